@@ -1,0 +1,93 @@
+// swift-tools-version: 6.3
+import PackageDescription
+
+/// Settings of every Swift target: Swift 6 language mode, warnings are errors, imports are
+/// internal unless a public declaration needs them.
+let strict: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let argumentParser: Target.Dependency = .product(
+  name: "ArgumentParser", package: "swift-argument-parser")
+
+/// A library target; the dependencies are the import table of `docs/architecture.md`.
+func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+
+/// A thin executable: parse, call, exit code.
+func executable(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .executableTarget(
+    name: name, dependencies: dependencies + [argumentParser], swiftSettings: strict)
+}
+
+func tests(_ target: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .testTarget(
+    name: target + "Tests", dependencies: [.byName(name: target), "TestSupport"] + dependencies,
+    swiftSettings: strict)
+}
+
+let package = Package(
+  name: "flashinfer",
+  products: [
+    .library(name: "WeightLoader", targets: ["WeightLoader"]),
+    .library(name: "Runtime", targets: ["Runtime"]),
+    .executable(name: "flashinfer-run", targets: ["flashinfer-run"]),
+    .executable(name: "flashinfer-convert", targets: ["flashinfer-convert"]),
+    .executable(name: "flashinfer-inspect", targets: ["flashinfer-inspect"]),
+    .executable(name: "flashinfer-bench", targets: ["flashinfer-bench"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
+  ],
+  targets: [
+    // System shims
+    .systemLibrary(
+      name: "CLinuxURing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
+    .systemLibrary(
+      name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
+    .systemLibrary(
+      name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+    .target(name: "CKernels"),
+
+    // Libraries, lowest first
+    library("TensorBasics"),
+    library("BlockIO", ["TensorBasics", "CLinuxURing"]),
+    library("ModelFormat", ["TensorBasics", "CXXHash"]),
+    library("Tokenization", ["TensorBasics", "ModelFormat", "CPCRE2"]),
+    library("Kernels", ["TensorBasics", "CKernels"]),
+    library("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
+    library("KVCache", ["TensorBasics", "Kernels"]),
+    library("ModelConversion", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader"]),
+    library(
+      "Runtime",
+      [
+        "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader",
+        "KVCache",
+      ]),
+    library("CommandLineSupport", ["TensorBasics", "BlockIO", "ModelFormat", "WeightLoader", "Runtime", argumentParser]),
+
+    // Executables
+    executable("flashinfer-run", ["CommandLineSupport", "Runtime", "WeightLoader", "TensorBasics"]),
+    executable("flashinfer-convert", ["CommandLineSupport", "ModelConversion", "TensorBasics"]),
+    executable(
+      "flashinfer-inspect", ["CommandLineSupport", "Runtime", "WeightLoader", "ModelFormat", "Tokenization", "TensorBasics"]),
+    executable("flashinfer-bench", ["CommandLineSupport", "Runtime", "WeightLoader", "TensorBasics"]),
+
+    // Tests
+    library("TestSupport", ["TensorBasics", "BlockIO", "ModelFormat"]),
+    tests("TensorBasics"),
+    tests("BlockIO", ["TensorBasics"]),
+    tests("ModelFormat", ["TensorBasics"]),
+    tests("Tokenization", ["TensorBasics", "ModelFormat"]),
+    tests("Kernels", ["TensorBasics"]),
+    tests("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
+    tests("ModelConversion", ["TensorBasics", "ModelFormat", "Kernels", "WeightLoader"]),
+    tests("Runtime", ["TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader", "ModelConversion"]),
+  ],
+  cLanguageStandard: .c17
+)

@@ -1,0 +1,1 @@
+// CommandLineSupport: see README.md

@@ -1,0 +1,1 @@
+// KVCache: see README.md

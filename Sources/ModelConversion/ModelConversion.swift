@@ -1,0 +1,1 @@
+// ModelConversion: see README.md

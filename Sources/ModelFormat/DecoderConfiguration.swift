@@ -1,0 +1,105 @@
+/// Shape and arithmetic of a decoder-only transformer, in the terms of its graph.
+///
+/// Families differ only in these values: reading a family's file is what fills them in
+/// (`Architectures/`), running it needs nothing else.
+public struct DecoderConfiguration: Sendable, Codable, Equatable {
+  /// ggml's architecture name: `llama`, `qwen2`, `qwen3`, `gemma3`.
+  public var architecture: String
+  public var layerCount: Int
+  /// Width of the residual stream.
+  public var embeddingLength: Int
+  public var feedForwardLength: Int
+  public var queryHeadCount: Int
+  public var keyValueHeadCount: Int
+  /// Elements of one query, key or value head.
+  public var headLength: Int
+  public var vocabularyCount: Int
+  /// Positions the model was trained for.
+  public var contextLength: Int
+  /// Added to the mean square in RMSNorm.
+  public var normEpsilon: Float
+
+  /// Which elements of a head RoPE rotates together.
+  public var ropePairing: RopePairing
+  /// Leading elements of a head that RoPE rotates.
+  public var ropeDimensionCount: Int
+  /// Base of RoPE's frequencies on layers that see the whole context.
+  public var ropeBase: Double
+  /// Positions are divided by this (linear scaling); 1 = unscaled. Not applied on sliding layers.
+  public var ropeLinearScale: Double
+  /// The same base for sliding-window layers; nil = ``ropeBase``.
+  public var slidingRopeBase: Double?
+
+  /// Positions a sliding-window layer sees, its own included; nil where no layer slides.
+  public var slidingWindow: Int?
+  /// For each layer whether it slides; empty = none does.
+  public var slidingLayers: [Bool]
+
+  /// The gate's activation.
+  public var activation: Activation
+  /// Factor on embedding rows.
+  public var embeddingScale: Float
+  /// Factor on attention scores.
+  public var attentionScale: Float
+  /// RMSNorm on each query and key head before RoPE (`attn_q_norm`, `attn_k_norm`).
+  public var normalisesHeads: Bool
+  /// RMSNorm on what attention and FFN add to the residual stream (`post_attention_norm`,
+  /// `post_ffw_norm`).
+  public var normalisesOutputs: Bool
+  /// Biases on the query, key and value projections.
+  public var hasQueryKeyValueBias: Bool
+  /// The output head is the embedding table.
+  public var tiesOutput: Bool
+
+  public enum RopePairing: String, Sendable, Codable {
+    /// x[2i] with x[2i+1]: GGUF files of llama.
+    case adjacent
+    /// x[i] with x[i + half]: everything else.
+    case halves
+  }
+
+  public enum Activation: String, Sendable, Codable {
+    case silu
+    /// GELU by its tanh formula.
+    case geluTanh
+    case relu
+  }
+
+  public init(
+    architecture: String, layerCount: Int, embeddingLength: Int, feedForwardLength: Int,
+    queryHeadCount: Int, keyValueHeadCount: Int, headLength: Int, vocabularyCount: Int,
+    contextLength: Int, normEpsilon: Float, ropePairing: RopePairing, ropeDimensionCount: Int,
+    ropeBase: Double, ropeLinearScale: Double = 1, slidingRopeBase: Double? = nil,
+    slidingWindow: Int? = nil, slidingLayers: [Bool] = [], activation: Activation = .silu,
+    embeddingScale: Float = 1, attentionScale: Float? = nil, normalisesHeads: Bool = false,
+    normalisesOutputs: Bool = false, hasQueryKeyValueBias: Bool = false, tiesOutput: Bool
+  ) {
+    self.architecture = architecture
+    self.layerCount = layerCount
+    self.embeddingLength = embeddingLength
+    self.feedForwardLength = feedForwardLength
+    self.queryHeadCount = queryHeadCount
+    self.keyValueHeadCount = keyValueHeadCount
+    self.headLength = headLength
+    self.vocabularyCount = vocabularyCount
+    self.contextLength = contextLength
+    self.normEpsilon = normEpsilon
+    self.ropePairing = ropePairing
+    self.ropeDimensionCount = ropeDimensionCount
+    self.ropeBase = ropeBase
+    self.ropeLinearScale = ropeLinearScale
+    self.slidingRopeBase = slidingRopeBase
+    self.slidingWindow = slidingWindow
+    self.slidingLayers = slidingLayers
+    self.activation = activation
+    self.embeddingScale = embeddingScale
+    self.attentionScale = attentionScale ?? Float(1 / Double(headLength).squareRoot())
+    self.normalisesHeads = normalisesHeads
+    self.normalisesOutputs = normalisesOutputs
+    self.hasQueryKeyValueBias = hasQueryKeyValueBias
+    self.tiesOutput = tiesOutput
+  }
+
+  /// Whether `layer` attends through the sliding window.
+  public func slides(layer: Int) -> Bool { slidingLayers.isEmpty ? false : slidingLayers[layer] }
+}

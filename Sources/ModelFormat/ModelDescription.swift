@@ -1,0 +1,84 @@
+public import TensorBasics
+
+/// Everything a model file says about its model, whatever the file's format.
+///
+/// Readers of GGUF files, Hugging Face folders and flash images produce it; everything after them
+/// works on it alone.
+public struct ModelDescription: Sendable {
+  /// Shape and arithmetic of the decoder; nil in a file that holds only a vocabulary.
+  public var configuration: DecoderConfiguration?
+  /// Vocabulary and merge rules; nil where the file has none.
+  public var tokenizer: TokenizerDefinition?
+  /// The chat template's source (Jinja), where the file has one.
+  public var chatTemplate: String?
+  /// The model's own name, for people.
+  public var name: String?
+  /// The files that tensors lie in; ``TensorRecord/fileIndex`` points here.
+  public var files: [String]
+  /// Tensors under their GGUF names (`blk.0.attn_q.weight`), in the order of the file.
+  public var tensors: [TensorRecord]
+  /// Checksums over the data, in ascending file offsets; empty where the format has none.
+  public var extents: [ExtentRecord]
+
+  public init(
+    configuration: DecoderConfiguration? = nil, tokenizer: TokenizerDefinition? = nil,
+    chatTemplate: String? = nil, name: String? = nil, files: [String] = [],
+    tensors: [TensorRecord] = [], extents: [ExtentRecord] = []
+  ) {
+    self.configuration = configuration
+    self.tokenizer = tokenizer
+    self.chatTemplate = chatTemplate
+    self.name = name
+    self.files = files
+    self.tensors = tensors
+    self.extents = extents
+  }
+}
+
+/// One tensor: a matrix of `rowCount` rows of `columnCount` elements (a vector has one row).
+public struct TensorRecord: Sendable, Codable, Equatable {
+  /// GGUF name.
+  public var name: String
+  public var type: ElementType
+  /// Elements of a row, the dimension that products run along.
+  public var columnCount: Int
+  /// Rows; for tensors of more than two dimensions the product of the outer ones.
+  public var rowCount: Int
+  public var layout: RowLayout
+  /// Index into ``ModelDescription/files``.
+  public var fileIndex: Int
+  /// Byte offset of the tensor in that file.
+  public var offset: Int
+  /// Bytes in the file, with the padding of the last row group when interleaved.
+  public var byteCount: Int
+
+  public init(
+    name: String, type: ElementType, columnCount: Int, rowCount: Int, layout: RowLayout,
+    fileIndex: Int, offset: Int, byteCount: Int
+  ) {
+    self.name = name
+    self.type = type
+    self.columnCount = columnCount
+    self.rowCount = rowCount
+    self.layout = layout
+    self.fileIndex = fileIndex
+    self.offset = offset
+    self.byteCount = byteCount
+  }
+}
+
+/// A contiguous, 4 KiB-aligned byte range of a flash image and its checksum.
+public struct ExtentRecord: Sendable, Codable, Equatable {
+  /// Byte offset in the file, a multiple of 4096.
+  public var offset: Int
+  /// Bytes, a multiple of 4096.
+  public var byteCount: Int
+  /// XXH3-64 over those bytes.
+  public var checksum: UInt64
+
+  public init(offset: Int, byteCount: Int, checksum: UInt64) {
+    self.offset = offset
+    self.byteCount = byteCount
+    self.checksum = checksum
+  }
+}

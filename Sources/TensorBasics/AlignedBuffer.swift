@@ -1,0 +1,61 @@
+import Glibc
+
+/// Page-aligned anonymous memory, committed as it is touched and returned to the system on release.
+///
+/// Owns its mapping; never moves. `address` stays valid until the buffer is destroyed.
+public struct AlignedBuffer: ~Copyable, @unchecked Sendable {
+  // Safety: the buffer is plain memory; callers agree among themselves who writes which part.
+
+  /// First byte, aligned to ``pageByteCount``.
+  public let address: UnsafeMutableRawPointer
+  /// Usable bytes, a multiple of ``pageByteCount``.
+  public let byteCount: Int
+
+  /// The alignment that O_DIRECT, io_uring registration and this buffer share.
+  public static let pageByteCount = 4096
+
+  /// Reserves at least `byteCount` zero bytes.
+  ///
+  /// - Throws: ``AllocationError`` when the system refuses.
+  public init(byteCount: Int) throws(AllocationError) {
+    let rounded = Self.roundedUp(max(byteCount, 1))
+    guard
+      let memory = mmap(
+        nil, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+      memory != MAP_FAILED
+    else { throw AllocationError(byteCount: byteCount, errno: errno) }
+    address = memory
+    self.byteCount = rounded
+  }
+
+  deinit { munmap(address, byteCount) }
+
+  /// All bytes.
+  public var bytes: UnsafeMutableRawBufferPointer {
+    UnsafeMutableRawBufferPointer(start: address, count: byteCount)
+  }
+
+  /// The buffer as an array of `Element`.
+  public func elements<Element: BitwiseCopyable>(
+    of type: Element.Type
+  ) -> UnsafeMutableBufferPointer<Element> {
+    bytes.bindMemory(to: Element.self)
+  }
+
+  /// `count` rounded up to whole pages.
+  public static func roundedUp(_ count: Int) -> Int {
+    (count + pageByteCount - 1) & ~(pageByteCount - 1)
+  }
+}
+
+/// The system would not give memory.
+public struct AllocationError: Error, CustomStringConvertible, Sendable {
+  /// Bytes asked for.
+  public let byteCount: Int
+  /// The system's reason.
+  public let errno: Int32
+
+  public var description: String {
+    "cannot reserve \(ByteCount(byteCount)) of memory: \(String(cString: strerror(errno)))"
+  }
+}

@@ -1,0 +1,1 @@
+// WeightLoader: see README.md

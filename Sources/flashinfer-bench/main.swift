@@ -1,0 +1,1 @@
+print("flashinfer-bench: not built yet")

@@ -1,0 +1,1 @@
+print("flashinfer-inspect: not built yet")

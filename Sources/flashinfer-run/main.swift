@@ -1,0 +1,1 @@
+print("flashinfer-run: not built yet")
