@@ -16,14 +16,17 @@ public struct AlignedBuffer: ~Copyable, @unchecked Sendable {
 
   /// Reserves at least `byteCount` zero bytes.
   ///
+  /// - Parameter prefersHugePages: asks for transparent huge pages, for memory that will be used to
+  ///   its end: they commit 2 MiB at a time.
   /// - Throws: ``AllocationError`` when the system refuses.
-  public init(byteCount: Int) throws(AllocationError) {
+  public init(byteCount: Int, prefersHugePages: Bool = false) throws(AllocationError) {
     let rounded = Self.roundedUp(max(byteCount, 1))
     guard
       let memory = mmap(
         nil, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
       memory != MAP_FAILED
     else { throw AllocationError(byteCount: byteCount, errno: errno) }
+    if prefersHugePages { madvise(memory, rounded, MADV_HUGEPAGE) }
     address = memory
     self.byteCount = rounded
   }

@@ -1,0 +1,200 @@
+public import ModelFormat
+public import TensorBasics
+
+/// The order in which a sweep over a model consumes its matrices.
+///
+/// Segments let a sweep leave something out: a decoder's body is one segment, its output head
+/// another that only the last chunk of a prompt needs.
+public struct StreamOrder: Sendable {
+  /// Tensor indexes in the order of their use, by segment.
+  public var segments: [[Int]]
+
+  public init(segments: [[Int]]) { self.segments = segments }
+}
+
+/// Which weights stay in memory and which are read again for every token.
+///
+/// A decoder scans its weights cyclically, and for a cyclic scan the best cache is a fixed set: LRU
+/// below one cycle never hits. Pinned and streamed runs alternate through the depth of the model in
+/// proportion, so that the drive reads on while pinned layers compute.
+public struct ResidencyPlan: Sendable {
+  /// Neighbouring pieces that one request reads.
+  public struct Run: Sendable {
+    /// Indexes into ``ResidencyPlan/pieces``.
+    public let pieces: Range<Int>
+    public let segment: Int
+    public let fileIndex: Int
+    /// Offset of the read, a multiple of the device's alignment.
+    public let offset: Int
+    /// Bytes of the read, a multiple of the device's alignment.
+    public let byteCount: Int
+    /// Offset in pinned memory; nil = streamed.
+    public let home: Int?
+    public var isPinned: Bool { home != nil }
+  }
+
+  /// Every piece, in the order of use.
+  public let pieces: [WeightPiece]
+  /// For each tensor of the model its pieces; empty for tensors outside the order.
+  public let piecesOfTensor: [Range<Int>]
+  /// Every run, in the order of use.
+  public let runs: [Run]
+  /// The runs of each segment.
+  public let runsOfSegment: [Range<Int>]
+  /// The run of each piece.
+  public let runOfPiece: [Int]
+  /// Memory for pinned runs.
+  public let pinnedByteCount: Int
+  /// Memory that streamed runs pass through; 0 when nothing is streamed.
+  public let stagingByteCount: Int
+  /// Bytes read in one sweep over all segments once pinned runs are in memory.
+  public let streamedByteCount: Int
+
+  public var isFullyPinned: Bool { streamedByteCount == 0 }
+  /// Memory the plan needs.
+  public var byteCount: Int { pinnedByteCount + stagingByteCount }
+
+  /// How large reads and the staging ring are.
+  public struct Options: Sendable {
+    /// Upper bound of one read, unless a single row group is larger.
+    public var readByteCount: Int
+    /// Memory for reads ahead of use.
+    public var stagingByteCount: Int
+
+    public init(readByteCount: Int = 1 << 20, stagingByteCount: Int = 24 << 20) {
+      self.readByteCount = readByteCount
+      self.stagingByteCount = stagingByteCount
+    }
+  }
+
+  /// Plans `model` under `budget` bytes for weights.
+  ///
+  /// - Parameters:
+  ///   - order: the matrices of a sweep, in order of use.
+  ///   - budget: memory for pinned weights and staging together.
+  ///   - alignment: what the device's reads must be aligned to.
+  /// - Throws: ``LoaderError/budgetTooSmall(budget:minimum:)`` below ``minimumByteCount(model:order:options:alignment:)``.
+  public static func make(
+    model: ModelDescription, order: StreamOrder, budget: Int, options: Options = Options(),
+    alignment: Int = AlignedBuffer.pageByteCount
+  ) throws(LoaderError) -> ResidencyPlan {
+    let draft = Draft(model: model, order: order, options: options, alignment: alignment)
+    if draft.byteCount <= budget {
+      return ResidencyPlan(draft, pinnedBudget: draft.byteCount, stagingByteCount: 0)
+    }
+    let minimum = draft.minimumStagingByteCount
+    guard budget >= minimum else {
+      throw .budgetTooSmall(budget: ByteCount(budget), minimum: ByteCount(minimum))
+    }
+    let staging = min(max(minimum, min(options.stagingByteCount, budget / 2)), budget)
+    return ResidencyPlan(draft, pinnedBudget: budget - staging, stagingByteCount: staging)
+  }
+
+  /// The smallest budget that ``make(model:order:budget:options:alignment:)`` accepts.
+  public static func minimumByteCount(
+    model: ModelDescription, order: StreamOrder, options: Options = Options(),
+    alignment: Int = AlignedBuffer.pageByteCount
+  ) -> Int {
+    let draft = Draft(model: model, order: order, options: options, alignment: alignment)
+    return min(draft.byteCount, draft.minimumStagingByteCount)
+  }
+
+  private init(_ draft: Draft, pinnedBudget: Int, stagingByteCount: Int) {
+    var home = 0
+    var streamed = 0
+    var credit = 0.0
+    let share = Double(pinnedBudget) / Double(max(1, draft.byteCount))
+    var runs: [Run] = []
+    runs.reserveCapacity(draft.runs.count)
+    for run in draft.runs {
+      credit += share * Double(run.byteCount)
+      let pins = credit >= Double(run.byteCount) * 0.5 && home + run.byteCount <= pinnedBudget
+      runs.append(
+        Run(
+          pieces: run.pieces, segment: run.segment, fileIndex: run.fileIndex, offset: run.offset,
+          byteCount: run.byteCount, home: pins ? home : nil))
+      if pins {
+        home += run.byteCount
+        credit -= Double(run.byteCount)
+      } else {
+        streamed += run.byteCount
+      }
+    }
+    self.runs = runs
+    pieces = draft.pieces
+    piecesOfTensor = draft.piecesOfTensor
+    runsOfSegment = draft.runsOfSegment
+    var runOfPiece = [Int](repeating: 0, count: draft.pieces.count)
+    for (index, run) in runs.enumerated() {
+      for piece in run.pieces { runOfPiece[piece] = index }
+    }
+    self.runOfPiece = runOfPiece
+    pinnedByteCount = home
+    streamedByteCount = streamed
+    self.stagingByteCount = streamed == 0 ? 0 : stagingByteCount
+  }
+}
+
+/// Pieces and runs before it is decided which are pinned.
+private struct Draft {
+  struct Run {
+    var pieces: Range<Int>
+    var segment: Int
+    var fileIndex: Int
+    var offset: Int
+    var byteCount: Int
+  }
+
+  var pieces: [WeightPiece] = []
+  var piecesOfTensor: [Range<Int>]
+  var runs: [Run] = []
+  var runsOfSegment: [Range<Int>] = []
+  /// Sum of all runs.
+  var byteCount = 0
+
+  /// Two runs: one in use while the next one lands.
+  var minimumStagingByteCount: Int { 2 * (runs.map(\.byteCount).max() ?? 0) }
+
+  init(
+    model: ModelDescription, order: StreamOrder, options: ResidencyPlan.Options, alignment: Int
+  ) {
+    let cutter = PieceCutter(targetByteCount: options.readByteCount)
+    piecesOfTensor = [Range<Int>](repeating: 0..<0, count: model.tensors.count)
+    for (segment, tensors) in order.segments.enumerated() {
+      let firstRun = runs.count
+      for tensor in tensors {
+        let first = pieces.count
+        for piece in cutter.cut(model.tensors[tensor], tensor: tensor, alignment: alignment) {
+          append(piece, segment: segment, firstRun: firstRun, options: options, alignment: alignment)
+        }
+        piecesOfTensor[tensor] = first..<pieces.count
+      }
+      runsOfSegment.append(firstRun..<runs.count)
+    }
+    byteCount = runs.reduce(0) { $0 + $1.byteCount }
+  }
+
+  /// Adds a piece to the last run where it lies right behind it, else begins a new one.
+  private mutating func append(
+    _ piece: WeightPiece, segment: Int, firstRun: Int, options: ResidencyPlan.Options,
+    alignment: Int
+  ) {
+    let index = pieces.count
+    pieces.append(piece)
+    let start = piece.offset / alignment * alignment
+    let end = (piece.offset + piece.byteCount + alignment - 1) / alignment * alignment
+    if runs.count > firstRun, var last = runs.last, last.fileIndex == piece.fileIndex,
+      case let previous = pieces[index - 1], piece.offset >= previous.offset + previous.byteCount,
+      start <= last.offset + last.byteCount, end - last.offset <= options.readByteCount
+    {
+      last.pieces = last.pieces.lowerBound..<(index + 1)
+      last.byteCount = end - last.offset
+      runs[runs.count - 1] = last
+      return
+    }
+    runs.append(
+      Run(
+        pieces: index..<(index + 1), segment: segment, fileIndex: piece.fileIndex, offset: start,
+        byteCount: end - start))
+  }
+}

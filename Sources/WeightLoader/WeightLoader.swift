@@ -1,1 +1,0 @@
-// WeightLoader: see README.md

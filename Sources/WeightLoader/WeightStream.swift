@@ -1,0 +1,358 @@
+public import BlockIO
+import ModelFormat
+public import TensorBasics
+
+/// Delivers a model's weights in the order of use: pinned ones from memory, the others from the
+/// drive, read ahead through a staging ring across the boundaries of sweeps.
+///
+/// One thread owns a stream. It announces sweeps, acquires each piece when it needs it (which waits
+/// if the drive is behind), lets any threads read the bytes, and releases the piece. Streamed pieces
+/// must be acquired and released in the plan's order.
+///
+/// ```swift
+/// stream.announce(segments: [0, 1])
+/// for piece in plan.pieces.indices {
+///   let bytes = try stream.acquire(piece)
+///   …
+///   stream.release(piece)
+/// }
+/// ```
+public final class WeightStream {
+  public let source: ModelSource
+  public let plan: ResidencyPlan
+  /// Polled while waiting for the drive; true makes the wait throw ``LoaderError/interrupted``.
+  public var isCancelled: () -> Bool = { false }
+
+  /// What the stream did so far.
+  public struct Statistics: Sendable {
+    /// Pieces acquired that were not in memory yet.
+    public var stalls = 0
+    /// Time spent waiting for them.
+    public var stallNanoseconds: UInt64 = 0
+    /// Sweeps completed or under way.
+    public var sweeps = 0
+  }
+  public private(set) var statistics = Statistics()
+
+  private let device: any BlockDevice
+  private let pinned: AlignedBuffer
+  private let staging: AlignedBuffer
+  private var ring: StagingRing
+
+  /// A run is in memory for good.
+  private var pinnedReady: [Bool]
+  private var pinnedSubmitted: [Bool]
+  /// Layout of pinned pieces, which their user may interleave in place.
+  private var layouts: [RowLayout]
+
+  /// Announced sweeps, oldest first: segments as bits.
+  private var sweeps: [UInt64] = []
+  private var sweepCursor = SweepCursor()
+
+  /// Streamed runs under way, oldest first, in a ring indexed by sequence number.
+  private struct Flight {
+    var run = -1
+    var address: UnsafeMutableRawPointer?
+    var isReady = false
+    var piecesLeft = 0
+  }
+  private var flights: [Flight]
+  private var firstSequence = 0
+  private var nextSequence = 0
+  /// The latest sequence number of each streamed run, −1 = none outstanding.
+  private var sequenceOfRun: [Int]
+
+  private let rowReader: RowReader
+  private var failed = false
+
+  /// - Parameter tables: tensors that ``readRows(tensor:rows:_:)`` will be asked for.
+  /// - Throws: ``LoaderError/allocation(_:)``.
+  public init(source: ModelSource, plan: ResidencyPlan, tables: [Int] = []) throws(LoaderError) {
+    self.source = source
+    self.plan = plan
+    device = source.device
+    do {
+      pinned = try AlignedBuffer(byteCount: plan.pinnedByteCount, prefersHugePages: true)
+      staging = try AlignedBuffer(byteCount: plan.stagingByteCount, prefersHugePages: true)
+    } catch { throw .allocation(error) }
+    let smallestRun = plan.runs.lazy.filter { !$0.isPinned }.map(\.byteCount).min() ?? 1
+    let flightCapacity = max(2, min(4096, plan.stagingByteCount / max(1, smallestRun) + 1))
+    ring = StagingRing(byteCount: plan.stagingByteCount, capacity: flightCapacity)
+    flights = [Flight](repeating: Flight(), count: flightCapacity)
+    pinnedReady = [Bool](repeating: false, count: plan.runs.count)
+    pinnedSubmitted = pinnedReady
+    sequenceOfRun = [Int](repeating: -1, count: plan.runs.count)
+    layouts = plan.pieces.map(\.layout)
+    sweeps.reserveCapacity(16)
+    rowReader = try RowReader(source: source, tables: tables)
+    if plan.stagingByteCount > 0 { device.register(staging.bytes) }
+  }
+
+  /// Promises a sweep over `segments`, in ascending order; reading ahead may begin at once.
+  public func announce(segments: [Int]) throws(LoaderError) {
+    var bits: UInt64 = 0
+    for segment in segments { bits |= 1 << UInt64(segment) }
+    sweeps.append(bits)
+    statistics.sweeps += 1
+    try pump()
+  }
+
+  /// How a piece's rows lie in memory right now.
+  public func layout(of piece: Int) -> RowLayout { layouts[piece] }
+
+  /// Records that the user of a pinned piece interleaved its rows in place.
+  public func markInterleaved(_ piece: Int) {
+    precondition(plan.runs[plan.runOfPiece[piece]].isPinned, "only pinned pieces may be changed")
+    layouts[piece] = .interleaved
+  }
+
+  public func isPinned(_ piece: Int) -> Bool { plan.runs[plan.runOfPiece[piece]].isPinned }
+
+  /// Whether ``acquire(_:)`` would not wait.
+  public func isReady(_ piece: Int) -> Bool {
+    let run = plan.runOfPiece[piece]
+    if plan.runs[run].isPinned { return pinnedReady[run] }
+    let sequence = sequenceOfRun[run]
+    return sequence >= 0 && flights[sequence % flights.count].isReady
+  }
+
+  /// The address of a piece's first byte, once it is in memory.
+  ///
+  /// - Throws: ``LoaderError/io(_:)`` when the drive fails, ``LoaderError/interrupted``.
+  public func acquire(_ piece: Int) throws(LoaderError) -> UnsafeMutableRawPointer {
+    try pump()
+    if !isReady(piece) {
+      let start = monotonicNanoseconds()
+      statistics.stalls += 1
+      while !isReady(piece) {
+        try reapOne(waiting: true)
+        try pump()
+      }
+      statistics.stallNanoseconds += monotonicNanoseconds() - start
+    }
+    let run = plan.runs[plan.runOfPiece[piece]]
+    let base =
+      if let home = run.home { pinned.address + home } else {
+        flights[sequenceOfRun[plan.runOfPiece[piece]] % flights.count].address!
+      }
+    return base + (plan.pieces[piece].offset - run.offset)
+  }
+
+  /// Gives a piece's bytes back; a streamed piece's memory is read into again.
+  public func release(_ piece: Int) {
+    let run = plan.runOfPiece[piece]
+    guard !plan.runs[run].isPinned else { return }
+    let sequence = sequenceOfRun[run]
+    precondition(sequence >= firstSequence, "piece \(piece) was not acquired")
+    flights[sequence % flights.count].piecesLeft -= 1
+    while firstSequence < nextSequence, case let slot = firstSequence % flights.count,
+      flights[slot].piecesLeft == 0
+    {
+      if sequenceOfRun[flights[slot].run] == firstSequence { sequenceOfRun[flights[slot].run] = -1 }
+      flights[slot] = Flight()
+      ring.releaseOldest()
+      firstSequence += 1
+    }
+  }
+
+  /// Brings `rows` of a table (the embedding), which need not be in the plan, and hands each to `use`
+  /// in order.
+  ///
+  /// - Parameter use: index into `rows`, address of the row (row-major) or of its row group
+  ///   (interleaved), and that layout.
+  public func readRows(
+    tensor: Int, rows: UnsafeBufferPointer<Int32>,
+    _ use: (_ index: Int, _ address: UnsafeRawPointer, _ layout: RowLayout) -> Void
+  ) throws(LoaderError) {
+    guard !failed else { throw .closed }
+    var requested = 0
+    for index in rows.indices {
+      while requested < rows.count, rowReader.hasFreeSlot, device.inFlight < device.capacity {
+        if let (address, layout) = residentRow(tensor: tensor, row: Int(rows[requested])) {
+          rowReader.appendResident(address, layout)
+        } else {
+          try submit(rowReader.request(table: tensor, row: Int(rows[requested])))
+        }
+        requested += 1
+      }
+      do { try device.flush() } catch { throw fail(.io(error)) }
+      while !rowReader.isNextReady { try reapOne(waiting: true) }
+      let (address, layout) = rowReader.next
+      use(index, address, layout)
+      rowReader.consumeNext()
+    }
+  }
+
+  // MARK: - Reading ahead
+
+  /// A row of a pinned piece that is in memory.
+  private func residentRow(tensor: Int, row: Int) -> (UnsafeRawPointer, RowLayout)? {
+    let pieces = plan.piecesOfTensor[tensor]
+    guard !pieces.isEmpty else { return nil }
+    let rowsPerPiece = plan.pieces[pieces.lowerBound].rowCount
+    let piece = pieces.lowerBound + row / rowsPerPiece
+    let run = plan.runs[plan.runOfPiece[piece]]
+    guard let home = run.home, pinnedReady[plan.runOfPiece[piece]] else { return nil }
+    let record = source.description.tensors[tensor]
+    let address = pinned.address + home + (plan.pieces[piece].offset - run.offset)
+    let rowInPiece = row - plan.pieces[piece].firstRow
+    return switch layouts[piece] {
+    case .interleaved:
+      (
+        UnsafeRawPointer(
+          address + rowInPiece / RowGroup.rowCount
+            * RowGroup.byteCount(record.type, columnCount: record.columnCount)), .interleaved
+      )
+    case .rowMajor:
+      (UnsafeRawPointer(address + rowInPiece * (record.byteCount / record.rowCount)), .rowMajor)
+    }
+  }
+
+  /// Submits as many announced reads as memory and the device's queue take.
+  private func pump() throws(LoaderError) {
+    guard !failed else { throw .closed }
+    var submitted = false
+    while device.inFlight < device.capacity - rowReader.slotCount, let run = nextRun() {
+      guard try submit(run) else { break }
+      sweepCursor.advance()
+      submitted = true
+    }
+    if submitted {
+      do { try device.flush() } catch { throw fail(.io(error)) }
+    }
+  }
+
+  /// The next run to read, skipping pinned runs that are in memory or on their way.
+  private func nextRun() -> Int? {
+    while sweepCursor.sweep < sweeps.count {
+      let bits = sweeps[sweepCursor.sweep]
+      while sweepCursor.segment < plan.runsOfSegment.count {
+        let range = plan.runsOfSegment[sweepCursor.segment]
+        if bits & (1 << UInt64(sweepCursor.segment)) != 0 {
+          while sweepCursor.run < range.count {
+            let run = range.lowerBound + sweepCursor.run
+            if !(plan.runs[run].isPinned && pinnedSubmitted[run]) { return run }
+            sweepCursor.run += 1
+          }
+        }
+        sweepCursor.segment += 1
+        sweepCursor.run = 0
+      }
+      sweeps.remove(at: sweepCursor.sweep)
+      sweepCursor = SweepCursor()
+    }
+    return nil
+  }
+
+  /// Hands a run to the device; false where the staging ring has no room yet.
+  private func submit(_ index: Int) throws(LoaderError) -> Bool {
+    let run = plan.runs[index]
+    let address: UnsafeMutableRawPointer
+    let tag: UInt64
+    if let home = run.home {
+      address = pinned.address + home
+      tag = Tag.pinned(index)
+      pinnedSubmitted[index] = true
+    } else {
+      // A run that is still outstanding from the sweep before cannot be read twice at once.
+      guard sequenceOfRun[index] < 0, nextSequence - firstSequence < flights.count,
+        let start = ring.allocate(run.byteCount)
+      else { return false }
+      address = staging.address + start
+      tag = Tag.streamed(nextSequence)
+      flights[nextSequence % flights.count] = Flight(
+        run: index, address: address, isReady: false, piecesLeft: run.pieces.count)
+      sequenceOfRun[index] = nextSequence
+      nextSequence += 1
+    }
+    try submit(
+      ReadRequest(
+        fileIndex: run.fileIndex, offset: run.offset,
+        destination: UnsafeMutableRawBufferPointer(start: address, count: run.byteCount),
+        tag: tag))
+    return true
+  }
+
+  private func submit(_ request: ReadRequest) throws(LoaderError) {
+    do { try device.submit(request) } catch { throw fail(.io(error)) }
+  }
+
+  /// Takes one completion from the device.
+  private func reapOne(waiting: Bool) throws(LoaderError) {
+    guard !failed else { throw .closed }
+    let completion: ReadCompletion?
+    do {
+      completion = try device.reap(waiting: waiting, timeoutMilliseconds: waiting ? 100 : nil)
+    } catch { throw fail(.io(error)) }
+    if isCancelled() { throw .interrupted }
+    guard let completion else { return }
+    switch Tag(completion.tag) {
+    case .pinned(let run):
+      try check(completion, of: run)
+      pinnedReady[run] = true
+    case .streamed(let sequence):
+      let slot = sequence % flights.count
+      try check(completion, of: flights[slot].run)
+      flights[slot].isReady = true
+    case .row(let slot):
+      guard rowReader.complete(slot: slot, byteCount: completion.byteCount) else {
+        throw fail(
+          .format(
+            FormatError(
+              .truncated, path: source.description.files.first,
+              "the file ends inside the embedding table; it was complete when it was opened")))
+      }
+    }
+  }
+
+  /// A read may end early only at the end of the file, past the last piece's bytes.
+  private func check(_ completion: ReadCompletion, of index: Int) throws(LoaderError) {
+    let run = plan.runs[index]
+    let last = plan.pieces[run.pieces.upperBound - 1]
+    let needed = last.offset + last.byteCount - run.offset
+    guard completion.byteCount < needed else { return }
+    throw fail(
+      .format(
+        FormatError(
+          .truncated, at: run.offset + completion.byteCount,
+          path: source.description.files[run.fileIndex],
+          "the file ends inside tensor '\(source.description.tensors[last.tensor].name)'; "
+            + "it was complete when it was opened")))
+  }
+
+  private func fail(_ error: LoaderError) -> LoaderError {
+    failed = true
+    return error
+  }
+}
+
+/// Where reading ahead stands in the announced sweeps.
+private struct SweepCursor {
+  var sweep = 0
+  var segment = 0
+  /// Index into the segment's runs.
+  var run = 0
+
+  mutating func advance() { run += 1 }
+}
+
+/// What a completion belongs to, packed into the request's tag.
+enum Tag {
+  case pinned(Int)
+  case streamed(Int)
+  case row(Int)
+
+  static func pinned(_ run: Int) -> UInt64 { 1 << 62 | UInt64(run) }
+  static func streamed(_ sequence: Int) -> UInt64 { UInt64(sequence) }
+  static func row(_ slot: Int) -> UInt64 { 1 << 63 | UInt64(slot) }
+
+  init(_ tag: UInt64) {
+    if tag & (1 << 63) != 0 {
+      self = .row(Int(tag & ~(1 << 63)))
+    } else if tag & (1 << 62) != 0 {
+      self = .pinned(Int(tag & ~(1 << 62)))
+    } else {
+      self = .streamed(Int(tag))
+    }
+  }
+}
