@@ -1,5 +1,5 @@
 public import BlockIO
-import ModelFormat
+public import ModelFormat
 public import TensorBasics
 
 /// Delivers a model's weights in the order of use: pinned ones from memory, the others from the
@@ -10,7 +10,7 @@ public import TensorBasics
 /// must be acquired and released in the plan's order.
 ///
 /// ```swift
-/// stream.announce(segments: [0, 1])
+/// try stream.announce(segments: 0b11)
 /// for piece in plan.pieces.indices {
 ///   let bytes = try stream.acquire(piece)
 ///   …
@@ -20,8 +20,8 @@ public import TensorBasics
 public final class WeightStream {
   public let source: ModelSource
   public let plan: ResidencyPlan
-  /// Polled while waiting for the drive; true makes the wait throw ``LoaderError/interrupted``.
-  public var isCancelled: () -> Bool = { false }
+  /// Raised, it makes every wait for the drive throw ``LoaderError/interrupted``.
+  public let cancellation: CancellationFlag
 
   /// What the stream did so far.
   public struct Statistics: Sendable {
@@ -67,8 +67,12 @@ public final class WeightStream {
 
   /// - Parameter tables: tensors that ``readRows(tensor:rows:_:)`` will be asked for.
   /// - Throws: ``LoaderError/allocation(_:)``.
-  public init(source: ModelSource, plan: ResidencyPlan, tables: [Int] = []) throws(LoaderError) {
+  public init(
+    source: ModelSource, plan: ResidencyPlan, tables: [Int] = [],
+    cancellation: CancellationFlag = CancellationFlag()
+  ) throws(LoaderError) {
     self.source = source
+    self.cancellation = cancellation
     self.plan = plan
     device = source.device
     do {
@@ -88,13 +92,23 @@ public final class WeightStream {
     if plan.stagingByteCount > 0 { device.register(staging.bytes) }
   }
 
-  /// Promises a sweep over `segments`, in ascending order; reading ahead may begin at once.
-  public func announce(segments: [Int]) throws(LoaderError) {
-    var bits: UInt64 = 0
-    for segment in segments { bits |= 1 << UInt64(segment) }
-    sweeps.append(bits)
+  /// Promises a sweep over `segments` (bit i = segment i), in ascending order; reading ahead may begin
+  /// at once.
+  public func announce(segments: UInt64) throws(LoaderError) {
+    sweeps.append(segments)
     statistics.sweeps += 1
     try pump()
+  }
+
+  /// Takes back every announcement and drops what was read ahead; no piece may be acquired.
+  public func cancelAnnounced() throws(LoaderError) {
+    sweeps.removeAll(keepingCapacity: true)
+    sweepCursor = SweepCursor()
+    for sequence in firstSequence..<nextSequence {
+      while !flights[sequence % flights.count].isReady { try reapOne(waiting: true) }
+      flights[sequence % flights.count].piecesLeft = 0
+    }
+    retireFlights()
   }
 
   /// How a piece's rows lie in memory right now.
@@ -145,6 +159,11 @@ public final class WeightStream {
     let sequence = sequenceOfRun[run]
     precondition(sequence >= firstSequence, "piece \(piece) was not acquired")
     flights[sequence % flights.count].piecesLeft -= 1
+    retireFlights()
+  }
+
+  /// Frees the staging memory of the oldest runs that nobody needs any more.
+  private func retireFlights() {
     while firstSequence < nextSequence, case let slot = firstSequence % flights.count,
       flights[slot].piecesLeft == 0
     {
@@ -181,6 +200,11 @@ public final class WeightStream {
       use(index, address, layout)
       rowReader.consumeNext()
     }
+  }
+
+  /// Memory that a stream takes to bring rows of `tables`.
+  public static func rowBufferByteCount(_ tables: [TensorRecord]) -> Int {
+    RowReader.byteCount(tables)
   }
 
   // MARK: - Reading ahead
@@ -284,7 +308,7 @@ public final class WeightStream {
     do {
       completion = try device.reap(waiting: waiting, timeoutMilliseconds: waiting ? 100 : nil)
     } catch { throw fail(.io(error)) }
-    if isCancelled() { throw .interrupted }
+    if cancellation.isRaised { throw .interrupted }
     guard let completion else { return }
     switch Tag(completion.tag) {
     case .pinned(let run):

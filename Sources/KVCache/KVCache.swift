@@ -1,1 +1,0 @@
-// KVCache: see README.md

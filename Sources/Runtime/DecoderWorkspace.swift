@@ -1,0 +1,102 @@
+import Kernels
+import ModelFormat
+import TensorBasics
+
+/// The memory one chunk of tokens passes through the graph in, allocated once.
+///
+/// All f32, row per token. Buffers are shared where their lives do not overlap.
+final class DecoderWorkspace {
+  /// Most tokens of a chunk.
+  let tokenCapacity: Int
+  /// Most rows of logits computed at once.
+  let logitRowCapacity: Int
+
+  /// Residual stream [tokens, embeddingLength].
+  let residual: UnsafeMutablePointer<Float>
+  /// Normalised input of a projection, and what attention or FFN gives back
+  /// [tokens, embeddingLength].
+  let hidden: UnsafeMutablePointer<Float>
+  /// Queries, then attention's output [tokens, queryHeadCount * headLength].
+  let queries: UnsafeMutablePointer<Float>
+  /// [tokens, keyValueHeadCount * headLength]
+  let keys: UnsafeMutablePointer<Float>
+  /// [tokens, keyValueHeadCount * headLength]
+  let values: UnsafeMutablePointer<Float>
+  /// [tokens, feedForwardLength]
+  let gate: UnsafeMutablePointer<Float>
+  /// [tokens, feedForwardLength]
+  let up: UnsafeMutablePointer<Float>
+  /// Cosines and sines of RoPE [tokens, ropeDimensionCount / 2], whole-context layers first, then
+  /// sliding ones.
+  let rope: UnsafeMutablePointer<Float>
+  /// [logitRowCapacity, vocabularyCount]
+  let logits: UnsafeMutablePointer<Float>
+  /// Int8 activations of the current projection.
+  let blockMemory: UnsafeMutableRawPointer
+
+  private let memory: AlignedBuffer
+
+  /// - Throws: ``AllocationError``.
+  init(
+    _ configuration: DecoderConfiguration, tokenCapacity: Int, logitRowCapacity: Int
+  ) throws(AllocationError) {
+    self.tokenCapacity = tokenCapacity
+    self.logitRowCapacity = logitRowCapacity
+    let sizes = Self.sizes(
+      configuration, tokenCapacity: tokenCapacity, logitRowCapacity: logitRowCapacity)
+    let memory = try AlignedBuffer(byteCount: sizes.reduce(0, +))
+    var offset = 0
+    var places: [UnsafeMutableRawPointer] = []
+    for size in sizes {
+      places.append(memory.address + offset)
+      offset += size
+    }
+    func floats(_ index: Int) -> UnsafeMutablePointer<Float> {
+      places[index].bindMemory(to: Float.self, capacity: sizes[index] / 4)
+    }
+    residual = floats(0)
+    hidden = floats(1)
+    queries = floats(2)
+    keys = floats(3)
+    values = floats(4)
+    gate = floats(5)
+    up = floats(6)
+    rope = floats(7)
+    logits = floats(8)
+    blockMemory = places[9]
+    self.memory = memory
+  }
+
+  /// Bytes a workspace of that capacity takes.
+  static func byteCount(
+    _ configuration: DecoderConfiguration, tokenCapacity: Int, logitRowCapacity: Int
+  ) -> Int {
+    AlignedBuffer.roundedUp(
+      sizes(configuration, tokenCapacity: tokenCapacity, logitRowCapacity: logitRowCapacity)
+        .reduce(0, +))
+  }
+
+  /// Bytes of each buffer, in order, each a multiple of 64.
+  private static func sizes(
+    _ configuration: DecoderConfiguration, tokenCapacity: Int, logitRowCapacity: Int
+  ) -> [Int] {
+    let queryLength = configuration.queryHeadCount * configuration.headLength
+    let keyLength = configuration.keyValueHeadCount * configuration.headLength
+    let widest = max(configuration.embeddingLength, queryLength, configuration.feedForwardLength)
+    func floats(_ rows: Int, _ columns: Int) -> Int { (rows * columns * 4 + 63) & ~63 }
+    return [
+      floats(tokenCapacity, configuration.embeddingLength),
+      floats(tokenCapacity, configuration.embeddingLength),
+      floats(tokenCapacity, queryLength),
+      floats(tokenCapacity, keyLength),
+      floats(tokenCapacity, keyLength),
+      floats(tokenCapacity, configuration.feedForwardLength),
+      floats(tokenCapacity, configuration.feedForwardLength),
+      floats(tokenCapacity, 2 * configuration.ropeDimensionCount),
+      floats(logitRowCapacity, configuration.vocabularyCount),
+      (ActivationBlocks.byteCount(
+        tokenCapacity: max(tokenCapacity, logitRowCapacity),
+        columnCount: (widest + 31) / 32 * 32) + 63) & ~63,
+    ]
+  }
+}

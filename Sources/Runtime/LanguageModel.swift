@@ -1,0 +1,42 @@
+public import BlockIO
+public import ModelFormat
+import TensorBasics
+public import Tokenization
+public import WeightLoader
+
+/// An open model with its tokenizer; sessions run it.
+///
+/// ```swift
+/// let model = try LanguageModel.open("model.bin")
+/// let prompt = try model.tokenizer.encodePrompt(Array("Once upon a time".utf8), …)
+/// let session = try model.makeSession(…)
+/// ```
+public final class LanguageModel {
+  public let source: ModelSource
+  public let configuration: DecoderConfiguration
+  public let tokenizer: Tokenizer
+
+  /// Opens a GGUF file or flash image that holds a decoder and a vocabulary.
+  ///
+  /// - Throws: ``RuntimeError``.
+  public static func open(
+    _ path: String, backend: StorageBackend = .auto
+  ) throws(RuntimeError) -> LanguageModel {
+    do throws(LoaderError) { return try LanguageModel(try ModelSource.open(path, backend: backend)) }
+    catch { throw RuntimeError(error) }
+  }
+
+  /// - Throws: ``RuntimeError/notRunnable(path:reason:)``, ``RuntimeError/tokenizer(_:)``.
+  public init(_ source: ModelSource) throws(RuntimeError) {
+    self.source = source
+    guard let configuration = source.description.configuration else {
+      throw .notRunnable(
+        path: source.path, reason: "the file holds a vocabulary and no model to run")
+    }
+    guard let definition = source.description.tokenizer else {
+      throw .notRunnable(path: source.path, reason: "the file holds no vocabulary")
+    }
+    self.configuration = configuration
+    do { tokenizer = try Tokenizer(definition) } catch { throw .tokenizer(error) }
+  }
+}

@@ -1,0 +1,159 @@
+import KVCache
+import Kernels
+public import ModelFormat
+public import TensorBasics
+public import WeightLoader
+
+/// Where a memory budget goes: a promise on the process's peak resident set.
+public struct MemoryPlan: Sendable {
+  /// The promise.
+  public let budgetByteCount: Int
+  /// The process itself with tokenizer and description, as measured before planning, and a margin for
+  /// code that has not run yet.
+  public let processByteCount: Int
+  /// Keys and values of the whole context.
+  public let keyValueByteCount: Int
+  /// Activations of a chunk, logits, scratch of the workers.
+  public let workspaceByteCount: Int
+  /// Norms and biases, and buffers for embedding rows.
+  public let vectorByteCount: Int
+  /// Tokens of a prompt that pass through the model at once.
+  public let chunkLength: Int
+  /// Positions of the context.
+  public let contextLength: Int
+  /// What stays and what is streamed.
+  public let residency: ResidencyPlan
+
+  /// What the caller asks for.
+  public struct Request: Sendable {
+    /// Bound on the peak resident set, in bytes.
+    public var budgetByteCount: Int
+    public var contextLength: Int
+    /// Tokens of the prompt: a chunk need not be longer.
+    public var promptLength: Int
+    public var threadCount: Int
+    /// Rows of logits computed at once; more than 1 only to score a text.
+    public var logitRowCount: Int
+
+    public init(
+      budgetByteCount: Int, contextLength: Int, promptLength: Int, threadCount: Int,
+      logitRowCount: Int = 1
+    ) {
+      self.budgetByteCount = budgetByteCount
+      self.contextLength = contextLength
+      self.promptLength = promptLength
+      self.threadCount = threadCount
+      self.logitRowCount = logitRowCount
+    }
+  }
+
+  /// Code pages, stacks and allocator slack that come after planning.
+  private static let marginByteCount = 3 << 20
+  /// The longest chunk; longer ones gain nothing once the arithmetic units are busy.
+  private static let maximumChunkLength = 512
+  /// At most this share of what is left goes to a chunk's activations.
+  private static let chunkShare = 6
+
+  /// Divides `request`'s budget.
+  ///
+  /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)``.
+  static func make(
+    _ request: Request, source: ModelSource, configuration: DecoderConfiguration,
+    order: StreamOrder
+  ) throws(RuntimeError) -> MemoryPlan {
+    let fixed = Fixed(request, source, configuration, order)
+    let options = readOptions(budget: request.budgetByteCount)
+    func weightMinimum(_ options: ResidencyPlan.Options) -> Int {
+      ResidencyPlan.minimumByteCount(
+        model: source.description, order: order, options: options,
+        alignment: source.device.alignment)
+    }
+    let smallest = ResidencyPlan.Options(readByteCount: 64 << 10, stagingByteCount: 0)
+    let minimum =
+      fixed.byteCount + weightMinimum(smallest) + fixed.workspaceByteCount(chunkLength: 1)
+    guard request.budgetByteCount >= minimum else {
+      throw .budgetTooSmall(
+        budget: ByteCount(request.budgetByteCount),
+        minimum: ByteCount((minimum + (1 << 16) - 1) >> 16 << 16))
+    }
+    let left = request.budgetByteCount - fixed.byteCount
+    var chosen = options
+    if left < weightMinimum(options) + fixed.workspaceByteCount(chunkLength: 1) { chosen = smallest }
+    let forChunk = max(
+      fixed.workspaceByteCount(chunkLength: 1),
+      min(left / chunkShare, left - weightMinimum(chosen)))
+    let chunkLength = fixed.longestChunk(
+      min(maximumChunkLength, max(1, request.promptLength)), within: forChunk)
+    let workspace = fixed.workspaceByteCount(chunkLength: chunkLength)
+    do throws(LoaderError) {
+      let residency = try ResidencyPlan.make(
+        model: source.description, order: order, budget: left - workspace, options: chosen,
+        alignment: source.device.alignment)
+      return MemoryPlan(
+        budgetByteCount: request.budgetByteCount, processByteCount: fixed.processByteCount,
+        keyValueByteCount: fixed.keyValueByteCount, workspaceByteCount: workspace,
+        vectorByteCount: fixed.vectorByteCount, chunkLength: chunkLength,
+        contextLength: request.contextLength, residency: residency)
+    } catch { throw RuntimeError(error) }
+  }
+
+  /// Reads of at most 1 MiB and a ring of an eighth of the budget, both smaller where memory is.
+  private static func readOptions(budget: Int) -> ResidencyPlan.Options {
+    let staging = min(32 << 20, max(2 << 20, budget / 8))
+    return ResidencyPlan.Options(
+      readByteCount: min(1 << 20, max(128 << 10, staging / 16)), stagingByteCount: staging)
+  }
+
+  /// The parts of the budget that do not depend on how it is divided.
+  private struct Fixed {
+    let request: Request
+    let configuration: DecoderConfiguration
+    let processByteCount: Int
+    let keyValueByteCount: Int
+    let vectorByteCount: Int
+    let scratchByteCount: Int
+
+    var byteCount: Int {
+      processByteCount + keyValueByteCount + vectorByteCount + scratchByteCount
+    }
+
+    init(
+      _ request: Request, _ source: ModelSource, _ configuration: DecoderConfiguration,
+      _ order: StreamOrder
+    ) {
+      self.request = request
+      self.configuration = configuration
+      let tensors = source.description.tensors
+      processByteCount =
+        max(ProcessMemory.residentByteCount, 1) + MemoryPlan.marginByteCount
+      keyValueByteCount = KeyValueCache.byteCount(
+        layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
+        headLength: configuration.headLength, contextLength: request.contextLength)
+      let table = tensors.first { $0.name == "token_embd.weight" }
+      vectorByteCount = AlignedBuffer.roundedUp(
+        WeightStream.rowBufferByteCount(table.map { [$0] } ?? []))
+      var pieces = [Range<Int>](repeating: 0..<0, count: tensors.count)
+      for tensor in order.segments.joined() { pieces[tensor] = 0..<1 }
+      scratchByteCount =
+        AlignedBuffer.roundedUp(
+          request.threadCount * LinearExecutor.scratchByteCount(source.description, pieces))
+        + AttentionStep.byteCount(
+          configuration, contextLength: request.contextLength, threadCount: request.threadCount)
+    }
+
+    func workspaceByteCount(chunkLength: Int) -> Int {
+      DecoderWorkspace.byteCount(
+        configuration, tokenCapacity: chunkLength, logitRowCapacity: request.logitRowCount)
+    }
+
+    /// The longest chunk up to `limit` whose workspace fits `byteCount`; at least 1.
+    func longestChunk(_ limit: Int, within byteCount: Int) -> Int {
+      var (low, high) = (1, limit)
+      while low < high {
+        let middle = (low + high + 1) / 2
+        if workspaceByteCount(chunkLength: middle) <= byteCount { low = middle } else { high = middle - 1 }
+      }
+      return low
+    }
+  }
+}

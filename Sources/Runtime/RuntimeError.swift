@@ -1,0 +1,35 @@
+public import Tokenization
+public import TensorBasics
+public import WeightLoader
+
+/// Why a model could not answer.
+public enum RuntimeError: Error, Sendable, CustomStringConvertible {
+  case loader(LoaderError)
+  case tokenizer(TokenizerError)
+  case allocation(AllocationError)
+  /// The file cannot be run although it can be read (a vocabulary alone, a missing tensor).
+  case notRunnable(path: String, reason: String)
+  /// The memory budget is below what this model needs at this context.
+  case budgetTooSmall(budget: ByteCount, minimum: ByteCount)
+  /// A prompt that cannot be answered (empty, too long, a token outside the vocabulary).
+  case badPrompt(String)
+  /// The caller asked to stop.
+  case interrupted
+
+  public var description: String {
+    switch self {
+    case .loader(let error): error.description
+    case .tokenizer(let error): error.description
+    case .allocation(let error): error.description
+    case .notRunnable(let path, let reason): "\(path): \(reason)"
+    case .budgetTooSmall(let budget, let minimum):
+      "a memory budget of \(budget) is too small: the smallest that works here is \(minimum)"
+    case .badPrompt(let reason): reason
+    case .interrupted: "interrupted"
+    }
+  }
+
+  init(_ error: LoaderError) {
+    if case .interrupted = error { self = .interrupted } else { self = .loader(error) }
+  }
+}

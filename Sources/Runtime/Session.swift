@@ -1,0 +1,162 @@
+import KVCache
+import Kernels
+public import ModelFormat
+public import TensorBasics
+public import WeightLoader
+
+/// One sequence of tokens being read and continued under a memory budget.
+///
+/// One thread uses a session; nothing else may use the model's device meanwhile.
+public final class Session {
+  public let plan: MemoryPlan
+  /// Tokens in the context so far.
+  public private(set) var position = 0
+  /// Delivery of weights, for its statistics.
+  public let stream: WeightStream
+
+  private let decoder: Decoder
+  private let vocabularyCount: Int
+  /// The token being decoded, where the graph reads it.
+  private let current: UnsafeMutableBufferPointer<Int32>
+
+  /// Plans memory and starts the workers; weights are read by the first tokens.
+  ///
+  /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)`` before anything large is allocated.
+  public init(
+    _ source: ModelSource, _ configuration: DecoderConfiguration, _ request: MemoryPlan.Request,
+    cancellation: CancellationFlag = CancellationFlag()
+  ) throws(RuntimeError) {
+    let weights = try DecoderWeights(source: source, configuration: configuration)
+    plan = try MemoryPlan.make(
+      request, source: source, configuration: configuration, order: weights.order)
+    do throws(LoaderError) {
+      stream = try WeightStream(
+        source: source, plan: plan.residency, tables: [weights.embedding],
+        cancellation: cancellation)
+    } catch { throw RuntimeError(error) }
+    decoder = try Self.makeDecoder(configuration, weights, stream, plan, request)
+    vocabularyCount = configuration.vocabularyCount
+    current = .allocate(capacity: 1)
+    current.initialize(repeating: 0)
+  }
+
+  deinit { current.deallocate() }
+
+  /// Reads `tokens` into the context and computes the logits behind the last of them.
+  ///
+  /// - Parameter continues: whether tokens will be decoded afterwards, so that the drive may read on.
+  /// - Returns: logits [vocabularyCount], valid until the next call; the caller may change them.
+  /// - Throws: ``RuntimeError/badPrompt(_:)`` where they do not fit.
+  public func prefill(
+    _ tokens: [Int32], continues: Bool = true
+  ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
+    try check(tokens)
+    let chunks = (tokens.count + plan.chunkLength - 1) / plan.chunkLength
+    for chunk in 0..<chunks {
+      let first = chunk * plan.chunkLength
+      let slice = first..<min(first + plan.chunkLength, tokens.count)
+      try decoder.expect(count: 2) { sweep in
+        chunk + sweep < chunks ? .body : (chunk + sweep == chunks ? .head : .body)
+      }
+      try forward(tokens, slice)
+    }
+    try decoder.expect(count: continues ? 2 : 1) { $0 == 0 ? .head : .body }
+    let last = (tokens.count - 1) % plan.chunkLength
+    try decoder.logits(rows: last..<(last + 1))
+    return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
+  }
+
+  /// Adds one token to the context and computes the logits behind it.
+  ///
+  /// Allocates nothing after its first call.
+  ///
+  /// - Parameter continues: whether another token will follow, so that the drive may read on.
+  /// - Returns: as ``prefill(_:continues:)``.
+  public func decode(
+    _ token: Int32, continues: Bool = true
+  ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
+    guard position < plan.contextLength else {
+      throw .badPrompt("the context of \(plan.contextLength) tokens is full")
+    }
+    current[0] = token
+    try decoder.expect(count: continues ? 3 : 2) { $0 == 1 ? .head : .body }
+    try decoder.forward(UnsafeBufferPointer(current), at: position)
+    position += 1
+    try decoder.logits(rows: 0..<1)
+    return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
+  }
+
+  /// Reads `tokens` into the context and hands the logits behind each position to `sink`.
+  ///
+  /// - Parameter skipping: positions at the start whose logits are not computed.
+  public func score(
+    _ tokens: [Int32], skipping: Int = 0,
+    _ sink: (_ position: Int, _ logits: UnsafeBufferPointer<Float>) -> Void
+  ) throws(RuntimeError) {
+    try check(tokens)
+    var first = 0
+    while first < tokens.count {
+      let slice = first..<min(first + plan.chunkLength, tokens.count)
+      try decoder.expect(count: 1) { _ in .body }
+      try forward(tokens, slice)
+      var row = max(0, skipping - first)
+      while row < slice.count {
+        let rows = row..<min(row + decoder.workspace.logitRowCapacity, slice.count)
+        try decoder.expect(count: 1) { _ in .head }
+        try decoder.logits(rows: rows)
+        for (index, row) in rows.enumerated() {
+          sink(
+            first + row,
+            UnsafeBufferPointer(
+              start: decoder.workspace.logits + index * vocabularyCount, count: vocabularyCount))
+        }
+        row = rows.upperBound
+      }
+      first = slice.upperBound
+    }
+  }
+
+  /// Forgets the context; weights stay in memory.
+  public func reset() { position = 0 }
+
+  private func forward(_ tokens: [Int32], _ slice: Range<Int>) throws(RuntimeError) {
+    var failure: RuntimeError?
+    tokens.withUnsafeBufferPointer { buffer in
+      do throws(RuntimeError) {
+        try decoder.forward(UnsafeBufferPointer(rebasing: buffer[slice]), at: position)
+      } catch { failure = error }
+    }
+    if let failure { throw failure }
+    position += slice.count
+  }
+
+  private func check(_ tokens: [Int32]) throws(RuntimeError) {
+    guard !tokens.isEmpty else { throw .badPrompt("the prompt is empty: there is nothing to continue") }
+    guard position + tokens.count <= plan.contextLength else {
+      throw .badPrompt(
+        "\(tokens.count) tokens do not fit: the context holds \(plan.contextLength), "
+          + "of which \(position) are used")
+    }
+    if let token = tokens.first(where: { $0 < 0 || Int($0) >= vocabularyCount }) {
+      throw .badPrompt("token \(token) is outside the vocabulary of \(vocabularyCount)")
+    }
+  }
+
+  private static func makeDecoder(
+    _ configuration: DecoderConfiguration, _ weights: DecoderWeights, _ stream: WeightStream,
+    _ plan: MemoryPlan, _ request: MemoryPlan.Request
+  ) throws(RuntimeError) -> Decoder {
+    let workspace: DecoderWorkspace
+    let cache: KeyValueCache
+    do {
+      workspace = try DecoderWorkspace(
+        configuration, tokenCapacity: plan.chunkLength, logitRowCapacity: request.logitRowCount)
+      cache = try KeyValueCache(
+        layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
+        headLength: configuration.headLength, contextLength: request.contextLength)
+    } catch { throw .allocation(error) }
+    return try Decoder(
+      configuration: configuration, weights: weights, stream: stream, workspace: workspace,
+      cache: cache, pool: ThreadPool(threadCount: request.threadCount))
+  }
+}

@@ -1,0 +1,170 @@
+public import TensorBasics
+public import Tokenization
+
+/// What to generate.
+public struct GenerationOptions: Sendable {
+  /// Tokens of the prompt, BOS included where the model wants it.
+  public var prompt: [Int32]
+  public var maximumTokenCount: Int
+  public var sampling: SamplingOptions
+  /// Go on past end-of-generation tokens.
+  public var ignoresEnd: Bool
+  /// Pairs of (token, log-probability) to report per position; 0 = none.
+  public var logProbabilityCount: Int
+  /// Report log-probabilities behind prompt position i alone, instead of behind each generated token.
+  public var logProbabilityPromptPosition: Int?
+
+  public init(
+    prompt: [Int32], maximumTokenCount: Int = 512, sampling: SamplingOptions = SamplingOptions(),
+    ignoresEnd: Bool = false, logProbabilityCount: Int = 0,
+    logProbabilityPromptPosition: Int? = nil
+  ) {
+    self.prompt = prompt
+    self.maximumTokenCount = maximumTokenCount
+    self.sampling = sampling
+    self.ignoresEnd = ignoresEnd
+    self.logProbabilityCount = logProbabilityCount
+    self.logProbabilityPromptPosition = logProbabilityPromptPosition
+  }
+}
+
+/// What was generated and how long it took.
+public struct GenerationResult: Sendable {
+  /// Generated tokens, without the end token.
+  public internal(set) var tokens: [Int32] = []
+  /// Their text; whole UTF-8 characters.
+  public internal(set) var text: [UInt8] = []
+  /// See ``GenerationOptions/logProbabilityCount``.
+  public internal(set) var topLogProbabilities: [[(token: Int32, logProbability: Double)]] = []
+  /// Whether the caller stopped it.
+  public internal(set) var wasInterrupted = false
+  /// Monotonic times: before the prompt, at the first token, at the last.
+  public internal(set) var startNanoseconds: UInt64 = 0
+  public internal(set) var firstTokenNanoseconds: UInt64?
+  public internal(set) var lastTokenNanoseconds: UInt64 = 0
+  /// Bytes the drive had delivered at the first token and at the last.
+  public internal(set) var bytesAtFirstToken = 0
+  public internal(set) var bytesAtLastToken = 0
+  public internal(set) var promptTokenCount = 0
+
+  public var prefillTokensPerSecond: Double? {
+    guard let first = firstTokenNanoseconds, first > startNanoseconds else { return nil }
+    return Double(promptTokenCount) * 1e9 / Double(first - startNanoseconds)
+  }
+
+  /// (n − 1) ÷ (last − first token's time), over ``sampledTokenCount``.
+  public var decodeTokensPerSecond: Double? {
+    guard let first = firstTokenNanoseconds, sampledTokenCount > 1, lastTokenNanoseconds > first
+    else { return nil }
+    return Double(sampledTokenCount - 1) * 1e9 / Double(lastTokenNanoseconds - first)
+  }
+
+  /// Tokens drawn, a final end token included.
+  public internal(set) var sampledTokenCount = 0
+
+  /// Bytes read for each decoded token.
+  public var bytesPerToken: Double {
+    sampledTokenCount > 1
+      ? Double(bytesAtLastToken - bytesAtFirstToken) / Double(sampledTokenCount - 1) : 0
+  }
+}
+
+/// Reads a prompt and continues it.
+public struct TextGenerator {
+  private let session: Session
+  private let tokenizer: Tokenizer
+
+  public init(session: Session, tokenizer: Tokenizer) {
+    self.session = session
+    self.tokenizer = tokenizer
+  }
+
+  /// Generates until an end token, `maximumTokenCount`, or the session's cancellation.
+  ///
+  /// - Parameter emit: text as it is generated, in whole UTF-8 characters.
+  /// - Throws: ``RuntimeError``; a cancellation is no error but marks the result.
+  public func generate(
+    _ options: GenerationOptions, emit: (UnsafeBufferPointer<UInt8>) -> Void
+  ) throws(RuntimeError) -> GenerationResult {
+    var result = GenerationResult()
+    result.promptTokenCount = options.prompt.count
+    result.tokens.reserveCapacity(options.maximumTokenCount)
+    result.text.reserveCapacity(options.maximumTokenCount * 8)
+    result.startNanoseconds = monotonicNanoseconds()
+    do throws(RuntimeError) {
+      try run(options, &result, emit)
+    } catch {
+      guard case .interrupted = error else { throw error }
+      result.wasInterrupted = true
+    }
+    return result
+  }
+
+  private func run(
+    _ options: GenerationOptions, _ result: inout GenerationResult,
+    _ emit: (UnsafeBufferPointer<UInt8>) -> Void
+  ) throws(RuntimeError) {
+    let limit = options.maximumTokenCount
+    var sampler = Sampler(options: options.sampling, vocabularyCount: tokenizer.vocabularyCount)
+    for token in options.prompt { sampler.observe(token) }
+    var detokenizer = StreamingDetokenizer(tokenizer: tokenizer)
+    var logits = try prefill(options, &result)
+    while result.sampledTokenCount < limit {
+      if options.logProbabilityCount > 0, options.logProbabilityPromptPosition == nil {
+        result.topLogProbabilities.append(
+          LogProbabilities.top(options.logProbabilityCount, of: UnsafeBufferPointer(logits)))
+      }
+      let token = sampler.sample(logits)
+      note(&result)
+      if !options.ignoresEnd, tokenizer.endTokens.contains(token) { break }
+      result.tokens.append(token)
+      sampler.observe(token)
+      let written = result.text.count
+      detokenizer.append(token, to: &result.text)
+      Self.emit(result.text, from: written, emit)
+      guard result.sampledTokenCount < limit else { break }
+      logits = try session.decode(token, continues: result.sampledTokenCount + 1 < limit)
+    }
+    let written = result.text.count
+    detokenizer.finish(&result.text)
+    Self.emit(result.text, from: written, emit)
+  }
+
+  /// Reads the prompt; where one prompt position's distribution is asked for, scores it.
+  private func prefill(
+    _ options: GenerationOptions, _ result: inout GenerationResult
+  ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
+    guard let position = options.logProbabilityPromptPosition else {
+      return try session.prefill(options.prompt, continues: options.maximumTokenCount > 1)
+    }
+    guard options.prompt.indices.contains(position) else {
+      throw .badPrompt(
+        "prompt position \(position) is outside the prompt of \(options.prompt.count) tokens")
+    }
+    let head = try session.prefill(Array(options.prompt[...position]), continues: true)
+    result.topLogProbabilities.append(
+      LogProbabilities.top(options.logProbabilityCount, of: UnsafeBufferPointer(head)))
+    guard position + 1 < options.prompt.count else { return head }
+    return try session.prefill(Array(options.prompt[(position + 1)...]))
+  }
+
+  /// Records the time and the drive's progress at a token.
+  private func note(_ result: inout GenerationResult) {
+    let now = monotonicNanoseconds()
+    let bytes = session.stream.source.device.statistics.bytesRead
+    if result.firstTokenNanoseconds == nil {
+      result.firstTokenNanoseconds = now
+      result.bytesAtFirstToken = bytes
+    }
+    result.lastTokenNanoseconds = now
+    result.bytesAtLastToken = bytes
+    result.sampledTokenCount += 1
+  }
+
+  private static func emit(
+    _ text: [UInt8], from start: Int, _ emit: (UnsafeBufferPointer<UInt8>) -> Void
+  ) {
+    guard start < text.count else { return }
+    text.withUnsafeBufferPointer { emit(UnsafeBufferPointer(rebasing: $0[start...])) }
+  }
+}
