@@ -1,0 +1,67 @@
+public import ArgumentParser
+import BlockIO
+import Glibc
+import ModelFormat
+public import Runtime
+public import WeightLoader
+
+/// Exit codes that scripts may depend on; the numbers are those of sysexits.h.
+public enum ExitStatus: Int32 {
+  case failure = 1
+  case usage = 64
+  case badData = 65
+  case noInput = 66
+  case notPossibleHere = 69
+  case interrupted = 130
+
+  public var code: ExitCode { ExitCode(rawValue) }
+
+  /// The status that an error of the libraries ends a program with.
+  public init(_ error: any Error) {
+    switch error {
+    case let error as RuntimeError: self = Self.status(of: error)
+    case let error as LoaderError: self = Self.status(of: error)
+    case is FormatError: self = .badData
+    case let error as BlockIOError: self = Self.status(of: error)
+    case let error as CommandError: self = error.status
+    default: self = .failure
+    }
+  }
+
+  private static func status(of error: RuntimeError) -> ExitStatus {
+    switch error {
+    case .loader(let error): status(of: error)
+    case .tokenizer, .notRunnable, .badPrompt: .badData
+    case .allocation, .budgetTooSmall: .notPossibleHere
+    case .interrupted: .interrupted
+    }
+  }
+
+  private static func status(of error: LoaderError) -> ExitStatus {
+    switch error {
+    case .io(let error): status(of: error)
+    case .format, .noSuchTensor: .badData
+    case .allocation, .budgetTooSmall: .notPossibleHere
+    case .interrupted: .interrupted
+    case .closed: .failure
+    }
+  }
+
+  private static func status(of error: BlockIOError) -> ExitStatus {
+    switch error.errno {
+    case ENOENT, ENOTDIR: .noInput
+    default: .failure
+    }
+  }
+}
+
+/// An error of a command itself, with the status it ends with.
+public struct CommandError: Error, CustomStringConvertible {
+  public let status: ExitStatus
+  public let description: String
+
+  public init(_ status: ExitStatus, _ description: String) {
+    self.status = status
+    self.description = description
+  }
+}

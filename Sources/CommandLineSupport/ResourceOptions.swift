@@ -1,0 +1,38 @@
+public import ArgumentParser
+public import BlockIO
+import Runtime
+public import TensorBasics
+
+/// Options on memory, processors and the drive that all commands share.
+public struct ResourceOptions: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Bound on the process's peak resident memory, e.g. 2GiB (default: 80 % of what is free).",
+      valueName: "size"))
+  public var ram: ByteCount?
+
+  @Option(help: "Worker threads (default: one per processor).")
+  public var threads: Int?
+
+  @Option(help: "Positions to reserve for keys and values (default: prompt + --max-tokens).")
+  public var context: Int?
+
+  @Option(help: "How to read: auto, uring, pread or mmap.")
+  public var io = StorageBackend.auto
+
+  public init() {}
+
+  public func validate() throws {
+    if let threads, !(1...256).contains(threads) {
+      throw ValidationError("--threads must be between 1 and 256, not \(threads)")
+    }
+    if let context, context < 1 {
+      throw ValidationError("--context must be at least 1, not \(context)")
+    }
+  }
+
+  /// The budget in bytes.
+  public var budget: Int { ram?.bytes ?? ProcessMemory.safeBudget() }
+
+  public var threadCount: Int { threads ?? availableProcessorCount() }
+}

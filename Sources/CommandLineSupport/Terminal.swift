@@ -1,0 +1,82 @@
+import Glibc
+public import TensorBasics
+
+/// Standard output and error without buffering surprises.
+public enum Terminal {
+  /// One line on standard error.
+  public static func note(_ line: String) { write(line + "\n", to: STDERR_FILENO) }
+
+  /// A warning, once per call, on standard error.
+  public static func warn(_ line: String) { note("warning: \(line)") }
+
+  /// Text on standard output, at once.
+  public static func print(_ text: String) { write(text, to: STDOUT_FILENO) }
+
+  /// Bytes on standard output, at once.
+  public static func print(_ bytes: UnsafeBufferPointer<UInt8>) {
+    write(UnsafeRawBufferPointer(bytes), to: STDOUT_FILENO)
+  }
+
+  public static var errorIsInteractive: Bool { isatty(STDERR_FILENO) == 1 }
+  public static var inputIsInteractive: Bool { isatty(STDIN_FILENO) == 1 }
+
+  /// Everything on standard input, or in `path`.
+  ///
+  /// - Throws: ``CommandError`` where it cannot be read, or exceeds 64 MiB.
+  public static func readAll(path: String?) throws -> [UInt8] {
+    let limit = 64 << 20
+    let file = path.map { open($0, O_RDONLY | O_CLOEXEC) } ?? STDIN_FILENO
+    let name = path ?? "standard input"
+    guard file >= 0 else {
+      throw CommandError(
+        errno == ENOENT ? .noInput : .failure, "\(name): \(String(cString: strerror(errno)))")
+    }
+    defer { if path != nil { close(file) } }
+    var bytes: [UInt8] = []
+    var block = [UInt8](repeating: 0, count: 1 << 16)
+    while true {
+      let count = read(file, &block, block.count)
+      if count < 0, errno == EINTR, !Interruption.flag.isRaised { continue }
+      if count < 0, errno == EINTR { throw CommandError(.interrupted, "interrupted") }
+      guard count >= 0 else {
+        throw CommandError(.failure, "\(name): \(String(cString: strerror(errno)))")
+      }
+      guard count > 0 else { return bytes }
+      bytes.append(contentsOf: block[..<count])
+      guard bytes.count <= limit else {
+        throw CommandError(.badData, "\(name): longer than \(ByteCount(limit)), which no prompt is")
+      }
+    }
+  }
+
+  private static func write(_ text: String, to file: Int32) {
+    var text = text
+    text.withUTF8 { write(UnsafeRawBufferPointer($0), to: file) }
+  }
+
+  private static func write(_ bytes: UnsafeRawBufferPointer, to file: Int32) {
+    var rest = bytes[...]
+    while !rest.isEmpty {
+      let count = Glibc.write(file, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
+      if count < 0, errno == EINTR { continue }
+      guard count > 0 else { return }
+      rest = rest.dropFirst(count)
+    }
+  }
+}
+
+/// Ctrl-C and SIGTERM as a flag that long work polls; a second one ends the process at once.
+public enum Interruption {
+  public static let flag = CancellationFlag()
+
+  /// Begins to catch signals.
+  public static func install() {
+    _ = flag
+    var action = sigaction()
+    action.__sigaction_handler.sa_handler = { _ in Interruption.flag.raise() }
+    // Without SA_RESTART, so that a wait for the drive ends; once only, so that a second one kills.
+    action.sa_flags = Int32(bitPattern: UInt32(SA_RESETHAND))
+    sigaction(SIGINT, &action, nil)
+    sigaction(SIGTERM, &action, nil)
+  }
+}

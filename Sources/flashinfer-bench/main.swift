@@ -1,1 +1,0 @@
-print("flashinfer-bench: not built yet")

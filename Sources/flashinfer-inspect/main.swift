@@ -1,1 +1,0 @@
-print("flashinfer-inspect: not built yet")

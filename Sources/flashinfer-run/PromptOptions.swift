@@ -1,0 +1,80 @@
+import ArgumentParser
+import CommandLineSupport
+import Runtime
+import Tokenization
+
+/// Where the prompt comes from and how it is framed.
+struct PromptOptions: ParsableArguments {
+  @Argument(help: "The prompt; without it, --prompt-file or standard input is read.")
+  var prompt: String?
+
+  @Option(help: "Read the prompt from a file.")
+  var promptFile: String?
+
+  @Option(
+    name: .customLong("tokens"),
+    help: "The prompt as token ids (1,2,3), taken as they are.")
+  var tokenList: String?
+
+  @Option(help: "A system message for the chat template.")
+  var system: String?
+
+  @Flag(help: "No chat template: the prompt is text to be continued.")
+  var raw = false
+
+  func validate() throws {
+    let sources = [prompt, promptFile, tokenList].compactMap { $0 }.count
+    guard sources <= 1 else {
+      throw ValidationError("give the prompt once: as an argument, --prompt-file or --tokens")
+    }
+    guard system == nil || !(raw || tokenList != nil) else {
+      throw ValidationError("--system needs the chat template: drop --raw and --tokens")
+    }
+  }
+
+  /// The prompt's tokens for `model`.
+  func tokens(_ model: LanguageModel) throws -> [Int32] {
+    if let tokenList { return try Self.parse(tokenList) }
+    let text = try text()
+    guard !text.isEmpty else {
+      throw CommandError(.badData, "the prompt is empty: there is nothing to answer")
+    }
+    do {
+      if raw { return try model.tokenizer.encodePrompt(text) }
+      let template = try ChatTemplate.recognise(model.source.description.chatTemplate)
+      var messages: [ChatMessage] = []
+      if let system { messages.append(ChatMessage(role: .system, content: Array(system.utf8))) }
+      messages.append(ChatMessage(role: .user, content: text))
+      return try model.tokenizer.encodeChat(template, messages)
+    } catch let error as TokenizerError { throw RuntimeError.tokenizer(error) }
+  }
+
+  /// The prompt's bytes, which must be text.
+  private func text() throws -> [UInt8] {
+    if let prompt { return Array(prompt.utf8) }
+    if promptFile == nil, Terminal.inputIsInteractive {
+      throw CommandError(.usage, "no prompt: give one as an argument, --prompt-file or a pipe")
+    }
+    let bytes = try Terminal.readAll(path: promptFile)
+    let name = promptFile ?? "standard input"
+    if let position = bytes.firstIndex(of: 0) {
+      throw CommandError(
+        .badData, "\(name): byte \(position) is NUL: this is binary data, not a prompt")
+    }
+    guard String(validating: bytes, as: UTF8.self) != nil else {
+      throw CommandError(.badData, "\(name): not valid UTF-8 text")
+    }
+    return bytes
+  }
+
+  private static func parse(_ list: String) throws -> [Int32] {
+    let tokens = try list.split(separator: ",").map { part in
+      guard let token = Int32(part.filter { $0 != " " }) else {
+        throw CommandError(.usage, "--tokens: '\(part)' is no token id")
+      }
+      return token
+    }
+    guard !tokens.isEmpty else { throw CommandError(.usage, "--tokens: the list is empty") }
+    return tokens
+  }
+}

@@ -1,0 +1,47 @@
+import ArgumentParser
+import Runtime
+
+/// How tokens are drawn.
+struct SamplingArguments: ParsableArguments {
+  @Option(help: "0 = greedy.")
+  var temperature: Float = 0.7
+
+  @Option(help: "Keep the k most probable tokens; 0 = all.")
+  var topK = 40
+
+  @Option(help: "Keep the most probable tokens up to this total probability; 1 = all.")
+  var topP: Float = 0.95
+
+  @Option(help: "Keep tokens of at least this share of the highest probability; 0 = all.")
+  var minP: Float = 0.05
+
+  @Option(help: "Penalty on the last 64 tokens; 1 = none.")
+  var repetitionPenalty: Float = 1
+
+  @Option(help: "Seed of the random generator (default: random, printed).")
+  var seed: UInt64?
+
+  func validate() throws {
+    guard temperature >= 0, temperature.isFinite else {
+      throw ValidationError("--temperature must be 0 or more, not \(temperature)")
+    }
+    guard topK >= 0 else { throw ValidationError("--top-k must be 0 or more, not \(topK)") }
+    guard topP > 0, topP <= 1 else {
+      throw ValidationError("--top-p must be above 0 and at most 1, not \(topP)")
+    }
+    guard (0...1).contains(minP) else {
+      throw ValidationError("--min-p must be between 0 and 1, not \(minP)")
+    }
+    guard repetitionPenalty > 0, repetitionPenalty.isFinite else {
+      throw ValidationError("--repetition-penalty must be above 0, not \(repetitionPenalty)")
+    }
+  }
+
+  func chosenSeed() -> UInt64 { seed ?? UInt64.random(in: 0...UInt64(UInt32.max)) }
+
+  func options(seed: UInt64) -> SamplingOptions {
+    SamplingOptions(
+      temperature: temperature, topK: topK, topP: topP, minP: minP,
+      repetitionPenalty: repetitionPenalty, seed: seed)
+  }
+}

@@ -1,1 +1,0 @@
-print("flashinfer-run: not built yet")
