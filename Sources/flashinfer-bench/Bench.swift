@@ -1,0 +1,10 @@
+import ArgumentParser
+
+/// `flashinfer-bench`: measures what the runtime reaches, against what the machine allows.
+@main
+struct Bench: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "flashinfer-bench",
+    abstract: "Measures the runtime: speed against the machine's limits, quality against references.",
+    subcommands: [DecodeBench.self, PerplexityBench.self, LogitsBench.self])
+}

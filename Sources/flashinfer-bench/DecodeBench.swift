@@ -1,0 +1,67 @@
+import ArgumentParser
+import CommandLineSupport
+import Runtime
+import TensorBasics
+
+/// Decoding speed.
+struct DecodeBench: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "decode", abstract: "Tokens per second of decoding, and bytes read per token.")
+
+  @Argument(help: "Flash image or GGUF file.") var model: String
+  @OptionGroup var resources: ResourceOptions
+  @Option(help: "Tokens to time.") var tokens = 32
+  @Option(help: "Tokens to decode before timing begins.") var warmup = 4
+  @Option(help: "Feed seeded random ids instead of the model's own greedy text.")
+  var randomTokens: UInt64?
+  @Flag(help: "Print one JSON object.") var json = false
+
+  func validate() throws {
+    guard tokens >= 1, warmup >= 1 else {
+      throw ValidationError("--tokens and --warmup must be at least 1")
+    }
+  }
+
+  func run() throws {
+    Interruption.install()
+    try reportingErrors {
+      let model = try LanguageModel.open(model, backend: resources.io)
+      for note in model.source.device.notes { Terminal.warn(note) }
+      let session = try Session(
+        model.source, model.configuration,
+        MemoryPlan.Request(
+          budgetByteCount: resources.budget,
+          contextLength: max(resources.context ?? 0, warmup + tokens), promptLength: 1,
+          threadCount: resources.threadCount),
+        cancellation: Interruption.flag)
+      var generator = SeededGenerator(seed: randomTokens ?? 0)
+      var token = model.tokenizer.bosToken ?? 0
+      func step(continues: Bool) throws {
+        let logits = try session.decode(token, continues: continues)
+        token =
+          randomTokens == nil
+          ? Sampler.argmax(UnsafeBufferPointer(logits))
+          : Int32(generator.next() % UInt64(model.configuration.vocabularyCount))
+      }
+      for _ in 0..<warmup { try step(continues: true) }
+      let device = session.stream.source.device
+      let (before, start) = (device.statistics, monotonicNanoseconds())
+      let stallBefore = session.stream.statistics.stallNanoseconds
+      for index in 0..<tokens { try step(continues: index + 1 < tokens) }
+      let seconds = Double(monotonicNanoseconds() - start) / 1e9
+      let after = device.statistics
+      let bytes = Double(after.bytesRead - before.bytesRead)
+      let stall = Double(session.stream.statistics.stallNanoseconds - stallBefore) / 1e9
+      try FigureReport([
+        Figure("decodeTokensPerSecond", Double(tokens) / seconds, "tokens/s"),
+        Figure("bytesPerToken", bytes / Double(tokens), "B"),
+        Figure("driveBytesPerSecond", bytes / seconds, "B/s"),
+        Figure("waitingForDrive", stall / seconds, "of the time"),
+        Figure("requestsPerToken", Double(after.requests - before.requests) / Double(tokens), ""),
+        Figure("pinnedBytes", Double(session.plan.residency.pinnedByteCount), "B"),
+        Figure("streamedBytes", Double(session.plan.residency.streamedByteCount), "B"),
+        Figure("peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B"),
+      ]).print(asJSON: json)
+    }
+  }
+}

@@ -1,0 +1,48 @@
+import ArgumentParser
+import CommandLineSupport
+import Glibc
+import Runtime
+import TensorBasics
+
+/// Raw logits of given tokens, for comparison with references.
+struct LogitsBench: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "logits",
+    abstract: "Writes the logits behind every position of given tokens to a file.",
+    discussion: "The file holds little-endian f32, [tokens, vocabulary].")
+
+  @Argument(help: "Flash image or GGUF file.") var model: String
+  @Option(help: "Token ids, 1,2,3.") var tokens: String
+  @Option(help: "File to write.") var output: String
+  @Option(help: "Tokens read as a prompt; the others are decoded one by one (default: all).")
+  var prompt: Int?
+  @OptionGroup var resources: ResourceOptions
+
+  func run() throws {
+    Interruption.install()
+    try reportingErrors {
+      let model = try LanguageModel.open(model, backend: resources.io)
+      for note in model.source.device.notes { Terminal.warn(note) }
+      let ids = tokens.split(separator: ",").compactMap { Int32($0) }
+      let promptCount = min(prompt ?? ids.count, ids.count)
+      let session = try Session(
+        model.source, model.configuration,
+        MemoryPlan.Request(
+          budgetByteCount: resources.budget, contextLength: resources.context ?? max(1, ids.count),
+          promptLength: promptCount, threadCount: resources.threadCount, logitRowCount: 16),
+        cancellation: Interruption.flag)
+      guard let file = fopen(output, "we") else {
+        throw CommandError(.failure, "\(output): \(String(cString: strerror(errno)))")
+      }
+      var written = true
+      func write(_ logits: UnsafeBufferPointer<Float>) {
+        written = written && fwrite(logits.baseAddress, 4, logits.count, file) == logits.count
+      }
+      try session.score(Array(ids[..<promptCount])) { _, logits in write(logits) }
+      for token in ids[promptCount...] { write(UnsafeBufferPointer(try session.decode(token))) }
+      guard fclose(file) == 0, written else {
+        throw CommandError(.failure, "\(output): \(String(cString: strerror(errno)))")
+      }
+    }
+  }
+}

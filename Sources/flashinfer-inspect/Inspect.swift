@@ -1,0 +1,124 @@
+import ArgumentParser
+import CommandLineSupport
+import ModelFormat
+import Runtime
+import TensorBasics
+import Tokenization
+import WeightLoader
+
+/// `flashinfer-inspect MODEL`: what a model file holds, and what running it would take.
+@main
+struct Inspect: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "flashinfer-inspect",
+    abstract: "Shows a model's architecture, layout and sizes; tokenises, plans, verifies.")
+
+  @Argument(help: "Flash image or GGUF file; a vocabulary alone is enough for --tokenize.")
+  var model: String
+
+  @OptionGroup var resources: ResourceOptions
+
+  @Flag(help: "Predict residency and bytes per token under --ram.")
+  var plan = false
+
+  @Option(help: "Print the token ids of TEXT as a JSON array; - reads standard input to its end.")
+  var tokenize: String?
+
+  @Flag(help: "With --tokenize: recognise control tokens.")
+  var special = false
+
+  @Flag(help: "Read everything and compare checksums.")
+  var verify = false
+
+  func run() throws {
+    Interruption.install()
+    try reportingErrors {
+      if let tokenize {
+        try printTokens(tokenize)
+      } else if plan {
+        try printPlan()
+      } else if verify {
+        try verifyChecksums()
+      } else {
+        try describe()
+      }
+    }
+  }
+
+  private func printTokens(_ argument: String) throws {
+    let description = try ModelSource.describe(model)
+    guard let definition = description.tokenizer else {
+      throw CommandError(.badData, "\(model): the file holds no vocabulary")
+    }
+    let text = argument == "-" ? try Terminal.readAll(path: nil) : Array(argument.utf8)
+    do {
+      let tokens = try Tokenizer(definition).encode(text, parseSpecial: special)
+      Terminal.print("[" + tokens.map(String.init).joined(separator: ",") + "]\n")
+    } catch { throw RuntimeError.tokenizer(error) }
+  }
+
+  private func printPlan() throws {
+    let model = try LanguageModel.open(model, backend: resources.io)
+    let session = try Session(
+      model.source, model.configuration,
+      MemoryPlan.Request(
+        budgetByteCount: resources.budget, contextLength: resources.context ?? 1024,
+        promptLength: 512, threadCount: resources.threadCount))
+    let plan = session.plan
+    for (name, bytes) in [
+      ("budget", plan.budgetByteCount), ("process and margin", plan.processByteCount),
+      ("keys and values", plan.keyValueByteCount), ("activations", plan.workspaceByteCount),
+      ("pinned weights", plan.residency.pinnedByteCount),
+      ("staging", plan.residency.stagingByteCount),
+      ("streamed per token", plan.residency.streamedByteCount),
+    ] { Terminal.print("\(name): \(ByteCount(bytes))\n") }
+    Terminal.print("prompt chunk: \(plan.chunkLength) tokens\n")
+  }
+
+  private func describe() throws {
+    let description = try ModelSource.describe(model)
+    if let name = description.name { Terminal.print("name: \(name)\n") }
+    if let shape = description.configuration {
+      Terminal.print(
+        """
+        architecture: \(shape.architecture)
+        layers: \(shape.layerCount), width \(shape.embeddingLength), \
+        FFN \(shape.feedForwardLength)
+        heads: \(shape.queryHeadCount) queries, \(shape.keyValueHeadCount) keys and values, \
+        of \(shape.headLength)
+        vocabulary: \(shape.vocabularyCount)\(shape.tiesOutput ? ", tied to the output" : "")
+        context: \(shape.contextLength)
+
+        """)
+    }
+    if let tokenizer = description.tokenizer {
+      Terminal.print(
+        "tokenizer: \(tokenizer.model.rawValue)"
+          + (tokenizer.preTokenizer.map { ", \($0)" } ?? "")
+          + ", \(tokenizer.tokens.count) tokens\n")
+    }
+    var classes: [String: Int] = [:]
+    for tensor in description.tensors {
+      classes["\(tensor.type.name) \(tensor.layout.rawValue)", default: 0] += tensor.byteCount
+    }
+    for (name, bytes) in classes.sorted(by: { $0.value > $1.value }) {
+      Terminal.print("\(name): \(ByteCount(bytes))\n")
+    }
+    Terminal.print(
+      "tensors: \(description.tensors.count), "
+        + "\(ByteCount(description.tensors.reduce(0) { $0 + $1.byteCount }))\n")
+  }
+
+  /// Compares every extent of a flash image with its checksum.
+  private func verifyChecksums() throws {
+    let source = try ModelSource.open(model, backend: resources.io)
+    guard !source.description.extents.isEmpty else {
+      throw CommandError(
+        .notPossibleHere,
+        "\(model): the file carries no checksums (GGUF has none); a flash image does")
+    }
+    try source.verifyExtents(cancellation: Interruption.flag)
+    let bytes = source.description.extents.reduce(0) { $0 + $1.byteCount }
+    Terminal.print("\(source.description.extents.count) extents, \(ByteCount(bytes)): intact\n")
+  }
+}

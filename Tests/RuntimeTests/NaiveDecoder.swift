@@ -1,0 +1,142 @@
+import Glibc
+import ModelFormat
+
+/// A decoder in f64 loops, as a textbook writes it: no tiles, no quantised activations, no cache.
+///
+/// Independent of every kernel; weights come as plain numbers. Keys and values are rounded to f16, as
+/// the runtime stores them.
+struct NaiveDecoder {
+  let configuration: DecoderConfiguration
+  /// A tensor's values, row by row, or nil where the model has none of that name.
+  let tensor: (String) -> [Double]?
+
+  /// Logits behind each of `tokens`: [tokens.count][vocabularyCount].
+  func logits(_ tokens: [Int32]) -> [[Double]] {
+    let width = configuration.embeddingLength
+    let table = weights("token_embd.weight")
+    var residual = tokens.map { token in
+      (0..<width).map {
+        table[Int(token) * width + $0] * Double(configuration.embeddingScale)
+      }
+    }
+    for layer in 0..<configuration.layerCount {
+      let prefix = "blk.\(layer)."
+      add(
+        attention(layer, residual.map { norm($0, prefix + "attn_norm.weight") }),
+        norm: prefix + "post_attention_norm.weight", to: &residual)
+      let hidden = residual.map { norm($0, prefix + "ffn_norm.weight") }
+      let output = hidden.map { x in
+        let gate = product(prefix + "ffn_gate.weight", x)
+        let up = product(prefix + "ffn_up.weight", x)
+        return product(prefix + "ffn_down.weight", zip(gate, up).map { activate($0) * $1 })
+      }
+      add(output, norm: prefix + "post_ffw_norm.weight", to: &residual)
+    }
+    let head = tensor("output.weight") == nil ? "token_embd.weight" : "output.weight"
+    return residual.map { product(head, norm($0, "output_norm.weight")) }
+  }
+
+  private func attention(_ layer: Int, _ inputs: [[Double]]) -> [[Double]] {
+    let prefix = "blk.\(layer)."
+    let (heads, keyHeads) = (configuration.queryHeadCount, configuration.keyValueHeadCount)
+    let length = configuration.headLength
+    func project(_ name: String, _ x: [Double]) -> [Double] {
+      let y = product(prefix + name + ".weight", x)
+      guard let bias = tensor(prefix + name + ".bias") else { return y }
+      return zip(y, bias).map(+)
+    }
+    func prepared(_ name: String, _ count: Int, _ x: [Double], position: Int) -> [[Double]] {
+      let y = project(name, x)
+      return (0..<count).map { head in
+        var part = Array(y[head * length..<(head + 1) * length])
+        if configuration.normalisesHeads { part = norm(part, prefix + name + "_norm.weight") }
+        return rotate(part, position: position, layer: layer)
+      }
+    }
+    let queries = inputs.enumerated().map { prepared("attn_q", heads, $1, position: $0) }
+    let keys = inputs.enumerated().map { position, x in
+      prepared("attn_k", keyHeads, x, position: position).map { $0.map(Self.roundedToHalf) }
+    }
+    let values = inputs.map { project("attn_v", $0).map(Self.roundedToHalf) }
+    return inputs.indices.map { position in
+      var first = 0
+      if configuration.slides(layer: layer), let window = configuration.slidingWindow {
+        first = max(0, position - window + 1)
+      }
+      var output: [Double] = []
+      for head in 0..<heads {
+        let keyHead = head / (heads / keyHeads)
+        let scores = (first...position).map { past in
+          zip(queries[position][head], keys[past][keyHead]).reduce(0) { $0 + $1.0 * $1.1 }
+            * Double(configuration.attentionScale)
+        }
+        let highest = scores.max()!
+        let weights = scores.map { exp($0 - highest) }
+        let total = weights.reduce(0, +)
+        for element in 0..<length {
+          var sum = 0.0
+          for (index, weight) in weights.enumerated() {
+            sum += weight * values[first + index][keyHead * length + element]
+          }
+          output.append(sum / total)
+        }
+      }
+      return product(prefix + "attn_output.weight", output)
+    }
+  }
+
+  private func rotate(_ head: [Double], position: Int, layer: Int) -> [Double] {
+    let count = configuration.ropeDimensionCount
+    let slides = configuration.slides(layer: layer)
+    let base = slides ? configuration.slidingRopeBase ?? configuration.ropeBase : configuration.ropeBase
+    let scale = slides ? 1 : configuration.ropeLinearScale
+    let factors = tensor("rope_freqs.weight")
+    var result = head
+    for pair in 0..<count / 2 {
+      let frequency = pow(base, -2 * Double(pair) / Double(count)) / (factors?[pair] ?? 1) / scale
+      let angle = Double(position) * frequency
+      let (i, j) =
+        configuration.ropePairing == .adjacent ? (2 * pair, 2 * pair + 1) : (pair, pair + count / 2)
+      result[i] = head[i] * cos(angle) - head[j] * sin(angle)
+      result[j] = head[i] * sin(angle) + head[j] * cos(angle)
+    }
+    return result
+  }
+
+  private func activate(_ x: Double) -> Double {
+    switch configuration.activation {
+    case .silu: x / (1 + exp(-x))
+    case .geluTanh: 0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
+    case .relu: max(0, x)
+    }
+  }
+
+  private func norm(_ x: [Double], _ name: String) -> [Double] {
+    let mean = x.reduce(0) { $0 + $1 * $1 } / Double(x.count)
+    let factor = 1 / (mean + Double(configuration.normEpsilon)).squareRoot()
+    return zip(x, weights(name)).map { $0 * factor * $1 }
+  }
+
+  private func add(_ outputs: [[Double]], norm name: String, to residual: inout [[Double]]) {
+    for (row, output) in outputs.enumerated() {
+      let y = configuration.normalisesOutputs ? norm(output, name) : output
+      for column in y.indices { residual[row][column] += y[column] }
+    }
+  }
+
+  private func product(_ name: String, _ x: [Double]) -> [Double] {
+    let matrix = weights(name)
+    return (0..<matrix.count / x.count).map { row in
+      var sum = 0.0
+      for column in x.indices { sum += matrix[row * x.count + column] * x[column] }
+      return sum
+    }
+  }
+
+  private func weights(_ name: String) -> [Double] {
+    guard let values = tensor(name) else { fatalError("the test model lacks \(name)") }
+    return values
+  }
+
+  private static func roundedToHalf(_ x: Double) -> Double { Double(Float16(Float(x))) }
+}

