@@ -1,0 +1,214 @@
+public import ModelFormat
+import TensorBasics
+
+/// Turns text into a model's tokens and back, exactly as the model was trained to read it.
+///
+/// Text is bytes: what is no UTF-8 is encoded byte by byte where the vocabulary has bytes. Safe to use
+/// from several threads at once; every call has its own memory.
+public final class Tokenizer: Sendable {
+  private enum Scheme: Sendable {
+    case bytePair(BytePairEncoder)
+    case sentencePiece(SentencePieceEncoder)
+    case unigram(UnigramEncoder)
+  }
+
+  /// Longest text that ``encode(_:parseSpecial:)`` takes.
+  public static let maximumTextByteCount = 1 << 29
+
+  private let scheme: Scheme
+  private let special: SpecialTokens
+  let vocabulary: Vocabulary
+  /// Beginning of text, where the vocabulary has such a token.
+  public let bosToken: Int32?
+  /// End of text, where the vocabulary has such a token.
+  public let eosToken: Int32?
+  /// All tokens that end an answer, ascending: EOS, end of turn, and those known by their spelling.
+  public let endTokens: [Int32]
+  /// Whether a prompt begins with ``bosToken``.
+  public let addsBOS: Bool
+  /// Whether a prompt ends with ``eosToken``.
+  public let addsEOS: Bool
+  /// Whether text begins with a space that nobody wrote.
+  public let addsSpacePrefix: Bool
+
+  /// Builds the tables; `definition` is not needed afterwards.
+  ///
+  /// - Parameter modelName: the model's own name, from which Phi-3's rule for white space after
+  ///   special tokens is known.
+  /// - Throws: `unknownPreTokenizer` or `missingPreTokenizer` for byte-pair vocabularies, and
+  ///   `invalidVocabulary` for lists and ids that do not fit each other.
+  public init(
+    _ definition: consuming TokenizerDefinition, modelName: String? = nil
+  ) throws(TokenizerError) {
+    let defaults = try Defaults(definition)
+    let count = definition.tokens.count
+    func token(_ stated: Int?, _ fallback: Int?) throws(TokenizerError) -> Int32? {
+      if let stated {
+        guard stated >= 0, stated < count else {
+          throw .invalidVocabulary("special token \(stated) of \(count)")
+        }
+        return Int32(stated)
+      }
+      return fallback.flatMap { $0 < count ? Int32($0) : nil }
+    }
+    bosToken = try token(definition.bosToken, defaults.bos)
+    eosToken = try token(definition.eosToken, defaults.eos)
+    let unknown = try token(definition.unknownToken, defaults.unknown)
+    let turnEnd = try token(definition.eotToken, nil)
+    addsBOS = (defaults.forcesBOS || definition.addsBOS ?? defaults.addsBOS) && bosToken != nil
+    addsEOS = definition.addsEOS ?? defaults.addsEOS && eosToken != nil
+    addsSpacePrefix = definition.addsSpacePrefix ?? defaults.addsSpacePrefix
+
+    let name = modelName?.lowercased() ?? ""
+    let vocabulary = try Vocabulary(
+      definition, spelling: defaults.spelling,
+      stripsRight: name.contains("phi-3") || name.contains("phi3"),
+      stated: [eosToken, turnEnd].compactMap { $0.map(Int.init) })
+    switch definition.model {
+    case .byteLevelBPE, .spacedBPE:
+      let encoder = try BytePairEncoder(
+        vocabulary, merges: definition.merges, rule: defaults.rule!)
+      scheme = .bytePair(encoder)
+      self.vocabulary = encoder.vocabulary
+    case .sentencePieceBPE:
+      scheme = .sentencePiece(
+        try SentencePieceEncoder(
+          vocabulary, scores: definition.scores, addsSpacePrefix: addsSpacePrefix,
+          unknown: unknown ?? -1))
+      self.vocabulary = vocabulary
+    case .unigram:
+      scheme = .unigram(
+        try UnigramEncoder(
+          vocabulary, scores: definition.scores, addsSpacePrefix: addsSpacePrefix,
+          removesExtraWhitespace: definition.removesExtraWhitespace ?? false,
+          unknown: unknown ?? -1))
+      self.vocabulary = vocabulary
+    }
+    endTokens = vocabulary.endTokens
+    special = SpecialTokens(self.vocabulary)
+  }
+
+  /// Number of tokens.
+  public var vocabularyCount: Int { vocabulary.count }
+
+  /// The tokens of `text`, without BOS and EOS.
+  ///
+  /// - Parameters:
+  ///   - text: any bytes.
+  ///   - parseSpecial: whether control tokens spelt out in the text are recognised. User-defined
+  ///     tokens always are. Text from outside must not be given the choice.
+  /// - Throws: `textTooLong`, or `patternFailed` where PCRE2 gives up.
+  public func encode(
+    _ text: some Collection<UInt8>, parseSpecial: Bool = false
+  ) throws(TokenizerError) -> [Int32] {
+    try Array(text).withUnsafeBufferPointer { bytes throws(TokenizerError) in
+      try encode(UnsafeRawBufferPointer(bytes), parseSpecial: parseSpecial)
+    }
+  }
+
+  /// As ``encode(_:parseSpecial:)``, of memory lent for the call.
+  public func encode(
+    _ text: UnsafeRawBufferPointer, parseSpecial: Bool = false
+  ) throws(TokenizerError) -> [Int32] {
+    var tokens: [Int32] = []
+    let whole = 0..<text.count
+    let bytes = text.assumingMemoryBound(to: UInt8.self)
+    try append(bytes, controlRanges: parseSpecial ? [whole] : [], to: &tokens)
+    return tokens
+  }
+
+  /// The tokens of a whole prompt: with BOS before and EOS after it where the model wants them.
+  public func encodePrompt(
+    _ text: some Collection<UInt8>, parseSpecial: Bool = false
+  ) throws(TokenizerError) -> [Int32] {
+    try encodePrompt([ChatPiece(Array(text), isMarkup: parseSpecial)])
+  }
+
+  /// The tokens of a prompt in pieces: control tokens are recognised in markup only, so that nobody
+  /// can write them into a message. The pieces are one text: tokens may reach across their bounds.
+  ///
+  /// - Parameter addsBOS: nil = as the model wants it.
+  public func encodePrompt(
+    _ pieces: [ChatPiece], addsBOS: Bool? = nil
+  ) throws(TokenizerError) -> [Int32] {
+    var text: [UInt8] = []
+    var controlRanges: [Range<Int>] = []
+    for piece in pieces {
+      let start = text.count
+      text.append(contentsOf: piece.bytes)
+      guard piece.isMarkup, !piece.bytes.isEmpty else { continue }
+      if let last = controlRanges.last, last.upperBound == start {
+        controlRanges[controlRanges.count - 1] = last.lowerBound..<text.count
+      } else {
+        controlRanges.append(start..<text.count)
+      }
+    }
+    var tokens: [Int32] = []
+    if addsBOS ?? self.addsBOS, let bosToken { tokens.append(bosToken) }
+    try text.withUnsafeBufferPointer { bytes throws(TokenizerError) in
+      try append(bytes, controlRanges: controlRanges, to: &tokens)
+    }
+    if addsEOS, let eosToken { tokens.append(eosToken) }
+    return tokens
+  }
+
+  private func append(
+    _ text: UnsafeBufferPointer<UInt8>, controlRanges: [Range<Int>], to tokens: inout [Int32]
+  ) throws(TokenizerError) {
+    guard text.count <= Self.maximumTextByteCount else {
+      throw .textTooLong(byteCount: text.count)
+    }
+    let fragments = special.partition(text, controlRanges: controlRanges, of: vocabulary)
+    switch scheme {
+    case .bytePair(let encoder):
+      try Self.encode(fragments, of: text, in: try encoder.makeSession(), to: &tokens)
+    case .sentencePiece(let encoder):
+      try Self.encode(fragments, of: text, in: encoder.makeSession(), to: &tokens)
+    case .unigram(let encoder):
+      try Self.encode(fragments, of: text, in: encoder.makeSession(), to: &tokens)
+    }
+  }
+
+  private static func encode<Session: EncodingSession & ~Copyable>(
+    _ fragments: [SpecialTokens.Fragment], of text: UnsafeBufferPointer<UInt8>,
+    in session: consuming Session, to tokens: inout [Int32]
+  ) throws(TokenizerError) {
+    var startsText = true
+    for fragment in fragments {
+      if fragment.token >= 0 {
+        tokens.append(fragment.token)
+        startsText = true
+      } else {
+        let run = UnsafeBufferPointer(rebasing: text[fragment.range])
+        try session.encode(run, startsText: startsText, into: &tokens)
+        startsText = false
+      }
+    }
+  }
+
+  /// Appends the bytes that `token` stands for; nothing for ids outside the vocabulary.
+  ///
+  /// Allocates nothing when `output` has room for ``longestTokenByteCount`` more.
+  ///
+  /// - Parameter includesControl: whether control tokens are spelt out; otherwise they are nothing.
+  public func decode(_ token: Int32, into output: inout [UInt8], includesControl: Bool = false) {
+    vocabulary.append(token, to: &output, includesHidden: includesControl)
+  }
+
+  /// The bytes that `tokens` stand for, control tokens left out.
+  public func decode(_ tokens: some Sequence<Int32>) -> [UInt8] {
+    var bytes: [UInt8] = []
+    for token in tokens { decode(token, into: &bytes) }
+    return bytes
+  }
+
+  /// Bytes of the longest token.
+  public var longestTokenByteCount: Int { vocabulary.strings.longestByteCount }
+
+  /// The token that is spelt exactly so in the vocabulary's text form, such as `<|im_end|>`.
+  public func token(spelled spelling: String) -> Int32? {
+    let number = Array(spelling.utf8).withUnsafeBufferPointer { vocabulary.strings.find($0) }
+    let token = vocabulary.token(of: number)
+    return token >= 0 ? token : nil
+  }
+}

@@ -1,0 +1,38 @@
+/// A vocabulary, text or chat template that this project cannot tokenise as its model expects.
+public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// The file names a pre-tokenizer that is not in ``PreTokenizerRule/known``.
+  case unknownPreTokenizer(String)
+  /// A byte-pair vocabulary without the name of its pre-tokenizer.
+  case missingPreTokenizer
+  /// The vocabulary contradicts itself.
+  case invalidVocabulary(String)
+  /// PCRE2 refused a pattern or gave up on a text; `code` is PCRE2's.
+  case patternFailed(pattern: String, code: Int32)
+  /// More text than offsets of 32 bits reach.
+  case textTooLong(byteCount: Int)
+  /// The chat template is none of the recognised forms.
+  case unknownChatTemplate(String)
+  /// The chat template has no place for this conversation.
+  case unsupportedConversation(String)
+
+  public var description: String {
+    switch self {
+    case .unknownPreTokenizer(let name):
+      let known = PreTokenizerRule.known.flatMap(\.names).sorted().joined(separator: ", ")
+      return "unknown pre-tokenizer '\(name)'; known are \(known)"
+    case .missingPreTokenizer:
+      return "the file names no pre-tokenizer (tokenizer.ggml.pre) for its byte-pair vocabulary; "
+        + "convert the model again, text cannot be split by guessing"
+    case .invalidVocabulary(let reason):
+      return "invalid vocabulary: \(reason)"
+    case .patternFailed(let pattern, let code):
+      return "regular expression failed with PCRE2 code \(code): \(pattern)"
+    case .textTooLong(let byteCount):
+      return "text of \(byteCount) bytes is too long; at most \(Tokenizer.maximumTextByteCount)"
+    case .unknownChatTemplate(let reason):
+      return "unknown chat template (\(reason)); use --raw to send the prompt as it is"
+    case .unsupportedConversation(let reason):
+      return "the chat template cannot express this conversation: \(reason)"
+    }
+  }
+}
