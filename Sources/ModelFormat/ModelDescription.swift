@@ -9,6 +9,8 @@ public struct ModelDescription: Sendable {
   public var configuration: DecoderConfiguration?
   /// Vocabulary and merge rules; nil where the file has none.
   public var tokenizer: TokenizerDefinition?
+  /// Why ``tokenizer`` is nil although the file has one: it is not of a supported kind.
+  public var tokenizerProblem: FormatError?
   /// The chat template's source (Jinja), where the file has one.
   public var chatTemplate: String?
   /// The model's own name, for people.

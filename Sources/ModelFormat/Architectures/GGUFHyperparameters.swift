@@ -1,0 +1,131 @@
+/// A GGUF file's hyper-parameters under its architecture's prefix (`llama.block_count`).
+struct GGUFHyperparameters {
+  let metadata: GGUFMetadataReader
+  let architecture: String
+  private let tensors: [String: GGUFTensorInfo]
+
+  init(_ metadata: GGUFMetadataReader, architecture: String) {
+    self.metadata = metadata
+    self.architecture = architecture
+    tensors = Dictionary(metadata.file.tensors.map { ($0.name, $0) }) { first, _ in first }
+  }
+
+  func key(_ suffix: String) -> String { "\(architecture).\(suffix)" }
+  func hasTensor(_ name: String) -> Bool { tensors[name] != nil }
+
+  func integer(_ suffix: String) throws(FormatError) -> Int? {
+    try metadata.integer(key(suffix))
+  }
+
+  func float(_ suffix: String) throws(FormatError) -> Double? {
+    try metadata.float(key(suffix))
+  }
+
+  func required(_ suffix: String) throws(FormatError) -> Int {
+    guard let value = try integer(suffix) else { throw missing(suffix) }
+    return value
+  }
+
+  func unsupported(_ suffix: String, _ message: String) -> FormatError {
+    metadata.error(.unsupported, key: key(suffix), "\(key(suffix)): \(message)")
+  }
+
+  private func missing(_ suffix: String) -> FormatError {
+    metadata.error(.malformed, key: key(suffix), "metadata key \"\(key(suffix))\" is missing")
+  }
+
+  /// What all families state in the same words, validated; each adds its own to it.
+  func commonConfiguration(
+    pairing: DecoderConfiguration.RopePairing
+  ) throws(FormatError) -> DecoderConfiguration {
+    try refuseWhatIsNotModelled()
+    let layerCount = try required("block_count")
+    let embeddingLength = try required("embedding_length")
+    let perLayer = { (suffix: String) throws(FormatError) -> Int? in
+      try metadata.uniformInteger(key(suffix), count: layerCount)
+    }
+    guard let feedForwardLength = try perLayer("feed_forward_length") else {
+      throw missing("feed_forward_length")
+    }
+    guard let queryHeadCount = try perLayer("attention.head_count") else {
+      throw missing("attention.head_count")
+    }
+    guard queryHeadCount > 0 else { throw unsupported("attention.head_count", "zero heads") }
+    guard let epsilon = try float("attention.layer_norm_rms_epsilon") else {
+      throw missing("attention.layer_norm_rms_epsilon")
+    }
+    let headLength = try integer("attention.key_length") ?? embeddingLength / queryHeadCount
+    if let valueLength = try integer("attention.value_length"), valueLength != headLength {
+      throw unsupported(
+        "attention.value_length", "values of \(valueLength) elements beside keys of \(headLength)")
+    }
+    let scale = try float("attention.scale").flatMap { $0 == 0 ? nil : Float($0) }
+    let configuration = DecoderConfiguration(
+      architecture: architecture, layerCount: layerCount, embeddingLength: embeddingLength,
+      feedForwardLength: feedForwardLength, queryHeadCount: queryHeadCount,
+      keyValueHeadCount: try perLayer("attention.head_count_kv") ?? queryHeadCount,
+      headLength: headLength, vocabularyCount: try vocabularyCount(),
+      contextLength: try required("context_length"), normEpsilon: Float(epsilon),
+      ropePairing: pairing,
+      ropeDimensionCount: try integer("rope.dimension_count") ?? headLength,
+      ropeBase: try float("rope.freq_base") ?? 10000, ropeLinearScale: try ropeLinearScale(),
+      activation: try activation(), attentionScale: scale,
+      hasQueryKeyValueBias: hasTensor("blk.0.attn_q.bias"),
+      tiesOutput: !hasTensor("output.weight"))
+    try configuration.validate(path: metadata.file.path)
+    return configuration
+  }
+
+  /// Rows of the embedding table; in a file without tensors what the metadata says.
+  private func vocabularyCount() throws(FormatError) -> Int {
+    if let table = tensors["token_embd.weight"] { return table.rowCount }
+    if let tokens = metadata.entry("tokenizer.ggml.tokens"), tokens.isArray { return tokens.count }
+    return try required("vocab_size")
+  }
+
+  private func ropeLinearScale() throws(FormatError) -> Double {
+    let type = try metadata.string(key("rope.scaling.type")) ?? "linear"
+    guard type == "none" || type == "linear" else {
+      throw unsupported(
+        "rope.scaling.type", "RoPE scaling \"\(type)\" is not supported; none and linear are")
+    }
+    let legacyFactor = try float("rope.scale_linear")
+    let factor = try float("rope.scaling.factor") ?? legacyFactor ?? 1
+    return type == "none" || factor == 0 ? 1 : factor
+  }
+
+  private func activation() throws(FormatError) -> DecoderConfiguration.Activation {
+    switch try metadata.string(key("hidden_act")) ?? "silu" {
+    case "silu", "swish": return .silu
+    case "relu": return .relu
+    case "gelu_pytorch_tanh", "gelu_tanh": return .geluTanh
+    case let other:
+      throw unsupported("hidden_act", "activation \"\(other)\" is not supported")
+    }
+  }
+
+  /// Keys that change the graph in ways it does not have, unless they hold these neutral values.
+  private func refuseWhatIsNotModelled() throws(FormatError) {
+    for suffix in ["expert_count", "expert_used_count"] {
+      if let value = try integer(suffix), value != 0 {
+        throw unsupported(suffix, "\(value) is not supported; only dense models are")
+      }
+    }
+    let floats: [(suffix: String, neutral: [Double])] = [
+      ("attn_logit_softcapping", [0]), ("final_logit_softcapping", [0]), ("logit_scale", [0, 1]),
+      ("residual_scale", [0, 1]), ("embedding_scale", [0, 1]), ("attention.clamp_kqv", [0]),
+      ("attention.max_alibi_bias", [0]), ("rope.scaling.attn_factor", [0, 1]),
+    ]
+    for (suffix, neutral) in floats {
+      if let value = try float(suffix), !neutral.contains(value) {
+        throw unsupported(suffix, "\(value) is not supported")
+      }
+    }
+    if try metadata.bool(key("use_parallel_residual")) == true {
+      throw unsupported("use_parallel_residual", "parallel residuals are not supported")
+    }
+    if try metadata.bool(key("attention.causal")) == false {
+      throw unsupported("attention.causal", "attention that is not causal is not supported")
+    }
+  }
+}

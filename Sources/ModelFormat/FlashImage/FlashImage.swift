@@ -1,0 +1,107 @@
+import CXXHash
+
+/// The flash image `model.bin`, as `docs/format.md` specifies it.
+public enum FlashImage {
+  /// The file's first eight bytes.
+  static let magic = Array("FLASHIMG".utf8)
+  static let version: UInt32 = 1
+  /// Offsets and padding of everything but the header are multiples of this.
+  public static let alignment = 4096
+  /// Longest header that is read.
+  public static let headerByteLimit = 64 << 20
+  /// Longest tokenizer section that is read.
+  public static let tokenizerByteLimit = 256 << 20
+  /// How long writers make extents unless told otherwise.
+  public static let defaultExtentByteCount = 1 << 20
+
+  /// XXH3-64 with seed 0, the checksum of every part of an image.
+  public static func checksum(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
+    XXH3_64bits(bytes.baseAddress, bytes.count)
+  }
+
+  /// `count` rounded up to ``alignment``.
+  static func roundedUp(_ count: Int) -> Int { (count + alignment - 1) & ~(alignment - 1) }
+}
+
+/// The fixed 64 bytes that an image begins with.
+struct FlashImagePrologue {
+  static let byteCount = 64
+
+  var headerByteCount: Int
+  var headerChecksum: UInt64
+  var fileByteCount: Int
+
+  /// Appends the prologue to `bytes`, which is empty.
+  func encode(into bytes: inout [UInt8]) {
+    bytes.append(contentsOf: FlashImage.magic)
+    bytes.appendLittleEndian(FlashImage.version)
+    bytes.appendLittleEndian(UInt32(0))
+    bytes.appendLittleEndian(UInt64(Self.byteCount))
+    bytes.appendLittleEndian(UInt64(headerByteCount))
+    bytes.appendLittleEndian(headerChecksum)
+    bytes.appendLittleEndian(UInt64(fileByteCount))
+    bytes.appendLittleEndian(UInt64(0))
+    bytes.appendLittleEndian(bytes.withUnsafeBytes(FlashImage.checksum))
+  }
+
+}
+
+extension FlashImagePrologue {
+  /// Reads and checks the prologue, and that the file has the length it states.
+  init(_ cursor: inout HeaderCursor) throws(ParseInterruption) {
+    let magic = try cursor.skip(UInt64(FlashImage.magic.count), "the magic number")
+    guard cursor.slice(magic).elementsEqual(FlashImage.magic) else {
+      throw cursor.error(
+        .unrecognised, at: 0, "not a flash image: it does not begin with \"FLASHIMG\"")
+    }
+    let version = try cursor.read(UInt32.self, "the version")
+    guard version == FlashImage.version else {
+      throw cursor.error(
+        .unsupported, at: 8,
+        "flash image version \(version) is not known; \(FlashImage.version) is")
+    }
+    let flags = try cursor.read(UInt32.self, "the flags")
+    let headerOffset = try cursor.read(UInt64.self, "the header offset")
+    let headerByteCount = try cursor.read(UInt64.self, "the header length")
+    headerChecksum = try cursor.read(UInt64.self, "the header checksum")
+    let fileByteCount = try cursor.read(UInt64.self, "the file length")
+    let reserved = try cursor.read(UInt64.self, "the prologue")
+    let stored = try cursor.read(UInt64.self, "the prologue checksum")
+    guard stored == FlashImage.checksum(cursor.slice(0..<Self.byteCount - 8)) else {
+      throw cursor.error(.checksumMismatch, at: 0, "the prologue is damaged (checksum)")
+    }
+    guard flags == 0, reserved == 0 else {
+      throw cursor.error(.unsupported, at: 12, "flags \(flags) are not known")
+    }
+    guard fileByteCount <= UInt64(cursor.fileByteCount) else {
+      throw cursor.error(
+        .truncated, at: cursor.fileByteCount,
+        "the image ends here; it was written with \(fileByteCount) bytes")
+    }
+    guard fileByteCount == UInt64(cursor.fileByteCount) else {
+      throw cursor.error(
+        .malformed, at: Int(fileByteCount), "the image should end here, but bytes follow")
+    }
+    guard headerOffset == UInt64(Self.byteCount),
+      headerByteCount <= UInt64(FlashImage.headerByteLimit)
+    else {
+      throw cursor.error(
+        .malformed, at: 16, "a header of \(headerByteCount) bytes at byte \(headerOffset)")
+    }
+    self.headerByteCount = Int(headerByteCount)
+    self.fileByteCount = Int(fileByteCount)
+  }
+}
+
+extension [UInt8] {
+  /// Appends an integer's bytes, least significant first.
+  mutating func appendLittleEndian(_ value: some FixedWidthInteger) {
+    Swift.withUnsafeBytes(of: value.littleEndian) { append(contentsOf: $0) }
+  }
+
+  /// Appends zeros up to `count` bytes.
+  mutating func padWithZeros(to count: Int) {
+    precondition(self.count <= count, "more bytes than were reserved")
+    append(contentsOf: repeatElement(0, count: count - self.count))
+  }
+}

@@ -1,0 +1,131 @@
+import FoundationEssentials
+import TensorBasics
+
+/// The image's JSON header: property names are the keys of `docs/format.md`, section 3.
+struct FlashImageHeader: Codable {
+  var dataOffset: Int
+  var name: String?
+  var chatTemplate: String?
+  var configuration: DecoderConfiguration?
+  var tokenizer: Tokenizer?
+  var tensors: [Tensor]
+  var extents: [Extent]
+
+  struct Tensor: Codable {
+    var name: String
+    var type: String
+    var columnCount: Int
+    var rowCount: Int
+    var layout: RowLayout
+    var offset: Int
+    var byteCount: Int
+  }
+
+  struct Extent: Codable {
+    var offset: Int
+    var byteCount: Int
+    var checksum: HexChecksum
+  }
+
+  struct Tokenizer: Codable {
+    var model: TokenizerDefinition.Model
+    var preTokenizer: String?
+    var bosToken: Int?
+    var eosToken: Int?
+    var eotToken: Int?
+    var unknownToken: Int?
+    var addsBOS: Bool?
+    var addsEOS: Bool?
+    var addsSpacePrefix: Bool?
+    var removesExtraWhitespace: Bool?
+    var tokenCount: Int
+    var tokenByteCount: Int
+    var mergeCount: Int
+    var mergeByteCount: Int
+    var hasScores: Bool
+    var hasKinds: Bool
+    var offset: Int
+    var byteCount: Int
+    var checksum: HexChecksum
+  }
+
+  /// The header's bytes: keys sorted, so that equal models make equal files.
+  func encode() throws(FormatError) -> [UInt8] {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    do {
+      return [UInt8](try encoder.encode(self))
+    } catch {
+      throw FormatError(.malformed, "the header cannot be encoded: \(error)")
+    }
+  }
+
+  /// - Parameter offset: Where the header lies in the file, for errors.
+  init(
+    _ bytes: UnsafeRawBufferPointer, at offset: Int, path: String
+  ) throws(FormatError) {
+    do {
+      self = try JSONDecoder().decode(Self.self, from: Data(bytes))
+    } catch {
+      throw FormatError(
+        .malformed, at: offset, path: path, "the header is not valid: \(Self.explain(error))")
+    }
+  }
+
+  init(
+    dataOffset: Int, description: ModelDescription, tokenizer: Tokenizer?
+  ) {
+    self.dataOffset = dataOffset
+    name = description.name
+    chatTemplate = description.chatTemplate
+    configuration = description.configuration
+    self.tokenizer = tokenizer
+    tensors = description.tensors.map { tensor in
+      Tensor(
+        name: tensor.name, type: tensor.type.name, columnCount: tensor.columnCount,
+        rowCount: tensor.rowCount, layout: tensor.layout, offset: tensor.offset,
+        byteCount: tensor.byteCount)
+    }
+    extents = description.extents.map { extent in
+      Extent(
+        offset: extent.offset, byteCount: extent.byteCount,
+        checksum: HexChecksum(extent.checksum))
+    }
+  }
+
+  private static func explain(_ error: any Error) -> String {
+    let context: DecodingError.Context
+    switch error {
+    case DecodingError.typeMismatch(_, let found), DecodingError.valueNotFound(_, let found),
+      DecodingError.keyNotFound(_, let found), DecodingError.dataCorrupted(let found):
+      context = found
+    default: return "\(error)"
+    }
+    let place = context.codingPath.map(\.stringValue).joined(separator: ".")
+    return place.isEmpty ? context.debugDescription : "\(place): \(context.debugDescription)"
+  }
+}
+
+/// A checksum as JSON has it: sixteen hexadecimal digits, because numbers lose bits over 2^53 in many
+/// readers, and so that a header's length does not depend on its checksums.
+struct HexChecksum: Codable {
+  let value: UInt64
+
+  init(_ value: UInt64) { self.value = value }
+
+  init(from decoder: any Decoder) throws {
+    let container = try decoder.singleValueContainer()
+    let text = try container.decode(String.self)
+    guard text.utf8.count == 16, let value = UInt64(text, radix: 16) else {
+      throw DecodingError.dataCorruptedError(
+        in: container, debugDescription: "a checksum is sixteen hexadecimal digits")
+    }
+    self.value = value
+  }
+
+  func encode(to encoder: any Encoder) throws {
+    let digits = String(value, radix: 16)
+    var container = encoder.singleValueContainer()
+    try container.encode(String(repeating: "0", count: 16 - digits.count) + digits)
+  }
+}

@@ -1,0 +1,173 @@
+import TensorBasics
+
+extension FlashImage {
+  /// Where everything of an image will lie, planned from a source before a byte is written.
+  ///
+  /// A writer puts each tensor of ``description`` at its offset in its layout, computes extent
+  /// checksums, and writes ``preamble(checksums:)`` at the beginning of the file last.
+  public struct Layout: Sendable {
+    /// The image's model: tensors with their places in the file, in ascending offset; extents, whose
+    /// checksums are 0.
+    public let description: ModelDescription
+    /// Where the data begins; what lies before it is the preamble.
+    public let dataOffset: Int
+    /// Length of the whole image, a multiple of 4096.
+    public let fileByteCount: Int
+    private let tokenizer: FlashImageHeader.Tokenizer?
+
+    /// Plans the image of `source`, of whose tensors only names, types and shapes count.
+    ///
+    /// - Parameters:
+    ///   - source: The model; types of its tensors are the image's types.
+    ///   - extentByteCount: How long extents become at most, at least 4096.
+    /// - Throws: ``FormatError`` where `source` does not fit its own configuration.
+    public init(
+      for source: ModelDescription, extentByteCount: Int = FlashImage.defaultExtentByteCount
+    ) throws(FormatError) {
+      try source.validate()
+      var plan = source
+      plan.files = []
+      plan.tensors = try Self.orderedTensors(source)
+      let dataByteCount = Self.place(&plan.tensors)
+      plan.extents = Self.extents(
+        plan.tensors, target: max(extentByteCount, FlashImage.alignment))
+      var tokenizer = source.tokenizer.map(FlashImageHeader.Tokenizer.init)
+
+      // Offsets depend on the header's length and the other way round: plan with longer offsets than
+      // any file has, which bounds the length.
+      tokenizer?.offset = Self.longOffset
+      let header = FlashImageHeader(
+        dataOffset: Self.longOffset, description: plan.moved(by: Self.longOffset),
+        tokenizer: tokenizer)
+      let headerEnd = FlashImage.roundedUp(
+        FlashImagePrologue.byteCount + (try header.encode()).count)
+      tokenizer?.offset = headerEnd
+      dataOffset = FlashImage.roundedUp(headerEnd + (tokenizer?.byteCount ?? 0))
+      fileByteCount = dataOffset + dataByteCount
+      self.tokenizer = tokenizer
+      description = plan.moved(by: dataOffset)
+    }
+
+    /// Sixteen digits: longer than any offset in use, and exact in JSON.
+    private static let longOffset = 1_000_000_000_000_000
+
+    /// The first ``dataOffset`` bytes of the image: prologue, header, tokenizer section, padding.
+    ///
+    /// - Parameter checksums: ``FlashImage/checksum(_:)`` of each extent.
+    /// - Throws: ``FormatError`` where the header cannot be expressed in JSON.
+    public func preamble(checksums: [UInt64]) throws(FormatError) -> [UInt8] {
+      precondition(checksums.count == description.extents.count, "one checksum an extent")
+      var description = description
+      for (index, checksum) in checksums.enumerated() {
+        description.extents[index].checksum = checksum
+      }
+      let section = description.tokenizer.map(FlashImageHeader.Tokenizer.section) ?? []
+      var tokenizer = tokenizer
+      tokenizer?.checksum = HexChecksum(section.withUnsafeBytes(FlashImage.checksum))
+      let header = try FlashImageHeader(
+        dataOffset: dataOffset, description: description, tokenizer: tokenizer
+      ).encode()
+
+      var bytes: [UInt8] = []
+      bytes.reserveCapacity(dataOffset)
+      FlashImagePrologue(
+        headerByteCount: header.count,
+        headerChecksum: header.withUnsafeBytes(FlashImage.checksum), fileByteCount: fileByteCount
+      ).encode(into: &bytes)
+      bytes += header
+      if let tokenizer {
+        bytes.padWithZeros(to: tokenizer.offset)
+        bytes += section
+      }
+      bytes.padWithZeros(to: dataOffset)
+      return bytes
+    }
+  }
+}
+
+extension FlashImage.Layout {
+  /// The image's tensors in its order, with their layouts and lengths but not yet their offsets.
+  private static func orderedTensors(
+    _ source: ModelDescription
+  ) throws(FormatError) -> [TensorRecord] {
+    guard let configuration = source.configuration, !source.tensors.isEmpty else { return [] }
+    let table = try TensorTable(source.tensors)
+    let expected = configuration.expectedTensors
+    let head = configuration.outputHeadName
+    let order =
+      expected.filter { $0.rowCount == 1 }
+      + expected.filter { $0.rowCount > 1 && $0.name != head }
+      + expected.filter { $0.rowCount > 1 && $0.name == head }
+    var tensors: [TensorRecord] = []
+    for expectation in order {
+      guard var tensor = table[expectation.name] else { continue }  // an optional one
+      let isLookedUpOnly = tensor.name == "token_embd.weight" && !configuration.tiesOutput
+      tensor.layout = tensor.rowCount == 1 || isLookedUpOnly ? .rowMajor : .interleaved
+      tensor.fileIndex = 0
+      guard let byteCount = tensor.expectedByteCount else {
+        throw FormatError(
+          .unsupported,
+          "tensor \"\(tensor.name)\" has rows of \(tensor.columnCount) elements, which"
+            + " \(tensor.type.name) cannot store")
+      }
+      tensor.byteCount = byteCount
+      tensors.append(tensor)
+    }
+    return tensors
+  }
+
+  /// Gives tensors their offsets in the data and returns the data's length.
+  private static func place(_ tensors: inout [TensorRecord]) -> Int {
+    var offset = 0
+    for index in tensors.indices {
+      tensors[index].offset = offset
+      offset = FlashImage.roundedUp(offset + tensors[index].byteCount)
+    }
+    return offset
+  }
+
+  /// Cuts the data: all vectors together, and each matrix by itself.
+  private static func extents(_ tensors: [TensorRecord], target: Int) -> [ExtentRecord] {
+    let vectors = tensors.prefix { $0.rowCount == 1 }
+    var extents: [ExtentRecord] = []
+    if let last = vectors.last {
+      let byteCount = FlashImage.roundedUp(last.offset + last.byteCount)
+      appendPieces(of: 0..<byteCount, unit: FlashImage.alignment, target, &extents)
+    }
+    for tensor in tensors.dropFirst(vectors.count) {
+      let end = FlashImage.roundedUp(tensor.offset + tensor.byteCount)
+      appendPieces(of: tensor.offset..<end, unit: tensor.rowUnitByteCount, target, &extents)
+    }
+    return extents
+  }
+
+  /// Cuts `range` into pieces of nearly equal length, at most `target`: where units end on 4 KiB
+  /// boundaries if that is often enough, otherwise on any 4 KiB boundary.
+  private static func appendPieces(
+    of range: Range<Int>, unit: Int, _ target: Int, _ extents: inout [ExtentRecord]
+  ) {
+    // Units meet 4 KiB boundaries every least common multiple of both.
+    let commonFactor = min(unit & -unit, FlashImage.alignment)
+    let multiple = unit / commonFactor * FlashImage.alignment
+    let grain = multiple <= target ? multiple : FlashImage.alignment
+    let grainCount = (range.count + grain - 1) / grain
+    let grainsPerPiece = target / grain
+    let pieceCount = (grainCount + grainsPerPiece - 1) / grainsPerPiece
+    var start = range.lowerBound
+    for piece in 1...pieceCount {
+      let end = min(range.lowerBound + piece * grainCount / pieceCount * grain, range.upperBound)
+      extents.append(ExtentRecord(offset: start, byteCount: end - start, checksum: 0))
+      start = end
+    }
+  }
+}
+
+extension ModelDescription {
+  /// The same with tensors and extents `distance` bytes further on.
+  fileprivate func moved(by distance: Int) -> ModelDescription {
+    var result = self
+    for index in result.tensors.indices { result.tensors[index].offset += distance }
+    for index in result.extents.indices { result.extents[index].offset += distance }
+    return result
+  }
+}

@@ -1,0 +1,153 @@
+import TensorBasics
+
+/// Parses tensor infos and places the tensors in the file.
+struct GGUFTensorParser {
+  private let alignment: Int
+  private var infos: [GGUFTensorInfo] = []
+  private var names = ByteKeyIndex()
+  /// Longest tensor name the format allows.
+  private static let nameByteLimit = 64
+  private static let dimensionLimit = 4
+
+  init(alignment: Int) { self.alignment = alignment }
+
+  /// Parses the info at the cursor; its offset is still relative to the data.
+  mutating func parseInfo(_ cursor: inout HeaderCursor) throws(ParseInterruption) {
+    let start = cursor.offset
+    let name = try parseName(&cursor)
+    let dimensions = try parseDimensions(&cursor, name)
+    let type = try parseType(&cursor, name)
+    let byteCount = try byteCount(dimensions, type, name, cursor, at: start)
+    let offset = try cursor.read(UInt64.self, "the offset of tensor \"\(name)\"")
+    guard offset % UInt64(alignment) == 0 else {
+      throw cursor.error(
+        .malformed, at: cursor.offset - 8,
+        "tensor \"\(name)\" has offset \(offset), not a multiple of the alignment \(alignment)")
+    }
+    guard offset <= UInt64(cursor.fileByteCount) else {
+      throw cursor.error(
+        .truncated, at: cursor.offset - 8,
+        "tensor \"\(name)\" has offset \(offset) in a file of \(cursor.fileByteCount) bytes")
+    }
+    infos.append(
+      GGUFTensorInfo(
+        name: name, type: type, dimensions: dimensions, offset: Int(offset),
+        byteCount: byteCount, infoOffset: start))
+  }
+
+  /// Turns offsets into file offsets and checks that tensors lie in the file and do not overlap.
+  consuming func place(
+    after cursor: HeaderCursor
+  ) throws(ParseInterruption) -> (dataOffset: Int, infos: [GGUFTensorInfo]) {
+    let dataOffset = (cursor.offset + alignment - 1) & ~(alignment - 1)
+    let placed = infos.map {
+      GGUFTensorInfo(
+        name: $0.name, type: $0.type, dimensions: $0.dimensions, offset: dataOffset + $0.offset,
+        byteCount: $0.byteCount, infoOffset: $0.infoOffset)
+    }
+    for info in placed
+    where info.offset > cursor.fileByteCount || info.byteCount > cursor.fileByteCount - info.offset {
+      throw cursor.error(
+        .truncated, at: info.infoOffset,
+        "tensor \"\(info.name)\" (\(info.byteCount) bytes at byte \(info.offset)) does not lie in the"
+          + " file of \(cursor.fileByteCount) bytes")
+    }
+    let order = placed.indices.sorted { placed[$0].offset < placed[$1].offset }
+    for (first, second) in zip(order, order.dropFirst())
+    where placed[first].offset + placed[first].byteCount > placed[second].offset {
+      throw cursor.error(
+        .malformed, at: placed[second].infoOffset,
+        "tensors \"\(placed[first].name)\" and \"\(placed[second].name)\" overlap")
+    }
+    return (dataOffset, placed)
+  }
+
+  private mutating func parseName(
+    _ cursor: inout HeaderCursor
+  ) throws(ParseInterruption) -> String {
+    let start = cursor.offset
+    let length = try cursor.read(UInt64.self, "a tensor name")
+    guard (1...UInt64(Self.nameByteLimit)).contains(length) else {
+      throw cursor.error(
+        .malformed, at: start,
+        "a tensor name of \(length) bytes; 1 to \(Self.nameByteLimit) are allowed")
+    }
+    let range = try cursor.skip(length, "a tensor name")
+    guard let name = String(validating: cursor.slice(range), as: UTF8.self) else {
+      throw cursor.error(.malformed, at: range.lowerBound, "a tensor name is not UTF-8")
+    }
+    guard names.insert(range, in: cursor.bytes) else {
+      throw cursor.error(.malformed, at: start, "tensor \"\(name)\" appears twice")
+    }
+    return name
+  }
+
+  private func parseDimensions(
+    _ cursor: inout HeaderCursor, _ name: String
+  ) throws(ParseInterruption) -> [Int] {
+    let count = try cursor.read(UInt32.self, "the dimension count of tensor \"\(name)\"")
+    guard (1...UInt32(Self.dimensionLimit)).contains(count) else {
+      throw cursor.error(
+        .malformed, at: cursor.offset - 4,
+        "tensor \"\(name)\" has \(count) dimensions; 1 to \(Self.dimensionLimit) are allowed")
+    }
+    var dimensions: [Int] = []
+    var product = 1
+    for _ in 0..<count {
+      let length = try cursor.read(UInt64.self, "the dimensions of tensor \"\(name)\"")
+      let (next, overflow) = product.multipliedReportingOverflow(by: Int(clamping: length))
+      guard length > 0, !overflow, length <= UInt64(Int.max) else {
+        throw cursor.error(
+          .malformed, at: cursor.offset - 8,
+          "tensor \"\(name)\" has a dimension of \(length)")
+      }
+      product = next
+      dimensions.append(Int(length))
+    }
+    return dimensions
+  }
+
+  private func parseType(
+    _ cursor: inout HeaderCursor, _ name: String
+  ) throws(ParseInterruption) -> ElementType {
+    let number = try cursor.read(UInt32.self, "the type of tensor \"\(name)\"")
+    guard let type = ElementType(rawValue: number) else {
+      let known = GGUF.unsupportedTypeNames[number].map { "\($0) (\(number))" } ?? "\(number)"
+      let supported = ElementType.allCases.map(\.name).joined(separator: ", ")
+      throw cursor.error(
+        .unsupported, at: cursor.offset - 4,
+        "tensor \"\(name)\" has type \(known); supported are \(supported)")
+    }
+    return type
+  }
+
+  private func byteCount(
+    _ dimensions: [Int], _ type: ElementType, _ name: String, _ cursor: HeaderCursor, at start: Int
+  ) throws(ParseInterruption) -> Int {
+    guard let rowByteCount = type.rowByteCount(columnCount: dimensions[0]) else {
+      throw cursor.error(
+        .malformed, at: start,
+        "tensor \"\(name)\" has rows of \(dimensions[0]) elements, not whole blocks of"
+          + " \(type.blockElementCount) as \(type.name) needs")
+    }
+    let rowCount = dimensions.dropFirst().reduce(1, *)
+    let (byteCount, overflow) = rowByteCount.multipliedReportingOverflow(by: rowCount)
+    guard !overflow, byteCount <= cursor.fileByteCount else {
+      throw cursor.error(
+        .truncated, at: start,
+        "tensor \"\(name)\" (\(type.name), \(rowCount) rows of \(dimensions[0])) is larger than the"
+          + " file of \(cursor.fileByteCount) bytes")
+    }
+    return byteCount
+  }
+}
+
+extension GGUF {
+  /// ggml's names of types that exist but are not read, for a clear refusal.
+  static let unsupportedTypeNames: [UInt32: String] = [
+    4: "Q4_2", 5: "Q4_3", 9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS",
+    19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16",
+    26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8",
+    34: "TQ1_0", 35: "TQ2_0", 36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8", 39: "MXFP4",
+  ]
+}

@@ -1,0 +1,139 @@
+import TensorBasics
+
+/// A tensor that a decoder of a given configuration has.
+public struct TensorExpectation: Sendable, Equatable {
+  /// GGUF name.
+  public let name: String
+  public let columnCount: Int
+  public let rowCount: Int
+  /// Whether the decoder runs without it.
+  public let isOptional: Bool
+
+  init(_ name: String, _ columnCount: Int, _ rowCount: Int = 1, isOptional: Bool = false) {
+    self.name = name
+    self.columnCount = columnCount
+    self.rowCount = rowCount
+    self.isOptional = isOptional
+  }
+}
+
+extension DecoderConfiguration {
+  /// Name of the tensor that turns hidden states into logits, `[vocabularyCount, embeddingLength]`.
+  public var outputHeadName: String { tiesOutput ? "token_embd.weight" : "output.weight" }
+
+  /// Every tensor of such a decoder, in the order a token meets them; a tied table comes first only.
+  public var expectedTensors: [TensorExpectation] {
+    var tensors = [
+      TensorExpectation("rope_freqs.weight", ropeDimensionCount / 2, isOptional: true),
+      TensorExpectation("token_embd.weight", embeddingLength, vocabularyCount),
+    ]
+    for layer in 0..<layerCount { appendLayer("blk.\(layer).", to: &tensors) }
+    tensors.append(TensorExpectation("output_norm.weight", embeddingLength))
+    if !tiesOutput {
+      tensors.append(TensorExpectation("output.weight", embeddingLength, vocabularyCount))
+    }
+    return tensors
+  }
+
+  private func appendLayer(_ prefix: String, to tensors: inout [TensorExpectation]) {
+    let queryLength = queryHeadCount * headLength
+    let keyLength = keyValueHeadCount * headLength
+    func add(_ name: String, _ columnCount: Int, _ rowCount: Int = 1) {
+      tensors.append(TensorExpectation(prefix + name, columnCount, rowCount))
+    }
+    add("attn_norm.weight", embeddingLength)
+    for (name, rowCount) in [("q", queryLength), ("k", keyLength), ("v", keyLength)] {
+      add("attn_\(name).weight", embeddingLength, rowCount)
+      if hasQueryKeyValueBias { add("attn_\(name).bias", rowCount) }
+    }
+    if normalisesHeads {
+      add("attn_q_norm.weight", headLength)
+      add("attn_k_norm.weight", headLength)
+    }
+    add("attn_output.weight", queryLength, embeddingLength)
+    if normalisesOutputs { add("post_attention_norm.weight", embeddingLength) }
+    add("ffn_norm.weight", embeddingLength)
+    add("ffn_gate.weight", embeddingLength, feedForwardLength)
+    add("ffn_up.weight", embeddingLength, feedForwardLength)
+    add("ffn_down.weight", feedForwardLength, embeddingLength)
+    if normalisesOutputs { add("post_ffw_norm.weight", embeddingLength) }
+  }
+}
+
+extension ModelDescription {
+  /// Checks the configuration, and that tensors are exactly those it asks for, in shape and kind.
+  ///
+  /// - Throws: ``FormatError`` naming the tensor that is missing, unexpected or of the wrong shape.
+  public func validate(path: String? = nil) throws(FormatError) {
+    if let tokenizer { try tokenizer.validate(path: path) }
+    guard let configuration else {
+      guard tensors.isEmpty else {
+        throw FormatError(.malformed, path: path, "there are tensors, but no configuration")
+      }
+      return
+    }
+    try configuration.validate(path: path)
+    if tensors.isEmpty { return }
+    if let tokenizer, tokenizer.tokens.count > configuration.vocabularyCount {
+      throw FormatError(
+        .malformed, path: path,
+        "the tokenizer has \(tokenizer.tokens.count) tokens, the embedding table only"
+          + " \(configuration.vocabularyCount) rows")
+    }
+    let table = try TensorTable(tensors, path: path)
+    var expectedCount = 0
+    for expectation in configuration.expectedTensors {
+      guard let tensor = table[expectation.name] else {
+        if expectation.isOptional { continue }
+        throw FormatError(.malformed, path: path, "tensor \"\(expectation.name)\" is missing")
+      }
+      expectedCount += 1
+      try tensor.validate(against: expectation, path: path)
+    }
+    guard expectedCount < tensors.count else { return }
+    let expected = Set(configuration.expectedTensors.map(\.name))
+    if let other = tensors.first(where: { !expected.contains($0.name) }) {
+      throw FormatError(
+        .unsupported, at: other.offset, path: path,
+        "tensor \"\(other.name)\" has no place in the architecture"
+          + " \"\(configuration.architecture)\" as it is supported")
+    }
+  }
+}
+
+extension TensorRecord {
+  fileprivate func validate(
+    against expected: TensorExpectation, path: String?
+  ) throws(FormatError) {
+    guard columnCount == expected.columnCount, rowCount == expected.rowCount else {
+      throw FormatError(
+        .malformed, at: offset, path: path,
+        "tensor \"\(name)\" has \(rowCount) rows of \(columnCount), not \(expected.rowCount) of"
+          + " \(expected.columnCount)")
+    }
+    guard expected.rowCount > 1 || !type.isQuantised else {
+      throw FormatError(
+        .unsupported, at: offset, path: path,
+        "tensor \"\(name)\" is a vector of type \(type.name); vectors are F32, F16 or BF16")
+    }
+  }
+}
+
+/// Tensors by name, built once from a ``ModelDescription``.
+public struct TensorTable: Sendable {
+  private let records: [String: TensorRecord]
+
+  /// - Throws: ``FormatError`` where two tensors share a name.
+  public init(_ tensors: [TensorRecord], path: String? = nil) throws(FormatError) {
+    var records: [String: TensorRecord] = [:]
+    records.reserveCapacity(tensors.count)
+    for tensor in tensors where records.updateValue(tensor, forKey: tensor.name) != nil {
+      throw FormatError(
+        .malformed, at: tensor.offset, path: path, "tensor \"\(tensor.name)\" appears twice")
+    }
+    self.records = records
+  }
+
+  /// The tensor called `name` (GGUF name).
+  public subscript(name: String) -> TensorRecord? { records[name] }
+}
