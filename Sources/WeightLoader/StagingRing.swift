@@ -1,23 +1,23 @@
 /// Byte ranges of one buffer handed out first in, first out.
 ///
 /// Bookkeeping only: it neither owns nor touches the memory.
-struct StagingRing {
+package struct StagingRing {
   private let byteCount: Int
   /// End offsets of what is handed out, oldest first; a ring of fixed capacity.
   private var ends: [Int]
   private var oldest = 0
-  private(set) var count = 0
+  package private(set) var count = 0
   private var head = 0
   private var tail = 0
 
   /// - Parameter capacity: most ranges handed out at once.
-  init(byteCount: Int, capacity: Int) {
+  package init(byteCount: Int, capacity: Int) {
     self.byteCount = byteCount
     ends = [Int](repeating: 0, count: max(1, capacity))
   }
 
   /// Hands out `length` contiguous bytes, or nil while they are not free.
-  mutating func allocate(_ length: Int) -> Int? {
+  package mutating func allocate(_ length: Int) -> Int? {
     guard count < ends.count else { return nil }
     if count == 0 {
       head = 0
@@ -43,7 +43,7 @@ struct StagingRing {
   }
 
   /// Takes back the oldest range.
-  mutating func releaseOldest() {
+  package mutating func releaseOldest() {
     precondition(count > 0, "nothing is handed out")
     tail = ends[oldest]
     oldest = (oldest + 1) % ends.count

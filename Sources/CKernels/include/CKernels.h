@@ -4,3 +4,4 @@
 #include "ck_matmul.h"
 #include "ck_vector.h"
 #include "ck_attention.h"
+#include "ck_futex.h"

@@ -1,3 +1,41 @@
+// Attention over tiles of 512 positions in groups of sixteen (docs/decisions/0001).
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
+
+// Positions a query sees, both inclusive.
+typedef struct {
+  int32_t first, last;
+} ck_visible;
+
+typedef struct {
+  const uint16_t *groups;  // the tile's groups: keys [head_length][16], values [16][head_length]
+  int32_t first_position;  // of the tile
+  size_t head_length;      // a multiple of 16
+  const float *queries;    // [query_count][head_length], scaled
+  size_t query_stride;
+  const ck_visible *visible;  // [query_count]
+  size_t query_count;
+  float *m, *l;    // running partials [query_count]
+  float *o;        // [query_count][head_length]
+  float *scratch;  // query_count * (512 + 2 + head_length)
+} ck_attention_tile_arguments;
+
+#define CK_ATTENTION_FUNCTIONS(suffix)                                                      \
+  /* Rounds one position's key and value [head_length] to f16 into its slot of a group. */  \
+  void ck_store_group_##suffix(                                                             \
+      const float *key, const float *value, size_t head_length, size_t slot, uint16_t *group); \
+  /* Merges the tile's partial of each query into the running ones. */                      \
+  void ck_attention_tile_##suffix(const ck_attention_tile_arguments *arguments);            \
+  /* Merges other partials, of later positions, into the running ones. */                   \
+  void ck_attention_merge_##suffix(                                                         \
+      float *m, float *l, float *o, const float *other_m, const float *other_l,             \
+      const float *other_o, size_t query_count, size_t head_length);
+
+CK_ATTENTION_FUNCTIONS(scalar)
+#if defined(__x86_64__)
+CK_ATTENTION_FUNCTIONS(avx2)
+CK_ATTENTION_FUNCTIONS(avx512)
+#elif defined(__aarch64__)
+CK_ATTENTION_FUNCTIONS(neon)
+#endif

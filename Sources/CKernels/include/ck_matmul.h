@@ -1,3 +1,80 @@
+// Products of quantised or float matrices with activations. Lanes are rows: sixteen rows are
+// interleaved in 4-byte words (docs/format.md), a lane accumulates one row, columns go in ascending
+// order. Every instruction set computes the same bits.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
+
+// ggml's type numbers, as in TensorBasics.ElementType.
+enum ck_type {
+  CK_F32 = 0, CK_F16 = 1, CK_Q4_0 = 2, CK_Q4_1 = 3, CK_Q5_0 = 6, CK_Q5_1 = 7, CK_Q8_0 = 8,
+  CK_Q2_K = 10, CK_Q3_K = 11, CK_Q4_K = 12, CK_Q5_K = 13, CK_Q6_K = 14, CK_BF16 = 30,
+};
+
+// What a kernel needs of 32 int8 activations beside their values, ready to be broadcast.
+typedef struct {
+  float scale;          // value = scale * q
+  float scaled_sum;     // scale * sum
+  int32_t sum_low;      // sum of q[0..15]
+  int32_t sum_high;     // sum of q[16..31]
+  int32_t sum;          // sum of q[0..31]
+  int32_t minus_8_sum;  // bias of Q4_0
+  int32_t minus_16_sum;   // bias of Q5_0
+  int32_t minus_128_sum;  // bias of Q8_0 taken as unsigned
+} ck_block_info;
+
+// Right-hand side: token t's f32 values at values + t * value_stride; for quantised weights also
+// int8 at q + t * q_stride and, per 32 of them, info + t * info_stride.
+typedef struct {
+  const float *values;
+  size_t value_stride;
+  const int8_t *q;
+  size_t q_stride;
+  const ck_block_info *info;
+  size_t info_stride;
+} ck_activations;
+
+// Left-hand side: group_count row groups of sixteen rows, group_bytes apart; the last group has
+// row_count - 16 * (group_count - 1) rows.
+typedef struct {
+  const uint8_t *groups;
+  size_t group_count;
+  size_t group_bytes;
+  size_t row_count;
+  size_t columns;
+} ck_matrix;
+
+// out[t * out_stride + r] for every row r and the first token_count tokens. Returns 0, or -1 for a
+// type that is none of ck_type.
+typedef int ck_matmul_function(
+    int type, const ck_matrix *w, const ck_activations *x, size_t token_count, float *out,
+    size_t out_stride);
+ck_matmul_function ck_matmul_scalar;
+#if defined(__x86_64__)
+ck_matmul_function ck_matmul_avx2;
+ck_matmul_function ck_matmul_avx512;
+#elif defined(__aarch64__)
+ck_matmul_function ck_matmul_neon;
+#endif
+
+// Quantises `columns` (a multiple of 32) values of one token: scale = max|x| / 127, q = nearest
+// (ties to even) of x / scale.
+typedef void ck_quantise_function(
+    const float *x, size_t columns, int8_t *q, ck_block_info *info);
+ck_quantise_function ck_quantise_scalar;
+#if defined(__x86_64__)
+ck_quantise_function ck_quantise_avx2;
+ck_quantise_function ck_quantise_avx512;
+#elif defined(__aarch64__)
+ck_quantise_function ck_quantise_neon;
+#endif
+
+// Whether this machine has what the functions with that suffix need.
+int ck_has_avx2(void);
+int ck_has_avx512(void);
+
+// Interleaves sixteen row-major rows of `blocks` blocks: per block first the rows' 2-byte words at
+// half_offset (where it is not negative), then each 4-byte word of the sixteen rows.
+void ck_interleave(
+    const uint8_t *rows, size_t row_bytes, size_t blocks, size_t block_bytes, int half_offset,
+    uint8_t *group);

@@ -1,3 +1,28 @@
+// Elementwise operations, norms and RoPE on f32. Every instruction set computes the same bits.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
+
+#define CK_VECTOR_FUNCTIONS(suffix)                                                                 \
+  void ck_add_##suffix(float *x, const float *y, size_t count);           /* x += y */              \
+  void ck_silu_multiply_##suffix(float *x, const float *y, size_t count); /* x = silu(x) y */       \
+  void ck_gelu_multiply_##suffix(float *x, const float *y, size_t count); /* x = gelu(x) y, tanh */ \
+  void ck_relu_multiply_##suffix(float *x, const float *y, size_t count); /* x = max(x, 0) y */     \
+  void ck_exp_##suffix(float *x, size_t count);                           /* x = e^x */             \
+  void ck_scale_##suffix(float *x, float factor, size_t count);                                     \
+  /* y = x / sqrt(mean(x^2) + epsilon) * weight; y may be x */                                      \
+  void ck_rms_norm_##suffix(                                                                        \
+      const float *x, const float *weight, float epsilon, size_t count, float *y);                  \
+  /* RoPE on one head of 2 * half elements */                                                       \
+  void ck_rotate_halves_##suffix(                                                                   \
+      float *x, const float *cosines, const float *sines, size_t half);                             \
+  void ck_rotate_adjacent_##suffix(                                                                 \
+      float *x, const float *cosines, const float *sines, size_t half);
+
+CK_VECTOR_FUNCTIONS(scalar)
+#if defined(__x86_64__)
+CK_VECTOR_FUNCTIONS(avx2)
+CK_VECTOR_FUNCTIONS(avx512)
+#elif defined(__aarch64__)
+CK_VECTOR_FUNCTIONS(neon)
+#endif

@@ -1,0 +1,37 @@
+// Instantiates ck_vector.inc for every instruction set; `scalar` is the compiler's baseline target.
+#include "CKernels.h"
+
+#pragma STDC FP_CONTRACT OFF
+// Vectors wider than the target are passed between functions that are always inlined.
+#pragma clang diagnostic ignored "-Wpsabi"
+
+typedef float vf __attribute__((vector_size(64)));
+typedef int32_t vi __attribute__((vector_size(64)));
+typedef _Float16 vh __attribute__((vector_size(32)));
+
+#define SUFFIX scalar
+#define TARGET
+#include "ck_vector.inc"
+#undef SUFFIX
+#undef TARGET
+
+#if defined(__x86_64__)
+#define SUFFIX avx2
+#define TARGET __attribute__((target("avx2,fma,f16c")))
+#include "ck_vector.inc"
+#undef SUFFIX
+#undef TARGET
+
+#define SUFFIX avx512
+#define TARGET \
+  __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"), min_vector_width(512)))
+#include "ck_vector.inc"
+#undef SUFFIX
+#undef TARGET
+#elif defined(__aarch64__)
+#define SUFFIX neon
+#define TARGET
+#include "ck_vector.inc"
+#undef SUFFIX
+#undef TARGET
+#endif

@@ -1,0 +1,125 @@
+import CKernels
+public import TensorBasics
+
+/// Left-hand side of a product: rows of a matrix [rowCount, columnCount].
+public struct MatrixOperand: @unchecked Sendable {
+  // Safety: plain memory that nobody writes during a product.
+  /// The first row, or the first row group.
+  public var address: UnsafeRawPointer
+  public var type: ElementType
+  public var layout: RowLayout
+  public var rowCount: Int
+  public var columnCount: Int
+
+  public init(
+    address: UnsafeRawPointer, type: ElementType, layout: RowLayout, rowCount: Int,
+    columnCount: Int
+  ) {
+    self.address = address
+    self.type = type
+    self.layout = layout
+    self.rowCount = rowCount
+    self.columnCount = columnCount
+  }
+}
+
+/// Products of weights with activations, in canonical arithmetic (`docs/decisions/0001`).
+public enum MatrixProduct {
+  /// Scratch that a worker needs for row-major weights: one row group.
+  public static func scratchByteCount(type: ElementType, columnCount: Int) -> Int {
+    RowGroup.byteCount(type, columnCount: columnCount)
+  }
+
+  /// output[token · outputStride + row] = Σ weights[row, k] · x[token, k] for the rows of `groups`.
+  ///
+  /// Row-major weights are interleaved group by group in `scratch`, then multiplied by the same kernel.
+  ///
+  /// - Parameters:
+  ///   - groups: row groups of sixteen; rows past `rowCount` are not written.
+  ///   - x: with blocks where the weights are quantised.
+  ///   - scratch: ``scratchByteCount(type:columnCount:)`` bytes for row-major weights.
+  public static func multiply(
+    _ weights: MatrixOperand, groups: Range<Int>, by x: Activations,
+    into output: UnsafeMutablePointer<Float>, outputStride: Int,
+    scratch: UnsafeMutableRawPointer?, instructionSet: InstructionSet = .best
+  ) {
+    guard !groups.isEmpty else { return }
+    precondition(
+      !weights.type.isQuantised || x.blocks != nil, "quantised weights take int8 activations")
+    let groupByteCount = RowGroup.byteCount(weights.type, columnCount: weights.columnCount)
+    switch weights.layout {
+    case .interleaved:
+      run(
+        weights, address: weights.address + groups.lowerBound * groupByteCount, groups: groups, x,
+        output, outputStride, instructionSet)
+    case .rowMajor:
+      guard let scratch else { preconditionFailure("row-major weights need scratch") }
+      let rowByteCount =
+        weights.columnCount / weights.type.blockElementCount * weights.type.blockByteCount
+      for group in groups {
+        let first = group * RowGroup.rowCount
+        Interleaving.interleave(
+          rows: weights.address + first * rowByteCount, rowByteCount: rowByteCount,
+          rowCount: min(RowGroup.rowCount, weights.rowCount - first), type: weights.type,
+          columnCount: weights.columnCount, into: scratch)
+        run(
+          weights, address: UnsafeRawPointer(scratch), groups: group..<(group + 1), x, output,
+          outputStride, instructionSet)
+      }
+    }
+  }
+
+  private static func run(
+    _ weights: MatrixOperand, address: UnsafeRawPointer, groups: Range<Int>, _ x: Activations,
+    _ output: UnsafeMutablePointer<Float>, _ outputStride: Int, _ set: InstructionSet
+  ) {
+    let firstRow = groups.lowerBound * RowGroup.rowCount
+    var matrix = ck_matrix(
+      groups: address.assumingMemoryBound(to: UInt8.self), group_count: groups.count,
+      group_bytes: RowGroup.byteCount(weights.type, columnCount: weights.columnCount),
+      row_count: min(groups.count * RowGroup.rowCount, weights.rowCount - firstRow),
+      columns: weights.columnCount)
+    var activations = ck_activations(
+      values: x.values, value_stride: x.stride,
+      q: x.blocks.map { UnsafePointer($0.quants) }, q_stride: x.blocks?.quantStride ?? 0,
+      info: x.blocks.map { UnsafePointer($0.info) }, info_stride: x.blocks?.infoStride ?? 0)
+    let result = MatrixFunctions.of(set).multiply(
+      Int32(weights.type.rawValue), &matrix, &activations, x.tokenCount, output + firstRow,
+      outputStride)
+    precondition(result == 0, "no kernel for \(weights.type.name)")
+  }
+}
+
+/// The functions of one instruction set.
+struct MatrixFunctions: @unchecked Sendable {
+  // Safety: C functions without state.
+  var multiply:
+    @convention(c) (
+      Int32, UnsafePointer<ck_matrix>?, UnsafePointer<ck_activations>?, Int,
+      UnsafeMutablePointer<Float>?, Int
+    ) -> Int32
+  var quantise:
+    @convention(c) (
+      UnsafePointer<Float>?, Int, UnsafeMutablePointer<Int8>?, UnsafeMutablePointer<ck_block_info>?
+    ) -> Void
+
+  private static let scalar = MatrixFunctions(
+    multiply: ck_matmul_scalar, quantise: ck_quantise_scalar)
+
+  /// An unavailable set falls back to scalar.
+  static func of(_ set: InstructionSet) -> MatrixFunctions {
+    #if arch(x86_64)
+      if set == .avx512, set.isAvailable {
+        return MatrixFunctions(multiply: ck_matmul_avx512, quantise: ck_quantise_avx512)
+      }
+      if set == .avx2, set.isAvailable {
+        return MatrixFunctions(multiply: ck_matmul_avx2, quantise: ck_quantise_avx2)
+      }
+    #elseif arch(arm64)
+      if set == .neon {
+        return MatrixFunctions(multiply: ck_matmul_neon, quantise: ck_quantise_neon)
+      }
+    #endif
+    return scalar
+  }
+}

@@ -1,0 +1,159 @@
+import CKernels
+import Glibc
+import Synchronization
+
+/// Workers for short parallel regions.
+///
+/// The caller takes part as worker 0. Workers take indexes from a shared counter, spin at most 50 µs for
+/// the next region, then sleep on a futex. A region allocates nothing.
+public final class ThreadPool: @unchecked Sendable {
+  // Safety: `state` is shared through atomics; `threads` is touched by init and deinit alone.
+  public let threadCount: Int
+  private let state: State
+  private var threads: [pthread_t] = []
+
+  /// - Parameter threadCount: the caller included, at least 1.
+  public init(threadCount: Int) {
+    precondition(threadCount >= 1, "a pool has at least its caller")
+    self.threadCount = threadCount
+    state = State()
+    for worker in 1..<max(1, threadCount) {
+      let start = Unmanaged.passRetained(WorkerStart(state: state, worker: worker))
+      var attributes = pthread_attr_t()
+      pthread_attr_init(&attributes)
+      pthread_attr_setstacksize(&attributes, 256 << 10)
+      var thread = pthread_t()
+      let result = pthread_create(
+        &thread, &attributes,
+        { argument in
+          let start = Unmanaged<WorkerStart>.fromOpaque(argument!).takeRetainedValue()
+          start.state.work(as: start.worker)
+          return nil
+        }, start.toOpaque())
+      pthread_attr_destroy(&attributes)
+      precondition(result == 0, "the system refuses a thread")
+      threads.append(thread)
+    }
+  }
+
+  deinit {
+    state.stop()
+    for thread in threads { pthread_join(thread, nil) }
+  }
+
+  /// Calls `body(index, worker)` once for every index below `count`, and returns when all are done.
+  ///
+  /// Regions do not nest, and one thread at a time uses a pool.
+  public func run(count: Int, _ body: (_ index: Int, _ worker: Int) -> Void) {
+    guard count > 1, !threads.isEmpty else {
+      for index in 0..<count { body(index, 0) }
+      return
+    }
+    withoutActuallyEscaping(body) { body in
+      withUnsafePointer(to: body) { pointer in
+        state.run(UnsafeRawPointer(pointer), count: count, workerCount: threads.count)
+      }
+    }
+  }
+}
+
+private final class WorkerStart {
+  let state: State
+  let worker: Int
+
+  init(state: State, worker: Int) {
+    self.state = state
+    self.worker = worker
+  }
+}
+
+/// What caller and workers share.
+///
+/// A region is published by raising `generation`. A worker that sees it counts itself in before it
+/// touches the region, and out behind it; the caller waits until every worker has passed the generation.
+private final class State: @unchecked Sendable {
+  // Safety: `body` and `count` are written before `generation` is raised (release) and read behind a
+  // load of it (acquire); they stay until all workers have reported.
+  typealias Body = (_ index: Int, _ worker: Int) -> Void
+
+  private var body: UnsafeRawPointer?
+  private var count = 0
+  private let generation = UnsafeMutablePointer<Atomic<UInt32>>.allocate(capacity: 1)
+  private let next = Atomic<Int>(0)
+  private let finished = Atomic<Int>(0)
+  private let sleepers = Atomic<Int>(0)
+  private let isStopping = Atomic<Bool>(false)
+
+  private static let spinNanoseconds: UInt64 = 50_000
+
+  init() { generation.initialize(to: Atomic(0)) }
+
+  deinit {
+    generation.deinitialize(count: 1)
+    generation.deallocate()
+  }
+
+  /// Runs a region as worker 0 and waits for the others.
+  func run(_ body: UnsafeRawPointer, count: Int, workerCount: Int) {
+    self.body = body
+    self.count = count
+    next.store(0, ordering: .relaxed)
+    finished.store(0, ordering: .relaxed)
+    publish()
+    takeIndexes(as: 0)
+    while finished.load(ordering: .acquiring) < workerCount { ck_pause() }
+    self.body = nil
+  }
+
+  func stop() {
+    isStopping.store(true, ordering: .sequentiallyConsistent)
+    publish()
+  }
+
+  /// Raises the generation and wakes those who sleep on it.
+  private func publish() {
+    generation.pointee.wrappingAdd(1, ordering: .sequentiallyConsistent)
+    if sleepers.load(ordering: .sequentiallyConsistent) > 0 { ck_futex_wake_all(generation) }
+  }
+
+  /// A worker's life: one region after the other.
+  func work(as worker: Int) {
+    var seen: UInt32 = 0
+    while true {
+      waitForGeneration(after: seen)
+      seen &+= 1
+      if isStopping.load(ordering: .acquiring) { return }
+      takeIndexes(as: worker)
+      finished.wrappingAdd(1, ordering: .acquiringAndReleasing)
+    }
+  }
+
+  private func waitForGeneration(after seen: UInt32) {
+    let start = now()
+    var spins = 0
+    while generation.pointee.load(ordering: .acquiring) == seen {
+      ck_pause()
+      spins += 1
+      guard spins % 64 == 0, now() - start > Self.spinNanoseconds else { continue }
+      sleepers.wrappingAdd(1, ordering: .sequentiallyConsistent)
+      if generation.pointee.load(ordering: .sequentiallyConsistent) == seen {
+        ck_futex_wait(generation, seen)
+      }
+      sleepers.wrappingSubtract(1, ordering: .sequentiallyConsistent)
+    }
+  }
+
+  private func takeIndexes(as worker: Int) {
+    guard let body else { return }
+    let call = body.assumingMemoryBound(to: Body.self).pointee
+    while case let index = next.wrappingAdd(1, ordering: .relaxed).oldValue, index < count {
+      call(index, worker)
+    }
+  }
+
+  private func now() -> UInt64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+  }
+}

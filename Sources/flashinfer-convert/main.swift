@@ -1,0 +1,1 @@
+print("flashinfer-convert: not built yet")
