@@ -1,8 +1,8 @@
 import Glibc
 
-/// Nanoseconds of the monotonic clock; differences are what counts.
-public func monotonicNanoseconds() -> UInt64 {
+/// Nanoseconds since an arbitrary moment, on a clock that never goes back.
+public func monotonicNanoseconds() -> Int {
   var time = timespec()
   clock_gettime(CLOCK_MONOTONIC, &time)
-  return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+  return time.tv_sec * 1_000_000_000 + time.tv_nsec
 }

@@ -1,0 +1,109 @@
+/// A read of one byte range of one file.
+public struct ReadRequest: @unchecked Sendable {
+  // Safety: plain values; the destination is lent to one device, which alone writes to it.
+
+  /// Which of the device's files.
+  public var fileIndex: Int
+  /// First byte, a multiple of the device's alignment. Ranges may reach past the file's end.
+  public var offset: Int
+  /// Where the bytes go; its count is the read's length. Address and count are multiples of the
+  /// device's alignment. Lent to the device from submission until the completion is reaped.
+  public var destination: UnsafeMutableRawBufferPointer
+  /// The caller's name for this read, handed back by its completion.
+  public var tag: UInt64
+
+  public init(
+    fileIndex: Int, offset: Int, destination: UnsafeMutableRawBufferPointer, tag: UInt64
+  ) {
+    self.fileIndex = fileIndex
+    self.offset = offset
+    self.destination = destination
+    self.tag = tag
+  }
+}
+
+/// A read that is done; its destination is the caller's again.
+public struct ReadCompletion: Sendable, Equatable {
+  /// The request's tag.
+  public var tag: UInt64
+  /// Bytes that came from the file: the whole request, or less where it reaches past the file's end.
+  /// The rest of the destination is zero.
+  public var byteCount: Int
+
+  public init(tag: UInt64, byteCount: Int) {
+    self.tag = tag
+    self.byteCount = byteCount
+  }
+}
+
+/// A set of read-only files that serves many reads at a time.
+///
+/// Synchronous: the caller submits, flushes and reaps. Calls must not overlap; they may come from
+/// different threads one after the other. Completions come in any order. Destroying a device with
+/// reads in flight waits for those the kernel holds, after which no destination is written to.
+public protocol BlockDevice: AnyObject {
+  /// Size of each file when it was opened.
+  var fileByteCounts: [Int] { get }
+
+  /// What offset, length and address of every read are multiples of: 4096 for direct I/O, 1 where
+  /// anything goes.
+  var alignment: Int { get }
+
+  /// The most reads that can be in flight.
+  var capacity: Int { get }
+
+  /// Reads submitted and not yet reaped.
+  var inFlight: Int { get }
+
+  /// Queues a read; ``flush()`` or ``reap(waiting:timeoutMilliseconds:)`` starts it.
+  ///
+  /// - Precondition: `inFlight < capacity`, and the request is aligned and not empty.
+  func submit(_ request: ReadRequest) throws(BlockIOError)
+
+  /// Starts every queued read, with one system call where the kernel has one for it.
+  func flush() throws(BlockIOError)
+
+  /// Takes one completion.
+  ///
+  /// - Parameters:
+  ///   - waiting: whether to sleep until there is one.
+  ///   - timeoutMilliseconds: the longest sleep; nil for no limit.
+  /// - Returns: nil where nothing is complete (yet, or within the timeout), nothing is in flight, or
+  ///   a signal arrived during the sleep.
+  /// - Throws: the error of one failed read, which is in flight no more.
+  func reap(waiting: Bool, timeoutMilliseconds: Int?) throws(BlockIOError) -> ReadCompletion?
+
+  /// Tells the device that destinations lie in `region`, so that it can register the memory with the
+  /// kernel; where that is refused reads work all the same and ``notes`` says so.
+  ///
+  /// Registered pages become resident at once. The region must stay mapped while the device lives.
+  func register(_ region: UnsafeMutableRawBufferPointer)
+
+  /// Throws where a file is no longer the one that was opened: replaced, removed or changed.
+  func checkUnchanged() throws(BlockIOError)
+
+  /// Everything counted since the device was opened.
+  var statistics: IOStatistics { get }
+
+  /// One-line warnings for people, e.g. that a slower way of reading had to do.
+  var notes: [String] { get }
+}
+
+extension BlockDevice {
+  public func register(_ region: UnsafeMutableRawBufferPointer) {}
+
+  /// Reads one range and waits for it; for the few reads outside the stream.
+  ///
+  /// - Precondition: nothing is in flight.
+  /// - Returns: bytes that came from the file.
+  public func readNow(
+    fileIndex: Int, offset: Int, into destination: UnsafeMutableRawBufferPointer
+  ) throws(BlockIOError) -> Int {
+    precondition(inFlight == 0, "readNow while other reads are in flight")
+    try submit(
+      ReadRequest(fileIndex: fileIndex, offset: offset, destination: destination, tag: 0))
+    while true {
+      if let done = try reap(waiting: true, timeoutMilliseconds: nil) { return done.byteCount }
+    }
+  }
+}

@@ -1,1 +1,0 @@
-// BlockIO: see README.md

@@ -1,0 +1,80 @@
+import Glibc
+
+/// Why an operation on a file or device failed: what was tried, where, and the system's reason.
+public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// What was being done, as it reads after "cannot".
+  public enum Operation: String, Sendable {
+    case open
+    case inspect
+    case read
+    case allocate = "reserve memory for"
+    case setUpRing = "set up io_uring"
+    case submit = "hand reads to io_uring"
+    case wait = "wait for reads"
+    case startThreads = "start reading threads"
+  }
+
+  /// Why it failed.
+  public enum Reason: Sendable, Equatable {
+    /// The system's error number.
+    case system(errno: Int32)
+    /// The file ends before bytes that were there when it was opened.
+    case truncated
+    /// The path names another file than the one opened.
+    case replaced
+    /// Size or modification time differ from those at opening.
+    case modified
+    /// Neither a regular file nor a block device; the text says what instead, e.g. "a directory".
+    case notReadable(kind: String)
+  }
+
+  public let operation: Operation
+  /// The file, where one was involved.
+  public let path: String?
+  /// First byte of the failed range, for reads.
+  public let offset: Int?
+  /// Bytes asked for, for reads.
+  public let byteCount: Int?
+  public let reason: Reason
+
+  public init(
+    _ operation: Operation, path: String? = nil, offset: Int? = nil, byteCount: Int? = nil,
+    reason: Reason
+  ) {
+    self.operation = operation
+    self.path = path
+    self.offset = offset
+    self.byteCount = byteCount
+    self.reason = reason
+  }
+
+  /// The system's error number, where the system gave one.
+  public var errno: Int32? {
+    if case .system(let errno) = reason { errno } else { nil }
+  }
+
+  /// Whether the path names nothing: command-line tools exit with 66.
+  public var isMissingFile: Bool { operation == .open && (errno == ENOENT || errno == ENOTDIR) }
+
+  public var description: String {
+    var text = "cannot \(operation.rawValue)"
+    if let byteCount { text += " \(byteCount) bytes" }
+    if let offset { text += " at offset \(offset)" }
+    if let path {
+      text += byteCount == nil && offset == nil ? " '\(path)'" : " of '\(path)'"
+    }
+    return text + ": " + reason.description
+  }
+}
+
+extension BlockIOError.Reason: CustomStringConvertible {
+  public var description: String {
+    switch self {
+    case .system(let errno): "\(String(cString: strerror(errno))) (errno \(errno))"
+    case .truncated: "the file ends earlier than when it was opened"
+    case .replaced: "the file was replaced by another while in use"
+    case .modified: "the file was changed while in use"
+    case .notReadable(let kind): "it is \(kind), not a regular file or block device"
+    }
+  }
+}

@@ -1,0 +1,46 @@
+import Glibc
+import TensorBasics
+
+/// The first bytes of a file, for parsing its header.
+public struct FilePrefix: ~Copyable {
+  private let buffer: AlignedBuffer
+  /// Bytes read: as many as asked for, or the whole file.
+  public let byteCount: Int
+  /// The file's size.
+  public let fileByteCount: Int
+
+  /// The bytes; valid while the prefix lives.
+  public var bytes: UnsafeRawBufferPointer {
+    UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer.bytes)[..<byteCount])
+  }
+
+  /// Reads the first `byteCount` bytes of `path` through the page cache, and leaves nothing there.
+  ///
+  /// Memory taken is bounded by the file's size.
+  public init(path: String, byteCount: Int) throws(BlockIOError) {
+    let file = try OpenFile(path: path, direct: false, refusingDirect: false)
+    let count = min(max(byteCount, 0), file.byteCount)
+    let buffer: AlignedBuffer
+    do {
+      buffer = try AlignedBuffer(byteCount: count)
+    } catch {
+      throw BlockIOError(
+        .allocate, path: path, byteCount: count, reason: .system(errno: error.errno))
+    }
+    if count > 0 {
+      let request = ReadRequest(
+        fileIndex: 0, offset: 0,
+        destination: UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<count]), tag: 0)
+      var transfer = Transfer(request, fileByteCount: file.byteCount, at: 0)
+      if let reason = transfer.readToEnd(file, hooks: DeviceHooks()) {
+        throw BlockIOError(
+          .read, path: path, offset: transfer.nextOffset, byteCount: transfer.nextBytes.count,
+          reason: reason)
+      }
+      posix_fadvise(file.descriptor.rawValue, 0, count, POSIX_FADV_DONTNEED)
+    }
+    fileByteCount = file.byteCount
+    self.byteCount = count
+    self.buffer = buffer
+  }
+}

@@ -1,0 +1,98 @@
+import Glibc
+import Synchronization
+
+/// One file of a device: descriptor, size and identity as they were at opening.
+final class OpenFile: Sendable {
+  let path: String
+  let descriptor: UnixDescriptor
+  let byteCount: Int
+  /// Whether opening or reading with O_DIRECT was refused where it was wanted.
+  var directWasRefused: Bool { wantsDirect && !isDirect }
+  private let wantsDirect: Bool
+  private let direct: Atomic<Bool>
+  private let identity: FileIdentity
+
+  /// Opens `path` for reading, past the page cache where `direct` is set and the file system agrees.
+  init(path: String, direct wantsDirect: Bool, refusingDirect: Bool) throws(BlockIOError) {
+    let descriptor = try Self.open(path, direct: wantsDirect && !refusingDirect)
+    let isDirect = descriptor.bypassesPageCache
+    let status = try Self.status(of: descriptor, path: path)
+    if let kind = status.unreadableKind {
+      throw BlockIOError(.open, path: path, reason: .notReadable(kind: kind))
+    }
+    let end = lseek(descriptor.rawValue, 0, SEEK_END)
+    guard end >= 0 else { throw BlockIOError(.inspect, path: path, reason: .system(errno: errno)) }
+    if !descriptor.setBypassingPageCache(isDirect) {
+      throw BlockIOError(.open, path: path, reason: .system(errno: errno))
+    }
+    self.path = path
+    self.wantsDirect = wantsDirect
+    direct = Atomic(isDirect)
+    identity = FileIdentity(status)
+    byteCount = Int(end)
+    self.descriptor = descriptor
+    if !isDirect { adviseExactReads() }
+  }
+
+  /// Whether reads bypass the page cache now.
+  var isDirect: Bool { direct.load(ordering: .relaxed) }
+
+  /// Reads through the page cache from here on; some file systems accept O_DIRECT at opening and
+  /// refuse it at reading. Returns whether that could be arranged.
+  func stopDirect() -> Bool {
+    guard descriptor.setBypassingPageCache(false) else { return false }
+    direct.store(false, ordering: .relaxed)
+    adviseExactReads()
+    return true
+  }
+
+  /// Throws where the path names another file now, or this one was changed.
+  func checkUnchanged() throws(BlockIOError) {
+    let open = FileIdentity(try Self.status(of: descriptor, path: path))
+    guard open == identity else { throw BlockIOError(.inspect, path: path, reason: .modified) }
+    var named = stat()
+    guard stat(path, &named) == 0 else {
+      throw BlockIOError(.inspect, path: path, reason: .system(errno: errno))
+    }
+    guard FileIdentity(named).isSameFile(as: identity) else {
+      throw BlockIOError(.inspect, path: path, reason: .replaced)
+    }
+  }
+
+  /// The file's size now; nil where the system will not say.
+  var currentByteCount: Int? {
+    var status = stat()
+    guard fstat(descriptor.rawValue, &status) == 0 else { return nil }
+    return status.st_mode & S_IFMT == S_IFREG ? Int(status.st_size) : byteCount
+  }
+
+  /// Keeps the kernel from reading ahead: requests are large, and the next one is already queued.
+  private func adviseExactReads() {
+    posix_fadvise(descriptor.rawValue, 0, 0, POSIX_FADV_RANDOM)
+  }
+
+  /// A descriptor for `path`, past the page cache where `direct` is set and accepted.
+  private static func open(
+    _ path: String, direct: Bool
+  ) throws(BlockIOError) -> UnixDescriptor {
+    guard direct else {
+      return try UnixDescriptor(readingFrom: path, bypassingPageCache: false)
+    }
+    do {
+      return try UnixDescriptor(readingFrom: path, bypassingPageCache: true)
+    } catch {
+      guard error.errno == EINVAL else { throw error }
+      return try UnixDescriptor(readingFrom: path, bypassingPageCache: false)
+    }
+  }
+
+  private static func status(
+    of descriptor: borrowing UnixDescriptor, path: String
+  ) throws(BlockIOError) -> stat {
+    var status = stat()
+    guard fstat(descriptor.rawValue, &status) == 0 else {
+      throw BlockIOError(.inspect, path: path, reason: .system(errno: errno))
+    }
+    return status
+  }
+}

@@ -1,0 +1,132 @@
+import CLinuxURing
+import Glibc
+
+/// What the coordinator and the reading threads of a ``ThreadedDevice`` share: slots to work on,
+/// slots done, and how to sleep for either.
+///
+/// A slot's transfer belongs to the thread that took the slot from a queue.
+final class WorkQueue: @unchecked Sendable {
+  // Safety: `pending`, `done`, `isStopping` and `coordinatorSleeps` are touched with `mutex` held;
+  // everything else is constant after initialisation.
+
+  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+  private let workArrived = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+  /// An event counter, because a sleep on a condition variable would not end for a signal.
+  private let doneCounter: UnixDescriptor
+  private var pending: SlotQueue
+  private var done: SlotQueue
+  private var isStopping = false
+  private var coordinatorSleeps = false
+
+  init(capacity: Int) throws(BlockIOError) {
+    pending = SlotQueue(capacity: capacity)
+    done = SlotQueue(capacity: capacity)
+    doneCounter = try UnixDescriptor(eventCounter: ())
+    pthread_mutex_init(mutex, nil)
+    pthread_cond_init(workArrived, nil)
+  }
+
+  deinit {
+    pthread_cond_destroy(workArrived)
+    pthread_mutex_destroy(mutex)
+    workArrived.deallocate()
+    mutex.deallocate()
+  }
+
+  private func locked<Result>(_ body: () -> Result) -> Result {
+    pthread_mutex_lock(mutex)
+    defer { pthread_mutex_unlock(mutex) }
+    return body()
+  }
+
+  // MARK: Coordinator
+
+  /// Queues a slot for the threads.
+  func push(_ slot: Int) {
+    locked { pending.append(slot) }
+    pthread_cond_signal(workArrived)
+  }
+
+  /// Takes a slot that is done, without waiting.
+  func popDone() -> Int? { locked { done.removeFirst() } }
+
+  /// Sleeps until a slot is done; false where a signal or the time came first.
+  func waitForDone(nanoseconds: Int?) throws(BlockIOError) -> Bool {
+    let mustSleep = locked {
+      coordinatorSleeps = done.isEmpty
+      return coordinatorSleeps
+    }
+    guard mustSleep else { return true }
+    var entry = pollfd(fd: doneCounter.rawValue, events: Int16(POLLIN), revents: 0)
+    let milliseconds = nanoseconds.map { Int32(clamping: ($0 + 999_999) / 1_000_000) } ?? -1
+    let status = poll(&entry, 1, milliseconds)
+    let reason = errno
+    locked { coordinatorSleeps = false }
+    if status > 0 {
+      var count: UInt64 = 0
+      _ = read(doneCounter.rawValue, &count, 8)
+      return true
+    }
+    guard status == 0 || reason == EINTR else {
+      throw BlockIOError(.wait, reason: .system(errno: reason))
+    }
+    return false
+  }
+
+  /// Tells the threads to end after what they are doing now.
+  func stop() {
+    locked { isStopping = true }
+    pthread_cond_broadcast(workArrived)
+  }
+
+  // MARK: Reading threads
+
+  /// Sleeps for a slot to work on; nil where the thread is to end.
+  func takePending() -> Int? {
+    locked {
+      while true {
+        if isStopping { return nil }
+        if let slot = pending.removeFirst() { return slot }
+        pthread_cond_wait(workArrived, mutex)
+      }
+    }
+  }
+
+  /// Hands a slot back and wakes the coordinator where it sleeps.
+  func finish(_ slot: Int) {
+    let wakes = locked {
+      done.append(slot)
+      defer { coordinatorSleeps = false }
+      return coordinatorSleeps
+    }
+    guard wakes else { return }
+    var one: UInt64 = 1
+    _ = write(doneCounter.rawValue, &one, 8)
+  }
+}
+
+/// A first-in, first-out queue of slots that never allocates after initialisation.
+private struct SlotQueue {
+  private var slots: [Int]
+  private var first = 0
+  private var count = 0
+
+  init(capacity: Int) { slots = Array(repeating: 0, count: capacity) }
+
+  var isEmpty: Bool { count == 0 }
+
+  mutating func append(_ slot: Int) {
+    precondition(count < slots.count, "more slots than capacity")
+    slots[(first + count) % slots.count] = slot
+    count += 1
+  }
+
+  mutating func removeFirst() -> Int? {
+    guard count > 0 else { return nil }
+    defer {
+      first = (first + 1) % slots.count
+      count -= 1
+    }
+    return slots[first]
+  }
+}
