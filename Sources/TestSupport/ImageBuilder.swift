@@ -1,0 +1,78 @@
+public import ModelFormat
+import TensorBasics
+
+/// Builds a flash image in memory from a GGUF file in memory, word by word as `docs/format.md` says:
+/// slow, obvious, and independent of the converter it checks.
+public enum ImageBuilder {
+  /// The image of the model in `gguf`.
+  ///
+  /// - Throws: ``FormatError`` where `gguf` is not a valid, complete model.
+  public static func image(
+    of gguf: [UInt8], extentByteCount: Int = FlashImage.defaultExtentByteCount
+  ) throws(FormatError) -> [UInt8] {
+    let source = try description(of: gguf)
+    let layout = try FlashImage.Layout(for: source, extentByteCount: extentByteCount)
+    let table = try TensorTable(source.tensors)
+    var bytes = [UInt8](repeating: 0, count: layout.fileByteCount)
+    for tensor in layout.description.tensors {
+      guard let origin = table[tensor.name] else { continue }
+      let content = Array(gguf[origin.offset..<origin.offset + origin.byteCount])
+      let data =
+        tensor.layout == .rowMajor ? content : interleaved(content, tensor: tensor)
+      bytes.replaceSubrange(tensor.offset..<tensor.offset + data.count, with: data)
+    }
+    let checksums = layout.description.extents.map { extent in
+      bytes.withUnsafeBytes {
+        FlashImage.checksum(
+          UnsafeRawBufferPointer(rebasing: $0[extent.offset..<extent.offset + extent.byteCount]))
+      }
+    }
+    bytes.replaceSubrange(0..<layout.dataOffset, with: try layout.preamble(checksums: checksums))
+    return bytes
+  }
+
+  /// The description of a whole file in memory, GGUF or image.
+  ///
+  /// - Throws: ``FormatError``, also where the parser wants more than there is.
+  public static func description(of file: [UInt8]) throws(FormatError) -> ModelDescription {
+    let file = file
+    let result: Result<ModelDescription, FormatError> = file.withUnsafeBytes { bytes in
+      do throws(FormatError) {
+        switch try ModelFile.describe(bytes, fileByteCount: bytes.count, path: "memory") {
+        case .complete(let description): return .success(description)
+        case .needsMore: return .failure(FormatError(.truncated, "the parser wants more"))
+        }
+      } catch { return .failure(error) }
+    }
+    return try result.get()
+  }
+
+  /// Rows one after the other (as in GGUF) put into groups of sixteen interleaved rows.
+  public static func interleaved(_ rows: [UInt8], tensor: TensorRecord) -> [UInt8] {
+    let type = tensor.type
+    let blockCount = RowGroup.blockCount(type, columnCount: tensor.columnCount)
+    let blockByteCount = RowGroup.blockByteCount(type)
+    let rowByteCount = rows.count / tensor.rowCount
+    var result: [UInt8] = []
+    /// `count` bytes of block `block` of row `row`, zero where there are none.
+    func append(_ count: Int, row: Int, block: Int, at offset: Int) {
+      for index in block * blockByteCount + offset..<block * blockByteCount + offset + count {
+        let isThere = row < tensor.rowCount && index < rowByteCount
+        result.append(isThere ? rows[row * rowByteCount + index] : 0)
+      }
+    }
+    for group in 0..<RowGroup.groupCount(rows: tensor.rowCount) {
+      let members = group * RowGroup.rowCount..<(group + 1) * RowGroup.rowCount
+      for block in 0..<blockCount {
+        let half = RowGroup.halfWordOffset(type)
+        if let half { for row in members { append(2, row: row, block: block, at: half) } }
+        var offset = half == 0 ? 2 : 0
+        while offset < blockByteCount, offset != half {
+          for row in members { append(4, row: row, block: block, at: offset) }
+          offset += 4
+        }
+      }
+    }
+    return result
+  }
+}

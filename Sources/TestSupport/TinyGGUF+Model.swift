@@ -1,0 +1,191 @@
+import ModelFormat
+public import TensorBasics
+
+/// A small random model of any supported family, as a GGUF file.
+///
+/// Dimensions default to the smallest that every element type of 32-wide blocks allows; 256-wide
+/// blocks (`Q2_K` … `Q6_K`) need `embeddingLength`, `feedForwardLength` and heads × length in 256s.
+public struct TinyModel: Sendable {
+  public var architecture = "llama"
+  public var layerCount = 2
+  public var embeddingLength = 64
+  public var feedForwardLength = 96
+  public var queryHeadCount = 4
+  public var keyValueHeadCount = 2
+  public var headLength = 16
+  /// At least 300 (the tokenizer needs 256 bytes and some more).
+  public var vocabularyCount = 320
+  public var contextLength = 512
+  /// Type of the matrices in layers; several take turns.
+  public var matrixTypes: [ElementType] = [.q8_0]
+  /// Type of the embedding table and the output head.
+  public var tableType = ElementType.q8_0
+  public var tiesOutput = true
+  /// Window of layers that slide (gemma3; llama in Mistral's way); 0 = none.
+  public var slidingWindow = 0
+  /// Divides positions (linear RoPE scaling); 1 = none.
+  public var ropeLinearScale: Float = 1
+  /// Adds `rope_freqs.weight`, as Llama 3 files have it.
+  public var hasRopeFactors = false
+  /// `llama.hidden_act`, where it is to be stated.
+  public var hiddenActivation: String?
+
+  public init(architecture: String = "llama") {
+    self.architecture = architecture
+    if architecture == "gemma3" {
+      layerCount = 7
+      slidingWindow = 8
+    }
+  }
+
+  /// The file with weights drawn from `seed`.
+  public func gguf(seed: UInt64) -> TinyGGUF {
+    var generator = SeededGenerator(seed: seed)
+    var file = TinyGGUF(metadata: hyperparameters + tokenizer)
+    for (index, expected) in configuration.expectedTensors.enumerated()
+    where !expected.isOptional || hasRopeFactors {
+      file.tensors.append(tensor(expected, index: index, &generator))
+    }
+    return file
+  }
+
+  private func tensor(
+    _ expected: TensorExpectation, index: Int, _ generator: inout SeededGenerator
+  ) -> TinyGGUF.Tensor {
+    let isTable = ["token_embd.weight", "output.weight"].contains(expected.name)
+    let isMatrix = expected.rowCount > 1
+    let type = isTable ? tableType : isMatrix ? matrixTypes[index % matrixTypes.count] : .f32
+    var data: [UInt8] = []
+    if isMatrix {
+      let deviation = isTable ? 0.5 : 1 / Double(expected.columnCount).squareRoot()
+      data = RandomWeights.bytes(
+        type, rowCount: expected.rowCount, columnCount: expected.columnCount,
+        deviation: deviation, using: &generator)
+    } else {
+      // Norm weights and RoPE factors around 1, biases around 0.
+      let centre: Double = expected.name.hasSuffix(".bias") ? 0 : 1
+      for _ in 0..<expected.columnCount {
+        RandomWeights.append(
+          Float(centre + 0.4 * (generator.nextUnit() - 0.5)), as: .f32, to: &data)
+      }
+    }
+    return TinyGGUF.Tensor(
+      name: expected.name, type: type.rawValue,
+      dimensions: [UInt64(expected.columnCount)] + (isMatrix ? [UInt64(expected.rowCount)] : []),
+      data: data)
+  }
+
+  /// What the file says of its shape; only for the list of tensors.
+  private var configuration: DecoderConfiguration {
+    DecoderConfiguration(
+      architecture: architecture, layerCount: layerCount, embeddingLength: embeddingLength,
+      feedForwardLength: feedForwardLength, queryHeadCount: queryHeadCount,
+      keyValueHeadCount: keyValueHeadCount, headLength: headLength,
+      vocabularyCount: vocabularyCount, contextLength: contextLength, normEpsilon: 1e-5,
+      ropePairing: architecture == "llama" ? .adjacent : .halves,
+      ropeDimensionCount: headLength, ropeBase: 10000,
+      normalisesHeads: ["qwen3", "gemma3"].contains(architecture),
+      normalisesOutputs: architecture == "gemma3",
+      hasQueryKeyValueBias: architecture == "qwen2", tiesOutput: tiesOutput)
+  }
+
+  private var hyperparameters: [(key: String, value: TinyGGUF.Value)] {
+    func named(_ suffix: String) -> String { "\(architecture).\(suffix)" }
+    let integers = [
+      ("block_count", layerCount), ("context_length", contextLength),
+      ("embedding_length", embeddingLength), ("feed_forward_length", feedForwardLength),
+      ("attention.head_count", queryHeadCount), ("attention.head_count_kv", keyValueHeadCount),
+      ("attention.key_length", headLength), ("attention.value_length", headLength),
+      ("rope.dimension_count", headLength),
+    ]
+    var metadata: [(key: String, value: TinyGGUF.Value)] = [
+      ("general.architecture", .string(architecture)), ("general.name", .string("tiny")),
+    ]
+    metadata += integers.map { (named($0.0), .uint32(UInt32($0.1))) }
+    metadata.append((named("attention.layer_norm_rms_epsilon"), .float32(1e-5)))
+    metadata.append((named("rope.freq_base"), .float32(architecture == "gemma3" ? 1e6 : 1e4)))
+    if slidingWindow > 0 {
+      metadata.append((named("attention.sliding_window"), .uint32(UInt32(slidingWindow))))
+    }
+    if ropeLinearScale != 1 {
+      metadata.append((named("rope.scaling.type"), .string("linear")))
+      metadata.append((named("rope.scaling.factor"), .float32(ropeLinearScale)))
+    }
+    if let hiddenActivation { metadata.append((named("hidden_act"), .string(hiddenActivation))) }
+    return metadata
+  }
+
+  /// gemma3: SentencePiece with byte tokens; the rest: byte-level BPE with the `gpt-2` pre-tokenizer.
+  private var tokenizer: [(key: String, value: TinyGGUF.Value)] {
+    architecture == "gemma3"
+      ? TinyVocabulary.sentencePiece(count: vocabularyCount)
+      : TinyVocabulary.byteLevel(count: vocabularyCount)
+  }
+}
+
+/// Vocabularies that spell any text, for tiny models.
+enum TinyVocabulary {
+  /// `<|endoftext|>`, 256 bytes in GPT-2's alphabet, a few merges, then unused tokens.
+  static func byteLevel(count: Int) -> [(key: String, value: TinyGGUF.Value)] {
+    let alphabet = byteAlphabet()
+    var tokens = [Array("<|endoftext|>".utf8)] + alphabet.map { Array(String($0).utf8) }
+    var merges: [[UInt8]] = []
+    for pair in ["t h", "th e", "Ġ t", "i n", "e r", "a n", "Ġ a", "o n"] {
+      merges.append(Array(pair.utf8))
+      tokens.append(Array(pair.filter { $0 != " " }.utf8))
+    }
+    var kinds = [Int32](repeating: 1, count: tokens.count)
+    kinds[0] = 3
+    fill(&tokens, &kinds, to: count)
+    return [
+      ("tokenizer.ggml.model", .string("gpt2")), ("tokenizer.ggml.pre", .string("gpt-2")),
+      ("tokenizer.ggml.tokens", .strings(tokens)), ("tokenizer.ggml.token_type", .int32s(kinds)),
+      ("tokenizer.ggml.merges", .strings(merges)),
+      ("tokenizer.ggml.bos_token_id", .uint32(0)), ("tokenizer.ggml.eos_token_id", .uint32(0)),
+      ("tokenizer.ggml.add_bos_token", .bool(false)),
+    ]
+  }
+
+  /// `<unk>`, `<s>`, `</s>`, 256 byte tokens, a few pieces with scores, then unused tokens.
+  static func sentencePiece(count: Int) -> [(key: String, value: TinyGGUF.Value)] {
+    let digits = Array("0123456789ABCDEF")
+    var tokens = ["<unk>", "<s>", "</s>"].map { Array($0.utf8) }
+    var kinds: [Int32] = [2, 3, 3]
+    for byte in 0..<256 {
+      tokens.append(Array("<0x\(digits[byte / 16])\(digits[byte % 16])>".utf8))
+      kinds.append(6)
+    }
+    for piece in ["▁", "t", "h", "e", "a", "n", "th", "the", "▁the", "an", "▁a"] {
+      tokens.append(Array(piece.utf8))
+      kinds.append(1)
+    }
+    let scores = (0..<count).map { $0 < 259 ? 0 : Float(259 - $0) }
+    fill(&tokens, &kinds, to: count)
+    return [
+      ("tokenizer.ggml.model", .string("llama")), ("tokenizer.ggml.pre", .string("default")),
+      ("tokenizer.ggml.tokens", .strings(tokens)), ("tokenizer.ggml.scores", .float32s(scores)),
+      ("tokenizer.ggml.token_type", .int32s(kinds)),
+      ("tokenizer.ggml.bos_token_id", .uint32(1)), ("tokenizer.ggml.eos_token_id", .uint32(2)),
+      ("tokenizer.ggml.unknown_token_id", .uint32(0)), ("tokenizer.ggml.add_bos_token", .bool(true)),
+      ("tokenizer.ggml.add_space_prefix", .bool(false)),
+    ]
+  }
+
+  private static func fill(_ tokens: inout [[UInt8]], _ kinds: inout [Int32], to count: Int) {
+    precondition(tokens.count <= count, "a vocabulary of \(count) is too small")
+    while tokens.count < count {
+      tokens.append(Array("<unused\(tokens.count)>".utf8))
+      kinds.append(5)
+    }
+  }
+
+  /// GPT-2's spelling of each byte: itself where it prints, otherwise a letter from U+0100 on.
+  private static func byteAlphabet() -> [Character] {
+    var next: UInt32 = 0x100
+    return (UInt32(0)..<256).map { byte in
+      let prints = (0x21...0x7E).contains(byte) || (0xA1...0xAC).contains(byte) || byte >= 0xAE
+      if !prints { next += 1 }
+      return Character(Unicode.Scalar(prints ? byte : next - 1) ?? " ")
+    }
+  }
+}
