@@ -69,7 +69,9 @@ let package = Package(
         "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader",
         "KVCache",
       ]),
-    library("CommandLineSupport", ["TensorBasics", "BlockIO", "ModelFormat", "WeightLoader", "Runtime", argumentParser]),
+    library(
+      "CommandLineSupport",
+      ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "Runtime", argumentParser]),
 
     // Executables
     executable("flashinfer-run", ["CommandLineSupport", "Runtime", "WeightLoader", "TensorBasics"]),

@@ -3,11 +3,11 @@ import Glibc
 public import BlockIO
 public import TensorBasics
 
-extension ByteCount: @retroactive ExpressibleByArgument {
+extension ByteCount: ExpressibleByArgument {
   public init?(argument: String) { self.init(argument) }
 }
 
-extension StorageBackend: @retroactive ExpressibleByArgument {}
+extension StorageBackend: ExpressibleByArgument {}
 
 /// Runs a command's work; an error becomes one line on standard error and the exit code it stands for.
 public func reportingErrors(_ work: () throws -> Void) throws {
@@ -15,13 +15,6 @@ public func reportingErrors(_ work: () throws -> Void) throws {
     Terminal.note("error: \(error)")
     throw ExitStatus(error).code
   }
-}
-
-/// Processors this process may use.
-public func availableProcessorCount() -> Int {
-  var set = cpu_set_t()
-  guard sched_getaffinity(0, MemoryLayout<cpu_set_t>.size, &set) == 0 else { return 1 }
-  return withUnsafeBytes(of: &set) { $0.reduce(0) { $0 + $1.nonzeroBitCount } }
 }
 
 /// Seconds since this process was started.

@@ -1,12 +1,12 @@
 public import ArgumentParser
 import BlockIO
-import Glibc
 import ModelFormat
-public import Runtime
-public import WeightLoader
+import Runtime
+import TensorBasics
+import WeightLoader
 
 /// Exit codes that scripts may depend on; the numbers are those of sysexits.h.
-public enum ExitStatus: Int32 {
+public enum ExitStatus: Int32, Sendable {
   case failure = 1
   case usage = 64
   case badData = 65
@@ -22,7 +22,8 @@ public enum ExitStatus: Int32 {
     case let error as RuntimeError: self = Self.status(of: error)
     case let error as LoaderError: self = Self.status(of: error)
     case is FormatError: self = .badData
-    case let error as BlockIOError: self = Self.status(of: error)
+    case let error as BlockIOError: self = error.isMissingFile ? .noInput : .failure
+    case is AllocationError: self = .notPossibleHere
     case let error as CommandError: self = error.status
     default: self = .failure
     }
@@ -39,18 +40,11 @@ public enum ExitStatus: Int32 {
 
   private static func status(of error: LoaderError) -> ExitStatus {
     switch error {
-    case .io(let error): status(of: error)
+    case .io(let error): error.isMissingFile ? .noInput : .failure
     case .format, .noSuchTensor: .badData
     case .allocation, .budgetTooSmall: .notPossibleHere
     case .interrupted: .interrupted
     case .closed: .failure
-    }
-  }
-
-  private static func status(of error: BlockIOError) -> ExitStatus {
-    switch error.errno {
-    case ENOENT, ENOTDIR: .noInput
-    default: .failure
     }
   }
 }

@@ -1,5 +1,6 @@
 public import ArgumentParser
 public import BlockIO
+import Kernels
 import Runtime
 public import TensorBasics
 
@@ -34,5 +35,5 @@ public struct ResourceOptions: ParsableArguments {
   /// The budget in bytes.
   public var budget: Int { ram?.bytes ?? ProcessMemory.safeBudget() }
 
-  public var threadCount: Int { threads ?? availableProcessorCount() }
+  public var threadCount: Int { threads ?? ThreadPool.availableProcessorCount }
 }

@@ -13,6 +13,9 @@ public final class ThreadPool: @unchecked Sendable {
   private var threads: [pthread_t] = []
 
   /// - Parameter threadCount: the caller included, at least 1.
+  /// Processors this process may use.
+  public static var availableProcessorCount: Int { Int(ck_processor_count()) }
+
   public init(threadCount: Int) {
     precondition(threadCount >= 1, "a pool has at least its caller")
     self.threadCount = threadCount

@@ -70,7 +70,7 @@ final class DecoderWeights {
       try loader.place(tensor)
     }
     embedding = try index.require("token_embd.weight")
-    head = try index.find("output.weight") ?? embedding
+    head = index.find("output.weight") ?? embedding
     order = StreamOrder(segments: [body, [head]])
     try loader.read()
   }

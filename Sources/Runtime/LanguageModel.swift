@@ -22,8 +22,9 @@ public final class LanguageModel {
   public static func open(
     _ path: String, backend: StorageBackend = .auto
   ) throws(RuntimeError) -> LanguageModel {
-    do throws(LoaderError) { return try LanguageModel(try ModelSource.open(path, backend: backend)) }
-    catch { throw RuntimeError(error) }
+    let source: ModelSource
+    do { source = try ModelSource.open(path, backend: backend) } catch { throw RuntimeError(error) }
+    return try LanguageModel(source)
   }
 
   /// - Throws: ``RuntimeError/notRunnable(path:reason:)``, ``RuntimeError/tokenizer(_:)``.

@@ -1,7 +1,8 @@
+import BlockIO
 import KVCache
 import Kernels
-public import ModelFormat
-public import TensorBasics
+import ModelFormat
+import TensorBasics
 public import WeightLoader
 
 /// Where a memory budget goes: a promise on the process's peak resident set.
@@ -74,7 +75,7 @@ public struct MemoryPlan: Sendable {
     guard request.budgetByteCount >= minimum else {
       throw .budgetTooSmall(
         budget: ByteCount(request.budgetByteCount),
-        minimum: ByteCount((minimum + (1 << 16) - 1) >> 16 << 16))
+        minimum: ByteCount((minimum + 0xFFFF) & ~0xFFFF))
     }
     let left = request.budgetByteCount - fixed.byteCount
     var chosen = options

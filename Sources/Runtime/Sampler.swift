@@ -1,5 +1,5 @@
 import Glibc
-public import TensorBasics
+import TensorBasics
 
 /// How the next token is chosen from logits.
 public struct SamplingOptions: Sendable {

@@ -1,5 +1,7 @@
-public import TensorBasics
+import BlockIO
+import TensorBasics
 public import Tokenization
+import WeightLoader
 
 /// What to generate.
 public struct GenerationOptions: Sendable {
@@ -39,9 +41,9 @@ public struct GenerationResult: Sendable {
   /// Whether the caller stopped it.
   public internal(set) var wasInterrupted = false
   /// Monotonic times: before the prompt, at the first token, at the last.
-  public internal(set) var startNanoseconds: UInt64 = 0
-  public internal(set) var firstTokenNanoseconds: UInt64?
-  public internal(set) var lastTokenNanoseconds: UInt64 = 0
+  public internal(set) var startNanoseconds: Int = 0
+  public internal(set) var firstTokenNanoseconds: Int?
+  public internal(set) var lastTokenNanoseconds: Int = 0
   /// Bytes the drive had delivered at the first token and at the last.
   public internal(set) var bytesAtFirstToken = 0
   public internal(set) var bytesAtLastToken = 0
@@ -107,7 +109,7 @@ public struct TextGenerator {
     let limit = options.maximumTokenCount
     var sampler = Sampler(options: options.sampling, vocabularyCount: tokenizer.vocabularyCount)
     for token in options.prompt { sampler.observe(token) }
-    var detokenizer = StreamingDetokenizer(tokenizer: tokenizer)
+    var detokenizer = StreamingDetokenizer(tokenizer)
     var logits = try prefill(options, &result)
     while result.sampledTokenCount < limit {
       if options.logProbabilityCount > 0, options.logProbabilityPromptPosition == nil {

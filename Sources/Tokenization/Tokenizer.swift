@@ -127,9 +127,11 @@ public final class Tokenizer: Sendable {
   /// The tokens of a prompt in pieces: control tokens are recognised in markup only, so that nobody
   /// can write them into a message. The pieces are one text: tokens may reach across their bounds.
   ///
-  /// - Parameter addsBOS: nil = as the model wants it.
+  /// - Parameters:
+  ///   - addsBOS: nil = as the model wants it.
+  ///   - addsEOS: nil = as the model wants it.
   public func encodePrompt(
-    _ pieces: [ChatPiece], addsBOS: Bool? = nil
+    _ pieces: [ChatPiece], addsBOS: Bool? = nil, addsEOS: Bool? = nil
   ) throws(TokenizerError) -> [Int32] {
     var text: [UInt8] = []
     var controlRanges: [Range<Int>] = []
@@ -148,7 +150,7 @@ public final class Tokenizer: Sendable {
     try text.withUnsafeBufferPointer { bytes throws(TokenizerError) in
       try append(bytes, controlRanges: controlRanges, to: &tokens)
     }
-    if addsEOS, let eosToken { tokens.append(eosToken) }
+    if addsEOS ?? self.addsEOS, let eosToken { tokens.append(eosToken) }
     return tokens
   }
 

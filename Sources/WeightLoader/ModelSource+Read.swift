@@ -1,6 +1,6 @@
 import BlockIO
 import ModelFormat
-public import TensorBasics
+import TensorBasics
 
 extension ModelSource {
   /// Reads small tensors whole and hands each one's bytes to `use`, in order.

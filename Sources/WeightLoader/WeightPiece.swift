@@ -1,4 +1,4 @@
-public import ModelFormat
+import ModelFormat
 public import TensorBasics
 
 /// Whole row groups of one matrix that lie together in a file: what a kernel consumes at once.

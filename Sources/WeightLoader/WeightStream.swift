@@ -1,4 +1,4 @@
-public import BlockIO
+import BlockIO
 public import ModelFormat
 public import TensorBasics
 
@@ -28,7 +28,7 @@ public final class WeightStream {
     /// Pieces acquired that were not in memory yet.
     public var stalls = 0
     /// Time spent waiting for them.
-    public var stallNanoseconds: UInt64 = 0
+    public var stallNanoseconds: Int = 0
     /// Sweeps completed or under way.
     public var sweeps = 0
   }

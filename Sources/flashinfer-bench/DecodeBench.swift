@@ -1,7 +1,11 @@
 import ArgumentParser
+import BlockIO
 import CommandLineSupport
+import ModelFormat
 import Runtime
 import TensorBasics
+import Tokenization
+import WeightLoader
 
 /// Decoding speed.
 struct DecodeBench: ParsableCommand {

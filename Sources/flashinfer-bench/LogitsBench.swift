@@ -1,8 +1,10 @@
 import ArgumentParser
+import BlockIO
 import CommandLineSupport
 import Glibc
 import Runtime
 import TensorBasics
+import WeightLoader
 
 /// Raw logits of given tokens, for comparison with references.
 struct LogitsBench: ParsableCommand {

@@ -1,7 +1,10 @@
 import ArgumentParser
+import BlockIO
 import CommandLineSupport
 import Runtime
 import TensorBasics
+import Tokenization
+import WeightLoader
 
 /// Perplexity of a text.
 struct PerplexityBench: ParsableCommand {

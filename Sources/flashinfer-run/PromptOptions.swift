@@ -1,7 +1,9 @@
 import ArgumentParser
 import CommandLineSupport
+import ModelFormat
 import Runtime
 import Tokenization
+import WeightLoader
 
 /// Where the prompt comes from and how it is framed.
 struct PromptOptions: ParsableArguments {
@@ -41,11 +43,15 @@ struct PromptOptions: ParsableArguments {
     }
     do {
       if raw { return try model.tokenizer.encodePrompt(text) }
-      let template = try ChatTemplate.recognise(model.source.description.chatTemplate)
+      guard let source = model.source.description.chatTemplate else {
+        throw CommandError(
+          .badData, "the model has no chat template: use --raw to have the prompt continued as text")
+      }
+      let template = try ChatTemplate.recognise(source)
       var messages: [ChatMessage] = []
-      if let system { messages.append(ChatMessage(role: .system, content: Array(system.utf8))) }
+      if let system { messages.append(ChatMessage(role: .system, system)) }
       messages.append(ChatMessage(role: .user, content: text))
-      return try model.tokenizer.encodeChat(template, messages)
+      return try model.tokenizer.encodeChat(messages, template: template)
     } catch let error as TokenizerError { throw RuntimeError.tokenizer(error) }
   }
 

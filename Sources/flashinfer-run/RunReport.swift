@@ -1,6 +1,8 @@
+import BlockIO
 import FoundationEssentials
 import Runtime
 import TensorBasics
+import WeightLoader
 
 /// What `--json` prints, and the summary line; names and units are the command-line contract.
 struct RunReport: Encodable {

@@ -69,10 +69,6 @@ ck_quantise_function ck_quantise_avx512;
 ck_quantise_function ck_quantise_neon;
 #endif
 
-// Whether this machine has what the functions with that suffix need.
-int ck_has_avx2(void);
-int ck_has_avx512(void);
-
 // Interleaves sixteen row-major rows of `blocks` blocks: per block first the rows' 2-byte words at
 // half_offset (where it is not negative), then each 4-byte word of the sixteen rows.
 void ck_interleave(
