@@ -75,7 +75,9 @@ let package = Package(
 
     // Executables
     executable("flashinfer-run", ["CommandLineSupport", "Runtime", "WeightLoader", "TensorBasics"]),
-    executable("flashinfer-convert", ["CommandLineSupport", "ModelConversion", "TensorBasics"]),
+    executable(
+      "flashinfer-convert",
+      ["CommandLineSupport", "ModelConversion", "WeightLoader", "BlockIO", "TensorBasics"]),
     executable(
       "flashinfer-inspect", ["CommandLineSupport", "Runtime", "WeightLoader", "ModelFormat", "Tokenization", "TensorBasics"]),
     executable("flashinfer-bench", ["CommandLineSupport", "Runtime", "WeightLoader", "TensorBasics"]),
