@@ -90,7 +90,7 @@ let package = Package(
     tests("Tokenization", ["TensorBasics", "ModelFormat"]),
     tests("Kernels", ["TensorBasics"]),
     tests("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
-    tests("ModelConversion", ["TensorBasics", "ModelFormat", "Kernels", "WeightLoader"]),
+    tests("ModelConversion", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader"]),
     tests("Runtime", ["TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader", "ModelConversion"]),
   ],
   cLanguageStandard: .c17
