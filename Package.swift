@@ -91,7 +91,13 @@ let package = Package(
     tests("Kernels", ["TensorBasics"]),
     tests("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
     tests("ModelConversion", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader"]),
-    tests("Runtime", ["TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader", "ModelConversion"]),
+    .target(name: "CAllocationCount", path: "Tests/CAllocationCount"),
+    tests(
+      "Runtime",
+      [
+        "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader",
+        "ModelConversion", "CAllocationCount",
+      ]),
   ],
   cLanguageStandard: .c17
 )
