@@ -83,6 +83,7 @@ let package = Package(
     executable("flashinfer-bench", ["CommandLineSupport", "Runtime", "WeightLoader", "TensorBasics"]),
 
     // Tests
+    .testTarget(name: "TidyTests", swiftSettings: strict),
     library("TestSupport", ["TensorBasics", "BlockIO", "ModelFormat"]),
     tests("TensorBasics"),
     tests("BlockIO", ["TensorBasics"]),
