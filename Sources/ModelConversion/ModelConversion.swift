@@ -1,1 +1,0 @@
-// ModelConversion: see README.md
