@@ -75,7 +75,9 @@ let package = Package(
 
     // Executables
     executable("flashinfer-run", ["CommandLineSupport", "Runtime", "WeightLoader", "TensorBasics"]),
-    executable("flashinfer-convert", ["CommandLineSupport", "ModelConversion", "TensorBasics"]),
+    executable(
+      "flashinfer-convert",
+      ["CommandLineSupport", "ModelConversion", "WeightLoader", "BlockIO", "TensorBasics"]),
     executable(
       "flashinfer-inspect", ["CommandLineSupport", "Runtime", "WeightLoader", "ModelFormat", "Tokenization", "TensorBasics"]),
     executable("flashinfer-bench", ["CommandLineSupport", "Runtime", "WeightLoader", "TensorBasics"]),
@@ -88,7 +90,7 @@ let package = Package(
     tests("Tokenization", ["TensorBasics", "ModelFormat"]),
     tests("Kernels", ["TensorBasics"]),
     tests("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
-    tests("ModelConversion", ["TensorBasics", "ModelFormat", "Kernels", "WeightLoader"]),
+    tests("ModelConversion", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader"]),
     tests("Runtime", ["TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader", "ModelConversion"]),
   ],
   cLanguageStandard: .c17

@@ -11,6 +11,7 @@ anchor plus two standard errors is exceeded. Needs numpy and gguf.
 """
 import argparse, importlib.util, json, os, subprocess, sys, tempfile
 import numpy as np
+from record import record
 
 def log_softmax(x):
     x = x.astype(np.float64)
@@ -21,7 +22,7 @@ p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDes
 p.add_argument("model"); p.add_argument("golden"); p.add_argument("--reference", required=True)
 p.add_argument("--reference-model"); p.add_argument("--bench", default=".build/release/flashinfer-bench")
 p.add_argument("--budget"); p.add_argument("--cache", default=os.path.expanduser("~/.cache/flashinfer/reference"))
-p.add_argument("--io", default="auto"); p.add_argument("--threads")
+p.add_argument("--record", action="store_true"); p.add_argument("--io", default="auto"); p.add_argument("--threads")
 a = p.parse_args()
 
 golden = json.load(open(a.golden))
@@ -54,12 +55,17 @@ for name, prompt in golden["prompts"].items():
 kl = np.concatenate(kl)
 anchor = golden["kl_anchor_default_excl_pos0"]
 limit = anchor["mean"] + 2 * anchor["sem"]
-print(json.dumps({"figures": [
+figures = [
     {"name": "meanKL", "value": kl.mean(), "unit": "nats", "limit": limit},
     {"name": "semKL", "value": kl.std() / len(kl) ** 0.5, "unit": "nats"},
     {"name": "p95KL", "value": float(np.quantile(kl, 0.95)), "unit": "nats", "limit": 1.2 * anchor["p95"]},
     {"name": "worstKL", "value": kl.max(), "unit": "nats", "limit": 3 * anchor["max"]},
     {"name": "position0KL", "value": max(zero), "unit": "nats"},
     {"name": "argmaxAgreement", "value": agree, "unit": f"of {greedy}; peer {golden['greedy_agree_total']}"},
-]}, default=float))
+]
+print(json.dumps({"figures": figures}, default=float))
+if a.record:
+    for f in figures:
+        record(f"benchmarks/faithfulness.py {os.path.basename(a.model)}", f["name"], f["value"], f["unit"],
+               f.get("limit", ""), f"--ram {a.budget}" if a.budget else "resident", "teacher-forced goldens")
 sys.exit(0 if kl.mean() <= limit and kl.max() <= 3 * anchor["max"] else 1)

@@ -7,6 +7,8 @@ public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible 
     case open
     case inspect
     case read
+    case create
+    case write
     case allocate = "reserve memory for"
     case setUpRing = "set up io_uring"
     case submit = "hand reads to io_uring"
@@ -31,9 +33,9 @@ public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible 
   public let operation: Operation
   /// The file, where one was involved.
   public let path: String?
-  /// First byte of the failed range, for reads.
+  /// First byte of the failed range, for reads and writes.
   public let offset: Int?
-  /// Bytes asked for, for reads.
+  /// Bytes of the failed read or write.
   public let byteCount: Int?
   public let reason: Reason
 

@@ -6,6 +6,9 @@ public enum Terminal {
   /// One line on standard error.
   public static func note(_ line: String) { write(line + "\n", to: STDERR_FILENO) }
 
+  /// Replaces the current line of an interactive standard error.
+  static func status(_ line: String) { write("\r\u{1B}[K" + line, to: STDERR_FILENO) }
+
   /// A warning, once per call, on standard error.
   public static func warn(_ line: String) { note("warning: \(line)") }
 

@@ -4,28 +4,26 @@ public import TensorBasics
 public import WeightLoader
 
 /// Why a model could not be converted.
-public enum ConversionError: Error, Sendable {
-  /// The source could not be opened or read as a model.
+public enum ConversionError: Error, Sendable, CustomStringConvertible {
+  /// The source could not be opened.
   case loader(LoaderError)
-  /// The source says something that cannot be true, or that is not supported.
+  /// What the source says is wrong or not supported.
   case format(FormatError)
-  /// A file could not be read or written.
+  /// Reading or writing failed.
   case io(BlockIOError)
-  /// Memory for the conversion was refused.
+  /// The system would not give memory.
   case allocation(AllocationError)
-  /// The request itself cannot be met; the text says why.
+  /// The request makes no sense for this source; the text says why.
   case notPossible(String)
-  /// The user asked to stop.
+  /// The caller asked to stop.
   case interrupted
-}
 
-extension ConversionError: CustomStringConvertible {
   public var description: String {
     switch self {
-    case .loader(let error): "\(error)"
-    case .format(let error): "\(error)"
-    case .io(let error): "\(error)"
-    case .allocation(let error): "\(error)"
+    case .loader(let error): error.description
+    case .format(let error): error.description
+    case .io(let error): error.description
+    case .allocation(let error): error.description
     case .notPossible(let reason): reason
     case .interrupted: "interrupted"
     }

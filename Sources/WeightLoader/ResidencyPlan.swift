@@ -84,7 +84,8 @@ public struct ResidencyPlan: Sendable {
     }
     let minimum = draft.minimumStagingByteCount
     guard budget >= minimum else {
-      throw .budgetTooSmall(budget: ByteCount(budget), minimum: ByteCount(minimum))
+      throw .budgetTooSmall(
+        budget: ByteCount(budget), minimum: ByteCount(min(draft.byteCount, minimum)))
     }
     let staging = min(max(minimum, min(options.stagingByteCount, budget / 2)), budget)
     return ResidencyPlan(draft, pinnedBudget: budget - staging, stagingByteCount: staging)

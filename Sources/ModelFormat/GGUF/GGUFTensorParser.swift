@@ -124,14 +124,16 @@ struct GGUFTensorParser {
   private func byteCount(
     _ dimensions: [Int], _ type: ElementType, _ name: String, _ cursor: HeaderCursor, at start: Int
   ) throws(ParseInterruption) -> Int {
-    guard let rowByteCount = type.rowByteCount(columnCount: dimensions[0]) else {
+    guard dimensions[0] % type.blockElementCount == 0 else {
       throw cursor.error(
         .malformed, at: start,
         "tensor \"\(name)\" has rows of \(dimensions[0]) elements, not whole blocks of"
           + " \(type.blockElementCount) as \(type.name) needs")
     }
     let rowCount = dimensions.dropFirst().reduce(1, *)
-    let (byteCount, overflow) = rowByteCount.multipliedReportingOverflow(by: rowCount)
+    let (byteCount, overflow) =
+      type.rowByteCount(columnCount: dimensions[0])?.multipliedReportingOverflow(by: rowCount)
+      ?? (0, true)
     guard !overflow, byteCount <= cursor.fileByteCount else {
       throw cursor.error(
         .truncated, at: start,

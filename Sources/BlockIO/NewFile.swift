@@ -1,0 +1,86 @@
+import Glibc
+
+/// A file being written under a temporary name, which takes its real name when it is complete.
+///
+/// Until ``commit()`` nothing at the real path changes; without it, the temporary file is removed.
+/// A killed process leaves at most a file named `….part-…` behind.
+public struct NewFile: ~Copyable {
+  /// Where the file will be.
+  public let path: String
+  private let temporaryPath: String
+  private let descriptor: UnixDescriptor
+  private var isCommitted = false
+
+  /// Creates the temporary file beside `path` and reserves its room, so that a full drive is noticed
+  /// before work begins.
+  ///
+  /// - Throws: ``BlockIOError`` where the folder cannot be written to or has too little room.
+  public init(path: String, reserving byteCount: Int) throws(BlockIOError) {
+    let temporaryPath = "\(path).part-\(getpid())"
+    let flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC
+    let rawDescriptor = Glibc.open(temporaryPath, flags, 0o644)
+    guard rawDescriptor >= 0 else {
+      throw BlockIOError(.create, path: path, reason: .system(errno: errno))
+    }
+    let status = posix_fallocate(rawDescriptor, 0, byteCount)
+    guard status == 0 || status == EINVAL || status == EOPNOTSUPP else {
+      close(rawDescriptor)
+      unlink(temporaryPath)
+      throw BlockIOError(
+        .write, path: path, offset: 0, byteCount: byteCount, reason: .system(errno: status))
+    }
+    self.path = path
+    self.temporaryPath = temporaryPath
+    descriptor = UnixDescriptor(owning: rawDescriptor)
+  }
+
+  deinit {
+    if !isCommitted { unlink(temporaryPath) }
+  }
+
+  /// Writes `bytes` at `offset`.
+  public mutating func write(
+    _ bytes: UnsafeRawBufferPointer, at offset: Int
+  ) throws(BlockIOError) {
+    var written = 0
+    while written < bytes.count {
+      let rest = UnsafeRawBufferPointer(rebasing: bytes[written...])
+      let count = pwrite(descriptor.rawValue, rest.baseAddress, rest.count, offset + written)
+      if count < 0, errno == EINTR { continue }
+      guard count > 0 else {
+        throw failure(
+          errno: count < 0 ? errno : EIO, offset: offset + written, byteCount: rest.count)
+      }
+      written += count
+    }
+  }
+
+  /// Hands what was written in `range` to the drive and drops it from the page cache.
+  public mutating func settle(_ range: Range<Int>) {
+    fdatasync(descriptor.rawValue)
+    posix_fadvise(descriptor.rawValue, range.lowerBound, range.count, POSIX_FADV_DONTNEED)
+  }
+
+  /// Makes the file durable and gives it its name, in place of whatever had it.
+  public mutating func commit() throws(BlockIOError) {
+    guard fsync(descriptor.rawValue) == 0, rename(temporaryPath, path) == 0 else {
+      throw BlockIOError(.create, path: path, reason: .system(errno: errno))
+    }
+    isCommitted = true
+    syncFolder()
+  }
+
+  /// The new name survives a crash once its folder is on the drive.
+  private func syncFolder() {
+    let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
+    let descriptor = Glibc.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    guard descriptor >= 0 else { return }
+    fsync(descriptor)
+    close(descriptor)
+  }
+
+  private func failure(errno: Int32, offset: Int, byteCount: Int) -> BlockIOError {
+    BlockIOError(
+      .write, path: path, offset: offset, byteCount: byteCount, reason: .system(errno: errno))
+  }
+}

@@ -1,0 +1,70 @@
+import BlockIO
+import ModelFormat
+import TensorBasics
+
+/// Writes a planned image from its data's first byte to its last, taking checksums on the way.
+struct ImageWriter: ~Copyable {
+  private let layout: FlashImage.Layout
+  private var file: NewFile
+  private var checksum: RunningChecksum
+  private var checksums: [UInt64] = []
+  private var settledOffset: Int
+  /// Where the next byte goes.
+  private(set) var offset: Int
+
+  /// Dirty pages that may wait for the drive.
+  private static let settleByteCount = 32 << 20
+  private static let zeros = [UInt8](repeating: 0, count: FlashImage.alignment)
+
+  init(path: String, layout: FlashImage.Layout) throws(BlockIOError) {
+    file = try NewFile(path: path, reserving: layout.fileByteCount)
+    checksum = RunningChecksum()
+    self.layout = layout
+    offset = layout.dataOffset
+    settledOffset = offset
+  }
+
+  /// Appends to the data.
+  mutating func append(_ bytes: UnsafeRawBufferPointer) throws(BlockIOError) {
+    try file.write(bytes, at: offset)
+    var rest = bytes
+    while !rest.isEmpty {
+      let extent = layout.description.extents[checksums.count]
+      let count = min(rest.count, extent.offset + extent.byteCount - offset)
+      checksum.update(UnsafeRawBufferPointer(rebasing: rest[..<count]))
+      offset += count
+      if offset == extent.offset + extent.byteCount { checksums.append(checksum.finish()) }
+      rest = UnsafeRawBufferPointer(rebasing: rest[count...])
+    }
+    if offset - settledOffset >= Self.settleByteCount {
+      file.settle(settledOffset..<offset)
+      settledOffset = offset
+    }
+  }
+
+  /// Appends zeros up to `end`, less than a block away.
+  mutating func pad(to end: Int) throws(BlockIOError) {
+    precondition(end >= offset && end - offset < FlashImage.alignment, "not padding")
+    let count = end - offset
+    var failure: BlockIOError?
+    Self.zeros.withUnsafeBytes { zeros in
+      do throws(BlockIOError) {
+        try append(UnsafeRawBufferPointer(rebasing: zeros[..<count]))
+      } catch { failure = error }
+    }
+    if let failure { throw failure }
+  }
+
+  /// Writes what lies before the data and gives the image its name.
+  consuming func finish() throws(ConversionError) {
+    precondition(offset == layout.fileByteCount, "the data is not complete")
+    let preamble: [UInt8]
+    do { preamble = try layout.preamble(checksums: checksums) } catch { throw .format(error) }
+    var failure: BlockIOError?
+    preamble.withUnsafeBytes { bytes in
+      do throws(BlockIOError) { try file.write(bytes, at: 0) } catch { failure = error }
+    }
+    if let failure { throw .io(failure) }
+    do { try file.commit() } catch { throw .io(error) }
+  }
+}

@@ -1,0 +1,110 @@
+import BlockIO
+import ModelFormat
+import TensorBasics
+import WeightLoader
+
+/// Brings a source's row-major tensors in chunks of whole row groups, each read while the one before
+/// it is being worked on.
+struct RowChunkReader: ~Copyable {
+  private let source: ModelSource
+  private let buffers: AlignedBuffer
+  private let bufferByteCount: Int
+
+  /// Rows are brought about so many bytes at a time; a single row group may be longer.
+  private static let chunkByteCount = 2 << 20
+
+  /// - Parameter source: its device must not be in use by others.
+  init(source: ModelSource) throws(ConversionError) {
+    self.source = source
+    let longest =
+      source.description.tensors.map { Self.rowsPerChunk($0) * Self.rowByteCount($0) }.max() ?? 0
+    // The aligned range around a chunk is at most two blocks longer.
+    bufferByteCount = AlignedBuffer.roundedUp(longest) + 2 * AlignedBuffer.pageByteCount
+    do { buffers = try AlignedBuffer(byteCount: 2 * bufferByteCount) } catch {
+      throw .allocation(error)
+    }
+  }
+
+  /// Reads `record` and hands each chunk to `use`: its rows and the address of the first.
+  func read(
+    _ record: TensorRecord,
+    _ use: (_ rows: Range<Int>, _ address: UnsafeRawPointer) throws(ConversionError) -> Void
+  ) throws(ConversionError) {
+    let step = Self.rowsPerChunk(record)
+    let chunkCount = (record.rowCount + step - 1) / step
+    func rows(_ chunk: Int) -> Range<Int> {
+      chunk * step..<min((chunk + 1) * step, record.rowCount)
+    }
+    try submit(record, rows(0), buffer: 0)
+    for chunk in 0..<chunkCount {
+      let address = try arrival(record, rows(chunk), buffer: chunk % 2)
+      if chunk + 1 < chunkCount { try submit(record, rows(chunk + 1), buffer: (chunk + 1) % 2) }
+      do throws(ConversionError) {
+        try use(rows(chunk), address)
+      } catch {
+        drain()
+        throw error
+      }
+    }
+  }
+
+  private func submit(
+    _ record: TensorRecord, _ rows: Range<Int>, buffer: Int
+  ) throws(ConversionError) {
+    let range = extent(record, rows)
+    do throws(BlockIOError) {
+      try source.device.submit(
+        ReadRequest(
+          fileIndex: range.fileIndex, offset: range.offset,
+          destination: UnsafeMutableRawBufferPointer(
+            start: buffers.address + buffer * bufferByteCount, count: range.byteCount),
+          tag: UInt64(buffer)))
+      try source.device.flush()
+    } catch { throw .io(error) }
+  }
+
+  /// Waits for a chunk and returns the address of its first row.
+  private func arrival(
+    _ record: TensorRecord, _ rows: Range<Int>, buffer: Int
+  ) throws(ConversionError) -> UnsafeRawPointer {
+    let range = extent(record, rows)
+    var completion: ReadCompletion?
+    while completion == nil {
+      do { completion = try source.device.reap(waiting: true, timeoutMilliseconds: nil) } catch {
+        throw .io(error)
+      }
+    }
+    let start = record.offset + rows.lowerBound * Self.rowByteCount(record)
+    let end = record.offset + rows.upperBound * Self.rowByteCount(record)
+    guard let completion, completion.byteCount >= end - range.offset else {
+      throw .format(
+        FormatError(
+          .truncated, at: range.offset + (completion?.byteCount ?? 0),
+          path: source.description.files[record.fileIndex],
+          "the file ends inside tensor '\(record.name)'; it was complete when it was opened"))
+    }
+    return UnsafeRawPointer(buffers.address + buffer * bufferByteCount + (start - range.offset))
+  }
+
+  /// Waits for a read whose bytes nobody wants any more.
+  private func drain() {
+    while source.device.inFlight > 0 {
+      _ = try? source.device.reap(waiting: true, timeoutMilliseconds: nil)
+    }
+  }
+
+  private func extent(_ record: TensorRecord, _ rows: Range<Int>) -> Extent {
+    let rowByteCount = Self.rowByteCount(record)
+    return Extent(
+      fileIndex: record.fileIndex, offset: record.offset + rows.lowerBound * rowByteCount,
+      byteCount: rows.count * rowByteCount
+    ).aligned(to: max(source.device.alignment, 1))
+  }
+
+  static func rowByteCount(_ record: TensorRecord) -> Int { record.byteCount / record.rowCount }
+
+  static func rowsPerChunk(_ record: TensorRecord) -> Int {
+    let groups = max(1, chunkByteCount / (RowGroup.rowCount * max(1, rowByteCount(record))))
+    return min(groups * RowGroup.rowCount, record.rowCount)
+  }
+}

@@ -1,0 +1,85 @@
+import Kernels
+import ModelFormat
+import TensorBasics
+
+/// Turns row-major rows of a source into an image's bytes: as they are, with 1 added, or quantised;
+/// then row after row, or interleaved.
+struct TensorEncoder: ~Copyable {
+  private let source: TensorRecord
+  private let target: TensorRecord
+  private let addsOne: Bool
+  private let memory: AlignedBuffer
+  /// Rows in the target's type, where that differs from the source's bytes.
+  private let rows: UnsafeMutableRawPointer
+  /// Interleaved groups of a chunk.
+  private let groups: UnsafeMutableRawPointer
+  /// One row as f32.
+  private let values: UnsafeMutablePointer<Float>
+
+  init(
+    from source: TensorRecord, to target: TensorRecord, addsOne: Bool
+  ) throws(ConversionError) {
+    let rowCount = RowChunkReader.rowsPerChunk(source)
+    let groupCount = RowGroup.groupCount(rows: rowCount)
+    let rowsByteCount = AlignedBuffer.roundedUp(rowCount * Self.rowByteCount(target))
+    let groupsByteCount = AlignedBuffer.roundedUp(
+      groupCount * RowGroup.byteCount(target.type, columnCount: target.columnCount))
+    do throws(AllocationError) {
+      memory = try AlignedBuffer(
+        byteCount: rowsByteCount + groupsByteCount + 4 * source.columnCount)
+    } catch { throw .allocation(error) }
+    self.source = source
+    self.target = target
+    self.addsOne = addsOne
+    rows = memory.address
+    groups = rows + rowsByteCount
+    values = (groups + groupsByteCount).bindMemory(to: Float.self, capacity: source.columnCount)
+  }
+
+  private static func rowByteCount(_ record: TensorRecord) -> Int {
+    record.type.rowByteCount(columnCount: record.columnCount) ?? 0
+  }
+
+  /// The image's bytes of `rowCount` rows at `address`; valid until the next call.
+  ///
+  /// - Parameter rowCount: whole row groups, except at the tensor's end.
+  borrowing func encode(
+    _ address: UnsafeRawPointer, rowCount: Int
+  ) -> UnsafeRawBufferPointer {
+    let rows = converted(address, rowCount: rowCount)
+    let rowByteCount = Self.rowByteCount(target)
+    guard target.layout == .interleaved else {
+      return UnsafeRawBufferPointer(start: rows, count: rowCount * rowByteCount)
+    }
+    let groupByteCount = RowGroup.byteCount(target.type, columnCount: target.columnCount)
+    let groupCount = RowGroup.groupCount(rows: rowCount)
+    for group in 0..<groupCount {
+      let first = group * RowGroup.rowCount
+      Interleaving.interleave(
+        rows: rows + first * rowByteCount, rowByteCount: rowByteCount,
+        rowCount: min(RowGroup.rowCount, rowCount - first), type: target.type,
+        columnCount: target.columnCount, into: groups + group * groupByteCount)
+    }
+    return UnsafeRawBufferPointer(start: groups, count: groupCount * groupByteCount)
+  }
+
+  /// The rows in the target's type; the source's own bytes where nothing changes.
+  private borrowing func converted(
+    _ address: UnsafeRawPointer, rowCount: Int
+  ) -> UnsafeRawPointer {
+    guard source.type != target.type || addsOne else { return address }
+    let (from, to) = (Self.rowByteCount(source), Self.rowByteCount(target))
+    for index in 0..<rowCount {
+      Dequantisation.row(
+        address + index * from, type: source.type, columnCount: source.columnCount, into: values)
+      if addsOne { for column in 0..<source.columnCount { values[column] += 1 } }
+      let output = self.rows + index * to
+      if target.type == .f32 {
+        output.copyMemory(from: values, byteCount: to)
+      } else {
+        Quantisation.row(values, type: target.type, columnCount: source.columnCount, into: output)
+      }
+    }
+    return UnsafeRawPointer(self.rows)
+  }
+}

@@ -1,0 +1,75 @@
+import ArgumentParser
+import BlockIO
+import CommandLineSupport
+import Glibc
+import ModelConversion
+import TensorBasics
+import WeightLoader
+
+/// `flashinfer-convert INPUT OUTPUT`: a model as a flash image.
+@main
+struct Convert: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "flashinfer-convert",
+    abstract: "Writes a model as a flash image, laid out for reading from a drive.",
+    discussion: """
+      INPUT is a GGUF file or a Hugging Face folder (config.json, safetensors, tokenizer.json). \
+      Quantised values are moved, never changed. The image appears under its name only when it is \
+      complete.
+      """)
+
+  /// What `--quantize` can make of float matrices.
+  enum Quantisation: String, ExpressibleByArgument, CaseIterable {
+    case q8_0
+    case q4_0
+
+    var type: ElementType { self == .q8_0 ? .q8_0 : .q4_0 }
+  }
+
+  @Argument(help: "GGUF file or Hugging Face folder.") var input: String
+  @Argument(help: "Flash image to write.") var output: String
+  @Option(help: "Quantise float matrices to q8_0 or q4_0 (default: keep them).")
+  var quantize: Quantisation?
+  @Flag(help: "Replace OUTPUT where it exists.") var force = false
+  @Option(help: "How to read: auto, uring, pread or mmap.") var io = StorageBackend.auto
+
+  func run() throws {
+    Interruption.install()
+    try reportingErrors {
+      do { try convert() } catch let error as ConversionError {
+        throw CommandError(Self.status(of: error), error.description)
+      }
+    }
+  }
+
+  private func convert() throws {
+    guard force || access(output, F_OK) != 0 else {
+      throw CommandError(.usage, "\(output) exists; --force replaces it")
+    }
+    let converter = try makeConverter()
+    var bar = ProgressBar(total: converter.imageByteCount)
+    try converter.write(to: output, cancellation: Interruption.flag) { bar.update($0) }
+    bar.finish()
+    Terminal.note("\(output): \(ByteCount(converter.imageByteCount))")
+  }
+
+  private func makeConverter() throws -> Converter {
+    let source: ModelSource
+    do { source = try ModelSource.open(input, backend: io) } catch {
+      throw ConversionError.loader(error)
+    }
+    for note in source.device.notes { Terminal.warn(note) }
+    return try Converter(source, quantisation: quantize?.type)
+  }
+
+  private static func status(of error: ConversionError) -> ExitStatus {
+    switch error {
+    case .loader(let error): ExitStatus(error)
+    case .format(let error): ExitStatus(error)
+    case .io(let error): ExitStatus(error)
+    case .allocation(let error): ExitStatus(error)
+    case .notPossible: .badData
+    case .interrupted: .interrupted
+    }
+  }
+}

@@ -1,1 +1,0 @@
-print("flashinfer-convert: not built yet")

@@ -1,0 +1,167 @@
+import BlockIO
+import Glibc
+import Kernels
+import ModelConversion
+import ModelFormat
+import TensorBasics
+import TestSupport
+import Testing
+import WeightLoader
+
+@Suite struct ConverterTests {
+  /// A folder that goes away with the test.
+  private final class Folder {
+    let path: String
+
+    init() {
+      var template = Array("/tmp/flashinfer-convert-XXXXXX".utf8CString)
+      path = String(cString: mkdtemp(&template))
+    }
+
+    deinit {
+      for name in entries { unlink("\(path)/\(name)") }
+      rmdir(path)
+    }
+
+    var entries: [String] {
+      guard let folder = opendir(path) else { return [] }
+      defer { closedir(folder) }
+      var names: [String] = []
+      while let entry = readdir(folder) {
+        let name = withUnsafePointer(to: &entry.pointee.d_name) {
+          $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+        }
+        if name != ".", name != ".." { names.append(name) }
+      }
+      return names.sorted()
+    }
+
+    func write(_ bytes: [UInt8], _ name: String) -> String {
+      let path = "\(self.path)/\(name)"
+      let file = fopen(path, "w")
+      _ = bytes.withUnsafeBytes { fwrite($0.baseAddress, 1, $0.count, file) }
+      fclose(file)
+      return path
+    }
+
+    func read(_ name: String) -> [UInt8] {
+      guard let file = fopen("\(path)/\(name)", "r") else { return [] }
+      defer { fclose(file) }
+      fseek(file, 0, SEEK_END)
+      var bytes = [UInt8](repeating: 0, count: ftell(file))
+      rewind(file)
+      _ = fread(&bytes, 1, bytes.count, file)
+      return bytes
+    }
+  }
+
+  private func model(_ architecture: String, seed: UInt64) -> TinyModel {
+    var generator = SeededGenerator(seed: seed)
+    var model = TinyModel(architecture: architecture)
+    model.tiesOutput = architecture == "gemma3" || Bool.random(using: &generator)
+    let types = ElementType.allCases.filter { $0.blockElementCount < 256 }
+    model.matrixTypes = (0..<3).map { _ in types.randomElement(using: &generator) ?? .q8_0 }
+    model.tableType = types.randomElement(using: &generator) ?? .q8_0
+    // Rows that do not fill their last group.
+    model.vocabularyCount = 320 + Int.random(in: 0..<16, using: &generator)
+    return model
+  }
+
+  @Test(arguments: ["llama", "qwen2", "qwen3", "gemma3"])
+  func `The image is, byte for byte, the one built word by word`(architecture: String) throws {
+    for seed in UInt64(0)..<4 {
+      let folder = Folder()
+      let gguf = model(architecture, seed: seed).gguf(seed: seed).bytes()
+      let path = folder.write(gguf, "model.gguf")
+      for backend in [StorageBackend.auto, .pread, .mmap] {
+        let source = try ModelSource.open(path, backend: backend)
+        try Converter(source).write(to: "\(folder.path)/model.bin")
+        #expect(
+          folder.read("model.bin") == (try ImageBuilder.image(of: gguf)),
+          "seed \(seed), \(backend)")
+      }
+      #expect(folder.entries == ["model.bin", "model.gguf"])
+      let image = try ModelSource.open("\(folder.path)/model.bin")
+      try image.verifyExtents()
+      #expect(throws: ConversionError.self) { try Converter(image) }
+    }
+  }
+
+  @Test func `A conversion that is stopped leaves what was there before`() throws {
+    let folder = Folder()
+    let path = folder.write(TinyModel().gguf(seed: 1).bytes(), "model.gguf")
+    _ = folder.write([1, 2, 3], "model.bin")
+    let flag = CancellationFlag()
+    flag.raise()
+    let converter = try Converter(try ModelSource.open(path))
+    #expect(throws: ConversionError.self) {
+      try converter.write(to: "\(folder.path)/model.bin", cancellation: flag)
+    }
+    #expect(folder.read("model.bin") == [1, 2, 3])
+    #expect(folder.entries == ["model.bin", "model.gguf"])
+  }
+
+  @Test func `A folder that is not there is an error with its path`() throws {
+    let folder = Folder()
+    let path = folder.write(TinyModel().gguf(seed: 1).bytes(), "model.gguf")
+    let converter = try Converter(try ModelSource.open(path))
+    do throws(ConversionError) {
+      try converter.write(to: "\(folder.path)/no/model.bin")
+      Issue.record("written")
+    } catch { #expect(error.description.contains("no/model.bin")) }
+  }
+
+  @Test(arguments: [ElementType.q8_0, .q4_0])
+  func `Floats are quantised within half a step`(type: ElementType) throws {
+    var tiny = TinyModel()
+    tiny.matrixTypes = [.f32, .f16, .bf16]
+    tiny.tableType = .f16
+    let folder = Folder()
+    let path = folder.write(tiny.gguf(seed: 3).bytes(), "model.gguf")
+    let source = try ModelSource.open(path)
+    try Converter(source, quantisation: type).write(to: "\(folder.path)/model.bin")
+    let image = try ModelSource.open("\(folder.path)/model.bin")
+    let stored = try TensorTable(source.description.tensors)
+    for (number, tensor) in image.description.tensors.enumerated() where tensor.rowCount > 1 {
+      #expect(tensor.type == type)
+      let original = try #require(stored[tensor.name])
+      let number0 = try #require(
+        source.description.tensors.firstIndex { $0.name == tensor.name })
+      var expected: [Float] = []
+      try source.readTensors([number0]) { _, address in
+        expected = Self.rows(original, address)
+      }
+      var found: [Float] = []
+      try image.readTensors([number]) { _, address in found = Self.rows(tensor, address) }
+      for block in stride(from: 0, to: expected.count, by: 32) {
+        let largest = expected[block..<block + 32].map(\.magnitude).max() ?? 0
+        // Half a step; the far end of Q4_0's range loses a whole one; scales are f16.
+        let bound = largest * (type == .q8_0 ? 0.5 / 127 : 1.0 / 8) * 1.01 + largest * 0x1p-10
+        for index in block..<block + 32 {
+          #expect((expected[index] - found[index]).magnitude <= bound)
+        }
+      }
+    }
+  }
+
+  private static func rows(_ tensor: TensorRecord, _ address: UnsafeRawPointer) -> [Float] {
+    var values = [Float](repeating: 0, count: tensor.rowCount * tensor.columnCount)
+    values.withUnsafeMutableBufferPointer { output in
+      for row in 0..<tensor.rowCount {
+        let target = output.baseAddress! + row * tensor.columnCount
+        switch tensor.layout {
+        case .rowMajor:
+          Dequantisation.row(
+            address + row * (tensor.byteCount / tensor.rowCount), type: tensor.type,
+            columnCount: tensor.columnCount, into: target)
+        case .interleaved:
+          let group = RowGroup.byteCount(tensor.type, columnCount: tensor.columnCount)
+          Dequantisation.row(
+            inGroup: address + row / 16 * group, row: row % 16, type: tensor.type,
+            columnCount: tensor.columnCount, into: target)
+        }
+      }
+    }
+    return values
+  }
+}
