@@ -102,9 +102,8 @@ enum Gemma3: Architecture {
   ) throws(FormatError) -> [Bool] {
     if let layers = try parameters.slidingLayers(layerCount: layerCount) { return layers }
     // Configurations converted by transformers may keep the key under a private name.
-    let period =
-      try parameters.integer("sliding_window_pattern")
-      ?? parameters.integer("_sliding_window_pattern") ?? slidingPattern
+    let converted = try parameters.integer("_sliding_window_pattern")
+    let period = try parameters.integer("sliding_window_pattern") ?? converted ?? slidingPattern
     guard period > 0 else {
       throw parameters.unsupported("sliding_window_pattern", "a period of \(period)")
     }

@@ -18,10 +18,9 @@ struct HuggingFaceRope {
   ) throws(FormatError) {
     var entry = parameters.config["rope_parameters"]
     if let typed = entry?[layerType] { entry = typed }
-    let stated = try entry.flatMap { value throws(FormatError) in
-      try parameters.double("rope_theta", in: value)
-    }
-    base = try stated ?? parameters.double(baseKey) ?? defaultBase
+    var stated = try parameters.double(baseKey)
+    if let entry, let base = try parameters.double("rope_theta", in: entry) { stated = base }
+    base = stated ?? defaultBase
     guard base.isFinite, base > 0 else {
       throw parameters.error(.malformed, entry ?? parameters.config, "RoPE's base is \(base)")
     }
