@@ -10,6 +10,41 @@ protocol Architecture: Sendable {
   static func configuration(
     gguf parameters: GGUFHyperparameters
   ) throws(FormatError) -> DecoderConfiguration
+
+  /// The names that Hugging Face configurations have for it (`architectures`).
+  static var huggingFaceNames: [String] { get }
+
+  /// Whether Hugging Face files hold norm weights as their distance from 1.
+  static var huggingFaceNormsAreFromOne: Bool { get }
+
+  /// GGUF's names of a layer's tensors by their Hugging Face names, without prefix and suffix.
+  static var huggingFaceLayerNames: [String: String] { get }
+
+  /// Reads a Hugging Face folder's hyper-parameters.
+  static func configuration(
+    huggingFace parameters: HuggingFaceHyperparameters
+  ) throws(FormatError) -> HuggingFaceConfiguration
+}
+
+/// A decoder as a Hugging Face configuration describes it.
+struct HuggingFaceConfiguration {
+  var decoder: DecoderConfiguration
+  /// Divisors of RoPE's frequencies, which GGUF files hold as a tensor; nil without.
+  var ropeFactors: [Float]?
+}
+
+extension Architecture {
+  static var huggingFaceNormsAreFromOne: Bool { false }
+
+  static var huggingFaceLayerNames: [String: String] {
+    [
+      "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
+      "self_attn.v_proj": "attn_v", "self_attn.q_norm": "attn_q_norm",
+      "self_attn.k_norm": "attn_k_norm", "self_attn.o_proj": "attn_output",
+      "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate",
+      "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    ]
+  }
 }
 
 /// The families this project runs.
@@ -20,6 +55,16 @@ enum Architectures {
   static func named(_ name: String, path: String?) throws(FormatError) -> any Architecture.Type {
     if let match = all.first(where: { $0.name == name }) { return match }
     let known = all.map { $0.name }.joined(separator: ", ")
+    throw FormatError(
+      .unsupported, path: path, "architecture \"\(name)\" is not supported; \(known) are")
+  }
+
+  /// The family that Hugging Face calls `name` (a class of transformers).
+  static func named(
+    huggingFace name: String, path: String
+  ) throws(FormatError) -> any Architecture.Type {
+    if let match = all.first(where: { $0.huggingFaceNames.contains(name) }) { return match }
+    let known = all.flatMap { $0.huggingFaceNames }.joined(separator: ", ")
     throw FormatError(
       .unsupported, path: path, "architecture \"\(name)\" is not supported; \(known) are")
   }

@@ -1,8 +1,10 @@
 /// Gemma 3 (text): sandwich norms, normalised heads, sliding windows, two RoPE bases, scaled embeddings.
 ///
-/// GGUF files store norm weights with Gemma's "+1" folded in.
+/// GGUF files store norm weights with Gemma's "+1" folded in, Hugging Face files without it.
 enum Gemma3: Architecture {
   static let name = "gemma3"
+  static let huggingFaceNames = ["Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"]
+  static let huggingFaceNormsAreFromOne = true
   /// Five sliding layers, then one that sees everything.
   static let slidingPattern = 6
   static let slidingRopeBase = 10000.0
@@ -56,6 +58,54 @@ enum Gemma3: Architecture {
     let period = try parameters.integer(suffix) ?? slidingPattern
     guard period > 0, layerCount <= DecoderConfiguration.layerLimit else {
       throw parameters.unsupported(suffix, "a period of \(period) over \(layerCount) layers")
+    }
+    return slidingLayers(layerCount: layerCount, period: period)
+  }
+
+  static var huggingFaceLayerNames: [String: String] {
+    let sandwich = [
+      "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
+      "post_feedforward_layernorm": "post_ffw_norm",
+    ]
+    return Llama.huggingFaceLayerNames.merging(sandwich) { _, new in new }
+  }
+
+  static func configuration(
+    huggingFace parameters: HuggingFaceHyperparameters
+  ) throws(FormatError) -> HuggingFaceConfiguration {
+    let defaults = HuggingFaceHyperparameters.Defaults(
+      queryHeadCount: 8, keyValueHeadCount: 4, headLength: 256, contextLength: 131072,
+      ropeBase: 1_000_000, activationKey: "hidden_activation", activation: "gelu_pytorch_tanh",
+      tiesOutput: true)
+    let rope = try HuggingFaceRope(parameters, defaultBase: defaults.ropeBase)
+    let slidingRope = try HuggingFaceRope(
+      parameters, layerType: "sliding_attention", baseKey: "rope_local_base_freq",
+      defaultBase: slidingRopeBase, isScaled: false)
+    guard rope.factors == nil, slidingRope.factors == nil, slidingRope.linearScale == 1 else {
+      throw parameters.unsupported("rope_parameters", "this scaling is not supported in gemma3")
+    }
+    var decoder = try parameters.commonConfiguration(defaults, rope: rope)
+    let activation = decoder.activation
+    adjust(&decoder)
+    decoder.activation = activation
+    decoder.slidingRopeBase = slidingRope.base
+    decoder.slidingWindow = try parameters.integer("sliding_window") ?? 4096
+    decoder.slidingLayers = try slidingLayers(parameters, decoder.layerCount)
+    let scalar = try parameters.double("query_pre_attn_scalar") ?? 256
+    decoder.attentionScale = Float(1 / scalar.squareRoot())
+    try decoder.validate(path: parameters.path)
+    return HuggingFaceConfiguration(decoder: decoder)
+  }
+
+  private static func slidingLayers(
+    _ parameters: HuggingFaceHyperparameters, _ layerCount: Int
+  ) throws(FormatError) -> [Bool] {
+    if let layers = try parameters.slidingLayers(layerCount: layerCount) { return layers }
+    // Configurations converted by transformers may keep the key under a private name.
+    let converted = try parameters.integer("_sliding_window_pattern")
+    let period = try parameters.integer("sliding_window_pattern") ?? converted ?? slidingPattern
+    guard period > 0 else {
+      throw parameters.unsupported("sliding_window_pattern", "a period of \(period)")
     }
     return slidingLayers(layerCount: layerCount, period: period)
   }

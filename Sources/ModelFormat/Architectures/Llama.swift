@@ -1,9 +1,12 @@
 /// Llama 2 and 3, Mistral, SmolLM2 and whatever else ggml files as `llama`.
 ///
 /// GGUF files hold query and key rows permuted, so that RoPE rotates neighbours. Llama 3's RoPE scaling
-/// arrives as the tensor `rope_freqs.weight`.
+/// arrives as the tensor `rope_freqs.weight`. Hugging Face files hold rows in their order, and scaling as
+/// parameters.
 enum Llama: Architecture {
   static let name = "llama"
+  static let mistralName = "MistralForCausalLM"
+  static let huggingFaceNames = ["LlamaForCausalLM", mistralName]
 
   static func configuration(
     gguf parameters: GGUFHyperparameters
@@ -19,5 +22,33 @@ enum Llama: Architecture {
       configuration.slidingLayers = Array(repeating: true, count: configuration.layerCount)
     }
     return configuration
+  }
+
+  static func configuration(
+    huggingFace parameters: HuggingFaceHyperparameters
+  ) throws(FormatError) -> HuggingFaceConfiguration {
+    let isMistral = parameters.name == mistralName
+    var defaults = HuggingFaceHyperparameters.Defaults(contextLength: 2048)
+    if isMistral { (defaults.keyValueHeadCount, defaults.contextLength) = (8, 131072) }
+    let rope = try HuggingFaceRope(parameters, defaultBase: defaults.ropeBase)
+    var decoder = try parameters.commonConfiguration(defaults, rope: rope)
+    try parameters.refuseSlidingLayers()
+    if isMistral, let window = try parameters.mistralWindow() {
+      guard decoder.ropeLinearScale == 1 else {
+        throw parameters.unsupported("sliding_window", "not supported together with RoPE scaling")
+      }
+      decoder.slidingWindow = window
+      decoder.slidingLayers = Array(repeating: true, count: decoder.layerCount)
+      try decoder.validate(path: parameters.path)
+    }
+    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.factors)
+  }
+}
+
+extension HuggingFaceHyperparameters {
+  /// Mistral's window: 4096 unless the file says otherwise; null = none.
+  fileprivate func mistralWindow() throws(FormatError) -> Int? {
+    let isStated = config.members?.contains { $0.key == "sliding_window" } ?? false
+    return isStated ? try integer("sliding_window") : 4096
   }
 }

@@ -1,6 +1,7 @@
 /// Qwen 2 and 2.5: llama with biases on query, key and value, RoPE over halves.
 enum Qwen2: Architecture {
   static let name = "qwen2"
+  static let huggingFaceNames = ["Qwen2ForCausalLM"]
 
   static func configuration(
     gguf parameters: GGUFHyperparameters
@@ -9,6 +10,17 @@ enum Qwen2: Architecture {
     try parameters.refuseSlidingWindow()
     configuration.hasQueryKeyValueBias = true
     return configuration
+  }
+
+  static func configuration(
+    huggingFace parameters: HuggingFaceHyperparameters
+  ) throws(FormatError) -> HuggingFaceConfiguration {
+    let defaults = HuggingFaceHyperparameters.Defaults(keyValueHeadCount: 32)
+    let rope = try HuggingFaceRope(parameters, defaultBase: defaults.ropeBase)
+    var decoder = try parameters.commonConfiguration(defaults, rope: rope)
+    try parameters.refuseSlidingLayers()
+    decoder.hasQueryKeyValueBias = true
+    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.factors)
   }
 }
 

@@ -1,6 +1,7 @@
 /// Qwen 3 (dense): RMSNorm on each query and key head, RoPE over halves.
 enum Qwen3: Architecture {
   static let name = "qwen3"
+  static let huggingFaceNames = ["Qwen3ForCausalLM"]
 
   static func configuration(
     gguf parameters: GGUFHyperparameters
@@ -9,5 +10,16 @@ enum Qwen3: Architecture {
     try parameters.refuseSlidingWindow()
     configuration.normalisesHeads = true
     return configuration
+  }
+
+  static func configuration(
+    huggingFace parameters: HuggingFaceHyperparameters
+  ) throws(FormatError) -> HuggingFaceConfiguration {
+    let defaults = HuggingFaceHyperparameters.Defaults(keyValueHeadCount: 32, headLength: 128)
+    let rope = try HuggingFaceRope(parameters, defaultBase: defaults.ropeBase)
+    var decoder = try parameters.commonConfiguration(defaults, rope: rope)
+    try parameters.refuseSlidingLayers()
+    decoder.normalisesHeads = true
+    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.factors)
   }
 }

@@ -1,0 +1,124 @@
+import TensorBasics
+
+/// A model as Hugging Face's transformers store it: JSON documents beside safetensors files.
+public enum HuggingFace {
+  /// One file of the folder, read whole.
+  public struct Document: Sendable {
+    public let path: String
+    public let bytes: [UInt8]
+
+    public init(path: String, bytes: [UInt8]) {
+      self.path = path
+      self.bytes = bytes
+    }
+
+    func json() throws(FormatError) -> JSONValue {
+      try bytes.withUnsafeBufferPointer { bytes throws(FormatError) in
+        try JSONParser.parse(UnsafeRawBufferPointer(bytes), path: path)
+      }
+    }
+
+    func text() throws(FormatError) -> String {
+      guard let text = String(validating: bytes, as: UTF8.self) else {
+        throw FormatError(.malformed, path: path, "not UTF-8")
+      }
+      return text
+    }
+  }
+
+  /// The folder's small files; only `config.json` must be there.
+  public struct Documents: Sendable {
+    /// `config.json`
+    public var configuration: Document
+    /// `tokenizer.json`
+    public var tokenizer: Document?
+    /// `tokenizer_config.json`
+    public var tokenizerConfiguration: Document?
+    /// `generation_config.json`
+    public var generationConfiguration: Document?
+    /// `chat_template.jinja`
+    public var chatTemplate: Document?
+
+    public init(configuration: Document) { self.configuration = configuration }
+  }
+
+  /// A model, and where each of its tensors gets its elements from.
+  public struct Model: Sendable {
+    public let description: ModelDescription
+    /// One entry a tensor of `description`.
+    public let contents: [TensorContent]
+  }
+
+  /// The safetensors files that `model.safetensors.index.json` names, in ascending order.
+  ///
+  /// - Throws: ``FormatError``, also for names that lead out of the folder.
+  public static func shardNames(index: Document) throws(FormatError) -> [String] {
+    guard let map = try index.json()["weight_map"], let members = map.members, !members.isEmpty else {
+      throw FormatError(.malformed, path: index.path, "there is no weight_map")
+    }
+    var names = Set<String>()
+    for member in members {
+      guard let name = member.value.string, !name.isEmpty, name.utf8.first != UInt8(ascii: "."),
+        !name.utf8.contains(UInt8(ascii: "/")), !name.utf8.contains(0)
+      else {
+        throw FormatError(
+          .malformed, at: member.value.offset, path: index.path,
+          "tensor \"\(member.key)\" is in no file of the folder")
+      }
+      names.insert(name)
+    }
+    return names.sorted()
+  }
+
+  /// Says what the folder holds.
+  ///
+  /// - Parameters:
+  ///   - name: The model's name, for people.
+  ///   - shards: Its safetensors files; ``TensorRecord/fileIndex`` counts them.
+  /// - Throws: ``FormatError`` for an architecture, hyper-parameter, tokenizer or tensor that is not
+  ///   supported or contradicts the others.
+  public static func describe(
+    _ documents: Documents, name: String, shards: [SafetensorsFile]
+  ) throws(FormatError) -> Model {
+    let path = documents.configuration.path
+    let root = try documents.configuration.json()
+    guard let family = (root["architectures"]?.array?.first)?.string else {
+      throw FormatError(.malformed, at: root.offset, path: path, "\"architectures\" is missing")
+    }
+    let architecture = try Architectures.named(huggingFace: family, path: path)
+    var tensors = try HuggingFaceTensors(shards: shards, architecture: architecture)
+    let parameters = HuggingFaceHyperparameters(
+      config: root["text_config"] ?? root, path: path, name: family,
+      architecture: architecture.name, vocabularyCount: tensors.rowCount("token_embd.weight") ?? 0,
+      hasOutputHead: tensors.rowCount("output.weight") != nil)
+    let configuration = try architecture.configuration(huggingFace: parameters)
+    if let factors = configuration.ropeFactors {
+      tensors.append("rope_freqs.weight", values: factors)
+    }
+    var description = ModelDescription(
+      configuration: configuration.decoder, name: name, files: shards.map(\.path),
+      tensors: tensors.records)
+    let reader = try HuggingFaceTokenizerReader(documents, root: root)
+    do throws(FormatError) {
+      description.tokenizer = try reader?.definition()
+      try description.tokenizer?.validate(path: documents.tokenizer?.path)
+    } catch {
+      guard error.kind == .unsupported else { throw error }
+      description.tokenizerProblem = error
+    }
+    description.chatTemplate = try chatTemplate(documents)
+    try description.validate(path: path)
+    return Model(description: description, contents: tensors.contents)
+  }
+
+  /// The template of `chat_template.jinja`, or else that of `tokenizer_config.json`, where a list has
+  /// one called "default".
+  private static func chatTemplate(_ documents: Documents) throws(FormatError) -> String? {
+    if let document = documents.chatTemplate { return try document.text() }
+    guard let template = try documents.tokenizerConfiguration?.json()["chat_template"] else {
+      return nil
+    }
+    if let text = template.string { return text }
+    return template.array?.first { $0["name"]?.string == "default" }?["template"]?.string
+  }
+}

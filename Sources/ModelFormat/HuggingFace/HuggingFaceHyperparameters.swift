@@ -1,0 +1,175 @@
+/// A Hugging Face folder's hyper-parameters (`config.json`), and what its tensors imply.
+struct HuggingFaceHyperparameters {
+  /// The object that describes the text decoder.
+  let config: JSONValue
+  let path: String
+  /// The class of transformers.
+  let name: String
+  /// ggml's name of the family.
+  let architecture: String
+  /// Rows of the embedding table.
+  let vocabularyCount: Int
+  /// Whether there is an output head beside the embedding table.
+  let hasOutputHead: Bool
+
+  /// What a family's files may leave out.
+  struct Defaults {
+    var queryHeadCount: Int?
+    /// nil = as many as query heads.
+    var keyValueHeadCount: Int?
+    /// nil = the width divided among the query heads.
+    var headLength: Int?
+    var contextLength = 32768
+    var ropeBase = 10000.0
+    var activationKey: StaticString = "hidden_act"
+    var activation = "silu"
+    var tiesOutput = false
+  }
+
+  func error(_ kind: FormatError.Kind, _ value: JSONValue?, _ message: String) -> FormatError {
+    FormatError(kind, at: value?.offset, path: path, message)
+  }
+
+  func unsupported(_ key: StaticString, _ message: String) -> FormatError {
+    error(.unsupported, config[key], "\(key): \(message)")
+  }
+
+  func integer(_ key: StaticString) throws(FormatError) -> Int? {
+    guard let value = config[key] else { return nil }
+    guard let integer = value.integer else {
+      throw error(.malformed, value, "\"\(key)\" is not an integer")
+    }
+    return integer
+  }
+
+  func double(
+    _ key: StaticString, in object: JSONValue? = nil
+  ) throws(FormatError) -> Double? {
+    guard let value = (object ?? config)[key] else { return nil }
+    guard let number = value.double else {
+      throw error(.malformed, value, "\"\(key)\" is not a number")
+    }
+    return number
+  }
+
+  func bool(_ key: StaticString) throws(FormatError) -> Bool? {
+    guard let value = config[key] else { return nil }
+    guard let bool = value.bool else {
+      throw error(.malformed, value, "\"\(key)\" is neither true nor false")
+    }
+    return bool
+  }
+
+  func string(_ key: StaticString) throws(FormatError) -> String? {
+    guard let value = config[key] else { return nil }
+    guard let string = value.string else {
+      throw error(.malformed, value, "\"\(key)\" is not a string")
+    }
+    return string
+  }
+
+  private func required(_ key: StaticString, default: Int? = nil) throws(FormatError) -> Int {
+    guard let value = try integer(key) ?? `default` else {
+      throw error(.malformed, config, "\"\(key)\" is missing")
+    }
+    return value
+  }
+
+  /// What all families state in the same words, validated; each adds its own to it.
+  ///
+  /// - Parameter rope: The RoPE of layers that see everything.
+  func commonConfiguration(
+    _ defaults: Defaults, rope: HuggingFaceRope
+  ) throws(FormatError) -> DecoderConfiguration {
+    try refuseWhatIsNotModelled()
+    let embeddingLength = try required("hidden_size")
+    let queryHeadCount = try required("num_attention_heads", default: defaults.queryHeadCount)
+    guard queryHeadCount > 0 else { throw unsupported("num_attention_heads", "zero heads") }
+    let headLength =
+      try integer("head_dim") ?? defaults.headLength ?? embeddingLength / queryHeadCount
+    let ties = try bool("tie_word_embeddings") ?? defaults.tiesOutput
+    let configuration = DecoderConfiguration(
+      architecture: architecture, layerCount: try required("num_hidden_layers"),
+      embeddingLength: embeddingLength, feedForwardLength: try required("intermediate_size"),
+      queryHeadCount: queryHeadCount,
+      keyValueHeadCount: try integer("num_key_value_heads") ?? defaults.keyValueHeadCount
+        ?? queryHeadCount,
+      headLength: headLength, vocabularyCount: vocabularyCount,
+      contextLength: try integer("max_position_embeddings") ?? defaults.contextLength,
+      normEpsilon: Float(try double("rms_norm_eps") ?? 1e-6), ropePairing: .halves,
+      ropeDimensionCount: headLength, ropeBase: rope.base, ropeLinearScale: rope.linearScale,
+      activation: try activation(defaults), tiesOutput: ties && !hasOutputHead)
+    try configuration.validate(path: path)
+    return configuration
+  }
+
+  private func activation(
+    _ defaults: Defaults
+  ) throws(FormatError) -> DecoderConfiguration.Activation {
+    switch try string(defaults.activationKey) ?? defaults.activation {
+    case "silu", "swish": return .silu
+    case "relu": return .relu
+    case "gelu_pytorch_tanh": return .geluTanh
+    case let other:
+      throw unsupported(
+        defaults.activationKey,
+        "activation \"\(other)\" is not supported; silu, relu and gelu_pytorch_tanh are")
+    }
+  }
+
+  /// For each layer whether `layer_types` says that it slides; nil where there is no such list.
+  func slidingLayers(layerCount: Int) throws(FormatError) -> [Bool]? {
+    guard let types = config["layer_types"] else { return nil }
+    var slides: [Bool] = []
+    for type in types.array ?? [] {
+      switch type.string {
+      case "full_attention": slides.append(false)
+      case "sliding_attention": slides.append(true)
+      case let other:
+        throw error(
+          .unsupported, type, "layer_types: \"\(other ?? "?")\" is not supported; full_attention"
+            + " and sliding_attention are")
+      }
+    }
+    guard slides.count == layerCount else {
+      throw error(.malformed, types, "layer_types has \(slides.count) entries, not \(layerCount)")
+    }
+    return slides
+  }
+
+  /// For families whose files may name a window that their graph does not have here.
+  func refuseSlidingLayers() throws(FormatError) {
+    if try bool("use_sliding_window") == true {
+      throw unsupported("use_sliding_window", "not supported in \(architecture)")
+    }
+    if let types = config["layer_types"]?.array, types.contains(where: {
+      $0.string != "full_attention"
+    }) {
+      throw unsupported("layer_types", "only full_attention is supported in \(architecture)")
+    }
+  }
+
+  /// Keys that change the graph in ways it does not have, unless they hold these neutral values.
+  private func refuseWhatIsNotModelled() throws(FormatError) {
+    if let quantisation = config["quantization_config"] {
+      let method = quantisation["quant_method"]?.string ?? "unknown"
+      throw error(
+        .unsupported, quantisation,
+        "quantization_config: weights quantised by \"\(method)\" are not supported")
+    }
+    let flags: [StaticString] = ["attention_bias", "mlp_bias", "use_bidirectional_attention"]
+    for key in flags {
+      if let value = config[key], value.bool != false { throw unsupported(key, "not supported") }
+    }
+    let numbers: [(key: StaticString, neutral: Double)] = [
+      ("attn_logit_softcapping", 0), ("final_logit_softcapping", 0), ("num_experts", 0),
+      ("num_local_experts", 0), ("partial_rotary_factor", 1), ("logit_scale", 1),
+      ("residual_multiplier", 1), ("embedding_multiplier", 1),
+    ]
+    for (key, neutral) in numbers {
+      if let value = try double(key), value != neutral {
+        throw unsupported(key, "\(value) is not supported")
+      }
+    }
+  }
+}

@@ -1,0 +1,189 @@
+/// Parses JSON (RFC 8259) from bytes; memory used is a small multiple of the document.
+struct JSONParser {
+  private let bytes: UnsafeRawBufferPointer
+  /// Offset of `bytes` in the file, for errors.
+  private let base: Int
+  private let path: String
+  private var position = 0
+  /// Deeper nesting is refused: no model file needs it, and the stack is finite.
+  private static let depthLimit = 64
+
+  /// Parses `bytes`, all of which must be one value and white space.
+  ///
+  /// - Throws: ``FormatError`` of kind `malformed` with the offset of what is wrong.
+  static func parse(
+    _ bytes: UnsafeRawBufferPointer, at base: Int = 0, path: String
+  ) throws(FormatError) -> JSONValue {
+    var parser = JSONParser(bytes: bytes, base: base, path: path)
+    let value = try parser.parseValue(depth: 0)
+    parser.skipSpace()
+    guard parser.position == bytes.count else { throw parser.error("text after the JSON value") }
+    return value
+  }
+
+  private init(bytes: UnsafeRawBufferPointer, base: Int, path: String) {
+    self.bytes = bytes
+    self.base = base
+    self.path = path
+  }
+
+  private func error(_ message: String, at position: Int? = nil) -> FormatError {
+    FormatError(
+      .malformed, at: base + (position ?? self.position), path: path, "not valid JSON: \(message)")
+  }
+
+  private var next: UInt8? { position < bytes.count ? bytes[position] : nil }
+
+  private mutating func skipSpace() {
+    while let byte = next, byte == 0x20 || byte == 0x0A || byte == 0x0D || byte == 0x09 {
+      position += 1
+    }
+  }
+
+  /// Steps over `byte` if it is next.
+  private mutating func accept(_ byte: Unicode.Scalar) -> Bool {
+    guard next == UInt8(ascii: byte) else { return false }
+    position += 1
+    return true
+  }
+
+  private mutating func parseValue(depth: Int) throws(FormatError) -> JSONValue {
+    skipSpace()
+    let start = position
+    guard depth < Self.depthLimit else { throw error("more than \(Self.depthLimit) levels") }
+    guard let byte = next else { throw error("a value is missing") }
+    let content: JSONValue.Content
+    switch byte {
+    case UInt8(ascii: "{"): content = .object(try parseObject(depth: depth))
+    case UInt8(ascii: "["): content = .array(try parseArray(depth: depth))
+    case UInt8(ascii: "\""): content = .string(try parseString())
+    case UInt8(ascii: "t"): content = try parseWord("true", .bool(true))
+    case UInt8(ascii: "f"): content = try parseWord("false", .bool(false))
+    case UInt8(ascii: "n"): content = try parseWord("null", .null)
+    default: content = try parseNumber()
+    }
+    return JSONValue(content: content, offset: base + start)
+  }
+
+  private mutating func parseWord(
+    _ word: StaticString, _ content: JSONValue.Content
+  ) throws(FormatError) -> JSONValue.Content {
+    let expected = UnsafeBufferPointer(start: word.utf8Start, count: word.utf8CodeUnitCount)
+    guard bytes[position...].starts(with: expected) else { throw error("an unknown word") }
+    position += expected.count
+    return content
+  }
+
+  private mutating func parseObject(depth: Int) throws(FormatError) -> [JSONMember] {
+    position += 1
+    var members: [JSONMember] = []
+    skipSpace()
+    if accept("}") { return members }
+    while true {
+      skipSpace()
+      guard next == UInt8(ascii: "\"") else { throw error("a key is missing") }
+      let key = try parseString()
+      skipSpace()
+      guard accept(":") else { throw error("':' is missing") }
+      members.append(JSONMember(key: key, value: try parseValue(depth: depth + 1)))
+      skipSpace()
+      if accept("}") { return members }
+      guard accept(",") else { throw error("',' or '}' is missing") }
+    }
+  }
+
+  private mutating func parseArray(depth: Int) throws(FormatError) -> [JSONValue] {
+    position += 1
+    var values: [JSONValue] = []
+    skipSpace()
+    if accept("]") { return values }
+    while true {
+      values.append(try parseValue(depth: depth + 1))
+      skipSpace()
+      if accept("]") { return values }
+      guard accept(",") else { throw error("',' or ']' is missing") }
+    }
+  }
+
+  private mutating func parseNumber() throws(FormatError) -> JSONValue.Content {
+    let start = position
+    let isMember: (UInt8) -> Bool = { byte in
+      (0x30...0x39).contains(byte) || byte == 0x2B || byte == 0x2D || byte == 0x2E
+        || byte | 0x20 == 0x65
+    }
+    while let byte = next, isMember(byte) { position += 1 }
+    let text = String(decoding: bytes[start..<position], as: UTF8.self)
+    if text.utf8.first != 0x2B, let value = Int(text) { return .integer(value) }
+    guard let first = text.utf8.first, first == 0x2D || (0x30...0x39).contains(first),
+      let value = Double(text), value.isFinite
+    else { throw error("'\(text.prefix(32))' is no value", at: start) }
+    return .number(value)
+  }
+
+  private mutating func parseString() throws(FormatError) -> String {
+    position += 1
+    let start = position
+    while let byte = next, byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\"), byte >= 0x20 {
+      position += 1
+    }
+    guard next == UInt8(ascii: "\\") else {
+      let range = start..<position
+      guard accept("\"") else { throw error("a string does not end") }
+      return try text(bytes[range], at: start)
+    }
+    var unescaped = [UInt8](bytes[start..<position])
+    while let byte = next, byte >= 0x20 {
+      position += 1
+      switch byte {
+      case UInt8(ascii: "\""): return try text(unescaped, at: start)
+      case UInt8(ascii: "\\"): try parseEscape(into: &unescaped)
+      default: unescaped.append(byte)
+      }
+    }
+    throw error("a string does not end")
+  }
+
+  private func text(
+    _ bytes: some Sequence<UInt8>, at start: Int
+  ) throws(FormatError) -> String {
+    guard let text = String(validating: bytes, as: UTF8.self) else {
+      throw error("a string is not UTF-8", at: start)
+    }
+    return text
+  }
+
+  private mutating func parseEscape(into output: inout [UInt8]) throws(FormatError) {
+    guard let byte = next else { throw error("a string does not end") }
+    position += 1
+    switch byte {
+    case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"): output.append(byte)
+    case UInt8(ascii: "b"): output.append(0x08)
+    case UInt8(ascii: "f"): output.append(0x0C)
+    case UInt8(ascii: "n"): output.append(0x0A)
+    case UInt8(ascii: "r"): output.append(0x0D)
+    case UInt8(ascii: "t"): output.append(0x09)
+    case UInt8(ascii: "u"):
+      let first = try parseUnit()
+      var value = UInt32(first)
+      if (0xD800..<0xDC00).contains(first), accept("\\"), accept("u") {
+        let second = try parseUnit()
+        guard (0xDC00..<0xE000).contains(second) else { throw error("half a surrogate pair") }
+        value = 0x10000 + (UInt32(first) - 0xD800) << 10 + (UInt32(second) - 0xDC00)
+      }
+      guard let scalar = Unicode.Scalar(value) else { throw error("half a surrogate pair") }
+      output.append(contentsOf: UTF8.encode(scalar)!)
+    default: throw error("an unknown escape", at: position - 1)
+    }
+  }
+
+  /// Four hexadecimal digits.
+  private mutating func parseUnit() throws(FormatError) -> UInt16 {
+    guard bytes.count - position >= 4,
+      let value = UInt16(
+        String(decoding: bytes[position..<position + 4], as: UTF8.self), radix: 16),
+      bytes[position] != 0x2B, bytes[position] != 0x2D
+    else { throw error("\\u without four digits") }
+    position += 4
+    return value
+  }
+}

@@ -1,0 +1,69 @@
+/// A JSON document that keeps what `JSONDecoder` loses: byte offsets, doubled keys, and keys that are
+/// canonically equivalent but of different bytes (two tokens of a vocabulary, not one).
+struct JSONValue {
+  enum Content {
+    case null
+    case bool(Bool)
+    /// A number that is an integer, as written, and fits.
+    case integer(Int)
+    case number(Double)
+    case string(String)
+    case array([JSONValue])
+    case object([JSONMember])
+  }
+
+  let content: Content
+  /// Where it begins in the document.
+  let offset: Int
+
+  var isNull: Bool { if case .null = content { true } else { false } }
+
+  var bool: Bool? { if case .bool(let value) = content { value } else { nil } }
+
+  var integer: Int? { if case .integer(let value) = content { value } else { nil } }
+
+  /// Any number.
+  var double: Double? {
+    switch content {
+    case .integer(let value): Double(value)
+    case .number(let value): value
+    default: nil
+    }
+  }
+
+  var string: String? { if case .string(let value) = content { value } else { nil } }
+
+  var array: [JSONValue]? { if case .array(let values) = content { values } else { nil } }
+
+  var members: [JSONMember]? { if case .object(let members) = content { members } else { nil } }
+
+  /// The member called `key`, unless it is null; the last one where there are several.
+  subscript(key: StaticString) -> JSONValue? {
+    guard let members else { return nil }
+    let wanted = UnsafeBufferPointer(start: key.utf8Start, count: key.utf8CodeUnitCount)
+    guard let match = members.last(where: { $0.key.utf8.elementsEqual(wanted) }) else { return nil }
+    return match.value.isNull ? nil : match.value
+  }
+}
+
+/// One `"key": value` of an object.
+struct JSONMember {
+  let key: String
+  let value: JSONValue
+}
+
+/// A string whose equality is that of its bytes; `String`'s own is canonical equivalence.
+struct ExactString: Hashable {
+  let text: String
+
+  init(_ text: String) { self.text = text }
+
+  static func == (left: ExactString, right: ExactString) -> Bool {
+    left.text.utf8.elementsEqual(right.text.utf8)
+  }
+
+  func hash(into hasher: inout Hasher) {
+    var text = text
+    text.withUTF8 { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }
+  }
+}
