@@ -35,11 +35,17 @@ public struct MemoryPlan: Sendable {
     public var threadCount: Int
     /// Rows of logits computed at once; more than 1 only to score a text.
     public var logitRowCount: Int
+    /// Bound on the part of the budget that keys and values take; nil = none.
+    public var keyValueBudgetByteCount: Int?
+    /// Part of the budget that the caller needs for itself, beside what it holds already.
+    public var callerByteCount: Int
 
     public init(
       budgetByteCount: Int, contextLength: Int, promptLength: Int, threadCount: Int,
-      logitRowCount: Int = 1
+      logitRowCount: Int = 1, keyValueBudgetByteCount: Int? = nil, callerByteCount: Int = 0
     ) {
+      self.keyValueBudgetByteCount = keyValueBudgetByteCount
+      self.callerByteCount = callerByteCount
       self.budgetByteCount = budgetByteCount
       self.contextLength = contextLength
       self.promptLength = promptLength
@@ -57,12 +63,17 @@ public struct MemoryPlan: Sendable {
 
   /// Divides `request`'s budget.
   ///
-  /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)``.
+  /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)``,
+  ///   ``RuntimeError/keyValueBudgetTooSmall(budget:needed:)``.
   static func make(
     _ request: Request, source: ModelSource, configuration: DecoderConfiguration,
     order: StreamOrder
   ) throws(RuntimeError) -> MemoryPlan {
     let fixed = Fixed(request, source, configuration, order)
+    if let bound = request.keyValueBudgetByteCount, fixed.keyValueByteCount > bound {
+      throw .keyValueBudgetTooSmall(
+        budget: ByteCount(bound), needed: ByteCount(fixed.keyValueByteCount))
+    }
     let options = readOptions(budget: request.budgetByteCount)
     func weightMinimum(_ options: ResidencyPlan.Options) -> Int {
       ResidencyPlan.minimumByteCount(
@@ -70,12 +81,14 @@ public struct MemoryPlan: Sendable {
         alignment: source.device.alignment)
     }
     let smallest = ResidencyPlan.Options(readByteCount: 64 << 10, stagingByteCount: 0)
-    let minimum =
-      fixed.byteCount + weightMinimum(smallest) + fixed.workspaceByteCount(chunkLength: 1)
+    // What the process once held counts too: a peak cannot be taken back.
+    let minimum = max(
+      fixed.byteCount + weightMinimum(smallest) + fixed.workspaceByteCount(chunkLength: 1),
+      ProcessMemory.peakResidentByteCount)
     guard request.budgetByteCount >= minimum else {
       throw .budgetTooSmall(
         budget: ByteCount(request.budgetByteCount),
-        minimum: ByteCount((minimum + 0xFFFF) & ~0xFFFF))
+        minimum: ByteCount(Self.roundedMinimum(minimum)))
     }
     let left = request.budgetByteCount - fixed.byteCount
     var chosen = options
@@ -96,6 +109,13 @@ public struct MemoryPlan: Sendable {
         vectorByteCount: fixed.vectorByteCount, chunkLength: chunkLength,
         contextLength: request.contextLength, residency: residency)
     } catch { throw RuntimeError(error) }
+  }
+
+  /// `minimum` with room for what differs from one start of the process to the next, in quarters of
+  /// a MiB, so that the number people read is the number that works.
+  private static func roundedMinimum(_ minimum: Int) -> Int {
+    let (slack, quarter) = (384 << 10, 256 << 10)
+    return (minimum + slack + quarter - 1) / quarter * quarter
   }
 
   /// Reads of at most 1 MiB and a ring of an eighth of the budget, both smaller where memory is.
@@ -127,6 +147,7 @@ public struct MemoryPlan: Sendable {
       let tensors = source.description.tensors
       processByteCount =
         max(ProcessMemory.residentByteCount, 1) + MemoryPlan.marginByteCount
+        + request.callerByteCount
       keyValueByteCount = KeyValueCache.byteCount(
         layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
         headLength: configuration.headLength, contextLength: request.contextLength)
