@@ -1,5 +1,6 @@
 public import ArgumentParser
 import BlockIO
+import Glibc
 import ModelFormat
 import Runtime
 import TensorBasics
@@ -22,7 +23,7 @@ public enum ExitStatus: Int32, Sendable {
     case let error as RuntimeError: self = Self.status(of: error)
     case let error as LoaderError: self = Self.status(of: error)
     case is FormatError: self = .badData
-    case let error as BlockIOError: self = error.isMissingFile ? .noInput : .failure
+    case let error as BlockIOError: self = Self.status(of: error)
     case is AllocationError: self = .notPossibleHere
     case let error as CommandError: self = error.status
     default: self = .failure
@@ -33,18 +34,28 @@ public enum ExitStatus: Int32, Sendable {
     switch error {
     case .loader(let error): status(of: error)
     case .tokenizer, .notRunnable, .badPrompt: .badData
-    case .allocation, .budgetTooSmall: .notPossibleHere
+    case .allocation, .budgetTooSmall, .keyValueBudgetTooSmall: .notPossibleHere
     case .interrupted: .interrupted
     }
   }
 
   private static func status(of error: LoaderError) -> ExitStatus {
     switch error {
-    case .io(let error): error.isMissingFile ? .noInput : .failure
+    case .io(let error): status(of: error)
     case .format, .noSuchTensor: .badData
     case .allocation, .budgetTooSmall: .notPossibleHere
     case .interrupted: .interrupted
     case .closed: .failure
+    }
+  }
+
+  private static func status(of error: BlockIOError) -> ExitStatus {
+    switch (error.operation, error.reason) {
+    case _ where error.isMissingFile: .noInput
+    case (.open, .system(errno: EACCES)): .noInput
+    case (.open, .notReadable), (.inspect, .notReadable): .badData
+    case (.setUpRing, _), (.startThreads, _), (.allocate, _): .notPossibleHere
+    default: .failure
     }
   }
 }

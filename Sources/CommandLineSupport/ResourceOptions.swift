@@ -27,10 +27,13 @@ public struct ResourceOptions: ParsableArguments {
     if let threads, !(1...256).contains(threads) {
       throw ValidationError("--threads must be between 1 and 256, not \(threads)")
     }
-    if let context, context < 1 {
-      throw ValidationError("--context must be at least 1, not \(context)")
+    if let context, !(1...Self.longestContext).contains(context) {
+      throw ValidationError("--context must be between 1 and \(Self.longestContext), not \(context)")
     }
   }
+
+  /// More positions than any model has, few enough that no product of sizes overflows.
+  public static let longestContext = 1 << 30
 
   /// The budget in bytes.
   public var budget: Int { ram?.bytes ?? ProcessMemory.safeBudget() }

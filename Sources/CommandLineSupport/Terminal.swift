@@ -1,4 +1,5 @@
 import Glibc
+import Synchronization
 public import TensorBasics
 
 /// Standard output and error without buffering surprises.
@@ -16,9 +17,15 @@ public enum Terminal {
   public static func print(_ text: String) { write(text, to: STDOUT_FILENO) }
 
   /// Bytes on standard output, at once.
+  public static func print(_ bytes: [UInt8]) { bytes.withUnsafeBufferPointer { print($0) } }
+
+  /// Bytes on standard output, at once.
   public static func print(_ bytes: UnsafeBufferPointer<UInt8>) {
     write(UnsafeRawBufferPointer(bytes), to: STDOUT_FILENO)
   }
+
+  /// Ends the process without running destructors.
+  public static func exit(_ status: ExitStatus) -> Never { _exit(status.rawValue) }
 
   public static var errorIsInteractive: Bool { isatty(STDERR_FILENO) == 1 }
   public static var inputIsInteractive: Bool { isatty(STDIN_FILENO) == 1 }
@@ -32,17 +39,19 @@ public enum Terminal {
     let name = path ?? "standard input"
     guard file >= 0 else {
       throw CommandError(
-        errno == ENOENT ? .noInput : .failure, "\(name): \(String(cString: strerror(errno)))")
+        [ENOENT, ENOTDIR, EACCES].contains(errno) ? .noInput : .failure,
+        "\(name): \(String(cString: strerror(errno)))")
     }
     defer { if path != nil { close(file) } }
     var bytes: [UInt8] = []
     var block = [UInt8](repeating: 0, count: 1 << 16)
     while true {
+      try wait(for: file, POLLIN)
       let count = read(file, &block, block.count)
-      if count < 0, errno == EINTR, !Interruption.flag.isRaised { continue }
-      if count < 0, errno == EINTR { throw CommandError(.interrupted, "interrupted") }
+      if count < 0, errno == EINTR || errno == EAGAIN { continue }
       guard count >= 0 else {
-        throw CommandError(.failure, "\(name): \(String(cString: strerror(errno)))")
+        throw CommandError(
+          errno == EISDIR ? .badData : .failure, "\(name): \(String(cString: strerror(errno)))")
       }
       guard count > 0 else { return bytes }
       bytes.append(contentsOf: block[..<count])
@@ -57,12 +66,34 @@ public enum Terminal {
     text.withUTF8 { write(UnsafeRawBufferPointer($0), to: file) }
   }
 
+  /// Sleeps until a file may be read or written; throws when the user interrupts.
+  ///
+  /// A signal between the look at the flag and the sleep is seen a moment later.
+  private static func wait(for file: Int32, _ event: Int32) throws(CommandError) {
+    var entry = pollfd(fd: file, events: Int16(event), revents: 0)
+    repeat {
+      if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
+    } while poll(&entry, 1, 100) <= 0
+  }
+
+  /// Writes everything. A full disk or a vanished reader of standard output ends the process:
+  /// nobody would get the rest.
   private static func write(_ bytes: UnsafeRawBufferPointer, to file: Int32) {
     var rest = bytes[...]
     while !rest.isEmpty {
       let count = Glibc.write(file, UnsafeRawBufferPointer(rebasing: rest).baseAddress, rest.count)
       if count < 0, errno == EINTR { continue }
-      guard count > 0 else { return }
+      if count < 0, errno == EAGAIN {
+        var entry = pollfd(fd: file, events: Int16(POLLOUT), revents: 0)
+        _ = poll(&entry, 1, 100)
+        if Interruption.flag.isRaised { return }
+        continue
+      }
+      guard count > 0 else {
+        guard file == STDOUT_FILENO else { return }
+        if errno != EPIPE { note("error: standard output: \(String(cString: strerror(errno)))") }
+        _exit(ExitStatus.failure.rawValue)
+      }
       rest = rest.dropFirst(count)
     }
   }
@@ -71,12 +102,27 @@ public enum Terminal {
 /// Ctrl-C and SIGTERM as a flag that long work polls; a second one ends the process at once.
 public enum Interruption {
   public static let flag = CancellationFlag()
+  private static let endsAtOnce = Atomic(false)
+  private static let lastWords: StaticString = "[interrupted before the first token]\n"
+
+  /// Whether a signal ends the process on the spot, with 130 and a line on standard error: for work
+  /// that leaves nothing behind and does not poll the flag.
+  public static func endProcessAtOnce(_ does: Bool) {
+    endsAtOnce.store(does, ordering: .sequentiallyConsistent)
+  }
 
   /// Begins to catch signals.
   public static func install() {
     _ = flag
+    _ = endsAtOnce.load(ordering: .relaxed)
     var action = sigaction()
-    action.__sigaction_handler.sa_handler = { _ in Interruption.flag.raise() }
+    action.__sigaction_handler.sa_handler = { _ in
+      Interruption.flag.raise()
+      guard Interruption.endsAtOnce.load(ordering: .relaxed) else { return }
+      _ = Glibc.write(
+        STDERR_FILENO, Interruption.lastWords.utf8Start, Interruption.lastWords.utf8CodeUnitCount)
+      _exit(130)
+    }
     // Without SA_RESTART, so that a wait for the drive ends; once only, so that a second one kills.
     action.sa_flags = Int32(bitPattern: UInt32(SA_RESETHAND))
     sigaction(SIGINT, &action, nil)

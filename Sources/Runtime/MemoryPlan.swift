@@ -37,11 +37,21 @@ public struct MemoryPlan: Sendable {
     public var logitRowCount: Int
     /// The longest chunk of a prompt; longer ones gain nothing once the arithmetic units are busy.
     public var maximumChunkLength: Int
+    /// Bound on the part of the budget that keys and values take; nil = none.
+    public var keyValueBudgetByteCount: Int?
+    /// Part of the budget that the caller needs for itself, beside what it holds already.
+    public var callerByteCount: Int
+    /// What the process is taken to hold and to have held; nil = what it does. Tests fix it, because
+    /// others run beside them.
+    package var assumedProcessByteCount: Int?
 
     public init(
       budgetByteCount: Int, contextLength: Int, promptLength: Int, threadCount: Int,
-      logitRowCount: Int = 1, maximumChunkLength: Int = 512
+      logitRowCount: Int = 1, maximumChunkLength: Int = 512,
+      keyValueBudgetByteCount: Int? = nil, callerByteCount: Int = 0
     ) {
+      self.keyValueBudgetByteCount = keyValueBudgetByteCount
+      self.callerByteCount = callerByteCount
       self.budgetByteCount = budgetByteCount
       self.contextLength = contextLength
       self.promptLength = promptLength
@@ -58,12 +68,17 @@ public struct MemoryPlan: Sendable {
 
   /// Divides `request`'s budget.
   ///
-  /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)``.
+  /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)``,
+  ///   ``RuntimeError/keyValueBudgetTooSmall(budget:needed:)``.
   static func make(
     _ request: Request, source: ModelSource, configuration: DecoderConfiguration,
     order: StreamOrder
   ) throws(RuntimeError) -> MemoryPlan {
     let fixed = Fixed(request, source, configuration, order)
+    if let bound = request.keyValueBudgetByteCount, fixed.keyValueByteCount > bound {
+      throw .keyValueBudgetTooSmall(
+        budget: ByteCount(bound), needed: ByteCount(fixed.keyValueByteCount))
+    }
     let options = readOptions(budget: request.budgetByteCount)
     func weightMinimum(_ options: ResidencyPlan.Options) -> Int {
       ResidencyPlan.minimumByteCount(
@@ -71,12 +86,14 @@ public struct MemoryPlan: Sendable {
         alignment: source.device.alignment)
     }
     let smallest = ResidencyPlan.Options(readByteCount: 64 << 10, stagingByteCount: 0)
-    let minimum =
-      fixed.byteCount + weightMinimum(smallest) + fixed.workspaceByteCount(chunkLength: 1)
+    // What the process once held counts too: a peak cannot be taken back.
+    let minimum = max(
+      fixed.byteCount + weightMinimum(smallest) + fixed.workspaceByteCount(chunkLength: 1),
+      request.assumedProcessByteCount ?? ProcessMemory.peakResidentByteCount)
     guard request.budgetByteCount >= minimum else {
       throw .budgetTooSmall(
         budget: ByteCount(request.budgetByteCount),
-        minimum: ByteCount((minimum + 0xFFFF) & ~0xFFFF))
+        minimum: ByteCount(Self.roundedMinimum(minimum)))
     }
     let left = request.budgetByteCount - fixed.byteCount
     var chosen = options
@@ -97,6 +114,13 @@ public struct MemoryPlan: Sendable {
         vectorByteCount: fixed.vectorByteCount, chunkLength: chunkLength,
         contextLength: request.contextLength, residency: residency)
     } catch { throw RuntimeError(error) }
+  }
+
+  /// `minimum` with room for what differs from one start of the process to the next, in quarters of
+  /// a MiB, so that the number people read is the number that works.
+  private static func roundedMinimum(_ minimum: Int) -> Int {
+    let (slack, quarter) = (384 << 10, 256 << 10)
+    return (minimum + slack + quarter - 1) / quarter * quarter
   }
 
   /// Reads of at most 1 MiB and a ring of an eighth of the budget, both smaller where memory is.
@@ -127,7 +151,9 @@ public struct MemoryPlan: Sendable {
       self.configuration = configuration
       let tensors = source.description.tensors
       processByteCount =
-        max(ProcessMemory.residentByteCount, 1) + MemoryPlan.marginByteCount
+        (request.assumedProcessByteCount ?? ProcessMemory.residentByteCount)
+        + MemoryPlan.marginByteCount
+        + request.callerByteCount
       keyValueByteCount = KeyValueCache.byteCount(
         layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
         headLength: configuration.headLength, contextLength: request.contextLength)

@@ -11,6 +11,8 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
   case notRunnable(path: String, reason: String)
   /// The memory budget is below what this model needs at this context.
   case budgetTooSmall(budget: ByteCount, minimum: ByteCount)
+  /// Keys and values of this context need more than was set aside for them.
+  case keyValueBudgetTooSmall(budget: ByteCount, needed: ByteCount)
   /// A prompt that cannot be answered (empty, too long, a token outside the vocabulary).
   case badPrompt(String)
   /// The caller asked to stop.
@@ -24,6 +26,9 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
     case .notRunnable(let path, let reason): "\(path): \(reason)"
     case .budgetTooSmall(let budget, let minimum):
       "a memory budget of \(budget) is too small: the smallest that works here is \(minimum)"
+    case .keyValueBudgetTooSmall(let budget, let needed):
+      "keys and values of this context take \(needed), more than the \(budget) set aside for them: "
+        + "allow that much or ask for a shorter context"
     case .badPrompt(let reason): reason
     case .interrupted: "interrupted"
     }

@@ -15,12 +15,15 @@ public struct GenerationOptions: Sendable {
   public var logProbabilityCount: Int
   /// Report log-probabilities behind prompt position i alone, instead of behind each generated token.
   public var logProbabilityPromptPosition: Int?
+  /// Report log-probabilities behind every prompt position, instead of behind each generated token.
+  public var reportsWholePrompt: Bool
 
   public init(
     prompt: [Int32], maximumTokenCount: Int = 512, sampling: SamplingOptions = SamplingOptions(),
     ignoresEnd: Bool = false, logProbabilityCount: Int = 0,
-    logProbabilityPromptPosition: Int? = nil
+    logProbabilityPromptPosition: Int? = nil, reportsWholePrompt: Bool = false
   ) {
+    self.reportsWholePrompt = reportsWholePrompt
     self.prompt = prompt
     self.maximumTokenCount = maximumTokenCount
     self.sampling = sampling
@@ -112,7 +115,9 @@ public struct TextGenerator {
     var detokenizer = StreamingDetokenizer(tokenizer)
     var logits = try prefill(options, &result)
     while result.sampledTokenCount < limit {
-      if options.logProbabilityCount > 0, options.logProbabilityPromptPosition == nil {
+      if options.logProbabilityCount > 0, options.logProbabilityPromptPosition == nil,
+        !options.reportsWholePrompt
+      {
         result.topLogProbabilities.append(
           LogProbabilities.top(options.logProbabilityCount, of: UnsafeBufferPointer(logits)))
       }
@@ -136,6 +141,15 @@ public struct TextGenerator {
   private func prefill(
     _ options: GenerationOptions, _ result: inout GenerationResult
   ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
+    if options.reportsWholePrompt {
+      var last: UnsafeBufferPointer<Float>?
+      try session.score(options.prompt) { _, logits in
+        result.topLogProbabilities.append(
+          LogProbabilities.top(options.logProbabilityCount, of: logits))
+        last = logits
+      }
+      if let last { return UnsafeMutableBufferPointer(mutating: last) }
+    }
     guard let position = options.logProbabilityPromptPosition else {
       return try session.prefill(options.prompt, continues: options.maximumTokenCount > 1)
     }

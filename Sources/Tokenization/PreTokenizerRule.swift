@@ -70,8 +70,8 @@ struct PreTokenizerRule: Sendable {
         "jina-v5-nano",
       ],
       [.matches(llama3)], [.wholePieces, .addsBOS]),
-    PreTokenizerRule(["dbrx", "smaug-bpe", "chatglm-bpe"], [.matches(llama3)]),
-    PreTokenizerRule(["glm4", "glm5"], [.matches(llama3)], [.wholePieces]),
+    PreTokenizerRule(["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"], [.matches(llama3)]),
+    PreTokenizerRule(["glm5"], [.matches(llama3)], [.wholePieces]),
     PreTokenizerRule(
       [
         "qwen2", "stablelm2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "hunyuan",

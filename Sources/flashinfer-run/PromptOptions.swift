@@ -21,7 +21,8 @@ struct PromptOptions: ParsableArguments {
   @Option(help: "A system message for the chat template.")
   var system: String?
 
-  @Flag(help: "No chat template: the prompt is text to be continued.")
+  @Flag(
+    help: "No chat template: the prompt is text to be continued, control tokens in it included.")
   var raw = false
 
   func validate() throws {
@@ -42,7 +43,12 @@ struct PromptOptions: ParsableArguments {
       throw CommandError(.badData, "the prompt is empty: there is nothing to answer")
     }
     do {
-      if raw { return try model.tokenizer.encodePrompt(text) }
+      // Control tokens written out are meant: without a template there is no other way to them. An
+      // EOS behind the prompt would end what is to be continued.
+      if raw {
+        return try model.tokenizer.encodePrompt(
+          [ChatPiece(text, isMarkup: true)], addsEOS: false)
+      }
       guard let source = model.source.description.chatTemplate else {
         throw CommandError(
           .badData, "the model has no chat template: use --raw to have the prompt continued as text")
@@ -57,7 +63,13 @@ struct PromptOptions: ParsableArguments {
 
   /// The prompt's bytes, which must be text.
   private func text() throws -> [UInt8] {
-    if let prompt { return Array(prompt.utf8) }
+    if let prompt {
+      let bytes = CommandArguments.bytes(of: prompt)
+      guard String(validating: bytes, as: UTF8.self) != nil else {
+        throw CommandError(.badData, "the prompt is not valid UTF-8 text")
+      }
+      return bytes
+    }
     if promptFile == nil, Terminal.inputIsInteractive {
       throw CommandError(.usage, "no prompt: give one as an argument, --prompt-file or a pipe")
     }

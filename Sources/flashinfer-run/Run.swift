@@ -37,13 +37,24 @@ struct Run: ParsableCommand {
   @Option(help: "With --json: report the N most probable tokens of each position.")
   var logprobs: Int?
 
-  @Option(help: "With --logprobs: report the distribution behind prompt position I only.")
-  var logprobsPosition: Int?
+  @Option(
+    help: ArgumentHelp(
+      "With --logprobs: after which positions; generated, prompt, or one prompt position's number.",
+      valueName: "positions"))
+  var logprobsPosition: DistributionPositions?
+
+  @Option(
+    help: ArgumentHelp(
+      "Bound on the part of --ram that keys and values may take.", valueName: "size"))
+  var kvRam: ByteCount?
 
   func validate() throws {
-    guard maxTokens >= 1 else { throw ValidationError("--max-tokens must be at least 1") }
-    guard logprobs.map({ $0 >= 1 }) ?? true else {
-      throw ValidationError("--logprobs must be at least 1")
+    let most = ResourceOptions.longestContext
+    guard (1...most).contains(maxTokens) else {
+      throw ValidationError("--max-tokens must be between 1 and \(most)")
+    }
+    guard (1...most).contains(logprobs ?? 1) else {
+      throw ValidationError("--logprobs must be between 1 and \(most)")
     }
     guard logprobs == nil || json else { throw ValidationError("--logprobs needs --json") }
     guard logprobsPosition == nil || logprobs != nil else {
@@ -53,28 +64,39 @@ struct Run: ParsableCommand {
 
   func run() throws {
     Interruption.install()
+    Interruption.endProcessAtOnce(true)
     try reportingErrors {
       let model = try LanguageModel.open(model, backend: resources.io)
-      for note in model.source.device.notes { Terminal.warn(note) }
       let tokens = try prompt.tokens(model)
+      if let position = positions.only, position >= tokens.count {
+        throw CommandError(
+          .badData,
+          "--logprobs-position \(position) is outside the prompt of \(tokens.count) tokens")
+      }
       let session = try makeSession(model, tokens)
+      if let note = model.source.device.notes.first { Terminal.warn(note) }
       let loadSeconds = secondsSinceProcessStart()
       let seed = sampling.chosenSeed()
       let options = GenerationOptions(
         prompt: tokens, maximumTokenCount: session.plan.contextLength - tokens.count,
         sampling: sampling.options(seed: seed), ignoresEnd: ignoreEos,
-        logProbabilityCount: logprobs ?? 0, logProbabilityPromptPosition: logprobsPosition)
+        logProbabilityCount: logprobs ?? 0, logProbabilityPromptPosition: positions.only,
+        reportsWholePrompt: positions == .prompt)
       let processStart = secondsSinceProcessStart() - Double(monotonicNanoseconds()) / 1e9
+      Interruption.endProcessAtOnce(false)
       let result = try TextGenerator(session: session, tokenizer: model.tokenizer)
         .generate(options) { if !json { Terminal.print($0) } }
       let report = RunReport(
         result: result, promptTokens: tokens, session: session, loadSeconds: loadSeconds,
-        processStart: processStart)
-      if json { try Terminal.print(report.json() + "\n") } else { Terminal.print("\n") }
+        processStart: processStart, reportsDistributions: logprobs != nil)
+      if json { report.printJSON() } else { Terminal.print("\n") }
       Terminal.note(report.summary(seed: sampling.temperature > 0 ? seed : nil))
-      if result.wasInterrupted { throw ExitStatus.interrupted.code }
+      // Not by way of destructors: they wait for reads that a slow drive has yet to answer.
+      if result.wasInterrupted { Terminal.exit(.interrupted) }
     }
   }
+
+  private var positions: DistributionPositions { logprobsPosition ?? .generated }
 
   /// A session whose context holds the prompt and the answer.
   private func makeSession(_ model: LanguageModel, _ tokens: [Int32]) throws -> Session {
@@ -87,12 +109,21 @@ struct Run: ParsableCommand {
           + "\(max(0, context - 1)) and an answer"
           + (resources.context == nil ? " (the model was trained for \(trained))" : ""))
     }
+    let length = min(context, tokens.count + maxTokens)
+    let distributions =
+      switch positions {
+      case .generated: length - tokens.count
+      case .prompt: tokens.count
+      case .promptPosition: 1
+      }
     return try Session(
       model.source, model.configuration,
       MemoryPlan.Request(
-        budgetByteCount: resources.budget,
-        contextLength: min(context, tokens.count + maxTokens),
-        promptLength: tokens.count, threadCount: resources.threadCount),
+        budgetByteCount: resources.budget, contextLength: length, promptLength: tokens.count,
+        threadCount: resources.threadCount, keyValueBudgetByteCount: kvRam?.bytes,
+        callerByteCount: RunReport.byteCount(
+          tokenCount: length, distributionCount: logprobs == nil ? 0 : distributions,
+          pairCount: logprobs ?? 0, vocabularyCount: model.configuration.vocabularyCount)),
       cancellation: Interruption.flag)
   }
 }

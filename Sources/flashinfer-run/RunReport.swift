@@ -1,48 +1,36 @@
 import BlockIO
-import FoundationEssentials
+import CommandLineSupport
 import Runtime
 import TensorBasics
 import WeightLoader
 
 /// What `--json` prints, and the summary line; names and units are the command-line contract.
-struct RunReport: Encodable {
-  struct Timing: Encodable {
+struct RunReport {
+  struct Timing {
     var loadSeconds: Double
     var timeToFirstTokenSeconds: Double?
     var prefillTokensPerSecond: Double?
     var decodeTokensPerSecond: Double?
   }
-  struct IO: Encodable {
+  struct IO {
     var bytesRead: Int
     var requests: Int
     var bytesPerToken: Double
     var dutyCycle: Double
     var driveBytesPerSecond: Double
   }
-  struct Memory: Encodable {
+  struct Memory {
     var budgetBytes: Int
     var peakResidentBytes: Int
   }
-  struct Plan: Encodable {
+  struct Plan {
     var pinnedBytes: Int
     var streamedBytes: Int
   }
-  /// [id, natural-log probability]
-  struct LogProbability: Encodable {
-    var token: Int32
-    var value: Double
-
-    func encode(to encoder: any Encoder) throws {
-      var pair = encoder.unkeyedContainer()
-      try pair.encode(token)
-      try pair.encode(value)
-    }
-  }
-
-  var text: String
-  var promptTokens: [Int32]
-  var tokens: [Int32]
-  var topLogprobs: [[LogProbability]]?
+  private let result: GenerationResult
+  private let promptTokens: [Int32]
+  /// Whether distributions were asked for.
+  private let reportsDistributions: Bool
   var timing: Timing
   var io: IO
   var memory: Memory
@@ -51,16 +39,11 @@ struct RunReport: Encodable {
   /// - Parameter processStart: when the process started, in seconds of the monotonic clock, negated.
   init(
     result: GenerationResult, promptTokens: [Int32], session: Session, loadSeconds: Double,
-    processStart: Double
+    processStart: Double, reportsDistributions: Bool
   ) {
-    text = String(decoding: result.text, as: UTF8.self)
+    self.result = result
     self.promptTokens = promptTokens
-    tokens = result.tokens
-    if !result.topLogProbabilities.isEmpty {
-      topLogprobs = result.topLogProbabilities.map { position in
-        position.map { LogProbability(token: $0.token, value: $0.logProbability) }
-      }
-    }
+    self.reportsDistributions = reportsDistributions
     timing = Timing(
       loadSeconds: loadSeconds,
       timeToFirstTokenSeconds: result.firstTokenNanoseconds.map {
@@ -85,15 +68,68 @@ struct RunReport: Encodable {
       streamedBytes: session.plan.residency.streamedByteCount)
   }
 
-  func json() throws -> String {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    return String(decoding: try encoder.encode(self), as: UTF8.self)
+  /// Memory that reporting takes: the answer and its distributions, and finding the most probable of
+  /// many.
+  static func byteCount(
+    tokenCount: Int, distributionCount: Int, pairCount: Int, vocabularyCount: Int
+  ) -> Int {
+    let pairs = min(pairCount, vocabularyCount)
+    return 16 * tokenCount + 16 * distributionCount * pairs
+      + (distributionCount == 0 ? 0 : 24 * min(64 * pairs, vocabularyCount))
+  }
+
+  /// Writes the object of `--json` to standard output.
+  func printJSON() {
+    var printer = JSONPrinter()
+    printer.object { json in
+      json.text("text", utf8: result.text)
+      json.array("promptTokens") { list in for token in promptTokens { list.number(nil, token) } }
+      json.array("tokens") { list in for token in result.tokens { list.number(nil, token) } }
+      if reportsDistributions { printDistributions(&json) }
+      json.object("timing") { json in
+        json.number("loadSeconds", timing.loadSeconds)
+        json.number("timeToFirstTokenSeconds", timing.timeToFirstTokenSeconds ?? .nan)
+        json.number("prefillTokensPerSecond", timing.prefillTokensPerSecond ?? .nan)
+        json.number("decodeTokensPerSecond", timing.decodeTokensPerSecond ?? .nan)
+      }
+      json.object("io") { json in
+        json.number("bytesRead", io.bytesRead)
+        json.number("requests", io.requests)
+        json.number("bytesPerToken", io.bytesPerToken)
+        json.number("dutyCycle", io.dutyCycle)
+        json.number("driveBytesPerSecond", io.driveBytesPerSecond)
+      }
+      json.object("memory") { json in
+        json.number("budgetBytes", memory.budgetBytes)
+        json.number("peakResidentBytes", memory.peakResidentBytes)
+      }
+      json.object("plan") { json in
+        json.number("pinnedBytes", plan.pinnedBytes)
+        json.number("streamedBytes", plan.streamedBytes)
+      }
+    }
+    printer.finish()
+  }
+
+  /// For each position, pairs of [id, natural-log probability]; for a prompt position its pairs alone.
+  private func printDistributions(_ json: inout JSONPrinter) {
+    json.array("topLogprobs") { list in
+      for position in result.topLogProbabilities {
+        list.array { pairs in
+          for (token, logProbability) in position {
+            pairs.array { pair in
+              pair.number(nil, token)
+              pair.number(nil, logProbability)
+            }
+          }
+        }
+      }
+    }
   }
 
   /// One line for people.
   func summary(seed: UInt64?) -> String {
-    var parts = ["\(promptTokens.count) + \(tokens.count) tokens"]
+    var parts = ["\(promptTokens.count) + \(result.tokens.count) tokens"]
     if let rate = timing.prefillTokensPerSecond { parts.append("prompt \(Self.rate(rate))") }
     if let rate = timing.decodeTokensPerSecond { parts.append("decode \(Self.rate(rate))") }
     parts.append(

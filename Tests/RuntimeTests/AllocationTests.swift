@@ -86,10 +86,11 @@ import WeightLoader
     var request = MemoryPlan.Request(
       budgetByteCount: isStreamed ? 1 : 1 << 30, contextLength: 128, promptLength: 4,
       threadCount: 2)
+    request.assumedProcessByteCount = 0
     if isStreamed {
       do { _ = try Session(source, configuration, request) } catch {
         guard case .budgetTooSmall(_, let minimum) = error else { exit(2) }
-        request.budgetByteCount = minimum.bytes + (1 << 20)
+        request.budgetByteCount = minimum.bytes
       }
     }
     let session = try Session(source, configuration, request)

@@ -15,9 +15,6 @@ struct RunShape {
 }
 
 /// Opens `path` and plans a session, in the smallest budget plus `shape.spareByteCount`.
-///
-/// The smallest budget counts what the process holds already, which other tests change meanwhile: a
-/// budget that was just named may be too small a moment later, so it is asked for again.
 func makeSession(
   _ path: String, contextLength: Int, promptLength: Int, _ shape: RunShape
 ) throws -> Session {
@@ -29,11 +26,10 @@ func makeSession(
     budgetByteCount: shape.spareByteCount == nil ? 8 << 30 : 1, contextLength: contextLength,
     promptLength: promptLength, threadCount: shape.threadCount,
     maximumChunkLength: shape.maximumChunkLength)
-  for _ in 0..<20 {
-    do { return try Session(source, configuration, request) } catch {
-      guard case .budgetTooSmall(_, let minimum) = error else { throw error }
-      request.budgetByteCount = minimum.bytes + (shape.spareByteCount ?? 0)
-    }
+  request.assumedProcessByteCount = 0
+  do { return try Session(source, configuration, request) } catch {
+    guard case .budgetTooSmall(_, let minimum) = error else { throw error }
+    request.budgetByteCount = minimum.bytes + (shape.spareByteCount ?? 0)
   }
   return try Session(source, configuration, request)
 }
