@@ -85,6 +85,7 @@ let package = Package(
     executable("flashinfer-bench", ["CommandLineSupport", "Runtime", "WeightLoader", "TensorBasics"]),
 
     // Tests
+    .testTarget(name: "TidyTests", swiftSettings: strict),
     library("TestSupport", ["TensorBasics", "BlockIO", "ModelFormat"]),
     tests("TensorBasics"),
     tests("BlockIO", ["TensorBasics"]),
@@ -92,12 +93,18 @@ let package = Package(
     tests("Tokenization", ["TensorBasics", "ModelFormat"]),
     tests("Kernels", ["TensorBasics"]),
     tests("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
-    tests(
+tests(
       "ModelConversion",
       [
         "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader", "Runtime",
       ], exclude: ["Vectors"]),
-    tests("Runtime", ["TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader", "ModelConversion"]),
+    .target(name: "CAllocationCount", path: "Tests/CAllocationCount"),
+    tests(
+      "Runtime",
+      [
+        "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader",
+        "ModelConversion", "CAllocationCount",
+      ]),
   ],
   cLanguageStandard: .c17
 )

@@ -2,20 +2,28 @@ import CKernels
 import Glibc
 import Synchronization
 
+/// A parallel region as an object that exists before the region runs, so that running it allocates
+/// nothing; see ``ThreadPool``.
+public protocol ParallelRegion: AnyObject {
+  /// Does the part `index` as worker `worker`; parts run at the same time.
+  func perform(index: Int, worker: Int)
+}
+
 /// Workers for short parallel regions.
 ///
 /// The caller takes part as worker 0. Workers take indexes from a shared counter, spin at most 50 µs for
-/// the next region, then sleep on a futex. A region allocates nothing.
+/// the next region, then sleep on a futex. A region that is an object allocates nothing; one that is a
+/// closure costs a few small allocations, which a prompt can bear and a decoded token need not.
 public final class ThreadPool: @unchecked Sendable {
   // Safety: `state` is shared through atomics; `threads` is touched by init and deinit alone.
   public let threadCount: Int
   private let state: State
   private var threads: [pthread_t] = []
 
-  /// - Parameter threadCount: the caller included, at least 1.
   /// Processors this process may use.
   public static var availableProcessorCount: Int { Int(ck_processor_count()) }
 
+  /// - Parameter threadCount: the caller included, at least 1.
   public init(threadCount: Int) {
     precondition(threadCount >= 1, "a pool has at least its caller")
     self.threadCount = threadCount
@@ -44,20 +52,36 @@ public final class ThreadPool: @unchecked Sendable {
     for thread in threads { pthread_join(thread, nil) }
   }
 
-  /// Calls `body(index, worker)` once for every index below `count`, and returns when all are done.
+  /// Performs every part below `count` once, and returns when all are done.
   ///
   /// Regions do not nest, and one thread at a time uses a pool.
+  public func run(count: Int, _ region: any ParallelRegion) {
+    guard count > 1, !threads.isEmpty else {
+      for index in 0..<count { region.perform(index: index, worker: 0) }
+      return
+    }
+    state.run(region, count: count, workerCount: threads.count)
+  }
+
+  /// Calls `body(index, worker)` once for every index below `count`, and returns when all are done.
   public func run(count: Int, _ body: (_ index: Int, _ worker: Int) -> Void) {
     guard count > 1, !threads.isEmpty else {
       for index in 0..<count { body(index, 0) }
       return
     }
     withoutActuallyEscaping(body) { body in
-      withUnsafePointer(to: body) { pointer in
-        state.run(UnsafeRawPointer(pointer), count: count, workerCount: threads.count)
-      }
+      state.run(ClosureRegion(body), count: count, workerCount: threads.count)
     }
   }
+}
+
+/// A closure as a region.
+private final class ClosureRegion: ParallelRegion {
+  private let body: (_ index: Int, _ worker: Int) -> Void
+
+  init(_ body: @escaping (_ index: Int, _ worker: Int) -> Void) { self.body = body }
+
+  func perform(index: Int, worker: Int) { body(index, worker) }
 }
 
 private final class WorkerStart {
@@ -75,11 +99,9 @@ private final class WorkerStart {
 /// A region is published by raising `generation`. A worker that sees it counts itself in before it
 /// touches the region, and out behind it; the caller waits until every worker has passed the generation.
 private final class State: @unchecked Sendable {
-  // Safety: `body` and `count` are written before `generation` is raised (release) and read behind a
+  // Safety: `region` and `count` are written before `generation` is raised (release) and read behind a
   // load of it (acquire); they stay until all workers have reported.
-  typealias Body = (_ index: Int, _ worker: Int) -> Void
-
-  private var body: UnsafeRawPointer?
+  private unowned(unsafe) var region: (any ParallelRegion)?
   private var count = 0
   private let generation = UnsafeMutablePointer<Atomic<UInt32>>.allocate(capacity: 1)
   private let next = Atomic<Int>(0)
@@ -97,15 +119,17 @@ private final class State: @unchecked Sendable {
   }
 
   /// Runs a region as worker 0 and waits for the others.
-  func run(_ body: UnsafeRawPointer, count: Int, workerCount: Int) {
-    self.body = body
+  func run(_ region: any ParallelRegion, count: Int, workerCount: Int) {
+    self.region = region
     self.count = count
     next.store(0, ordering: .relaxed)
     finished.store(0, ordering: .relaxed)
     publish()
     takeIndexes(as: 0)
     while finished.load(ordering: .acquiring) < workerCount { ck_pause() }
-    self.body = nil
+    // The caller keeps the region alive until here: `region` does not own it.
+    extendLifetime(region)
+    self.region = nil
   }
 
   func stop() {
@@ -147,10 +171,9 @@ private final class State: @unchecked Sendable {
   }
 
   private func takeIndexes(as worker: Int) {
-    guard let body else { return }
-    let call = body.assumingMemoryBound(to: Body.self).pointee
+    guard let region else { return }
     while case let index = next.wrappingAdd(1, ordering: .relaxed).oldValue, index < count {
-      call(index, worker)
+      region.perform(index: index, worker: worker)
     }
   }
 

@@ -8,7 +8,7 @@ import TensorBasics
 /// The unit is a tile of 512 positions × one KV head, folded inside a kernel and merged in ascending
 /// order, so how tokens are chunked and work is divided changes no bit. A prompt's tasks are blocks
 /// of tokens × KV heads; a single token's are tiles × KV heads.
-final class AttentionStep {
+final class AttentionStep: ParallelRegion {
   private let configuration: DecoderConfiguration
   private let cache: KeyValueCache
   private let pool: ThreadPool
@@ -18,6 +18,15 @@ final class AttentionStep {
   /// Partials of each tile of a single token [tileCapacity, queryHeadCount].
   private let tilePartials: UnsafeMutableRawPointer
   private let tilePartialByteCount: Int
+
+  /// A single token's attention under way.
+  private struct TokenTask {
+    var layer: Int
+    var queries: UnsafeMutablePointer<Float>
+    var visible: VisibleRange
+    var firstTile: Int
+  }
+  private var tokenTask: TokenTask?
 
   /// Tokens of one task of a prompt.
   private static let tokenBlock = 8
@@ -119,19 +128,8 @@ final class AttentionStep {
     let range = Self.visible(position, window)
     let firstTile = Int(range.first) / AttentionTile.positionCount
     let tileCount = position / AttentionTile.positionCount - firstTile + 1
-    pool.run(count: tileCount * heads) { index, worker in
-      let (tile, head) = (firstTile + index / heads, index % heads)
-      let area = WorkerArea(
-        memory.address + worker * workerByteCount, configuration, queryCount: groupSize)
-      for member in 0..<groupSize { area.visible[member] = range }
-      let partials = tilePartials(index)
-      partials.reset()
-      AttentionKernel.accumulate(
-        tile: cache.tile(layer: layer, head: head, tile: tile),
-        tileFirstPosition: tile * AttentionTile.positionCount, headLength: headLength,
-        queries: queries + head * groupSize * headLength, queryStride: headLength,
-        visible: area.visible, queryCount: groupSize, into: partials, scratch: area.scratch)
-    }
+    tokenTask = TokenTask(layer: layer, queries: queries, visible: range, firstTile: firstTile)
+    pool.run(count: tileCount * heads, self)
     for head in 0..<heads {
       let merged = tilePartials(head)
       for tile in 1..<max(1, tileCount) {
@@ -140,6 +138,23 @@ final class AttentionStep {
       AttentionKernel.finish(
         merged, into: queries + head * groupSize * headLength, outputStride: headLength)
     }
+  }
+
+  /// One tile of one KV head of a single token.
+  func perform(index: Int, worker: Int) {
+    guard let task = tokenTask else { return }
+    let (headLength, heads) = (configuration.headLength, configuration.keyValueHeadCount)
+    let (tile, head) = (task.firstTile + index / heads, index % heads)
+    let area = WorkerArea(
+      memory.address + worker * workerByteCount, configuration, queryCount: groupSize)
+    for member in 0..<groupSize { area.visible[member] = task.visible }
+    let partials = tilePartials(index)
+    partials.reset()
+    AttentionKernel.accumulate(
+      tile: cache.tile(layer: task.layer, head: head, tile: tile),
+      tileFirstPosition: tile * AttentionTile.positionCount, headLength: headLength,
+      queries: task.queries + head * groupSize * headLength, queryStride: headLength,
+      visible: area.visible, queryCount: groupSize, into: partials, scratch: area.scratch)
   }
 
   private func tilePartials(_ index: Int) -> AttentionPartials {

@@ -16,7 +16,7 @@ struct LinearTask {
 ///
 /// Pieces that are in memory together become one parallel region; while the drive is behind, each
 /// piece is one. Rows are independent, so neither pieces nor threads change a bit of the result.
-final class LinearExecutor {
+final class LinearExecutor: ParallelRegion {
   private let stream: WeightStream
   private let pool: ThreadPool
   private let tensors: [TensorRecord]
@@ -33,6 +33,8 @@ final class LinearExecutor {
   private let grains: UnsafeMutableBufferPointer<Grain>
   private var grainCount = 0
   private let tasks: UnsafeMutableBufferPointer<LinearTask>
+  /// Right-hand side of the products under way.
+  private var activations: Activations?
   private let scratch: AlignedBuffer
   private let scratchByteCount: Int
 
@@ -76,6 +78,7 @@ final class LinearExecutor {
   func multiply(
     _ x: Activations, _ first: LinearTask, _ second: LinearTask? = nil, _ third: LinearTask? = nil
   ) throws(RuntimeError) {
+    activations = x
     tasks[0] = first
     var count = 1
     if let second {
@@ -89,11 +92,11 @@ final class LinearExecutor {
     do throws(LoaderError) {
       for task in 0..<count {
         for piece in stream.plan.piecesOfTensor[tasks[task].tensor] {
-          if grainCount > 0, !stream.isReady(piece) { flush(x) }
-          try append(piece, task: task, x)
+          if grainCount > 0, !stream.isReady(piece) { flush() }
+          try append(piece, task: task)
         }
       }
-      flush(x)
+      flush()
       if stream.cancellation.isRaised { throw .interrupted }
     } catch {
       grainCount = 0
@@ -102,13 +105,13 @@ final class LinearExecutor {
   }
 
   /// Cuts a piece into grains, running the region first where they would not fit.
-  private func append(_ number: Int, task: Int, _ x: Activations) throws(LoaderError) {
+  private func append(_ number: Int, task: Int) throws(LoaderError) {
     let piece = stream.plan.pieces[number]
     let record = tensors[piece.tensor]
     let groupCount = RowGroup.groupCount(rows: piece.rowCount)
     let groupByteCount = RowGroup.byteCount(record.type, columnCount: record.columnCount)
     let grain = max(1, Self.grainByteCount / groupByteCount)
-    if grainCount + (groupCount + grain - 1) / grain > Self.grainCapacity { flush(x) }
+    if grainCount + (groupCount + grain - 1) / grain > Self.grainCapacity { flush() }
     let address = try stream.acquire(number)
     let layout = stream.layout(of: number)
     let interleavesInPlace =
@@ -126,9 +129,9 @@ final class LinearExecutor {
   }
 
   /// Runs what has been gathered and gives the pieces back.
-  private func flush(_ x: Activations) {
+  private func flush() {
     guard grainCount > 0 else { return }
-    pool.run(count: grainCount) { index, worker in run(grains[index], x, worker: worker) }
+    pool.run(count: grainCount, self)
     var last = -1
     for index in 0..<grainCount where grains[index].piece != last {
       last = grains[index].piece
@@ -138,9 +141,11 @@ final class LinearExecutor {
     grainCount = 0
   }
 
-  private func run(_ grain: Grain, _ x: Activations, worker: Int) {
+  /// Multiplies one grain's rows.
+  func perform(index: Int, worker: Int) {
     // A region of a long prompt takes seconds; a stop may not wait for it.
-    guard !stream.cancellation.isRaised else { return }
+    guard !stream.cancellation.isRaised, let x = activations else { return }
+    let grain = grains[index]
     let piece = stream.plan.pieces[grain.piece]
     let record = tensors[piece.tensor]
     let workerScratch = scratch.address + worker * scratchByteCount

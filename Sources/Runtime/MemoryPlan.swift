@@ -35,23 +35,24 @@ public struct MemoryPlan: Sendable {
     public var threadCount: Int
     /// Rows of logits computed at once; more than 1 only to score a text.
     public var logitRowCount: Int
+    /// The longest chunk of a prompt; longer ones gain nothing once the arithmetic units are busy.
+    public var maximumChunkLength: Int
 
     public init(
       budgetByteCount: Int, contextLength: Int, promptLength: Int, threadCount: Int,
-      logitRowCount: Int = 1
+      logitRowCount: Int = 1, maximumChunkLength: Int = 512
     ) {
       self.budgetByteCount = budgetByteCount
       self.contextLength = contextLength
       self.promptLength = promptLength
       self.threadCount = threadCount
       self.logitRowCount = logitRowCount
+      self.maximumChunkLength = maximumChunkLength
     }
   }
 
   /// Code pages, stacks and allocator slack that come after planning.
   private static let marginByteCount = 3 << 20
-  /// The longest chunk; longer ones gain nothing once the arithmetic units are busy.
-  private static let maximumChunkLength = 512
   /// At most this share of what is left goes to a chunk's activations.
   private static let chunkShare = 6
 
@@ -84,7 +85,7 @@ public struct MemoryPlan: Sendable {
       fixed.workspaceByteCount(chunkLength: 1),
       min(left / chunkShare, left - weightMinimum(chosen)))
     let chunkLength = fixed.longestChunk(
-      min(maximumChunkLength, max(1, request.promptLength)), within: forChunk)
+      min(request.maximumChunkLength, max(1, request.promptLength)), within: forChunk)
     let workspace = fixed.workspaceByteCount(chunkLength: chunkLength)
     do throws(LoaderError) {
       let residency = try ResidencyPlan.make(

@@ -54,6 +54,12 @@ struct Convert: ParsableCommand {
   }
 
   private func makeConverter() throws -> Converter {
+    if HuggingFaceFolder.isOne(input) {
+      let folder = try HuggingFaceFolder.open(input, backend: io)
+      for note in folder.source.device.notes { Terminal.warn(note) }
+      return try Converter(
+        folder.source, contents: folder.contents, quantisation: quantize?.type)
+    }
     let source: ModelSource
     do { source = try ModelSource.open(input, backend: io) } catch {
       throw ConversionError.loader(error)

@@ -1,0 +1,147 @@
+import Glibc
+import Kernels
+import TensorBasics
+import Testing
+
+@Suite struct AttentionTests {
+  /// A head's cache with random content, and queries with what they see.
+  private struct Case {
+    let headLength: Int
+    let positionCount: Int
+    let keys: [Float]
+    let values: [Float]
+    let queries: [Float]
+    let visible: [VisibleRange]
+    var queryCount: Int { visible.count }
+
+    init(seed: UInt64, scale: Double) {
+      var generator = SeededGenerator(seed: seed)
+      headLength = 16 * Int.random(in: 1...8, using: &generator)
+      positionCount = [1, 15, 16, 17, 511, 512, 513, Int.random(in: 1...1600, using: &generator)]
+        .randomElement(using: &generator) ?? 1
+      func random(_ count: Int, _ scale: Double) -> [Float] {
+        (0..<count).map { _ in Float(Float16((generator.nextUnit() * 2 - 1) * scale)) }
+      }
+      keys = random(positionCount * headLength, 1)
+      values = random(positionCount * headLength, 2)
+      let queryCount = Int.random(in: 1...14, using: &generator)
+      queries = random(queryCount * headLength, scale)
+      visible = (0..<queryCount).map { [positionCount] _ in
+        let last = Int.random(in: 0..<positionCount, using: &generator)
+        let first = Bool.random(using: &generator) ? 0 : Int.random(in: 0...last, using: &generator)
+        return VisibleRange(first: Int32(first), last: Int32(last))
+      }
+    }
+
+    /// The cache's groups, stored by `set`.
+    func groups(_ set: InstructionSet) -> [UInt16] {
+      let groupByteCount = KeyValueGroup.byteCount(headLength: headLength)
+      let tiles = (positionCount + 511) / 512
+      var memory = [UInt16](repeating: 0x7E00, count: tiles * 32 * groupByteCount / 2)  // NaN
+      memory.withUnsafeMutableBytes { memory in
+        for position in 0..<positionCount {
+          keys.withUnsafeBufferPointer { keys in
+            values.withUnsafeBufferPointer { values in
+              KeyValueGroup.store(
+                key: keys.baseAddress! + position * headLength,
+                value: values.baseAddress! + position * headLength, headLength: headLength,
+                slot: position % 16, into: memory.baseAddress! + position / 16 * groupByteCount,
+                instructionSet: set)
+            }
+          }
+        }
+        // Slots behind the last position exist in a cache as zeros.
+        for position in positionCount..<(positionCount + 15) / 16 * 16 {
+          let zero = [Float](repeating: 0, count: headLength)
+          KeyValueGroup.store(
+            key: zero, value: zero, headLength: headLength, slot: position % 16,
+            into: memory.baseAddress! + position / 16 * groupByteCount, instructionSet: set)
+        }
+      }
+      return memory
+    }
+
+    /// Attention's output, tiles in runs that end at `cuts` merged in order.
+    func output(_ set: InstructionSet, cuts: [Int] = []) -> [Float] {
+      let groups = groups(set)
+      let tileByteCount = AttentionTile.byteCount(headLength: headLength)
+      let tileCount = (positionCount + 511) / 512
+      let partialByteCount = AttentionPartials.byteCount(
+        queryCount: queryCount, headLength: headLength)
+      let memory = UnsafeMutableRawPointer.allocate(byteCount: 2 * partialByteCount, alignment: 64)
+      let scratch = UnsafeMutableRawPointer.allocate(
+        byteCount: AttentionKernel.scratchByteCount(queryCount: queryCount, headLength: headLength),
+        alignment: 64)
+      defer {
+        memory.deallocate()
+        scratch.deallocate()
+      }
+      let total = AttentionPartials(memory: memory, queryCount: queryCount, headLength: headLength)
+      let part = AttentionPartials(
+        memory: memory + partialByteCount, queryCount: queryCount, headLength: headLength)
+      total.reset()
+      part.reset()
+      groups.withUnsafeBytes { groups in
+        for tile in 0..<tileCount {
+          let target = cuts.isEmpty ? total : part
+          AttentionKernel.accumulate(
+            tile: groups.baseAddress! + tile * tileByteCount, tileFirstPosition: tile * 512,
+            headLength: headLength, queries: queries, queryStride: headLength, visible: visible,
+            queryCount: queryCount, into: target, scratch: scratch, instructionSet: set)
+          if !cuts.isEmpty {
+            AttentionKernel.merge(into: total, from: part, instructionSet: set)
+            part.reset()
+          }
+        }
+      }
+      var output = [Float](repeating: .nan, count: queryCount * headLength)
+      output.withUnsafeMutableBufferPointer {
+        AttentionKernel.finish(total, into: $0.baseAddress!, outputStride: headLength)
+      }
+      return output
+    }
+
+    /// Textbook attention in f64.
+    func reference() -> [Double] {
+      visible.enumerated().flatMap { query, range -> [Double] in
+        let positions = Int(range.first)...Int(range.last)
+        let scores = positions.map { position in
+          (0..<headLength).reduce(0.0) {
+            $0 + Double(queries[query * headLength + $1]) * Double(keys[position * headLength + $1])
+          }
+        }
+        let highest = scores.max() ?? 0
+        let weights = scores.map { exp($0 - highest) }
+        let sum = weights.reduce(0, +)
+        return (0..<headLength).map { element in
+          zip(positions, weights).reduce(0.0) {
+            $0 + $1.1 * Double(values[$1.0 * headLength + element])
+          } / sum
+        }
+      }
+    }
+  }
+
+  @Test func `Every instruction set gives the scalar twin's bits, and f64's value`() {
+    for seed in UInt64(0)..<60 {
+      // Scales up to logits of about ±80.
+      let attention = Case(seed: seed, scale: [0.1, 1, 8][Int(seed % 3)])
+      let scalar = attention.output(.scalar)
+      for set in MatrixProductTests.vectorSets {
+        #expect(attention.output(set).map(\.bitPattern) == scalar.map(\.bitPattern), "seed \(seed), \(set)")
+      }
+      for (found, expected) in zip(scalar, attention.reference()) {
+        #expect((Double(found) - expected).magnitude < 2e-5 * 2, "seed \(seed)")
+      }
+    }
+  }
+
+  @Test func `Merging tile by tile is accumulating them`() {
+    for seed in UInt64(100)..<130 {
+      let attention = Case(seed: seed, scale: 2)
+      for set in [.scalar] + MatrixProductTests.vectorSets {
+        #expect(attention.output(set, cuts: [1]) == attention.output(set), "seed \(seed), \(set)")
+      }
+    }
+  }
+}

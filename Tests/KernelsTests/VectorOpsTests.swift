@@ -1,0 +1,128 @@
+import Glibc
+import Kernels
+import TensorBasics
+import Testing
+
+@Suite struct VectorOpsTests {
+  private typealias Operation = @Sendable (
+    _ x: UnsafeMutablePointer<Float>, _ y: UnsafePointer<Float>, _ count: Int, _ set: InstructionSet
+  ) -> Void
+
+  private static let operations:
+    [(name: String, run: Operation, f64: @Sendable (Double, Double) -> Double)] = [
+    ("add", { VectorOps.add($0, $1, count: $2, instructionSet: $3) }, { $0 + $1 }),
+    ("silu", { VectorOps.siluMultiply($0, $1, count: $2, instructionSet: $3) },
+      { $0 / (1 + exp(-$0)) * $1 }),
+    ("gelu", { VectorOps.geluTanhMultiply($0, $1, count: $2, instructionSet: $3) },
+      { 0.5 * $0 * (1 + tanh((2 / Double.pi).squareRoot() * ($0 + 0.044715 * $0 * $0 * $0))) * $1 }),
+    ("relu", { VectorOps.reluMultiply($0, $1, count: $2, instructionSet: $3) }, { max($0, 0) * $1 }),
+    ("scale", { x, _, count, set in VectorOps.scale(x, by: 1.7, count: count, instructionSet: set) },
+      { x, _ in x * Double(Float(1.7)) }),
+    ("exp", { x, _, count, set in VectorOps.exp(x, count: count, instructionSet: set) },
+      { x, _ in exp(x) }),
+  ]
+
+  private func random(_ count: Int, _ scale: Double, _ generator: inout SeededGenerator) -> [Float] {
+    (0..<count).map { _ in Float((generator.nextUnit() * 2 - 1) * scale) }
+  }
+
+  @Test func `Every instruction set gives the scalar twin's bits, and f64's value`() {
+    for seed in UInt64(0)..<60 {
+      var generator = SeededGenerator(seed: seed)
+      let count = Int.random(in: 1...100, using: &generator)
+      let x = random(count, [0.1, 5, 80][Int(seed % 3)], &generator)
+      let y = random(count, 2, &generator)
+      for (name, run, f64) in Self.operations {
+        func result(_ set: InstructionSet) -> [Float] {
+          var output = x
+          output.withUnsafeMutableBufferPointer { output in
+            y.withUnsafeBufferPointer { run(output.baseAddress!, $0.baseAddress!, count, set) }
+          }
+          return output
+        }
+        let scalar = result(.scalar)
+        for set in MatrixProductTests.vectorSets {
+          #expect(
+            result(set).map(\.bitPattern) == scalar.map(\.bitPattern), "\(name), \(set), seed \(seed)")
+        }
+        for index in 0..<count {
+          let expected = f64(Double(x[index]), Double(y[index]))
+          let bound = 1e-5 * max(1e-3, expected.magnitude)
+          #expect(
+            (Double(scalar[index]) - expected).magnitude <= bound,
+            "\(name)(\(x[index]), \(y[index])) = \(scalar[index]), not \(expected)")
+        }
+      }
+    }
+  }
+
+  @Test func `exp ends where floats end`() {
+    for set in [.scalar] + MatrixProductTests.vectorSets {
+      var x: [Float] = [-.infinity, -1000, -104, -87.5, 0, 88.7, 89, .infinity]
+      let count = x.count
+      x.withUnsafeMutableBufferPointer {
+        VectorOps.exp($0.baseAddress!, count: count, instructionSet: set)
+      }
+      #expect(x[0] == 0 && x[1] == 0 && x[2] < Float(sign: .plus, exponent: -140, significand: 1) && x[4] == 1 && x[6] == .infinity && x[7] == .infinity)
+      #expect((Double(x[3]) - exp(-87.5)).magnitude < 1e-43 && x[5].isFinite)
+    }
+  }
+
+  @Test func `RMSNorm is the formula, the same bits on every set`() {
+    for seed in UInt64(0)..<40 {
+      var generator = SeededGenerator(seed: seed)
+      let count = Int.random(in: 1...700, using: &generator)
+      let (x, weight) = (random(count, 3, &generator), random(count, 2, &generator))
+      func result(_ set: InstructionSet) -> [Float] {
+        var y = [Float](repeating: 0, count: count)
+        y.withUnsafeMutableBufferPointer { y in
+          VectorOps.rmsNorm(
+            x, weight: weight, epsilon: 1e-5, count: count, into: y.baseAddress!, instructionSet: set)
+        }
+        return y
+      }
+      let scalar = result(.scalar)
+      for set in MatrixProductTests.vectorSets { #expect(result(set) == scalar, "seed \(seed)") }
+      let mean = x.reduce(0) { $0 + Double($1) * Double($1) } / Double(count)
+      for index in 0..<count {
+        let expected = Double(x[index]) / (mean + 1e-5).squareRoot() * Double(weight[index])
+        #expect((Double(scalar[index]) - expected).magnitude <= 1e-5 * max(1, expected.magnitude))
+      }
+    }
+  }
+
+  @Test(arguments: [false, true])
+  func `RoPE rotates pairs by their angles`(adjacent: Bool) {
+    for seed in UInt64(0)..<20 {
+      var generator = SeededGenerator(seed: seed)
+      let half = Int.random(in: 1...40, using: &generator)
+      let length = 2 * half + 8
+      let x = random(3 * length, 2, &generator)
+      let angles = (0..<half).map { _ in generator.nextUnit() * 100 }
+      let (cosines, sines) = (angles.map { Float(cos($0)) }, angles.map { Float(sin($0)) })
+      func result(_ set: InstructionSet) -> [Float] {
+        var y = x
+        y.withUnsafeMutableBufferPointer {
+          VectorOps.rotate(
+            $0.baseAddress!, headCount: 3, headLength: length, dimensionCount: 2 * half,
+            adjacentPairs: adjacent, cosines: cosines, sines: sines, instructionSet: set)
+        }
+        return y
+      }
+      let scalar = result(.scalar)
+      for set in MatrixProductTests.vectorSets { #expect(result(set) == scalar, "seed \(seed)") }
+      for head in 0..<3 {
+        for pair in 0..<half {
+          let (i, j) = adjacent ? (2 * pair, 2 * pair + 1) : (pair, pair + half)
+          let (a, b) = (Double(x[head * length + i]), Double(x[head * length + j]))
+          let first = a * cos(angles[pair]) - b * sin(angles[pair])
+          let second = a * sin(angles[pair]) + b * cos(angles[pair])
+          #expect((Double(scalar[head * length + i]) - first).magnitude < 1e-5)
+          #expect((Double(scalar[head * length + j]) - second).magnitude < 1e-5)
+        }
+        #expect(Array(scalar[(head * length + 2 * half)..<(head + 1) * length])
+          == Array(x[(head * length + 2 * half)..<(head + 1) * length]))
+      }
+    }
+  }
+}

@@ -1,0 +1,68 @@
+import BlockIO
+import ModelFormat
+import Runtime
+import TensorBasics
+import TestSupport
+import WeightLoader
+
+/// How a session is run, apart from what it computes.
+struct RunShape {
+  var backend = StorageBackend.auto
+  var threadCount = 1
+  var maximumChunkLength = 512
+  /// Memory beyond the smallest that works; nil = as much as there is.
+  var spareByteCount: Int?
+}
+
+/// Opens `path` and plans a session, in the smallest budget plus `shape.spareByteCount`.
+///
+/// The smallest budget counts what the process holds already, which other tests change meanwhile: a
+/// budget that was just named may be too small a moment later, so it is asked for again.
+func makeSession(
+  _ path: String, contextLength: Int, promptLength: Int, _ shape: RunShape
+) throws -> Session {
+  let source = try ModelSource.open(path, backend: shape.backend)
+  guard let configuration = source.description.configuration else {
+    preconditionFailure("a test model has a configuration")
+  }
+  var request = MemoryPlan.Request(
+    budgetByteCount: shape.spareByteCount == nil ? 8 << 30 : 1, contextLength: contextLength,
+    promptLength: promptLength, threadCount: shape.threadCount,
+    maximumChunkLength: shape.maximumChunkLength)
+  for _ in 0..<20 {
+    do { return try Session(source, configuration, request) } catch {
+      guard case .budgetTooSmall(_, let minimum) = error else { throw error }
+      request.budgetByteCount = minimum.bytes + (shape.spareByteCount ?? 0)
+    }
+  }
+  return try Session(source, configuration, request)
+}
+
+/// Bits of the logits behind a prompt and behind each token decoded after it.
+func logitBits(_ session: Session, prompt: [Int32], decoding: [Int32]) throws -> [[UInt32]] {
+  var rows = [Array(try session.prefill(prompt)).map(\.bitPattern)]
+  for token in decoding { rows.append(Array(try session.decode(token)).map(\.bitPattern)) }
+  return rows
+}
+
+/// Tiny models of every family and variant of its graph.
+enum TinyFamilies {
+  static let names = [
+    "llama", "llama untied", "llama rope factors", "llama linear rope", "llama window",
+    "llama relu", "qwen2", "qwen3", "gemma3",
+  ]
+
+  static func model(_ name: String) -> TinyModel {
+    let words = name.split(separator: " ", maxSplits: 1).map(String.init)
+    var model = TinyModel(architecture: words[0])
+    switch words.count > 1 ? words[1] : "" {
+    case "untied": model.tiesOutput = false
+    case "rope factors": model.hasRopeFactors = true
+    case "linear rope": model.ropeLinearScale = 4
+    case "window": model.slidingWindow = 7
+    case "relu": model.hiddenActivation = "relu"
+    default: break
+    }
+    return model
+  }
+}
