@@ -3,8 +3,8 @@ public import TensorBasics
 
 /// Floats to quantised blocks, by ggml's reference formulas.
 public enum Quantisation {
-  /// Quantises one row of `columnCount` elements, a multiple of 32. Blocks with a value that is not finite
-  /// are of no use afterwards, as they were before.
+  /// Quantises one row of `columnCount` elements, a multiple of 32. Blocks with a value that is not
+  /// finite are of no use afterwards, as they were before.
   ///
   /// - Parameters:
   ///   - type: `q8_0` or `q4_0`.
@@ -40,8 +40,8 @@ public enum Quantisation {
     }
   }
 
-  /// scale = (the x of largest magnitude) / −8, q = ⌊x / scale + 8.5⌋ at most 15; low nibbles hold the
-  /// first sixteen elements.
+  /// scale = (the x of largest magnitude) / −8, q = ⌊x / scale + 8.5⌋ at most 15; low nibbles hold
+  /// the first sixteen elements.
   private static func q4(_ x: UnsafePointer<Float>, into bytes: UnsafeMutableRawPointer) {
     var extreme: Float = 0
     for index in 0..<32 where x[index].magnitude > extreme.magnitude { extreme = x[index] }

@@ -79,9 +79,9 @@ import WeightLoader
     return (errors.max() ?? .infinity, (errors.reduce(0) { $0 + $1 * $1 } / count).squareRoot())
   }
 
-  /// Both sides compute in f32 and round keys and values to f16. What is left is the order of sums, and
-  /// now and then a key or value that it tips over to the other f16 neighbour: gemma3's seven layers
-  /// make 0.0013 of that, as much as transformers itself moves when it computes in f64.
+  /// Both sides compute in f32 and round keys and values to f16. What is left is the order of sums,
+  /// and now and then a key or value that it tips over to the other f16 neighbour: gemma3's seven
+  /// layers make 0.0013 of that, as much as transformers itself moves when it computes in f64.
   @Test(arguments: names)
   func `Logits are those of transformers`(name: String) throws {
     let expected = try Self.expectedLogits(name)

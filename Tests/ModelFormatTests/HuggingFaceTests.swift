@@ -170,9 +170,11 @@ struct TinyFolder {
     (#""rope_scaling":{"rope_type":"llama3","factor":8}"#, "low_freq_factor"),
     (#""attention_bias":true"#, "attention_bias"), (#""mlp_bias":true"#, "mlp_bias"),
     (#""hidden_act":"gelu""#, "\"gelu\""), (#""num_local_experts":8"#, "num_local_experts"),
-    (#""quantization_config":{"quant_method":"gptq"}"#, "gptq"), (#""hidden_size":"x""#, "hidden_size"),
+    (#""quantization_config":{"quant_method":"gptq"}"#, "gptq"),
+    (#""hidden_size":"x""#, "hidden_size"),
     (#""num_attention_heads":0"#, "zero heads"), (#""num_attention_heads":4"#, "head length 8"),
-    (#""partial_rotary_factor":0.5"#, "partial_rotary_factor"), (#""intermediate_size":96"#, "ffn_"),
+    (#""partial_rotary_factor":0.5"#, "partial_rotary_factor"),
+    (#""intermediate_size":96"#, "ffn_"),
     (#""layer_types":["sliding_attention"]"#, "layer_types"), (#""x":"#, "config.json"),
     (#""num_hidden_layers":99999999999999999999"#, "num_hidden_layers"),
   ])
