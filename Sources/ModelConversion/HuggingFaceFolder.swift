@@ -3,8 +3,8 @@ import Glibc
 public import ModelFormat
 public import WeightLoader
 
-/// An open Hugging Face folder: `config.json`, safetensors files, `tokenizer.json` and what goes with
-/// them.
+/// An open Hugging Face folder: `config.json`, safetensors files, `tokenizer.json` and what goes
+/// with them.
 public struct HuggingFaceFolder {
   /// The model and its safetensors files.
   public let source: ModelSource

@@ -1,8 +1,8 @@
 /// Llama 2 and 3, Mistral, SmolLM2 and whatever else ggml files as `llama`.
 ///
-/// GGUF files hold query and key rows permuted, so that RoPE rotates neighbours. Llama 3's RoPE scaling
-/// arrives as the tensor `rope_freqs.weight`. Hugging Face files hold rows in their order, and scaling as
-/// parameters.
+/// GGUF files hold query and key rows permuted, so that RoPE rotates neighbours. Llama 3's RoPE
+/// scaling arrives as the tensor `rope_freqs.weight`. Hugging Face files hold rows in their order,
+/// and scaling as parameters.
 enum Llama: Architecture {
   static let name = "llama"
   static let mistralName = "MistralForCausalLM"

@@ -53,7 +53,7 @@ public enum HuggingFace {
   ///
   /// - Throws: ``FormatError``, also for names that lead out of the folder.
   public static func shardNames(index: Document) throws(FormatError) -> [String] {
-    guard let map = try index.json()["weight_map"], let members = map.members, !members.isEmpty else {
+    guard let members = try index.json()["weight_map"]?.members, !members.isEmpty else {
       throw FormatError(.malformed, path: index.path, "there is no weight_map")
     }
     var names = Set<String>()
@@ -75,8 +75,8 @@ public enum HuggingFace {
   /// - Parameters:
   ///   - name: The model's name, for people.
   ///   - shards: Its safetensors files; ``TensorRecord/fileIndex`` counts them.
-  /// - Throws: ``FormatError`` for an architecture, hyper-parameter, tokenizer or tensor that is not
-  ///   supported or contradicts the others.
+  /// - Throws: ``FormatError`` for an architecture, hyper-parameter, tokenizer or tensor that is
+  ///   not supported or contradicts the others.
   public static func describe(
     _ documents: Documents, name: String, shards: [SafetensorsFile]
   ) throws(FormatError) -> Model {
@@ -111,8 +111,8 @@ public enum HuggingFace {
     return Model(description: description, contents: tensors.contents)
   }
 
-  /// The template of `chat_template.jinja`, or else that of `tokenizer_config.json`, where a list has
-  /// one called "default".
+  /// The template of `chat_template.jinja`, or else that of `tokenizer_config.json`, where a list
+  /// has one called "default".
   private static func chatTemplate(_ documents: Documents) throws(FormatError) -> String? {
     if let document = documents.chatTemplate { return try document.text() }
     guard let template = try documents.tokenizerConfiguration?.json()["chat_template"] else {

@@ -77,7 +77,8 @@ struct HuggingFaceRope {
   private static func headLength(
     _ parameters: HuggingFaceHyperparameters
   ) throws(FormatError) -> Int {
-    if let stated = try parameters.integer("head_dim"), (2...4096).contains(stated) { return stated }
+    let stated = try parameters.integer("head_dim")
+    if let stated, (2...4096).contains(stated) { return stated }
     guard let width = try parameters.integer("hidden_size"),
       let heads = try parameters.integer("num_attention_heads"), heads > 0,
       (2...4096).contains(width / heads)

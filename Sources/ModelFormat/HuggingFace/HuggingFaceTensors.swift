@@ -8,12 +8,14 @@ struct HuggingFaceTensors {
 
   /// Files without what precedes the decoder's own names; multimodal files have it.
   private static let prefixes = [
-    (from: "language_model.model.", to: "model."), (from: "language_model.lm_head.", to: "lm_head."),
+    (from: "language_model.model.", to: "model."),
+    (from: "language_model.lm_head.", to: "lm_head."),
     (from: "model.language_model.", to: "model."),
   ]
   /// Parts of multimodal models that see, not read.
   private static let ignoredPrefixes = [
-    "vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.",
+    "vision_tower.", "multi_modal_projector.", "model.vision_tower.",
+    "model.multi_modal_projector.",
   ]
   private static let outerNames = [
     "model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",

@@ -1,8 +1,8 @@
 /// Which of this project's tokenizers cuts and normalises text as a `tokenizer.json` says.
 ///
 /// Steps are recognised exactly; anything else is refused, because a tokenizer that is nearly right
-/// yields models that are nearly right. One deviation: Unicode normalisation (NFC, in Qwen's files) is
-/// left out, as in GGUF files; it changes only text that is not composed.
+/// yields models that are nearly right. One deviation: Unicode normalisation (NFC, in Qwen's files)
+/// is left out, as in GGUF files; it changes only text that is not composed.
 struct HuggingFaceTokenizerScheme {
   /// GPT-2's byte alphabet, or SentencePiece's `▁`.
   let isByteLevel: Bool

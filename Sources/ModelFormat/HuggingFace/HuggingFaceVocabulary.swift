@@ -120,8 +120,9 @@ struct HuggingFaceVocabulary {
 
   /// Derives SentencePiece's scores from the order of merges: the best token is made first.
   ///
-  /// Files converted from SentencePiece list, for each token, all pairs that spell it. Only then does
-  /// merging by score, which asks no pair's permission, give the same tokens; anything else is refused.
+  /// Files converted from SentencePiece list, for each token, all pairs that spell it. Only then
+  /// does merging by score, which asks no pair's permission, give the same tokens; anything else is
+  /// refused.
   mutating func scoreMerges() throws(FormatError) {
     let unreachable = -Float(pairs.count + 1)
     scores = [Float](repeating: unreachable, count: tokens.count)

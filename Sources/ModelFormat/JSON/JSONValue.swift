@@ -1,5 +1,5 @@
-/// A JSON document that keeps what `JSONDecoder` loses: byte offsets, doubled keys, and keys that are
-/// canonically equivalent but of different bytes (two tokens of a vocabulary, not one).
+/// A JSON document that keeps what `JSONDecoder` loses: byte offsets, doubled keys, and keys that
+/// are canonically equivalent but of different bytes (two tokens of a vocabulary, not one).
 struct JSONValue {
   enum Content {
     case null

@@ -1,0 +1,205 @@
+import ModelFormat
+import TensorBasics
+import TestSupport
+import Testing
+
+/// A folder of one layer, written as JSON; tests replace parts of it.
+struct TinyFolder {
+  var config = #"""
+    "architectures":["LlamaForCausalLM"],"hidden_size":32,"intermediate_size":64,
+    "num_hidden_layers":1,"num_attention_heads":2,"num_key_value_heads":1,"rms_norm_eps":1e-5,
+    "max_position_embeddings":512,"vocab_size":40
+    """#
+  /// Further keys of `config.json`; later ones win.
+  var more = ""
+  var tokenizer: String?
+  var settings: String?
+  var hasHead = true
+  var queryKeyValueBias = false
+  var normalisesHeads = false
+  var isGemma = false
+  var prefix = ""
+
+  private var shapes: [(name: String, shape: [Int])] {
+    var tensors = [
+      ("model.embed_tokens.weight", [40, 32]), ("model.norm.weight", [32]),
+      ("model.layers.0.self_attn.rotary_emb.inv_freq", [8]),
+    ]
+    if hasHead { tensors.append(("lm_head.weight", [40, 32])) }
+    func add(_ name: String, _ shape: [Int]) { tensors.append(("model.layers.0." + name, shape)) }
+    add("input_layernorm.weight", [32])
+    add("post_attention_layernorm.weight", [32])
+    if isGemma {
+      add("pre_feedforward_layernorm.weight", [32])
+      add("post_feedforward_layernorm.weight", [32])
+    }
+    for (name, rows) in [("q", 32), ("k", 16), ("v", 16)] {
+      add("self_attn.\(name)_proj.weight", [rows, 32])
+      if queryKeyValueBias { add("self_attn.\(name)_proj.bias", [rows]) }
+    }
+    if normalisesHeads {
+      add("self_attn.q_norm.weight", [16])
+      add("self_attn.k_norm.weight", [16])
+    }
+    add("self_attn.o_proj.weight", [32, 32])
+    add("mlp.gate_proj.weight", [64, 32])
+    add("mlp.up_proj.weight", [64, 32])
+    add("mlp.down_proj.weight", [32, 64])
+    return tensors
+  }
+
+  func describe() throws(FormatError) -> HuggingFace.Model {
+    var entries: [String] = []
+    var offset = 0
+    for (name, shape) in shapes {
+      let byteCount = 2 * shape.reduce(1, *)
+      entries.append(
+        #""\#(prefix)\#(name)":{"dtype":"BF16","shape":\#(shape),"data_offsets":"#
+          + "[\(offset),\(offset + byteCount)]}")
+      offset += byteCount
+    }
+    let bytes = safetensors("{\(entries.joined(separator: ","))}", dataByteCount: offset)
+    guard let shard = try parseSafetensors(bytes).value else {
+      throw FormatError(.truncated, "test")
+    }
+    let text = "{\(config)\(more.isEmpty ? "" : ",")\(more)}"
+    var documents = HuggingFace.Documents(
+      configuration: .init(path: "config.json", bytes: Array(text.utf8)))
+    documents.tokenizer = tokenizer.map { .init(path: "tokenizer.json", bytes: Array($0.utf8)) }
+    documents.tokenizerConfiguration = settings.map {
+      .init(path: "tokenizer_config.json", bytes: Array($0.utf8))
+    }
+    return try HuggingFace.describe(documents, name: "tiny", shards: [shard])
+  }
+
+  func configuration() throws -> DecoderConfiguration {
+    try #require(try describe().description.configuration)
+  }
+}
+
+@Suite struct HuggingFaceTests {
+  private func error(_ folder: TinyFolder) -> String {
+    do throws(FormatError) {
+      _ = try folder.describe()
+      return "described"
+    } catch { return error.description }
+  }
+
+  @Test func `Llama 3's scaling in both spellings becomes the same factors`() throws {
+    let scaling = #""factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"#
+      + #""original_max_position_embeddings":64"#
+    var old = TinyFolder()
+    old.more = #""rope_theta":500000.0,"rope_scaling":{"rope_type":"llama3",\#(scaling)}"#
+    var new = TinyFolder()
+    new.more = #""rope_parameters":{"rope_theta":500000.0,"rope_type":"llama3",\#(scaling)}"#
+    for folder in [old, new] {
+      let model = try folder.describe()
+      #expect(model.description.configuration?.ropeBase == 500_000)
+      #expect(model.description.configuration?.ropePairing == .halves)
+      let index = try #require(
+        model.description.tensors.firstIndex { $0.name == "rope_freqs.weight" })
+      guard case .values(let factors) = model.contents[index] else {
+        Issue.record("no values")
+        continue
+      }
+      // As transformers has it: waves of 6.3 stay, of 32.4 blend, longer than 64 slow down.
+      #expect(factors.count == 8 && factors[0] == 1 && factors[2...].allSatisfy { $0 == 8 })
+      #expect((factors[1] - 2.4423).magnitude < 0.0001)
+      #expect(model.contents.count == model.description.tensors.count)
+    }
+  }
+
+  @Test func `Defaults are those of transformers`() throws {
+    let llama = try TinyFolder().configuration()
+    #expect(llama.ropeBase == 10000 && llama.headLength == 16 && !llama.tiesOutput)
+    #expect(llama.normEpsilon == 1e-5 && llama.activation == .silu && llama.slidingWindow == nil)
+    var mistral = TinyFolder()
+    mistral.more = #""architectures":["MistralForCausalLM"]"#
+    #expect(try mistral.configuration().slidingWindow == 4096)
+    #expect(try mistral.configuration().slidingLayers == [true])
+    mistral.more += #","sliding_window":null"#
+    #expect(try mistral.configuration().slidingWindow == nil)
+    var tied = TinyFolder()
+    tied.hasHead = false
+    #expect(error(tied).contains("output.weight\" is missing"))
+    tied.more = #""tie_word_embeddings":true"#
+    #expect(try tied.configuration().tiesOutput)
+  }
+
+  @Test func `Qwen's families have their biases and norms`() throws {
+    var qwen2 = TinyFolder()
+    qwen2.more = #""architectures":["Qwen2ForCausalLM"],"use_sliding_window":false,"#
+      + #""sliding_window":4096,"rope_scaling":{"type":"linear","factor":4}"#
+    #expect(error(qwen2).contains("bias"))
+    qwen2.queryKeyValueBias = true
+    #expect(try qwen2.configuration().hasQueryKeyValueBias)
+    #expect(try qwen2.configuration().ropeLinearScale == 4)
+    var qwen3 = TinyFolder()
+    qwen3.normalisesHeads = true
+    qwen3.more = #""architectures":["Qwen3ForCausalLM"],"head_dim":16"#
+    #expect(try qwen3.configuration().normalisesHeads)
+    #expect(!(try qwen3.describe().contents.contains(.storedPlusOne)))
+  }
+
+  @Test(arguments: ["", "language_model."])
+  func `Gemma 3 in its old spelling, also inside a multimodal model`(prefix: String) throws {
+    var gemma = TinyFolder()
+    (gemma.isGemma, gemma.normalisesHeads, gemma.hasHead) = (true, true, false)
+    gemma.prefix = prefix
+    let text = gemma.config + #","head_dim":16,"rope_theta":1000000,"rope_local_base_freq":5000,"#
+      + #""sliding_window":7,"sliding_window_pattern":2,"query_pre_attn_scalar":64,"#
+      + #""rope_scaling":{"rope_type":"linear","factor":8.0}"#
+    gemma.config = prefix.isEmpty ? text : #""text_config":{\#(text)}"#
+    gemma.more = prefix.isEmpty
+      ? #""architectures":["Gemma3ForCausalLM"]"#
+      : #""architectures":["Gemma3ForConditionalGeneration"]"#
+    let model = try gemma.describe()
+    let configuration = try #require(model.description.configuration)
+    #expect(configuration.tiesOutput && configuration.slidingRopeBase == 5000)
+    #expect(configuration.slidingWindow == 7 && configuration.slidingLayers == [true])
+    #expect(configuration.attentionScale == 0.125 && configuration.ropeLinearScale == 8)
+    for (tensor, content) in zip(model.description.tensors, model.contents) {
+      #expect((content == .storedPlusOne) == tensor.name.hasSuffix("norm.weight"), "\(tensor.name)")
+    }
+  }
+
+  @Test(arguments: [
+    (#""architectures":["GPT2LMHeadModel"]"#, "GPT2LMHeadModel"),
+    (#""rope_scaling":{"rope_type":"yarn","factor":4}"#, "\"yarn\""),
+    (#""rope_parameters":{"rope_type":"dynamic","rope_theta":1e4}"#, "\"dynamic\""),
+    (#""rope_scaling":{"rope_type":"llama3","factor":8}"#, "low_freq_factor"),
+    (#""attention_bias":true"#, "attention_bias"), (#""mlp_bias":true"#, "mlp_bias"),
+    (#""hidden_act":"gelu""#, "\"gelu\""), (#""num_local_experts":8"#, "num_local_experts"),
+    (#""quantization_config":{"quant_method":"gptq"}"#, "gptq"),
+    (#""hidden_size":"x""#, "hidden_size"),
+    (#""num_attention_heads":0"#, "zero heads"), (#""num_attention_heads":4"#, "head length 8"),
+    (#""partial_rotary_factor":0.5"#, "partial_rotary_factor"),
+    (#""intermediate_size":96"#, "ffn_"),
+    (#""layer_types":["sliding_attention"]"#, "layer_types"), (#""x":"#, "config.json"),
+    (#""num_hidden_layers":99999999999999999999"#, "num_hidden_layers"),
+  ])
+  func `What is not supported is refused by name`(more: String, text: String) {
+    var folder = TinyFolder()
+    folder.more = more
+    #expect(error(folder).contains(text), "\(error(folder))")
+  }
+
+  @Test func `Tensors without a place are refused by name`() {
+    var folder = TinyFolder()
+    folder.queryKeyValueBias = true
+    #expect(error(folder).contains("attn_q.bias"))
+    folder.prefix = "other."
+    #expect(error(folder).contains("other.model."))
+  }
+
+  @Test func `Shards are named once each and lie in the folder`() throws {
+    func names(_ text: String) throws(FormatError) -> [String] {
+      try HuggingFace.shardNames(index: .init(path: "index", bytes: Array(text.utf8)))
+    }
+    #expect(try names(#"{"weight_map":{"x":"b","y":"a","z":"b"}}"#) == ["a", "b"])
+    for name in ["../a", "/a", "a/b", "", ".", "a\\u0000b"] {
+      #expect(throws: FormatError.self) { try names(#"{"weight_map":{"x":"\#(name)"}}"#) }
+    }
+    #expect(throws: FormatError.self) { try names(#"{"weight_map":{}}"#) }
+  }
+}
