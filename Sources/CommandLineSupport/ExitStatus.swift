@@ -45,7 +45,7 @@ public enum ExitStatus: Int32, Sendable {
     case .format, .noSuchTensor: .badData
     case .allocation, .budgetTooSmall: .notPossibleHere
     case .interrupted: .interrupted
-    case .closed: .failure
+    case .closed, .notExpected: .failure
     }
   }
 

@@ -24,7 +24,8 @@ public struct FormatError: Error, Sendable, Equatable, CustomStringConvertible {
   public init(_ kind: Kind, at offset: Int? = nil, path: String? = nil, _ message: String) {
     self.kind = kind
     self.path = path
-    self.offset = offset
+    // A damaged header may state a negative offset, which is no place in a file.
+    self.offset = offset.flatMap { $0 >= 0 ? $0 : nil }
     self.message = message
   }
 

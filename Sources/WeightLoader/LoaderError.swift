@@ -16,6 +16,8 @@ public enum LoaderError: Error, Sendable, CustomStringConvertible {
   case interrupted
   /// The caller named a tensor that the model does not have.
   case noSuchTensor(String, path: String)
+  /// A piece was asked for that no announced sweep brings while the pieces in use are kept.
+  case notExpected(piece: Int)
   /// An earlier failure left the stream unusable.
   case closed
 
@@ -28,6 +30,9 @@ public enum LoaderError: Error, Sendable, CustomStringConvertible {
       "a budget of \(budget) is too small: the smallest that works here is \(minimum)"
     case .interrupted: "interrupted"
     case .noSuchTensor(let name, let path): "\(path): there is no tensor '\(name)'"
+    case .notExpected(let piece):
+      "piece \(piece) is not under way: announce its sweep, acquire pieces in the plan's order and "
+        + "release them"
     case .closed: "the stream ended with an earlier error; open the model again"
     }
   }

@@ -132,13 +132,15 @@ public final class WeightStream {
 
   /// The address of a piece's first byte, once it is in memory.
   ///
-  /// - Throws: ``LoaderError/io(_:)`` when the drive fails, ``LoaderError/interrupted``.
+  /// - Throws: ``LoaderError/io(_:)`` when the drive fails, ``LoaderError/interrupted``,
+  ///   ``LoaderError/notExpected(piece:)`` for a piece that nothing will bring.
   public func acquire(_ piece: Int) throws(LoaderError) -> UnsafeMutableRawPointer {
     try pump()
     if !isReady(piece) {
       let start = monotonicNanoseconds()
       statistics.stalls += 1
       while !isReady(piece) {
+        guard device.inFlight > 0 else { throw .notExpected(piece: piece) }
         try reapOne(waiting: true)
         try pump()
       }

@@ -1,0 +1,64 @@
+import BlockIO
+import Glibc
+import ModelFormat
+import Runtime
+import Synchronization
+import TensorBasics
+import TestSupport
+import Testing
+import WeightLoader
+
+/// A drive that fails while weights are streamed ends in an error that says where.
+@Suite struct StreamFaultTests {
+  /// EIO (5) or a file that ends early (0), from the n-th read on.
+  @Test(arguments: [StorageBackend.uring, .pread], [-5, 0])
+  func `A failing drive ends in a typed error and no logits`(backend: StorageBackend, result: Int) throws {
+    let file = TemporaryFile(TinyModel().gguf(seed: 1).bytes())
+    defer { extendLifetime(file) }
+    let description = try ModelSource.describe(file.path)
+    let configuration = try #require(description.configuration)
+    var request = MemoryPlan.Request(
+      budgetByteCount: 1, contextLength: 16, promptLength: 4, threadCount: 2)
+    request.assumedProcessByteCount = 0
+    for healthyCount in [0, 1, 2, 5, 9, 14] {
+      let counter = ReadCounter()
+      var hooks = DeviceHooks()
+      hooks.filterResult = { counter.next() < healthyCount ? $0.result : result }
+      let device = try openDevice(
+        paths: [file.path], backend: backend, queueDepth: 32, hooks: hooks)
+      let source = ModelSource(path: file.path, description: description, device: device)
+      do throws(RuntimeError) {
+        let session = try smallestSession(source, configuration, request)
+        _ = try session.prefill([1, 2, 3, 4])
+        for token in Int32(5)..<15 { _ = try session.decode(token) }
+        Issue.record("logits from a drive that fails after \(healthyCount) reads")
+      } catch {
+        guard case .loader(.io(let cause)) = error else {
+          Issue.record("\(error) after \(healthyCount) reads")
+          continue
+        }
+        #expect(cause.path == file.path && cause.offset != nil, "\(error)")
+        #expect(result == 0 ? cause.reason == .truncated : cause.errno == EIO, "\(error)")
+      }
+    }
+  }
+}
+
+/// A session in the smallest budget that works.
+private func smallestSession(
+  _ source: ModelSource, _ configuration: DecoderConfiguration, _ request: MemoryPlan.Request
+) throws(RuntimeError) -> Session {
+  do { return try Session(source, configuration, request) } catch {
+    guard case .budgetTooSmall(_, let minimum) = error else { throw error }
+    var request = request
+    request.budgetByteCount = minimum.bytes
+    return try Session(source, configuration, request)
+  }
+}
+
+/// Numbers the reads of a device, whose threads may ask at once.
+private final class ReadCounter: Sendable {
+  private let count = Atomic<Int>(0)
+
+  func next() -> Int { count.add(1, ordering: .relaxed).oldValue }
+}
