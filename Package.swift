@@ -92,6 +92,8 @@ let package = Package(
     tests("ModelFormat", ["TensorBasics"]),
     tests("Tokenization", ["TensorBasics", "ModelFormat"]),
     tests("Kernels", ["TensorBasics"]),
+    // Runs the executables; they are not its dependencies, so that a test build links them once.
+    .testTarget(name: "CommandLineTests", dependencies: ["TestSupport"], swiftSettings: strict),
     tests("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
 tests(
       "ModelConversion",

@@ -1,0 +1,112 @@
+import Glibc
+
+/// One of the package's executables, as built beside the tests.
+enum Program {
+  struct Result {
+    /// The exit code, or 128 + the signal's number.
+    var status: Int32
+    var output: String
+    var errors: String
+  }
+
+  struct NotStarted: Error {}
+
+  /// The folder the test bundle lies in.
+  static let directory: String = {
+    var path = [CChar](repeating: 0, count: 4096)
+    let count = readlink("/proc/self/exe", &path, path.count - 1)
+    let own = path.prefix(max(0, count)).map { UInt8(bitPattern: $0) }
+    let executable = String(decoding: own, as: UTF8.self)
+    // The bundle is the executable itself, or is loaded by a runner that names it as an argument.
+    for candidate in [executable] + CommandLine.arguments where candidate.contains("/.build/") {
+      guard let end = candidate.lastIndex(of: "/") else { continue }
+      let folder = String(candidate[..<end])
+      if access(folder + "/flashinfer-run", X_OK) == 0 { return folder }
+    }
+    let root = #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
+    return "/\(root)/.build/release"
+  }()
+
+  static let isBuilt = ["flashinfer-run", "flashinfer-inspect"].allSatisfy {
+    access("\(directory)/\($0)", X_OK) == 0
+  }
+
+  /// Runs a program to its end, or sends it `signal` after `seconds`.
+  static func run(
+    _ name: String, _ arguments: [String], input: [UInt8] = [], keepsInputOpen: Bool = false,
+    signal: (number: Int32, afterMilliseconds: UInt32)? = nil
+  ) throws -> Result {
+    let folder = TemporaryFolder()
+    try folder.write("in", input)
+    let (inPath, outPath, errorPath) = (
+      folder.path + "/in", folder.path + "/out", folder.path + "/err"
+    )
+    var actions = posix_spawn_file_actions_t()
+    posix_spawn_file_actions_init(&actions)
+    defer { posix_spawn_file_actions_destroy(&actions) }
+    var ends: [Int32] = [-1, -1]
+    if keepsInputOpen {
+      guard pipe(&ends) == 0 else { throw NotStarted() }
+      for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+      posix_spawn_file_actions_adddup2(&actions, ends[0], 0)
+    } else {
+      posix_spawn_file_actions_addopen(&actions, 0, inPath, O_RDONLY, 0)
+    }
+    defer { for end in ends where end >= 0 { close(end) } }
+    posix_spawn_file_actions_addopen(&actions, 1, outPath, O_WRONLY | O_CREAT, 0o600)
+    posix_spawn_file_actions_addopen(&actions, 2, errorPath, O_WRONLY | O_CREAT, 0o600)
+    var argv: [UnsafeMutablePointer<CChar>?] = ([name] + arguments).map { strdup($0) }
+    defer { for argument in argv { free(argument) } }
+    argv.append(nil)
+    var process: pid_t = 0
+    guard posix_spawn(&process, "\(directory)/\(name)", &actions, nil, &argv, environ) == 0 else {
+      throw NotStarted()
+    }
+    if let signal {
+      usleep(signal.afterMilliseconds * 1000)
+      kill(process, signal.number)
+    }
+    var status: Int32 = 0
+    while waitpid(process, &status, 0) < 0, errno == EINTR {}
+    let ending = status & 0x7F
+    return Result(
+      status: ending == 0 ? (status >> 8) & 0xFF : 128 + ending,
+      output: String(decoding: folder.read("out"), as: UTF8.self),
+      errors: String(decoding: folder.read("err"), as: UTF8.self))
+  }
+}
+
+/// A folder that is removed with its files.
+final class TemporaryFolder {
+  let path: String
+
+  init() {
+    var template = Array("/tmp/flashinfer-test-XXXXXX".utf8CString)
+    path = template.withUnsafeMutableBufferPointer { buffer in
+      guard let base = buffer.baseAddress, let made = mkdtemp(base) else { return "/tmp" }
+      return String(cString: made)
+    }
+  }
+
+  deinit {
+    for name in ["in", "out", "err", "model", "other"] { unlink("\(path)/\(name)") }
+    rmdir(path)
+  }
+
+  func write(_ name: String, _ bytes: [UInt8]) throws {
+    guard let file = fopen("\(path)/\(name)", "wb") else { throw Program.NotStarted() }
+    fwrite(bytes, 1, bytes.count, file)
+    fclose(file)
+  }
+
+  func read(_ name: String) -> [UInt8] {
+    guard let file = fopen("\(path)/\(name)", "rb") else { return [] }
+    defer { fclose(file) }
+    var bytes: [UInt8] = []
+    var block = [UInt8](repeating: 0, count: 1 << 16)
+    while case let count = fread(&block, 1, block.count, file), count > 0 {
+      bytes.append(contentsOf: block[..<count])
+    }
+    return bytes
+  }
+}

@@ -1,0 +1,116 @@
+import Glibc
+import TestSupport
+import Testing
+
+/// The contract of `flashinfer-run` and `flashinfer-inspect` that scripts depend on.
+@Suite(
+  .serialized,
+  .enabled(if: Program.isBuilt, "the executables are not built beside the tests: swift build first"))
+final class RunTests {
+  private let folder = TemporaryFolder()
+  private var model: String { folder.path + "/model" }
+  private let bytes = TinyModel().gguf(seed: 1).bytes()
+
+  init() throws { try folder.write("model", bytes) }
+
+  private func run(_ arguments: [String], input: [UInt8] = []) throws -> Program.Result {
+    try Program.run("flashinfer-run", arguments, input: input)
+  }
+
+  @Test("--json prints one object with the fields of the contract") func jsonFields() throws {
+    let result = try run([
+      model, "--tokens", "5,6,7", "--json", "--logprobs", "2", "--max-tokens", "3", "--ignore-eos",
+    ])
+    #expect(result.status == 0)
+    #expect(result.output.filter { $0 == "\n" }.count == 1)
+    for field in [
+      "text", "promptTokens", "tokens", "topLogprobs", "timing", "loadSeconds",
+      "timeToFirstTokenSeconds", "prefillTokensPerSecond", "decodeTokensPerSecond", "io",
+      "bytesRead", "requests", "bytesPerToken", "dutyCycle", "driveBytesPerSecond", "memory",
+      "budgetBytes", "peakResidentBytes", "plan", "pinnedBytes", "streamedBytes",
+    ] { #expect(result.output.contains("\"\(field)\":"), "\(field)") }
+    #expect(result.output.contains("\"promptTokens\":[5,6,7]"))
+    #expect(result.errors.contains("seed"))
+  }
+
+  @Test("Equal seeds give equal answers through every back end", arguments: ["pread", "mmap"])
+  func backEndsAgree(backEnd: String) throws {
+    let arguments = [model, "--raw", "then", "--seed", "7", "--max-tokens", "12", "--ignore-eos"]
+    let expected = try run(arguments)
+    let result = try run(arguments + ["--io", backEnd])
+    #expect(expected.status == 0 && result.status == 0)
+    #expect(result.output == expected.output)
+  }
+
+  @Test("A prompt is the same from the argument, a file and standard input") func sources() throws {
+    let rest = ["--raw", "--temperature", "0", "--max-tokens", "4"]
+    try folder.write("other", Array("the end".utf8))
+    let expected = try run([model, "the end"] + rest)
+    #expect(try run([model, "--prompt-file", folder.path + "/other"] + rest).output == expected.output)
+    #expect(try run([model] + rest, input: Array("the end".utf8)).output == expected.output)
+  }
+
+  @Test("Failures end with their exit code and one line that says why") func failures() throws {
+    try folder.write("other", Array(bytes.prefix(bytes.count / 2)))
+    let long = String(repeating: "word ", count: 600)
+    let cases: [(arguments: [String], input: [UInt8], status: Int32)] = [
+      ([model, "x", "--nonsense"], [], 64), ([model, "x", "--max-tokens", "0"], [], 64),
+      ([model, "--tokens", "1,a"], [], 64), ([model, "x"], [], 65),
+      ([model, "--raw", ""], [], 65), ([model, "--raw"], [], 65),
+      ([model, "--raw", long], [], 65), ([model, "--raw"], [0xFF, 0xFE], 65),
+      ([model, "--raw"], [1, 0, 2], 65), ([model, "--tokens", "99999"], [], 65),
+      ([folder.path, "x"], [], 65), ([folder.path + "/other", "x"], [], 65),
+      (["/etc/passwd", "x"], [], 65), ([folder.path + "/none", "x"], [], 66),
+      ([model, "--prompt-file", folder.path + "/none"], [], 66),
+      ([model, "--raw", "x", "--ram", "1MiB"], [], 69),
+      ([model, "--raw", "x", "--kv-ram", "1KiB"], [], 69),
+    ]
+    for (arguments, input, status) in cases {
+      let result = try run(arguments, input: input)
+      #expect(result.status == status, "\(arguments.dropFirst()): \(result.errors)")
+      #expect(result.output.isEmpty && !result.errors.isEmpty)
+    }
+  }
+
+  @Test("The smallest budget a refusal names is one that works") func minimumBudget() throws {
+    let arguments = [model, "--raw", "x", "--max-tokens", "20", "--ram"]
+    let refusal = try run(arguments + ["1MiB"]).errors
+    let words = refusal.split(whereSeparator: \.isWhitespace)
+    let smallest = words.suffix(2).joined()
+    let result = try run(arguments + [smallest])
+    #expect(result.status == 0, "\(smallest): \(result.errors)")
+  }
+
+  @Test("A signal ends it with 130 in an instant, also while it waits for a prompt")
+  func interruption() throws {
+    let clock = ContinuousClock()
+    for signal in [SIGINT, SIGTERM] {
+      var result: Program.Result?
+      let time = try clock.measure {
+        result = try Program.run(
+          "flashinfer-run", [model, "--raw"], keepsInputOpen: true, signal: (signal, 300))
+      }
+      #expect(result?.status == 130)
+      #expect(result?.errors.isEmpty == false)
+      #expect(time < .milliseconds(1500))
+    }
+  }
+
+  @Test("flashinfer-inspect describes, plans and tokenises; a GGUF file has no checksums")
+  func inspect() throws {
+    let description = try Program.run("flashinfer-inspect", [model])
+    #expect(description.status == 0 && description.output.contains("architecture: llama"))
+    let plan = try Program.run("flashinfer-inspect", [model, "--plan", "--ram", "100MiB"])
+    #expect(plan.status == 0 && plan.output.contains("pinned weights"))
+    let text = " the\u{A0}é <|endoftext|>\n"
+    let tokens = try Program.run("flashinfer-inspect", [model, "--tokenize", text])
+    let piped = try Program.run(
+      "flashinfer-inspect", [model, "--tokenize", "-"], input: Array(text.utf8))
+    #expect(tokens.status == 0 && tokens.output.first == "[" && tokens.output == piped.output)
+    let special = try Program.run(
+      "flashinfer-inspect", [model, "--tokenize", "<|endoftext|>", "--special"])
+    #expect(special.output == "[0]\n")
+    let verification = try Program.run("flashinfer-inspect", [model, "--verify"])
+    #expect(verification.status == 69 && verification.errors.contains("checksums"))
+  }
+}
