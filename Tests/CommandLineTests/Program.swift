@@ -59,20 +59,51 @@ enum Program {
     defer { for argument in argv { free(argument) } }
     argv.append(nil)
     var process: pid_t = 0
-    guard posix_spawn(&process, "\(directory)/\(name)", &actions, nil, &argv, environ) == 0 else {
-      throw NotStarted()
-    }
+    var attributes = unblockedSignals()
+    defer { posix_spawnattr_destroy(&attributes) }
+    guard
+      posix_spawn(&process, "\(directory)/\(name)", &actions, &attributes, &argv, environ) == 0
+    else { throw NotStarted() }
     if let signal {
       usleep(signal.afterMilliseconds * 1000)
       kill(process, signal.number)
     }
-    var status: Int32 = 0
-    while waitpid(process, &status, 0) < 0, errno == EINTR {}
+    let status = waitForEnd(of: process)
     let ending = status & 0x7F
     return Result(
       status: ending == 0 ? (status >> 8) & 0xFF : 128 + ending,
       output: String(decoding: folder.read("out"), as: UTF8.self),
       errors: String(decoding: folder.read("err"), as: UTF8.self))
+  }
+}
+
+extension Program {
+  /// The threads that tests run on block signals, which a program they start would inherit.
+  private static func unblockedSignals() -> posix_spawnattr_t {
+    var attributes = posix_spawnattr_t()
+    posix_spawnattr_init(&attributes)
+    var none = sigset_t()
+    sigemptyset(&none)
+    var all = sigset_t()
+    sigfillset(&all)
+    posix_spawnattr_setsigmask(&attributes, &none)
+    posix_spawnattr_setsigdefault(&attributes, &all)
+    posix_spawnattr_setflags(
+      &attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
+    return attributes
+  }
+
+  /// The wait status of a process, which is killed where it does not end within a minute.
+  private static func waitForEnd(of process: pid_t) -> Int32 {
+    var status: Int32 = 0
+    for _ in 0..<60_000 {
+      let ended = waitpid(process, &status, WNOHANG)
+      if ended == process || (ended < 0 && errno != EINTR) { return status }
+      usleep(1000)
+    }
+    kill(process, SIGKILL)
+    waitpid(process, &status, 0)
+    return status
   }
 }
 
