@@ -23,8 +23,8 @@ def commit():
 def record(command, figure, value, unit, limit="", cache="", note=""):
     """Adds one row; `limit` says what the value is held against."""
     path = os.path.join(FOLDER, "results.tsv")
-    row = [datetime.date.today().isoformat(), commit(), machine(), command, figure, f"{value:.6g}", unit,
-           limit if isinstance(limit, str) else f"{limit:.6g}", cache, note]
+    row = [datetime.date.today().isoformat(), commit(), machine(), command, figure, f"{value:.6g}" if isinstance(value, float) else str(value), unit,
+           f"{limit:.6g}" if isinstance(limit, float) else str(limit), cache, note]
     is_new = not os.path.exists(path)
     with open(path, "a") as out:
         if is_new:
