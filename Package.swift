@@ -14,9 +14,10 @@ let strict: [SwiftSetting] = [
 let argumentParser: Target.Dependency = .product(
   name: "ArgumentParser", package: "swift-argument-parser")
 
-/// A library target; the dependencies are the import table of `docs/architecture.md`.
+/// A library target with its README; the dependencies are the import table of `docs/architecture.md`.
 func library(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-  .target(name: name, dependencies: dependencies, swiftSettings: strict)
+  .target(
+    name: name, dependencies: dependencies, exclude: ["README.md"], swiftSettings: strict)
 }
 
 /// A thin executable: parse, call, exit code.
