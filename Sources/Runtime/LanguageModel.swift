@@ -8,8 +8,13 @@ public import WeightLoader
 ///
 /// ```swift
 /// let model = try LanguageModel.open("model.bin")
-/// let prompt = try model.tokenizer.encodePrompt(Array("Once upon a time".utf8), …)
-/// let session = try model.makeSession(…)
+/// let prompt = try model.tokenizer.encodePrompt(Array("Once upon a time".utf8))
+/// let session = try Session(
+///   model.source, model.configuration,
+///   MemoryPlan.Request(
+///     budgetByteCount: 2 << 30, contextLength: 512, promptLength: prompt.count, threadCount: 2))
+/// let result = try TextGenerator(session: session, tokenizer: model.tokenizer)
+///   .generate(GenerationOptions(prompt: prompt, maximumTokenCount: 100)) { _ in }
 /// ```
 public final class LanguageModel {
   public let source: ModelSource
