@@ -1,6 +1,6 @@
 public import ArgumentParser
-import Glibc
 public import BlockIO
+import Glibc
 public import TensorBasics
 
 extension ByteCount: ExpressibleByArgument {

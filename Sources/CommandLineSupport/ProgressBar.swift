@@ -17,7 +17,8 @@ public struct ProgressBar {
     guard Terminal.errorIsInteractive, now - lastDrawn >= Self.intervalNanoseconds else { return }
     lastDrawn = now
     let filled = min(Self.cellCount, byteCount * Self.cellCount / total)
-    let bar = String(repeating: "█", count: filled)
+    let bar =
+      String(repeating: "█", count: filled)
       + String(repeating: "░", count: Self.cellCount - filled)
     let perSecond = Double(byteCount) * 1e9 / Double(max(1, now - start))
     Terminal.status(

@@ -28,7 +28,8 @@ public struct ResourceOptions: ParsableArguments {
       throw ValidationError("--threads must be between 1 and 256, not \(threads)")
     }
     if let context, !(1...Self.longestContext).contains(context) {
-      throw ValidationError("--context must be between 1 and \(Self.longestContext), not \(context)")
+      throw ValidationError(
+        "--context must be between 1 and \(Self.longestContext), not \(context)")
     }
   }
 

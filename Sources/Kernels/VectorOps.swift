@@ -3,10 +3,12 @@ import CKernels
 /// The functions of one instruction set, chosen once.
 struct VectorFunctions: @unchecked Sendable {
   // Safety: C functions without state.
-  typealias Binary = @convention(c) (UnsafeMutablePointer<Float>?, UnsafePointer<Float>?, Int) -> Void
-  typealias Rotation = @convention(c) (
-    UnsafeMutablePointer<Float>?, UnsafePointer<Float>?, UnsafePointer<Float>?, Int
-  ) -> Void
+  typealias Binary =
+    @convention(c) (UnsafeMutablePointer<Float>?, UnsafePointer<Float>?, Int) -> Void
+  typealias Rotation =
+    @convention(c) (
+      UnsafeMutablePointer<Float>?, UnsafePointer<Float>?, UnsafePointer<Float>?, Int
+    ) -> Void
 
   var add: Binary
   var siluMultiply: Binary

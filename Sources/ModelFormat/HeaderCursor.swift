@@ -35,7 +35,8 @@ struct HeaderCursor {
     let end = offset + Int(count)
     guard end <= headerByteLimit else {
       throw error(
-        .unsupported, "\(what()) would end at byte \(end); headers over \(headerByteLimit) bytes"
+        .unsupported,
+        "\(what()) would end at byte \(end); headers over \(headerByteLimit) bytes"
           + " are not read")
     }
     throw .needsMore(atLeast: end)
@@ -61,8 +62,9 @@ struct HeaderCursor {
   }
 
   /// Steps over a 64-bit length and that many bytes; returns where the bytes lie.
-  mutating func skipString(_ what: @autoclosure () -> String) throws(ParseInterruption) -> Range<Int>
-  {
+  mutating func skipString(_ what: @autoclosure () -> String) throws(ParseInterruption) -> Range<
+    Int
+  > {
     let length = try read(UInt64.self, what())
     return try skip(length, what())
   }

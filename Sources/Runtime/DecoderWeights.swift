@@ -122,7 +122,9 @@ private struct TensorIndex {
   init(source: ModelSource) {
     path = source.path
     numbers = Dictionary(minimumCapacity: source.description.tensors.count)
-    for (number, tensor) in source.description.tensors.enumerated() { numbers[tensor.name] = number }
+    for (number, tensor) in source.description.tensors.enumerated() {
+      numbers[tensor.name] = number
+    }
   }
 
   func find(_ name: String) -> Int? { numbers[name] }

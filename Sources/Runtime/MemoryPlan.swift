@@ -97,7 +97,9 @@ public struct MemoryPlan: Sendable {
     }
     let left = request.budgetByteCount - fixed.byteCount
     var chosen = options
-    if left < weightMinimum(options) + fixed.workspaceByteCount(chunkLength: 1) { chosen = smallest }
+    if left < weightMinimum(options) + fixed.workspaceByteCount(chunkLength: 1) {
+      chosen = smallest
+    }
     let forChunk = max(
       fixed.workspaceByteCount(chunkLength: 1),
       min(left / chunkShare, left - weightMinimum(chosen)))
@@ -179,7 +181,11 @@ public struct MemoryPlan: Sendable {
       var (low, high) = (1, limit)
       while low < high {
         let middle = (low + high + 1) / 2
-        if workspaceByteCount(chunkLength: middle) <= byteCount { low = middle } else { high = middle - 1 }
+        if workspaceByteCount(chunkLength: middle) <= byteCount {
+          low = middle
+        } else {
+          high = middle - 1
+        }
       }
       return low
     }

@@ -1,5 +1,5 @@
-public import Tokenization
 public import TensorBasics
+public import Tokenization
 public import WeightLoader
 
 /// Why a model could not answer.

@@ -131,7 +131,9 @@ public final class Session {
   }
 
   private func check(_ tokens: [Int32]) throws(RuntimeError) {
-    guard !tokens.isEmpty else { throw .badPrompt("the prompt is empty: there is nothing to continue") }
+    guard !tokens.isEmpty else {
+      throw .badPrompt("the prompt is empty: there is nothing to continue")
+    }
     guard position + tokens.count <= plan.contextLength else {
       throw .badPrompt(
         "\(tokens.count) tokens do not fit: the context holds \(plan.contextLength), "

@@ -166,7 +166,8 @@ enum TinyVocabulary {
       ("tokenizer.ggml.tokens", .strings(tokens)), ("tokenizer.ggml.scores", .float32s(scores)),
       ("tokenizer.ggml.token_type", .int32s(kinds)),
       ("tokenizer.ggml.bos_token_id", .uint32(1)), ("tokenizer.ggml.eos_token_id", .uint32(2)),
-      ("tokenizer.ggml.unknown_token_id", .uint32(0)), ("tokenizer.ggml.add_bos_token", .bool(true)),
+      ("tokenizer.ggml.unknown_token_id", .uint32(0)),
+      ("tokenizer.ggml.add_bos_token", .bool(true)),
       ("tokenizer.ggml.add_space_prefix", .bool(false)),
     ]
   }

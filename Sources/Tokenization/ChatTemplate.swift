@@ -50,7 +50,8 @@ public struct ChatTemplate: Sendable, Equatable {
       let expected: ChatMessage.Role = index.isMultiple(of: 2) ? .user : .assistant
       guard message.role == expected else {
         throw .unsupportedConversation(
-          "message \(index + 1) is from \(message.role.rawValue) where \(expected.rawValue)'s turn is")
+          "message \(index + 1) is from \(message.role.rawValue) where \(expected.rawValue)'s turn is"
+        )
       }
     }
     guard turns.count % 2 == 1 else {

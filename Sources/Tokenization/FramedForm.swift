@@ -32,7 +32,9 @@ struct FramedForm: Sendable, Equatable {
     system message: [UInt8]?, _ turns: ArraySlice<ChatMessage>, eos: [UInt8]
   ) throws(TokenizerError) -> [ChatPiece] {
     var writer = PromptWriter()
-    let message = message.map { trims && system != .firstUserMessage ? MessageText.trimmed($0) : $0 }
+    let message = message.map {
+      trims && system != .firstUserMessage ? MessageText.trimmed($0) : $0
+    }
     var userPrefix: [UInt8] = []
     switch system {
     case .frame(let fallback):
@@ -64,7 +66,8 @@ struct FramedForm: Sendable, Equatable {
     return writer.pieces
   }
 
-  private func write(_ role: String, _ text: [UInt8], _ eos: [UInt8], to writer: inout PromptWriter) {
+  private func write(_ role: String, _ text: [UInt8], _ eos: [UInt8], to writer: inout PromptWriter)
+  {
     writer.markup(beforeRole + role + afterRole)
     writer.content(text)
     writeClose(eos, to: &writer)

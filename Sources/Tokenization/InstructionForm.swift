@@ -39,7 +39,8 @@ struct InstructionForm: Sendable, Equatable {
     for (offset, turn) in turns.enumerated() {
       guard turn.role == .user else {
         writer.markup(answerOpen)
-        writer.content(trimsTurns || trimsAnswers ? MessageText.trimmed(turn.content) : turn.content)
+        writer.content(
+          trimsTurns || trimsAnswers ? MessageText.trimmed(turn.content) : turn.content)
         writer.markup(answerClose)
         writer.markup(eos)
         continue

@@ -62,7 +62,10 @@ struct PreTokenizerRule: Sendable {
       ],
       [.matches(gpt2)]),
     PreTokenizerRule(
-      ["starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b", "mellum2"],
+      [
+        "starcoder", "refact", "command-r", "smollm", "codeshell", "exaone", "minerva-7b",
+        "mellum2",
+      ],
       [.matches(#"\p{N}"#), .matches(gpt2)]),
     PreTokenizerRule(
       [
@@ -90,7 +93,8 @@ struct PreTokenizerRule: Sendable {
       ["minicpm5"],
       [.matches(#"\p{N}{1,3}"#), .matches(contraction + word + #"|\p{N}+"# + symbols + spaces)],
       [.wholePieces]),
-    PreTokenizerRule(["ufakzeka"], [.matches(#"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"# + symbols + spaces)]),
+    PreTokenizerRule(
+      ["ufakzeka"], [.matches(#"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"# + symbols + spaces)]),
     PreTokenizerRule(
       ["seed-coder"],
       [.matches(contraction + word + #"|\p{N}| ?[^\s\p{L}\p{N}\r\n]+"# + spaces)]),
@@ -123,7 +127,8 @@ struct PreTokenizerRule: Sendable {
       ["deepseek-llm"],
       [
         .matches(#"[\r\n]"#), .matches(#"\s?"# + deepseekLetters),
-        .matches(#"\s?[!-/:-~\x{ff01}-\x{ff0f}\x{ff1a}-\x{ff5e}\x{2018}-\x{201f}\x{3001}\x{3002}]+"#),
+        .matches(
+          #"\s?[!-/:-~\x{ff01}-\x{ff0f}\x{ff1a}-\x{ff5e}\x{2018}-\x{201f}\x{3001}\x{3002}]+"#),
         // The look-behind only spares the search a run's other places.
         .matches(#"(?<!\s)\s+$"#), .matches(deepseekIdeographs), .matches(#"\p{N}+"#),
       ]),

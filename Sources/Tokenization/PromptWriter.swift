@@ -22,7 +22,8 @@ enum MessageText {
   static func trimmed(_ bytes: [UInt8]) -> [UInt8] {
     let start = bytes.withUnsafeBufferPointer { buffer in
       var position = 0
-      while position < buffer.count, case .character(let count) = UTF8Scanner.unit(in: buffer, at: position),
+      while position < buffer.count,
+        case .character(let count) = UTF8Scanner.unit(in: buffer, at: position),
         isSpace(buffer[position..<position + count])
       {
         position += count

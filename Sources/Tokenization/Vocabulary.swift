@@ -153,7 +153,9 @@ struct Vocabulary: Sendable {
     let attributes = attributes[Int(token)]
     let string = strings[UInt32(token)]
     if !attributes.isDisjoint(with: .special) {
-      if includesHidden || attributes.isDisjoint(with: .hidden) { output.append(contentsOf: string) }
+      if includesHidden || attributes.isDisjoint(with: .hidden) {
+        output.append(contentsOf: string)
+      }
     } else if attributes.contains(.byte) {
       if let byte = Self.byte(spelled: string) {
         output.append(byte)

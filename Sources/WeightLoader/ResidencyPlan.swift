@@ -166,7 +166,8 @@ private struct Draft {
       for tensor in tensors {
         let first = pieces.count
         for piece in cutter.cut(model.tensors[tensor], tensor: tensor, alignment: alignment) {
-          append(piece, segment: segment, firstRun: firstRun, options: options, alignment: alignment)
+          append(
+            piece, segment: segment, firstRun: firstRun, options: options, alignment: alignment)
         }
         piecesOfTensor[tensor] = first..<pieces.count
       }

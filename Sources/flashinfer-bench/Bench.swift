@@ -5,6 +5,7 @@ import ArgumentParser
 struct Bench: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "flashinfer-bench",
-    abstract: "Measures the runtime: speed against the machine's limits, quality against references.",
+    abstract:
+      "Measures the runtime: speed against the machine's limits, quality against references.",
     subcommands: [DecodeBench.self, PerplexityBench.self, LogitsBench.self])
 }

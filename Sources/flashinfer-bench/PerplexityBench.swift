@@ -23,7 +23,9 @@ struct PerplexityBench: ParsableCommand {
   @Flag(help: "Print one JSON object.") var json = false
 
   func validate() throws {
-    guard resources.context ?? 512 >= 4 else { throw ValidationError("--context must be at least 4") }
+    guard resources.context ?? 512 >= 4 else {
+      throw ValidationError("--context must be at least 4")
+    }
     guard chunks >= 0 else { throw ValidationError("--chunks must be 0 or more") }
   }
 
@@ -62,6 +64,8 @@ struct PerplexityBench: ParsableCommand {
 
   private func encode(_ model: LanguageModel) throws -> [Int32] {
     let text = try Terminal.readAll(path: file)
-    do { return try model.tokenizer.encodePrompt(text) } catch { throw RuntimeError.tokenizer(error) }
+    do { return try model.tokenizer.encodePrompt(text) } catch {
+      throw RuntimeError.tokenizer(error)
+    }
   }
 }

@@ -50,7 +50,8 @@ struct Inspect: ParsableCommand {
     guard let definition = description.tokenizer else {
       throw CommandError(.badData, "\(model): the file holds no vocabulary")
     }
-    let text = argument == "-" ? try Terminal.readAll(path: nil) : CommandArguments.bytes(of: argument)
+    let text =
+      argument == "-" ? try Terminal.readAll(path: nil) : CommandArguments.bytes(of: argument)
     do {
       let tokens = try Tokenizer(definition).encode(text, parseSpecial: special)
       Terminal.print("[" + tokens.map(String.init).joined(separator: ",") + "]\n")

@@ -51,7 +51,8 @@ struct PromptOptions: ParsableArguments {
       }
       guard let source = model.source.description.chatTemplate else {
         throw CommandError(
-          .badData, "the model has no chat template: use --raw to have the prompt continued as text")
+          .badData, "the model has no chat template: use --raw to have the prompt continued as text"
+        )
       }
       let template = try ChatTemplate.recognise(source)
       var messages: [ChatMessage] = []

@@ -21,7 +21,10 @@ import Testing
       }
       for (index, extent) in plan.extents.enumerated() {
         let bytes = plan.reads.filter { $0.extents.contains(index) }.reduce(0) { sum, read in
-          sum + max(0, min(read.range.endOffset, extent.endOffset) - max(read.range.offset, extent.offset))
+          sum
+            + max(
+              0, min(read.range.endOffset, extent.endOffset) - max(read.range.offset, extent.offset)
+            )
         }
         #expect(bytes == extent.byteCount, "seed \(seed), \(extent)")
       }

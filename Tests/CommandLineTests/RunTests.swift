@@ -5,7 +5,8 @@ import Testing
 /// The contract of `flashinfer-run` and `flashinfer-inspect` that scripts depend on.
 @Suite(
   .serialized,
-  .enabled(if: Program.isBuilt, "the executables are not built beside the tests: swift build first"))
+  .enabled(if: Program.isBuilt, "the executables are not built beside the tests: swift build first")
+)
 final class RunTests {
   private let folder = TemporaryFolder()
   private var model: String { folder.path + "/model" }
@@ -46,7 +47,8 @@ final class RunTests {
     let rest = ["--raw", "--temperature", "0", "--max-tokens", "4"]
     try folder.write("other", Array("the end".utf8))
     let expected = try run([model, "the end"] + rest)
-    #expect(try run([model, "--prompt-file", folder.path + "/other"] + rest).output == expected.output)
+    #expect(
+      try run([model, "--prompt-file", folder.path + "/other"] + rest).output == expected.output)
     #expect(try run([model] + rest, input: Array("the end".utf8)).output == expected.output)
   }
 

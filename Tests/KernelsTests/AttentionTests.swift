@@ -17,7 +17,8 @@ import Testing
     init(seed: UInt64, scale: Double) {
       var generator = SeededGenerator(seed: seed)
       headLength = 16 * Int.random(in: 1...8, using: &generator)
-      positionCount = [1, 15, 16, 17, 511, 512, 513, Int.random(in: 1...1600, using: &generator)]
+      positionCount =
+        [1, 15, 16, 17, 511, 512, 513, Int.random(in: 1...1600, using: &generator)]
         .randomElement(using: &generator) ?? 1
       func random(_ count: Int, _ scale: Double) -> [Float] {
         (0..<count).map { _ in Float(Float16((generator.nextUnit() * 2 - 1) * scale)) }
@@ -128,7 +129,9 @@ import Testing
       let attention = Case(seed: seed, scale: [0.1, 1, 8][Int(seed % 3)])
       let scalar = attention.output(.scalar)
       for set in MatrixProductTests.vectorSets {
-        #expect(attention.output(set).map(\.bitPattern) == scalar.map(\.bitPattern), "seed \(seed), \(set)")
+        #expect(
+          attention.output(set).map(\.bitPattern) == scalar.map(\.bitPattern),
+          "seed \(seed), \(set)")
       }
       for (found, expected) in zip(scalar, attention.reference()) {
         #expect((Double(found) - expected).magnitude < 2e-5 * 2, "seed \(seed)")

@@ -39,7 +39,8 @@ import Testing
       let scratch = UnsafeMutableRawPointer.allocate(
         byteCount: groupByteCount * (groups + 1), alignment: 64)
       let blockMemory = UnsafeMutableRawPointer.allocate(
-        byteCount: ActivationBlocks.byteCount(tokenCapacity: 40, columnCount: (columns + 31) / 32 * 32),
+        byteCount: ActivationBlocks.byteCount(
+          tokenCapacity: 40, columnCount: (columns + 31) / 32 * 32),
         alignment: 64)
       defer {
         scratch.deallocate()

@@ -9,7 +9,8 @@ struct RandomRows {
 
   var rowByteCount: Int { columnCount / type.blockElementCount * type.blockByteCount }
 
-  init(_ type: ElementType, rowCount: Int, columnCount: Int, using generator: inout SeededGenerator) {
+  init(_ type: ElementType, rowCount: Int, columnCount: Int, using generator: inout SeededGenerator)
+  {
     self.type = type
     self.rowCount = rowCount
     self.columnCount = columnCount
@@ -20,12 +21,14 @@ struct RandomRows {
     self.bytes = bytes
   }
 
-  private static func block(_ type: ElementType, using generator: inout SeededGenerator) -> [UInt8] {
+  private static func block(_ type: ElementType, using generator: inout SeededGenerator) -> [UInt8]
+  {
     let value = Float(generator.nextUnit() * 2 - 1)
     switch type {
     case .f32: return withUnsafeBytes(of: value.bitPattern.littleEndian) { Array($0) }
     case .f16: return withUnsafeBytes(of: Float16(value).bitPattern.littleEndian) { Array($0) }
-    case .bf16: return withUnsafeBytes(of: UInt16(value.bitPattern >> 16).littleEndian) { Array($0) }
+    case .bf16:
+      return withUnsafeBytes(of: UInt16(value.bitPattern >> 16).littleEndian) { Array($0) }
     default: break
     }
     var bytes = (0..<type.blockByteCount).map { _ in UInt8.random(in: 0...255, using: &generator) }

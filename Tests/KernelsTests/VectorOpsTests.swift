@@ -4,25 +4,42 @@ import TensorBasics
 import Testing
 
 @Suite struct VectorOpsTests {
-  private typealias Operation = @Sendable (
-    _ x: UnsafeMutablePointer<Float>, _ y: UnsafePointer<Float>, _ count: Int, _ set: InstructionSet
-  ) -> Void
+  private typealias Operation =
+    @Sendable (
+      _ x: UnsafeMutablePointer<Float>, _ y: UnsafePointer<Float>, _ count: Int,
+      _ set: InstructionSet
+    ) -> Void
 
   private static let operations:
     [(name: String, run: Operation, f64: @Sendable (Double, Double) -> Double)] = [
-    ("add", { VectorOps.add($0, $1, count: $2, instructionSet: $3) }, { $0 + $1 }),
-    ("silu", { VectorOps.siluMultiply($0, $1, count: $2, instructionSet: $3) },
-      { $0 / (1 + exp(-$0)) * $1 }),
-    ("gelu", { VectorOps.geluTanhMultiply($0, $1, count: $2, instructionSet: $3) },
-      { 0.5 * $0 * (1 + tanh((2 / Double.pi).squareRoot() * ($0 + 0.044715 * $0 * $0 * $0))) * $1 }),
-    ("relu", { VectorOps.reluMultiply($0, $1, count: $2, instructionSet: $3) }, { max($0, 0) * $1 }),
-    ("scale", { x, _, count, set in VectorOps.scale(x, by: 1.7, count: count, instructionSet: set) },
-      { x, _ in x * Double(Float(1.7)) }),
-    ("exp", { x, _, count, set in VectorOps.exp(x, count: count, instructionSet: set) },
-      { x, _ in exp(x) }),
-  ]
+      ("add", { VectorOps.add($0, $1, count: $2, instructionSet: $3) }, { $0 + $1 }),
+      (
+        "silu", { VectorOps.siluMultiply($0, $1, count: $2, instructionSet: $3) },
+        { $0 / (1 + exp(-$0)) * $1 }
+      ),
+      (
+        "gelu", { VectorOps.geluTanhMultiply($0, $1, count: $2, instructionSet: $3) },
+        {
+          0.5 * $0 * (1 + tanh((2 / Double.pi).squareRoot() * ($0 + 0.044715 * $0 * $0 * $0))) * $1
+        }
+      ),
+      (
+        "relu", { VectorOps.reluMultiply($0, $1, count: $2, instructionSet: $3) },
+        { max($0, 0) * $1 }
+      ),
+      (
+        "scale",
+        { x, _, count, set in VectorOps.scale(x, by: 1.7, count: count, instructionSet: set) },
+        { x, _ in x * Double(Float(1.7)) }
+      ),
+      (
+        "exp", { x, _, count, set in VectorOps.exp(x, count: count, instructionSet: set) },
+        { x, _ in exp(x) }
+      ),
+    ]
 
-  private func random(_ count: Int, _ scale: Double, _ generator: inout SeededGenerator) -> [Float] {
+  private func random(_ count: Int, _ scale: Double, _ generator: inout SeededGenerator) -> [Float]
+  {
     (0..<count).map { _ in Float((generator.nextUnit() * 2 - 1) * scale) }
   }
 
@@ -43,7 +60,8 @@ import Testing
         let scalar = result(.scalar)
         for set in MatrixProductTests.vectorSets {
           #expect(
-            result(set).map(\.bitPattern) == scalar.map(\.bitPattern), "\(name), \(set), seed \(seed)")
+            result(set).map(\.bitPattern) == scalar.map(\.bitPattern),
+            "\(name), \(set), seed \(seed)")
         }
         for index in 0..<count {
           let expected = f64(Double(x[index]), Double(y[index]))
@@ -63,7 +81,9 @@ import Testing
       x.withUnsafeMutableBufferPointer {
         VectorOps.exp($0.baseAddress!, count: count, instructionSet: set)
       }
-      #expect(x[0] == 0 && x[1] == 0 && x[2] < Float(sign: .plus, exponent: -140, significand: 1) && x[4] == 1 && x[6] == .infinity && x[7] == .infinity)
+      #expect(
+        x[0] == 0 && x[1] == 0 && x[2] < Float(sign: .plus, exponent: -140, significand: 1)
+          && x[4] == 1 && x[6] == .infinity && x[7] == .infinity)
       #expect((Double(x[3]) - exp(-87.5)).magnitude < 1e-43 && x[5].isFinite)
     }
   }
@@ -77,7 +97,8 @@ import Testing
         var y = [Float](repeating: 0, count: count)
         y.withUnsafeMutableBufferPointer { y in
           VectorOps.rmsNorm(
-            x, weight: weight, epsilon: 1e-5, count: count, into: y.baseAddress!, instructionSet: set)
+            x, weight: weight, epsilon: 1e-5, count: count, into: y.baseAddress!,
+            instructionSet: set)
         }
         return y
       }
@@ -120,8 +141,9 @@ import Testing
           #expect((Double(scalar[head * length + i]) - first).magnitude < 1e-5)
           #expect((Double(scalar[head * length + j]) - second).magnitude < 1e-5)
         }
-        #expect(Array(scalar[(head * length + 2 * half)..<(head + 1) * length])
-          == Array(x[(head * length + 2 * half)..<(head + 1) * length]))
+        #expect(
+          Array(scalar[(head * length + 2 * half)..<(head + 1) * length])
+            == Array(x[(head * length + 2 * half)..<(head + 1) * length]))
       }
     }
   }

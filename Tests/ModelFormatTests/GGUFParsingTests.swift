@@ -40,8 +40,9 @@ import Testing
       #expect(try metadata.bool("a.bool") == true)
       #expect(try metadata.string("a.string") == "é")
       let strings = try metadata.strings("a.strings")
-      #expect(strings.map { strings in (0..<strings.count).map { Array(strings[$0]) } }
-        == [[0xFF], [], Array("xy".utf8)])
+      #expect(
+        strings.map { strings in (0..<strings.count).map { Array(strings[$0]) } }
+          == [[0xFF], [], Array("xy".utf8)])
       #expect(try metadata.smallIntegers("a.int32s") == [1, 2, 3])
       #expect(try metadata.uniformInteger("a.uint32s", count: 2) == 4)
       #expect(throws: FormatError.self) { try metadata.uniformInteger("a.int32s", count: 3) }
@@ -156,14 +157,16 @@ import Testing
   }
 
   @Test func `Impossible metadata is refused`() {
-    #expect(refusal(TinyGGUF(metadata: [("a", .bool(true)), ("a", .bool(true))])).contains("twice"))
+    #expect(
+      refusal(TinyGGUF(metadata: [("a", .bool(true)), ("a", .bool(true))])).contains("twice"))
     #expect(refusal(TinyGGUF(metadata: [("", .bool(true))])).contains("0 bytes"))
     #expect(
       refusal(TinyGGUF(metadata: [("a", .raw(type: 13, bytes: [0]))])).contains("value type 13"))
     #expect(refusal(TinyGGUF(metadata: [("a", .raw(type: 7, bytes: [2]))])).contains("boolean"))
     let nested: [UInt8] = [9, 0, 0, 0] + [1, 0, 0, 0, 0, 0, 0, 0] + .init(repeating: 0, count: 64)
     #expect(
-      refusal(TinyGGUF(metadata: [("a", .raw(type: 9, bytes: nested))])).contains("array of arrays"))
+      refusal(TinyGGUF(metadata: [("a", .raw(type: 9, bytes: nested))])).contains("array of arrays")
+    )
     for value in [0, 3, 4, 48, 1 << 31 + 1] as [UInt32] {
       let tiny = TinyGGUF(metadata: [("general.alignment", .uint32(value))])
       #expect(refusal(tiny).contains("power of two"))
@@ -183,7 +186,9 @@ import Testing
     for field in encoded.integerFields where field.byteCount == 8 {
       for value in [UInt64.max, 1 << 63, 1 << 60, 1 << 40] {
         var bytes = encoded.bytes
-        withUnsafeBytes(of: value) { bytes.replaceSubrange(field.offset..<field.offset + 8, with: $0) }
+        withUnsafeBytes(of: value) {
+          bytes.replaceSubrange(field.offset..<field.offset + 8, with: $0)
+        }
         #expect(throws: FormatError.self, "\(value) at \(field.offset)") { try parseGGUF(bytes) }
       }
     }

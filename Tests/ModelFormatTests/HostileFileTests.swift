@@ -79,7 +79,8 @@ import Testing
   @Test func `Images cut at every structure, and at every byte of the prologue`() throws {
     let image = try ImageBuilder.image(of: models()[0].gguf(seed: 1).bytes())
     let description = try ImageBuilder.description(of: image)
-    let ends = description.tensors.flatMap { [$0.offset, $0.offset + $0.byteCount] }
+    let ends =
+      description.tensors.flatMap { [$0.offset, $0.offset + $0.byteCount] }
       + description.extents.map { $0.offset + $0.byteCount }
       + [64 + Int(integer(image, at: 24)), image.count - 1] + Array(0...64)
     for end in Set(ends) where end < image.count {
@@ -100,7 +101,9 @@ import Testing
   private func repairChecksums(_ bytes: inout [UInt8]) {
     guard bytes.count >= 64 else { return }
     func store(_ value: UInt64, at offset: Int, _ bytes: inout [UInt8]) {
-      for index in 0..<8 { bytes[offset + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index)) }
+      for index in 0..<8 {
+        bytes[offset + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index))
+      }
     }
     func checksum(_ range: Range<Int>, _ bytes: [UInt8]) -> UInt64 {
       bytes.withUnsafeBytes { FlashImage.checksum(UnsafeRawBufferPointer(rebasing: $0[range])) }

@@ -86,7 +86,8 @@ struct TinyFolder {
   }
 
   @Test func `Llama 3's scaling in both spellings becomes the same factors`() throws {
-    let scaling = #""factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"#
+    let scaling =
+      #""factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"#
       + #""original_max_position_embeddings":64"#
     var old = TinyFolder()
     old.more = #""rope_theta":500000.0,"rope_scaling":{"rope_type":"llama3",\#(scaling)}"#
@@ -128,7 +129,8 @@ struct TinyFolder {
 
   @Test func `Qwen's families have their biases and norms`() throws {
     var qwen2 = TinyFolder()
-    qwen2.more = #""architectures":["Qwen2ForCausalLM"],"use_sliding_window":false,"#
+    qwen2.more =
+      #""architectures":["Qwen2ForCausalLM"],"use_sliding_window":false,"#
       + #""sliding_window":4096,"rope_scaling":{"type":"linear","factor":4}"#
     #expect(error(qwen2).contains("bias"))
     qwen2.queryKeyValueBias = true
@@ -146,11 +148,13 @@ struct TinyFolder {
     var gemma = TinyFolder()
     (gemma.isGemma, gemma.normalisesHeads, gemma.hasHead) = (true, true, false)
     gemma.prefix = prefix
-    let text = gemma.config + #","head_dim":16,"rope_theta":1000000,"rope_local_base_freq":5000,"#
+    let text =
+      gemma.config + #","head_dim":16,"rope_theta":1000000,"rope_local_base_freq":5000,"#
       + #""sliding_window":7,"sliding_window_pattern":2,"query_pre_attn_scalar":64,"#
       + #""rope_scaling":{"rope_type":"linear","factor":8.0}"#
     gemma.config = prefix.isEmpty ? text : #""text_config":{\#(text)}"#
-    gemma.more = prefix.isEmpty
+    gemma.more =
+      prefix.isEmpty
       ? #""architectures":["Gemma3ForCausalLM"]"#
       : #""architectures":["Gemma3ForConditionalGeneration"]"#
     let model = try gemma.describe()

@@ -66,7 +66,8 @@ import Testing
 
   @Test func `Pre-tokenizers are known by their exact structure`() throws {
     let ignores = #","ignore_merges":true"#
-    let digits = #"{"type":"Sequence","pretokenizers":[{"type":"Digits","individual_digits":true},"#
+    let digits =
+      #"{"type":"Sequence","pretokenizers":[{"type":"Digits","individual_digits":true},"#
       + #"{"type":"ByteLevel","add_prefix_space":false,"use_regex":true}]}"#
     let qwen = Self.llama3.replacing("{1,3}", with: "")
     #expect(try definition(Self.byteLevel(digits)).preTokenizer == "smollm")
@@ -123,7 +124,8 @@ import Testing
   }
 
   @Test func `A template that begins with BOS adds it`() throws {
-    let more = #","post_processor":{"type":"Sequence","processors":[{"type":"ByteLevel"},"#
+    let more =
+      #","post_processor":{"type":"Sequence","processors":[{"type":"ByteLevel"},"#
       + #"{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>","type_id":0}},"#
       + #"{"Sequence":{"id":"A","type_id":0}}]}]}"#
     let settings = #"{"bos_token":"<s>","chat_template":[{"name":"default","template":"{{x}}"}]}"#

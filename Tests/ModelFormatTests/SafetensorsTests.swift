@@ -81,7 +81,8 @@ func parseSafetensors(
   }
 
   @Test func `Canonically equal names are two tensors`() throws {
-    let header = #"{"\u00e9":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"#
+    let header =
+      #"{"\u00e9":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"#
       + #""e\u0301":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#
     let file = try parseSafetensors(safetensors(header, dataByteCount: 8)).value
     #expect(file?.tensors.count == 2)

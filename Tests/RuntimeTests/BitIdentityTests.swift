@@ -9,7 +9,8 @@ import WeightLoader
 
 /// The same logits, bit for bit, whatever the budget, back end, threads, chunks and file format.
 @Suite struct BitIdentityTests {
-  private func randomShape(modelByteCount: Int, using generator: inout SeededGenerator) -> RunShape {
+  private func randomShape(modelByteCount: Int, using generator: inout SeededGenerator) -> RunShape
+  {
     let spare: [Int?] = [0, 1 << 14, modelByteCount / 3, modelByteCount, nil]
     return RunShape(
       backend: [.auto, .uring, .pread, .mmap].randomElement(using: &generator) ?? .auto,
@@ -26,7 +27,9 @@ import WeightLoader
       model.embeddingLength = 256
       model.feedForwardLength = 512
       model.headLength = 64
-      model.matrixTypes = (0..<4).map { _ in ElementType.allCases.randomElement(using: &generator) ?? .q8_0 }
+      model.matrixTypes = (0..<4).map { _ in
+        ElementType.allCases.randomElement(using: &generator) ?? .q8_0
+      }
       model.tableType = ElementType.allCases.randomElement(using: &generator) ?? .q8_0
       model.vocabularyCount = 320 + Int.random(in: 0..<40, using: &generator)
       let gguf = model.gguf(seed: seed).bytes()
@@ -47,7 +50,8 @@ import WeightLoader
         let found = try bits(files[index], shape)
         #expect(
           found == expected,
-          "\(family), seed \(seed), \(index == 0 ? "GGUF" : "image"), \(shape), \(model.matrixTypes)")
+          "\(family), seed \(seed), \(index == 0 ? "GGUF" : "image"), \(shape), \(model.matrixTypes)"
+        )
       }
     }
   }

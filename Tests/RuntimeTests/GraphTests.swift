@@ -48,9 +48,11 @@ import WeightLoader
     for (row, position) in zip(rows, 19..<24) {
       let reference = expected[position]
       let mean = reference.reduce(0, +) / Double(reference.count)
-      let variance = reference.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(reference.count)
+      let variance =
+        reference.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(reference.count)
       for (bits, value) in zip(row, reference) {
-        worst = max(worst, (Double(Float(bitPattern: bits)) - value).magnitude / variance.squareRoot())
+        worst = max(
+          worst, (Double(Float(bitPattern: bits)) - value).magnitude / variance.squareRoot())
       }
     }
     return worst
@@ -73,7 +75,9 @@ import WeightLoader
   /// value each, averaged over a row, through two to seven layers.
   @Test(arguments: TinyFamilies.names)
   func `Quantised models follow the f64 graph`(family: String) throws {
-    let types: [[ElementType]] = [[.q8_0], [.q4_0, .q5_1], [.q4_1, .q5_0], [.q4_K, .q6_K], [.q2_K, .q3_K, .q5_K]]
+    let types: [[ElementType]] = [
+      [.q8_0], [.q4_0, .q5_1], [.q4_1, .q5_0], [.q4_K, .q6_K], [.q2_K, .q3_K, .q5_K],
+    ]
     for (seed, matrixTypes) in types.enumerated() {
       var model = TinyFamilies.model(family)
       model.matrixTypes = matrixTypes

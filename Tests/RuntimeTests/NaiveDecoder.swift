@@ -88,7 +88,8 @@ struct NaiveDecoder {
   private func rotate(_ head: [Double], position: Int, layer: Int) -> [Double] {
     let count = configuration.ropeDimensionCount
     let slides = configuration.slides(layer: layer)
-    let base = slides ? configuration.slidingRopeBase ?? configuration.ropeBase : configuration.ropeBase
+    let base =
+      slides ? configuration.slidingRopeBase ?? configuration.ropeBase : configuration.ropeBase
     let scale = slides ? 1 : configuration.ropeLinearScale
     let factors = tensor("rope_freqs.weight")
     var result = head

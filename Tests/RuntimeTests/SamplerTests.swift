@@ -3,9 +3,10 @@ import Runtime
 import TensorBasics
 import Testing
 
-
 @Suite struct SamplerTests {
-  private func sample(_ logits: [Float], _ options: SamplingOptions, observing: [Int32] = []) -> Int32 {
+  private func sample(_ logits: [Float], _ options: SamplingOptions, observing: [Int32] = [])
+    -> Int32
+  {
     var sampler = Sampler(options: options, vocabularyCount: logits.count)
     for token in observing { sampler.observe(token) }
     var logits = logits
@@ -50,8 +51,12 @@ import Testing
   @Test func topPAndMinPCutTheTail() {
     let logits: [Float] = [5, 4.9, 0, -1, -20]
     for seed in UInt64(0)..<50 {
-      #expect(sample(logits, SamplingOptions(temperature: 9, topK: 0, topP: 0.9, minP: 0, seed: seed)) < 2)
-      #expect(sample(logits, SamplingOptions(temperature: 9, topK: 0, topP: 1, minP: 0.5, seed: seed)) < 2)
+      #expect(
+        sample(logits, SamplingOptions(temperature: 9, topK: 0, topP: 0.9, minP: 0, seed: seed)) < 2
+      )
+      #expect(
+        sample(logits, SamplingOptions(temperature: 9, topK: 0, topP: 1, minP: 0.5, seed: seed)) < 2
+      )
     }
   }
 

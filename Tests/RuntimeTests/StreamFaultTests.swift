@@ -12,7 +12,9 @@ import WeightLoader
 @Suite struct StreamFaultTests {
   /// EIO (5) or a file that ends early (0), from the n-th read on.
   @Test(arguments: [StorageBackend.uring, .pread], [-5, 0])
-  func `A failing drive ends in a typed error and no logits`(backend: StorageBackend, result: Int) throws {
+  func `A failing drive ends in a typed error and no logits`(backend: StorageBackend, result: Int)
+    throws
+  {
     let file = TemporaryFile(TinyModel().gguf(seed: 1).bytes())
     defer { extendLifetime(file) }
     let description = try ModelSource.describe(file.path)

@@ -13,7 +13,9 @@ import Testing
     var imports: [String] {
       lines.compactMap { line in
         var words = line.split(separator: " ").map(String.init)
-        if ["public", "package", "internal", "@testable"].contains(words.first) { words.removeFirst() }
+        if ["public", "package", "internal", "@testable"].contains(words.first) {
+          words.removeFirst()
+        }
         guard words.count >= 2, words[0] == "import" else { return nil }
         return words[1]
       }
@@ -47,11 +49,14 @@ import Testing
       let targets = cells[0].split(separator: ",").map {
         $0.trimmingCharacters(in: CharacterSet(charactersIn: "` "))
       }
-      var imports = Set(cells[2].split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) })
+      var imports = Set(
+        cells[2].split(separator: ",").map { $0.trimmingCharacters(in: .whitespaces) })
       if cells[2].hasPrefix("all above but ") {
         imports = Set(table.keys).subtracting([String(cells[2].dropFirst("all above but ".count))])
       }
-      if cells[2] == "Runtime and below" { imports = Set(table.keys).subtracting(["ModelConversion"]) }
+      if cells[2] == "Runtime and below" {
+        imports = Set(table.keys).subtracting(["ModelConversion"])
+      }
       for target in targets { table[target] = imports }
     }
     return table
@@ -90,7 +95,8 @@ import Testing
     #expect(Self.sources.count > 100)
     for source in Self.sources {
       #expect(source.lines.count <= 600, "\(source.path) has \(source.lines.count) lines")
-      for (number, line) in source.lines.enumerated() where line.contains("TODO") || line.contains("FIXME") {
+      for (number, line) in source.lines.enumerated()
+      where line.contains("TODO") || line.contains("FIXME") {
         #expect(line.contains("#"), "\(source.path):\(number + 1): \(line)")
       }
     }

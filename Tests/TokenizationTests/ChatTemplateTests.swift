@@ -40,7 +40,8 @@ import Tokenization
     let answer = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     #expect(try prompt(Self.chatML) == answer)
     #expect(
-      try prompt(Self.smolLM2) == "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, "
+      try prompt(Self.smolLM2)
+        == "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, "
         + "trained by Hugging Face<|im_end|>\n" + answer)
     #expect(
       try prompt(Self.llama3) == "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"

@@ -71,7 +71,8 @@ struct GGUFHeaderParser {
     let length = try cursor.read(UInt64.self, "a metadata key")
     guard (1...UInt64(Self.keyByteLimit)).contains(length) else {
       throw cursor.error(
-        .malformed, at: start, "a metadata key of \(length) bytes; 1 to \(Self.keyByteLimit) are allowed")
+        .malformed, at: start,
+        "a metadata key of \(length) bytes; 1 to \(Self.keyByteLimit) are allowed")
     }
     let key = try cursor.skip(length, "a metadata key")
     guard let name = String(validating: cursor.slice(key), as: UTF8.self) else {
@@ -146,8 +147,9 @@ struct GGUFHeaderParser {
         .malformed, at: entry.value.lowerBound, "general.alignment is not a 32-bit integer")
     }
     let value = Int(
-      UInt32(littleEndian: cursor.bytes.loadUnaligned(
-        fromByteOffset: entry.value.lowerBound, as: UInt32.self)))
+      UInt32(
+        littleEndian: cursor.bytes.loadUnaligned(
+          fromByteOffset: entry.value.lowerBound, as: UInt32.self)))
     guard value >= 8, value & (value - 1) == 0 else {
       throw cursor.error(
         .malformed, at: entry.value.lowerBound,

@@ -46,7 +46,8 @@ struct GGUFTensorParser {
         byteCount: $0.byteCount, infoOffset: $0.infoOffset)
     }
     for info in placed
-    where info.offset > cursor.fileByteCount || info.byteCount > cursor.fileByteCount - info.offset {
+    where info.offset > cursor.fileByteCount || info.byteCount > cursor.fileByteCount - info.offset
+    {
       throw cursor.error(
         .truncated, at: info.infoOffset,
         "tensor \"\(info.name)\" (\(info.byteCount) bytes at byte \(info.offset)) does not lie in the"

@@ -127,7 +127,8 @@ struct HuggingFaceHyperparameters {
       case "sliding_attention": slides.append(true)
       case let other:
         throw error(
-          .unsupported, type, "layer_types: \"\(other ?? "?")\" is not supported; full_attention"
+          .unsupported, type,
+          "layer_types: \"\(other ?? "?")\" is not supported; full_attention"
             + " and sliding_attention are")
       }
     }
@@ -142,9 +143,11 @@ struct HuggingFaceHyperparameters {
     if try bool("use_sliding_window") == true {
       throw unsupported("use_sliding_window", "not supported in \(architecture)")
     }
-    if let types = config["layer_types"]?.array, types.contains(where: {
-      $0.string != "full_attention"
-    }) {
+    if let types = config["layer_types"]?.array,
+      types.contains(where: {
+        $0.string != "full_attention"
+      })
+    {
       throw unsupported("layer_types", "only full_attention is supported in \(architecture)")
     }
   }

@@ -64,7 +64,8 @@ struct HuggingFaceTokenizerScheme {
       let inverts = step["invert"]?.bool == true ? " inverted" : ""
       let behaviour = step["behavior"]?.string ?? "?"
       // Every pattern known here covers all text, so that both are the same.
-      let isPlain = (behaviour == "Isolated" && inverts.isEmpty)
+      let isPlain =
+        (behaviour == "Isolated" && inverts.isEmpty)
         || (behaviour == "Removed" && !inverts.isEmpty)
       return isPlain ? text : "\(behaviour)\(inverts) \(text)"
     case "Digits":
@@ -109,7 +110,7 @@ struct HuggingFaceTokenizerScheme {
       switch step["type"]?.string {
       case "Prepend" where step["prepend"]?.string == "▁": addsPrefix = true
       case "Replace"
-        where step["pattern"]?["String"]?.string == " " && step["content"]?.string == "▁":
+      where step["pattern"]?["String"]?.string == " " && step["content"]?.string == "▁":
         escapes = true
       case let other:
         throw reader.error(
@@ -119,7 +120,7 @@ struct HuggingFaceTokenizerScheme {
     for step in steps {
       switch step["type"]?.string {
       case "Metaspace"
-        where step["replacement"]?.string == "▁" && step["split"]?.bool == false:
+      where step["replacement"]?.string == "▁" && step["split"]?.bool == false:
         escapes = true
         let scheme = step["prepend_scheme"]?.string ?? "always"
         if scheme != "never" { addsPrefix = true }
