@@ -14,6 +14,11 @@ typedef int32_t vi __attribute__((vector_size(64)));
 typedef uint32_t vu __attribute__((vector_size(64)));
 typedef uint16_t vs __attribute__((vector_size(32)));
 typedef _Float16 vh __attribute__((vector_size(32)));
+typedef int8_t vb __attribute__((vector_size(16)));
+
+// Columns of a slab: those of 12 tokens are 48 KiB of panel, those of a row group 18 KiB of Q4_0.
+// Measured beside 512, 1024 and none: docs/decisions/0007.
+#define SLAB_COLUMNS 2048
 
 #define INLINE_HELPER static inline __attribute__((always_inline))
 
@@ -31,7 +36,7 @@ INLINE_HELPER vi dot4(vi sum, vu v, const int8_t *q) {
 // The baseline is for machines without SIMD worth the name, and for tests: small, not unrolled.
 #define UNROLL
 #define UNROLL_SUBBLOCKS
-#define TILE32 4
+#define TILE 4
 #define TILE16 4
 #define FIFTH_BITS fifth_bits
 #define DOT4 dot4
@@ -87,7 +92,7 @@ INLINE_HELPER TARGET vi dot4_byte_avx2(vi sum, vu v, const int8_t *q) {
 #undef DOT4
 #undef DOT4_BYTE
 #undef FIFTH_BITS
-#undef TILE32
+#undef TILE
 #undef TILE16
 
 #undef UNROLL_SUBBLOCKS
@@ -111,8 +116,8 @@ INLINE_HELPER TARGET vu fifth_bits_avx512(vu v, int c) {
       _mm512_multishift_epi64_epi8(_mm512_set1_epi64((long long)control), (__m512i)v),
       _mm512_set1_epi8(0x10));
 }
-#define TILE32 12
-#define TILE16 8
+#define TILE 12
+#define TILE16 6
 #define FIFTH_BITS fifth_bits_avx512
 #define DOT4 dot4_avx512
 #define DOT4_BYTE dot4_avx512

@@ -2,43 +2,44 @@ import CKernels
 
 /// Int8 copies of activations, in blocks of 32 columns with an f32 scale: value = scale · q.
 ///
-/// Shape [tokenCapacity, columnCount], in the caller's memory. 256-wide blocks would lose outliers.
+/// Shape [tokenCapacity, columnCount], in the caller's memory, in panels as wide as the kernels' token
+/// tiles (`ck_matmul.h`): what a kernel multiplies a row group by lies in one stream. 256-wide blocks
+/// would lose outliers.
 public struct ActivationBlocks: @unchecked Sendable {
   // Safety: plain memory; callers quantise disjoint tokens.
-  let quants: UnsafeMutablePointer<Int8>
-  let info: UnsafeMutablePointer<ck_block_info>
+  let panels: UnsafeMutablePointer<UInt8>
   let columnCount: Int
 
-  /// Rows are a cache line apart from a power of two, so that the tokens of a tile do not meet in one
-  /// cache set.
-  var quantStride: Int { columnCount + 64 }
-  var infoStride: Int { columnCount / 32 + 2 }
+  /// Parts of a chunk that are quantised apart begin at multiples of this.
+  public static let tokenMultiple = Int(CK_TILE_MULTIPLE)
+
+  /// Bytes of a column: its quant, and its share of what a block carries.
+  private static let columnByteCount = 1 + MemoryLayout<ck_block_info>.stride / 32
 
   /// Bytes for `tokenCapacity` tokens; `columnCount` is a multiple of 32.
   public static func byteCount(tokenCapacity: Int, columnCount: Int) -> Int {
-    tokenCapacity
-      * (columnCount + 64 + (columnCount / 32 + 2) * MemoryLayout<ck_block_info>.stride)
+    tokenCapacity * columnCount * columnByteCount
   }
 
   /// - Parameter memory: ``byteCount(tokenCapacity:columnCount:)`` bytes, aligned to 64.
-  public init(memory: UnsafeMutableRawPointer, tokenCapacity: Int, columnCount: Int) {
+  public init(memory: UnsafeMutableRawPointer, columnCount: Int) {
     precondition(columnCount % 32 == 0, "quantised products take multiples of 32 columns")
     self.columnCount = columnCount
-    quants = memory.assumingMemoryBound(to: Int8.self)
-    info = (memory + tokenCapacity * (columnCount + 64)).assumingMemoryBound(to: ck_block_info.self)
+    panels = memory.assumingMemoryBound(to: UInt8.self)
   }
 
   /// Quantises `tokens` of `x` [token, columnCount], rows `stride` apart; several threads may do
-  /// disjoint tokens at once.
+  /// disjoint parts at once.
+  ///
+  /// Every part begins at a multiple of ``tokenMultiple``, and all but the chunk's last end at one.
   public func quantise(
     _ x: UnsafePointer<Float>, stride: Int, tokens: Range<Int>,
     instructionSet: InstructionSet = .best
   ) {
-    let function = MatrixFunctions.of(instructionSet).quantise
-    for token in tokens {
-      function(
-        x + token * stride, columnCount, quants + token * quantStride, info + token * infoStride)
-    }
+    precondition(tokens.lowerBound % Self.tokenMultiple == 0, "a part must begin with a tile")
+    MatrixFunctions.of(instructionSet).quantise(
+      x + tokens.lowerBound * stride, stride, tokens.count, columnCount,
+      panels + tokens.lowerBound * columnCount * Self.columnByteCount)
   }
 }
 

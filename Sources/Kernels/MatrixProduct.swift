@@ -81,8 +81,7 @@ public enum MatrixProduct {
       columns: weights.columnCount)
     var activations = ck_activations(
       values: x.values, value_stride: x.stride,
-      q: x.blocks.map { UnsafePointer($0.quants) }, q_stride: x.blocks?.quantStride ?? 0,
-      info: x.blocks.map { UnsafePointer($0.info) }, info_stride: x.blocks?.infoStride ?? 0)
+      panels: x.blocks.map { UnsafePointer($0.panels) })
     let result = MatrixFunctions.of(set).multiply(
       Int32(weights.type.rawValue), &matrix, &activations, x.tokenCount, output + firstRow,
       outputStride)
@@ -100,7 +99,7 @@ struct MatrixFunctions: @unchecked Sendable {
     ) -> Int32
   var quantise:
     @convention(c) (
-      UnsafePointer<Float>?, Int, UnsafeMutablePointer<Int8>?, UnsafeMutablePointer<ck_block_info>?
+      UnsafePointer<Float>?, Int, Int, Int, UnsafeMutablePointer<UInt8>?
     ) -> Void
 
   private static let scalar = MatrixFunctions(

@@ -11,8 +11,9 @@ public protocol ParallelRegion: AnyObject {
 
 /// Workers for short parallel regions.
 ///
-/// The caller takes part as worker 0. Workers take indexes from a shared counter, spin at most 50 µs for
-/// the next region, then sleep on a futex. A region that is an object allocates nothing; one that is a
+/// The caller takes part as worker 0. Each worker has a contiguous share of the indexes, so that it reads
+/// memory in long runs, and takes from the others' shares when its own is done; it spins at most 50 µs
+/// for the next region, then sleeps on a futex. A region that is an object allocates nothing; one that is a
 /// closure costs a few small allocations, which a prompt can bear and a decoded token need not.
 public final class ThreadPool: @unchecked Sendable {
   // Safety: `state` is shared through atomics; `threads` is touched by init and deinit alone.
@@ -27,7 +28,7 @@ public final class ThreadPool: @unchecked Sendable {
   public init(threadCount: Int) {
     precondition(threadCount >= 1, "a pool has at least its caller")
     self.threadCount = threadCount
-    state = State()
+    state = State(threadCount: threadCount)
     for worker in 1..<max(1, threadCount) {
       let start = Unmanaged.passRetained(WorkerStart(state: state, worker: worker))
       var attributes = pthread_attr_t()
@@ -104,25 +105,46 @@ private final class State: @unchecked Sendable {
   private unowned(unsafe) var region: (any ParallelRegion)?
   private var count = 0
   private let generation = UnsafeMutablePointer<Atomic<UInt32>>.allocate(capacity: 1)
-  private let next = Atomic<Int>(0)
+  /// The next index of each worker's share, a cache line apart.
+  private let cursors: UnsafeMutablePointer<Atomic<Int>>
+  private let threadCount: Int
   private let finished = Atomic<Int>(0)
   private let sleepers = Atomic<Int>(0)
   private let isStopping = Atomic<Bool>(false)
 
   private static let spinNanoseconds: UInt64 = 50_000
+  private static let cursorStride = 64 / MemoryLayout<Atomic<Int>>.stride
 
-  init() { generation.initialize(to: Atomic(0)) }
+  init(threadCount: Int) {
+    self.threadCount = threadCount
+    generation.initialize(to: Atomic(0))
+    cursors = .allocate(capacity: threadCount * Self.cursorStride)
+    for index in 0..<threadCount * Self.cursorStride {
+      (cursors + index).initialize(to: Atomic(0))
+    }
+  }
 
   deinit {
     generation.deinitialize(count: 1)
     generation.deallocate()
+    cursors.deinitialize(count: threadCount * Self.cursorStride)
+    cursors.deallocate()
   }
+
+  private func cursor(_ worker: Int) -> UnsafeMutablePointer<Atomic<Int>> {
+    cursors + worker * Self.cursorStride
+  }
+
+  /// Where `worker`'s share of the indexes begins; the share of worker `threadCount` is the end.
+  private func share(_ worker: Int) -> Int { count * worker / threadCount }
 
   /// Runs a region as worker 0 and waits for the others.
   func run(_ region: any ParallelRegion, count: Int, workerCount: Int) {
     self.region = region
     self.count = count
-    next.store(0, ordering: .relaxed)
+    for worker in 0..<threadCount {
+      cursor(worker).pointee.store(share(worker), ordering: .relaxed)
+    }
     finished.store(0, ordering: .relaxed)
     publish()
     takeIndexes(as: 0)
@@ -172,8 +194,12 @@ private final class State: @unchecked Sendable {
 
   private func takeIndexes(as worker: Int) {
     guard let region else { return }
-    while case let index = next.wrappingAdd(1, ordering: .relaxed).oldValue, index < count {
-      region.perform(index: index, worker: worker)
+    for turn in 0..<threadCount {
+      let owner = (worker + turn) % threadCount
+      let (next, end) = (cursor(owner), share(owner + 1))
+      while case let index = next.pointee.wrappingAdd(1, ordering: .relaxed).oldValue, index < end {
+        region.perform(index: index, worker: worker)
+      }
     }
   }
 

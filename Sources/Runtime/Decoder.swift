@@ -16,6 +16,7 @@ final class Decoder {
   let cache: KeyValueCache
 
   private let pool: ThreadPool
+  private let clock = StepClock()
   private let linear: LinearExecutor
   private let attention: AttentionStep
   private let rope: RopeTable
@@ -34,7 +35,7 @@ final class Decoder {
     self.workspace = workspace
     self.cache = cache
     self.pool = pool
-    linear = try LinearExecutor(stream: stream, pool: pool)
+    linear = try LinearExecutor(stream: stream, pool: pool, clock: clock)
     attention = try AttentionStep(configuration, cache: cache, pool: pool)
     rope = RopeTable(
       base: configuration.ropeBase, dimensionCount: configuration.ropeDimensionCount,
@@ -144,15 +145,17 @@ final class Decoder {
     let slides = configuration.slides(layer: number)
     let tables =
       workspace.rope + (slides ? tokenCount * configuration.ropeDimensionCount : 0)
-    pool.run(count: tokenCount) { token, _ in
+    forEach(token: tokenCount) { token in
       prepareHeads(layer, token: token, rope: tables + token * configuration.ropeDimensionCount)
       cache.store(
         layer: number, position: position + token, keys: workspace.keys + token * keyLength,
         values: workspace.values + token * keyLength)
     }
-    attention.run(
-      layer: number, queries: workspace.queries, tokenCount: tokenCount, position: position,
-      window: slides ? configuration.slidingWindow : nil)
+    clock.measure(.attention) {
+      attention.run(
+        layer: number, queries: workspace.queries, tokenCount: tokenCount, position: position,
+        window: slides ? configuration.slidingWindow : nil)
+    }
     try linear.multiply(
       activations(workspace.queries, queryLength, tokenCount, for: layer.output),
       LinearTask(
@@ -171,7 +174,7 @@ final class Decoder {
         workspace.hidden, configuration.embeddingLength, tokenCount, for: layer.gate, layer.up),
       LinearTask(tensor: layer.gate, output: workspace.gate, outputStride: width),
       LinearTask(tensor: layer.up, output: workspace.up, outputStride: width))
-    pool.run(count: tokenCount) { token, _ in
+    forEach(token: tokenCount) { token in
       let (gate, up) = (workspace.gate + token * width, workspace.up + token * width)
       switch configuration.activation {
       case .silu: VectorOps.siluMultiply(gate, up, count: width)
@@ -214,12 +217,24 @@ final class Decoder {
 
   // MARK: - Small steps
 
+  /// Does elementwise work on every token of a chunk.
+  private func forEach(token tokenCount: Int, _ work: (_ token: Int) -> Void) {
+    clock.measure(.elementwise) { pool.run(count: tokenCount) { token, _ in work(token) } }
+  }
+
+  /// Where the time went so far.
+  var times: TimeBreakdown {
+    var times = clock.times
+    times[.drive] = stream.statistics.stallNanoseconds
+    return times
+  }
+
   /// hidden = RMSNorm(x) * weight, row by row.
   private func normalise(
     _ x: UnsafePointer<Float>, _ weight: UnsafePointer<Float>, tokenCount: Int
   ) {
     let width = configuration.embeddingLength
-    pool.run(count: tokenCount) { token, _ in
+    forEach(token: tokenCount) { token in
       VectorOps.rmsNorm(
         x + token * width, weight: weight, epsilon: configuration.normEpsilon, count: width,
         into: workspace.hidden + token * width)
@@ -251,7 +266,7 @@ final class Decoder {
   /// residual += hidden, through the norm on outputs where the family has one.
   private func addToResidual(_ norm: UnsafePointer<Float>?, tokenCount: Int) {
     let width = configuration.embeddingLength
-    pool.run(count: tokenCount) { token, _ in
+    forEach(token: tokenCount) { token in
       let x = workspace.hidden + token * width
       if let norm {
         VectorOps.rmsNorm(
@@ -273,23 +288,22 @@ final class Decoder {
         || (third.map(linear.takesBlocks) ?? false)
     else { return result }
     let blocks = ActivationBlocks(
-      memory: workspace.blockMemory, tokenCapacity: tokenCount, columnCount: columnCount)
-    let tile = Self.quantisationTile
-    pool.run(count: (tokenCount + tile - 1) / tile) { index, _ in
-      let first = index * tile
-      blocks.quantise(x, stride: columnCount, tokens: first..<min(first + tile, tokenCount))
+      memory: workspace.blockMemory, columnCount: columnCount)
+    let tile = ActivationBlocks.tokenMultiple
+    clock.measure(.products) {
+      pool.run(count: (tokenCount + tile - 1) / tile) { index, _ in
+        let first = index * tile
+        blocks.quantise(x, stride: columnCount, tokens: first..<min(first + tile, tokenCount))
+      }
     }
     result.blocks = blocks
     return result
   }
 
-  /// Tokens that one worker quantises at a time.
-  private static let quantisationTile = 16
-
   /// Cosines then sines of every token, for whole-context layers and, behind them, sliding ones.
   private func fillRope(position: Int, tokenCount: Int) {
     let length = configuration.ropeDimensionCount
-    pool.run(count: tokenCount) { token, _ in
+    forEach(token: tokenCount) { token in
       let table = workspace.rope + token * length
       rope.fill(position: position + token, cosines: table, sines: table + length / 2)
       if !configuration.slidingLayers.isEmpty {

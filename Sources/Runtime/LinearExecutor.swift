@@ -19,6 +19,7 @@ struct LinearTask {
 final class LinearExecutor: ParallelRegion {
   private let stream: WeightStream
   private let pool: ThreadPool
+  private let clock: StepClock
   private let tensors: [TensorRecord]
   /// Row groups that one worker takes at a time, of at most about ``grainByteCount`` of weights.
   private struct Grain {
@@ -39,12 +40,14 @@ final class LinearExecutor: ParallelRegion {
   private let scratchByteCount: Int
 
   private static let grainByteCount = 48 << 10
-  private static let grainCapacity = 1024
+  private static let grainCapacity = 2048
+  private static let longGrainTokenCount = 24
 
   /// - Throws: ``RuntimeError/allocation(_:)``.
-  init(stream: WeightStream, pool: ThreadPool) throws(RuntimeError) {
+  init(stream: WeightStream, pool: ThreadPool, clock: StepClock) throws(RuntimeError) {
     self.stream = stream
     self.pool = pool
+    self.clock = clock
     tensors = stream.source.description.tensors
     scratchByteCount = Self.scratchByteCount(stream.source.description, stream.plan.piecesOfTensor)
     do {
@@ -110,7 +113,10 @@ final class LinearExecutor: ParallelRegion {
     let record = tensors[piece.tensor]
     let groupCount = RowGroup.groupCount(rows: piece.rowCount)
     let groupByteCount = RowGroup.byteCount(record.type, columnCount: record.columnCount)
-    let grain = max(1, Self.grainByteCount / groupByteCount)
+    // A row group's product with many tokens is long enough to be a grain.
+    let grain =
+      (activations?.tokenCount ?? 1) >= Self.longGrainTokenCount
+      ? 1 : max(1, Self.grainByteCount / groupByteCount)
     if grainCount + (groupCount + grain - 1) / grain > Self.grainCapacity { flush() }
     let address = try stream.acquire(number)
     let layout = stream.layout(of: number)
@@ -131,7 +137,7 @@ final class LinearExecutor: ParallelRegion {
   /// Runs what has been gathered and gives the pieces back.
   private func flush() {
     guard grainCount > 0 else { return }
-    pool.run(count: grainCount, self)
+    clock.measure(.products) { pool.run(count: grainCount, self) }
     var last = -1
     for index in 0..<grainCount where grains[index].piece != last {
       last = grains[index].piece

@@ -14,6 +14,9 @@ public final class Session {
   /// Delivery of weights, for its statistics.
   public let stream: WeightStream
 
+  /// Where the time of all steps went.
+  public var times: TimeBreakdown { decoder.times }
+
   private let decoder: Decoder
   private let vocabularyCount: Int
   /// The token being decoded, where the graph reads it.

@@ -50,22 +50,22 @@ struct DecodeBench: ParsableCommand {
       for _ in 0..<warmup { try step(continues: true) }
       let device = session.stream.source.device
       let (before, start) = (device.statistics, monotonicNanoseconds())
-      let stallBefore = session.stream.statistics.stallNanoseconds
+      let timesBefore = session.times
       for index in 0..<tokens { try step(continues: index + 1 < tokens) }
       let seconds = Double(monotonicNanoseconds() - start) / 1e9
       let after = device.statistics
       let bytes = Double(after.bytesRead - before.bytesRead)
-      let stall = Double(session.stream.statistics.stallNanoseconds - stallBefore) / 1e9
-      try FigureReport([
+      try FigureReport(
+        [
         Figure("decodeTokensPerSecond", Double(tokens) / seconds, "tokens/s"),
         Figure("bytesPerToken", bytes / Double(tokens), "B"),
         Figure("driveBytesPerSecond", bytes / seconds, "B/s"),
-        Figure("waitingForDrive", stall / seconds, "of the time"),
         Figure("requestsPerToken", Double(after.requests - before.requests) / Double(tokens), ""),
         Figure("pinnedBytes", Double(session.plan.residency.pinnedByteCount), "B"),
         Figure("streamedBytes", Double(session.plan.residency.streamedByteCount), "B"),
         Figure("peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B"),
-      ]).print(asJSON: json)
+      ] + Figure.shares(of: seconds, session.times - timesBefore)
+      ).print(asJSON: json)
     }
   }
 }

@@ -11,12 +11,13 @@ import Testing
     var x: [Float]
     var tokenCount: Int
 
-    init(_ type: ElementType, seed: UInt64) {
+    /// - Parameter isWide: more columns than a kernel takes at once.
+    init(_ type: ElementType, seed: UInt64, isWide: Bool = false) {
       var generator = SeededGenerator(seed: seed)
       let unit = max(32, type.blockElementCount)
       let columns =
         type.isQuantised
-        ? unit * Int.random(in: 1...4, using: &generator)
+        ? (isWide ? 4096 : 0) + unit * Int.random(in: 1...4, using: &generator)
         : Int.random(in: 1...67, using: &generator)
       rows = RandomRows(
         type, rowCount: Int.random(in: 1...50, using: &generator), columnCount: columns,
@@ -53,7 +54,7 @@ import Testing
             values: values, stride: columns, blocks: nil, tokenCount: tokens.count)
           if rows.type.isQuantised {
             let blocks = ActivationBlocks(
-              memory: blockMemory, tokenCapacity: tokens.count, columnCount: columns)
+              memory: blockMemory, columnCount: columns)
             blocks.quantise(
               values, stride: columns, tokens: 0..<tokens.count, instructionSet: set)
             activations.blocks = blocks
@@ -107,6 +108,21 @@ import Testing
         test.product(.best, layout: .rowMajor, tokens: $0..<$0 + 1)
       }
       #expect(parts == whole, "seed \(seed)")
+    }
+  }
+
+  @Test(arguments: ElementType.allCases.filter(\.isQuantised))
+  func columnsInSlabsChangeNoBit(type: ElementType) {
+    for seed in UInt64(60)..<66 {
+      let test = Case(type, seed: seed, isWide: true)
+      let scalar = test.product(.scalar, layout: .interleaved)
+      for set in Self.vectorSets {
+        #expect(test.product(set, layout: .interleaved) == scalar, "seed \(seed), \(set)")
+      }
+      let last = test.tokenCount - 1
+      #expect(
+        test.product(.best, layout: .interleaved, tokens: last..<test.tokenCount)
+          == Array(scalar[(last * test.rows.rowCount)...]), "seed \(seed)")
     }
   }
 

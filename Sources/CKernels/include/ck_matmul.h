@@ -23,15 +23,16 @@ typedef struct {
   int32_t minus_128_sum;  // bias of Q8_0 taken as unsigned
 } ck_block_info;
 
-// Right-hand side: token t's f32 values at values + t * value_stride; for quantised weights also
-// int8 at q + t * q_stride and, per 32 of them, info + t * info_stride.
+// Right-hand side. Token t's f32 values begin at values + t * value_stride.
+//
+// For quantised weights also int8, in panels. Tokens are taken in tiles, as wide as the instruction set
+// likes while that many are left, then of 4, then of 1; the tile that begins with token t has its panel
+// at panels + 2 * t * columns. Per 32 columns a panel of W tokens holds eight 4-byte words of each
+// token, [8][W], then a ck_block_info of each token, [W].
 typedef struct {
   const float *values;
   size_t value_stride;
-  const int8_t *q;
-  size_t q_stride;
-  const ck_block_info *info;
-  size_t info_stride;
+  const uint8_t *panels;
 } ck_activations;
 
 // Left-hand side: group_count row groups of sixteen rows, group_bytes apart; the last group has
@@ -57,10 +58,12 @@ ck_matmul_function ck_matmul_avx512;
 ck_matmul_function ck_matmul_neon;
 #endif
 
-// Quantises `columns` (a multiple of 32) values of one token: scale = max|x| / 127, q = nearest
-// (ties to even) of x / scale.
+// Quantises [tokens, columns] values, rows `stride` apart and columns a multiple of 32, into panels:
+// scale = max|x| / 127, q = nearest (ties to even) of x / scale. The first token must begin a tile;
+// every multiple of CK_TILE_MULTIPLE does, on every instruction set.
+#define CK_TILE_MULTIPLE 24
 typedef void ck_quantise_function(
-    const float *x, size_t columns, int8_t *q, ck_block_info *info);
+    const float *x, size_t stride, size_t tokens, size_t columns, uint8_t *panels);
 ck_quantise_function ck_quantise_scalar;
 #if defined(__x86_64__)
 ck_quantise_function ck_quantise_avx2;
