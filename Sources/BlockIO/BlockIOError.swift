@@ -58,6 +58,11 @@ public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible 
   /// Whether the path names nothing: command-line tools exit with 66.
   public var isMissingFile: Bool { operation == .open && (errno == ENOENT || errno == ENOTDIR) }
 
+  /// Whether a file in use is no longer what its path names; what was opened can still be read.
+  public var isReplacement: Bool {
+    reason == .replaced || (operation == .inspect && errno == ENOENT)
+  }
+
   public var description: String {
     var text = "cannot \(operation.rawValue)"
     if let byteCount { text += " \(byteCount) bytes" }

@@ -4,6 +4,8 @@ import Synchronization
 /// One file of a device: descriptor, size and identity as they were at opening.
 final class OpenFile: Sendable {
   let path: String
+  /// The path as the system takes it: made once, so that asking costs no allocation.
+  private let systemPath: [CChar]
   let descriptor: UnixDescriptor
   let byteCount: Int
   /// Whether opening or reading with O_DIRECT was refused where it was wanted.
@@ -26,6 +28,7 @@ final class OpenFile: Sendable {
       throw BlockIOError(.open, path: path, reason: .system(errno: errno))
     }
     self.path = path
+    systemPath = path.withCString { Array(UnsafeBufferPointer(start: $0, count: strlen($0) + 1)) }
     self.wantsDirect = wantsDirect
     direct = Atomic(isDirect)
     identity = FileIdentity(status)
@@ -51,7 +54,7 @@ final class OpenFile: Sendable {
     let open = FileIdentity(try Self.status(of: descriptor, path: path))
     guard open == identity else { throw BlockIOError(.inspect, path: path, reason: .modified) }
     var named = stat()
-    guard stat(path, &named) == 0 else {
+    guard stat(systemPath, &named) == 0 else {
       throw BlockIOError(.inspect, path: path, reason: .system(errno: errno))
     }
     guard FileIdentity(named).isSameFile(as: identity) else {

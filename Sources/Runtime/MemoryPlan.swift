@@ -161,7 +161,7 @@ public struct MemoryPlan: Sendable {
         headLength: configuration.headLength, contextLength: request.contextLength)
       let table = tensors.first { $0.name == "token_embd.weight" }
       vectorByteCount = AlignedBuffer.roundedUp(
-        WeightStream.rowBufferByteCount(table.map { [$0] } ?? []))
+        WeightStream.rowBufferByteCount(table.map { [$0] } ?? [], in: source.description))
       var pieces = [Range<Int>](repeating: 0..<0, count: tensors.count)
       for tensor in order.segments.joined() { pieces[tensor] = 0..<1 }
       scratchByteCount =

@@ -66,6 +66,7 @@ public final class Session {
     try decoder.expect(count: continues ? 2 : 1) { $0 == 0 ? .head : .body }
     let last = (tokens.count - 1) % plan.chunkLength
     try decoder.logits(rows: last..<(last + 1))
+    try checkFiles()
     return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
   }
 
@@ -86,6 +87,7 @@ public final class Session {
     try decoder.forward(UnsafeBufferPointer(current), at: position)
     position += 1
     try decoder.logits(rows: 0..<1)
+    try checkFiles()
     return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
   }
 
@@ -107,6 +109,7 @@ public final class Session {
         let rows = row..<min(row + decoder.workspace.logitRowCapacity, slice.count)
         try decoder.expect(count: 1) { _ in .head }
         try decoder.logits(rows: rows)
+        try checkFiles()
         for (index, row) in rows.enumerated() {
           sink(
             first + row,
@@ -131,6 +134,11 @@ public final class Session {
     }
     if let failure { throw failure }
     position += slice.count
+  }
+
+  /// Logits count only if the files they came from are still what was opened.
+  private func checkFiles() throws(RuntimeError) {
+    do { try stream.checkFiles() } catch { throw RuntimeError(error) }
   }
 
   private func check(_ tokens: [Int32]) throws(RuntimeError) {

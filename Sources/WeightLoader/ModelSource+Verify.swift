@@ -48,9 +48,7 @@ extension ModelSource {
         {
           failure =
             failure
-            ?? FormatError(
-              .checksumMismatch, at: extents[index].offset, path: path,
-              "the \(ByteCount(extents[index].byteCount)) here are not what was written")
+            ?? ExtentVerifier.mismatch(extents[index], path: path)
         }
         freeSlots.append(slot)
         if cancellation.isRaised { submitted = extents.count }

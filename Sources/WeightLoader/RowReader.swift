@@ -4,7 +4,8 @@ import TensorBasics
 
 /// Reads single rows of tables that are not in memory, several at a time.
 ///
-/// From an interleaved table the row's whole group is read. Slots are used round robin, so that rows
+/// From an interleaved table the row's whole group is read, from an image the extents around it, which
+/// are checked. Slots are used round robin, so that rows
 /// complete in any order and are consumed in the order of their submission.
 final class RowReader {
   /// Rows read at once.
@@ -17,18 +18,22 @@ final class RowReader {
   /// Where each slot's row is: in the slot, or in pinned memory.
   private var places: [(address: UnsafeRawPointer, layout: RowLayout)]
   private var neededByteCount: [Int]
+  /// The image's extents that a slot's read brings.
+  private var extents: [Range<Int>?]
+  private let verifier: ExtentVerifier?
   private var submitted = 0
   private var consumed = 0
 
   /// - Parameter tables: the tensors that rows will be read from.
-  init(source: ModelSource, tables: [Int]) throws(LoaderError) {
+  init(
+    source: ModelSource, tables: [Int], verifier: ExtentVerifier?
+  ) throws(LoaderError) {
     self.source = source
-    var largest = 1
-    for table in tables {
-      largest = max(largest, Self.unitByteCount(source.description.tensors[table]))
-    }
-    slotByteCount = AlignedBuffer.roundedUp(largest) + AlignedBuffer.pageByteCount
-    slotCount = max(1, min(16, (1 << 20) / slotByteCount))
+    self.verifier = verifier
+    slotByteCount = Self.slotByteCount(
+      tables.map { source.description.tensors[$0] }, in: source.description)
+    slotCount = Self.slotCount(slotByteCount)
+    extents = [Range<Int>?](repeating: nil, count: slotCount)
     isReady = [Bool](repeating: false, count: slotCount)
     neededByteCount = [Int](repeating: 0, count: slotCount)
     do { buffer = try AlignedBuffer(byteCount: slotCount * slotByteCount) } catch {
@@ -38,11 +43,43 @@ final class RowReader {
   }
 
   /// Memory that a reader of `tables` takes.
-  static func byteCount(_ tables: [TensorRecord]) -> Int {
-    let largest = tables.map(unitByteCount).max() ?? 1
-    let slot = AlignedBuffer.roundedUp(largest) + AlignedBuffer.pageByteCount
-    return max(1, min(16, (1 << 20) / slot)) * slot
+  static func byteCount(_ tables: [TensorRecord], in model: ModelDescription) -> Int {
+    let slot = slotByteCount(tables, in: model)
+    return slotCount(slot) * slot
   }
+
+  private static func slotCount(_ slotByteCount: Int) -> Int {
+    max(1, min(16, (1 << 20) / slotByteCount))
+  }
+
+  /// Room for any row of `tables`: of an image the extents around it.
+  private static func slotByteCount(_ tables: [TensorRecord], in model: ModelDescription) -> Int {
+    var largest = 1
+    for table in tables {
+      let unit = unitByteCount(table)
+      let alone = AlignedBuffer.roundedUp(unit) + AlignedBuffer.pageByteCount
+      let table = Extent(
+        fileIndex: table.fileIndex, offset: table.offset, byteCount: table.byteCount)
+      let longest = checkedExtents(of: table, in: model)?.map(\.byteCount).max()
+      largest = max(largest, longest.map { (unit / $0 + 2) * $0 } ?? alone)
+    }
+    return AlignedBuffer.roundedUp(largest)
+  }
+
+  /// The extents of a table, where they are short enough to be read for a row's sake.
+  private static func checkedExtents(
+    of table: Extent, in model: ModelDescription
+  ) -> ArraySlice<ExtentRecord>? {
+    guard let (indexes, _) = ExtentVerifier.wholeExtents(around: table, in: model),
+      case let extents = model.extents[indexes],
+      extents.allSatisfy({ $0.byteCount <= longestCheckedExtent })
+    else { return nil }
+    return extents
+  }
+
+  /// Rows in longer extents are read alone and not checked: images written before extents of tables
+  /// became short.
+  private static let longestCheckedExtent = 128 << 10
 
   var hasFreeSlot: Bool { submitted - consumed < slotCount }
   var isNextReady: Bool { submitted > consumed && isReady[consumed % slotCount] }
@@ -66,26 +103,37 @@ final class RowReader {
     let unit = Self.unitByteCount(record)
     let index = record.layout == .interleaved ? row / RowGroup.rowCount : row
     let start = record.offset + index * unit
-    let alignment = source.device.alignment
-    let alignedStart = start / alignment * alignment
-    let alignedEnd = (start + unit + alignment - 1) / alignment * alignment
+    var read = Extent(fileIndex: record.fileIndex, offset: start, byteCount: unit).aligned(
+      to: source.device.alignment)
     let slot = submitted % slotCount
+    extents[slot] = nil
+    if let (indexes, range) = ExtentVerifier.wholeExtents(around: read, in: source.description),
+      range.byteCount <= slotByteCount
+    {
+      extents[slot] = indexes
+      read = range
+    }
     isReady[slot] = false
     let destination = buffer.address + slot * slotByteCount
-    places[slot] = (UnsafeRawPointer(destination + (start - alignedStart)), record.layout)
-    neededByteCount[slot] = start - alignedStart + unit
+    places[slot] = (UnsafeRawPointer(destination + (start - read.offset)), record.layout)
+    neededByteCount[slot] = start - read.offset + unit
     submitted += 1
     return ReadRequest(
-      fileIndex: record.fileIndex, offset: alignedStart,
-      destination: UnsafeMutableRawBufferPointer(
-        start: destination, count: alignedEnd - alignedStart),
+      fileIndex: read.fileIndex, offset: read.offset,
+      destination: UnsafeMutableRawBufferPointer(start: destination, count: read.byteCount),
       tag: Tag.row(slot))
   }
 
   /// Takes a completed read; false where the file ended inside the row.
-  func complete(slot: Int, byteCount: Int) -> Bool {
+  ///
+  /// - Throws: ``LoaderError/format(_:)`` where the bytes are not what was written.
+  func complete(slot: Int, byteCount: Int) throws(LoaderError) -> Bool {
     isReady[slot] = true
-    return byteCount >= neededByteCount[slot]
+    guard byteCount >= neededByteCount[slot] else { return false }
+    if let extents = extents[slot] {
+      try verifier?.check(extents, at: buffer.address + slot * slotByteCount)
+    }
+    return true
   }
 
   private static func unitByteCount(_ record: TensorRecord) -> Int {

@@ -1,4 +1,4 @@
-import BlockIO
+public import BlockIO
 public import ModelFormat
 public import TensorBasics
 
@@ -34,6 +34,13 @@ public final class WeightStream {
   }
   public private(set) var statistics = Statistics()
 
+  /// Called, on the thread that waits, while the drive has not answered for a while; see ``Stall``.
+  public var onStall: ((Stall) -> Void)?
+  private var stallWatch = StallWatch()
+  /// Called once, when a file of the model is found replaced or removed.
+  public var onReplacement: ((BlockIOError) -> Void)?
+  private var replacementIsKnown = false
+
   private let device: any BlockDevice
   private let pinned: AlignedBuffer
   private let staging: AlignedBuffer
@@ -63,6 +70,9 @@ public final class WeightStream {
   private var sequenceOfRun: [Int]
 
   private let rowReader: RowReader
+  private let verifier: ExtentVerifier?
+  /// Runs whose bytes have been through the verifier.
+  private var isVerified: [Bool]
   private var failed = false
 
   /// - Parameter tables: tensors that ``readRows(tensor:rows:_:)`` will be asked for.
@@ -88,7 +98,9 @@ public final class WeightStream {
     sequenceOfRun = [Int](repeating: -1, count: plan.runs.count)
     layouts = plan.pieces.map(\.layout)
     sweeps.reserveCapacity(16)
-    rowReader = try RowReader(source: source, tables: tables)
+    verifier = ExtentVerifier(source.description)
+    isVerified = [Bool](repeating: verifier == nil, count: plan.runs.count)
+    rowReader = try RowReader(source: source, tables: tables, verifier: verifier)
     if plan.stagingByteCount > 0 { device.register(staging.bytes) }
   }
 
@@ -105,7 +117,9 @@ public final class WeightStream {
     sweeps.removeAll(keepingCapacity: true)
     sweepCursor = SweepCursor()
     for sequence in firstSequence..<nextSequence {
-      while !flights[sequence % flights.count].isReady { try reapOne(waiting: true) }
+      while !flights[sequence % flights.count].isReady {
+        try reapOne(for: .run(flights[sequence % flights.count].run))
+      }
       flights[sequence % flights.count].piecesLeft = 0
     }
     retireFlights()
@@ -141,17 +155,37 @@ public final class WeightStream {
       statistics.stalls += 1
       while !isReady(piece) {
         guard device.inFlight > 0 else { throw .notExpected(piece: piece) }
-        try reapOne(waiting: true)
+        try reapOne(for: .run(plan.runOfPiece[piece]))
         try pump()
       }
       statistics.stallNanoseconds += monotonicNanoseconds() - start
     }
-    let run = plan.runs[plan.runOfPiece[piece]]
+    let index = plan.runOfPiece[piece]
+    let run = plan.runs[index]
     let base =
       if let home = run.home { pinned.address + home } else {
-        flights[sequenceOfRun[plan.runOfPiece[piece]] % flights.count].address!
+        flights[sequenceOfRun[index] % flights.count].address!
       }
+    if !isVerified[index] {
+      isVerified[index] = true
+      do {
+        try verifier?.take(
+          UnsafeRawBufferPointer(start: base, count: run.byteCount), at: run.offset)
+      } catch { throw fail(error) }
+    }
     return base + (plan.pieces[piece].offset - run.offset)
+  }
+
+  /// Throws where a file of the model was changed since it was opened.
+  ///
+  /// To be called before what a sweep computed is shown to anyone. A file that was replaced or removed
+  /// is no error: the one that was opened is still read. ``onReplacement`` hears of it once.
+  public func checkFiles() throws(LoaderError) {
+    do throws(BlockIOError) { try device.checkUnchanged() } catch {
+      guard error.isReplacement else { throw fail(.io(error)) }
+      if !replacementIsKnown { onReplacement?(error) }
+      replacementIsKnown = true
+    }
   }
 
   /// Gives a piece's bytes back; a streamed piece's memory is read into again.
@@ -188,16 +222,19 @@ public final class WeightStream {
     guard !failed else { throw .closed }
     var requested = 0
     for index in rows.indices {
-      while requested < rows.count, rowReader.hasFreeSlot, device.inFlight < device.capacity {
-        if let (address, layout) = residentRow(tensor: tensor, row: Int(rows[requested])) {
-          rowReader.appendResident(address, layout)
-        } else {
-          try submit(rowReader.request(table: tensor, row: Int(rows[requested])))
+      while true {
+        while requested < rows.count, rowReader.hasFreeSlot, device.inFlight < device.capacity {
+          if let (address, layout) = residentRow(tensor: tensor, row: Int(rows[requested])) {
+            rowReader.appendResident(address, layout)
+          } else {
+            try submit(rowReader.request(table: tensor, row: Int(rows[requested])))
+          }
+          requested += 1
         }
-        requested += 1
+        do { try device.flush() } catch { throw fail(.io(error)) }
+        if rowReader.isNextReady { break }
+        try reapOne(for: .row(tensor: tensor, row: Int(rows[index])))
       }
-      do { try device.flush() } catch { throw fail(.io(error)) }
-      while !rowReader.isNextReady { try reapOne(waiting: true) }
       let (address, layout) = rowReader.next
       use(index, address, layout)
       rowReader.consumeNext()
@@ -205,8 +242,10 @@ public final class WeightStream {
   }
 
   /// Memory that a stream takes to bring rows of `tables`.
-  public static func rowBufferByteCount(_ tables: [TensorRecord]) -> Int {
-    RowReader.byteCount(tables)
+  public static func rowBufferByteCount(
+    _ tables: [TensorRecord], in model: ModelDescription
+  ) -> Int {
+    RowReader.byteCount(tables, in: model)
   }
 
   // MARK: - Reading ahead
@@ -238,7 +277,9 @@ public final class WeightStream {
   private func pump() throws(LoaderError) {
     guard !failed else { throw .closed }
     var submitted = false
-    while device.inFlight < device.capacity - rowReader.slotCount, let run = nextRun() {
+    // Rows find a free place in the queue while the stream reads ahead.
+    let depth = max(1, device.capacity - rowReader.slotCount)
+    while device.inFlight < depth, let run = nextRun() {
       guard try submit(run) else { break }
       sweepCursor.advance()
       submitted = true
@@ -303,15 +344,19 @@ public final class WeightStream {
     do { try device.submit(request) } catch { throw fail(.io(error)) }
   }
 
-  /// Takes one completion from the device.
-  private func reapOne(waiting: Bool) throws(LoaderError) {
+  /// Waits for one completion of the device, while `wanted` is needed.
+  private func reapOne(for wanted: Wanted) throws(LoaderError) {
     guard !failed else { throw .closed }
     let completion: ReadCompletion?
     do {
-      completion = try device.reap(waiting: waiting, timeoutMilliseconds: waiting ? 100 : nil)
+      completion = try device.reap(waiting: true, timeoutMilliseconds: 100)
     } catch { throw fail(.io(error)) }
     if cancellation.isRaised { throw .interrupted }
-    guard let completion else { return }
+    guard let completion else {
+      if let seconds = stallWatch.secondsToReport() { onStall?(stall(wanted, seconds)) }
+      return
+    }
+    stallWatch.reset()
     switch Tag(completion.tag) {
     case .pinned(let run):
       try check(completion, of: run)
@@ -321,7 +366,11 @@ public final class WeightStream {
       try check(completion, of: flights[slot].run)
       flights[slot].isReady = true
     case .row(let slot):
-      guard rowReader.complete(slot: slot, byteCount: completion.byteCount) else {
+      let isComplete: Bool
+      do {
+        isComplete = try rowReader.complete(slot: slot, byteCount: completion.byteCount)
+      } catch { throw fail(error) }
+      guard isComplete else {
         throw fail(
           .format(
             FormatError(
@@ -329,6 +378,36 @@ public final class WeightStream {
               "the file ends inside the embedding table; it was complete when it was opened")))
       }
     }
+  }
+
+  /// What the caller of a wait needs.
+  private enum Wanted {
+    case run(Int)
+    case row(tensor: Int, row: Int)
+  }
+
+  private func stall(_ wanted: Wanted, _ seconds: Int) -> Stall {
+    let (tensor, offset, byteCount) =
+      switch wanted {
+      case .run(let index):
+        (
+          plan.pieces[plan.runs[index].pieces.lowerBound].tensor, plan.runs[index].offset,
+          plan.runs[index].byteCount
+        )
+      case .row(let tensor, let row):
+        (
+          tensor,
+          source.description.tensors[tensor].offset + row
+            * (source.description.tensors[tensor].byteCount
+              / source.description.tensors[tensor].rowCount),
+          source.description.tensors[tensor].byteCount
+            / source.description.tensors[tensor].rowCount
+        )
+      }
+    let record = source.description.tensors[tensor]
+    return Stall(
+      path: source.description.files[record.fileIndex], offset: offset, byteCount: byteCount,
+      tensorName: record.name, readsInFlight: device.inFlight, seconds: seconds)
   }
 
   /// A read may end early only at the end of the file, past the last piece's bytes.

@@ -74,6 +74,10 @@ struct Run: ParsableCommand {
           "--logprobs-position \(position) is outside the prompt of \(tokens.count) tokens")
       }
       let session = try makeSession(model, tokens)
+      session.stream.onStall = { Terminal.note("\($0)") }
+      session.stream.onReplacement = {
+        Terminal.warn("\($0); this run goes on with the file that it opened")
+      }
       if let note = model.source.device.notes.first { Terminal.warn(note) }
       let loadSeconds = secondsSinceProcessStart()
       let seed = sampling.chosenSeed()

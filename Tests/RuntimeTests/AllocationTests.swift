@@ -80,8 +80,8 @@ import WeightLoader
     guard let file = fopen(path, "w") else { exit(2) }
     _ = bytes.withUnsafeBytes { fwrite($0.baseAddress, 1, $0.count, file) }
     fclose(file)
+    defer { unlink(path) }
     let source = try ModelSource.open(path, backend: backend)
-    unlink(path)
     guard let configuration = source.description.configuration else { exit(2) }
     var request = MemoryPlan.Request(
       budgetByteCount: isStreamed ? 1 : 1 << 30, contextLength: 128, promptLength: 4,

@@ -19,6 +19,10 @@ public enum FlashImage {
     XXH3_64bits(bytes.baseAddress, bytes.count)
   }
 
+  /// How long they make the extents of a table whose rows are read one by one: a row brings its extent,
+  /// so that it can be checked.
+  static let tableExtentByteCount = 32 << 10
+
   /// `count` rounded up to ``alignment``.
   static func roundedUp(_ count: Int) -> Int { (count + alignment - 1) & ~(alignment - 1) }
 }

@@ -136,6 +136,8 @@ extension FlashImage.Layout {
     }
     for tensor in tensors.dropFirst(vectors.count) {
       let end = FlashImage.roundedUp(tensor.offset + tensor.byteCount)
+      let target =
+        tensor.name == "token_embd.weight" ? min(target, FlashImage.tableExtentByteCount) : target
       appendPieces(of: tensor.offset..<end, unit: tensor.rowUnitByteCount, target, &extents)
     }
     return extents

@@ -1,0 +1,112 @@
+import BlockIO
+import ModelFormat
+import TensorBasics
+
+/// Compares an image's extents with their checksums as their bytes are first seen.
+///
+/// Bytes come in ascending order from a sweep, in runs that need not be whole extents, or as whole
+/// extents from single reads. Each extent is checked once; later reads of it are not.
+final class ExtentVerifier {
+  private let extents: [ExtentRecord]
+  private let path: String
+  private var isVerified: [Bool]
+  /// The extent under way in a sweep, and how far its bytes have been seen.
+  private var current = -1
+  private var seenEnd = 0
+  private var checksum = RunningChecksum()
+
+  /// Nil for files without checksums.
+  init?(_ description: ModelDescription) {
+    guard let path = description.files.first, !description.extents.isEmpty else { return nil }
+    extents = description.extents
+    self.path = path
+    isVerified = [Bool](repeating: false, count: extents.count)
+  }
+
+  /// Longer extents are not read for the sake of a few bytes among theirs; a sweep checks them.
+  private static let longestWholeExtent = 2 << 20
+
+  /// The extents of an image that hold `extent`, and their range; nil where the file has none or they
+  /// are too long to be read for it.
+  static func wholeExtents(
+    around extent: Extent, in model: ModelDescription
+  ) -> (indexes: Range<Int>, range: Extent)? {
+    let extents = model.extents
+    guard let first = extents.first, extent.offset >= first.offset else { return nil }
+    let start = index(of: extent.offset, in: extents)
+    var end = start
+    while end < extents.count, extents[end].offset < extent.endOffset { end += 1 }
+    guard extents[start..<end].allSatisfy({ $0.byteCount <= longestWholeExtent }) else { return nil }
+    let offset = extents[start].offset
+    let endOffset = extents[end - 1].offset + extents[end - 1].byteCount
+    return (
+      start..<end,
+      Extent(fileIndex: extent.fileIndex, offset: offset, byteCount: endOffset - offset)
+    )
+  }
+
+  /// The last extent that begins at or before `offset`.
+  private static func index(of offset: Int, in extents: [ExtentRecord]) -> Int {
+    var (low, high) = (0, extents.count)
+    while high - low > 1 {
+      let middle = (low + high) / 2
+      if extents[middle].offset <= offset { low = middle } else { high = middle }
+    }
+    return low
+  }
+
+  /// Takes the next bytes of a sweep, which lie at `offset` of the file, and checks the extents that
+  /// end among them. Bytes seen before, at the start, are skipped.
+  ///
+  /// - Throws: ``LoaderError/format(_:)`` with the extent's offset.
+  func take(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(LoaderError) {
+    let end = offset + bytes.count
+    var position = offset
+    var index = Self.index(of: offset, in: extents)
+    while position < end, index < extents.count {
+      let extent = extents[index]
+      let extentEnd = extent.offset + extent.byteCount
+      if position == extent.offset, !isVerified[index], current != index {
+        checksum = RunningChecksum()
+        (current, seenEnd) = (index, position)
+      }
+      if current == index, seenEnd >= position, seenEnd < end {
+        let part = seenEnd - offset..<min(end, extentEnd) - offset
+        checksum.update(UnsafeRawBufferPointer(rebasing: bytes[part]))
+        seenEnd = offset + part.upperBound
+        if seenEnd == extentEnd {
+          current = -1
+          try settle(index, checksum.finish())
+        }
+      }
+      position = extentEnd
+      index += 1
+    }
+  }
+
+  /// Checks whole extents, which lie one after the other at `address`.
+  ///
+  /// - Throws: ``LoaderError/format(_:)`` with the extent's offset.
+  func check(_ range: Range<Int>, at address: UnsafeRawPointer) throws(LoaderError) {
+    for index in range where !isVerified[index] {
+      let bytes = UnsafeRawBufferPointer(
+        start: address + (extents[index].offset - extents[range.lowerBound].offset),
+        count: extents[index].byteCount)
+      try settle(index, FlashImage.checksum(bytes))
+    }
+  }
+
+  private func settle(_ index: Int, _ found: UInt64) throws(LoaderError) {
+    let extent = extents[index]
+    guard found == extent.checksum else { throw .format(Self.mismatch(extent, path: path)) }
+    isVerified[index] = true
+  }
+
+  /// The error for an extent that is not what was written.
+  static func mismatch(_ extent: ExtentRecord, path: String) -> FormatError {
+    FormatError(
+      .checksumMismatch, at: extent.offset, path: path,
+      "the \(ByteCount(extent.byteCount)) here are not what was written: the file or what the "
+        + "drive returned is damaged")
+  }
+}
