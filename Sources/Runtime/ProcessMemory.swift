@@ -1,13 +1,17 @@
 import Glibc
 import TensorBasics
 
-/// What the system says about memory: this process's, the machine's, the control group's.
+/// What the system says about this process: its memory, the machine's, the control group's, its reads.
 public enum ProcessMemory {
   /// The largest resident set so far (VmHWM), or 0 where /proc is missing.
   public static var peakResidentByteCount: Int { statusField("VmHWM:") }
 
   /// The resident set now (VmRSS).
   public static var residentByteCount: Int { statusField("VmRSS:") }
+
+  /// Bytes that the kernel fetched from storage for this process (read_bytes), or 0 where it does not
+  /// say.
+  public static var storageReadByteCount: Int { field("read_bytes:", in: "/proc/self/io", unit: 1) ?? 0 }
 
   /// A budget for when the user names none: 80 % of what the control group or the machine has free,
   /// whichever is less.

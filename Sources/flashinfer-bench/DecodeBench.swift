@@ -49,17 +49,20 @@ struct DecodeBench: ParsableCommand {
       }
       for _ in 0..<warmup { try step(continues: true) }
       let device = session.stream.source.device
-      let (before, start) = (device.statistics, monotonicNanoseconds())
-      let timesBefore = session.times
+      let (before, timesBefore) = (device.statistics, session.times)
+      let kernelBefore = ProcessMemory.storageReadByteCount
+      let start = monotonicNanoseconds()
       for index in 0..<tokens { try step(continues: index + 1 < tokens) }
       let seconds = Double(monotonicNanoseconds() - start) / 1e9
       let after = device.statistics
+      let kernelBytes = Double(ProcessMemory.storageReadByteCount - kernelBefore)
       let bytes = Double(after.bytesRead - before.bytesRead)
       try FigureReport(
         [
         Figure("decodeTokensPerSecond", Double(tokens) / seconds, "tokens/s"),
         Figure("bytesPerToken", bytes / Double(tokens), "B"),
         Figure("driveBytesPerSecond", bytes / seconds, "B/s"),
+        Figure("kernelReadBytesPerSecond", kernelBytes / seconds, "B/s"),
         Figure("requestsPerToken", Double(after.requests - before.requests) / Double(tokens), ""),
         Figure("pinnedBytes", Double(session.plan.residency.pinnedByteCount), "B"),
         Figure("streamedBytes", Double(session.plan.residency.streamedByteCount), "B"),

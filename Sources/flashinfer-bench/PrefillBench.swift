@@ -42,7 +42,10 @@ struct PrefillBench: ParsableCommand {
       }
       _ = try session.prefill(prompt, continues: repeats > 0)
       let firstSeconds = secondsSinceProcessStart()
-      var figures = [Figure("timeToFirstTokenSeconds", firstSeconds, "s")]
+      var figures = [
+        Figure("timeToFirstTokenSeconds", firstSeconds, "s"),
+        Figure("kernelReadBytes", Double(ProcessMemory.storageReadByteCount), "B"),
+      ]
       let device = session.stream.source.device
       let (before, timesBefore, start) = (
         device.statistics, session.times, monotonicNanoseconds()
