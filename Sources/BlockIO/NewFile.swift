@@ -17,6 +17,10 @@ public struct NewFile: ~Copyable {
   ///
   /// - Throws: ``BlockIOError`` where the folder cannot be written to or has too little room.
   public init(path: String, reserving byteCount: Int) throws(BlockIOError) {
+    var present = stat()
+    guard stat(path, &present) != 0 || present.st_mode & S_IFMT != S_IFDIR else {
+      throw BlockIOError(.create, path: path, reason: .system(errno: EISDIR))
+    }
     Self.removeAbandonedParts(of: path)
     let temporaryPath = path + Self.partMark + String(getpid())
     let flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC

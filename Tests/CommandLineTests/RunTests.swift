@@ -12,7 +12,7 @@ final class RunTests {
   private var model: String { folder.path + "/model" }
   private let bytes = TinyModel().gguf(seed: 1).bytes()
 
-  init() throws { try folder.write("model", bytes) }
+  init() { folder.write("model", bytes) }
 
   private func run(_ arguments: [String], input: [UInt8] = []) throws -> Program.Result {
     try Program.run("flashinfer-run", arguments, input: input)
@@ -45,7 +45,7 @@ final class RunTests {
 
   @Test("A prompt is the same from the argument, a file and standard input") func sources() throws {
     let rest = ["--raw", "--temperature", "0", "--max-tokens", "4"]
-    try folder.write("other", Array("the end".utf8))
+    folder.write("other", Array("the end".utf8))
     let expected = try run([model, "the end"] + rest)
     #expect(
       try run([model, "--prompt-file", folder.path + "/other"] + rest).output == expected.output)
@@ -53,7 +53,7 @@ final class RunTests {
   }
 
   @Test("Failures end with their exit code and one line that says why") func failures() throws {
-    try folder.write("other", Array(bytes.prefix(bytes.count / 2)))
+    folder.write("other", Array(bytes.prefix(bytes.count / 2)))
     let long = String(repeating: "word ", count: 600)
     let cases: [(arguments: [String], input: [UInt8], status: Int32)] = [
       ([model, "x", "--nonsense"], [], 64), ([model, "x", "--max-tokens", "0"], [], 64),

@@ -9,52 +9,6 @@ import Testing
 import WeightLoader
 
 @Suite struct ConverterTests {
-  /// A folder that goes away with the test.
-  private final class Folder {
-    let path: String
-
-    init() {
-      var template = Array("/tmp/flashinfer-convert-XXXXXX".utf8CString)
-      path = String(cString: mkdtemp(&template))
-    }
-
-    deinit {
-      for name in entries { unlink("\(path)/\(name)") }
-      rmdir(path)
-    }
-
-    var entries: [String] {
-      guard let folder = opendir(path) else { return [] }
-      defer { closedir(folder) }
-      var names: [String] = []
-      while let entry = readdir(folder) {
-        let name = withUnsafePointer(to: &entry.pointee.d_name) {
-          $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-        }
-        if name != ".", name != ".." { names.append(name) }
-      }
-      return names.sorted()
-    }
-
-    func write(_ bytes: [UInt8], _ name: String) -> String {
-      let path = "\(self.path)/\(name)"
-      let file = fopen(path, "w")
-      _ = bytes.withUnsafeBytes { fwrite($0.baseAddress, 1, $0.count, file) }
-      fclose(file)
-      return path
-    }
-
-    func read(_ name: String) -> [UInt8] {
-      guard let file = fopen("\(path)/\(name)", "r") else { return [] }
-      defer { fclose(file) }
-      fseek(file, 0, SEEK_END)
-      var bytes = [UInt8](repeating: 0, count: ftell(file))
-      rewind(file)
-      _ = fread(&bytes, 1, bytes.count, file)
-      return bytes
-    }
-  }
-
   private func model(_ architecture: String, seed: UInt64) -> TinyModel {
     var generator = SeededGenerator(seed: seed)
     var model = TinyModel(architecture: architecture)
@@ -70,9 +24,9 @@ import WeightLoader
   @Test(arguments: ["llama", "qwen2", "qwen3", "gemma3"])
   func `The image is, byte for byte, the one built word by word`(architecture: String) throws {
     for seed in UInt64(0)..<4 {
-      let folder = Folder()
+      let folder = TemporaryFolder()
       let gguf = model(architecture, seed: seed).gguf(seed: seed).bytes()
-      let path = folder.write(gguf, "model.gguf")
+      let path = folder.write("model.gguf", gguf)
       for backend in [StorageBackend.auto, .pread, .mmap] {
         let source = try ModelSource.open(path, backend: backend)
         try Converter(source).write(to: "\(folder.path)/model.bin")
@@ -88,9 +42,9 @@ import WeightLoader
   }
 
   @Test func `A conversion that is stopped leaves what was there before`() throws {
-    let folder = Folder()
-    let path = folder.write(TinyModel().gguf(seed: 1).bytes(), "model.gguf")
-    _ = folder.write([1, 2, 3], "model.bin")
+    let folder = TemporaryFolder()
+    let path = folder.write("model.gguf", TinyModel().gguf(seed: 1).bytes())
+    folder.write("model.bin", [1, 2, 3])
     let flag = CancellationFlag()
     flag.raise()
     let converter = try Converter(try ModelSource.open(path))
@@ -102,8 +56,8 @@ import WeightLoader
   }
 
   @Test func `A folder that is not there is an error with its path`() throws {
-    let folder = Folder()
-    let path = folder.write(TinyModel().gguf(seed: 1).bytes(), "model.gguf")
+    let folder = TemporaryFolder()
+    let path = folder.write("model.gguf", TinyModel().gguf(seed: 1).bytes())
     let converter = try Converter(try ModelSource.open(path))
     do throws(ConversionError) {
       try converter.write(to: "\(folder.path)/no/model.bin")
@@ -116,8 +70,8 @@ import WeightLoader
     var tiny = TinyModel()
     tiny.matrixTypes = [.f32, .f16, .bf16]
     tiny.tableType = .f16
-    let folder = Folder()
-    let path = folder.write(tiny.gguf(seed: 3).bytes(), "model.gguf")
+    let folder = TemporaryFolder()
+    let path = folder.write("model.gguf", tiny.gguf(seed: 3).bytes())
     let source = try ModelSource.open(path)
     try Converter(source, quantisation: type).write(to: "\(folder.path)/model.bin")
     let image = try ModelSource.open("\(folder.path)/model.bin")
