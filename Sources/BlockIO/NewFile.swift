@@ -127,7 +127,8 @@ extension NewFile {
         String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
       }
       guard name.utf8.starts(with: prefix.utf8),
-        let process = pid_t(String(decoding: name.utf8.dropFirst(prefix.utf8.count), as: UTF8.self)),
+        let process = pid_t(
+          String(decoding: name.utf8.dropFirst(prefix.utf8.count), as: UTF8.self)),
         process > 0, kill(process, 0) != 0, errno == ESRCH
       else { continue }
       let abandoned = folder == "." ? name : folder + name

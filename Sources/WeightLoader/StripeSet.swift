@@ -39,7 +39,8 @@ struct StripeSet {
       {
       case .complete(let member): return member
       case .needsMore:
-        throw FormatError(.truncated, at: prefix.byteCount, path: path, "the member header ends here")
+        throw FormatError(
+          .truncated, at: prefix.byteCount, path: path, "the member header ends here")
       }
     } catch { throw .format(error) }
   }

@@ -55,6 +55,59 @@ import WeightLoader
     #expect(folder.entries == ["model.bin", "model.gguf"])
   }
 
+  @Test func `Members of a striped image are, byte for byte, those built byte by byte`() throws {
+    for seed in UInt64(0)..<4 {
+      let folder = TemporaryFolder()
+      let gguf = model("llama", seed: seed).gguf(seed: seed).bytes()
+      let source = try ModelSource.open(folder.write("model.gguf", gguf))
+      let names = (0..<Int(seed) + 2).map { "m\($0)" }
+      let paths = names.map { "\(folder.path)/\($0)" }
+      let unitByteCount = [4096, 12288, 1 << 16, 1 << 20][Int(seed)]
+      let striping = try Striping(
+        path: paths[0], otherPaths: Array(paths.dropFirst()), unitByteCount: unitByteCount)
+      try Converter(source).write(to: paths[0], striping: striping)
+      #expect(folder.entries == names + ["model.gguf"])
+      let expected = StripeBuilder.members(
+        of: try ImageBuilder.image(of: gguf), unitByteCount: unitByteCount, paths: paths)
+      for (name, bytes) in zip(names, expected) {
+        #expect(folder.read(name) == bytes, "seed \(seed), \(name)")
+      }
+      let image = try ModelSource.open(paths[1])
+      try image.verifyExtents()
+      #expect(throws: ConversionError.self) { try Converter(image) }
+    }
+  }
+
+  @Test func `A striped conversion that stops leaves every path as it was`() throws {
+    let folder = TemporaryFolder()
+    let path = folder.write("model.gguf", TinyModel().gguf(seed: 1).bytes())
+    folder.write("m0", [1, 2, 3])
+    let flag = CancellationFlag()
+    flag.raise()
+    let converter = try Converter(try ModelSource.open(path))
+    for (other, cancellation) in [("m1", flag), ("none/m1", CancellationFlag())] {
+      let striping = try Striping(
+        path: folder.path + "/m0", otherPaths: ["\(folder.path)/\(other)"])
+      #expect(throws: ConversionError.self) {
+        try converter.write(
+          to: folder.path + "/m0", striping: striping, cancellation: cancellation)
+      }
+      #expect(folder.read("m0") == [1, 2, 3])
+      #expect(folder.entries == ["m0", "model.gguf"])
+    }
+  }
+
+  @Test func `Stripes that cannot be are refused`() {
+    for (others, unitByteCount) in [
+      ([], 4096), (["a"], 4096), (["b"], 4095), (["b"], 0), (["b"], 1 << 31), (["b", "b"], 4096),
+      ((0..<64).map { "m\($0)" }, 4096), ([String(repeating: "x", count: 4000)], 4096),
+    ] {
+      #expect(throws: ConversionError.self) {
+        try Striping(path: "a", otherPaths: others, unitByteCount: unitByteCount)
+      }
+    }
+  }
+
   @Test func `A folder that is not there is an error with its path`() throws {
     let folder = TemporaryFolder()
     let path = folder.write("model.gguf", TinyModel().gguf(seed: 1).bytes())

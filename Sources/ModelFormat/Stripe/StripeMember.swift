@@ -102,7 +102,8 @@ extension StripeMember {
     let magic = try cursor.skip(UInt64(Self.magic.count), "the magic number")
     guard cursor.slice(magic).elementsEqual(Self.magic) else {
       throw cursor.error(
-        .unrecognised, at: 0, "not a member of a striped image: it does not begin with \"FLASHSTR\"")
+        .unrecognised, at: 0, "not a member of a striped image: it does not begin with \"FLASHSTR\""
+      )
     }
     let version = try cursor.read(UInt32.self, "the version")
     guard version == Self.version else {
