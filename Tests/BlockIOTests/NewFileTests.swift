@@ -36,6 +36,7 @@ import Testing
 
   @Test func `What killed processes left is removed, what lives or is locked is not`() throws {
     let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
     let path = folder.path + "/model.bin"
     // No process has a number beyond the kernel's limit.
     let left = ["model.bin.part-2147483646", "model.bin.part-2147483645"]
@@ -56,12 +57,14 @@ import Testing
 
   @Test func `A folder at the path is an error before work begins`() throws {
     let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
     #expect(throws: BlockIOError.self) { try Self.create(folder.path, reserving: 1) }
     #expect(access("\(folder.path).part-\(getpid())", F_OK) != 0)
   }
 
   @Test func `Several files have their names when all are complete, or none has`() throws {
     let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
     let layout = StripeLayout(
       unitByteCount: 4, memberCount: 2, headerByteCount: 2, byteCount: 11)
     let bytes = Array(UInt8(1)...11)

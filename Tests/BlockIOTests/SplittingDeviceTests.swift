@@ -103,6 +103,27 @@ import Testing
     #expect(read.map(\.total) == [5, 5])
   }
 
+  @Test func `A slow copy is given less to do`() throws {
+    let bytes = randomBytes(1 << 20, seed: 8)
+    let files = [TemporaryFile(bytes), TemporaryFile(bytes)]
+    defer { extendLifetime(files) }
+    let read = [ByteTally(), ByteTally()]
+    var hooks = DeviceHooks()
+    hooks.filterResult = { attempt in
+      if attempt.fileIndex == 0 { usleep(20_000) }
+      read[attempt.fileIndex].add(attempt.result)
+      return attempt.result
+    }
+    let device = try openDevice(
+      paths: files.map(\.path), mapping: .mirror(copyCount: 2, byteCount: bytes.count),
+      backend: .pread, queueDepth: 4, hooks: hooks)
+    let whole = Extent(fileIndex: 0, offset: 0, byteCount: bytes.count)
+    for found in try readAll(Array(repeating: whole, count: 60), of: device) {
+      #expect(found == bytes)
+    }
+    #expect(read[1].total > read[0].total, "\(read.map(\.total))")
+  }
+
   @Test(arguments: backends)
   func `A drive that fails is named with its offset, and others go on`(
     backend: StorageBackend

@@ -25,6 +25,7 @@ import WeightLoader
   func `The image is, byte for byte, the one built word by word`(architecture: String) throws {
     for seed in UInt64(0)..<4 {
       let folder = TemporaryFolder()
+      defer { extendLifetime(folder) }
       let gguf = model(architecture, seed: seed).gguf(seed: seed).bytes()
       let path = folder.write("model.gguf", gguf)
       for backend in [StorageBackend.auto, .pread, .mmap] {
@@ -43,6 +44,7 @@ import WeightLoader
 
   @Test func `A conversion that is stopped leaves what was there before`() throws {
     let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
     let path = folder.write("model.gguf", TinyModel().gguf(seed: 1).bytes())
     folder.write("model.bin", [1, 2, 3])
     let flag = CancellationFlag()
@@ -58,6 +60,7 @@ import WeightLoader
   @Test func `Members of a striped image are, byte for byte, those built byte by byte`() throws {
     for seed in UInt64(0)..<4 {
       let folder = TemporaryFolder()
+      defer { extendLifetime(folder) }
       let gguf = model("llama", seed: seed).gguf(seed: seed).bytes()
       let source = try ModelSource.open(folder.write("model.gguf", gguf))
       let names = (0..<Int(seed) + 2).map { "m\($0)" }
@@ -80,6 +83,7 @@ import WeightLoader
 
   @Test func `A striped conversion that stops leaves every path as it was`() throws {
     let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
     let path = folder.write("model.gguf", TinyModel().gguf(seed: 1).bytes())
     folder.write("m0", [1, 2, 3])
     let flag = CancellationFlag()
@@ -110,6 +114,7 @@ import WeightLoader
 
   @Test func `A folder that is not there is an error with its path`() throws {
     let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
     let path = folder.write("model.gguf", TinyModel().gguf(seed: 1).bytes())
     let converter = try Converter(try ModelSource.open(path))
     do throws(ConversionError) {
@@ -124,6 +129,7 @@ import WeightLoader
     tiny.matrixTypes = [.f32, .f16, .bf16]
     tiny.tableType = .f16
     let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
     let path = folder.write("model.gguf", tiny.gguf(seed: 3).bytes())
     let source = try ModelSource.open(path)
     try Converter(source, quantisation: type).write(to: "\(folder.path)/model.bin")

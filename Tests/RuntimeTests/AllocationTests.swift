@@ -129,6 +129,7 @@ import WeightLoader
     _ bytes: [UInt8], on drives: Drives, backend: StorageBackend
   ) throws -> ModelSource {
     let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
     switch drives {
     case .one:
       return try ModelSource.open(folder.write("model", bytes), backend: backend)

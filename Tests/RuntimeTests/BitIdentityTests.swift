@@ -35,6 +35,7 @@ import WeightLoader
       model.vocabularyCount = 320 + Int.random(in: 0..<40, using: &generator)
       let gguf = model.gguf(seed: seed).bytes()
       let files = StoredModels(gguf: gguf, image: try ImageBuilder.image(of: gguf))
+      defer { extendLifetime(files) }
       func token() -> Int32 { Int32(generator.next() % UInt64(model.vocabularyCount)) }
       let prompt = (0..<Int.random(in: 1...40, using: &generator)).map { _ in token() }
       let decoding = (0..<5).map { _ in token() }

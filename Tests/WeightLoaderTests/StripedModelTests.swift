@@ -53,6 +53,7 @@ import WeightLoader
     let expected = try ModelSource.describe(plain.path)
     for memberCount in 2...4 {
       let set = StripedImage(image, memberCount: memberCount, unitByteCount: 4096 * memberCount)
+      defer { extendLifetime(set) }
       for path in set.paths {
         let source = try ModelSource.open(path)
         #expect(source.description.tensors == expected.tensors)
@@ -67,6 +68,7 @@ import WeightLoader
     let image = try Self.image()
     for index in 0..<3 {
       let set = StripedImage(image)
+      defer { extendLifetime(set) }
       var bytes = set.members[index]
       bytes[bytes.count - 100] ^= 1
       set.folder.write("m\(index)", bytes)
@@ -77,6 +79,7 @@ import WeightLoader
 
   @Test func `A missing member is named with where it should be`() throws {
     let set = StripedImage(try Self.image())
+    defer { extendLifetime(set) }
     unlink(set.paths[1])
     let failure = try error(opening: set.paths[2])
     guard case .missingFile(let path, _) = failure else {
@@ -90,7 +93,9 @@ import WeightLoader
 
   @Test func `Members that moved together are found beside each other`() throws {
     let set = StripedImage(try Self.image())
+    defer { extendLifetime(set) }
     let other = TemporaryFolder()
+    defer { extendLifetime(other) }
     for (index, bytes) in set.members.enumerated() {
       other.write("m\(index)", bytes)
       unlink(set.paths[index])
@@ -103,6 +108,7 @@ import WeightLoader
 
   @Test func `A relative path is relative to the opened member`() throws {
     let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
     let members = StripeBuilder.members(
       of: try Self.image(), unitByteCount: 4096, paths: ["m0", "./m1"])
     for (index, bytes) in members.enumerated() { folder.write("m\(index)", bytes) }
@@ -112,6 +118,7 @@ import WeightLoader
   @Test func `Foreign, swapped, damaged, short and long members are told apart`() throws {
     let image = try Self.image()
     let set = StripedImage(image)
+    defer { extendLifetime(set) }
     let good = set.members[1]
     let otherUnit = StripeBuilder.members(of: image, unitByteCount: 4096, paths: set.paths)
     let cases: [(bytes: [UInt8], says: String)] = [
@@ -143,6 +150,7 @@ import WeightLoader
       ("image", try Self.image()), ("GGUF", TinyModel().gguf(seed: 1).bytes()),
     ] {
       let folder = TemporaryFolder()
+      defer { extendLifetime(folder) }
       let path = folder.write("a", bytes)
       let copy = folder.write("b", bytes)
       let source = try ModelSource.open(path, mirrors: [copy, folder.write("c", bytes)])
@@ -164,6 +172,7 @@ import WeightLoader
       #expect(missing.isMissingFile && missing.path == folder.path + "/d")
     }
     let set = StripedImage(try Self.image())
+    defer { extendLifetime(set) }
     expect(
       try error(opening: set.paths[0], mirrors: [set.paths[1]]), of: set.paths[0],
       says: "cannot be mirrored")
