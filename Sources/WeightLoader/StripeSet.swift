@@ -69,8 +69,8 @@ struct StripeSet {
     let others = candidates.dropFirst().map { ", nor at \($0)" }.joined()
     throw .missingFile(
       path: path,
-      "member \(index + 1) of the \(member.memberCount) of this image is not at \(candidates[0])"
-        + others)
+      "member \(index + 1) of the \(member.memberCount) that make up this image is not at "
+        + candidates[0] + others)
   }
 
   private static func places(
