@@ -100,8 +100,10 @@ import WeightLoader
     tiny.headLength = 64
     tiny.matrixTypes = [.q8_0, .q4_K, .f16]
     let gguf = tiny.gguf(seed: 5).bytes()
+    let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
     let source = try source(
-      image ? try ImageBuilder.image(of: gguf) : gguf, on: drives, backend: backend)
+      image ? try ImageBuilder.image(of: gguf) : gguf, on: drives, in: folder, backend: backend)
     guard let configuration = source.description.configuration else { exit(2) }
     var request = MemoryPlan.Request(
       budgetByteCount: isStreamed ? 1 : 1 << 30, contextLength: 128, promptLength: 4,
@@ -124,12 +126,10 @@ import WeightLoader
     return allocation_count() - before
   }
 
-  /// A model of `bytes`, opened from files that have no name any more.
+  /// A model of `bytes`, opened from files in `folder`.
   private static func source(
-    _ bytes: [UInt8], on drives: Drives, backend: StorageBackend
+    _ bytes: [UInt8], on drives: Drives, in folder: TemporaryFolder, backend: StorageBackend
   ) throws -> ModelSource {
-    let folder = TemporaryFolder()
-    defer { extendLifetime(folder) }
     switch drives {
     case .one:
       return try ModelSource.open(folder.write("model", bytes), backend: backend)
