@@ -70,7 +70,7 @@ public protocol BlockDevice: AnyObject {
   ///   - timeoutMilliseconds: the longest sleep; nil for no limit.
   /// - Returns: nil where nothing is complete (yet, or within the timeout), nothing is in flight, or
   ///   a signal arrived during the sleep.
-  /// - Throws: the error of one failed read, which is in flight no more.
+  /// - Throws: the error of one failed read, which is in flight no more and whose tag it carries.
   func reap(waiting: Bool, timeoutMilliseconds: Int?) throws(BlockIOError) -> ReadCompletion?
 
   /// Tells the device that destinations lie in `region`, so that it can register the memory with the

@@ -38,16 +38,25 @@ public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible 
   /// Bytes of the failed read or write.
   public let byteCount: Int?
   public let reason: Reason
+  /// The tag of the request that failed, where one did.
+  public let tag: UInt64?
 
   public init(
     _ operation: Operation, path: String? = nil, offset: Int? = nil, byteCount: Int? = nil,
-    reason: Reason
+    reason: Reason, tag: UInt64? = nil
   ) {
     self.operation = operation
     self.path = path
     self.offset = offset
     self.byteCount = byteCount
     self.reason = reason
+    self.tag = tag
+  }
+
+  /// The same error of a request with another tag.
+  func tagged(_ tag: UInt64?) -> BlockIOError {
+    BlockIOError(
+      operation, path: path, offset: offset, byteCount: byteCount, reason: reason, tag: tag)
   }
 
   /// The system's error number, where the system gave one.

@@ -51,6 +51,6 @@ struct FileSet: Sendable {
   func error(_ transfer: Transfer, _ reason: BlockIOError.Reason) -> BlockIOError {
     BlockIOError(
       .read, path: files[transfer.request.fileIndex].path, offset: transfer.nextOffset,
-      byteCount: transfer.nextBytes.count, reason: reason)
+      byteCount: transfer.nextBytes.count, reason: reason, tag: transfer.request.tag)
   }
 }

@@ -3,7 +3,8 @@ import Glibc
 /// A file being written under a temporary name, which takes its real name when it is complete.
 ///
 /// Until ``commit()`` nothing at the real path changes; without it, the temporary file is removed.
-/// A killed process leaves at most a file named `….part-…` behind.
+/// A killed process leaves at most a file named `….part-…` behind, which the next one to write the
+/// same path removes.
 public struct NewFile: ~Copyable {
   /// Where the file will be.
   public let path: String
@@ -16,12 +17,19 @@ public struct NewFile: ~Copyable {
   ///
   /// - Throws: ``BlockIOError`` where the folder cannot be written to or has too little room.
   public init(path: String, reserving byteCount: Int) throws(BlockIOError) {
-    let temporaryPath = "\(path).part-\(getpid())"
+    var present = stat()
+    guard stat(path, &present) != 0 || present.st_mode & S_IFMT != S_IFDIR else {
+      throw BlockIOError(.create, path: path, reason: .system(errno: EISDIR))
+    }
+    Self.removeAbandonedParts(of: path)
+    let temporaryPath = path + Self.partMark + String(getpid())
     let flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC
     let rawDescriptor = Glibc.open(temporaryPath, flags, 0o644)
     guard rawDescriptor >= 0 else {
       throw BlockIOError(.create, path: path, reason: .system(errno: errno))
     }
+    // Tells others that the file is being written, also those who do not see this process.
+    flock(rawDescriptor, LOCK_EX | LOCK_NB)
     let status = posix_fallocate(rawDescriptor, 0, byteCount)
     guard status == 0 || status == EINVAL || status == EOPNOTSUPP else {
       close(rawDescriptor)
@@ -63,7 +71,20 @@ public struct NewFile: ~Copyable {
 
   /// Makes the file durable and gives it its name, in place of whatever had it.
   public mutating func commit() throws(BlockIOError) {
-    guard fsync(descriptor.rawValue) == 0, rename(temporaryPath, path) == 0 else {
+    try makeDurable()
+    try takeName()
+  }
+
+  /// Waits until the file is on the drive.
+  mutating func makeDurable() throws(BlockIOError) {
+    guard fsync(descriptor.rawValue) == 0 else {
+      throw BlockIOError(.create, path: path, reason: .system(errno: errno))
+    }
+  }
+
+  /// Gives a durable file its name.
+  mutating func takeName() throws(BlockIOError) {
+    guard rename(temporaryPath, path) == 0 else {
       throw BlockIOError(.create, path: path, reason: .system(errno: errno))
     }
     isCommitted = true
@@ -72,8 +93,7 @@ public struct NewFile: ~Copyable {
 
   /// The new name survives a crash once its folder is on the drive.
   private func syncFolder() {
-    let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
-    let descriptor = Glibc.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    let descriptor = Glibc.open(Self.folder(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     guard descriptor >= 0 else { return }
     fsync(descriptor)
     close(descriptor)
@@ -82,5 +102,40 @@ public struct NewFile: ~Copyable {
   private func failure(errno: Int32, offset: Int, byteCount: Int) -> BlockIOError {
     BlockIOError(
       .write, path: path, offset: offset, byteCount: byteCount, reason: .system(errno: errno))
+  }
+}
+
+extension NewFile {
+  private static let partMark = ".part-"
+
+  private static func folder(of path: String) -> String {
+    path.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(path[...$0]) } ?? "."
+  }
+
+  /// Removes temporary files of `path` that killed processes left.
+  ///
+  /// One is left where its process is gone and nobody holds its lock: a process of another container
+  /// is not seen, but its lock is.
+  private static func removeAbandonedParts(of path: String) {
+    let folder = folder(of: path)
+    let start = path.utf8.lastIndex(of: UInt8(ascii: "/")).map { path.utf8.index(after: $0) }
+    let prefix = String(path[(start ?? path.startIndex)...]) + partMark
+    guard let listing = opendir(folder) else { return }
+    defer { closedir(listing) }
+    while let entry = readdir(listing) {
+      let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+        String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+      }
+      guard name.utf8.starts(with: prefix.utf8),
+        let process = pid_t(
+          String(decoding: name.utf8.dropFirst(prefix.utf8.count), as: UTF8.self)),
+        process > 0, kill(process, 0) != 0, errno == ESRCH
+      else { continue }
+      let abandoned = folder == "." ? name : folder + name
+      let descriptor = Glibc.open(abandoned, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+      guard descriptor >= 0 else { continue }
+      if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { unlink(abandoned) }
+      close(descriptor)
+    }
   }
 }

@@ -43,7 +43,7 @@ public final class RingDevice: BlockDevice {
   }
 
   /// Far more than any drive needs; keeps ring memory small.
-  private static let maximumDepth = 1024
+  static let maximumDepth = 1024
 
   /// Waits for reads the kernel holds: their destinations belong to the caller, who may free them
   /// once the device is gone.

@@ -44,3 +44,29 @@ package func openDevice(
     return device
   }
 }
+
+/// Opens the members of a stripe or the copies of a mirror as one logical file.
+///
+/// The device has room for a few parts of each read; reads cut in more parts take turns.
+///
+/// - Parameters:
+///   - paths: members or copies, in the mapping's order.
+///   - queueDepth: logical reads in flight at most, at least 1.
+/// - Throws: as ``openDevice(paths:backend:queueDepth:)``.
+public func openDevice(
+  paths: [String], mapping: ReadMapping, backend: StorageBackend = .auto, queueDepth: Int = 16
+) throws(BlockIOError) -> any BlockDevice {
+  try openDevice(
+    paths: paths, mapping: mapping, backend: backend, queueDepth: queueDepth, hooks: DeviceHooks())
+}
+
+package func openDevice(
+  paths: [String], mapping: ReadMapping, backend: StorageBackend, queueDepth: Int,
+  hooks: DeviceHooks
+) throws(BlockIOError) -> any BlockDevice {
+  let depth = min(queueDepth, RingDevice.maximumDepth)
+  let partDepth = min(depth * max(2, mapping.fileCount), RingDevice.maximumDepth)
+  let inner = try openDevice(
+    paths: paths, backend: backend, queueDepth: partDepth, hooks: hooks)
+  return SplittingDevice(inner, mapping: mapping, queueDepth: depth)
+}

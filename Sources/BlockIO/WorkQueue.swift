@@ -104,29 +104,3 @@ final class WorkQueue: @unchecked Sendable {
     _ = write(doneCounter.rawValue, &one, 8)
   }
 }
-
-/// A first-in, first-out queue of slots that never allocates after initialisation.
-private struct SlotQueue {
-  private var slots: [Int]
-  private var first = 0
-  private var count = 0
-
-  init(capacity: Int) { slots = Array(repeating: 0, count: capacity) }
-
-  var isEmpty: Bool { count == 0 }
-
-  mutating func append(_ slot: Int) {
-    precondition(count < slots.count, "more slots than capacity")
-    slots[(first + count) % slots.count] = slot
-    count += 1
-  }
-
-  mutating func removeFirst() -> Int? {
-    guard count > 0 else { return nil }
-    defer {
-      first = (first + 1) % slots.count
-      count -= 1
-    }
-    return slots[first]
-  }
-}

@@ -43,6 +43,7 @@ public enum ExitStatus: Int32, Sendable {
     switch error {
     case .io(let error): status(of: error)
     case .format, .noSuchTensor: .badData
+    case .missingFile: .noInput
     case .allocation, .budgetTooSmall: .notPossibleHere
     case .interrupted: .interrupted
     case .closed, .notExpected: .failure

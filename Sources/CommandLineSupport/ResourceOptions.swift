@@ -21,6 +21,12 @@ public struct ResourceOptions: ParsableArguments {
   @Option(help: "How to read: auto, uring, pread or mmap.")
   public var io = StorageBackend.auto
 
+  @Option(
+    help: ArgumentHelp(
+      "A whole copy of MODEL on another drive to read from as well; repeatable.",
+      valueName: "path"))
+  public var mirror: [String] = []
+
   public init() {}
 
   public func validate() throws {

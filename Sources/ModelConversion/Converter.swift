@@ -58,14 +58,16 @@ public struct Converter {
 
   /// Writes the image to `path`, replacing what is there only when it is complete.
   ///
-  /// - Parameter progress: called now and then with the bytes written so far.
-  /// - Throws: ``ConversionError``; nothing at `path` has changed then.
+  /// - Parameters:
+  ///   - striping: the other files to cut the image over; nil writes one file.
+  ///   - progress: called now and then with the bytes written so far.
+  /// - Throws: ``ConversionError``; nothing at `path` or the other paths has changed then.
   public func write(
-    to path: String, cancellation: CancellationFlag = CancellationFlag(),
+    to path: String, striping: Striping? = nil,
+    cancellation: CancellationFlag = CancellationFlag(),
     progress: (_ byteCount: Int) -> Void = { _ in }
   ) throws(ConversionError) {
-    var writer: ImageWriter
-    do { writer = try ImageWriter(path: path, layout: layout) } catch { throw .io(error) }
+    var writer = try ImageWriter(path: path, striping: striping, layout: layout)
     let reader = try RowChunkReader(source: source)
     for tensor in layout.description.tensors {
       do { try writer.pad(to: tensor.offset) } catch { throw .io(error) }

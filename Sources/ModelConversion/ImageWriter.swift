@@ -5,7 +5,8 @@ import TensorBasics
 /// Writes a planned image from its data's first byte to its last, taking checksums on the way.
 struct ImageWriter: ~Copyable {
   private let layout: FlashImage.Layout
-  private var file: NewFile
+  private var file: NewStripedFile
+  private let striping: Striping?
   private var checksum: RunningChecksum
   private var checksums: [UInt64] = []
   private var settledOffset: Int
@@ -16,8 +17,18 @@ struct ImageWriter: ~Copyable {
   private static let settleByteCount = 32 << 20
   private static let zeros = [UInt8](repeating: 0, count: FlashImage.alignment)
 
-  init(path: String, layout: FlashImage.Layout) throws(BlockIOError) {
-    file = try NewFile(path: path, reserving: layout.fileByteCount)
+  /// - Parameter striping: how to cut the image; `path` is then its first member. nil = one file.
+  init(
+    path: String, striping: Striping?, layout: FlashImage.Layout
+  ) throws(ConversionError) {
+    let paths = [path] + (striping?.otherPaths ?? [])
+    do {
+      file = try NewStripedFile(
+        paths: paths,
+        layout: striping?.layout(imageByteCount: layout.fileByteCount)
+          ?? .plain(byteCount: layout.fileByteCount))
+    } catch { throw .io(error) }
+    self.striping = striping
     checksum = RunningChecksum()
     self.layout = layout
     offset = layout.dataOffset
@@ -65,6 +76,27 @@ struct ImageWriter: ~Copyable {
       do throws(BlockIOError) { try file.write(bytes, at: 0) } catch { failure = error }
     }
     if let failure { throw .io(failure) }
+    if let striping {
+      let identifier = preamble.withUnsafeBytes { StripeMember.setIdentifier(image: $0) }
+      try writeMemberHeaders(striping, setIdentifier: identifier)
+    }
     do { try file.commit() } catch { throw .io(error) }
+  }
+
+  private mutating func writeMemberHeaders(
+    _ striping: Striping, setIdentifier: UInt64
+  ) throws(ConversionError) {
+    for index in 0..<file.layout.memberCount {
+      let header = StripeMember(
+        setIdentifier: setIdentifier, index: index, unitByteCount: striping.unitByteCount,
+        imageByteCount: layout.fileByteCount, paths: striping.recordedPaths)
+      var failure: BlockIOError?
+      header.encoded().withUnsafeBytes { bytes in
+        do throws(BlockIOError) { try file.writeHeader(bytes, member: index) } catch {
+          failure = error
+        }
+      }
+      if let failure { throw .io(failure) }
+    }
   }
 }

@@ -4,6 +4,7 @@ public enum ModelFile {
   public enum Kind: String, Sendable {
     case gguf = "GGUF"
     case flashImage = "flash image"
+    case stripeMember = "member of a striped image"
     case safetensors
     case unknown
   }
@@ -11,12 +12,14 @@ public enum ModelFile {
   /// How long a prefix to read at first; most headers without a vocabulary fit.
   public static let firstReadByteCount = 1 << 20
 
-  /// Recognises a file by its first 16 bytes or more; fewer are enough for GGUF (4) and images (8).
+  /// Recognises a file by its first 16 bytes or more; fewer are enough for GGUF (4), images and their
+  /// stripes (8).
   ///
   /// Safetensors files have no magic number: a JSON object at byte 8 of a plausible length is one.
   public static func recognise(_ prefix: UnsafeRawBufferPointer) -> Kind {
     if prefix.starts(with: "GGUF".utf8) { return .gguf }
     if prefix.starts(with: FlashImage.magic) { return .flashImage }
+    if prefix.starts(with: StripeMember.magic) { return .stripeMember }
     guard prefix.count >= 9 else { return .unknown }
     let length = UInt64(littleEndian: prefix.loadUnaligned(as: UInt64.self))
     let looksLikeJSON = prefix[8] == UInt8(ascii: "{")
@@ -43,6 +46,9 @@ public enum ModelFile {
       }
     case .flashImage:
       return try FlashImage.parse(prefix, fileByteCount: fileByteCount, path: path)
+    case .stripeMember:
+      throw FormatError(
+        .unrecognised, at: 0, path: path, "a member of a striped image is no model by itself")
     case .safetensors, .unknown:
       throw FormatError(
         .unrecognised, at: 0, path: path, "neither a GGUF file nor a flash image")

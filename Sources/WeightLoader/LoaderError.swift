@@ -8,6 +8,8 @@ public enum LoaderError: Error, Sendable, CustomStringConvertible {
   case io(BlockIOError)
   /// The file's contents are wrong.
   case format(FormatError)
+  /// A file that belongs to the model is not there; the text says which, and where it should be.
+  case missingFile(path: String, String)
   /// The system would not give memory.
   case allocation(AllocationError)
   /// The budget cannot hold what must be in memory at once.
@@ -25,6 +27,7 @@ public enum LoaderError: Error, Sendable, CustomStringConvertible {
     switch self {
     case .io(let error): error.description
     case .format(let error): error.description
+    case .missingFile(let path, let text): "\(path): \(text)"
     case .allocation(let error): error.description
     case .budgetTooSmall(let budget, let minimum):
       "a budget of \(budget) is too small: the smallest that works here is \(minimum)"

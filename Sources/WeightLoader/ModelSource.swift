@@ -1,6 +1,5 @@
 public import BlockIO
 public import ModelFormat
-import TensorBasics
 
 /// An open model: what its files say, and the device that reads them.
 public final class ModelSource {
@@ -16,39 +15,29 @@ public final class ModelSource {
     self.device = device
   }
 
-  /// Opens a GGUF file or a flash image.
+  /// Opens a GGUF file or a flash image, which may be striped or mirrored over several files.
   ///
   /// - Parameters:
+  ///   - path: the model's file; of a striped image any member.
+  ///   - mirrors: whole copies of the model; each read is shared among all of them.
   ///   - backend: how to read; `.auto` takes the fastest that works here.
   ///   - queueDepth: most reads in flight.
-  /// - Throws: ``LoaderError/io(_:)`` or ``LoaderError/format(_:)``.
+  /// - Throws: ``LoaderError/io(_:)``, ``LoaderError/format(_:)`` (also for copies and members that do
+  ///   not belong together) or ``LoaderError/missingFile(path:_:)``.
   public static func open(
-    _ path: String, backend: StorageBackend = .auto, queueDepth: Int = 64
+    _ path: String, mirrors: [String] = [], backend: StorageBackend = .auto, queueDepth: Int = 64
   ) throws(LoaderError) -> ModelSource {
-    let description = try describe(path)
+    var storage = try ModelStorage(path)
+    let description = try storage.describe()
+    try storage.add(mirrors: mirrors, of: description)
     do {
-      let device = try openDevice(
-        paths: description.files, backend: backend, queueDepth: queueDepth)
+      let device = try storage.openDevice(backend: backend, queueDepth: queueDepth)
       return ModelSource(path: path, description: description, device: device)
     } catch { throw .io(error) }
   }
 
-  /// Reads a model's description without opening its data.
+  /// Reads a model's description without opening its data; of a striped image from any member.
   public static func describe(_ path: String) throws(LoaderError) -> ModelDescription {
-    var prefixByteCount = 1 << 20
-    while true {
-      let prefix: FilePrefix
-      do { prefix = try FilePrefix(path: path, byteCount: prefixByteCount) } catch {
-        throw .io(error)
-      }
-      do {
-        switch try ModelFile.describe(
-          prefix.bytes, fileByteCount: prefix.fileByteCount, path: path)
-        {
-        case .complete(let description): return description
-        case .needsMore(let byteCount): prefixByteCount = max(byteCount, 2 * prefixByteCount)
-        }
-      } catch { throw .format(error) }
-    }
+    try ModelStorage(path).describe()
   }
 }

@@ -29,7 +29,8 @@ struct DecodeBench: ParsableCommand {
   func run() throws {
     Interruption.install()
     try reportingErrors {
-      let model = try LanguageModel.open(model, backend: resources.io)
+      let model = try LanguageModel.open(
+        model, mirrors: resources.mirror, backend: resources.io)
       for note in model.source.device.notes { Terminal.warn(note) }
       let session = try Session(
         model.source, model.configuration,

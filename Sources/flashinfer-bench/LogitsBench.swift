@@ -23,7 +23,8 @@ struct LogitsBench: ParsableCommand {
   func run() throws {
     Interruption.install()
     try reportingErrors {
-      let model = try LanguageModel.open(model, backend: resources.io)
+      let model = try LanguageModel.open(
+        model, mirrors: resources.mirror, backend: resources.io)
       for note in model.source.device.notes { Terminal.warn(note) }
       let ids = tokens.split(separator: ",").compactMap { Int32($0) }
       let promptCount = min(prompt ?? ids.count, ids.count)

@@ -32,7 +32,8 @@ struct PerplexityBench: ParsableCommand {
   func run() throws {
     Interruption.install()
     try reportingErrors {
-      let model = try LanguageModel.open(model, backend: resources.io)
+      let model = try LanguageModel.open(
+        model, mirrors: resources.mirror, backend: resources.io)
       for note in model.source.device.notes { Terminal.warn(note) }
       let length = resources.context ?? 512
       let tokens = try encode(model)

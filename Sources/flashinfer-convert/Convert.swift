@@ -15,7 +15,8 @@ struct Convert: ParsableCommand {
     discussion: """
       INPUT is a GGUF file or a Hugging Face folder (config.json, safetensors, tokenizer.json). \
       Quantised values are moved, never changed. The image appears under its name only when it is \
-      complete.
+      complete. With --stripe it is cut over OUTPUT and the files named, best each on a drive of \
+      its own; any one of them then stands for the model.
       """)
 
   /// What `--quantize` can make of float matrices.
@@ -30,6 +31,14 @@ struct Convert: ParsableCommand {
   @Argument(help: "Flash image to write.") var output: String
   @Option(help: "Quantise float matrices to q8_0 or q4_0 (default: keep them).")
   var quantize: Quantisation?
+  @Option(
+    help: ArgumentHelp(
+      "A file on another drive to stripe the image over; repeatable.", valueName: "path"))
+  var stripe: [String] = []
+  @Option(
+    help: ArgumentHelp(
+      "Bytes that lie together on one drive (default: 512 KiB).", valueName: "size"))
+  var stripeUnit: ByteCount?
   @Flag(help: "Replace OUTPUT where it exists.") var force = false
   @Option(help: "How to read: auto, uring, pread or mmap.") var io = StorageBackend.auto
 
@@ -43,14 +52,31 @@ struct Convert: ParsableCommand {
   }
 
   private func convert() throws {
-    guard force || access(output, F_OK) != 0 else {
-      throw CommandError(.usage, "\(output) exists; --force replaces it")
+    if !force, let taken = ([output] + stripe).first(where: { access($0, F_OK) == 0 }) {
+      throw CommandError(.usage, "\(taken) exists; --force replaces it")
     }
+    let striping = try makeStriping()
     let converter = try makeConverter()
     var bar = ProgressBar(total: converter.imageByteCount)
-    try converter.write(to: output, cancellation: Interruption.flag) { bar.update($0) }
+    try converter.write(to: output, striping: striping, cancellation: Interruption.flag) {
+      bar.update($0)
+    }
     bar.finish()
-    Terminal.note("\(output): \(ByteCount(converter.imageByteCount))")
+    let others = stripe.isEmpty ? "" : " and \(stripe.count) more"
+    Terminal.note("\(output)\(others): \(ByteCount(converter.imageByteCount))")
+  }
+
+  /// How to cut the image; nil for one file.
+  private func makeStriping() throws -> Striping? {
+    guard !stripe.isEmpty else {
+      guard stripeUnit == nil else { throw CommandError(.usage, "--stripe-unit needs --stripe") }
+      return nil
+    }
+    do {
+      return try Striping(
+        path: output, otherPaths: stripe,
+        unitByteCount: stripeUnit?.bytes ?? Striping.defaultUnitByteCount)
+    } catch { throw CommandError(.usage, error.description) }
   }
 
   private func makeConverter() throws -> Converter {

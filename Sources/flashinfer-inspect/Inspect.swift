@@ -59,7 +59,8 @@ struct Inspect: ParsableCommand {
   }
 
   private func printPlan() throws {
-    let model = try LanguageModel.open(model, backend: resources.io)
+    let model = try LanguageModel.open(
+      model, mirrors: resources.mirror, backend: resources.io)
     let session = try Session(
       model.source, model.configuration,
       MemoryPlan.Request(
@@ -112,14 +113,20 @@ struct Inspect: ParsableCommand {
 
   /// Compares every extent of a flash image with its checksum.
   private func verifyChecksums() throws {
-    let source = try ModelSource.open(model, backend: resources.io)
+    let source = try ModelSource.open(model, mirrors: resources.mirror, backend: resources.io)
     guard !source.description.extents.isEmpty else {
       throw CommandError(
         .notPossibleHere,
         "\(model): the file carries no checksums (GGUF has none); a flash image does")
     }
-    try source.verifyExtents(cancellation: Interruption.flag)
-    let bytes = source.description.extents.reduce(0) { $0 + $1.byteCount }
-    Terminal.print("\(source.description.extents.count) extents, \(ByteCount(bytes)): intact\n")
+    // Each copy by itself: reads of a mirror are shared among its copies.
+    for path in [model] + resources.mirror {
+      let copy = try ModelSource.open(path, backend: resources.io)
+      try copy.verifyExtents(cancellation: Interruption.flag)
+      let bytes = copy.description.extents.reduce(0) { $0 + $1.byteCount }
+      let name = resources.mirror.isEmpty ? "" : "\(path): "
+      Terminal.print(
+        "\(name)\(copy.description.extents.count) extents, \(ByteCount(bytes)): intact\n")
+    }
   }
 }

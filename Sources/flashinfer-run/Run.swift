@@ -66,7 +66,8 @@ struct Run: ParsableCommand {
     Interruption.install()
     Interruption.endProcessAtOnce(true)
     try reportingErrors {
-      let model = try LanguageModel.open(model, backend: resources.io)
+      let model = try LanguageModel.open(
+        model, mirrors: resources.mirror, backend: resources.io)
       let tokens = try prompt.tokens(model)
       if let position = positions.only, position >= tokens.count {
         throw CommandError(

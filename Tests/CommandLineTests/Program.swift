@@ -1,4 +1,5 @@
 import Glibc
+import TestSupport
 
 /// One of the package's executables, as built beside the tests.
 enum Program {
@@ -37,7 +38,7 @@ enum Program {
     signal: (number: Int32, afterMilliseconds: UInt32)? = nil
   ) throws -> Result {
     let folder = TemporaryFolder()
-    try folder.write("in", input)
+    folder.write("in", input)
     let (inPath, outPath, errorPath) = (
       folder.path + "/in", folder.path + "/out", folder.path + "/err"
     )
@@ -104,40 +105,5 @@ extension Program {
     kill(process, SIGKILL)
     waitpid(process, &status, 0)
     return status
-  }
-}
-
-/// A folder that is removed with its files.
-final class TemporaryFolder {
-  let path: String
-
-  init() {
-    var template = Array("/tmp/flashinfer-test-XXXXXX".utf8CString)
-    path = template.withUnsafeMutableBufferPointer { buffer in
-      guard let base = buffer.baseAddress, let made = mkdtemp(base) else { return "/tmp" }
-      return String(cString: made)
-    }
-  }
-
-  deinit {
-    for name in ["in", "out", "err", "model", "other"] { unlink("\(path)/\(name)") }
-    rmdir(path)
-  }
-
-  func write(_ name: String, _ bytes: [UInt8]) throws {
-    guard let file = fopen("\(path)/\(name)", "wb") else { throw Program.NotStarted() }
-    fwrite(bytes, 1, bytes.count, file)
-    fclose(file)
-  }
-
-  func read(_ name: String) -> [UInt8] {
-    guard let file = fopen("\(path)/\(name)", "rb") else { return [] }
-    defer { fclose(file) }
-    var bytes: [UInt8] = []
-    var block = [UInt8](repeating: 0, count: 1 << 16)
-    while case let count = fread(&block, 1, block.count, file), count > 0 {
-      bytes.append(contentsOf: block[..<count])
-    }
-    return bytes
   }
 }

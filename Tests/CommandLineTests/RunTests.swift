@@ -12,7 +12,7 @@ final class RunTests {
   private var model: String { folder.path + "/model" }
   private let bytes = TinyModel().gguf(seed: 1).bytes()
 
-  init() throws { try folder.write("model", bytes) }
+  init() { folder.write("model", bytes) }
 
   private func run(_ arguments: [String], input: [UInt8] = []) throws -> Program.Result {
     try Program.run("flashinfer-run", arguments, input: input)
@@ -45,7 +45,7 @@ final class RunTests {
 
   @Test("A prompt is the same from the argument, a file and standard input") func sources() throws {
     let rest = ["--raw", "--temperature", "0", "--max-tokens", "4"]
-    try folder.write("other", Array("the end".utf8))
+    folder.write("other", Array("the end".utf8))
     let expected = try run([model, "the end"] + rest)
     #expect(
       try run([model, "--prompt-file", folder.path + "/other"] + rest).output == expected.output)
@@ -53,7 +53,7 @@ final class RunTests {
   }
 
   @Test("Failures end with their exit code and one line that says why") func failures() throws {
-    try folder.write("other", Array(bytes.prefix(bytes.count / 2)))
+    folder.write("other", Array(bytes.prefix(bytes.count / 2)))
     let long = String(repeating: "word ", count: 600)
     let cases: [(arguments: [String], input: [UInt8], status: Int32)] = [
       ([model, "x", "--nonsense"], [], 64), ([model, "x", "--max-tokens", "0"], [], 64),
@@ -109,5 +109,56 @@ final class RunTests {
     #expect(special.output == "[0]\n")
     let verification = try Program.run("flashinfer-inspect", [model, "--verify"])
     #expect(verification.status == 69 && verification.errors.contains("checksums"))
+  }
+
+  @Test("Striped and mirrored models answer like the file they came from")
+  func severalDrives() throws {
+    let paths = ["s0", "s1", "s2"].map { "\(folder.path)/\($0)" }
+    let convert = [model, paths[0], "--stripe", paths[1], "--stripe", paths[2]]
+    for refused in [["--stripe-unit", "5000"], ["--stripe", paths[0]]] {
+      #expect(try Program.run("flashinfer-convert", convert + refused).status == 64)
+    }
+    let lone = try Program.run(
+      "flashinfer-convert", [model, paths[0], "--stripe-unit", "4096"])
+    #expect(lone.status == 64 && lone.errors.contains("--stripe"))
+    #expect(folder.entries == ["model"])
+    let converted = try Program.run("flashinfer-convert", convert + ["--stripe-unit", "16KiB"])
+    #expect(converted.status == 0, "\(converted.errors)")
+    #expect(folder.entries == ["model", "s0", "s1", "s2"])
+    #expect(try Program.run("flashinfer-convert", convert).status == 64)
+    #expect(try Program.run("flashinfer-convert", convert + ["--force"]).status == 0)
+    let rest = ["--raw", "then", "--seed", "7", "--max-tokens", "12", "--ignore-eos"]
+    let expected = try run([model] + rest)
+    for path in paths {
+      let result = try run([path] + rest)
+      #expect(result.status == 0 && result.output == expected.output, "\(result.errors)")
+    }
+    let copy = folder.write("copy", bytes)
+    let mirrored = try run([model, "--mirror", copy, "--mirror", model] + rest)
+    #expect(mirrored.status == 0 && mirrored.output == expected.output)
+    let verified = try Program.run("flashinfer-inspect", [paths[1], "--verify"])
+    #expect(verified.status == 0 && verified.output.contains("intact"))
+    unlink(paths[2])
+    let missing = try run([paths[0]] + rest)
+    #expect(missing.status == 66 && missing.errors.contains(paths[2]))
+    folder.write("s2", folder.read("s1"))
+    let swapped = try run([paths[0]] + rest)
+    #expect(swapped.status == 65 && swapped.errors.contains(paths[2]))
+    folder.write("copy", Array(bytes.dropLast()))
+    let short = try run([model, "--mirror", copy] + rest)
+    #expect(short.status == 65 && short.errors.contains(copy) && short.errors.contains(model))
+  }
+
+  @Test("Each copy of a mirrored image is verified") func verifiesCopies() throws {
+    let image = folder.path + "/image"
+    #expect(try Program.run("flashinfer-convert", [model, image]).status == 0)
+    var damaged = folder.read("image")
+    let copy = folder.write("copy", damaged)
+    let arguments = [image, "--mirror", copy, "--verify"]
+    #expect(try Program.run("flashinfer-inspect", arguments).status == 0)
+    damaged[damaged.count - 5000] ^= 1
+    folder.write("copy", damaged)
+    let result = try Program.run("flashinfer-inspect", arguments)
+    #expect(result.status == 65 && result.errors.contains(copy))
   }
 }

@@ -9,52 +9,6 @@ import Testing
 import WeightLoader
 
 @Suite struct ConverterTests {
-  /// A folder that goes away with the test.
-  private final class Folder {
-    let path: String
-
-    init() {
-      var template = Array("/tmp/flashinfer-convert-XXXXXX".utf8CString)
-      path = String(cString: mkdtemp(&template))
-    }
-
-    deinit {
-      for name in entries { unlink("\(path)/\(name)") }
-      rmdir(path)
-    }
-
-    var entries: [String] {
-      guard let folder = opendir(path) else { return [] }
-      defer { closedir(folder) }
-      var names: [String] = []
-      while let entry = readdir(folder) {
-        let name = withUnsafePointer(to: &entry.pointee.d_name) {
-          $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
-        }
-        if name != ".", name != ".." { names.append(name) }
-      }
-      return names.sorted()
-    }
-
-    func write(_ bytes: [UInt8], _ name: String) -> String {
-      let path = "\(self.path)/\(name)"
-      let file = fopen(path, "w")
-      _ = bytes.withUnsafeBytes { fwrite($0.baseAddress, 1, $0.count, file) }
-      fclose(file)
-      return path
-    }
-
-    func read(_ name: String) -> [UInt8] {
-      guard let file = fopen("\(path)/\(name)", "r") else { return [] }
-      defer { fclose(file) }
-      fseek(file, 0, SEEK_END)
-      var bytes = [UInt8](repeating: 0, count: ftell(file))
-      rewind(file)
-      _ = fread(&bytes, 1, bytes.count, file)
-      return bytes
-    }
-  }
-
   private func model(_ architecture: String, seed: UInt64) -> TinyModel {
     var generator = SeededGenerator(seed: seed)
     var model = TinyModel(architecture: architecture)
@@ -70,9 +24,10 @@ import WeightLoader
   @Test(arguments: ["llama", "qwen2", "qwen3", "gemma3"])
   func `The image is, byte for byte, the one built word by word`(architecture: String) throws {
     for seed in UInt64(0)..<4 {
-      let folder = Folder()
+      let folder = TemporaryFolder()
+      defer { extendLifetime(folder) }
       let gguf = model(architecture, seed: seed).gguf(seed: seed).bytes()
-      let path = folder.write(gguf, "model.gguf")
+      let path = folder.write("model.gguf", gguf)
       for backend in [StorageBackend.auto, .pread, .mmap] {
         let source = try ModelSource.open(path, backend: backend)
         try Converter(source).write(to: "\(folder.path)/model.bin")
@@ -88,9 +43,10 @@ import WeightLoader
   }
 
   @Test func `A conversion that is stopped leaves what was there before`() throws {
-    let folder = Folder()
-    let path = folder.write(TinyModel().gguf(seed: 1).bytes(), "model.gguf")
-    _ = folder.write([1, 2, 3], "model.bin")
+    let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
+    let path = folder.write("model.gguf", TinyModel().gguf(seed: 1).bytes())
+    folder.write("model.bin", [1, 2, 3])
     let flag = CancellationFlag()
     flag.raise()
     let converter = try Converter(try ModelSource.open(path))
@@ -101,9 +57,65 @@ import WeightLoader
     #expect(folder.entries == ["model.bin", "model.gguf"])
   }
 
+  @Test func `Members of a striped image are, byte for byte, those built byte by byte`() throws {
+    for seed in UInt64(0)..<4 {
+      let folder = TemporaryFolder()
+      defer { extendLifetime(folder) }
+      let gguf = model("llama", seed: seed).gguf(seed: seed).bytes()
+      let source = try ModelSource.open(folder.write("model.gguf", gguf))
+      let names = (0..<Int(seed) + 2).map { "m\($0)" }
+      let paths = names.map { "\(folder.path)/\($0)" }
+      let unitByteCount = [4096, 12288, 1 << 16, 1 << 20][Int(seed)]
+      let striping = try Striping(
+        path: paths[0], otherPaths: Array(paths.dropFirst()), unitByteCount: unitByteCount)
+      try Converter(source).write(to: paths[0], striping: striping)
+      #expect(folder.entries == names + ["model.gguf"])
+      let expected = StripeBuilder.members(
+        of: try ImageBuilder.image(of: gguf), unitByteCount: unitByteCount, paths: paths)
+      for (name, bytes) in zip(names, expected) {
+        #expect(folder.read(name) == bytes, "seed \(seed), \(name)")
+      }
+      let image = try ModelSource.open(paths[1])
+      try image.verifyExtents()
+      #expect(throws: ConversionError.self) { try Converter(image) }
+    }
+  }
+
+  @Test func `A striped conversion that stops leaves every path as it was`() throws {
+    let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
+    let path = folder.write("model.gguf", TinyModel().gguf(seed: 1).bytes())
+    folder.write("m0", [1, 2, 3])
+    let flag = CancellationFlag()
+    flag.raise()
+    let converter = try Converter(try ModelSource.open(path))
+    for (other, cancellation) in [("m1", flag), ("none/m1", CancellationFlag())] {
+      let striping = try Striping(
+        path: folder.path + "/m0", otherPaths: ["\(folder.path)/\(other)"])
+      #expect(throws: ConversionError.self) {
+        try converter.write(
+          to: folder.path + "/m0", striping: striping, cancellation: cancellation)
+      }
+      #expect(folder.read("m0") == [1, 2, 3])
+      #expect(folder.entries == ["m0", "model.gguf"])
+    }
+  }
+
+  @Test func `Stripes that cannot be are refused`() {
+    for (others, unitByteCount) in [
+      ([], 4096), (["a"], 4096), (["b"], 4095), (["b"], 0), (["b"], 1 << 31), (["b", "b"], 4096),
+      ((0..<64).map { "m\($0)" }, 4096), ([String(repeating: "x", count: 4000)], 4096),
+    ] {
+      #expect(throws: ConversionError.self) {
+        try Striping(path: "a", otherPaths: others, unitByteCount: unitByteCount)
+      }
+    }
+  }
+
   @Test func `A folder that is not there is an error with its path`() throws {
-    let folder = Folder()
-    let path = folder.write(TinyModel().gguf(seed: 1).bytes(), "model.gguf")
+    let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
+    let path = folder.write("model.gguf", TinyModel().gguf(seed: 1).bytes())
     let converter = try Converter(try ModelSource.open(path))
     do throws(ConversionError) {
       try converter.write(to: "\(folder.path)/no/model.bin")
@@ -116,8 +128,9 @@ import WeightLoader
     var tiny = TinyModel()
     tiny.matrixTypes = [.f32, .f16, .bf16]
     tiny.tableType = .f16
-    let folder = Folder()
-    let path = folder.write(tiny.gguf(seed: 3).bytes(), "model.gguf")
+    let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
+    let path = folder.write("model.gguf", tiny.gguf(seed: 3).bytes())
     let source = try ModelSource.open(path)
     try Converter(source, quantisation: type).write(to: "\(folder.path)/model.bin")
     let image = try ModelSource.open("\(folder.path)/model.bin")

@@ -52,36 +52,58 @@ import WeightLoader
     Self.expectNone(result)
   }
 
+  @Test func `Decoding a striped image allocates nothing`() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { Self.report(image: true, isStreamed: true, drives: .striped) }
+    Self.expectNone(result)
+  }
+
+  @Test func `Decoding from a mirror allocates nothing`() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { Self.report(image: true, isStreamed: true, drives: .mirrored) }
+    Self.expectNone(result)
+  }
+
+  /// Where the model lies.
+  private enum Drives {
+    case one
+    case striped
+    case mirrored
+  }
+
   /// Expects the process to have printed that it allocated nothing.
   private static func expectNone(_ result: ExitTest.Result?) {
     let output = String(decoding: result?.standardOutputContent ?? [], as: UTF8.self)
     #expect(output.contains("allocations: 0;"), "\(output)")
   }
 
-  /// Prints what ``check(image:isStreamed:backend:)`` counts, or its error.
-  private static func report(image: Bool, isStreamed: Bool, backend: StorageBackend = .auto) {
+  /// Prints what ``check(image:isStreamed:backend:drives:)`` counts, or its error.
+  private static func report(
+    image: Bool, isStreamed: Bool, backend: StorageBackend = .auto, drives: Drives = .one
+  ) {
     do {
-      print("allocations: \(try check(image: image, isStreamed: isStreamed, backend: backend));")
+      let count = try check(
+        image: image, isStreamed: isStreamed, backend: backend, drives: drives)
+      print("allocations: \(count);")
     } catch { print("\(error)") }
   }
 
   /// Allocations of fifty tokens after the first.
   private static func check(
-    image: Bool, isStreamed: Bool, backend: StorageBackend
+    image: Bool, isStreamed: Bool, backend: StorageBackend, drives: Drives
   ) throws -> Int {
     var tiny = TinyModel(architecture: "gemma3")
     tiny.embeddingLength = 256
     tiny.feedForwardLength = 512
     tiny.headLength = 64
     tiny.matrixTypes = [.q8_0, .q4_K, .f16]
-    let path = "/tmp/flashinfer-allocation-\(getpid())"
     let gguf = tiny.gguf(seed: 5).bytes()
-    let bytes = image ? try ImageBuilder.image(of: gguf) : gguf
-    guard let file = fopen(path, "w") else { exit(2) }
-    _ = bytes.withUnsafeBytes { fwrite($0.baseAddress, 1, $0.count, file) }
-    fclose(file)
-    defer { unlink(path) }
-    let source = try ModelSource.open(path, backend: backend)
+    let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
+    let source = try source(
+      image ? try ImageBuilder.image(of: gguf) : gguf, on: drives, in: folder, backend: backend)
     guard let configuration = source.description.configuration else { exit(2) }
     var request = MemoryPlan.Request(
       budgetByteCount: isStreamed ? 1 : 1 << 30, contextLength: 128, promptLength: 4,
@@ -102,5 +124,22 @@ import WeightLoader
     let before = allocation_count()
     for _ in 0..<50 { try decode() }
     return allocation_count() - before
+  }
+
+  /// A model of `bytes`, opened from files in `folder`.
+  private static func source(
+    _ bytes: [UInt8], on drives: Drives, in folder: TemporaryFolder, backend: StorageBackend
+  ) throws -> ModelSource {
+    switch drives {
+    case .one:
+      return try ModelSource.open(folder.write("model", bytes), backend: backend)
+    case .striped:
+      let members = StripeBuilder.members(of: bytes, unitByteCount: 4096, paths: ["a", "b"])
+      folder.write("a", members[0])
+      return try ModelSource.open(folder.write("b", members[1]), backend: backend)
+    case .mirrored:
+      return try ModelSource.open(
+        folder.write("a", bytes), mirrors: [folder.write("b", bytes)], backend: backend)
+    }
   }
 }

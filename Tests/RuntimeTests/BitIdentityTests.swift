@@ -7,7 +7,8 @@ import TestSupport
 import Testing
 import WeightLoader
 
-/// The same logits, bit for bit, whatever the budget, back end, threads, chunks and file format.
+/// The same logits, bit for bit, whatever the budget, back end, threads, chunks, file format and
+/// drives.
 @Suite struct BitIdentityTests {
   private func randomShape(modelByteCount: Int, using generator: inout SeededGenerator) -> RunShape
   {
@@ -33,25 +34,24 @@ import WeightLoader
       model.tableType = ElementType.allCases.randomElement(using: &generator) ?? .q8_0
       model.vocabularyCount = 320 + Int.random(in: 0..<40, using: &generator)
       let gguf = model.gguf(seed: seed).bytes()
-      let files = [TemporaryFile(gguf), TemporaryFile(try ImageBuilder.image(of: gguf))]
+      let files = StoredModels(gguf: gguf, image: try ImageBuilder.image(of: gguf))
       defer { extendLifetime(files) }
       func token() -> Int32 { Int32(generator.next() % UInt64(model.vocabularyCount)) }
       let prompt = (0..<Int.random(in: 1...40, using: &generator)).map { _ in token() }
       let decoding = (0..<5).map { _ in token() }
-      func bits(_ file: TemporaryFile, _ shape: RunShape) throws -> [[UInt32]] {
+      func bits(_ form: StoredModels.Form, _ shape: RunShape) throws -> [[UInt32]] {
         let session = try makeSession(
-          file.path, contextLength: 64, promptLength: prompt.count, shape)
+          files.path(form), mirrors: files.mirrors(form), contextLength: 64,
+          promptLength: prompt.count, shape)
         return try logitBits(session, prompt: prompt, decoding: decoding)
       }
-      let expected = try bits(files[0], RunShape())
-      for _ in 0..<8 {
-        let index = Int.random(in: 0...1, using: &generator)
+      let expected = try bits(.gguf, RunShape())
+      for form in StoredModels.Form.allCases + StoredModels.Form.allCases {
         let shape = randomShape(modelByteCount: gguf.count, using: &generator)
-        let found = try bits(files[index], shape)
+        let found = try bits(form, shape)
         #expect(
           found == expected,
-          "\(family), seed \(seed), \(index == 0 ? "GGUF" : "image"), \(shape), \(model.matrixTypes)"
-        )
+          "\(family), seed \(seed), \(form), \(shape), \(model.matrixTypes)")
       }
     }
   }
@@ -76,6 +76,48 @@ import WeightLoader
       let shape = randomShape(modelByteCount: 96 << 20, using: &generator)
       let found = try bits(index % 2 == 0 ? image.path : path, shape)
       #expect(found == expected, "\(index % 2 == 0 ? "image" : "GGUF"), \(shape)")
+    }
+  }
+}
+
+/// One model in every form it can be stored in.
+private struct StoredModels {
+  enum Form: CaseIterable {
+    case gguf
+    case image
+    case stripedOverTwo
+    case stripedOverThree
+    case mirroredGGUF
+    case mirroredImage
+  }
+
+  private let folder = TemporaryFolder()
+
+  init(gguf: [UInt8], image: [UInt8]) {
+    for name in ["gguf", "gguf2"] { folder.write(name, gguf) }
+    for name in ["image", "image2", "image3"] { folder.write(name, image) }
+    for (count, unitByteCount) in [(2, 8192), (3, 4096)] {
+      let names = (0..<count).map { "of\(count)-\($0)" }
+      let members = StripeBuilder.members(
+        of: image, unitByteCount: unitByteCount, paths: names)
+      for (name, bytes) in zip(names, members) { folder.write(name, bytes) }
+    }
+  }
+
+  func path(_ form: Form) -> String {
+    switch form {
+    case .gguf, .mirroredGGUF: folder.path + "/gguf"
+    case .image, .mirroredImage: folder.path + "/image"
+    case .stripedOverTwo: folder.path + "/of2-1"
+    case .stripedOverThree: folder.path + "/of3-0"
+    }
+  }
+
+  func mirrors(_ form: Form) -> [String] {
+    switch form {
+    case .mirroredGGUF: [folder.path + "/gguf2"]
+    case .mirroredImage: [folder.path + "/image2", folder.path + "/image3"]
+    default: []
     }
   }
 }

@@ -44,6 +44,50 @@ import WeightLoader
       }
     }
   }
+
+  /// EIO from the n-th read of one member on, while the others are healthy.
+  @Test(arguments: [StorageBackend.uring, .pread])
+  func `A failing drive of several is named, and there are no logits`(
+    backend: StorageBackend
+  ) throws {
+    let image = try ImageBuilder.image(of: TinyModel().gguf(seed: 1).bytes())
+    let layout = StripeLayout(
+      unitByteCount: 8192, memberCount: 3, headerByteCount: StripeMember.headerByteCount,
+      byteCount: image.count)
+    let files = StripeBuilder.members(
+      of: image, unitByteCount: 8192, paths: ["a", "b", "c"]
+    ).map { TemporaryFile($0) }
+    defer { extendLifetime(files) }
+    let description = try ImageBuilder.description(of: image)
+    let configuration = try #require(description.configuration)
+    var request = MemoryPlan.Request(
+      budgetByteCount: 1, contextLength: 16, promptLength: 4, threadCount: 2)
+    request.assumedProcessByteCount = 0
+    for (failing, healthyCount) in [(0, 0), (1, 3), (2, 5), (1, 8)] {
+      let counter = ReadCounter()
+      var hooks = DeviceHooks()
+      hooks.filterResult = {
+        $0.fileIndex != failing || counter.next() < healthyCount ? $0.result : -Int(EIO)
+      }
+      let device = try openDevice(
+        paths: files.map(\.path), mapping: .stripe(layout), backend: backend, queueDepth: 32,
+        hooks: hooks)
+      let source = ModelSource(path: files[0].path, description: description, device: device)
+      do throws(RuntimeError) {
+        let session = try smallestSession(source, configuration, request)
+        _ = try session.prefill([1, 2, 3, 4])
+        for token in Int32(5)..<15 { _ = try session.decode(token) }
+        Issue.record("logits without member \(failing)")
+      } catch {
+        guard case .loader(.io(let cause)) = error else {
+          Issue.record("\(error) without member \(failing)")
+          continue
+        }
+        #expect(cause.path == files[failing].path && cause.errno == EIO, "\(error)")
+        #expect(cause.offset.map { $0 % 4096 } == 0)
+      }
+    }
+  }
 }
 
 /// A session in the smallest budget that works.

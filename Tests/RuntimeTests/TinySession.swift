@@ -16,9 +16,9 @@ struct RunShape {
 
 /// Opens `path` and plans a session, in the smallest budget plus `shape.spareByteCount`.
 func makeSession(
-  _ path: String, contextLength: Int, promptLength: Int, _ shape: RunShape
+  _ path: String, mirrors: [String] = [], contextLength: Int, promptLength: Int, _ shape: RunShape
 ) throws -> Session {
-  let source = try ModelSource.open(path, backend: shape.backend)
+  let source = try ModelSource.open(path, mirrors: mirrors, backend: shape.backend)
   guard let configuration = source.description.configuration else {
     preconditionFailure("a test model has a configuration")
   }

@@ -1,0 +1,53 @@
+import Glibc
+
+/// A folder that goes away, with its files, with its last reference.
+public final class TemporaryFolder: Sendable {
+  public let path: String
+
+  public init() {
+    var template = Array("/tmp/flashinfer-test-XXXXXX".utf8CString)
+    precondition(mkdtemp(&template) != nil, "/tmp cannot be written to")
+    path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  }
+
+  deinit {
+    for name in entries { unlink("\(path)/\(name)") }
+    rmdir(path)
+  }
+
+  /// Names of what is in the folder, in order.
+  public var entries: [String] {
+    guard let folder = opendir(path) else { return [] }
+    defer { closedir(folder) }
+    var names: [String] = []
+    while let entry = readdir(folder) {
+      let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
+        String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+      }
+      if name != ".", name != ".." { names.append(name) }
+    }
+    return names.sorted()
+  }
+
+  /// Writes a file and returns its path.
+  @discardableResult
+  public func write(_ name: String, _ bytes: [UInt8]) -> String {
+    let path = "\(self.path)/\(name)"
+    guard let file = fopen(path, "w") else { preconditionFailure("\(path) cannot be written") }
+    precondition(fwrite(bytes, 1, bytes.count, file) == bytes.count, "\(path): no room")
+    fclose(file)
+    return path
+  }
+
+  /// A file's bytes; none where there is no such file.
+  public func read(_ name: String) -> [UInt8] {
+    guard let file = fopen("\(path)/\(name)", "r") else { return [] }
+    defer { fclose(file) }
+    var bytes: [UInt8] = []
+    var block = [UInt8](repeating: 0, count: 1 << 16)
+    while case let count = fread(&block, 1, block.count, file), count > 0 {
+      bytes.append(contentsOf: block[..<count])
+    }
+    return bytes
+  }
+}

@@ -1,0 +1,115 @@
+import BlockIO
+import ModelFormat
+import TensorBasics
+
+/// The files that hold one model's bytes, and which bytes lie where.
+struct ModelStorage {
+  /// The path the user gave.
+  let path: String
+  /// Members of a stripe or copies of a mirror in order, or the one file.
+  private(set) var files: [String]
+  /// How reads are split among ``files``; nil for one file.
+  private(set) var mapping: ReadMapping?
+
+  /// Finds the files of the model at `path`.
+  init(_ path: String) throws(LoaderError) {
+    self.path = path
+    files = [path]
+    let prefix = try Self.prefix(path, byteCount: StripeMember.headerByteCount)
+    guard ModelFile.recognise(prefix.bytes) == .stripeMember else { return }
+    let set = try StripeSet(member: try StripeSet.header(prefix, path: path), at: path)
+    files = set.paths
+    mapping = .stripe(set.layout)
+  }
+
+  func openDevice(
+    backend: StorageBackend, queueDepth: Int
+  ) throws(BlockIOError) -> any BlockDevice {
+    guard let mapping else {
+      return try BlockIO.openDevice(paths: files, backend: backend, queueDepth: queueDepth)
+    }
+    return try BlockIO.openDevice(
+      paths: files, mapping: mapping, backend: backend, queueDepth: queueDepth)
+  }
+
+  /// Parses the model's header, reading as much of it as it takes.
+  func describe() throws(LoaderError) -> ModelDescription {
+    var prefixByteCount = ModelFile.firstReadByteCount
+    while true {
+      switch try describe(prefixByteCount: prefixByteCount) {
+      case .complete(let description): return description
+      case .needsMore(let byteCount): prefixByteCount = max(byteCount, 2 * prefixByteCount)
+      }
+    }
+  }
+
+  private func describe(
+    prefixByteCount: Int
+  ) throws(LoaderError) -> ParseProgress<ModelDescription> {
+    guard let mapping else {
+      let prefix = try Self.prefix(path, byteCount: prefixByteCount)
+      do {
+        return try ModelFile.describe(
+          prefix.bytes, fileByteCount: prefix.fileByteCount, path: path)
+      } catch { throw .format(error) }
+    }
+    let byteCount = min(prefixByteCount, mapping.byteCount)
+    let buffer: AlignedBuffer
+    do { buffer = try AlignedBuffer(byteCount: byteCount) } catch { throw .allocation(error) }
+    let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<byteCount])
+    do {
+      let device = try openDevice(backend: .mmap, queueDepth: 1)
+      _ = try device.readNow(fileIndex: 0, offset: 0, into: bytes)
+    } catch { throw .io(error) }
+    do {
+      return try ModelFile.describe(
+        UnsafeRawBufferPointer(bytes), fileByteCount: mapping.byteCount, path: path)
+    } catch { throw .format(error) }
+  }
+
+  /// Adds whole copies of the model, each of which must have its length and its beginning: for an
+  /// image all checksums lie there.
+  mutating func add(
+    mirrors: [String], of description: ModelDescription
+  ) throws(LoaderError) {
+    guard !mirrors.isEmpty else { return }
+    guard mapping == nil else {
+      throw .format(
+        FormatError(
+          .unsupported, path: path, "a striped image cannot be mirrored; copies must be whole files"
+        ))
+    }
+    let headerByteCount = description.tensors.map(\.offset).min() ?? Int.max
+    let original = try Self.prefix(path, byteCount: headerByteCount)
+    for mirror in mirrors {
+      let copy = try Self.prefix(mirror, byteCount: headerByteCount)
+      guard copy.fileByteCount == original.fileByteCount else {
+        throw .format(
+          FormatError(
+            .malformed, path: mirror,
+            "no copy of \(path): it has \(copy.fileByteCount) bytes and not "
+              + "\(original.fileByteCount)"))
+      }
+      if let offset = Self.firstDifference(copy.bytes, original.bytes) {
+        throw .format(
+          FormatError(
+            .malformed, at: offset, path: mirror,
+            "no copy of \(path): its header differs from here on"))
+      }
+    }
+    files += mirrors
+    mapping = .mirror(copyCount: files.count, byteCount: original.fileByteCount)
+  }
+
+  private static func prefix(
+    _ path: String, byteCount: Int
+  ) throws(LoaderError) -> FilePrefix {
+    do { return try FilePrefix(path: path, byteCount: byteCount) } catch { throw .io(error) }
+  }
+
+  private static func firstDifference(
+    _ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer
+  ) -> Int? {
+    zip(left, right).enumerated().first { $0.element.0 != $0.element.1 }?.offset
+  }
+}
