@@ -23,12 +23,15 @@ public final class LanguageModel {
 
   /// Opens a GGUF file or flash image that holds a decoder and a vocabulary.
   ///
+  /// - Parameter queueDepth: most reads in flight.
   /// - Throws: ``RuntimeError``.
   public static func open(
-    _ path: String, backend: StorageBackend = .auto
+    _ path: String, backend: StorageBackend = .auto, queueDepth: Int = 64
   ) throws(RuntimeError) -> LanguageModel {
     let source: ModelSource
-    do { source = try ModelSource.open(path, backend: backend) } catch { throw RuntimeError(error) }
+    do {
+      source = try ModelSource.open(path, backend: backend, queueDepth: queueDepth)
+    } catch { throw RuntimeError(error) }
     return try LanguageModel(source)
   }
 
