@@ -66,7 +66,7 @@ struct Run: ParsableCommand {
     Interruption.install()
     Interruption.endProcessAtOnce(true)
     try reportingErrors {
-      let model = try LanguageModel.open(model, backend: resources.io)
+      let model = try resources.open(model)
       let tokens = try prompt.tokens(model)
       if let position = positions.only, position >= tokens.count {
         throw CommandError(
@@ -74,7 +74,7 @@ struct Run: ParsableCommand {
           "--logprobs-position \(position) is outside the prompt of \(tokens.count) tokens")
       }
       let session = try makeSession(model, tokens)
-      if let note = model.source.device.notes.first { Terminal.warn(note) }
+      Terminal.warn(notesOf: model.source.device)
       let loadSeconds = secondsSinceProcessStart()
       let seed = sampling.chosenSeed()
       let options = GenerationOptions(
@@ -123,7 +123,8 @@ struct Run: ParsableCommand {
         threadCount: resources.threadCount, keyValueBudgetByteCount: kvRam?.bytes,
         callerByteCount: RunReport.byteCount(
           tokenCount: length, distributionCount: logprobs == nil ? 0 : distributions,
-          pairCount: logprobs ?? 0, vocabularyCount: model.configuration.vocabularyCount)),
+          pairCount: logprobs ?? 0, vocabularyCount: model.configuration.vocabularyCount),
+        preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path)),
       cancellation: Interruption.flag)
   }
 }

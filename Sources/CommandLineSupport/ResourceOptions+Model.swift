@@ -1,0 +1,30 @@
+public import BlockIO
+import Calibration
+public import Runtime
+
+extension ResourceOptions {
+  /// Opens a model, with reads in flight as the drive's calibration says.
+  public func open(_ path: String) throws -> LanguageModel {
+    guard let profile = CalibrationCache.standard.driveProfile(forFileAt: path, backend: io) else {
+      return try LanguageModel.open(path, backend: io)
+    }
+    return try LanguageModel.open(
+      path, backend: io, queueDepth: profile.queueDepth + Self.rowReadCount)
+  }
+
+  /// Reads that a stream keeps free for embedding rows.
+  private static let rowReadCount = 16
+
+  /// Bytes of one read of weights, as the drive's calibration says.
+  public func preferredReadByteCount(forFileAt path: String) -> Int {
+    CalibrationCache.standard.driveProfile(forFileAt: path, backend: io)?.blockByteCount
+      ?? MemoryPlan.defaultReadByteCount
+  }
+}
+
+extension Terminal {
+  /// What a device has to say to people, e.g. that a slower way of reading had to do.
+  public static func warn(notesOf device: any BlockDevice) {
+    for note in device.notes { warn(note) }
+  }
+}
