@@ -54,11 +54,13 @@ public struct ThroughputProbe: Sendable {
   /// - Parameters:
   ///   - buffer: ``bufferByteCount`` bytes, page-aligned; registered by the caller, once.
   ///   - cancellation: raised, it ends the probe early.
+  ///   - meanwhile: work of the caller's between looks at the queue, as a decoder has it; without it
+  ///     the caller sleeps until a read is done.
   /// - Precondition: nothing is in flight and the file is not empty.
   /// - Throws: the error of the first failed read, after the others have landed.
   public func run(
     _ device: any BlockDevice, buffer: UnsafeMutableRawBufferPointer,
-    cancellation: CancellationFlag = CancellationFlag()
+    cancellation: CancellationFlag = CancellationFlag(), meanwhile: (() -> Void)? = nil
   ) throws(BlockIOError) -> Measurement {
     precondition(byteLimit != nil || secondLimit != nil, "a probe needs an end")
     precondition(buffer.count >= bufferByteCount, "the buffer holds every read in flight")
@@ -70,7 +72,11 @@ public struct ThroughputProbe: Sendable {
       try device.flush()
       while device.inFlight > 0 {
         if cancellation.isRaised { run.isEnding = true }
-        guard var done = try device.reap(waiting: true, timeoutMilliseconds: 100) else { continue }
+        meanwhile?()
+        guard
+          var done = try device.reap(
+            waiting: meanwhile == nil || run.isEnding, timeoutMilliseconds: 100)
+        else { continue }
         while true {
           try run.replace(done)
           guard let next = try device.reap(waiting: false, timeoutMilliseconds: nil) else { break }
@@ -177,7 +183,7 @@ public struct FineLatencyHistogram: Sendable {
 
   /// Counts one duration.
   public mutating func record(nanoseconds: Int) {
-    let value = max(8, nanoseconds)
+    let value = min(max(8, nanoseconds), 1 << 60)
     let exponent = Int.bitWidth - 1 - value.leadingZeroBitCount
     buckets[exponent * 8 + (value >> (exponent - 3)) & 7] += 1
   }
