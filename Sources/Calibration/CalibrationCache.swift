@@ -58,6 +58,7 @@ public struct CalibrationCache: Sendable {
         ("blockBytes", "\(profile.blockByteCount)"), ("queueDepth", "\(profile.queueDepth)"),
         ("bytesPerSecond", "\(profile.bytesPerSecond)"),
         ("processorSecondsPerByte", "\(profile.processorSecondsPerByte)"),
+        ("bytesPerSecondWhileComputing", "\(profile.bytesPerSecondWhileComputing)"),
         ("random4KiBytesPerSecond", "\(profile.random4KiBytesPerSecond)"),
         ("random32KiBytesPerSecond", "\(profile.random32KiBytesPerSecond)"),
       ])
@@ -74,6 +75,7 @@ public struct CalibrationCache: Sendable {
       let block = json["blockBytes"]?.integer, let depth = json["queueDepth"]?.integer,
       let rate = json["bytesPerSecond"]?.double,
       let processor = json["processorSecondsPerByte"]?.double,
+      let computing = json["bytesPerSecondWhileComputing"]?.double,
       let small = json["random4KiBytesPerSecond"]?.double,
       let medium = json["random32KiBytesPerSecond"]?.double
     else { return nil }
@@ -81,8 +83,8 @@ public struct CalibrationCache: Sendable {
       drive: DriveIdentity(
         major: major, minor: minor, fileSystem: fileSystem, model: model, sectorCount: sectorCount),
       backend: backend, blockByteCount: block, queueDepth: depth, bytesPerSecond: rate,
-      processorSecondsPerByte: processor, random4KiBytesPerSecond: small,
-      random32KiBytesPerSecond: medium)
+      processorSecondsPerByte: processor, bytesPerSecondWhileComputing: computing,
+      random4KiBytesPerSecond: small, random32KiBytesPerSecond: medium)
   }
 
   // MARK: Processors

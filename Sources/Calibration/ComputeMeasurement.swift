@@ -38,21 +38,43 @@ public final class ComputeMeasurement {
 
   private static let scratchByteCount = 16 * columnCount * 4
 
-  /// Measures memory, regions and the products of every type; about 2 s.
+  /// Something to compute beside other work: products of one token with 2 MiB of weights each.
   ///
-  /// - Parameter types: weights to measure, in both layouts.
-  public func profile(types: [ElementType] = ElementType.allCases) -> ComputeProfile {
+  /// - Returns: what does the next product; it lives as long as this measurement does.
+  func steadyWork(_ kind: TokenWork.Weights) -> () -> Void {
+    let groupByteCount = RowGroup.byteCount(kind.type, columnCount: Self.columnCount)
+    let groupCount = weights.byteCount / groupByteCount
+    let product = makeProduct(kind, groupCount: groupCount, tokenCount: 1)
+    let step = min(groupCount, max(1, (2 << 20) / groupByteCount))
+    var first = 0
+    return { [pool] in
+      if first + step > groupCount { first = 0 }
+      product.groups = first..<first + step
+      pool.run(count: product.grainCount, product)
+      first += step
+    }
+  }
+
+  /// Measures memory, regions and products.
+  ///
+  /// - Parameters:
+  ///   - kinds: weights to measure.
+  ///   - seconds: for all products together. A share of a second each: on a shared machine speed
+  ///     changes from one tenth of a second to the next.
+  public func profile(
+    kinds: [TokenWork.Weights], seconds: Double
+  ) -> ComputeProfile {
     let bytes = UnsafeRawBufferPointer(weights.bytes)
     _ = MemoryBandwidth.bytesPerSecond(reading: bytes, passCount: 1, pool: pool)
-    let memory = MemoryBandwidth.bytesPerSecond(reading: bytes, passCount: 12, pool: pool)
+    let memory = MemoryBandwidth.bytesPerSecond(reading: bytes, passCount: 24, pool: pool)
     var products: [ComputeProfile.ProductRate] = []
-    for type in types {
-      for layout in [RowLayout.interleaved, .rowMajor] {
-        products.append(
-          ComputeProfile.ProductRate(
-            type: type, layout: layout, decodeBytesPerSecond: decodeRate(type, layout),
-            prefillOperationsPerSecond: prefillRate(type, layout)))
-      }
+    let share = seconds / Double(max(1, kinds.count))
+    for kind in kinds {
+      products.append(
+        ComputeProfile.ProductRate(
+          type: kind.type, layout: kind.layout,
+          decodeBytesPerSecond: decodeRate(kind, seconds: share * 0.7),
+          prefillOperationsPerSecond: prefillRate(kind, seconds: share * 0.3)))
     }
     return ComputeProfile(
       processor: Self.processorName, threadCount: pool.threadCount,
@@ -69,22 +91,25 @@ public final class ComputeMeasurement {
     return String(line[colon...].dropFirst().drop { $0 == " " })
   }
 
+  /// The median of many empty regions: on a shared machine a few of them wait for a processor.
   private func regionSeconds() -> Double {
-    let count = 500
-    let start = monotonicNanoseconds()
-    for _ in 0..<count { pool.run(count: pool.threadCount) { _, _ in } }
-    return Double(monotonicNanoseconds() - start) / 1e9 / Double(count)
+    let times = (0..<500).map { _ in
+      let start = monotonicNanoseconds()
+      pool.run(count: pool.threadCount) { _, _ in }
+      return monotonicNanoseconds() - start
+    }
+    return Double(times.sorted()[times.count / 2]) / 1e9
   }
 
   /// Bytes of weights per second with one token: regions of 4 MiB through all the memory.
-  private func decodeRate(_ type: ElementType, _ layout: RowLayout) -> Double {
-    let groupByteCount = RowGroup.byteCount(type, columnCount: Self.columnCount)
+  private func decodeRate(_ kind: TokenWork.Weights, seconds: Double) -> Double {
+    let groupByteCount = RowGroup.byteCount(kind.type, columnCount: Self.columnCount)
     let groupCount = weights.byteCount / groupByteCount
-    let product = makeProduct(type, layout, groupCount: groupCount, tokenCount: 1)
+    let product = makeProduct(kind, groupCount: groupCount, tokenCount: 1)
     let step = max(1, (4 << 20) / groupByteCount)
     let start = monotonicNanoseconds()
     var (done, first) = (0, 0)
-    while monotonicNanoseconds() - start < 30_000_000 {
+    while monotonicNanoseconds() - start < Int(seconds * 1e9) {
       let end = min(first + step, groupCount)
       product.groups = first..<end
       pool.run(count: product.grainCount, product)
@@ -95,14 +120,14 @@ public final class ComputeMeasurement {
   }
 
   /// Operations per second with many tokens.
-  private func prefillRate(_ type: ElementType, _ layout: RowLayout) -> Double {
-    let groupByteCount = RowGroup.byteCount(type, columnCount: Self.columnCount)
+  private func prefillRate(_ kind: TokenWork.Weights, seconds: Double) -> Double {
+    let groupByteCount = RowGroup.byteCount(kind.type, columnCount: Self.columnCount)
     let groupCount = min(Self.prefillGroupCount, weights.byteCount / groupByteCount)
-    let product = makeProduct(type, layout, groupCount: groupCount, tokenCount: Self.tokenCount)
+    let product = makeProduct(kind, groupCount: groupCount, tokenCount: Self.tokenCount)
     product.groups = 0..<groupCount
     let start = monotonicNanoseconds()
     var runs = 0
-    while runs == 0 || monotonicNanoseconds() - start < 20_000_000 {
+    while runs == 0 || monotonicNanoseconds() - start < Int(seconds * 1e9) {
       pool.run(count: product.grainCount, product)
       runs += 1
     }
@@ -111,7 +136,7 @@ public final class ComputeMeasurement {
   }
 
   private func makeProduct(
-    _ type: ElementType, _ layout: RowLayout, groupCount: Int, tokenCount: Int
+    _ kind: TokenWork.Weights, groupCount: Int, tokenCount: Int
   ) -> ProductRegion {
     let values = activations.address.assumingMemoryBound(to: Float.self)
     let count = Self.tokenCount * Self.columnCount
@@ -122,10 +147,10 @@ public final class ComputeMeasurement {
     let rowCount = groupCount * RowGroup.rowCount
     return ProductRegion(
       weights: MatrixOperand(
-        address: weights.address, type: type, layout: layout, rowCount: rowCount,
+        address: weights.address, type: kind.type, layout: kind.layout, rowCount: rowCount,
         columnCount: Self.columnCount),
       activations: Activations(
-        values: values, stride: Self.columnCount, blocks: type.isQuantised ? blocks : nil,
+        values: values, stride: Self.columnCount, blocks: kind.type.isQuantised ? blocks : nil,
         tokenCount: tokenCount),
       output: output.address.assumingMemoryBound(to: Float.self), outputStride: rowCount,
       scratch: scratch.address, scratchByteCount: Self.scratchByteCount)

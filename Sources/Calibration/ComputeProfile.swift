@@ -50,6 +50,15 @@ public struct ComputeProfile: Sendable, Equatable {
     products.first { $0.type == type && $0.layout == layout }
   }
 
+  /// This profile with the rates of an older one for what was not measured again.
+  public func keepingOthers(of older: ComputeProfile?) -> ComputeProfile {
+    var result = self
+    for rate in older?.products ?? [] where self.rate(rate.type, rate.layout) == nil {
+      result.products.append(rate)
+    }
+    return result
+  }
+
   /// Whether every number is one that a machine can have; a cache may hold anything.
   var isPlausible: Bool {
     let rates =

@@ -12,6 +12,9 @@ public struct DriveProfile: Sendable, Equatable {
   public var bytesPerSecond: Double
   /// Processor time spent on reading, per byte, at that point.
   public var processorSecondsPerByte: Double
+  /// The same while all threads multiply: finished reads wait to be replaced then, and the drive's
+  /// data passes through the same memory.
+  public var bytesPerSecondWhileComputing: Double
   /// Random reads of 4 KiB, 32 in flight.
   public var random4KiBytesPerSecond: Double
   /// Random reads of 32 KiB, 32 in flight.
@@ -20,7 +23,8 @@ public struct DriveProfile: Sendable, Equatable {
   public init(
     drive: DriveIdentity, backend: String, blockByteCount: Int, queueDepth: Int,
     bytesPerSecond: Double, processorSecondsPerByte: Double = 0,
-    random4KiBytesPerSecond: Double = 0, random32KiBytesPerSecond: Double = 0
+    bytesPerSecondWhileComputing: Double? = nil, random4KiBytesPerSecond: Double = 0,
+    random32KiBytesPerSecond: Double = 0
   ) {
     self.drive = drive
     self.backend = backend
@@ -28,13 +32,17 @@ public struct DriveProfile: Sendable, Equatable {
     self.queueDepth = queueDepth
     self.bytesPerSecond = bytesPerSecond
     self.processorSecondsPerByte = processorSecondsPerByte
+    self.bytesPerSecondWhileComputing = bytesPerSecondWhileComputing ?? bytesPerSecond
     self.random4KiBytesPerSecond = random4KiBytesPerSecond
     self.random32KiBytesPerSecond = random32KiBytesPerSecond
   }
 
   /// Whether every number is one that a drive can have; a cache may hold anything.
   var isPlausible: Bool {
-    let rates = [bytesPerSecond, random4KiBytesPerSecond, random32KiBytesPerSecond]
+    let rates = [
+      bytesPerSecond, bytesPerSecondWhileComputing, random4KiBytesPerSecond,
+      random32KiBytesPerSecond,
+    ]
     return blockByteCount >= 4096 && blockByteCount <= 16 << 20
       && blockByteCount & (blockByteCount - 1) == 0 && (1...1024).contains(queueDepth)
       && bytesPerSecond >= 1e3 && rates.allSatisfy { (0...1e13).contains($0) }
@@ -65,12 +73,19 @@ public struct DrivePoint: Sendable, Equatable {
   /// Memory that a run spends on reads in flight at most.
   public static let mostByteCountInFlight = 32 << 20
 
+  /// Shorter reads make shorter regions of arithmetic, which cost more than a drive gives back.
+  public static let leastBlockByteCount = 512 << 10
+
   /// The point to read at: of those within `tolerance` of the fastest, the one with the least memory
   /// in flight, and of equals the one with the largest blocks, whose requests cost least.
   ///
+  /// Blocks below ``leastBlockByteCount`` are for files that allow no other.
+  ///
   /// - Returns: nil where no point keeps to ``mostByteCountInFlight``.
   public static func choose(_ points: [DrivePoint], tolerance: Double = 0.05) -> DrivePoint? {
-    let points = points.filter { $0.byteCountInFlight <= mostByteCountInFlight }
+    let possible = points.filter { $0.byteCountInFlight <= mostByteCountInFlight }
+    let large = possible.filter { $0.blockByteCount >= leastBlockByteCount }
+    let points = large.isEmpty ? possible : large
     let fastest = points.map(\.bytesPerSecond).max() ?? 0
     return points.filter { $0.bytesPerSecond >= (1 - tolerance) * fastest }.min {
       ($0.byteCountInFlight, -$0.blockByteCount) < ($1.byteCountInFlight, -$1.blockByteCount)

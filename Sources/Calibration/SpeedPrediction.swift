@@ -33,6 +33,18 @@ public struct TokenWork: Sendable {
 
   public init() {}
 
+  /// The kinds of weights that products with a model's matrices meet, pinned or streamed.
+  public static func kinds(_ model: ModelDescription) -> [Weights] {
+    var kinds: Set<Weights> = []
+    for tensor in model.tensors where tensor.rowCount > 1 {
+      kinds.insert(Weights(type: tensor.type, layout: tensor.layout))
+      kinds.insert(Weights(type: tensor.type, layout: .interleaved))
+    }
+    return kinds.sorted {
+      ($0.type.rawValue, $0.layout.rawValue) < ($1.type.rawValue, $1.layout.rawValue)
+    }
+  }
+
   /// The work of a token in the middle of `plan`'s context.
   public init(
     _ plan: MemoryPlan, model: ModelDescription, configuration: DecoderConfiguration
@@ -61,8 +73,9 @@ public struct TokenWork: Sendable {
 
 /// Tokens per second that a plan will give on a measured machine.
 ///
-/// Reads overlap the arithmetic, so a token takes the longer of the two. Submitting and reaping is
-/// the coordinator's work, and stands on the side of arithmetic.
+/// Reads overlap the arithmetic, so a token takes the longer of the two; but while the processors
+/// compute, the drive reads at its lower speed, and what it reads less is left for afterwards.
+/// Submitting and reaping is the coordinator's work, and stands on the side of arithmetic.
 public struct SpeedPrediction: Sendable, Equatable {
   /// What keeps a token from being faster.
   public enum Limit: String, Sendable {
@@ -75,7 +88,7 @@ public struct SpeedPrediction: Sendable, Equatable {
   /// Of a prompt that fills its chunks.
   public var prefillTokensPerSecond: Double
   public var limit: Limit
-  /// Reading a token's streamed weights.
+  /// Reading a token's streamed weights, beside its arithmetic.
   public var driveSeconds: Double
   /// Everything else a token takes.
   public var computeSeconds: Double
@@ -97,7 +110,10 @@ public struct SpeedPrediction: Sendable, Equatable {
     let reading = Double(work.streamedByteCount) * drive.processorSecondsPerByte
     let regions = Double(work.regionCount) * compute.regionSeconds
     computeSeconds = products + keyValues + regions + reading
-    driveSeconds = Double(work.streamedByteCount) / drive.bytesPerSecond
+    let slowed = min(1, drive.bytesPerSecondWhileComputing / drive.bytesPerSecond)
+    let alone = Double(work.streamedByteCount) / drive.bytesPerSecond
+    // Reading is over before the arithmetic is, or goes on alone after it.
+    driveSeconds = min(alone / max(slowed, 1e-9), alone + computeSeconds * (1 - slowed))
     let seconds = max(computeSeconds, driveSeconds)
     guard seconds > 0 else { return nil }
     decodeTokensPerSecond = 1 / seconds
@@ -107,8 +123,9 @@ public struct SpeedPrediction: Sendable, Equatable {
       limit = fromMemory + keyValues >= computeSeconds / 2 ? .memory : .arithmetic
     }
     let chunk = Double(max(1, work.chunkLength))
-    let chunkSeconds = max(
-      driveSeconds, max(operations * chunk, products) + regions + reading)
+    let chunkCompute = max(operations * chunk, products) + regions + reading
+    let chunkDrive = min(alone / max(slowed, 1e-9), alone + chunkCompute * (1 - slowed))
+    let chunkSeconds = max(chunkDrive, chunkCompute)
     prefillTokensPerSecond = chunk / chunkSeconds
   }
 
