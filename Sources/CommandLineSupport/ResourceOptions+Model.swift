@@ -3,14 +3,19 @@ import Calibration
 public import Runtime
 
 extension ResourceOptions {
-  /// Opens a model, with reads in flight as the drive's calibration says.
+  /// Opens a model, with as many reads in flight as the drive's calibration says, or more.
   public func open(_ path: String) throws -> LanguageModel {
     guard let profile = CalibrationCache.standard.driveProfile(forFileAt: path, backend: io) else {
       return try LanguageModel.open(path, backend: io)
     }
     return try LanguageModel.open(
-      path, backend: io, queueDepth: profile.queueDepth + Self.rowReadCount)
+      path, backend: io,
+      queueDepth: max(Self.leastQueueDepth, profile.queueDepth + Self.rowReadCount))
   }
+
+  /// Reads that finish while the processors compute are replaced only afterwards; a deeper queue than
+  /// the drive needs bridges that.
+  private static let leastQueueDepth = 64
 
   /// Reads that a stream keeps free for embedding rows.
   private static let rowReadCount = 16

@@ -52,14 +52,12 @@ struct LoadBench: ParsableCommand {
   /// Measures one point.
   private func load() throws {
     let device = try openDevice(paths: [file], backend: io, queueDepth: queueDepth)
-    guard device.fileByteCounts[0] > 0 else {
-      throw CommandError(.badData, "\(file): the file is empty")
-    }
+    try checkNotEmpty(device.fileByteCounts[0])
     var probe = ThroughputProbe(
       blockByteCount: blockSize.bytes, queueDepth: min(queueDepth, device.capacity),
       randomSeed: random ? UInt64.random(in: 0...UInt64.max) : nil)
     probe.secondLimit = seconds ?? 4
-    let buffer = try AlignedBuffer(byteCount: probe.bufferByteCount)
+    let buffer = try AlignedBuffer(byteCount: probe.bufferByteCount, prefersHugePages: true)
     device.register(buffer.bytes)
     Terminal.warn(notesOf: device)
     let result = try probe.run(device, buffer: buffer.bytes, cancellation: Interruption.flag)
@@ -81,8 +79,9 @@ struct LoadBench: ParsableCommand {
 
   /// Measures the curve, shows it, and keeps what is chosen from it.
   private func printCurve() throws {
+    try checkNotEmpty(openDevice(paths: [file], backend: .pread, queueDepth: 1).fileByteCounts[0])
     var measurement = try DriveMeasurement(
-      path: file, backend: io, cancellation: Interruption.flag)
+      path: file, backend: io, memoryByteCount: 64 << 20, cancellation: Interruption.flag)
     for note in measurement.notes { Terminal.warn(note) }
     let pointCount = DriveMeasurement.blockByteCounts.count * DriveMeasurement.queueDepths.count
     let points = try measurement.curve(secondsPerPoint: (seconds ?? 15) / Double(pointCount))
@@ -105,6 +104,10 @@ struct LoadBench: ParsableCommand {
         Figure("random32KiBytesPerSecond", profile.random32KiBytesPerSecond, "B/s"),
       ]
     ).print(asJSON: json)
+  }
+
+  private func checkNotEmpty(_ byteCount: Int) throws {
+    guard byteCount > 0 else { throw CommandError(.badData, "\(file): the file is empty") }
   }
 
   /// The curve in GB/s, a row for each block size; the choice in brackets.
