@@ -8,7 +8,8 @@ public import TensorBasics
 /// that no point finds in some cache what another one read. A file smaller than what a measurement
 /// reads may still be served from a cache below the operating system.
 public struct DriveMeasurement: ~Copyable {
-  private let device: any BlockDevice
+  /// What reads; nothing is in flight between calls.
+  public let device: any BlockDevice
   private let buffer: AlignedBuffer
   private let backend: StorageBackend
   private let drive: DriveIdentity
@@ -53,9 +54,6 @@ public struct DriveMeasurement: ~Copyable {
     self.drive = drive
     self.cancellation = cancellation
   }
-
-  /// One-line warnings of the device.
-  public var notes: [String] { device.notes }
 
   /// Whether a point's reads fit the memory, the device and the file.
   public func allows(blockByteCount: Int, queueDepth: Int) -> Bool {

@@ -57,7 +57,10 @@ struct LoadBench: ParsableCommand {
       blockByteCount: blockSize.bytes, queueDepth: min(queueDepth, device.capacity),
       randomSeed: random ? UInt64.random(in: 0...UInt64.max) : nil)
     probe.secondLimit = seconds ?? 4
-    let buffer = try AlignedBuffer(byteCount: probe.bufferByteCount, prefersHugePages: true)
+    // Whole huge pages, also where less is needed.
+    let page = 2 << 20
+    let buffer = try AlignedBuffer(
+      byteCount: (probe.bufferByteCount + page - 1) & ~(page - 1), prefersHugePages: true)
     device.register(buffer.bytes)
     Terminal.warn(notesOf: device)
     let result = try probe.run(device, buffer: buffer.bytes, cancellation: Interruption.flag)
@@ -82,7 +85,7 @@ struct LoadBench: ParsableCommand {
     try checkNotEmpty(openDevice(paths: [file], backend: .pread, queueDepth: 1).fileByteCounts[0])
     var measurement = try DriveMeasurement(
       path: file, backend: io, memoryByteCount: 64 << 20, cancellation: Interruption.flag)
-    for note in measurement.notes { Terminal.warn(note) }
+    Terminal.warn(notesOf: measurement.device)
     let pointCount = DriveMeasurement.blockByteCounts.count * DriveMeasurement.queueDepths.count
     let points = try measurement.curve(secondsPerPoint: (seconds ?? 15) / Double(pointCount))
     let profile = try measurement.profile(choosingFrom: points)
