@@ -29,15 +29,15 @@ struct DecodeBench: ParsableCommand {
   func run() throws {
     Interruption.install()
     try reportingErrors {
-      let model = try LanguageModel.open(
-        model, mirrors: resources.mirror, backend: resources.io)
-      for note in model.source.device.notes { Terminal.warn(note) }
+      let model = try resources.open(model)
+      Terminal.warn(notesOf: model.source.device)
       let session = try Session(
         model.source, model.configuration,
         MemoryPlan.Request(
           budgetByteCount: resources.budget,
           contextLength: max(resources.context ?? 0, warmup + tokens), promptLength: 1,
-          threadCount: resources.threadCount),
+          threadCount: resources.threadCount,
+          preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model)),
         cancellation: Interruption.flag)
       var generator = SeededGenerator(seed: randomTokens ?? 0)
       var token = model.tokenizer.bosToken ?? 0
