@@ -97,7 +97,10 @@ let package = Package(
       ]),
     executable(
       "flashinfer-bench",
-      ["CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "BlockIO", "TensorBasics"]),
+      [
+        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "Kernels", "BlockIO",
+        "ModelFormat", "TensorBasics",
+      ]),
 
     // Tests
     .testTarget(name: "TidyTests", swiftSettings: strict),

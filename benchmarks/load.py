@@ -9,38 +9,24 @@ any cache below the operating system. Needs fio, which reads into small pages wh
 ones; to have both alike, reserve some as root before and give them back after:
   echo 40 > /proc/sys/vm/nr_hugepages; load.py …; echo 0 > /proc/sys/vm/nr_hugepages
 """
-import argparse, json, os, shutil, statistics, subprocess, sys
+import argparse, os, statistics, sys
+import measure
+from measure import fio, huge_pages, need_fio
 from record import record
 
 # block size, queue depth, whether offsets are random
 POINTS = [("1MiB", 16, False), ("256KiB", 32, False), ("1MiB", 1, False), ("32KiB", 32, True), ("4KiB", 32, True)]
 
-def huge_pages():
-    """fio's option for memory like ours, where enough huge pages are reserved."""
-    fields = dict(line.split(":") for line in open("/proc/meminfo"))
-    free = int(fields.get("HugePages_Free", "0")) * int(fields.get("Hugepagesize", "0 kB").split()[0])
-    return ["--iomem=mmaphuge"] if free >= 72 << 10 else []
-
-def fio(path, block, depth, random, seconds):
-    """Bytes per second of direct reads."""
-    out = subprocess.run(["fio", "--name=r", f"--filename={path}", f"--rw={'randread' if random else 'read'}",
-                          f"--bs={block.removesuffix('iB')}", f"--iodepth={depth}", "--direct=1", "--ioengine=io_uring",
-                          "--readonly", f"--runtime={seconds}", "--time_based", "--norandommap", "--fixedbufs=1",
-                          "--output-format=json", *huge_pages()], capture_output=True, text=True, check=True).stdout
-    return json.loads(out)["jobs"][0]["read"]["bw_bytes"]
-
 def ours(bench, path, block, depth, random, seconds):
-    out = subprocess.run([bench, "load", path, "--block-size", block, "--queue-depth", str(depth), "--seconds", str(seconds),
-                          "--io", "uring", "--json", *(["--random"] if random else [])],
-                         capture_output=True, text=True, check=True).stdout
-    return {f["name"]: f["value"] for f in json.loads(out)["figures"]}
+    return measure.ours(bench, "load", path, "--block-size", block, "--queue-depth", depth, "--seconds", seconds,
+                        "--io", "uring", *(["--random"] if random else []))
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file"); p.add_argument("--rounds", type=int, default=5); p.add_argument("--seconds", type=int, default=2)
     p.add_argument("--bench", default=".build/release/flashinfer-bench"); p.add_argument("--record", action="store_true")
     a = p.parse_args()
-    if not shutil.which("fio"): sys.exit("fio is needed: apt-get install fio")
+    need_fio()
     pages = "huge" if huge_pages() else "small"
     print(f"fio reads into {pages} pages", file=sys.stderr)
     rows = {point: [] for point in POINTS}

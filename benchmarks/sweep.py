@@ -10,84 +10,26 @@ llama.cpp) also that, mapping the file in a control group of the same size. The 
 allows for the streamed bytes, and what the fastest budget reached where little is streamed. Needs fio;
 the plot benchmarks/plots/decode-budget.svg needs matplotlib.
 """
-import argparse, contextlib, json, os, shutil, statistics, subprocess, sys, time
-from load import fio
+import argparse, json, os, shutil, statistics, sys
+import measure
+from measure import byte_count, control_group, drop, fio, run
 from record import FOLDER, record
 
-UNITS = {"kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-
-def byte_count(text):
-    for suffix, unit in UNITS.items():
-        if text.lower().endswith(suffix): return int(float(text[:-len(suffix)]) * unit)
-    return int(text)
-
-@contextlib.contextmanager
-def control_group(limit):
-    """A memory control group (v2 or v1) of `limit` bytes: a function that moves a process there, or None."""
-    base, file = "/sys/fs/cgroup", "memory.max"
-    if os.path.isdir(base + "/memory"): base, file = base + "/memory", "memory.limit_in_bytes"
-    group = f"{base}/flashinfer-sweep-{os.getpid()}"
-    try:
-        os.mkdir(group)
-        with open(f"{group}/{file}", "w") as out: out.write(str(limit))
-    except OSError:
-        with contextlib.suppress(OSError): os.rmdir(group)
-        yield None
-        return
-    def enter():
-        with open(group + "/cgroup.procs", "w") as out: out.write(str(os.getpid()))
-    try: yield enter
-    finally:
-        for _ in range(50):
-            with contextlib.suppress(OSError):
-                os.rmdir(group)
-                break
-            time.sleep(0.1)
-
-def drop(*paths):
-    """Drops files from the page cache, as root everything else too."""
-    os.sync()
-    for path in filter(None, paths):
-        with open(path, "rb") as file: os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    if os.geteuid() == 0:
-        with contextlib.suppress(OSError), open("/proc/sys/vm/drop_caches", "w") as out: out.write("3")
-
-def run(command, enter=None):
-    return subprocess.run(command, capture_output=True, text=True, check=True, preexec_fn=enter).stdout
-
-def figures(text): return {f["name"]: f["value"] for f in json.loads(text)["figures"]}
-
-def llama(a, limit):
-    """llama.cpp's tokens per second in a group of `limit` bytes; None where it cannot be had."""
-    if not (a.gguf and a.llama_bench): return None
-    known = subprocess.run([a.llama_bench, "--help"], capture_output=True, text=True)
-    options = ["--repack", "0"] if "--repack" in known.stdout + known.stderr else []
-    options += ["--mmap", "1"] if "--mmap" in known.stdout + known.stderr else []
-    drop(a.gguf)
-    with control_group(limit) as enter:
-        if enter is None: return None
-        try:
-            out = run([a.llama_bench, "-m", a.gguf, "-t", str(a.threads), "-p", "0", "-n", str(a.llama_tokens), "-r", "1",
-                       "-o", "json", *options], enter)
-        except subprocess.CalledProcessError as error:
-            print(f"llama-bench ended with {error.returncode} in {limit} bytes", file=sys.stderr)
-            return None
-    return json.loads(out)[0]["avg_ts"]
-
-def measure(a, budget):
+def measure_round(a, budget):
     """One round at one budget."""
     context = a.tokens + a.warmup
     common = ["--ram", budget, "--threads", str(a.threads), "--context", str(context), "--json"]
     drop(a.image)
     before = fio(a.image, "1MiB", 32, False, 2)
     plan = json.loads(run([a.inspect, a.image, "--plan", "--calibrate", "--prompt-length", "1", *common]))
-    command = [a.bench, "decode", a.image, "--tokens", str(a.tokens), "--warmup", str(a.warmup), "--random-tokens", "1", *common]
-    with control_group(byte_count(budget) + (64 << 20)) as enter:
-        ours = figures(run(command, enter))
+    command = [a.bench, "decode", a.image, "--tokens", str(a.tokens), "--warmup", str(a.warmup), "--random-tokens", "1", *common[:-1]]
+    limit = byte_count(budget) + (64 << 20)
+    ours = measure.ours(*command, limit=limit)
     after = fio(a.image, "1MiB", 32, False, 2)
     return {"predicted": plan["predicted"]["decodeTokensPerSecond"], "limitName": plan["predicted"]["limit"],
             "measured": ours["decodeTokensPerSecond"], "streamed": ours["streamedBytes"], "drive": (before + after) / 2,
-            "calibratedDrive": plan["calibration"]["driveBytesPerSecond"], "llama": llama(a, byte_count(budget) + (64 << 20))}
+            "calibratedDrive": plan["calibration"]["driveBytesPerSecond"], 
+            "llama": measure.llama(a.llama_bench, a.gguf, "-p", "0", "-n", str(a.llama_tokens), threads=a.threads, limit=limit)}
 
 def plot(points, path, name):
     try:
@@ -122,10 +64,11 @@ def main():
     p.add_argument("--plot", default=os.path.join(FOLDER, "plots", "decode-budget.svg"))
     p.add_argument("--record", action="store_true")
     a = p.parse_args()
-    if not shutil.which("fio"): sys.exit("fio is needed: apt-get install fio")
+    measure.need_fio()
+    if not a.llama_bench: print(measure.LLAMA_HINT, file=sys.stderr)
     points = []
     for budget in a.budgets.split(","):
-        rounds = [measure(a, budget) for _ in range(a.rounds)]
+        rounds = [measure_round(a, budget) for _ in range(a.rounds)]
         middle = lambda key: statistics.median(r[key] for r in rounds)
         peers = [r["llama"] for r in rounds if r["llama"]]
         points.append({"budget": byte_count(budget), "label": budget, "predicted": middle("predicted"), "measured": middle("measured"),
