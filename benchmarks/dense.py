@@ -31,7 +31,6 @@ p.add_argument("--gguf"); p.add_argument("--image"); p.add_argument("--small-ggu
 p.add_argument("--limits", default="2200MiB,3000MiB"); p.add_argument("--rounds", type=int, default=5)
 p.add_argument("--tokens", type=int, default=12); p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
 p.add_argument("--bench", default=".build/release/flashinfer-bench")
-p.add_argument("--run", default=".build/release/flashinfer-run")
 p.add_argument("--llama-bench", default=shutil.which("llama-bench")); p.add_argument("--record", action="store_true")
 a = p.parse_args()
 measure.need_fio()
@@ -141,7 +140,7 @@ def start():
         report(command, "time to first token / limit", row("ratio"), "", "at most 1.2", "cold, direct")
 
 def smallest():
-    refusal = subprocess.run([a.run, a.image, "--tokens", "1", "--max-tokens", "1", "--context", "512", "--ram", "1MiB"],
+    refusal = subprocess.run([a.bench, "decode", a.image, "--context", "512", "--ram", "1MiB", "--threads", str(a.threads)],
                              capture_output=True, text=True).stderr
     found = re.search(r"smallest that works here is ([0-9.]+ ?[KMG]iB)", refusal)
     if not found: sys.exit(f"no smallest budget in: {refusal}")

@@ -61,7 +61,7 @@ public final class ThreadPool: @unchecked Sendable {
       for index in 0..<count { region.perform(index: index, worker: 0) }
       return
     }
-    state.run(region, count: count, workerCount: threads.count)
+    state.run(region, count: count)
   }
 
   /// Calls `body(index, worker)` once for every index below `count`, and returns when all are done.
@@ -71,7 +71,7 @@ public final class ThreadPool: @unchecked Sendable {
       return
     }
     withoutActuallyEscaping(body) { body in
-      state.run(ClosureRegion(body), count: count, workerCount: threads.count)
+      state.run(ClosureRegion(body), count: count)
     }
   }
 }
@@ -97,18 +97,22 @@ private final class WorkerStart {
 
 /// What caller and workers share.
 ///
-/// A region is published by raising `generation`. A worker that sees it counts itself in before it
-/// touches the region, and out behind it; the caller waits until every worker has passed the generation.
+/// A region is published by opening the gate for a new generation. A worker that finds the gate open
+/// counts itself in before it touches the region, and out behind it. The caller, out of indexes, shuts
+/// the gate and waits for those inside: a worker that slept through the region is not waited for.
 private final class State: @unchecked Sendable {
-  // Safety: `region` and `count` are written before `generation` is raised (release) and read behind a
-  // load of it (acquire); they stay until all workers have reported.
+  // Safety: `region` and `count` are written before the gate opens (release) and read behind entering it
+  // (acquire); they stay until all who entered have left.
   private unowned(unsafe) var region: (any ParallelRegion)?
   private var count = 0
+  /// The generation in the upper half, then whether the gate is open, then how many are inside.
+  private let gate = Atomic<UInt64>(0)
+  private static let open: UInt64 = 1 << 31
+  /// The generation by itself, for sleepers to wait on.
   private let generation = UnsafeMutablePointer<Atomic<UInt32>>.allocate(capacity: 1)
   /// The next index of each worker's share, a cache line apart.
   private let cursors: UnsafeMutablePointer<Atomic<Int>>
   private let threadCount: Int
-  private let finished = Atomic<Int>(0)
   private let sleepers = Atomic<Int>(0)
   private let isStopping = Atomic<Bool>(false)
 
@@ -138,17 +142,19 @@ private final class State: @unchecked Sendable {
   /// Where `worker`'s share of the indexes begins; the share of worker `threadCount` is the end.
   private func share(_ worker: Int) -> Int { count * worker / threadCount }
 
-  /// Runs a region as worker 0 and waits for the others.
-  func run(_ region: any ParallelRegion, count: Int, workerCount: Int) {
+  /// Runs a region as worker 0 and waits for those who joined.
+  func run(_ region: any ParallelRegion, count: Int) {
     self.region = region
     self.count = count
     for worker in 0..<threadCount {
       cursor(worker).pointee.store(share(worker), ordering: .relaxed)
     }
-    finished.store(0, ordering: .relaxed)
-    publish()
+    let next = generation.pointee.load(ordering: .relaxed) &+ 1
+    gate.store(UInt64(next) << 32 | Self.open, ordering: .sequentiallyConsistent)
+    publish(next)
     takeIndexes(as: 0)
-    while finished.load(ordering: .acquiring) < workerCount { ck_pause() }
+    gate.bitwiseAnd(~Self.open, ordering: .acquiringAndReleasing)
+    while gate.load(ordering: .acquiring) & (Self.open - 1) != 0 { ck_pause() }
     // The caller keeps the region alive until here: `region` does not own it.
     extendLifetime(region)
     self.region = nil
@@ -156,31 +162,46 @@ private final class State: @unchecked Sendable {
 
   func stop() {
     isStopping.store(true, ordering: .sequentiallyConsistent)
-    publish()
+    publish(generation.pointee.load(ordering: .relaxed) &+ 1)
   }
 
-  /// Raises the generation and wakes those who sleep on it.
-  private func publish() {
-    generation.pointee.wrappingAdd(1, ordering: .sequentiallyConsistent)
+  /// Sets the generation and wakes those who sleep on it.
+  private func publish(_ next: UInt32) {
+    generation.pointee.store(next, ordering: .sequentiallyConsistent)
     if sleepers.load(ordering: .sequentiallyConsistent) > 0 { ck_futex_wake_all(generation) }
   }
 
-  /// A worker's life: one region after the other.
+  /// A worker's life: one region after the other, without those that ended before it came.
   func work(as worker: Int) {
     var seen: UInt32 = 0
     while true {
-      waitForGeneration(after: seen)
-      seen &+= 1
+      seen = waitForGeneration(after: seen)
       if isStopping.load(ordering: .acquiring) { return }
+      guard enter(seen) else { continue }
       takeIndexes(as: worker)
-      finished.wrappingAdd(1, ordering: .acquiringAndReleasing)
+      gate.wrappingSubtract(1, ordering: .releasing)
     }
   }
 
-  private func waitForGeneration(after seen: UInt32) {
+  /// Counts a worker in, where the gate is open for `generation`.
+  private func enter(_ generation: UInt32) -> Bool {
+    var value = gate.load(ordering: .relaxed)
+    while value >> 32 == UInt64(generation), value & Self.open != 0 {
+      let (exchanged, original) = gate.weakCompareExchange(
+        expected: value, desired: value + 1, ordering: .acquiring)
+      if exchanged { return true }
+      value = original
+    }
+    return false
+  }
+
+  /// The generation, once it is another than `seen`.
+  private func waitForGeneration(after seen: UInt32) -> UInt32 {
     let start = now()
     var spins = 0
-    while generation.pointee.load(ordering: .acquiring) == seen {
+    while true {
+      let current = generation.pointee.load(ordering: .acquiring)
+      if current != seen { return current }
       ck_pause()
       spins += 1
       guard spins % 64 == 0, now() - start > Self.spinNanoseconds else { continue }

@@ -151,7 +151,7 @@ final class LinearExecutor: ParallelRegion {
       piece: number, matrix: matrix, address: address, rowCount: piece.rowCount,
       grainGroupCount: grain, firstGrain: grainCount, output: task.output + piece.firstRow,
       outputStride: task.outputStride, layout: layout,
-      interleavesInPlace: layout == .rowMajor && stream.isPinned(number)
+      interleavesInPlace: layout == .rowMajor && stream.isAtHome(number)
         && piece.rowCount % RowGroup.rowCount == 0
         && groupCount * matrix.groupByteCount == piece.byteCount)
     spanCount += 1

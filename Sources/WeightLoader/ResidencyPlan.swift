@@ -53,6 +53,9 @@ public struct ResidencyPlan: Sendable {
   /// Bytes that a sweep over all segments consumes, from memory and from the drive.
   public var sweepByteCount: Int { pinnedByteCount + streamedByteCount }
 
+  /// How many runs are pinned.
+  public var pinnedRunCount: Int { runs.lazy.filter(\.isPinned).count }
+
   public var isFullyPinned: Bool { streamedByteCount == 0 }
   /// Memory the plan needs.
   public var byteCount: Int { pinnedByteCount + stagingByteCount }

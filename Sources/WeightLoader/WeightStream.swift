@@ -43,12 +43,16 @@ public final class WeightStream {
 
   private let device: any BlockDevice
   private let pinned: AlignedBuffer
+  private let population: BackgroundPopulation
+  /// For tests: stands for how much of pinned memory is committed.
+  package var committedByteCount: (() -> Int)?
   private let staging: AlignedBuffer
   private var ring: StagingRing
 
   /// A run is in memory for good.
   private var pinnedReady: [Bool]
   private var pinnedSubmitted: [Bool]
+  private var pinnedReadyCount = 0
   /// Layout of pinned pieces, which their user may interleave in place.
   private var layouts: [RowLayout]
 
@@ -89,7 +93,8 @@ public final class WeightStream {
       pinned = try AlignedBuffer(byteCount: plan.pinnedByteCount, prefersHugePages: true)
       staging = try AlignedBuffer(byteCount: plan.stagingByteCount, prefersHugePages: true)
     } catch { throw .allocation(error) }
-    let smallestRun = plan.runs.lazy.filter { !$0.isPinned }.map(\.byteCount).min() ?? 1
+    population = BackgroundPopulation(pinned.bytes)
+    let smallestRun = plan.runs.lazy.map(\.byteCount).min() ?? 1
     let flightCapacity = max(2, min(4096, plan.stagingByteCount / max(1, smallestRun) + 1))
     ring = StagingRing(byteCount: plan.stagingByteCount, capacity: flightCapacity)
     flights = [Flight](repeating: Flight(), count: flightCapacity)
@@ -103,6 +108,8 @@ public final class WeightStream {
     rowReader = try RowReader(source: source, tables: tables, verifier: verifier)
     if plan.stagingByteCount > 0 { device.register(staging.bytes) }
   }
+
+  deinit { population.stop() }
 
   /// Promises a sweep over `segments` (bit i = segment i), in ascending order; reading ahead may begin
   /// at once.
@@ -130,18 +137,24 @@ public final class WeightStream {
 
   /// Records that the user of a pinned piece interleaved its rows in place.
   public func markInterleaved(_ piece: Int) {
-    precondition(plan.runs[plan.runOfPiece[piece]].isPinned, "only pinned pieces may be changed")
+    precondition(isAtHome(piece), "only pinned pieces may be changed")
     layouts[piece] = .interleaved
   }
 
-  public func isPinned(_ piece: Int) -> Bool { plan.runs[plan.runOfPiece[piece]].isPinned }
+  /// Whether a piece is where it stays: pinned memory, and not staging.
+  public func isAtHome(_ piece: Int) -> Bool {
+    let run = plan.runOfPiece[piece]
+    return sequenceOfRun[run] < 0 && pinnedReady[run]
+  }
+
+  /// Whether all runs to be pinned are in memory, so that a sweep reads what the plan says.
+  public var isSettled: Bool { pinnedReadyCount == plan.pinnedRunCount }
 
   /// Whether ``acquire(_:)`` would not wait.
   public func isReady(_ piece: Int) -> Bool {
     let run = plan.runOfPiece[piece]
-    if plan.runs[run].isPinned { return pinnedReady[run] }
     let sequence = sequenceOfRun[run]
-    return sequence >= 0 && flights[sequence % flights.count].isReady
+    return sequence >= 0 ? flights[sequence % flights.count].isReady : pinnedReady[run]
   }
 
   /// The address of a piece's first byte, once it is in memory.
@@ -163,7 +176,7 @@ public final class WeightStream {
     let index = plan.runOfPiece[piece]
     let run = plan.runs[index]
     let base =
-      if let home = run.home { pinned.address + home } else {
+      if let home = run.home, sequenceOfRun[index] < 0 { pinned.address + home } else {
         flights[sequenceOfRun[index] % flights.count].address!
       }
     if !isVerified[index] {
@@ -191,8 +204,8 @@ public final class WeightStream {
   /// Gives a piece's bytes back; a streamed piece's memory is read into again.
   public func release(_ piece: Int) {
     let run = plan.runOfPiece[piece]
-    guard !plan.runs[run].isPinned else { return }
     let sequence = sequenceOfRun[run]
+    if sequence < 0, pinnedReady[run] { return }
     precondition(sequence >= firstSequence, "piece \(piece) was not acquired")
     flights[sequence % flights.count].piecesLeft -= 1
     retireFlights()
@@ -257,7 +270,7 @@ public final class WeightStream {
     let rowsPerPiece = plan.pieces[pieces.lowerBound].rowCount
     let piece = pieces.lowerBound + row / rowsPerPiece
     let run = plan.runs[plan.runOfPiece[piece]]
-    guard let home = run.home, pinnedReady[plan.runOfPiece[piece]] else { return nil }
+    guard let home = run.home, isAtHome(piece) else { return nil }
     let record = source.description.tensors[tensor]
     let address = pinned.address + home + (plan.pieces[piece].offset - run.offset)
     let rowInPiece = row - plan.pieces[piece].firstRow
@@ -316,7 +329,11 @@ public final class WeightStream {
     let run = plan.runs[index]
     let address: UnsafeMutableRawPointer
     let tag: UInt64
-    if let home = run.home {
+    // Where the memory of a run to be pinned is not committed yet, this sweep gets it through staging,
+    // and the next one tries again: clearing pages must not hold up the drive.
+    if let home = run.home,
+      plan.stagingByteCount == 0 || home + run.byteCount <= committedByteCount?() ?? population.populatedByteCount
+    {
       address = pinned.address + home
       tag = Tag.pinned(index)
       pinnedSubmitted[index] = true
@@ -361,6 +378,7 @@ public final class WeightStream {
     case .pinned(let run):
       try check(completion, of: run)
       pinnedReady[run] = true
+      pinnedReadyCount += 1
     case .streamed(let sequence):
       let slot = sequence % flights.count
       try check(completion, of: flights[slot].run)

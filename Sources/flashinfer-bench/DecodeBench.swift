@@ -24,6 +24,8 @@ struct DecodeBench: ParsableCommand {
   var dram = false
   @Flag(help: "Print one JSON object.") var json = false
 
+  private static let mostSettlingTokens = 16
+
   func validate() throws {
     guard tokens >= 1, warmup >= 1 else {
       throw ValidationError("--tokens and --warmup must be at least 1")
@@ -39,7 +41,7 @@ struct DecodeBench: ParsableCommand {
         model.source, model.configuration,
         MemoryPlan.Request(
           budgetByteCount: resources.budget,
-          contextLength: max(resources.context ?? 0, warmup + tokens), promptLength: 1,
+          contextLength: max(resources.context ?? 0, warmup + Self.mostSettlingTokens + tokens), promptLength: 1,
           threadCount: resources.threadCount,
           preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model)),
         cancellation: Interruption.flag)
@@ -53,6 +55,12 @@ struct DecodeBench: ParsableCommand {
           : Int32(generator.next() % UInt64(model.configuration.vocabularyCount))
       }
       for _ in 0..<warmup { try step(continues: true) }
+      // Pinned weights come in as their memory is committed, at the latest with the second token.
+      var more = Self.mostSettlingTokens
+      while !session.stream.isSettled, more > 0 {
+        try step(continues: true)
+        more -= 1
+      }
       let device = session.stream.source.device
       let dramBefore = dram ? try dramBytesPerSecond() : nil
       let (before, timesBefore) = (device.statistics, session.times)

@@ -17,7 +17,8 @@ import WeightLoader
       backend: [.auto, .uring, .pread, .mmap].randomElement(using: &generator) ?? .auto,
       threadCount: Int.random(in: 1...3, using: &generator),
       maximumChunkLength: Int.random(in: 1...40, using: &generator),
-      spareByteCount: spare.randomElement(using: &generator) ?? nil)
+      spareByteCount: spare.randomElement(using: &generator) ?? nil,
+      commitStep: [nil, 0, 300, 1 << 13].randomElement(using: &generator) ?? nil)
   }
 
   @Test(arguments: TinyFamilies.names)

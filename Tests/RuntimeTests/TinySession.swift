@@ -12,6 +12,8 @@ struct RunShape {
   var maximumChunkLength = 512
   /// Memory beyond the smallest that works; nil = as much as there is.
   var spareByteCount: Int?
+  /// Bytes of pinned memory that become committed between two reads; nil = all are at once.
+  var commitStep: Int?
 }
 
 /// Opens `path` and plans a session, in the smallest budget plus `shape.spareByteCount`.
@@ -27,11 +29,20 @@ func makeSession(
     promptLength: promptLength, threadCount: shape.threadCount,
     maximumChunkLength: shape.maximumChunkLength)
   request.assumedProcessByteCount = 0
-  do { return try Session(source, configuration, request) } catch {
+  let session: Session
+  do { session = try Session(source, configuration, request) } catch {
     guard case .budgetTooSmall(_, let minimum) = error else { throw error }
     request.budgetByteCount = minimum.bytes + (shape.spareByteCount ?? 0)
+    session = try Session(source, configuration, request)
   }
-  return try Session(source, configuration, request)
+  if let step = shape.commitStep {
+    var committed = 0
+    session.stream.committedByteCount = {
+      committed += step
+      return committed
+    }
+  }
+  return session
 }
 
 /// Bits of the logits behind a prompt and behind each token decoded after it.

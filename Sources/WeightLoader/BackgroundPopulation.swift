@@ -1,0 +1,72 @@
+import Glibc
+import Synchronization
+import TensorBasics
+
+/// Commits the pages of memory on a thread of its own, front to back.
+///
+/// A read into memory that was never touched first clears its pages, in the thread that submits it; for
+/// weights that are pinned that is gigabytes, and the drive waits. This clears ahead of the reads, at 10 GB/s
+/// on a machine's own memory; in a virtual machine whose host must find the memory first, at 0.4 GB/s.
+final class BackgroundPopulation {
+  private let shared: Shared
+  private var thread: pthread_t?
+
+  /// Starts on `memory`, which must stay until ``stop()``. Where no thread is to be had, pages are
+  /// committed by who touches them, as ever.
+  init(_ memory: UnsafeMutableRawBufferPointer) {
+    shared = Shared(memory)
+    guard memory.count >= Self.smallest else {
+      shared.populated.store(.max, ordering: .relaxed)
+      return
+    }
+    let argument = Unmanaged.passRetained(shared)
+    var thread = pthread_t()
+    let result = pthread_create(
+      &thread, nil,
+      { argument in
+        Unmanaged<Shared>.fromOpaque(argument!).takeRetainedValue().populate()
+        return nil
+      }, argument.toOpaque())
+    if result == 0 {
+      self.thread = thread
+    } else {
+      argument.release()
+      shared.populated.store(.max, ordering: .relaxed)
+    }
+  }
+
+  /// Ends the thread; the memory may go away afterwards.
+  func stop() {
+    shared.isStopped.store(true, ordering: .relaxed)
+    if let thread { pthread_join(thread, nil) }
+    thread = nil
+  }
+
+  /// Bytes from the front that are committed; all of them where no thread is at work.
+  var populatedByteCount: Int { shared.populated.load(ordering: .relaxed) }
+
+  /// Below, the thread costs more than it saves.
+  private static let smallest = 32 << 20
+
+  private final class Shared: @unchecked Sendable {
+    // Safety: the memory's address and length alone are used, and bytes are only ever read from it here.
+    private let memory: UnsafeMutableRawBufferPointer
+    let isStopped = Atomic<Bool>(false)
+    let populated = Atomic<Int>(0)
+    private static let step = 8 << 20
+
+    init(_ memory: UnsafeMutableRawBufferPointer) { self.memory = memory }
+
+    func populate() {
+      var offset = 0
+      while offset < memory.count, !isStopped.load(ordering: .relaxed) {
+        let count = min(Self.step, memory.count - offset)
+        // Before Linux 5.14 this is refused, and pages come as they are touched.
+        guard madvise(memory.baseAddress! + offset, count, MADV_POPULATE_WRITE) == 0 else { break }
+        offset += count
+        populated.store(offset, ordering: .relaxed)
+      }
+      populated.store(.max, ordering: .relaxed)
+    }
+  }
+}
