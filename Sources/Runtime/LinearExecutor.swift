@@ -29,17 +29,19 @@ final class LinearExecutor: ParallelRegion {
     var columnCount: Int
     var groupByteCount: Int
     var byteCount: Int
+    var rowCount: Int
   }
   private let matrices: [Matrix]
-  /// A piece in a region: grains of `grainGroupCount` row groups, of which a worker takes one at a time.
+  /// A piece, or a whole tensor, in a region: grains of `grainGroupCount` row groups, of which a worker takes one at a time.
   private struct Span {
-    var piece: Int
+    /// To be released afterwards; nil for a whole tensor that is resident.
+    var piece: Int?
     var matrix: Matrix
     var address: UnsafeMutableRawPointer
     var rowCount: Int
-    var grainGroupCount: Int
+    var grainGroupCount = 0
     /// Index of its first grain in the region.
-    var firstGrain: Int
+    var firstGrain = 0
     /// Where its rows go, as ``LinearTask``.
     var output: UnsafeMutablePointer<Float>
     var outputStride: Int
@@ -72,7 +74,7 @@ final class LinearExecutor: ParallelRegion {
       Matrix(
         type: $0.type, columnCount: $0.columnCount,
         groupByteCount: RowGroup.byteCount($0.type, columnCount: $0.columnCount),
-        byteCount: $0.byteCount)
+        byteCount: $0.byteCount, rowCount: $0.rowCount)
     }
     scratchByteCount = Self.scratchByteCount(stream.source.description, stream.plan.piecesOfTensor)
     do {
@@ -122,6 +124,10 @@ final class LinearExecutor: ParallelRegion {
       Self.longestGrainByteCount, byteCount / (Self.grainsPerWorker * pool.threadCount))
     do throws(LoaderError) {
       for task in 0..<count {
+        if let address = stream.residentAddress(ofTensor: tasks[task].tensor) {
+          append(resident: address, tasks[task])
+          continue
+        }
         for piece in stream.plan.piecesOfTensor[tasks[task].tensor] {
           if spanCount > 0, !stream.isReady(piece) { flush() }
           try append(piece, tasks[task])
@@ -137,23 +143,40 @@ final class LinearExecutor: ParallelRegion {
 
   /// Adds a piece to the region, running the region first where it would not fit.
   private func append(_ number: Int, _ task: LinearTask) throws(LoaderError) {
-    if spanCount == Self.spanCapacity { flush() }
     let piece = stream.plan.pieces[number]
     let matrix = matrices[piece.tensor]
     let groupCount = RowGroup.groupCount(rows: piece.rowCount)
+    let address = try stream.acquire(number)
+    let layout = stream.layout(of: number)
+    append(
+      Span(
+        piece: number, matrix: matrix, address: address, rowCount: piece.rowCount,
+        output: task.output + piece.firstRow, outputStride: task.outputStride, layout: layout,
+        interleavesInPlace: layout == .rowMajor && stream.isAtHome(number)
+          && piece.rowCount % RowGroup.rowCount == 0
+          && groupCount * matrix.groupByteCount == piece.byteCount))
+  }
+
+  /// Adds a whole tensor that is in memory for good.
+  private func append(resident address: UnsafeMutableRawPointer, _ task: LinearTask) {
+    let matrix = matrices[task.tensor]
+    append(
+      Span(
+        piece: nil, matrix: matrix, address: address, rowCount: matrix.rowCount,
+        output: task.output, outputStride: task.outputStride, layout: .interleaved,
+        interleavesInPlace: false))
+  }
+
+  private func append(_ span: Span) {
+    if spanCount == Self.spanCapacity { flush() }
+    let groupCount = RowGroup.groupCount(rows: span.rowCount)
     // A row group's product with many tokens is long enough to be a grain.
     let grain =
       (activations?.tokenCount ?? 1) >= Self.longGrainTokenCount
-      ? 1 : max(1, grainByteCount / matrix.groupByteCount)
-    let address = try stream.acquire(number)
-    let layout = stream.layout(of: number)
-    spans[spanCount] = Span(
-      piece: number, matrix: matrix, address: address, rowCount: piece.rowCount,
-      grainGroupCount: grain, firstGrain: grainCount, output: task.output + piece.firstRow,
-      outputStride: task.outputStride, layout: layout,
-      interleavesInPlace: layout == .rowMajor && stream.isAtHome(number)
-        && piece.rowCount % RowGroup.rowCount == 0
-        && groupCount * matrix.groupByteCount == piece.byteCount)
+      ? 1 : max(1, grainByteCount / span.matrix.groupByteCount)
+    spans[spanCount] = span
+    spans[spanCount].firstGrain = grainCount
+    spans[spanCount].grainGroupCount = grain
     spanCount += 1
     grainCount += (groupCount + grain - 1) / grain
   }
@@ -163,8 +186,9 @@ final class LinearExecutor: ParallelRegion {
     guard spanCount > 0 else { return }
     clock.measure(.products) { pool.run(count: grainCount, self) }
     for span in spans[..<spanCount] {
-      if span.interleavesInPlace { stream.markInterleaved(span.piece) }
-      stream.release(span.piece)
+      guard let piece = span.piece else { continue }
+      if span.interleavesInPlace { stream.markInterleaved(piece) }
+      stream.release(piece)
     }
     (spanCount, grainCount) = (0, 0)
   }

@@ -53,6 +53,22 @@ public struct ResidencyPlan: Sendable {
   /// Bytes that a sweep over all segments consumes, from memory and from the drive.
   public var sweepByteCount: Int { pinnedByteCount + streamedByteCount }
 
+  /// Whether a tensor's pieces are pinned one behind the other, as they lie in the file.
+  func isContiguous(_ tensor: Int) -> Bool {
+    guard let first = piecesOfTensor[tensor].first, let start = homeAddress(first) else {
+      return false
+    }
+    return piecesOfTensor[tensor].allSatisfy {
+      homeAddress($0) == start + (pieces[$0].offset - pieces[first].offset)
+    }
+  }
+
+  /// Offset of a pinned piece in pinned memory.
+  private func homeAddress(_ piece: Int) -> Int? {
+    let run = runs[runOfPiece[piece]]
+    return run.home.map { $0 + (pieces[piece].offset - run.offset) }
+  }
+
   /// How many runs are pinned.
   public var pinnedRunCount: Int { runs.lazy.filter(\.isPinned).count }
 

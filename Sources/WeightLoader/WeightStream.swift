@@ -56,6 +56,14 @@ public final class WeightStream {
   /// Layout of pinned pieces, which their user may interleave in place.
   private var layouts: [RowLayout]
 
+  /// What is known of each tensor's place.
+  private enum Residence {
+    case unknown
+    case never
+    case resident(UnsafeMutableRawPointer)
+  }
+  private var residence: [Residence]
+
   /// Announced sweeps, oldest first: segments as bits.
   private var sweeps: [UInt64] = []
   private var sweepCursor = SweepCursor()
@@ -102,6 +110,7 @@ public final class WeightStream {
     pinnedSubmitted = pinnedReady
     sequenceOfRun = [Int](repeating: -1, count: plan.runs.count)
     layouts = plan.pieces.map(\.layout)
+    residence = [Residence](repeating: .unknown, count: source.description.tensors.count)
     sweeps.reserveCapacity(16)
     verifier = ExtentVerifier(source.description)
     isVerified = [Bool](repeating: verifier == nil, count: plan.runs.count)
@@ -198,6 +207,32 @@ public final class WeightStream {
       guard error.isReplacement else { throw fail(.io(error)) }
       if !replacementIsKnown { onReplacement?(error) }
       replacementIsKnown = true
+    }
+  }
+
+  /// Where all rows of a tensor lie one behind the other, interleaved and pinned for good; nil where or
+  /// while they do not.
+  ///
+  /// Spares the user of a model in memory the look at each piece. Once given, it stays.
+  public func residentAddress(ofTensor tensor: Int) -> UnsafeMutableRawPointer? {
+    switch residence[tensor] {
+    case .resident(let address): return address
+    case .never: return nil
+    case .unknown:
+      let pieces = plan.piecesOfTensor[tensor]
+      guard plan.isContiguous(tensor) else {
+        residence[tensor] = .never
+        return nil
+      }
+      for piece in pieces {
+        guard isAtHome(piece), layouts[piece] == .interleaved, isVerified[plan.runOfPiece[piece]]
+        else { return nil }
+      }
+      let run = plan.runs[plan.runOfPiece[pieces.lowerBound]]
+      let address =
+        pinned.address + run.home! + (plan.pieces[pieces.lowerBound].offset - run.offset)
+      residence[tensor] = .resident(address)
+      return address
     }
   }
 
