@@ -1,7 +1,7 @@
 /// A family of decoder-only transformers: how its files' hyper-parameters become a
 /// ``DecoderConfiguration``.
 ///
-/// A further dense family is one more file here and one more entry in ``Architectures/all``.
+/// A further family is one more file here and one more entry in ``Architectures/all``.
 protocol Architecture: Sendable {
   /// ggml's name, the value of `general.architecture`.
   static var name: String { get }
@@ -34,7 +34,16 @@ struct HuggingFaceConfiguration {
 }
 
 extension Architecture {
+  static var huggingFaceNames: [String] { [] }
   static var huggingFaceNormsAreFromOne: Bool { false }
+
+  /// For families whose folders are not read; they have no ``huggingFaceNames``.
+  static func configuration(
+    huggingFace parameters: HuggingFaceHyperparameters
+  ) throws(FormatError) -> HuggingFaceConfiguration {
+    throw FormatError(
+      .unsupported, path: parameters.path, "folders of \"\(name)\" are not supported")
+  }
 
   static var huggingFaceLayerNames: [String: String] {
     [
@@ -49,7 +58,9 @@ extension Architecture {
 
 /// The families this project runs.
 enum Architectures {
-  static let all: [any Architecture.Type] = [Llama.self, Qwen2.self, Qwen3.self, Gemma3.self]
+  static let all: [any Architecture.Type] = [
+    Llama.self, Qwen2.self, Qwen2MoE.self, Qwen3.self, Qwen3MoE.self, OLMoE.self, Gemma3.self,
+  ]
 
   /// The family called `name`.
   static func named(_ name: String, path: String?) throws(FormatError) -> any Architecture.Type {

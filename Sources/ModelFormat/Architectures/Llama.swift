@@ -1,4 +1,4 @@
-/// Llama 2 and 3, Mistral, SmolLM2 and whatever else ggml files as `llama`.
+/// Llama 2 and 3, Mistral, Mixtral, SmolLM2 and whatever else ggml files as `llama`.
 ///
 /// GGUF files hold query and key rows permuted, so that RoPE rotates neighbours. Llama 3's RoPE
 /// scaling arrives as the tensor `rope_freqs.weight`. Hugging Face files hold rows in their order,
@@ -11,7 +11,9 @@ enum Llama: Architecture {
   static func configuration(
     gguf parameters: GGUFHyperparameters
   ) throws(FormatError) -> DecoderConfiguration {
-    var configuration = try parameters.commonConfiguration(pairing: .adjacent)
+    var configuration = try parameters.commonConfiguration(
+      pairing: .adjacent, mayHaveExperts: true)
+    configuration.experts = try parameters.experts(configuration, normalisesWeights: true)
     if let window = try parameters.integer("attention.sliding_window"), window > 0 {
       // Mistral: every layer slides.
       guard configuration.ropeLinearScale == 1 else {
