@@ -1,5 +1,8 @@
 import Glibc
+import Kernels
 import ModelFormat
+import Testing
+import WeightLoader
 
 /// A decoder in f64 loops, as a textbook writes it: no tiles, no quantised activations, no cache.
 ///
@@ -187,4 +190,30 @@ struct NaiveDecoder {
   }
 
   private static func roundedToHalf(_ x: Double) -> Double { Double(Float16(Float(x))) }
+}
+
+extension NaiveDecoder {
+  /// A reference for the model at `path`, weights dequantised.
+  static func reading(_ path: String) throws -> NaiveDecoder {
+    let source = try ModelSource.open(path)
+    var weights: [String: [Double]] = [:]
+    let tensors = source.description.tensors
+    try source.readTensors(Array(tensors.indices)) { index, address in
+      let tensor = tensors[index]
+      let rowByteCount = tensor.byteCount / tensor.rowCount
+      var values: [Double] = []
+      var row = [Float](repeating: 0, count: tensor.columnCount)
+      for number in 0..<tensor.rowCount {
+        row.withUnsafeMutableBufferPointer {
+          Dequantisation.row(
+            address + number * rowByteCount, type: tensor.type, columnCount: tensor.columnCount,
+            into: $0.baseAddress!)
+        }
+        values += row.map(Double.init)
+      }
+      weights[tensor.name] = values
+    }
+    let configuration = try #require(source.description.configuration)
+    return NaiveDecoder(configuration: configuration) { weights[$0] }
+  }
 }
