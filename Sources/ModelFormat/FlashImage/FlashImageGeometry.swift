@@ -62,10 +62,13 @@ struct FlashImageGeometry {
   private func validateBundles(from first: Int, after end: Int) throws(FormatError) -> Int {
     let gate = description.tensors[first]
     let last = first + TensorRecord.bundledTensorCount - 1
-    guard let stack = gate.stack, gate.bundleTensorPlace == 0, last < description.tensors.count
+    guard let stack = gate.stack, gate.bundleTensorPlace == 0, last < description.tensors.count,
+      gate.offset % FlashImage.alignment == 0, gate.offset >= end
     else {
       throw error(
-        at: gate.offset, "tensor \"\(gate.name)\" does not begin the bundles of a layer")
+        at: gate.offset,
+        "tensor \"\(gate.name)\" does not begin the bundles of a layer, is not aligned or overlaps"
+          + " what lies before")
     }
     var partEnd = gate.offset
     for (place, tensor) in description.tensors[first...last].enumerated() {
@@ -79,14 +82,12 @@ struct FlashImageGeometry {
       }
       partEnd += tensor.partByteCount
     }
-    guard gate.offset % FlashImage.alignment == 0, gate.offset >= end,
-      stack.byteStride == FlashImage.roundedUp(partEnd - gate.offset),
+    guard stack.byteStride == FlashImage.roundedUp(partEnd - gate.offset),
       stack.byteStride <= (data.upperBound - gate.offset) / stack.count
     else {
       throw error(
         at: gate.offset,
-        "the bundles of \"\(gate.name)\" are not aligned, overlap what lies before, have a wrong"
-          + " stride or leave the file")
+        "the bundles of \"\(gate.name)\" have a wrong stride or leave the file")
     }
     return gate.offset + stack.count * stack.byteStride
   }
