@@ -56,7 +56,10 @@ public struct Converter {
   private static func type(
     _ record: TensorRecord, _ content: TensorContent, _ quantisation: ElementType?
   ) -> ElementType {
-    if content != .stored { return .f32 }
+    switch content {
+    case .storedPlusOne, .values: return .f32
+    case .stored, .parts: break
+    }
     guard let quantisation, record.rowCount > 1, !record.type.isQuantised,
       !record.name.hasSuffix(".ffn_gate_inp.weight"),
       record.columnCount % quantisation.blockElementCount == 0
@@ -107,13 +110,13 @@ public struct Converter {
     for (source, target) in zip(sources, tensors) {
       encoders.append(
         try TensorEncoder(
-          from: source.part(0), to: target.part(0),
+          from: part(0, of: source), to: target.part(0),
           addsOne: contents[source.name] == .storedPlusOne))
     }
     var parts: [(source: TensorRecord, target: TensorRecord)] = []
     for expert in 0..<(tensors[0].stack?.count ?? 1) {
       for (source, target) in zip(sources, tensors) {
-        parts.append((source.part(expert), target.part(expert)))
+        parts.append((part(expert, of: source), target.part(expert)))
       }
     }
     try reader.read(parts.map(\.source)) { index, rows, address throws(ConversionError) in
@@ -125,6 +128,12 @@ public struct Converter {
       } catch { throw .io(error) }
       progress(writer.offset)
     }
+  }
+
+  /// Where the source holds one expert's matrix; `tensor` itself where it is plain.
+  private func part(_ expert: Int, of tensor: TensorRecord) -> TensorRecord {
+    if case .parts(let parts) = contents[tensor.name] { return parts[expert] }
+    return tensor.part(expert)
   }
 
   private static func append(

@@ -1,6 +1,7 @@
 import Glibc
 import Kernels
 import ModelFormat
+import TensorBasics
 import Testing
 import WeightLoader
 
@@ -193,27 +194,43 @@ struct NaiveDecoder {
 }
 
 extension NaiveDecoder {
-  /// A reference for the model at `path`, weights dequantised.
+  /// A reference for the model at `path`, weights dequantised; stacked experts one after the other.
   static func reading(_ path: String) throws -> NaiveDecoder {
     let source = try ModelSource.open(path)
     var weights: [String: [Double]] = [:]
     let tensors = source.description.tensors
     try source.readTensors(Array(tensors.indices)) { index, address in
       let tensor = tensors[index]
-      let rowByteCount = tensor.byteCount / tensor.rowCount
       var values: [Double] = []
-      var row = [Float](repeating: 0, count: tensor.columnCount)
-      for number in 0..<tensor.rowCount {
-        row.withUnsafeMutableBufferPointer {
-          Dequantisation.row(
-            address + number * rowByteCount, type: tensor.type, columnCount: tensor.columnCount,
-            into: $0.baseAddress!)
-        }
-        values += row.map(Double.init)
+      for number in 0..<(tensor.stack?.count ?? 1) {
+        values += rows(
+          of: tensor.part(number), address + number * (tensor.stack?.byteStride ?? 0))
       }
       weights[tensor.name] = values
     }
     let configuration = try #require(source.description.configuration)
     return NaiveDecoder(configuration: configuration) { weights[$0] }
+  }
+
+  private static func rows(of tensor: TensorRecord, _ address: UnsafeRawPointer) -> [Double] {
+    var values: [Double] = []
+    var row = [Float](repeating: 0, count: tensor.columnCount)
+    let groupByteCount = RowGroup.byteCount(tensor.type, columnCount: tensor.columnCount)
+    for number in 0..<tensor.rowCount {
+      row.withUnsafeMutableBufferPointer {
+        switch tensor.layout {
+        case .rowMajor:
+          Dequantisation.row(
+            address + number * (tensor.byteCount / tensor.rowCount), type: tensor.type,
+            columnCount: tensor.columnCount, into: $0.baseAddress!)
+        case .interleaved:
+          Dequantisation.row(
+            inGroup: address + number / 16 * groupByteCount, row: number % 16, type: tensor.type,
+            columnCount: tensor.columnCount, into: $0.baseAddress!)
+        }
+      }
+      values += row.map(Double.init)
+    }
+    return values
   }
 }

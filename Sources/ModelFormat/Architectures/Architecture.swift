@@ -34,18 +34,12 @@ struct HuggingFaceConfiguration {
 }
 
 extension Architecture {
-  static var huggingFaceNames: [String] { [] }
   static var huggingFaceNormsAreFromOne: Bool { false }
 
-  /// For families whose folders are not read; they have no ``huggingFaceNames``.
-  static func configuration(
-    huggingFace parameters: HuggingFaceHyperparameters
-  ) throws(FormatError) -> HuggingFaceConfiguration {
-    throw FormatError(
-      .unsupported, path: parameters.path, "folders of \"\(name)\" are not supported")
-  }
+  static var huggingFaceLayerNames: [String: String] { denseHuggingFaceLayerNames }
 
-  static var huggingFaceLayerNames: [String: String] {
+  /// The names that most families share.
+  static var denseHuggingFaceLayerNames: [String: String] {
     [
       "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
       "self_attn.v_proj": "attn_v", "self_attn.q_norm": "attn_q_norm",
