@@ -92,7 +92,9 @@ struct Inspect: ParsableCommand {
         context: \(shape.contextLength)
 
         """)
-      if let experts = shape.experts { Terminal.print("experts: \(text(of: experts, description))\n") }
+      if let experts = shape.experts {
+        Terminal.print("experts: \(text(of: experts, description))\n")
+      }
     }
     if let tokenizer = description.tokenizer {
       Terminal.print(

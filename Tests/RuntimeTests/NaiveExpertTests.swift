@@ -93,7 +93,7 @@ import WeightLoader
 
   @Test func `The best experts run, the lower number first among equals`() {
     let configuration = experts(used: 3)
-    let router = [[0.0, 0], [2, 0], [2, 0], [1, 0]].flatMap { $0 + [Double](repeating: 0, count: 6) }
+    let router = [0.0, 2, 2, 1].flatMap { [$0] + [Double](repeating: 0, count: 7) }
     let decoder = decoder(configuration) { $0["blk.0.ffn_gate_inp.weight"] = router }
     let x = [1.0] + [Double](repeating: 0, count: 7)
     let chosen = decoder.route(configuration, "blk.0.", x)
