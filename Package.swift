@@ -74,8 +74,16 @@ let package = Package(
         "KVCache",
       ]),
     library(
+      "Calibration",
+      [
+        "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "KVCache", "Runtime",
+      ]),
+    library(
       "CommandLineSupport",
-      ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "Runtime", argumentParser]),
+      [
+        "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "Runtime",
+        "Calibration", argumentParser,
+      ]),
 
     // Executables
     executable("flashinfer-run", ["CommandLineSupport", "Runtime", "WeightLoader", "TensorBasics"]),
@@ -83,8 +91,17 @@ let package = Package(
       "flashinfer-convert",
       ["CommandLineSupport", "ModelConversion", "WeightLoader", "BlockIO", "TensorBasics"]),
     executable(
-      "flashinfer-inspect", ["CommandLineSupport", "Runtime", "WeightLoader", "ModelFormat", "Tokenization", "TensorBasics"]),
-    executable("flashinfer-bench", ["CommandLineSupport", "Runtime", "WeightLoader", "TensorBasics"]),
+      "flashinfer-inspect",
+      [
+        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "BlockIO", "ModelFormat",
+        "Tokenization", "TensorBasics",
+      ]),
+    executable(
+      "flashinfer-bench",
+      [
+        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "Kernels", "BlockIO",
+        "ModelFormat", "TensorBasics",
+      ]),
 
     // Tests
     .testTarget(name: "TidyTests", swiftSettings: strict),
@@ -94,6 +111,7 @@ let package = Package(
     tests("ModelFormat", ["TensorBasics"]),
     tests("Tokenization", ["TensorBasics", "ModelFormat"]),
     tests("Kernels", ["TensorBasics"]),
+    tests("Calibration", ["TensorBasics", "BlockIO", "ModelFormat", "WeightLoader", "Runtime"]),
     // Runs the executables; they are not its dependencies, so that a test build links them once.
     .testTarget(name: "CommandLineTests", dependencies: ["TestSupport"], swiftSettings: strict),
     tests("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),

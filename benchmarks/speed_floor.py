@@ -8,7 +8,8 @@ Each round runs llama-bench (text generation, two threads), our resident decode,
 --llama-bench (it comes with llama.cpp: cmake -B build && cmake --build build --target llama-bench);
 without it that ratio is skipped, and said so. Needs fio.
 """
-import argparse, json, os, shutil, statistics, subprocess, sys
+import argparse, json, os, shutil, statistics, sys
+import measure
 from record import record
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -19,30 +20,18 @@ p.add_argument("--bench", default=".build/release/flashinfer-bench")
 p.add_argument("--llama-bench", default=shutil.which("llama-bench"))
 p.add_argument("--record", action="store_true")
 a = p.parse_args()
-if not shutil.which("fio"): sys.exit("fio is needed: apt-get install fio")
-
-def llama():
-    out = subprocess.run([a.llama_bench, "-m", a.gguf, "-t", str(a.threads), "-p", "0", "-n", str(a.tokens),
-                          "-r", "1", "-o", "json"], capture_output=True, text=True, check=True).stdout
-    return json.loads(out)[0]["avg_ts"]
+measure.need_fio()
 
 def ours(*options):
-    out = subprocess.run([a.bench, "decode", a.image, "--tokens", str(a.tokens), "--threads", str(a.threads),
-                          "--json", *options], capture_output=True, text=True, check=True).stdout
-    return {f["name"]: f["value"] for f in json.loads(out)["figures"]}
+    return measure.ours(a.bench, "decode", a.image, "--tokens", a.tokens, "--threads", a.threads, *options)
 
-def fio(block, depth=16):
-    """Bytes per second of sequential direct reads."""
-    out = subprocess.run(["fio", "--name=r", f"--filename={a.image}", "--rw=read", f"--bs={block}",
-                          f"--iodepth={depth}", "--direct=1", "--ioengine=io_uring", "--readonly", "--runtime=2",
-                          "--time_based", "--output-format=json"], capture_output=True, text=True, check=True).stdout
-    return json.loads(out)["jobs"][0]["read"]["bw_bytes"]
+def drive(): return measure.fio(a.image, "256KiB", 16)
 
 rows = []
 for _ in range(a.rounds):
     row = {"resident": ours()["decodeTokensPerSecond"]}
-    if a.llama_bench: row["llama"] = llama()
-    before, streamed, after = fio("256k"), ours("--ram", a.ram), fio("256k")
+    if a.llama_bench: row["llama"] = measure.llama(a.llama_bench, a.gguf, "-p", "0", "-n", str(a.tokens), threads=a.threads)
+    before, streamed, after = drive(), ours("--ram", a.ram), drive()
     row.update(drive=(before + after) / 2, streamed=streamed["decodeTokensPerSecond"],
                limit=(before + after) / 2 / streamed["streamedBytes"])
     rows.append(row)

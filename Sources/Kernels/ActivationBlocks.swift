@@ -34,7 +34,7 @@ public struct ActivationBlocks: @unchecked Sendable {
   /// Every part begins at a multiple of ``tokenMultiple``, and all but the chunk's last end at one.
   public func quantise(
     _ x: UnsafePointer<Float>, stride: Int, tokens: Range<Int>,
-    instructionSet: InstructionSet = .best
+    instructionSet: InstructionSet? = nil
   ) {
     precondition(tokens.lowerBound % Self.tokenMultiple == 0, "a part must begin with a tile")
     MatrixFunctions.of(instructionSet).quantise(

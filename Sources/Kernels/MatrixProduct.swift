@@ -41,7 +41,7 @@ public enum MatrixProduct {
   public static func multiply(
     _ weights: MatrixOperand, groups: Range<Int>, by x: Activations,
     into output: UnsafeMutablePointer<Float>, outputStride: Int,
-    scratch: UnsafeMutableRawPointer?, instructionSet: InstructionSet = .best
+    scratch: UnsafeMutableRawPointer?, instructionSet: InstructionSet? = nil
   ) {
     guard !groups.isEmpty else { return }
     precondition(
@@ -71,7 +71,7 @@ public enum MatrixProduct {
 
   private static func run(
     _ weights: MatrixOperand, address: UnsafeRawPointer, groups: Range<Int>, _ x: Activations,
-    _ output: UnsafeMutablePointer<Float>, _ outputStride: Int, _ set: InstructionSet
+    _ output: UnsafeMutablePointer<Float>, _ outputStride: Int, _ set: InstructionSet?
   ) {
     let firstRow = groups.lowerBound * RowGroup.rowCount
     var matrix = ck_matrix(
@@ -104,9 +104,13 @@ struct MatrixFunctions: @unchecked Sendable {
 
   private static let scalar = MatrixFunctions(
     multiply: ck_matmul_scalar, quantise: ck_quantise_scalar)
+  private static let best = make(.best)
+
+  /// The functions of `set`, nil = the best that this machine has, which is decided once.
+  static func of(_ set: InstructionSet?) -> MatrixFunctions { set.map(make) ?? best }
 
   /// An unavailable set falls back to scalar.
-  static func of(_ set: InstructionSet) -> MatrixFunctions {
+  private static func make(_ set: InstructionSet) -> MatrixFunctions {
     #if arch(x86_64)
       if set == .avx512, set.isAvailable {
         return MatrixFunctions(multiply: ck_matmul_avx512, quantise: ck_quantise_avx512)

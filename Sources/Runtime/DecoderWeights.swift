@@ -55,17 +55,12 @@ final class DecoderWeights {
     var index = TensorIndex(source: source)
     var layers: [Layer] = []
     layers.reserveCapacity(configuration.layerCount)
-    var body: [Int] = []
     do {
       vectors = try AlignedBuffer(byteCount: max(4, Self.vectorByteCount(source.description)))
     } catch { throw .allocation(error) }
     var loader = VectorLoader(source: source, memory: vectors.address)
     for number in 0..<configuration.layerCount {
-      let layer = try Self.layer(number, configuration, &index, &loader)
-      body += [
-        layer.query, layer.key, layer.value, layer.output, layer.gate, layer.up, layer.down,
-      ]
-      layers.append(layer)
+      layers.append(try Self.layer(number, configuration, &index, &loader))
     }
     self.layers = layers
     outputNorm = try loader.place(try index.require("output_norm.weight"))
@@ -74,8 +69,30 @@ final class DecoderWeights {
     }
     embedding = try index.require("token_embd.weight")
     head = index.find("output.weight") ?? embedding
-    order = StreamOrder(segments: [body, [head]])
+    order = try Self.order(index, configuration)
     try loader.read()
+  }
+
+  /// The order of use, from names alone: nothing is read.
+  ///
+  /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` where a tensor is missing.
+  static func order(
+    source: ModelSource, configuration: DecoderConfiguration
+  ) throws(RuntimeError) -> StreamOrder {
+    try order(TensorIndex(source: source), configuration)
+  }
+
+  private static func order(
+    _ index: TensorIndex, _ configuration: DecoderConfiguration
+  ) throws(RuntimeError) -> StreamOrder {
+    var body: [Int] = []
+    for number in 0..<configuration.layerCount {
+      for name in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"] {
+        body.append(try index.require("blk.\(number).\(name).weight"))
+      }
+    }
+    let embedding = try index.require("token_embd.weight")
+    return StreamOrder(segments: [body, [index.find("output.weight") ?? embedding]])
   }
 
   /// Memory that ``init(source:configuration:)`` takes for the vectors.

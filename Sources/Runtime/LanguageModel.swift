@@ -23,14 +23,17 @@ public final class LanguageModel {
 
   /// Opens a GGUF file or flash image that holds a decoder and a vocabulary.
   ///
-  /// - Parameter mirrors: whole copies of it on other drives.
+  /// - Parameters:
+  ///   - mirrors: whole copies of it on other drives.
+  ///   - queueDepth: most reads in flight.
   /// - Throws: ``RuntimeError``.
   public static func open(
-    _ path: String, mirrors: [String] = [], backend: StorageBackend = .auto
+    _ path: String, mirrors: [String] = [], backend: StorageBackend = .auto, queueDepth: Int = 64
   ) throws(RuntimeError) -> LanguageModel {
     let source: ModelSource
     do {
-      source = try ModelSource.open(path, mirrors: mirrors, backend: backend)
+      source = try ModelSource.open(
+        path, mirrors: mirrors, backend: backend, queueDepth: queueDepth)
     } catch { throw RuntimeError(error) }
     return try LanguageModel(source)
   }

@@ -16,22 +16,39 @@ struct LinearTask {
 ///
 /// Pieces that are in memory together become one parallel region; while the drive is behind, each
 /// piece is one. Rows are independent, so neither pieces nor threads change a bit of the result.
+///
+/// What the coordinator does between two regions is done for each piece and not for each grain: workers
+/// spin for the next region meanwhile, and waking them from sleep costs more than many a region takes.
 final class LinearExecutor: ParallelRegion {
   private let stream: WeightStream
   private let pool: ThreadPool
   private let clock: StepClock
-  private let tensors: [TensorRecord]
-  /// Row groups that one worker takes at a time, of at most about ``grainByteCount`` of weights.
-  private struct Grain {
+  /// What products need of a tensor; a record with its name would be retained for every grain.
+  private struct Matrix {
+    var type: ElementType
+    var columnCount: Int
+    var groupByteCount: Int
+    var byteCount: Int
+  }
+  private let matrices: [Matrix]
+  /// A piece in a region: grains of `grainGroupCount` row groups, of which a worker takes one at a time.
+  private struct Span {
     var piece: Int
+    var matrix: Matrix
     var address: UnsafeMutableRawPointer
-    var groups: Range<Int>
-    var task: Int
+    var rowCount: Int
+    var grainGroupCount: Int
+    /// Index of its first grain in the region.
+    var firstGrain: Int
+    /// Where its rows go, as ``LinearTask``.
+    var output: UnsafeMutablePointer<Float>
+    var outputStride: Int
     var layout: RowLayout
     /// The worker leaves the interleaved rows in place of the row-major ones.
     var interleavesInPlace: Bool
   }
-  private let grains: UnsafeMutableBufferPointer<Grain>
+  private let spans: UnsafeMutableBufferPointer<Span>
+  private var spanCount = 0
   private var grainCount = 0
   private let tasks: UnsafeMutableBufferPointer<LinearTask>
   /// Right-hand side of the products under way.
@@ -39,8 +56,11 @@ final class LinearExecutor: ParallelRegion {
   private let scratch: AlignedBuffer
   private let scratchByteCount: Int
 
-  private static let grainByteCount = 48 << 10
-  private static let grainCapacity = 2048
+  /// Weights in a grain, about: a share of the region, so that workers end together, and short.
+  private var grainByteCount = 0
+  private static let grainsPerWorker = 16
+  private static let longestGrainByteCount = 128 << 10
+  private static let spanCapacity = 256
   private static let longGrainTokenCount = 24
 
   /// - Throws: ``RuntimeError/allocation(_:)``.
@@ -48,17 +68,22 @@ final class LinearExecutor: ParallelRegion {
     self.stream = stream
     self.pool = pool
     self.clock = clock
-    tensors = stream.source.description.tensors
+    matrices = stream.source.description.tensors.map {
+      Matrix(
+        type: $0.type, columnCount: $0.columnCount,
+        groupByteCount: RowGroup.byteCount($0.type, columnCount: $0.columnCount),
+        byteCount: $0.byteCount)
+    }
     scratchByteCount = Self.scratchByteCount(stream.source.description, stream.plan.piecesOfTensor)
     do {
       scratch = try AlignedBuffer(byteCount: max(1, scratchByteCount * pool.threadCount))
     } catch { throw .allocation(error) }
-    grains = .allocate(capacity: Self.grainCapacity)
+    spans = .allocate(capacity: Self.spanCapacity)
     tasks = .allocate(capacity: 4)
   }
 
   deinit {
-    grains.deallocate()
+    spans.deallocate()
     tasks.deallocate()
   }
 
@@ -75,7 +100,7 @@ final class LinearExecutor: ParallelRegion {
   }
 
   /// Whether products with `tensor` take int8 activations.
-  func takesBlocks(_ tensor: Int) -> Bool { tensors[tensor].type.isQuantised }
+  func takesBlocks(_ tensor: Int) -> Bool { matrices[tensor].type.isQuantised }
 
   /// Computes up to three products of the same activations, in the order of the sweep.
   func multiply(
@@ -92,92 +117,99 @@ final class LinearExecutor: ParallelRegion {
       tasks[count] = third
       count += 1
     }
+    let byteCount = (0..<count).reduce(0) { $0 + matrices[tasks[$1].tensor].byteCount }
+    grainByteCount = min(
+      Self.longestGrainByteCount, byteCount / (Self.grainsPerWorker * pool.threadCount))
     do throws(LoaderError) {
       for task in 0..<count {
         for piece in stream.plan.piecesOfTensor[tasks[task].tensor] {
-          if grainCount > 0, !stream.isReady(piece) { flush() }
-          try append(piece, task: task)
+          if spanCount > 0, !stream.isReady(piece) { flush() }
+          try append(piece, tasks[task])
         }
       }
       flush()
       if stream.cancellation.isRaised { throw .interrupted }
     } catch {
-      grainCount = 0
+      (spanCount, grainCount) = (0, 0)
       throw RuntimeError(error)
     }
   }
 
-  /// Cuts a piece into grains, running the region first where they would not fit.
-  private func append(_ number: Int, task: Int) throws(LoaderError) {
+  /// Adds a piece to the region, running the region first where it would not fit.
+  private func append(_ number: Int, _ task: LinearTask) throws(LoaderError) {
+    if spanCount == Self.spanCapacity { flush() }
     let piece = stream.plan.pieces[number]
-    let record = tensors[piece.tensor]
+    let matrix = matrices[piece.tensor]
     let groupCount = RowGroup.groupCount(rows: piece.rowCount)
-    let groupByteCount = RowGroup.byteCount(record.type, columnCount: record.columnCount)
     // A row group's product with many tokens is long enough to be a grain.
     let grain =
       (activations?.tokenCount ?? 1) >= Self.longGrainTokenCount
-      ? 1 : max(1, Self.grainByteCount / groupByteCount)
-    if grainCount + (groupCount + grain - 1) / grain > Self.grainCapacity { flush() }
+      ? 1 : max(1, grainByteCount / matrix.groupByteCount)
     let address = try stream.acquire(number)
     let layout = stream.layout(of: number)
-    let interleavesInPlace =
-      layout == .rowMajor && stream.isPinned(number)
-      && piece.rowCount % RowGroup.rowCount == 0 && groupCount * groupByteCount == piece.byteCount
-    var group = 0
-    while group < groupCount {
-      let end = min(group + grain, groupCount)
-      grains[grainCount] = Grain(
-        piece: number, address: address, groups: group..<end, task: task, layout: layout,
-        interleavesInPlace: interleavesInPlace)
-      grainCount += 1
-      group = end
-    }
+    spans[spanCount] = Span(
+      piece: number, matrix: matrix, address: address, rowCount: piece.rowCount,
+      grainGroupCount: grain, firstGrain: grainCount, output: task.output + piece.firstRow,
+      outputStride: task.outputStride, layout: layout,
+      interleavesInPlace: layout == .rowMajor && stream.isPinned(number)
+        && piece.rowCount % RowGroup.rowCount == 0
+        && groupCount * matrix.groupByteCount == piece.byteCount)
+    spanCount += 1
+    grainCount += (groupCount + grain - 1) / grain
   }
 
   /// Runs what has been gathered and gives the pieces back.
   private func flush() {
-    guard grainCount > 0 else { return }
+    guard spanCount > 0 else { return }
     clock.measure(.products) { pool.run(count: grainCount, self) }
-    var last = -1
-    for index in 0..<grainCount where grains[index].piece != last {
-      last = grains[index].piece
-      if grains[index].interleavesInPlace { stream.markInterleaved(last) }
-      stream.release(last)
+    for span in spans[..<spanCount] {
+      if span.interleavesInPlace { stream.markInterleaved(span.piece) }
+      stream.release(span.piece)
     }
-    grainCount = 0
+    (spanCount, grainCount) = (0, 0)
+  }
+
+  /// The span that holds grain `index`.
+  private func span(ofGrain index: Int) -> Span {
+    var (low, high) = (0, spanCount)
+    while high - low > 1 {
+      let middle = (low + high) / 2
+      if spans[middle].firstGrain <= index { low = middle } else { high = middle }
+    }
+    return spans[low]
   }
 
   /// Multiplies one grain's rows.
   func perform(index: Int, worker: Int) {
     // A region of a long prompt takes seconds; a stop may not wait for it.
     guard !stream.cancellation.isRaised, let x = activations else { return }
-    let grain = grains[index]
-    let piece = stream.plan.pieces[grain.piece]
-    let record = tensors[piece.tensor]
+    let span = span(ofGrain: index)
+    let first = (index - span.firstGrain) * span.grainGroupCount
+    let groups =
+      first..<min(first + span.grainGroupCount, RowGroup.groupCount(rows: span.rowCount))
     let workerScratch = scratch.address + worker * scratchByteCount
     var operand = MatrixOperand(
-      address: grain.address, type: record.type, layout: grain.layout, rowCount: piece.rowCount,
-      columnCount: record.columnCount)
-    if grain.interleavesInPlace {
-      interleave(grain, record, scratch: workerScratch)
+      address: span.address, type: span.matrix.type, layout: span.layout, rowCount: span.rowCount,
+      columnCount: span.matrix.columnCount)
+    if span.interleavesInPlace {
+      interleave(span, groups, scratch: workerScratch)
       operand.layout = .interleaved
     }
-    let task = tasks[grain.task]
     MatrixProduct.multiply(
-      operand, groups: grain.groups, by: x, into: task.output + piece.firstRow,
-      outputStride: task.outputStride, scratch: workerScratch)
+      operand, groups: groups, by: x, into: span.output, outputStride: span.outputStride,
+      scratch: workerScratch)
   }
 
-  /// Turns the row-major rows of a grain into row groups where they lie.
+  /// Turns row-major rows into row groups where they lie.
   private func interleave(
-    _ grain: Grain, _ record: TensorRecord, scratch: UnsafeMutableRawPointer
+    _ span: Span, _ groups: Range<Int>, scratch: UnsafeMutableRawPointer
   ) {
-    let groupByteCount = RowGroup.byteCount(record.type, columnCount: record.columnCount)
-    for group in grain.groups {
-      let rows = grain.address + group * groupByteCount
+    let groupByteCount = span.matrix.groupByteCount
+    for group in groups {
+      let rows = span.address + group * groupByteCount
       Interleaving.interleave(
         rows: rows, rowByteCount: groupByteCount / RowGroup.rowCount,
-        rowCount: RowGroup.rowCount, type: record.type, columnCount: record.columnCount,
+        rowCount: RowGroup.rowCount, type: span.matrix.type, columnCount: span.matrix.columnCount,
         into: scratch)
       rows.copyMemory(from: scratch, byteCount: groupByteCount)
     }

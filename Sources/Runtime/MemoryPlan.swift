@@ -1,7 +1,7 @@
 import BlockIO
 import KVCache
 import Kernels
-import ModelFormat
+public import ModelFormat
 import TensorBasics
 public import WeightLoader
 
@@ -41,6 +41,8 @@ public struct MemoryPlan: Sendable {
     public var keyValueBudgetByteCount: Int?
     /// Part of the budget that the caller needs for itself, beside what it holds already.
     public var callerByteCount: Int
+    /// Bytes of one read where memory allows, as measured for the drive.
+    public var preferredReadByteCount: Int
     /// What the process is taken to hold and to have held; nil = what it does. Tests fix it, because
     /// others run beside them.
     package var assumedProcessByteCount: Int?
@@ -48,8 +50,10 @@ public struct MemoryPlan: Sendable {
     public init(
       budgetByteCount: Int, contextLength: Int, promptLength: Int, threadCount: Int,
       logitRowCount: Int = 1, maximumChunkLength: Int = 512,
-      keyValueBudgetByteCount: Int? = nil, callerByteCount: Int = 0
+      keyValueBudgetByteCount: Int? = nil, callerByteCount: Int = 0,
+      preferredReadByteCount: Int = MemoryPlan.defaultReadByteCount
     ) {
+      self.preferredReadByteCount = preferredReadByteCount
       self.keyValueBudgetByteCount = keyValueBudgetByteCount
       self.callerByteCount = callerByteCount
       self.budgetByteCount = budgetByteCount
@@ -66,6 +70,20 @@ public struct MemoryPlan: Sendable {
   /// At most this share of what is left goes to a chunk's activations.
   private static let chunkShare = 6
 
+  /// Bytes of one read where nothing was measured.
+  public static let defaultReadByteCount = 1 << 20
+
+  /// Plans without reading or allocating anything, as a session of the same request would.
+  ///
+  /// - Throws: as ``Session/init(_:_:_:cancellation:)``.
+  public static func make(
+    _ request: Request, source: ModelSource, configuration: DecoderConfiguration
+  ) throws(RuntimeError) -> MemoryPlan {
+    try make(
+      request, source: source, configuration: configuration,
+      order: try DecoderWeights.order(source: source, configuration: configuration))
+  }
+
   /// Divides `request`'s budget.
   ///
   /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)``,
@@ -79,7 +97,7 @@ public struct MemoryPlan: Sendable {
       throw .keyValueBudgetTooSmall(
         budget: ByteCount(bound), needed: ByteCount(fixed.keyValueByteCount))
     }
-    let options = readOptions(budget: request.budgetByteCount)
+    let options = readOptions(request)
     func weightMinimum(_ options: ResidencyPlan.Options) -> Int {
       ResidencyPlan.minimumByteCount(
         model: source.description, order: order, options: options,
@@ -125,11 +143,14 @@ public struct MemoryPlan: Sendable {
     return (minimum + slack + quarter - 1) / quarter * quarter
   }
 
-  /// Reads of at most 1 MiB and a ring of an eighth of the budget, both smaller where memory is.
-  private static func readOptions(budget: Int) -> ResidencyPlan.Options {
-    let staging = min(32 << 20, max(2 << 20, budget / 8))
+  /// Reads of the preferred size and a ring of an eighth of the budget, both smaller where memory is:
+  /// the ring has room for sixteen reads.
+  private static func readOptions(_ request: Request) -> ResidencyPlan.Options {
+    let preferred = min(max(request.preferredReadByteCount, 64 << 10), 8 << 20)
+    let most = max(32 << 20, 16 * preferred)
+    let staging = min(most, max(2 << 20, request.budgetByteCount / 8))
     return ResidencyPlan.Options(
-      readByteCount: min(1 << 20, max(128 << 10, staging / 16)), stagingByteCount: staging)
+      readByteCount: min(preferred, max(128 << 10, staging / 16)), stagingByteCount: staging)
   }
 
   /// The parts of the budget that do not depend on how it is divided.

@@ -50,6 +50,9 @@ public struct ResidencyPlan: Sendable {
   /// Bytes read in one sweep over all segments once pinned runs are in memory.
   public let streamedByteCount: Int
 
+  /// Bytes that a sweep over all segments consumes, from memory and from the drive.
+  public var sweepByteCount: Int { pinnedByteCount + streamedByteCount }
+
   public var isFullyPinned: Bool { streamedByteCount == 0 }
   /// Memory the plan needs.
   public var byteCount: Int { pinnedByteCount + stagingByteCount }

@@ -1,7 +1,9 @@
 import ArgumentParser
 import BlockIO
 import CommandLineSupport
+import Glibc
 import ModelFormat
+import Kernels
 import Runtime
 import TensorBasics
 import Tokenization
@@ -18,6 +20,8 @@ struct DecodeBench: ParsableCommand {
   @Option(help: "Tokens to decode before timing begins.") var warmup = 4
   @Option(help: "Feed seeded random ids instead of the model's own greedy text.")
   var randomTokens: UInt64?
+  @Flag(help: "Also measure what DRAM gives just before and behind the timed tokens.")
+  var dram = false
   @Flag(help: "Print one JSON object.") var json = false
 
   func validate() throws {
@@ -29,15 +33,15 @@ struct DecodeBench: ParsableCommand {
   func run() throws {
     Interruption.install()
     try reportingErrors {
-      let model = try LanguageModel.open(
-        model, mirrors: resources.mirror, backend: resources.io)
-      for note in model.source.device.notes { Terminal.warn(note) }
+      let model = try resources.open(model)
+      Terminal.warn(notesOf: model.source.device)
       let session = try Session(
         model.source, model.configuration,
         MemoryPlan.Request(
           budgetByteCount: resources.budget,
           contextLength: max(resources.context ?? 0, warmup + tokens), promptLength: 1,
-          threadCount: resources.threadCount),
+          threadCount: resources.threadCount,
+          preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model)),
         cancellation: Interruption.flag)
       var generator = SeededGenerator(seed: randomTokens ?? 0)
       var token = model.tokenizer.bosToken ?? 0
@@ -50,6 +54,7 @@ struct DecodeBench: ParsableCommand {
       }
       for _ in 0..<warmup { try step(continues: true) }
       let device = session.stream.source.device
+      let dramBefore = dram ? try dramBytesPerSecond() : nil
       let (before, timesBefore) = (device.statistics, session.times)
       let kernelBefore = ProcessMemory.storageReadByteCount
       let start = monotonicNanoseconds()
@@ -58,9 +63,13 @@ struct DecodeBench: ParsableCommand {
       let after = device.statistics
       let kernelBytes = Double(ProcessMemory.storageReadByteCount - kernelBefore)
       let bytes = Double(after.bytesRead - before.bytesRead)
+      let memory = try dramBefore.map { ($0 + (try dramBytesPerSecond())) / 2 }
+      let active = Double(session.plan.residency.sweepByteCount)
       try FigureReport(
         [
         Figure("decodeTokensPerSecond", Double(tokens) / seconds, "tokens/s"),
+        Figure(
+          "activeBytesPerSecond", active * Double(tokens) / seconds, "B/s", limit: memory),
         Figure("bytesPerToken", bytes / Double(tokens), "B"),
         Figure("driveBytesPerSecond", bytes / seconds, "B/s"),
         Figure("kernelReadBytesPerSecond", kernelBytes / seconds, "B/s"),
@@ -68,8 +77,19 @@ struct DecodeBench: ParsableCommand {
         Figure("pinnedBytes", Double(session.plan.residency.pinnedByteCount), "B"),
         Figure("streamedBytes", Double(session.plan.residency.streamedByteCount), "B"),
         Figure("peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B"),
-      ] + Figure.shares(of: seconds, session.times - timesBefore)
+      ] + (memory.map { [Figure("dramBytesPerSecond", $0, "B/s")] } ?? [])
+          + Figure.shares(of: seconds, session.times - timesBefore)
       ).print(asJSON: json)
     }
+  }
+
+  /// What all threads read of memory together.
+  private func dramBytesPerSecond() throws -> Double {
+    let buffer = try AlignedBuffer(byteCount: 256 << 20, prefersHugePages: true)
+    // Pages that were never written are one page of zeros.
+    memset(buffer.address, 1, buffer.byteCount)
+    return MemoryBandwidth.bytesPerSecond(
+      reading: UnsafeRawBufferPointer(start: buffer.address, count: buffer.byteCount),
+      passCount: 8, pool: ThreadPool(threadCount: resources.threadCount))
   }
 }

@@ -23,9 +23,8 @@ struct LogitsBench: ParsableCommand {
   func run() throws {
     Interruption.install()
     try reportingErrors {
-      let model = try LanguageModel.open(
-        model, mirrors: resources.mirror, backend: resources.io)
-      for note in model.source.device.notes { Terminal.warn(note) }
+      let model = try resources.open(model)
+      Terminal.warn(notesOf: model.source.device)
       let ids = tokens.split(separator: ",").compactMap { Int32($0) }
       let promptCount = min(prompt ?? ids.count, ids.count)
       let session = try Session(

@@ -32,9 +32,8 @@ struct PerplexityBench: ParsableCommand {
   func run() throws {
     Interruption.install()
     try reportingErrors {
-      let model = try LanguageModel.open(
-        model, mirrors: resources.mirror, backend: resources.io)
-      for note in model.source.device.notes { Terminal.warn(note) }
+      let model = try resources.open(model)
+      Terminal.warn(notesOf: model.source.device)
       let length = resources.context ?? 512
       let tokens = try encode(model)
       let available = tokens.count / length
@@ -47,7 +46,8 @@ struct PerplexityBench: ParsableCommand {
         model.source, model.configuration,
         MemoryPlan.Request(
           budgetByteCount: resources.budget, contextLength: length, promptLength: length,
-          threadCount: resources.threadCount, logitRowCount: 16),
+          threadCount: resources.threadCount, logitRowCount: 16,
+          preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model)),
         cancellation: Interruption.flag)
       var perplexity = Perplexity()
       for chunk in 0..<count {

@@ -28,13 +28,15 @@ struct PrefillBench: ParsableCommand {
   func run() throws {
     Interruption.install()
     try reportingErrors {
-      let model = try LanguageModel.open(model, backend: resources.io)
-      for note in model.source.device.notes { Terminal.warn(note) }
+      let path = model
+      let model = try resources.open(path)
+      Terminal.warn(notesOf: model.source.device)
       let session = try Session(
         model.source, model.configuration,
         MemoryPlan.Request(
           budgetByteCount: resources.budget, contextLength: max(resources.context ?? 0, tokens),
-          promptLength: tokens, threadCount: resources.threadCount),
+          promptLength: tokens, threadCount: resources.threadCount,
+          preferredReadByteCount: resources.preferredReadByteCount(forFileAt: path)),
         cancellation: Interruption.flag)
       var generator = SeededGenerator(seed: randomTokens)
       let prompt = (0..<tokens).map { _ in

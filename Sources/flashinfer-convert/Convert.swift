@@ -96,7 +96,7 @@ struct Convert: ParsableCommand {
   private func makeConverter() throws -> Converter {
     if HuggingFaceFolder.isOne(input) {
       let folder = try HuggingFaceFolder.open(input, backend: io)
-      for note in folder.source.device.notes { Terminal.warn(note) }
+      Terminal.warn(notesOf: folder.source.device)
       return try Converter(
         folder.source, contents: folder.contents, quantisation: quantize?.type,
         bundling: bundle?.bundling)
@@ -105,7 +105,7 @@ struct Convert: ParsableCommand {
     do { source = try ModelSource.open(input, backend: io) } catch {
       throw ConversionError.loader(error)
     }
-    for note in source.device.notes { Terminal.warn(note) }
+    Terminal.warn(notesOf: source.device)
     return try Converter(source, quantisation: quantize?.type, bundling: bundle?.bundling)
   }
 

@@ -18,8 +18,17 @@ struct Inspect: ParsableCommand {
 
   @OptionGroup var resources: ResourceOptions
 
-  @Flag(help: "Predict residency and bytes per token under --ram.")
+  @Flag(help: "Predict residency, bytes per token and tokens/s under --ram; loads nothing.")
   var plan = false
+
+  @Flag(help: "With --plan: measure drive and processor anew, and keep that for later runs.")
+  var calibrate = false
+
+  @Option(help: "With --plan: tokens of the prompt (default: 512, or half a shorter context).")
+  var promptLength: Int?
+
+  @Flag(help: "With --plan: print one JSON object.")
+  var json = false
 
   @Option(help: "Print the token ids of TEXT as a JSON array; - reads standard input to its end.")
   var tokenize: String?
@@ -30,13 +39,31 @@ struct Inspect: ParsableCommand {
   @Flag(help: "Read everything and compare checksums.")
   var verify = false
 
+  /// The longest answer of flashinfer-run, where nothing else is asked for.
+  private static let answerLength = 512
+
+  func validate() throws {
+    guard plan || !(calibrate || json) else {
+      throw ValidationError("--calibrate and --json go with --plan")
+    }
+    guard (1...ResourceOptions.longestContext).contains(promptLength ?? 1) else {
+      throw ValidationError(
+        "--prompt-length must be between 1 and \(ResourceOptions.longestContext)")
+    }
+  }
+
   func run() throws {
     Interruption.install()
     try reportingErrors {
       if let tokenize {
         try printTokens(tokenize)
       } else if plan {
-        try printPlan()
+        try PlanReport(
+          model,
+          PlanReport.Question(
+            resources: resources, promptLength: promptLength, answerLength: Self.answerLength,
+            calibrates: calibrate)
+        ).print(asJSON: json)
       } else if verify {
         try verifyChecksums()
       } else {
@@ -56,25 +83,6 @@ struct Inspect: ParsableCommand {
       let tokens = try Tokenizer(definition).encode(text, parseSpecial: special)
       Terminal.print("[" + tokens.map(String.init).joined(separator: ",") + "]\n")
     } catch { throw RuntimeError.tokenizer(error) }
-  }
-
-  private func printPlan() throws {
-    let model = try LanguageModel.open(
-      model, mirrors: resources.mirror, backend: resources.io)
-    let session = try Session(
-      model.source, model.configuration,
-      MemoryPlan.Request(
-        budgetByteCount: resources.budget, contextLength: resources.context ?? 1024,
-        promptLength: 512, threadCount: resources.threadCount))
-    let plan = session.plan
-    for (name, bytes) in [
-      ("budget", plan.budgetByteCount), ("process and margin", plan.processByteCount),
-      ("keys and values", plan.keyValueByteCount), ("activations", plan.workspaceByteCount),
-      ("pinned weights", plan.residency.pinnedByteCount),
-      ("staging", plan.residency.stagingByteCount),
-      ("streamed per token", plan.residency.streamedByteCount),
-    ] { Terminal.print("\(name): \(ByteCount(bytes))\n") }
-    Terminal.print("prompt chunk: \(plan.chunkLength) tokens\n")
   }
 
   private func describe() throws {

@@ -66,8 +66,7 @@ struct Run: ParsableCommand {
     Interruption.install()
     Interruption.endProcessAtOnce(true)
     try reportingErrors {
-      let model = try LanguageModel.open(
-        model, mirrors: resources.mirror, backend: resources.io)
+      let model = try resources.open(model)
       let tokens = try prompt.tokens(model)
       if let position = positions.only, position >= tokens.count {
         throw CommandError(
@@ -79,7 +78,7 @@ struct Run: ParsableCommand {
       session.stream.onReplacement = {
         Terminal.warn("\($0); this run goes on with the file that it opened")
       }
-      if let note = model.source.device.notes.first { Terminal.warn(note) }
+      Terminal.warn(notesOf: model.source.device)
       let loadSeconds = secondsSinceProcessStart()
       let seed = sampling.chosenSeed()
       let options = GenerationOptions(
@@ -128,7 +127,8 @@ struct Run: ParsableCommand {
         threadCount: resources.threadCount, keyValueBudgetByteCount: kvRam?.bytes,
         callerByteCount: RunReport.byteCount(
           tokenCount: length, distributionCount: logprobs == nil ? 0 : distributions,
-          pairCount: logprobs ?? 0, vocabularyCount: model.configuration.vocabularyCount)),
+          pairCount: logprobs ?? 0, vocabularyCount: model.configuration.vocabularyCount),
+        preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path)),
       cancellation: Interruption.flag)
   }
 }

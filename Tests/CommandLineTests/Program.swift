@@ -33,9 +33,11 @@ enum Program {
   }
 
   /// Runs a program to its end, or sends it `signal` after `seconds`.
+  ///
+  /// - Parameter environment: `NAME=value` strings in place of this process's own of that name.
   static func run(
     _ name: String, _ arguments: [String], input: [UInt8] = [], keepsInputOpen: Bool = false,
-    signal: (number: Int32, afterMilliseconds: UInt32)? = nil
+    environment: [String] = [], signal: (number: Int32, afterMilliseconds: UInt32)? = nil
   ) throws -> Result {
     let folder = TemporaryFolder()
     folder.write("in", input)
@@ -59,11 +61,21 @@ enum Program {
     var argv: [UnsafeMutablePointer<CChar>?] = ([name] + arguments).map { strdup($0) }
     defer { for argument in argv { free(argument) } }
     argv.append(nil)
+    let added = environment.map { strdup($0) }
+    defer { for variable in added { free(variable) } }
+    var envp: [UnsafeMutablePointer<CChar>?] = added
+    var own = environ
+    while let variable = own.pointee {
+      let name = String(cString: variable).prefix { $0 != "=" } + "="
+      if !environment.contains(where: { $0.hasPrefix(name) }) { envp.append(variable) }
+      own += 1
+    }
+    envp.append(nil)
     var process: pid_t = 0
     var attributes = unblockedSignals()
     defer { posix_spawnattr_destroy(&attributes) }
     guard
-      posix_spawn(&process, "\(directory)/\(name)", &actions, &attributes, &argv, environ) == 0
+      posix_spawn(&process, "\(directory)/\(name)", &actions, &attributes, &argv, &envp) == 0
     else { throw NotStarted() }
     if let signal {
       usleep(signal.afterMilliseconds * 1000)

@@ -1,5 +1,5 @@
 /// Parses JSON (RFC 8259) from bytes; memory used is a small multiple of the document.
-struct JSONParser {
+package struct JSONParser {
   private let bytes: UnsafeRawBufferPointer
   /// Offset of `bytes` in the file, for errors.
   private let base: Int
@@ -11,7 +11,7 @@ struct JSONParser {
   /// Parses `bytes`, all of which must be one value and white space.
   ///
   /// - Throws: ``FormatError`` of kind `malformed` with the offset of what is wrong.
-  static func parse(
+  package static func parse(
     _ bytes: UnsafeRawBufferPointer, at base: Int = 0, path: String
   ) throws(FormatError) -> JSONValue {
     var parser = JSONParser(bytes: bytes, base: base, path: path)

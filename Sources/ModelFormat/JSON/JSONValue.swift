@@ -1,7 +1,7 @@
 /// A JSON document that keeps what `JSONDecoder` loses: byte offsets, doubled keys, and keys that
 /// are canonically equivalent but of different bytes (two tokens of a vocabulary, not one).
-struct JSONValue {
-  enum Content {
+package struct JSONValue {
+  package enum Content {
     case null
     case bool(Bool)
     /// A number that is an integer, as written, and fits.
@@ -12,18 +12,18 @@ struct JSONValue {
     case object([JSONMember])
   }
 
-  let content: Content
+  package let content: Content
   /// Where it begins in the document.
-  let offset: Int
+  package let offset: Int
 
   var isNull: Bool { if case .null = content { true } else { false } }
 
   var bool: Bool? { if case .bool(let value) = content { value } else { nil } }
 
-  var integer: Int? { if case .integer(let value) = content { value } else { nil } }
+  package var integer: Int? { if case .integer(let value) = content { value } else { nil } }
 
   /// Any number.
-  var double: Double? {
+  package var double: Double? {
     switch content {
     case .integer(let value): Double(value)
     case .number(let value): value
@@ -31,14 +31,14 @@ struct JSONValue {
     }
   }
 
-  var string: String? { if case .string(let value) = content { value } else { nil } }
+  package var string: String? { if case .string(let value) = content { value } else { nil } }
 
-  var array: [JSONValue]? { if case .array(let values) = content { values } else { nil } }
+  package var array: [JSONValue]? { if case .array(let values) = content { values } else { nil } }
 
   var members: [JSONMember]? { if case .object(let members) = content { members } else { nil } }
 
   /// The member called `key`, unless it is null; the last one where there are several.
-  subscript(key: StaticString) -> JSONValue? {
+  package subscript(key: StaticString) -> JSONValue? {
     guard let members else { return nil }
     let wanted = UnsafeBufferPointer(start: key.utf8Start, count: key.utf8CodeUnitCount)
     guard let match = members.last(where: { $0.key.utf8.elementsEqual(wanted) }) else { return nil }
@@ -47,7 +47,7 @@ struct JSONValue {
 }
 
 /// One `"key": value` of an object.
-struct JSONMember {
+package struct JSONMember {
   let key: String
   let value: JSONValue
 }

@@ -1,0 +1,192 @@
+public import BlockIO
+import Glibc
+import ModelFormat
+import TensorBasics
+
+/// Profiles kept from one run to the next: one small JSON file per drive and back end, and one per
+/// number of threads.
+///
+/// A file that is missing, damaged, of another version or of another drive or processor is as if it
+/// were not there.
+public struct CalibrationCache: Sendable {
+  /// The folder; nil where there is no place for one, and nothing is kept.
+  public let folder: String?
+
+  /// Counts changes of the files' meaning.
+  private static let version = 1
+  /// No profile is longer.
+  private static let maximumByteCount = 64 << 10
+
+  public init(folder: String?) { self.folder = folder }
+
+  /// `$XDG_CACHE_HOME/flashinfer/calibration`, by default under `~/.cache`.
+  public static let standard = CalibrationCache(folder: standardFolder())
+
+  private static func standardFolder() -> String? {
+    func variable(_ name: String) -> String? {
+      guard let value = getenv(name) else { return nil }
+      let text = String(cString: value)
+      return text.hasPrefix("/") ? text : nil
+    }
+    let base = variable("XDG_CACHE_HOME") ?? variable("HOME").map { $0 + "/.cache" }
+    return base.map { $0 + "/flashinfer/calibration" }
+  }
+
+  // MARK: Drives
+
+  /// The profile of the drive that the file at `path` lies on.
+  public func driveProfile(forFileAt path: String, backend: StorageBackend) -> DriveProfile? {
+    guard let drive = DriveIdentity(ofFileAt: path),
+      let json = read(Self.driveName(drive, backend.rawValue)),
+      let profile = Self.driveProfile(json), profile.drive == drive,
+      profile.backend == backend.rawValue, profile.isPlausible
+    else { return nil }
+    return profile
+  }
+
+  /// Keeps `profile` in place of an older one.
+  ///
+  /// - Throws: ``BlockIOError`` where the folder cannot be made or written to.
+  public func store(_ profile: DriveProfile) throws(BlockIOError) {
+    let drive = profile.drive
+    try write(
+      Self.driveName(drive, profile.backend),
+      [
+        ("major", "\(drive.major)"), ("minor", "\(drive.minor)"),
+        ("fileSystem", "\"\(drive.fileSystem)\""), ("model", "\"\(drive.model)\""),
+        ("sectorCount", "\(drive.sectorCount)"), ("backend", "\"\(profile.backend)\""),
+        ("blockBytes", "\(profile.blockByteCount)"), ("queueDepth", "\(profile.queueDepth)"),
+        ("bytesPerSecond", "\(profile.bytesPerSecond)"),
+        ("processorSecondsPerByte", "\(profile.processorSecondsPerByte)"),
+        ("bytesPerSecondWhileComputing", "\(profile.bytesPerSecondWhileComputing)"),
+        ("random4KiBytesPerSecond", "\(profile.random4KiBytesPerSecond)"),
+        ("random32KiBytesPerSecond", "\(profile.random32KiBytesPerSecond)"),
+      ])
+  }
+
+  private static func driveName(_ drive: DriveIdentity, _ backend: String) -> String {
+    "drive-\(drive.major)-\(drive.minor)-\(backend)"
+  }
+
+  private static func driveProfile(_ json: JSONValue) -> DriveProfile? {
+    guard let major = json["major"]?.integer, let minor = json["minor"]?.integer,
+      let fileSystem = json["fileSystem"]?.string, let model = json["model"]?.string,
+      let sectorCount = json["sectorCount"]?.integer, let backend = json["backend"]?.string,
+      let block = json["blockBytes"]?.integer, let depth = json["queueDepth"]?.integer,
+      let rate = json["bytesPerSecond"]?.double,
+      let processor = json["processorSecondsPerByte"]?.double,
+      let computing = json["bytesPerSecondWhileComputing"]?.double,
+      let small = json["random4KiBytesPerSecond"]?.double,
+      let medium = json["random32KiBytesPerSecond"]?.double
+    else { return nil }
+    return DriveProfile(
+      drive: DriveIdentity(
+        major: major, minor: minor, fileSystem: fileSystem, model: model, sectorCount: sectorCount),
+      backend: backend, blockByteCount: block, queueDepth: depth, bytesPerSecond: rate,
+      processorSecondsPerByte: processor, bytesPerSecondWhileComputing: computing,
+      random4KiBytesPerSecond: small, random32KiBytesPerSecond: medium)
+  }
+
+  // MARK: Processors
+
+  /// The profile of this machine's processor with `threadCount` threads.
+  public func computeProfile(threadCount: Int) -> ComputeProfile? {
+    guard let json = read(Self.computeName(threadCount)),
+      let profile = Self.computeProfile(json), profile.isPlausible,
+      profile.threadCount == threadCount,
+      profile.processor == ComputeMeasurement.processorName,
+      profile.instructionSet == ComputeMeasurement.instructionSetName
+    else { return nil }
+    return profile
+  }
+
+  /// Keeps `profile` in place of an older one.
+  ///
+  /// - Throws: ``BlockIOError`` where the folder cannot be made or written to.
+  public func store(_ profile: ComputeProfile) throws(BlockIOError) {
+    let products = profile.products.map { rate in
+      """
+      {"type": "\(rate.type.name)", "layout": "\(rate.layout.rawValue)", \
+      "decodeBytesPerSecond": \(rate.decodeBytesPerSecond), \
+      "prefillOperationsPerSecond": \(rate.prefillOperationsPerSecond)}
+      """
+    }
+    try write(
+      Self.computeName(profile.threadCount),
+      [
+        ("processor", "\"\(profile.processor)\""), ("threads", "\(profile.threadCount)"),
+        ("instructionSet", "\"\(profile.instructionSet)\""),
+        ("memoryBytesPerSecond", "\(profile.memoryBytesPerSecond)"),
+        ("regionSeconds", "\(profile.regionSeconds)"),
+        ("products", "[\n    " + products.joined(separator: ",\n    ") + "\n  ]"),
+      ])
+  }
+
+  private static func computeName(_ threadCount: Int) -> String { "compute-\(threadCount)" }
+
+  private static func computeProfile(_ json: JSONValue) -> ComputeProfile? {
+    guard let processor = json["processor"]?.string, let threads = json["threads"]?.integer,
+      let set = json["instructionSet"]?.string,
+      let memory = json["memoryBytesPerSecond"]?.double,
+      let region = json["regionSeconds"]?.double, let list = json["products"]?.array
+    else { return nil }
+    var products: [ComputeProfile.ProductRate] = []
+    for item in list {
+      // A type of a later version is none of ours.
+      guard let name = item["type"]?.string, let layout = item["layout"]?.string,
+        let decode = item["decodeBytesPerSecond"]?.double,
+        let prefill = item["prefillOperationsPerSecond"]?.double,
+        let type = ElementType.allCases.first(where: { $0.name == name }),
+        let rows = RowLayout(rawValue: layout)
+      else { continue }
+      products.append(
+        ComputeProfile.ProductRate(
+          type: type, layout: rows, decodeBytesPerSecond: decode,
+          prefillOperationsPerSecond: prefill))
+    }
+    return ComputeProfile(
+      processor: processor, threadCount: threads, instructionSet: set,
+      memoryBytesPerSecond: memory, regionSeconds: region, products: products)
+  }
+
+  // MARK: Files
+
+  private func read(_ name: String) -> JSONValue? {
+    guard let folder,
+      let file = try? FilePrefix(
+        path: "\(folder)/\(name).json", byteCount: Self.maximumByteCount),
+      file.byteCount == file.fileByteCount,
+      let json = try? JSONParser.parse(file.bytes, path: name),
+      json["version"]?.integer == Self.version
+    else { return nil }
+    return json
+  }
+
+  private func write(_ name: String, _ members: [(String, String)]) throws(BlockIOError) {
+    guard let folder else { return }
+    try Self.makeFolder(folder)
+    let lines = [("version", "\(Self.version)")] + members
+    var text = "{\n" + lines.map { "  \"\($0)\": \($1)" }.joined(separator: ",\n") + "\n}\n"
+    let path = "\(folder)/\(name).json"
+    var file = try NewFile(path: path, reserving: text.utf8.count)
+    var failure: BlockIOError?
+    text.withUTF8 { bytes in
+      do throws(BlockIOError) { try file.write(UnsafeRawBufferPointer(bytes), at: 0) } catch {
+        failure = error
+      }
+    }
+    if let failure { throw failure }
+    try file.commit()
+  }
+
+  /// Makes a folder and those above it.
+  private static func makeFolder(_ path: String) throws(BlockIOError) {
+    var folder = ""
+    for part in path.split(separator: "/") {
+      folder += "/\(part)"
+      guard mkdir(folder, 0o755) == 0 || errno == EEXIST else {
+        throw BlockIOError(.create, path: folder, reason: .system(errno: errno))
+      }
+    }
+  }
+}

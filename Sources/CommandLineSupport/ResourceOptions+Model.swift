@@ -1,0 +1,33 @@
+public import BlockIO
+import Calibration
+public import Runtime
+
+extension ResourceOptions {
+  /// Opens a model, with its mirrors, as many reads in flight as the drive's calibration says, or more.
+  public func open(_ path: String) throws -> LanguageModel {
+    let profile = CalibrationCache.standard.driveProfile(forFileAt: path, backend: io)
+    return try LanguageModel.open(
+      path, mirrors: mirror, backend: io,
+      queueDepth: max(Self.leastQueueDepth, (profile?.queueDepth ?? 0) + Self.rowReadCount))
+  }
+
+  /// Reads that finish while the processors compute are replaced only afterwards; a deeper queue than
+  /// the drive needs bridges that.
+  private static let leastQueueDepth = 64
+
+  /// Reads that a stream keeps free for embedding rows.
+  private static let rowReadCount = 16
+
+  /// Bytes of one read of weights, as the drive's calibration says.
+  public func preferredReadByteCount(forFileAt path: String) -> Int {
+    CalibrationCache.standard.driveProfile(forFileAt: path, backend: io)?.blockByteCount
+      ?? MemoryPlan.defaultReadByteCount
+  }
+}
+
+extension Terminal {
+  /// What a device has to say to people, e.g. that a slower way of reading had to do.
+  public static func warn(notesOf device: any BlockDevice) {
+    for note in device.notes { warn(note) }
+  }
+}

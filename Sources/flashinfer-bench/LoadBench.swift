@@ -1,0 +1,136 @@
+import ArgumentParser
+import BlockIO
+import Calibration
+import CommandLineSupport
+import TensorBasics
+
+/// Reading speed of a drive.
+struct LoadBench: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "load",
+    abstract: "Bytes per second of reading a file, as weights are read.",
+    discussion: """
+      FILE is any file. With --tune the whole curve of block size and queue depth is measured, and \
+      the point chosen from it is what later runs of a model on that drive read with.
+      """)
+
+  @Argument(help: "File to read.") var file: String
+  @Option(
+    help: ArgumentHelp("Bytes of one read, a multiple of 4 KiB.", valueName: "size"))
+  var blockSize = ByteCount(1 << 20)
+  @Option(help: "Reads in flight.") var queueDepth = 16
+  @Flag(help: "Read at random multiples of the block size (default: one after the other).")
+  var random = false
+  @Option(help: "Seconds to read for (default: 4; with --tune 15 for all points together).")
+  var seconds: Double?
+  @Option(help: "How to read: auto, uring, pread or mmap.") var io = StorageBackend.auto
+  @Flag(help: "Measure block size × queue depth and store the calibration.") var tune = false
+  @Flag(help: "Print one JSON object.") var json = false
+
+  func validate() throws {
+    guard blockSize.bytes % 4096 == 0, (4096...64 << 20).contains(blockSize.bytes) else {
+      throw ValidationError(
+        "--block-size must be a multiple of 4 KiB up to 64 MiB, not \(blockSize)")
+    }
+    guard (1...1024).contains(queueDepth), blockSize.bytes * queueDepth <= 1 << 30 else {
+      throw ValidationError(
+        "--queue-depth must be between 1 and 1024, and all reads in flight at most 1 GiB")
+    }
+    guard (seconds ?? 1) > 0, (seconds ?? 1) <= 3600 else {
+      throw ValidationError("--seconds must be above 0 and at most 3600")
+    }
+    guard !(tune && random) else {
+      throw ValidationError("--tune measures reading one block after the other, not --random")
+    }
+  }
+
+  func run() throws {
+    Interruption.install()
+    try reportingErrors { tune ? try printCurve() : try load() }
+  }
+
+  /// Measures one point.
+  private func load() throws {
+    let device = try openDevice(paths: [file], backend: io, queueDepth: queueDepth)
+    try checkNotEmpty(device.fileByteCounts[0])
+    var probe = ThroughputProbe(
+      blockByteCount: blockSize.bytes, queueDepth: min(queueDepth, device.capacity),
+      randomSeed: random ? UInt64.random(in: 0...UInt64.max) : nil)
+    probe.secondLimit = seconds ?? 4
+    // Whole huge pages, also where less is needed.
+    let page = 2 << 20
+    let buffer = try AlignedBuffer(
+      byteCount: (probe.bufferByteCount + page - 1) & ~(page - 1), prefersHugePages: true)
+    device.register(buffer.bytes)
+    Terminal.warn(notesOf: device)
+    let result = try probe.run(device, buffer: buffer.bytes, cancellation: Interruption.flag)
+    if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
+    let statistics = device.statistics
+    try FigureReport([
+      Figure("loadBytesPerSecond", result.bytesPerSecond, "B/s"),
+      Figure("bytesRead", Double(result.byteCount), "B"),
+      Figure("requests", Double(result.requestCount), ""),
+      Figure("seconds", result.seconds, "s"),
+      Figure(
+        "latencyMedianMicroseconds", Double(result.latency.quantileNanoseconds(0.5)) / 1e3, "µs"),
+      Figure(
+        "latencyP99Microseconds", Double(result.latency.quantileNanoseconds(0.99)) / 1e3, "µs"),
+      Figure("cpuSecondsPerGigabyte", result.processorSecondsPerByte * 1e9, "s/GB"),
+      Figure("meanQueueDepth", statistics.meanQueueDepth, "", limit: Double(queueDepth)),
+    ]).print(asJSON: json)
+  }
+
+  /// Measures the curve, shows it, and keeps what is chosen from it.
+  private func printCurve() throws {
+    try checkNotEmpty(openDevice(paths: [file], backend: .pread, queueDepth: 1).fileByteCounts[0])
+    var measurement = try DriveMeasurement(
+      path: file, backend: io, memoryByteCount: 64 << 20, cancellation: Interruption.flag)
+    Terminal.warn(notesOf: measurement.device)
+    let pointCount = DriveMeasurement.blockByteCounts.count * DriveMeasurement.queueDepths.count
+    let points = try measurement.curve(secondsPerPoint: (seconds ?? 15) / Double(pointCount))
+    let profile = try measurement.profile(choosingFrom: points)
+    if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
+    try CalibrationCache.standard.store(profile)
+    if !json { Terminal.print(Self.table(points, profile)) }
+    let curve = points.map { point in
+      Figure(
+        "loadBytesPerSecond/\(point.blockByteCount >> 10)KiB×\(point.queueDepth)",
+        point.bytesPerSecond, "B/s")
+    }
+    try FigureReport(
+      (json ? curve : []) + [
+        Figure("chosenBlockBytes", Double(profile.blockByteCount), "B"),
+        Figure("chosenQueueDepth", Double(profile.queueDepth), ""),
+        Figure("loadBytesPerSecond", profile.bytesPerSecond, "B/s"),
+        Figure("cpuSecondsPerGigabyte", profile.processorSecondsPerByte * 1e9, "s/GB"),
+        Figure("random4KiBytesPerSecond", profile.random4KiBytesPerSecond, "B/s"),
+        Figure("random32KiBytesPerSecond", profile.random32KiBytesPerSecond, "B/s"),
+      ]
+    ).print(asJSON: json)
+  }
+
+  private func checkNotEmpty(_ byteCount: Int) throws {
+    guard byteCount > 0 else { throw CommandError(.badData, "\(file): the file is empty") }
+  }
+
+  /// The curve in GB/s, a row for each block size; the choice in brackets.
+  private static func table(_ points: [DrivePoint], _ profile: DriveProfile) -> String {
+    func cell(_ text: String) -> String {
+      String(repeating: " ", count: max(0, 9 - text.count)) + text
+    }
+    let depths = DriveMeasurement.queueDepths
+    var text = "GB/s, block size × reads in flight; [the choice]\n" + cell("")
+    text += depths.map { cell("\($0)") }.joined() + "\n"
+    for block in DriveMeasurement.blockByteCounts {
+      text += cell("\(ByteCount(block))")
+      for depth in depths {
+        let point = points.first { $0.blockByteCount == block && $0.queueDepth == depth }
+        let isChosen = block == profile.blockByteCount && depth == profile.queueDepth
+        let rate = point.map { "\(($0.bytesPerSecond / 1e7).rounded() / 100)" } ?? "–"
+        text += cell(isChosen ? "[\(rate)]" : rate)
+      }
+      text += "\n"
+    }
+    return text
+  }
+}

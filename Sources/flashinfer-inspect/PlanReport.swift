@@ -1,0 +1,169 @@
+import BlockIO
+import Calibration
+import CommandLineSupport
+import ModelFormat
+import Runtime
+import TensorBasics
+import WeightLoader
+
+/// What `--plan` prints: where the memory goes, and how fast a token will be.
+struct PlanReport {
+  let plan: MemoryPlan
+  let promptLength: Int
+  let drive: DriveProfile?
+  let compute: ComputeProfile?
+  let prediction: SpeedPrediction?
+
+  /// What is asked of a plan.
+  struct Question {
+    var resources: ResourceOptions
+    var promptLength: Int?
+    /// Context where none was asked for: prompt and longest answer, as flashinfer-run reserves.
+    var answerLength: Int
+    /// Whether to measure anew and keep what is found.
+    var calibrates: Bool
+  }
+
+  /// Plans the model at `path`; reads its description and nothing else of it.
+  init(_ path: String, _ question: Question) throws {
+    // Budget and process as they are before a calibration's buffers.
+    let resources = question.resources
+    let budget = resources.budget
+    let model = try LanguageModel.open(
+      path, mirrors: resources.mirror, backend: resources.io)
+    let process = ProcessMemory.residentByteCount
+    let cache = CalibrationCache.standard
+    let file = model.source.description.files.first ?? path
+    if question.calibrates {
+      try Self.calibrate(
+        model.source, resources, memoryByteCount: min(96 << 20, budget / 2), cache)
+    }
+    drive = cache.driveProfile(forFileAt: file, backend: resources.io)
+    compute = cache.computeProfile(threadCount: resources.threadCount)
+    let most = resources.context ?? model.configuration.contextLength
+    promptLength = question.promptLength ?? max(1, min(512, most / 2))
+    let wanted = promptLength + question.answerLength
+    let context = resources.context ?? min(model.configuration.contextLength, wanted)
+    guard promptLength < context else {
+      throw CommandError(
+        .usage, "a prompt of \(promptLength) tokens needs a context longer than \(context)")
+    }
+    var request = MemoryPlan.Request(
+      budgetByteCount: budget, contextLength: context, promptLength: promptLength,
+      threadCount: resources.threadCount,
+      preferredReadByteCount: resources.preferredReadByteCount(forFileAt: file))
+    request.assumedProcessByteCount = process
+    plan = try MemoryPlan.make(
+      request, source: model.source, configuration: model.configuration)
+    let work = TokenWork(
+      plan, model: model.source.description, configuration: model.configuration)
+    if let drive, let compute {
+      prediction = SpeedPrediction(work, drive: drive, compute: compute)
+    } else {
+      prediction = nil
+    }
+  }
+
+  private static func calibrate(
+    _ source: ModelSource, _ resources: ResourceOptions, memoryByteCount: Int,
+    _ cache: CalibrationCache
+  ) throws {
+    Terminal.note("calibrating drive and processor for a few seconds")
+    var drive = try DriveMeasurement(
+      path: source.description.files.first ?? source.path, backend: resources.io,
+      memoryByteCount: memoryByteCount / 3,
+      cancellation: Interruption.flag)
+    var profile = try drive.shortProfile()
+    let processors = try ComputeMeasurement(
+      threadCount: resources.threadCount, memoryByteCount: memoryByteCount / 3 * 2)
+    let kinds = TokenWork.kinds(source.description)
+    let compute = processors.profile(kinds: kinds, seconds: 1.2)
+    if let kind = kinds.first {
+      profile.bytesPerSecondWhileComputing = try drive.bytesPerSecond(
+        at: profile, whileComputing: processors, kind)
+    }
+    if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
+    try cache.store(profile)
+    try cache.store(
+      compute.keepingOthers(of: cache.computeProfile(threadCount: resources.threadCount)))
+  }
+
+  func print(asJSON: Bool) {
+    if asJSON { printJSON() } else { printLines() }
+  }
+
+  private func printLines() {
+    for (name, bytes) in [
+      ("budget", plan.budgetByteCount), ("process and margin", plan.processByteCount),
+      ("keys and values", plan.keyValueByteCount), ("activations", plan.workspaceByteCount),
+      ("pinned weights", plan.residency.pinnedByteCount),
+      ("staging", plan.residency.stagingByteCount),
+      ("streamed per token", plan.residency.streamedByteCount),
+    ] { Terminal.print("\(name): \(ByteCount(bytes))\n") }
+    Terminal.print(
+      "context: \(plan.contextLength) tokens, prompt \(promptLength) of them, "
+        + "in chunks of \(plan.chunkLength)\n")
+    guard let prediction else {
+      Terminal.print(
+        "predicted: nothing, this machine is not calibrated for it; --calibrate does that\n")
+      return
+    }
+    Terminal.print(
+      "predicted decode: \(Self.rate(prediction.decodeTokensPerSecond)), "
+        + "limit: \(prediction.limit.rawValue)\n"
+        + "predicted prompt: \(Self.rate(prediction.prefillTokensPerSecond))\n")
+    if let drive, let compute {
+      Terminal.print(
+        "calibration: drive \(Self.gigabytes(drive.bytesPerSecond)) in reads of "
+          + "\(ByteCount(drive.blockByteCount)) × \(drive.queueDepth), "
+          + "memory \(Self.gigabytes(compute.memoryBytesPerSecond))\n")
+    }
+  }
+
+  private func printJSON() {
+    var printer = JSONPrinter()
+    printer.object { json in
+      json.object("plan") { json in
+        json.number("budgetBytes", plan.budgetByteCount)
+        json.number("processBytes", plan.processByteCount)
+        json.number("keyValueBytes", plan.keyValueByteCount)
+        json.number("activationBytes", plan.workspaceByteCount)
+        json.number("pinnedBytes", plan.residency.pinnedByteCount)
+        json.number("stagingBytes", plan.residency.stagingByteCount)
+        json.number("streamedBytes", plan.residency.streamedByteCount)
+        json.number("contextLength", plan.contextLength)
+        json.number("promptLength", promptLength)
+        json.number("chunkLength", plan.chunkLength)
+      }
+      if let prediction {
+        json.object("predicted") { json in
+          json.number("decodeTokensPerSecond", prediction.decodeTokensPerSecond)
+          json.number("prefillTokensPerSecond", prediction.prefillTokensPerSecond)
+          json.text("limit", utf8: Array(prediction.limit.rawValue.utf8))
+          json.number("driveSeconds", prediction.driveSeconds)
+          json.number("computeSeconds", prediction.computeSeconds)
+        }
+      }
+      if let drive, let compute {
+        json.object("calibration") { json in
+          json.number("driveBytesPerSecond", drive.bytesPerSecond)
+          json.number("driveBytesPerSecondWhileComputing", drive.bytesPerSecondWhileComputing)
+          json.number("blockBytes", drive.blockByteCount)
+          json.number("queueDepth", drive.queueDepth)
+          json.number("processorSecondsPerByte", drive.processorSecondsPerByte)
+          json.number("memoryBytesPerSecond", compute.memoryBytesPerSecond)
+          json.number("regionSeconds", compute.regionSeconds)
+        }
+      }
+    }
+    printer.finish()
+  }
+
+  private static func rate(_ value: Double) -> String {
+    "\((value * 100).rounded() / 100) tokens/s"
+  }
+
+  private static func gigabytes(_ value: Double) -> String {
+    "\((value / 1e7).rounded() / 100) GB/s"
+  }
+}

@@ -1,0 +1,132 @@
+import Glibc
+import TestSupport
+import Testing
+
+/// `flashinfer-bench load` and `flashinfer-inspect --plan`, with a cache folder of their own.
+@Suite(
+  .serialized,
+  .enabled(if: Program.isBuilt, "the executables are not built beside the tests: swift build first")
+)
+final class CalibrationTests {
+  private let folder = TemporaryFolder()
+  private var model: String { folder.path + "/model" }
+  private let cache: String
+
+  init() {
+    folder.write("model", TinyModel().gguf(seed: 1).bytes())
+    cache = folder.path + "/flashinfer/calibration"
+  }
+
+  deinit {
+    for name in names() { unlink("\(cache)/\(name)") }
+    rmdir(cache)
+    rmdir(folder.path + "/flashinfer")
+  }
+
+  private func run(_ program: String, _ arguments: [String]) throws -> Program.Result {
+    try Program.run(program, arguments, environment: ["XDG_CACHE_HOME=\(folder.path)"])
+  }
+
+  /// Files in the cache.
+  private func names() -> [String] {
+    guard let directory = opendir(cache) else { return [] }
+    defer { closedir(directory) }
+    var names: [String] = []
+    while let entry = readdir(directory) {
+      let name = withUnsafePointer(to: &entry.pointee.d_name) {
+        $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+      }
+      if !name.hasPrefix(".") { names.append(name) }
+    }
+    return names.sorted()
+  }
+
+  @Test("load prints its figures through every back end", arguments: ["auto", "pread", "mmap"])
+  func load(backEnd: String) throws {
+    let options = ["--block-size", "64KiB", "--queue-depth", "4", "--seconds", "0.05"]
+    for more in [[], ["--random"]] {
+      let result = try run(
+        "flashinfer-bench", ["load", model, "--io", backEnd, "--json"] + options + more)
+      #expect(result.status == 0, "\(result.errors)")
+      #expect(result.output.filter { $0 == "\n" }.count == 1)
+      for name in [
+        "loadBytesPerSecond", "bytesRead", "requests", "seconds", "latencyMedianMicroseconds",
+        "latencyP99Microseconds", "cpuSecondsPerGigabyte",
+      ] { #expect(result.output.contains("\"name\":\"\(name)\""), "\(name)") }
+    }
+    #expect(names().isEmpty, "only --tune keeps anything")
+  }
+
+  @Test("load --tune shows the curve, marks the choice and keeps it") func tune() throws {
+    let result = try run(
+      "flashinfer-bench", ["load", model, "--tune", "--seconds", "0.2", "--io", "pread"])
+    #expect(result.status == 0, "\(result.errors)")
+    #expect(result.output.contains("[") && result.output.contains("64 KiB"))
+    #expect(result.output.contains("chosenBlockBytes"))
+    #expect(names().count == 1 && names().allSatisfy { $0.hasPrefix("drive-") })
+    let json = try run(
+      "flashinfer-bench", ["load", model, "--tune", "--seconds", "0.2", "--io", "pread", "--json"])
+    #expect(json.status == 0 && json.output.contains("\"name\":\"loadBytesPerSecond/64KiB×1\""))
+  }
+
+  @Test("inspect --plan predicts once it is calibrated, and running is not disturbed by it")
+  func plan() throws {
+    let arguments = [model, "--plan", "--ram", "100MiB", "--io", "pread", "--context", "96"]
+    let before = try run(
+      "flashinfer-inspect", arguments + ["--prompt-length", "32", "--json"])
+    #expect(before.status == 0, "\(before.errors)")
+    #expect(before.output.contains("\"contextLength\":96"))
+    #expect(before.output.contains("\"promptLength\":32"))
+    #expect(!before.output.contains("predicted"))
+    let answer = [model, "--raw", "then", "--seed", "7", "--max-tokens", "9", "--io", "pread"]
+    let uncalibrated = try run("flashinfer-run", answer)
+    let calibrated = try run(
+      "flashinfer-inspect", arguments + ["--prompt-length", "32", "--calibrate", "--json"])
+    #expect(calibrated.status == 0, "\(calibrated.errors)")
+    for field in [
+      "pinnedBytes", "streamedBytes", "decodeTokensPerSecond", "prefillTokensPerSecond", "limit",
+      "driveBytesPerSecond", "memoryBytesPerSecond",
+    ] { #expect(calibrated.output.contains("\"\(field)\":"), "\(field)") }
+    #expect(names().count == 2)
+    let later = try run("flashinfer-inspect", arguments + ["--prompt-length", "32"])
+    #expect(later.output.contains("predicted decode") && later.output.contains("limit: "))
+    #expect(later.output.contains("context: 96 tokens, prompt 32 of them"))
+    #expect(try run("flashinfer-run", answer).output == uncalibrated.output)
+    for name in names() {
+      let file = open("\(cache)/\(name)", O_WRONLY | O_TRUNC)
+      _ = "{\"version\":1,".withCString { write(file, $0, 13) }
+      close(file)
+    }
+    let damaged = try run("flashinfer-inspect", arguments + ["--prompt-length", "32"])
+    #expect(damaged.status == 0 && damaged.output.contains("not calibrated"))
+    #expect(try run("flashinfer-run", answer).output == uncalibrated.output)
+  }
+
+  @Test("Bad options and files end with their exit codes") func failures() throws {
+    folder.write("other", [])
+    let cases: [(program: String, arguments: [String], status: Int32)] = [
+      ("flashinfer-bench", ["load", model, "--block-size", "5000"], 64),
+      ("flashinfer-bench", ["load", model, "--block-size", "0"], 64),
+      ("flashinfer-bench", ["load", model, "--queue-depth", "0"], 64),
+      ("flashinfer-bench", ["load", model, "--queue-depth", "999999999999"], 64),
+      ("flashinfer-bench", ["load", model, "--block-size", "64MiB", "--queue-depth", "64"], 64),
+      ("flashinfer-bench", ["load", model, "--seconds", "0"], 64),
+      ("flashinfer-bench", ["load", model, "--seconds", "nan"], 64),
+      ("flashinfer-bench", ["load", model, "--tune", "--random"], 64),
+      ("flashinfer-bench", ["load", folder.path], 65),
+      ("flashinfer-bench", ["load", folder.path + "/other"], 65),
+      ("flashinfer-bench", ["load", folder.path + "/other", "--tune"], 65),
+      ("flashinfer-bench", ["load", folder.path + "/none"], 66),
+      ("flashinfer-inspect", [model, "--calibrate"], 64),
+      ("flashinfer-inspect", [model, "--json"], 64),
+      ("flashinfer-inspect", [model, "--plan", "--prompt-length", "0"], 64),
+      ("flashinfer-inspect", [model, "--plan", "--context", "10", "--prompt-length", "10"], 64),
+      ("flashinfer-inspect", [model, "--plan", "--ram", "1MiB"], 69),
+    ]
+    for (program, arguments, status) in cases {
+      let result = try run(program, arguments)
+      #expect(result.status == status, "\(arguments): \(result.errors)")
+      #expect(result.output.isEmpty && !result.errors.isEmpty)
+    }
+  }
+}
