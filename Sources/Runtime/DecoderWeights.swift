@@ -49,6 +49,9 @@ final class DecoderWeights {
   ///
   /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` where a tensor is missing.
   init(source: ModelSource, configuration: DecoderConfiguration) throws(RuntimeError) {
+    if configuration.experts != nil || configuration.normalisesProjections {
+      throw .notRunnable(path: source.path, reason: "models with experts do not run yet")
+    }
     var index = TensorIndex(source: source)
     var layers: [Layer] = []
     layers.reserveCapacity(configuration.layerCount)

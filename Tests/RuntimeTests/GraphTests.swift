@@ -8,30 +8,6 @@ import WeightLoader
 
 /// Every family's graph against textbook loops in f64.
 @Suite struct GraphTests {
-  /// A reference for the model at `path`, weights dequantised.
-  private func naive(_ path: String) throws -> NaiveDecoder {
-    let source = try ModelSource.open(path)
-    var weights: [String: [Double]] = [:]
-    let tensors = source.description.tensors
-    try source.readTensors(Array(tensors.indices)) { index, address in
-      let tensor = tensors[index]
-      let rowByteCount = tensor.byteCount / tensor.rowCount
-      var values: [Double] = []
-      var row = [Float](repeating: 0, count: tensor.columnCount)
-      for number in 0..<tensor.rowCount {
-        row.withUnsafeMutableBufferPointer {
-          Dequantisation.row(
-            address + number * rowByteCount, type: tensor.type, columnCount: tensor.columnCount,
-            into: $0.baseAddress!)
-        }
-        values += row.map(Double.init)
-      }
-      weights[tensor.name] = values
-    }
-    let configuration = try #require(source.description.configuration)
-    return NaiveDecoder(configuration: configuration) { weights[$0] }
-  }
-
   /// Largest difference of logits after a prompt and decoded tokens, in standard deviations of the
   /// reference's.
   private func error(_ model: TinyModel, seed: UInt64) throws -> Double {
@@ -39,7 +15,7 @@ import WeightLoader
     defer { extendLifetime(file) }
     var generator = SeededGenerator(seed: seed)
     let tokens = (0..<24).map { _ in Int32(generator.next() % UInt64(model.vocabularyCount)) }
-    let expected = try naive(file.path).logits(tokens)
+    let expected = try NaiveDecoder.reading(file.path).logits(tokens)
     let session = try makeSession(
       file.path, contextLength: 24, promptLength: 20,
       RunShape(threadCount: 2, maximumChunkLength: 9))

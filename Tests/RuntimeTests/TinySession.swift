@@ -59,6 +59,9 @@ enum TinyFamilies {
     "llama relu", "qwen2", "qwen3", "gemma3",
   ]
 
+  /// Families with experts.
+  static let expertNames = ["mixtral", "qwen2moe", "qwen3moe", "olmoe"]
+
   static func model(_ name: String) -> TinyModel {
     let words = name.split(separator: " ", maxSplits: 1).map(String.init)
     var model = TinyModel(architecture: words[0])
