@@ -83,14 +83,19 @@ public final class WeightStream {
 
   private let rowReader: RowReader
   private let verifier: ExtentVerifier?
+  private let bundles: BundleCache?
   /// Runs whose bytes have been through the verifier.
   private var isVerified: [Bool]
   private var failed = false
 
-  /// - Parameter tables: tensors that ``readRows(tensor:rows:_:)`` will be asked for.
+  /// - Parameters:
+  ///   - tables: tensors that ``readRows(tensor:rows:_:)`` will be asked for.
+  ///   - families: bundles that ``request(bundle:of:)`` will be asked for.
+  ///   - slotCount: bundles to have room for, at least as many as are held at once.
   /// - Throws: ``LoaderError/allocation(_:)``.
   public init(
-    source: ModelSource, plan: ResidencyPlan, tables: [Int] = [],
+    source: ModelSource, plan: ResidencyPlan, tables: [Int] = [], families: [BundleFamily] = [],
+    slotCount: Int = 0,
     cancellation: CancellationFlag = CancellationFlag()
   ) throws(LoaderError) {
     self.source = source
@@ -115,6 +120,10 @@ public final class WeightStream {
     verifier = ExtentVerifier(source.description)
     isVerified = [Bool](repeating: verifier == nil, count: plan.runs.count)
     rowReader = try RowReader(source: source, tables: tables, verifier: verifier)
+    bundles =
+      families.isEmpty
+      ? nil
+      : try BundleCache(families, slotCount: slotCount, source: source, verifier: verifier)
     if plan.stagingByteCount > 0 { device.register(staging.bytes) }
   }
 
@@ -296,6 +305,67 @@ public final class WeightStream {
     RowReader.byteCount(tables, in: model)
   }
 
+  // MARK: - Bundles
+
+  /// What the bundle cache did so far.
+  public var bundleStatistics: BundleStatistics { bundles?.statistics ?? BundleStatistics() }
+
+  /// Tells the cache that the next token, or chunk of tokens, begins.
+  public func beginToken() { bundles?.token += 1 }
+
+  /// Whether another bundle can be asked for before one is released.
+  public var hasRoomForBundle: Bool { bundles?.hasRoom ?? false }
+
+  /// Asks for a bundle, which is read where it is not in memory, and holds it until it is released.
+  ///
+  /// - Precondition: ``hasRoomForBundle``.
+  public func request(bundle: Int, of family: Int) throws(LoaderError) {
+    guard !failed else { throw .closed }
+    guard let bundles, let slot = bundles.hold(family, bundle) else { return }
+    try bundles.forEachRead(family, bundle, slot: slot) { request throws(LoaderError) in
+      while device.inFlight >= device.capacity { try reapOne(for: .bundle(family)) }
+      try submit(request)
+    }
+    do { try device.flush() } catch { throw fail(.io(error)) }
+  }
+
+  /// Whether a bundle that was asked for is in memory.
+  public func isReady(bundle: Int, of family: Int) throws(LoaderError) -> Bool {
+    guard let bundles else { return false }
+    while !bundles.isReady(family, bundle) {
+      // Look at what has come meanwhile, without waiting.
+      guard try reapOne(for: .bundle(family), waiting: false) else { return false }
+    }
+    return true
+  }
+
+  /// Waits for a bundle that was asked for.
+  public func wait(forBundle bundle: Int, of family: Int) throws(LoaderError) {
+    guard let bundles, !bundles.isReady(family, bundle) else { return }
+    let start = monotonicNanoseconds()
+    statistics.stalls += 1
+    while !bundles.isReady(family, bundle) {
+      try reapOne(for: .bundle(family))
+    }
+    statistics.stallNanoseconds += monotonicNanoseconds() - start
+  }
+
+  /// The first byte and the layout of a part of a bundle that is held and in memory.
+  public func part(
+    _ part: Int, ofBundle bundle: Int, of family: Int
+  ) -> (address: UnsafeMutableRawPointer, layout: RowLayout) {
+    guard let bundles else { preconditionFailure("this stream has no bundles") }
+    return bundles.part(part, family, bundle)
+  }
+
+  /// Records that the user of a bundle interleaved a part's rows in place.
+  public func markInterleaved(part: Int, ofBundle bundle: Int, of family: Int) {
+    bundles?.markInterleaved(part: part, family, bundle)
+  }
+
+  /// Gives a bundle back; it stays in memory until another needs its place.
+  public func release(bundle: Int, of family: Int) { bundles?.release(family, bundle) }
+
   // MARK: - Reading ahead
 
   /// A row of a pinned piece that is in memory.
@@ -396,17 +466,19 @@ public final class WeightStream {
     do { try device.submit(request) } catch { throw fail(.io(error)) }
   }
 
-  /// Waits for one completion of the device, while `wanted` is needed.
-  private func reapOne(for wanted: Wanted) throws(LoaderError) {
+  /// Takes one completion of the device, waiting for it while `wanted` is needed; false where none came.
+  @discardableResult
+  private func reapOne(for wanted: Wanted, waiting: Bool = true) throws(LoaderError) -> Bool {
     guard !failed else { throw .closed }
     let completion: ReadCompletion?
     do {
-      completion = try device.reap(waiting: true, timeoutMilliseconds: 100)
+      completion = try device.reap(
+        waiting: waiting, timeoutMilliseconds: waiting ? 100 : nil)
     } catch { throw fail(.io(error)) }
     if cancellation.isRaised { throw .interrupted }
     guard let completion else {
-      if let seconds = stallWatch.secondsToReport() { onStall?(stall(wanted, seconds)) }
-      return
+      if waiting, let seconds = stallWatch.secondsToReport() { onStall?(stall(wanted, seconds)) }
+      return false
     }
     stallWatch.reset()
     switch Tag(completion.tag) {
@@ -430,37 +502,40 @@ public final class WeightStream {
               .truncated, path: source.description.files.first,
               "the file ends inside the embedding table; it was complete when it was opened")))
       }
+    case .bundle(let slot):
+      // A bundle's last read may reach past the file's end by less than a block.
+      do { try bundles?.completed(slot: slot) } catch { throw fail(error) }
     }
+    return true
   }
 
   /// What the caller of a wait needs.
   private enum Wanted {
     case run(Int)
     case row(tensor: Int, row: Int)
+    /// A bundle of that family.
+    case bundle(Int)
   }
 
   private func stall(_ wanted: Wanted, _ seconds: Int) -> Stall {
-    let (tensor, offset, byteCount) =
-      switch wanted {
-      case .run(let index):
-        (
-          plan.pieces[plan.runs[index].pieces.lowerBound].tensor, plan.runs[index].offset,
-          plan.runs[index].byteCount
-        )
-      case .row(let tensor, let row):
-        (
-          tensor,
-          source.description.tensors[tensor].offset + row
-            * (source.description.tensors[tensor].byteCount
-              / source.description.tensors[tensor].rowCount),
-          source.description.tensors[tensor].byteCount
-            / source.description.tensors[tensor].rowCount
-        )
-      }
-    let record = source.description.tensors[tensor]
+    let tensors = source.description.tensors
+    let (tensor, offset, byteCount): (Int, Int, Int)
+    switch wanted {
+    case .run(let index):
+      tensor = plan.pieces[plan.runs[index].pieces.lowerBound].tensor
+      (offset, byteCount) = (plan.runs[index].offset, plan.runs[index].byteCount)
+    case .row(let table, let row):
+      tensor = table
+      byteCount = tensors[table].byteCount / tensors[table].rowCount
+      offset = tensors[table].offset + row * byteCount
+    case .bundle(let family):
+      tensor = bundles?.families[family].parts[0].tensor ?? 0
+      (offset, byteCount) = (tensors[tensor].offset, tensors[tensor].partByteCount)
+    }
     return Stall(
-      path: source.description.files[record.fileIndex], offset: offset, byteCount: byteCount,
-      tensorName: record.name, readsInFlight: device.inFlight, seconds: seconds)
+      path: source.description.files[tensors[tensor].fileIndex], offset: offset,
+      byteCount: byteCount, tensorName: tensors[tensor].name, readsInFlight: device.inFlight,
+      seconds: seconds)
   }
 
   /// A read may end early only at the end of the file, past the last piece's bytes.
@@ -492,25 +567,4 @@ private struct SweepCursor {
   var run = 0
 
   mutating func advance() { run += 1 }
-}
-
-/// What a completion belongs to, packed into the request's tag.
-enum Tag {
-  case pinned(Int)
-  case streamed(Int)
-  case row(Int)
-
-  static func pinned(_ run: Int) -> UInt64 { 1 << 62 | UInt64(run) }
-  static func streamed(_ sequence: Int) -> UInt64 { UInt64(sequence) }
-  static func row(_ slot: Int) -> UInt64 { 1 << 63 | UInt64(slot) }
-
-  init(_ tag: UInt64) {
-    if tag & (1 << 63) != 0 {
-      self = .row(Int(tag & ~(1 << 63)))
-    } else if tag & (1 << 62) != 0 {
-      self = .pinned(Int(tag & ~(1 << 62)))
-    } else {
-      self = .streamed(Int(tag))
-    }
-  }
 }

@@ -83,7 +83,7 @@ import WeightLoader
   /// Both sides compute in f32 and round keys and values to f16. What is left is the order of sums,
   /// and now and then a key or value that it tips over to the other f16 neighbour: gemma3's seven
   /// layers make 0.0013 of that, as much as transformers itself moves when it computes in f64.
-  @Test(arguments: names)
+  @Test(arguments: names + expertNames)
   func `Logits are those of transformers`(name: String) throws {
     let expected = try Self.expectedLogits(name)
     try Self.withImage(of: name) { image in

@@ -36,7 +36,7 @@ import WeightLoader
 
   /// Float weights meet f32 activations. What is left is f32 sums, and keys and values whose f32 and
   /// f64 round to neighbouring f16 numbers: 2^-11 of an element now and then.
-  @Test(arguments: TinyFamilies.names)
+  @Test(arguments: TinyFamilies.names + TinyFamilies.expertNames)
   func `Float models follow the f64 graph closely`(family: String) throws {
     for seed in UInt64(0)..<3 {
       var model = TinyFamilies.model(family)
@@ -49,7 +49,10 @@ import WeightLoader
 
   /// Quantised weights meet int8 activations with a scale per 32: about 1/254 of a block's largest
   /// value each, averaged over a row, through two to seven layers.
-  @Test(arguments: TinyFamilies.names)
+  ///
+  /// Of models with experts all experts run: which of two nearly equal ones is chosen is no matter of
+  /// precision.
+  @Test(arguments: TinyFamilies.names + TinyFamilies.expertNames)
   func `Quantised models follow the f64 graph`(family: String) throws {
     let types: [[ElementType]] = [
       [.q8_0], [.q4_0, .q5_1], [.q4_1, .q5_0], [.q4_K, .q6_K], [.q2_K, .q3_K, .q5_K],
@@ -61,7 +64,12 @@ import WeightLoader
         model.embeddingLength = 256
         model.feedForwardLength = 256
         model.headLength = 64
+        model.experts?.feedForwardLength = 256
+        if model.experts?.sharedFeedForwardLength != nil {
+          model.experts?.sharedFeedForwardLength = 256
+        }
       }
+      if let count = model.experts?.expertCount { model.experts?.usedExpertCount = count }
       let found = try error(model, seed: UInt64(seed))
       #expect(found < 0.25, "\(family), seed \(seed): \(found)")
     }

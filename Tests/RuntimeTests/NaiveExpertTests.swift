@@ -106,18 +106,4 @@ import WeightLoader
     plain.normalisesWeights = false
     #expect(decoder.route(plain, "blk.0.", x.map { _ in 0 }).map(\.weight) == [0.25, 0.25, 0.25])
   }
-
-  @Test(arguments: TinyFamilies.expertNames)
-  func `Families with experts have a reference, and are refused by the runtime`(
-    family: String
-  ) throws {
-    let file = TemporaryFile(TinyModel.withExperts(family).gguf(seed: 1).bytes())
-    defer { extendLifetime(file) }
-    let logits = try NaiveDecoder.reading(file.path).logits([1, 7, 300])
-    #expect(logits.count == 3 && logits.joined().allSatisfy(\.isFinite))
-    do {
-      _ = try makeSession(file.path, contextLength: 8, promptLength: 4, RunShape())
-      Issue.record("it runs: these models belong in the graph's tests now")
-    } catch { #expect("\(error)".contains("experts do not run yet")) }
-  }
 }
