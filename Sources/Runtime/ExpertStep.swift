@@ -10,6 +10,7 @@ import WeightLoader
 final class ExpertStep {
   private let experts: ExpertConfiguration
   private let width: Int
+  private let familyCount: Int
   private let activation: DecoderConfiguration.Activation
   private let stream: WeightStream
   private let linear: LinearExecutor
@@ -26,6 +27,7 @@ final class ExpertStep {
     self.experts = experts
     width = configuration.embeddingLength
     activation = configuration.activation
+    familyCount = configuration.layerCount
     self.stream = stream
     self.linear = linear
     self.pool = pool
@@ -115,6 +117,7 @@ final class ExpertStep {
   private func runToken(_ family: Int, _ x: Activations) throws(LoaderError) {
     let used = experts.usedExpertCount
     for rank in 0..<used {
+      try stream.makeRoomForBundle()
       try stream.request(bundle: Int(memory.chosen[rank]), of: family)
       memory.isDone[rank] = false
     }
@@ -176,15 +179,27 @@ final class ExpertStep {
 
   // MARK: - A chunk of a prompt
 
-  /// Every expert that any token chose, once, with all its tokens; reading runs ahead as far as the
-  /// cache has room.
+  /// Every expert that any token chose, once, with all its tokens.
+  ///
+  /// Reading runs ahead as far as queue and cache have room, into the next layer's experts where the
+  /// chunk is long enough to need nearly all of them.
   private func runChunk(_ family: Int, _ x: Activations) throws(LoaderError) {
     let needed = memory.sortByExpert(tokenCount: x.tokenCount)
-    var requested = 0
+    let needsAll = x.tokenCount * experts.usedExpertCount >= Self.surelyUsed * experts.expertCount
+    let next = needsAll && family + 1 < familyCount ? experts.expertCount : 0
+    var (requested, prefetched) = (0, 0)
     for index in 0..<needed {
-      while requested < needed, stream.hasRoomForBundle {
+      if requested == index { try stream.makeRoomForBundle() }
+      while requested < needed, stream.hasRoomForBundle,
+        requested == index || stream.canReadAhead
+      {
         try stream.request(bundle: Int(memory.needed[requested]), of: family)
         requested += 1
+        if requested == needed { stream.endPrefetching(of: family) }
+      }
+      while requested == needed, prefetched < next, stream.hasRoomForBundle, stream.canReadAhead {
+        try stream.prefetch(bundle: prefetched, of: family + 1)
+        prefetched += 1
       }
       let bundle = Int(memory.needed[index])
       try stream.wait(forBundle: bundle, of: family)
@@ -192,6 +207,9 @@ final class ExpertStep {
       stream.release(bundle: bundle, of: family)
     }
   }
+
+  /// Choices an expert, on average, from which nearly every expert is chosen: all but e^−4 of them.
+  private static let surelyUsed = 4
 
   private func compute(_ family: Int, bundle: Int, _ x: Activations) throws(LoaderError) {
     let length = experts.feedForwardLength
@@ -227,13 +245,17 @@ final class ExpertStep {
 
   // MARK: - Small steps
 
-  /// gate = activation(gate) * up, for the first rows.
+  /// gate = activation(gate) * up, for the first rows; a token's few rows are not worth a region.
   private func activate(rowCount: Int) {
     let length = experts.feedForwardLength
+    func activateRow(_ row: Int) {
+      activation.gate(memory.gate + row * length, by: memory.up + row * length, count: length)
+    }
     clock.measure(.elementwise) {
-      pool.run(count: rowCount) { row, _ in
-        activation.gate(
-          memory.gate + row * length, by: memory.up + row * length, count: length)
+      if rowCount <= experts.usedExpertCount {
+        for row in 0..<rowCount { activateRow(row) }
+      } else {
+        pool.run(count: rowCount) { row, _ in activateRow(row) }
       }
     }
   }

@@ -26,12 +26,15 @@ final class BundleCache {
     var pending: Int32 = 0
     /// Users that hold it.
     var holders: Int32 = 0
+    /// It was read ahead, and nobody has asked for it yet.
+    var isReserved = false
     /// Parts that were interleaved in place, as bits.
     var interleaved: UInt32 = 0
   }
   private var slots: [Slot]
   private var usedSlotCount = 0
-  private var heldSlotCount = 0
+  /// Slots that are held or reserved.
+  private var keptSlotCount = 0
   private var policy: BundlePolicy
   /// Running number of the token in work.
   var token = 0
@@ -71,7 +74,7 @@ final class BundleCache {
   }
 
   /// Whether another bundle can be asked for without one being released first.
-  var hasRoom: Bool { heldSlotCount < slotCount }
+  var hasRoom: Bool { keptSlotCount < slotCount && (usedSlotCount < slotCount || hasVictim) }
 
   /// Holds `bundle`; its slot where it must be read.
   func hold(_ family: Int, _ bundle: Int) -> Int? {
@@ -80,17 +83,44 @@ final class BundleCache {
     statistics.uses += 1
     if slotOfKey[key] >= 0 {
       let slot = Int(slotOfKey[key])
-      if slots[slot].holders == 0 { heldSlotCount += 1 }
+      if slots[slot].holders == 0, !slots[slot].isReserved { keptSlotCount += 1 }
       slots[slot].holders += 1
+      if slots[slot].isReserved { statistics.usedPrefetches += 1 }
+      slots[slot].isReserved = false
       statistics.hits += 1
       return nil
     }
     let slot = vacate()
-    slots[slot] = Slot(key: Int32(key), pending: 0, holders: 1, interleaved: 0)
+    slots[slot] = Slot(key: Int32(key), holders: 1)
     slotOfKey[key] = Int32(slot)
-    heldSlotCount += 1
+    keptSlotCount += 1
     statistics.bytesWanted += families[family].bundleByteCount
     return slot
+  }
+
+  /// Reserves a slot for `bundle`, which will probably be asked for; nil where it is in memory.
+  ///
+  /// - Precondition: ``hasRoom``.
+  func reserve(_ family: Int, _ bundle: Int) -> Int? {
+    let key = firstKey[family] + bundle
+    guard slotOfKey[key] < 0 else { return nil }
+    let slot = vacate()
+    slots[slot] = Slot(key: Int32(key), isReserved: true)
+    slotOfKey[key] = Int32(slot)
+    keptSlotCount += 1
+    statistics.prefetches += 1
+    statistics.bytesWanted += families[family].bundleByteCount
+    return slot
+  }
+
+  /// Ends reservations that nobody took up, of one family or of all.
+  func endReservations(of family: Int? = nil) {
+    let keys = family.map { firstKey[$0]..<firstKey[$0] + families[$0].bundleCount }
+    for index in slots.indices
+    where slots[index].isReserved && keys?.contains(Int(slots[index].key)) != false {
+      slots[index].isReserved = false
+      keptSlotCount -= 1
+    }
   }
 
   /// A slot for another bundle: one never used, or that of the lowest score.
@@ -102,7 +132,7 @@ final class BundleCache {
     }
     var lowest = -1
     var lowestScore = Double.infinity
-    for index in slots.indices where slots[index].holders == 0 && slots[index].pending == 0 {
+    for index in slots.indices where isVictim(slots[index]) {
       let score = policy.score(of: Int(slots[index].key), at: token)
       if lowest < 0 || score < lowestScore
         || (score == lowestScore && slots[index].key < slots[lowest].key)
@@ -115,6 +145,12 @@ final class BundleCache {
     statistics.evictions += 1
     return lowest
   }
+
+  private func isVictim(_ slot: Slot) -> Bool {
+    slot.holders == 0 && slot.pending == 0 && !slot.isReserved
+  }
+
+  private var hasVictim: Bool { slots.contains(where: isVictim) }
 
   /// The reads that bring `bundle` into `slot`, one after the other.
   func forEachRead(
@@ -178,7 +214,7 @@ final class BundleCache {
   func release(_ family: Int, _ bundle: Int) {
     let slot = slot(family, bundle)
     slots[slot].holders -= 1
-    if slots[slot].holders == 0 { heldSlotCount -= 1 }
+    if slots[slot].holders == 0 { keptSlotCount -= 1 }
   }
 
   /// A part's first byte and layout, of a bundle that is held and ready.
@@ -206,6 +242,9 @@ public struct BundleStatistics: Sendable {
   /// Of those, bundles that were in memory or on their way.
   public var hits = 0
   public var evictions = 0
-  /// Bytes of the bundles that were not.
+  /// Bundles read ahead of being asked for, and those of them that were asked for.
+  public var prefetches = 0
+  public var usedPrefetches = 0
+  /// Bytes of the bundles that were read.
   public var bytesWanted = 0
 }

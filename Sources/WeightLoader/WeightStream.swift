@@ -32,7 +32,7 @@ public final class WeightStream {
     /// Sweeps completed or under way.
     public var sweeps = 0
   }
-  public private(set) var statistics = Statistics()
+  public internal(set) var statistics = Statistics()
 
   /// Called, on the thread that waits, while the drive has not answered for a while; see ``Stall``.
   public var onStall: ((Stall) -> Void)?
@@ -41,7 +41,7 @@ public final class WeightStream {
   public var onReplacement: ((BlockIOError) -> Void)?
   private var replacementIsKnown = false
 
-  private let device: any BlockDevice
+  let device: any BlockDevice
   private let pinned: AlignedBuffer
   private let population: BackgroundPopulation
   /// For tests: stands for how much of pinned memory is committed.
@@ -81,12 +81,12 @@ public final class WeightStream {
   /// The latest sequence number of each streamed run, −1 = none outstanding.
   private var sequenceOfRun: [Int]
 
-  private let rowReader: RowReader
+  let rowReader: RowReader
   private let verifier: ExtentVerifier?
-  private let bundles: BundleCache?
+  let bundles: BundleCache?
   /// Runs whose bytes have been through the verifier.
   private var isVerified: [Bool]
-  private var failed = false
+  var failed = false
 
   /// - Parameters:
   ///   - tables: tensors that ``readRows(tensor:rows:_:)`` will be asked for.
@@ -305,67 +305,6 @@ public final class WeightStream {
     RowReader.byteCount(tables, in: model)
   }
 
-  // MARK: - Bundles
-
-  /// What the bundle cache did so far.
-  public var bundleStatistics: BundleStatistics { bundles?.statistics ?? BundleStatistics() }
-
-  /// Tells the cache that the next token, or chunk of tokens, begins.
-  public func beginToken() { bundles?.token += 1 }
-
-  /// Whether another bundle can be asked for before one is released.
-  public var hasRoomForBundle: Bool { bundles?.hasRoom ?? false }
-
-  /// Asks for a bundle, which is read where it is not in memory, and holds it until it is released.
-  ///
-  /// - Precondition: ``hasRoomForBundle``.
-  public func request(bundle: Int, of family: Int) throws(LoaderError) {
-    guard !failed else { throw .closed }
-    guard let bundles, let slot = bundles.hold(family, bundle) else { return }
-    try bundles.forEachRead(family, bundle, slot: slot) { request throws(LoaderError) in
-      while device.inFlight >= device.capacity { try reapOne(for: .bundle(family)) }
-      try submit(request)
-    }
-    do { try device.flush() } catch { throw fail(.io(error)) }
-  }
-
-  /// Whether a bundle that was asked for is in memory.
-  public func isReady(bundle: Int, of family: Int) throws(LoaderError) -> Bool {
-    guard let bundles else { return false }
-    while !bundles.isReady(family, bundle) {
-      // Look at what has come meanwhile, without waiting.
-      guard try reapOne(for: .bundle(family), waiting: false) else { return false }
-    }
-    return true
-  }
-
-  /// Waits for a bundle that was asked for.
-  public func wait(forBundle bundle: Int, of family: Int) throws(LoaderError) {
-    guard let bundles, !bundles.isReady(family, bundle) else { return }
-    let start = monotonicNanoseconds()
-    statistics.stalls += 1
-    while !bundles.isReady(family, bundle) {
-      try reapOne(for: .bundle(family))
-    }
-    statistics.stallNanoseconds += monotonicNanoseconds() - start
-  }
-
-  /// The first byte and the layout of a part of a bundle that is held and in memory.
-  public func part(
-    _ part: Int, ofBundle bundle: Int, of family: Int
-  ) -> (address: UnsafeMutableRawPointer, layout: RowLayout) {
-    guard let bundles else { preconditionFailure("this stream has no bundles") }
-    return bundles.part(part, family, bundle)
-  }
-
-  /// Records that the user of a bundle interleaved a part's rows in place.
-  public func markInterleaved(part: Int, ofBundle bundle: Int, of family: Int) {
-    bundles?.markInterleaved(part: part, family, bundle)
-  }
-
-  /// Gives a bundle back; it stays in memory until another needs its place.
-  public func release(bundle: Int, of family: Int) { bundles?.release(family, bundle) }
-
   // MARK: - Reading ahead
 
   /// A row of a pinned piece that is in memory.
@@ -462,13 +401,13 @@ public final class WeightStream {
     return true
   }
 
-  private func submit(_ request: ReadRequest) throws(LoaderError) {
+  func submit(_ request: ReadRequest) throws(LoaderError) {
     do { try device.submit(request) } catch { throw fail(.io(error)) }
   }
 
   /// Takes one completion of the device, waiting for it while `wanted` is needed; false where none came.
   @discardableResult
-  private func reapOne(for wanted: Wanted, waiting: Bool = true) throws(LoaderError) -> Bool {
+  func reapOne(for wanted: Wanted, waiting: Bool = true) throws(LoaderError) -> Bool {
     guard !failed else { throw .closed }
     let completion: ReadCompletion?
     do {
@@ -510,7 +449,7 @@ public final class WeightStream {
   }
 
   /// What the caller of a wait needs.
-  private enum Wanted {
+  enum Wanted {
     case run(Int)
     case row(tensor: Int, row: Int)
     /// A bundle of that family.
@@ -553,7 +492,7 @@ public final class WeightStream {
             + "it was complete when it was opened")))
   }
 
-  private func fail(_ error: LoaderError) -> LoaderError {
+  func fail(_ error: LoaderError) -> LoaderError {
     failed = true
     return error
   }
