@@ -26,6 +26,8 @@ public struct MemoryPlan: Sendable {
   public let residency: ResidencyPlan
   /// Experts that there is room for, of all layers together; 0 for a model without.
   public let expertSlotCount: Int
+  /// Experts of all layers.
+  public let expertCount: Int
   /// Memory of an expert's room.
   public let expertSlotByteCount: Int
 
@@ -148,7 +150,7 @@ public struct MemoryPlan: Sendable {
         keyValueByteCount: fixed.keyValueByteCount, workspaceByteCount: workspace,
         vectorByteCount: fixed.vectorByteCount, chunkLength: chunkLength,
         contextLength: request.contextLength, residency: residency,
-        expertSlotCount: slotCount, expertSlotByteCount: slot)
+        expertSlotCount: slotCount, expertCount: fixed.expertCount, expertSlotByteCount: slot)
     } catch { throw RuntimeError(error) }
   }
 
