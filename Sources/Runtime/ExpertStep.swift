@@ -116,10 +116,16 @@ final class ExpertStep {
   /// Asks for all experts of the token, then computes those that are there, until all were.
   private func runToken(_ family: Int, _ x: Activations) throws(LoaderError) {
     let used = experts.usedExpertCount
+    // Those in memory first: a place for another may not be made where one of them lies.
     for rank in 0..<used {
+      memory.isDone[rank] = false
+      memory.isResident[rank] = stream.holds(bundle: Int(memory.chosen[rank]), of: family)
+      guard memory.isResident[rank] else { continue }
+      try stream.request(bundle: Int(memory.chosen[rank]), of: family)
+    }
+    for rank in 0..<used where !memory.isResident[rank] {
       try stream.makeRoomForBundle()
       try stream.request(bundle: Int(memory.chosen[rank]), of: family)
-      memory.isDone[rank] = false
     }
     var left = used
     while left > 0 {
@@ -184,7 +190,9 @@ final class ExpertStep {
   /// Reading runs ahead as far as queue and cache have room, into the next layer's experts where the
   /// chunk is long enough to need nearly all of them.
   private func runChunk(_ family: Int, _ x: Activations) throws(LoaderError) {
-    let needed = memory.sortByExpert(tokenCount: x.tokenCount)
+    let needed = memory.sortByExpert(tokenCount: x.tokenCount) {
+      stream.holds(bundle: $0, of: family)
+    }
     let needsAll = x.tokenCount * experts.usedExpertCount >= Self.surelyUsed * experts.expertCount
     let next = needsAll && family + 1 < familyCount ? experts.expertCount : 0
     var (requested, prefetched) = (0, 0)

@@ -22,7 +22,9 @@ final class ExpertWorkspace {
   /// Ranks that are computed together, and those that were [usedExpertCount].
   let ranks: UnsafeMutablePointer<Int>
   let isDone: UnsafeMutablePointer<Bool>
-  /// Experts that a chunk needs, ascending [expertCount].
+  /// Ranks whose experts were in memory when the token came to the layer [usedExpertCount].
+  let isResident: UnsafeMutablePointer<Bool>
+  /// Experts that a chunk needs, in the order of their turn [expertCount].
   let needed: UnsafeMutablePointer<Int32>
   /// For each expert where its entries in `entries` begin [expertCount + 1].
   private let starts: UnsafeMutablePointer<Int32>
@@ -61,6 +63,7 @@ final class ExpertWorkspace {
     needed = place(10, Int32.self)
     starts = place(11, Int32.self)
     entries = place(12, Int32.self)
+    isResident = place(13, Bool.self)
     blockRowByteCount = Self.blockRowByteCount(configuration, experts)
   }
 
@@ -93,22 +96,24 @@ final class ExpertWorkspace {
       words(rows * experts.feedForwardLength),
       rows * blockRowByteCount(configuration, experts), words(2 * used), words(used),
       words(experts.expertCount), words(experts.expertCount + 1), words(tokenCapacity * used),
+      words(used),
     ]
   }
 
-  /// Sorts the choices of `tokenCount` tokens by expert; returns how many experts are ``needed``.
-  func sortByExpert(tokenCount: Int) -> Int {
+  /// Sorts the choices of `tokenCount` tokens by expert; returns how many experts are ``needed``, those
+  /// in memory first, otherwise ascending.
+  func sortByExpert(tokenCount: Int, isResident: (_ expert: Int) -> Bool) -> Int {
     let (count, total) = (experts.expertCount, tokenCount * experts.usedExpertCount)
     starts.update(repeating: 0, count: count + 1)
     for place in 0..<total { starts[Int(chosen[place]) + 1] += 1 }
     var neededCount = 0
-    for expert in 0..<count {
-      if starts[expert + 1] > 0 {
+    for wanted in [true, false] {
+      for expert in 0..<count where starts[expert + 1] > 0 && isResident(expert) == wanted {
         needed[neededCount] = Int32(expert)
         neededCount += 1
       }
-      starts[expert + 1] += starts[expert]
     }
+    for expert in 0..<count { starts[expert + 1] += starts[expert] }
     // Each entry moves its expert's start on; afterwards they are moved back.
     for place in 0..<total {
       let expert = Int(chosen[place])

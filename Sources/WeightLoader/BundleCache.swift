@@ -209,6 +209,8 @@ final class BundleCache {
     return slot
   }
 
+  func contains(_ family: Int, _ bundle: Int) -> Bool { slotOfKey[firstKey[family] + bundle] >= 0 }
+
   func isReady(_ family: Int, _ bundle: Int) -> Bool { slots[slot(family, bundle)].pending == 0 }
 
   func release(_ family: Int, _ bundle: Int) {

@@ -12,6 +12,11 @@ extension WeightStream {
   /// Whether another bundle can be asked for before one is released.
   public var hasRoomForBundle: Bool { bundles?.hasRoom ?? false }
 
+  /// Whether a bundle is in memory or on its way.
+  public func holds(bundle: Int, of family: Int) -> Bool {
+    bundles?.contains(family, bundle) ?? false
+  }
+
   /// Asks for a bundle, which is read where it is not in memory, and holds it until it is released.
   ///
   /// - Precondition: ``hasRoomForBundle``.
