@@ -79,8 +79,9 @@ final class ExpertWorkspace {
     _ configuration: DecoderConfiguration, _ experts: ExpertConfiguration
   ) -> Int {
     let columns = max(configuration.embeddingLength, experts.feedForwardLength)
-    return (ActivationBlocks.byteCount(
-      tokenCapacity: 1, columnCount: (columns + 31) / 32 * 32) + 63) & ~63
+    return
+      (ActivationBlocks.byteCount(
+        tokenCapacity: 1, columnCount: (columns + 31) / 32 * 32) + 63) & ~63
   }
 
   private static func sizes(

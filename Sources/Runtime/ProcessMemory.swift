@@ -11,7 +11,9 @@ public enum ProcessMemory {
 
   /// Bytes that the kernel fetched from storage for this process (read_bytes), or 0 where it does not
   /// say.
-  public static var storageReadByteCount: Int { field("read_bytes:", in: "/proc/self/io", unit: 1) ?? 0 }
+  public static var storageReadByteCount: Int {
+    field("read_bytes:", in: "/proc/self/io", unit: 1) ?? 0
+  }
 
   /// A budget for when the user names none: 80 % of what the control group or the machine has free,
   /// whichever is less.

@@ -50,7 +50,8 @@ public struct BundleFamily: Sendable {
       counts.insert(stack.count)
       let end = record.offset + record.partByteCount
       if let last = fragments.indices.last, record.isBundled,
-        fragments[last].fileIndex == record.fileIndex, fragments[last].byteStride == stack.byteStride,
+        fragments[last].fileIndex == record.fileIndex,
+        fragments[last].byteStride == stack.byteStride,
         record.offset >= fragments[last].offset, end - fragments[last].offset <= stack.byteStride
       {
         fragments[last].byteCount = max(fragments[last].byteCount, end - fragments[last].offset)
@@ -63,7 +64,8 @@ public struct BundleFamily: Sendable {
       parts.append(
         Part(
           tensor: tensor, rowCount: record.partRowCount, layout: record.layout,
-          fragment: fragments.count - 1, offset: record.offset - fragments[fragments.count - 1].offset))
+          fragment: fragments.count - 1,
+          offset: record.offset - fragments[fragments.count - 1].offset))
     }
     precondition(counts.count == 1, "a bundle's tensors have equally many parts")
     // Bundles of an image fill their stride, so that the last one too is whole extents.

@@ -36,7 +36,9 @@ final class ExtentVerifier {
     let start = index(of: extent.offset, in: extents)
     var end = start
     while end < extents.count, extents[end].offset < extent.endOffset { end += 1 }
-    guard extents[start..<end].allSatisfy({ $0.byteCount <= longestWholeExtent }) else { return nil }
+    guard extents[start..<end].allSatisfy({ $0.byteCount <= longestWholeExtent }) else {
+      return nil
+    }
     let offset = extents[start].offset
     let endOffset = extents[end - 1].offset + extents[end - 1].byteCount
     return (

@@ -69,7 +69,8 @@ extension ModelSource {
         regions.append(Region(extent: extent, tensors: [index]))
         continue
       }
-      if let last = regions.last, let before = last.wholeExtents, whole.lowerBound < before.upperBound
+      if let last = regions.last, let before = last.wholeExtents,
+        whole.lowerBound < before.upperBound
       {
         let end = max(range.endOffset, last.extent.endOffset)
         regions[regions.count - 1].extent.byteCount = end - last.extent.offset

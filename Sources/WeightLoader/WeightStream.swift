@@ -383,7 +383,8 @@ public final class WeightStream {
     // Where the memory of a run to be pinned is not committed yet, this sweep gets it through staging,
     // and the next one tries again: clearing pages must not hold up the drive.
     if let home = run.home,
-      plan.stagingByteCount == 0 || home + run.byteCount <= committedByteCount?() ?? population.populatedByteCount
+      plan.stagingByteCount == 0
+        || home + run.byteCount <= committedByteCount?() ?? population.populatedByteCount
     {
       address = pinned.address + home
       tag = Tag.pinned(index)

@@ -2,8 +2,8 @@ import ArgumentParser
 import BlockIO
 import CommandLineSupport
 import Glibc
-import ModelFormat
 import Kernels
+import ModelFormat
 import Runtime
 import TensorBasics
 import Tokenization
@@ -41,7 +41,8 @@ struct DecodeBench: ParsableCommand {
         model.source, model.configuration,
         MemoryPlan.Request(
           budgetByteCount: resources.budget,
-          contextLength: max(resources.context ?? 0, warmup + Self.mostSettlingTokens + tokens), promptLength: 1,
+          contextLength: max(resources.context ?? 0, warmup + Self.mostSettlingTokens + tokens),
+          promptLength: 1,
           threadCount: resources.threadCount,
           preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model)),
         cancellation: Interruption.flag)
@@ -76,17 +77,17 @@ struct DecodeBench: ParsableCommand {
       let active = Double(session.plan.residency.sweepByteCount)
       try FigureReport(
         [
-        Figure("decodeTokensPerSecond", Double(tokens) / seconds, "tokens/s"),
-        Figure(
-          "activeBytesPerSecond", active * Double(tokens) / seconds, "B/s", limit: memory),
-        Figure("bytesPerToken", bytes / Double(tokens), "B"),
-        Figure("driveBytesPerSecond", bytes / seconds, "B/s"),
-        Figure("kernelReadBytesPerSecond", kernelBytes / seconds, "B/s"),
-        Figure("requestsPerToken", Double(after.requests - before.requests) / Double(tokens), ""),
-        Figure("pinnedBytes", Double(session.plan.residency.pinnedByteCount), "B"),
-        Figure("streamedBytes", Double(session.plan.residency.streamedByteCount), "B"),
-        Figure("peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B"),
-      ] + (memory.map { [Figure("dramBytesPerSecond", $0, "B/s")] } ?? [])
+          Figure("decodeTokensPerSecond", Double(tokens) / seconds, "tokens/s"),
+          Figure(
+            "activeBytesPerSecond", active * Double(tokens) / seconds, "B/s", limit: memory),
+          Figure("bytesPerToken", bytes / Double(tokens), "B"),
+          Figure("driveBytesPerSecond", bytes / seconds, "B/s"),
+          Figure("kernelReadBytesPerSecond", kernelBytes / seconds, "B/s"),
+          Figure("requestsPerToken", Double(after.requests - before.requests) / Double(tokens), ""),
+          Figure("pinnedBytes", Double(session.plan.residency.pinnedByteCount), "B"),
+          Figure("streamedBytes", Double(session.plan.residency.streamedByteCount), "B"),
+          Figure("peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B"),
+        ] + (memory.map { [Figure("dramBytesPerSecond", $0, "B/s")] } ?? [])
           + Figure.bundles(session.stream.bundleStatistics, since: bundlesBefore, tokens: tokens)
           + Figure.shares(of: seconds, session.times - timesBefore)
       ).print(asJSON: json)

@@ -10,7 +10,8 @@ import WeightLoader
 struct PrefillBench: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "prefill",
-    abstract: "Tokens per second of reading a prompt, from a cold start and once weights are there.")
+    abstract: "Tokens per second of reading a prompt, from a cold start and once weights are there."
+  )
 
   @Argument(help: "Flash image or GGUF file.") var model: String
   @OptionGroup var resources: ResourceOptions

@@ -36,7 +36,7 @@ struct PlanReport {
     let file = model.source.description.files.first ?? path
     if question.calibrates {
       try Self.calibrate(
-        model.source, resources, memoryByteCount: min(96 << 20, budget / 2), cache)
+        model.source, resources, memoryByteCount: min(384 << 20, budget / 2), cache)
     }
     drive = cache.driveProfile(forFileAt: file, backend: resources.io)
     compute = cache.computeProfile(threadCount: resources.threadCount)
