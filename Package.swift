@@ -70,6 +70,7 @@ let package = Package(
       "Runtime",
       [
         "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader",
+        "ModelConversion",
         "KVCache",
       ]),
     library(

@@ -19,6 +19,9 @@ public struct ThroughputProbe: Sendable {
   public var byteLimit: Int?
   /// Begin no read after so many seconds.
   public var secondLimit: Double?
+  /// Whether reads go through all of the buffer, as through a staging ring, and not through as much of
+  /// it as is in flight: a few MiB stay in the processor's caches, and a virtual drive is faster then.
+  public var cyclesThroughBuffer = false
 
   public init(blockByteCount: Int, queueDepth: Int, randomSeed: UInt64? = nil) {
     self.blockByteCount = blockByteCount
@@ -68,7 +71,7 @@ public struct ThroughputProbe: Sendable {
     var run = Run(self, device, buffer)
     let processorStart = Self.processorSeconds()
     do throws(BlockIOError) {
-      for slot in 0..<queueDepth where try !run.submit(slot) { break }
+      for _ in 0..<queueDepth where try !run.submit() { break }
       try device.flush()
       while device.inFlight > 0 {
         if cancellation.isRaised { run.isEnding = true }
@@ -126,6 +129,10 @@ private struct Run {
   let endNanoseconds: Int
   /// Submission of each slot's read.
   var began: [Int]
+  /// Slots of the buffer that are free, the one free for longest first: a ring.
+  private var freeSlots: [Int]
+  private var firstFree = 0
+  private var freeCount: Int
   var submittedCount = 0
   var generator: SeededGenerator
   var lastNanoseconds: Int
@@ -140,15 +147,19 @@ private struct Run {
     self.device = device
     self.buffer = buffer
     blockCount = max(1, device.fileByteCounts[0] / probe.blockByteCount)
-    began = [Int](repeating: 0, count: probe.queueDepth)
+    let slotCount =
+      probe.cyclesThroughBuffer ? buffer.count / probe.blockByteCount : probe.queueDepth
+    began = [Int](repeating: 0, count: slotCount)
+    freeSlots = Array(0..<slotCount)
+    freeCount = slotCount
     generator = SeededGenerator(seed: probe.randomSeed ?? 0)
     lastNanoseconds = startNanoseconds
     let seconds = min(max(probe.secondLimit ?? 1e6, 0), 1e6)
     endNanoseconds = startNanoseconds + Int(seconds * 1e9)
   }
 
-  /// Begins the next read in `slot`; false where the probe is at its end.
-  mutating func submit(_ slot: Int) throws(BlockIOError) -> Bool {
+  /// Begins the next read; false where the probe is at its end.
+  mutating func submit() throws(BlockIOError) -> Bool {
     let now = monotonicNanoseconds()
     if let limit = probe.byteLimit, submittedCount >= (limit - 1) / probe.blockByteCount + 1 {
       isEnding = true
@@ -160,6 +171,9 @@ private struct Run {
       probe.randomSeed == nil
       ? (probe.firstBlock + submittedCount) % blockCount
       : Int.random(in: 0..<blockCount, using: &generator)
+    let slot = freeSlots[firstFree]
+    firstFree = (firstFree + 1) % freeSlots.count
+    freeCount -= 1
     began[slot] = now
     submittedCount += 1
     try device.submit(
@@ -178,7 +192,9 @@ private struct Run {
     measurement.byteCount += completion.byteCount
     measurement.requestCount += 1
     measurement.latency.record(nanoseconds: lastNanoseconds - began[slot])
-    _ = try submit(slot)
+    freeSlots[(firstFree + freeCount) % freeSlots.count] = slot
+    freeCount += 1
+    _ = try submit()
   }
 }
 

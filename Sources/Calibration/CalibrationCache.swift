@@ -1,5 +1,4 @@
 public import BlockIO
-import Glibc
 import ModelFormat
 import TensorBasics
 
@@ -20,17 +19,7 @@ public struct CalibrationCache: Sendable {
   public init(folder: String?) { self.folder = folder }
 
   /// `$XDG_CACHE_HOME/flashinfer/calibration`, by default under `~/.cache`.
-  public static let standard = CalibrationCache(folder: standardFolder())
-
-  private static func standardFolder() -> String? {
-    func variable(_ name: String) -> String? {
-      guard let value = getenv(name) else { return nil }
-      let text = String(cString: value)
-      return text.hasPrefix("/") ? text : nil
-    }
-    let base = variable("XDG_CACHE_HOME") ?? variable("HOME").map { $0 + "/.cache" }
-    return base.map { $0 + "/flashinfer/calibration" }
-  }
+  public static let standard = CalibrationCache(folder: CacheFolder.standard("calibration"))
 
   // MARK: Drives
 
@@ -164,7 +153,7 @@ public struct CalibrationCache: Sendable {
 
   private func write(_ name: String, _ members: [(String, String)]) throws(BlockIOError) {
     guard let folder else { return }
-    try Self.makeFolder(folder)
+    try CacheFolder.make(folder)
     let lines = [("version", "\(Self.version)")] + members
     var text = "{\n" + lines.map { "  \"\($0)\": \($1)" }.joined(separator: ",\n") + "\n}\n"
     let path = "\(folder)/\(name).json"
@@ -177,16 +166,5 @@ public struct CalibrationCache: Sendable {
     }
     if let failure { throw failure }
     try file.commit()
-  }
-
-  /// Makes a folder and those above it.
-  private static func makeFolder(_ path: String) throws(BlockIOError) {
-    var folder = ""
-    for part in path.split(separator: "/") {
-      folder += "/\(part)"
-      guard mkdir(folder, 0o755) == 0 || errno == EEXIST else {
-        throw BlockIOError(.create, path: folder, reason: .system(errno: errno))
-      }
-    }
   }
 }

@@ -101,12 +101,13 @@ public final class ComputeMeasurement {
     return Double(times.sorted()[times.count / 2]) / 1e9
   }
 
-  /// Bytes of weights per second with one token: regions of 4 MiB through all the memory.
+  /// Bytes of weights per second with one token: regions of 16 MiB, as large models have, through all the
+  /// memory.
   private func decodeRate(_ kind: TokenWork.Weights, seconds: Double) -> Double {
     let groupByteCount = RowGroup.byteCount(kind.type, columnCount: Self.columnCount)
     let groupCount = weights.byteCount / groupByteCount
     let product = makeProduct(kind, groupCount: groupCount, tokenCount: 1)
-    let step = max(1, (4 << 20) / groupByteCount)
+    let step = max(1, min(groupCount, (16 << 20) / groupByteCount))
     let start = monotonicNanoseconds()
     var (done, first) = (0, 0)
     while monotonicNanoseconds() - start < Int(seconds * 1e9) {
@@ -152,7 +153,8 @@ public final class ComputeMeasurement {
         values: values, stride: Self.columnCount, blocks: kind.type.isQuantised ? blocks : nil,
         tokenCount: tokenCount),
       output: output.address.assumingMemoryBound(to: Float.self), outputStride: rowCount,
-      scratch: scratch.address, scratchByteCount: Self.scratchByteCount)
+      scratch: scratch.address, scratchByteCount: Self.scratchByteCount,
+      threadCount: pool.threadCount)
   }
 }
 
@@ -164,13 +166,13 @@ private final class ProductRegion: ParallelRegion {
   private let outputStride: Int
   private let scratch: UnsafeMutableRawPointer
   private let scratchByteCount: Int
-  private let grain: Int
+  private let threadCount: Int
   /// What the next run multiplies.
   var groups = 0..<0
 
   init(
     weights: MatrixOperand, activations: Activations, output: UnsafeMutablePointer<Float>,
-    outputStride: Int, scratch: UnsafeMutableRawPointer, scratchByteCount: Int
+    outputStride: Int, scratch: UnsafeMutableRawPointer, scratchByteCount: Int, threadCount: Int
   ) {
     self.weights = weights
     self.activations = activations
@@ -178,13 +180,20 @@ private final class ProductRegion: ParallelRegion {
     self.outputStride = outputStride
     self.scratch = scratch
     self.scratchByteCount = scratchByteCount
+    self.threadCount = threadCount
+  }
+
+  /// Row groups that a worker takes at a time, as decoding chooses them.
+  private var grain: Int {
     let groupByteCount = RowGroup.byteCount(weights.type, columnCount: weights.columnCount)
-    grain = max(1, (48 << 10) / groupByteCount)
+    let byteCount = min(128 << 10, groups.count * groupByteCount / (16 * threadCount))
+    return activations.tokenCount > 1 ? 1 : max(1, byteCount / groupByteCount)
   }
 
   var grainCount: Int { (groups.count + grain - 1) / grain }
 
   func perform(index: Int, worker: Int) {
+    let grain = grain
     let first = groups.lowerBound + index * grain
     MatrixProduct.multiply(
       weights, groups: first..<min(first + grain, groups.upperBound), by: activations,

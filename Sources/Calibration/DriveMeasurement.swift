@@ -68,6 +68,7 @@ public struct DriveMeasurement: ~Copyable {
     var probe = ThroughputProbe(
       blockByteCount: blockByteCount, queueDepth: queueDepth,
       randomSeed: isRandom ? UInt64(offset) : nil)
+    probe.cyclesThroughBuffer = true
     probe.firstBlock = offset / blockByteCount
     probe.secondLimit = seconds
     let measurement = try probe.run(device, buffer: buffer.bytes, cancellation: cancellation)
@@ -109,6 +110,7 @@ public struct DriveMeasurement: ~Copyable {
   ) throws(BlockIOError) -> Double {
     var probe = ThroughputProbe(
       blockByteCount: profile.blockByteCount, queueDepth: profile.queueDepth)
+    probe.cyclesThroughBuffer = true
     probe.firstBlock = offset / profile.blockByteCount
     probe.secondLimit = 0.5
     let measurement = try probe.run(

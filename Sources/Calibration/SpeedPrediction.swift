@@ -63,6 +63,20 @@ public struct TokenWork: Sendable {
       // While the drive is behind, each read is a region of its own.
       if !run.isPinned { regionCount += 1 }
     }
+    if let experts = configuration.experts {
+      // As if every expert were as likely as another: a real router repeats itself and misses less.
+      let missing = 1 - Double(plan.expertSlotCount) / Double(max(1, plan.expertCount))
+      for tensor in model.tensors {
+        guard let stack = tensor.stack else { continue }
+        let byteCount = tensor.byteCount / stack.count * experts.usedExpertCount
+        let kind = Weights(type: tensor.type, layout: .interleaved)
+        weightByteCounts[kind, default: 0] += byteCount
+        operationCounts[kind, default: 0] +=
+          2 * Double(tensor.partRowCount * tensor.columnCount * experts.usedExpertCount)
+        streamedByteCount += Int(missing * Double(byteCount))
+      }
+      regionCount += 3 * configuration.layerCount
+    }
     keyValueByteCount = KeyValueCache.byteCount(
       layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
       headLength: configuration.headLength, contextLength: max(1, plan.contextLength / 2))

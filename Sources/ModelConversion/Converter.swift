@@ -22,14 +22,21 @@ public struct Converter {
   ///
   /// - Parameters:
   ///   - contents: where each of the source's tensors gets its elements; nil = all as stored.
-  ///   - quantisation: `q8_0` or `q4_0` for float matrices whose rows are whole blocks; nil keeps them.
-  /// - Throws: ``ConversionError`` where the source is an image already, or describes no whole model.
+  ///   - quantisation: `q8_0` or `q4_0` for float matrices whose rows are whole blocks, but not for
+  ///     routers; nil keeps them.
+  ///   - bundling: how experts are placed; nil = in bundles where the model has experts.
+  /// - Throws: ``ConversionError`` where the source is an image already, describes no whole model, or
+  ///   has no experts to put in bundles.
   public init(
-    _ source: ModelSource, contents: [TensorContent]? = nil, quantisation: ElementType? = nil
+    _ source: ModelSource, contents: [TensorContent]? = nil, quantisation: ElementType? = nil,
+    bundling: ExpertBundling? = nil
   ) throws(ConversionError) {
     let tensors = source.description.tensors
     if tensors.contains(where: { $0.layout == .interleaved }) {
       throw .notPossible("\(source.path) is a flash image already")
+    }
+    if bundling == .experts, source.description.configuration?.experts == nil {
+      throw .notPossible("\(source.path) is a dense model; there are no experts to bundle")
     }
     self.source = source
     let contents = contents ?? tensors.map { _ in .stored }
@@ -41,7 +48,7 @@ public struct Converter {
     }
     do throws(FormatError) {
       table = try TensorTable(tensors, path: source.path)
-      layout = try FlashImage.Layout(for: plan)
+      layout = try FlashImage.Layout(for: plan, bundling: bundling)
     } catch { throw .format(error) }
   }
 
@@ -49,8 +56,12 @@ public struct Converter {
   private static func type(
     _ record: TensorRecord, _ content: TensorContent, _ quantisation: ElementType?
   ) -> ElementType {
-    if content != .stored { return .f32 }
+    switch content {
+    case .storedPlusOne, .values: return .f32
+    case .stored, .parts: break
+    }
     guard let quantisation, record.rowCount > 1, !record.type.isQuantised,
+      !record.name.hasSuffix(".ffn_gate_inp.weight"),
       record.columnCount % quantisation.blockElementCount == 0
     else { return record.type }
     return quantisation
@@ -69,28 +80,60 @@ public struct Converter {
   ) throws(ConversionError) {
     var writer = try ImageWriter(path: path, striping: striping, layout: layout)
     let reader = try RowChunkReader(source: source)
-    for tensor in layout.description.tensors {
-      do { try writer.pad(to: tensor.offset) } catch { throw .io(error) }
-      guard let record = table[tensor.name] else { continue }
-      switch contents[tensor.name] ?? .stored {
-      case .values(let values): try Self.append(values, to: &writer)
-      case .stored, .storedPlusOne:
-        let encoder = try TensorEncoder(
-          from: record, to: tensor, addsOne: contents[tensor.name] == .storedPlusOne)
-        try reader.read(record) { rows, address throws(ConversionError) in
-          if cancellation.isRaised { throw .interrupted }
-          do throws(BlockIOError) {
-            try writer.append(encoder.encode(address, rowCount: rows.count))
-          } catch { throw .io(error) }
-          progress(writer.offset)
-        }
-      }
+    var index = 0
+    while index < layout.description.tensors.count {
+      // The tensors of a layer's bundles are written together, part by part.
+      let count = layout.description.tensors[index].isBundled ? 3 : 1
+      let tensors = Array(layout.description.tensors[index..<index + count])
+      try write(tensors, reader, &writer, cancellation, progress)
+      index += count
     }
     do {
       try writer.pad(to: layout.fileByteCount)
       try source.device.checkUnchanged()
     } catch { throw .io(error) }
     try writer.finish()
+  }
+
+  /// Writes tensors whose parts alternate; mostly one.
+  private func write(
+    _ tensors: [TensorRecord], _ reader: borrowing RowChunkReader, _ writer: inout ImageWriter,
+    _ cancellation: CancellationFlag, _ progress: (_ byteCount: Int) -> Void
+  ) throws(ConversionError) {
+    if case .values(let values) = contents[tensors[0].name] {
+      do { try writer.pad(to: tensors[0].offset) } catch { throw .io(error) }
+      return try Self.append(values, to: &writer)
+    }
+    let sources = tensors.compactMap { table[$0.name] }
+    guard sources.count == tensors.count else { return }
+    var encoders: [TensorEncoder] = []
+    for (source, target) in zip(sources, tensors) {
+      encoders.append(
+        try TensorEncoder(
+          from: part(0, of: source), to: target.part(0),
+          addsOne: contents[source.name] == .storedPlusOne))
+    }
+    var parts: [(source: TensorRecord, target: TensorRecord)] = []
+    for expert in 0..<(tensors[0].stack?.count ?? 1) {
+      for (source, target) in zip(sources, tensors) {
+        parts.append((part(expert, of: source), target.part(expert)))
+      }
+    }
+    try reader.read(parts.map(\.source)) { index, rows, address throws(ConversionError) in
+      if cancellation.isRaised { throw .interrupted }
+      do throws(BlockIOError) {
+        if rows.lowerBound == 0 { try writer.pad(to: parts[index].target.offset) }
+        try writer.append(
+          encoders[index % tensors.count].encode(address, rowCount: rows.count))
+      } catch { throw .io(error) }
+      progress(writer.offset)
+    }
+  }
+
+  /// Where the source holds one expert's matrix; `tensor` itself where it is plain.
+  private func part(_ expert: Int, of tensor: TensorRecord) -> TensorRecord {
+    if case .parts(let parts) = contents[tensor.name] { return parts[expert] }
+    return tensor.part(expert)
   }
 
   private static func append(

@@ -25,22 +25,30 @@ struct RowChunkReader: ~Copyable {
     }
   }
 
-  /// Reads `record` and hands each chunk to `use`: its rows and the address of the first.
+  /// Reads plain tensors, or parts of stacked ones, one after the other, and hands each chunk to `use`:
+  /// the index in `records`, its rows and the address of the first.
   func read(
-    _ record: TensorRecord,
-    _ use: (_ rows: Range<Int>, _ address: UnsafeRawPointer) throws(ConversionError) -> Void
+    _ records: [TensorRecord],
+    _ use: (_ index: Int, _ rows: Range<Int>, _ address: UnsafeRawPointer) throws(ConversionError)
+      -> Void
   ) throws(ConversionError) {
-    let step = Self.rowsPerChunk(record)
-    let chunkCount = (record.rowCount + step - 1) / step
-    func rows(_ chunk: Int) -> Range<Int> {
-      chunk * step..<min((chunk + 1) * step, record.rowCount)
+    var chunks: [(index: Int, rows: Range<Int>)] = []
+    for (index, record) in records.enumerated() {
+      let step = Self.rowsPerChunk(record)
+      for start in stride(from: 0, to: record.rowCount, by: step) {
+        chunks.append((index, start..<min(start + step, record.rowCount)))
+      }
     }
-    try submit(record, rows(0), buffer: 0)
-    for chunk in 0..<chunkCount {
-      let address = try arrival(record, rows(chunk), buffer: chunk % 2)
-      if chunk + 1 < chunkCount { try submit(record, rows(chunk + 1), buffer: (chunk + 1) % 2) }
+    for (number, chunk) in chunks.enumerated() {
+      let record = records[chunk.index]
+      if number == 0 { try submit(record, chunk.rows, buffer: 0) }
+      let address = try arrival(record, chunk.rows, buffer: number % 2)
+      if number + 1 < chunks.count {
+        let next = chunks[number + 1]
+        try submit(records[next.index], next.rows, buffer: (number + 1) % 2)
+      }
       do throws(ConversionError) {
-        try use(rows(chunk), address)
+        try use(chunk.index, chunk.rows, address)
       } catch {
         drain()
         throw error

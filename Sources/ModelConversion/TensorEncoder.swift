@@ -4,7 +4,7 @@ import TensorBasics
 
 /// Turns row-major rows of a source into an image's bytes: as they are, with 1 added, or quantised;
 /// then row after row, or interleaved.
-struct TensorEncoder: ~Copyable {
+final class TensorEncoder {
   private let source: TensorRecord
   private let target: TensorRecord
   private let addsOne: Bool
@@ -43,7 +43,7 @@ struct TensorEncoder: ~Copyable {
   /// The image's bytes of `rowCount` rows at `address`; valid until the next call.
   ///
   /// - Parameter rowCount: whole row groups, except at the tensor's end.
-  borrowing func encode(
+  func encode(
     _ address: UnsafeRawPointer, rowCount: Int
   ) -> UnsafeRawBufferPointer {
     let rows = converted(address, rowCount: rowCount)
@@ -64,7 +64,7 @@ struct TensorEncoder: ~Copyable {
   }
 
   /// The rows in the target's type; the source's own bytes where nothing changes.
-  private borrowing func converted(
+  private func converted(
     _ address: UnsafeRawPointer, rowCount: Int
   ) -> UnsafeRawPointer {
     guard source.type != target.type || addsOne else { return address }

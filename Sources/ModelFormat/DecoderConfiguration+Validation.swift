@@ -37,10 +37,15 @@ extension DecoderConfiguration {
         slidingWindow != nil || !slidingLayers.contains(true),
         "layers slide, but there is no sliding window"
       ),
+      (
+        !(normalisesHeads && normalisesProjections),
+        "queries and keys are normalised by head or as a whole, not both"
+      ),
     ]
     for (holds, message) in problems where !holds {
       throw FormatError(.unsupported, path: path, message)
     }
+    try experts?.validate(path: path)
     try validateNumbers(path)
   }
 

@@ -3,11 +3,12 @@
 /// Families differ only in these values: reading a family's file is what fills them in
 /// (`Architectures/`), running it needs nothing else.
 public struct DecoderConfiguration: Sendable, Codable, Equatable {
-  /// ggml's architecture name: `llama`, `qwen2`, `qwen3`, `gemma3`.
+  /// ggml's architecture name: `llama`, `qwen2`, `qwen2moe`, `qwen3`, `qwen3moe`, `olmoe`, `gemma3`.
   public var architecture: String
   public var layerCount: Int
   /// Width of the residual stream.
   public var embeddingLength: Int
+  /// Width of a dense FFN; where there are ``experts`` no layer has one, and this is what the file says.
   public var feedForwardLength: Int
   public var queryHeadCount: Int
   public var keyValueHeadCount: Int
@@ -50,6 +51,26 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
   public var hasQueryKeyValueBias: Bool
   /// The output head is the embedding table.
   public var tiesOutput: Bool
+  /// Experts in place of every layer's FFN; nil in a dense model.
+  public var experts: ExpertConfiguration?
+  /// ``normalisesProjections`` as headers state it: missing = false.
+  private var statedProjectionNorms: Bool?
+
+  /// RMSNorm on the whole query and key projections before RoPE (`attn_q_norm`, `attn_k_norm`), not
+  /// head by head as in ``normalisesHeads``.
+  public var normalisesProjections: Bool {
+    get { statedProjectionNorms ?? false }
+    set { statedProjectionNorms = newValue ? true : nil }
+  }
+
+  private enum CodingKeys: String, CodingKey {
+    case architecture, layerCount, embeddingLength, feedForwardLength, queryHeadCount
+    case keyValueHeadCount, headLength, vocabularyCount, contextLength, normEpsilon, ropePairing
+    case ropeDimensionCount, ropeBase, ropeLinearScale, slidingRopeBase, slidingWindow
+    case slidingLayers, activation, embeddingScale, attentionScale, normalisesHeads
+    case normalisesOutputs, hasQueryKeyValueBias, tiesOutput, experts
+    case statedProjectionNorms = "normalisesProjections"
+  }
 
   public enum RopePairing: String, Sendable, Codable {
     /// x[2i] with x[2i+1]: GGUF files of llama.
@@ -72,7 +93,8 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
     ropeBase: Double, ropeLinearScale: Double = 1, slidingRopeBase: Double? = nil,
     slidingWindow: Int? = nil, slidingLayers: [Bool] = [], activation: Activation = .silu,
     embeddingScale: Float = 1, attentionScale: Float? = nil, normalisesHeads: Bool = false,
-    normalisesOutputs: Bool = false, hasQueryKeyValueBias: Bool = false, tiesOutput: Bool
+    normalisesProjections: Bool = false, normalisesOutputs: Bool = false,
+    hasQueryKeyValueBias: Bool = false, tiesOutput: Bool, experts: ExpertConfiguration? = nil
   ) {
     self.architecture = architecture
     self.layerCount = layerCount
@@ -98,6 +120,8 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
     self.normalisesOutputs = normalisesOutputs
     self.hasQueryKeyValueBias = hasQueryKeyValueBias
     self.tiesOutput = tiesOutput
+    self.experts = experts
+    statedProjectionNorms = normalisesProjections ? true : nil
   }
 
   /// Whether `layer` attends through the sliding window.

@@ -52,11 +52,15 @@ public struct TensorRecord: Sendable, Codable, Equatable {
   /// Byte offset of the tensor in that file.
   public var offset: Int
   /// Bytes in the file, with the padding of the last row group when interleaved.
+  ///
+  /// Of a stacked tensor the sum of its parts, which need not lie together.
   public var byteCount: Int
+  /// How one matrix an expert is stacked in the tensor; nil for a plain tensor.
+  public var stack: ExpertStack?
 
   public init(
     name: String, type: ElementType, columnCount: Int, rowCount: Int, layout: RowLayout,
-    fileIndex: Int, offset: Int, byteCount: Int
+    fileIndex: Int, offset: Int, byteCount: Int, stack: ExpertStack? = nil
   ) {
     self.name = name
     self.type = type
@@ -66,6 +70,7 @@ public struct TensorRecord: Sendable, Codable, Equatable {
     self.fileIndex = fileIndex
     self.offset = offset
     self.byteCount = byteCount
+    self.stack = stack
   }
 }
 

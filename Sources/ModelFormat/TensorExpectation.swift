@@ -5,14 +5,21 @@ public struct TensorExpectation: Sendable, Equatable {
   /// GGUF name.
   public let name: String
   public let columnCount: Int
+  /// Rows; of a stacked tensor those of all experts.
   public let rowCount: Int
+  /// Experts whose matrices are stacked in it; nil for a plain tensor.
+  public let expertCount: Int?
   /// Whether the decoder runs without it.
   public let isOptional: Bool
 
-  init(_ name: String, _ columnCount: Int, _ rowCount: Int = 1, isOptional: Bool = false) {
+  init(
+    _ name: String, _ columnCount: Int, _ rowCount: Int = 1, expertCount: Int? = nil,
+    isOptional: Bool = false
+  ) {
     self.name = name
     self.columnCount = columnCount
-    self.rowCount = rowCount
+    self.rowCount = rowCount * (expertCount ?? 1)
+    self.expertCount = expertCount
     self.isOptional = isOptional
   }
 }
@@ -46,17 +53,45 @@ extension DecoderConfiguration {
       add("attn_\(name).weight", embeddingLength, rowCount)
       if hasQueryKeyValueBias { add("attn_\(name).bias", rowCount) }
     }
-    if normalisesHeads {
-      add("attn_q_norm.weight", headLength)
-      add("attn_k_norm.weight", headLength)
+    if normalisesHeads || normalisesProjections {
+      add("attn_q_norm.weight", normalisesHeads ? headLength : queryLength)
+      add("attn_k_norm.weight", normalisesHeads ? headLength : keyLength)
     }
     add("attn_output.weight", queryLength, embeddingLength)
     if normalisesOutputs { add("post_attention_norm.weight", embeddingLength) }
     add("ffn_norm.weight", embeddingLength)
-    add("ffn_gate.weight", embeddingLength, feedForwardLength)
-    add("ffn_up.weight", embeddingLength, feedForwardLength)
-    add("ffn_down.weight", feedForwardLength, embeddingLength)
-    if normalisesOutputs { add("post_ffw_norm.weight", embeddingLength) }
+    if let experts {
+      appendExperts(experts, prefix, to: &tensors)
+    } else {
+      add("ffn_gate.weight", embeddingLength, feedForwardLength)
+      add("ffn_up.weight", embeddingLength, feedForwardLength)
+      add("ffn_down.weight", feedForwardLength, embeddingLength)
+    }
+    if normalisesOutputs {
+      tensors.append(TensorExpectation(prefix + "post_ffw_norm.weight", embeddingLength))
+    }
+  }
+
+  /// The router, the shared expert where there is one, and the stacked experts.
+  private func appendExperts(
+    _ experts: ExpertConfiguration, _ prefix: String, to tensors: inout [TensorExpectation]
+  ) {
+    func add(_ name: String, _ columnCount: Int, _ rowCount: Int, of expertCount: Int? = nil) {
+      tensors.append(
+        TensorExpectation(
+          "\(prefix)ffn_\(name).weight", columnCount, rowCount, expertCount: expertCount))
+    }
+    add("gate_inp", embeddingLength, experts.expertCount)
+    if let length = experts.sharedFeedForwardLength {
+      if experts.gatesSharedExpert { add("gate_inp_shexp", embeddingLength, 1) }
+      add("gate_shexp", embeddingLength, length)
+      add("up_shexp", embeddingLength, length)
+      add("down_shexp", length, embeddingLength)
+    }
+    let (length, count) = (experts.feedForwardLength, experts.expertCount)
+    add("gate_exps", embeddingLength, length, of: count)
+    add("up_exps", embeddingLength, length, of: count)
+    add("down_exps", length, embeddingLength, of: count)
   }
 }
 
@@ -110,6 +145,12 @@ extension TensorRecord {
         .malformed, at: offset, path: path,
         "tensor \"\(name)\" has \(rowCount) rows of \(columnCount), not \(expected.rowCount) of"
           + " \(expected.columnCount)")
+    }
+    guard stack?.count == expected.expertCount else {
+      let (stated, wanted) = (stack?.count ?? 1, expected.expertCount ?? 1)
+      throw FormatError(
+        .malformed, at: offset, path: path,
+        "tensor \"\(name)\" stacks \(stated) matrices, not \(wanted)")
     }
     guard expected.rowCount > 1 || !type.isQuantised else {
       throw FormatError(

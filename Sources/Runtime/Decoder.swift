@@ -4,7 +4,7 @@ import ModelFormat
 import TensorBasics
 import WeightLoader
 
-/// The graph of a dense decoder: one chunk of tokens through all layers, then the output head.
+/// The graph of a decoder: one chunk of tokens through all layers, then the output head.
 ///
 /// Read ``forward(_:at:)`` from top to bottom: it is the whole model. Every family is this graph
 /// with other values in its ``DecoderConfiguration``.
@@ -16,9 +16,10 @@ final class Decoder {
   let cache: KeyValueCache
 
   private let pool: ThreadPool
-  private let clock = StepClock()
+  private let clock: StepClock
   private let linear: LinearExecutor
   private let attention: AttentionStep
+  private let experts: ExpertStep?
   private let rope: RopeTable
   private let slidingRope: RopeTable
   /// Sweeps the stream was told of and that have not begun, oldest first.
@@ -35,8 +36,21 @@ final class Decoder {
     self.workspace = workspace
     self.cache = cache
     self.pool = pool
-    linear = try LinearExecutor(stream: stream, pool: pool, clock: clock)
+    let clock = StepClock()
+    self.clock = clock
+    let linear = try LinearExecutor(
+      stream: stream, families: weights.families, pool: pool, clock: clock)
+    self.linear = linear
     attention = try AttentionStep(configuration, cache: cache, pool: pool)
+    if let shape = configuration.experts {
+      do {
+        experts = try ExpertStep(
+          configuration, shape, tokenCapacity: workspace.tokenCapacity, stream: stream,
+          linear: linear, pool: pool, clock: clock)
+      } catch { throw .allocation(error) }
+    } else {
+      experts = nil
+    }
     rope = RopeTable(
       base: configuration.ropeBase, dimensionCount: configuration.ropeDimensionCount,
       linearScale: configuration.ropeLinearScale, frequencyFactors: weights.ropeFactors)
@@ -83,6 +97,7 @@ final class Decoder {
     try embed(tokens)
     fillRope(position: position, tokenCount: tokens.count)
     begin(.body)
+    stream.beginToken()
     for layer in 0..<configuration.layerCount {
       try attend(layer, tokenCount: tokens.count, position: position)
       try feedForward(layer, tokenCount: tokens.count)
@@ -164,30 +179,71 @@ final class Decoder {
     addToResidual(layer.postAttentionNorm, tokenCount: tokenCount)
   }
 
-  /// residual += postNorm(down(act(gate(x)) * up(x))), x = norm(residual)
+  /// residual += postNorm(ffn(norm(residual))), of one FFN or of the experts chosen.
   private func feedForward(_ number: Int, tokenCount: Int) throws(RuntimeError) {
     let layer = weights.layers[number]
-    let width = configuration.feedForwardLength
+    let width = configuration.embeddingLength
     normalise(workspace.residual, layer.feedForwardNorm, tokenCount: tokenCount)
+    switch layer.feedForward {
+    case .dense(let matrices):
+      try gated(
+        matrices,
+        activations(workspace.hidden, width, tokenCount, for: matrices.gate, matrices.up),
+        length: configuration.feedForwardLength, into: workspace.hidden)
+    case .experts(let layer):
+      try mix(layer, tokenCount: tokenCount)
+    }
+    addToResidual(layer.postFeedForwardNorm, tokenCount: tokenCount)
+  }
+
+  /// output = down(act(gate(x)) * up(x)), [x.tokenCount, embeddingLength]; may be where x was.
+  private func gated(
+    _ matrices: DecoderWeights.GatedMatrices, _ x: Activations, length: Int,
+    into output: UnsafeMutablePointer<Float>
+  ) throws(RuntimeError) {
     try linear.multiply(
-      activations(
-        workspace.hidden, configuration.embeddingLength, tokenCount, for: layer.gate, layer.up),
-      LinearTask(tensor: layer.gate, output: workspace.gate, outputStride: width),
-      LinearTask(tensor: layer.up, output: workspace.up, outputStride: width))
-    forEach(token: tokenCount) { token in
-      let (gate, up) = (workspace.gate + token * width, workspace.up + token * width)
-      switch configuration.activation {
-      case .silu: VectorOps.siluMultiply(gate, up, count: width)
-      case .geluTanh: VectorOps.geluTanhMultiply(gate, up, count: width)
-      case .relu: VectorOps.reluMultiply(gate, up, count: width)
-      }
+      x, LinearTask(tensor: matrices.gate, output: workspace.gate, outputStride: length),
+      LinearTask(tensor: matrices.up, output: workspace.up, outputStride: length))
+    forEach(token: x.tokenCount) { token in
+      configuration.activation.gate(
+        workspace.gate + token * length, by: workspace.up + token * length, count: length)
     }
     try linear.multiply(
-      activations(workspace.gate, width, tokenCount, for: layer.down),
+      activations(workspace.gate, length, x.tokenCount, for: matrices.down),
       LinearTask(
-        tensor: layer.down, output: workspace.hidden, outputStride: configuration.embeddingLength)
+        tensor: matrices.down, output: output, outputStride: configuration.embeddingLength))
+  }
+
+  /// hidden = the chosen experts' sum, and the shared expert's output where there is one.
+  private func mix(
+    _ layer: DecoderWeights.Experts, tokenCount: Int
+  ) throws(RuntimeError) {
+    guard let step = experts else { return }
+    let width = configuration.embeddingLength
+    let (gate, up) = (
+      weights.families[layer.family].parts[0].tensor, weights.families[layer.family].parts[1].tensor
     )
-    addToResidual(layer.postFeedForwardNorm, tokenCount: tokenCount)
+    let x = activations(
+      workspace.hidden, width, tokenCount,
+      withBlocks: takesBlocks(layer.router, gate, up)
+        || takesBlocks(layer.shared?.gate, layer.shared?.up))
+    try step.run(layer, x, into: workspace.mixed)
+    if let shared = layer.shared, let length = configuration.experts?.sharedFeedForwardLength {
+      let output = workspace.shared
+      try gated(shared, x, length: length, into: output)
+      forEach(token: tokenCount) { token in
+        let row = output + token * width
+        if let gate = layer.sharedGate {
+          let factor = Self.sigmoid(of: gate, times: workspace.hidden + token * width, count: width)
+          VectorOps.scale(row, by: factor, count: width)
+        }
+        VectorOps.add(workspace.mixed + token * width, row, count: width)
+      }
+    }
+    forEach(token: tokenCount) { token in
+      (workspace.hidden + token * width).update(
+        from: workspace.mixed + token * width, count: width)
+    }
   }
 
   /// Biases, per-head norms and RoPE on one token's queries and keys; scales the queries.
@@ -204,11 +260,17 @@ final class Decoder {
     if let bias = layer.valueBias {
       VectorOps.add(workspace.values + token * keyLength, bias, count: keyLength)
     }
+    // Over each head, or over the projection as if it were one.
+    let isWhole = configuration.normalisesProjections
     if let norm = layer.queryNorm {
-      normaliseHeads(queries, norm, headCount: configuration.queryHeadCount)
+      normaliseHeads(
+        queries, norm, headCount: isWhole ? 1 : configuration.queryHeadCount,
+        headLength: isWhole ? queryLength : headLength)
     }
     if let norm = layer.keyNorm {
-      normaliseHeads(keys, norm, headCount: configuration.keyValueHeadCount)
+      normaliseHeads(
+        keys, norm, headCount: isWhole ? 1 : configuration.keyValueHeadCount,
+        headLength: isWhole ? keyLength : headLength)
     }
     rotate(queries, headCount: configuration.queryHeadCount, rope)
     rotate(keys, headCount: configuration.keyValueHeadCount, rope)
@@ -216,6 +278,16 @@ final class Decoder {
   }
 
   // MARK: - Small steps
+
+  /// 1 / (1 + e^−(a · b)), the products added one after the other.
+  private static func sigmoid(
+    of a: UnsafePointer<Float>, times b: UnsafePointer<Float>, count: Int
+  ) -> Float {
+    var power: Float = 0
+    for index in 0..<count { power -= a[index] * b[index] }
+    VectorOps.exp(&power, count: 1)
+    return 1 / (1 + power)
+  }
 
   /// Does elementwise work on every token of a chunk.
   private func forEach(token tokenCount: Int, _ work: (_ token: Int) -> Void) {
@@ -242,13 +314,13 @@ final class Decoder {
   }
 
   private func normaliseHeads(
-    _ heads: UnsafeMutablePointer<Float>, _ weight: UnsafePointer<Float>, headCount: Int
+    _ heads: UnsafeMutablePointer<Float>, _ weight: UnsafePointer<Float>, headCount: Int,
+    headLength: Int
   ) {
     for head in 0..<headCount {
-      let x = heads + head * configuration.headLength
+      let x = heads + head * headLength
       VectorOps.rmsNorm(
-        x, weight: weight, epsilon: configuration.normEpsilon, count: configuration.headLength,
-        into: x)
+        x, weight: weight, epsilon: configuration.normEpsilon, count: headLength, into: x)
     }
   }
 
@@ -282,11 +354,21 @@ final class Decoder {
     _ x: UnsafePointer<Float>, _ columnCount: Int, _ tokenCount: Int, for first: Int,
     _ second: Int? = nil, _ third: Int? = nil
   ) -> Activations {
+    activations(
+      x, columnCount, tokenCount, withBlocks: takesBlocks(first, second, third))
+  }
+
+  /// Whether a product with one of the tensors takes int8 activations.
+  private func takesBlocks(_ first: Int?, _ second: Int?, _ third: Int? = nil) -> Bool {
+    (first.map(linear.takesBlocks) ?? false) || (second.map(linear.takesBlocks) ?? false)
+      || (third.map(linear.takesBlocks) ?? false)
+  }
+
+  private func activations(
+    _ x: UnsafePointer<Float>, _ columnCount: Int, _ tokenCount: Int, withBlocks: Bool
+  ) -> Activations {
     var result = Activations(values: x, stride: columnCount, blocks: nil, tokenCount: tokenCount)
-    guard
-      linear.takesBlocks(first) || (second.map(linear.takesBlocks) ?? false)
-        || (third.map(linear.takesBlocks) ?? false)
-    else { return result }
+    guard withBlocks else { return result }
     let blocks = ActivationBlocks(
       memory: workspace.blockMemory, columnCount: columnCount)
     let tile = ActivationBlocks.tokenMultiple

@@ -1,3 +1,4 @@
+import BlockIO
 import Kernels
 import ModelFormat
 import TensorBasics
@@ -16,17 +17,38 @@ final class DecoderWeights {
     var queryBias: UnsafePointer<Float>?
     var keyBias: UnsafePointer<Float>?
     var valueBias: UnsafePointer<Float>?
-    var queryNorm: UnsafePointer<Float>?  // [headLength]
-    var keyNorm: UnsafePointer<Float>?  // [headLength]
+    var queryNorm: UnsafePointer<Float>?  // [headLength], or of the whole projection
+    var keyNorm: UnsafePointer<Float>?  // as queryNorm
     var postAttentionNorm: UnsafePointer<Float>?  // [embeddingLength]
     var feedForwardNorm: UnsafePointer<Float>  // [embeddingLength]
-    var gate: Int  // [feedForwardLength, embeddingLength]
-    var up: Int  // as gate
-    var down: Int  // [embeddingLength, feedForwardLength]
+    var feedForward: FeedForward
     var postFeedForwardNorm: UnsafePointer<Float>?  // [embeddingLength]
   }
 
+  /// What follows attention: one gated FFN, or a choice of several.
+  enum FeedForward {
+    case dense(GatedMatrices)
+    case experts(Experts)
+  }
+
+  /// down(activation(gate(x)) * up(x))
+  struct GatedMatrices {
+    var gate: Int  // [feedForwardLength, embeddingLength]
+    var up: Int  // as gate
+    var down: Int  // [embeddingLength, feedForwardLength]
+  }
+
+  struct Experts {
+    var router: Int  // [expertCount, embeddingLength]
+    /// Number in ``DecoderWeights/families``.
+    var family: Int
+    var shared: GatedMatrices?
+    var sharedGate: UnsafePointer<Float>?  // [embeddingLength]
+  }
+
   let layers: [Layer]
+  /// Experts of each layer that has some: gate, up, down.
+  let families: [BundleFamily]
   let outputNorm: UnsafePointer<Float>
   /// Embedding table [vocabularyCount, embeddingLength].
   let embedding: Int
@@ -67,6 +89,7 @@ final class DecoderWeights {
     embedding = try index.require("token_embd.weight")
     head = index.find("output.weight") ?? embedding
     order = try Self.order(index, configuration)
+    families = try Self.families(source: source, index, configuration)
     try loader.read()
   }
 
@@ -84,12 +107,48 @@ final class DecoderWeights {
   ) throws(RuntimeError) -> StreamOrder {
     var body: [Int] = []
     for number in 0..<configuration.layerCount {
-      for name in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"] {
+      for name in matrixNames(configuration) {
         body.append(try index.require("blk.\(number).\(name).weight"))
       }
     }
     let embedding = try index.require("token_embd.weight")
     return StreamOrder(segments: [body, [index.find("output.weight") ?? embedding]])
+  }
+
+  /// A layer's matrices in the order of use, without experts.
+  private static func matrixNames(_ configuration: DecoderConfiguration) -> [String] {
+    let attention = ["attn_q", "attn_k", "attn_v", "attn_output"]
+    guard let experts = configuration.experts else {
+      return attention + ["ffn_gate", "ffn_up", "ffn_down"]
+    }
+    let shared =
+      experts.sharedFeedForwardLength == nil
+      ? [] : ["ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"]
+    return attention + ["ffn_gate_inp"] + shared
+  }
+
+  /// The experts of each layer, from names alone: nothing is read.
+  static func families(
+    source: ModelSource, configuration: DecoderConfiguration
+  ) throws(RuntimeError) -> [BundleFamily] {
+    try families(source: source, TensorIndex(source: source), configuration)
+  }
+
+  private static func families(
+    source: ModelSource, _ index: TensorIndex, _ configuration: DecoderConfiguration
+  ) throws(RuntimeError) -> [BundleFamily] {
+    guard configuration.experts != nil else { return [] }
+    var families: [BundleFamily] = []
+    for number in 0..<configuration.layerCount {
+      var tensors: [Int] = []
+      for name in ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"] {
+        tensors.append(try index.require("blk.\(number).\(name).weight"))
+      }
+      families.append(
+        BundleFamily(
+          tensors: tensors, of: source.description, alignment: source.device.alignment))
+    }
+    return families
   }
 
   /// Memory that ``init(source:configuration:)`` takes for the vectors.
@@ -114,6 +173,22 @@ final class DecoderWeights {
       present ? try vector(name) : nil
     }
     let biased = configuration.hasQueryKeyValueBias
+    let normed = configuration.normalisesHeads || configuration.normalisesProjections
+    func gated(_ suffix: String) throws(RuntimeError) -> GatedMatrices {
+      GatedMatrices(
+        gate: try matrix("ffn_gate" + suffix), up: try matrix("ffn_up" + suffix),
+        down: try matrix("ffn_down" + suffix))
+    }
+    let feedForward: FeedForward
+    if let experts = configuration.experts {
+      feedForward = .experts(
+        Experts(
+          router: try matrix("ffn_gate_inp"), family: number,
+          shared: experts.sharedFeedForwardLength == nil ? nil : try gated("_shexp"),
+          sharedGate: try vector("ffn_gate_inp_shexp.weight", if: experts.gatesSharedExpert)))
+    } else {
+      feedForward = .dense(try gated(""))
+    }
     return Layer(
       attentionNorm: try vector("attn_norm.weight"),
       query: try matrix("attn_q"), key: try matrix("attn_k"), value: try matrix("attn_v"),
@@ -121,12 +196,12 @@ final class DecoderWeights {
       queryBias: try vector("attn_q.bias", if: biased),
       keyBias: try vector("attn_k.bias", if: biased),
       valueBias: try vector("attn_v.bias", if: biased),
-      queryNorm: try vector("attn_q_norm.weight", if: configuration.normalisesHeads),
-      keyNorm: try vector("attn_k_norm.weight", if: configuration.normalisesHeads),
+      queryNorm: try vector("attn_q_norm.weight", if: normed),
+      keyNorm: try vector("attn_k_norm.weight", if: normed),
       postAttentionNorm: try vector(
         "post_attention_norm.weight", if: configuration.normalisesOutputs),
       feedForwardNorm: try vector("ffn_norm.weight"),
-      gate: try matrix("ffn_gate"), up: try matrix("ffn_up"), down: try matrix("ffn_down"),
+      feedForward: feedForward,
       postFeedForwardNorm: try vector("post_ffw_norm.weight", if: configuration.normalisesOutputs))
   }
 }

@@ -31,6 +31,10 @@ final class DecoderWorkspace {
   let rope: UnsafeMutablePointer<Float>
   /// [logitRowCapacity, vocabularyCount]
   let logits: UnsafeMutablePointer<Float>
+  /// The experts' sum and the shared expert's output [tokenCapacity, embeddingLength], where there are
+  /// experts.
+  let mixed: UnsafeMutablePointer<Float>
+  let shared: UnsafeMutablePointer<Float>
   /// Int8 activations of the current projection.
   let blockMemory: UnsafeMutableRawPointer
 
@@ -64,6 +68,8 @@ final class DecoderWorkspace {
     rope = floats(7)
     logits = floats(8)
     blockMemory = places[9]
+    mixed = floats(10)
+    shared = floats(11)
     self.memory = memory
   }
 
@@ -82,7 +88,11 @@ final class DecoderWorkspace {
   ) -> [Int] {
     let queryLength = configuration.queryHeadCount * configuration.headLength
     let keyLength = configuration.keyValueHeadCount * configuration.headLength
-    let widest = max(configuration.embeddingLength, queryLength, configuration.feedForwardLength)
+    let experts = configuration.experts
+    // Of an FFN that stands in the graph: a dense one, or a shared expert.
+    let length =
+      experts.map { $0.sharedFeedForwardLength ?? 0 } ?? configuration.feedForwardLength
+    let widest = max(configuration.embeddingLength, queryLength, length)
     func floats(_ rows: Int, _ columns: Int) -> Int { (rows * columns * 4 + 63) & ~63 }
     return [
       floats(tokenCapacity, configuration.embeddingLength),
@@ -90,13 +100,16 @@ final class DecoderWorkspace {
       floats(tokenCapacity, queryLength),
       floats(tokenCapacity, keyLength),
       floats(tokenCapacity, keyLength),
-      floats(tokenCapacity, configuration.feedForwardLength),
-      floats(tokenCapacity, configuration.feedForwardLength),
+      floats(tokenCapacity, length),
+      floats(tokenCapacity, length),
       floats(tokenCapacity, 2 * configuration.ropeDimensionCount),
       floats(logitRowCapacity, configuration.vocabularyCount),
       (ActivationBlocks.byteCount(
         tokenCapacity: max(tokenCapacity, logitRowCapacity),
         columnCount: (widest + 31) / 32 * 32) + 63) & ~63,
+      experts == nil ? 0 : floats(tokenCapacity, configuration.embeddingLength),
+      experts?.sharedFeedForwardLength == nil
+        ? 0 : floats(tokenCapacity, configuration.embeddingLength),
     ]
   }
 }

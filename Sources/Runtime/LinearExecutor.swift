@@ -12,6 +12,17 @@ struct LinearTask {
   var outputStride: Int
 }
 
+/// One product with a matrix of a bundle that is in memory.
+struct BundleProduct {
+  var family: Int
+  var bundle: Int
+  var part: Int
+  var activations: Activations
+  /// As ``LinearTask``.
+  var output: UnsafeMutablePointer<Float>
+  var outputStride: Int
+}
+
 /// Multiplies activations with matrices piece by piece, as the stream delivers them.
 ///
 /// Pieces that are in memory together become one parallel region; while the drive is behind, each
@@ -30,12 +41,15 @@ final class LinearExecutor: ParallelRegion {
     var groupByteCount: Int
     var byteCount: Int
     var rowCount: Int
+    /// Sixteen rows take as many bytes in the file as in a row group.
+    var hasWholeGroups: Bool
   }
   private let matrices: [Matrix]
+  private let families: [BundleFamily]
   /// A piece, or a whole tensor, in a region: grains of `grainGroupCount` row groups, of which a worker takes one at a time.
   private struct Span {
-    /// To be released afterwards; nil for a whole tensor that is resident.
-    var piece: Int?
+    var origin: Origin
+    var activations: Activations
     var matrix: Matrix
     var address: UnsafeMutableRawPointer
     var rowCount: Int
@@ -49,12 +63,18 @@ final class LinearExecutor: ParallelRegion {
     /// The worker leaves the interleaved rows in place of the row-major ones.
     var interleavesInPlace: Bool
   }
+  /// Where a span's rows come from, for what is to be done with them afterwards.
+  private enum Origin {
+    /// To be released.
+    case piece(Int)
+    /// A whole tensor that is in memory for good.
+    case resident
+    case bundle(family: Int, bundle: Int, part: Int)
+  }
   private let spans: UnsafeMutableBufferPointer<Span>
   private var spanCount = 0
   private var grainCount = 0
   private let tasks: UnsafeMutableBufferPointer<LinearTask>
-  /// Right-hand side of the products under way.
-  private var activations: Activations?
   private let scratch: AlignedBuffer
   private let scratchByteCount: Int
 
@@ -66,7 +86,9 @@ final class LinearExecutor: ParallelRegion {
   private static let longGrainTokenCount = 24
 
   /// - Throws: ``RuntimeError/allocation(_:)``.
-  init(stream: WeightStream, pool: ThreadPool, clock: StepClock) throws(RuntimeError) {
+  init(
+    stream: WeightStream, families: [BundleFamily], pool: ThreadPool, clock: StepClock
+  ) throws(RuntimeError) {
     self.stream = stream
     self.pool = pool
     self.clock = clock
@@ -74,9 +96,13 @@ final class LinearExecutor: ParallelRegion {
       Matrix(
         type: $0.type, columnCount: $0.columnCount,
         groupByteCount: RowGroup.byteCount($0.type, columnCount: $0.columnCount),
-        byteCount: $0.byteCount, rowCount: $0.rowCount)
+        byteCount: $0.byteCount, rowCount: $0.rowCount,
+        hasWholeGroups: $0.byteCount / $0.rowCount * RowGroup.rowCount
+          == RowGroup.byteCount($0.type, columnCount: $0.columnCount))
     }
-    scratchByteCount = Self.scratchByteCount(stream.source.description, stream.plan.piecesOfTensor)
+    self.families = families
+    scratchByteCount = Self.scratchByteCount(
+      stream.source.description, stream.plan.piecesOfTensor)
     do {
       scratch = try AlignedBuffer(byteCount: max(1, scratchByteCount * pool.threadCount))
     } catch { throw .allocation(error) }
@@ -92,7 +118,7 @@ final class LinearExecutor: ParallelRegion {
   /// Memory one worker needs to interleave a row group of any of the model's matrices.
   static func scratchByteCount(_ model: ModelDescription, _ pieces: [Range<Int>]) -> Int {
     var largest = 0
-    for (tensor, range) in zip(model.tensors, pieces) where !range.isEmpty {
+    for (tensor, range) in zip(model.tensors, pieces) where !range.isEmpty || tensor.stack != nil {
       guard tensor.layout == .rowMajor else { continue }
       largest = max(
         largest,
@@ -108,7 +134,6 @@ final class LinearExecutor: ParallelRegion {
   func multiply(
     _ x: Activations, _ first: LinearTask, _ second: LinearTask? = nil, _ third: LinearTask? = nil
   ) throws(RuntimeError) {
-    activations = x
     tasks[0] = first
     var count = 1
     if let second {
@@ -119,18 +144,16 @@ final class LinearExecutor: ParallelRegion {
       tasks[count] = third
       count += 1
     }
-    let byteCount = (0..<count).reduce(0) { $0 + matrices[tasks[$1].tensor].byteCount }
-    grainByteCount = min(
-      Self.longestGrainByteCount, byteCount / (Self.grainsPerWorker * pool.threadCount))
+    expect(byteCount: (0..<count).reduce(0) { $0 + matrices[tasks[$1].tensor].byteCount })
     do throws(LoaderError) {
       for task in 0..<count {
         if let address = stream.residentAddress(ofTensor: tasks[task].tensor) {
-          append(resident: address, tasks[task])
+          append(resident: address, tasks[task], x)
           continue
         }
         for piece in stream.plan.piecesOfTensor[tasks[task].tensor] {
           if spanCount > 0, !stream.isReady(piece) { flush() }
-          try append(piece, tasks[task])
+          try append(piece, tasks[task], x)
         }
       }
       flush()
@@ -141,8 +164,41 @@ final class LinearExecutor: ParallelRegion {
     }
   }
 
+  /// Computes products with matrices of bundles, which the caller holds and which are in memory.
+  func multiply(_ products: UnsafeBufferPointer<BundleProduct>) throws(RuntimeError) {
+    expect(
+      byteCount: products.reduce(0) {
+        let part = families[$1.family].parts[$1.part]
+        return $0 + matrices[part.tensor].groupByteCount
+          * RowGroup.groupCount(rows: part.rowCount)
+      })
+    for product in products {
+      let part = families[product.family].parts[product.part]
+      let (address, layout) = stream.part(
+        product.part, ofBundle: product.bundle, of: product.family)
+      append(
+        Span(
+          origin: .bundle(family: product.family, bundle: product.bundle, part: product.part),
+          activations: product.activations, matrix: matrices[part.tensor], address: address,
+          rowCount: part.rowCount, output: product.output, outputStride: product.outputStride,
+          layout: layout,
+          interleavesInPlace: layout == .rowMajor && part.rowCount % RowGroup.rowCount == 0
+            && matrices[part.tensor].hasWholeGroups))
+    }
+    flush()
+    if stream.cancellation.isRaised { throw .interrupted }
+  }
+
+  /// Sizes the grains of a region of `byteCount` bytes of weights.
+  private func expect(byteCount: Int) {
+    grainByteCount = min(
+      Self.longestGrainByteCount, byteCount / (Self.grainsPerWorker * pool.threadCount))
+  }
+
   /// Adds a piece to the region, running the region first where it would not fit.
-  private func append(_ number: Int, _ task: LinearTask) throws(LoaderError) {
+  private func append(
+    _ number: Int, _ task: LinearTask, _ x: Activations
+  ) throws(LoaderError) {
     let piece = stream.plan.pieces[number]
     let matrix = matrices[piece.tensor]
     let groupCount = RowGroup.groupCount(rows: piece.rowCount)
@@ -150,7 +206,8 @@ final class LinearExecutor: ParallelRegion {
     let layout = stream.layout(of: number)
     append(
       Span(
-        piece: number, matrix: matrix, address: address, rowCount: piece.rowCount,
+        origin: .piece(number), activations: x, matrix: matrix, address: address,
+        rowCount: piece.rowCount,
         output: task.output + piece.firstRow, outputStride: task.outputStride, layout: layout,
         interleavesInPlace: layout == .rowMajor && stream.isAtHome(number)
           && piece.rowCount % RowGroup.rowCount == 0
@@ -158,11 +215,14 @@ final class LinearExecutor: ParallelRegion {
   }
 
   /// Adds a whole tensor that is in memory for good.
-  private func append(resident address: UnsafeMutableRawPointer, _ task: LinearTask) {
+  private func append(
+    resident address: UnsafeMutableRawPointer, _ task: LinearTask, _ x: Activations
+  ) {
     let matrix = matrices[task.tensor]
     append(
       Span(
-        piece: nil, matrix: matrix, address: address, rowCount: matrix.rowCount,
+        origin: .resident, activations: x, matrix: matrix, address: address,
+        rowCount: matrix.rowCount,
         output: task.output, outputStride: task.outputStride, layout: .interleaved,
         interleavesInPlace: false))
   }
@@ -172,7 +232,7 @@ final class LinearExecutor: ParallelRegion {
     let groupCount = RowGroup.groupCount(rows: span.rowCount)
     // A row group's product with many tokens is long enough to be a grain.
     let grain =
-      (activations?.tokenCount ?? 1) >= Self.longGrainTokenCount
+      span.activations.tokenCount >= Self.longGrainTokenCount
       ? 1 : max(1, grainByteCount / span.matrix.groupByteCount)
     spans[spanCount] = span
     spans[spanCount].firstGrain = grainCount
@@ -186,9 +246,16 @@ final class LinearExecutor: ParallelRegion {
     guard spanCount > 0 else { return }
     clock.measure(.products) { pool.run(count: grainCount, self) }
     for span in spans[..<spanCount] {
-      guard let piece = span.piece else { continue }
-      if span.interleavesInPlace { stream.markInterleaved(piece) }
-      stream.release(piece)
+      switch span.origin {
+      case .piece(let piece):
+        if span.interleavesInPlace { stream.markInterleaved(piece) }
+        stream.release(piece)
+      case .resident: break
+      case .bundle(let family, let bundle, let part):
+        if span.interleavesInPlace {
+          stream.markInterleaved(part: part, ofBundle: bundle, of: family)
+        }
+      }
     }
     (spanCount, grainCount) = (0, 0)
   }
@@ -206,7 +273,7 @@ final class LinearExecutor: ParallelRegion {
   /// Multiplies one grain's rows.
   func perform(index: Int, worker: Int) {
     // A region of a long prompt takes seconds; a stop may not wait for it.
-    guard !stream.cancellation.isRaised, let x = activations else { return }
+    guard !stream.cancellation.isRaised else { return }
     let span = span(ofGrain: index)
     let first = (index - span.firstGrain) * span.grainGroupCount
     let groups =
@@ -220,7 +287,7 @@ final class LinearExecutor: ParallelRegion {
       operand.layout = .interleaved
     }
     MatrixProduct.multiply(
-      operand, groups: groups, by: x, into: span.output, outputStride: span.outputStride,
+      operand, groups: groups, by: span.activations, into: span.output, outputStride: span.outputStride,
       scratch: workerScratch)
   }
 

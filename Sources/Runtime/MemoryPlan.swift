@@ -24,6 +24,12 @@ public struct MemoryPlan: Sendable {
   public let contextLength: Int
   /// What stays and what is streamed.
   public let residency: ResidencyPlan
+  /// Experts that there is room for, of all layers together; 0 for a model without.
+  public let expertSlotCount: Int
+  /// Experts of all layers.
+  public let expertCount: Int
+  /// Memory of an expert's room.
+  public let expertSlotByteCount: Int
 
   /// What the caller asks for.
   public struct Request: Sendable {
@@ -92,16 +98,21 @@ public struct MemoryPlan: Sendable {
     _ request: Request, source: ModelSource, configuration: DecoderConfiguration,
     order: StreamOrder
   ) throws(RuntimeError) -> MemoryPlan {
-    let fixed = Fixed(request, source, configuration, order)
+    let fixed = Fixed(
+      request, source, configuration, order,
+      try DecoderWeights.families(source: source, configuration: configuration))
     if let bound = request.keyValueBudgetByteCount, fixed.keyValueByteCount > bound {
       throw .keyValueBudgetTooSmall(
         budget: ByteCount(bound), needed: ByteCount(fixed.keyValueByteCount))
     }
     let options = readOptions(request)
+    let slot = fixed.expertSlotByteCount
+    let leastSlots = (configuration.experts?.usedExpertCount ?? 0) * slot
     func weightMinimum(_ options: ResidencyPlan.Options) -> Int {
-      ResidencyPlan.minimumByteCount(
-        model: source.description, order: order, options: options,
-        alignment: source.device.alignment)
+      leastSlots
+        + ResidencyPlan.minimumByteCount(
+          model: source.description, order: order, options: options,
+          alignment: source.device.alignment)
     }
     let smallest = ResidencyPlan.Options(readByteCount: 64 << 10, stagingByteCount: 0)
     // What the process once held counts too: a peak cannot be taken back.
@@ -125,14 +136,21 @@ public struct MemoryPlan: Sendable {
       min(request.maximumChunkLength, max(1, request.promptLength)), within: forChunk)
     let workspace = fixed.workspaceByteCount(chunkLength: chunkLength)
     do throws(LoaderError) {
+      // What every token needs comes first: a byte of it saves a byte of each token, an expert's fewer.
       let residency = try ResidencyPlan.make(
-        model: source.description, order: order, budget: left - workspace, options: chosen,
-        alignment: source.device.alignment)
+        model: source.description, order: order, budget: left - workspace - leastSlots,
+        options: chosen, alignment: source.device.alignment)
+      let slotCount =
+        slot == 0
+        ? 0
+        : min(
+          fixed.expertCount, (left - workspace - residency.byteCount) / slot)
       return MemoryPlan(
         budgetByteCount: request.budgetByteCount, processByteCount: fixed.processByteCount,
         keyValueByteCount: fixed.keyValueByteCount, workspaceByteCount: workspace,
         vectorByteCount: fixed.vectorByteCount, chunkLength: chunkLength,
-        contextLength: request.contextLength, residency: residency)
+        contextLength: request.contextLength, residency: residency,
+        expertSlotCount: slotCount, expertCount: fixed.expertCount, expertSlotByteCount: slot)
     } catch { throw RuntimeError(error) }
   }
 
@@ -161,6 +179,9 @@ public struct MemoryPlan: Sendable {
     let keyValueByteCount: Int
     let vectorByteCount: Int
     let scratchByteCount: Int
+    /// Experts of all layers, and the room that one takes.
+    let expertCount: Int
+    let expertSlotByteCount: Int
 
     var byteCount: Int {
       processByteCount + keyValueByteCount + vectorByteCount + scratchByteCount
@@ -168,9 +189,11 @@ public struct MemoryPlan: Sendable {
 
     init(
       _ request: Request, _ source: ModelSource, _ configuration: DecoderConfiguration,
-      _ order: StreamOrder
+      _ order: StreamOrder, _ families: [BundleFamily]
     ) {
       self.request = request
+      expertCount = families.reduce(0) { $0 + $1.bundleCount }
+      expertSlotByteCount = families.map(\.slotByteCount).max() ?? 0
       self.configuration = configuration
       let tensors = source.description.tensors
       processByteCount =
@@ -195,6 +218,9 @@ public struct MemoryPlan: Sendable {
     func workspaceByteCount(chunkLength: Int) -> Int {
       DecoderWorkspace.byteCount(
         configuration, tokenCapacity: chunkLength, logitRowCapacity: request.logitRowCount)
+        + (configuration.experts.map {
+          ExpertWorkspace.byteCount(configuration, $0, tokenCapacity: chunkLength)
+        } ?? 0)
     }
 
     /// The longest chunk up to `limit` whose workspace fits `byteCount`; at least 1.

@@ -35,7 +35,7 @@ public final class Session {
     do throws(LoaderError) {
       stream = try WeightStream(
         source: source, plan: plan.residency, tables: [weights.embedding],
-        cancellation: cancellation)
+        families: weights.families, slotCount: plan.expertSlotCount, cancellation: cancellation)
     } catch { throw RuntimeError(error) }
     decoder = try Self.makeDecoder(configuration, weights, stream, plan, request)
     vocabularyCount = configuration.vocabularyCount

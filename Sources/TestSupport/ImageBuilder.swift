@@ -8,18 +8,26 @@ public enum ImageBuilder {
   ///
   /// - Throws: ``FormatError`` where `gguf` is not a valid, complete model.
   public static func image(
-    of gguf: [UInt8], extentByteCount: Int = FlashImage.defaultExtentByteCount
+    of gguf: [UInt8], bundling: ExpertBundling? = nil,
+    extentByteCount: Int = FlashImage.defaultExtentByteCount
   ) throws(FormatError) -> [UInt8] {
     let source = try description(of: gguf)
-    let layout = try FlashImage.Layout(for: source, extentByteCount: extentByteCount)
+    let layout = try FlashImage.Layout(
+      for: source, bundling: bundling, extentByteCount: extentByteCount)
     let table = try TensorTable(source.tensors)
     var bytes = [UInt8](repeating: 0, count: layout.fileByteCount)
     for tensor in layout.description.tensors {
       guard let origin = table[tensor.name] else { continue }
-      let content = Array(gguf[origin.offset..<origin.offset + origin.byteCount])
-      let data =
-        tensor.layout == .rowMajor ? content : interleaved(content, tensor: tensor)
-      bytes.replaceSubrange(tensor.offset..<tensor.offset + data.count, with: data)
+      let partByteCount = origin.byteCount / (tensor.stack?.count ?? 1)
+      for number in 0..<(tensor.stack?.count ?? 1) {
+        let start = origin.offset + number * partByteCount
+        let content = Array(gguf[start..<start + partByteCount])
+        let data =
+          tensor.layout == .rowMajor
+          ? content : interleaved(content, tensor: tensor.part(number))
+        let target = tensor.offset + number * (tensor.stack?.byteStride ?? 0)
+        bytes.replaceSubrange(target..<target + data.count, with: data)
+      }
     }
     let checksums = layout.description.extents.map { extent in
       bytes.withUnsafeBytes {

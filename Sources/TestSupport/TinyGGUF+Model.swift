@@ -1,4 +1,4 @@
-import ModelFormat
+public import ModelFormat
 public import TensorBasics
 
 /// A small random model of any supported family, as a GGUF file.
@@ -29,6 +29,9 @@ public struct TinyModel: Sendable {
   public var hasRopeFactors = false
   /// `llama.hidden_act`, where it is to be stated.
   public var hiddenActivation: String?
+  /// Experts in place of each layer's FFN; nil = dense. Where ggml has no key for their width (llama,
+  /// olmoe), the file's FFN length is theirs.
+  public var experts: ExpertConfiguration?
 
   public init(architecture: String = "llama") {
     self.architecture = architecture
@@ -36,6 +39,32 @@ public struct TinyModel: Sendable {
       layerCount = 7
       slidingWindow = 8
     }
+    switch architecture {
+    case "qwen2moe":
+      experts = ExpertConfiguration(
+        expertCount: 8, usedExpertCount: 2, feedForwardLength: 64, sharedFeedForwardLength: 96,
+        gatesSharedExpert: true, normalisesWeights: false)
+    case "qwen3moe":
+      experts = ExpertConfiguration(
+        expertCount: 8, usedExpertCount: 2, feedForwardLength: 32, normalisesWeights: true)
+    case "olmoe":
+      experts = ExpertConfiguration(
+        expertCount: 8, usedExpertCount: 3, feedForwardLength: 64, normalisesWeights: false)
+    default: break
+    }
+  }
+
+  /// llama with experts.
+  public static func mixtral() -> TinyModel {
+    var model = TinyModel()
+    model.experts = ExpertConfiguration(
+      expertCount: 8, usedExpertCount: 2, feedForwardLength: 96, normalisesWeights: true)
+    return model
+  }
+
+  /// One of the families with experts: `mixtral`, `qwen2moe`, `qwen3moe` or `olmoe`.
+  public static func withExperts(_ family: String) -> TinyModel {
+    family == "mixtral" ? mixtral() : TinyModel(architecture: family)
   }
 
   /// The file with weights drawn from `seed`.
@@ -54,7 +83,10 @@ public struct TinyModel: Sendable {
   ) -> TinyGGUF.Tensor {
     let isTable = ["token_embd.weight", "output.weight"].contains(expected.name)
     let isMatrix = expected.rowCount > 1
-    let type = isTable ? tableType : isMatrix ? matrixTypes[index % matrixTypes.count] : .f32
+    let isRouter = expected.name.hasSuffix(".ffn_gate_inp.weight")
+    let type =
+      isTable
+      ? tableType : isMatrix && !isRouter ? matrixTypes[index % matrixTypes.count] : .f32
     var data: [UInt8] = []
     if isMatrix {
       let deviation = isTable ? 0.5 : 1 / Double(expected.columnCount).squareRoot()
@@ -63,16 +95,18 @@ public struct TinyModel: Sendable {
         deviation: deviation, using: &generator)
     } else {
       // Norm weights and RoPE factors around 1, biases around 0.
-      let centre: Double = expected.name.hasSuffix(".bias") ? 0 : 1
+      let isCentred = [".bias", "_shexp.weight"].contains { expected.name.hasSuffix($0) }
+      let centre: Double = isCentred ? 0 : 1
       for _ in 0..<expected.columnCount {
         RandomWeights.append(
           Float(centre + 0.4 * (generator.nextUnit() - 0.5)), as: .f32, to: &data)
       }
     }
+    let count = expected.expertCount
+    let outer = count.map { [expected.rowCount / $0, $0] } ?? (isMatrix ? [expected.rowCount] : [])
     return TinyGGUF.Tensor(
       name: expected.name, type: type.rawValue,
-      dimensions: [UInt64(expected.columnCount)] + (isMatrix ? [UInt64(expected.rowCount)] : []),
-      data: data)
+      dimensions: ([expected.columnCount] + outer).map(UInt64.init), data: data)
   }
 
   /// What the file says of its shape; only for the list of tensors.
@@ -84,16 +118,45 @@ public struct TinyModel: Sendable {
       vocabularyCount: vocabularyCount, contextLength: contextLength, normEpsilon: 1e-5,
       ropePairing: architecture == "llama" ? .adjacent : .halves,
       ropeDimensionCount: headLength, ropeBase: 10000,
-      normalisesHeads: ["qwen3", "gemma3"].contains(architecture),
+      normalisesHeads: ["qwen3", "qwen3moe", "gemma3"].contains(architecture),
+      normalisesProjections: architecture == "olmoe",
       normalisesOutputs: architecture == "gemma3",
-      hasQueryKeyValueBias: architecture == "qwen2", tiesOutput: tiesOutput)
+      hasQueryKeyValueBias: architecture.hasPrefix("qwen2"), tiesOutput: tiesOutput,
+      experts: experts)
+  }
+
+  /// Whether ggml has a key for the width of the family's experts.
+  private var statesExpertLength: Bool { architecture.hasPrefix("qwen") }
+
+  private func expertMetadata(
+    _ experts: ExpertConfiguration
+  ) -> [(key: String, value: TinyGGUF.Value)] {
+    var integers = [
+      ("expert_count", experts.expertCount), ("expert_used_count", experts.usedExpertCount),
+    ]
+    if statesExpertLength {
+      integers.append(("expert_feed_forward_length", experts.feedForwardLength))
+    }
+    if let length = experts.sharedFeedForwardLength {
+      integers.append(("expert_shared_feed_forward_length", length))
+    }
+    var metadata = integers.map {
+      (key: "\(architecture).\($0.0)", value: TinyGGUF.Value.uint32(UInt32($0.1)))
+    }
+    // Stated only where it is not the family's own way.
+    if experts.normalisesWeights != ["llama", "qwen3moe"].contains(architecture) {
+      metadata.append(("\(architecture).expert_weights_norm", .bool(experts.normalisesWeights)))
+    }
+    return metadata
   }
 
   private var hyperparameters: [(key: String, value: TinyGGUF.Value)] {
     func named(_ suffix: String) -> String { "\(architecture).\(suffix)" }
+    let denseLength =
+      statesExpertLength ? feedForwardLength : experts?.feedForwardLength ?? feedForwardLength
     let integers = [
       ("block_count", layerCount), ("context_length", contextLength),
-      ("embedding_length", embeddingLength), ("feed_forward_length", feedForwardLength),
+      ("embedding_length", embeddingLength), ("feed_forward_length", denseLength),
       ("attention.head_count", queryHeadCount), ("attention.head_count_kv", keyValueHeadCount),
       ("attention.key_length", headLength), ("attention.value_length", headLength),
       ("rope.dimension_count", headLength),
@@ -111,6 +174,7 @@ public struct TinyModel: Sendable {
       metadata.append((named("rope.scaling.type"), .string("linear")))
       metadata.append((named("rope.scaling.factor"), .float32(ropeLinearScale)))
     }
+    if let experts { metadata += expertMetadata(experts) }
     if let hiddenActivation { metadata.append((named("hidden_act"), .string(hiddenActivation))) }
     return metadata
   }

@@ -10,7 +10,8 @@ extension ModelSource {
   ///
   /// - Parameters:
   ///   - tensors: indexes into `description.tensors`.
-  ///   - use: index into `tensors`, address of the tensor's first byte.
+  ///   - use: index into `tensors`, address of the tensor's first byte; parts of a stacked tensor are
+  ///     as far apart as in the file.
   /// - Throws: ``LoaderError/io(_:)``; ``LoaderError/format(_:)`` where the file has become shorter or
   ///   is damaged.
   public func readTensors(
@@ -120,7 +121,7 @@ extension ModelSource {
   private func alignedExtent(of record: TensorRecord) -> Extent {
     let alignment = device.alignment
     let start = record.offset / alignment * alignment
-    let end = (record.offset + record.byteCount + alignment - 1) / alignment * alignment
+    let end = (record.byteSpan.upperBound + alignment - 1) / alignment * alignment
     return Extent(fileIndex: record.fileIndex, offset: start, byteCount: end - start)
   }
 }

@@ -32,7 +32,7 @@ public final class WeightStream {
     /// Sweeps completed or under way.
     public var sweeps = 0
   }
-  public private(set) var statistics = Statistics()
+  public internal(set) var statistics = Statistics()
 
   /// Called, on the thread that waits, while the drive has not answered for a while; see ``Stall``.
   public var onStall: ((Stall) -> Void)?
@@ -41,7 +41,7 @@ public final class WeightStream {
   public var onReplacement: ((BlockIOError) -> Void)?
   private var replacementIsKnown = false
 
-  private let device: any BlockDevice
+  let device: any BlockDevice
   private let pinned: AlignedBuffer
   private let population: BackgroundPopulation
   /// For tests: stands for how much of pinned memory is committed.
@@ -81,16 +81,21 @@ public final class WeightStream {
   /// The latest sequence number of each streamed run, −1 = none outstanding.
   private var sequenceOfRun: [Int]
 
-  private let rowReader: RowReader
+  let rowReader: RowReader
   private let verifier: ExtentVerifier?
+  let bundles: BundleCache?
   /// Runs whose bytes have been through the verifier.
   private var isVerified: [Bool]
-  private var failed = false
+  var failed = false
 
-  /// - Parameter tables: tensors that ``readRows(tensor:rows:_:)`` will be asked for.
+  /// - Parameters:
+  ///   - tables: tensors that ``readRows(tensor:rows:_:)`` will be asked for.
+  ///   - families: bundles that ``request(bundle:of:)`` will be asked for.
+  ///   - slotCount: bundles to have room for, at least as many as are held at once.
   /// - Throws: ``LoaderError/allocation(_:)``.
   public init(
-    source: ModelSource, plan: ResidencyPlan, tables: [Int] = [],
+    source: ModelSource, plan: ResidencyPlan, tables: [Int] = [], families: [BundleFamily] = [],
+    slotCount: Int = 0,
     cancellation: CancellationFlag = CancellationFlag()
   ) throws(LoaderError) {
     self.source = source
@@ -115,6 +120,10 @@ public final class WeightStream {
     verifier = ExtentVerifier(source.description)
     isVerified = [Bool](repeating: verifier == nil, count: plan.runs.count)
     rowReader = try RowReader(source: source, tables: tables, verifier: verifier)
+    bundles =
+      families.isEmpty
+      ? nil
+      : try BundleCache(families, slotCount: slotCount, source: source, verifier: verifier)
     if plan.stagingByteCount > 0 { device.register(staging.bytes) }
   }
 
@@ -392,21 +401,23 @@ public final class WeightStream {
     return true
   }
 
-  private func submit(_ request: ReadRequest) throws(LoaderError) {
+  func submit(_ request: ReadRequest) throws(LoaderError) {
     do { try device.submit(request) } catch { throw fail(.io(error)) }
   }
 
-  /// Waits for one completion of the device, while `wanted` is needed.
-  private func reapOne(for wanted: Wanted) throws(LoaderError) {
+  /// Takes one completion of the device, waiting for it while `wanted` is needed; false where none came.
+  @discardableResult
+  func reapOne(for wanted: Wanted, waiting: Bool = true) throws(LoaderError) -> Bool {
     guard !failed else { throw .closed }
     let completion: ReadCompletion?
     do {
-      completion = try device.reap(waiting: true, timeoutMilliseconds: 100)
+      completion = try device.reap(
+        waiting: waiting, timeoutMilliseconds: waiting ? 100 : nil)
     } catch { throw fail(.io(error)) }
     if cancellation.isRaised { throw .interrupted }
     guard let completion else {
-      if let seconds = stallWatch.secondsToReport() { onStall?(stall(wanted, seconds)) }
-      return
+      if waiting, let seconds = stallWatch.secondsToReport() { onStall?(stall(wanted, seconds)) }
+      return false
     }
     stallWatch.reset()
     switch Tag(completion.tag) {
@@ -430,37 +441,40 @@ public final class WeightStream {
               .truncated, path: source.description.files.first,
               "the file ends inside the embedding table; it was complete when it was opened")))
       }
+    case .bundle(let slot):
+      // A bundle's last read may reach past the file's end by less than a block.
+      do { try bundles?.completed(slot: slot) } catch { throw fail(error) }
     }
+    return true
   }
 
   /// What the caller of a wait needs.
-  private enum Wanted {
+  enum Wanted {
     case run(Int)
     case row(tensor: Int, row: Int)
+    /// A bundle of that family.
+    case bundle(Int)
   }
 
   private func stall(_ wanted: Wanted, _ seconds: Int) -> Stall {
-    let (tensor, offset, byteCount) =
-      switch wanted {
-      case .run(let index):
-        (
-          plan.pieces[plan.runs[index].pieces.lowerBound].tensor, plan.runs[index].offset,
-          plan.runs[index].byteCount
-        )
-      case .row(let tensor, let row):
-        (
-          tensor,
-          source.description.tensors[tensor].offset + row
-            * (source.description.tensors[tensor].byteCount
-              / source.description.tensors[tensor].rowCount),
-          source.description.tensors[tensor].byteCount
-            / source.description.tensors[tensor].rowCount
-        )
-      }
-    let record = source.description.tensors[tensor]
+    let tensors = source.description.tensors
+    let (tensor, offset, byteCount): (Int, Int, Int)
+    switch wanted {
+    case .run(let index):
+      tensor = plan.pieces[plan.runs[index].pieces.lowerBound].tensor
+      (offset, byteCount) = (plan.runs[index].offset, plan.runs[index].byteCount)
+    case .row(let table, let row):
+      tensor = table
+      byteCount = tensors[table].byteCount / tensors[table].rowCount
+      offset = tensors[table].offset + row * byteCount
+    case .bundle(let family):
+      tensor = bundles?.families[family].parts[0].tensor ?? 0
+      (offset, byteCount) = (tensors[tensor].offset, tensors[tensor].partByteCount)
+    }
     return Stall(
-      path: source.description.files[record.fileIndex], offset: offset, byteCount: byteCount,
-      tensorName: record.name, readsInFlight: device.inFlight, seconds: seconds)
+      path: source.description.files[tensors[tensor].fileIndex], offset: offset,
+      byteCount: byteCount, tensorName: tensors[tensor].name, readsInFlight: device.inFlight,
+      seconds: seconds)
   }
 
   /// A read may end early only at the end of the file, past the last piece's bytes.
@@ -478,7 +492,7 @@ public final class WeightStream {
             + "it was complete when it was opened")))
   }
 
-  private func fail(_ error: LoaderError) -> LoaderError {
+  func fail(_ error: LoaderError) -> LoaderError {
     failed = true
     return error
   }
@@ -492,25 +506,4 @@ private struct SweepCursor {
   var run = 0
 
   mutating func advance() { run += 1 }
-}
-
-/// What a completion belongs to, packed into the request's tag.
-enum Tag {
-  case pinned(Int)
-  case streamed(Int)
-  case row(Int)
-
-  static func pinned(_ run: Int) -> UInt64 { 1 << 62 | UInt64(run) }
-  static func streamed(_ sequence: Int) -> UInt64 { UInt64(sequence) }
-  static func row(_ slot: Int) -> UInt64 { 1 << 63 | UInt64(slot) }
-
-  init(_ tag: UInt64) {
-    if tag & (1 << 63) != 0 {
-      self = .row(Int(tag & ~(1 << 63)))
-    } else if tag & (1 << 62) != 0 {
-      self = .pinned(Int(tag & ~(1 << 62)))
-    } else {
-      self = .streamed(Int(tag))
-    }
-  }
 }

@@ -7,5 +7,8 @@ struct Bench: ParsableCommand {
     commandName: "flashinfer-bench",
     abstract:
       "Measures the runtime: speed against the machine's limits, quality against references.",
-    subcommands: [LoadBench.self, DecodeBench.self, PrefillBench.self, PerplexityBench.self, LogitsBench.self])
+    subcommands: [
+      LoadBench.self, DecodeBench.self, PrefillBench.self, PerplexityBench.self, LogitsBench.self,
+      ExpertsBench.self,
+    ])
 }

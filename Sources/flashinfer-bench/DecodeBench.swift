@@ -65,6 +65,7 @@ struct DecodeBench: ParsableCommand {
       let dramBefore = dram ? try dramBytesPerSecond() : nil
       let (before, timesBefore) = (device.statistics, session.times)
       let kernelBefore = ProcessMemory.storageReadByteCount
+      let bundlesBefore = session.stream.bundleStatistics
       let start = monotonicNanoseconds()
       for index in 0..<tokens { try step(continues: index + 1 < tokens) }
       let seconds = Double(monotonicNanoseconds() - start) / 1e9
@@ -86,6 +87,7 @@ struct DecodeBench: ParsableCommand {
         Figure("streamedBytes", Double(session.plan.residency.streamedByteCount), "B"),
         Figure("peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B"),
       ] + (memory.map { [Figure("dramBytesPerSecond", $0, "B/s")] } ?? [])
+          + Figure.bundles(session.stream.bundleStatistics, since: bundlesBefore, tokens: tokens)
           + Figure.shares(of: seconds, session.times - timesBefore)
       ).print(asJSON: json)
     }

@@ -3,6 +3,7 @@ import BlockIO
 import CommandLineSupport
 import Glibc
 import ModelConversion
+import ModelFormat
 import TensorBasics
 import WeightLoader
 
@@ -27,10 +28,23 @@ struct Convert: ParsableCommand {
     var type: ElementType { self == .q8_0 ? .q8_0 : .q4_0 }
   }
 
+  /// What `--bundle` can be.
+  enum Bundle: String, ExpressibleByArgument, CaseIterable {
+    case none
+    case experts
+
+    var bundling: ExpertBundling { self == .none ? ExpertBundling.none : .experts }
+  }
+
   @Argument(help: "GGUF file or Hugging Face folder.") var input: String
   @Argument(help: "Flash image to write.") var output: String
   @Option(help: "Quantise float matrices to q8_0 or q4_0 (default: keep them).")
   var quantize: Quantisation?
+  @Option(
+    help: ArgumentHelp(
+      "How experts lie: experts (gate, up and down of each together; default where there are any) "
+        + "or none.", valueName: "kind"))
+  var bundle: Bundle?
   @Option(
     help: ArgumentHelp(
       "A file on another drive to stripe the image over; repeatable.", valueName: "path"))
@@ -84,14 +98,15 @@ struct Convert: ParsableCommand {
       let folder = try HuggingFaceFolder.open(input, backend: io)
       Terminal.warn(notesOf: folder.source.device)
       return try Converter(
-        folder.source, contents: folder.contents, quantisation: quantize?.type)
+        folder.source, contents: folder.contents, quantisation: quantize?.type,
+        bundling: bundle?.bundling)
     }
     let source: ModelSource
     do { source = try ModelSource.open(input, backend: io) } catch {
       throw ConversionError.loader(error)
     }
     Terminal.warn(notesOf: source.device)
-    return try Converter(source, quantisation: quantize?.type)
+    return try Converter(source, quantisation: quantize?.type, bundling: bundle?.bundling)
   }
 
   private static func status(of error: ConversionError) -> ExitStatus {

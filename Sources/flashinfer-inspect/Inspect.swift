@@ -100,6 +100,9 @@ struct Inspect: ParsableCommand {
         context: \(shape.contextLength)
 
         """)
+      if let experts = shape.experts {
+        Terminal.print("experts: \(text(of: experts, description))\n")
+      }
     }
     if let tokenizer = description.tokenizer {
       Terminal.print(
@@ -117,6 +120,20 @@ struct Inspect: ParsableCommand {
     Terminal.print(
       "tensors: \(description.tensors.count), "
         + "\(ByteCount(description.tensors.reduce(0) { $0 + $1.byteCount }))\n")
+  }
+
+  /// The experts in a line: how many, of what width, how they lie.
+  private func text(of experts: ExpertConfiguration, _ description: ModelDescription) -> String {
+    var text =
+      "\(experts.usedExpertCount) of \(experts.expertCount), FFN \(experts.feedForwardLength)"
+    if let length = experts.sharedFeedForwardLength {
+      text += ", \(experts.gatesSharedExpert ? "gated " : "")shared FFN \(length)"
+    }
+    if experts.normalisesWeights { text += ", weights normalised" }
+    if let bundle = description.tensors.first(where: \.isBundled)?.stack {
+      text += ", in bundles of \(ByteCount(bundle.byteStride))"
+    }
+    return text
   }
 
   /// Compares every extent of a flash image with its checksum.

@@ -100,6 +100,11 @@ struct PlanReport {
       ("staging", plan.residency.stagingByteCount),
       ("streamed per token", plan.residency.streamedByteCount),
     ] { Terminal.print("\(name): \(ByteCount(bytes))\n") }
+    if plan.expertSlotCount > 0 {
+      Terminal.print(
+        "experts in memory: \(plan.expertSlotCount) of \(plan.expertCount), "
+          + "\(ByteCount(plan.expertSlotByteCount)) each\n")
+    }
     Terminal.print(
       "context: \(plan.contextLength) tokens, prompt \(promptLength) of them, "
         + "in chunks of \(plan.chunkLength)\n")

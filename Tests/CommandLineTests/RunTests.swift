@@ -149,6 +149,32 @@ final class RunTests {
     #expect(short.status == 65 && short.errors.contains(copy) && short.errors.contains(model))
   }
 
+  @Test("Experts are described and bundled; dense models refuse") func experts() throws {
+    let target = folder.path + "/image"
+    let dense = try Program.run("flashinfer-convert", [model, target, "--bundle", "experts"])
+    #expect(dense.status == 65 && dense.errors.contains("no experts"), "\(dense.errors)")
+    #expect(try Program.run("flashinfer-convert", [model, target, "--bundle", "row"]).status == 64)
+    #expect(folder.entries == ["model"])
+    #expect(try Program.run("flashinfer-convert", [model, target, "--bundle", "none"]).status == 0)
+    let tiny = TinyModel.withExperts("qwen2moe")
+    let source = folder.write("experts", tiny.gguf(seed: 1).bytes())
+    let line = "experts: 2 of 8, FFN 64, gated shared FFN 96"
+    let described = try Program.run("flashinfer-inspect", [source])
+    #expect(described.status == 0 && described.output.contains(line + "\n"), "\(described.output)")
+    for (arguments, ending) in [
+      ([], ", in bundles of 16 KiB\n"), (["--bundle", "experts"], ", in bundles of 16 KiB\n"),
+      (["--bundle", "none"], "\n"),
+    ] {
+      let converted = try Program.run(
+        "flashinfer-convert", [source, target, "--force"] + arguments)
+      #expect(converted.status == 0, "\(converted.errors)")
+      let image = try Program.run("flashinfer-inspect", [target])
+      #expect(image.output.contains(line + ending), "\(image.output)")
+      let verified = try Program.run("flashinfer-inspect", [target, "--verify"])
+      #expect(verified.status == 0 && verified.output.contains("intact"))
+    }
+  }
+
   @Test("Each copy of a mirrored image is verified") func verifiesCopies() throws {
     let image = folder.path + "/image"
     #expect(try Program.run("flashinfer-convert", [model, image]).status == 0)

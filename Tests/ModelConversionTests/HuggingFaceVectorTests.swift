@@ -10,6 +10,7 @@ import WeightLoader
 /// Tiny random models that transformers wrote and ran: `tools/make-vectors`.
 @Suite struct HuggingFaceVectorTests {
   private static let names = ["llama", "llama-relu", "mistral", "qwen2", "qwen3", "gemma3"]
+  private static let expertNames = ["mixtral", "qwen2moe", "qwen3moe", "olmoe"]
   private static let tokens: [Int32] = [
     1, 17, 255, 3, 99, 310, 42, 42, 7, 200, 128, 64, 5, 300, 11, 12, 13, 250, 77, 9, 160, 31, 2, 88,
   ]
@@ -82,7 +83,7 @@ import WeightLoader
   /// Both sides compute in f32 and round keys and values to f16. What is left is the order of sums,
   /// and now and then a key or value that it tips over to the other f16 neighbour: gemma3's seven
   /// layers make 0.0013 of that, as much as transformers itself moves when it computes in f64.
-  @Test(arguments: names)
+  @Test(arguments: names + expertNames)
   func `Logits are those of transformers`(name: String) throws {
     let expected = try Self.expectedLogits(name)
     try Self.withImage(of: name) { image in
@@ -128,7 +129,7 @@ import WeightLoader
     }
   }
 
-  @Test(arguments: names)
+  @Test(arguments: names + expertNames)
   func `Texts become the tokens of the tokenizers library`(name: String) throws {
     try Self.withImage(of: name) { image in
       #expect(image.description.tokenizerProblem == nil)

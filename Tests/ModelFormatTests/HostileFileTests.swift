@@ -27,7 +27,10 @@ import Testing
     llama.hasRopeFactors = true
     var gemma = TinyModel(architecture: "gemma3")
     gemma.layerCount = 2
-    return [llama, gemma]
+    var experts = TinyModel(architecture: "qwen2moe")
+    experts.layerCount = 1
+    experts.experts?.expertCount = 3
+    return [llama, gemma, experts]
   }
 
   @Test func `Damaged GGUF headers`() {
@@ -61,58 +64,39 @@ import Testing
 
   /// Changes digits and words of the JSON, which random bytes would mostly break.
   @Test func `Flash images whose header says something else`() throws {
-    let image = try ImageBuilder.image(of: models()[0].gguf(seed: 1).bytes())
-    let length = Int(integer(image, at: 24))
-    let digits = (64..<64 + length).filter { (0x30...0x39).contains(image[$0]) }
-    var generator = SeededGenerator(seed: 5)
-    for round in 0..<Self.mutationCount / 4 {
-      var bytes = image
-      for _ in 0..<Int.random(in: 1...3, using: &generator) {
-        let place = digits.randomElement(using: &generator) ?? 64
-        bytes[place] = UInt8.random(in: 0x30...0x39, using: &generator)
+    for (number, model) in models().enumerated() where number != 1 {
+      let image = try ImageBuilder.image(of: model.gguf(seed: 1).bytes())
+      let length = Int(littleEndian(image, at: 24))
+      let digits = (64..<64 + length).filter { (0x30...0x39).contains(image[$0]) }
+      var generator = SeededGenerator(seed: 5)
+      for round in 0..<Self.mutationCount / 4 {
+        var bytes = image
+        for _ in 0..<Int.random(in: 1...3, using: &generator) {
+          let place = digits.randomElement(using: &generator) ?? 64
+          bytes[place] = UInt8.random(in: 0x30...0x39, using: &generator)
+        }
+        repairChecksums(&bytes)
+        parse(bytes, "model \(number), round \(round)")
       }
-      repairChecksums(&bytes)
-      parse(bytes, "round \(round)")
     }
   }
 
   @Test func `Images cut at every structure, and at every byte of the prologue`() throws {
-    let image = try ImageBuilder.image(of: models()[0].gguf(seed: 1).bytes())
-    let description = try ImageBuilder.description(of: image)
-    let ends =
-      description.tensors.flatMap { [$0.offset, $0.offset + $0.byteCount] }
-      + description.extents.map { $0.offset + $0.byteCount }
-      + [64 + Int(integer(image, at: 24)), image.count - 1] + Array(0...64)
-    for end in Set(ends) where end < image.count {
-      do throws(FormatError) {
-        _ = try describe(Array(image[..<end]))
-        Issue.record("cut at \(end) and accepted")
-      } catch {
-        #expect([.truncated, .unrecognised].contains(error.kind), "cut at \(end): \(error)")
+    for model in [models()[0], models()[2]] {
+      let image = try ImageBuilder.image(of: model.gguf(seed: 1).bytes())
+      let description = try ImageBuilder.description(of: image)
+      let ends =
+        description.tensors.flatMap { [$0.offset, $0.byteSpan.upperBound] }
+        + description.extents.map { $0.offset + $0.byteCount }
+        + [64 + Int(littleEndian(image, at: 24)), image.count - 1] + Array(0...64)
+      for end in Set(ends) where end < image.count {
+        do throws(FormatError) {
+          _ = try describe(Array(image[..<end]))
+          Issue.record("cut at \(end) and accepted")
+        } catch {
+          #expect([.truncated, .unrecognised].contains(error.kind), "cut at \(end): \(error)")
+        }
       }
     }
-  }
-
-  private func integer(_ bytes: [UInt8], at offset: Int) -> UInt64 {
-    (0..<8).reduce(0) { $0 | UInt64(bytes[offset + $1]) << UInt64(8 * $1) }
-  }
-
-  /// Makes the prologue's lengths and checksums those of the bytes, as far as they fit.
-  private func repairChecksums(_ bytes: inout [UInt8]) {
-    guard bytes.count >= 64 else { return }
-    func store(_ value: UInt64, at offset: Int, _ bytes: inout [UInt8]) {
-      for index in 0..<8 {
-        bytes[offset + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index))
-      }
-    }
-    func checksum(_ range: Range<Int>, _ bytes: [UInt8]) -> UInt64 {
-      bytes.withUnsafeBytes { FlashImage.checksum(UnsafeRawBufferPointer(rebasing: $0[range])) }
-    }
-    store(UInt64(bytes.count), at: 40, &bytes)
-    let length = integer(bytes, at: 24)
-    if length <= UInt64(bytes.count - 64) {
-      store(checksum(64..<64 + Int(length), bytes), at: 32, &bytes)
-    }
-    store(checksum(0..<56, bytes), at: 56, &bytes)
   }
 }

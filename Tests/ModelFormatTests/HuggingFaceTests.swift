@@ -19,6 +19,8 @@ struct TinyFolder {
   var normalisesHeads = false
   var isGemma = false
   var prefix = ""
+  /// Experts in place of the MLP, in the order of the file, with the rows of gate and up.
+  var experts: [(number: Int, rowCount: Int)]?
 
   private var shapes: [(name: String, shape: [Int])] {
     var tensors = [
@@ -42,6 +44,15 @@ struct TinyFolder {
       add("self_attn.k_norm.weight", [16])
     }
     add("self_attn.o_proj.weight", [32, 32])
+    if let experts {
+      add("mlp.gate.weight", [experts.count, 32])
+      for (number, rowCount) in experts {
+        add("mlp.experts.\(number).gate_proj.weight", [rowCount, 32])
+        add("mlp.experts.\(number).up_proj.weight", [rowCount, 32])
+        add("mlp.experts.\(number).down_proj.weight", [32, rowCount])
+      }
+      return tensors
+    }
     add("mlp.gate_proj.weight", [64, 32])
     add("mlp.up_proj.weight", [64, 32])
     add("mlp.down_proj.weight", [32, 64])
@@ -186,6 +197,56 @@ struct TinyFolder {
     var folder = TinyFolder()
     folder.more = more
     #expect(error(folder).contains(text), "\(error(folder))")
+  }
+
+  /// A folder of Qwen 3 with the experts given.
+  private func expertFolder(_ numbers: [Int]) -> TinyFolder {
+    var folder = TinyFolder()
+    folder.normalisesHeads = true
+    folder.experts = numbers.map { ($0, 24) }
+    folder.more =
+      #""architectures":["Qwen3MoeForCausalLM"],"num_experts":4,"num_experts_per_tok":2,"#
+      + #""moe_intermediate_size":24,"norm_topk_prob":true"#
+    return folder
+  }
+
+  @Test func `Experts are stacked in the order of their numbers`() throws {
+    let model = try expertFolder([2, 0, 3, 1]).describe()
+    let stated = ExpertConfiguration(
+      expertCount: 4, usedExpertCount: 2, feedForwardLength: 24, normalisesWeights: true)
+    #expect(model.description.configuration?.experts == stated)
+    let index = try #require(
+      model.description.tensors.firstIndex { $0.name == "blk.0.ffn_down_exps.weight" })
+    let record = model.description.tensors[index]
+    #expect(record.rowCount == 4 * 32 && record.stack?.count == 4)
+    guard case .parts(let parts) = model.contents[index] else {
+      Issue.record("not made of parts")
+      return
+    }
+    let partByteCount = 2 * 24 * 32
+    let first = parts[2].offset
+    #expect(parts.map { ($0.offset - first) / (3 * partByteCount) } == [1, 3, 0, 2])
+    #expect(parts.allSatisfy { $0.byteCount == partByteCount && $0.rowCount == 32 })
+  }
+
+  @Test func `Experts that are missing, repeated or different are named`() {
+    #expect(error(expertFolder([0, 1, 3])).contains("expert 2 is missing"))
+    #expect(error(expertFolder([0, 1, 2])).contains("3 rows of 32, not 4"))
+    #expect(error(expertFolder([0, 1, 2, 3, 4])).contains("5"))
+    var folder = expertFolder([0, 1, 2, 3])
+    folder.experts?[3].rowCount = 32
+    #expect(error(folder).contains("expert 3 differs"))
+    folder.experts?[3].rowCount = 24
+    for (more, text) in [
+      (#""mlp_only_layers":[0]"#, "mlp_only_layers"),
+      (#""decoder_sparse_step":2"#, "decoder_sparse_step"),
+      (#""num_experts_per_tok":5"#, "used expert count"), (#""num_experts":9999"#, "expert count"),
+      (#""num_experts":1"#, "single expert"), (#""moe_intermediate_size":-1"#, "feed-forward"),
+    ] {
+      var changed = folder
+      changed.more += "," + more
+      #expect(error(changed).contains(text), "\(error(changed))")
+    }
   }
 
   @Test func `Tensors without a place are refused by name`() {

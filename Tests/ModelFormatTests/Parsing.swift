@@ -44,3 +44,27 @@ extension ParseProgress {
     return nil
   }
 }
+
+/// Eight bytes of a file as a number.
+func littleEndian(_ bytes: [UInt8], at offset: Int) -> UInt64 {
+  (0..<8).reduce(0) { $0 | UInt64(bytes[offset + $1]) << UInt64(8 * $1) }
+}
+
+/// Makes the prologue's lengths and checksums those of the bytes, as far as they fit.
+func repairChecksums(_ bytes: inout [UInt8]) {
+  guard bytes.count >= 64 else { return }
+  func store(_ value: UInt64, at offset: Int, _ bytes: inout [UInt8]) {
+    for index in 0..<8 {
+      bytes[offset + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index))
+    }
+  }
+  func checksum(_ range: Range<Int>, _ bytes: [UInt8]) -> UInt64 {
+    bytes.withUnsafeBytes { FlashImage.checksum(UnsafeRawBufferPointer(rebasing: $0[range])) }
+  }
+  store(UInt64(bytes.count), at: 40, &bytes)
+  let length = littleEndian(bytes, at: 24)
+  if length <= UInt64(bytes.count - 64) {
+    store(checksum(64..<64 + Int(length), bytes), at: 32, &bytes)
+  }
+  store(checksum(0..<56, bytes), at: 56, &bytes)
+}

@@ -73,6 +73,13 @@ import WeightLoader
     case mirrored
   }
 
+  @Test func `Decoding experts from the drive allocates nothing`() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { Self.report(image: true, isStreamed: true, architecture: "qwen2moe") }
+    Self.expectNone(result)
+  }
+
   /// Expects the process to have printed that it allocated nothing.
   private static func expectNone(_ result: ExitTest.Result?) {
     let output = String(decoding: result?.standardOutputContent ?? [], as: UTF8.self)
@@ -81,20 +88,22 @@ import WeightLoader
 
   /// Prints what ``check(image:isStreamed:backend:drives:)`` counts, or its error.
   private static func report(
-    image: Bool, isStreamed: Bool, backend: StorageBackend = .auto, drives: Drives = .one
+    image: Bool, isStreamed: Bool, backend: StorageBackend = .auto, drives: Drives = .one,
+    architecture: String = "gemma3"
   ) {
     do {
       let count = try check(
-        image: image, isStreamed: isStreamed, backend: backend, drives: drives)
+        image: image, isStreamed: isStreamed, backend: backend, drives: drives,
+        architecture: architecture)
       print("allocations: \(count);")
     } catch { print("\(error)") }
   }
 
   /// Allocations of fifty tokens after the first.
   private static func check(
-    image: Bool, isStreamed: Bool, backend: StorageBackend, drives: Drives
+    image: Bool, isStreamed: Bool, backend: StorageBackend, drives: Drives, architecture: String
   ) throws -> Int {
-    var tiny = TinyModel(architecture: "gemma3")
+    var tiny = TinyModel(architecture: architecture)
     tiny.embeddingLength = 256
     tiny.feedForwardLength = 512
     tiny.headLength = 64
@@ -116,7 +125,9 @@ import WeightLoader
       }
     }
     let session = try Session(source, configuration, request)
-    guard session.plan.residency.isFullyPinned != isStreamed else { exit(3) }
+    guard
+      session.plan.residency.isFullyPinned != isStreamed || session.plan.expertSlotCount > 0
+    else { exit(3) }
     _ = try session.prefill([1, 2, 3, 4])
     var generator = SeededGenerator(seed: 1)
     func decode() throws { _ = try session.decode(Int32(generator.next() % 300)) }

@@ -1,6 +1,7 @@
 import BlockIO
 import Glibc
 import ModelConversion
+import ModelFormat
 import Runtime
 import TensorBasics
 import TestSupport
@@ -21,7 +22,7 @@ import WeightLoader
       commitStep: [nil, 0, 300, 1 << 13].randomElement(using: &generator) ?? nil)
   }
 
-  @Test(arguments: TinyFamilies.names)
+  @Test(arguments: TinyFamilies.names + TinyFamilies.expertNames)
   func `Tiny models of every family`(family: String) throws {
     for seed in UInt64(0)..<4 {
       var generator = SeededGenerator(seed: seed)
@@ -29,6 +30,10 @@ import WeightLoader
       model.embeddingLength = 256
       model.feedForwardLength = 512
       model.headLength = 64
+      model.experts?.feedForwardLength = 256
+      if model.experts?.sharedFeedForwardLength != nil {
+        model.experts?.sharedFeedForwardLength = 512
+      }
       model.matrixTypes = (0..<4).map { _ in
         ElementType.allCases.randomElement(using: &generator) ?? .q8_0
       }

@@ -8,30 +8,6 @@ import WeightLoader
 
 /// Every family's graph against textbook loops in f64.
 @Suite struct GraphTests {
-  /// A reference for the model at `path`, weights dequantised.
-  private func naive(_ path: String) throws -> NaiveDecoder {
-    let source = try ModelSource.open(path)
-    var weights: [String: [Double]] = [:]
-    let tensors = source.description.tensors
-    try source.readTensors(Array(tensors.indices)) { index, address in
-      let tensor = tensors[index]
-      let rowByteCount = tensor.byteCount / tensor.rowCount
-      var values: [Double] = []
-      var row = [Float](repeating: 0, count: tensor.columnCount)
-      for number in 0..<tensor.rowCount {
-        row.withUnsafeMutableBufferPointer {
-          Dequantisation.row(
-            address + number * rowByteCount, type: tensor.type, columnCount: tensor.columnCount,
-            into: $0.baseAddress!)
-        }
-        values += row.map(Double.init)
-      }
-      weights[tensor.name] = values
-    }
-    let configuration = try #require(source.description.configuration)
-    return NaiveDecoder(configuration: configuration) { weights[$0] }
-  }
-
   /// Largest difference of logits after a prompt and decoded tokens, in standard deviations of the
   /// reference's.
   private func error(_ model: TinyModel, seed: UInt64) throws -> Double {
@@ -39,7 +15,7 @@ import WeightLoader
     defer { extendLifetime(file) }
     var generator = SeededGenerator(seed: seed)
     let tokens = (0..<24).map { _ in Int32(generator.next() % UInt64(model.vocabularyCount)) }
-    let expected = try naive(file.path).logits(tokens)
+    let expected = try NaiveDecoder.reading(file.path).logits(tokens)
     let session = try makeSession(
       file.path, contextLength: 24, promptLength: 20,
       RunShape(threadCount: 2, maximumChunkLength: 9))
@@ -60,7 +36,7 @@ import WeightLoader
 
   /// Float weights meet f32 activations. What is left is f32 sums, and keys and values whose f32 and
   /// f64 round to neighbouring f16 numbers: 2^-11 of an element now and then.
-  @Test(arguments: TinyFamilies.names)
+  @Test(arguments: TinyFamilies.names + TinyFamilies.expertNames)
   func `Float models follow the f64 graph closely`(family: String) throws {
     for seed in UInt64(0)..<3 {
       var model = TinyFamilies.model(family)
@@ -73,7 +49,10 @@ import WeightLoader
 
   /// Quantised weights meet int8 activations with a scale per 32: about 1/254 of a block's largest
   /// value each, averaged over a row, through two to seven layers.
-  @Test(arguments: TinyFamilies.names)
+  ///
+  /// Of models with experts all experts run: which of two nearly equal ones is chosen is no matter of
+  /// precision.
+  @Test(arguments: TinyFamilies.names + TinyFamilies.expertNames)
   func `Quantised models follow the f64 graph`(family: String) throws {
     let types: [[ElementType]] = [
       [.q8_0], [.q4_0, .q5_1], [.q4_1, .q5_0], [.q4_K, .q6_K], [.q2_K, .q3_K, .q5_K],
@@ -85,7 +64,12 @@ import WeightLoader
         model.embeddingLength = 256
         model.feedForwardLength = 256
         model.headLength = 64
+        model.experts?.feedForwardLength = 256
+        if model.experts?.sharedFeedForwardLength != nil {
+          model.experts?.sharedFeedForwardLength = 256
+        }
       }
+      if let count = model.experts?.expertCount { model.experts?.usedExpertCount = count }
       let found = try error(model, seed: UInt64(seed))
       #expect(found < 0.25, "\(family), seed \(seed): \(found)")
     }

@@ -19,14 +19,14 @@ import WeightLoader
     _ = try session.decode(4)
   }
 
-  @Test(arguments: ["llama rope factors", "gemma3"])
+  @Test(arguments: ["llama rope factors", "gemma3", "qwen2moe", "olmoe"])
   func `Damaged GGUF files`(family: String) throws {
     var model = TinyFamilies.model(family)
     model.layerCount = 2
     let encoded = model.gguf(seed: 2).encode()
     var generator = SeededGenerator(seed: 9)
     var outcomes = (ran: 0, refused: 0)
-    for _ in 0..<1500 {
+    for _ in 0..<1000 {
       let bytes = Mutation.mutate(
         encoded.bytes, fields: encoded.integerFields, limit: encoded.headerByteCount,
         using: &generator)
@@ -44,8 +44,9 @@ import WeightLoader
   }
 
   /// Weights of any bits: infinities and NaNs are numbers like others.
-  @Test func `Damaged weights`() throws {
-    let encoded = TinyFamilies.model("qwen3").gguf(seed: 2).encode()
+  @Test(arguments: ["qwen3", "qwen2moe"])
+  func `Damaged weights`(family: String) throws {
+    let encoded = TinyFamilies.model(family).gguf(seed: 2).encode()
     var generator = SeededGenerator(seed: 10)
     for _ in 0..<200 {
       var bytes = encoded.bytes

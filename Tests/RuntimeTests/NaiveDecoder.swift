@@ -1,5 +1,9 @@
 import Glibc
+import Kernels
 import ModelFormat
+import TensorBasics
+import Testing
+import WeightLoader
 
 /// A decoder in f64 loops, as a textbook writes it: no tiles, no quantised activations, no cache.
 ///
@@ -26,14 +30,56 @@ struct NaiveDecoder {
         norm: prefix + "post_attention_norm.weight", to: &residual)
       let hidden = residual.map { norm($0, prefix + "ffn_norm.weight") }
       let output = hidden.map { x in
-        let gate = product(prefix + "ffn_gate.weight", x)
-        let up = product(prefix + "ffn_up.weight", x)
-        return product(prefix + "ffn_down.weight", zip(gate, up).map { activate($0) * $1 })
+        guard let experts = configuration.experts else { return feedForward(prefix, "", x) }
+        return mixture(experts, prefix, x)
       }
       add(output, norm: prefix + "post_ffw_norm.weight", to: &residual)
     }
     let head = tensor("output.weight") == nil ? "token_embd.weight" : "output.weight"
     return residual.map { product(head, norm($0, "output_norm.weight")) }
+  }
+
+  /// down · (activation(gate · x) ⊙ up · x), of all rows or of one expert's.
+  private func feedForward(
+    _ prefix: String, _ suffix: String, _ x: [Double], part: (index: Int, count: Int) = (0, 1)
+  ) -> [Double] {
+    let gate = product("\(prefix)ffn_gate\(suffix).weight", x, part)
+    let up = product("\(prefix)ffn_up\(suffix).weight", x, part)
+    let hidden = zip(gate, up).map { activate($0) * $1 }
+    return product("\(prefix)ffn_down\(suffix).weight", hidden, part)
+  }
+
+  /// Experts by falling probability, the lower number first among equals, with their weights.
+  func route(
+    _ experts: ExpertConfiguration, _ prefix: String, _ x: [Double]
+  ) -> [(expert: Int, weight: Double)] {
+    let scores = product(prefix + "ffn_gate_inp.weight", x)
+    let highest = scores.max()!
+    let powers = scores.map { exp($0 - highest) }
+    let sum = powers.reduce(0, +)
+    let probabilities = powers.map { $0 / sum }
+    let order = probabilities.indices.sorted {
+      (probabilities[$1], $0) < (probabilities[$0], $1)
+    }
+    let chosen = order.prefix(experts.usedExpertCount)
+    let total =
+      experts.normalisesWeights ? chosen.reduce(0) { $0 + probabilities[$1] } : 1
+    return chosen.map { ($0, probabilities[$0] / total) }
+  }
+
+  private func mixture(
+    _ experts: ExpertConfiguration, _ prefix: String, _ x: [Double]
+  ) -> [Double] {
+    var sum = [Double](repeating: 0, count: x.count)
+    for (expert, weight) in route(experts, prefix, x) {
+      let output = feedForward(prefix, "_exps", x, part: (expert, experts.expertCount))
+      for column in sum.indices { sum[column] += weight * output[column] }
+    }
+    guard experts.sharedFeedForwardLength != nil else { return sum }
+    let gate =
+      experts.gatesSharedExpert ? product(prefix + "ffn_gate_inp_shexp.weight", x)[0] : .infinity
+    let shared = feedForward(prefix, "_shexp", x)
+    return zip(sum, shared).map { $0 + $1 / (1 + exp(-gate)) }
   }
 
   private func attention(_ layer: Int, _ inputs: [[Double]]) -> [[Double]] {
@@ -46,7 +92,8 @@ struct NaiveDecoder {
       return zip(y, bias).map(+)
     }
     func prepared(_ name: String, _ count: Int, _ x: [Double], position: Int) -> [[Double]] {
-      let y = project(name, x)
+      var y = project(name, x)
+      if configuration.normalisesProjections { y = norm(y, prefix + name + "_norm.weight") }
       return (0..<count).map { head in
         var part = Array(y[head * length..<(head + 1) * length])
         if configuration.normalisesHeads { part = norm(part, prefix + name + "_norm.weight") }
@@ -125,9 +172,13 @@ struct NaiveDecoder {
     }
   }
 
-  private func product(_ name: String, _ x: [Double]) -> [Double] {
+  /// Products of x with a matrix's rows, or with those of one of the parts that are stacked in it.
+  private func product(
+    _ name: String, _ x: [Double], _ part: (index: Int, count: Int) = (0, 1)
+  ) -> [Double] {
     let matrix = weights(name)
-    return (0..<matrix.count / x.count).map { row in
+    let rowCount = matrix.count / x.count / part.count
+    return (part.index * rowCount..<(part.index + 1) * rowCount).map { row in
       var sum = 0.0
       for column in x.indices { sum += matrix[row * x.count + column] * x[column] }
       return sum
@@ -140,4 +191,46 @@ struct NaiveDecoder {
   }
 
   private static func roundedToHalf(_ x: Double) -> Double { Double(Float16(Float(x))) }
+}
+
+extension NaiveDecoder {
+  /// A reference for the model at `path`, weights dequantised; stacked experts one after the other.
+  static func reading(_ path: String) throws -> NaiveDecoder {
+    let source = try ModelSource.open(path)
+    var weights: [String: [Double]] = [:]
+    let tensors = source.description.tensors
+    try source.readTensors(Array(tensors.indices)) { index, address in
+      let tensor = tensors[index]
+      var values: [Double] = []
+      for number in 0..<(tensor.stack?.count ?? 1) {
+        values += rows(
+          of: tensor.part(number), address + number * (tensor.stack?.byteStride ?? 0))
+      }
+      weights[tensor.name] = values
+    }
+    let configuration = try #require(source.description.configuration)
+    return NaiveDecoder(configuration: configuration) { weights[$0] }
+  }
+
+  private static func rows(of tensor: TensorRecord, _ address: UnsafeRawPointer) -> [Double] {
+    var values: [Double] = []
+    var row = [Float](repeating: 0, count: tensor.columnCount)
+    let groupByteCount = RowGroup.byteCount(tensor.type, columnCount: tensor.columnCount)
+    for number in 0..<tensor.rowCount {
+      row.withUnsafeMutableBufferPointer {
+        switch tensor.layout {
+        case .rowMajor:
+          Dequantisation.row(
+            address + number * (tensor.byteCount / tensor.rowCount), type: tensor.type,
+            columnCount: tensor.columnCount, into: $0.baseAddress!)
+        case .interleaved:
+          Dequantisation.row(
+            inGroup: address + number / 16 * groupByteCount, row: number % 16, type: tensor.type,
+            columnCount: tensor.columnCount, into: $0.baseAddress!)
+        }
+      }
+      values += row.map(Double.init)
+    }
+    return values
+  }
 }

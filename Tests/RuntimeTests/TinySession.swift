@@ -59,7 +59,11 @@ enum TinyFamilies {
     "llama relu", "qwen2", "qwen3", "gemma3",
   ]
 
+  /// Families with experts.
+  static let expertNames = ["mixtral", "qwen2moe", "qwen3moe", "olmoe"]
+
   static func model(_ name: String) -> TinyModel {
+    if expertNames.contains(name) { return TinyModel.withExperts(name) }
     let words = name.split(separator: " ", maxSplits: 1).map(String.init)
     var model = TinyModel(architecture: words[0])
     switch words.count > 1 ? words[1] : "" {

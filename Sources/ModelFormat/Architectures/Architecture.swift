@@ -1,7 +1,7 @@
 /// A family of decoder-only transformers: how its files' hyper-parameters become a
 /// ``DecoderConfiguration``.
 ///
-/// A further dense family is one more file here and one more entry in ``Architectures/all``.
+/// A further family is one more file here and one more entry in ``Architectures/all``.
 protocol Architecture: Sendable {
   /// ggml's name, the value of `general.architecture`.
   static var name: String { get }
@@ -36,7 +36,10 @@ struct HuggingFaceConfiguration {
 extension Architecture {
   static var huggingFaceNormsAreFromOne: Bool { false }
 
-  static var huggingFaceLayerNames: [String: String] {
+  static var huggingFaceLayerNames: [String: String] { denseHuggingFaceLayerNames }
+
+  /// The names that most families share.
+  static var denseHuggingFaceLayerNames: [String: String] {
     [
       "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
       "self_attn.v_proj": "attn_v", "self_attn.q_norm": "attn_q_norm",
@@ -49,7 +52,9 @@ extension Architecture {
 
 /// The families this project runs.
 enum Architectures {
-  static let all: [any Architecture.Type] = [Llama.self, Qwen2.self, Qwen3.self, Gemma3.self]
+  static let all: [any Architecture.Type] = [
+    Llama.self, Qwen2.self, Qwen2MoE.self, Qwen3.self, Qwen3MoE.self, OLMoE.self, Gemma3.self,
+  ]
 
   /// The family called `name`.
   static func named(_ name: String, path: String?) throws(FormatError) -> any Architecture.Type {

@@ -30,15 +30,16 @@ struct GGUFHyperparameters {
     metadata.error(.unsupported, key: key(suffix), "\(key(suffix)): \(message)")
   }
 
-  private func missing(_ suffix: String) -> FormatError {
+  func missing(_ suffix: String) -> FormatError {
     metadata.error(.malformed, key: key(suffix), "metadata key \"\(key(suffix))\" is missing")
   }
 
   /// What all families state in the same words, validated; each adds its own to it.
   func commonConfiguration(
-    pairing: DecoderConfiguration.RopePairing
+    pairing: DecoderConfiguration.RopePairing, mayHaveExperts: Bool = false
   ) throws(FormatError) -> DecoderConfiguration {
     try refuseWhatIsNotModelled()
+    if !mayHaveExperts { try refuseExperts() }
     let layerCount = try required("block_count")
     let embeddingLength = try required("embedding_length")
     let perLayer = { (suffix: String) throws(FormatError) -> Int? in
@@ -106,11 +107,6 @@ struct GGUFHyperparameters {
 
   /// Keys that change the graph in ways it does not have, unless they hold these neutral values.
   private func refuseWhatIsNotModelled() throws(FormatError) {
-    for suffix in ["expert_count", "expert_used_count"] {
-      if let value = try integer(suffix), value != 0 {
-        throw unsupported(suffix, "\(value) is not supported; only dense models are")
-      }
-    }
     let floats: [(suffix: String, neutral: [Double])] = [
       ("attn_logit_softcapping", [0]), ("final_logit_softcapping", [0]), ("logit_scale", [0, 1]),
       ("residual_scale", [0, 1]), ("embedding_scale", [0, 1]), ("attention.clamp_kqv", [0]),

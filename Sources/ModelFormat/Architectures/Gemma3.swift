@@ -67,7 +67,7 @@ enum Gemma3: Architecture {
       "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
       "post_feedforward_layernorm": "post_ffw_norm",
     ]
-    return Llama.huggingFaceLayerNames.merging(sandwich) { _, new in new }
+    return denseHuggingFaceLayerNames.merging(sandwich) { _, new in new }
   }
 
   static func configuration(

@@ -1,4 +1,4 @@
-/// Llama 2 and 3, Mistral, SmolLM2 and whatever else ggml files as `llama`.
+/// Llama 2 and 3, Mistral, Mixtral, SmolLM2 and whatever else ggml files as `llama`.
 ///
 /// GGUF files hold query and key rows permuted, so that RoPE rotates neighbours. Llama 3's RoPE
 /// scaling arrives as the tensor `rope_freqs.weight`. Hugging Face files hold rows in their order,
@@ -6,12 +6,18 @@
 enum Llama: Architecture {
   static let name = "llama"
   static let mistralName = "MistralForCausalLM"
-  static let huggingFaceNames = ["LlamaForCausalLM", mistralName]
+  static let mixtralName = "MixtralForCausalLM"
+  static let huggingFaceNames = ["LlamaForCausalLM", mistralName, mixtralName]
+  static var huggingFaceLayerNames: [String: String] {
+    expertNames(block: "block_sparse_moe", gate: "w1", up: "w3", down: "w2")
+  }
 
   static func configuration(
     gguf parameters: GGUFHyperparameters
   ) throws(FormatError) -> DecoderConfiguration {
-    var configuration = try parameters.commonConfiguration(pairing: .adjacent)
+    var configuration = try parameters.commonConfiguration(
+      pairing: .adjacent, mayHaveExperts: true)
+    configuration.experts = try parameters.experts(configuration, normalisesWeights: true)
     if let window = try parameters.integer("attention.sliding_window"), window > 0 {
       // Mistral: every layer slides.
       guard configuration.ropeLinearScale == 1 else {
@@ -28,12 +34,26 @@ enum Llama: Architecture {
     huggingFace parameters: HuggingFaceHyperparameters
   ) throws(FormatError) -> HuggingFaceConfiguration {
     let isMistral = parameters.name == mistralName
+    let isMixtral = parameters.name == mixtralName
     var defaults = HuggingFaceHyperparameters.Defaults(contextLength: 2048)
-    if isMistral { (defaults.keyValueHeadCount, defaults.contextLength) = (8, 131072) }
+    if isMistral || isMixtral {
+      (defaults.keyValueHeadCount, defaults.contextLength) = (8, 131072)
+    }
+    if isMixtral { (defaults.ropeBase, defaults.normEpsilon) = (1_000_000, 1e-5) }
     let rope = try HuggingFaceRope(parameters, defaultBase: defaults.ropeBase)
-    var decoder = try parameters.commonConfiguration(defaults, rope: rope)
+    var decoder = try parameters.commonConfiguration(
+      defaults, rope: rope, mayHaveExperts: isMixtral)
     try parameters.refuseSlidingLayers()
-    if isMistral, let window = try parameters.mistralWindow() {
+    if isMixtral {
+      decoder.experts = try parameters.experts(
+        .init(
+          expertCount: 8, usedExpertCount: 2, lengthKey: "intermediate_size",
+          normalisesWeights: true))
+    }
+    let window =
+      isMistral
+      ? try parameters.mistralWindow() : isMixtral ? try parameters.integer("sliding_window") : nil
+    if let window {
       guard decoder.ropeLinearScale == 1 else {
         throw parameters.unsupported("sliding_window", "not supported together with RoPE scaling")
       }

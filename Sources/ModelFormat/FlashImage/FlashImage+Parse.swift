@@ -67,7 +67,7 @@ extension FlashImage {
         TensorRecord(
           name: tensor.name, type: type, columnCount: tensor.columnCount,
           rowCount: tensor.rowCount, layout: tensor.layout, fileIndex: 0, offset: tensor.offset,
-          byteCount: tensor.byteCount))
+          byteCount: tensor.byteCount, stack: tensor.stack))
     }
     description.extents = header.extents.map {
       ExtentRecord(offset: $0.offset, byteCount: $0.byteCount, checksum: $0.checksum.value)

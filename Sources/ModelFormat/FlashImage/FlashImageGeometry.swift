@@ -19,27 +19,80 @@ struct FlashImageGeometry {
 
   private func validateTensors() throws(FormatError) {
     var end = data.lowerBound
-    for tensor in description.tensors {
-      guard tensor.rowCount > 1 || tensor.layout == .rowMajor else {
-        throw error(at: tensor.offset, "vector \"\(tensor.name)\" is interleaved")
-      }
-      guard let byteCount = tensor.expectedByteCount, byteCount == tensor.byteCount else {
-        throw error(
-          at: tensor.offset,
-          "tensor \"\(tensor.name)\" has \(tensor.byteCount) bytes, which its shape does not make")
+    var index = 0
+    while index < description.tensors.count {
+      let tensor = description.tensors[index]
+      try validateShape(of: tensor)
+      if tensor.isBundled {
+        end = try validateBundles(from: index, after: end)
+        index += TensorRecord.bundledTensorCount
+        continue
       }
       guard tensor.offset % FlashImage.alignment == 0, tensor.offset >= end,
-        tensor.offset <= data.upperBound, byteCount <= data.upperBound - tensor.offset
+        tensor.offset <= data.upperBound, tensor.byteCount <= data.upperBound - tensor.offset
       else {
         throw error(
           at: tensor.offset,
           "tensor \"\(tensor.name)\" is not aligned, overlaps the one before or leaves the file")
       }
-      end = FlashImage.roundedUp(tensor.offset + byteCount)
+      end = FlashImage.roundedUp(tensor.offset + tensor.byteCount)
+      index += 1
     }
   }
 
-  /// Extents follow each other without gap, and each matrix is a whole number of them.
+  /// Layout and length of a tensor by itself.
+  private func validateShape(of tensor: TensorRecord) throws(FormatError) {
+    guard tensor.rowCount > 1 || tensor.layout == .rowMajor else {
+      throw error(at: tensor.offset, "vector \"\(tensor.name)\" is interleaved")
+    }
+    guard tensor.stack == nil || tensor.layout == .interleaved else {
+      throw error(at: tensor.offset, "the experts in \"\(tensor.name)\" are not interleaved")
+    }
+    guard let byteCount = tensor.expectedByteCount, byteCount == tensor.byteCount else {
+      throw error(
+        at: tensor.offset,
+        "tensor \"\(tensor.name)\" has \(tensor.byteCount) bytes, which its shape does not make")
+    }
+  }
+
+  /// Checks the bundles of a layer, whose first tensor is number `first`.
+  ///
+  /// - Parameter end: where what lies before them ends.
+  /// - Returns: where they end.
+  private func validateBundles(from first: Int, after end: Int) throws(FormatError) -> Int {
+    let gate = description.tensors[first]
+    let last = first + TensorRecord.bundledTensorCount - 1
+    guard let stack = gate.stack, gate.bundleTensorPlace == 0, last < description.tensors.count,
+      gate.offset % FlashImage.alignment == 0, gate.offset >= end
+    else {
+      throw error(
+        at: gate.offset,
+        "tensor \"\(gate.name)\" does not begin the bundles of a layer, is not aligned or overlaps"
+          + " what lies before")
+    }
+    var partEnd = gate.offset
+    for (place, tensor) in description.tensors[first...last].enumerated() {
+      try validateShape(of: tensor)
+      guard tensor.stack == stack, tensor.bundleTensorPlace == place,
+        tensor.layerPrefix == gate.layerPrefix, tensor.offset == partEnd,
+        tensor.partByteCount <= data.upperBound - partEnd
+      else {
+        throw error(
+          at: tensor.offset, "tensor \"\(tensor.name)\" is not where its bundle wants it")
+      }
+      partEnd += tensor.partByteCount
+    }
+    guard stack.byteStride == FlashImage.roundedUp(partEnd - gate.offset),
+      stack.byteStride <= (data.upperBound - gate.offset) / stack.count
+    else {
+      throw error(
+        at: gate.offset,
+        "the bundles of \"\(gate.name)\" have a wrong stride or leave the file")
+    }
+    return gate.offset + stack.count * stack.byteStride
+  }
+
+  /// Extents follow each other without gap; each matrix, and each bundle, is a whole number of them.
   private func validateExtents() throws(FormatError) {
     var end = data.lowerBound
     var starts: Set<Int> = []
@@ -55,10 +108,20 @@ struct FlashImageGeometry {
     }
     starts.insert(end)
     for tensor in description.tensors where tensor.rowCount > 1 {
-      let tensorEnd = FlashImage.roundedUp(tensor.offset + tensor.byteCount)
-      guard starts.contains(tensor.offset), starts.contains(tensorEnd) else {
+      guard tensor.isBundled else {
+        let tensorEnd = FlashImage.roundedUp(tensor.offset + tensor.byteCount)
+        guard starts.contains(tensor.offset), starts.contains(tensorEnd) else {
+          throw error(
+            at: tensor.offset, "tensor \"\(tensor.name)\" is not a whole number of extents")
+        }
+        continue
+      }
+      guard let stack = tensor.stack, tensor.bundleTensorPlace == 0 else { continue }
+      for number in 0...stack.count
+      where !starts.contains(tensor.offset + number * stack.byteStride) {
         throw error(
-          at: tensor.offset, "tensor \"\(tensor.name)\" is not a whole number of extents")
+          at: tensor.offset + number * stack.byteStride,
+          "a bundle of \"\(tensor.name)\" is not a whole number of extents")
       }
     }
   }
@@ -73,8 +136,23 @@ extension TensorRecord {
     return switch layout {
     case .rowMajor: rowByteCount * rowCount
     case .interleaved:
-      RowGroup.groupCount(rows: rowCount) * RowGroup.byteCount(type, columnCount: columnCount)
+      (stack?.count ?? 1) * RowGroup.groupCount(rows: partRowCount)
+        * RowGroup.byteCount(type, columnCount: columnCount)
     }
+  }
+
+  /// The tensors of a layer whose parts a bundle holds, in its order.
+  private static let bundledNames = [
+    "ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight",
+  ]
+  static var bundledTensorCount: Int { bundledNames.count }
+
+  /// Where in a bundle the tensor's parts lie: 0, 1 or 2; nil for any other tensor.
+  var bundleTensorPlace: Int? { Self.bundledNames.firstIndex { name.hasSuffix("." + $0) } }
+
+  /// The name without its last two components: `blk.3` of `blk.3.ffn_up_exps.weight`.
+  var layerPrefix: String {
+    name.split(separator: ".", omittingEmptySubsequences: false).dropLast(2).joined(separator: ".")
   }
 
   /// Bytes after which rows begin anew: a row, or a row group when interleaved.

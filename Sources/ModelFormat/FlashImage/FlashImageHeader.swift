@@ -19,6 +19,7 @@ struct FlashImageHeader: Codable {
     var layout: RowLayout
     var offset: Int
     var byteCount: Int
+    var stack: ExpertStack?
   }
 
   struct Extent: Codable {
@@ -84,7 +85,7 @@ struct FlashImageHeader: Codable {
       Tensor(
         name: tensor.name, type: tensor.type.name, columnCount: tensor.columnCount,
         rowCount: tensor.rowCount, layout: tensor.layout, offset: tensor.offset,
-        byteCount: tensor.byteCount)
+        byteCount: tensor.byteCount, stack: tensor.stack)
     }
     extents = description.extents.map { extent in
       Extent(

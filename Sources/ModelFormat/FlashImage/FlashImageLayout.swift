@@ -19,16 +19,24 @@ extension FlashImage {
     ///
     /// - Parameters:
     ///   - source: The model; types of its tensors are the image's types.
+    ///   - bundling: How experts are placed; nil = in bundles where the model has experts.
     ///   - extentByteCount: How long extents become at most, at least 4096.
-    /// - Throws: ``FormatError`` where `source` does not fit its own configuration.
+    /// - Throws: ``FormatError`` where `source` does not fit its own configuration, or has no experts
+    ///   to put in bundles.
     public init(
-      for source: ModelDescription, extentByteCount: Int = FlashImage.defaultExtentByteCount
+      for source: ModelDescription, bundling: ExpertBundling? = nil,
+      extentByteCount: Int = FlashImage.defaultExtentByteCount
     ) throws(FormatError) {
       try source.validate()
+      let hasExperts = source.configuration?.experts != nil
+      guard hasExperts || bundling != .experts else {
+        throw FormatError(.unsupported, "the model is dense; there are no experts to bundle")
+      }
       var plan = source
       plan.files = []
       plan.tensors = try Self.orderedTensors(source)
-      let dataByteCount = Self.place(&plan.tensors)
+      let dataByteCount = Self.place(
+        &plan.tensors, inBundles: hasExperts && bundling != ExpertBundling.none)
       plan.extents = Self.extents(
         plan.tensors, target: max(extentByteCount, FlashImage.alignment))
       var tokenizer = source.tokenizer.map(FlashImageHeader.Tokenizer.init)
@@ -111,22 +119,42 @@ extension FlashImage.Layout {
             + " \(tensor.type.name) cannot store")
       }
       tensor.byteCount = byteCount
+      if let count = tensor.stack?.count {
+        tensor.stack = ExpertStack(count: count, byteStride: byteCount / count)
+      }
       tensors.append(tensor)
     }
     return tensors
   }
 
   /// Gives tensors their offsets in the data and returns the data's length.
-  private static func place(_ tensors: inout [TensorRecord]) -> Int {
+  ///
+  /// Stacked tensors follow each other in the order of a bundle.
+  private static func place(_ tensors: inout [TensorRecord], inBundles: Bool) -> Int {
     var offset = 0
-    for index in tensors.indices {
-      tensors[index].offset = offset
-      offset = FlashImage.roundedUp(offset + tensors[index].byteCount)
+    var index = 0
+    while index < tensors.count {
+      guard inBundles, let count = tensors[index].stack?.count else {
+        tensors[index].offset = offset
+        offset = FlashImage.roundedUp(offset + tensors[index].byteCount)
+        index += 1
+        continue
+      }
+      let members = index..<index + TensorRecord.bundledTensorCount
+      let stride = FlashImage.roundedUp(tensors[members].reduce(0) { $0 + $1.partByteCount })
+      var partOffset = offset
+      for member in members {
+        tensors[member].offset = partOffset
+        partOffset += tensors[member].partByteCount
+        tensors[member].stack = ExpertStack(count: count, byteStride: stride)
+      }
+      offset += count * stride
+      index = members.upperBound
     }
     return offset
   }
 
-  /// Cuts the data: all vectors together, and each matrix by itself.
+  /// Cuts the data: all vectors together, and each matrix and each bundle by itself.
   private static func extents(_ tensors: [TensorRecord], target: Int) -> [ExtentRecord] {
     let vectors = tensors.prefix { $0.rowCount == 1 }
     var extents: [ExtentRecord] = []
@@ -135,6 +163,15 @@ extension FlashImage.Layout {
       appendPieces(of: 0..<byteCount, unit: FlashImage.alignment, target, &extents)
     }
     for tensor in tensors.dropFirst(vectors.count) {
+      if let stack = tensor.stack, tensor.isBundled {
+        guard tensor.bundleTensorPlace == 0 else { continue }
+        for number in 0..<stack.count {
+          let start = tensor.offset + number * stack.byteStride
+          appendPieces(
+            of: start..<start + stack.byteStride, unit: FlashImage.alignment, target, &extents)
+        }
+        continue
+      }
       let end = FlashImage.roundedUp(tensor.offset + tensor.byteCount)
       let target =
         tensor.name == "token_embd.weight" ? min(target, FlashImage.tableExtentByteCount) : target

@@ -49,8 +49,11 @@ extension GGUF {
 
 extension TensorRecord {
   fileprivate init(_ info: GGUFTensorInfo) {
+    // A third dimension counts matrices, which lie one after the other.
+    let count = info.dimensions.dropFirst(2).reduce(1, *)
     self.init(
       name: info.name, type: info.type, columnCount: info.columnCount, rowCount: info.rowCount,
-      layout: .rowMajor, fileIndex: 0, offset: info.offset, byteCount: info.byteCount)
+      layout: .rowMajor, fileIndex: 0, offset: info.offset, byteCount: info.byteCount,
+      stack: count > 1 ? ExpertStack(count: count, byteStride: info.byteCount / count) : nil)
   }
 }

@@ -20,6 +20,7 @@ struct HuggingFaceHyperparameters {
     /// nil = the width divided among the query heads.
     var headLength: Int?
     var contextLength = 32768
+    var normEpsilon = 1e-6
     var ropeBase = 10000.0
     var activationKey: StaticString = "hidden_act"
     var activation = "silu"
@@ -68,7 +69,7 @@ struct HuggingFaceHyperparameters {
     return string
   }
 
-  private func required(_ key: StaticString, default: Int? = nil) throws(FormatError) -> Int {
+  func required(_ key: StaticString, default: Int? = nil) throws(FormatError) -> Int {
     guard let value = try integer(key) ?? `default` else {
       throw error(.malformed, config, "\"\(key)\" is missing")
     }
@@ -79,9 +80,10 @@ struct HuggingFaceHyperparameters {
   ///
   /// - Parameter rope: The RoPE of layers that see everything.
   func commonConfiguration(
-    _ defaults: Defaults, rope: HuggingFaceRope
+    _ defaults: Defaults, rope: HuggingFaceRope, mayHaveExperts: Bool = false
   ) throws(FormatError) -> DecoderConfiguration {
     try refuseWhatIsNotModelled()
+    if !mayHaveExperts { try refuse([("num_experts", 0), ("num_local_experts", 0)]) }
     let embeddingLength = try required("hidden_size")
     let queryHeadCount = try required("num_attention_heads", default: defaults.queryHeadCount)
     guard queryHeadCount > 0 else { throw unsupported("num_attention_heads", "zero heads") }
@@ -96,7 +98,7 @@ struct HuggingFaceHyperparameters {
         ?? queryHeadCount,
       headLength: headLength, vocabularyCount: vocabularyCount,
       contextLength: try integer("max_position_embeddings") ?? defaults.contextLength,
-      normEpsilon: Float(try double("rms_norm_eps") ?? 1e-6), ropePairing: .halves,
+      normEpsilon: Float(try double("rms_norm_eps") ?? defaults.normEpsilon), ropePairing: .halves,
       ropeDimensionCount: headLength, ropeBase: rope.base, ropeLinearScale: rope.linearScale,
       activation: try activation(defaults), tiesOutput: ties && !hasOutputHead)
     try configuration.validate(path: path)
@@ -164,11 +166,14 @@ struct HuggingFaceHyperparameters {
     for key in flags {
       if let value = config[key], value.bool != false { throw unsupported(key, "not supported") }
     }
-    let numbers: [(key: StaticString, neutral: Double)] = [
-      ("attn_logit_softcapping", 0), ("final_logit_softcapping", 0), ("num_experts", 0),
-      ("num_local_experts", 0), ("partial_rotary_factor", 1), ("logit_scale", 1),
-      ("residual_multiplier", 1), ("embedding_multiplier", 1),
-    ]
+    try refuse([
+      ("attn_logit_softcapping", 0), ("final_logit_softcapping", 0), ("partial_rotary_factor", 1),
+      ("logit_scale", 1), ("residual_multiplier", 1), ("embedding_multiplier", 1),
+    ])
+  }
+
+  /// Refuses numbers that are stated and not neutral.
+  func refuse(_ numbers: [(key: StaticString, neutral: Double)]) throws(FormatError) {
     for (key, neutral) in numbers {
       if let value = try double(key), value != neutral {
         throw unsupported(key, "\(value) is not supported")

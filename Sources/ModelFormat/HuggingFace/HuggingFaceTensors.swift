@@ -27,10 +27,11 @@ struct HuggingFaceTensors {
     shards: [SafetensorsFile], architecture: any Architecture.Type
   ) throws(FormatError) {
     let layerNames = architecture.huggingFaceLayerNames
+    var parts: [String: [(expert: Int, record: TensorRecord)]] = [:]
     for (fileIndex, shard) in shards.enumerated() {
       for tensor in shard.tensors {
         if Self.isIgnored(tensor.name) { continue }
-        guard let name = Self.name(of: tensor.name, layerNames: layerNames) else {
+        guard let (name, expert) = Self.name(of: tensor.name, layerNames: layerNames) else {
           throw FormatError(
             .unsupported, at: tensor.infoOffset, path: shard.path,
             "tensor \"\(tensor.name)\" has no place in the architecture \"\(architecture.name)\" as"
@@ -43,15 +44,50 @@ struct HuggingFaceTensors {
             .malformed, at: tensor.infoOffset, path: shard.path,
             "tensor \"\(tensor.name)\" is neither a vector nor a matrix: \(tensor.shape)")
         }
-        records.append(
-          TensorRecord(
-            name: name, type: tensor.type, columnCount: columnCount,
-            rowCount: tensor.shape.count == 2 ? tensor.shape[0] : 1, layout: .rowMajor,
-            fileIndex: fileIndex, offset: tensor.offset, byteCount: tensor.byteCount))
+        let record = TensorRecord(
+          name: name, type: tensor.type, columnCount: columnCount,
+          rowCount: tensor.shape.count == 2 ? tensor.shape[0] : 1, layout: .rowMajor,
+          fileIndex: fileIndex, offset: tensor.offset, byteCount: tensor.byteCount)
+        if let expert {
+          parts[name, default: []].append((expert, record))
+          continue
+        }
+        records.append(record)
         let isFromOne = architecture.huggingFaceNormsAreFromOne && name.hasSuffix("norm.weight")
         contents.append(isFromOne ? .storedPlusOne : .stored)
       }
     }
+    for (name, parts) in parts.sorted(by: { $0.key < $1.key }) {
+      try appendStack(name, parts.sorted { $0.expert < $1.expert }, shards)
+    }
+  }
+
+  /// Adds a stacked tensor whose parts are tensors of the files; its record only says its shape.
+  private mutating func appendStack(
+    _ name: String, _ parts: [(expert: Int, record: TensorRecord)], _ shards: [SafetensorsFile]
+  ) throws(FormatError) {
+    let first = parts[0].record
+    for (number, part) in parts.enumerated() {
+      let path = shards[part.record.fileIndex].path
+      guard part.expert == number else {
+        throw FormatError(
+          .malformed, at: part.record.offset, path: path,
+          "\"\(name)\": expert \(number) is missing or appears twice")
+      }
+      guard part.record.type == first.type, part.record.columnCount == first.columnCount,
+        part.record.rowCount == first.rowCount
+      else {
+        throw FormatError(
+          .malformed, at: part.record.offset, path: path,
+          "\"\(name)\": expert \(number) differs from expert 0 in type or shape")
+      }
+    }
+    var record = first
+    record.rowCount *= parts.count
+    record.byteCount *= parts.count
+    record.stack = ExpertStack(count: parts.count, byteStride: first.byteCount)
+    records.append(record)
+    contents.append(.parts(parts.map(\.record)))
   }
 
   /// Rows of the tensor with a GGUF name; nil where there is none.
@@ -71,19 +107,36 @@ struct HuggingFaceTensors {
     name.hasSuffix(".rotary_emb.inv_freq") || ignoredPrefixes.contains { name.hasPrefix($0) }
   }
 
-  /// The GGUF name, e.g. `blk.3.attn_q.weight` for `model.layers.3.self_attn.q_proj.weight`.
-  private static func name(of original: String, layerNames: [String: String]) -> String? {
+  /// The GGUF name, e.g. `blk.3.attn_q.weight` for `model.layers.3.self_attn.q_proj.weight`, and the
+  /// expert's number, where the tensor is one expert's.
+  private static func name(
+    of original: String, layerNames: [String: String]
+  ) -> (name: String, expert: Int?)? {
     var original = original
     if let prefix = prefixes.first(where: { original.hasPrefix($0.from) }) {
       original = prefix.to + original.dropFirst(prefix.from.count)
     }
-    if let name = outerNames[original] { return name }
-    let parts = original.split(separator: ".", omittingEmptySubsequences: false)
-    guard parts.count >= 5, parts[0] == "model", parts[1] == "layers", let layer = Int(parts[2]),
-      layer >= 0, String(layer) == parts[2], let suffix = parts.last,
-      suffix == "weight" || suffix == "bias",
-      let name = layerNames[parts[3..<parts.count - 1].joined(separator: ".")]
+    if let name = outerNames[original] { return (name, nil) }
+    var parts = original.split(separator: ".", omittingEmptySubsequences: false)
+    guard parts.count >= 5, parts[0] == "model", parts[1] == "layers",
+      let layer = number(parts[2]), let suffix = parts.last,
+      suffix == "weight" || suffix == "bias"
     else { return nil }
-    return "blk.\(layer).\(name).\(suffix)"
+    var expert: Int?
+    if parts.count == 8, parts[4] == "experts" {
+      guard let index = number(parts[5]), suffix == "weight" else { return nil }
+      expert = index
+      parts[5] = "*"
+    }
+    guard let name = layerNames[parts[3..<parts.count - 1].joined(separator: ".")] else {
+      return nil
+    }
+    return ("blk.\(layer).\(name).\(suffix)", expert)
+  }
+
+  /// A number from 0 on as it is usually written.
+  private static func number(_ text: Substring) -> Int? {
+    guard let value = Int(text), value >= 0, String(value) == text else { return nil }
+    return value
   }
 }

@@ -1,0 +1,28 @@
+import Glibc
+
+/// Where files are kept that can be made again.
+public enum CacheFolder {
+  /// `$XDG_CACHE_HOME/flashinfer/NAME`, by default under `~/.cache`; nil where there is no such place.
+  public static func standard(_ name: String) -> String? {
+    func variable(_ name: String) -> String? {
+      guard let value = getenv(name) else { return nil }
+      let text = String(cString: value)
+      return text.hasPrefix("/") ? text : nil
+    }
+    let base = variable("XDG_CACHE_HOME") ?? variable("HOME").map { $0 + "/.cache" }
+    return base.map { $0 + "/flashinfer/" + name }
+  }
+
+  /// Makes a folder, whose path is absolute, and those above it.
+  ///
+  /// - Throws: ``BlockIOError`` where that is not possible.
+  public static func make(_ path: String) throws(BlockIOError) {
+    var folder = ""
+    for part in path.split(separator: "/") {
+      folder += "/\(part)"
+      guard mkdir(folder, 0o755) == 0 || errno == EEXIST else {
+        throw BlockIOError(.create, path: folder, reason: .system(errno: errno))
+      }
+    }
+  }
+}

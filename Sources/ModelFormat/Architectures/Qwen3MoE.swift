@@ -1,0 +1,30 @@
+/// Qwen 3 with experts: heads normalised as in Qwen 3, weights normalised, no shared expert.
+enum Qwen3MoE: Architecture {
+  static let name = "qwen3moe"
+  static let huggingFaceNames = ["Qwen3MoeForCausalLM"]
+  static var huggingFaceLayerNames: [String: String] { expertNames() }
+
+  static func configuration(
+    gguf parameters: GGUFHyperparameters
+  ) throws(FormatError) -> DecoderConfiguration {
+    var configuration = try parameters.commonConfiguration(pairing: .halves, mayHaveExperts: true)
+    try parameters.refuseSlidingWindow()
+    configuration.normalisesHeads = true
+    configuration.experts = try parameters.requiredExperts(
+      configuration, normalisesWeights: true, dividesLength: true)
+    return configuration
+  }
+
+  static func configuration(
+    huggingFace parameters: HuggingFaceHyperparameters
+  ) throws(FormatError) -> HuggingFaceConfiguration {
+    let defaults = HuggingFaceHyperparameters.Defaults(keyValueHeadCount: 4)
+    let rope = try HuggingFaceRope(parameters, defaultBase: defaults.ropeBase)
+    var decoder = try parameters.commonConfiguration(defaults, rope: rope, mayHaveExperts: true)
+    try parameters.refuseSlidingLayers()
+    decoder.normalisesHeads = true
+    decoder.experts = try parameters.experts(
+      .init(expertCount: 128, usedExpertCount: 8, length: 768))
+    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.factors)
+  }
+}

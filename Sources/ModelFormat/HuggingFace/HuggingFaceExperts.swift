@@ -1,0 +1,53 @@
+extension HuggingFaceHyperparameters {
+  /// What a family with experts calls them, and what its files may leave out.
+  struct ExpertKeys {
+    var expertCount: Int
+    var usedExpertCount: Int
+    /// Key of one expert's length.
+    var lengthKey: StaticString = "moe_intermediate_size"
+    var length: Int?
+    /// Length of the gated shared expert; nil where the family has none.
+    var sharedLength: Int?
+    /// Whether weights are normalised where the file does not say it.
+    var normalisesWeights = false
+  }
+
+  /// The experts that `config.json` describes.
+  ///
+  /// - Throws: ``FormatError``, also where not every layer has experts.
+  func experts(_ keys: ExpertKeys) throws(FormatError) -> ExpertConfiguration {
+    try refuse([("decoder_sparse_step", 1), ("n_shared_experts", 0), ("first_k_dense_replace", 0)])
+    if let layers = config["mlp_only_layers"], layers.array?.isEmpty != true {
+      throw unsupported("mlp_only_layers", "every layer must have experts")
+    }
+    let local = try integer("num_local_experts")
+    var shared = keys.sharedLength
+    if shared != nil { shared = try integer("shared_expert_intermediate_size") ?? shared }
+    let experts = ExpertConfiguration(
+      expertCount: try integer("num_experts") ?? local ?? keys.expertCount,
+      usedExpertCount: try integer("num_experts_per_tok") ?? keys.usedExpertCount,
+      feedForwardLength: try required(keys.lengthKey, default: keys.length),
+      sharedFeedForwardLength: shared, gatesSharedExpert: shared != nil,
+      normalisesWeights: try bool("norm_topk_prob") ?? keys.normalisesWeights)
+    try experts.validate(path: path)
+    return experts
+  }
+}
+
+extension Architecture {
+  /// GGUF's names of the router's, the shared expert's and the experts' tensors, `*` being a number.
+  static func expertNames(
+    block: String = "mlp", gate: String = "gate_proj", up: String = "up_proj",
+    down: String = "down_proj"
+  ) -> [String: String] {
+    let names = [
+      "\(block).gate": "ffn_gate_inp", "\(block).experts.*.\(gate)": "ffn_gate_exps",
+      "\(block).experts.*.\(up)": "ffn_up_exps", "\(block).experts.*.\(down)": "ffn_down_exps",
+      "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+      "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+      "mlp.shared_expert.up_proj": "ffn_up_shexp",
+      "mlp.shared_expert.down_proj": "ffn_down_shexp",
+    ]
+    return denseHuggingFaceLayerNames.merging(names) { _, new in new }
+  }
+}

@@ -1,0 +1,133 @@
+import Kernels
+import ModelFormat
+import TensorBasics
+
+/// Memory of the experts' steps for chunks of up to `tokenCapacity` tokens.
+final class ExpertWorkspace {
+  /// Router scores [tokenCapacity, expertCount].
+  let scores: UnsafeMutablePointer<Float>
+  /// The experts of each token by rank [tokenCapacity, usedExpertCount], and their weights.
+  let chosen: UnsafeMutablePointer<Int32>
+  let weights: UnsafeMutablePointer<Float>
+  /// Outputs of each token's experts by rank [tokenCapacity, usedExpertCount, embeddingLength].
+  let outputs: UnsafeMutablePointer<Float>
+  /// Hidden rows of an expert's tokens, then its outputs [tokenCapacity, embeddingLength].
+  let gathered: UnsafeMutablePointer<Float>
+  /// [max(tokenCapacity, usedExpertCount), feedForwardLength]
+  let gate: UnsafeMutablePointer<Float>
+  let up: UnsafeMutablePointer<Float>
+  /// Int8 activations of the current product; one row takes ``blockRowByteCount``.
+  let blocks: UnsafeMutableRawPointer
+  let blockRowByteCount: Int
+  /// Ranks that are computed together, and those that were [usedExpertCount].
+  let ranks: UnsafeMutablePointer<Int>
+  let isDone: UnsafeMutablePointer<Bool>
+  /// Ranks whose experts were in memory when the token came to the layer [usedExpertCount].
+  let isResident: UnsafeMutablePointer<Bool>
+  /// Experts that a chunk needs, in the order of their turn [expertCount].
+  let needed: UnsafeMutablePointer<Int32>
+  /// For each expert where its entries in `entries` begin [expertCount + 1].
+  private let starts: UnsafeMutablePointer<Int32>
+  /// token · usedExpertCount + rank, by expert [tokenCapacity, usedExpertCount].
+  private let entries: UnsafeMutablePointer<Int32>
+
+  private let experts: ExpertConfiguration
+  private let memory: AlignedBuffer
+
+  /// - Throws: ``AllocationError``.
+  init(
+    _ configuration: DecoderConfiguration, _ experts: ExpertConfiguration, tokenCapacity: Int
+  ) throws(AllocationError) {
+    self.experts = experts
+    let sizes = Self.sizes(configuration, experts, tokenCapacity: tokenCapacity)
+    memory = try AlignedBuffer(byteCount: sizes.reduce(0, +))
+    var next = memory.address
+    var places: [UnsafeMutableRawPointer] = []
+    for size in sizes {
+      places.append(next)
+      next += size
+    }
+    func place<T>(_ index: Int, _ type: T.Type) -> UnsafeMutablePointer<T> {
+      places[index].bindMemory(to: type, capacity: sizes[index] / MemoryLayout<T>.stride)
+    }
+    scores = place(0, Float.self)
+    chosen = place(1, Int32.self)
+    weights = place(2, Float.self)
+    outputs = place(3, Float.self)
+    gathered = place(4, Float.self)
+    gate = place(5, Float.self)
+    up = place(6, Float.self)
+    blocks = places[7]
+    ranks = place(8, Int.self)
+    isDone = place(9, Bool.self)
+    needed = place(10, Int32.self)
+    starts = place(11, Int32.self)
+    entries = place(12, Int32.self)
+    isResident = place(13, Bool.self)
+    blockRowByteCount = Self.blockRowByteCount(configuration, experts)
+  }
+
+  /// Bytes that a workspace of that capacity takes.
+  static func byteCount(
+    _ configuration: DecoderConfiguration, _ experts: ExpertConfiguration, tokenCapacity: Int
+  ) -> Int {
+    AlignedBuffer.roundedUp(
+      sizes(configuration, experts, tokenCapacity: tokenCapacity).reduce(0, +))
+  }
+
+  private static func blockRowByteCount(
+    _ configuration: DecoderConfiguration, _ experts: ExpertConfiguration
+  ) -> Int {
+    let columns = max(configuration.embeddingLength, experts.feedForwardLength)
+    return (ActivationBlocks.byteCount(
+      tokenCapacity: 1, columnCount: (columns + 31) / 32 * 32) + 63) & ~63
+  }
+
+  private static func sizes(
+    _ configuration: DecoderConfiguration, _ experts: ExpertConfiguration, tokenCapacity: Int
+  ) -> [Int] {
+    let (width, used) = (configuration.embeddingLength, experts.usedExpertCount)
+    let rows = max(tokenCapacity, used)
+    func words(_ count: Int) -> Int { (count * 4 + 63) & ~63 }
+    return [
+      words(tokenCapacity * experts.expertCount), words(tokenCapacity * used),
+      words(tokenCapacity * used), words(tokenCapacity * used * width),
+      words(tokenCapacity * width), words(rows * experts.feedForwardLength),
+      words(rows * experts.feedForwardLength),
+      rows * blockRowByteCount(configuration, experts), words(2 * used), words(used),
+      words(experts.expertCount), words(experts.expertCount + 1), words(tokenCapacity * used),
+      words(used),
+    ]
+  }
+
+  /// Sorts the choices of `tokenCount` tokens by expert; returns how many experts are ``needed``, those
+  /// in memory first, otherwise ascending.
+  func sortByExpert(tokenCount: Int, isResident: (_ expert: Int) -> Bool) -> Int {
+    let (count, total) = (experts.expertCount, tokenCount * experts.usedExpertCount)
+    starts.update(repeating: 0, count: count + 1)
+    for place in 0..<total { starts[Int(chosen[place]) + 1] += 1 }
+    var neededCount = 0
+    for wanted in [true, false] {
+      for expert in 0..<count where starts[expert + 1] > 0 && isResident(expert) == wanted {
+        needed[neededCount] = Int32(expert)
+        neededCount += 1
+      }
+    }
+    for expert in 0..<count { starts[expert + 1] += starts[expert] }
+    // Each entry moves its expert's start on; afterwards they are moved back.
+    for place in 0..<total {
+      let expert = Int(chosen[place])
+      entries[Int(starts[expert])] = Int32(place)
+      starts[expert] += 1
+    }
+    for expert in stride(from: count, to: 0, by: -1) { starts[expert] = starts[expert - 1] }
+    starts[0] = 0
+    return neededCount
+  }
+
+  /// Where an expert's outputs go: token · usedExpertCount + rank, by token.
+  func places(of expert: Int) -> UnsafeBufferPointer<Int32> {
+    UnsafeBufferPointer(
+      start: entries + Int(starts[expert]), count: Int(starts[expert + 1] - starts[expert]))
+  }
+}

@@ -1,0 +1,252 @@
+import BlockIO
+import ModelFormat
+import TensorBasics
+
+/// Bundles in memory: a pool of equal slots over all families, filled on demand.
+///
+/// A bundle that is asked for is held until it is released; what leaves for another is, of those not
+/// held, the one whose score by use is lowest. Bookkeeping only decides and addresses: the stream that
+/// owns the cache submits its reads and hands it their completions.
+final class BundleCache {
+  let families: [BundleFamily]
+  let slotCount: Int
+  private let firstKey: [Int]
+  private let slotByteCount: Int
+  private let memory: AlignedBuffer
+  private let population: BackgroundPopulation
+  private let alignment: Int
+  private let verifier: ExtentVerifier?
+  private let model: ModelDescription
+
+  /// The slot of each bundle, −1 = none.
+  private var slotOfKey: [Int32]
+  private struct Slot {
+    var key: Int32 = -1
+    /// Reads under way.
+    var pending: Int32 = 0
+    /// Users that hold it.
+    var holders: Int32 = 0
+    /// It was read ahead, and nobody has asked for it yet.
+    var isReserved = false
+    /// Parts that were interleaved in place, as bits.
+    var interleaved: UInt32 = 0
+  }
+  private var slots: [Slot]
+  private var usedSlotCount = 0
+  /// Slots that are held or reserved.
+  private var keptSlotCount = 0
+  private var policy: BundlePolicy
+  /// Running number of the token in work.
+  var token = 0
+  private(set) var statistics = BundleStatistics()
+
+  /// - Throws: ``LoaderError/allocation(_:)``.
+  init(
+    _ families: [BundleFamily], slotCount: Int, source: ModelSource, verifier: ExtentVerifier?
+  ) throws(LoaderError) {
+    self.families = families
+    self.slotCount = slotCount
+    self.verifier = verifier
+    model = source.description
+    alignment = source.device.alignment
+    var keyCount = 0
+    var firstKey: [Int] = []
+    for family in families {
+      firstKey.append(keyCount)
+      keyCount += family.bundleCount
+    }
+    self.firstKey = firstKey
+    slotByteCount = Self.slotByteCount(families)
+    do {
+      memory = try AlignedBuffer(byteCount: slotCount * slotByteCount, prefersHugePages: true)
+    } catch { throw .allocation(error) }
+    population = BackgroundPopulation(memory.bytes)
+    slotOfKey = [Int32](repeating: -1, count: keyCount)
+    slots = [Slot](repeating: Slot(), count: slotCount)
+    policy = BundlePolicy(.standard, bundleCount: keyCount)
+  }
+
+  deinit { population.stop() }
+
+  /// Memory of one bundle of any family.
+  static func slotByteCount(_ families: [BundleFamily]) -> Int {
+    families.map(\.slotByteCount).max() ?? 0
+  }
+
+  /// Whether another bundle can be asked for without one being released first.
+  var hasRoom: Bool { keptSlotCount < slotCount && (usedSlotCount < slotCount || hasVictim) }
+
+  /// Holds `bundle`; its slot where it must be read.
+  func hold(_ family: Int, _ bundle: Int) -> Int? {
+    let key = firstKey[family] + bundle
+    policy.recordUse(of: key, at: token)
+    statistics.uses += 1
+    if slotOfKey[key] >= 0 {
+      let slot = Int(slotOfKey[key])
+      if slots[slot].holders == 0, !slots[slot].isReserved { keptSlotCount += 1 }
+      slots[slot].holders += 1
+      if slots[slot].isReserved { statistics.usedPrefetches += 1 }
+      slots[slot].isReserved = false
+      statistics.hits += 1
+      return nil
+    }
+    let slot = vacate()
+    slots[slot] = Slot(key: Int32(key), holders: 1)
+    slotOfKey[key] = Int32(slot)
+    keptSlotCount += 1
+    statistics.bytesWanted += families[family].bundleByteCount
+    return slot
+  }
+
+  /// Reserves a slot for `bundle`, which will probably be asked for; nil where it is in memory.
+  ///
+  /// - Precondition: ``hasRoom``.
+  func reserve(_ family: Int, _ bundle: Int) -> Int? {
+    let key = firstKey[family] + bundle
+    guard slotOfKey[key] < 0 else { return nil }
+    let slot = vacate()
+    slots[slot] = Slot(key: Int32(key), isReserved: true)
+    slotOfKey[key] = Int32(slot)
+    keptSlotCount += 1
+    statistics.prefetches += 1
+    statistics.bytesWanted += families[family].bundleByteCount
+    return slot
+  }
+
+  /// Ends reservations that nobody took up, of one family or of all.
+  func endReservations(of family: Int? = nil) {
+    let keys = family.map { firstKey[$0]..<firstKey[$0] + families[$0].bundleCount }
+    for index in slots.indices
+    where slots[index].isReserved && keys?.contains(Int(slots[index].key)) != false {
+      slots[index].isReserved = false
+      keptSlotCount -= 1
+    }
+  }
+
+  /// A slot for another bundle: one never used, or that of the lowest score.
+  private func vacate() -> Int {
+    precondition(hasRoom, "every bundle in memory is held")
+    if usedSlotCount < slotCount {
+      usedSlotCount += 1
+      return usedSlotCount - 1
+    }
+    var lowest = -1
+    var lowestScore = Double.infinity
+    for index in slots.indices where isVictim(slots[index]) {
+      let score = policy.score(of: Int(slots[index].key), at: token)
+      if lowest < 0 || score < lowestScore
+        || (score == lowestScore && slots[index].key < slots[lowest].key)
+      {
+        (lowest, lowestScore) = (index, score)
+      }
+    }
+    precondition(lowest >= 0, "bundles are released before they have been read")
+    slotOfKey[Int(slots[lowest].key)] = -1
+    statistics.evictions += 1
+    return lowest
+  }
+
+  private func isVictim(_ slot: Slot) -> Bool {
+    slot.holders == 0 && slot.pending == 0 && !slot.isReserved
+  }
+
+  private var hasVictim: Bool { slots.contains(where: isVictim) }
+
+  /// The reads that bring `bundle` into `slot`, one after the other.
+  func forEachRead(
+    _ family: Int, _ bundle: Int, slot: Int,
+    _ submit: (ReadRequest) throws(LoaderError) -> Void
+  ) throws(LoaderError) {
+    for (index, fragment) in families[family].fragments.enumerated() {
+      let bytes = families[family].fileRange(index, of: bundle)
+      let extent = Extent(
+        fileIndex: fragment.fileIndex, offset: bytes.lowerBound, byteCount: bytes.count
+      ).aligned(to: alignment)
+      let address = memory.address + slot * slotByteCount + fragment.slotOffset
+      var done = 0
+      while done < extent.byteCount {
+        let count = min(Self.longestRead, extent.byteCount - done)
+        slots[slot].pending += 1
+        try submit(
+          ReadRequest(
+            fileIndex: fragment.fileIndex, offset: extent.offset + done,
+            destination: UnsafeMutableRawBufferPointer(start: address + done, count: count),
+            tag: Tag.bundle(slot)))
+        done += count
+      }
+    }
+  }
+
+  private static let longestRead = 8 << 20
+
+  /// Takes the completion of one of a slot's reads; checks the bundle when it was the last.
+  func completed(slot: Int) throws(LoaderError) {
+    slots[slot].pending -= 1
+    guard slots[slot].pending == 0, let verifier else { return }
+    let (family, bundle) = place(of: Int(slots[slot].key))
+    for (index, fragment) in families[family].fragments.enumerated() {
+      let bytes = families[family].fileRange(index, of: bundle)
+      let extent = Extent(
+        fileIndex: fragment.fileIndex, offset: bytes.lowerBound, byteCount: bytes.count
+      ).aligned(to: alignment)
+      guard
+        let (whole, covered) = ExtentVerifier.wholeExtents(around: extent, in: model),
+        covered == extent
+      else { continue }
+      try verifier.check(whole, at: memory.address + slot * slotByteCount + fragment.slotOffset)
+    }
+  }
+
+  private func place(of key: Int) -> (family: Int, bundle: Int) {
+    var family = 0
+    while family + 1 < firstKey.count, firstKey[family + 1] <= key { family += 1 }
+    return (family, key - firstKey[family])
+  }
+
+  private func slot(_ family: Int, _ bundle: Int) -> Int {
+    let slot = Int(slotOfKey[firstKey[family] + bundle])
+    precondition(slot >= 0, "bundle \(bundle) was not asked for")
+    return slot
+  }
+
+  func contains(_ family: Int, _ bundle: Int) -> Bool { slotOfKey[firstKey[family] + bundle] >= 0 }
+
+  func isReady(_ family: Int, _ bundle: Int) -> Bool { slots[slot(family, bundle)].pending == 0 }
+
+  func release(_ family: Int, _ bundle: Int) {
+    let slot = slot(family, bundle)
+    slots[slot].holders -= 1
+    if slots[slot].holders == 0 { keptSlotCount -= 1 }
+  }
+
+  /// A part's first byte and layout, of a bundle that is held and ready.
+  func part(
+    _ part: Int, _ family: Int, _ bundle: Int
+  ) -> (address: UnsafeMutableRawPointer, layout: RowLayout) {
+    let slot = slot(family, bundle)
+    let offset = families[family].slotOffset(ofPart: part, of: bundle, alignment: alignment)
+    return (
+      memory.address + slot * slotByteCount + offset,
+      slots[slot].interleaved & (1 << UInt32(part)) != 0
+        ? .interleaved : families[family].parts[part].layout
+    )
+  }
+
+  func markInterleaved(part: Int, _ family: Int, _ bundle: Int) {
+    slots[slot(family, bundle)].interleaved |= 1 << UInt32(part)
+  }
+}
+
+/// What a bundle cache did.
+public struct BundleStatistics: Sendable {
+  /// Bundles asked for.
+  public var uses = 0
+  /// Of those, bundles that were in memory or on their way.
+  public var hits = 0
+  public var evictions = 0
+  /// Bundles read ahead of being asked for, and those of them that were asked for.
+  public var prefetches = 0
+  public var usedPrefetches = 0
+  /// Bytes of the bundles that were read.
+  public var bytesWanted = 0
+}

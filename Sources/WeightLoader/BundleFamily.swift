@@ -1,0 +1,96 @@
+public import ModelFormat
+public import TensorBasics
+
+/// A layer's bundles: units of equal shape of which a token needs a few, as its experts.
+///
+/// A bundle has a part of each of several stacked tensors. In an image with bundles the parts lie
+/// together and one read brings them; elsewhere each part is a read of its own.
+public struct BundleFamily: Sendable {
+  /// A matrix of a bundle, as it lies in memory.
+  public struct Part: Sendable {
+    /// Index into ``ModelDescription/tensors``.
+    public let tensor: Int
+    public let rowCount: Int
+    /// As the file has it.
+    public let layout: RowLayout
+    /// Index into ``BundleFamily/fragments``, and the part's first byte from there.
+    let fragment: Int
+    let offset: Int
+  }
+
+  /// Bytes that lie together, in the file and in a slot.
+  struct Fragment: Sendable {
+    var fileIndex: Int
+    /// Of bundle 0, and from one bundle to the next.
+    var offset: Int
+    var byteStride: Int
+    var byteCount: Int
+    /// First byte of the fragment's room in a slot: aligned, and long enough for aligned reads.
+    var slotOffset = 0
+  }
+
+  public let parts: [Part]
+  public let bundleCount: Int
+  let fragments: [Fragment]
+  /// Memory of one bundle.
+  public let slotByteCount: Int
+  /// Bytes of a bundle in the file.
+  public let bundleByteCount: Int
+
+  /// - Parameters:
+  ///   - tensors: stacked tensors with equally many parts, in the order of use.
+  ///   - alignment: what the device's reads must be aligned to.
+  public init(tensors: [Int], of model: ModelDescription, alignment: Int) {
+    var parts: [Part] = []
+    var fragments: [Fragment] = []
+    var counts: Set<Int> = []
+    for tensor in tensors {
+      let record = model.tensors[tensor]
+      guard let stack = record.stack else { preconditionFailure("a bundle's tensors are stacked") }
+      counts.insert(stack.count)
+      let end = record.offset + record.partByteCount
+      if let last = fragments.indices.last, record.isBundled,
+        fragments[last].fileIndex == record.fileIndex, fragments[last].byteStride == stack.byteStride,
+        record.offset >= fragments[last].offset, end - fragments[last].offset <= stack.byteStride
+      {
+        fragments[last].byteCount = max(fragments[last].byteCount, end - fragments[last].offset)
+      } else {
+        fragments.append(
+          Fragment(
+            fileIndex: record.fileIndex, offset: record.offset, byteStride: stack.byteStride,
+            byteCount: record.partByteCount))
+      }
+      parts.append(
+        Part(
+          tensor: tensor, rowCount: record.partRowCount, layout: record.layout,
+          fragment: fragments.count - 1, offset: record.offset - fragments[fragments.count - 1].offset))
+    }
+    precondition(counts.count == 1, "a bundle's tensors have equally many parts")
+    var slotByteCount = 0
+    for index in fragments.indices {
+      fragments[index].slotOffset = slotByteCount
+      let isAligned = (fragments[index].offset | fragments[index].byteStride) % alignment == 0
+      slotByteCount +=
+        AlignedBuffer.roundedUp(fragments[index].byteCount)
+        + (isAligned ? 0 : AlignedBuffer.pageByteCount)
+    }
+    self.parts = parts
+    self.fragments = fragments
+    self.slotByteCount = slotByteCount
+    bundleCount = counts.first!
+    bundleByteCount = fragments.reduce(0) { $0 + $1.byteCount }
+  }
+
+  /// The bytes of the file that `bundle`'s part of a fragment takes.
+  func fileRange(_ fragment: Int, of bundle: Int) -> Range<Int> {
+    let start = fragments[fragment].offset + bundle * fragments[fragment].byteStride
+    return start..<start + fragments[fragment].byteCount
+  }
+
+  /// Where a part of `bundle` begins in its slot, whose reads began at multiples of `alignment`.
+  func slotOffset(ofPart part: Int, of bundle: Int, alignment: Int) -> Int {
+    let fragment = fragments[parts[part].fragment]
+    let start = fragment.offset + bundle * fragment.byteStride
+    return fragment.slotOffset + start % alignment + parts[part].offset
+  }
+}

@@ -1,0 +1,155 @@
+public import BlockIO
+import Glibc
+import ModelFormat
+
+/// How hot each bundle of a model was, kept from one run to the next in a small file.
+///
+/// The file is `MODEL.experts` beside the model or, where that cannot be written, one in the user's
+/// cache folder. A file that is missing, damaged, of another version or of another model is as if it
+/// were not there. All numbers are little-endian:
+///
+/// | offset | bytes | content |
+/// |---|---|---|
+/// | 0 | 8 | `FLASHHOT` in ASCII |
+/// | 8 | 4 | version: 1 |
+/// | 12 | 4 | layers |
+/// | 16 | 4 | experts of a layer |
+/// | 20 | 4 | zero |
+/// | 24 | 8 | the model's identity |
+/// | 32 | 4 × layers × experts | hotness, f32, 0...1 |
+/// | | 8 | XXH3-64 over everything before |
+public struct BundleHotness: Sendable {
+  /// Where the file is looked for, and is written where that is possible, in this order.
+  public let paths: [String]
+  public let layerCount: Int
+  /// Experts of a layer.
+  public let expertCount: Int
+  /// Tells the model from others, and from what lay at its path before.
+  public let identity: UInt64
+
+  private static let magic = Array("FLASHHOT".utf8)
+  private static let version: UInt32 = 1
+  private static let headerByteCount = 32
+
+  /// - Parameters:
+  ///   - modelPath: the model's file; of a striped image the member that was opened.
+  ///   - name: the model's own name.
+  ///   - cacheFolder: the other place; nil where there is none.
+  public init(
+    modelPath: String, name: String?, layerCount: Int, expertCount: Int,
+    cacheFolder: String? = CacheFolder.standard("experts")
+  ) {
+    precondition(layerCount >= 0 && expertCount >= 0, "\(layerCount) × \(expertCount) bundles")
+    self.layerCount = layerCount
+    self.expertCount = expertCount
+    var bytes: [UInt8] = []
+    for number in Self.fileIdentity(modelPath) + [UInt64(layerCount), UInt64(expertCount)] {
+      bytes.appendLittleEndian(number)
+    }
+    bytes.append(contentsOf: (name ?? "").utf8)
+    identity = bytes.withUnsafeBytes(FlashImage.checksum)
+    let digits = String(identity, radix: 16)
+    let file = String(repeating: "0", count: 16 - digits.count) + digits
+    paths = [modelPath + ".experts"] + (cacheFolder.map { ["\($0)/\(file)"] } ?? [])
+  }
+
+  /// What was remembered, one number a bundle; nil where nothing is.
+  ///
+  /// - Parameter note: is told in one line why a file that is there was ignored.
+  public func load(note: (String) -> Void = { _ in }) -> [Float]? {
+    for path in paths {
+      let byteCount = self.byteCount
+      do throws(BlockIOError) {
+        // One byte more shows a file that is too long.
+        let file = try FilePrefix(path: path, byteCount: byteCount + 1)
+        if let problem = problem(of: file.bytes) {
+          note("\(path) is ignored: \(problem)")
+          continue
+        }
+        return values(file.bytes)
+      } catch {
+        if !error.isMissingFile { note("what is known of experts is not read: \(error)") }
+      }
+    }
+    return nil
+  }
+
+  /// Keeps `values`, one a bundle and each 0...1, in place of older ones.
+  ///
+  /// - Returns: The path of the file.
+  /// - Throws: ``BlockIOError`` of the last place where none can be written.
+  @discardableResult
+  public func save(_ values: [Float]) throws(BlockIOError) -> String {
+    precondition(values.count == layerCount * expertCount, "\(values.count) values")
+    var bytes = Self.magic
+    bytes.reserveCapacity(byteCount)
+    for number in [Self.version, UInt32(layerCount), UInt32(expertCount), 0] {
+      bytes.appendLittleEndian(number)
+    }
+    bytes.appendLittleEndian(identity)
+    for value in values {
+      bytes.appendLittleEndian((value.isFinite ? min(max(value, 0), 1) : 0).bitPattern)
+    }
+    do throws(BlockIOError) {
+      try SmallFile.write(bytes, to: paths[0])
+      // An older file elsewhere would come back if this one went.
+      for path in paths.dropFirst() { unlink(path) }
+      return paths[0]
+    } catch {
+      guard paths.count > 1 else { throw error }
+      let path = paths[1]
+      try CacheFolder.make(String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)]))
+      try SmallFile.write(bytes, to: path)
+      return path
+    }
+  }
+
+  // MARK: Details
+
+  private var byteCount: Int {
+    Self.headerByteCount + 4 * layerCount * expertCount + SmallFile.checksumByteCount
+  }
+
+  /// Why a file's bytes are not to be used; nil where they are.
+  private func problem(of bytes: UnsafeRawBufferPointer) -> String? {
+    guard bytes.starts(with: Self.magic) else { return "it is no file of this kind" }
+    guard bytes.count >= Self.headerByteCount else { return "it is truncated" }
+    let version = SmallFile.integer(bytes, at: 8, as: UInt32.self)
+    guard version == Self.version else { return "it is of version \(version)" }
+    guard SmallFile.integer(bytes, at: 12, as: UInt32.self) == UInt32(layerCount),
+      SmallFile.integer(bytes, at: 16, as: UInt32.self) == UInt32(expertCount),
+      SmallFile.integer(bytes, at: 24, as: UInt64.self) == identity
+    else { return "it is of another model" }
+    guard bytes.count == byteCount, SmallFile.isIntact(bytes),
+      values(bytes).allSatisfy({ (0...1).contains($0) })
+    else { return "it is damaged" }
+    return nil
+  }
+
+  private func values(_ bytes: UnsafeRawBufferPointer) -> [Float] {
+    (0..<layerCount * expertCount).map { index in
+      Float(
+        bitPattern: SmallFile.integer(
+          bytes, at: Self.headerByteCount + 4 * index, as: UInt32.self))
+    }
+  }
+
+  /// Of an image, striped or not, the checksum of its prologue, which covers its header; of other files
+  /// size and time of last change.
+  private static func fileIdentity(_ path: String) -> [UInt64] {
+    if let prefix = try? FilePrefix(path: path, byteCount: 64), prefix.byteCount == 64 {
+      let bytes = prefix.bytes
+      if bytes.starts(with: Array("FLASHIMG".utf8)) { return [1, FlashImage.checksum(bytes)] }
+      if bytes.starts(with: Array("FLASHSTR".utf8)) {
+        return [1, SmallFile.integer(bytes, at: 16, as: UInt64.self)]
+      }
+    }
+    var status = stat()
+    guard stat(path, &status) == 0 else { return [0] }
+    return [
+      2, UInt64(bitPattern: Int64(status.st_size)),
+      UInt64(bitPattern: Int64(status.st_mtim.tv_sec)),
+      UInt64(bitPattern: Int64(status.st_mtim.tv_nsec)),
+    ]
+  }
+}

@@ -1,0 +1,43 @@
+import BlockIO
+import ModelFormat
+
+/// Files that are read and written whole, with a checksum at their end.
+enum SmallFile {
+  /// Bytes of the checksum: XXH3-64 over all before it.
+  static let checksumByteCount = 8
+
+  /// Writes `bytes` and their checksum to a temporary name, and renames it to `path`.
+  static func write(_ bytes: [UInt8], to path: String) throws(BlockIOError) {
+    var bytes = bytes
+    bytes.appendLittleEndian(bytes.withUnsafeBytes(FlashImage.checksum))
+    var file = try NewFile(path: path, reserving: bytes.count)
+    var failure: BlockIOError?
+    bytes.withUnsafeBytes { bytes in
+      do throws(BlockIOError) { try file.write(bytes, at: 0) } catch { failure = error }
+    }
+    if let failure { throw failure }
+    try file.commit()
+  }
+
+  /// The integer at `offset`, which lies inside.
+  static func integer<Value: FixedWidthInteger & BitwiseCopyable>(
+    _ bytes: UnsafeRawBufferPointer, at offset: Int, as type: Value.Type
+  ) -> Value {
+    Value(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Value.self))
+  }
+
+  /// Whether the last bytes are the checksum of those before.
+  static func isIntact(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    let end = bytes.count - checksumByteCount
+    guard end >= 0 else { return false }
+    return integer(bytes, at: end, as: UInt64.self)
+      == FlashImage.checksum(UnsafeRawBufferPointer(rebasing: bytes[..<end]))
+  }
+}
+
+extension [UInt8] {
+  /// Appends an integer's bytes, least significant first.
+  mutating func appendLittleEndian(_ value: some FixedWidthInteger) {
+    Swift.withUnsafeBytes(of: value.littleEndian) { append(contentsOf: $0) }
+  }
+}

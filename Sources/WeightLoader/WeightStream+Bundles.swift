@@ -1,0 +1,102 @@
+import BlockIO
+public import TensorBasics
+
+// Bundles go through the stream's device, so the thread that owns the stream asks for them too.
+extension WeightStream {
+  /// What the bundle cache did so far.
+  public var bundleStatistics: BundleStatistics { bundles?.statistics ?? BundleStatistics() }
+
+  /// Tells the cache that the next token, or chunk of tokens, begins.
+  public func beginToken() { bundles?.token += 1 }
+
+  /// Whether another bundle can be asked for before one is released.
+  public var hasRoomForBundle: Bool { bundles?.hasRoom ?? false }
+
+  /// Whether a bundle is in memory or on its way.
+  public func holds(bundle: Int, of family: Int) -> Bool {
+    bundles?.contains(family, bundle) ?? false
+  }
+
+  /// Asks for a bundle, which is read where it is not in memory, and holds it until it is released.
+  ///
+  /// - Precondition: ``hasRoomForBundle``.
+  public func request(bundle: Int, of family: Int) throws(LoaderError) {
+    guard !failed else { throw .closed }
+    guard let bundles, let slot = bundles.hold(family, bundle) else { return }
+    try read(bundle, of: family, slot: slot, bundles)
+  }
+
+  /// Whether a read ahead would start at once.
+  public var canReadAhead: Bool { device.inFlight < device.capacity - rowReader.slotCount }
+
+  /// Reads a bundle that will probably be asked for, and keeps it until ``endPrefetching(of:)``.
+  ///
+  /// - Precondition: ``hasRoomForBundle``.
+  public func prefetch(bundle: Int, of family: Int) throws(LoaderError) {
+    guard !failed else { throw .closed }
+    guard let bundles, let slot = bundles.reserve(family, bundle) else { return }
+    try read(bundle, of: family, slot: slot, bundles)
+  }
+
+  /// Gives up a family's bundles that were read ahead and not asked for; they may leave.
+  public func endPrefetching(of family: Int) { bundles?.endReservations(of: family) }
+
+  /// Sees to it that a bundle can be asked for, at the cost of what was read ahead.
+  ///
+  /// - Precondition: not every slot is held.
+  public func makeRoomForBundle() throws(LoaderError) {
+    guard let bundles, !bundles.hasRoom else { return }
+    bundles.endReservations()
+    while !bundles.hasRoom {
+      precondition(device.inFlight > 0, "every bundle in memory is held")
+      try reapOne(for: .bundle(0))
+    }
+  }
+
+  private func read(
+    _ bundle: Int, of family: Int, slot: Int, _ bundles: BundleCache
+  ) throws(LoaderError) {
+    try bundles.forEachRead(family, bundle, slot: slot) { request throws(LoaderError) in
+      while device.inFlight >= device.capacity { try reapOne(for: .bundle(family)) }
+      try submit(request)
+    }
+    do { try device.flush() } catch { throw fail(.io(error)) }
+  }
+
+  /// Whether a bundle that was asked for is in memory.
+  public func isReady(bundle: Int, of family: Int) throws(LoaderError) -> Bool {
+    guard let bundles else { return false }
+    while !bundles.isReady(family, bundle) {
+      // Look at what has come meanwhile, without waiting.
+      guard try reapOne(for: .bundle(family), waiting: false) else { return false }
+    }
+    return true
+  }
+
+  /// Waits for a bundle that was asked for.
+  public func wait(forBundle bundle: Int, of family: Int) throws(LoaderError) {
+    guard let bundles, !bundles.isReady(family, bundle) else { return }
+    let start = monotonicNanoseconds()
+    statistics.stalls += 1
+    while !bundles.isReady(family, bundle) {
+      try reapOne(for: .bundle(family))
+    }
+    statistics.stallNanoseconds += monotonicNanoseconds() - start
+  }
+
+  /// The first byte and the layout of a part of a bundle that is held and in memory.
+  public func part(
+    _ part: Int, ofBundle bundle: Int, of family: Int
+  ) -> (address: UnsafeMutableRawPointer, layout: RowLayout) {
+    guard let bundles else { preconditionFailure("this stream has no bundles") }
+    return bundles.part(part, family, bundle)
+  }
+
+  /// Records that the user of a bundle interleaved a part's rows in place.
+  public func markInterleaved(part: Int, ofBundle bundle: Int, of family: Int) {
+    bundles?.markInterleaved(part: part, family, bundle)
+  }
+
+  /// Gives a bundle back; it stays in memory until another needs its place.
+  public func release(bundle: Int, of family: Int) { bundles?.release(family, bundle) }
+}
