@@ -24,3 +24,7 @@ uint64_t ck_read_memory(const void *bytes, size_t count) {
   for (int i = 0; i < 8; i++) sum ^= a[i];
   return sum;
 }
+
+void ck_prefetch(const void *bytes, size_t count) {
+  for (size_t i = 0; i < count; i += 64) __builtin_prefetch((const char *)bytes + i, 0, 2);
+}

@@ -43,6 +43,19 @@ public struct ActivationBlocks: @unchecked Sendable {
   }
 }
 
+extension ActivationBlocks {
+  /// Quantises all `tokenCount` tokens of `x`, shared among the threads of `pool`.
+  public func quantise(
+    _ x: UnsafePointer<Float>, stride: Int, tokenCount: Int, on pool: ThreadPool
+  ) {
+    let part = Self.tokenMultiple
+    pool.run(count: (tokenCount + part - 1) / part) { index, _ in
+      let first = index * part
+      quantise(x, stride: stride, tokens: first..<min(first + part, tokenCount))
+    }
+  }
+}
+
 /// Right-hand side of products: [tokenCount, columns].
 public struct Activations: @unchecked Sendable {
   // Safety: plain memory that nobody writes during a product.

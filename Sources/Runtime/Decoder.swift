@@ -371,12 +371,8 @@ final class Decoder {
     guard withBlocks else { return result }
     let blocks = ActivationBlocks(
       memory: workspace.blockMemory, columnCount: columnCount)
-    let tile = ActivationBlocks.tokenMultiple
     clock.measure(.products) {
-      pool.run(count: (tokenCount + tile - 1) / tile) { index, _ in
-        let first = index * tile
-        blocks.quantise(x, stride: columnCount, tokens: first..<min(first + tile, tokenCount))
-      }
+      blocks.quantise(x, stride: columnCount, tokenCount: tokenCount, on: pool)
     }
     result.blocks = blocks
     return result

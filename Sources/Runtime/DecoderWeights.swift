@@ -146,7 +146,7 @@ final class DecoderWeights {
       }
       families.append(
         BundleFamily(
-          tensors: tensors, of: source.description, alignment: source.device.alignment))
+          tensors: tensors, of: source.description, alignment: source.readAlignment))
     }
     return families
   }

@@ -276,12 +276,8 @@ final class ExpertStep {
     var result = Activations(values: x, stride: columnCount, blocks: nil, tokenCount: tokenCount)
     guard columnCount % 32 == 0 else { return result }
     let blocks = ActivationBlocks(memory: memory, columnCount: columnCount)
-    let tile = ActivationBlocks.tokenMultiple
     clock.measure(.products) {
-      pool.run(count: (tokenCount + tile - 1) / tile) { index, _ in
-        let first = index * tile
-        blocks.quantise(x, stride: columnCount, tokens: first..<min(first + tile, tokenCount))
-      }
+      blocks.quantise(x, stride: columnCount, tokenCount: tokenCount, on: pool)
     }
     result.blocks = blocks
     return result

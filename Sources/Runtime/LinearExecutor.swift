@@ -46,7 +46,8 @@ final class LinearExecutor: ParallelRegion {
   }
   private let matrices: [Matrix]
   private let families: [BundleFamily]
-  /// A piece, or a whole tensor, in a region: grains of `grainGroupCount` row groups, of which a worker takes one at a time.
+  /// A piece, or a whole tensor, in a region: grains of `grainGroupCount` row groups, of which a worker
+  /// takes one at a time.
   private struct Span {
     var origin: Origin
     var activations: Activations
@@ -62,6 +63,8 @@ final class LinearExecutor: ParallelRegion {
     var layout: RowLayout
     /// The worker leaves the interleaved rows in place of the row-major ones.
     var interleavesInPlace: Bool
+
+    var isResident: Bool { if case .resident = origin { true } else { false } }
   }
   /// Where a span's rows come from, for what is to be done with them afterwards.
   private enum Origin {
@@ -75,6 +78,12 @@ final class LinearExecutor: ParallelRegion {
   private var spanCount = 0
   private var grainCount = 0
   private let tasks: UnsafeMutableBufferPointer<LinearTask>
+  /// Of regions whose weights are all in memory, by the number of their first tensor: where each worker
+  /// begins [tensorCount, threadCount], and the region that follows.
+  private let shareStarts: UnsafeMutablePointer<UInt>
+  private var following: [Int32]
+  private var regionKey = -1
+  private var lastRegionKey = -1
   private let scratch: AlignedBuffer
   private let scratchByteCount: Int
 
@@ -108,10 +117,14 @@ final class LinearExecutor: ParallelRegion {
     } catch { throw .allocation(error) }
     spans = .allocate(capacity: Self.spanCapacity)
     tasks = .allocate(capacity: 4)
+    following = [Int32](repeating: -1, count: matrices.count)
+    shareStarts = .allocate(capacity: matrices.count * pool.threadCount)
+    shareStarts.initialize(repeating: 0, count: matrices.count * pool.threadCount)
   }
 
   deinit {
     spans.deallocate()
+    shareStarts.deallocate()
     tasks.deallocate()
   }
 
@@ -134,6 +147,7 @@ final class LinearExecutor: ParallelRegion {
   func multiply(
     _ x: Activations, _ first: LinearTask, _ second: LinearTask? = nil, _ third: LinearTask? = nil
   ) throws(RuntimeError) {
+    regionKey = -1
     tasks[0] = first
     var count = 1
     if let second {
@@ -156,13 +170,42 @@ final class LinearExecutor: ParallelRegion {
           try append(piece, tasks[task], x)
         }
       }
+      if x.tokenCount == 1, spanCount == count, spans[..<count].allSatisfy(\.isResident) {
+        regionKey = tasks[0].tensor
+        noteShares()
+      }
       flush()
+      if regionKey >= 0 { announceNext() }
       if stream.cancellation.isRaised { throw .interrupted }
     } catch {
       (spanCount, grainCount) = (0, 0)
       throw RuntimeError(error)
     }
   }
+
+  // MARK: - What comes next
+
+  /// Remembers where each worker's share of this region begins, and which region came before it.
+  private func noteShares() {
+    if lastRegionKey >= 0 { following[lastRegionKey] = Int32(regionKey) }
+    lastRegionKey = regionKey
+    let starts = shareStarts + regionKey * pool.threadCount
+    for worker in 0..<pool.threadCount {
+      let grain = grainCount * worker / pool.threadCount
+      let span = span(ofGrain: grain)
+      starts[worker] = UInt(
+        bitPattern: span.address
+          + (grain - span.firstGrain) * span.grainGroupCount * span.matrix.groupByteCount)
+    }
+  }
+
+  /// Lets workers fetch ahead of the region that follows this one in every token.
+  private func announceNext() {
+    let next = Int(following[regionKey])
+    if next >= 0 { pool.expect(readingFrom: shareStarts + next * pool.threadCount) }
+  }
+
+  // MARK: - Bundles
 
   /// Computes products with matrices of bundles, which the caller holds and which are in memory.
   func multiply(_ products: UnsafeBufferPointer<BundleProduct>) throws(RuntimeError) {

@@ -41,8 +41,9 @@ public struct MemoryPlan: Sendable {
     public var threadCount: Int
     /// Rows of logits computed at once; more than 1 only to score a text.
     public var logitRowCount: Int
-    /// The longest chunk of a prompt; longer ones gain nothing once the arithmetic units are busy.
-    public var maximumChunkLength: Int
+    /// The longest chunk of a prompt; nil = as long as gains anything. A dense model's 512 tokens keep
+    /// the arithmetic units busier than any drive, experts have few tokens each and need longer chunks.
+    public var maximumChunkLength: Int?
     /// Bound on the part of the budget that keys and values take; nil = none.
     public var keyValueBudgetByteCount: Int?
     /// Part of the budget that the caller needs for itself, beside what it holds already.
@@ -55,7 +56,7 @@ public struct MemoryPlan: Sendable {
 
     public init(
       budgetByteCount: Int, contextLength: Int, promptLength: Int, threadCount: Int,
-      logitRowCount: Int = 1, maximumChunkLength: Int = 512,
+      logitRowCount: Int = 1, maximumChunkLength: Int? = nil,
       keyValueBudgetByteCount: Int? = nil, callerByteCount: Int = 0,
       preferredReadByteCount: Int = MemoryPlan.defaultReadByteCount
     ) {
@@ -112,7 +113,7 @@ public struct MemoryPlan: Sendable {
       leastSlots
         + ResidencyPlan.minimumByteCount(
           model: source.description, order: order, options: options,
-          alignment: source.device.alignment)
+          alignment: source.readAlignment)
     }
     let smallest = ResidencyPlan.Options(readByteCount: 64 << 10, stagingByteCount: 0)
     // What the process once held counts too: a peak cannot be taken back.
@@ -133,13 +134,15 @@ public struct MemoryPlan: Sendable {
       fixed.workspaceByteCount(chunkLength: 1),
       min(left / chunkShare, left - weightMinimum(chosen)))
     let chunkLength = fixed.longestChunk(
-      min(request.maximumChunkLength, max(1, request.promptLength)), within: forChunk)
+      min(
+        request.maximumChunkLength ?? (configuration.experts == nil ? 512 : 2048),
+        max(1, request.promptLength)), within: forChunk)
     let workspace = fixed.workspaceByteCount(chunkLength: chunkLength)
     do throws(LoaderError) {
       // What every token needs comes first: a byte of it saves a byte of each token, an expert's fewer.
       let residency = try ResidencyPlan.make(
         model: source.description, order: order, budget: left - workspace - leastSlots,
-        options: chosen, alignment: source.device.alignment)
+        options: chosen, alignment: source.readAlignment)
       let slotCount =
         slot == 0
         ? 0

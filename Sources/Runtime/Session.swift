@@ -54,6 +54,8 @@ public final class Session {
     _ tokens: [Int32], continues: Bool = true
   ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
     try check(tokens)
+    stream.isComputeBound = tokens.count >= Self.computeBoundTokenCount
+    defer { stream.isComputeBound = false }
     let chunks = (tokens.count + plan.chunkLength - 1) / plan.chunkLength
     for chunk in 0..<chunks {
       let first = chunk * plan.chunkLength
@@ -69,6 +71,9 @@ public final class Session {
     try checkFiles()
     return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
   }
+
+  /// Tokens from which a sweep takes the processors longer than any drive.
+  private static let computeBoundTokenCount = 64
 
   /// Adds one token to the context and computes the logits behind it.
   ///

@@ -45,6 +45,13 @@ final class BackgroundPopulation {
   /// Bytes from the front that are committed; all of them where no thread is at work.
   var populatedByteCount: Int { shared.populated.load(ordering: .relaxed) }
 
+  /// Whether to stop for as long as others need the processors, where committing is slow: memory that the
+  /// host must find first costs processor time in plenty.
+  var yields: Bool {
+    get { shared.yields.load(ordering: .relaxed) }
+    set { shared.yields.store(newValue, ordering: .relaxed) }
+  }
+
   /// Below, the thread costs more than it saves.
   private static let smallest = 32 << 20
 
@@ -53,7 +60,10 @@ final class BackgroundPopulation {
     private let memory: UnsafeMutableRawBufferPointer
     let isStopped = Atomic<Bool>(false)
     let populated = Atomic<Int>(0)
+    let yields = Atomic<Bool>(false)
     private static let step = 8 << 20
+    /// Bytes per second below which committing is slow.
+    private static let slow = 2e9
 
     init(_ memory: UnsafeMutableRawBufferPointer) { self.memory = memory }
 
@@ -61,10 +71,15 @@ final class BackgroundPopulation {
       var offset = 0
       while offset < memory.count, !isStopped.load(ordering: .relaxed) {
         let count = min(Self.step, memory.count - offset)
+        let start = monotonicNanoseconds()
         // Before Linux 5.14 this is refused, and pages come as they are touched.
         guard madvise(memory.baseAddress! + offset, count, MADV_POPULATE_WRITE) == 0 else { break }
         offset += count
         populated.store(offset, ordering: .relaxed)
+        let speed = Double(count) * 1e9 / Double(max(1, monotonicNanoseconds() - start))
+        while speed < Self.slow, yields.load(ordering: .relaxed),
+          !isStopped.load(ordering: .relaxed)
+        { usleep(2000) }
       }
       populated.store(.max, ordering: .relaxed)
     }

@@ -48,7 +48,7 @@ final class BundleCache {
     self.slotCount = slotCount
     self.verifier = verifier
     model = source.description
-    alignment = source.device.alignment
+    alignment = source.readAlignment
     var keyCount = 0
     var firstKey: [Int] = []
     for family in families {

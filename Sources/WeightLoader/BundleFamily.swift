@@ -66,6 +66,13 @@ public struct BundleFamily: Sendable {
           fragment: fragments.count - 1, offset: record.offset - fragments[fragments.count - 1].offset))
     }
     precondition(counts.count == 1, "a bundle's tensors have equally many parts")
+    // Bundles of an image fill their stride, so that the last one too is whole extents.
+    for index in fragments.indices
+    where (fragments[index].offset | fragments[index].byteStride) % FlashImage.alignment == 0
+      && parts.count(where: { $0.fragment == index }) > 1
+    {
+      fragments[index].byteCount = fragments[index].byteStride
+    }
     var slotByteCount = 0
     for index in fragments.indices {
       fragments[index].slotOffset = slotByteCount

@@ -8,6 +8,13 @@ public final class ModelSource {
   public let description: ModelDescription
   public let device: any BlockDevice
 
+  /// What reads of weights are aligned to: what the device needs, and for an image 4096 bytes at least, so
+  /// that they are whole extents with their padding whatever the device.
+  public var readAlignment: Int {
+    description.extents.isEmpty
+      ? device.alignment : max(device.alignment, FlashImage.alignment)
+  }
+
   /// For tests and embedders that bring their own device; its files are `description.files`.
   public init(path: String, description: ModelDescription, device: any BlockDevice) {
     self.path = path

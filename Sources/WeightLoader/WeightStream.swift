@@ -129,6 +129,13 @@ public final class WeightStream {
 
   deinit { population.stop() }
 
+  /// Whether the processors have more to do than the drive: committing memory for weights to be pinned
+  /// then waits where it is slow, and they are streamed meanwhile.
+  public var isComputeBound: Bool {
+    get { population.yields }
+    set { if plan.stagingByteCount > 0 { population.yields = newValue } }
+  }
+
   /// Promises a sweep over `segments` (bit i = segment i), in ascending order; reading ahead may begin
   /// at once.
   public func announce(segments: UInt64) throws(LoaderError) {
