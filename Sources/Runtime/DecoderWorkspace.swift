@@ -38,7 +38,7 @@ final class DecoderWorkspace {
   /// Int8 activations of the current projection.
   let blockMemory: UnsafeMutableRawPointer
 
-  private let memory: AlignedBuffer
+  private let memory: PartitionedBuffer
 
   /// - Throws: ``AllocationError``.
   init(
@@ -48,15 +48,9 @@ final class DecoderWorkspace {
     self.logitRowCapacity = logitRowCapacity
     let sizes = Self.sizes(
       configuration, tokenCapacity: tokenCapacity, logitRowCapacity: logitRowCapacity)
-    let memory = try AlignedBuffer(byteCount: sizes.reduce(0, +))
-    var offset = 0
-    var places: [UnsafeMutableRawPointer] = []
-    for size in sizes {
-      places.append(memory.address + offset)
-      offset += size
-    }
+    let memory = try PartitionedBuffer(sizes)
     func floats(_ index: Int) -> UnsafeMutablePointer<Float> {
-      places[index].bindMemory(to: Float.self, capacity: sizes[index] / 4)
+      memory.pointer(index, as: Float.self)
     }
     residual = floats(0)
     hidden = floats(1)
@@ -67,7 +61,7 @@ final class DecoderWorkspace {
     up = floats(6)
     rope = floats(7)
     logits = floats(8)
-    blockMemory = places[9]
+    blockMemory = memory.address(9)
     mixed = floats(10)
     shared = floats(11)
     self.memory = memory
@@ -77,9 +71,8 @@ final class DecoderWorkspace {
   static func byteCount(
     _ configuration: DecoderConfiguration, tokenCapacity: Int, logitRowCapacity: Int
   ) -> Int {
-    AlignedBuffer.roundedUp(
-      sizes(configuration, tokenCapacity: tokenCapacity, logitRowCapacity: logitRowCapacity)
-        .reduce(0, +))
+    PartitionedBuffer.byteCount(
+      sizes(configuration, tokenCapacity: tokenCapacity, logitRowCapacity: logitRowCapacity))
   }
 
   /// Bytes of each buffer, in order, each a multiple of 64.
@@ -93,7 +86,9 @@ final class DecoderWorkspace {
     let length =
       experts.map { $0.sharedFeedForwardLength ?? 0 } ?? configuration.feedForwardLength
     let widest = max(configuration.embeddingLength, queryLength, length)
-    func floats(_ rows: Int, _ columns: Int) -> Int { (rows * columns * 4 + 63) & ~63 }
+    func floats(_ rows: Int, _ columns: Int) -> Int {
+      PartitionedBuffer.roundedUp(rows * columns * 4)
+    }
     return [
       floats(tokenCapacity, configuration.embeddingLength),
       floats(tokenCapacity, configuration.embeddingLength),
@@ -104,9 +99,10 @@ final class DecoderWorkspace {
       floats(tokenCapacity, length),
       floats(tokenCapacity, 2 * configuration.ropeDimensionCount),
       floats(logitRowCapacity, configuration.vocabularyCount),
-      (ActivationBlocks.byteCount(
-        tokenCapacity: max(tokenCapacity, logitRowCapacity),
-        columnCount: (widest + 31) / 32 * 32) + 63) & ~63,
+      PartitionedBuffer.roundedUp(
+        ActivationBlocks.byteCount(
+          tokenCapacity: max(tokenCapacity, logitRowCapacity),
+          columnCount: (widest + 31) / 32 * 32)),
       experts == nil ? 0 : floats(tokenCapacity, configuration.embeddingLength),
       experts?.sharedFeedForwardLength == nil
         ? 0 : floats(tokenCapacity, configuration.embeddingLength),

@@ -32,7 +32,7 @@ final class ExpertWorkspace {
   private let entries: UnsafeMutablePointer<Int32>
 
   private let experts: ExpertConfiguration
-  private let memory: AlignedBuffer
+  private let memory: PartitionedBuffer
 
   /// - Throws: ``AllocationError``.
   init(
@@ -40,15 +40,9 @@ final class ExpertWorkspace {
   ) throws(AllocationError) {
     self.experts = experts
     let sizes = Self.sizes(configuration, experts, tokenCapacity: tokenCapacity)
-    memory = try AlignedBuffer(byteCount: sizes.reduce(0, +))
-    var next = memory.address
-    var places: [UnsafeMutableRawPointer] = []
-    for size in sizes {
-      places.append(next)
-      next += size
-    }
+    let memory = try PartitionedBuffer(sizes)
     func place<T>(_ index: Int, _ type: T.Type) -> UnsafeMutablePointer<T> {
-      places[index].bindMemory(to: type, capacity: sizes[index] / MemoryLayout<T>.stride)
+      memory.pointer(index, as: type)
     }
     scores = place(0, Float.self)
     chosen = place(1, Int32.self)
@@ -57,13 +51,14 @@ final class ExpertWorkspace {
     gathered = place(4, Float.self)
     gate = place(5, Float.self)
     up = place(6, Float.self)
-    blocks = places[7]
+    blocks = memory.address(7)
     ranks = place(8, Int.self)
     isDone = place(9, Bool.self)
     needed = place(10, Int32.self)
     starts = place(11, Int32.self)
     entries = place(12, Int32.self)
     isResident = place(13, Bool.self)
+    self.memory = memory
     blockRowByteCount = Self.blockRowByteCount(configuration, experts)
   }
 
@@ -71,17 +66,15 @@ final class ExpertWorkspace {
   static func byteCount(
     _ configuration: DecoderConfiguration, _ experts: ExpertConfiguration, tokenCapacity: Int
   ) -> Int {
-    AlignedBuffer.roundedUp(
-      sizes(configuration, experts, tokenCapacity: tokenCapacity).reduce(0, +))
+    PartitionedBuffer.byteCount(sizes(configuration, experts, tokenCapacity: tokenCapacity))
   }
 
   private static func blockRowByteCount(
     _ configuration: DecoderConfiguration, _ experts: ExpertConfiguration
   ) -> Int {
     let columns = max(configuration.embeddingLength, experts.feedForwardLength)
-    return
-      (ActivationBlocks.byteCount(
-        tokenCapacity: 1, columnCount: (columns + 31) / 32 * 32) + 63) & ~63
+    return PartitionedBuffer.roundedUp(
+      ActivationBlocks.byteCount(tokenCapacity: 1, columnCount: (columns + 31) / 32 * 32))
   }
 
   private static func sizes(
@@ -89,7 +82,7 @@ final class ExpertWorkspace {
   ) -> [Int] {
     let (width, used) = (configuration.embeddingLength, experts.usedExpertCount)
     let rows = max(tokenCapacity, used)
-    func words(_ count: Int) -> Int { (count * 4 + 63) & ~63 }
+    func words(_ count: Int) -> Int { PartitionedBuffer.roundedUp(count * 4) }
     return [
       words(tokenCapacity * experts.expertCount), words(tokenCapacity * used),
       words(tokenCapacity * used), words(tokenCapacity * used * width),
