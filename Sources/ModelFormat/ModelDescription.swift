@@ -21,6 +21,10 @@ public struct ModelDescription: Sendable {
   public var tensors: [TensorRecord]
   /// Checksums over the data, in ascending file offsets; empty where the format has none.
   public var extents: [ExtentRecord]
+  /// FFNs in bundles of neurons; nil where gate, up and down are tensors.
+  public var neurons: NeuronLayout?
+  /// What tells the model from others, whatever file it lies in; 0 where it is not known.
+  public var identity: UInt64 = 0
 
   public init(
     configuration: DecoderConfiguration? = nil, tokenizer: TokenizerDefinition? = nil,
