@@ -71,9 +71,3 @@ ck_quantise_function ck_quantise_avx512;
 #elif defined(__aarch64__)
 ck_quantise_function ck_quantise_neon;
 #endif
-
-// Interleaves sixteen row-major rows of `blocks` blocks: per block first the rows' 2-byte words at
-// half_offset (where it is not negative), then each 4-byte word of the sixteen rows.
-void ck_interleave(
-    const uint8_t *rows, size_t row_bytes, size_t blocks, size_t block_bytes, int half_offset,
-    uint8_t *group);
