@@ -43,6 +43,7 @@ typedef struct {
   size_t group_bytes;
   size_t row_count;
   size_t columns;
+  int accumulates;  // sums go on from what is in `out`; quantised types only
 } ck_matrix;
 
 // out[t * out_stride + r] for every row r and the first token_count tokens. Returns 0, or -1 for a
