@@ -5,6 +5,7 @@
 #include "ck_cpu.h"
 #include "ck_interleave.h"
 #include "ck_matmul.h"
+#include "ck_neuron.h"
 #include "ck_vector.h"
 #include "ck_attention.h"
 #include "ck_futex.h"
