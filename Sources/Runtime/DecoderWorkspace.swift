@@ -75,8 +75,9 @@ final class DecoderWorkspace {
     hasNeurons: Bool
   ) -> Int {
     PartitionedBuffer.byteCount(
-      sizes(configuration, tokenCapacity: tokenCapacity, logitRowCapacity: logitRowCapacity,
-      hasNeurons: hasNeurons))
+      sizes(
+        configuration, tokenCapacity: tokenCapacity, logitRowCapacity: logitRowCapacity,
+        hasNeurons: hasNeurons))
   }
 
   /// Bytes of each buffer, in order, each a multiple of 64.
