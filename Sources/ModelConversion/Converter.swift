@@ -29,7 +29,7 @@ public struct Converter {
   ///   has no experts to put in bundles.
   public init(
     _ source: ModelSource, contents: [TensorContent]? = nil, quantisation: ElementType? = nil,
-    bundling: ExpertBundling? = nil
+    bundling: Bundling? = nil
   ) throws(ConversionError) {
     let tensors = source.description.tensors
     if tensors.contains(where: { $0.layout == .interleaved }) {

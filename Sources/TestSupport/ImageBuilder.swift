@@ -8,7 +8,7 @@ public enum ImageBuilder {
   ///
   /// - Throws: ``FormatError`` where `gguf` is not a valid, complete model.
   public static func image(
-    of gguf: [UInt8], bundling: ExpertBundling? = nil,
+    of gguf: [UInt8], bundling: Bundling? = nil,
     extentByteCount: Int = FlashImage.defaultExtentByteCount
   ) throws(FormatError) -> [UInt8] {
     let source = try description(of: gguf)

@@ -33,7 +33,7 @@ struct Convert: ParsableCommand {
     case none
     case experts
 
-    var bundling: ExpertBundling { self == .none ? ExpertBundling.none : .experts }
+    var bundling: Bundling { self == .none ? Bundling.none : .experts }
   }
 
   @Argument(help: "GGUF file or Hugging Face folder.") var input: String

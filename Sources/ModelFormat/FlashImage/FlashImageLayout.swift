@@ -24,7 +24,7 @@ extension FlashImage {
     /// - Throws: ``FormatError`` where `source` does not fit its own configuration, or has no experts
     ///   to put in bundles.
     public init(
-      for source: ModelDescription, bundling: ExpertBundling? = nil,
+      for source: ModelDescription, bundling: Bundling? = nil,
       extentByteCount: Int = FlashImage.defaultExtentByteCount
     ) throws(FormatError) {
       try source.validate()
@@ -36,7 +36,7 @@ extension FlashImage {
       plan.files = []
       plan.tensors = try Self.orderedTensors(source)
       let dataByteCount = Self.place(
-        &plan.tensors, inBundles: hasExperts && bundling != ExpertBundling.none)
+        &plan.tensors, inBundles: hasExperts && bundling != Bundling.none)
       plan.extents = Self.extents(
         plan.tensors, target: max(extentByteCount, FlashImage.alignment))
       var tokenizer = source.tokenizer.map(FlashImageHeader.Tokenizer.init)
