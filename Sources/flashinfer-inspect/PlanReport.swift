@@ -8,6 +8,7 @@ import WeightLoader
 
 /// What `--plan` prints: where the memory goes, and how fast a token will be.
 struct PlanReport {
+  let identity: UInt64
   let plan: MemoryPlan
   let promptLength: Int
   let drive: DriveProfile?
@@ -26,7 +27,7 @@ struct PlanReport {
     var neurons: NeuronOptions
   }
 
-  /// Plans the model at `path`; reads its description and nothing else of it.
+  /// Plans the model at `path`; reads its description and what makes its identity.
   init(_ path: String, _ question: Question) throws {
     // Budget and process as they are before a calibration's buffers.
     let resources = question.resources
@@ -34,6 +35,7 @@ struct PlanReport {
     let model = try LanguageModel.open(
       path, mirrors: resources.mirror, backend: resources.io)
     let process = ProcessMemory.residentByteCount
+    identity = try model.source.computeIdentity()
     let cache = CalibrationCache.standard
     let file = model.source.description.files.first ?? path
     if question.calibrates {
@@ -136,6 +138,7 @@ struct PlanReport {
   private func printJSON() {
     var printer = JSONPrinter()
     printer.object { json in
+      json.text("identity", utf8: Array(ModelIdentity.text(identity).utf8))
       json.object("plan") { json in
         json.number("budgetBytes", plan.budgetByteCount)
         json.number("processBytes", plan.processByteCount)
