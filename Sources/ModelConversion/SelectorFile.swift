@@ -8,7 +8,7 @@ public struct SelectorFile {
   /// The file and its predictor's tensors.
   let source: ModelSource
   /// What it says, with the thresholds' values.
-  public let selector: NeuronSelector
+  public let selector: NeuronSelection
 
   /// Opens the safetensors file at `path`, which must be for such a decoder.
   ///
@@ -17,9 +17,9 @@ public struct SelectorFile {
     _ path: String, for configuration: DecoderConfiguration, backend: StorageBackend = .auto
   ) throws(ConversionError) {
     let file = try HuggingFaceFolder.shard(path)
-    var selector: NeuronSelector
+    var selector: NeuronSelection
     do {
-      selector = try NeuronSelector(file, for: configuration)
+      selector = try NeuronSelection(file, for: configuration)
     } catch { throw .format(error) }
     var description = ModelDescription(files: [path])
     description.tensors = selector.tensors + selector.thresholdTensors

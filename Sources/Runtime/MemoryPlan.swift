@@ -199,7 +199,7 @@ public struct MemoryPlan: Sendable {
       self.layout = layout
       self.reading = reading
       self.selector = selector
-      slotByteCount = layout.layers.first.map(reading.slotByteCount) ?? 0
+      slotByteCount = reading.slotByteCount(layout)
       bundleCount = layout.layers.reduce(0) { $0 + $1.bundleCount }
     }
 

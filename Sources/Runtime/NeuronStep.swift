@@ -16,14 +16,22 @@ final class NeuronStep: ParallelRegion {
   private let activation: DecoderConfiguration.Activation
   private let neuronsPerBundle: Int
   private let bundleCount: Int
-  private let gate: Matrix?
-  private let up: Matrix
-  private let down: Matrix
+  private let matrices: [Matrices]
   private let stream: WeightStream
   private let linear: LinearExecutor
   private let pool: ThreadPool
   private let clock: StepClock
   private let memory: NeuronWorkspace
+
+  /// A layer's parts, which may have other types than another's.
+  private struct Matrices {
+    var gate: Matrix?
+    var up: Matrix
+    var down: Matrix
+  }
+  private var gate: Matrix?
+  private var up: Matrix
+  private var down: Matrix
 
   /// A part of a bundle.
   private struct Matrix {
@@ -54,18 +62,19 @@ final class NeuronStep: ParallelRegion {
     _ configuration: DecoderConfiguration, _ layout: NeuronLayout, tokenCapacity: Int,
     stream: WeightStream, linear: LinearExecutor, pool: ThreadPool, clock: StepClock
   ) throws(AllocationError) {
-    guard let shape = layout.layers.first, let up = Matrix(.up, shape),
-      let down = Matrix(.down, shape)
-    else { preconditionFailure("bundles without up and down; the parser refuses them") }
+    matrices = layout.layers.map { bundles in
+      guard let up = Matrix(.up, bundles), let down = Matrix(.down, bundles) else {
+        preconditionFailure("bundles without up and down; the parser refuses them")
+      }
+      return Matrices(gate: Matrix(.gate, bundles), up: up, down: down)
+    }
     self.layout = layout
     width = configuration.embeddingLength
     length = configuration.feedForwardLength
     activation = configuration.activation
-    neuronsPerBundle = shape.neuronsPerBundle
-    bundleCount = shape.bundleCount
-    gate = Matrix(.gate, shape)
-    self.up = up
-    self.down = down
+    neuronsPerBundle = layout.layers[0].neuronsPerBundle
+    bundleCount = layout.layers[0].bundleCount
+    (gate, up, down) = (matrices[0].gate, matrices[0].up, matrices[0].down)
     self.stream = stream
     self.linear = linear
     self.pool = pool
@@ -83,7 +92,8 @@ final class NeuronStep: ParallelRegion {
       case .matrix(let matrix, _): linear.takesBlocks(matrix)
       case .predictor(let a, _, _): linear.takesBlocks(a)
       }
-    return chooses || up.type.isQuantised || gate?.type.isQuantised == true
+    let parts = matrices[layer.layer]
+    return chooses || parts.up.type.isQuantised || parts.gate?.type.isQuantised == true
   }
 
   /// output = Σ over the neurons chosen for each token of down column · activation(gate row · x) ·
@@ -93,6 +103,8 @@ final class NeuronStep: ParallelRegion {
   ) throws(RuntimeError) {
     self.layer = layer
     self.x = x
+    let parts = matrices[layer.layer]
+    (gate, up, down) = (parts.gate, parts.up, parts.down)
     try decide()
     let neededCount = choose()
     let outputCount = x.tokenCount * width

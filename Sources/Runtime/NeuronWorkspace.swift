@@ -98,7 +98,7 @@ final class NeuronWorkspace {
     var byteCount: Int { group + rows + 2 * tile }
 
     init(_ configuration: DecoderConfiguration, _ layout: NeuronLayout, tokenCapacity: Int) {
-      let parts = layout.layers.first?.parts ?? []
+      let parts = layout.layers.flatMap(\.parts)
       group = PartitionedBuffer.roundedUp(
         parts.map {
           MatrixProduct.scratchByteCount(

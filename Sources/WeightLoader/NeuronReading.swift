@@ -41,21 +41,24 @@ public struct NeuronReading: Sendable, Equatable {
 
   /// Whether bundles stay where the drive put them; where the drive's blocks would waste more than an
   /// eighth of memory they are copied together.
-  public func keepsPadding(_ bundles: NeuronBundles) -> Bool {
-    let content = contentByteCount(bundles)
-    return readByteCount(bundles) - content <= content / 8
+  public func keepsPadding(_ layout: NeuronLayout) -> Bool {
+    let read = layout.layers.reduce(0) { $0 + readByteCount($1) }
+    let content = layout.layers.reduce(0) { $0 + contentByteCount($1) }
+    return read - content <= content / 8
   }
 
-  /// Memory of one bundle.
-  public func slotByteCount(_ bundles: NeuronBundles) -> Int {
-    keepsPadding(bundles) ? readByteCount(bundles) : (contentByteCount(bundles) + 63) & ~63
+  /// Memory of one bundle of any layer.
+  public func slotByteCount(_ layout: NeuronLayout) -> Int {
+    keepsPadding(layout)
+      ? layout.layers.map(readByteCount).max() ?? 0
+      : ((layout.layers.map(contentByteCount).max() ?? 0) + 63) & ~63
   }
 
   /// Memory that a window takes beside its slots: what bundles are copied from, and the books.
   public func fixedByteCount(_ layout: NeuronLayout, slotCount: Int) -> Int {
     guard let first = layout.layers.first else { return 0 }
     let staging =
-      keepsPadding(first) ? 0 : Self.stagedReadCount * stagedReadByteCount(first)
+      keepsPadding(layout) ? 0 : Self.stagedReadCount * stagedReadByteCount(layout)
     let keyCount = layout.layers.count * first.bundleCount
     return AlignedBuffer.roundedUp(staging)
       + AlignedBuffer.roundedUp(
@@ -64,8 +67,8 @@ public struct NeuronReading: Sendable, Equatable {
   }
 
   /// Longest read of neighbouring bundles that is copied from.
-  func stagedReadByteCount(_ bundles: NeuronBundles) -> Int {
-    max(readByteCount(bundles), 64 << 10)
+  func stagedReadByteCount(_ layout: NeuronLayout) -> Int {
+    max(layout.layers.map(readByteCount).max() ?? 0, 64 << 10)
   }
 
   /// Reads under way that are copied from.

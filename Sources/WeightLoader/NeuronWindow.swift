@@ -15,9 +15,7 @@ final class NeuronWindow {
   let reading: NeuronReading
   let slotCount: Int
   private let path: String
-  private let shape: NeuronBundles
-  private let readByteCount: Int
-  private let contentByteCount: Int
+  private let bundleCount: Int
   private let slotByteCount: Int
   private let keepsPadding: Bool
   private let memory: AlignedBuffer
@@ -82,23 +80,20 @@ final class NeuronWindow {
     _ layout: NeuronLayout, _ reading: NeuronReading, slotCount: Int, source: ModelSource,
     verifier: ExtentVerifier?
   ) throws(LoaderError) {
-    guard let shape = layout.layers.first else { preconditionFailure("a model without layers") }
+    bundleCount = layout.layers.first?.bundleCount ?? 0
     self.layout = layout
     self.reading = reading
     self.slotCount = slotCount
-    self.shape = shape
     path = source.description.files.first ?? source.path
-    readByteCount = reading.readByteCount(shape)
-    contentByteCount = reading.contentByteCount(shape)
-    slotByteCount = reading.slotByteCount(shape)
-    keepsPadding = reading.keepsPadding(shape)
-    stagedReadByteCount = reading.stagedReadByteCount(shape)
-    let keyCount = layout.layers.count * shape.bundleCount
+    slotByteCount = reading.slotByteCount(layout)
+    keepsPadding = reading.keepsPadding(layout)
+    stagedReadByteCount = reading.stagedReadByteCount(layout)
+    let keyCount = layout.layers.count * bundleCount
     do {
       memory = try AlignedBuffer(byteCount: slotCount * slotByteCount, prefersHugePages: true)
       books = try AlignedBuffer(
         byteCount: keyCount * Self.keyByteCount + slotCount * Self.slotBookByteCount
-          + shape.bundleCount * Self.requestBookByteCount + 64)
+          + bundleCount * Self.requestBookByteCount + 64)
       staging = try AlignedBuffer(
         byteCount: keepsPadding ? 0 : NeuronReading.stagedReadCount * stagedReadByteCount)
     } catch { throw .allocation(error) }
@@ -107,16 +102,16 @@ final class NeuronWindow {
       defer { next += count * MemoryLayout<T>.stride }
       return next.bindMemory(to: type, capacity: count)
     }
-    planned = take(PlannedRead.self, 2 * shape.bundleCount)
+    planned = take(PlannedRead.self, 2 * bundleCount)
     slotOfKey = take(Int32.self, keyCount)
     checksums = take(UInt32.self, 2 * keyCount)
     keyOfSlot = take(Int32.self, slotCount)
     lastToken = take(Int32.self, slotCount)
     newer = take(Int32.self, slotCount)
     older = take(Int32.self, slotCount)
-    missing = take(Int32.self, shape.bundleCount)
-    missingBundle = take(Int32.self, shape.bundleCount)
-    missingSlot = take(Int32.self, shape.bundleCount)
+    missing = take(Int32.self, bundleCount)
+    missingBundle = take(Int32.self, bundleCount)
+    missingSlot = take(Int32.self, bundleCount)
     isVerified = take(Bool.self, keyCount)
     slotOfKey.update(repeating: -1, count: keyCount)
     keyOfSlot.update(repeating: -1, count: slotCount)
@@ -158,7 +153,7 @@ final class NeuronWindow {
         }
         if let whole { try verifier?.check(whole.indexes, at: buffer.address) }
         memcpy(
-          checksums + 2 * index * shape.bundleCount,
+          checksums + 2 * index * bundleCount,
           buffer.address + (bundles.checksumOffset - range.offset), bundles.checksumByteCount)
       } catch let error as LoaderError {
         throw error
@@ -186,7 +181,7 @@ final class NeuronWindow {
     let start = monotonicNanoseconds()
     self.layer = layer
     if reading.retention != .recent { dropPassing() }
-    let slots = slotOfKey + layer * shape.bundleCount
+    let slots = slotOfKey + layer * bundleCount
     missingCount = 0
     for index in bundles.indices {
       let slot = slots[Int(bundles[index])]
@@ -202,7 +197,7 @@ final class NeuronWindow {
     // Those that are there were touched, so none of them gives up its place.
     for index in 0..<missingCount {
       let slot = vacate()
-      let key = Int32(layer * shape.bundleCount) + missingBundle[index]
+      let key = Int32(layer * bundleCount) + missingBundle[index]
       keyOfSlot[Int(slot)] = key
       slotOfKey[Int(key)] = slot
       lastToken[Int(slot)] = token
@@ -272,7 +267,8 @@ final class NeuronWindow {
     (plannedCount, submittedCount, completedCount) = (0, 0, 0)
     if reading.readsPartsApart {
       var offset = 0
-      for part in reading.includesDecidingPart ? shape.parts[...] : shape.parts.dropLast() {
+      let parts = layout.layers[layer].parts
+      for part in reading.includesDecidingPart ? parts[...] : parts.dropLast() {
         for index in 0..<missingCount {
           plan(
             PlannedRead(
@@ -284,7 +280,8 @@ final class NeuronWindow {
       return
     }
     // Neighbours in the file share a read where they are neighbours in memory too, or are copied.
-    let merges = readByteCount == shape.byteStride
+    let readByteCount = reading.readByteCount(layout.layers[layer])
+    let merges = readByteCount == layout.layers[layer].byteStride
     let longest = keepsPadding ? NeuronReading.longestReadByteCount : stagedReadByteCount
     for index in 0..<missingCount {
       if merges, index > 0, missingBundle[index] == missingBundle[index - 1] + 1,
@@ -338,13 +335,14 @@ final class NeuronWindow {
   var wantedRange: (offset: Int, byteCount: Int) {
     let bundles = layout.layers[layer]
     let bundle = missingCount > 0 ? Int(missingBundle[0]) : 0
-    return (bundles.offset + bundle * bundles.byteStride, readByteCount)
+    return (bundles.offset + bundle * bundles.byteStride, reading.readByteCount(bundles))
   }
 
   /// Takes the completion of a read: checks bundles that come for the first time, and copies.
   func completed(_ number: Int, byteCount: Int) throws(LoaderError) {
     let start = monotonicNanoseconds()
     let read = planned[number]
+    let bundles = layout.layers[layer]
     completedCount += 1
     guard byteCount >= Int(read.byteCount) else {
       throw .format(
@@ -358,8 +356,8 @@ final class NeuronWindow {
       if read.stagingIndex >= 0 {
         let source =
           staging.address + Int(read.stagingIndex) * stagedReadByteCount
-          + (index - Int(read.first)) * readByteCount
-        memcpy(slot, source, contentByteCount)
+          + (index - Int(read.first)) * reading.readByteCount(bundles)
+        memcpy(slot, source, reading.contentByteCount(bundles))
       }
       if !reading.readsPartsApart { try verify(index, at: slot) }
     }
@@ -375,17 +373,17 @@ final class NeuronWindow {
   /// Compares a bundle with its checksums when it comes for the first time.
   private func verify(_ index: Int, at address: UnsafeRawPointer) throws(LoaderError) {
     let bundle = Int(missingBundle[index])
-    let key = layer * shape.bundleCount + bundle
+    let key = layer * bundleCount + bundle
     guard !isVerified[key] else { return }
-    let prefix = UnsafeRawBufferPointer(start: address, count: shape.prefixByteCount)
+    let bundles = layout.layers[layer]
+    let prefix = UnsafeRawBufferPointer(start: address, count: bundles.prefixByteCount)
     var isRight = UInt32(truncatingIfNeeded: FlashImage.checksum(prefix)) == checksums[2 * key]
     if isRight, reading.includesDecidingPart {
       let rest = UnsafeRawBufferPointer(
-        start: address + prefix.count, count: shape.byteCount - prefix.count)
+        start: address + prefix.count, count: bundles.byteCount - prefix.count)
       isRight = UInt32(truncatingIfNeeded: FlashImage.checksum(rest)) == checksums[2 * key + 1]
     }
     guard isRight else {
-      let bundles = layout.layers[layer]
       throw .format(
         FormatError(
           .checksumMismatch, at: bundles.offset + bundle * bundles.byteStride, path: path,

@@ -4,7 +4,7 @@ extension FlashImage.Layout {
   /// Takes gate, up and down out of the plan's tensors and describes bundles of them, which have no
   /// place yet.
   static func bundleNeurons(
-    of plan: inout ModelDescription, single: Bool, _ selector: NeuronSelector?
+    of plan: inout ModelDescription, single: Bool, _ selector: NeuronSelection?
   ) throws(FormatError) {
     guard let configuration = plan.configuration, configuration.experts == nil,
       configuration.feedForwardLength > 1, !plan.tensors.isEmpty

@@ -26,7 +26,7 @@ extension FlashImage {
     /// - Throws: ``FormatError`` where `source` does not fit its own configuration, or has nothing to put
     ///   in such bundles.
     public init(
-      for source: ModelDescription, bundling: Bundling? = nil, selector: NeuronSelector? = nil,
+      for source: ModelDescription, bundling: Bundling? = nil, selector: NeuronSelection? = nil,
       extentByteCount: Int = FlashImage.defaultExtentByteCount
     ) throws(FormatError) {
       try source.validate()

@@ -1,7 +1,7 @@
 import TensorBasics
 
 /// What a training tool knows of choosing a model's neurons, without the values themselves.
-public struct NeuronSelector: Sendable {
+public struct NeuronSelection: Sendable {
   /// The identity of the model it was made for.
   public var identity: UInt64
   public var predictor: NeuronPredictor?
