@@ -11,6 +11,8 @@ struct PieceReader: ~Copyable {
 
   /// The longest piece.
   static let pieceByteLimit = 1 << 20
+  /// How neighbouring bytes are cut: short enough for several reads at a time.
+  private static let cutByteCount = 256 << 10
   private static let bufferByteCount = 8 << 20
 
   /// - Parameter source: its device must not be in use by others.
@@ -29,7 +31,7 @@ struct PieceReader: ~Copyable {
   ) throws(ConversionError) {
     let total = pieceByteCount * count
     let isOnePiece = stride == pieceByteCount
-    let length = isOnePiece ? Self.pieceByteLimit : pieceByteCount
+    let length = isOnePiece ? Self.cutByteCount : pieceByteCount
     let distance = isOnePiece ? length : stride
     precondition(length <= Self.pieceByteLimit, "too long a piece")
     func piece(_ number: Int) -> Extent {
