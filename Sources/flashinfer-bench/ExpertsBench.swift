@@ -18,7 +18,8 @@ struct ExpertsBench: ParsableCommand {
       it does not hold.
 
       With MODEL, tokens are decoded under --ram, and what its cache hit is compared with the \
-      optimum on the trace of this run, from an empty cache, under the same number of slots.
+      optimum on the trace of this run, from an empty cache, under the same number of slots; the \
+      share of it is printed where the run too began with an empty cache.
       """)
 
   @Argument(help: "Flash image or GGUF file to run.") var model: String?
