@@ -19,7 +19,7 @@ final class Decoder {
   private let clock: StepClock
   private let linear: LinearExecutor
   private let attention: AttentionStep
-  private let experts: ExpertStep?
+  let experts: ExpertStep?
   private let neurons: NeuronStep?
   private let rope: RopeTable
   private let slidingRope: RopeTable

@@ -18,6 +18,8 @@ final class ExpertStep {
   private let clock: StepClock
   private let memory: ExpertWorkspace
   private let products: UnsafeMutableBufferPointer<BundleProduct>
+  /// Where the choices of single tokens are recorded; nil = nowhere.
+  var trace: ExpertTrace?
 
   /// - Throws: ``AllocationError``.
   init(
@@ -56,10 +58,13 @@ final class ExpertStep {
     }
     do throws(LoaderError) {
       if x.tokenCount == 1 {
+        trace?.append((0..<experts.usedExpertCount).lazy.map { Int(self.memory.chosen[$0]) })
         try runToken(layer.family, x)
       } else {
         try runChunk(layer.family, x)
       }
+      // The drive has nothing to do for experts until the next layer's router has chosen.
+      try stream.readExpectedBundles()
     } catch { throw RuntimeError(error) }
     clock.measure(.elementwise) {
       pool.run(count: x.tokenCount) { token, _ in sum(token, into: output + token * width) }

@@ -17,7 +17,7 @@ public final class Session {
   /// Where the time of all steps went.
   public var times: TimeBreakdown { decoder.times }
 
-  private let decoder: Decoder
+  let decoder: Decoder
   private let vocabularyCount: Int
   /// The token being decoded, where the graph reads it.
   private let current: UnsafeMutableBufferPointer<Int32>

@@ -36,6 +36,8 @@ final class BundleCache {
   /// Slots that are held or reserved.
   private var keptSlotCount = 0
   private var policy: BundlePolicy
+  /// Bundles to read before they are asked for, the hottest last; see ``seed(_:)``.
+  private var expected: [Int32] = []
   /// Running number of the token in work.
   var token = 0
   private(set) var statistics = BundleStatistics()
@@ -111,6 +113,39 @@ final class BundleCache {
     statistics.prefetches += 1
     statistics.bytesWanted += families[family].bundleByteCount
     return slot
+  }
+
+  /// Tells of the use of every bundle in an earlier run, before the first use in this one.
+  func seed(_ hotness: [Float]) {
+    policy.seed(hotness)
+    let used = hotness.indices.filter { hotness[$0] > 0 }
+    let hottestFirst = used.sorted {
+      hotness[$0] != hotness[$1] ? hotness[$0] > hotness[$1] : $0 < $1
+    }
+    expected = hottestFirst.prefix(slotCount).reversed().map(Int32.init)
+  }
+
+  /// Per bundle, the share of the last tokens that used it.
+  var hotness: [Float] { policy.hotness }
+
+  /// Whether ``takeExpected()`` may have something to read.
+  var expectsMore: Bool { usedSlotCount < slotCount && !expected.isEmpty }
+
+  /// Takes a slot that was never used for the hottest bundle of an earlier run that is not in memory;
+  /// nil where there is no such slot or bundle.
+  func takeExpected() -> (family: Int, bundle: Int, slot: Int)? {
+    while usedSlotCount < slotCount, let key = expected.popLast() {
+      guard slotOfKey[Int(key)] < 0 else { continue }
+      let slot = usedSlotCount
+      usedSlotCount += 1
+      slots[slot] = Slot(key: key)
+      slotOfKey[Int(key)] = Int32(slot)
+      let (family, bundle) = place(of: Int(key))
+      statistics.recalls += 1
+      statistics.bytesWanted += families[family].bundleByteCount
+      return (family, bundle, slot)
+    }
+    return nil
   }
 
   /// Ends reservations that nobody took up, of one family or of all.
@@ -247,6 +282,8 @@ public struct BundleStatistics: Sendable {
   /// Bundles read ahead of being asked for, and those of them that were asked for.
   public var prefetches = 0
   public var usedPrefetches = 0
+  /// Bundles read into empty slots because an earlier run used them much.
+  public var recalls = 0
   /// Bytes of the bundles that were read.
   public var bytesWanted = 0
 }

@@ -41,6 +41,44 @@ extension WeightStream {
     try read(bundle, of: family, slot: slot, bundles)
   }
 
+  /// Families, and bundles of each; nil where there are none or the families differ.
+  public var bundleShape: (familyCount: Int, bundleCount: Int)? {
+    guard let families = bundles?.families, let first = families.first,
+      families.allSatisfy({ $0.bundleCount == first.bundleCount })
+    else { return nil }
+    return (families.count, first.bundleCount)
+  }
+
+  /// The use of every bundle so far, to be told to ``seedBundles(_:)`` in a later run; by family, one
+  /// number a bundle, 0...1.
+  public var bundleHotness: [Float] { bundles?.hotness ?? [] }
+
+  /// Tells of the use of every bundle in an earlier run, whose hottest are then read while the drive
+  /// has little to do.
+  ///
+  /// - Precondition: no bundle was asked for yet.
+  public func seedBundles(_ hotness: [Float]) throws(LoaderError) {
+    bundles?.seed(hotness)
+    try readExpectedBundles()
+  }
+
+  /// Reads bundles that an earlier run used much into empty slots, as many as do not hold up others.
+  public func readExpectedBundles() throws(LoaderError) {
+    guard !failed else { throw .closed }
+    guard let bundles, bundles.expectsMore else { return }
+    while device.inFlight > 0 {
+      guard try reapOne(for: .bundle(0), waiting: false) else { break }
+    }
+    while device.inFlight < min(Self.idleReadCount, device.capacity - rowReader.slotCount),
+      let next = bundles.takeExpected()
+    {
+      try read(next.bundle, of: next.family, slot: next.slot, bundles)
+    }
+  }
+
+  /// Reads in flight below which the drive has little to do.
+  private static let idleReadCount = 4
+
   /// Gives up a family's bundles that were read ahead and not asked for; they may leave.
   public func endPrefetching(of family: Int) { bundles?.endReservations(of: family) }
 

@@ -17,6 +17,7 @@ struct DecodeBench: ParsableCommand {
   @Argument(help: "Flash image or GGUF file.") var model: String
   @OptionGroup var resources: ResourceOptions
   @OptionGroup var neurons: NeuronArguments
+  @OptionGroup var hotness: HotnessOptions
   @Option(help: "Tokens to time.") var tokens = 32
   @Option(help: "Tokens to decode before timing begins.") var warmup = 4
   @Option(help: "Feed seeded random ids instead of the model's own greedy text.")
@@ -47,6 +48,8 @@ struct DecodeBench: ParsableCommand {
       request.neurons = neurons.options
       let session = try Session(
         model.source, model.configuration, request, cancellation: Interruption.flag)
+      try hotness.recall(session)
+      defer { hotness.remember(session) }
       var generator = SeededGenerator(seed: randomTokens ?? 0)
       var token = model.tokenizer.bosToken ?? 0
       func step(continues: Bool) throws {

@@ -16,8 +16,19 @@ struct ExpertsBench: ParsableCommand {
       before stays with probability --repeat, the others are drawn by popularity, which is the k-th \
       expert's k^-s with zipf. Clairvoyant is the most that any policy reaches that must read what \
       it does not hold.
+
+      With MODEL, tokens are decoded under --ram, and what its cache hit is compared with the \
+      optimum on the trace of this run, from an empty cache, under the same number of slots; the \
+      share of it is printed where the run too began with an empty cache.
       """)
 
+  @Argument(help: "Flash image or GGUF file to run.") var model: String?
+  @OptionGroup var resources: ResourceOptions
+  @OptionGroup var hotness: HotnessOptions
+  @Option(help: "With MODEL: feed seeded random ids instead of the model's own greedy text.")
+  var randomTokens: UInt64?
+  @Option(help: ArgumentHelp("With MODEL: the text to continue.", valueName: "file"))
+  var promptFile: String?
   @Option(help: ArgumentHelp("Replay this recorded trace.", valueName: "trace"))
   var replay: String?
   @Option(help: "Draw a trace: uniform or zipf.") var synthetic: Distribution?
@@ -35,15 +46,21 @@ struct ExpertsBench: ParsableCommand {
     help: ArgumentHelp("Draw popularity anew after so many tokens.", valueName: "tokens"))
   var shift: Int?
   @Option(help: "Seed of the drawn trace.") var seed: UInt64 = 1
-  @Option(help: "Experts that the cache holds.") var slots: Int
+  @Option(help: "Experts that the cache holds, without MODEL.") var slots: Int?
   @Option(help: "lru, lfu, decayed or next-use (default: all).") var policy: BundlePolicyKind?
   @Option(help: ArgumentHelp("Also write the trace to this file.", valueName: "file"))
   var record: String?
   @Flag(help: "Print one JSON object.") var json = false
 
   func validate() throws {
-    guard (replay == nil) != (synthetic == nil) else {
-      throw ValidationError("give one of --replay and --synthetic")
+    guard [model != nil, replay != nil, synthetic != nil].count(where: { $0 }) == 1 else {
+      throw ValidationError("give one of MODEL, --replay and --synthetic")
+    }
+    guard (model == nil) == (slots != nil) else {
+      throw ValidationError("--slots is needed without MODEL, where --ram decides")
+    }
+    guard model != nil || randomTokens == nil && promptFile == nil else {
+      throw ValidationError("--random-tokens and --prompt-file need MODEL")
     }
     guard (1...1024).contains(layers), (1...4096).contains(experts) else {
       throw ValidationError("--layers must be 1 to 1024 and --experts 1 to 4096")
@@ -58,11 +75,15 @@ struct ExpertsBench: ParsableCommand {
       throw ValidationError("--repeat must be between 0 and 1, --zipf between 0 and 16")
     }
     guard shift ?? 1 >= 1 else { throw ValidationError("--shift must be at least 1") }
-    guard slots >= 1 else { throw ValidationError("--slots must be at least 1") }
+    guard slots ?? 1 >= 1 else { throw ValidationError("--slots must be at least 1") }
   }
 
   func run() throws {
     try reportingErrors {
+      guard let slots else {
+        if let model { try FigureReport(measure(model)).print(asJSON: json) }
+        return
+      }
       let trace = try trace()
       guard slots >= trace.usedCount else {
         throw CommandError(.usage, "--slots must be at least \(trace.usedCount), those of a layer")
@@ -72,7 +93,7 @@ struct ExpertsBench: ParsableCommand {
           .usage, "the trace has \(trace.tokenCount) tokens; --warmup must be less")
       }
       if let record { try trace.write(to: record) }
-      try FigureReport(figures(trace)).print(asJSON: json)
+      try FigureReport(figures(trace, slots: slots)).print(asJSON: json)
     }
   }
 
@@ -85,7 +106,7 @@ struct ExpertsBench: ParsableCommand {
       shiftInterval: shift, seed: seed)
   }
 
-  private func figures(_ trace: ExpertTrace) -> [Figure] {
+  private func figures(_ trace: ExpertTrace, slots: Int) -> [Figure] {
     let best = CacheSimulation.clairvoyant(trace, slotCount: slots, warmupTokenCount: warmup)
     let counted = Double(trace.tokenCount - warmup)
     var figures = [

@@ -24,6 +24,7 @@ struct Run: ParsableCommand {
   @OptionGroup var prompt: PromptOptions
   @OptionGroup var resources: ResourceOptions
   @OptionGroup var neurons: NeuronArguments
+  @OptionGroup var hotness: HotnessOptions
   @OptionGroup var sampling: SamplingArguments
 
   @Option(help: "Most tokens to generate.")
@@ -79,6 +80,7 @@ struct Run: ParsableCommand {
       session.stream.onReplacement = {
         Terminal.warn("\($0); this run goes on with the file that it opened")
       }
+      try hotness.recall(session)
       Terminal.warn(notesOf: model.source.device)
       let loadSeconds = secondsSinceProcessStart()
       let seed = sampling.chosenSeed()
@@ -91,6 +93,7 @@ struct Run: ParsableCommand {
       Interruption.endProcessAtOnce(false)
       let result = try TextGenerator(session: session, tokenizer: model.tokenizer)
         .generate(options) { if !json { Terminal.print($0) } }
+      hotness.remember(session)
       let report = RunReport(
         result: result, promptTokens: tokens, session: session, loadSeconds: loadSeconds,
         processStart: processStart, reportsDistributions: logprobs != nil)

@@ -44,6 +44,27 @@ struct ExpertsBenchTests {
     #expect(damaged.errors.contains("at byte"), "\(damaged.errors)")
   }
 
+  @Test func aModelsRunIsRecordedAndComparedWithTheOptimum() throws {
+    let folder = TemporaryFolder()
+    let model = folder.write("model", TinyModel.withExperts("qwen3moe").gguf(seed: 1).bytes())
+    let arguments = [
+      "experts", model, "--random-tokens", "1", "--tokens", "12", "--warmup", "4", "--ram", "1GiB",
+      "--json", "--no-hotness", "--record", folder.path + "/trace",
+    ]
+    let result = try run(arguments)
+    #expect(result.status == 0, "\(result.errors)")
+    for figure in ["slots", "bytesPerToken", "dutyCycle", "expertHitRate", "hitRate/clairvoyant"] {
+      #expect(result.output.contains("\"name\":\"\(figure)\""), "\(figure)")
+    }
+    #expect(folder.entries == ["model", "trace"])
+    let replayed = try run(
+      ["experts", "--replay", folder.path + "/trace", "--warmup", "4", "--slots", "16"])
+    #expect(replayed.status == 0, "\(replayed.errors)")
+    #expect(try run(arguments.filter { $0 != "--no-hotness" }).status == 0)
+    #expect(folder.entries == ["model", "model.experts", "trace"])
+    #expect(try run(arguments + ["--slots", "9"]).status == 64)
+  }
+
   @Test func refusesWhatCannotBe() throws {
     let slots = ["--slots", "20"]
     #expect(try run(small + slots).status == 64, "no trace")

@@ -111,6 +111,19 @@ import Testing
     #expect(error(of: file)?.message.contains("layer 1 is dense") == true)
   }
 
+  @Test(arguments: families)
+  func `A router has a row for each expert`(family: String) throws {
+    let name = "blk.1.ffn_gate_inp.weight"
+    for rowCount in [1, 7, 9] as [UInt64] {
+      var file = file(family)
+      let index = try #require(file.tensors.firstIndex { $0.name == name })
+      let columnCount = file.tensors[index].dimensions[0]
+      file.tensors[index].dimensions = [columnCount, rowCount]
+      file.tensors[index].data = [UInt8](repeating: 0, count: Int(4 * columnCount * rowCount))
+      #expect(error(of: file)?.message.contains("\"\(name)\"") == true, "\(rowCount) rows")
+    }
+  }
+
   @Test func `Stacks of another shape are named`() throws {
     let name = "blk.0.ffn_up_exps.weight"
     let shapes: [([UInt64], String)] = [

@@ -1,0 +1,53 @@
+import ModelFormat
+public import WeightLoader
+
+extension Session {
+  /// Uses what ``rememberExperts(for:)`` kept at the end of an earlier run: it decides what stays in
+  /// memory, and the experts used most are read while the drive has little to do.
+  ///
+  /// No token depends on it. To be called before the first token; later, and for a model without
+  /// experts, it does nothing.
+  ///
+  /// - Parameter note: is told in one line why a file that is there was ignored.
+  /// - Throws: ``RuntimeError`` where the drive fails.
+  public func recallExperts(note: (String) -> Void = { _ in }) throws(RuntimeError) {
+    guard stream.bundleStatistics.uses == 0, let values = hotness?.load(note: note) else { return }
+    do { try stream.seedBundles(values) } catch { throw RuntimeError(error) }
+  }
+
+  /// Keeps, beside the model or in the user's cache folder, how much each expert was used, for
+  /// ``recallExperts(note:)`` of a later run; does nothing where no expert was used.
+  ///
+  /// Reads nothing, so it may follow an interruption or a failure of the drive.
+  ///
+  /// - Parameter note: is told in one line why nothing could be kept.
+  public func rememberExperts(note: (String) -> Void = { _ in }) {
+    guard stream.bundleStatistics.uses > 0, let hotness else { return }
+    do { try hotness.save(stream.bundleHotness) } catch {
+      note("what is known of the experts is not kept: \(error)")
+    }
+  }
+
+  /// Records from now on which experts each decoded token uses; for a model without, does nothing.
+  ///
+  /// - Parameter tokenCount: tokens for which recording allocates nothing.
+  public func recordExperts(tokenCount: Int) {
+    guard let shape = decoder.configuration.experts else { return }
+    var trace = ExpertTrace(
+      layerCount: decoder.configuration.layerCount, expertCount: shape.expertCount,
+      usedCount: shape.usedExpertCount, modelName: stream.source.description.name ?? "")
+    trace.reserve(tokenCount: tokenCount)
+    decoder.experts?.trace = trace
+  }
+
+  /// What was recorded since ``recordExperts(tokenCount:)``.
+  public var expertTrace: ExpertTrace? { decoder.experts?.trace }
+
+  /// The file of this model's experts; nil for a model without.
+  private var hotness: BundleHotness? {
+    guard let shape = stream.bundleShape else { return nil }
+    return BundleHotness(
+      modelPath: stream.source.path, name: stream.source.description.name,
+      layerCount: shape.familyCount, expertCount: shape.bundleCount)
+  }
+}

@@ -1,0 +1,69 @@
+import BlockIO
+import CommandLineSupport
+import ModelFormat
+import Runtime
+import TensorBasics
+import Tokenization
+import WeightLoader
+
+extension ExpertsBench {
+  /// Decodes `path` and compares what its cache of experts hit with the most that is possible.
+  func measure(_ path: String) throws -> [Figure] {
+    Interruption.install()
+    let model = try resources.open(path)
+    guard model.configuration.experts != nil else {
+      throw CommandError(.badData, "\(path): the model has no experts")
+    }
+    let prompt =
+      try promptFile.map { try model.tokenizer.encodePrompt(Terminal.readAll(path: $0)) }
+      ?? [model.tokenizer.bosToken ?? 0]
+    let session = try Session(
+      model.source, model.configuration,
+      MemoryPlan.Request(
+        budgetByteCount: resources.budget,
+        contextLength: max(resources.context ?? 0, prompt.count + warmup + tokens),
+        promptLength: prompt.count, threadCount: resources.threadCount,
+        preferredReadByteCount: resources.preferredReadByteCount(forFileAt: path)),
+      cancellation: Interruption.flag)
+    try hotness.recall(session)
+    defer { hotness.remember(session) }
+    var generator = SeededGenerator(seed: randomTokens ?? 0)
+    session.recordExperts(tokenCount: 1 + warmup + tokens)
+    var logits = try session.prefill(prompt)
+    func step(continues: Bool) throws {
+      let token =
+        randomTokens == nil
+        ? Sampler.argmax(UnsafeBufferPointer(logits))
+        : Int32(generator.next() % UInt64(model.configuration.vocabularyCount))
+      logits = try session.decode(token, continues: continues)
+    }
+    for _ in 0..<warmup { try step(continues: true) }
+    let device = session.stream.source.device
+    let (before, bundlesBefore) = (device.statistics, session.stream.bundleStatistics)
+    let start = monotonicNanoseconds()
+    for index in 0..<tokens { try step(continues: index + 1 < tokens) }
+    let nanoseconds = Double(monotonicNanoseconds() - start)
+    let (read, bundles) = (device.statistics.since(before), session.stream.bundleStatistics)
+    guard let trace = session.expertTrace else { return [] }
+    if let record { try trace.write(to: record) }
+    let best = CacheSimulation.clairvoyant(
+      trace, slotCount: session.plan.expertSlotCount,
+      warmupTokenCount: trace.tokenCount - tokens)
+    // What a prompt or an earlier run brought is not in the trace, and no bound holds with it.
+    let isBounded = prompt.count == 1 && bundles.recalls == 0
+    let uses = Double(bundles.uses - bundlesBefore.uses)
+    let hitRate = Double(bundles.hits - bundlesBefore.hits) / uses
+    return [
+      Figure("tokens", Double(tokens), "tokens"),
+      Figure(
+        "slots", Double(session.plan.expertSlotCount), "", limit: Double(trace.bundleCount)),
+      Figure("bytesPerToken", Double(read.bytesRead) / Double(tokens), "B"),
+      Figure("dutyCycle", Double(read.busyNanoseconds) / nanoseconds, "of the time", limit: 1),
+    ] + Figure.bundles(bundles, since: bundlesBefore, tokens: tokens) + [
+      Figure("hitRate/clairvoyant", best.hitRate, ""),
+      Figure("missesPerToken/clairvoyant", Double(best.missCount) / Double(tokens), ""),
+    ]
+      + (isBounded && best.hitRate > 0
+        ? [Figure("ofClairvoyant", hitRate / best.hitRate, "", limit: 1)] : [])
+  }
+}
