@@ -106,8 +106,9 @@ final class AttentionStep: ParallelRegion {
     let firstTile = Int(area.visible[0].first) / AttentionTile.positionCount
     let lastTile = (position + tokens.upperBound - 1) / AttentionTile.positionCount
     for tile in firstTile...lastTile {
+      cache.blockAddresses(layer: layer, head: head, tile: tile, into: area.blocks)
       AttentionKernel.accumulate(
-        tile: cache.tile(layer: layer, head: head, tile: tile),
+        blocks: area.blocks,
         tileFirstPosition: tile * AttentionTile.positionCount, headLength: headLength,
         queries: area.queries, queryStride: headLength, visible: area.visible,
         queryCount: tokens.count * groupSize, into: area.partials, scratch: area.scratch)
@@ -150,8 +151,9 @@ final class AttentionStep: ParallelRegion {
     for member in 0..<groupSize { area.visible[member] = task.visible }
     let partials = tilePartials(index)
     partials.reset()
+    cache.blockAddresses(layer: task.layer, head: head, tile: tile, into: area.blocks)
     AttentionKernel.accumulate(
-      tile: cache.tile(layer: task.layer, head: head, tile: tile),
+      blocks: area.blocks,
       tileFirstPosition: tile * AttentionTile.positionCount, headLength: headLength,
       queries: task.queries + head * groupSize * headLength, queryStride: headLength,
       visible: area.visible, queryCount: groupSize, into: partials, scratch: area.scratch)
@@ -186,6 +188,8 @@ private struct WorkerArea {
   let queries: UnsafeMutablePointer<Float>
   /// [queryCount]
   let visible: UnsafeMutablePointer<VisibleRange>
+  /// Of the tile in work [AttentionTile.blockCount].
+  let blocks: UnsafeMutablePointer<UnsafeRawPointer?>
   let partials: AttentionPartials
   let scratch: UnsafeMutableRawPointer
 
@@ -196,6 +200,8 @@ private struct WorkerArea {
     next += Self.rounded(queryCount * headLength * 4)
     visible = next.bindMemory(to: VisibleRange.self, capacity: queryCount)
     next += Self.rounded(queryCount * MemoryLayout<VisibleRange>.stride)
+    blocks = next.bindMemory(to: UnsafeRawPointer?.self, capacity: AttentionTile.blockCount)
+    next += Self.blocksByteCount
     partials = AttentionPartials(memory: next, queryCount: queryCount, headLength: headLength)
     next += Self.rounded(
       AttentionPartials.byteCount(queryCount: queryCount, headLength: headLength))
@@ -206,9 +212,14 @@ private struct WorkerArea {
     let headLength = configuration.headLength
     return rounded(queryCount * headLength * 4)
       + rounded(queryCount * MemoryLayout<VisibleRange>.stride)
+      + blocksByteCount
       + rounded(AttentionPartials.byteCount(queryCount: queryCount, headLength: headLength))
       + rounded(
         AttentionKernel.scratchByteCount(queryCount: queryCount, headLength: headLength))
+  }
+
+  private static var blocksByteCount: Int {
+    rounded(AttentionTile.blockCount * MemoryLayout<UnsafeRawPointer?>.stride)
   }
 
   private static func rounded(_ count: Int) -> Int { (count + 63) & ~63 }

@@ -1,4 +1,5 @@
-// Attention over tiles of 512 positions in groups of sixteen (docs/decisions/0001).
+// Attention over tiles of 512 positions in groups of sixteen (docs/decisions/0001). Eight groups lie
+// together as a block; a tile's four blocks may lie anywhere.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -9,7 +10,9 @@ typedef struct {
 } ck_visible;
 
 typedef struct {
-  const uint16_t *groups;  // the tile's groups: keys [head_length][16], values [16][head_length]
+  // The tile's four blocks, eight groups each: keys [head_length][16], values [16][head_length]. A block
+  // that no query sees may be null.
+  const uint16_t *const *blocks;
   int32_t first_position;  // of the tile
   size_t head_length;      // a multiple of 16
   const float *queries;    // [query_count][head_length], scaled
