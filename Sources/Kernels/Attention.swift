@@ -86,7 +86,7 @@ public struct AttentionPartials: @unchecked Sendable {
 public enum AttentionKernel {
   /// Bytes of scratch that ``accumulate`` needs.
   public static func scratchByteCount(queryCount: Int, headLength: Int) -> Int {
-    queryCount * (AttentionTile.positionCount + 2 + headLength) * 4
+    queryCount * (Int(CK_SCORE_STRIDE) + 2 + headLength) * 4
   }
 
   /// Attends over one tile and merges the result into `partials`.
@@ -94,12 +94,15 @@ public enum AttentionKernel {
   /// - Parameters:
   ///   - blocks: addresses of the tile's ``AttentionTile/blockCount`` blocks; those with visible
   ///     positions must be there, others may be nil.
+  ///   - nextBlocks: those of the tile that the caller attends over next, fetched into the cache
+  ///     meanwhile.
   ///   - tileFirstPosition: absolute, a multiple of ``AttentionTile/positionCount``.
   ///   - headLength: a multiple of 16.
   ///   - queries: [queryCount] rows of headLength, `queryStride` apart, scaled and rotated.
   ///   - visible: [queryCount], absolute positions.
   public static func accumulate(
-    blocks: UnsafePointer<UnsafeRawPointer?>, tileFirstPosition: Int, headLength: Int,
+    blocks: UnsafePointer<UnsafeRawPointer?>, nextBlocks: UnsafePointer<UnsafeRawPointer?>? = nil,
+    tileFirstPosition: Int, headLength: Int,
     queries: UnsafePointer<Float>, queryStride: Int, visible: UnsafePointer<VisibleRange>,
     queryCount: Int, into partials: AttentionPartials, scratch: UnsafeMutableRawPointer,
     instructionSet: InstructionSet? = nil
@@ -107,6 +110,9 @@ public enum AttentionKernel {
     precondition(headLength % 16 == 0, "a head must be a multiple of 16 elements long")
     var arguments = ck_attention_tile_arguments(
       blocks: UnsafeRawPointer(blocks).assumingMemoryBound(to: UnsafePointer<UInt16>?.self),
+      next_blocks: nextBlocks.map {
+        UnsafeRawPointer($0).assumingMemoryBound(to: UnsafePointer<UInt16>?.self)
+      },
       first_position: Int32(tileFirstPosition), head_length: headLength, queries: queries,
       query_stride: queryStride,
       visible: UnsafeRawPointer(visible).assumingMemoryBound(to: ck_visible.self),

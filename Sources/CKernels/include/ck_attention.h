@@ -4,6 +4,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// Floats between the scores of two queries: 512 positions, and sixteen more because rows a multiple of
+// 2048 bytes apart share few places of a cache.
+#define CK_SCORE_STRIDE 528
+
 // Positions a query sees, both inclusive.
 typedef struct {
   int32_t first, last;
@@ -13,6 +17,9 @@ typedef struct {
   // The tile's four blocks, eight groups each: keys [head_length][16], values [16][head_length]. A block
   // that no query sees may be null.
   const uint16_t *const *blocks;
+  // The blocks of the tile that is attended over next, to be fetched into the cache meanwhile; it and
+  // its elements may be null.
+  const uint16_t *const *next_blocks;
   int32_t first_position;  // of the tile
   size_t head_length;      // a multiple of 16
   const float *queries;    // [query_count][head_length], scaled
@@ -21,7 +28,7 @@ typedef struct {
   size_t query_count;
   float *m, *l;    // running partials [query_count]
   float *o;        // [query_count][head_length]
-  float *scratch;  // query_count * (512 + 2 + head_length)
+  float *scratch;  // query_count * (CK_SCORE_STRIDE + 2 + head_length)
 } ck_attention_tile_arguments;
 
 #define CK_ATTENTION_FUNCTIONS(suffix)                                                      \
