@@ -5,7 +5,7 @@ public import TensorBasics
 ///
 /// Shape [layerCount, blockCount, keyValueHeadCount] blocks of ``KeyValueBlock``: all heads of 128
 /// positions of a layer are contiguous. Memory is reserved for the whole context and committed as
-/// positions are written.
+/// positions are written, by huge pages where a layer takes several of them.
 public final class KeyValueCache {
   public let layerCount: Int
   public let keyValueHeadCount: Int
@@ -27,8 +27,9 @@ public final class KeyValueCache {
     self.contextLength = contextLength
     blockByteCount = KeyValueBlock.byteCount(headLength: headLength)
     blockCount = Self.blockCount(contextLength: contextLength)
+    let layerByteCount = blockCount * keyValueHeadCount * blockByteCount
     buffer = try AlignedBuffer(
-      byteCount: layerCount * blockCount * keyValueHeadCount * blockByteCount)
+      byteCount: layerCount * layerByteCount, prefersHugePages: layerByteCount >= 8 << 20)
   }
 
   /// Memory of a cache of that shape, fully used.
