@@ -99,8 +99,8 @@ let package = Package(
     executable(
       "flashinfer-bench",
       [
-        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "Kernels", "BlockIO",
-        "ModelFormat", "TensorBasics",
+        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "Kernels", "KVCache",
+        "BlockIO", "ModelFormat", "TensorBasics",
       ]),
 
     // Tests

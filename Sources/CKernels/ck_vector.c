@@ -13,6 +13,13 @@ typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
 typedef _Float16 vh __attribute__((vector_size(32)));
 
+// How many accumulators attention keeps in registers: queries × groups for scores, queries × vectors of a
+// head for values.
+#define SCORE_QUERIES 4
+#define SCORE_GROUPS 1
+#define VALUE_QUERIES 2
+#define VALUE_WIDTH 2
+
 #define SUFFIX scalar
 #define TARGET
 #include "ck_vector.inc"
@@ -26,6 +33,12 @@ typedef _Float16 vh __attribute__((vector_size(32)));
 #undef SUFFIX
 #undef TARGET
 
+#undef SCORE_GROUPS
+#undef VALUE_QUERIES
+#undef VALUE_WIDTH
+#define SCORE_GROUPS 4
+#define VALUE_QUERIES 6
+#define VALUE_WIDTH 4
 #define SUFFIX avx512
 #define TARGET \
   __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"), min_vector_width(512)))

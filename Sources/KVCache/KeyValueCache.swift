@@ -1,11 +1,11 @@
 import Kernels
 public import TensorBasics
 
-/// Keys and values of every position so far, as f16 groups of sixteen positions.
+/// Keys and values of every position so far, as f16 blocks of 128 positions.
 ///
-/// Shape [layerCount, keyValueHeadCount, groupCount] groups of ``KeyValueGroup``; the groups of one
-/// layer and head are contiguous, so a tile is one address. Memory is reserved for the whole context
-/// and committed as positions are written.
+/// Shape [layerCount, blockCount, keyValueHeadCount] blocks of ``KeyValueBlock``: all heads of 128
+/// positions of a layer are contiguous. Memory is reserved for the whole context and committed as
+/// positions are written, by huge pages where a layer takes several of them.
 public final class KeyValueCache {
   public let layerCount: Int
   public let keyValueHeadCount: Int
@@ -14,8 +14,8 @@ public final class KeyValueCache {
   public let contextLength: Int
 
   private let buffer: AlignedBuffer
-  private let groupByteCount: Int
-  private let groupCount: Int
+  private let blockByteCount: Int
+  private let blockCount: Int
 
   /// - Throws: ``AllocationError``.
   public init(
@@ -25,24 +25,33 @@ public final class KeyValueCache {
     self.keyValueHeadCount = keyValueHeadCount
     self.headLength = headLength
     self.contextLength = contextLength
-    groupByteCount = KeyValueGroup.byteCount(headLength: headLength)
-    groupCount = Self.groupCount(contextLength: contextLength)
+    blockByteCount = KeyValueBlock.byteCount(headLength: headLength)
+    blockCount = Self.blockCount(contextLength: contextLength)
+    let layerByteCount = blockCount * keyValueHeadCount * blockByteCount
     buffer = try AlignedBuffer(
-      byteCount: layerCount * keyValueHeadCount * groupCount * groupByteCount)
+      byteCount: layerCount * layerByteCount, prefersHugePages: layerByteCount >= 8 << 20)
   }
 
   /// Memory of a cache of that shape, fully used.
   public static func byteCount(
     layerCount: Int, keyValueHeadCount: Int, headLength: Int, contextLength: Int
   ) -> Int {
-    layerCount * keyValueHeadCount * groupCount(contextLength: contextLength)
-      * KeyValueGroup.byteCount(headLength: headLength)
+    layerCount * blockCount(contextLength: contextLength) * keyValueHeadCount
+      * KeyValueBlock.byteCount(headLength: headLength)
   }
 
-  /// The first group of tile `tile` of one layer and head.
-  public func tile(layer: Int, head: Int, tile: Int) -> UnsafeMutableRawPointer {
-    let groupsPerTile = AttentionTile.positionCount / KeyValueGroup.positionCount
-    return group(layer: layer, head: head, group: tile * groupsPerTile)
+  /// The addresses of the blocks of tile `tile` of one layer and head; nil behind the context's end.
+  ///
+  /// - Parameter addresses: [``AttentionTile/blockCount``], written.
+  public func blockAddresses(
+    layer: Int, head: Int, tile: Int, into addresses: UnsafeMutablePointer<UnsafeRawPointer?>
+  ) {
+    for index in 0..<AttentionTile.blockCount {
+      let block = tile * AttentionTile.blockCount + index
+      addresses[index] =
+        block < blockCount
+        ? UnsafeRawPointer(address(layer: layer, block: block, head: head)) : nil
+    }
   }
 
   /// Writes one position of every head of a layer, rounded to f16.
@@ -54,20 +63,21 @@ public final class KeyValueCache {
     layer: Int, position: Int, keys: UnsafePointer<Float>, values: UnsafePointer<Float>
   ) {
     precondition(position < contextLength, "position \(position) is outside the context")
+    let block = position / KeyValueBlock.positionCount
     for head in 0..<keyValueHeadCount {
-      KeyValueGroup.store(
+      KeyValueBlock.store(
         key: keys + head * headLength, value: values + head * headLength, headLength: headLength,
-        slot: position % KeyValueGroup.positionCount,
-        into: group(layer: layer, head: head, group: position / KeyValueGroup.positionCount))
+        position: position % KeyValueBlock.positionCount,
+        into: address(layer: layer, block: block, head: head))
     }
   }
 
-  private func group(layer: Int, head: Int, group: Int) -> UnsafeMutableRawPointer {
+  private func address(layer: Int, block: Int, head: Int) -> UnsafeMutableRawPointer {
     buffer.address
-      + ((layer * keyValueHeadCount + head) * groupCount + group) * groupByteCount
+      + ((layer * blockCount + block) * keyValueHeadCount + head) * blockByteCount
   }
 
-  private static func groupCount(contextLength: Int) -> Int {
-    (contextLength + KeyValueGroup.positionCount - 1) / KeyValueGroup.positionCount
+  private static func blockCount(contextLength: Int) -> Int {
+    (contextLength + KeyValueBlock.positionCount - 1) / KeyValueBlock.positionCount
   }
 }

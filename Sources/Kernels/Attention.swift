@@ -5,25 +5,34 @@ public enum KeyValueGroup {
   public static let positionCount = 16
 
   public static func byteCount(headLength: Int) -> Int { 4 * positionCount * headLength }
-
-  /// Rounds one position's key and value [headLength] to f16 into its slot; values beyond f16's range
-  /// become its largest.
-  public static func store(
-    key: UnsafePointer<Float>, value: UnsafePointer<Float>, headLength: Int, slot: Int,
-    into group: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil
-  ) {
-    AttentionFunctions.of(instructionSet).store(
-      key, value, headLength, slot, group.assumingMemoryBound(to: UInt16.self))
-  }
 }
 
-/// The unit of attention: 512 positions, absolute, of one KV head; 32 groups, contiguous.
-public enum AttentionTile {
-  public static let positionCount = 512
+/// The unit of storage: 128 positions, absolute, of one KV head; eight groups, contiguous.
+public enum KeyValueBlock {
+  public static let positionCount = 128
 
   public static func byteCount(headLength: Int) -> Int {
     positionCount / KeyValueGroup.positionCount * KeyValueGroup.byteCount(headLength: headLength)
   }
+
+  /// Rounds one position's key and value [headLength] to f16 into its place, 0..<128, of a block; values
+  /// beyond f16's range become its largest.
+  public static func store(
+    key: UnsafePointer<Float>, value: UnsafePointer<Float>, headLength: Int, position: Int,
+    into block: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil
+  ) {
+    let (group, slot) = position.quotientAndRemainder(dividingBy: KeyValueGroup.positionCount)
+    AttentionFunctions.of(instructionSet).store(
+      key, value, headLength, slot,
+      (block + group * KeyValueGroup.byteCount(headLength: headLength))
+        .assumingMemoryBound(to: UInt16.self))
+  }
+}
+
+/// The unit of attention: 512 positions, absolute, of one KV head; four blocks, anywhere in memory.
+public enum AttentionTile {
+  public static let positionCount = 512
+  public static let blockCount = positionCount / KeyValueBlock.positionCount
 }
 
 /// The positions a query sees, both ends included; none where `last < first`.
@@ -77,26 +86,33 @@ public struct AttentionPartials: @unchecked Sendable {
 public enum AttentionKernel {
   /// Bytes of scratch that ``accumulate`` needs.
   public static func scratchByteCount(queryCount: Int, headLength: Int) -> Int {
-    queryCount * (AttentionTile.positionCount + 2 + headLength) * 4
+    queryCount * (Int(CK_SCORE_STRIDE) + 2 + headLength) * 4
   }
 
   /// Attends over one tile and merges the result into `partials`.
   ///
   /// - Parameters:
-  ///   - tile: the tile's first group; groups up to the last visible position must be there.
+  ///   - blocks: addresses of the tile's ``AttentionTile/blockCount`` blocks; those with visible
+  ///     positions must be there, others may be nil.
+  ///   - nextBlocks: those of the tile that the caller attends over next, fetched into the cache
+  ///     meanwhile.
   ///   - tileFirstPosition: absolute, a multiple of ``AttentionTile/positionCount``.
   ///   - headLength: a multiple of 16.
   ///   - queries: [queryCount] rows of headLength, `queryStride` apart, scaled and rotated.
   ///   - visible: [queryCount], absolute positions.
   public static func accumulate(
-    tile: UnsafeRawPointer, tileFirstPosition: Int, headLength: Int,
+    blocks: UnsafePointer<UnsafeRawPointer?>, nextBlocks: UnsafePointer<UnsafeRawPointer?>? = nil,
+    tileFirstPosition: Int, headLength: Int,
     queries: UnsafePointer<Float>, queryStride: Int, visible: UnsafePointer<VisibleRange>,
     queryCount: Int, into partials: AttentionPartials, scratch: UnsafeMutableRawPointer,
     instructionSet: InstructionSet? = nil
   ) {
     precondition(headLength % 16 == 0, "a head must be a multiple of 16 elements long")
     var arguments = ck_attention_tile_arguments(
-      groups: tile.assumingMemoryBound(to: UInt16.self),
+      blocks: UnsafeRawPointer(blocks).assumingMemoryBound(to: UnsafePointer<UInt16>?.self),
+      next_blocks: nextBlocks.map {
+        UnsafeRawPointer($0).assumingMemoryBound(to: UnsafePointer<UInt16>?.self)
+      },
       first_position: Int32(tileFirstPosition), head_length: headLength, queries: queries,
       query_stride: queryStride,
       visible: UnsafeRawPointer(visible).assumingMemoryBound(to: ck_visible.self),

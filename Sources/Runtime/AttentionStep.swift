@@ -1,15 +1,37 @@
-import KVCache
-import Kernels
+package import KVCache
+package import Kernels
 import ModelFormat
 import TensorBasics
+
+/// The heads of attention.
+package struct AttentionShape: Sendable {
+  package var queryHeadCount: Int
+  package var keyValueHeadCount: Int
+  package var headLength: Int
+
+  package init(queryHeadCount: Int, keyValueHeadCount: Int, headLength: Int) {
+    self.queryHeadCount = queryHeadCount
+    self.keyValueHeadCount = keyValueHeadCount
+    self.headLength = headLength
+  }
+
+  init(_ configuration: DecoderConfiguration) {
+    self.init(
+      queryHeadCount: configuration.queryHeadCount,
+      keyValueHeadCount: configuration.keyValueHeadCount, headLength: configuration.headLength)
+  }
+
+  /// Query heads that share a KV head.
+  var groupSize: Int { queryHeadCount / keyValueHeadCount }
+}
 
 /// Attention of one layer over the cache.
 ///
 /// The unit is a tile of 512 positions × one KV head, folded inside a kernel and merged in ascending
 /// order, so how tokens are chunked and work is divided changes no bit. A prompt's tasks are blocks
 /// of tokens × KV heads; a single token's are tiles × KV heads.
-final class AttentionStep: ParallelRegion {
-  private let configuration: DecoderConfiguration
+package final class AttentionStep: ParallelRegion {
+  private let shape: AttentionShape
   private let cache: KeyValueCache
   private let pool: ThreadPool
   private let groupSize: Int
@@ -32,31 +54,31 @@ final class AttentionStep: ParallelRegion {
   private static let tokenBlock = 8
 
   /// - Throws: ``RuntimeError/allocation(_:)``.
-  init(
-    _ configuration: DecoderConfiguration, cache: KeyValueCache, pool: ThreadPool
+  package init(
+    _ shape: AttentionShape, cache: KeyValueCache, pool: ThreadPool
   ) throws(RuntimeError) {
-    self.configuration = configuration
+    self.shape = shape
     self.cache = cache
     self.pool = pool
-    groupSize = configuration.queryHeadCount / configuration.keyValueHeadCount
-    workerByteCount = Self.workerByteCount(configuration)
-    tilePartialByteCount = Self.tilePartialByteCount(configuration)
+    groupSize = shape.groupSize
+    workerByteCount = Self.workerByteCount(shape)
+    tilePartialByteCount = Self.tilePartialByteCount(shape)
     do {
       memory = try AlignedBuffer(
         byteCount: Self.byteCount(
-          configuration, contextLength: cache.contextLength, threadCount: pool.threadCount))
+          shape, contextLength: cache.contextLength, threadCount: pool.threadCount))
     } catch { throw .allocation(error) }
     tilePartials = memory.address + workerByteCount * pool.threadCount
   }
 
   /// Memory of a step for `threadCount` workers over `contextLength` positions.
   static func byteCount(
-    _ configuration: DecoderConfiguration, contextLength: Int, threadCount: Int
+    _ shape: AttentionShape, contextLength: Int, threadCount: Int
   ) -> Int {
     let tiles = (contextLength + AttentionTile.positionCount - 1) / AttentionTile.positionCount
     return AlignedBuffer.roundedUp(
-      workerByteCount(configuration) * threadCount
-        + tiles * configuration.keyValueHeadCount * tilePartialByteCount(configuration))
+      workerByteCount(shape) * threadCount
+        + tiles * shape.keyValueHeadCount * tilePartialByteCount(shape))
   }
 
   /// Replaces `queries` [tokenCount, queryHeadCount, headLength] (scaled, rotated) by attention's
@@ -65,7 +87,7 @@ final class AttentionStep: ParallelRegion {
   /// - Parameters:
   ///   - position: of the first token; the cache holds all up to the last.
   ///   - window: positions a token sees, its own included; nil = all before it.
-  func run(
+  package func run(
     layer: Int, queries: UnsafeMutablePointer<Float>, tokenCount: Int, position: Int, window: Int?
   ) {
     if tokenCount == 1 {
@@ -74,11 +96,11 @@ final class AttentionStep: ParallelRegion {
     }
     let blocks = (tokenCount + Self.tokenBlock - 1) / Self.tokenBlock
     // Late blocks see the most positions: they go first, so that no worker ends on a long one.
-    pool.run(count: blocks * configuration.keyValueHeadCount) { index, worker in
-      let block = blocks - 1 - index / configuration.keyValueHeadCount
+    pool.run(count: blocks * shape.keyValueHeadCount) { index, worker in
+      let block = blocks - 1 - index / shape.keyValueHeadCount
       let first = block * Self.tokenBlock
       runBlock(
-        layer: layer, head: index % configuration.keyValueHeadCount, queries: queries,
+        layer: layer, head: index % shape.keyValueHeadCount, queries: queries,
         tokens: first..<min(first + Self.tokenBlock, tokenCount), position: position,
         window: window, worker: worker)
     }
@@ -89,10 +111,10 @@ final class AttentionStep: ParallelRegion {
     layer: Int, head: Int, queries: UnsafeMutablePointer<Float>, tokens: Range<Int>, position: Int,
     window: Int?, worker: Int
   ) {
-    let headLength = configuration.headLength
-    let rowLength = configuration.queryHeadCount * headLength
+    let headLength = shape.headLength
+    let rowLength = shape.queryHeadCount * headLength
     let area = WorkerArea(
-      memory.address + worker * workerByteCount, configuration,
+      memory.address + worker * workerByteCount, shape,
       queryCount: tokens.count * groupSize)
     for (row, token) in tokens.enumerated() {
       (area.queries + row * groupSize * headLength).update(
@@ -106,8 +128,10 @@ final class AttentionStep: ParallelRegion {
     let firstTile = Int(area.visible[0].first) / AttentionTile.positionCount
     let lastTile = (position + tokens.upperBound - 1) / AttentionTile.positionCount
     for tile in firstTile...lastTile {
+      cache.blockAddresses(layer: layer, head: head, tile: tile, into: area.blocks)
+      cache.blockAddresses(layer: layer, head: head, tile: tile + 1, into: area.nextBlocks)
       AttentionKernel.accumulate(
-        tile: cache.tile(layer: layer, head: head, tile: tile),
+        blocks: area.blocks, nextBlocks: area.nextBlocks,
         tileFirstPosition: tile * AttentionTile.positionCount, headLength: headLength,
         queries: area.queries, queryStride: headLength, visible: area.visible,
         queryCount: tokens.count * groupSize, into: area.partials, scratch: area.scratch)
@@ -123,8 +147,8 @@ final class AttentionStep: ParallelRegion {
   private func runToken(
     layer: Int, queries: UnsafeMutablePointer<Float>, position: Int, window: Int?
   ) {
-    let headLength = configuration.headLength
-    let heads = configuration.keyValueHeadCount
+    let headLength = shape.headLength
+    let heads = shape.keyValueHeadCount
     let range = Self.visible(position, window)
     let firstTile = Int(range.first) / AttentionTile.positionCount
     let tileCount = position / AttentionTile.positionCount - firstTile + 1
@@ -141,17 +165,22 @@ final class AttentionStep: ParallelRegion {
   }
 
   /// One tile of one KV head of a single token.
-  func perform(index: Int, worker: Int) {
+  package func perform(index: Int, worker: Int) {
     guard let task = tokenTask else { return }
-    let (headLength, heads) = (configuration.headLength, configuration.keyValueHeadCount)
+    let (headLength, heads) = (shape.headLength, shape.keyValueHeadCount)
     let (tile, head) = (task.firstTile + index / heads, index % heads)
     let area = WorkerArea(
-      memory.address + worker * workerByteCount, configuration, queryCount: groupSize)
+      memory.address + worker * workerByteCount, shape, queryCount: groupSize)
     for member in 0..<groupSize { area.visible[member] = task.visible }
     let partials = tilePartials(index)
     partials.reset()
+    cache.blockAddresses(layer: task.layer, head: head, tile: tile, into: area.blocks)
+    // A worker's next task is the next index unless another takes it.
+    cache.blockAddresses(
+      layer: task.layer, head: (index + 1) % heads, tile: task.firstTile + (index + 1) / heads,
+      into: area.nextBlocks)
     AttentionKernel.accumulate(
-      tile: cache.tile(layer: task.layer, head: head, tile: tile),
+      blocks: area.blocks, nextBlocks: area.nextBlocks,
       tileFirstPosition: tile * AttentionTile.positionCount, headLength: headLength,
       queries: task.queries + head * groupSize * headLength, queryStride: headLength,
       visible: area.visible, queryCount: groupSize, into: partials, scratch: area.scratch)
@@ -160,7 +189,7 @@ final class AttentionStep: ParallelRegion {
   private func tilePartials(_ index: Int) -> AttentionPartials {
     AttentionPartials(
       memory: tilePartials + index * tilePartialByteCount, queryCount: groupSize,
-      headLength: configuration.headLength)
+      headLength: shape.headLength)
   }
 
   private static func visible(_ position: Int, _ window: Int?) -> VisibleRange {
@@ -168,15 +197,13 @@ final class AttentionStep: ParallelRegion {
       first: Int32(max(0, position - (window ?? position + 1) + 1)), last: Int32(position))
   }
 
-  private static func tilePartialByteCount(_ configuration: DecoderConfiguration) -> Int {
-    let groupSize = configuration.queryHeadCount / configuration.keyValueHeadCount
+  private static func tilePartialByteCount(_ shape: AttentionShape) -> Int {
     return AttentionPartials.byteCount(
-      queryCount: groupSize, headLength: configuration.headLength)
+      queryCount: shape.groupSize, headLength: shape.headLength)
   }
 
-  private static func workerByteCount(_ configuration: DecoderConfiguration) -> Int {
-    let groupSize = configuration.queryHeadCount / configuration.keyValueHeadCount
-    return WorkerArea.byteCount(configuration, queryCount: tokenBlock * groupSize)
+  private static func workerByteCount(_ shape: AttentionShape) -> Int {
+    return WorkerArea.byteCount(shape, queryCount: tokenBlock * shape.groupSize)
   }
 }
 
@@ -186,29 +213,40 @@ private struct WorkerArea {
   let queries: UnsafeMutablePointer<Float>
   /// [queryCount]
   let visible: UnsafeMutablePointer<VisibleRange>
+  /// Of the tile in work, and of the one after it [AttentionTile.blockCount].
+  let blocks: UnsafeMutablePointer<UnsafeRawPointer?>
+  let nextBlocks: UnsafeMutablePointer<UnsafeRawPointer?>
   let partials: AttentionPartials
   let scratch: UnsafeMutableRawPointer
 
-  init(_ memory: UnsafeMutableRawPointer, _ configuration: DecoderConfiguration, queryCount: Int) {
-    let headLength = configuration.headLength
+  init(_ memory: UnsafeMutableRawPointer, _ shape: AttentionShape, queryCount: Int) {
+    let headLength = shape.headLength
     var next = memory
     queries = next.bindMemory(to: Float.self, capacity: queryCount * headLength)
     next += Self.rounded(queryCount * headLength * 4)
     visible = next.bindMemory(to: VisibleRange.self, capacity: queryCount)
     next += Self.rounded(queryCount * MemoryLayout<VisibleRange>.stride)
+    blocks = next.bindMemory(to: UnsafeRawPointer?.self, capacity: 2 * AttentionTile.blockCount)
+    nextBlocks = blocks + AttentionTile.blockCount
+    next += Self.blocksByteCount
     partials = AttentionPartials(memory: next, queryCount: queryCount, headLength: headLength)
     next += Self.rounded(
       AttentionPartials.byteCount(queryCount: queryCount, headLength: headLength))
     scratch = next
   }
 
-  static func byteCount(_ configuration: DecoderConfiguration, queryCount: Int) -> Int {
-    let headLength = configuration.headLength
+  static func byteCount(_ shape: AttentionShape, queryCount: Int) -> Int {
+    let headLength = shape.headLength
     return rounded(queryCount * headLength * 4)
       + rounded(queryCount * MemoryLayout<VisibleRange>.stride)
+      + blocksByteCount
       + rounded(AttentionPartials.byteCount(queryCount: queryCount, headLength: headLength))
       + rounded(
         AttentionKernel.scratchByteCount(queryCount: queryCount, headLength: headLength))
+  }
+
+  private static var blocksByteCount: Int {
+    rounded(2 * AttentionTile.blockCount * MemoryLayout<UnsafeRawPointer?>.stride)
   }
 
   private static func rounded(_ count: Int) -> Int { (count + 63) & ~63 }

@@ -42,7 +42,7 @@ final class Decoder {
     let linear = try LinearExecutor(
       stream: stream, families: weights.families, pool: pool, clock: clock)
     self.linear = linear
-    attention = try AttentionStep(configuration, cache: cache, pool: pool)
+    attention = try AttentionStep(AttentionShape(configuration), cache: cache, pool: pool)
     if let shape = configuration.experts {
       do {
         experts = try ExpertStep(

@@ -280,7 +280,8 @@ public struct MemoryPlan: Sendable {
         AlignedBuffer.roundedUp(
           request.threadCount * LinearExecutor.scratchByteCount(source.description, pieces))
         + AttentionStep.byteCount(
-          configuration, contextLength: request.contextLength, threadCount: request.threadCount)
+          AttentionShape(configuration), contextLength: request.contextLength,
+          threadCount: request.threadCount)
         + (neurons?.fixedByteCount ?? 0)
     }
 

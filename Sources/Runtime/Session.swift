@@ -136,6 +136,13 @@ public final class Session {
   /// Forgets the context; weights stay in memory.
   public func reset() { position = 0 }
 
+  /// Forgets the context from `position` on, the first of a block of keys and values.
+  package func reset(to position: Int) {
+    precondition(position <= self.position, "there is no context to return to")
+    precondition(position % KeyValueBlock.positionCount == 0, "a block is kept whole or not at all")
+    self.position = position
+  }
+
   private func forward(_ tokens: [Int32], _ slice: Range<Int>) throws(RuntimeError) {
     var failure: RuntimeError?
     tokens.withUnsafeBufferPointer { buffer in

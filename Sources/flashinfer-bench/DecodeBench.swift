@@ -20,8 +20,9 @@ struct DecodeBench: ParsableCommand {
   @OptionGroup var hotness: HotnessOptions
   @Option(help: "Tokens to time.") var tokens = 32
   @Option(help: "Tokens to decode before timing begins.") var warmup = 4
-  @Option(help: "Feed seeded random ids instead of the model's own greedy text.")
-  var randomTokens: UInt64?
+  @Option(help: "Random tokens to read into the context before anything is timed.")
+  var depth = 0
+  @OptionGroup var feed: TokenOptions
   @Flag(help: "Also measure what DRAM gives just before and behind the timed tokens.")
   var dram = false
   @Flag(help: "Print one JSON object.") var json = false
@@ -29,8 +30,8 @@ struct DecodeBench: ParsableCommand {
   private static let mostSettlingTokens = 16
 
   func validate() throws {
-    guard tokens >= 1, warmup >= 1 else {
-      throw ValidationError("--tokens and --warmup must be at least 1")
+    guard tokens >= 1, warmup >= 1, depth >= 0 else {
+      throw ValidationError("--tokens and --warmup must be at least 1, --depth not negative")
     }
   }
 
@@ -41,8 +42,9 @@ struct DecodeBench: ParsableCommand {
       Terminal.warn(notesOf: model.source.device)
       var request = MemoryPlan.Request(
         budgetByteCount: resources.budget,
-        contextLength: max(resources.context ?? 0, warmup + Self.mostSettlingTokens + tokens),
-        promptLength: 1,
+        contextLength: max(
+          resources.context ?? 0, depth + warmup + Self.mostSettlingTokens + tokens),
+        promptLength: max(1, depth),
         threadCount: resources.threadCount,
         preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model))
       request.neurons = neurons.options
@@ -50,14 +52,17 @@ struct DecodeBench: ParsableCommand {
         model.source, model.configuration, request, cancellation: Interruption.flag)
       try hotness.recall(session)
       defer { hotness.remember(session) }
-      var generator = SeededGenerator(seed: randomTokens ?? 0)
+      var feed = try feed.makeFeed(model, count: warmup + Self.mostSettlingTokens + tokens)
       var token = model.tokenizer.bosToken ?? 0
       func step(continues: Bool) throws {
-        let logits = try session.decode(token, continues: continues)
-        token =
-          randomTokens == nil
-          ? Sampler.argmax(UnsafeBufferPointer(logits))
-          : Int32(generator.next() % UInt64(model.configuration.vocabularyCount))
+        token = feed.next(after: try session.decode(token, continues: continues))
+      }
+      if depth > 0 {
+        var filling = SeededGenerator(seed: 1)
+        _ = try session.prefill(
+          (0..<depth).map { _ in
+            Int32(filling.next() % UInt64(model.configuration.vocabularyCount))
+          })
       }
       for _ in 0..<warmup { try step(continues: true) }
       // Pinned weights come in as their memory is committed, at the latest with the second token.
@@ -67,7 +72,8 @@ struct DecodeBench: ParsableCommand {
         more -= 1
       }
       let device = session.stream.source.device
-      let dramBefore = dram ? try dramBytesPerSecond() : nil
+      let pool = ThreadPool(threadCount: resources.threadCount)
+      let dramBefore = dram ? try MemoryLimit.bytesPerSecond(pool) : nil
       let (before, timesBefore) = (device.statistics, session.times)
       let kernelBefore = ProcessMemory.storageReadByteCount
       let bundlesBefore = session.stream.bundleStatistics
@@ -78,7 +84,7 @@ struct DecodeBench: ParsableCommand {
       let after = device.statistics
       let kernelBytes = Double(ProcessMemory.storageReadByteCount - kernelBefore)
       let bytes = Double(after.bytesRead - before.bytesRead)
-      let memory = try dramBefore.map { ($0 + (try dramBytesPerSecond())) / 2 }
+      let memory = try dramBefore.map { ($0 + (try MemoryLimit.bytesPerSecond(pool))) / 2 }
       let active = Double(session.plan.residency.sweepByteCount)
       try FigureReport(
         [
@@ -99,15 +105,5 @@ struct DecodeBench: ParsableCommand {
           + Figure.shares(of: seconds, session.times - timesBefore)
       ).print(asJSON: json)
     }
-  }
-
-  /// What all threads read of memory together.
-  private func dramBytesPerSecond() throws -> Double {
-    let buffer = try AlignedBuffer(byteCount: 256 << 20, prefersHugePages: true)
-    // Pages that were never written are one page of zeros.
-    memset(buffer.address, 1, buffer.byteCount)
-    return MemoryBandwidth.bytesPerSecond(
-      reading: UnsafeRawBufferPointer(start: buffer.address, count: buffer.byteCount),
-      passCount: 8, pool: ThreadPool(threadCount: resources.threadCount))
   }
 }

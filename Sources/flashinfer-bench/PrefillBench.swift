@@ -18,12 +18,17 @@ struct PrefillBench: ParsableCommand {
   @OptionGroup var neurons: NeuronArguments
   @Option(help: "Tokens of the prompt.") var tokens = 512
   @Option(help: "Times to read it after the first.") var repeats = 1
+  @Option(help: "Random tokens in the context before the prompt, a multiple of 128.")
+  var depth = 0
   @Option(help: "Seed of the random ids that the prompt is made of.") var randomTokens: UInt64 = 1
   @Flag(help: "Print one JSON object.") var json = false
 
   func validate() throws {
     guard tokens >= 1, repeats >= 0 else {
       throw ValidationError("--tokens must be at least 1 and --repeats not negative")
+    }
+    guard depth >= 0, depth % 128 == 0 else {
+      throw ValidationError("--depth must be a multiple of 128, not \(depth)")
     }
   }
 
@@ -34,16 +39,21 @@ struct PrefillBench: ParsableCommand {
       let model = try resources.open(path)
       Terminal.warn(notesOf: model.source.device)
       var request = MemoryPlan.Request(
-        budgetByteCount: resources.budget, contextLength: max(resources.context ?? 0, tokens),
+        budgetByteCount: resources.budget,
+        contextLength: max(resources.context ?? 0, depth + tokens),
         promptLength: tokens, threadCount: resources.threadCount,
         preferredReadByteCount: resources.preferredReadByteCount(forFileAt: path))
       request.neurons = neurons.options
       let session = try Session(
         model.source, model.configuration, request, cancellation: Interruption.flag)
       var generator = SeededGenerator(seed: randomTokens)
-      let prompt = (0..<tokens).map { _ in
-        Int32(generator.next() % UInt64(model.configuration.vocabularyCount))
+      func random(_ count: Int) -> [Int32] {
+        (0..<count).map { _ in
+          Int32(generator.next() % UInt64(model.configuration.vocabularyCount))
+        }
       }
+      let prompt = random(tokens)
+      if depth > 0 { _ = try session.prefill(random(depth)) }
       _ = try session.prefill(prompt, continues: repeats > 0)
       let firstSeconds = secondsSinceProcessStart()
       var figures = [
@@ -55,7 +65,7 @@ struct PrefillBench: ParsableCommand {
         device.statistics, session.times, monotonicNanoseconds()
       )
       for index in 0..<repeats {
-        session.reset()
+        session.reset(to: depth)
         _ = try session.prefill(prompt, continues: index + 1 < repeats)
       }
       if repeats > 0 {

@@ -13,7 +13,7 @@ struct SparseBench: ParsableCommand {
     commandName: "sparse",
     abstract: "What selecting, windowing and bundling of neurons save, step by step.",
     discussion: """
-      MODEL is an image with bundles of neurons. Each rung decodes the same seeded random tokens: \
+      MODEL is an image with bundles of neurons. Each rung decodes the same tokens: \
       naive reads every weight for every token; hybrid keeps what fits in --ram and reads the rest; \
       selection reads chosen neurons only, each part by itself, and keeps none; windowing keeps those \
       of the last tokens; bundling reads a neuron's parts together. I/O is the time in which reads \
@@ -26,7 +26,7 @@ struct SparseBench: ParsableCommand {
   @OptionGroup var neurons: NeuronArguments
   @Option(help: "Tokens to time on each rung.") var tokens = 16
   @Option(help: "Tokens to decode before timing begins, from hybrid on.") var warmup = 12
-  @Option(help: "Seed of the random ids to decode.") var randomTokens: UInt64 = 1
+  @OptionGroup var feed: TokenOptions
   @Option(help: "Rungs to measure (default: all): naive,hybrid,selection,windowing,bundling.")
   var rungs: String?
   @Flag(help: "Print one JSON object.") var json = false
@@ -115,10 +115,10 @@ struct SparseBench: ParsableCommand {
     if rung == .naive { request.pinnedByteCount = 0 }
     let session = try Session(
       model.source, model.configuration, request, cancellation: Interruption.flag)
-    var generator = SeededGenerator(seed: randomTokens)
+    var feed = try feed.makeFeed(model, count: warmup + tokens)
+    var token = model.tokenizer.bosToken ?? 0
     func step(_ index: Int, of count: Int) throws {
-      let token = Int32(generator.next() % UInt64(model.configuration.vocabularyCount))
-      _ = try session.decode(token, continues: index + 1 < count)
+      token = feed.next(after: try session.decode(token, continues: index + 1 < count))
     }
     let first = rung == .naive ? 1 : warmup
     let timed = rung == .naive || rung == .hybrid ? min(tokens, 4) : tokens

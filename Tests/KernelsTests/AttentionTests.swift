@@ -34,29 +34,25 @@ import Testing
       }
     }
 
-    /// The cache's groups, stored by `set`.
-    func groups(_ set: InstructionSet) -> [UInt16] {
-      let groupByteCount = KeyValueGroup.byteCount(headLength: headLength)
-      let tiles = (positionCount + 511) / 512
-      var memory = [UInt16](repeating: 0x7E00, count: tiles * 32 * groupByteCount / 2)  // NaN
+    /// The cache's blocks, stored by `set`.
+    func blocks(_ set: InstructionSet) -> [UInt16] {
+      let blockByteCount = KeyValueBlock.byteCount(headLength: headLength)
+      let blockCount = (positionCount + 127) / 128
+      var memory = [UInt16](repeating: 0x7E00, count: blockCount * blockByteCount / 2)  // NaN
+      // Slots behind the last position exist in a cache as zeros.
+      let padding = [Float](repeating: 0, count: 15 * headLength)
+      let (keys, values) = (keys + padding, values + padding)
       memory.withUnsafeMutableBytes { memory in
-        for position in 0..<positionCount {
+        for position in 0..<(positionCount + 15) / 16 * 16 {
           keys.withUnsafeBufferPointer { keys in
             values.withUnsafeBufferPointer { values in
-              KeyValueGroup.store(
+              KeyValueBlock.store(
                 key: keys.baseAddress! + position * headLength,
                 value: values.baseAddress! + position * headLength, headLength: headLength,
-                slot: position % 16, into: memory.baseAddress! + position / 16 * groupByteCount,
-                instructionSet: set)
+                position: position % 128,
+                into: memory.baseAddress! + position / 128 * blockByteCount, instructionSet: set)
             }
           }
-        }
-        // Slots behind the last position exist in a cache as zeros.
-        for position in positionCount..<(positionCount + 15) / 16 * 16 {
-          let zero = [Float](repeating: 0, count: headLength)
-          KeyValueGroup.store(
-            key: zero, value: zero, headLength: headLength, slot: position % 16,
-            into: memory.baseAddress! + position / 16 * groupByteCount, instructionSet: set)
         }
       }
       return memory
@@ -64,31 +60,36 @@ import Testing
 
     /// Attention's output, tiles in runs that end at `cuts` merged in order.
     func output(_ set: InstructionSet, cuts: [Int] = []) -> [Float] {
-      let groups = groups(set)
-      let tileByteCount = AttentionTile.byteCount(headLength: headLength)
+      let memory = blocks(set)
+      let blockByteCount = KeyValueBlock.byteCount(headLength: headLength)
       let tileCount = (positionCount + 511) / 512
       let partialByteCount = AttentionPartials.byteCount(
         queryCount: queryCount, headLength: headLength)
-      let memory = UnsafeMutableRawPointer.allocate(byteCount: 2 * partialByteCount, alignment: 64)
+      let partials = UnsafeMutableRawPointer.allocate(
+        byteCount: 2 * partialByteCount, alignment: 64)
       let scratch = UnsafeMutableRawPointer.allocate(
         byteCount: AttentionKernel.scratchByteCount(queryCount: queryCount, headLength: headLength),
         alignment: 64)
       defer {
-        memory.deallocate()
+        partials.deallocate()
         scratch.deallocate()
       }
-      let total = AttentionPartials(memory: memory, queryCount: queryCount, headLength: headLength)
+      let total = AttentionPartials(
+        memory: partials, queryCount: queryCount, headLength: headLength)
       let part = AttentionPartials(
-        memory: memory + partialByteCount, queryCount: queryCount, headLength: headLength)
+        memory: partials + partialByteCount, queryCount: queryCount, headLength: headLength)
       total.reset()
       part.reset()
-      groups.withUnsafeBytes { groups in
+      memory.withUnsafeBytes { memory in
         for tile in 0..<tileCount {
           let target = cuts.isEmpty ? total : part
+          let blocks = (4 * tile..<4 * tile + 4).map { block -> UnsafeRawPointer? in
+            block * 128 < positionCount ? memory.baseAddress! + block * blockByteCount : nil
+          }
           AttentionKernel.accumulate(
-            tile: groups.baseAddress! + tile * tileByteCount, tileFirstPosition: tile * 512,
-            headLength: headLength, queries: queries, queryStride: headLength, visible: visible,
-            queryCount: queryCount, into: target, scratch: scratch, instructionSet: set)
+            blocks: blocks, tileFirstPosition: tile * 512, headLength: headLength, queries: queries,
+            queryStride: headLength, visible: visible, queryCount: queryCount, into: target,
+            scratch: scratch, instructionSet: set)
           if !cuts.isEmpty {
             AttentionKernel.merge(into: total, from: part, instructionSet: set)
             part.reset()

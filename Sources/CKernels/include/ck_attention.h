@@ -1,7 +1,12 @@
-// Attention over tiles of 512 positions in groups of sixteen (docs/decisions/0001).
+// Attention over tiles of 512 positions in groups of sixteen (docs/decisions/0001). Eight groups lie
+// together as a block; a tile's four blocks may lie anywhere.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
+
+// Floats between the scores of two queries: 512 positions, and sixteen more because rows a multiple of
+// 2048 bytes apart share few places of a cache.
+#define CK_SCORE_STRIDE 528
 
 // Positions a query sees, both inclusive.
 typedef struct {
@@ -9,7 +14,12 @@ typedef struct {
 } ck_visible;
 
 typedef struct {
-  const uint16_t *groups;  // the tile's groups: keys [head_length][16], values [16][head_length]
+  // The tile's four blocks, eight groups each: keys [head_length][16], values [16][head_length]. A block
+  // that no query sees may be null.
+  const uint16_t *const *blocks;
+  // The blocks of the tile that is attended over next, to be fetched into the cache meanwhile; it and
+  // its elements may be null.
+  const uint16_t *const *next_blocks;
   int32_t first_position;  // of the tile
   size_t head_length;      // a multiple of 16
   const float *queries;    // [query_count][head_length], scaled
@@ -18,7 +28,7 @@ typedef struct {
   size_t query_count;
   float *m, *l;    // running partials [query_count]
   float *o;        // [query_count][head_length]
-  float *scratch;  // query_count * (512 + 2 + head_length)
+  float *scratch;  // query_count * (CK_SCORE_STRIDE + 2 + head_length)
 } ck_attention_tile_arguments;
 
 #define CK_ATTENTION_FUNCTIONS(suffix)                                                      \

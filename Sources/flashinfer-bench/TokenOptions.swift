@@ -1,0 +1,65 @@
+import ArgumentParser
+import CommandLineSupport
+import ModelFormat
+import Runtime
+import TensorBasics
+import Tokenization
+
+/// Where the tokens that a bench decodes come from.
+struct TokenOptions: ParsableArguments {
+  @Option(help: "Feed seeded random ids instead of the model's own greedy text.")
+  var randomTokens: UInt64?
+  @Option(help: ArgumentHelp("Feed the text of a file instead.", valueName: "file"))
+  var text: String?
+
+  func validate() throws {
+    guard randomTokens == nil || text == nil else {
+      throw ValidationError("--random-tokens or --text, not both")
+    }
+  }
+
+  /// - Parameter count: tokens that will be asked for at most.
+  func makeFeed(_ model: LanguageModel, count: Int) throws -> TokenFeed {
+    guard let text else {
+      return TokenFeed(
+        vocabularyCount: model.configuration.vocabularyCount,
+        generator: randomTokens.map { SeededGenerator(seed: $0) }, text: nil)
+    }
+    let tokens: [Int32]
+    do { tokens = try model.tokenizer.encodePrompt(Terminal.readAll(path: text)) } catch {
+      throw CommandError(.badData, "\(text): \(error)")
+    }
+    guard tokens.count >= count else {
+      throw CommandError(
+        .badData, "\(text): \(tokens.count) tokens, \(count) are needed")
+    }
+    return TokenFeed(
+      vocabularyCount: model.configuration.vocabularyCount, generator: nil, text: tokens)
+  }
+}
+
+/// Tokens one after the other: a text's, random ones, or what the model finds most probable.
+struct TokenFeed {
+  fileprivate let vocabularyCount: Int
+  fileprivate var generator: SeededGenerator?
+  fileprivate let text: [Int32]?
+  private var position = 0
+
+  fileprivate init(vocabularyCount: Int, generator: SeededGenerator?, text: [Int32]?) {
+    self.vocabularyCount = vocabularyCount
+    self.generator = generator
+    self.text = text
+  }
+
+  /// The token to decode after the one that gave `logits`.
+  mutating func next(after logits: UnsafeMutableBufferPointer<Float>) -> Int32 {
+    if let text {
+      position += 1
+      return text[position % text.count]
+    }
+    guard var generator else { return Sampler.argmax(UnsafeBufferPointer(logits)) }
+    let token = Int32(generator.next() % UInt64(vocabularyCount))
+    self.generator = generator
+    return token
+  }
+}
