@@ -201,7 +201,7 @@ final class Decoder {
         activations(workspace.hidden, width, tokenCount, for: matrices.gate, matrices.up),
         length: configuration.feedForwardLength, into: workspace.hidden)
     case .experts(let layer):
-      try mix(layer, tokenCount: tokenCount)
+      try mix(layer, number, tokenCount: tokenCount)
     case .neurons(let layer):
       guard let step = neurons else { return }
       try step.run(
@@ -232,7 +232,7 @@ final class Decoder {
 
   /// hidden = the chosen experts' sum, and the shared expert's output where there is one.
   private func mix(
-    _ layer: DecoderWeights.Experts, tokenCount: Int
+    _ layer: DecoderWeights.Experts, _ number: Int, tokenCount: Int
   ) throws(RuntimeError) {
     guard let step = experts else { return }
     let width = configuration.embeddingLength
@@ -243,7 +243,7 @@ final class Decoder {
       workspace.hidden, width, tokenCount,
       withBlocks: takesBlocks(layer.router, gate, up)
         || takesBlocks(layer.shared?.gate, layer.shared?.up))
-    try step.run(layer, x, into: workspace.mixed)
+    try step.run(layer, x, next: next(after: number, tokenCount), into: workspace.mixed)
     if let shared = layer.shared, let length = configuration.experts?.sharedFeedForwardLength {
       let output = workspace.shared
       try gated(shared, x, length: length, into: output)
@@ -260,6 +260,16 @@ final class Decoder {
       (workspace.hidden + token * width).update(
         from: workspace.mixed + token * width, count: width)
     }
+  }
+
+  /// The layer behind `number`, where a single token goes on to experts there.
+  private func next(after number: Int, _ tokenCount: Int) -> RouterForesight.Next? {
+    guard tokenCount == 1, number + 1 < weights.layers.count,
+      case .experts(let layer) = weights.layers[number + 1].feedForward
+    else { return nil }
+    return RouterForesight.Next(
+      layer: layer, norm: weights.layers[number + 1].feedForwardNorm,
+      residual: UnsafePointer(workspace.residual))
   }
 
   /// Biases, per-head norms and RoPE on one token's queries and keys; scales the queries.

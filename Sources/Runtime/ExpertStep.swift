@@ -18,6 +18,8 @@ final class ExpertStep {
   private let clock: StepClock
   private let memory: ExpertWorkspace
   private let products: UnsafeMutableBufferPointer<BundleProduct>
+  /// The next layer's router, run early.
+  let foresight: RouterForesight
   /// Where the choices of single tokens are recorded; nil = nowhere.
   var trace: ExpertTrace?
 
@@ -35,6 +37,7 @@ final class ExpertStep {
     self.pool = pool
     self.clock = clock
     memory = try ExpertWorkspace(configuration, experts, tokenCapacity: tokenCapacity)
+    foresight = try RouterForesight(configuration, experts, stream: stream)
     products = .allocate(capacity: 2 * experts.usedExpertCount + 2)
   }
 
@@ -45,9 +48,11 @@ final class ExpertStep {
   /// - Parameters:
   ///   - layer: whose router scores.
   ///   - x: normed hidden states [tokenCount, embeddingLength], with their int8 blocks.
+  ///   - next: the layer behind it, for a single token; nil = none.
   ///   - output: [tokenCount, embeddingLength]; may not be `x`.
   func run(
-    _ layer: DecoderWeights.Experts, _ x: Activations, into output: UnsafeMutablePointer<Float>
+    _ layer: DecoderWeights.Experts, _ x: Activations, next: RouterForesight.Next?,
+    into output: UnsafeMutablePointer<Float>
   ) throws(RuntimeError) {
     try linear.multiply(
       x,
@@ -59,7 +64,9 @@ final class ExpertStep {
     do throws(LoaderError) {
       if x.tokenCount == 1 {
         trace?.append((0..<experts.usedExpertCount).lazy.map { Int(self.memory.chosen[$0]) })
-        try runToken(layer.family, x)
+        foresight.settle(
+          chosen: UnsafeBufferPointer(start: memory.chosen, count: experts.usedExpertCount))
+        try runToken(layer.family, x, next)
       } else {
         try runChunk(layer.family, x)
       }
@@ -119,7 +126,9 @@ final class ExpertStep {
   // MARK: - One token
 
   /// Asks for all experts of the token, then computes those that are there, until all were.
-  private func runToken(_ family: Int, _ x: Activations) throws(LoaderError) {
+  private func runToken(
+    _ family: Int, _ x: Activations, _ next: RouterForesight.Next?
+  ) throws(LoaderError) {
     let used = experts.usedExpertCount
     // Those in memory first: a place for another may not be made where one of them lies.
     for rank in 0..<used {
@@ -132,6 +141,8 @@ final class ExpertStep {
       try stream.makeRoomForBundle()
       try stream.request(bundle: Int(memory.chosen[rank]), of: family)
     }
+    stream.endPrefetching(of: family)
+    if let next { try foresight.look(at: next) }
     var left = used
     while left > 0 {
       var ready = 0

@@ -43,6 +43,12 @@ extension Session {
   /// What was recorded since ``recordExperts(tokenCount:)``.
   public var expertTrace: ExpertTrace? { decoder.experts?.trace }
 
+  /// Experts that the next layer's router, run early, named although they were not in memory, and those
+  /// of them that it chose when its turn came.
+  public var expertForesight: (named: Int, right: Int) {
+    (decoder.experts?.foresight.namedTotal ?? 0, decoder.experts?.foresight.rightTotal ?? 0)
+  }
+
   /// The file of this model's experts; nil for a model without.
   private var hotness: BundleHotness? {
     guard let shape = stream.bundleShape else { return nil }

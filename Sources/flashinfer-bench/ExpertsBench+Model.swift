@@ -59,10 +59,11 @@ extension ExpertsBench {
         "slots", Double(session.plan.expertSlotCount), "", limit: Double(trace.bundleCount)),
       Figure("bytesPerToken", Double(read.bytesRead) / Double(tokens), "B"),
       Figure("dutyCycle", Double(read.busyNanoseconds) / nanoseconds, "of the time", limit: 1),
-    ] + Figure.bundles(bundles, since: bundlesBefore, tokens: tokens) + [
-      Figure("hitRate/clairvoyant", best.hitRate, ""),
-      Figure("missesPerToken/clairvoyant", Double(best.missCount) / Double(tokens), ""),
-    ]
+    ] + Figure.bundles(bundles, since: bundlesBefore, tokens: tokens)
+      + Figure.foresight(session.expertForesight) + [
+        Figure("hitRate/clairvoyant", best.hitRate, ""),
+        Figure("missesPerToken/clairvoyant", Double(best.missCount) / Double(tokens), ""),
+      ]
       + (isBounded && best.hitRate > 0
         ? [Figure("ofClairvoyant", hitRate / best.hitRate, "", limit: 1)] : [])
   }

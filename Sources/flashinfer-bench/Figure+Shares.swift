@@ -38,6 +38,15 @@ extension Figure {
     ]
   }
 
+  /// How often the next layer's router, run early, named experts right.
+  static func foresight(_ count: (named: Int, right: Int)) -> [Figure] {
+    guard count.named > 0 else { return [] }
+    return [
+      Figure("namedEarly", Double(count.named), "experts not in memory"),
+      Figure("namedEarlyRight", Double(count.right) / Double(count.named), "of them"),
+    ]
+  }
+
   /// What the expert cache did for each token; nothing for a model without experts.
   static func bundles(
     _ now: BundleStatistics, since before: BundleStatistics, tokens: Int
