@@ -28,7 +28,7 @@ public struct Converter {
   /// - Parameters:
   ///   - contents: where each of the source's tensors gets its elements; nil = all as stored.
   ///   - quantisation: `q8_0` or `q4_0` for float matrices whose rows are whole blocks, but not for
-  ///     routers; nil keeps them.
+  ///     routers and positions; nil keeps them.
   ///   - bundling: what lies together; nil = each expert, where the model has experts.
   ///   - selector: what chooses neurons, for bundles of them.
   /// - Throws: ``ConversionError`` where the source is an image already, describes no whole model, or
@@ -78,7 +78,7 @@ public struct Converter {
     case .stored, .parts: break
     }
     guard let quantisation, record.rowCount > 1, !record.type.isQuantised,
-      !record.name.hasSuffix(".ffn_gate_inp.weight"),
+      !record.name.hasSuffix(".ffn_gate_inp.weight"), record.name != "position_embd.weight",
       record.columnCount % quantisation.blockElementCount == 0
     else { return record.type }
     return quantisation

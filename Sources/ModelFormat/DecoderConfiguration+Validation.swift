@@ -1,6 +1,8 @@
 extension DecoderConfiguration {
   /// More layers than any model has; bounds what a header can make readers build.
   static let layerLimit = 1024
+  /// More rows than any table of positions has in front of position 0.
+  static let positionOffsetLimit = 1 << 16
 
   /// Checks that the values describe a decoder that can run, and are small enough for products of
   /// shapes to stay far from overflow.
@@ -22,6 +24,11 @@ extension DecoderConfiguration {
     for (name, value, limit) in bounded where value < 1 || value > limit {
       throw FormatError(.malformed, path: path, "\(name) is \(value); 1 to \(limit) is possible")
     }
+    guard (0...Self.positionOffsetLimit).contains(positionOffset ?? 0) else {
+      throw FormatError(
+        .malformed, path: path,
+        "position offset is \(positionOffset ?? 0); 0 to \(Self.positionOffsetLimit) is possible")
+    }
     let problems: [(holds: Bool, message: String)] = [
       (
         queryHeadCount % keyValueHeadCount == 0,
@@ -41,6 +48,13 @@ extension DecoderConfiguration {
         !(normalisesHeads && normalisesProjections),
         "queries and keys are normalised by head or as a whole, not both"
       ),
+      (
+        normKind == .rms || !(normalisesHeads || normalisesProjections || normalisesOutputs),
+        "LayerNorm on heads, projections or outputs is not supported"
+      ),
+      (isGated || experts == nil, "experts without gates are not supported"),
+      (isGated || activation == .relu, "an FFN without gate has ReLU, not \(activation.rawValue)"),
+      (!(isGated && hasProjectionBiases), "an FFN with a gate has no biases"),
     ]
     for (holds, message) in problems where !holds {
       throw FormatError(.unsupported, path: path, message)
@@ -51,7 +65,7 @@ extension DecoderConfiguration {
 
   private func validateNumbers(_ path: String?) throws(FormatError) {
     let numbers: [(name: String, value: Double)] = [
-      ("RMSNorm epsilon", Double(normEpsilon)), ("RoPE base", ropeBase),
+      ("norm epsilon", Double(normEpsilon)), ("RoPE base", ropeBase),
       ("RoPE scale", ropeLinearScale), ("sliding RoPE base", slidingRopeBase ?? 1),
       ("embedding scale", Double(embeddingScale)), ("attention scale", Double(attentionScale)),
     ]

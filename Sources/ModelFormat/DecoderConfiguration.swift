@@ -3,7 +3,8 @@
 /// Families differ only in these values: reading a family's file is what fills them in
 /// (`Architectures/`), running it needs nothing else.
 public struct DecoderConfiguration: Sendable, Codable, Equatable {
-  /// ggml's architecture name: `llama`, `qwen2`, `qwen2moe`, `qwen3`, `qwen3moe`, `olmoe`, `gemma3`.
+  /// ggml's architecture name: `llama`, `qwen2`, `qwen2moe`, `qwen3`, `qwen3moe`, `olmoe`, `gemma3`,
+  /// `opt`.
   public var architecture: String
   public var layerCount: Int
   /// Width of the residual stream.
@@ -17,7 +18,7 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
   public var vocabularyCount: Int
   /// Positions the model was trained for.
   public var contextLength: Int
-  /// Added to the mean square in RMSNorm.
+  /// Added to the mean square in RMSNorm, to the variance in LayerNorm.
   public var normEpsilon: Float
 
   /// Which elements of a head RoPE rotates together.
@@ -36,7 +37,7 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
   /// For each layer whether it slides; empty = none does.
   public var slidingLayers: [Bool]
 
-  /// The gate's activation.
+  /// The gate's activation; without gate up's, and then ReLU.
   public var activation: Activation
   /// Factor on embedding rows.
   public var embeddingScale: Float
@@ -63,13 +64,47 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
     set { statedProjectionNorms = newValue ? true : nil }
   }
 
+  /// Row of `position_embd.weight` that is added to the embedding at position 0, where positions are
+  /// learned; nil = RoPE. The table has ``contextLength`` rows from there on: no context is longer.
+  public var positionOffset: Int?
+  /// ``isGated`` as headers state it: missing = true.
+  private var statedGate: Bool?
+  /// ``normKind`` as headers state it: missing = RMSNorm.
+  private var statedNormKind: NormKind?
+  /// ``hasProjectionBiases`` as headers state it: missing = false.
+  private var statedProjectionBiases: Bool?
+
+  /// Whether the FFN is down(activation(gate(x)) * up(x)); without gate it is
+  /// down(activation(up(x))).
+  public var isGated: Bool {
+    get { statedGate ?? true }
+    set { statedGate = newValue ? nil : false }
+  }
+
+  /// The norm in front of attention, FFN and output head.
+  public var normKind: NormKind {
+    get { statedNormKind ?? .rms }
+    set { statedNormKind = newValue == .rms ? nil : newValue }
+  }
+
+  /// Biases on attention's output projection and on an ungated FFN's (`attn_output`, `ffn_up`,
+  /// `ffn_down`).
+  public var hasProjectionBiases: Bool {
+    get { statedProjectionBiases ?? false }
+    set { statedProjectionBiases = newValue ? true : nil }
+  }
+
   private enum CodingKeys: String, CodingKey {
     case architecture, layerCount, embeddingLength, feedForwardLength, queryHeadCount
     case keyValueHeadCount, headLength, vocabularyCount, contextLength, normEpsilon, ropePairing
     case ropeDimensionCount, ropeBase, ropeLinearScale, slidingRopeBase, slidingWindow
     case slidingLayers, activation, embeddingScale, attentionScale, normalisesHeads
     case normalisesOutputs, hasQueryKeyValueBias, tiesOutput, experts
+    case positionOffset
     case statedProjectionNorms = "normalisesProjections"
+    case statedGate = "isGated"
+    case statedNormKind = "normKind"
+    case statedProjectionBiases = "hasProjectionBiases"
   }
 
   public enum RopePairing: String, Sendable, Codable {
@@ -77,6 +112,13 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
     case adjacent
     /// x[i] with x[i + half]: everything else.
     case halves
+  }
+
+  public enum NormKind: String, Sendable, Codable {
+    case rms
+    /// LayerNorm, which also centres and adds a bias (`attn_norm.bias`, `ffn_norm.bias`,
+    /// `output_norm.bias`).
+    case layer
   }
 
   public enum Activation: String, Sendable, Codable {
@@ -94,7 +136,9 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
     slidingWindow: Int? = nil, slidingLayers: [Bool] = [], activation: Activation = .silu,
     embeddingScale: Float = 1, attentionScale: Float? = nil, normalisesHeads: Bool = false,
     normalisesProjections: Bool = false, normalisesOutputs: Bool = false,
-    hasQueryKeyValueBias: Bool = false, tiesOutput: Bool, experts: ExpertConfiguration? = nil
+    hasQueryKeyValueBias: Bool = false, tiesOutput: Bool, experts: ExpertConfiguration? = nil,
+    isGated: Bool = true, normKind: NormKind = .rms, hasProjectionBiases: Bool = false,
+    positionOffset: Int? = nil
   ) {
     self.architecture = architecture
     self.layerCount = layerCount
@@ -121,7 +165,11 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
     self.hasQueryKeyValueBias = hasQueryKeyValueBias
     self.tiesOutput = tiesOutput
     self.experts = experts
+    self.positionOffset = positionOffset
     statedProjectionNorms = normalisesProjections ? true : nil
+    statedGate = isGated ? nil : false
+    statedNormKind = normKind == .rms ? nil : normKind
+    statedProjectionBiases = hasProjectionBiases ? true : nil
   }
 
   /// Whether `layer` attends through the sliding window.

@@ -2,7 +2,7 @@ import TensorBasics
 
 extension DecoderConfiguration {
   /// What a bundle of neurons of this decoder holds, in its order.
-  public var neuronRoles: [NeuronBundles.Role] { NeuronBundles.roles(isGated: true) }
+  public var neuronRoles: [NeuronBundles.Role] { NeuronBundles.roles(isGated: isGated) }
 }
 
 extension NeuronBundles {

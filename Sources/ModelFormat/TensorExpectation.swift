@@ -28,17 +28,27 @@ extension DecoderConfiguration {
   /// Name of the tensor that turns hidden states into logits, `[vocabularyCount, embeddingLength]`.
   public var outputHeadName: String { tiesOutput ? "token_embd.weight" : "output.weight" }
 
+  /// Tables of which single rows are read.
+  public static let tableNames = ["token_embd.weight", "position_embd.weight"]
+
   /// Every tensor of such a decoder, in the order a token meets them; a tied table comes first only.
   public var expectedTensors: [TensorExpectation] { expectedTensors(neurons: nil) }
 
   /// The same of a model whose FFNs are in bundles of `neurons`, which is valid.
   func expectedTensors(neurons: NeuronLayout?) -> [TensorExpectation] {
-    var tensors = [
-      TensorExpectation("rope_freqs.weight", ropeDimensionCount / 2, isOptional: true),
-      TensorExpectation("token_embd.weight", embeddingLength, vocabularyCount),
-    ]
+    var tensors = [TensorExpectation("token_embd.weight", embeddingLength, vocabularyCount)]
+    if let positionOffset {
+      tensors.append(
+        TensorExpectation("position_embd.weight", embeddingLength, contextLength + positionOffset))
+    } else {
+      tensors.insert(
+        TensorExpectation("rope_freqs.weight", ropeDimensionCount / 2, isOptional: true), at: 0)
+    }
     for layer in 0..<layerCount { appendLayer(layer, neurons, to: &tensors) }
     tensors.append(TensorExpectation("output_norm.weight", embeddingLength))
+    if normKind == .layer {
+      tensors.append(TensorExpectation("output_norm.bias", embeddingLength))
+    }
     if !tiesOutput {
       tensors.append(TensorExpectation("output.weight", embeddingLength, vocabularyCount))
     }
@@ -54,7 +64,11 @@ extension DecoderConfiguration {
     func add(_ name: String, _ columnCount: Int, _ rowCount: Int = 1) {
       tensors.append(TensorExpectation(prefix + name, columnCount, rowCount))
     }
-    add("attn_norm.weight", embeddingLength)
+    func addNorm(_ name: String) {
+      add(name + ".weight", embeddingLength)
+      if normKind == .layer { add(name + ".bias", embeddingLength) }
+    }
+    addNorm("attn_norm")
     for (name, rowCount) in [("q", queryLength), ("k", keyLength), ("v", keyLength)] {
       add("attn_\(name).weight", embeddingLength, rowCount)
       if hasQueryKeyValueBias { add("attn_\(name).bias", rowCount) }
@@ -64,8 +78,9 @@ extension DecoderConfiguration {
       add("attn_k_norm.weight", normalisesHeads ? headLength : keyLength)
     }
     add("attn_output.weight", queryLength, embeddingLength)
+    if hasProjectionBiases { add("attn_output.bias", embeddingLength) }
     if normalisesOutputs { add("post_attention_norm.weight", embeddingLength) }
-    add("ffn_norm.weight", embeddingLength)
+    addNorm("ffn_norm")
     if let experts {
       appendExperts(experts, prefix, to: &tensors)
     } else if let neurons {
@@ -76,9 +91,13 @@ extension DecoderConfiguration {
       }
       add("ffn_select.weight", embeddingLength, feedForwardLength)
     } else {
-      add("ffn_gate.weight", embeddingLength, feedForwardLength)
+      if isGated { add("ffn_gate.weight", embeddingLength, feedForwardLength) }
       add("ffn_up.weight", embeddingLength, feedForwardLength)
       add("ffn_down.weight", feedForwardLength, embeddingLength)
+    }
+    if hasProjectionBiases {
+      add("ffn_up.bias", feedForwardLength)
+      add("ffn_down.bias", embeddingLength)
     }
     if normalisesOutputs {
       tensors.append(TensorExpectation(prefix + "post_ffw_norm.weight", embeddingLength))

@@ -105,7 +105,11 @@ final class Decoder {
   func forward(_ tokens: UnsafeBufferPointer<Int32>, at position: Int) throws(RuntimeError) {
     precondition(tokens.count <= workspace.tokenCapacity, "the chunk exceeds the workspace")
     try embed(tokens)
-    fillRope(position: position, tokenCount: tokens.count)
+    if let offset = configuration.positionOffset {
+      try addPositions(position + offset, tokenCount: tokens.count)
+    } else {
+      fillRope(position: position, tokenCount: tokens.count)
+    }
     begin(.body)
     stream.beginToken()
     for layer in 0..<configuration.layerCount {
@@ -133,21 +137,44 @@ final class Decoder {
 
   /// Embedding rows into the residual stream.
   private func embed(_ tokens: UnsafeBufferPointer<Int32>) throws(RuntimeError) {
+    let (width, scale) = (configuration.embeddingLength, configuration.embeddingScale)
+    try look(up: tokens, in: weights.embedding, into: workspace.residual)
+    guard scale != 1 else { return }
+    forEach(token: tokens.count) { token in
+      VectorOps.scale(workspace.residual + token * width, by: scale, count: width)
+    }
+  }
+
+  /// residual += the rows of the table of positions from `first` on.
+  private func addPositions(_ first: Int, tokenCount: Int) throws(RuntimeError) {
+    guard let table = weights.positions else { return }
     let width = configuration.embeddingLength
-    let table = stream.source.description.tensors[weights.embedding]
-    let (residual, scale) = (workspace.residual, configuration.embeddingScale)
+    let rows = UnsafeMutableBufferPointer(start: workspace.positionRows, count: tokenCount)
+    for index in rows.indices { rows[index] = Int32(first + index) }
+    try look(up: UnsafeBufferPointer(rows), in: table, into: workspace.hidden)
+    forEach(token: tokenCount) { token in
+      VectorOps.add(
+        workspace.residual + token * width, workspace.hidden + token * width, count: width)
+    }
+  }
+
+  /// Rows of a table as f32, [rows.count, embeddingLength].
+  private func look(
+    up rows: UnsafeBufferPointer<Int32>, in tensor: Int, into output: UnsafeMutablePointer<Float>
+  ) throws(RuntimeError) {
+    let width = configuration.embeddingLength
+    let type = stream.source.description.tensors[tensor].type
     do throws(LoaderError) {
-      try stream.readRows(tensor: weights.embedding, rows: tokens) { index, address, layout in
-        let destination = residual + index * width
+      try stream.readRows(tensor: tensor, rows: rows) { index, address, layout in
+        let destination = output + index * width
         switch layout {
         case .rowMajor:
-          Dequantisation.row(address, type: table.type, columnCount: width, into: destination)
+          Dequantisation.row(address, type: type, columnCount: width, into: destination)
         case .interleaved:
           Dequantisation.row(
-            inGroup: address, row: Int(tokens[index]) % RowGroup.rowCount, type: table.type,
+            inGroup: address, row: Int(rows[index]) % RowGroup.rowCount, type: type,
             columnCount: width, into: destination)
         }
-        if scale != 1 { VectorOps.scale(destination, by: scale, count: width) }
       }
     } catch { throw RuntimeError(error) }
   }
@@ -186,7 +213,7 @@ final class Decoder {
       LinearTask(
         tensor: layer.output, output: workspace.hidden,
         outputStride: configuration.embeddingLength))
-    addToResidual(layer.postAttentionNorm, tokenCount: tokenCount)
+    addToResidual(layer.outputBias, layer.postAttentionNorm, tokenCount: tokenCount)
   }
 
   /// residual += postNorm(ffn(norm(residual))), of one FFN or of the experts chosen.
@@ -198,7 +225,7 @@ final class Decoder {
     case .dense(let matrices):
       try gated(
         matrices,
-        activations(workspace.hidden, width, tokenCount, for: matrices.gate, matrices.up),
+        activations(workspace.hidden, width, tokenCount, for: matrices.up, matrices.gate),
         length: configuration.feedForwardLength, into: workspace.hidden)
     case .experts(let layer):
       try mix(layer, number, tokenCount: tokenCount)
@@ -209,23 +236,36 @@ final class Decoder {
         activations(workspace.hidden, width, tokenCount, withBlocks: step.takesBlocks(layer)),
         into: workspace.hidden)
     }
-    addToResidual(layer.postFeedForwardNorm, tokenCount: tokenCount)
+    addToResidual(layer.downBias, layer.postFeedForwardNorm, tokenCount: tokenCount)
   }
 
-  /// output = down(act(gate(x)) * up(x)), [x.tokenCount, embeddingLength]; may be where x was.
+  /// output = down(act(gate(x)) * up(x)), [x.tokenCount, embeddingLength]; may be where x was. Without
+  /// gate it is down(relu(up(x) + bias)).
   private func gated(
     _ matrices: DecoderWeights.GatedMatrices, _ x: Activations, length: Int,
     into output: UnsafeMutablePointer<Float>
   ) throws(RuntimeError) {
-    try linear.multiply(
-      x, LinearTask(tensor: matrices.gate, output: workspace.gate, outputStride: length),
-      LinearTask(tensor: matrices.up, output: workspace.up, outputStride: length))
-    forEach(token: x.tokenCount) { token in
-      configuration.activation.gate(
-        workspace.gate + token * length, by: workspace.up + token * length, count: length)
+    let up = LinearTask(tensor: matrices.up, output: workspace.up, outputStride: length)
+    let neurons: UnsafeMutablePointer<Float>
+    if let gate = matrices.gate {
+      neurons = workspace.gate
+      try linear.multiply(
+        x, LinearTask(tensor: gate, output: neurons, outputStride: length), up)
+      forEach(token: x.tokenCount) { token in
+        configuration.activation.gate(
+          neurons + token * length, by: workspace.up + token * length, count: length)
+      }
+    } else {
+      neurons = workspace.up
+      try linear.multiply(x, up)
+      forEach(token: x.tokenCount) { token in
+        let row = neurons + token * length
+        if let bias = matrices.upBias { VectorOps.add(row, bias, count: length) }
+        VectorOps.relu(row, count: length)
+      }
     }
     try linear.multiply(
-      activations(workspace.gate, length, x.tokenCount, for: matrices.down),
+      activations(neurons, length, x.tokenCount, for: matrices.down),
       LinearTask(
         tensor: matrices.down, output: output, outputStride: configuration.embeddingLength))
   }
@@ -272,7 +312,7 @@ final class Decoder {
       residual: UnsafePointer(workspace.residual))
   }
 
-  /// Biases, per-head norms and RoPE on one token's queries and keys; scales the queries.
+  /// Biases, norms of heads and RoPE on one token's queries and keys; scales the queries.
   private func prepareHeads(
     _ layer: DecoderWeights.Layer, token: Int, rope: UnsafePointer<Float>
   ) {
@@ -298,8 +338,10 @@ final class Decoder {
         keys, norm, headCount: isWhole ? 1 : configuration.keyValueHeadCount,
         headLength: isWhole ? keyLength : headLength)
     }
-    rotate(queries, headCount: configuration.queryHeadCount, rope)
-    rotate(keys, headCount: configuration.keyValueHeadCount, rope)
+    if configuration.positionOffset == nil {
+      rotate(queries, headCount: configuration.queryHeadCount, rope)
+      rotate(keys, headCount: configuration.keyValueHeadCount, rope)
+    }
     VectorOps.scale(queries, by: configuration.attentionScale, count: queryLength)
   }
 
@@ -327,15 +369,19 @@ final class Decoder {
     return times
   }
 
-  /// hidden = RMSNorm(x) * weight, row by row.
+  /// hidden = norm(x) * weight + bias, row by row.
   private func normalise(
-    _ x: UnsafePointer<Float>, _ weight: UnsafePointer<Float>, tokenCount: Int
+    _ x: UnsafePointer<Float>, _ norm: DecoderWeights.Norm, tokenCount: Int
   ) {
-    let width = configuration.embeddingLength
+    let (width, epsilon) = (configuration.embeddingLength, configuration.normEpsilon)
     forEach(token: tokenCount) { token in
-      VectorOps.rmsNorm(
-        x + token * width, weight: weight, epsilon: configuration.normEpsilon, count: width,
-        into: workspace.hidden + token * width)
+      let (row, output) = (x + token * width, workspace.hidden + token * width)
+      if let bias = norm.bias {
+        VectorOps.layerNorm(
+          row, weight: norm.weight, bias: bias, epsilon: epsilon, count: width, into: output)
+      } else {
+        VectorOps.rmsNorm(row, weight: norm.weight, epsilon: epsilon, count: width, into: output)
+      }
     }
   }
 
@@ -361,11 +407,14 @@ final class Decoder {
       sines: rope + configuration.ropeDimensionCount / 2)
   }
 
-  /// residual += hidden, through the norm on outputs where the family has one.
-  private func addToResidual(_ norm: UnsafePointer<Float>?, tokenCount: Int) {
+  /// residual += hidden + bias, through the norm on outputs where the family has one.
+  private func addToResidual(
+    _ bias: UnsafePointer<Float>?, _ norm: UnsafePointer<Float>?, tokenCount: Int
+  ) {
     let width = configuration.embeddingLength
     forEach(token: tokenCount) { token in
       let x = workspace.hidden + token * width
+      if let bias { VectorOps.add(x, bias, count: width) }
       if let norm {
         VectorOps.rmsNorm(
           x, weight: norm, epsilon: configuration.normEpsilon, count: width, into: x)

@@ -9,7 +9,7 @@ import WeightLoader
 final class DecoderWeights {
   /// One transformer block.
   struct Layer {
-    var attentionNorm: UnsafePointer<Float>  // [embeddingLength]
+    var attentionNorm: Norm
     var query: Int  // [queryHeadCount * headLength, embeddingLength]
     var key: Int  // [keyValueHeadCount * headLength, embeddingLength]
     var value: Int  // as key
@@ -19,23 +19,32 @@ final class DecoderWeights {
     var valueBias: UnsafePointer<Float>?
     var queryNorm: UnsafePointer<Float>?  // [headLength], or of the whole projection
     var keyNorm: UnsafePointer<Float>?  // as queryNorm
+    var outputBias: UnsafePointer<Float>?  // [embeddingLength]
     var postAttentionNorm: UnsafePointer<Float>?  // [embeddingLength]
-    var feedForwardNorm: UnsafePointer<Float>  // [embeddingLength]
+    var feedForwardNorm: Norm
     var feedForward: FeedForward
+    var downBias: UnsafePointer<Float>?  // [embeddingLength]
     var postFeedForwardNorm: UnsafePointer<Float>?  // [embeddingLength]
   }
 
-  /// What follows attention: one gated FFN, or a choice of several.
+  /// RMSNorm, or LayerNorm where there is a bias.
+  struct Norm {
+    var weight: UnsafePointer<Float>  // [embeddingLength]
+    var bias: UnsafePointer<Float>?  // [embeddingLength]
+  }
+
+  /// What follows attention: one FFN, or a choice of several.
   enum FeedForward {
     case dense(GatedMatrices)
     case experts(Experts)
     case neurons(Neurons)
   }
 
-  /// down(activation(gate(x)) * up(x))
+  /// down(activation(gate(x)) * up(x)), or without gate down(relu(up(x) + upBias))
   struct GatedMatrices {
-    var gate: Int  // [feedForwardLength, embeddingLength]
+    var gate: Int?  // [feedForwardLength, embeddingLength]
     var up: Int  // as gate
+    var upBias: UnsafePointer<Float>?  // [feedForwardLength]
     var down: Int  // [embeddingLength, feedForwardLength]
   }
 
@@ -52,7 +61,6 @@ final class DecoderWeights {
     var layer: Int
     var choice: NeuronChoice
     var upBias: UnsafePointer<Float>?  // [feedForwardLength], of an FFN without gate
-    var downBias: UnsafePointer<Float>?  // [embeddingLength]
   }
 
   enum NeuronChoice {
@@ -67,11 +75,15 @@ final class DecoderWeights {
   let layers: [Layer]
   /// Experts of each layer that has some: gate, up, down.
   let families: [BundleFamily]
-  let outputNorm: UnsafePointer<Float>
+  let outputNorm: Norm
   /// Embedding table [vocabularyCount, embeddingLength].
   let embedding: Int
+  /// Learned positions [positionOffset + contextLength, embeddingLength]; nil = RoPE.
+  let positions: Int?
   /// Output head of the same shape; the embedding table itself where they are tied.
   let head: Int
+  /// The tables that single rows are read of.
+  var tables: [Int] { [embedding] + (positions.map { [$0] } ?? []) }
   /// Divisors of RoPE's frequencies [ropeDimensionCount / 2], where the file has them.
   let ropeFactors: UnsafePointer<Float>?
   /// Matrices in the order of use, by ``Segment``.
@@ -91,7 +103,7 @@ final class DecoderWeights {
   init(
     source: ModelSource, configuration: DecoderConfiguration, selector: NeuronSelector?
   ) throws(RuntimeError) {
-    var index = TensorIndex(source: source)
+    let index = TensorIndex(source: source)
     var layers: [Layer] = []
     layers.reserveCapacity(configuration.layerCount)
     do {
@@ -99,14 +111,16 @@ final class DecoderWeights {
     } catch { throw .allocation(error) }
     var loader = VectorLoader(source: source, memory: vectors.address)
     for number in 0..<configuration.layerCount {
-      layers.append(try Self.layer(number, configuration, selector, &index, &loader))
+      layers.append(try Self.layer(number, configuration, selector, index, &loader))
     }
     self.layers = layers
-    outputNorm = try loader.place(try index.require("output_norm.weight"))
+    outputNorm = try Self.norm("output_norm", configuration, index, &loader)
     ropeFactors = try index.find("rope_freqs.weight").map { tensor throws(RuntimeError) in
       try loader.place(tensor)
     }
     embedding = try index.require("token_embd.weight")
+    positions =
+      configuration.positionOffset == nil ? nil : try index.require("position_embd.weight")
     head = index.find("output.weight") ?? embedding
     order = try Self.order(index, configuration, selector)
     families = try Self.families(source: source, index, configuration)
@@ -147,7 +161,7 @@ final class DecoderWeights {
     case nil: break
     }
     guard let experts = configuration.experts else {
-      return attention + ["ffn_gate", "ffn_up", "ffn_down"]
+      return attention + (configuration.isGated ? ["ffn_gate"] : []) + ["ffn_up", "ffn_down"]
     }
     let shared =
       experts.sharedFeedForwardLength == nil
@@ -186,9 +200,18 @@ final class DecoderWeights {
     }
   }
 
+  private static func norm(
+    _ name: String, _ configuration: DecoderConfiguration, _ index: TensorIndex,
+    _ vectors: inout VectorLoader
+  ) throws(RuntimeError) -> Norm {
+    let weight = try vectors.place(try index.require(name + ".weight"))
+    guard configuration.normKind == .layer else { return Norm(weight: weight) }
+    return Norm(weight: weight, bias: try vectors.place(try index.require(name + ".bias")))
+  }
+
   private static func layer(
     _ number: Int, _ configuration: DecoderConfiguration, _ selector: NeuronSelector?,
-    _ index: inout TensorIndex, _ vectors: inout VectorLoader
+    _ index: TensorIndex, _ vectors: inout VectorLoader
   ) throws(RuntimeError) -> Layer {
     let prefix = "blk.\(number)."
     func matrix(_ name: String) throws(RuntimeError) -> Int {
@@ -204,10 +227,12 @@ final class DecoderWeights {
     let normed = configuration.normalisesHeads || configuration.normalisesProjections
     func gated(_ suffix: String) throws(RuntimeError) -> GatedMatrices {
       GatedMatrices(
-        gate: try matrix("ffn_gate" + suffix), up: try matrix("ffn_up" + suffix),
+        gate: configuration.isGated ? try matrix("ffn_gate" + suffix) : nil,
+        up: try matrix("ffn_up" + suffix),
         down: try matrix("ffn_down" + suffix))
     }
     let feedForward: FeedForward
+    let upBias = try vector("ffn_up.bias", if: configuration.hasProjectionBiases)
     if let selector {
       let choice: NeuronChoice =
         switch selector {
@@ -220,7 +245,7 @@ final class DecoderWeights {
             try matrix("ffn_predictor_a"), try matrix("ffn_predictor_b"),
             bias: try vector("ffn_predictor.bias"))
         }
-      feedForward = .neurons(Neurons(layer: number, choice: choice))
+      feedForward = .neurons(Neurons(layer: number, choice: choice, upBias: upBias))
     } else if let experts = configuration.experts {
       feedForward = .experts(
         Experts(
@@ -228,10 +253,12 @@ final class DecoderWeights {
           shared: experts.sharedFeedForwardLength == nil ? nil : try gated("_shexp"),
           sharedGate: try vector("ffn_gate_inp_shexp.weight", if: experts.gatesSharedExpert)))
     } else {
-      feedForward = .dense(try gated(""))
+      var matrices = try gated("")
+      matrices.upBias = upBias
+      feedForward = .dense(matrices)
     }
     return Layer(
-      attentionNorm: try vector("attn_norm.weight"),
+      attentionNorm: try norm(prefix + "attn_norm", configuration, index, &vectors),
       query: try matrix("attn_q"), key: try matrix("attn_k"), value: try matrix("attn_v"),
       output: try matrix("attn_output"),
       queryBias: try vector("attn_q.bias", if: biased),
@@ -239,10 +266,12 @@ final class DecoderWeights {
       valueBias: try vector("attn_v.bias", if: biased),
       queryNorm: try vector("attn_q_norm.weight", if: normed),
       keyNorm: try vector("attn_k_norm.weight", if: normed),
+      outputBias: try vector("attn_output.bias", if: configuration.hasProjectionBiases),
       postAttentionNorm: try vector(
         "post_attention_norm.weight", if: configuration.normalisesOutputs),
-      feedForwardNorm: try vector("ffn_norm.weight"),
+      feedForwardNorm: try norm(prefix + "ffn_norm", configuration, index, &vectors),
       feedForward: feedForward,
+      downBias: try vector("ffn_down.bias", if: configuration.hasProjectionBiases),
       postFeedForwardNorm: try vector("post_ffw_norm.weight", if: configuration.normalisesOutputs))
   }
 }

@@ -22,13 +22,15 @@ final class DecoderWorkspace {
   let keys: UnsafeMutablePointer<Float>
   /// [tokens, keyValueHeadCount * headLength]
   let values: UnsafeMutablePointer<Float>
-  /// [tokens, feedForwardLength]
+  /// [tokens, feedForwardLength], where the FFN has a gate.
   let gate: UnsafeMutablePointer<Float>
   /// [tokens, feedForwardLength]
   let up: UnsafeMutablePointer<Float>
   /// Cosines and sines of RoPE [tokens, ropeDimensionCount / 2], whole-context layers first, then
-  /// sliding ones.
+  /// sliding ones; nothing where positions are learned.
   let rope: UnsafeMutablePointer<Float>
+  /// Rows of the table of positions [tokens], where they are learned.
+  let positionRows: UnsafeMutablePointer<Int32>
   /// [logitRowCapacity, vocabularyCount]
   let logits: UnsafeMutablePointer<Float>
   /// The experts' sum and the shared expert's output [tokenCapacity, embeddingLength], where there are
@@ -66,6 +68,7 @@ final class DecoderWorkspace {
     blockMemory = memory.address(9)
     mixed = floats(10)
     shared = floats(11)
+    positionRows = memory.pointer(12, as: Int32.self)
     self.memory = memory
   }
 
@@ -88,6 +91,7 @@ final class DecoderWorkspace {
     let queryLength = configuration.queryHeadCount * configuration.headLength
     let keyLength = configuration.keyValueHeadCount * configuration.headLength
     let experts = configuration.experts
+    let usesRope = configuration.positionOffset == nil
     // Of an FFN that stands in the graph: a dense one, or a shared expert.
     let length =
       hasNeurons
@@ -102,9 +106,9 @@ final class DecoderWorkspace {
       floats(tokenCapacity, queryLength),
       floats(tokenCapacity, keyLength),
       floats(tokenCapacity, keyLength),
+      floats(tokenCapacity, configuration.isGated ? length : 0),
       floats(tokenCapacity, length),
-      floats(tokenCapacity, length),
-      floats(tokenCapacity, 2 * configuration.ropeDimensionCount),
+      floats(tokenCapacity, usesRope ? 2 * configuration.ropeDimensionCount : 0),
       floats(logitRowCapacity, configuration.vocabularyCount),
       PartitionedBuffer.roundedUp(
         ActivationBlocks.byteCount(
@@ -113,6 +117,7 @@ final class DecoderWorkspace {
       experts == nil ? 0 : floats(tokenCapacity, configuration.embeddingLength),
       experts?.sharedFeedForwardLength == nil
         ? 0 : floats(tokenCapacity, configuration.embeddingLength),
+      usesRope ? 0 : PartitionedBuffer.roundedUp(tokenCapacity * 4),
     ]
   }
 }

@@ -114,11 +114,18 @@ public struct MemoryPlan: Sendable {
   /// Divides `request`'s budget.
   ///
   /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)``,
-  ///   ``RuntimeError/keyValueBudgetTooSmall(budget:needed:)``.
+  ///   ``RuntimeError/keyValueBudgetTooSmall(budget:needed:)``,
+  ///   ``RuntimeError/notRunnable(path:reason:)`` where positions are learned and too few.
   static func make(
     _ request: Request, source: ModelSource, configuration: DecoderConfiguration,
     selector: NeuronSelector?, order: StreamOrder
   ) throws(RuntimeError) -> MemoryPlan {
+    if configuration.positionOffset != nil, request.contextLength > configuration.contextLength {
+      throw .notRunnable(
+        path: source.path,
+        reason: "the model has \(configuration.contextLength) positions, too few for a context of "
+          + "\(request.contextLength)")
+    }
     let neurons = source.description.neurons.flatMap { layout in
       selector.map { NeuronDemand(layout, request.neurons.reading($0), $0) }
     }
@@ -271,9 +278,9 @@ public struct MemoryPlan: Sendable {
       keyValueByteCount = KeyValueCache.byteCount(
         layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
         headLength: configuration.headLength, contextLength: request.contextLength)
-      let table = tensors.first { $0.name == "token_embd.weight" }
+      let tables = tensors.filter { DecoderConfiguration.tableNames.contains($0.name) }
       vectorByteCount = AlignedBuffer.roundedUp(
-        WeightStream.rowBufferByteCount(table.map { [$0] } ?? [], in: source.description))
+        WeightStream.rowBufferByteCount(tables, in: source.description))
       var pieces = [Range<Int>](repeating: 0..<0, count: tensors.count)
       for tensor in order.segments.joined() { pieces[tensor] = 0..<1 }
       scratchByteCount =

@@ -117,11 +117,6 @@ final class NeuronStep: ParallelRegion {
         first = end
       }
     } catch { throw RuntimeError(error) }
-    if let bias = layer.downBias {
-      for token in 0..<x.tokenCount {
-        VectorOps.add(memory.output + token * width, bias, count: width)
-      }
-    }
     output.update(from: memory.output, count: outputCount)
   }
 

@@ -38,7 +38,7 @@ public final class Session {
       order: weights.order)
     do throws(LoaderError) {
       stream = try WeightStream(
-        source: source, plan: plan.residency, tables: [weights.embedding],
+        source: source, plan: plan.residency, tables: weights.tables,
         families: weights.families,
         slotCount: plan.neurons?.slotCount ?? plan.expertSlotCount,
         neurons: plan.neurons?.reading, cancellation: cancellation)

@@ -52,12 +52,15 @@ extension ExpertsBench {
     // What a prompt or an earlier run brought is not in the trace, and no bound holds with it.
     let isBounded = prompt.count == 1 && bundles.recalls == 0
     let uses = Double(bundles.uses - bundlesBefore.uses)
-    let hitRate = Double(bundles.hits - bundlesBefore.hits) / uses
+    // What was named early was read all the same.
+    let hits = bundles.hits - bundlesBefore.hits - (bundles.prefetches - bundlesBefore.prefetches)
+    let hitRate = Double(hits) / uses
     return [
       Figure("tokens", Double(tokens), "tokens"),
       Figure(
         "slots", Double(session.plan.expertSlotCount), "", limit: Double(trace.bundleCount)),
       Figure("bytesPerToken", Double(read.bytesRead) / Double(tokens), "B"),
+      Figure("hitRate", hitRate, "of the uses, without reads ahead"),
       Figure("dutyCycle", Double(read.busyNanoseconds) / nanoseconds, "of the time", limit: 1),
     ] + Figure.bundles(bundles, since: bundlesBefore, tokens: tokens)
       + Figure.foresight(session.expertForesight) + [

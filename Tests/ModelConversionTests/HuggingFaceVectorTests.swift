@@ -9,7 +9,7 @@ import WeightLoader
 
 /// Tiny random models that transformers wrote and ran: `tools/make-vectors`.
 @Suite struct HuggingFaceVectorTests {
-  private static let names = ["llama", "llama-relu", "mistral", "qwen2", "qwen3", "gemma3"]
+  private static let names = ["llama", "llama-relu", "mistral", "qwen2", "qwen3", "gemma3", "opt"]
   private static let expertNames = ["mixtral", "qwen2moe", "qwen3moe", "olmoe"]
   private static let tokens: [Int32] = [
     1, 17, 255, 3, 99, 310, 42, 42, 7, 200, 128, 64, 5, 300, 11, 12, 13, 250, 77, 9, 160, 31, 2, 88,
@@ -32,7 +32,8 @@ import WeightLoader
 
   /// The model `name` as an image, while `body` runs.
   private static func withImage(
-    of name: String, quantisation: ElementType? = nil, _ body: (ModelSource) throws -> Void
+    of name: String, quantisation: ElementType? = nil, bundling: Bundling? = nil,
+    _ body: (ModelSource) throws -> Void
   ) throws {
     var template = Array("/tmp/flashinfer-vector-XXXXXX".utf8CString)
     let target = String(cString: mkdtemp(&template))
@@ -42,8 +43,10 @@ import WeightLoader
     }
     let folder = try HuggingFaceFolder.open(Self.folder(name))
     #expect(folder.contents.count == folder.source.description.tensors.count)
-    try Converter(folder.source, contents: folder.contents, quantisation: quantisation)
-      .write(to: target + "/model.bin")
+    try Converter(
+      folder.source, contents: folder.contents, quantisation: quantisation, bundling: bundling
+    )
+    .write(to: target + "/model.bin")
     let image = try ModelSource.open(target + "/model.bin")
     try image.verifyExtents()
     try body(image)
@@ -96,6 +99,16 @@ import WeightLoader
     }
   }
 
+  /// In bundles of neurons, all of them or those that ReLU lets through are added in another order.
+  @Test func `Neurons without gates give the same`() throws {
+    let expected = try Self.expectedLogits("opt")
+    try Self.withImage(of: "opt", bundling: .neurons) { image in
+      let configuration = try #require(image.description.configuration)
+      let (worst, mean) = Self.difference(try Self.logits(image, configuration), expected)
+      #expect(worst <= 0.003 && mean <= 0.0003, "\(worst), \(mean)")
+    }
+  }
+
   /// The comparison would notice: each of these changes moves logits far beyond its tolerance.
   @Test func `Every hyper-parameter counts`() throws {
     typealias Change = (inout DecoderConfiguration) -> Void
@@ -105,6 +118,9 @@ import WeightLoader
       ("gemma3", { $0.attentionScale = 0.25 }), ("gemma3", { $0.embeddingScale = 1 }),
       ("gemma3", { $0.activation = .silu }), ("llama-relu", { $0.ropeLinearScale = 1 }),
       ("llama-relu", { $0.activation = .silu }), ("mistral", { $0.slidingWindow? -= 1 }),
+      ("opt", { $0.positionOffset = 1 }), ("opt", { $0.normKind = .rms }),
+      ("opt", { $0.hasProjectionBiases = false }), ("opt", { $0.hasQueryKeyValueBias = false }),
+      ("opt", { $0.positionOffset = nil }),
       ("qwen3", { $0.ropeBase *= 2 }), ("qwen2", { $0.ropePairing = .adjacent }),
     ]
     for (index, (name, change)) in changes.enumerated() {

@@ -62,6 +62,45 @@ import WeightLoader
     }
   }
 
+  /// OPT, of which there are no GGUF files: its image in every form.
+  @Test(arguments: [nil, ElementType.q8_0, .q4_0])
+  func `OPT from a Hugging Face folder`(quantisation: ElementType?) throws {
+    let folder = try HuggingFaceFolder.open(Self.vectors + "opt")
+    let target = TemporaryFolder()
+    try Converter(folder.source, contents: folder.contents, quantisation: quantisation)
+      .write(to: target.path + "/model.bin")
+    let image = [UInt8](try FilePrefix(path: target.path + "/model.bin", byteCount: 1 << 30).bytes)
+    let files = StoredModels(gguf: nil, image: image)
+    defer { extendLifetime(files) }
+    for seed in UInt64(0)..<4 {
+      var generator = SeededGenerator(seed: seed)
+      let prompt = (0..<Int.random(in: 1...40, using: &generator)).map { _ in
+        Int32(generator.next() % 320)
+      }
+      let decoding = (0..<5).map { _ in Int32(generator.next() % 320) }
+      func bits(_ form: StoredModels.Form, _ shape: RunShape) throws -> [[UInt32]] {
+        let session = try makeSession(
+          files.path(form), mirrors: files.mirrors(form), contextLength: 64,
+          promptLength: prompt.count, shape)
+        return try logitBits(session, prompt: prompt, decoding: decoding)
+      }
+      let expected = try bits(.image, RunShape())
+      let forms: [StoredModels.Form] = [.image, .stripedOverTwo, .stripedOverThree, .mirroredImage]
+      for form in forms + forms {
+        let shape = randomShape(modelByteCount: image.count, using: &generator)
+        #expect(try bits(form, shape) == expected, "seed \(seed), \(form), \(shape)")
+      }
+    }
+    #expect(throws: RuntimeError.self, "no more positions than the table has") {
+      try makeSession(files.path(.image), contextLength: 65, promptLength: 1, RunShape())
+    }
+  }
+
+  private static var vectors: String {
+    let tests = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(2)
+    return tests.joined(separator: "/") + "/ModelConversionTests/Vectors/"
+  }
+
   @Test func `SmolLM2, as it is downloaded and as an image`() throws {
     guard let path = RealModels.smolLM2 else {
       print("skipped: SmolLM2 is not in the model folder; tools/test fetches it")
@@ -99,8 +138,8 @@ private struct StoredModels {
 
   private let folder = TemporaryFolder()
 
-  init(gguf: [UInt8], image: [UInt8]) {
-    for name in ["gguf", "gguf2"] { folder.write(name, gguf) }
+  init(gguf: [UInt8]?, image: [UInt8]) {
+    if let gguf { for name in ["gguf", "gguf2"] { folder.write(name, gguf) } }
     for name in ["image", "image2", "image3"] { folder.write(name, image) }
     for (count, unitByteCount) in [(2, 8192), (3, 4096)] {
       let names = (0..<count).map { "of\(count)-\($0)" }

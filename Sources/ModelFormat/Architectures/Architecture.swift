@@ -54,6 +54,7 @@ extension Architecture {
 enum Architectures {
   static let all: [any Architecture.Type] = [
     Llama.self, Qwen2.self, Qwen2MoE.self, Qwen3.self, Qwen3MoE.self, OLMoE.self, Gemma3.self,
+    OPT.self,
   ]
 
   /// The family called `name`.

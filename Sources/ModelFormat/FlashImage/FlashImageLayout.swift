@@ -112,7 +112,8 @@ extension FlashImage.Layout {
     var tensors: [TensorRecord] = []
     for expectation in order {
       guard var tensor = table[expectation.name] else { continue }  // an optional one
-      let isLookedUpOnly = tensor.name == "token_embd.weight" && !configuration.tiesOutput
+      let isLookedUpOnly =
+        DecoderConfiguration.tableNames.contains(tensor.name) && tensor.name != head
       tensor.layout = tensor.rowCount == 1 || isLookedUpOnly ? .rowMajor : .interleaved
       tensor.fileIndex = 0
       guard let byteCount = tensor.expectedByteCount else {
@@ -184,7 +185,8 @@ extension FlashImage.Layout {
       }
       let end = FlashImage.roundedUp(tensor.offset + tensor.byteCount)
       let target =
-        tensor.name == "token_embd.weight" ? min(target, FlashImage.tableExtentByteCount) : target
+        DecoderConfiguration.tableNames.contains(tensor.name)
+        ? min(target, FlashImage.tableExtentByteCount) : target
       appendPieces(of: tensor.offset..<end, unit: tensor.rowUnitByteCount, target, &extents)
       if let layer = tensor.selectedLayer, let bundles = plan.neurons?.layers[layer] {
         for range in [bundles.checksumOffset..<bundles.offset, bundles.bundleRange] {

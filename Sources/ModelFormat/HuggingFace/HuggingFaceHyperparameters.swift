@@ -22,6 +22,7 @@ struct HuggingFaceHyperparameters {
     var contextLength = 32768
     var normEpsilon = 1e-6
     var ropeBase = 10000.0
+    var feedForwardLengthKey: StaticString = "intermediate_size"
     var activationKey: StaticString = "hidden_act"
     var activation = "silu"
     var tiesOutput = false
@@ -92,7 +93,8 @@ struct HuggingFaceHyperparameters {
     let ties = try bool("tie_word_embeddings") ?? defaults.tiesOutput
     let configuration = DecoderConfiguration(
       architecture: architecture, layerCount: try required("num_hidden_layers"),
-      embeddingLength: embeddingLength, feedForwardLength: try required("intermediate_size"),
+      embeddingLength: embeddingLength,
+      feedForwardLength: try required(defaults.feedForwardLengthKey),
       queryHeadCount: queryHeadCount,
       keyValueHeadCount: try integer("num_key_value_heads") ?? defaults.keyValueHeadCount
         ?? queryHeadCount,

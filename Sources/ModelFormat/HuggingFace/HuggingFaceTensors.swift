@@ -6,11 +6,12 @@ struct HuggingFaceTensors {
   /// One entry a record.
   private(set) var contents: [TensorContent] = []
 
-  /// Files without what precedes the decoder's own names; multimodal files have it.
+  /// What may precede the decoder's own names: multimodal files have it, and OPT's.
   private static let prefixes = [
     (from: "language_model.model.", to: "model."),
     (from: "language_model.lm_head.", to: "lm_head."),
     (from: "model.language_model.", to: "model."),
+    (from: "model.decoder.", to: "model."), (from: "decoder.", to: "model."),
   ]
   /// Parts of multimodal models that see, not read.
   private static let ignoredPrefixes = [
@@ -19,7 +20,9 @@ struct HuggingFaceTensors {
   ]
   private static let outerNames = [
     "model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
+    "lm_head.weight": "output.weight", "model.embed_positions.weight": "position_embd.weight",
+    "model.final_layer_norm.weight": "output_norm.weight",
+    "model.final_layer_norm.bias": "output_norm.bias",
   ]
 
   /// - Throws: ``FormatError`` for a tensor whose name has no meaning, or of three dimensions.
