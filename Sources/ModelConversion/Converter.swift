@@ -6,14 +6,19 @@ public import WeightLoader
 
 /// Writes a model as a flash image: rows are interleaved, quantised values stay bit for bit.
 ///
-/// Memory is bounded by two chunks of a few MiB whatever the model's size; the image appears under
+/// Memory is bounded, by two chunks of a few MiB, or 64 MiB for bundles of neurons, whatever the model's
+/// size; the image appears under
 /// its name only when it is complete.
 public struct Converter {
   private let source: ModelSource
   private let table: TensorTable
   private let contents: [String: TensorContent]
+  private let selector: SelectorFile?
+  private let selectorTable: TensorTable
   /// Where everything will lie.
   public let layout: FlashImage.Layout
+
+  package var neuronBuffers = NeuronBuffers()
 
   /// Bytes the image will have.
   public var imageByteCount: Int { layout.fileByteCount }
@@ -24,17 +29,19 @@ public struct Converter {
   ///   - contents: where each of the source's tensors gets its elements; nil = all as stored.
   ///   - quantisation: `q8_0` or `q4_0` for float matrices whose rows are whole blocks, but not for
   ///     routers; nil keeps them.
-  ///   - bundling: how experts are placed; nil = in bundles where the model has experts.
+  ///   - bundling: what lies together; nil = each expert, where the model has experts.
+  ///   - selector: what chooses neurons, for bundles of them.
   /// - Throws: ``ConversionError`` where the source is an image already, describes no whole model, or
-  ///   has no experts to put in bundles.
+  ///   has nothing to put in such bundles, or where the selector is another model's.
   public init(
     _ source: ModelSource, contents: [TensorContent]? = nil, quantisation: ElementType? = nil,
-    bundling: ExpertBundling? = nil
+    bundling: Bundling? = nil, selector: SelectorFile? = nil
   ) throws(ConversionError) {
     let tensors = source.description.tensors
     if tensors.contains(where: { $0.layout == .interleaved }) {
       throw .notPossible("\(source.path) is a flash image already")
     }
+    try Self.check(bundling, selector, source)
     if bundling == .experts, source.description.configuration?.experts == nil {
       throw .notPossible("\(source.path) is a dense model; there are no experts to bundle")
     }
@@ -46,9 +53,19 @@ public struct Converter {
     for (index, content) in contents.enumerated() {
       plan.tensors[index].type = Self.type(tensors[index], content, quantisation)
     }
+    plan.identity = try Self.identity(of: source, contents)
+    if let selector, selector.selector.identity != plan.identity {
+      throw .notPossible(
+        "predictor of another model: \(selector.source.path) has identity"
+          + " \(ModelIdentity.text(selector.selector.identity)), the model"
+          + " \(ModelIdentity.text(plan.identity))")
+    }
+    let bundling = Self.resolved(bundling, source, &plan, quantisation)
+    self.selector = selector
     do throws(FormatError) {
       table = try TensorTable(tensors, path: source.path)
-      layout = try FlashImage.Layout(for: plan, bundling: bundling)
+      selectorTable = try TensorTable(selector?.selector.tensors ?? [])
+      layout = try FlashImage.Layout(for: plan, bundling: bundling, selector: selector?.selector)
     } catch { throw .format(error) }
   }
 
@@ -72,27 +89,43 @@ public struct Converter {
   /// - Parameters:
   ///   - striping: the other files to cut the image over; nil writes one file.
   ///   - progress: called now and then with the bytes written so far.
+  /// - Returns: what the conversion changed.
   /// - Throws: ``ConversionError``; nothing at `path` or the other paths has changed then.
+  @discardableResult
   public func write(
     to path: String, striping: Striping? = nil,
     cancellation: CancellationFlag = CancellationFlag(),
     progress: (_ byteCount: Int) -> Void = { _ in }
-  ) throws(ConversionError) {
+  ) throws(ConversionError) -> ConversionReport {
     var writer = try ImageWriter(path: path, striping: striping, layout: layout)
     let reader = try RowChunkReader(source: source)
+    let selectorReader = try RowChunkReader(source: selector?.source ?? source)
+    let pieceReader = try PieceReader(source: source)
+    var squares = (error: 0.0, norm: 0.0)
     var index = 0
     while index < layout.description.tensors.count {
       // The tensors of a layer's bundles are written together, part by part.
       let count = layout.description.tensors[index].isBundled ? 3 : 1
       let tensors = Array(layout.description.tensors[index..<index + count])
-      try write(tensors, reader, &writer, cancellation, progress)
+      if selectorTable[tensors[0].name] != nil {
+        try write(tensors, selectorReader, &writer, cancellation, progress)
+      } else {
+        try write(tensors, reader, &writer, cancellation, progress)
+      }
+      if let layer = tensors[0].selectedLayer {
+        let sums = try writeNeurons(layer, pieceReader, &writer, cancellation, progress)
+        squares = (squares.error + sums.error, squares.norm + sums.norm)
+      }
       index += count
     }
     do {
       try writer.pad(to: layout.fileByteCount)
       try source.device.checkUnchanged()
+      try selector?.source.device.checkUnchanged()
     } catch { throw .io(error) }
     try writer.finish()
+    return ConversionReport(
+      columnError: squares.norm > 0 ? (squares.error / squares.norm).squareRoot() : nil)
   }
 
   /// Writes tensors whose parts alternate; mostly one.
@@ -104,7 +137,7 @@ public struct Converter {
       do { try writer.pad(to: tensors[0].offset) } catch { throw .io(error) }
       return try Self.append(values, to: &writer)
     }
-    let sources = tensors.compactMap { table[$0.name] }
+    let sources = tensors.compactMap(origin)
     guard sources.count == tensors.count else { return }
     var encoders: [TensorEncoder] = []
     for (source, target) in zip(sources, tensors) {
@@ -134,6 +167,32 @@ public struct Converter {
   private func part(_ expert: Int, of tensor: TensorRecord) -> TensorRecord {
     if case .parts(let parts) = contents[tensor.name] { return parts[expert] }
     return tensor.part(expert)
+  }
+
+  /// Where a tensor of the image comes from.
+  private func origin(_ tensor: TensorRecord) -> TensorRecord? {
+    if let layer = tensor.selectedLayer,
+      let role = layout.description.neurons?.layers[layer].parts.last?.role
+    {
+      return table[role.tensorName(layer: layer)]
+    }
+    return table[tensor.name] ?? selectorTable[tensor.name]
+  }
+
+  /// Writes a layer's bundles of neurons; returns the sums of ``NeuronWriter/squares``.
+  private func writeNeurons(
+    _ layer: Int, _ reader: borrowing PieceReader, _ writer: inout ImageWriter,
+    _ cancellation: CancellationFlag, _ progress: (_ byteCount: Int) -> Void
+  ) throws(ConversionError) -> (error: Double, norm: Double) {
+    guard let bundles = layout.description.neurons?.layers[layer] else { return (0, 0) }
+    var sources: [NeuronBundles.Role: TensorRecord] = [:]
+    for part in bundles.parts { sources[part.role] = table[part.role.tensorName(layer: layer)] }
+    let neurons = try NeuronWriter(bundles, sources: sources, buffers: neuronBuffers)
+    try neurons.write(reader, to: &writer) { byteCount throws(ConversionError) in
+      if cancellation.isRaised { throw .interrupted }
+      progress(byteCount)
+    }
+    return neurons.squares
   }
 
   private static func append(

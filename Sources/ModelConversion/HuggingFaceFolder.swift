@@ -74,7 +74,7 @@ public struct HuggingFaceFolder {
   }
 
   /// Parses a safetensors file's header, reading as much of the file as it needs.
-  private static func shard(_ path: String) throws(ConversionError) -> SafetensorsFile {
+  static func shard(_ path: String) throws(ConversionError) -> SafetensorsFile {
     var prefixByteCount = ModelFile.firstReadByteCount
     while true {
       let prefix: FilePrefix

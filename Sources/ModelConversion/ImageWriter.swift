@@ -66,6 +66,32 @@ struct ImageWriter: ~Copyable {
     if let failure { throw failure }
   }
 
+  /// Leaves out whole extents up to `end`; ``fill(_:at:)`` brings them later.
+  mutating func skip(to end: Int) {
+    while offset < end {
+      offset += layout.description.extents[checksums.count].byteCount
+      checksums.append(0)
+    }
+    precondition(offset == end, "not whole extents")
+  }
+
+  /// Brings whole extents that were left out, from `start` on.
+  mutating func fill(_ bytes: [UInt8], at start: Int) throws(BlockIOError) {
+    let extents = layout.description.extents
+    var failure: BlockIOError?
+    bytes.withUnsafeBytes { bytes in
+      do throws(BlockIOError) { try file.write(bytes, at: start) } catch { failure = error }
+      var index = extents.firstIndex { $0.offset == start } ?? extents.count
+      while index < extents.count, extents[index].offset < start + bytes.count {
+        let first = extents[index].offset - start
+        checksums[index] = FlashImage.checksum(
+          UnsafeRawBufferPointer(rebasing: bytes[first..<first + extents[index].byteCount]))
+        index += 1
+      }
+    }
+    if let failure { throw failure }
+  }
+
   /// Writes what lies before the data and gives the image its name.
   consuming func finish() throws(ConversionError) {
     precondition(offset == layout.fileByteCount, "the data is not complete")

@@ -2,7 +2,7 @@ import BlockIO
 import Glibc
 import ModelFormat
 
-/// How an image is cut over several files (`docs/format.md`, section 8).
+/// How an image is cut over several files (`docs/format.md`, section 9).
 public struct Striping: Sendable {
   /// The members after the first.
   public let otherPaths: [String]

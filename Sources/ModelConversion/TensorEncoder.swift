@@ -16,10 +16,11 @@ final class TensorEncoder {
   /// One row as f32.
   private let values: UnsafeMutablePointer<Float>
 
+  /// - Parameter rowCapacity: the most rows a call brings; nil = a chunk of ``RowChunkReader``.
   init(
-    from source: TensorRecord, to target: TensorRecord, addsOne: Bool
+    from source: TensorRecord, to target: TensorRecord, addsOne: Bool, rowCapacity: Int? = nil
   ) throws(ConversionError) {
-    let rowCount = RowChunkReader.rowsPerChunk(source)
+    let rowCount = rowCapacity ?? RowChunkReader.rowsPerChunk(source)
     let groupCount = RowGroup.groupCount(rows: rowCount)
     let rowsByteCount = AlignedBuffer.roundedUp(rowCount * Self.rowByteCount(target))
     let groupsByteCount = AlignedBuffer.roundedUp(

@@ -59,7 +59,7 @@ public struct NeuronBundles: Sendable, Codable, Equatable {
     }
   }
 
-  public enum Role: String, Sendable, Codable { case gate, up, down }
+  public enum Role: String, Sendable, Codable, CaseIterable { case gate, up, down }
 
   public init(
     neuronsPerBundle: Int, bundleCount: Int, offset: Int, byteStride: Int, parts: [Part],

@@ -29,12 +29,15 @@ extension DecoderConfiguration {
   public var outputHeadName: String { tiesOutput ? "token_embd.weight" : "output.weight" }
 
   /// Every tensor of such a decoder, in the order a token meets them; a tied table comes first only.
-  public var expectedTensors: [TensorExpectation] {
+  public var expectedTensors: [TensorExpectation] { expectedTensors(neurons: nil) }
+
+  /// The same of a model whose FFNs are in bundles of `neurons`, which is valid.
+  func expectedTensors(neurons: NeuronLayout?) -> [TensorExpectation] {
     var tensors = [
       TensorExpectation("rope_freqs.weight", ropeDimensionCount / 2, isOptional: true),
       TensorExpectation("token_embd.weight", embeddingLength, vocabularyCount),
     ]
-    for layer in 0..<layerCount { appendLayer("blk.\(layer).", to: &tensors) }
+    for layer in 0..<layerCount { appendLayer(layer, neurons, to: &tensors) }
     tensors.append(TensorExpectation("output_norm.weight", embeddingLength))
     if !tiesOutput {
       tensors.append(TensorExpectation("output.weight", embeddingLength, vocabularyCount))
@@ -42,7 +45,10 @@ extension DecoderConfiguration {
     return tensors
   }
 
-  private func appendLayer(_ prefix: String, to tensors: inout [TensorExpectation]) {
+  private func appendLayer(
+    _ layer: Int, _ neurons: NeuronLayout?, to tensors: inout [TensorExpectation]
+  ) {
+    let prefix = "blk.\(layer)."
     let queryLength = queryHeadCount * headLength
     let keyLength = keyValueHeadCount * headLength
     func add(_ name: String, _ columnCount: Int, _ rowCount: Int = 1) {
@@ -62,6 +68,13 @@ extension DecoderConfiguration {
     add("ffn_norm.weight", embeddingLength)
     if let experts {
       appendExperts(experts, prefix, to: &tensors)
+    } else if let neurons {
+      if let rank = neurons.predictor?.ranks[layer] {
+        add("ffn_predictor_a.weight", embeddingLength, rank)
+        add("ffn_predictor_b.weight", rank, feedForwardLength)
+        add("ffn_predictor.bias", feedForwardLength)
+      }
+      add("ffn_select.weight", embeddingLength, feedForwardLength)
     } else {
       add("ffn_gate.weight", embeddingLength, feedForwardLength)
       add("ffn_up.weight", embeddingLength, feedForwardLength)
@@ -96,19 +109,26 @@ extension DecoderConfiguration {
 }
 
 extension ModelDescription {
+  /// Every tensor of such a model, as ``DecoderConfiguration/expectedTensors``; where ``neurons`` are in
+  /// bundles, what chooses them instead of gate, up and down. The description must be valid.
+  public var expectedTensors: [TensorExpectation] {
+    configuration?.expectedTensors(neurons: neurons) ?? []
+  }
+
   /// Checks the configuration, and that tensors are exactly those it asks for, in shape and kind.
   ///
   /// - Throws: ``FormatError`` naming the tensor that is missing, unexpected or of the wrong shape.
   public func validate(path: String? = nil) throws(FormatError) {
     if let tokenizer { try tokenizer.validate(path: path) }
     guard let configuration else {
-      guard tensors.isEmpty else {
+      guard tensors.isEmpty, neurons == nil else {
         throw FormatError(.malformed, path: path, "there are tensors, but no configuration")
       }
       return
     }
     try configuration.validate(path: path)
-    if tensors.isEmpty { return }
+    try neurons?.validate(configuration, path: path)
+    if tensors.isEmpty, neurons == nil { return }
     if let tokenizer, tokenizer.tokens.count > configuration.vocabularyCount {
       throw FormatError(
         .malformed, path: path,
@@ -117,7 +137,7 @@ extension ModelDescription {
     }
     let table = try TensorTable(tensors, path: path)
     var expectedCount = 0
-    for expectation in configuration.expectedTensors {
+    for expectation in expectedTensors {
       guard let tensor = table[expectation.name] else {
         if expectation.isOptional { continue }
         throw FormatError(.malformed, path: path, "tensor \"\(expectation.name)\" is missing")
@@ -126,7 +146,7 @@ extension ModelDescription {
       try tensor.validate(against: expectation, path: path)
     }
     guard expectedCount < tensors.count else { return }
-    let expected = Set(configuration.expectedTensors.map(\.name))
+    let expected = Set(expectedTensors.map(\.name))
     if let other = tensors.first(where: { !expected.contains($0.name) }) {
       throw FormatError(
         .unsupported, at: other.offset, path: path,

@@ -8,16 +8,19 @@ public enum ImageBuilder {
   ///
   /// - Throws: ``FormatError`` where `gguf` is not a valid, complete model.
   public static func image(
-    of gguf: [UInt8], bundling: ExpertBundling? = nil,
+    of gguf: [UInt8], bundling: Bundling? = nil,
     extentByteCount: Int = FlashImage.defaultExtentByteCount
   ) throws(FormatError) -> [UInt8] {
-    let source = try description(of: gguf)
+    var source = try description(of: gguf)
+    source.identity = identity(of: gguf, source)
     let layout = try FlashImage.Layout(
       for: source, bundling: bundling, extentByteCount: extentByteCount)
     let table = try TensorTable(source.tensors)
     var bytes = [UInt8](repeating: 0, count: layout.fileByteCount)
     for tensor in layout.description.tensors {
-      guard let origin = table[tensor.name] else { continue }
+      // The matrix that decides is a copy of gate.
+      let name = tensor.name.replacing(".ffn_select.", with: ".ffn_gate.")
+      guard let origin = table[name] else { continue }
       let partByteCount = origin.byteCount / (tensor.stack?.count ?? 1)
       for number in 0..<(tensor.stack?.count ?? 1) {
         let start = origin.offset + number * partByteCount
@@ -29,6 +32,9 @@ public enum ImageBuilder {
         bytes.replaceSubrange(target..<target + data.count, with: data)
       }
     }
+    for (layer, bundles) in (layout.description.neurons?.layers ?? []).enumerated() {
+      putNeurons(bundles, layer: layer, of: gguf, table, into: &bytes)
+    }
     let checksums = layout.description.extents.map { extent in
       bytes.withUnsafeBytes {
         FlashImage.checksum(
@@ -37,6 +43,17 @@ public enum ImageBuilder {
     }
     bytes.replaceSubrange(0..<layout.dataOffset, with: try layout.preamble(checksums: checksums))
     return bytes
+  }
+
+  /// ``ModelDescription/identity`` of the model in `gguf`.
+  public static func identity(of gguf: [UInt8], _ description: ModelDescription) -> UInt64 {
+    guard let configuration = description.configuration else { return 0 }
+    var identity = ModelIdentity(configuration)
+    for tensor in ModelIdentity.order(description.tensors) {
+      let end = tensor.offset + min(tensor.byteCount, 4096)
+      gguf[tensor.offset..<end].withUnsafeBytes { identity.add(tensor, $0) }
+    }
+    return identity.finish()
   }
 
   /// The description of a whole file in memory, GGUF or image.

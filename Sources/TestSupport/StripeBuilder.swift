@@ -1,6 +1,6 @@
 import ModelFormat
 
-/// Cuts an image in memory in stripes, as `docs/format.md`, section 8 says, number by number and
+/// Cuts an image in memory in stripes, as `docs/format.md`, section 9 says, number by number and
 /// independently of the converter it checks.
 public enum StripeBuilder {
   /// The bytes of each member of `image`.

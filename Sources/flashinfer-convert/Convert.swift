@@ -32,8 +32,17 @@ struct Convert: ParsableCommand {
   enum Bundle: String, ExpressibleByArgument, CaseIterable {
     case none
     case experts
+    case neurons
+    case singleNeurons = "single-neurons"
 
-    var bundling: ExpertBundling { self == .none ? ExpertBundling.none : .experts }
+    var bundling: Bundling {
+      switch self {
+      case .none: .none
+      case .experts: .experts
+      case .neurons: .neurons
+      case .singleNeurons: .singleNeurons
+      }
+    }
   }
 
   @Argument(help: "GGUF file or Hugging Face folder.") var input: String
@@ -42,9 +51,16 @@ struct Convert: ParsableCommand {
   var quantize: Quantisation?
   @Option(
     help: ArgumentHelp(
-      "How experts lie: experts (gate, up and down of each together; default where there are any) "
-        + "or none.", valueName: "kind"))
+      "What lies together: experts (gate, up and down of each; default where there are any), "
+        + "neurons (of a dense FFN: of each neuron, or of as many as a quant block holds), "
+        + "single-neurons (of each; down is quantised anew where it was quantised) or none.",
+      valueName: "kind"))
   var bundle: Bundle?
+  @Option(
+    help: ArgumentHelp(
+      "With bundles of neurons: predictors or thresholds, as a training tool wrote them.",
+      valueName: "file"))
+  var selectorFile: String?
   @Option(
     help: ArgumentHelp(
       "A file on another drive to stripe the image over; repeatable.", valueName: "path"))
@@ -72,12 +88,16 @@ struct Convert: ParsableCommand {
     let striping = try makeStriping()
     let converter = try makeConverter()
     var bar = ProgressBar(total: converter.imageByteCount)
-    try converter.write(to: output, striping: striping, cancellation: Interruption.flag) {
-      bar.update($0)
-    }
+    let report = try converter.write(
+      to: output, striping: striping, cancellation: Interruption.flag
+    ) { bar.update($0) }
     bar.finish()
     let others = stripe.isEmpty ? "" : " and \(stripe.count) more"
     Terminal.note("\(output)\(others): \(ByteCount(converter.imageByteCount))")
+    if let error = report.columnError {
+      let percent = (error * 1e5).rounded() / 1e3
+      Terminal.note("down matrices quantised anew along columns; relative error \(percent) %")
+    }
   }
 
   /// How to cut the image; nil for one file.
@@ -99,14 +119,24 @@ struct Convert: ParsableCommand {
       Terminal.warn(notesOf: folder.source.device)
       return try Converter(
         folder.source, contents: folder.contents, quantisation: quantize?.type,
-        bundling: bundle?.bundling)
+        bundling: bundle?.bundling, selector: try makeSelector(for: folder.source))
     }
     let source: ModelSource
     do { source = try ModelSource.open(input, backend: io) } catch {
       throw ConversionError.loader(error)
     }
     Terminal.warn(notesOf: source.device)
-    return try Converter(source, quantisation: quantize?.type, bundling: bundle?.bundling)
+    return try Converter(
+      source, quantisation: quantize?.type, bundling: bundle?.bundling,
+      selector: try makeSelector(for: source))
+  }
+
+  private func makeSelector(for source: ModelSource) throws -> SelectorFile? {
+    guard let selectorFile else { return nil }
+    guard let configuration = source.description.configuration else {
+      throw CommandError(.badData, "\(input) holds no weights")
+    }
+    return try SelectorFile(selectorFile, for: configuration, backend: io)
   }
 
   private static func status(of error: ConversionError) -> ExitStatus {

@@ -86,7 +86,8 @@ struct Inspect: ParsableCommand {
   }
 
   private func describe() throws {
-    let description = try ModelSource.describe(model)
+    let source = try ModelSource.open(model, backend: resources.io)
+    let description = source.description
     if let name = description.name { Terminal.print("name: \(name)\n") }
     if let shape = description.configuration {
       Terminal.print(
@@ -110,6 +111,9 @@ struct Inspect: ParsableCommand {
           + (tokenizer.preTokenizer.map { ", \($0)" } ?? "")
           + ", \(tokenizer.tokens.count) tokens\n")
     }
+    let identity = try source.computeIdentity()
+    if identity != 0 { Terminal.print("identity: \(ModelIdentity.text(identity))\n") }
+    if let neurons = description.neurons { Terminal.print("neurons: \(text(of: neurons))\n") }
     var classes: [String: Int] = [:]
     for tensor in description.tensors {
       classes["\(tensor.type.name) \(tensor.layout.rawValue)", default: 0] += tensor.byteCount
@@ -120,6 +124,22 @@ struct Inspect: ParsableCommand {
     Terminal.print(
       "tensors: \(description.tensors.count), "
         + "\(ByteCount(description.tensors.reduce(0) { $0 + $1.byteCount }))\n")
+  }
+
+  /// The bundles of neurons in a line, and what chooses among them.
+  private func text(of neurons: NeuronLayout) -> String {
+    guard let bundles = neurons.layers.first else { return "none" }
+    var text =
+      "in bundles of \(bundles.neuronsPerBundle), \(ByteCount(bundles.byteStride)) each, "
+      + "\(neurons.layers.reduce(0) { $0 + $1.bundleCount }) bundles"
+    if let predictor = neurons.predictor {
+      let recall = predictor.recalls.reduce(0, +) / Double(max(1, predictor.recalls.count))
+      text += ", predictor of recall \((recall * 1000).rounded() / 1000)"
+    }
+    if let thresholds = neurons.thresholds {
+      text += ", thresholds that keep \((thresholds.keptFraction * 1000).rounded() / 1000)"
+    }
+    return text
   }
 
   /// The experts in a line: how many, of what width, how they lie.

@@ -8,6 +8,7 @@ import WeightLoader
 
 /// What `--plan` prints: where the memory goes, and how fast a token will be.
 struct PlanReport {
+  let identity: UInt64
   let plan: MemoryPlan
   let promptLength: Int
   let drive: DriveProfile?
@@ -24,7 +25,7 @@ struct PlanReport {
     var calibrates: Bool
   }
 
-  /// Plans the model at `path`; reads its description and nothing else of it.
+  /// Plans the model at `path`; reads its description and what makes its identity.
   init(_ path: String, _ question: Question) throws {
     // Budget and process as they are before a calibration's buffers.
     let resources = question.resources
@@ -32,6 +33,7 @@ struct PlanReport {
     let model = try LanguageModel.open(
       path, mirrors: resources.mirror, backend: resources.io)
     let process = ProcessMemory.residentByteCount
+    identity = try model.source.computeIdentity()
     let cache = CalibrationCache.standard
     let file = model.source.description.files.first ?? path
     if question.calibrates {
@@ -128,6 +130,7 @@ struct PlanReport {
   private func printJSON() {
     var printer = JSONPrinter()
     printer.object { json in
+      json.text("identity", utf8: Array(ModelIdentity.text(identity).utf8))
       json.object("plan") { json in
         json.number("budgetBytes", plan.budgetByteCount)
         json.number("processBytes", plan.processByteCount)

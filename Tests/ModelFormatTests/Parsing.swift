@@ -68,3 +68,20 @@ func repairChecksums(_ bytes: inout [UInt8]) {
   }
   store(checksum(0..<56, bytes), at: 56, &bytes)
 }
+
+/// An image's header.
+func headerText(_ image: [UInt8]) -> String {
+  String(decoding: image[64..<64 + Int(littleEndian(image, at: 24))], as: UTF8.self)
+}
+
+/// The image with another header, and checksums that agree.
+func edited(_ image: [UInt8], _ edit: (String) -> String) -> [UInt8] {
+  var bytes = image
+  let old = headerText(image)
+  let new = Array(edit(old).utf8)
+  let room = max(old.utf8.count, new.count)
+  for index in 0..<room { bytes[64 + index] = index < new.count ? new[index] : 0 }
+  for index in 0..<8 { bytes[24 + index] = UInt8(new.count >> (8 * index) & 0xFF) }
+  repairChecksums(&bytes)
+  return bytes
+}

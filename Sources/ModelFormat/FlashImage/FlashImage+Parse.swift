@@ -3,7 +3,7 @@ import TensorBasics
 extension FlashImage {
   /// Parses everything before an image's data: prologue, header and tokenizer section.
   ///
-  /// All checksums but those of extents are verified, and everything in `docs/format.md`, section 7.
+  /// All checksums but those of extents are verified, and everything in `docs/format.md`, section 8.
   ///
   /// - Parameters:
   ///   - prefix: The file's first bytes; only read during the call.
@@ -56,6 +56,8 @@ extension FlashImage {
     var description = ModelDescription(
       configuration: header.configuration, chatTemplate: header.chatTemplate, name: header.name,
       files: [path])
+    description.identity = header.identity?.value ?? 0
+    description.neurons = try header.neurons?.layout(path: path)
     if let section { description.tokenizer = try header.tokenizer?.definition(section, path: path) }
     for tensor in header.tensors {
       guard let type = ElementType(name: tensor.type) else {

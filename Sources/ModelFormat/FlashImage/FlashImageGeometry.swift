@@ -10,6 +10,7 @@ struct FlashImageGeometry {
   /// Shapes have been validated against the configuration, so products of them cannot overflow.
   func validate() throws(FormatError) {
     try validateTensors()
+    try validateNeurons()
     try validateExtents()
   }
 
@@ -92,6 +93,31 @@ struct FlashImageGeometry {
     return gate.offset + stack.count * stack.byteStride
   }
 
+  /// Each layer's checksums and bundles lie in the data, together, and apart from everything else.
+  private func validateNeurons() throws(FormatError) {
+    guard let layers = description.neurons?.layers else { return }
+    var spans = description.tensors.map {
+      $0.offset..<FlashImage.roundedUp($0.offset + $0.byteCount)
+    }
+    for layer in layers {
+      guard layer.checksumOffset % FlashImage.alignment == 0,
+        data.contains(layer.checksumOffset), data.contains(layer.offset),
+        layer.offset - layer.checksumOffset == FlashImage.roundedUp(layer.checksumByteCount),
+        layer.byteStride <= (data.upperBound - layer.offset) / layer.bundleCount
+      else {
+        throw error(
+          at: layer.offset,
+          "bundles of neurons are not aligned, not behind their checksums or leave the file")
+      }
+      spans.append(layer.byteSpan)
+    }
+    spans.sort { $0.lowerBound < $1.lowerBound }
+    for (first, second) in zip(spans, spans.dropFirst())
+    where first.upperBound > second.lowerBound {
+      throw error(at: second.lowerBound, "bundles of neurons overlap what lies before")
+    }
+  }
+
   /// Extents follow each other without gap; each matrix, and each bundle, is a whole number of them.
   private func validateExtents() throws(FormatError) {
     var end = data.lowerBound
@@ -107,6 +133,13 @@ struct FlashImageGeometry {
       throw error(at: end, "no extent covers the data from here")
     }
     starts.insert(end)
+    for layer in description.neurons?.layers ?? [] {
+      let places = [layer.checksumOffset, layer.offset, layer.byteSpan.upperBound]
+      guard places.allSatisfy(starts.contains) else {
+        throw error(
+          at: layer.offset, "a layer's bundles of neurons are not a whole number of extents")
+      }
+    }
     for tensor in description.tensors where tensor.rowCount > 1 {
       guard tensor.isBundled else {
         let tensorEnd = FlashImage.roundedUp(tensor.offset + tensor.byteCount)

@@ -9,6 +9,8 @@ struct FlashImageHeader: Codable {
   var configuration: DecoderConfiguration?
   var tokenizer: Tokenizer?
   var tensors: [Tensor]
+  var neurons: Neurons?
+  var identity: HexChecksum?
   var extents: [Extent]
 
   struct Tensor: Codable {
@@ -26,6 +28,27 @@ struct FlashImageHeader: Codable {
     var offset: Int
     var byteCount: Int
     var checksum: HexChecksum
+  }
+
+  struct Neurons: Codable {
+    var layers: [Layer]
+    var predictor: NeuronPredictor?
+    var thresholds: NeuronThresholds?
+
+    struct Layer: Codable {
+      var neuronsPerBundle: Int
+      var bundleCount: Int
+      var offset: Int
+      var byteStride: Int
+      var parts: [Part]
+      var checksumOffset: Int
+    }
+
+    struct Part: Codable {
+      var role: NeuronBundles.Role
+      var type: String
+      var byteCount: Int
+    }
   }
 
   struct Tokenizer: Codable {
@@ -87,6 +110,8 @@ struct FlashImageHeader: Codable {
         rowCount: tensor.rowCount, layout: tensor.layout, offset: tensor.offset,
         byteCount: tensor.byteCount, stack: tensor.stack)
     }
+    neurons = description.neurons.map(Neurons.init)
+    identity = description.identity == 0 ? nil : HexChecksum(description.identity)
     extents = description.extents.map { extent in
       Extent(
         offset: extent.offset, byteCount: extent.byteCount,
@@ -107,6 +132,45 @@ struct FlashImageHeader: Codable {
   }
 }
 
+extension FlashImageHeader.Neurons {
+  init(_ layout: NeuronLayout) {
+    layers = layout.layers.map { layer in
+      Layer(
+        neuronsPerBundle: layer.neuronsPerBundle, bundleCount: layer.bundleCount,
+        offset: layer.offset, byteStride: layer.byteStride,
+        parts: layer.parts.map {
+          Part(role: $0.role, type: $0.type.name, byteCount: $0.byteCount)
+        },
+        checksumOffset: layer.checksumOffset)
+    }
+    predictor = layout.predictor
+    thresholds = layout.thresholds
+  }
+
+  /// What the header says, not yet validated.
+  func layout(path: String) throws(FormatError) -> NeuronLayout {
+    var bundles: [NeuronBundles] = []
+    for layer in layers {
+      var parts: [NeuronBundles.Part] = []
+      for part in layer.parts {
+        guard let type = ElementType(name: part.type) else {
+          throw FormatError(
+            .unsupported, path: path,
+            "bundles of neurons have type \(part.type), which is not supported")
+        }
+        parts.append(
+          NeuronBundles.Part(role: part.role, type: type, byteCount: part.byteCount))
+      }
+      bundles.append(
+        NeuronBundles(
+          neuronsPerBundle: layer.neuronsPerBundle, bundleCount: layer.bundleCount,
+          offset: layer.offset, byteStride: layer.byteStride, parts: parts,
+          checksumOffset: layer.checksumOffset))
+    }
+    return NeuronLayout(layers: bundles, predictor: predictor, thresholds: thresholds)
+  }
+}
+
 /// A checksum as JSON has it: sixteen hexadecimal digits, because numbers lose bits over 2^53 in many
 /// readers, and so that a header's length does not depend on its checksums.
 struct HexChecksum: Codable {
@@ -119,14 +183,13 @@ struct HexChecksum: Codable {
     let text = try container.decode(String.self)
     guard text.utf8.count == 16, let value = UInt64(text, radix: 16) else {
       throw DecodingError.dataCorruptedError(
-        in: container, debugDescription: "a checksum is sixteen hexadecimal digits")
+        in: container, debugDescription: "checksums and identities are sixteen hexadecimal digits")
     }
     self.value = value
   }
 
   func encode(to encoder: any Encoder) throws {
-    let digits = String(value, radix: 16)
     var container = encoder.singleValueContainer()
-    try container.encode(String(repeating: "0", count: 16 - digits.count) + digits)
+    try container.encode(ModelIdentity.text(value))
   }
 }

@@ -19,12 +19,14 @@ extension FlashImage {
     ///
     /// - Parameters:
     ///   - source: The model; types of its tensors are the image's types.
-    ///   - bundling: How experts are placed; nil = in bundles where the model has experts.
+    ///   - bundling: What lies together; nil = each expert, where the model has experts. In bundles of
+    ///     single neurons the type of a down matrix is that of its columns.
+    ///   - selector: What chooses neurons, for bundles of them.
     ///   - extentByteCount: How long extents become at most, at least 4096.
-    /// - Throws: ``FormatError`` where `source` does not fit its own configuration, or has no experts
-    ///   to put in bundles.
+    /// - Throws: ``FormatError`` where `source` does not fit its own configuration, or has nothing to put
+    ///   in such bundles.
     public init(
-      for source: ModelDescription, bundling: ExpertBundling? = nil,
+      for source: ModelDescription, bundling: Bundling? = nil, selector: NeuronSelector? = nil,
       extentByteCount: Int = FlashImage.defaultExtentByteCount
     ) throws(FormatError) {
       try source.validate()
@@ -34,11 +36,12 @@ extension FlashImage {
       }
       var plan = source
       plan.files = []
-      plan.tensors = try Self.orderedTensors(source)
-      let dataByteCount = Self.place(
-        &plan.tensors, inBundles: hasExperts && bundling != ExpertBundling.none)
-      plan.extents = Self.extents(
-        plan.tensors, target: max(extentByteCount, FlashImage.alignment))
+      if let bundling, bundling.isOfNeurons {
+        try Self.bundleNeurons(of: &plan, single: bundling == .singleNeurons, selector)
+      }
+      plan.tensors = try Self.orderedTensors(plan)
+      let dataByteCount = Self.place(&plan, inBundles: hasExperts && bundling != Bundling.none)
+      plan.extents = Self.extents(plan, target: max(extentByteCount, FlashImage.alignment))
       var tokenizer = source.tokenizer.map(FlashImageHeader.Tokenizer.init)
 
       // Offsets depend on the header's length and the other way round: plan with longer offsets than
@@ -100,7 +103,7 @@ extension FlashImage.Layout {
   ) throws(FormatError) -> [TensorRecord] {
     guard let configuration = source.configuration, !source.tensors.isEmpty else { return [] }
     let table = try TensorTable(source.tensors)
-    let expected = configuration.expectedTensors
+    let expected = source.expectedTensors
     let head = configuration.outputHeadName
     let order =
       expected.filter { $0.rowCount == 1 }
@@ -130,13 +133,18 @@ extension FlashImage.Layout {
   /// Gives tensors their offsets in the data and returns the data's length.
   ///
   /// Stacked tensors follow each other in the order of a bundle.
-  private static func place(_ tensors: inout [TensorRecord], inBundles: Bool) -> Int {
+  private static func place(_ plan: inout ModelDescription, inBundles: Bool) -> Int {
+    var tensors = plan.tensors
+    defer { plan.tensors = tensors }
     var offset = 0
     var index = 0
     while index < tensors.count {
       guard inBundles, let count = tensors[index].stack?.count else {
         tensors[index].offset = offset
         offset = FlashImage.roundedUp(offset + tensors[index].byteCount)
+        if let layer = tensors[index].selectedLayer {
+          offset = plan.neurons?.layers[layer].place(at: offset) ?? offset
+        }
         index += 1
         continue
       }
@@ -154,8 +162,10 @@ extension FlashImage.Layout {
     return offset
   }
 
-  /// Cuts the data: all vectors together, and each matrix and each bundle by itself.
-  private static func extents(_ tensors: [TensorRecord], target: Int) -> [ExtentRecord] {
+  /// Cuts the data: all vectors together; each matrix, each expert's bundle and each layer's bundles of
+  /// neurons by themselves.
+  private static func extents(_ plan: ModelDescription, target: Int) -> [ExtentRecord] {
+    let tensors = plan.tensors
     let vectors = tensors.prefix { $0.rowCount == 1 }
     var extents: [ExtentRecord] = []
     if let last = vectors.last {
@@ -176,6 +186,11 @@ extension FlashImage.Layout {
       let target =
         tensor.name == "token_embd.weight" ? min(target, FlashImage.tableExtentByteCount) : target
       appendPieces(of: tensor.offset..<end, unit: tensor.rowUnitByteCount, target, &extents)
+      if let layer = tensor.selectedLayer, let bundles = plan.neurons?.layers[layer] {
+        for range in [bundles.checksumOffset..<bundles.offset, bundles.bundleRange] {
+          appendPieces(of: range, unit: FlashImage.alignment, target, &extents)
+        }
+      }
     }
     return extents
   }
@@ -207,6 +222,10 @@ extension ModelDescription {
     var result = self
     for index in result.tensors.indices { result.tensors[index].offset += distance }
     for index in result.extents.indices { result.extents[index].offset += distance }
+    for index in result.neurons?.layers.indices ?? 0..<0 {
+      result.neurons?.layers[index].offset += distance
+      result.neurons?.layers[index].checksumOffset += distance
+    }
     return result
   }
 }

@@ -35,7 +35,7 @@ public enum Safetensors {
           dataOffset: cursor.offset, fileByteCount: fileByteCount, path: path)
         return SafetensorsFile(
           path: path, fileByteCount: fileByteCount, dataOffset: cursor.offset,
-          tensors: try parser.tensors(json))
+          tensors: try parser.tensors(json), metadata: parser.metadata(json))
       } catch { throw .failed(error) }
     }
   }
@@ -50,6 +50,8 @@ public struct SafetensorsFile: Sendable {
   public let dataOffset: Int
   /// In ascending offsets.
   public let tensors: [SafetensorsTensor]
+  /// The strings of `__metadata__`.
+  public let metadata: [String: String]
 }
 
 /// One tensor as the header lists it.

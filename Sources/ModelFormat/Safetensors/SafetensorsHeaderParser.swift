@@ -31,6 +31,15 @@ struct SafetensorsHeaderParser {
     return tensors
   }
 
+  /// The strings of `__metadata__`; none where there is no such member.
+  func metadata(_ json: JSONValue) -> [String: String] {
+    var metadata: [String: String] = [:]
+    for member in json["__metadata__"]?.members ?? [] {
+      if let text = member.value.string { metadata[member.key] = text }
+    }
+    return metadata
+  }
+
   private func error(
     _ kind: FormatError.Kind, _ value: JSONValue, _ message: String
   ) -> FormatError {

@@ -1,4 +1,4 @@
-/// The header that every member of a striped image begins with (`docs/format.md`, section 8).
+/// The header that every member of a striped image begins with (`docs/format.md`, section 9).
 public struct StripeMember: Sendable, Equatable {
   /// What all members of one set have in common: the checksum of the image's prologue.
   public var setIdentifier: UInt64

@@ -1,0 +1,81 @@
+import ModelFormat
+import TensorBasics
+import WeightLoader
+
+/// What a conversion changed.
+public struct ConversionReport: Sendable {
+  /// Of columns of quantised down matrices that were quantised anew, for bundles of single neurons: the
+  /// root of the sum of squared differences over that of squared values, of all layers; nil where there
+  /// were none.
+  public let columnError: Double?
+}
+
+extension Converter {
+  /// Refuses bundles of neurons that nobody could use.
+  static func check(
+    _ bundling: Bundling?, _ selector: SelectorFile?, _ source: ModelSource
+  ) throws(ConversionError) {
+    guard let bundling, bundling.isOfNeurons else {
+      guard selector == nil else {
+        throw .notPossible("a selector file goes with bundles of neurons")
+      }
+      return
+    }
+    guard source.description.extents.isEmpty else {
+      throw .notPossible("\(source.path) is a flash image already")
+    }
+    guard let configuration = source.description.configuration else {
+      throw .notPossible("\(source.path) holds no weights")
+    }
+    guard configuration.experts == nil else {
+      throw .notPossible(
+        "\(source.path) has experts; only a dense model is put in bundles of neurons")
+    }
+    guard configuration.activation == .relu || selector != nil else {
+      throw .notPossible(
+        "the activation of \(source.path) is \(configuration.activation.rawValue), which leaves no"
+          + " neuron exactly zero: skipping neurons is exact only with relu. A selector file with"
+          + " thresholds or a predictor says which ones to skip all the same")
+    }
+  }
+
+  static func identity(
+    of source: ModelSource, _ contents: [TensorContent]
+  ) throws(ConversionError) -> UInt64 {
+    var stored: [TensorRecord] = []
+    for (tensor, content) in zip(source.description.tensors, contents)
+    where content == .stored || content == .storedPlusOne { stored.append(tensor) }
+    do { return try source.computeIdentity(of: stored) } catch { throw .loader(error) }
+  }
+
+  /// The bundles to plan, and in the plan the types of down matrices in them.
+  ///
+  /// Where all down matrices are floats neurons are single ones. A column of floats stays as it is or is
+  /// quantised along its own length; a column of a quantised matrix becomes Q8_0.
+  static func resolved(
+    _ bundling: Bundling?, _ source: ModelSource, _ plan: inout ModelDescription,
+    _ quantisation: ElementType?
+  ) -> Bundling? {
+    guard let bundling, bundling.isOfNeurons, let configuration = plan.configuration else {
+      return bundling
+    }
+    let tensors = source.description.tensors
+    let downs = tensors.indices.filter { tensors[$0].name.hasSuffix(".ffn_down.weight") }
+    guard bundling == .singleNeurons || downs.allSatisfy({ !tensors[$0].type.isQuantised }) else {
+      return .neurons
+    }
+    for index in downs {
+      let type = tensors[index].type
+      if type.isQuantised {
+        plan.tensors[index].type = .q8_0
+      } else if let quantisation,
+        configuration.embeddingLength % quantisation.blockElementCount == 0
+      {
+        plan.tensors[index].type = quantisation
+      } else {
+        plan.tensors[index].type = type
+      }
+    }
+    return .singleNeurons
+  }
+}
