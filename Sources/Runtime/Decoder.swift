@@ -22,6 +22,8 @@ final class Decoder {
   private let experts: ExpertStep?
   private let rope: RopeTable
   private let slidingRope: RopeTable
+  /// Sees every dense FFN; nil, as it is but for measurements, costs nothing.
+  var feedForwardObserver: (any FeedForwardObserver)?
   /// Sweeps the stream was told of and that have not begun, oldest first.
   private var announced: [DecoderWeights.Segment] = []
 
@@ -100,7 +102,8 @@ final class Decoder {
     stream.beginToken()
     for layer in 0..<configuration.layerCount {
       try attend(layer, tokenCount: tokens.count, position: position)
-      try feedForward(layer, tokenCount: tokens.count)
+      try feedForward(
+        FeedForwardPlace(layer: layer, position: position, tokenCount: tokens.count))
     }
   }
 
@@ -180,8 +183,9 @@ final class Decoder {
   }
 
   /// residual += postNorm(ffn(norm(residual))), of one FFN or of the experts chosen.
-  private func feedForward(_ number: Int, tokenCount: Int) throws(RuntimeError) {
-    let layer = weights.layers[number]
+  private func feedForward(_ place: FeedForwardPlace) throws(RuntimeError) {
+    let layer = weights.layers[place.layer]
+    let tokenCount = place.tokenCount
     let width = configuration.embeddingLength
     normalise(workspace.residual, layer.feedForwardNorm, tokenCount: tokenCount)
     switch layer.feedForward {
@@ -189,21 +193,33 @@ final class Decoder {
       try gated(
         matrices,
         activations(workspace.hidden, width, tokenCount, for: matrices.gate, matrices.up),
-        length: configuration.feedForwardLength, into: workspace.hidden)
+        length: configuration.feedForwardLength, into: workspace.hidden, observedAt: place)
     case .experts(let layer):
       try mix(layer, tokenCount: tokenCount)
     }
     addToResidual(layer.postFeedForwardNorm, tokenCount: tokenCount)
+    if let feedForwardObserver {
+      feedForwardObserver.feedForward(
+        place, output: UnsafeBufferPointer(start: workspace.hidden, count: tokenCount * width),
+        residual: UnsafeBufferPointer(start: workspace.residual, count: tokenCount * width))
+    }
   }
 
   /// output = down(act(gate(x)) * up(x)), [x.tokenCount, embeddingLength]; may be where x was.
+  ///
+  /// - Parameter place: what the observer is told; nil where it is not to see this FFN.
   private func gated(
     _ matrices: DecoderWeights.GatedMatrices, _ x: Activations, length: Int,
-    into output: UnsafeMutablePointer<Float>
+    into output: UnsafeMutablePointer<Float>, observedAt place: FeedForwardPlace? = nil
   ) throws(RuntimeError) {
     try linear.multiply(
       x, LinearTask(tensor: matrices.gate, output: workspace.gate, outputStride: length),
       LinearTask(tensor: matrices.up, output: workspace.up, outputStride: length))
+    if let feedForwardObserver, let place {
+      feedForwardObserver.feedForward(
+        place, input: UnsafeBufferPointer(start: x.values, count: x.tokenCount * x.stride),
+        gate: UnsafeBufferPointer(start: workspace.gate, count: x.tokenCount * length))
+    }
     forEach(token: x.tokenCount) { token in
       configuration.activation.gate(
         workspace.gate + token * length, by: workspace.up + token * length, count: length)
