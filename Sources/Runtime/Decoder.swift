@@ -23,6 +23,8 @@ final class Decoder {
   private let neurons: NeuronStep?
   private let rope: RopeTable
   private let slidingRope: RopeTable
+  /// Sees every dense FFN; nil, as it is but for measurements, costs nothing.
+  var feedForwardObserver: (any FeedForwardObserver)?
   /// Sweeps the stream was told of and that have not begun, oldest first.
   private var announced: [DecoderWeights.Segment] = []
 
@@ -114,7 +116,8 @@ final class Decoder {
     stream.beginToken()
     for layer in 0..<configuration.layerCount {
       try attend(layer, tokenCount: tokens.count, position: position)
-      try feedForward(layer, tokenCount: tokens.count)
+      try feedForward(
+        FeedForwardPlace(layer: layer, position: position, tokenCount: tokens.count))
     }
   }
 
@@ -217,8 +220,9 @@ final class Decoder {
   }
 
   /// residual += postNorm(ffn(norm(residual))), of one FFN or of the experts chosen.
-  private func feedForward(_ number: Int, tokenCount: Int) throws(RuntimeError) {
-    let layer = weights.layers[number]
+  private func feedForward(_ place: FeedForwardPlace) throws(RuntimeError) {
+    let layer = weights.layers[place.layer]
+    let tokenCount = place.tokenCount
     let width = configuration.embeddingLength
     normalise(workspace.residual, layer.feedForwardNorm, tokenCount: tokenCount)
     switch layer.feedForward {
@@ -226,9 +230,9 @@ final class Decoder {
       try gated(
         matrices,
         activations(workspace.hidden, width, tokenCount, for: matrices.up, matrices.gate),
-        length: configuration.feedForwardLength, into: workspace.hidden)
+        length: configuration.feedForwardLength, into: workspace.hidden, observedAt: place)
     case .experts(let layer):
-      try mix(layer, number, tokenCount: tokenCount)
+      try mix(layer, place.layer, tokenCount: tokenCount)
     case .neurons(let layer):
       guard let step = neurons else { return }
       try step.run(
@@ -237,13 +241,20 @@ final class Decoder {
         into: workspace.hidden)
     }
     addToResidual(layer.downBias, layer.postFeedForwardNorm, tokenCount: tokenCount)
+    if let feedForwardObserver {
+      feedForwardObserver.feedForward(
+        place, output: UnsafeBufferPointer(start: workspace.hidden, count: tokenCount * width),
+        residual: UnsafeBufferPointer(start: workspace.residual, count: tokenCount * width))
+    }
   }
 
   /// output = down(act(gate(x)) * up(x)), [x.tokenCount, embeddingLength]; may be where x was. Without
   /// gate it is down(relu(up(x) + bias)).
+  ///
+  /// - Parameter place: what the observer is told; nil where it is not to see this FFN.
   private func gated(
     _ matrices: DecoderWeights.GatedMatrices, _ x: Activations, length: Int,
-    into output: UnsafeMutablePointer<Float>
+    into output: UnsafeMutablePointer<Float>, observedAt place: FeedForwardPlace? = nil
   ) throws(RuntimeError) {
     let up = LinearTask(tensor: matrices.up, output: workspace.up, outputStride: length)
     let neurons: UnsafeMutablePointer<Float>
@@ -251,6 +262,7 @@ final class Decoder {
       neurons = workspace.gate
       try linear.multiply(
         x, LinearTask(tensor: gate, output: neurons, outputStride: length), up)
+      observe(place, x, neurons, length: length)
       forEach(token: x.tokenCount) { token in
         configuration.activation.gate(
           neurons + token * length, by: workspace.up + token * length, count: length)
@@ -258,16 +270,30 @@ final class Decoder {
     } else {
       neurons = workspace.up
       try linear.multiply(x, up)
+      if let bias = matrices.upBias {
+        forEach(token: x.tokenCount) { token in
+          VectorOps.add(neurons + token * length, bias, count: length)
+        }
+      }
+      observe(place, x, neurons, length: length)
       forEach(token: x.tokenCount) { token in
-        let row = neurons + token * length
-        if let bias = matrices.upBias { VectorOps.add(row, bias, count: length) }
-        VectorOps.relu(row, count: length)
+        VectorOps.relu(neurons + token * length, count: length)
       }
     }
     try linear.multiply(
       activations(neurons, length, x.tokenCount, for: matrices.down),
       LinearTask(
         tensor: matrices.down, output: output, outputStride: configuration.embeddingLength))
+  }
+
+  /// Shows an FFN's input and what decides about its neurons to the observer, where there is one.
+  private func observe(
+    _ place: FeedForwardPlace?, _ x: Activations, _ gate: UnsafePointer<Float>, length: Int
+  ) {
+    guard let feedForwardObserver, let place else { return }
+    feedForwardObserver.feedForward(
+      place, input: UnsafeBufferPointer(start: x.values, count: x.tokenCount * x.stride),
+      gate: UnsafeBufferPointer(start: gate, count: x.tokenCount * length))
   }
 
   /// hidden = the chosen experts' sum, and the shared expert's output where there is one.
@@ -308,7 +334,7 @@ final class Decoder {
       case .experts(let layer) = weights.layers[number + 1].feedForward
     else { return nil }
     return RouterForesight.Next(
-      layer: layer, norm: weights.layers[number + 1].feedForwardNorm,
+      layer: layer, norm: weights.layers[number + 1].feedForwardNorm.weight,
       residual: UnsafePointer(workspace.residual))
   }
 

@@ -17,6 +17,12 @@ public final class Session {
   /// Where the time of all steps went.
   public var times: TimeBreakdown { decoder.times }
 
+  /// Told of every dense FFN that is computed; nil = nobody. The session keeps it.
+  public var feedForwardObserver: (any FeedForwardObserver)? {
+    get { decoder.feedForwardObserver }
+    set { decoder.feedForwardObserver = newValue }
+  }
+
   let decoder: Decoder
   private let vocabularyCount: Int
   /// The token being decoded, where the graph reads it.

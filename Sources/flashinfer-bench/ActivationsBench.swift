@@ -1,0 +1,89 @@
+import ArgumentParser
+import BlockIO
+import CommandLineSupport
+import ModelFormat
+import Runtime
+import TensorBasics
+import Tokenization
+import WeightLoader
+
+/// What FFNs see and decide on a text, for training predictors of active neurons.
+struct ActivationsBench: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "activations",
+    abstract: "Writes the inputs and gates of all FFNs over a text to a safetensors file.",
+    discussion: """
+      The text is tokenised once and runs in chunks that do not overlap; the first token of each is \
+      replaced by BOS where the model wants one. The file holds, for each layer N, \
+      blk.N.ffn_input [tokens, dim], the FFN's normalised input, and blk.N.ffn_gate \
+      [tokens, neurons], its gate before the activation, in F16, and blk.N.ffn_share [tokens], the \
+      share of its output in the residual stream, in F32. tools/train-selector reads it.
+      """)
+
+  @Argument(help: "Flash image or GGUF file.") var model: String
+  @Argument(help: "Text file.") var file: String
+  @Option(help: "File to write.") var output: String
+  @Option(help: "Tokens to run at most.") var tokens = 16384
+  @OptionGroup var resources: ResourceOptions
+
+  func validate() throws {
+    guard tokens >= 1 else { throw ValidationError("--tokens must be at least 1") }
+  }
+
+  func run() throws {
+    Interruption.install()
+    try reportingErrors {
+      let model = try resources.open(model)
+      Terminal.warn(notesOf: model.source.device)
+      guard model.configuration.experts == nil else {
+        throw CommandError(.badData, "\(self.model): its FFNs are experts, which a router chooses")
+      }
+      let ids = try encode(model)
+      guard !ids.isEmpty else { throw CommandError(.badData, "\(file): there is no text") }
+      let length = min(resources.context ?? 512, ids.count)
+      let activations = try ActivationFile(
+        path: output, model.configuration, tokenCount: ids.count,
+        metadata: try metadata(model))
+      let session = try Session(
+        model.source, model.configuration,
+        MemoryPlan.Request(
+          budgetByteCount: resources.budget, contextLength: length, promptLength: length,
+          threadCount: resources.threadCount,
+          preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model)),
+        cancellation: Interruption.flag)
+      session.feedForwardObserver = activations
+      for first in stride(from: 0, to: ids.count, by: length) {
+        var part = Array(ids[first..<min(first + length, ids.count)])
+        if model.tokenizer.addsBOS, let bos = model.tokenizer.bosToken { part[0] = bos }
+        activations.firstToken = first
+        session.reset()
+        // The last position's logits are computed so that changed files are noticed.
+        try session.score(part, skipping: part.count - 1) { _, _ in }
+        Terminal.note("[\(first + part.count)/\(ids.count)]")
+      }
+      try activations.commit()
+    }
+  }
+
+  /// The text's first tokens.
+  private func encode(_ model: LanguageModel) throws -> [Int32] {
+    let text = try Terminal.readAll(path: file)
+    do { return Array(try model.tokenizer.encodePrompt(text).prefix(tokens)) } catch {
+      throw RuntimeError.tokenizer(error)
+    }
+  }
+
+  private func metadata(_ model: LanguageModel) throws(LoaderError) -> [String: String] {
+    let activation =
+      switch model.configuration.activation {
+      case .silu: "silu"
+      case .geluTanh: "gelu_tanh"
+      case .relu: "relu"
+      }
+    return [
+      "model_identity": ModelIdentity.text(try model.source.computeIdentity()),
+      "activation": activation,
+      "source": file.split(separator: "/").last.map(String.init) ?? file,
+    ]
+  }
+}
