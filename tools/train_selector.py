@@ -221,8 +221,8 @@ def main():
     parser.add_argument("activations", help="file of `flashinfer-bench activations`")
     parser.add_argument("--output", required=True)
     parser.add_argument("--rank", type=int, help="of the predictors (default: a third of dim)")
-    parser.add_argument("--recall", type=float, default=0.9992,
-                        help="share of the active neurons' energy to be predicted (default 0.9992)")
+    parser.add_argument("--recall", type=float, default=0.9996,
+                        help="share of the active neurons' energy to be predicted (default 0.9996)")
     parser.add_argument("--thresholds", type=float, metavar="FRACTION",
                         help="calibrate thresholds that keep this share of neurons")
     parser.add_argument("--epochs", type=int, default=3, help="of each of two stages of training")
