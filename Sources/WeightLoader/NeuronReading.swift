@@ -62,7 +62,8 @@ public struct NeuronReading: Sendable, Equatable {
     let keyCount = layout.layers.count * first.bundleCount
     return AlignedBuffer.roundedUp(staging)
       + AlignedBuffer.roundedUp(
-        keyCount * NeuronWindow.keyByteCount + slotCount * NeuronWindow.slotBookByteCount
+        keyCount * (NeuronWindow.keyByteCount + NeuronAges.keyByteCount)
+          + slotCount * (NeuronWindow.slotBookByteCount + NeuronAges.slotByteCount)
           + first.bundleCount * NeuronWindow.requestBookByteCount)
   }
 

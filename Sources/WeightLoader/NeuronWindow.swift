@@ -30,14 +30,10 @@ final class NeuronWindow {
   private let isVerified: UnsafeMutablePointer<Bool>
   static let keyByteCount = 4 + 8 + 1
 
-  // Books of slots, in a list from the most to the least recently used.
+  /// The key of each slot, −1 = none.
   private let keyOfSlot: UnsafeMutablePointer<Int32>
-  private let lastToken: UnsafeMutablePointer<Int32>
-  private let newer: UnsafeMutablePointer<Int32>
-  private let older: UnsafeMutablePointer<Int32>
-  static let slotBookByteCount = 16
-  private var newest: Int32 = -1
-  private var oldest: Int32 = -1
+  static let slotBookByteCount = 4
+  private var ages: NeuronAges
   private var usedSlotCount = 0
   /// Slots from here on are given anew at each step, where nothing recent is kept.
   private let passingSlot: Int
@@ -91,6 +87,7 @@ final class NeuronWindow {
     let keyCount = layout.layers.count * bundleCount
     do {
       memory = try AlignedBuffer(byteCount: slotCount * slotByteCount, prefersHugePages: true)
+      ages = try NeuronAges(keyCount: keyCount, slotCount: slotCount)
       books = try AlignedBuffer(
         byteCount: keyCount * Self.keyByteCount + slotCount * Self.slotBookByteCount
           + bundleCount * Self.requestBookByteCount + 64)
@@ -106,9 +103,6 @@ final class NeuronWindow {
     slotOfKey = take(Int32.self, keyCount)
     checksums = take(UInt32.self, 2 * keyCount)
     keyOfSlot = take(Int32.self, slotCount)
-    lastToken = take(Int32.self, slotCount)
-    newer = take(Int32.self, slotCount)
-    older = take(Int32.self, slotCount)
     missing = take(Int32.self, bundleCount)
     missingBundle = take(Int32.self, bundleCount)
     missingSlot = take(Int32.self, bundleCount)
@@ -192,18 +186,27 @@ final class NeuronWindow {
         continue
       }
       addresses[index] = UnsafeRawPointer(memory.address + Int(slot) * slotByteCount)
-      if reading.retention == .recent { touch(slot) }
+      if reading.retention == .recent {
+        ages.remove(slot)
+        ages.use(key: layer * bundleCount + Int(bundles[index]), slot: slot, at: token)
+      }
     }
     // Those that are there were touched, so none of them gives up its place.
     for index in 0..<missingCount {
+      let key = layer * bundleCount + Int(missingBundle[index])
       let slot = vacate()
-      let key = Int32(layer * bundleCount) + missingBundle[index]
-      keyOfSlot[Int(slot)] = key
-      slotOfKey[Int(key)] = slot
-      lastToken[Int(slot)] = token
+      keyOfSlot[Int(slot)] = Int32(key)
+      slotOfKey[key] = slot
       missingSlot[index] = slot
       addresses[Int(missing[index])] = UnsafeRawPointer(
         memory.address + Int(slot) * slotByteCount)
+    }
+    if reading.retention == .recent {
+      for index in 0..<missingCount {
+        ages.use(
+          key: layer * bundleCount + Int(missingBundle[index]), slot: missingSlot[index],
+          at: token)
+      }
     }
     statistics.uses += bundles.count
     statistics.hits += bundles.count - missingCount
@@ -223,41 +226,17 @@ final class NeuronWindow {
     usedSlotCount = min(usedSlotCount, passingSlot)
   }
 
-  /// Makes a slot the most recently used one.
-  private func touch(_ slot: Int32) {
-    lastToken[Int(slot)] = token
-    guard slot != newest else { return }
-    unlink(slot)
-    link(slot)
-  }
-
-  private func unlink(_ slot: Int32) {
-    let (before, behind) = (newer[Int(slot)], older[Int(slot)])
-    if before >= 0 { older[Int(before)] = behind } else { newest = behind }
-    if behind >= 0 { newer[Int(behind)] = before } else { oldest = before }
-  }
-
-  private func link(_ slot: Int32) {
-    newer[Int(slot)] = -1
-    older[Int(slot)] = newest
-    if newest >= 0 { newer[Int(newest)] = slot } else { oldest = slot }
-    newest = slot
-  }
-
-  /// A slot for another bundle: one never used, or the least recently used one.
+  /// A slot for another bundle: one never used, or that of the bundle that is worth least.
   private func vacate() -> Int32 {
     if usedSlotCount < slotCount {
       usedSlotCount += 1
-      let slot = Int32(usedSlotCount - 1)
-      if reading.retention == .recent { link(slot) }
-      return slot
+      return Int32(usedSlotCount - 1)
     }
-    let slot = oldest
+    guard let slot = ages.removeLeast() else { preconditionFailure("every slot is held") }
+    let key = Int(keyOfSlot[Int(slot)])
     statistics.evictions += 1
-    statistics.evictedAges += Int(token - lastToken[Int(slot)])
-    slotOfKey[Int(keyOfSlot[Int(slot)])] = -1
-    unlink(slot)
-    link(slot)
+    statistics.evictedAges += Int(token - ages.lastUse(of: key))
+    slotOfKey[key] = -1
     return slot
   }
 

@@ -69,7 +69,7 @@ import WeightLoader
     let target = TemporaryFolder()
     try Converter(folder.source, contents: folder.contents, quantisation: quantisation)
       .write(to: target.path + "/model.bin")
-    let image = [UInt8](try FilePrefix(path: target.path + "/model.bin", byteCount: 1 << 30).bytes)
+    let image = target.read("model.bin")
     let files = StoredModels(gguf: nil, image: image)
     defer { extendLifetime(files) }
     for seed in UInt64(0)..<4 {
