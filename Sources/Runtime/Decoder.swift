@@ -238,7 +238,7 @@ final class Decoder {
       try step.run(
         layer,
         activations(workspace.hidden, width, tokenCount, withBlocks: step.takesBlocks(layer)),
-        into: workspace.hidden)
+        next: nextNeurons(after: place), into: workspace.hidden)
     }
     addToResidual(layer.downBias, layer.postFeedForwardNorm, tokenCount: tokenCount)
     if let feedForwardObserver {
@@ -328,6 +328,16 @@ final class Decoder {
     }
   }
 
+  /// The layer behind `place`, where a single token goes on to neurons there.
+  private func nextNeurons(after place: FeedForwardPlace) -> NeuronForesight.Next? {
+    guard place.tokenCount == 1, place.layer + 1 < weights.layers.count,
+      case .neurons(let layer) = weights.layers[place.layer + 1].feedForward
+    else { return nil }
+    return NeuronForesight.Next(
+      layer: layer, norm: weights.layers[place.layer + 1].feedForwardNorm,
+      residual: UnsafePointer(workspace.residual))
+  }
+
   /// The layer behind `number`, where a single token goes on to experts there.
   private func next(after number: Int, _ tokenCount: Int) -> RouterForesight.Next? {
     guard tokenCount == 1, number + 1 < weights.layers.count,
@@ -401,13 +411,8 @@ final class Decoder {
   ) {
     let (width, epsilon) = (configuration.embeddingLength, configuration.normEpsilon)
     forEach(token: tokenCount) { token in
-      let (row, output) = (x + token * width, workspace.hidden + token * width)
-      if let bias = norm.bias {
-        VectorOps.layerNorm(
-          row, weight: norm.weight, bias: bias, epsilon: epsilon, count: width, into: output)
-      } else {
-        VectorOps.rmsNorm(row, weight: norm.weight, epsilon: epsilon, count: width, into: output)
-      }
+      norm.apply(
+        x + token * width, epsilon: epsilon, count: width, into: workspace.hidden + token * width)
     }
   }
 

@@ -31,6 +31,17 @@ final class DecoderWeights {
   struct Norm {
     var weight: UnsafePointer<Float>  // [embeddingLength]
     var bias: UnsafePointer<Float>?  // [embeddingLength]
+
+    /// y = RMSNorm(x) * weight, or with a bias LayerNorm(x) * weight + bias.
+    func apply(
+      _ x: UnsafePointer<Float>, epsilon: Float, count: Int, into y: UnsafeMutablePointer<Float>
+    ) {
+      if let bias {
+        VectorOps.layerNorm(x, weight: weight, bias: bias, epsilon: epsilon, count: count, into: y)
+      } else {
+        VectorOps.rmsNorm(x, weight: weight, epsilon: epsilon, count: count, into: y)
+      }
+    }
   }
 
   /// What follows attention: one FFN, or a choice of several.

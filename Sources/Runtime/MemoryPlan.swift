@@ -303,6 +303,7 @@ public struct MemoryPlan: Sendable {
           NeuronWorkspace.byteCount(
             configuration, $0.layout, tokenCapacity: chunkLength,
             threadCount: request.threadCount)
+            + NeuronForesight.byteCount(configuration, $0.layout)
         } ?? 0)
     }
 

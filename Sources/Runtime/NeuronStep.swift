@@ -22,6 +22,7 @@ final class NeuronStep: ParallelRegion {
   private let pool: ThreadPool
   private let clock: StepClock
   private let memory: NeuronWorkspace
+  private let foresight: NeuronForesight
 
   /// A layer's parts, which may have other types than another's.
   private struct Matrices {
@@ -80,6 +81,7 @@ final class NeuronStep: ParallelRegion {
     self.pool = pool
     self.clock = clock
     layer = DecoderWeights.Neurons(layer: 0, choice: .all)
+    foresight = try NeuronForesight(configuration, layout, stream: stream, linear: linear)
     memory = try NeuronWorkspace(
       configuration, layout, tokenCapacity: tokenCapacity, threadCount: pool.threadCount)
   }
@@ -98,8 +100,11 @@ final class NeuronStep: ParallelRegion {
 
   /// output = Σ over the neurons chosen for each token of down column · activation(gate row · x) ·
   /// (up row · x), [x.tokenCount, embeddingLength]; may be where x is.
+  ///
+  /// - Parameter next: the layer behind it, for a single token; nil = none.
   func run(
-    _ layer: DecoderWeights.Neurons, _ x: Activations, into output: UnsafeMutablePointer<Float>
+    _ layer: DecoderWeights.Neurons, _ x: Activations, next: NeuronForesight.Next?,
+    into output: UnsafeMutablePointer<Float>
   ) throws(RuntimeError) {
     self.layer = layer
     self.x = x
@@ -109,14 +114,12 @@ final class NeuronStep: ParallelRegion {
     let neededCount = choose()
     let outputCount = x.tokenCount * width
     memory.output.update(repeating: 0, count: outputCount)
-    do throws(LoaderError) {
-      var first = 0
-      while first < neededCount {
-        let end = min(first + stream.neuronBatchLimit, neededCount)
-        try compute(first..<end)
-        first = end
-      }
-    } catch { throw RuntimeError(error) }
+    var first = 0
+    while first < neededCount {
+      let end = min(first + stream.neuronBatchLimit, neededCount)
+      try compute(first..<end, next: end == neededCount ? next : nil)
+      first = end
+    }
     output.update(from: memory.output, count: outputCount)
   }
 
@@ -208,25 +211,30 @@ final class NeuronStep: ParallelRegion {
   // MARK: - Computing
 
   /// Brings the bundles `needed[batch]` and adds what they give; in memory ones while others come.
-  private func compute(_ batch: Range<Int>) throws(LoaderError) {
+  private func compute(
+    _ batch: Range<Int>, next: NeuronForesight.Next?
+  ) throws(RuntimeError) {
     self.batch = batch
-    try stream.holdNeurons(
-      layer: layer.layer,
-      bundles: UnsafeBufferPointer(start: memory.needed + batch.lowerBound, count: batch.count),
-      addresses: memory.addresses)
+    do throws(LoaderError) {
+      try stream.holdNeurons(
+        layer: layer.layer,
+        bundles: UnsafeBufferPointer(start: memory.needed + batch.lowerBound, count: batch.count),
+        addresses: memory.addresses)
+    } catch { throw RuntimeError(error) }
     let missing = stream.missingNeurons
-    var (present, next) = (0, 0)
+    var (present, absent) = (0, 0)
     for place in 0..<batch.count {
-      if next < missing.count, Int(missing[next]) == place {
-        memory.order[batch.count - missing.count + next] = Int32(place)
-        next += 1
+      if absent < missing.count, Int(missing[absent]) == place {
+        memory.order[batch.count - missing.count + absent] = Int32(place)
+        absent += 1
       } else {
         memory.order[present] = Int32(place)
         present += 1
       }
     }
     activate(0..<present)
-    try stream.waitForNeurons()
+    do { try stream.waitForNeurons() } catch { throw RuntimeError(error) }
+    if let next { try foresight.look(at: next) }
     activate(present..<batch.count)
     add()
     if stream.cancellation.isRaised { throw .interrupted }

@@ -22,6 +22,9 @@ public final class ModelSource {
     self.device = device
   }
 
+  /// Reads in flight of a model in bundles of neurons: a layer's, so that the drive always has the next.
+  private static let leastNeuronDepth = 512
+
   /// Opens a GGUF file or a flash image, which may be striped or mirrored over several files.
   ///
   /// - Parameters:
@@ -38,7 +41,9 @@ public final class ModelSource {
     let description = try storage.describe()
     try storage.add(mirrors: mirrors, of: description)
     do {
-      let device = try storage.openDevice(backend: backend, queueDepth: queueDepth)
+      // Neurons of a layer are many small reads, asked for together.
+      let depth = description.neurons == nil ? queueDepth : max(queueDepth, leastNeuronDepth)
+      let device = try storage.openDevice(backend: backend, queueDepth: depth)
       return ModelSource(path: path, description: description, device: device)
     } catch { throw .io(error) }
   }

@@ -8,7 +8,7 @@ import TensorBasics
 /// same factor from token to token, so their order changes only when one is used: each use makes the
 /// bundle as young as if it had been used once, log(worth) ÷ log(1/d) tokens later. Slots lie in lists by
 /// that virtual token; the oldest list's first slot leaves. Every step takes constant time.
-struct NeuronAges: ~Copyable {
+final class NeuronAges {
   private let memory: AlignedBuffer
   /// Per key, its worth as of its last use, and that token.
   private let worth: UnsafeMutablePointer<Float>
@@ -18,23 +18,31 @@ struct NeuronAges: ~Copyable {
   private let previous: UnsafeMutablePointer<Int32>
   private let virtualToken: UnsafeMutablePointer<Int32>
   /// The lists of the last ``listCount`` virtual tokens, in a ring: first and last slot, −1 = none.
-  private var first: [Int32]
-  private var last: [Int32]
+  private let first: UnsafeMutablePointer<Int32>
+  private let last: UnsafeMutablePointer<Int32>
   /// The oldest virtual token that has a list of its own; older slots lie in it too.
   private var oldest: Int32 = 0
-  private let powers: [Float]
+  /// decay to the power of an age below ``listCount``.
+  private let powers: UnsafeMutablePointer<Float>
+  private var logOfDecay: Float
 
-  /// Weight of a use one token later (`docs/decisions/0012`).
-  private static let decay: Float = 0.95
+  /// Weight of a use one token later; 0 = only the last use counts. May change at any time.
+  var decay: Float {
+    didSet {
+      setPowers()
+    }
+  }
   private static let listCount: Int32 = 256
+  private static let listByteCount = 12 * Int(listCount)
   /// What a bundle of each kind takes in memory.
   static let keyByteCount = 8
   static let slotByteCount = 12
 
   /// - Throws: ``AllocationError``.
-  init(keyCount: Int, slotCount: Int) throws(AllocationError) {
+  init(keyCount: Int, slotCount: Int, decay: Float) throws(AllocationError) {
     memory = try AlignedBuffer(
-      byteCount: keyCount * Self.keyByteCount + slotCount * Self.slotByteCount)
+      byteCount: keyCount * Self.keyByteCount + slotCount * Self.slotByteCount
+        + Self.listByteCount)
     var place = memory.address
     func take<T: BitwiseCopyable>(_ type: T.Type, _ count: Int) -> UnsafeMutablePointer<T> {
       defer { place += count * MemoryLayout<T>.stride }
@@ -45,25 +53,40 @@ struct NeuronAges: ~Copyable {
     next = take(Int32.self, slotCount)
     previous = take(Int32.self, slotCount)
     virtualToken = take(Int32.self, slotCount)
-    first = [Int32](repeating: -1, count: Int(Self.listCount))
-    last = first
-    powers = (0..<Int(Self.listCount)).map { powf(Self.decay, Float($0)) }
+    first = take(Int32.self, Int(Self.listCount))
+    last = take(Int32.self, Int(Self.listCount))
+    powers = take(Float.self, Int(Self.listCount))
+    first.update(repeating: -1, count: Int(Self.listCount))
+    last.update(repeating: -1, count: Int(Self.listCount))
+    logOfDecay = 0
+    self.decay = decay
+    setPowers()
   }
 
-  /// Notes that `token` uses bundle `key`, which is about to lie, or lies, in `slot`.
-  mutating func use(key: Int, slot: Int32, at token: Int32) {
+  private func setPowers() {
+    for age in 0..<Int(Self.listCount) { powers[age] = powf(decay, Float(age)) }
+    logOfDecay = logf(decay)
+  }
+
+  /// Notes that `token` uses bundle `key`; its slot is in no list, or is taken out and put back for the
+  /// use to count.
+  func use(key: Int, at token: Int32) {
     let age = Int(token - lastToken[key])
-    worth[key] = 1 + (age < powers.count ? worth[key] * powers[age] : 0)
+    worth[key] = 1 + (age < Int(Self.listCount) ? worth[key] * powers[age] : 0)
     lastToken[key] = token
-    let credit = Int32(logf(worth[key]) / -logf(Self.decay))
-    append(slot, at: token + credit)
+  }
+
+  /// Puts a slot into the list that its bundle's worth wants.
+  func append(key: Int, slot: Int32) {
+    let credit = decay > 0 && worth[key] > 0 ? logf(worth[key]) / -logOfDecay : 0
+    append(slot, at: lastToken[key] + Int32(credit))
   }
 
   /// The token that used bundle `key` last.
   func lastUse(of key: Int) -> Int32 { lastToken[key] }
 
   /// Takes a slot out of its list.
-  mutating func remove(_ slot: Int32) {
+  func remove(_ slot: Int32) {
     let list = index(virtualToken[Int(slot)])
     let (before, behind) = (previous[Int(slot)], next[Int(slot)])
     if before >= 0 { next[Int(before)] = behind } else { first[list] = behind }
@@ -71,7 +94,7 @@ struct NeuronAges: ~Copyable {
   }
 
   /// The slot whose bundle is worth least, taken out of its list; nil where there is none.
-  mutating func removeLeast() -> Int32? {
+  func removeLeast() -> Int32? {
     for virtual in oldest..<oldest + Self.listCount where first[index(virtual)] >= 0 {
       let slot = first[index(virtual)]
       remove(slot)
@@ -80,7 +103,7 @@ struct NeuronAges: ~Copyable {
     return nil
   }
 
-  private mutating func append(_ slot: Int32, at virtual: Int32) {
+  private func append(_ slot: Int32, at virtual: Int32) {
     while virtual >= oldest + Self.listCount { mergeOldest() }
     virtualToken[Int(slot)] = max(virtual, oldest)
     let list = index(max(virtual, oldest))
@@ -91,7 +114,7 @@ struct NeuronAges: ~Copyable {
   }
 
   /// Puts the oldest list in front of the one behind it.
-  private mutating func mergeOldest() {
+  private func mergeOldest() {
     let (old, new) = (index(oldest), index(oldest + 1))
     oldest += 1
     guard first[old] >= 0 else { return }

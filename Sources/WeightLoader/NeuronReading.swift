@@ -64,28 +64,34 @@ public struct NeuronReading: Sendable, Equatable {
       + AlignedBuffer.roundedUp(
         keyCount * (NeuronWindow.keyByteCount + NeuronAges.keyByteCount)
           + slotCount * (NeuronWindow.slotBookByteCount + NeuronAges.slotByteCount)
+          + NeuronDecay.byteCount(keyCount: keyCount, slotCount: slotCount)
           + first.bundleCount * NeuronWindow.requestBookByteCount)
   }
 
   /// Longest read of neighbouring bundles that is copied from.
   func stagedReadByteCount(_ layout: NeuronLayout) -> Int {
-    max(layout.layers.map(readByteCount).max() ?? 0, 64 << 10)
+    max(layout.layers.map(readByteCount).max() ?? 0, 16 << 10)
   }
 
   /// Reads under way that are copied from.
-  static let stagedReadCount = 64
+  static let stagedReadCount = 256
   /// Longest read of neighbouring bundles into their slots.
   static let longestReadByteCount = 1 << 20
 }
 
 /// What a window of neurons did.
 public struct NeuronStatistics: Sendable {
+  public init() {}
+
   /// Bundles that tokens, or chunks of tokens, needed.
   public var uses = 0
   /// Of those, bundles that were in memory.
   public var hits = 0
-  /// Bundles that were read: ``uses`` − ``hits``.
-  public var reads: Int { uses - hits }
+  /// Bundles that were read.
+  public var reads = 0
+  /// Of those, bundles read ahead of being needed, and how many of them were needed.
+  public var readsAhead = 0
+  public var readsAheadUsed = 0
   /// Reads submitted, and bytes that they bring.
   public var requests = 0
   public var bytesRead = 0
@@ -94,16 +100,22 @@ public struct NeuronStatistics: Sendable {
   public var evictedAges = 0
   /// Time to look bundles up, give them places, plan their reads, and copy.
   public var managementNanoseconds = 0
+  /// Time to compare bundles that came for the first time with their checksums.
+  public var checkNanoseconds = 0
 
   public static func - (left: NeuronStatistics, right: NeuronStatistics) -> NeuronStatistics {
     var result = left
     result.uses -= right.uses
     result.hits -= right.hits
+    result.reads -= right.reads
+    result.readsAhead -= right.readsAhead
+    result.readsAheadUsed -= right.readsAheadUsed
     result.requests -= right.requests
     result.bytesRead -= right.bytesRead
     result.evictions -= right.evictions
     result.evictedAges -= right.evictedAges
     result.managementNanoseconds -= right.managementNanoseconds
+    result.checkNanoseconds -= right.checkNanoseconds
     return result
   }
 }

@@ -32,19 +32,32 @@ final class NeuronWindow {
 
   /// The key of each slot, −1 = none.
   private let keyOfSlot: UnsafeMutablePointer<Int32>
-  static let slotBookByteCount = 4
-  private var ages: NeuronAges
+  static let slotBookByteCount = 4 + 2
+  private let ages: NeuronAges
+  private let decay: NeuronDecay?
+  /// Whether a slot is in one of the lists of ``ages``: neither in use nor read ahead.
+  private let isListed: UnsafeMutablePointer<Bool>
+  /// Whether the read that fills a slot is under way.
+  private let isReading: UnsafeMutablePointer<Bool>
+  /// Slots that the step in work uses, and those read ahead for the next one.
+  private let held: UnsafeMutablePointer<Int32>
+  private var heldCount = 0
+  private let ahead: UnsafeMutablePointer<Int32>
+  private var aheadCount = 0
+  private var aheadLayer = -1
   private var usedSlotCount = 0
   /// Slots from here on are given anew at each step, where nothing recent is kept.
   private let passingSlot: Int
 
   // The step in work: what is missing, and the reads that bring it.
-  private let missing: UnsafeMutablePointer<Int32>
   private let missingBundle: UnsafeMutablePointer<Int32>
   private let missingSlot: UnsafeMutablePointer<Int32>
   private let planned: UnsafeMutablePointer<PlannedRead>
-  static let requestBookByteCount = 12 + 2 * MemoryLayout<PlannedRead>.stride
+  static let requestBookByteCount = 24 + 3 * MemoryLayout<PlannedRead>.stride
   private var missingCount = 0
+  /// Places, among the bundles of the step, of those that were not in memory.
+  private let waiting: UnsafeMutablePointer<Int32>
+  private var waitingCount = 0
   private var plannedCount = 0
   private var submittedCount = 0
   private var completedCount = 0
@@ -61,7 +74,7 @@ final class NeuronWindow {
 
   /// A read of neighbouring bundles, or of a part of one.
   private struct PlannedRead {
-    /// Index into ``missing`` of the first, and how many.
+    /// Index into ``missingBundle`` of the first, and how many.
     var first: Int32
     var count: Int32
     /// Bytes of a bundle that are read, where it is one part.
@@ -87,7 +100,10 @@ final class NeuronWindow {
     let keyCount = layout.layers.count * bundleCount
     do {
       memory = try AlignedBuffer(byteCount: slotCount * slotByteCount, prefersHugePages: true)
-      ages = try NeuronAges(keyCount: keyCount, slotCount: slotCount)
+      let keepsRecent = reading.retention == .recent
+      ages = try NeuronAges(
+        keyCount: keepsRecent ? keyCount : 0, slotCount: keepsRecent ? slotCount : 0, decay: 0)
+      decay = keepsRecent ? try NeuronDecay(keyCount: keyCount, slotCount: slotCount) : nil
       books = try AlignedBuffer(
         byteCount: keyCount * Self.keyByteCount + slotCount * Self.slotBookByteCount
           + bundleCount * Self.requestBookByteCount + 64)
@@ -99,14 +115,18 @@ final class NeuronWindow {
       defer { next += count * MemoryLayout<T>.stride }
       return next.bindMemory(to: type, capacity: count)
     }
-    planned = take(PlannedRead.self, 2 * bundleCount)
+    planned = take(PlannedRead.self, 3 * bundleCount)
     slotOfKey = take(Int32.self, keyCount)
     checksums = take(UInt32.self, 2 * keyCount)
     keyOfSlot = take(Int32.self, slotCount)
-    missing = take(Int32.self, bundleCount)
+    waiting = take(Int32.self, bundleCount)
+    held = take(Int32.self, bundleCount)
+    ahead = take(Int32.self, bundleCount)
     missingBundle = take(Int32.self, bundleCount)
     missingSlot = take(Int32.self, bundleCount)
     isVerified = take(Bool.self, keyCount)
+    isListed = take(Bool.self, slotCount)
+    isReading = take(Bool.self, slotCount)
     slotOfKey.update(repeating: -1, count: keyCount)
     keyOfSlot.update(repeating: -1, count: slotCount)
     freeStaging = keepsPadding ? [] : (0..<Int32(NeuronReading.stagedReadCount)).map { $0 }
@@ -171,52 +191,124 @@ final class NeuronWindow {
     _ addresses: UnsafeMutablePointer<UnsafeRawPointer>
   ) {
     precondition(bundles.count <= batchLimit, "more bundles than the window holds")
-    precondition(isComplete, "a step begins before the last one's reads are there")
     let start = monotonicNanoseconds()
-    self.layer = layer
+    if aheadLayer != layer {
+      precondition(isComplete, "a step begins before the last one's reads are there")
+      beginReads(of: layer)
+    }
+    releaseHeld()
     if reading.retention != .recent { dropPassing() }
-    let slots = slotOfKey + layer * bundleCount
-    missingCount = 0
+    let firstKey = layer * bundleCount
+    let firstMissing = missingCount
+    let keepsRecent = reading.retention == .recent
+    var (waits, misses, holds) = (0, firstMissing, 0)
     for index in bundles.indices {
-      let slot = slots[Int(bundles[index])]
-      guard slot >= 0 else {
-        missing[missingCount] = Int32(index)
-        missingBundle[missingCount] = bundles[index]
-        missingCount += 1
+      let key = firstKey + Int(bundles[index])
+      let slot = slotOfKey[key]
+      if slot < 0 {
+        missingBundle[misses] = bundles[index]
+        misses += 1
+        waiting[waits] = Int32(index)
+        waits += 1
         continue
       }
-      addresses[index] = UnsafeRawPointer(memory.address + Int(slot) * slotByteCount)
-      if reading.retention == .recent {
+      addresses[index] = address(slot)
+      if isReading[Int(slot)] {
+        waiting[waits] = Int32(index)
+        waits += 1
+      }
+      guard keepsRecent else { continue }
+      if isListed[Int(slot)] {
         ages.remove(slot)
-        ages.use(key: layer * bundleCount + Int(bundles[index]), slot: slot, at: token)
+        isListed[Int(slot)] = false
       }
+      ages.use(key: key, at: token)
+      held[holds] = slot
+      holds += 1
     }
-    // Those that are there were touched, so none of them gives up its place.
-    for index in 0..<missingCount {
-      let key = layer * bundleCount + Int(missingBundle[index])
-      let slot = vacate()
-      keyOfSlot[Int(slot)] = Int32(key)
-      slotOfKey[key] = slot
-      missingSlot[index] = slot
-      addresses[Int(missing[index])] = UnsafeRawPointer(
-        memory.address + Int(slot) * slotByteCount)
+    // Those that are there are held, so none of them gives up its place.
+    var next = firstMissing
+    for place in 0..<waits where next < misses {
+      let index = Int(waiting[place])
+      guard bundles[index] == missingBundle[next] else { continue }
+      let key = firstKey + Int(bundles[index])
+      let slot = vacate(for: key)
+      missingSlot[next] = slot
+      next += 1
+      addresses[index] = address(slot)
+      guard keepsRecent else { continue }
+      ages.use(key: key, at: token)
+      held[holds] = slot
+      holds += 1
     }
-    if reading.retention == .recent {
-      for index in 0..<missingCount {
-        ages.use(
-          key: layer * bundleCount + Int(missingBundle[index]), slot: missingSlot[index],
-          at: token)
-      }
+    (waitingCount, missingCount, heldCount) = (waits, misses, holds)
+    if let decay {
+      for bundle in bundles { decay.use(firstKey + Int(bundle), at: token) }
     }
+    endAhead()
     statistics.uses += bundles.count
-    statistics.hits += bundles.count - missingCount
-    planReads()
+    statistics.hits += bundles.count - waitingCount
+    planReads(from: firstMissing)
+    statistics.managementNanoseconds += monotonicNanoseconds() - start
+  }
+
+  /// Reads those of a layer's `bundles` that are not there, which the next step will probably need.
+  ///
+  /// - Precondition: ``isComplete``.
+  func expect(layer: Int, _ bundles: UnsafeBufferPointer<Int32>) {
+    guard reading.retention == .recent, aheadCount == 0 else { return }
+    precondition(isComplete, "reading ahead begins when the step's own reads are there")
+    let start = monotonicNanoseconds()
+    beginReads(of: layer)
+    aheadLayer = layer
+    for bundle in bundles {
+      let key = layer * bundleCount + Int(bundle)
+      // What is in use stays; a window full of it has no room for what may be.
+      guard slotOfKey[key] < 0, heldCount + aheadCount < slotCount / 2 else { continue }
+      let slot = vacate(for: key)
+      missingBundle[missingCount] = bundle
+      missingSlot[missingCount] = slot
+      missingCount += 1
+      ahead[aheadCount] = slot
+      aheadCount += 1
+    }
+    statistics.readsAhead += aheadCount
+    planReads(from: 0)
     statistics.managementNanoseconds += monotonicNanoseconds() - start
   }
 
   /// Indexes, into the bundles of the last call of ``hold(layer:_:_:)``, of those that were not there.
   var missingIndexes: UnsafeBufferPointer<Int32> {
-    UnsafeBufferPointer(start: missing, count: missingCount)
+    UnsafeBufferPointer(start: waiting, count: waitingCount)
+  }
+
+  private func address(_ slot: Int32) -> UnsafeRawPointer {
+    UnsafeRawPointer(memory.address + Int(slot) * slotByteCount)
+  }
+
+  private func releaseHeld() {
+    for index in 0..<heldCount { list(held[index]) }
+    heldCount = 0
+    if let decay, decay.best != ages.decay { ages.decay = decay.best }
+  }
+
+  /// Gives up what was read ahead; what of it is in use is held.
+  private func endAhead() {
+    for index in 0..<aheadCount {
+      if ages.lastUse(of: Int(keyOfSlot[Int(ahead[index])])) == token {
+        statistics.readsAheadUsed += 1
+      } else {
+        list(ahead[index])
+      }
+    }
+    (aheadCount, aheadLayer) = (0, -1)
+  }
+
+  /// Lets a slot leave when its turn comes.
+  private func list(_ slot: Int32) {
+    guard !isListed[Int(slot)] else { return }
+    isListed[Int(slot)] = true
+    ages.append(key: Int(keyOfSlot[Int(slot)]), slot: slot)
   }
 
   private func dropPassing() {
@@ -226,29 +318,42 @@ final class NeuronWindow {
     usedSlotCount = min(usedSlotCount, passingSlot)
   }
 
-  /// A slot for another bundle: one never used, or that of the bundle that is worth least.
-  private func vacate() -> Int32 {
+  /// A slot for bundle `key`: one never used, or that of the bundle that is worth least.
+  private func vacate(for key: Int) -> Int32 {
+    var slot = Int32(usedSlotCount)
     if usedSlotCount < slotCount {
       usedSlotCount += 1
-      return Int32(usedSlotCount - 1)
+    } else {
+      guard let least = ages.removeLeast() else { preconditionFailure("every slot is held") }
+      slot = least
+      isListed[Int(slot)] = false
+      let old = Int(keyOfSlot[Int(slot)])
+      statistics.evictions += 1
+      statistics.evictedAges += Int(token - ages.lastUse(of: old))
+      slotOfKey[old] = -1
     }
-    guard let slot = ages.removeLeast() else { preconditionFailure("every slot is held") }
-    let key = Int(keyOfSlot[Int(slot)])
-    statistics.evictions += 1
-    statistics.evictedAges += Int(token - ages.lastUse(of: key))
-    slotOfKey[key] = -1
+    keyOfSlot[Int(slot)] = Int32(key)
+    slotOfKey[key] = slot
+    isReading[Int(slot)] = true
+    statistics.reads += 1
     return slot
   }
 
   // MARK: - Reads
 
-  private func planReads() {
+  private func beginReads(of layer: Int) {
+    self.layer = layer
+    missingCount = 0
     (plannedCount, submittedCount, completedCount) = (0, 0, 0)
+  }
+
+  /// Plans the reads of the missing bundles from number `start` on.
+  private func planReads(from start: Int) {
+    let bundles = layout.layers[layer]
     if reading.readsPartsApart {
       var offset = 0
-      let parts = layout.layers[layer].parts
-      for part in reading.includesDecidingPart ? parts[...] : parts.dropLast() {
-        for index in 0..<missingCount {
+      for part in reading.includesDecidingPart ? bundles.parts[...] : bundles.parts.dropLast() {
+        for index in start..<missingCount {
           plan(
             PlannedRead(
               first: Int32(index), count: 1, offset: Int32(offset),
@@ -259,11 +364,11 @@ final class NeuronWindow {
       return
     }
     // Neighbours in the file share a read where they are neighbours in memory too, or are copied.
-    let readByteCount = reading.readByteCount(layout.layers[layer])
-    let merges = readByteCount == layout.layers[layer].byteStride
+    let readByteCount = reading.readByteCount(bundles)
+    let merges = readByteCount == bundles.byteStride
     let longest = keepsPadding ? NeuronReading.longestReadByteCount : stagedReadByteCount
-    for index in 0..<missingCount {
-      if merges, index > 0, missingBundle[index] == missingBundle[index - 1] + 1,
+    for index in start..<missingCount {
+      if merges, index > start, missingBundle[index] == missingBundle[index - 1] + 1,
         !keepsPadding || missingSlot[index] == missingSlot[index - 1] + 1,
         (Int(planned[plannedCount - 1].count) + 1) * readByteCount <= longest
       {
@@ -319,7 +424,7 @@ final class NeuronWindow {
 
   /// Takes the completion of a read: checks bundles that come for the first time, and copies.
   func completed(_ number: Int, byteCount: Int) throws(LoaderError) {
-    let start = monotonicNanoseconds()
+    let (start, checked) = (monotonicNanoseconds(), statistics.checkNanoseconds)
     let read = planned[number]
     let bundles = layout.layers[layer]
     completedCount += 1
@@ -338,15 +443,19 @@ final class NeuronWindow {
           + (index - Int(read.first)) * reading.readByteCount(bundles)
         memcpy(slot, source, reading.contentByteCount(bundles))
       }
-      if !reading.readsPartsApart { try verify(index, at: slot) }
+      guard !reading.readsPartsApart else { continue }
+      try verify(index, at: slot)
+      isReading[Int(missingSlot[index])] = false
     }
     if read.stagingIndex >= 0 { freeStaging.append(read.stagingIndex) }
     if reading.readsPartsApart, isComplete {
       for index in 0..<missingCount {
         try verify(index, at: memory.address + Int(missingSlot[index]) * slotByteCount)
+        isReading[Int(missingSlot[index])] = false
       }
     }
-    statistics.managementNanoseconds += monotonicNanoseconds() - start
+    statistics.managementNanoseconds +=
+      monotonicNanoseconds() - start - (statistics.checkNanoseconds - checked)
   }
 
   /// Compares a bundle with its checksums when it comes for the first time.
@@ -354,6 +463,8 @@ final class NeuronWindow {
     let bundle = Int(missingBundle[index])
     let key = layer * bundleCount + bundle
     guard !isVerified[key] else { return }
+    let start = monotonicNanoseconds()
+    defer { statistics.checkNanoseconds += monotonicNanoseconds() - start }
     let bundles = layout.layers[layer]
     let prefix = UnsafeRawBufferPointer(start: address, count: bundles.prefixByteCount)
     var isRight = UInt32(truncatingIfNeeded: FlashImage.checksum(prefix)) == checksums[2 * key]

@@ -20,7 +20,20 @@ extension WeightStream {
     addresses: UnsafeMutablePointer<UnsafeRawPointer>
   ) throws(LoaderError) {
     guard !failed else { throw .closed }
+    // What was read ahead may have come meanwhile.
+    while let neurons, !neurons.isComplete, try reapOne(for: .neurons, waiting: false) {}
     neurons?.hold(layer: layer, bundles, addresses)
+    try submitNeurons()
+  }
+
+  /// Starts to read those of a layer's bundles that are not in memory, which will probably be held next.
+  ///
+  /// - Precondition: all bundles that are held are in memory.
+  public func expectNeurons(
+    layer: Int, bundles: UnsafeBufferPointer<Int32>
+  ) throws(LoaderError) {
+    guard !failed else { throw .closed }
+    neurons?.expect(layer: layer, bundles)
     try submitNeurons()
   }
 

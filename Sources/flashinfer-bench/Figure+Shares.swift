@@ -25,6 +25,10 @@ extension Figure {
       Figure("neuronFractionUsed", Double(statistics.uses) / all, "of all bundles"),
       Figure("neuronFractionRead", Double(statistics.reads) / all, "of all bundles"),
       Figure("neuronBytesPerToken", Double(statistics.bytesRead) / Double(tokens), "B"),
+      Figure(
+        "neuronReadsAheadUsed",
+        Double(statistics.readsAheadUsed) / Double(max(1, statistics.readsAhead)),
+        "of \(statistics.readsAhead)"),
       Figure("neuronRequestsPerToken", Double(statistics.requests) / Double(tokens), ""),
       Figure(
         "windowFraction", Double(neurons.slotCount) / Double(neurons.bundleCount), "of all bundles"

@@ -105,7 +105,8 @@ import WeightLoader
           let (before, bytesBefore) = (session.stream.neuronStatistics, device.statistics)
           _ = try session.decode(token)
           let statistics = session.stream.neuronStatistics - before
-          let read = statistics.uses - statistics.hits
+          let read = statistics.reads
+          #expect(read - statistics.readsAhead <= statistics.uses - statistics.hits)
           #expect(statistics.bytesRead == read * reading.readByteCount(shape))
           #expect(statistics.requests <= read, "at most one request for a bundle")
           #expect(
