@@ -32,7 +32,7 @@ final class NeuronAges {
       setPowers()
     }
   }
-  private static let listCount: Int32 = 256
+  private static let listCount: Int32 = 1024
   private static let listByteCount = 12 * Int(listCount)
   /// What a bundle of each kind takes in memory.
   static let keyByteCount = 8

@@ -13,7 +13,7 @@ final class NeuronDecay {
   /// The decay that read least of late.
   private(set) var best = NeuronDecay.candidates[NeuronDecay.first]
 
-  static let candidates: [Float] = [0, 0.8, 0.9, 0.95]
+  static let candidates: [Float] = [0, 0.8, 0.95, 0.98, 0.995]
   private static let first = 2
   private static let sampling = 31
   /// Weight of a read one token later.
