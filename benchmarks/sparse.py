@@ -23,7 +23,7 @@ p.add_argument("--bench", default=".build/release/flashinfer-bench")
 p.add_argument("--inspect", default=".build/release/flashinfer-inspect"); p.add_argument("--record", action="store_true")
 a = p.parse_args()
 measure.need_fio()
-found = re.search(r"neurons: bundles of ([0-9.]+) (B|KiB|MiB)", measure.run([a.inspect, a.image]))
+found = re.search(r"neurons: in bundles of \d+, ([0-9.]+) (B|KiB|MiB) each", measure.run([a.inspect, a.image]))
 if not found: sys.exit(f"{a.image} has no bundles of neurons")
 unit = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20}[found.group(2)]
 block = f"{int(float(found.group(1)) * unit) + 4095 >> 12 << 2}KiB"
@@ -32,7 +32,7 @@ rows = []
 for number in range(a.rounds):
     drop(a.image)
     sequential, random = fio(a.image), fio(a.image, block, a.depth, True)
-    figures = measure.ours(a.bench, "sparse", a.image, "--ram", a.ram, "--tokens", a.tokens, "--warmup", a.warmup,
+    figures = measure.ours(a.bench, "sparse", a.image, "--ram", a.ram, "--random-tokens", 1, "--selector", "predictor", "--tokens", a.tokens, "--warmup", a.warmup,
                            "--threads", a.threads)
     random = (random + fio(a.image, block, a.depth, True)) / 2
     best = {key.split("/")[1]: value for key, value in figures.items() if key.startswith("bundling/")}
