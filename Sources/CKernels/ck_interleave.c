@@ -1,22 +1,38 @@
-#include <string.h>
-
+// Instantiates ck_interleave.inc for every instruction set; `scalar` is the compiler's baseline.
 #include "CKernels.h"
 
-void ck_interleave(
-    const uint8_t *rows, size_t row_bytes, size_t blocks, size_t block_bytes, int half_offset,
-    uint8_t *group) {
-  const size_t words = block_bytes / 4;
-  for (size_t block = 0; block < blocks; block++) {
-    const uint8_t *from = rows + block * block_bytes;
-    if (half_offset >= 0) {
-      for (size_t row = 0; row < 16; row++)
-        memcpy(group + 2 * row, from + row * row_bytes + half_offset, 2);
-      group += 32;
-      // The words are what lies around the half word: behind it, or before it.
-      if (half_offset == 0) from += 2;
-    }
-    for (size_t word = 0; word < words; word++, group += 64)
-      for (size_t row = 0; row < 16; row++)
-        memcpy(group + 4 * row, from + row * row_bytes + 4 * word, 4);
-  }
-}
+// Vectors wider than the target are passed between functions that are always inlined.
+#pragma clang diagnostic ignored "-Wpsabi"
+
+typedef uint32_t vu __attribute__((vector_size(64)));
+typedef uint32_t vq __attribute__((vector_size(16)));
+
+// What a missing row is read from: the words of a step and what follows the last whole one.
+static const uint8_t zeros[64];
+
+#define SUFFIX scalar
+#define TARGET
+#include "ck_interleave.inc"
+#undef SUFFIX
+#undef TARGET
+
+#if defined(__x86_64__)
+#define SUFFIX avx2
+#define TARGET __attribute__((target("avx2,fma,f16c")))
+#include "ck_interleave.inc"
+#undef SUFFIX
+#undef TARGET
+
+#define SUFFIX avx512
+#define TARGET \
+  __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"), min_vector_width(512)))
+#include "ck_interleave.inc"
+#undef SUFFIX
+#undef TARGET
+#elif defined(__aarch64__)
+#define SUFFIX neon
+#define TARGET
+#include "ck_interleave.inc"
+#undef SUFFIX
+#undef TARGET
+#endif

@@ -1,6 +1,10 @@
 // Instantiates ck_vector.inc for every instruction set; `scalar` is the compiler's baseline target.
 #include "CKernels.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #pragma STDC FP_CONTRACT OFF
 // Vectors wider than the target are passed between functions that are always inlined.
 #pragma clang diagnostic ignored "-Wpsabi"
@@ -25,7 +29,17 @@ typedef _Float16 vh __attribute__((vector_size(32)));
 #define SUFFIX avx512
 #define TARGET \
   __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"), min_vector_width(512)))
+// Packs in a register and stores the whole: a compressing store is microcode on some machines.
+static inline __attribute__((always_inline)) TARGET size_t compress_avx512(
+    vf x, float threshold, vi lanes, int32_t *indexes) {
+  const __mmask16 above =
+      _mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(threshold), _CMP_GT_OQ);
+  _mm512_storeu_si512(indexes, _mm512_maskz_compress_epi32(above, (__m512i)lanes));
+  return (size_t)__builtin_popcount(above);
+}
+#define COMPRESS compress_avx512
 #include "ck_vector.inc"
+#undef COMPRESS
 #undef SUFFIX
 #undef TARGET
 #elif defined(__aarch64__)

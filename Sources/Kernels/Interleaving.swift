@@ -11,25 +11,59 @@ public enum Interleaving {
   ///   - group: ``RowGroup/byteCount(_:columnCount:)`` bytes; must not overlap `rows`.
   public static func interleave(
     rows: UnsafeRawPointer, rowByteCount: Int, rowCount: Int, type: ElementType, columnCount: Int,
-    into group: UnsafeMutableRawPointer
+    into group: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil
   ) {
-    let blocks = RowGroup.blockCount(type, columnCount: columnCount)
-    let blockByteCount = RowGroup.blockByteCount(type)
-    let half = Int32(RowGroup.halfWordOffset(type) ?? -1)
-    if rowCount == RowGroup.rowCount, blocks * blockByteCount == rowByteCount {
-      ck_interleave(
-        rows.assumingMemoryBound(to: UInt8.self), rowByteCount, blocks, blockByteCount, half,
-        group.assumingMemoryBound(to: UInt8.self))
-      return
-    }
-    memset(group, 0, RowGroup.rowCount * blocks * blockByteCount)
-    for row in 0..<rowCount {
-      moveRow(
-        type: type, columnCount: columnCount, rowByteCount: rowByteCount, row: row
-      ) { rowOffset, groupOffset, count in
-        memcpy(group + groupOffset, rows + row * rowByteCount + rowOffset, count)
+    withUnsafeTemporaryAllocation(of: UnsafePointer<UInt8>?.self, capacity: rowCount) { pointers in
+      for row in 0..<rowCount {
+        pointers[row] = (rows + row * rowByteCount).assumingMemoryBound(to: UInt8.self)
       }
+      interleave(
+        pointers.baseAddress!, rowCount, rowByteCount, type, columnCount, group, instructionSet)
     }
+  }
+
+  /// Interleaves up to sixteen rows that lie anywhere.
+  ///
+  /// - Parameters:
+  ///   - rowPointers: `rowCount` (0...16) addresses of any alignment; nil is a row of zeros, and so are
+  ///     the rows that are missing.
+  ///   - group: ``RowGroup/byteCount(_:columnCount:)`` bytes; must not overlap the rows.
+  public static func interleave(
+    rowPointers: UnsafePointer<UnsafeRawPointer?>, rowCount: Int, type: ElementType,
+    columnCount: Int, into group: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil
+  ) {
+    rowPointers.withMemoryRebound(to: UnsafePointer<UInt8>?.self, capacity: rowCount) {
+      interleave(
+        $0, rowCount, columnCount / type.blockElementCount * type.blockByteCount, type, columnCount,
+        group, instructionSet)
+    }
+  }
+
+  private static func interleave(
+    _ rows: UnsafePointer<UnsafePointer<UInt8>?>, _ rowCount: Int, _ rowByteCount: Int,
+    _ type: ElementType, _ columnCount: Int, _ group: UnsafeMutableRawPointer,
+    _ set: InstructionSet?
+  ) {
+    precondition(rowCount <= RowGroup.rowCount, "a group has sixteen rows")
+    var rowSet = ck_row_set(
+      rows: rows, row_count: rowCount, row_bytes: rowByteCount,
+      blocks: RowGroup.blockCount(type, columnCount: columnCount),
+      block_bytes: RowGroup.blockByteCount(type),
+      half_offset: Int32(RowGroup.halfWordOffset(type) ?? -1))
+    function(set ?? .best)(&rowSet, group.assumingMemoryBound(to: UInt8.self))
+  }
+
+  /// An unavailable set falls back to scalar.
+  private static func function(
+    _ set: InstructionSet
+  ) -> @convention(c) (UnsafePointer<ck_row_set>?, UnsafeMutablePointer<UInt8>?) -> Void {
+    #if arch(x86_64)
+      if set == .avx512, set.isAvailable { return ck_interleave_rows_avx512 }
+      if set == .avx2, set.isAvailable { return ck_interleave_rows_avx2 }
+    #elseif arch(arm64)
+      if set == .neon { return ck_interleave_rows_neon }
+    #endif
+    return ck_interleave_rows_scalar
   }
 
   /// Takes one row out of a group, as row-major bytes.

@@ -43,6 +43,30 @@ public enum MatrixProduct {
     into output: UnsafeMutablePointer<Float>, outputStride: Int,
     scratch: UnsafeMutableRawPointer?, instructionSet: InstructionSet? = nil
   ) {
+    product(
+      weights, groups, x, output, outputStride, scratch, accumulates: false, instructionSet)
+  }
+
+  /// As ``multiply(_:groups:by:into:outputStride:scratch:instructionSet:)``, but each sum goes on from
+  /// what is in `output`: multiplying blocks of a matrix's columns one after the other gives the bits
+  /// of one product over all of them.
+  ///
+  /// For quantised weights only; a product of floats has four sums an output, which cannot go on.
+  public static func accumulate(
+    _ weights: MatrixOperand, groups: Range<Int>, by x: Activations,
+    into output: UnsafeMutablePointer<Float>, outputStride: Int,
+    scratch: UnsafeMutableRawPointer?, instructionSet: InstructionSet? = nil
+  ) {
+    precondition(weights.type.isQuantised, "products of floats do not accumulate")
+    product(
+      weights, groups, x, output, outputStride, scratch, accumulates: true, instructionSet)
+  }
+
+  private static func product(
+    _ weights: MatrixOperand, _ groups: Range<Int>, _ x: Activations,
+    _ output: UnsafeMutablePointer<Float>, _ outputStride: Int,
+    _ scratch: UnsafeMutableRawPointer?, accumulates: Bool, _ instructionSet: InstructionSet?
+  ) {
     guard !groups.isEmpty else { return }
     precondition(
       !weights.type.isQuantised || x.blocks != nil, "quantised weights take int8 activations")
@@ -51,7 +75,7 @@ public enum MatrixProduct {
     case .interleaved:
       run(
         weights, address: weights.address + groups.lowerBound * groupByteCount, groups: groups, x,
-        output, outputStride, instructionSet)
+        output, outputStride, accumulates, instructionSet)
     case .rowMajor:
       guard let scratch else { preconditionFailure("row-major weights need scratch") }
       let rowByteCount =
@@ -61,24 +85,25 @@ public enum MatrixProduct {
         Interleaving.interleave(
           rows: weights.address + first * rowByteCount, rowByteCount: rowByteCount,
           rowCount: min(RowGroup.rowCount, weights.rowCount - first), type: weights.type,
-          columnCount: weights.columnCount, into: scratch)
+          columnCount: weights.columnCount, into: scratch, instructionSet: instructionSet)
         run(
           weights, address: UnsafeRawPointer(scratch), groups: group..<(group + 1), x, output,
-          outputStride, instructionSet)
+          outputStride, accumulates, instructionSet)
       }
     }
   }
 
   private static func run(
     _ weights: MatrixOperand, address: UnsafeRawPointer, groups: Range<Int>, _ x: Activations,
-    _ output: UnsafeMutablePointer<Float>, _ outputStride: Int, _ set: InstructionSet?
+    _ output: UnsafeMutablePointer<Float>, _ outputStride: Int, _ accumulates: Bool,
+    _ set: InstructionSet?
   ) {
     let firstRow = groups.lowerBound * RowGroup.rowCount
     var matrix = ck_matrix(
       groups: address.assumingMemoryBound(to: UInt8.self), group_count: groups.count,
       group_bytes: RowGroup.byteCount(weights.type, columnCount: weights.columnCount),
       row_count: min(groups.count * RowGroup.rowCount, weights.rowCount - firstRow),
-      columns: weights.columnCount)
+      columns: weights.columnCount, accumulates: accumulates ? 1 : 0)
     var activations = ck_activations(
       values: x.values, value_stride: x.stride,
       panels: x.blocks.map { UnsafePointer($0.panels) })

@@ -20,6 +20,14 @@ struct VectorFunctions: @unchecked Sendable {
     @convention(c) (
       UnsafePointer<Float>?, UnsafePointer<Float>?, Float, Int, UnsafeMutablePointer<Float>?
     ) -> Void
+  var layerNorm:
+    @convention(c) (
+      UnsafePointer<Float>?, UnsafePointer<Float>?, UnsafePointer<Float>?, Float, Int,
+      UnsafeMutablePointer<Float>?
+    ) -> Void
+  var relu: @convention(c) (UnsafeMutablePointer<Float>?, Int) -> Void
+  var indexesAbove:
+    @convention(c) (UnsafePointer<Float>?, Float, Int, UnsafeMutablePointer<Int32>?) -> Int
   var rotateHalves: Rotation
   var rotateAdjacent: Rotation
 
@@ -33,6 +41,8 @@ struct VectorFunctions: @unchecked Sendable {
           add: ck_add_avx512, siluMultiply: ck_silu_multiply_avx512,
           geluMultiply: ck_gelu_multiply_avx512, reluMultiply: ck_relu_multiply_avx512,
           exp: ck_exp_avx512, scale: ck_scale_avx512, rmsNorm: ck_rms_norm_avx512,
+          layerNorm: ck_layer_norm_avx512, relu: ck_relu_avx512,
+          indexesAbove: ck_indexes_above_avx512,
           rotateHalves: ck_rotate_halves_avx512, rotateAdjacent: ck_rotate_adjacent_avx512)
       }
       if set == .avx2, set.isAvailable {
@@ -40,6 +50,8 @@ struct VectorFunctions: @unchecked Sendable {
           add: ck_add_avx2, siluMultiply: ck_silu_multiply_avx2,
           geluMultiply: ck_gelu_multiply_avx2, reluMultiply: ck_relu_multiply_avx2,
           exp: ck_exp_avx2, scale: ck_scale_avx2, rmsNorm: ck_rms_norm_avx2,
+          layerNorm: ck_layer_norm_avx2, relu: ck_relu_avx2,
+          indexesAbove: ck_indexes_above_avx2,
           rotateHalves: ck_rotate_halves_avx2, rotateAdjacent: ck_rotate_adjacent_avx2)
       }
     #elseif arch(arm64)
@@ -48,6 +60,8 @@ struct VectorFunctions: @unchecked Sendable {
           add: ck_add_neon, siluMultiply: ck_silu_multiply_neon,
           geluMultiply: ck_gelu_multiply_neon, reluMultiply: ck_relu_multiply_neon,
           exp: ck_exp_neon, scale: ck_scale_neon, rmsNorm: ck_rms_norm_neon,
+          layerNorm: ck_layer_norm_neon, relu: ck_relu_neon,
+          indexesAbove: ck_indexes_above_neon,
           rotateHalves: ck_rotate_halves_neon, rotateAdjacent: ck_rotate_adjacent_neon)
       }
     #endif
@@ -55,6 +69,8 @@ struct VectorFunctions: @unchecked Sendable {
       add: ck_add_scalar, siluMultiply: ck_silu_multiply_scalar,
       geluMultiply: ck_gelu_multiply_scalar, reluMultiply: ck_relu_multiply_scalar,
       exp: ck_exp_scalar, scale: ck_scale_scalar, rmsNorm: ck_rms_norm_scalar,
+      layerNorm: ck_layer_norm_scalar, relu: ck_relu_scalar,
+      indexesAbove: ck_indexes_above_scalar,
       rotateHalves: ck_rotate_halves_scalar, rotateAdjacent: ck_rotate_adjacent_scalar)
   }
 }
@@ -105,6 +121,28 @@ public enum VectorOps {
     _ x: UnsafePointer<Float>, weight: UnsafePointer<Float>, epsilon: Float, count: Int,
     into y: UnsafeMutablePointer<Float>, instructionSet: InstructionSet? = nil
   ) { functions(instructionSet).rmsNorm(x, weight, epsilon, count, y) }
+
+  /// y = (x − mean) / √(variance + epsilon) · weight + bias (arXiv:1607.06450), the variance biased;
+  /// `y` may be `x`.
+  public static func layerNorm(
+    _ x: UnsafePointer<Float>, weight: UnsafePointer<Float>, bias: UnsafePointer<Float>,
+    epsilon: Float, count: Int, into y: UnsafeMutablePointer<Float>,
+    instructionSet: InstructionSet? = nil
+  ) { functions(instructionSet).layerNorm(x, weight, bias, epsilon, count, y) }
+
+  /// x = max(x, 0).
+  public static func relu(
+    _ x: UnsafeMutablePointer<Float>, count: Int, instructionSet: InstructionSet? = nil
+  ) { functions(instructionSet).relu(x, count) }
+
+  /// Finds the elements of `x` above a threshold; NaN is not.
+  ///
+  /// - Parameter indexes: room for `count`; what lies behind the result is overwritten too.
+  /// - Returns: how many there are; `indexes` begins with theirs, ascending.
+  public static func indexesAbove(
+    _ threshold: Float, in x: UnsafePointer<Float>, count: Int,
+    into indexes: UnsafeMutablePointer<Int32>, instructionSet: InstructionSet? = nil
+  ) -> Int { functions(instructionSet).indexesAbove(x, threshold, count, indexes) }
 
   /// RoPE (arXiv:2104.09864 §3.2.2) on the leading `dimensionCount` elements of each head of
   /// `heads` [headCount, headLength].

@@ -20,6 +20,7 @@ final class Decoder {
   private let linear: LinearExecutor
   private let attention: AttentionStep
   private let experts: ExpertStep?
+  private let neurons: NeuronStep?
   private let rope: RopeTable
   private let slidingRope: RopeTable
   /// Sweeps the stream was told of and that have not begun, oldest first.
@@ -50,6 +51,15 @@ final class Decoder {
       } catch { throw .allocation(error) }
     } else {
       experts = nil
+    }
+    if let layout = stream.source.description.neurons {
+      do {
+        neurons = try NeuronStep(
+          configuration, layout, tokenCapacity: workspace.tokenCapacity, stream: stream,
+          linear: linear, pool: pool, clock: clock)
+      } catch { throw .allocation(error) }
+    } else {
+      neurons = nil
     }
     rope = RopeTable(
       base: configuration.ropeBase, dimensionCount: configuration.ropeDimensionCount,
@@ -192,6 +202,12 @@ final class Decoder {
         length: configuration.feedForwardLength, into: workspace.hidden)
     case .experts(let layer):
       try mix(layer, tokenCount: tokenCount)
+    case .neurons(let layer):
+      guard let step = neurons else { return }
+      try step.run(
+        layer,
+        activations(workspace.hidden, width, tokenCount, withBlocks: step.takesBlocks(layer)),
+        into: workspace.hidden)
     }
     addToResidual(layer.postFeedForwardNorm, tokenCount: tokenCount)
   }

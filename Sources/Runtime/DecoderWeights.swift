@@ -29,6 +29,7 @@ final class DecoderWeights {
   enum FeedForward {
     case dense(GatedMatrices)
     case experts(Experts)
+    case neurons(Neurons)
   }
 
   /// down(activation(gate(x)) * up(x))
@@ -44,6 +45,23 @@ final class DecoderWeights {
     var family: Int
     var shared: GatedMatrices?
     var sharedGate: UnsafePointer<Float>?  // [embeddingLength]
+  }
+
+  /// An FFN in bundles of neurons, and who chooses among them.
+  struct Neurons {
+    var layer: Int
+    var choice: NeuronChoice
+    var upBias: UnsafePointer<Float>?  // [feedForwardLength], of an FFN without gate
+    var downBias: UnsafePointer<Float>?  // [embeddingLength]
+  }
+
+  enum NeuronChoice {
+    case all
+    /// The deciding matrix [feedForwardLength, embeddingLength], and the least |activation| that counts;
+    /// nil = what ReLU lets through.
+    case matrix(Int, threshold: Float?)
+    /// Low-rank factors [rank, embeddingLength] and [feedForwardLength, rank], bias [feedForwardLength].
+    case predictor(Int, Int, bias: UnsafePointer<Float>)
   }
 
   let layers: [Layer]
@@ -70,7 +88,9 @@ final class DecoderWeights {
   /// Resolves names and reads the vectors.
   ///
   /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` where a tensor is missing.
-  init(source: ModelSource, configuration: DecoderConfiguration) throws(RuntimeError) {
+  init(
+    source: ModelSource, configuration: DecoderConfiguration, selector: NeuronSelector?
+  ) throws(RuntimeError) {
     var index = TensorIndex(source: source)
     var layers: [Layer] = []
     layers.reserveCapacity(configuration.layerCount)
@@ -79,7 +99,7 @@ final class DecoderWeights {
     } catch { throw .allocation(error) }
     var loader = VectorLoader(source: source, memory: vectors.address)
     for number in 0..<configuration.layerCount {
-      layers.append(try Self.layer(number, configuration, &index, &loader))
+      layers.append(try Self.layer(number, configuration, selector, &index, &loader))
     }
     self.layers = layers
     outputNorm = try loader.place(try index.require("output_norm.weight"))
@@ -88,7 +108,7 @@ final class DecoderWeights {
     }
     embedding = try index.require("token_embd.weight")
     head = index.find("output.weight") ?? embedding
-    order = try Self.order(index, configuration)
+    order = try Self.order(index, configuration, selector)
     families = try Self.families(source: source, index, configuration)
     try loader.read()
   }
@@ -97,17 +117,17 @@ final class DecoderWeights {
   ///
   /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` where a tensor is missing.
   static func order(
-    source: ModelSource, configuration: DecoderConfiguration
+    source: ModelSource, configuration: DecoderConfiguration, selector: NeuronSelector?
   ) throws(RuntimeError) -> StreamOrder {
-    try order(TensorIndex(source: source), configuration)
+    try order(TensorIndex(source: source), configuration, selector)
   }
 
   private static func order(
-    _ index: TensorIndex, _ configuration: DecoderConfiguration
+    _ index: TensorIndex, _ configuration: DecoderConfiguration, _ selector: NeuronSelector?
   ) throws(RuntimeError) -> StreamOrder {
     var body: [Int] = []
     for number in 0..<configuration.layerCount {
-      for name in matrixNames(configuration) {
+      for name in matrixNames(configuration, selector) {
         body.append(try index.require("blk.\(number).\(name).weight"))
       }
     }
@@ -115,9 +135,17 @@ final class DecoderWeights {
     return StreamOrder(segments: [body, [index.find("output.weight") ?? embedding]])
   }
 
-  /// A layer's matrices in the order of use, without experts.
-  private static func matrixNames(_ configuration: DecoderConfiguration) -> [String] {
+  /// A layer's matrices in the order of use, without experts and bundles of neurons.
+  private static func matrixNames(
+    _ configuration: DecoderConfiguration, _ selector: NeuronSelector?
+  ) -> [String] {
     let attention = ["attn_q", "attn_k", "attn_v", "attn_output"]
+    switch selector {
+    case .exact, .threshold: return attention + ["ffn_select"]
+    case .predictor: return attention + ["ffn_predictor_a", "ffn_predictor_b"]
+    case .all: return attention
+    case nil: break
+    }
     guard let experts = configuration.experts else {
       return attention + ["ffn_gate", "ffn_up", "ffn_down"]
     }
@@ -151,7 +179,7 @@ final class DecoderWeights {
     return families
   }
 
-  /// Memory that ``init(source:configuration:)`` takes for the vectors.
+  /// Memory that ``init(source:configuration:selector:)`` takes for the vectors.
   static func vectorByteCount(_ model: ModelDescription) -> Int {
     model.tensors.reduce(0) { sum, tensor in
       tensor.rowCount == 1 ? sum + (tensor.columnCount * 4 + 63) & ~63 : sum
@@ -159,8 +187,8 @@ final class DecoderWeights {
   }
 
   private static func layer(
-    _ number: Int, _ configuration: DecoderConfiguration, _ index: inout TensorIndex,
-    _ vectors: inout VectorLoader
+    _ number: Int, _ configuration: DecoderConfiguration, _ selector: NeuronSelector?,
+    _ index: inout TensorIndex, _ vectors: inout VectorLoader
   ) throws(RuntimeError) -> Layer {
     let prefix = "blk.\(number)."
     func matrix(_ name: String) throws(RuntimeError) -> Int {
@@ -180,7 +208,20 @@ final class DecoderWeights {
         down: try matrix("ffn_down" + suffix))
     }
     let feedForward: FeedForward
-    if let experts = configuration.experts {
+    if let selector {
+      let choice: NeuronChoice =
+        switch selector {
+        case .all: .all
+        case .exact: .matrix(try matrix("ffn_select"), threshold: nil)
+        case .threshold:
+          .matrix(try matrix("ffn_select"), threshold: index.neurons?.thresholds?.values[number])
+        case .predictor:
+          .predictor(
+            try matrix("ffn_predictor_a"), try matrix("ffn_predictor_b"),
+            bias: try vector("ffn_predictor.bias"))
+        }
+      feedForward = .neurons(Neurons(layer: number, choice: choice))
+    } else if let experts = configuration.experts {
       feedForward = .experts(
         Experts(
           router: try matrix("ffn_gate_inp"), family: number,
@@ -210,9 +251,11 @@ final class DecoderWeights {
 private struct TensorIndex {
   private let path: String
   private var numbers: [String: Int]
+  let neurons: NeuronLayout?
 
   init(source: ModelSource) {
     path = source.path
+    neurons = source.description.neurons
     numbers = Dictionary(minimumCapacity: source.description.tensors.count)
     for (number, tensor) in source.description.tensors.enumerated() {
       numbers[tensor.name] = number

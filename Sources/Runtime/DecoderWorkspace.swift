@@ -42,12 +42,14 @@ final class DecoderWorkspace {
 
   /// - Throws: ``AllocationError``.
   init(
-    _ configuration: DecoderConfiguration, tokenCapacity: Int, logitRowCapacity: Int
+    _ configuration: DecoderConfiguration, tokenCapacity: Int, logitRowCapacity: Int,
+    hasNeurons: Bool
   ) throws(AllocationError) {
     self.tokenCapacity = tokenCapacity
     self.logitRowCapacity = logitRowCapacity
     let sizes = Self.sizes(
-      configuration, tokenCapacity: tokenCapacity, logitRowCapacity: logitRowCapacity)
+      configuration, tokenCapacity: tokenCapacity, logitRowCapacity: logitRowCapacity,
+      hasNeurons: hasNeurons)
     let memory = try PartitionedBuffer(sizes)
     func floats(_ index: Int) -> UnsafeMutablePointer<Float> {
       memory.pointer(index, as: Float.self)
@@ -69,22 +71,26 @@ final class DecoderWorkspace {
 
   /// Bytes a workspace of that capacity takes.
   static func byteCount(
-    _ configuration: DecoderConfiguration, tokenCapacity: Int, logitRowCapacity: Int
+    _ configuration: DecoderConfiguration, tokenCapacity: Int, logitRowCapacity: Int,
+    hasNeurons: Bool
   ) -> Int {
     PartitionedBuffer.byteCount(
-      sizes(configuration, tokenCapacity: tokenCapacity, logitRowCapacity: logitRowCapacity))
+      sizes(configuration, tokenCapacity: tokenCapacity, logitRowCapacity: logitRowCapacity,
+      hasNeurons: hasNeurons))
   }
 
   /// Bytes of each buffer, in order, each a multiple of 64.
   private static func sizes(
-    _ configuration: DecoderConfiguration, tokenCapacity: Int, logitRowCapacity: Int
+    _ configuration: DecoderConfiguration, tokenCapacity: Int, logitRowCapacity: Int,
+    hasNeurons: Bool
   ) -> [Int] {
     let queryLength = configuration.queryHeadCount * configuration.headLength
     let keyLength = configuration.keyValueHeadCount * configuration.headLength
     let experts = configuration.experts
     // Of an FFN that stands in the graph: a dense one, or a shared expert.
     let length =
-      experts.map { $0.sharedFeedForwardLength ?? 0 } ?? configuration.feedForwardLength
+      hasNeurons
+      ? 0 : experts.map { $0.sharedFeedForwardLength ?? 0 } ?? configuration.feedForwardLength
     let widest = max(configuration.embeddingLength, queryLength, length)
     func floats(_ rows: Int, _ columns: Int) -> Int {
       PartitionedBuffer.roundedUp(rows * columns * 4)

@@ -30,6 +30,18 @@ public struct MemoryPlan: Sendable {
   public let expertCount: Int
   /// Memory of an expert's room.
   public let expertSlotByteCount: Int
+  /// Bundles of neurons that there is room for, of all layers together; nil for a model without.
+  public let neurons: NeuronPlan?
+
+  /// How bundles of neurons are chosen, read and kept.
+  public struct NeuronPlan: Sendable {
+    public let selector: NeuronSelector
+    public let reading: NeuronReading
+    public let slotCount: Int
+    /// Bundles of all layers.
+    public let bundleCount: Int
+    public let slotByteCount: Int
+  }
 
   /// What the caller asks for.
   public struct Request: Sendable {
@@ -50,6 +62,11 @@ public struct MemoryPlan: Sendable {
     public var callerByteCount: Int
     /// Bytes of one read where memory allows, as measured for the drive.
     public var preferredReadByteCount: Int
+    /// Bound on the weights that stay in memory, bundles apart; nil = what the budget leaves. To measure
+    /// what keeping them saves.
+    public var pinnedByteCount: Int?
+    /// How bundles of neurons are treated, in a model that has them.
+    public var neurons = NeuronOptions()
     /// What the process is taken to hold and to have held; nil = what it does. Tests fix it, because
     /// others run beside them.
     package var assumedProcessByteCount: Int?
@@ -86,9 +103,12 @@ public struct MemoryPlan: Sendable {
   public static func make(
     _ request: Request, source: ModelSource, configuration: DecoderConfiguration
   ) throws(RuntimeError) -> MemoryPlan {
-    try make(
-      request, source: source, configuration: configuration,
-      order: try DecoderWeights.order(source: source, configuration: configuration))
+    let selector = try NeuronSelector.resolve(
+      request.neurons.selector, for: source, configuration)
+    return try make(
+      request, source: source, configuration: configuration, selector: selector,
+      order: try DecoderWeights.order(
+        source: source, configuration: configuration, selector: selector))
   }
 
   /// Divides `request`'s budget.
@@ -97,10 +117,13 @@ public struct MemoryPlan: Sendable {
   ///   ``RuntimeError/keyValueBudgetTooSmall(budget:needed:)``.
   static func make(
     _ request: Request, source: ModelSource, configuration: DecoderConfiguration,
-    order: StreamOrder
+    selector: NeuronSelector?, order: StreamOrder
   ) throws(RuntimeError) -> MemoryPlan {
+    let neurons = source.description.neurons.flatMap { layout in
+      selector.map { NeuronDemand(layout, request.neurons.reading($0), $0) }
+    }
     let fixed = Fixed(
-      request, source, configuration, order,
+      request, source, configuration, order, neurons,
       try DecoderWeights.families(source: source, configuration: configuration))
     if let bound = request.keyValueBudgetByteCount, fixed.keyValueByteCount > bound {
       throw .keyValueBudgetTooSmall(
@@ -108,7 +131,8 @@ public struct MemoryPlan: Sendable {
     }
     let options = readOptions(request)
     let slot = fixed.expertSlotByteCount
-    let leastSlots = (configuration.experts?.usedExpertCount ?? 0) * slot
+    let leastSlots =
+      (configuration.experts?.usedExpertCount ?? 0) * slot + (neurons?.leastByteCount ?? 0)
     func weightMinimum(_ options: ResidencyPlan.Options) -> Int {
       leastSlots
         + ResidencyPlan.minimumByteCount(
@@ -141,20 +165,59 @@ public struct MemoryPlan: Sendable {
     do throws(LoaderError) {
       // What every token needs comes first: a byte of it saves a byte of each token, an expert's fewer.
       let residency = try ResidencyPlan.make(
-        model: source.description, order: order, budget: left - workspace - leastSlots,
+        model: source.description, order: order,
+        budget: min(
+          left - workspace - leastSlots,
+          request.pinnedByteCount.map { $0 + chosen.stagingByteCount } ?? .max),
         options: chosen, alignment: source.readAlignment)
       let slotCount =
         slot == 0
         ? 0
         : min(
           fixed.expertCount, (left - workspace - residency.byteCount) / slot)
+      let windowByteCount = min(
+        left - workspace - residency.byteCount, request.neurons.windowByteCount ?? .max)
       return MemoryPlan(
         budgetByteCount: request.budgetByteCount, processByteCount: fixed.processByteCount,
         keyValueByteCount: fixed.keyValueByteCount, workspaceByteCount: workspace,
         vectorByteCount: fixed.vectorByteCount, chunkLength: chunkLength,
         contextLength: request.contextLength, residency: residency,
-        expertSlotCount: slotCount, expertCount: fixed.expertCount, expertSlotByteCount: slot)
+        expertSlotCount: slotCount, expertCount: fixed.expertCount, expertSlotByteCount: slot,
+        neurons: neurons?.plan(within: windowByteCount))
     } catch { throw RuntimeError(error) }
+  }
+
+  /// What bundles of neurons want of the budget.
+  private struct NeuronDemand {
+    let layout: NeuronLayout
+    let reading: NeuronReading
+    let selector: NeuronSelector
+    let slotByteCount: Int
+    let bundleCount: Int
+
+    init(_ layout: NeuronLayout, _ reading: NeuronReading, _ selector: NeuronSelector) {
+      self.layout = layout
+      self.reading = reading
+      self.selector = selector
+      slotByteCount = layout.layers.first.map(reading.slotByteCount) ?? 0
+      bundleCount = layout.layers.reduce(0) { $0 + $1.bundleCount }
+    }
+
+    /// Bundles that a step should find room for; with fewer it takes several turns.
+    private static let leastSlotCount = 64
+
+    var leastByteCount: Int { min(bundleCount, Self.leastSlotCount) * slotByteCount }
+
+    /// Staging, and the books of as many slots as there are bundles.
+    var fixedByteCount: Int { reading.fixedByteCount(layout, slotCount: bundleCount) }
+
+    func plan(within byteCount: Int) -> NeuronPlan {
+      let slotCount = max(
+        min(bundleCount, Self.leastSlotCount), min(bundleCount, byteCount / slotByteCount))
+      return NeuronPlan(
+        selector: selector, reading: reading, slotCount: slotCount, bundleCount: bundleCount,
+        slotByteCount: slotByteCount)
+    }
   }
 
   /// `minimum` with room for what differs from one start of the process to the next, in quarters of
@@ -182,6 +245,7 @@ public struct MemoryPlan: Sendable {
     let keyValueByteCount: Int
     let vectorByteCount: Int
     let scratchByteCount: Int
+    let neurons: NeuronDemand?
     /// Experts of all layers, and the room that one takes.
     let expertCount: Int
     let expertSlotByteCount: Int
@@ -192,8 +256,9 @@ public struct MemoryPlan: Sendable {
 
     init(
       _ request: Request, _ source: ModelSource, _ configuration: DecoderConfiguration,
-      _ order: StreamOrder, _ families: [BundleFamily]
+      _ order: StreamOrder, _ neurons: NeuronDemand?, _ families: [BundleFamily]
     ) {
+      self.neurons = neurons
       self.request = request
       expertCount = families.reduce(0) { $0 + $1.bundleCount }
       expertSlotByteCount = families.map(\.slotByteCount).max() ?? 0
@@ -216,13 +281,20 @@ public struct MemoryPlan: Sendable {
           request.threadCount * LinearExecutor.scratchByteCount(source.description, pieces))
         + AttentionStep.byteCount(
           configuration, contextLength: request.contextLength, threadCount: request.threadCount)
+        + (neurons?.fixedByteCount ?? 0)
     }
 
     func workspaceByteCount(chunkLength: Int) -> Int {
       DecoderWorkspace.byteCount(
-        configuration, tokenCapacity: chunkLength, logitRowCapacity: request.logitRowCount)
+        configuration, tokenCapacity: chunkLength, logitRowCapacity: request.logitRowCount,
+        hasNeurons: neurons != nil)
         + (configuration.experts.map {
           ExpertWorkspace.byteCount(configuration, $0, tokenCapacity: chunkLength)
+        } ?? 0)
+        + (neurons.map {
+          NeuronWorkspace.byteCount(
+            configuration, $0.layout, tokenCapacity: chunkLength,
+            threadCount: request.threadCount)
         } ?? 0)
     }
 

@@ -29,13 +29,19 @@ public final class Session {
     _ source: ModelSource, _ configuration: DecoderConfiguration, _ request: MemoryPlan.Request,
     cancellation: CancellationFlag = CancellationFlag()
   ) throws(RuntimeError) {
-    let weights = try DecoderWeights(source: source, configuration: configuration)
+    let selector = try NeuronSelector.resolve(
+      request.neurons.selector, for: source, configuration)
+    let weights = try DecoderWeights(
+      source: source, configuration: configuration, selector: selector)
     plan = try MemoryPlan.make(
-      request, source: source, configuration: configuration, order: weights.order)
+      request, source: source, configuration: configuration, selector: selector,
+      order: weights.order)
     do throws(LoaderError) {
       stream = try WeightStream(
         source: source, plan: plan.residency, tables: [weights.embedding],
-        families: weights.families, slotCount: plan.expertSlotCount, cancellation: cancellation)
+        families: weights.families,
+        slotCount: plan.neurons?.slotCount ?? plan.expertSlotCount,
+        neurons: plan.neurons?.reading, cancellation: cancellation)
     } catch { throw RuntimeError(error) }
     decoder = try Self.makeDecoder(configuration, weights, stream, plan, request)
     vocabularyCount = configuration.vocabularyCount
@@ -168,7 +174,8 @@ public final class Session {
     let cache: KeyValueCache
     do {
       workspace = try DecoderWorkspace(
-        configuration, tokenCapacity: plan.chunkLength, logitRowCapacity: request.logitRowCount)
+        configuration, tokenCapacity: plan.chunkLength, logitRowCapacity: request.logitRowCount,
+        hasNeurons: plan.neurons != nil)
       cache = try KeyValueCache(
         layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
         headLength: configuration.headLength, contextLength: request.contextLength)

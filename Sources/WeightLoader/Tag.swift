@@ -4,19 +4,24 @@ enum Tag {
   case streamed(Int)
   case row(Int)
   case bundle(Int)
+  case neurons(Int)
 
-  static func pinned(_ run: Int) -> UInt64 { 1 << 62 | UInt64(run) }
+  static func pinned(_ run: Int) -> UInt64 { 1 << shift | UInt64(run) }
   static func streamed(_ sequence: Int) -> UInt64 { UInt64(sequence) }
-  static func row(_ slot: Int) -> UInt64 { 2 << 62 | UInt64(slot) }
-  static func bundle(_ slot: Int) -> UInt64 { 3 << 62 | UInt64(slot) }
+  static func row(_ slot: Int) -> UInt64 { 2 << shift | UInt64(slot) }
+  static func bundle(_ slot: Int) -> UInt64 { 3 << shift | UInt64(slot) }
+  static func neurons(_ read: Int) -> UInt64 { 4 << shift | UInt64(read) }
+
+  private static let shift: UInt64 = 61
 
   init(_ tag: UInt64) {
-    let number = Int(tag & ~(3 << 62))
-    switch tag >> 62 {
+    let number = Int(tag & ~(7 << Self.shift))
+    switch tag >> Self.shift {
     case 0: self = .streamed(number)
     case 1: self = .pinned(number)
     case 2: self = .row(number)
-    default: self = .bundle(number)
+    case 3: self = .bundle(number)
+    default: self = .neurons(number)
     }
   }
 }

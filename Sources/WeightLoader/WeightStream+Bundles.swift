@@ -7,7 +7,10 @@ extension WeightStream {
   public var bundleStatistics: BundleStatistics { bundles?.statistics ?? BundleStatistics() }
 
   /// Tells the cache that the next token, or chunk of tokens, begins.
-  public func beginToken() { bundles?.token += 1 }
+  public func beginToken() {
+    bundles?.token += 1
+    neurons?.token += 1
+  }
 
   /// Whether another bundle can be asked for before one is released.
   public var hasRoomForBundle: Bool { bundles?.hasRoom ?? false }

@@ -84,6 +84,7 @@ public final class WeightStream {
   let rowReader: RowReader
   private let verifier: ExtentVerifier?
   let bundles: BundleCache?
+  let neurons: NeuronWindow?
   /// Runs whose bytes have been through the verifier.
   private var isVerified: [Bool]
   var failed = false
@@ -92,10 +93,11 @@ public final class WeightStream {
   ///   - tables: tensors that ``readRows(tensor:rows:_:)`` will be asked for.
   ///   - families: bundles that ``request(bundle:of:)`` will be asked for.
   ///   - slotCount: bundles to have room for, at least as many as are held at once.
+  ///   - neurons: how an image's bundles of neurons are read and kept; nil where none are asked for.
   /// - Throws: ``LoaderError/allocation(_:)``.
   public init(
     source: ModelSource, plan: ResidencyPlan, tables: [Int] = [], families: [BundleFamily] = [],
-    slotCount: Int = 0,
+    slotCount: Int = 0, neurons: NeuronReading? = nil,
     cancellation: CancellationFlag = CancellationFlag()
   ) throws(LoaderError) {
     self.source = source
@@ -120,6 +122,12 @@ public final class WeightStream {
     verifier = ExtentVerifier(source.description)
     isVerified = [Bool](repeating: verifier == nil, count: plan.runs.count)
     rowReader = try RowReader(source: source, tables: tables, verifier: verifier)
+    if let reading = neurons, let layout = source.description.neurons {
+      self.neurons = try NeuronWindow(
+        layout, reading, slotCount: slotCount, source: source, verifier: verifier)
+    } else {
+      self.neurons = nil
+    }
     bundles =
       families.isEmpty
       ? nil
@@ -452,6 +460,10 @@ public final class WeightStream {
     case .bundle(let slot):
       // A bundle's last read may reach past the file's end by less than a block.
       do { try bundles?.completed(slot: slot) } catch { throw fail(error) }
+    case .neurons(let read):
+      do {
+        try neurons?.completed(read, byteCount: completion.byteCount)
+      } catch { throw fail(error) }
     }
     return true
   }
@@ -462,6 +474,8 @@ public final class WeightStream {
     case row(tensor: Int, row: Int)
     /// A bundle of that family.
     case bundle(Int)
+    /// Neurons of the layer in work.
+    case neurons
   }
 
   private func stall(_ wanted: Wanted, _ seconds: Int) -> Stall {
@@ -478,6 +492,11 @@ public final class WeightStream {
     case .bundle(let family):
       tensor = bundles?.families[family].parts[0].tensor ?? 0
       (offset, byteCount) = (tensors[tensor].offset, tensors[tensor].partByteCount)
+    case .neurons:
+      let range = neurons?.wantedRange ?? (offset: 0, byteCount: 0)
+      return Stall(
+        path: source.description.files[0], offset: range.offset, byteCount: range.byteCount,
+        tensorName: "neurons", readsInFlight: device.inFlight, seconds: seconds)
     }
     return Stall(
       path: source.description.files[tensors[tensor].fileIndex], offset: offset,

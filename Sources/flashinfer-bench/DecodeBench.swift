@@ -16,6 +16,7 @@ struct DecodeBench: ParsableCommand {
 
   @Argument(help: "Flash image or GGUF file.") var model: String
   @OptionGroup var resources: ResourceOptions
+  @OptionGroup var neurons: NeuronArguments
   @Option(help: "Tokens to time.") var tokens = 32
   @Option(help: "Tokens to decode before timing begins.") var warmup = 4
   @Option(help: "Feed seeded random ids instead of the model's own greedy text.")
@@ -37,15 +38,15 @@ struct DecodeBench: ParsableCommand {
     try reportingErrors {
       let model = try resources.open(model)
       Terminal.warn(notesOf: model.source.device)
+      var request = MemoryPlan.Request(
+        budgetByteCount: resources.budget,
+        contextLength: max(resources.context ?? 0, warmup + Self.mostSettlingTokens + tokens),
+        promptLength: 1,
+        threadCount: resources.threadCount,
+        preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model))
+      request.neurons = neurons.options
       let session = try Session(
-        model.source, model.configuration,
-        MemoryPlan.Request(
-          budgetByteCount: resources.budget,
-          contextLength: max(resources.context ?? 0, warmup + Self.mostSettlingTokens + tokens),
-          promptLength: 1,
-          threadCount: resources.threadCount,
-          preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model)),
-        cancellation: Interruption.flag)
+        model.source, model.configuration, request, cancellation: Interruption.flag)
       var generator = SeededGenerator(seed: randomTokens ?? 0)
       var token = model.tokenizer.bosToken ?? 0
       func step(continues: Bool) throws {
@@ -67,6 +68,7 @@ struct DecodeBench: ParsableCommand {
       let (before, timesBefore) = (device.statistics, session.times)
       let kernelBefore = ProcessMemory.storageReadByteCount
       let bundlesBefore = session.stream.bundleStatistics
+      let neuronsBefore = session.stream.neuronStatistics
       let start = monotonicNanoseconds()
       for index in 0..<tokens { try step(continues: index + 1 < tokens) }
       let seconds = Double(monotonicNanoseconds() - start) / 1e9
@@ -89,6 +91,8 @@ struct DecodeBench: ParsableCommand {
           Figure("peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B"),
         ] + (memory.map { [Figure("dramBytesPerSecond", $0, "B/s")] } ?? [])
           + Figure.bundles(session.stream.bundleStatistics, since: bundlesBefore, tokens: tokens)
+          + Figure.neurons(
+            session.stream.neuronStatistics - neuronsBefore, session.plan, tokens: tokens)
           + Figure.shares(of: seconds, session.times - timesBefore)
       ).print(asJSON: json)
     }

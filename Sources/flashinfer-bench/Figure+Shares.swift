@@ -15,6 +15,29 @@ extension Figure {
     return figures + [Figure("restShare", rest / seconds, "of the time")]
   }
 
+  /// What the window of neurons did for each token; nothing for a model without bundles of neurons.
+  static func neurons(
+    _ statistics: NeuronStatistics, _ plan: MemoryPlan, tokens: Int
+  ) -> [Figure] {
+    guard let neurons = plan.neurons, tokens > 0 else { return [] }
+    let all = Double(neurons.bundleCount * tokens)
+    return [
+      Figure("neuronFractionUsed", Double(statistics.uses) / all, "of all bundles"),
+      Figure("neuronFractionRead", Double(statistics.reads) / all, "of all bundles"),
+      Figure("neuronBytesPerToken", Double(statistics.bytesRead) / Double(tokens), "B"),
+      Figure("neuronRequestsPerToken", Double(statistics.requests) / Double(tokens), ""),
+      Figure(
+        "windowFraction", Double(neurons.slotCount) / Double(neurons.bundleCount), "of all bundles"
+      ),
+      Figure(
+        "windowTokens",
+        Double(statistics.evictedAges) / Double(max(1, statistics.evictions)), "tokens"),
+      Figure(
+        "managementMilliseconds",
+        Double(statistics.managementNanoseconds) / 1e6 / Double(tokens), "ms a token"),
+    ]
+  }
+
   /// What the expert cache did for each token; nothing for a model without experts.
   static func bundles(
     _ now: BundleStatistics, since before: BundleStatistics, tokens: Int

@@ -19,6 +19,7 @@ struct LogitsBench: ParsableCommand {
   @Option(help: "Tokens read as a prompt; the others are decoded one by one (default: all).")
   var prompt: Int?
   @OptionGroup var resources: ResourceOptions
+  @OptionGroup var neurons: NeuronArguments
 
   func run() throws {
     Interruption.install()
@@ -27,12 +28,12 @@ struct LogitsBench: ParsableCommand {
       Terminal.warn(notesOf: model.source.device)
       let ids = tokens.split(separator: ",").compactMap { Int32($0) }
       let promptCount = min(prompt ?? ids.count, ids.count)
+      var request = MemoryPlan.Request(
+        budgetByteCount: resources.budget, contextLength: resources.context ?? max(1, ids.count),
+        promptLength: promptCount, threadCount: resources.threadCount, logitRowCount: 16)
+      request.neurons = neurons.options
       let session = try Session(
-        model.source, model.configuration,
-        MemoryPlan.Request(
-          budgetByteCount: resources.budget, contextLength: resources.context ?? max(1, ids.count),
-          promptLength: promptCount, threadCount: resources.threadCount, logitRowCount: 16),
-        cancellation: Interruption.flag)
+        model.source, model.configuration, request, cancellation: Interruption.flag)
       guard let file = fopen(output, "we") else {
         throw CommandError(.failure, "\(output): \(String(cString: strerror(errno)))")
       }

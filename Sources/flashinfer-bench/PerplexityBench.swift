@@ -1,6 +1,7 @@
 import ArgumentParser
 import BlockIO
 import CommandLineSupport
+import ModelFormat
 import Runtime
 import TensorBasics
 import Tokenization
@@ -13,12 +14,15 @@ struct PerplexityBench: ParsableCommand {
     abstract: "Perplexity of a text file, by chunks, scoring the second half of each.",
     discussion: """
       The text is tokenised once and cut into chunks that do not overlap; the first token of each is \
-      replaced by BOS where the model wants one; the last context/2 − 1 tokens of each are scored.
+      replaced by BOS where the model wants one; the last context/2 − 1 tokens of each are scored. \
+      With an approximate --selector the same text is also read with all neurons, and what the \
+      selector costs is printed: perplexity, and the divergence of the distributions.
       """)
 
   @Argument(help: "Flash image or GGUF file.") var model: String
   @Argument(help: "Text file.") var file: String
   @OptionGroup var resources: ResourceOptions
+  @OptionGroup var neurons: NeuronArguments
   @Option(help: "Chunks to score; 0 = all.") var chunks = 0
   @Flag(help: "Print one JSON object.") var json = false
 
@@ -42,25 +46,81 @@ struct PerplexityBench: ParsableCommand {
           .badData, "\(file): \(tokens.count) tokens are less than one chunk of \(length)")
       }
       let count = chunks == 0 ? available : min(chunks, available)
-      let session = try Session(
-        model.source, model.configuration,
-        MemoryPlan.Request(
-          budgetByteCount: resources.budget, contextLength: length, promptLength: length,
-          threadCount: resources.threadCount, logitRowCount: 16,
-          preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model)),
-        cancellation: Interruption.flag)
-      var perplexity = Perplexity()
-      for chunk in 0..<count {
+      let chunks = (0..<count).map { chunk in
         var part = Array(tokens[chunk * length..<(chunk + 1) * length])
         if model.tokenizer.addsBOS, let bos = model.tokenizer.bosToken { part[0] = bos }
-        try perplexity.score(part, in: session)
-        Terminal.note("[\(chunk + 1)/\(count)] \(perplexity.value ?? 0)")
+        return part
       }
-      try FigureReport([
-        Figure("perplexity", perplexity.value ?? 0, ""),
-        Figure("scoredTokens", Double(perplexity.scoredTokenCount), "tokens"),
-      ]).print(asJSON: json)
+      var request = MemoryPlan.Request(
+        budgetByteCount: resources.budget, contextLength: length, promptLength: length,
+        threadCount: resources.threadCount, logitRowCount: 16,
+        preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model))
+      request.neurons = neurons.options
+      let isApproximate = neurons.selector == .predictor || neurons.selector == .threshold
+      let figures =
+        isApproximate
+        ? try compare(chunks, model, request) : try score(chunks, model, request)
+      try FigureReport(figures).print(asJSON: json)
     }
+  }
+
+  private func score(
+    _ chunks: [[Int32]], _ model: LanguageModel, _ request: MemoryPlan.Request
+  ) throws -> [Figure] {
+    let session = try Session(
+      model.source, model.configuration, request, cancellation: Interruption.flag)
+    var perplexity = Perplexity()
+    for (index, chunk) in chunks.enumerated() {
+      try perplexity.score(chunk, in: session)
+      Terminal.note("[\(index + 1)/\(chunks.count)] \(perplexity.value ?? 0)")
+    }
+    let neurons = session.stream.neuronStatistics
+    return [
+      Figure("perplexity", perplexity.value ?? 0, ""),
+      Figure("scoredTokens", Double(perplexity.scoredTokenCount), "tokens"),
+    ] + Figure.neurons(neurons, session.plan, tokens: chunks.reduce(0) { $0 + $1.count })
+  }
+
+  /// Reads each chunk with all neurons, then with those the selector names.
+  private func compare(
+    _ chunks: [[Int32]], _ model: LanguageModel, _ request: MemoryPlan.Request
+  ) throws -> [Figure] {
+    let length = chunks.first?.count ?? 0
+    let vocabularyCount = model.configuration.vocabularyCount
+    let reference = try AlignedBuffer(byteCount: 4 * vocabularyCount * (length - length / 2))
+    var comparison = DistributionComparison(
+      vocabularyCount: vocabularyCount,
+      reference: reference.elements(of: Float.self))
+    var request = request
+    request.callerByteCount += reference.byteCount
+    request.budgetByteCount /= 2  // two sessions at a time
+    var dense = request
+    dense.neurons.selector = .all
+    // Sessions share the model's device one after the other: each has its own opening of the file.
+    let sparseSession = try Session(
+      model.source, model.configuration, request, cancellation: Interruption.flag)
+    let denseModel = try resources.open(self.model)
+    let denseSession = try Session(
+      denseModel.source, denseModel.configuration, dense, cancellation: Interruption.flag)
+    for (index, chunk) in chunks.enumerated() {
+      try comparison.compare(chunk, denseSession, sparseSession)
+      Terminal.note(
+        "[\(index + 1)/\(chunks.count)] \(comparison.sparsePerplexity), with all neurons "
+          + "\(comparison.densePerplexity), divergence \(comparison.divergence)")
+    }
+    return [
+      Figure("perplexity", comparison.sparsePerplexity, ""),
+      Figure("densePerplexity", comparison.densePerplexity, ""),
+      Figure(
+        "perplexityCost", comparison.sparsePerplexity / comparison.densePerplexity - 1,
+        "of the dense"),
+      Figure("meanDivergence", comparison.divergence, "nats"),
+      Figure("argmaxAgreement", comparison.agreement, "of the positions"),
+      Figure("scoredTokens", Double(comparison.count), "tokens"),
+    ]
+      + Figure.neurons(
+        sparseSession.stream.neuronStatistics, sparseSession.plan,
+        tokens: chunks.reduce(0) { $0 + $1.count })
   }
 
   private func encode(_ model: LanguageModel) throws -> [Int32] {

@@ -15,6 +15,7 @@ struct PrefillBench: ParsableCommand {
 
   @Argument(help: "Flash image or GGUF file.") var model: String
   @OptionGroup var resources: ResourceOptions
+  @OptionGroup var neurons: NeuronArguments
   @Option(help: "Tokens of the prompt.") var tokens = 512
   @Option(help: "Times to read it after the first.") var repeats = 1
   @Option(help: "Seed of the random ids that the prompt is made of.") var randomTokens: UInt64 = 1
@@ -32,13 +33,13 @@ struct PrefillBench: ParsableCommand {
       let path = model
       let model = try resources.open(path)
       Terminal.warn(notesOf: model.source.device)
+      var request = MemoryPlan.Request(
+        budgetByteCount: resources.budget, contextLength: max(resources.context ?? 0, tokens),
+        promptLength: tokens, threadCount: resources.threadCount,
+        preferredReadByteCount: resources.preferredReadByteCount(forFileAt: path))
+      request.neurons = neurons.options
       let session = try Session(
-        model.source, model.configuration,
-        MemoryPlan.Request(
-          budgetByteCount: resources.budget, contextLength: max(resources.context ?? 0, tokens),
-          promptLength: tokens, threadCount: resources.threadCount,
-          preferredReadByteCount: resources.preferredReadByteCount(forFileAt: path)),
-        cancellation: Interruption.flag)
+        model.source, model.configuration, request, cancellation: Interruption.flag)
       var generator = SeededGenerator(seed: randomTokens)
       let prompt = (0..<tokens).map { _ in
         Int32(generator.next() % UInt64(model.configuration.vocabularyCount))

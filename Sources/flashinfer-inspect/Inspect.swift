@@ -17,6 +17,7 @@ struct Inspect: ParsableCommand {
   var model: String
 
   @OptionGroup var resources: ResourceOptions
+  @OptionGroup var neurons: NeuronArguments
 
   @Flag(help: "Predict residency, bytes per token and tokens/s under --ram; loads nothing.")
   var plan = false
@@ -62,7 +63,7 @@ struct Inspect: ParsableCommand {
           model,
           PlanReport.Question(
             resources: resources, promptLength: promptLength, answerLength: Self.answerLength,
-            calibrates: calibrate)
+            calibrates: calibrate, neurons: neurons.options)
         ).print(asJSON: json)
       } else if verify {
         try verifyChecksums()

@@ -22,6 +22,8 @@ struct PlanReport {
     var answerLength: Int
     /// Whether to measure anew and keep what is found.
     var calibrates: Bool
+    /// Who chooses neurons, in a model that lies in bundles of them.
+    var neurons: NeuronOptions
   }
 
   /// Plans the model at `path`; reads its description and nothing else of it.
@@ -53,6 +55,7 @@ struct PlanReport {
       threadCount: resources.threadCount,
       preferredReadByteCount: resources.preferredReadByteCount(forFileAt: file))
     request.assumedProcessByteCount = process
+    request.neurons = question.neurons
     plan = try MemoryPlan.make(
       request, source: model.source, configuration: model.configuration)
     let work = TokenWork(
@@ -105,6 +108,11 @@ struct PlanReport {
         "experts in memory: \(plan.expertSlotCount) of \(plan.expertCount), "
           + "\(ByteCount(plan.expertSlotByteCount)) each\n")
     }
+    if let neurons = plan.neurons {
+      Terminal.print(
+        "bundles of neurons in memory: \(neurons.slotCount) of \(neurons.bundleCount), "
+          + "\(ByteCount(neurons.slotByteCount)) each, chosen by \(neurons.selector.rawValue)\n")
+    }
     Terminal.print(
       "context: \(plan.contextLength) tokens, prompt \(promptLength) of them, "
         + "in chunks of \(plan.chunkLength)\n")
@@ -136,6 +144,11 @@ struct PlanReport {
         json.number("pinnedBytes", plan.residency.pinnedByteCount)
         json.number("stagingBytes", plan.residency.stagingByteCount)
         json.number("streamedBytes", plan.residency.streamedByteCount)
+        if let neurons = plan.neurons {
+          json.text("selector", utf8: Array(neurons.selector.rawValue.utf8))
+          json.number("neuronBundlesInMemory", neurons.slotCount)
+          json.number("neuronBundles", neurons.bundleCount)
+        }
         json.number("contextLength", plan.contextLength)
         json.number("promptLength", promptLength)
         json.number("chunkLength", plan.chunkLength)

@@ -23,6 +23,7 @@ struct Run: ParsableCommand {
 
   @OptionGroup var prompt: PromptOptions
   @OptionGroup var resources: ResourceOptions
+  @OptionGroup var neurons: NeuronArguments
   @OptionGroup var sampling: SamplingArguments
 
   @Option(help: "Most tokens to generate.")
@@ -120,15 +121,15 @@ struct Run: ParsableCommand {
       case .prompt: tokens.count
       case .promptPosition: 1
       }
+    var request = MemoryPlan.Request(
+      budgetByteCount: resources.budget, contextLength: length, promptLength: tokens.count,
+      threadCount: resources.threadCount, keyValueBudgetByteCount: kvRam?.bytes,
+      callerByteCount: RunReport.byteCount(
+        tokenCount: length, distributionCount: logprobs == nil ? 0 : distributions,
+        pairCount: logprobs ?? 0, vocabularyCount: model.configuration.vocabularyCount),
+      preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path))
+    request.neurons = neurons.options
     return try Session(
-      model.source, model.configuration,
-      MemoryPlan.Request(
-        budgetByteCount: resources.budget, contextLength: length, promptLength: tokens.count,
-        threadCount: resources.threadCount, keyValueBudgetByteCount: kvRam?.bytes,
-        callerByteCount: RunReport.byteCount(
-          tokenCount: length, distributionCount: logprobs == nil ? 0 : distributions,
-          pairCount: logprobs ?? 0, vocabularyCount: model.configuration.vocabularyCount),
-        preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path)),
-      cancellation: Interruption.flag)
+      model.source, model.configuration, request, cancellation: Interruption.flag)
   }
 }

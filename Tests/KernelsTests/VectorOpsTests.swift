@@ -112,6 +112,58 @@ import Testing
     }
   }
 
+  @Test func `LayerNorm is the formula, the same bits on every set and in place`() {
+    for seed in UInt64(0)..<40 {
+      var generator = SeededGenerator(seed: seed)
+      let count = Int.random(in: 1...700, using: &generator)
+      let x = random(count, 3, &generator).map { $0 + 1 }
+      let (weight, bias) = (random(count, 2, &generator), random(count, 2, &generator))
+      func result(_ set: InstructionSet) -> [Float] {
+        var y = x
+        y.withUnsafeMutableBufferPointer { y in
+          VectorOps.layerNorm(
+            y.baseAddress!, weight: weight, bias: bias, epsilon: 1e-5, count: count,
+            into: y.baseAddress!, instructionSet: set)
+        }
+        return y
+      }
+      let scalar = result(.scalar)
+      for set in MatrixProductTests.vectorSets { #expect(result(set) == scalar, "seed \(seed)") }
+      let mean = x.reduce(0) { $0 + Double($1) } / Double(count)
+      let variance =
+        x.reduce(0) { $0 + (Double($1) - mean) * (Double($1) - mean) } / Double(count)
+      for index in 0..<count {
+        let expected =
+          (Double(x[index]) - mean) / (variance + 1e-5).squareRoot() * Double(weight[index])
+          + Double(bias[index])
+        #expect(
+          (Double(scalar[index]) - expected).magnitude <= 2e-5 * max(1, expected.magnitude),
+          "seed \(seed)")
+      }
+    }
+  }
+
+  @Test func `ReLU and the indexes above a threshold are their definitions`() {
+    for seed in UInt64(0)..<60 {
+      var generator = SeededGenerator(seed: seed)
+      let count = Int.random(in: 0...100, using: &generator)
+      var x = random(count, 2, &generator)
+      if count > 3 { (x[0], x[count / 2], x[count - 1]) = (.nan, 0.25, .infinity) }
+      let above = x.indices.filter { x[$0] > 0.25 }.map(Int32.init)
+      let positive = x.map { $0 > 0 ? $0 : 0 }
+      for set in [.scalar] + MatrixProductTests.vectorSets {
+        // One more, which must stay.
+        var indexes = [Int32](repeating: -1, count: count + 1)
+        let found = VectorOps.indexesAbove(
+          0.25, in: x, count: count, into: &indexes, instructionSet: set)
+        #expect(Array(indexes[..<found]) == above && indexes[count] == -1, "seed \(seed), \(set)")
+        var y = x
+        VectorOps.relu(&y, count: count, instructionSet: set)
+        #expect(y == positive, "seed \(seed), \(set)")
+      }
+    }
+  }
+
   @Test(arguments: [false, true])
   func `RoPE rotates pairs by their angles`(adjacent: Bool) {
     for seed in UInt64(0)..<20 {

@@ -18,7 +18,8 @@ struct RunShape {
 
 /// Opens `path` and plans a session, in the smallest budget plus `shape.spareByteCount`.
 func makeSession(
-  _ path: String, mirrors: [String] = [], contextLength: Int, promptLength: Int, _ shape: RunShape
+  _ path: String, mirrors: [String] = [], contextLength: Int, promptLength: Int, _ shape: RunShape,
+  neurons: NeuronOptions = NeuronOptions()
 ) throws -> Session {
   let source = try ModelSource.open(path, mirrors: mirrors, backend: shape.backend)
   guard let configuration = source.description.configuration else {
@@ -29,6 +30,7 @@ func makeSession(
     promptLength: promptLength, threadCount: shape.threadCount,
     maximumChunkLength: shape.maximumChunkLength)
   request.assumedProcessByteCount = 0
+  request.neurons = neurons
   let session: Session
   do { session = try Session(source, configuration, request) } catch {
     guard case .budgetTooSmall(_, let minimum) = error else { throw error }

@@ -3,7 +3,9 @@
 #pragma once
 #include "ck_bandwidth.h"
 #include "ck_cpu.h"
+#include "ck_interleave.h"
 #include "ck_matmul.h"
+#include "ck_neuron.h"
 #include "ck_vector.h"
 #include "ck_attention.h"
 #include "ck_futex.h"

@@ -43,6 +43,7 @@ typedef struct {
   size_t group_bytes;
   size_t row_count;
   size_t columns;
+  int accumulates;  // sums go on from what is in `out`; quantised types only
 } ck_matrix;
 
 // out[t * out_stride + r] for every row r and the first token_count tokens. Returns 0, or -1 for a
@@ -71,9 +72,3 @@ ck_quantise_function ck_quantise_avx512;
 #elif defined(__aarch64__)
 ck_quantise_function ck_quantise_neon;
 #endif
-
-// Interleaves sixteen row-major rows of `blocks` blocks: per block first the rows' 2-byte words at
-// half_offset (where it is not negative), then each 4-byte word of the sixteen rows.
-void ck_interleave(
-    const uint8_t *rows, size_t row_bytes, size_t blocks, size_t block_bytes, int half_offset,
-    uint8_t *group);

@@ -13,6 +13,14 @@
   /* y = x / sqrt(mean(x^2) + epsilon) * weight; y may be x */                                      \
   void ck_rms_norm_##suffix(                                                                        \
       const float *x, const float *weight, float epsilon, size_t count, float *y);                  \
+  /* y = (x - mean) / sqrt(mean((x - mean)^2) + epsilon) * weight + bias; y may be x */             \
+  void ck_layer_norm_##suffix(                                                                      \
+      const float *x, const float *weight, const float *bias, float epsilon, size_t count,          \
+      float *y);                                                                                    \
+  void ck_relu_##suffix(float *x, size_t count); /* x = max(x, 0) */                                \
+  /* Ascending i with x[i] > threshold, and their count; `indexes` has room for `count`. */         \
+  size_t ck_indexes_above_##suffix(                                                                 \
+      const float *x, float threshold, size_t count, int32_t *indexes);                             \
   /* RoPE on one head of 2 * half elements */                                                       \
   void ck_rotate_halves_##suffix(                                                                   \
       float *x, const float *cosines, const float *sines, size_t half);                             \

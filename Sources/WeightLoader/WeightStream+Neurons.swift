@@ -1,0 +1,55 @@
+import BlockIO
+import TensorBasics
+
+// Neurons go through the stream's device, so the thread that owns the stream asks for them too.
+extension WeightStream {
+  /// What the window of neurons did so far.
+  public var neuronStatistics: NeuronStatistics { neurons?.statistics ?? NeuronStatistics() }
+
+  /// Most bundles of neurons that can be held at once.
+  public var neuronBatchLimit: Int { neurons?.batchLimit ?? 0 }
+
+  /// Gives each of a layer's bundles a place in memory and starts the reads of those not there.
+  ///
+  /// - Parameters:
+  ///   - bundles: ascending, at most ``neuronBatchLimit``.
+  ///   - addresses: of each bundle's first byte, until the next call; the bytes of the bundles at
+  ///     ``missingNeurons`` are there after ``waitForNeurons()``.
+  public func holdNeurons(
+    layer: Int, bundles: UnsafeBufferPointer<Int32>,
+    addresses: UnsafeMutablePointer<UnsafeRawPointer>
+  ) throws(LoaderError) {
+    guard !failed else { throw .closed }
+    neurons?.hold(layer: layer, bundles, addresses)
+    try submitNeurons()
+  }
+
+  /// Indexes into the bundles held last of those that are read.
+  public var missingNeurons: UnsafeBufferPointer<Int32> {
+    neurons?.missingIndexes ?? UnsafeBufferPointer(start: nil, count: 0)
+  }
+
+  /// Waits until all bundles that are held are in memory.
+  public func waitForNeurons() throws(LoaderError) {
+    guard let neurons, !neurons.isComplete else { return }
+    let start = monotonicNanoseconds()
+    statistics.stalls += 1
+    while !neurons.isComplete {
+      try reapOne(for: .neurons)
+      try submitNeurons()
+    }
+    statistics.stallNanoseconds += monotonicNanoseconds() - start
+  }
+
+  /// Starts as many reads as the queue takes.
+  private func submitNeurons() throws(LoaderError) {
+    guard let neurons else { return }
+    var submitted = false
+    while device.inFlight < device.capacity, let request = neurons.nextRead() {
+      try submit(request)
+      submitted = true
+    }
+    guard submitted else { return }
+    do { try device.flush() } catch { throw fail(.io(error)) }
+  }
+}

@@ -1,0 +1,263 @@
+import ArgumentParser
+import BlockIO
+import CommandLineSupport
+import ModelFormat
+import Runtime
+import TensorBasics
+import Tokenization
+import WeightLoader
+
+/// The ladder of "LLM in a flash" (arXiv:2312.11514, table 2), measured here.
+struct SparseBench: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "sparse",
+    abstract: "What selecting, windowing and bundling of neurons save, step by step.",
+    discussion: """
+      MODEL is an image with bundles of neurons. Each rung decodes the same seeded random tokens: \
+      naive reads every weight for every token; hybrid keeps what fits in --ram and reads the rest; \
+      selection reads chosen neurons only, each part by itself, and keeps none; windowing keeps those \
+      of the last tokens; bundling reads a neuron's parts together. I/O is the time in which reads \
+      were under way, and waiting the part of it in which nothing was computed. The published figures \
+      are OPT-6.7B's in 16 bits, on another machine.
+      """)
+
+  @Argument(help: "Flash image with bundles of neurons.") var model: String
+  @OptionGroup var resources: ResourceOptions
+  @OptionGroup var neurons: NeuronArguments
+  @Option(help: "Tokens to time on each rung.") var tokens = 16
+  @Option(help: "Tokens to decode before timing begins, from hybrid on.") var warmup = 12
+  @Option(help: "Seed of the random ids to decode.") var randomTokens: UInt64 = 1
+  @Option(help: "Rungs to measure (default: all): naive,hybrid,selection,windowing,bundling.")
+  var rungs: String?
+  @Flag(help: "Print one JSON object.") var json = false
+
+  enum Rung: String, CaseIterable {
+    case naive, hybrid, selection, windowing, bundling
+
+    /// What the paper has for OPT-6.7B: bytes from flash, bytes per second, milliseconds of I/O.
+    var published: (bytes: Double, bytesPerSecond: Double, milliseconds: Double) {
+      switch self {
+      case .naive: (13.4e9, 6.10e9, 2196)
+      case .hybrid: (6.7e9, 6.10e9, 1090)
+      case .selection: (0.9e9, 1.25e9, 738)
+      case .windowing: (0.2e9, 1.25e9, 164)
+      case .bundling: (0.2e9, 2.25e9, 87)
+      }
+    }
+  }
+
+  /// What a rung was measured to take for each token.
+  struct Measurement {
+    var rung: Rung
+    var bytes = 0.0
+    var requests = 0.0
+    var ioMilliseconds = 0.0
+    var waitMilliseconds = 0.0
+    var managementMilliseconds = 0.0
+    var computeMilliseconds = 0.0
+    var totalMilliseconds = 0.0
+    var usedFraction = 0.0
+    var readFraction = 0.0
+    var windowTokens = 0.0
+    var windowFraction = 0.0
+    /// Bundles read × the bytes of one: what the drive should have been asked for.
+    var formulaBytes = 0.0
+    var neuronBytes = 0.0
+  }
+
+  func validate() throws {
+    guard tokens >= 1, warmup >= 1 else {
+      throw ValidationError("--tokens and --warmup must be at least 1")
+    }
+    _ = try chosenRungs()
+  }
+
+  private func chosenRungs() throws -> [Rung] {
+    guard let rungs else { return Rung.allCases }
+    return try rungs.split(separator: ",").map { name in
+      guard let rung = Rung(rawValue: String(name)) else {
+        throw ValidationError(
+          "--rungs: '\(name)' is none of \(Rung.allCases.map(\.rawValue).joined(separator: ", "))")
+      }
+      return rung
+    }
+  }
+
+  func run() throws {
+    Interruption.install()
+    try reportingErrors {
+      var results: [Measurement] = []
+      for rung in try chosenRungs() {
+        Terminal.note("\(rung.rawValue)…")
+        results.append(try measure(rung))
+      }
+      if json {
+        try FigureReport(results.flatMap(Self.figures)).print(asJSON: true)
+      } else {
+        Self.printTable(results)
+      }
+    }
+  }
+
+  private func measure(_ rung: Rung) throws -> Measurement {
+    let model = try resources.open(self.model)
+    guard let layout = model.source.description.neurons else {
+      throw CommandError(
+        .badData,
+        "\(self.model): the FFNs do not lie in bundles of neurons (flashinfer-convert --bundle)")
+    }
+    var request = MemoryPlan.Request(
+      budgetByteCount: resources.budget,
+      contextLength: max(resources.context ?? 0, warmup + tokens), promptLength: 1,
+      threadCount: resources.threadCount,
+      preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model))
+    request.neurons = options(rung, layout)
+    if rung == .naive { request.pinnedByteCount = 0 }
+    let session = try Session(
+      model.source, model.configuration, request, cancellation: Interruption.flag)
+    var generator = SeededGenerator(seed: randomTokens)
+    func step(_ index: Int, of count: Int) throws {
+      let token = Int32(generator.next() % UInt64(model.configuration.vocabularyCount))
+      _ = try session.decode(token, continues: index + 1 < count)
+    }
+    let first = rung == .naive ? 1 : warmup
+    let timed = rung == .naive || rung == .hybrid ? min(tokens, 4) : tokens
+    for index in 0..<first { try step(index, of: first + timed) }
+    let device = session.stream.source.device
+    let (io, neurons, times) = (
+      device.statistics, session.stream.neuronStatistics, session.times
+    )
+    let start = monotonicNanoseconds()
+    for index in 0..<timed { try step(first + index, of: first + timed) }
+    let nanoseconds = Double(monotonicNanoseconds() - start)
+    return Self.measurement(
+      rung, tokens: timed, nanoseconds: nanoseconds, device.statistics.since(io),
+      session.stream.neuronStatistics - neurons, session.times - times, session.plan, layout)
+  }
+
+  private func options(_ rung: Rung, _ layout: NeuronLayout) -> NeuronOptions {
+    var options = neurons.options
+    // Parts that are not whole blocks of the drive cannot be read apart.
+    let apart = layout.layers.allSatisfy { $0.parts.allSatisfy { $0.byteCount % 4096 == 0 } }
+    switch rung {
+    case .naive:
+      options = NeuronOptions(
+        selector: .all, windowByteCount: Self.passingByteCount,
+        retention: NeuronReading.Retention.none)
+    case .hybrid: options.selector = .all
+    case .selection:
+      options.retention = NeuronReading.Retention.none
+      options.readsPartsApart = apart
+    case .windowing: options.readsPartsApart = apart
+    case .bundling: break
+    }
+    return options
+  }
+
+  /// Memory that the naive rung reads bundles into.
+  private static let passingByteCount = 256 << 20
+
+  private static func measurement(
+    _ rung: Rung, tokens: Int, nanoseconds: Double, _ io: IOStatistics,
+    _ neurons: NeuronStatistics, _ times: TimeBreakdown, _ plan: MemoryPlan, _ layout: NeuronLayout
+  ) -> Measurement {
+    let count = Double(tokens)
+    var result = Measurement(rung: rung)
+    result.bytes = Double(io.bytesRead) / count
+    result.requests = Double(io.requests) / count
+    result.ioMilliseconds = Double(io.busyNanoseconds) / 1e6 / count
+    result.waitMilliseconds = Double(times[.drive]) / 1e6 / count
+    result.managementMilliseconds = Double(neurons.managementNanoseconds) / 1e6 / count
+    result.totalMilliseconds = nanoseconds / 1e6 / count
+    result.computeMilliseconds =
+      Double(times[.products] + times[.attention] + times[.elementwise]) / 1e6 / count
+    result.neuronBytes = Double(neurons.bytesRead) / count
+    guard let window = plan.neurons, let shape = layout.layers.first else { return result }
+    let all = Double(window.bundleCount) * count
+    result.usedFraction = Double(neurons.uses) / all
+    result.readFraction = Double(neurons.reads) / all
+    result.windowTokens = Double(neurons.evictedAges) / Double(max(1, neurons.evictions))
+    result.windowFraction = Double(window.slotCount) / Double(window.bundleCount)
+    result.formulaBytes =
+      Double(neurons.reads) * Double(window.reading.readByteCount(shape)) / count
+    return result
+  }
+
+  private static func figures(_ result: Measurement) -> [Figure] {
+    let name = result.rung.rawValue
+    return [
+      Figure("\(name)/bytesPerToken", result.bytes, "B"),
+      Figure("\(name)/requestsPerToken", result.requests, ""),
+      Figure("\(name)/neuronBytesPerToken", result.neuronBytes, "B", limit: result.formulaBytes),
+      Figure("\(name)/ioMilliseconds", result.ioMilliseconds, "ms a token"),
+      Figure("\(name)/waitMilliseconds", result.waitMilliseconds, "ms a token"),
+      Figure("\(name)/managementMilliseconds", result.managementMilliseconds, "ms a token"),
+      Figure("\(name)/computeMilliseconds", result.computeMilliseconds, "ms a token"),
+      Figure("\(name)/totalMilliseconds", result.totalMilliseconds, "ms a token"),
+      Figure("\(name)/fractionUsed", result.usedFraction, "of all bundles"),
+      Figure("\(name)/fractionRead", result.readFraction, "of all bundles"),
+      Figure("\(name)/windowTokens", result.windowTokens, "tokens"),
+      Figure("\(name)/windowFraction", result.windowFraction, "of all bundles"),
+    ]
+  }
+
+  private static func printTable(_ results: [Measurement]) {
+    Terminal.print(
+      "rung        GB/token   GB/s  I/O ms  wait ms  mgmt ms  compute ms  total ms   used   read"
+        + "  window | paper: GB   GB/s  I/O ms\n")
+    for result in results {
+      let published = result.rung.published
+      let rate = result.ioMilliseconds > 0 ? result.bytes / result.ioMilliseconds * 1e-6 : 0
+      let row = [
+        result.rung.rawValue.padded(to: -11), (result.bytes / 1e9).fixed(3, width: 9),
+        rate.fixed(2, width: 6), result.ioMilliseconds.fixed(1, width: 7),
+        result.waitMilliseconds.fixed(1, width: 8),
+        result.managementMilliseconds.fixed(1, width: 8),
+        result.computeMilliseconds.fixed(1, width: 11),
+        result.totalMilliseconds.fixed(1, width: 9),
+        (result.usedFraction * 100).fixed(1, width: 5) + "%",
+        (result.readFraction * 100).fixed(1, width: 5) + "%",
+        result.windowTokens.fixed(1, width: 7), "|",
+        (published.bytes / 1e9).fixed(1, width: 9),
+        (published.bytesPerSecond / 1e9).fixed(2, width: 6),
+        published.milliseconds.fixed(0, width: 7),
+      ]
+      Terminal.print(row.joined(separator: " ") + "\n")
+    }
+    if let naive = results.first(where: { $0.rung == .naive }),
+      let best = results.first(where: { $0.rung == .bundling })
+    {
+      let io = naive.ioMilliseconds / best.ioMilliseconds
+      let total = naive.totalMilliseconds / best.totalMilliseconds
+      let share = best.managementMilliseconds / best.totalMilliseconds * 100
+      Terminal.print(
+        "naive ÷ bundling: I/O \(io.fixed(1, width: 0)) (paper 25), total "
+          + "\(total.fixed(1, width: 0)) (paper 4.8, CPU); memory management "
+          + "\(share.fixed(1, width: 0)) % of the total\n")
+    }
+  }
+}
+
+extension Double {
+  /// With `digits` decimals, right-aligned in `width` columns.
+  fileprivate func fixed(_ digits: Int, width: Int) -> String {
+    guard isFinite else { return "–".padded(to: width) }
+    var scale = 1.0
+    for _ in 0..<digits { scale *= 10 }
+    let whole = Int((magnitude * scale).rounded())
+    var text = String(whole / Int(scale))
+    if digits > 0 {
+      let rest = String(whole % Int(scale))
+      text += "." + String(repeating: "0", count: digits - rest.count) + rest
+    }
+    return ((self < 0 && whole > 0 ? "-" : "") + text).padded(to: width)
+  }
+}
+
+extension String {
+  /// With blanks in front up to `width` characters, or behind where it is negative.
+  fileprivate func padded(to width: Int) -> String {
+    let blanks = String(repeating: " ", count: max(0, abs(width) - count))
+    return width < 0 ? self + blanks : blanks + self
+  }
+}
