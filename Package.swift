@@ -64,7 +64,7 @@ let package = Package(
     library("Tokenization", ["TensorBasics", "ModelFormat", "CPCRE2"]),
     library("Kernels", ["TensorBasics", "CKernels"]),
     library("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
-    library("KVCache", ["TensorBasics", "Kernels"]),
+    library("KVCache", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels"]),
     library("ModelConversion", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader"]),
     library(
       "Runtime",
@@ -111,6 +111,7 @@ let package = Package(
     tests("ModelFormat", ["TensorBasics"]),
     tests("Tokenization", ["TensorBasics", "ModelFormat"]),
     tests("Kernels", ["TensorBasics"]),
+    tests("KVCache", ["TensorBasics", "BlockIO", "ModelFormat"]),
     tests("Calibration", ["TensorBasics", "BlockIO", "ModelFormat", "WeightLoader", "Runtime"]),
     // Runs the executables; they are not its dependencies, so that a test build links them once.
     .testTarget(name: "CommandLineTests", dependencies: ["TestSupport"], swiftSettings: strict),
