@@ -86,15 +86,17 @@ let package = Package(
       ]),
 
     // Executables
-    executable("flashinfer-run", ["CommandLineSupport", "Runtime", "WeightLoader", "TensorBasics"]),
+    executable(
+      "flashinfer-run",
+      ["CommandLineSupport", "Runtime", "WeightLoader", "KVCache", "TensorBasics"]),
     executable(
       "flashinfer-convert",
       ["CommandLineSupport", "ModelConversion", "WeightLoader", "BlockIO", "TensorBasics"]),
     executable(
       "flashinfer-inspect",
       [
-        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "BlockIO", "ModelFormat",
-        "Tokenization", "TensorBasics",
+        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "KVCache", "BlockIO",
+        "ModelFormat", "Tokenization", "TensorBasics",
       ]),
     executable(
       "flashinfer-bench",

@@ -28,6 +28,20 @@ public final class KeyValueDirectory {
     removeAbandonedParts()
   }
 
+  /// Opens a folder only to look and to delete.
+  ///
+  /// - Throws: ``BlockIOError`` where there is none.
+  public init(openingExisting path: String) throws(BlockIOError) {
+    self.path = Self.absolute(path)
+    byteLimit = .max
+    let descriptor = open(self.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    guard descriptor >= 0 else {
+      throw BlockIOError(.open, path: self.path, reason: .system(errno: errno))
+    }
+    close(descriptor)
+    removeAbandonedParts()
+  }
+
   /// An entry as a listing shows it.
   public struct Item: Sendable {
     /// Its name in sixteen hexadecimal digits.
