@@ -64,7 +64,7 @@ let package = Package(
     library("Tokenization", ["TensorBasics", "ModelFormat", "CPCRE2"]),
     library("Kernels", ["TensorBasics", "CKernels"]),
     library("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
-    library("KVCache", ["TensorBasics", "Kernels"]),
+    library("KVCache", ["TensorBasics", "BlockIO", "Kernels", "CXXHash"]),
     library("ModelConversion", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader"]),
     library(
       "Runtime",
@@ -81,26 +81,28 @@ let package = Package(
     library(
       "CommandLineSupport",
       [
-        "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "Runtime",
+        "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "KVCache", "Runtime",
         "Calibration", argumentParser,
       ]),
 
     // Executables
-    executable("flashinfer-run", ["CommandLineSupport", "Runtime", "WeightLoader", "TensorBasics"]),
+    executable(
+      "flashinfer-run",
+      ["CommandLineSupport", "Runtime", "WeightLoader", "KVCache", "TensorBasics"]),
     executable(
       "flashinfer-convert",
       ["CommandLineSupport", "ModelConversion", "WeightLoader", "BlockIO", "TensorBasics"]),
     executable(
       "flashinfer-inspect",
       [
-        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "BlockIO", "ModelFormat",
-        "Tokenization", "TensorBasics",
+        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "KVCache", "BlockIO",
+        "ModelFormat", "Tokenization", "TensorBasics",
       ]),
     executable(
       "flashinfer-bench",
       [
-        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "Kernels", "BlockIO",
-        "ModelFormat", "TensorBasics",
+        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "KVCache", "Kernels",
+        "BlockIO", "ModelFormat", "TensorBasics",
       ]),
 
     // Tests
@@ -125,7 +127,7 @@ tests(
       "Runtime",
       [
         "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader",
-        "ModelConversion", "CAllocationCount",
+        "ModelConversion", "KVCache", "CAllocationCount",
       ]),
   ],
   cLanguageStandard: .c17
