@@ -64,7 +64,7 @@ let package = Package(
     library("Tokenization", ["TensorBasics", "ModelFormat", "CPCRE2"]),
     library("Kernels", ["TensorBasics", "CKernels"]),
     library("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
-    library("KVCache", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels"]),
+    library("KVCache", ["TensorBasics", "BlockIO", "Kernels", "CXXHash"]),
     library("ModelConversion", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader"]),
     library(
       "Runtime",
@@ -81,7 +81,7 @@ let package = Package(
     library(
       "CommandLineSupport",
       [
-        "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "Runtime",
+        "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "KVCache", "Runtime",
         "Calibration", argumentParser,
       ]),
 
@@ -101,8 +101,8 @@ let package = Package(
     executable(
       "flashinfer-bench",
       [
-        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "Kernels", "BlockIO",
-        "ModelFormat", "TensorBasics",
+        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "KVCache", "Kernels",
+        "BlockIO", "ModelFormat", "TensorBasics",
       ]),
 
     // Tests
@@ -128,7 +128,7 @@ tests(
       "Runtime",
       [
         "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader",
-        "ModelConversion", "CAllocationCount",
+        "ModelConversion", "KVCache", "CAllocationCount",
       ]),
   ],
   cLanguageStandard: .c17

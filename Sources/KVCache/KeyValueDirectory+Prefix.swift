@@ -1,6 +1,5 @@
 import BlockIO
 import Glibc
-import ModelFormat
 
 /// Keys and values of a prompt's first tokens, found in a store.
 public struct KeyValuePrefix: Sendable {
@@ -84,7 +83,7 @@ extension KeyValueDirectory {
   public func forget(_ source: KeyValuePrefix.Source) { unlink(path(of: source.entry.header.id)) }
 
   static func checksum(_ tokens: ArraySlice<Int32>) -> UInt64 {
-    KeyValueEntry.tables(tokens: tokens, rowChecksums: []).withUnsafeBytes(FlashImage.checksum)
+    KeyValueEntry.tables(tokens: tokens, rowChecksums: []).withUnsafeBytes(KeyValueStore.checksum)
   }
 
   /// Headers of the entries of `origin`; says in a line how many others there are.

@@ -1,6 +1,5 @@
 public import BlockIO
 import Glibc
-import ModelFormat
 
 /// A folder of keys and values that outlive the processes that computed them.
 ///

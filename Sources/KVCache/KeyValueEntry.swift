@@ -1,6 +1,5 @@
 import BlockIO
 import Glibc
-import ModelFormat
 import TensorBasics
 
 /// An entry that is open for reading: it stays readable although others delete or replace its file.
@@ -29,7 +28,7 @@ final class KeyValueEntry: Sendable {
     let tables = try file.read(
       header.tablesByteCount, at: KeyValueEntryHeader.pageByteCount)
     guard tables.count == header.tablesByteCount,
-      tables.withUnsafeBytes(FlashImage.checksum) == header.tablesChecksum
+      tables.withUnsafeBytes(KeyValueStore.checksum) == header.tablesChecksum
     else { throw .unusable(.damaged) }
     let tokenCount = header.slabCount * KeyValueOrigin.slabPositionCount
     let checksumCount = header.slabCount * header.origin.layerCount

@@ -1,5 +1,3 @@
-import ModelFormat
-
 /// The first page of an entry's file, as `docs/kv-store.md` specifies it.
 struct KeyValueEntryHeader: Sendable {
   var origin: KeyValueOrigin
@@ -85,7 +83,7 @@ struct KeyValueEntryHeader: Sendable {
     bytes.append(contentsOf: modelName)
     bytes.append(contentsOf: text)
     bytes.append(contentsOf: [UInt8](repeating: 0, count: Self.checksumOffset - bytes.count))
-    bytes.appendLittleEndian(bytes.withUnsafeBytes(FlashImage.checksum))
+    bytes.appendLittleEndian(bytes.withUnsafeBytes(KeyValueStore.checksum))
     return bytes
   }
 }
@@ -106,7 +104,7 @@ extension KeyValueEntryHeader {
     guard integer(8, UInt32.self) == Self.version else { throw .otherVersion }
     guard
       integer(Self.checksumOffset, UInt64.self)
-        == FlashImage.checksum(UnsafeRawBufferPointer(rebasing: page[..<Self.checksumOffset])),
+        == KeyValueStore.checksum(UnsafeRawBufferPointer(rebasing: page[..<Self.checksumOffset])),
       integer(12, UInt32.self) == UInt32(KeyValueOrigin.slabPositionCount),
       let origin = KeyValueOrigin(
         stated: integer(16, UInt64.self),

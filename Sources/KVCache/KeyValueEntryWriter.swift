@@ -1,6 +1,5 @@
 public import BlockIO
 import Glibc
-import ModelFormat
 
 /// An entry being written: a temporary file, which takes its name when it is complete.
 ///
@@ -78,7 +77,7 @@ public final class KeyValueEntryWriter {
       id: origin.id(of: tokens[..<((first + slabCount) * length)]),
       parent: prefix.sources.last?.entry.header.id ?? 0, firstSlab: first, slabCount: slabCount,
       openingChecksum: KeyValueDirectory.checksum(own.prefix(length)),
-      tablesChecksum: tables.withUnsafeBytes(FlashImage.checksum), modelName: modelName,
+      tablesChecksum: tables.withUnsafeBytes(KeyValueStore.checksum), modelName: modelName,
       text: Self.shortened(text, KeyValueEntryHeader.textByteLimit))
     guard header.ownByteCount <= directory.byteLimit else { return .tooLarge }
     try check(ftruncate(descriptor.rawValue, header.fileByteCount))

@@ -1,5 +1,3 @@
-import ModelFormat
-
 /// What keys and values of equal tokens must have in common to be equal themselves.
 public struct KeyValueOrigin: Sendable, Hashable {
   /// Tells the model, and whatever else decides the values, from others.
@@ -60,7 +58,7 @@ public struct KeyValueOrigin: Sendable, Hashable {
     bytes.append(contentsOf: type.utf8)
     bytes.append(0)
     for token in tokens { bytes.appendLittleEndian(token) }
-    return bytes.withUnsafeBytes(FlashImage.checksum)
+    return bytes.withUnsafeBytes(KeyValueStore.checksum)
   }
 
   /// Sizes whose products cannot overflow.

@@ -1,4 +1,4 @@
-import KVCache
+public import KVCache
 import Kernels
 public import ModelFormat
 public import TensorBasics
@@ -10,9 +10,12 @@ public import WeightLoader
 public final class Session {
   public let plan: MemoryPlan
   /// Tokens in the context so far.
-  public private(set) var position = 0
+  public private(set) var position: Int
   /// Delivery of weights, for its statistics.
   public let stream: WeightStream
+
+  /// Keys and values, for their statistics and files.
+  public var keyValues: KeyValueStore { decoder.cache }
 
   /// Where the time of all steps went.
   public var times: TimeBreakdown { decoder.times }
@@ -44,6 +47,7 @@ public final class Session {
         neurons: plan.neurons?.reading, cancellation: cancellation)
     } catch { throw RuntimeError(error) }
     decoder = try Self.makeDecoder(configuration, weights, stream, plan, request)
+    position = decoder.cache.prefixPositionCount
     vocabularyCount = configuration.vocabularyCount
     current = .allocate(capacity: 1)
     current.initialize(repeating: 0)
@@ -134,7 +138,10 @@ public final class Session {
   }
 
   /// Forgets the context; weights stay in memory.
-  public func reset() { position = 0 }
+  public func reset() {
+    decoder.cache.reset()
+    position = 0
+  }
 
   private func forward(_ tokens: [Int32], _ slice: Range<Int>) throws(RuntimeError) {
     var failure: RuntimeError?
@@ -171,15 +178,15 @@ public final class Session {
     _ plan: MemoryPlan, _ request: MemoryPlan.Request
   ) throws(RuntimeError) -> Decoder {
     let workspace: DecoderWorkspace
-    let cache: KeyValueCache
+    let cache: KeyValueStore
     do {
       workspace = try DecoderWorkspace(
         configuration, tokenCapacity: plan.chunkLength, logitRowCapacity: request.logitRowCount,
         hasNeurons: plan.neurons != nil)
-      cache = try KeyValueCache(
-        layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
-        headLength: configuration.headLength, contextLength: request.contextLength)
     } catch { throw .allocation(error) }
+    do { cache = try KeyValueStore(plan.keyValues, request.keyValues) } catch {
+      throw RuntimeError(error)
+    }
     return try Decoder(
       configuration: configuration, weights: weights, stream: stream, workspace: workspace,
       cache: cache, pool: ThreadPool(threadCount: request.threadCount))

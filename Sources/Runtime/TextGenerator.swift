@@ -1,4 +1,5 @@
 import BlockIO
+import KVCache
 import TensorBasics
 public import Tokenization
 import WeightLoader
@@ -50,6 +51,9 @@ public struct GenerationResult: Sendable {
   /// Bytes the drive had delivered at the first token and at the last.
   public internal(set) var bytesAtFirstToken = 0
   public internal(set) var bytesAtLastToken = 0
+  /// Bytes of keys and values read at the first token and at the last.
+  public internal(set) var keyValueBytesAtFirstToken = 0
+  public internal(set) var keyValueBytesAtLastToken = 0
   public internal(set) var promptTokenCount = 0
 
   public var prefillTokensPerSecond: Double? {
@@ -71,6 +75,13 @@ public struct GenerationResult: Sendable {
   public var bytesPerToken: Double {
     sampledTokenCount > 1
       ? Double(bytesAtLastToken - bytesAtFirstToken) / Double(sampledTokenCount - 1) : 0
+  }
+
+  /// Bytes of keys and values read for each decoded token.
+  public var keyValueBytesPerToken: Double {
+    sampledTokenCount > 1
+      ? Double(keyValueBytesAtLastToken - keyValueBytesAtFirstToken)
+        / Double(sampledTokenCount - 1) : 0
   }
 }
 
@@ -168,12 +179,15 @@ public struct TextGenerator {
   private func note(_ result: inout GenerationResult) {
     let now = monotonicNanoseconds()
     let bytes = session.stream.source.device.statistics.bytesRead
+    let keyValueBytes = session.keyValues.readByteCount
     if result.firstTokenNanoseconds == nil {
       result.firstTokenNanoseconds = now
       result.bytesAtFirstToken = bytes
+      result.keyValueBytesAtFirstToken = keyValueBytes
     }
     result.lastTokenNanoseconds = now
     result.bytesAtLastToken = bytes
+    result.keyValueBytesAtLastToken = keyValueBytes
     result.sampledTokenCount += 1
   }
 

@@ -39,9 +39,11 @@ final class StepClock {
   private(set) var times = TimeBreakdown()
 
   /// Performs `work` and counts its time as `part`.
-  func measure(_ part: TimeBreakdown.Part, _ work: () -> Void) {
+  func measure<Failure: Error>(
+    _ part: TimeBreakdown.Part, _ work: () throws(Failure) -> Void
+  ) throws(Failure) {
     let start = monotonicNanoseconds()
-    work()
+    try work()
     times[part] += monotonicNanoseconds() - start
   }
 }

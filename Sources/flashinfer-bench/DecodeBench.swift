@@ -2,6 +2,7 @@ import ArgumentParser
 import BlockIO
 import CommandLineSupport
 import Glibc
+import KVCache
 import Kernels
 import ModelFormat
 import Runtime
@@ -16,7 +17,9 @@ struct DecodeBench: ParsableCommand {
 
   @Argument(help: "Flash image or GGUF file.") var model: String
   @OptionGroup var resources: ResourceOptions
+  @OptionGroup var keyValues: KeyValueArguments
   @OptionGroup var neurons: NeuronArguments
+  @Option(help: "Seeded random tokens to read before timing begins.") var depth = 0
   @Option(help: "Tokens to time.") var tokens = 32
   @Option(help: "Tokens to decode before timing begins.") var warmup = 4
   @Option(help: "Feed seeded random ids instead of the model's own greedy text.")
@@ -28,8 +31,8 @@ struct DecodeBench: ParsableCommand {
   private static let mostSettlingTokens = 16
 
   func validate() throws {
-    guard tokens >= 1, warmup >= 1 else {
-      throw ValidationError("--tokens and --warmup must be at least 1")
+    guard tokens >= 1, warmup >= 1, depth >= 0 else {
+      throw ValidationError("--tokens and --warmup must be at least 1, --depth at least 0")
     }
   }
 
@@ -40,10 +43,12 @@ struct DecodeBench: ParsableCommand {
       Terminal.warn(notesOf: model.source.device)
       var request = MemoryPlan.Request(
         budgetByteCount: resources.budget,
-        contextLength: max(resources.context ?? 0, warmup + Self.mostSettlingTokens + tokens),
-        promptLength: 1,
+        contextLength: max(
+          resources.context ?? 0, depth + warmup + Self.mostSettlingTokens + tokens),
+        promptLength: max(1, depth),
         threadCount: resources.threadCount,
         preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model))
+      request.keyValues = keyValues.options(resources.io)
       request.neurons = neurons.options
       let session = try Session(
         model.source, model.configuration, request, cancellation: Interruption.flag)
@@ -55,6 +60,11 @@ struct DecodeBench: ParsableCommand {
           randomTokens == nil
           ? Sampler.argmax(UnsafeBufferPointer(logits))
           : Int32(generator.next() % UInt64(model.configuration.vocabularyCount))
+      }
+      if depth > 0 {
+        let vocabularyCount = UInt64(model.configuration.vocabularyCount)
+        _ = try session.prefill(
+          (0..<depth).map { _ in Int32(generator.next() % vocabularyCount) })
       }
       for _ in 0..<warmup { try step(continues: true) }
       // Pinned weights come in as their memory is committed, at the latest with the second token.
@@ -69,10 +79,12 @@ struct DecodeBench: ParsableCommand {
       let kernelBefore = ProcessMemory.storageReadByteCount
       let bundlesBefore = session.stream.bundleStatistics
       let neuronsBefore = session.stream.neuronStatistics
+      let keyValuesBefore = session.keyValues.statistics
       let start = monotonicNanoseconds()
       for index in 0..<tokens { try step(continues: index + 1 < tokens) }
       let seconds = Double(monotonicNanoseconds() - start) / 1e9
       let after = device.statistics
+      let keyValuesAfter = session.keyValues.statistics
       let kernelBytes = Double(ProcessMemory.storageReadByteCount - kernelBefore)
       let bytes = Double(after.bytesRead - before.bytesRead)
       let memory = try dramBefore.map { ($0 + (try dramBytesPerSecond())) / 2 }
@@ -88,6 +100,13 @@ struct DecodeBench: ParsableCommand {
           Figure("requestsPerToken", Double(after.requests - before.requests) / Double(tokens), ""),
           Figure("pinnedBytes", Double(session.plan.residency.pinnedByteCount), "B"),
           Figure("streamedBytes", Double(session.plan.residency.streamedByteCount), "B"),
+          Figure(
+            "kvBytesPerToken",
+            Double(keyValuesAfter.bytesRead - keyValuesBefore.bytesRead) / Double(tokens), "B"),
+          Figure(
+            "kvBytesWrittenPerToken",
+            Double(keyValuesAfter.bytesWritten) / Double(session.position), "B"),
+          Figure("kvResidentFraction", keyValuesAfter.residentFraction, ""),
           Figure("peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B"),
         ] + (memory.map { [Figure("dramBytesPerSecond", $0, "B/s")] } ?? [])
           + Figure.bundles(session.stream.bundleStatistics, since: bundlesBefore, tokens: tokens)

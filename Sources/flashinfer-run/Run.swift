@@ -1,6 +1,7 @@
 import ArgumentParser
 import BlockIO
 import CommandLineSupport
+import KVCache
 import ModelFormat
 import Runtime
 import TensorBasics
@@ -23,6 +24,7 @@ struct Run: ParsableCommand {
 
   @OptionGroup var prompt: PromptOptions
   @OptionGroup var resources: ResourceOptions
+  @OptionGroup var keyValues: KeyValueArguments
   @OptionGroup var neurons: NeuronArguments
   @OptionGroup var sampling: SamplingArguments
 
@@ -43,11 +45,6 @@ struct Run: ParsableCommand {
       "With --logprobs: after which positions; generated, prompt, or one prompt position's number.",
       valueName: "positions"))
   var logprobsPosition: DistributionPositions?
-
-  @Option(
-    help: ArgumentHelp(
-      "Bound on the part of --ram that keys and values may take.", valueName: "size"))
-  var kvRam: ByteCount?
 
   func validate() throws {
     let most = ResourceOptions.longestContext
@@ -79,6 +76,7 @@ struct Run: ParsableCommand {
       session.stream.onReplacement = {
         Terminal.warn("\($0); this run goes on with the file that it opened")
       }
+      session.keyValues.onWarning = { Terminal.warn($0) }
       Terminal.warn(notesOf: model.source.device)
       let loadSeconds = secondsSinceProcessStart()
       let seed = sampling.chosenSeed()
@@ -123,11 +121,12 @@ struct Run: ParsableCommand {
       }
     var request = MemoryPlan.Request(
       budgetByteCount: resources.budget, contextLength: length, promptLength: tokens.count,
-      threadCount: resources.threadCount, keyValueBudgetByteCount: kvRam?.bytes,
+      threadCount: resources.threadCount,
       callerByteCount: RunReport.byteCount(
         tokenCount: length, distributionCount: logprobs == nil ? 0 : distributions,
         pairCount: logprobs ?? 0, vocabularyCount: model.configuration.vocabularyCount),
       preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path))
+    request.keyValues = keyValues.options(resources.io)
     request.neurons = neurons.options
     return try Session(
       model.source, model.configuration, request, cancellation: Interruption.flag)
