@@ -140,10 +140,10 @@ public final class KeyValueEntryWriter {
       guard raw >= 0 else {
         throw BlockIOError(.create, path: path, reason: .system(errno: errno))
       }
-      flock(raw, LOCK_EX | LOCK_NB)
       // Another process may have taken it for abandoned before it was locked.
       var status = stat()
-      if fstat(raw, &status) == 0, status.st_nlink > 0 { return (path, raw) }
+      let isLocked = flock(raw, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK
+      if isLocked, fstat(raw, &status) == 0, status.st_nlink > 0 { return (path, raw) }
       close(raw)
     }
   }

@@ -25,6 +25,7 @@ struct Run: ParsableCommand {
   @OptionGroup var prompt: PromptOptions
   @OptionGroup var resources: ResourceOptions
   @OptionGroup var keyValues: KeyValueArguments
+  @OptionGroup var store: StoreArguments
   @OptionGroup var neurons: NeuronArguments
   @OptionGroup var sampling: SamplingArguments
 
@@ -71,7 +72,7 @@ struct Run: ParsableCommand {
           .badData,
           "--logprobs-position \(position) is outside the prompt of \(tokens.count) tokens")
       }
-      let session = try makeSession(model, tokens)
+      let (session, persistence) = try makeSession(model, tokens)
       session.stream.onStall = { Terminal.note("\($0)") }
       session.stream.onReplacement = {
         Terminal.warn("\($0); this run goes on with the file that it opened")
@@ -87,13 +88,15 @@ struct Run: ParsableCommand {
         reportsWholePrompt: positions == .prompt)
       let processStart = secondsSinceProcessStart() - Double(monotonicNanoseconds()) / 1e9
       Interruption.endProcessAtOnce(false)
-      let result = try TextGenerator(session: session, tokenizer: model.tokenizer)
-        .generate(options) { if !json { Terminal.print($0) } }
+      var generator = TextGenerator(session: session, tokenizer: model.tokenizer)
+      generator.onLostPrefix = { persistence?.forgetPrefix(because: $0) }
+      let result = try generator.generate(options) { if !json { Terminal.print($0) } }
       let report = RunReport(
         result: result, promptTokens: tokens, session: session, loadSeconds: loadSeconds,
         processStart: processStart, reportsDistributions: logprobs != nil)
       if json { report.printJSON() } else { Terminal.print("\n") }
       Terminal.note(report.summary(seed: sampling.temperature > 0 ? seed : nil))
+      persistence?.store(tokens + result.tokens, of: session)
       // Not by way of destructors: they wait for reads that a slow drive has yet to answer.
       if result.wasInterrupted { Terminal.exit(.interrupted) }
     }
@@ -101,8 +104,10 @@ struct Run: ParsableCommand {
 
   private var positions: DistributionPositions { logprobsPosition ?? .generated }
 
-  /// A session whose context holds the prompt and the answer.
-  private func makeSession(_ model: LanguageModel, _ tokens: [Int32]) throws -> Session {
+  /// A session whose context holds the prompt and the answer, and what keeps its keys and values.
+  private func makeSession(
+    _ model: LanguageModel, _ tokens: [Int32]
+  ) throws -> (Session, KeyValuePersistence?) {
     let trained = model.configuration.contextLength
     let context = resources.context ?? min(trained, tokens.count + maxTokens)
     guard tokens.count < context else {
@@ -128,7 +133,11 @@ struct Run: ParsableCommand {
       preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path))
     request.keyValues = keyValues.options(resources.io)
     request.neurons = neurons.options
-    return try Session(
+    // Distributions behind a prompt's tokens are computed with them.
+    let persistence = try store.open(
+      model, prompt: tokens, for: &request, reuses: positions == .generated)
+    let session = try Session(
       model.source, model.configuration, request, cancellation: Interruption.flag)
+    return (session, persistence)
   }
 }

@@ -98,6 +98,7 @@ struct RunReport {
       json.text("text", utf8: result.text)
       json.array("promptTokens") { list in for token in promptTokens { list.number(nil, token) } }
       json.array("tokens") { list in for token in result.tokens { list.number(nil, token) } }
+      json.number("reusedTokens", result.reusedTokenCount)
       if reportsDistributions { printDistributions(&json) }
       json.object("timing") { json in
         json.number("loadSeconds", timing.loadSeconds)
@@ -147,6 +148,7 @@ struct RunReport {
   /// One line for people.
   func summary(seed: UInt64?) -> String {
     var parts = ["\(promptTokens.count) + \(result.tokens.count) tokens"]
+    if result.reusedTokenCount > 0 { parts.append("\(result.reusedTokenCount) reused") }
     if let rate = timing.prefillTokensPerSecond { parts.append("prompt \(Self.rate(rate))") }
     if let rate = timing.decodeTokensPerSecond { parts.append("decode \(Self.rate(rate))") }
     parts.append(
