@@ -6,6 +6,22 @@ public struct KeyValuePrefix: Sendable {
   /// Where they lie, in the order of positions: each source goes on where the one before it ends.
   public let sources: [Source]
 
+  /// What goes on behind the sources in the middle of a slab; nil where nothing does.
+  public internal(set) var tail: Tail?
+
+  /// Some positions of a slab of one entry.
+  public struct Tail: Sendable {
+    public let positionCount: Int
+    let entry: KeyValueEntry
+    /// The slab, as the entry counts.
+    let slab: Int
+
+    /// Reads a layer's row of the slab; false where it cannot be read or is not what was written.
+    public func read(layer: Int, into row: UnsafeMutableRawBufferPointer) -> Bool {
+      entry.readRow(slab: slab, layer: layer, into: row)
+    }
+  }
+
   /// Slabs of one entry.
   public struct Source: Sendable {
     /// Where the first of them is among the slabs of the sequence.
@@ -33,13 +49,16 @@ public struct KeyValuePrefix: Sendable {
   /// No slabs at all.
   public static let none = KeyValuePrefix(sources: [])
 
+  /// Complete slabs, those of the sources.
   public var slabCount: Int { sources.last.map { $0.firstSlab + $0.slabCount } ?? 0 }
-  public var tokenCount: Int { slabCount * KeyValueOrigin.slabPositionCount }
+  public var tokenCount: Int {
+    slabCount * KeyValueOrigin.slabPositionCount + (tail?.positionCount ?? 0)
+  }
 }
 
 extension KeyValueDirectory {
-  /// The longest prefix of `tokens` that the entries hold, in whole slabs, which leaves at least one
-  /// token to compute; and makes the entries used.
+  /// The longest prefix of `tokens` that the entries hold, of at least a slab, which leaves at least one token
+  /// to compute; and makes the entries used.
   ///
   /// Entries that are damaged or have lost the one they continue are deleted. Reads a page of each entry,
   /// and more only of those that go on where the prompt matches.
@@ -53,6 +72,7 @@ extension KeyValueDirectory {
     }
     var matches: [UInt64: (entry: KeyValueEntry, end: Int)] = [:]
     var best: (entry: KeyValueEntry, end: Int)?
+    var bestTail = 0
     // An entry begins behind its parent's first slab, so parents come first.
     for header in usable.sorted(by: { $0.firstSlab < $1.firstSlab }) {
       let start = header.firstSlab
@@ -66,7 +86,17 @@ extension KeyValueDirectory {
       let end = min(most, start + entry.matchingSlabCount(tokens))
       guard end > start else { continue }
       matches[header.id] = (entry, end)
-      if end > best?.end ?? 0 { best = (entry, end) }
+      let tail = entry.matchingTokenCount(tokens, slab: end - start)
+      if (end, tail) > (best?.end ?? 0, bestTail) {
+        best = (entry, end)
+        bestTail = tail
+      }
+    }
+    let tail = best.flatMap { entry, end in
+      bestTail == 0
+        ? nil
+        : KeyValuePrefix.Tail(
+          positionCount: bestTail, entry: entry, slab: end - entry.header.firstSlab)
     }
     var sources: [KeyValuePrefix.Source] = []
     while let (entry, end) = best {
@@ -76,7 +106,7 @@ extension KeyValueDirectory {
       }
     }
     Self.touch(sources.map { $0.entry.descriptor.rawValue })
-    return KeyValuePrefix(sources: sources.reversed())
+    return KeyValuePrefix(sources: sources.reversed(), tail: tail)
   }
 
   /// Deletes what turned out to be damaged while it was read, so that it will be computed anew.

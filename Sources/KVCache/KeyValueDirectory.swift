@@ -78,8 +78,8 @@ public final class KeyValueDirectory {
       let length = KeyValueOrigin.slabPositionCount
       return Item(
         id: Self.text(of: file.id), byteCount: file.byteCount,
-        tokenCount: header.map { ($0.firstSlab + $0.slabCount) * length } ?? 0,
-        ownTokenCount: header.map { $0.slabCount * length } ?? 0,
+        tokenCount: header.map { $0.firstSlab * length + $0.tokenCount } ?? 0,
+        ownTokenCount: header.map(\.tokenCount) ?? 0,
         ageSeconds: max(0, now - file.lastUse.seconds), modelName: header?.modelName ?? [],
         text: header?.text ?? [], problem: problem)
     }

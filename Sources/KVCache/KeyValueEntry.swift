@@ -48,16 +48,41 @@ final class KeyValueEntry: Sendable {
     descriptor = file.takeDescriptor()
   }
 
-  /// How many of the entry's slabs hold the tokens that `prompt` has there.
+  /// How many of the entry's complete slabs hold the tokens that `prompt` has there.
   func matchingSlabCount(_ prompt: [Int32]) -> Int {
     let length = KeyValueOrigin.slabPositionCount
     let first = header.firstSlab * length
     var count = 0
-    while count < header.slabCount, first + (count + 1) * length <= prompt.count,
+    while count < header.wholeSlabCount, first + (count + 1) * length <= prompt.count,
       prompt[(first + count * length)..<(first + (count + 1) * length)]
         == tokens[(count * length)..<((count + 1) * length)]
     { count += 1 }
     return count
+  }
+
+  /// How many tokens of a slab are those that `prompt` has there, its last token left out.
+  func matchingTokenCount(_ prompt: [Int32], slab: Int) -> Int {
+    let length = KeyValueOrigin.slabPositionCount
+    let own = tokens[..<header.tokenCount].dropFirst(slab * length).prefix(length)
+    let theirs = prompt.dropLast().dropFirst((header.firstSlab + slab) * length)
+    return zip(own, theirs).prefix { $0 == $1 }.count
+  }
+
+  /// Reads and checks a row of one of the entry's slabs.
+  func readRow(slab: Int, layer: Int, into bytes: UnsafeMutableRawBufferPointer) -> Bool {
+    let row = slab * header.origin.layerCount + layer
+    let offset = header.dataOffset + row * header.origin.rowStride
+    var filled = 0
+    while filled < bytes.count {
+      let got = pread(
+        descriptor.rawValue, bytes.baseAddress.map { $0 + filled }, bytes.count - filled,
+        offset + filled)
+      if got < 0, errno == EINTR { continue }
+      guard got > 0 else { return false }
+      filled += got
+    }
+    let content = UnsafeRawBufferPointer(rebasing: bytes[..<header.origin.rowByteCount])
+    return KeyValueStore.checksum(content) == rowChecksums[row]
   }
 
   /// The tables' bytes: tokens, then row checksums.

@@ -3,14 +3,16 @@ struct KeyValueEntryHeader: Sendable {
   var origin: KeyValueOrigin
   /// Where the entry's first slab lies in the file.
   var dataOffset: Int
-  /// The entry's name: a hash of origin and all tokens up to its end.
+  /// The entry's name: a hash of origin and all tokens up to the end of its last complete slab.
   var id: UInt64
   /// The entry that holds the slabs before this one's; 0 where there are none.
   var parent: UInt64
   /// Slabs before this entry's.
   var firstSlab: Int
-  /// Slabs of this entry.
+  /// Slabs of this entry, the last perhaps in part.
   var slabCount: Int
+  /// Positions of the last slab: 1...128.
+  var lastPositionCount: Int
   /// Over the tokens of its first slab, so that most entries need no second look.
   var openingChecksum: UInt64
   /// Over its tokens and row checksums.
@@ -47,6 +49,16 @@ struct KeyValueEntryHeader: Sendable {
     return (end + pageByteCount - 1) / pageByteCount * pageByteCount
   }
 
+  /// Slabs of this entry that are complete, at least one.
+  var wholeSlabCount: Int {
+    lastPositionCount == KeyValueOrigin.slabPositionCount ? slabCount : slabCount - 1
+  }
+
+  /// Tokens of this entry.
+  var tokenCount: Int {
+    (slabCount - 1) * KeyValueOrigin.slabPositionCount + lastPositionCount
+  }
+
   /// Bytes of the tables, which lie behind the page.
   var tablesByteCount: Int { slabCount * origin.tableByteCount }
 
@@ -78,7 +90,8 @@ struct KeyValueEntryHeader: Sendable {
     bytes.appendLittleEndian(UInt64(slabCount))
     bytes.appendLittleEndian(openingChecksum)
     bytes.appendLittleEndian(tablesChecksum)
-    bytes.appendLittleEndian(UInt64(text.count))
+    bytes.appendLittleEndian(UInt32(text.count))
+    bytes.appendLittleEndian(UInt32(lastPositionCount))
     bytes.appendLittleEndian(UInt64(origin.rowByteCount))
     bytes.append(contentsOf: modelName)
     bytes.append(contentsOf: text)
@@ -124,9 +137,13 @@ extension KeyValueEntryHeader {
     slabCount = Int(clamping: integer(88, UInt64.self))
     openingChecksum = integer(96, UInt64.self)
     tablesChecksum = integer(104, UInt64.self)
-    let textByteCount = Int(clamping: integer(112, UInt64.self))
+    let textByteCount = Int(integer(112, UInt32.self))
+    lastPositionCount = Int(integer(116, UInt32.self))
     guard nameByteCount <= Self.nameByteLimit, textByteCount <= Self.textByteLimit,
-      (1...Self.slabLimit).contains(slabCount), (0...Self.slabLimit).contains(firstSlab),
+      (1...Self.slabLimit).contains(slabCount),
+      (1...KeyValueOrigin.slabPositionCount).contains(lastPositionCount),
+      slabCount > 1 || lastPositionCount == KeyValueOrigin.slabPositionCount,
+      (0...Self.slabLimit).contains(firstSlab),
       slabCount * origin.tableByteCount <= Self.tablesByteLimit,
       dataOffset % Self.pageByteCount == 0,
       dataOffset >= Self.dataOffset(origin, slabCount: slabCount), dataOffset <= fileByteCount,

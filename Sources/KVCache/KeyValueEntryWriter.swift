@@ -50,32 +50,56 @@ public final class KeyValueEntryWriter {
     case tooLarge
   }
 
+  /// A slab that is not complete.
+  public struct PartialSlab {
+    public var positionCount: Int
+    /// A layer's row; valid until the next call.
+    public var row: (_ layer: Int) -> UnsafeRawBufferPointer
+
+    public init(positionCount: Int, row: @escaping (_ layer: Int) -> UnsafeRawBufferPointer) {
+      self.positionCount = positionCount
+      self.row = row
+    }
+  }
+
   /// Completes the entry and makes room for it.
   ///
   /// - Parameters:
   ///   - prefix: what the entry continues.
   ///   - tokens: of the sequence from its beginning; what exceeds the slabs is not kept.
-  ///   - rowChecksums: XXH3-64 of the rows behind the prefix: [slabs, layerCount]. Their number tells how
-  ///     many slabs there are.
+  ///   - rowChecksums: XXH3-64 of the rows behind the prefix's complete slabs: [slabs, layerCount]. Their
+  ///     number tells how many slabs there are.
+  ///   - partial: the slab behind these, which is written here; nil where there is none.
   ///   - text: the beginning of the text, for people.
   /// - Throws: ``BlockIOError`` where the drive fails or is full; the store is as it was.
   public func commit(
-    after prefix: KeyValuePrefix, tokens: [Int32], rowChecksums: [UInt64], text: [UInt8]
+    after prefix: KeyValuePrefix, tokens: [Int32], rowChecksums: [UInt64],
+    partial: PartialSlab? = nil, text: [UInt8]
   ) throws(BlockIOError) -> Outcome {
     let first = prefix.slabCount
-    let slabCount = rowChecksums.count / origin.layerCount
-    guard slabCount > 0 else { return .nothingNew }
+    let wholeSlabCount = rowChecksums.count / origin.layerCount
+    guard wholeSlabCount > 0 else { return .nothingNew }
+    let slabCount = wholeSlabCount + (partial == nil ? 0 : 1)
     let length = KeyValueOrigin.slabPositionCount
+    let end = (first + wholeSlabCount) * length
     precondition(
       !isCommitted && first + slabCount <= slabCapacity, "\(slabCount) slabs were not planned")
-    precondition(tokens.count >= (first + slabCount) * length, "each slab has its tokens")
-    let own = tokens[(first * length)..<((first + slabCount) * length)]
-    let tables = KeyValueEntry.tables(tokens: own, rowChecksums: rowChecksums[...])
+    precondition(
+      tokens.count >= end + (partial?.positionCount ?? 0), "each position has its token")
+    var own = Array(tokens[(first * length)..<end])
+    var rowChecksums = rowChecksums
+    if let partial {
+      own += tokens[end..<(end + partial.positionCount)]
+      own += [Int32](repeating: 0, count: length - partial.positionCount)
+      rowChecksums += try write(partial, slab: first + wholeSlabCount)
+    }
+    let tables = KeyValueEntry.tables(tokens: own[...], rowChecksums: rowChecksums[...])
     guard tables.count <= KeyValueEntryHeader.tablesByteLimit else { return .tooLarge }
     let header = KeyValueEntryHeader(
       origin: origin, dataOffset: dataOffset + first * origin.slabByteCount,
-      id: origin.id(of: tokens[..<((first + slabCount) * length)]),
+      id: origin.id(of: tokens[..<end]),
       parent: prefix.sources.last?.entry.header.id ?? 0, firstSlab: first, slabCount: slabCount,
+      lastPositionCount: partial?.positionCount ?? length,
       openingChecksum: KeyValueDirectory.checksum(own.prefix(length)),
       tablesChecksum: tables.withUnsafeBytes(KeyValueStore.checksum), modelName: modelName,
       text: Self.shortened(text, KeyValueEntryHeader.textByteLimit))
@@ -110,14 +134,34 @@ public final class KeyValueEntryWriter {
     }
   }
 
+  /// Writes a slab that nobody else does, and returns its rows' checksums.
+  private func write(_ partial: PartialSlab, slab: Int) throws(BlockIOError) -> [UInt64] {
+    var checksums: [UInt64] = []
+    for layer in 0..<origin.layerCount {
+      let row = partial.row(layer)
+      precondition(row.count == origin.rowStride, "a row has \(origin.rowStride) bytes")
+      let offset = dataOffset + (slab * origin.layerCount + layer) * origin.rowStride
+      try write(row, at: offset)
+      checksums.append(
+        KeyValueStore.checksum(UnsafeRawBufferPointer(rebasing: row[..<origin.rowByteCount])))
+    }
+    return checksums
+  }
+
   private func write(_ bytes: [UInt8], at offset: Int) throws(BlockIOError) {
+    var failure: BlockIOError?
+    bytes.withUnsafeBytes { bytes in
+      do throws(BlockIOError) { try write(bytes, at: offset) } catch { failure = error }
+    }
+    if let failure { throw failure }
+  }
+
+  private func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(BlockIOError) {
     var written = 0
     while written < bytes.count {
-      let count = bytes.withUnsafeBytes { bytes in
-        pwrite(
-          descriptor.rawValue, bytes.baseAddress.map { $0 + written }, bytes.count - written,
-          offset + written)
-      }
+      let count = pwrite(
+        descriptor.rawValue, bytes.baseAddress.map { $0 + written }, bytes.count - written,
+        offset + written)
       if count < 0, errno == EINTR { continue }
       try check(count > 0 ? 0 : -1)
       written += count

@@ -12,7 +12,7 @@ public struct KeyValueOrigin: Sendable, Hashable {
   /// Bytes from a row to the next, a multiple of 4096.
   public let rowStride: Int
 
-  /// Positions of a slab: the least that is kept or reused.
+  /// Positions of a slab.
   public static let slabPositionCount = 128
 
   /// - Precondition: sizes are positive, and a header can hold them.
@@ -51,7 +51,7 @@ public struct KeyValueOrigin: Sendable, Hashable {
   /// Bytes that a header holds for each slab: its tokens and the checksums of its rows.
   var tableByteCount: Int { 4 * Self.slabPositionCount + 8 * layerCount }
 
-  /// The name of the entry that ends behind `tokens`.
+  /// The name of the entry whose last complete slab ends behind `tokens`.
   func id(of tokens: ArraySlice<Int32>) -> UInt64 {
     var bytes: [UInt8] = []
     bytes.appendLittleEndian(model)

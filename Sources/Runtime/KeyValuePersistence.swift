@@ -7,7 +7,8 @@ import WeightLoader
 
 /// What a run takes from a store of keys and values, and gives back to it.
 ///
-/// Opened before the session, whose request it fills in; ``store(_:of:)`` follows the answer. Nothing that
+/// Opened before the session, whose request it fills in; ``resume(_:)`` follows that, ``store(_:of:)`` the
+/// answer. Nothing that
 /// goes wrong with the store ends a run: ``warn`` is told in one line, and the run goes on without.
 public final class KeyValuePersistence {
   private let directory: KeyValueDirectory
@@ -60,6 +61,13 @@ public final class KeyValuePersistence {
       })
   }
 
+  /// Gives a new session what is stored of the slab in the middle of which the prompt leaves the store; where
+  /// that is damaged, its tokens are computed like those that follow.
+  public func resume(_ session: Session) {
+    guard let tail = prefix.tail else { return }
+    session.resume(positionCount: tail.positionCount) { tail.read(layer: $0, into: $1) }
+  }
+
   /// Deletes what the run could not read, which it computes anew and keeps in its place.
   public func forgetPrefix(because error: KeyValueError) {
     warn("\(error); the stored entry is deleted and its part of the prompt computed anew")
@@ -83,9 +91,17 @@ public final class KeyValuePersistence {
     // A drive that failed was reported when it did.
     guard let writer, keyValues.writeFailure == nil, end > prefix.slabCount else { return }
     let checksums = keyValues.rowChecksums(ofSlabs: prefix.slabCount..<end)
+    // Behind a row that was not written the next slab is none of the entry's.
+    let isNext = session.position / KeyValueOrigin.slabPositionCount == end
+    let partial =
+      isNext && keyValues.partialPositionCount > 0
+      ? KeyValueEntryWriter.PartialSlab(
+        positionCount: keyValues.partialPositionCount, row: keyValues.partialRow)
+      : nil
     do {
       let outcome = try writer.commit(
-        after: prefix, tokens: tokens, rowChecksums: checksums, text: opening(of: tokens))
+        after: prefix, tokens: tokens, rowChecksums: checksums, partial: partial,
+        text: opening(of: tokens))
       if outcome == .tooLarge {
         warn("\(directory.path): this run's keys and values exceed the store's limit; not kept")
       }

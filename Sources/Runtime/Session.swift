@@ -137,6 +137,15 @@ public final class Session {
     }
   }
 
+  /// Goes on behind tokens whose keys and values were computed before, beginning behind the prefix.
+  ///
+  /// - Parameters: as those of ``KeyValueStore/resume(positionCount:_:)``.
+  func resume(
+    positionCount: Int, _ fill: (_ layer: Int, UnsafeMutableRawBufferPointer) -> Bool
+  ) {
+    if decoder.cache.resume(positionCount: positionCount, fill) { position += positionCount }
+  }
+
   /// Forgets the context; weights stay in memory.
   public func reset() {
     decoder.cache.reset()

@@ -138,6 +138,7 @@ struct Run: ParsableCommand {
       model, prompt: tokens, for: &request, reuses: positions == .generated)
     let session = try Session(
       model.source, model.configuration, request, cancellation: Interruption.flag)
+    persistence?.resume(session)
     return (session, persistence)
   }
 }

@@ -19,9 +19,11 @@ struct EntryMaker {
     return (0..<origin.rowByteCount).map { _ in UInt8(truncatingIfNeeded: generator.next()) }
   }
 
-  /// Stores whole slabs of `tokens` behind what the store holds of them.
+  /// Stores slabs of `tokens` behind what the store holds of them, with `keepsPartial` the last one in part.
   @discardableResult
-  func store(_ tokens: [Int32], text: String = "text") throws -> KeyValueEntryWriter.Outcome {
+  func store(
+    _ tokens: [Int32], text: String = "text", keepsPartial: Bool = false
+  ) throws -> KeyValueEntryWriter.Outcome {
     let length = KeyValueOrigin.slabPositionCount
     let slabCount = tokens.count / length
     let prefix = directory.prefix(of: tokens + [0], origin: origin)
@@ -40,14 +42,21 @@ struct EntryMaker {
         offset += origin.rowStride
       }
     }
+    let buffer = try AlignedBuffer(byteCount: origin.rowStride)
+    let partial = KeyValueEntryWriter.PartialSlab(positionCount: tokens.count % length) { layer in
+      buffer.bytes.copyBytes(from: row(tokens[...], layer: layer))
+      return UnsafeRawBufferPointer(buffer.bytes)
+    }
     return try writer.commit(
-      after: prefix, tokens: tokens, rowChecksums: checksums, text: Array(text.utf8))
+      after: prefix, tokens: tokens, rowChecksums: checksums,
+      partial: keepsPartial ? partial : nil, text: Array(text.utf8))
   }
 
-  /// How many tokens of `prompt` are found, having checked that the data is theirs.
+  /// How many tokens of `prompt` are found in whole slabs, having checked that the data is theirs.
   func found(_ prompt: [Int32]) -> Int? {
     let prefix = directory.prefix(of: prompt, origin: origin)
-    return isIntact(prefix, of: prompt) ? prefix.tokenCount : nil
+    return isIntact(prefix, of: prompt)
+      ? prefix.slabCount * KeyValueOrigin.slabPositionCount : nil
   }
 
   /// Whether a prefix's sources hold the rows of `prompt`.

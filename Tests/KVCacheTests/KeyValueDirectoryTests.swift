@@ -30,6 +30,39 @@ import Testing
     #expect(maker.found(other) == 0)
   }
 
+  @Test("A prompt may leave an entry in the middle of a slab") func tails() throws {
+    let maker = try maker()
+    let tokens = EntryMaker.tokens(500, seed: 1)
+    try maker.store(tokens, keepsPartial: true)
+    func found(_ prompt: [Int32]) -> KeyValuePrefix {
+      maker.directory.prefix(of: prompt, origin: maker.origin)
+    }
+    #expect(found(tokens + [1]).tokenCount == 500)
+    #expect(found(tokens).tokenCount == 499)
+    #expect(found(Array(tokens[..<450]) + [2000, 1]).tokenCount == 450)
+    #expect(found(Array(tokens[..<300]) + [2000, 1]).tokenCount == 300)
+    #expect(found(Array(tokens[..<256]) + [2000]).tail == nil)
+    #expect(found(Array(tokens[..<100]) + [2000]).tokenCount == 0)
+    #expect(maker.directory.items().first?.tokenCount == 500)
+    let row = try AlignedBuffer(byteCount: maker.origin.rowStride)
+    for (end, prompt) in [(500, tokens), (384, Array(tokens[..<300]))] {
+      let tail = try #require(found(prompt).tail)
+      for layer in 0..<2 {
+        #expect(tail.read(layer: layer, into: row.bytes))
+        #expect(row.bytes.starts(with: maker.row(tokens[..<end], layer: layer)))
+      }
+    }
+    let name = try #require(folder.entries.first)
+    var bytes = folder.read(name)
+    bytes[bytes.count - 4096] ^= 1
+    folder.write(name, bytes)
+    let tail = try #require(found(tokens).tail)
+    #expect(tail.read(layer: 0, into: row.bytes) && !tail.read(layer: 1, into: row.bytes))
+    // What continues it begins with whole slabs of its own.
+    try maker.store(tokens + EntryMaker.tokens(100, seed: 2))
+    #expect(maker.found(tokens + EntryMaker.tokens(100, seed: 2)) == 512)
+  }
+
   @Test("A continuation stores its own slabs alone, and branches share what they have in common")
   func continuations() throws {
     let maker = try maker()
@@ -106,7 +139,7 @@ import Testing
     let (reader, writer) = (try maker(), try maker())
     let tokens = EntryMaker.tokens(256, seed: 1)
     try writer.store(tokens)
-    let prefix = reader.directory.prefix(of: tokens + [1], origin: reader.origin)
+    let prefix = reader.directory.prefix(of: tokens + [2000], origin: reader.origin)
     #expect(writer.directory.forgetAll() == 1)
     try writer.store(EntryMaker.tokens(256, seed: 2))
     #expect(prefix.tokenCount == 256 && reader.isIntact(prefix, of: tokens))
