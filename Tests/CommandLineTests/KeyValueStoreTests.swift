@@ -88,7 +88,7 @@ final class KeyValueStoreTests {
     _ = try answer(prompt(300, seed: 2))
     let listing = try inspect()
     #expect(listing.status == 0 && listing.output.contains("2 entries"))
-    #expect(listing.output.contains("256 tokens"))
+    #expect(listing.output.contains("319 tokens"))
     let id = String(listing.output.prefix(16))
     #expect(try inspect(["--forget", id]).status == 0)
     #expect(try inspect(["--forget", id]).status == 66)
