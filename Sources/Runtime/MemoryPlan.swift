@@ -170,7 +170,7 @@ public struct MemoryPlan: Sendable {
       min(left / chunkShare, left - weightMinimum(chosen)))
     let chunkLength = fixed.longestChunk(limit, within: forChunk)
     let workspace = fixed.workspaceByteCount(chunkLength: chunkLength)
-    let keyValues = try fixed.keyValuePlan(chunkLength: chunkLength)
+    let keyValues = fixed.keyValuePlan(chunkLength: chunkLength)
     do throws(LoaderError) {
       // What every token needs comes first: a byte of it saves a byte of each token, an expert's fewer.
       let residency = try ResidencyPlan.make(
@@ -312,7 +312,10 @@ public struct MemoryPlan: Sendable {
       let most = left - weightMinimum - workspaceByteCount(chunkLength: 1)
       let bound = request.keyValues.budgetByteCount
       if let bound, bound < least {
-        throw .keyValueBudgetTooSmall(budget: ByteCount(bound), needed: ByteCount(least))
+        // So that the number people read is the number that works.
+        let unit = least < 1 << 20 ? 1 << 10 : 256 << 10
+        throw .keyValueBudgetTooSmall(
+          budget: ByteCount(bound), needed: ByteCount((least + unit - 1) / unit * unit))
       }
       let resident = KeyValuePlan.residentByteCount(keyValueShape, chunkLength: limit)
       let besideWeights =
@@ -325,15 +328,10 @@ public struct MemoryPlan: Sendable {
     }
 
     /// Which keys and values stay in memory where chunks are that long.
-    func keyValuePlan(chunkLength: Int) throws(RuntimeError) -> KeyValuePlan {
+    func keyValuePlan(chunkLength: Int) -> KeyValuePlan {
       let plan = KeyValuePlan(
         keyValueShape, budgetByteCount: keyValueByteCount, chunkLength: chunkLength)
-      guard let plan else {
-        throw .keyValueBudgetTooSmall(
-          budget: ByteCount(keyValueByteCount),
-          needed: ByteCount(
-            KeyValuePlan.minimumByteCount(keyValueShape, chunkLength: chunkLength)))
-      }
+      guard let plan else { preconditionFailure("the chunk was chosen for this memory") }
       return plan
     }
 

@@ -46,19 +46,10 @@ import WeightLoader
       return try logitBits(session, prompt: prompt, decoding: decoding)
     }
 
-    /// The least memory for keys and values, as the error names it, plus that many rows.
-    func budget(contextLength: Int, promptLength: Int, spareRows: Int = 0) throws -> Int {
-      var shape = RunShape()
-      shape.keyValues.budgetByteCount = 1
-      do {
-        _ = try session(contextLength: contextLength, promptLength: promptLength, shape)
-      } catch {
-        guard case .keyValueBudgetTooSmall(_, let needed) = error as? RuntimeError else {
-          throw error
-        }
-        return needed.bytes + spareRows * rowByteCount
-      }
-      return 0
+    /// The least memory for keys and values.
+    func budget(contextLength: Int, promptLength: Int) throws -> Int {
+      let session = try session(contextLength: contextLength, promptLength: promptLength)
+      return KeyValuePlan.minimumByteCount(session.plan.keyValues.shape, chunkLength: 1)
     }
   }
 
