@@ -161,6 +161,7 @@ final class KeyValueStoreTests {
     let older = try #require(store.entries.first)
     let bytes = store.read(older)
     var answers: [Int: Answer] = [:]
+    var interruptedCount = 0
     let longest = try millisecondsOfRun(stem + prompt(900, seed: 2))
     unlink("\(store.path)/\(try #require(store.entries.first { $0 != older }))")
     for trial in 0..<count {
@@ -169,6 +170,7 @@ final class KeyValueStoreTests {
       let delay = UInt32.random(in: 0...longest)
       _ = try Program.run(
         "flashinfer-run", arguments(branch, store: store.path), signal: (SIGKILL, delay))
+      if store.entries.contains(where: { $0.hasSuffix(".part") }) { interruptedCount += 1 }
       #expect(store.read(older) == bytes, "trial \(trial), \(delay) ms")
       let listing = try inspect()
       #expect(listing.status == 0 && !listing.output.contains("damaged"))
@@ -182,5 +184,6 @@ final class KeyValueStoreTests {
       for name in store.entries where name != older { unlink("\(store.path)/\(name)") }
     }
     #expect(try answer(stem).tokens == expected.tokens)
+    #expect(count < 50 || interruptedCount > count / 10, "\(interruptedCount) were writing")
   }
 }
