@@ -109,8 +109,12 @@ extension KeyValueDirectory {
     return KeyValuePrefix(sources: sources.reversed(), tail: tail)
   }
 
-  /// Deletes what turned out to be damaged while it was read, so that it will be computed anew.
-  public func forget(_ source: KeyValuePrefix.Source) { unlink(path(of: source.entry.header.id)) }
+  /// Deletes an entry that turned out to be damaged while it was read, and returns its path.
+  public func forget(_ source: KeyValuePrefix.Source) -> String {
+    let path = path(of: source.entry.header.id)
+    unlink(path)
+    return path
+  }
 
   static func checksum(_ tokens: ArraySlice<Int32>) -> UInt64 {
     KeyValueEntry.tables(tokens: tokens, rowChecksums: []).withUnsafeBytes(KeyValueStore.checksum)

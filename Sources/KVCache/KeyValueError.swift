@@ -15,6 +15,15 @@ public enum KeyValueError: Error, Sendable, CustomStringConvertible {
   /// Tokens follow a chunk that was broken off; the context must be read again.
   case brokenOff
 
+  /// The file that could not be read, or does not hold what was written; nil where that is not the reason.
+  public var unreadablePath: String? {
+    switch self {
+    case .damaged(let path, _, _): path
+    case .io(let error, _): error.operation == .read ? error.path : nil
+    default: nil
+    }
+  }
+
   public var description: String {
     switch self {
     case .allocation(let error): error.description

@@ -70,14 +70,9 @@ public final class KeyValuePersistence {
 
   /// Deletes what the run could not read, which it computes anew and keeps in its place.
   public func forgetPrefix(because error: KeyValueError) {
-    warn("\(error); the stored entry is deleted and its part of the prompt computed anew")
-    let path: String? =
-      switch error {
-      case .damaged(let path, _, _): path
-      case .io(let error, _): error.path
-      default: nil
-      }
-    for source in prefix.sources where source.path == path { directory.forget(source) }
+    for source in prefix.sources where source.path == error.unreadablePath {
+      warn("\(directory.forget(source)): damaged; deleted, and the prompt computed anew")
+    }
     prefix = .none
   }
 

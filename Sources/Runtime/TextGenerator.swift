@@ -116,8 +116,8 @@ public struct TextGenerator {
       do throws(RuntimeError) {
         try run(options, &result, emit)
       } catch {
-        guard case .keyValues(let loss) = error, result.reusedTokenCount > 0,
-          result.sampledTokenCount == 0
+        guard case .keyValues(let loss) = error, loss.unreadablePath != nil,
+          result.reusedTokenCount > 0, result.sampledTokenCount == 0
         else { throw error }
         onLostPrefix?(loss)
         session.reset()
