@@ -218,6 +218,12 @@ public final class KeyValueStore {
     return result
   }
 
+  /// What the drive did for reads.
+  public var readStatistics: IOStatistics { files?.device.statistics ?? IOStatistics() }
+
+  /// One-line warnings of the device, e.g. that a slower way of reading had to do.
+  public var notes: [String] { files?.device.notes ?? [] }
+
   /// Bytes read from files.
   public var readByteCount: Int { moved.bytesRead }
 

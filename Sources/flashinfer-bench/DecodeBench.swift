@@ -80,10 +80,12 @@ struct DecodeBench: ParsableCommand {
       let bundlesBefore = session.stream.bundleStatistics
       let neuronsBefore = session.stream.neuronStatistics
       let keyValuesBefore = session.keyValues.statistics
+      let keyValueReadsBefore = session.keyValues.readStatistics
       let start = monotonicNanoseconds()
       for index in 0..<tokens { try step(continues: index + 1 < tokens) }
       let seconds = Double(monotonicNanoseconds() - start) / 1e9
       let after = device.statistics
+      let keyValueReads = session.keyValues.readStatistics.since(keyValueReadsBefore)
       let keyValuesAfter = session.keyValues.statistics
       let kernelBytes = Double(ProcessMemory.storageReadByteCount - kernelBefore)
       let bytes = Double(after.bytesRead - before.bytesRead)
@@ -106,6 +108,8 @@ struct DecodeBench: ParsableCommand {
           Figure(
             "kvBytesWrittenPerToken",
             Double(keyValuesAfter.bytesWritten) / Double(session.position), "B"),
+          Figure("kvDriveBytesPerSecond", keyValueReads.bytesPerSecond, "B/s"),
+          Figure("kvQueueDepth", keyValueReads.meanQueueDepth, ""),
           Figure("kvResidentFraction", keyValuesAfter.residentFraction, ""),
           Figure("peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B"),
         ] + (memory.map { [Figure("dramBytesPerSecond", $0, "B/s")] } ?? [])

@@ -79,6 +79,7 @@ struct Run: ParsableCommand {
       }
       session.keyValues.onWarning = { Terminal.warn($0) }
       Terminal.warn(notesOf: model.source.device)
+      for note in session.keyValues.notes { Terminal.warn(note) }
       let loadSeconds = secondsSinceProcessStart()
       let seed = sampling.chosenSeed()
       let options = GenerationOptions(
