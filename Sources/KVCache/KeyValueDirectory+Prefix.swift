@@ -70,22 +70,24 @@ extension KeyValueDirectory {
     let openings = (0..<most).map {
       Self.checksum(tokens[($0 * length)..<(($0 + 1) * length)])
     }
-    var matches: [UInt64: (entry: KeyValueEntry, end: Int)] = [:]
+    var matches: [UInt64: (entry: KeyValueEntry, end: Int, depth: Int)] = [:]
     var best: (entry: KeyValueEntry, end: Int)?
     var bestTail = 0
     // An entry begins behind its parent's first slab, so parents come first.
     for header in usable.sorted(by: { $0.firstSlab < $1.firstSlab }) {
       let start = header.firstSlab
       guard start < most, header.openingChecksum == openings[start] else { continue }
+      var depth = 1
       if start > 0 {
         guard let parent = matches[header.parent], parent.end >= start,
-          parent.entry.header.firstSlab < start
+          parent.entry.header.firstSlab < start, parent.depth < Self.longestChain
         else { continue }
+        depth = parent.depth + 1
       }
       guard let entry = open(header) else { continue }
       let end = min(most, start + entry.matchingSlabCount(tokens))
       guard end > start else { continue }
-      matches[header.id] = (entry, end)
+      matches[header.id] = (entry, end, depth)
       let tail = entry.matchingTokenCount(tokens, slab: end - start)
       if (end, tail) > (best?.end ?? 0, bestTail) {
         best = (entry, end)
@@ -108,6 +110,9 @@ extension KeyValueDirectory {
     Self.touch(sources.map { $0.entry.descriptor.rawValue })
     return KeyValuePrefix(sources: sources.reversed(), tail: tail)
   }
+
+  /// Entries of a chain are open all at once, and a process may have 1024 files by default.
+  private static let longestChain = 256
 
   /// Deletes an entry that turned out to be damaged while it was read, and returns its path.
   public func forget(_ source: KeyValuePrefix.Source) -> String {
