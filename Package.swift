@@ -64,7 +64,7 @@ let package = Package(
     library("Tokenization", ["TensorBasics", "ModelFormat", "CPCRE2"]),
     library("Kernels", ["TensorBasics", "CKernels"]),
     library("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
-    library("KVCache", ["TensorBasics", "Kernels"]),
+    library("KVCache", ["TensorBasics", "BlockIO", "Kernels", "CXXHash"]),
     library("ModelConversion", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader"]),
     library(
       "Runtime",
@@ -81,20 +81,22 @@ let package = Package(
     library(
       "CommandLineSupport",
       [
-        "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "Runtime",
+        "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "KVCache", "Runtime",
         "Calibration", argumentParser,
       ]),
 
     // Executables
-    executable("flashinfer-run", ["CommandLineSupport", "Runtime", "WeightLoader", "TensorBasics"]),
+    executable(
+      "flashinfer-run",
+      ["CommandLineSupport", "Runtime", "WeightLoader", "KVCache", "TensorBasics"]),
     executable(
       "flashinfer-convert",
       ["CommandLineSupport", "ModelConversion", "WeightLoader", "BlockIO", "TensorBasics"]),
     executable(
       "flashinfer-inspect",
       [
-        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "BlockIO", "ModelFormat",
-        "Tokenization", "TensorBasics",
+        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "KVCache", "BlockIO",
+        "ModelFormat", "Tokenization", "TensorBasics",
       ]),
     executable(
       "flashinfer-bench",
@@ -111,6 +113,7 @@ let package = Package(
     tests("ModelFormat", ["TensorBasics"]),
     tests("Tokenization", ["TensorBasics", "ModelFormat"]),
     tests("Kernels", ["TensorBasics"]),
+    tests("KVCache", ["TensorBasics", "BlockIO", "ModelFormat"]),
     tests("Calibration", ["TensorBasics", "BlockIO", "ModelFormat", "WeightLoader", "Runtime"]),
     // Runs the executables; they are not its dependencies, so that a test build links them once.
     .testTarget(name: "CommandLineTests", dependencies: ["TestSupport"], swiftSettings: strict),
@@ -125,7 +128,7 @@ tests(
       "Runtime",
       [
         "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader",
-        "ModelConversion", "CAllocationCount",
+        "ModelConversion", "KVCache", "CAllocationCount",
       ]),
   ],
   cLanguageStandard: .c17

@@ -6,6 +6,8 @@ package struct DeviceHooks: Sendable {
   package var registrationErrno: (@Sendable (_ byteCount: Int) -> Int32)?
   /// Called with each read's result; returns the result to go by.
   package var filterResult: (@Sendable (ReadAttempt) -> Int)?
+  /// Called before each write at an offset; an error number other than 0 is the kernel's refusal.
+  package var writeErrno: (@Sendable (_ offset: Int) -> Int32)?
   /// Whether opening with O_DIRECT fails as on file systems that lack it.
   package var refusesDirectOpen = false
 

@@ -120,12 +120,7 @@ extension NewFile {
     let folder = folder(of: path)
     let start = path.utf8.lastIndex(of: UInt8(ascii: "/")).map { path.utf8.index(after: $0) }
     let prefix = String(path[(start ?? path.startIndex)...]) + partMark
-    guard let listing = opendir(folder) else { return }
-    defer { closedir(listing) }
-    while let entry = readdir(listing) {
-      let name = withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-        String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-      }
+    for name in FolderListing.names(in: folder) {
       guard name.utf8.starts(with: prefix.utf8),
         let process = pid_t(
           String(decoding: name.utf8.dropFirst(prefix.utf8.count), as: UTF8.self)),

@@ -77,9 +77,8 @@ public struct TokenWork: Sendable {
       }
       regionCount += 3 * configuration.layerCount
     }
-    keyValueByteCount = KeyValueCache.byteCount(
-      layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
-      headLength: configuration.headLength, contextLength: max(1, plan.contextLength / 2))
+    let shape = KeyValueShape(configuration, contextLength: max(1, plan.contextLength / 2))
+    keyValueByteCount = shape.rowCount * shape.rowByteCount
     // Attention, four groups of products, and what lies between them.
     regionCount += 8 * configuration.layerCount
   }

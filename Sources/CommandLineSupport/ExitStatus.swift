@@ -1,6 +1,7 @@
 public import ArgumentParser
 import BlockIO
 import Glibc
+import KVCache
 import ModelFormat
 import Runtime
 import TensorBasics
@@ -36,6 +37,8 @@ public enum ExitStatus: Int32, Sendable {
     case .tokenizer, .notRunnable, .badPrompt: .badData
     case .allocation, .budgetTooSmall, .keyValueBudgetTooSmall: .notPossibleHere
     case .interrupted: .interrupted
+    case .keyValues(.badPrefix): .badData
+    case .keyValues: .failure
     }
   }
 

@@ -25,21 +25,29 @@ package struct AttentionShape: Sendable {
   var groupSize: Int { queryHeadCount / keyValueHeadCount }
 }
 
-/// Attention of one layer over the cache.
+/// Attention of one layer over the rows in memory and those that a drive brings.
 ///
 /// The unit is a tile of 512 positions × one KV head, folded inside a kernel and merged in ascending
-/// order, so how tokens are chunked and work is divided changes no bit. A prompt's tasks are blocks
-/// of tokens × KV heads; a single token's are tiles × KV heads.
+/// order, so how tokens are chunked, work is divided and tiles arrive changes no bit. A prompt's tasks
+/// are blocks of tokens × KV heads, over the tiles that are there; a single token's are tiles × KV heads,
+/// in any order.
 package final class AttentionStep: ParallelRegion {
   private let shape: AttentionShape
-  private let cache: KeyValueCache
+  private let cache: KeyValueStore
   private let pool: ThreadPool
   private let groupSize: Int
   private let memory: AlignedBuffer
+  private let chunkMemory: AlignedBuffer
   private let workerByteCount: Int
   /// Partials of each tile of a single token [tileCapacity, queryHeadCount].
   private let tilePartials: UnsafeMutableRawPointer
   private let tilePartialByteCount: Int
+  /// Tiles of a single token's region in work, and which tiles no region had yet [tileCapacity].
+  private let regionTiles: UnsafeMutablePointer<Int32>
+  private let isLeft: UnsafeMutablePointer<Bool>
+  /// Partials of a chunk's blocks of tokens [blockCapacity, keyValueHeadCount], kept from tile to tile;
+  /// only where tiles may have to be waited for.
+  private let chunkPartials: UnsafeMutableRawPointer?
 
   /// A single token's attention under way.
   private struct TokenTask {
@@ -47,15 +55,28 @@ package final class AttentionStep: ParallelRegion {
     var queries: UnsafeMutablePointer<Float>
     var visible: VisibleRange
     var firstTile: Int
+    /// Tasks of the region in work.
+    var taskCount = 0
   }
   private var tokenTask: TokenTask?
+
+  /// A chunk's attention under way.
+  private struct ChunkTask {
+    var layer: Int
+    var queries: UnsafeMutablePointer<Float>
+    var tokenCount: Int
+    var position: Int
+    var window: Int?
+    /// All tiles that one of the chunk's tokens sees.
+    var tiles: Range<Int>
+  }
 
   /// Tokens of one task of a prompt.
   private static let tokenBlock = 8
 
   /// - Throws: ``RuntimeError/allocation(_:)``.
   package init(
-    _ shape: AttentionShape, cache: KeyValueCache, pool: ThreadPool
+    _ shape: AttentionShape, cache: KeyValueStore, chunkLength: Int, pool: ThreadPool
   ) throws(RuntimeError) {
     self.shape = shape
     self.cache = cache
@@ -63,22 +84,38 @@ package final class AttentionStep: ParallelRegion {
     groupSize = shape.groupSize
     workerByteCount = Self.workerByteCount(shape)
     tilePartialByteCount = Self.tilePartialByteCount(shape)
+    let tileCount = Self.tileCount(cache.shape.contextLength)
     do {
       memory = try AlignedBuffer(
         byteCount: Self.byteCount(
-          shape, contextLength: cache.contextLength, threadCount: pool.threadCount))
+          shape, contextLength: cache.shape.contextLength, threadCount: pool.threadCount))
+      chunkMemory = try AlignedBuffer(
+        byteCount: cache.plan.hasTier
+          ? Self.chunkByteCount(shape, chunkLength: chunkLength) : 0)
     } catch { throw .allocation(error) }
+    chunkPartials = cache.plan.hasTier ? chunkMemory.address : nil
     tilePartials = memory.address + workerByteCount * pool.threadCount
+    let lists = tilePartials + tileCount * shape.keyValueHeadCount * tilePartialByteCount
+    regionTiles = lists.bindMemory(to: Int32.self, capacity: tileCount)
+    isLeft = (lists + 4 * tileCount).bindMemory(to: Bool.self, capacity: tileCount)
   }
 
   /// Memory of a step for `threadCount` workers over `contextLength` positions.
   static func byteCount(
     _ shape: AttentionShape, contextLength: Int, threadCount: Int
   ) -> Int {
-    let tiles = (contextLength + AttentionTile.positionCount - 1) / AttentionTile.positionCount
+    let tiles = tileCount(contextLength)
     return AlignedBuffer.roundedUp(
       workerByteCount(shape) * threadCount
-        + tiles * shape.keyValueHeadCount * tilePartialByteCount(shape))
+        + tiles * shape.keyValueHeadCount * tilePartialByteCount(shape)
+        + 5 * tiles)
+  }
+
+  /// Memory of the partials of a chunk whose tiles may have to be waited for.
+  static func chunkByteCount(_ shape: AttentionShape, chunkLength: Int) -> Int {
+    AlignedBuffer.roundedUp(
+      (chunkLength + tokenBlock - 1) / tokenBlock * shape.keyValueHeadCount
+        * blockPartialByteCount(shape))
   }
 
   /// Replaces `queries` [tokenCount, queryHeadCount, headLength] (scaled, rotated) by attention's
@@ -89,71 +126,134 @@ package final class AttentionStep: ParallelRegion {
   ///   - window: positions a token sees, its own included; nil = all before it.
   package func run(
     layer: Int, queries: UnsafeMutablePointer<Float>, tokenCount: Int, position: Int, window: Int?
-  ) {
+  ) throws(KeyValueError) {
     if tokenCount == 1 {
-      runToken(layer: layer, queries: queries, position: position, window: window)
+      try runToken(layer: layer, queries: queries, position: position, window: window)
       return
     }
-    let blocks = (tokenCount + Self.tokenBlock - 1) / Self.tokenBlock
-    // Late blocks see the most positions: they go first, so that no worker ends on a long one.
-    pool.run(count: blocks * shape.keyValueHeadCount) { index, worker in
-      let block = blocks - 1 - index / shape.keyValueHeadCount
-      let first = block * Self.tokenBlock
-      runBlock(
-        layer: layer, head: index % shape.keyValueHeadCount, queries: queries,
-        tokens: first..<min(first + Self.tokenBlock, tokenCount), position: position,
-        window: window, worker: worker)
+    let first = Int(Self.visible(position, window).first)
+    let last = position + tokenCount - 1
+    let task = ChunkTask(
+      layer: layer, queries: queries, tokenCount: tokenCount, position: position, window: window,
+      tiles: first / AttentionTile.positionCount..<last / AttentionTile.positionCount + 1)
+    var next = task.tiles.lowerBound
+    while next < task.tiles.upperBound {
+      var end = next
+      while end < task.tiles.upperBound,
+        cache.isReady(layer: layer, tile: end, positions: first...last)
+      {
+        end += 1
+      }
+      // Without a place for partials every tile is waited for.
+      guard end > next, end == task.tiles.upperBound || chunkPartials != nil else {
+        try cache.waitForRead()
+        continue
+      }
+      run(task, tiles: next..<end)
+      for tile in next..<end { cache.release(layer: layer, tile: tile) }
+      try cache.readAhead()
+      next = end
     }
   }
 
-  /// One KV head's queries of a block of tokens, over all tiles they see.
-  private func runBlock(
-    layer: Int, head: Int, queries: UnsafeMutablePointer<Float>, tokens: Range<Int>, position: Int,
-    window: Int?, worker: Int
-  ) {
+  /// All tokens of a chunk over tiles that are there, which follow those before.
+  private func run(_ task: ChunkTask, tiles: Range<Int>) {
+    let blocks = (task.tokenCount + Self.tokenBlock - 1) / Self.tokenBlock
+    // Late blocks see the most positions: they go first, so that no worker ends on a long one.
+    pool.run(count: blocks * shape.keyValueHeadCount) { index, worker in
+      runBlock(
+        task, block: blocks - 1 - index / shape.keyValueHeadCount,
+        head: index % shape.keyValueHeadCount, tiles: tiles, worker: worker)
+    }
+  }
+
+  /// One KV head's queries of a block of tokens, over those of `tiles` that they see.
+  private func runBlock(_ task: ChunkTask, block: Int, head: Int, tiles: Range<Int>, worker: Int) {
     let headLength = shape.headLength
     let rowLength = shape.queryHeadCount * headLength
+    let firstToken = block * Self.tokenBlock
+    let tokens = firstToken..<min(firstToken + Self.tokenBlock, task.tokenCount)
+    let queryCount = tokens.count * groupSize
     let area = WorkerArea(
-      memory.address + worker * workerByteCount, shape,
-      queryCount: tokens.count * groupSize)
+      memory.address + worker * workerByteCount, shape, queryCount: queryCount)
     for (row, token) in tokens.enumerated() {
       (area.queries + row * groupSize * headLength).update(
-        from: queries + token * rowLength + head * groupSize * headLength,
+        from: task.queries + token * rowLength + head * groupSize * headLength,
         count: groupSize * headLength)
       for member in 0..<groupSize {
-        area.visible[row * groupSize + member] = Self.visible(position + token, window)
+        area.visible[row * groupSize + member] = Self.visible(
+          task.position + token, task.window)
       }
     }
-    area.partials.reset()
-    let firstTile = Int(area.visible[0].first) / AttentionTile.positionCount
-    let lastTile = (position + tokens.upperBound - 1) / AttentionTile.positionCount
-    for tile in firstTile...lastTile {
-      cache.blockAddresses(layer: layer, head: head, tile: tile, into: area.blocks)
-      cache.blockAddresses(layer: layer, head: head, tile: tile + 1, into: area.nextBlocks)
+    var partials = area.partials
+    if tiles != task.tiles, let chunkPartials {
+      partials = AttentionPartials(
+        memory: chunkPartials
+          + (block * shape.keyValueHeadCount + head)
+            * Self.blockPartialByteCount(shape),
+        queryCount: queryCount, headLength: headLength)
+    }
+    if tiles.lowerBound == task.tiles.lowerBound { partials.reset() }
+    let seen =
+      Int(area.visible[0].first)
+      / AttentionTile.positionCount..<(task.position
+      + tokens.upperBound - 1) / AttentionTile.positionCount + 1
+    let tilesHere = tiles.clamped(to: seen)
+    for tile in tilesHere {
+      cache.blockAddresses(layer: task.layer, head: head, tile: tile, into: area.blocks)
+      cache.blockAddresses(
+        layer: task.layer, head: head, tile: min(tile + 1, tilesHere.upperBound - 1),
+        into: area.nextBlocks)
       AttentionKernel.accumulate(
         blocks: area.blocks, nextBlocks: area.nextBlocks,
         tileFirstPosition: tile * AttentionTile.positionCount, headLength: headLength,
         queries: area.queries, queryStride: headLength, visible: area.visible,
-        queryCount: tokens.count * groupSize, into: area.partials, scratch: area.scratch)
+        queryCount: queryCount, into: partials, scratch: area.scratch)
     }
-    AttentionKernel.finish(area.partials, into: area.queries, outputStride: headLength)
+    guard tiles.upperBound == task.tiles.upperBound else { return }
+    AttentionKernel.finish(partials, into: area.queries, outputStride: headLength)
     for (row, token) in tokens.enumerated() {
-      (queries + token * rowLength + head * groupSize * headLength).update(
+      (task.queries + token * rowLength + head * groupSize * headLength).update(
         from: area.queries + row * groupSize * headLength, count: groupSize * headLength)
     }
   }
 
-  /// A single token: every tile of every KV head is a task; partials are merged in order.
+  /// A single token: every tile of every KV head is a task, of tiles as they are there; partials are
+  /// merged in order.
   private func runToken(
     layer: Int, queries: UnsafeMutablePointer<Float>, position: Int, window: Int?
-  ) {
+  ) throws(KeyValueError) {
     let headLength = shape.headLength
     let heads = shape.keyValueHeadCount
     let range = Self.visible(position, window)
     let firstTile = Int(range.first) / AttentionTile.positionCount
     let tileCount = position / AttentionTile.positionCount - firstTile + 1
     tokenTask = TokenTask(layer: layer, queries: queries, visible: range, firstTile: firstTile)
-    pool.run(count: tileCount * heads, self)
+    isLeft.update(repeating: true, count: tileCount)
+    var leftCount = tileCount
+    while leftCount > 0 {
+      var count = 0
+      for tile in 0..<tileCount
+      where isLeft[tile]
+        && cache.isReady(
+          layer: layer, tile: firstTile + tile, positions: Int(range.first)...position)
+      {
+        regionTiles[count] = Int32(tile)
+        isLeft[tile] = false
+        count += 1
+      }
+      guard count > 0 else {
+        try cache.waitForRead()
+        continue
+      }
+      leftCount -= count
+      tokenTask?.taskCount = count * heads
+      pool.run(count: count * heads, self)
+      for index in 0..<count {
+        cache.release(layer: layer, tile: firstTile + Int(regionTiles[index]))
+      }
+      try cache.readAhead()
+    }
     for head in 0..<heads {
       let merged = tilePartials(head)
       for tile in 1..<max(1, tileCount) {
@@ -168,22 +268,33 @@ package final class AttentionStep: ParallelRegion {
   package func perform(index: Int, worker: Int) {
     guard let task = tokenTask else { return }
     let (headLength, heads) = (shape.headLength, shape.keyValueHeadCount)
-    let (tile, head) = (task.firstTile + index / heads, index % heads)
+    let (tile, head) = (Int(regionTiles[index / heads]), index % heads)
     let area = WorkerArea(
       memory.address + worker * workerByteCount, shape, queryCount: groupSize)
     for member in 0..<groupSize { area.visible[member] = task.visible }
-    let partials = tilePartials(index)
+    let partials = tilePartials(tile * heads + head)
     partials.reset()
-    cache.blockAddresses(layer: task.layer, head: head, tile: tile, into: area.blocks)
-    // A worker's next task is the next index unless another takes it.
     cache.blockAddresses(
-      layer: task.layer, head: (index + 1) % heads, tile: task.firstTile + (index + 1) / heads,
+      layer: task.layer, head: head, tile: task.firstTile + tile, into: area.blocks)
+    // A worker's next task is the next index unless another takes it.
+    let next = min(index + 1, task.taskCount - 1)
+    cache.blockAddresses(
+      layer: task.layer, head: next % heads, tile: task.firstTile + Int(regionTiles[next / heads]),
       into: area.nextBlocks)
     AttentionKernel.accumulate(
       blocks: area.blocks, nextBlocks: area.nextBlocks,
-      tileFirstPosition: tile * AttentionTile.positionCount, headLength: headLength,
+      tileFirstPosition: (task.firstTile + tile) * AttentionTile.positionCount,
+      headLength: headLength,
       queries: task.queries + head * groupSize * headLength, queryStride: headLength,
       visible: area.visible, queryCount: groupSize, into: partials, scratch: area.scratch)
+  }
+
+  private static func tileCount(_ contextLength: Int) -> Int {
+    (contextLength + AttentionTile.positionCount - 1) / AttentionTile.positionCount
+  }
+
+  private static func blockPartialByteCount(_ shape: AttentionShape) -> Int {
+    tokenBlock * tilePartialByteCount(shape)
   }
 
   private func tilePartials(_ index: Int) -> AttentionPartials {
@@ -198,12 +309,11 @@ package final class AttentionStep: ParallelRegion {
   }
 
   private static func tilePartialByteCount(_ shape: AttentionShape) -> Int {
-    return AttentionPartials.byteCount(
-      queryCount: shape.groupSize, headLength: shape.headLength)
+    AttentionPartials.byteCount(queryCount: shape.groupSize, headLength: shape.headLength)
   }
 
   private static func workerByteCount(_ shape: AttentionShape) -> Int {
-    return WorkerArea.byteCount(shape, queryCount: tokenBlock * shape.groupSize)
+    WorkerArea.byteCount(shape, queryCount: tokenBlock * shape.groupSize)
   }
 }
 

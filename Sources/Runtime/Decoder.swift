@@ -13,7 +13,7 @@ final class Decoder {
   let weights: DecoderWeights
   let stream: WeightStream
   let workspace: DecoderWorkspace
-  let cache: KeyValueCache
+  let cache: KeyValueStore
 
   private let pool: ThreadPool
   private let clock: StepClock
@@ -31,7 +31,7 @@ final class Decoder {
   /// - Throws: ``RuntimeError/allocation(_:)``.
   init(
     configuration: DecoderConfiguration, weights: DecoderWeights, stream: WeightStream,
-    workspace: DecoderWorkspace, cache: KeyValueCache, pool: ThreadPool
+    workspace: DecoderWorkspace, cache: KeyValueStore, pool: ThreadPool
   ) throws(RuntimeError) {
     self.configuration = configuration
     self.weights = weights
@@ -44,7 +44,9 @@ final class Decoder {
     let linear = try LinearExecutor(
       stream: stream, families: weights.families, pool: pool, clock: clock)
     self.linear = linear
-    attention = try AttentionStep(AttentionShape(configuration), cache: cache, pool: pool)
+    attention = try AttentionStep(
+      AttentionShape(configuration), cache: cache, chunkLength: workspace.tokenCapacity,
+      pool: pool)
     if let shape = configuration.experts {
       do {
         experts = try ExpertStep(
@@ -114,6 +116,9 @@ final class Decoder {
     }
     begin(.body)
     stream.beginToken()
+    try keepingBooks { () throws(KeyValueError) in
+      try cache.begin(position..<position + tokens.count)
+    }
     for layer in 0..<configuration.layerCount {
       try attend(layer, tokenCount: tokens.count, position: position)
       try feedForward(
@@ -200,16 +205,18 @@ final class Decoder {
     let slides = configuration.slides(layer: number)
     let tables =
       workspace.rope + (slides ? tokenCount * configuration.ropeDimensionCount : 0)
+    try keepingBooks { () throws(KeyValueError) in try cache.prepare(layer: number) }
     forEach(token: tokenCount) { token in
       prepareHeads(layer, token: token, rope: tables + token * configuration.ropeDimensionCount)
       cache.store(
         layer: number, position: position + token, keys: workspace.keys + token * keyLength,
         values: workspace.values + token * keyLength)
     }
-    clock.measure(.attention) {
-      attention.run(
+    try keepingBooks { () throws(KeyValueError) in
+      try attention.run(
         layer: number, queries: workspace.queries, tokenCount: tokenCount, position: position,
         window: slides ? configuration.slidingWindow : nil)
+      try cache.finish(layer: number)
     }
     try linear.multiply(
       activations(workspace.queries, queryLength, tokenCount, for: layer.output),
@@ -398,10 +405,17 @@ final class Decoder {
     clock.measure(.elementwise) { pool.run(count: tokenCount) { token, _ in work(token) } }
   }
 
+  /// Does work on keys and values.
+  private func keepingBooks(_ work: () throws(KeyValueError) -> Void) throws(RuntimeError) {
+    do { try clock.measure(.attention, work) } catch { throw RuntimeError(error) }
+  }
+
   /// Where the time went so far.
   var times: TimeBreakdown {
     var times = clock.times
-    times[.drive] = stream.statistics.stallNanoseconds
+    let stall = cache.stallNanoseconds
+    times[.attention] -= stall
+    times[.drive] = stream.statistics.stallNanoseconds + stall
     return times
   }
 

@@ -1,9 +1,21 @@
 import BlockIO
-import KVCache
+public import KVCache
 import Kernels
 public import ModelFormat
 import TensorBasics
 public import WeightLoader
+
+extension KeyValueShape {
+  /// The shape of a model's keys and values.
+  public init(_ configuration: DecoderConfiguration, contextLength: Int) {
+    self.init(
+      layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
+      headLength: configuration.headLength, contextLength: contextLength,
+      windows: (0..<configuration.layerCount).map {
+        configuration.slides(layer: $0) ? configuration.slidingWindow : nil
+      })
+  }
+}
 
 /// Where a memory budget goes: a promise on the process's peak resident set.
 public struct MemoryPlan: Sendable {
@@ -12,8 +24,8 @@ public struct MemoryPlan: Sendable {
   /// The process itself with tokenizer and description, as measured before planning, and a margin for
   /// code that has not run yet.
   public let processByteCount: Int
-  /// Keys and values of the whole context.
-  public let keyValueByteCount: Int
+  /// Which keys and values stay in memory.
+  public let keyValues: KeyValuePlan
   /// Activations of a chunk, logits, scratch of the workers.
   public let workspaceByteCount: Int
   /// Norms and biases, and buffers for embedding rows.
@@ -56,8 +68,6 @@ public struct MemoryPlan: Sendable {
     /// The longest chunk of a prompt; nil = as long as gains anything. A dense model's 512 tokens keep
     /// the arithmetic units busier than any drive, experts have few tokens each and need longer chunks.
     public var maximumChunkLength: Int?
-    /// Bound on the part of the budget that keys and values take; nil = none.
-    public var keyValueBudgetByteCount: Int?
     /// Part of the budget that the caller needs for itself, beside what it holds already.
     public var callerByteCount: Int
     /// Bytes of one read where memory allows, as measured for the drive.
@@ -67,6 +77,8 @@ public struct MemoryPlan: Sendable {
     public var pinnedByteCount: Int?
     /// How bundles of neurons are treated, in a model that has them.
     public var neurons = NeuronOptions()
+    /// Where keys and values go and come from.
+    public var keyValues = KeyValueOptions()
     /// What the process is taken to hold and to have held; nil = what it does. Tests fix it, because
     /// others run beside them.
     package var assumedProcessByteCount: Int?
@@ -74,11 +86,10 @@ public struct MemoryPlan: Sendable {
     public init(
       budgetByteCount: Int, contextLength: Int, promptLength: Int, threadCount: Int,
       logitRowCount: Int = 1, maximumChunkLength: Int? = nil,
-      keyValueBudgetByteCount: Int? = nil, callerByteCount: Int = 0,
+      callerByteCount: Int = 0,
       preferredReadByteCount: Int = MemoryPlan.defaultReadByteCount
     ) {
       self.preferredReadByteCount = preferredReadByteCount
-      self.keyValueBudgetByteCount = keyValueBudgetByteCount
       self.callerByteCount = callerByteCount
       self.budgetByteCount = budgetByteCount
       self.contextLength = contextLength
@@ -116,6 +127,9 @@ public struct MemoryPlan: Sendable {
   /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)``,
   ///   ``RuntimeError/keyValueBudgetTooSmall(budget:needed:)``,
   ///   ``RuntimeError/notRunnable(path:reason:)`` where positions are learned and too few.
+  ///
+  /// Unless the caller bounds them, keys and values take as much as lets all weights stay, and otherwise
+  /// half of what weights and they can share.
   static func make(
     _ request: Request, source: ModelSource, configuration: DecoderConfiguration,
     selector: NeuronSelector?, order: StreamOrder
@@ -129,13 +143,9 @@ public struct MemoryPlan: Sendable {
     let neurons = source.description.neurons.flatMap { layout in
       selector.map { NeuronDemand(layout, request.neurons.reading($0), $0) }
     }
-    let fixed = Fixed(
+    var fixed = Fixed(
       request, source, configuration, order, neurons,
       try DecoderWeights.families(source: source, configuration: configuration))
-    if let bound = request.keyValueBudgetByteCount, fixed.keyValueByteCount > bound {
-      throw .keyValueBudgetTooSmall(
-        budget: ByteCount(bound), needed: ByteCount(fixed.keyValueByteCount))
-    }
     let options = readOptions(request)
     let slot = fixed.expertSlotByteCount
     let leastSlots =
@@ -156,6 +166,7 @@ public struct MemoryPlan: Sendable {
         budget: ByteCount(request.budgetByteCount),
         minimum: ByteCount(Self.roundedMinimum(minimum)))
     }
+    let limit = try fixed.setKeyValueBudget(weightMinimum: weightMinimum(smallest))
     let left = request.budgetByteCount - fixed.byteCount
     var chosen = options
     if left < weightMinimum(options) + fixed.workspaceByteCount(chunkLength: 1) {
@@ -164,11 +175,9 @@ public struct MemoryPlan: Sendable {
     let forChunk = max(
       fixed.workspaceByteCount(chunkLength: 1),
       min(left / chunkShare, left - weightMinimum(chosen)))
-    let chunkLength = fixed.longestChunk(
-      min(
-        request.maximumChunkLength ?? (configuration.experts == nil ? 512 : 2048),
-        max(1, request.promptLength)), within: forChunk)
+    let chunkLength = fixed.longestChunk(limit, within: forChunk)
     let workspace = fixed.workspaceByteCount(chunkLength: chunkLength)
+    let keyValues = fixed.keyValuePlan(chunkLength: chunkLength)
     do throws(LoaderError) {
       // What every token needs comes first: a byte of it saves a byte of each token, an expert's fewer.
       let residency = try ResidencyPlan.make(
@@ -186,7 +195,7 @@ public struct MemoryPlan: Sendable {
         left - workspace - residency.byteCount, request.neurons.windowByteCount ?? .max)
       return MemoryPlan(
         budgetByteCount: request.budgetByteCount, processByteCount: fixed.processByteCount,
-        keyValueByteCount: fixed.keyValueByteCount, workspaceByteCount: workspace,
+        keyValues: keyValues, workspaceByteCount: workspace,
         vectorByteCount: fixed.vectorByteCount, chunkLength: chunkLength,
         contextLength: request.contextLength, residency: residency,
         expertSlotCount: slotCount, expertCount: fixed.expertCount, expertSlotByteCount: slot,
@@ -249,7 +258,13 @@ public struct MemoryPlan: Sendable {
     let request: Request
     let configuration: DecoderConfiguration
     let processByteCount: Int
-    let keyValueByteCount: Int
+    let keyValueShape: KeyValueShape
+    /// Bound on the memory of keys and values; the least that works before it is set.
+    private var keyValueByteCount: Int
+    /// Whether some keys and values do not stay in memory.
+    private var hasTier = false
+    /// All weights, staging apart.
+    let weightByteCount: Int
     let vectorByteCount: Int
     let scratchByteCount: Int
     let neurons: NeuronDemand?
@@ -271,13 +286,13 @@ public struct MemoryPlan: Sendable {
       expertSlotByteCount = families.map(\.slotByteCount).max() ?? 0
       self.configuration = configuration
       let tensors = source.description.tensors
+      weightByteCount = tensors.reduce(0) { $0 + AlignedBuffer.roundedUp($1.byteCount) }
       processByteCount =
         (request.assumedProcessByteCount ?? ProcessMemory.residentByteCount)
         + MemoryPlan.marginByteCount
         + request.callerByteCount
-      keyValueByteCount = KeyValueCache.byteCount(
-        layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
-        headLength: configuration.headLength, contextLength: request.contextLength)
+      keyValueShape = KeyValueShape(configuration, contextLength: request.contextLength)
+      keyValueByteCount = KeyValuePlan.minimumByteCount(keyValueShape, chunkLength: 1)
       let tables = tensors.filter { DecoderConfiguration.tableNames.contains($0.name) }
       vectorByteCount = AlignedBuffer.roundedUp(
         WeightStream.rowBufferByteCount(tables, in: source.description))
@@ -289,13 +304,52 @@ public struct MemoryPlan: Sendable {
         + AttentionStep.byteCount(
           AttentionShape(configuration), contextLength: request.contextLength,
           threadCount: request.threadCount)
-        + (neurons?.fixedByteCount ?? 0)
+        + (neurons?.fixedByteCount ?? 0) + KeyValuePlan.bookByteCount(keyValueShape)
+    }
+
+    /// Fixes the memory of keys and values; the budget holds the least that works.
+    ///
+    /// - Parameter weightMinimum: what weights need.
+    /// - Returns: the longest chunk that their memory allows.
+    mutating func setKeyValueBudget(weightMinimum: Int) throws(RuntimeError) -> Int {
+      let limit = min(
+        request.maximumChunkLength ?? (configuration.experts == nil ? 512 : 2048),
+        max(1, request.promptLength))
+      let least = keyValueByteCount
+      let left = request.budgetByteCount - byteCount + least
+      let most = left - weightMinimum - workspaceByteCount(chunkLength: 1)
+      let bound = request.keyValues.budgetByteCount
+      if let bound, bound < least {
+        // So that the number people read is the number that works.
+        let unit = least < 1 << 20 ? 1 << 10 : 256 << 10
+        throw .keyValueBudgetTooSmall(
+          budget: ByteCount(bound), needed: ByteCount((least + unit - 1) / unit * unit))
+      }
+      let resident = KeyValuePlan.residentByteCount(keyValueShape, chunkLength: limit)
+      let besideWeights =
+        left - weightByteCount - workspaceByteCount(chunkLength: limit)
+      keyValueByteCount = min(
+        resident, max(least, min(most, bound ?? max(left / 2, besideWeights))))
+      hasTier = keyValueByteCount < resident
+      return KeyValuePlan.longestChunk(
+        limit, keyValueShape, budgetByteCount: keyValueByteCount)
+    }
+
+    /// Which keys and values stay in memory where chunks are that long.
+    func keyValuePlan(chunkLength: Int) -> KeyValuePlan {
+      let plan = KeyValuePlan(
+        keyValueShape, budgetByteCount: keyValueByteCount, chunkLength: chunkLength)
+      guard let plan else { preconditionFailure("the chunk was chosen for this memory") }
+      return plan
     }
 
     func workspaceByteCount(chunkLength: Int) -> Int {
       DecoderWorkspace.byteCount(
         configuration, tokenCapacity: chunkLength, logitRowCapacity: request.logitRowCount,
         hasNeurons: neurons != nil)
+        + (hasTier
+          ? AttentionStep.chunkByteCount(
+            AttentionShape(configuration), chunkLength: chunkLength) : 0)
         + (configuration.experts.map {
           ExpertWorkspace.byteCount(configuration, $0, tokenCapacity: chunkLength)
         } ?? 0)

@@ -1,3 +1,4 @@
+public import KVCache
 public import TensorBasics
 public import Tokenization
 public import WeightLoader
@@ -11,7 +12,8 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
   case notRunnable(path: String, reason: String)
   /// The memory budget is below what this model needs at this context.
   case budgetTooSmall(budget: ByteCount, minimum: ByteCount)
-  /// Keys and values of this context need more than was set aside for them.
+  case keyValues(KeyValueError)
+  /// Keys and values need more memory than was set aside for them.
   case keyValueBudgetTooSmall(budget: ByteCount, needed: ByteCount)
   /// A prompt that cannot be answered (empty, too long, a token outside the vocabulary).
   case badPrompt(String)
@@ -27,10 +29,19 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
     case .budgetTooSmall(let budget, let minimum):
       "a memory budget of \(budget) is too small: the smallest that works here is \(minimum)"
     case .keyValueBudgetTooSmall(let budget, let needed):
-      "keys and values of this context take \(needed), more than the \(budget) set aside for them: "
-        + "allow that much or ask for a shorter context"
+      "a memory budget of \(budget) for keys and values is too small: the smallest that works here "
+        + "is \(needed)"
+    case .keyValues(let error): error.description
     case .badPrompt(let reason): reason
     case .interrupted: "interrupted"
+    }
+  }
+
+  init(_ error: KeyValueError) {
+    if case .allocation(let error) = error {
+      self = .allocation(error)
+    } else {
+      self = .keyValues(error)
     }
   }
 

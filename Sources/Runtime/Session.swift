@@ -1,4 +1,4 @@
-import KVCache
+public import KVCache
 import Kernels
 public import ModelFormat
 public import TensorBasics
@@ -10,9 +10,12 @@ public import WeightLoader
 public final class Session {
   public let plan: MemoryPlan
   /// Tokens in the context so far.
-  public private(set) var position = 0
+  public private(set) var position: Int
   /// Delivery of weights, for its statistics.
   public let stream: WeightStream
+
+  /// Keys and values, for their statistics and files.
+  public var keyValues: KeyValueStore { decoder.cache }
 
   /// Where the time of all steps went.
   public var times: TimeBreakdown { decoder.times }
@@ -50,6 +53,7 @@ public final class Session {
         neurons: plan.neurons?.reading, cancellation: cancellation)
     } catch { throw RuntimeError(error) }
     decoder = try Self.makeDecoder(configuration, weights, stream, plan, request)
+    position = decoder.cache.prefixPositionCount
     vocabularyCount = configuration.vocabularyCount
     current = .allocate(capacity: 1)
     current.initialize(repeating: 0)
@@ -139,14 +143,19 @@ public final class Session {
     }
   }
 
-  /// Forgets the context; weights stay in memory.
-  public func reset() { position = 0 }
+  /// Goes on behind tokens whose keys and values were computed before, beginning behind the prefix.
+  ///
+  /// - Parameters: as those of ``KeyValueStore/resume(positionCount:_:)``.
+  func resume(
+    positionCount: Int, _ fill: (_ layer: Int, UnsafeMutableRawBufferPointer) -> Bool
+  ) {
+    if decoder.cache.resume(positionCount: positionCount, fill) { position += positionCount }
+  }
 
-  /// Forgets the context from `position` on, the first of a block of keys and values.
-  package func reset(to position: Int) {
-    precondition(position <= self.position, "there is no context to return to")
-    precondition(position % KeyValueBlock.positionCount == 0, "a block is kept whole or not at all")
-    self.position = position
+  /// Forgets the context; weights stay in memory.
+  public func reset() {
+    decoder.cache.reset()
+    position = 0
   }
 
   private func forward(_ tokens: [Int32], _ slice: Range<Int>) throws(RuntimeError) {
@@ -184,15 +193,15 @@ public final class Session {
     _ plan: MemoryPlan, _ request: MemoryPlan.Request
   ) throws(RuntimeError) -> Decoder {
     let workspace: DecoderWorkspace
-    let cache: KeyValueCache
+    let cache: KeyValueStore
     do {
       workspace = try DecoderWorkspace(
         configuration, tokenCapacity: plan.chunkLength, logitRowCapacity: request.logitRowCount,
         hasNeurons: plan.neurons != nil)
-      cache = try KeyValueCache(
-        layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
-        headLength: configuration.headLength, contextLength: request.contextLength)
     } catch { throw .allocation(error) }
+    do { cache = try KeyValueStore(plan.keyValues, request.keyValues) } catch {
+      throw RuntimeError(error)
+    }
     return try Decoder(
       configuration: configuration, weights: weights, stream: stream, workspace: workspace,
       cache: cache, pool: ThreadPool(threadCount: request.threadCount))

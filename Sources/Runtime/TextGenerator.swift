@@ -1,4 +1,5 @@
 import BlockIO
+public import KVCache
 import TensorBasics
 public import Tokenization
 import WeightLoader
@@ -50,11 +51,16 @@ public struct GenerationResult: Sendable {
   /// Bytes the drive had delivered at the first token and at the last.
   public internal(set) var bytesAtFirstToken = 0
   public internal(set) var bytesAtLastToken = 0
+  /// Bytes of keys and values read at the first token and at the last.
+  public internal(set) var keyValueBytesAtFirstToken = 0
+  public internal(set) var keyValueBytesAtLastToken = 0
   public internal(set) var promptTokenCount = 0
+  /// Tokens of the prompt whose keys and values were there before.
+  public internal(set) var reusedTokenCount = 0
 
   public var prefillTokensPerSecond: Double? {
     guard let first = firstTokenNanoseconds, first > startNanoseconds else { return nil }
-    return Double(promptTokenCount) * 1e9 / Double(first - startNanoseconds)
+    return Double(promptTokenCount - reusedTokenCount) * 1e9 / Double(first - startNanoseconds)
   }
 
   /// (n − 1) ÷ (last − first token's time), over ``sampledTokenCount``.
@@ -72,6 +78,13 @@ public struct GenerationResult: Sendable {
     sampledTokenCount > 1
       ? Double(bytesAtLastToken - bytesAtFirstToken) / Double(sampledTokenCount - 1) : 0
   }
+
+  /// Bytes of keys and values read for each decoded token.
+  public var keyValueBytesPerToken: Double {
+    sampledTokenCount > 1
+      ? Double(keyValueBytesAtLastToken - keyValueBytesAtFirstToken)
+        / Double(sampledTokenCount - 1) : 0
+  }
 }
 
 /// Reads a prompt and continues it.
@@ -84,24 +97,49 @@ public struct TextGenerator {
     self.tokenizer = tokenizer
   }
 
+  /// Called where stored keys and values of the prompt could not be read, before they are computed anew.
+  public var onLostPrefix: ((KeyValueError) -> Void)?
+
   /// Generates until an end token, `maximumTokenCount`, or the session's cancellation.
+  ///
+  /// The session may hold keys and values of the prompt's first tokens, which are not computed again. Where
+  /// these turn out to be damaged before the first token is drawn, generation begins anew without them; later,
+  /// it ends with an error.
   ///
   /// - Parameter emit: text as it is generated, in whole UTF-8 characters.
   /// - Throws: ``RuntimeError``; a cancellation is no error but marks the result.
   public func generate(
     _ options: GenerationOptions, emit: (UnsafeBufferPointer<UInt8>) -> Void
   ) throws(RuntimeError) -> GenerationResult {
-    var result = GenerationResult()
-    result.promptTokenCount = options.prompt.count
-    result.tokens.reserveCapacity(options.maximumTokenCount)
-    result.text.reserveCapacity(options.maximumTokenCount * 8)
-    result.startNanoseconds = monotonicNanoseconds()
+    var result = emptyResult(options)
     do throws(RuntimeError) {
-      try run(options, &result, emit)
+      do throws(RuntimeError) {
+        try run(options, &result, emit)
+      } catch {
+        guard case .keyValues(let loss) = error, loss.unreadablePath != nil,
+          result.reusedTokenCount > 0, result.sampledTokenCount == 0
+        else { throw error }
+        onLostPrefix?(loss)
+        session.reset()
+        let start = result.startNanoseconds
+        result = emptyResult(options)
+        result.startNanoseconds = start
+        try run(options, &result, emit)
+      }
     } catch {
       guard case .interrupted = error else { throw error }
       result.wasInterrupted = true
     }
+    return result
+  }
+
+  private func emptyResult(_ options: GenerationOptions) -> GenerationResult {
+    var result = GenerationResult()
+    result.promptTokenCount = options.prompt.count
+    result.reusedTokenCount = session.position
+    result.tokens.reserveCapacity(options.maximumTokenCount)
+    result.text.reserveCapacity(options.maximumTokenCount * 8)
+    result.startNanoseconds = monotonicNanoseconds()
     return result
   }
 
@@ -138,9 +176,16 @@ public struct TextGenerator {
   }
 
   /// Reads the prompt; where one prompt position's distribution is asked for, scores it.
+  ///
+  /// - Precondition: the session holds tokens only where no distributions behind the prompt's are asked for.
   private func prefill(
     _ options: GenerationOptions, _ result: inout GenerationResult
   ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
+    precondition(
+      session.position == 0
+        || !options.reportsWholePrompt && options.logProbabilityPromptPosition == nil
+          && session.position < options.prompt.count,
+      "logits behind reused tokens are not computed")
     if options.reportsWholePrompt {
       var last: UnsafeBufferPointer<Float>?
       try session.score(options.prompt) { _, logits in
@@ -151,7 +196,8 @@ public struct TextGenerator {
       if let last { return UnsafeMutableBufferPointer(mutating: last) }
     }
     guard let position = options.logProbabilityPromptPosition else {
-      return try session.prefill(options.prompt, continues: options.maximumTokenCount > 1)
+      return try session.prefill(
+        Array(options.prompt[session.position...]), continues: options.maximumTokenCount > 1)
     }
     guard options.prompt.indices.contains(position) else {
       throw .badPrompt(
@@ -168,12 +214,15 @@ public struct TextGenerator {
   private func note(_ result: inout GenerationResult) {
     let now = monotonicNanoseconds()
     let bytes = session.stream.source.device.statistics.bytesRead
+    let keyValueBytes = session.keyValues.readByteCount
     if result.firstTokenNanoseconds == nil {
       result.firstTokenNanoseconds = now
       result.bytesAtFirstToken = bytes
+      result.keyValueBytesAtFirstToken = keyValueBytes
     }
     result.lastTokenNanoseconds = now
     result.bytesAtLastToken = bytes
+    result.keyValueBytesAtLastToken = keyValueBytes
     result.sampledTokenCount += 1
   }
 

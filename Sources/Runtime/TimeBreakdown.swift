@@ -27,6 +27,12 @@ public struct TimeBreakdown: Sendable {
     set { nanoseconds[part.rawValue] = newValue }
   }
 
+  public static func + (left: TimeBreakdown, right: TimeBreakdown) -> TimeBreakdown {
+    var result = left
+    for part in Part.allCases { result[part] += right[part] }
+    return result
+  }
+
   public static func - (left: TimeBreakdown, right: TimeBreakdown) -> TimeBreakdown {
     var result = left
     for part in Part.allCases { result[part] -= right[part] }
@@ -39,9 +45,11 @@ final class StepClock {
   private(set) var times = TimeBreakdown()
 
   /// Performs `work` and counts its time as `part`.
-  func measure(_ part: TimeBreakdown.Part, _ work: () -> Void) {
+  func measure<Failure: Error>(
+    _ part: TimeBreakdown.Part, _ work: () throws(Failure) -> Void
+  ) throws(Failure) {
     let start = monotonicNanoseconds()
-    work()
+    try work()
     times[part] += monotonicNanoseconds() - start
   }
 }

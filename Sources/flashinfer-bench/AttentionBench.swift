@@ -38,37 +38,35 @@ struct AttentionBench: ParsableCommand {
   func run() throws {
     try reportingErrors {
       let pool = ThreadPool(threadCount: threads ?? ThreadPool.availableProcessorCount)
-      let cache = try KeyValueCache(
+      let shape = KeyValueShape(
         layerCount: layers, keyValueHeadCount: kvHeads, headLength: headSize,
         contextLength: context)
-      fill(cache, pool)
+      let cache = try makeStore(shape)
+      try fill(cache, pool)
       let step = try AttentionStep(
         AttentionShape(
           queryHeadCount: queryHeads, keyValueHeadCount: kvHeads, headLength: headSize),
-        cache: cache, pool: pool)
+        cache: cache, chunkLength: 1, pool: pool)
       var generator = SeededGenerator(seed: 1)
       var queries = (0..<queryHeads * headSize).map { _ in
         Float(generator.nextUnit() * 2 - 1) * 0.2
       }
-      func attend() {
+      func attend() throws {
         for layer in 0..<layers {
-          queries.withUnsafeMutableBufferPointer {
-            step.run(
+          try queries.withUnsafeMutableBufferPointer {
+            try step.run(
               layer: layer, queries: $0.baseAddress!, tokenCount: 1, position: context - 1,
               window: nil)
           }
         }
       }
-      attend()
+      try attend()
       let before = try MemoryLimit.bytesPerSecond(pool)
       let start = monotonicNanoseconds()
-      for _ in 0..<repeats { attend() }
+      for _ in 0..<repeats { try attend() }
       let seconds = Double(monotonicNanoseconds() - start) / 1e9
       let memory = (before + (try MemoryLimit.bytesPerSecond(pool))) / 2
-      let bytes = Double(
-        KeyValueCache.byteCount(
-          layerCount: layers, keyValueHeadCount: kvHeads, headLength: headSize,
-          contextLength: context))
+      let bytes = Double(shape.rowCount * shape.rowByteCount)
       let speed = bytes * Double(repeats) / seconds
       let operations = 4.0 * Double(context * queryHeads * headSize * layers * repeats)
       try FigureReport([
@@ -81,26 +79,38 @@ struct AttentionBench: ParsableCommand {
     }
   }
 
+  /// A store whose rows all stay in memory.
+  private func makeStore(_ shape: KeyValueShape) throws -> KeyValueStore {
+    let byteCount = KeyValuePlan.residentByteCount(shape, chunkLength: context)
+    guard
+      let plan = KeyValuePlan(shape, budgetByteCount: byteCount, chunkLength: context)
+    else { preconditionFailure("every row has room") }
+    return try KeyValueStore(plan)
+  }
+
   /// Stores seeded keys and values at every position of every layer.
-  private func fill(_ cache: KeyValueCache, _ pool: ThreadPool) {
-    let rowLength = kvHeads * headSize
-    let tableLength = rowLength + 4096
+  private func fill(_ cache: KeyValueStore, _ pool: ThreadPool) throws {
+    let tableLength = kvHeads * headSize + 4096
     var generator = SeededGenerator(seed: 2)
     let table = (0..<2 * tableLength).map { _ in Float(generator.nextUnit() * 2 - 1) }
-    let blockCount = (context + KeyValueBlock.positionCount - 1) / KeyValueBlock.positionCount
-    table.withUnsafeBufferPointer { table in
-      // Safety: read by all workers, written by none.
-      nonisolated(unsafe) let rows = table.baseAddress!
-      pool.run(count: layers * blockCount) { index, _ in
-        let (layer, block) = index.quotientAndRemainder(dividingBy: blockCount)
-        let first = block * KeyValueBlock.positionCount
-        for position in first..<min(first + KeyValueBlock.positionCount, context) {
-          let offset = (layer + position * 7) % 4096
-          cache.store(
-            layer: layer, position: position, keys: rows + offset,
-            values: rows + tableLength + offset)
+    let blockCount = KeyValueShape.slabCount(positionCount: context)
+    try cache.begin(0..<context)
+    for layer in 0..<layers {
+      try cache.prepare(layer: layer)
+      table.withUnsafeBufferPointer { table in
+        // Safety: read by all workers, written by none.
+        nonisolated(unsafe) let rows = table.baseAddress!
+        pool.run(count: blockCount) { block, _ in
+          let first = block * KeyValueBlock.positionCount
+          for position in first..<min(first + KeyValueBlock.positionCount, context) {
+            let offset = (layer + position * 7) % 4096
+            cache.store(
+              layer: layer, position: position, keys: rows + offset,
+              values: rows + tableLength + offset)
+          }
         }
       }
+      try cache.finish(layer: layer)
     }
   }
 }

@@ -2,6 +2,7 @@ import ArgumentParser
 import BlockIO
 import CommandLineSupport
 import Glibc
+import KVCache
 import Kernels
 import ModelFormat
 import Runtime
@@ -16,6 +17,7 @@ struct DecodeBench: ParsableCommand {
 
   @Argument(help: "Flash image or GGUF file.") var model: String
   @OptionGroup var resources: ResourceOptions
+  @OptionGroup var keyValues: KeyValueArguments
   @OptionGroup var neurons: NeuronArguments
   @OptionGroup var hotness: HotnessOptions
   @Option(help: "Tokens to time.") var tokens = 32
@@ -47,6 +49,7 @@ struct DecodeBench: ParsableCommand {
         promptLength: max(1, depth),
         threadCount: resources.threadCount,
         preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model))
+      request.keyValues = keyValues.options(resources.io)
       request.neurons = neurons.options
       let session = try Session(
         model.source, model.configuration, request, cancellation: Interruption.flag)
@@ -78,10 +81,14 @@ struct DecodeBench: ParsableCommand {
       let kernelBefore = ProcessMemory.storageReadByteCount
       let bundlesBefore = session.stream.bundleStatistics
       let neuronsBefore = session.stream.neuronStatistics
+      let keyValuesBefore = session.keyValues.statistics
+      let keyValueReadsBefore = session.keyValues.readStatistics
       let start = monotonicNanoseconds()
       for index in 0..<tokens { try step(continues: index + 1 < tokens) }
       let seconds = Double(monotonicNanoseconds() - start) / 1e9
       let after = device.statistics
+      let keyValueReads = session.keyValues.readStatistics.since(keyValueReadsBefore)
+      let keyValuesAfter = session.keyValues.statistics
       let kernelBytes = Double(ProcessMemory.storageReadByteCount - kernelBefore)
       let bytes = Double(after.bytesRead - before.bytesRead)
       let memory = try dramBefore.map { ($0 + (try MemoryLimit.bytesPerSecond(pool))) / 2 }
@@ -97,6 +104,15 @@ struct DecodeBench: ParsableCommand {
           Figure("requestsPerToken", Double(after.requests - before.requests) / Double(tokens), ""),
           Figure("pinnedBytes", Double(session.plan.residency.pinnedByteCount), "B"),
           Figure("streamedBytes", Double(session.plan.residency.streamedByteCount), "B"),
+          Figure(
+            "kvBytesPerToken",
+            Double(keyValuesAfter.bytesRead - keyValuesBefore.bytesRead) / Double(tokens), "B"),
+          Figure(
+            "kvBytesWrittenPerToken",
+            Double(keyValuesAfter.bytesWritten) / Double(session.position), "B"),
+          Figure("kvDriveBytesPerSecond", keyValueReads.bytesPerSecond, "B/s"),
+          Figure("kvQueueDepth", keyValueReads.meanQueueDepth, ""),
+          Figure("kvResidentFraction", keyValuesAfter.residentFraction, ""),
           Figure("peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B"),
         ] + (memory.map { [Figure("dramBytesPerSecond", $0, "B/s")] } ?? [])
           + Figure.bundles(session.stream.bundleStatistics, since: bundlesBefore, tokens: tokens)

@@ -6,7 +6,8 @@ import TensorBasics
 import Tokenization
 import WeightLoader
 
-/// `flashinfer-inspect MODEL`: what a model file holds, and what running it would take.
+/// `flashinfer-inspect MODEL`: what a model file holds, and what running it would take; with `--kv-store`,
+/// what a store of keys and values holds.
 @main
 struct Inspect: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -14,7 +15,7 @@ struct Inspect: ParsableCommand {
     abstract: "Shows a model's architecture, layout and sizes; tokenises, plans, verifies.")
 
   @Argument(help: "Flash image or GGUF file; a vocabulary alone is enough for --tokenize.")
-  var model: String
+  var model: String?
 
   @OptionGroup var resources: ResourceOptions
   @OptionGroup var neurons: NeuronArguments
@@ -40,10 +41,26 @@ struct Inspect: ParsableCommand {
   @Flag(help: "Read everything and compare checksums.")
   var verify = false
 
+  @Option(
+    help: ArgumentHelp(
+      "List a store of keys and values (flashinfer-run --kv-store); without MODEL.",
+      valueName: "dir"))
+  var kvStore: String?
+
+  @Option(
+    help: ArgumentHelp("With --kv-store: delete that entry, or all.", valueName: "id"))
+  var forget: String?
+
   /// The longest answer of flashinfer-run, where nothing else is asked for.
   private static let answerLength = 512
 
   func validate() throws {
+    guard (model == nil) == (kvStore != nil) else {
+      throw ValidationError("give a MODEL or --kv-store")
+    }
+    guard forget == nil || kvStore != nil else {
+      throw ValidationError("--forget goes with --kv-store")
+    }
     guard plan || !(calibrate || json) else {
       throw ValidationError("--calibrate and --json go with --plan")
     }
@@ -56,8 +73,13 @@ struct Inspect: ParsableCommand {
   func run() throws {
     Interruption.install()
     try reportingErrors {
+      if let kvStore {
+        let report = try StoreReport(path: kvStore)
+        if let forget { try report.forget(forget) } else { report.print() }
+      }
+      guard let model else { return }
       if let tokenize {
-        try printTokens(tokenize)
+        try printTokens(tokenize, model)
       } else if plan {
         try PlanReport(
           model,
@@ -66,14 +88,14 @@ struct Inspect: ParsableCommand {
             calibrates: calibrate, neurons: neurons.options)
         ).print(asJSON: json)
       } else if verify {
-        try verifyChecksums()
+        try verifyChecksums(model)
       } else {
-        try describe()
+        try describe(model)
       }
     }
   }
 
-  private func printTokens(_ argument: String) throws {
+  private func printTokens(_ argument: String, _ model: String) throws {
     let description = try ModelSource.describe(model)
     guard let definition = description.tokenizer else {
       throw CommandError(.badData, "\(model): the file holds no vocabulary")
@@ -86,7 +108,7 @@ struct Inspect: ParsableCommand {
     } catch { throw RuntimeError.tokenizer(error) }
   }
 
-  private func describe() throws {
+  private func describe(_ model: String) throws {
     let source = try ModelSource.open(model, backend: resources.io)
     let description = source.description
     if let name = description.name { Terminal.print("name: \(name)\n") }
@@ -158,7 +180,7 @@ struct Inspect: ParsableCommand {
   }
 
   /// Compares every extent of a flash image with its checksum.
-  private func verifyChecksums() throws {
+  private func verifyChecksums(_ model: String) throws {
     let source = try ModelSource.open(model, mirrors: resources.mirror, backend: resources.io)
     guard !source.description.extents.isEmpty else {
       throw CommandError(

@@ -1,6 +1,7 @@
 import BlockIO
 import Calibration
 import CommandLineSupport
+import KVCache
 import ModelFormat
 import Runtime
 import TensorBasics
@@ -100,7 +101,7 @@ struct PlanReport {
   private func printLines() {
     for (name, bytes) in [
       ("budget", plan.budgetByteCount), ("process and margin", plan.processByteCount),
-      ("keys and values", plan.keyValueByteCount), ("activations", plan.workspaceByteCount),
+      ("keys and values", plan.keyValues.byteCount), ("activations", plan.workspaceByteCount),
       ("pinned weights", plan.residency.pinnedByteCount),
       ("staging", plan.residency.stagingByteCount),
       ("streamed per token", plan.residency.streamedByteCount),
@@ -142,7 +143,7 @@ struct PlanReport {
       json.object("plan") { json in
         json.number("budgetBytes", plan.budgetByteCount)
         json.number("processBytes", plan.processByteCount)
-        json.number("keyValueBytes", plan.keyValueByteCount)
+        json.number("keyValueBytes", plan.keyValues.byteCount)
         json.number("activationBytes", plan.workspaceByteCount)
         json.number("pinnedBytes", plan.residency.pinnedByteCount)
         json.number("stagingBytes", plan.residency.stagingByteCount)

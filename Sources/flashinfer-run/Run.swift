@@ -1,6 +1,7 @@
 import ArgumentParser
 import BlockIO
 import CommandLineSupport
+import KVCache
 import ModelFormat
 import Runtime
 import TensorBasics
@@ -23,6 +24,8 @@ struct Run: ParsableCommand {
 
   @OptionGroup var prompt: PromptOptions
   @OptionGroup var resources: ResourceOptions
+  @OptionGroup var keyValues: KeyValueArguments
+  @OptionGroup var store: StoreArguments
   @OptionGroup var neurons: NeuronArguments
   @OptionGroup var hotness: HotnessOptions
   @OptionGroup var sampling: SamplingArguments
@@ -44,11 +47,6 @@ struct Run: ParsableCommand {
       "With --logprobs: after which positions; generated, prompt, or one prompt position's number.",
       valueName: "positions"))
   var logprobsPosition: DistributionPositions?
-
-  @Option(
-    help: ArgumentHelp(
-      "Bound on the part of --ram that keys and values may take.", valueName: "size"))
-  var kvRam: ByteCount?
 
   func validate() throws {
     let most = ResourceOptions.longestContext
@@ -75,13 +73,15 @@ struct Run: ParsableCommand {
           .badData,
           "--logprobs-position \(position) is outside the prompt of \(tokens.count) tokens")
       }
-      let session = try makeSession(model, tokens)
+      let (session, persistence) = try makeSession(model, tokens)
       session.stream.onStall = { Terminal.note("\($0)") }
       session.stream.onReplacement = {
         Terminal.warn("\($0); this run goes on with the file that it opened")
       }
       try hotness.recall(session)
+      session.keyValues.onWarning = { Terminal.warn($0) }
       Terminal.warn(notesOf: model.source.device)
+      for note in session.keyValues.notes { Terminal.warn(note) }
       let loadSeconds = secondsSinceProcessStart()
       let seed = sampling.chosenSeed()
       let options = GenerationOptions(
@@ -91,14 +91,16 @@ struct Run: ParsableCommand {
         reportsWholePrompt: positions == .prompt)
       let processStart = secondsSinceProcessStart() - Double(monotonicNanoseconds()) / 1e9
       Interruption.endProcessAtOnce(false)
-      let result = try TextGenerator(session: session, tokenizer: model.tokenizer)
-        .generate(options) { if !json { Terminal.print($0) } }
+      var generator = TextGenerator(session: session, tokenizer: model.tokenizer)
+      generator.onLostPrefix = { persistence?.forgetPrefix(because: $0) }
+      let result = try generator.generate(options) { if !json { Terminal.print($0) } }
       hotness.remember(session)
       let report = RunReport(
         result: result, promptTokens: tokens, session: session, loadSeconds: loadSeconds,
         processStart: processStart, reportsDistributions: logprobs != nil)
       if json { report.printJSON() } else { Terminal.print("\n") }
       Terminal.note(report.summary(seed: sampling.temperature > 0 ? seed : nil))
+      persistence?.store(tokens + result.tokens, of: session)
       // Not by way of destructors: they wait for reads that a slow drive has yet to answer.
       if result.wasInterrupted { Terminal.exit(.interrupted) }
     }
@@ -106,8 +108,10 @@ struct Run: ParsableCommand {
 
   private var positions: DistributionPositions { logprobsPosition ?? .generated }
 
-  /// A session whose context holds the prompt and the answer.
-  private func makeSession(_ model: LanguageModel, _ tokens: [Int32]) throws -> Session {
+  /// A session whose context holds the prompt and the answer, and what keeps its keys and values.
+  private func makeSession(
+    _ model: LanguageModel, _ tokens: [Int32]
+  ) throws -> (Session, KeyValuePersistence?) {
     let trained = model.configuration.contextLength
     let context = resources.context ?? min(trained, tokens.count + maxTokens)
     guard tokens.count < context else {
@@ -126,13 +130,19 @@ struct Run: ParsableCommand {
       }
     var request = MemoryPlan.Request(
       budgetByteCount: resources.budget, contextLength: length, promptLength: tokens.count,
-      threadCount: resources.threadCount, keyValueBudgetByteCount: kvRam?.bytes,
+      threadCount: resources.threadCount,
       callerByteCount: RunReport.byteCount(
         tokenCount: length, distributionCount: logprobs == nil ? 0 : distributions,
         pairCount: logprobs ?? 0, vocabularyCount: model.configuration.vocabularyCount),
       preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path))
+    request.keyValues = keyValues.options(resources.io)
     request.neurons = neurons.options
-    return try Session(
+    // Distributions behind a prompt's tokens are computed with them.
+    let persistence = try store.open(
+      model, prompt: tokens, for: &request, reuses: positions == .generated)
+    let session = try Session(
       model.source, model.configuration, request, cancellation: Interruption.flag)
+    persistence?.resume(session)
+    return (session, persistence)
   }
 }

@@ -1,5 +1,6 @@
 import BlockIO
 import CommandLineSupport
+import KVCache
 import Runtime
 import TensorBasics
 import WeightLoader
@@ -18,6 +19,12 @@ struct RunReport {
     var bytesPerToken: Double
     var dutyCycle: Double
     var driveBytesPerSecond: Double
+    var kvBytesRead: Int
+    var kvBytesWritten: Int
+    /// Read for each decoded token.
+    var kvBytesPerToken: Double
+    /// Rows of keys and values in memory, of those that queries see.
+    var kvResidentFraction: Double
   }
   struct Memory {
     var budgetBytes: Int
@@ -31,6 +38,7 @@ struct RunReport {
   private let promptTokens: [Int32]
   /// Whether distributions were asked for.
   private let reportsDistributions: Bool
+  private let kvPositionCount: Int
   var timing: Timing
   var io: IO
   var memory: Memory
@@ -55,11 +63,16 @@ struct RunReport {
     let busySeconds = Double(statistics.busyNanoseconds) / 1e9
     let wallSeconds =
       Double(result.lastTokenNanoseconds &- result.startNanoseconds) / 1e9
+    let keyValues = session.keyValues.statistics
+    kvPositionCount = session.position
     io = IO(
       bytesRead: statistics.bytesRead, requests: statistics.requests,
       bytesPerToken: result.bytesPerToken,
       dutyCycle: wallSeconds > 0 ? min(1, busySeconds / wallSeconds) : 0,
-      driveBytesPerSecond: busySeconds > 0 ? Double(statistics.bytesRead) / busySeconds : 0)
+      driveBytesPerSecond: busySeconds > 0 ? Double(statistics.bytesRead) / busySeconds : 0,
+      kvBytesRead: keyValues.bytesRead, kvBytesWritten: keyValues.bytesWritten,
+      kvBytesPerToken: result.keyValueBytesPerToken,
+      kvResidentFraction: keyValues.residentFraction)
     memory = Memory(
       budgetBytes: session.plan.budgetByteCount,
       peakResidentBytes: ProcessMemory.peakResidentByteCount)
@@ -85,6 +98,7 @@ struct RunReport {
       json.text("text", utf8: result.text)
       json.array("promptTokens") { list in for token in promptTokens { list.number(nil, token) } }
       json.array("tokens") { list in for token in result.tokens { list.number(nil, token) } }
+      json.number("reusedTokens", result.reusedTokenCount)
       if reportsDistributions { printDistributions(&json) }
       json.object("timing") { json in
         json.number("loadSeconds", timing.loadSeconds)
@@ -98,6 +112,10 @@ struct RunReport {
         json.number("bytesPerToken", io.bytesPerToken)
         json.number("dutyCycle", io.dutyCycle)
         json.number("driveBytesPerSecond", io.driveBytesPerSecond)
+        json.number("kvBytesRead", io.kvBytesRead)
+        json.number("kvBytesWritten", io.kvBytesWritten)
+        json.number("kvBytesPerToken", io.kvBytesPerToken)
+        json.number("kvResidentFraction", io.kvResidentFraction)
       }
       json.object("memory") { json in
         json.number("budgetBytes", memory.budgetBytes)
@@ -130,11 +148,19 @@ struct RunReport {
   /// One line for people.
   func summary(seed: UInt64?) -> String {
     var parts = ["\(promptTokens.count) + \(result.tokens.count) tokens"]
+    if result.reusedTokenCount > 0 { parts.append("\(result.reusedTokenCount) reused") }
     if let rate = timing.prefillTokensPerSecond { parts.append("prompt \(Self.rate(rate))") }
     if let rate = timing.decodeTokensPerSecond { parts.append("decode \(Self.rate(rate))") }
     parts.append(
       "read \(ByteCount(io.bytesRead)), \(ByteCount(Int(io.bytesPerToken))) a token at "
         + "\(ByteCount(Int(io.driveBytesPerSecond)))/s")
+    if io.kvBytesWritten + io.kvBytesRead > 0 {
+      let percent = Int((100 * io.kvResidentFraction).rounded())
+      parts.append(
+        "keys and values \(percent) % in memory, "
+          + "\(ByteCount(Int(io.kvBytesPerToken))) a token read, "
+          + "\(ByteCount(io.kvBytesWritten / max(1, kvPositionCount))) a token written")
+    }
     parts.append(
       "peak \(ByteCount(memory.peakResidentBytes)) of \(ByteCount(memory.budgetBytes))")
     if let seed { parts.append("seed \(seed)") }

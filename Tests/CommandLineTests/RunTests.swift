@@ -28,6 +28,7 @@ final class RunTests {
       "text", "promptTokens", "tokens", "topLogprobs", "timing", "loadSeconds",
       "timeToFirstTokenSeconds", "prefillTokensPerSecond", "decodeTokensPerSecond", "io",
       "bytesRead", "requests", "bytesPerToken", "dutyCycle", "driveBytesPerSecond", "memory",
+      "kvBytesRead", "kvBytesWritten", "kvBytesPerToken", "kvResidentFraction",
       "budgetBytes", "peakResidentBytes", "plan", "pinnedBytes", "streamedBytes",
     ] { #expect(result.output.contains("\"\(field)\":"), "\(field)") }
     #expect(result.output.contains("\"promptTokens\":[5,6,7]"))
@@ -81,6 +82,28 @@ final class RunTests {
     let smallest = words.suffix(2).joined()
     let result = try run(arguments + [smallest])
     #expect(result.status == 0, "\(smallest): \(result.errors)")
+  }
+
+  @Test("Keys and values beyond --kv-ram change nothing, and the smallest that works is named")
+  func keyValueBudget() throws {
+    let tokens = (0..<1100).map { String(5 + $0 % 250) }.joined(separator: ",")
+    let arguments = [
+      model, "--tokens", tokens, "--context", "1200", "--max-tokens", "8", "--temperature", "0",
+      "--ignore-eos",
+    ]
+    let expected = try run(arguments)
+    let refusal = try run(arguments + ["--kv-ram", "1KiB"])
+    #expect(expected.status == 0 && refusal.status == 69)
+    let smallest = refusal.errors.split(whereSeparator: \.isWhitespace).suffix(2).joined()
+    for io in ["auto", "pread", "mmap"] {
+      let result = try run(
+        arguments + ["--kv-ram", smallest, "--kv-dir", folder.path, "--io", io])
+      #expect(result.status == 0 && result.output == expected.output, "\(result.errors)")
+      #expect(result.errors.contains("keys and values"), "\(result.errors)")
+    }
+    #expect(folder.entries.filter { $0.contains("kv") }.isEmpty)
+    let nowhere = try run(arguments + ["--kv-ram", smallest, "--kv-dir", folder.path + "/none"])
+    #expect(nowhere.status != 0 && nowhere.errors.contains("/none"))
   }
 
   @Test("A signal ends it with 130, also while it waits for a prompt")

@@ -1,6 +1,7 @@
 import BlockIO
 import CAllocationCount
 import Glibc
+import KVCache
 import ModelFormat
 import Runtime
 import TensorBasics
@@ -80,6 +81,20 @@ import WeightLoader
     Self.expectNone(result)
   }
 
+  @Test func `Decoding with keys and values on the drive allocates nothing`() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { Self.report(image: true, isStreamed: false, backend: .uring, keyValuesRead: true) }
+    Self.expectNone(result)
+  }
+
+  @Test func `Decoding with keys and values read by threads allocates nothing`() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { Self.report(image: true, isStreamed: false, backend: .pread, keyValuesRead: true) }
+    Self.expectNone(result)
+  }
+
   /// Expects the process to have printed that it allocated nothing.
   private static func expectNone(_ result: ExitTest.Result?) {
     let output = String(decoding: result?.standardOutputContent ?? [], as: UTF8.self)
@@ -89,19 +104,20 @@ import WeightLoader
   /// Prints what ``check(image:isStreamed:backend:drives:)`` counts, or its error.
   private static func report(
     image: Bool, isStreamed: Bool, backend: StorageBackend = .auto, drives: Drives = .one,
-    architecture: String = "gemma3"
+    architecture: String = "gemma3", keyValuesRead: Bool = false
   ) {
     do {
       let count = try check(
         image: image, isStreamed: isStreamed, backend: backend, drives: drives,
-        architecture: architecture)
+        architecture: architecture, keyValuesRead: keyValuesRead)
       print("allocations: \(count);")
     } catch { print("\(error)") }
   }
 
   /// Allocations of fifty tokens after the first.
   private static func check(
-    image: Bool, isStreamed: Bool, backend: StorageBackend, drives: Drives, architecture: String
+    image: Bool, isStreamed: Bool, backend: StorageBackend, drives: Drives, architecture: String,
+    keyValuesRead: Bool
   ) throws -> Int {
     var tiny = TinyModel(architecture: architecture)
     tiny.embeddingLength = 256
@@ -118,6 +134,12 @@ import WeightLoader
       budgetByteCount: isStreamed ? 1 : 1 << 30, contextLength: 128, promptLength: 4,
       threadCount: 2)
     request.assumedProcessByteCount = 0
+    if keyValuesRead {
+      request.contextLength = 800
+      request.keyValues.backend = backend
+      request.keyValues.budgetByteCount = KeyValuePlan.minimumByteCount(
+        KeyValueShape(configuration, contextLength: 800), chunkLength: 4)
+    }
     if isStreamed {
       do { _ = try Session(source, configuration, request) } catch {
         guard case .budgetTooSmall(_, let minimum) = error else { exit(2) }
@@ -128,7 +150,9 @@ import WeightLoader
     guard
       session.plan.residency.isFullyPinned != isStreamed || session.plan.expertSlotCount > 0
     else { exit(3) }
-    _ = try session.prefill([1, 2, 3, 4])
+    _ = try session.prefill(
+      keyValuesRead ? (0..<620).map { Int32($0 % 300) } : [1, 2, 3, 4])
+    guard session.keyValues.plan.hasTier == keyValuesRead else { exit(4) }
     var generator = SeededGenerator(seed: 1)
     func decode() throws { _ = try session.decode(Int32(generator.next() % 300)) }
     try decode()

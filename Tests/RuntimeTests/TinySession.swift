@@ -1,4 +1,5 @@
 import BlockIO
+import KVCache
 import ModelFormat
 import Runtime
 import TensorBasics
@@ -14,6 +15,8 @@ struct RunShape {
   var spareByteCount: Int?
   /// Bytes of pinned memory that become committed between two reads; nil = all are at once.
   var commitStep: Int?
+  /// Where keys and values go.
+  var keyValues = KeyValueOptions()
 }
 
 /// Opens `path` and plans a session, in the smallest budget plus `shape.spareByteCount`.
@@ -31,6 +34,7 @@ func makeSession(
     maximumChunkLength: shape.maximumChunkLength)
   request.assumedProcessByteCount = 0
   request.neurons = neurons
+  request.keyValues = shape.keyValues
   let session: Session
   do { session = try Session(source, configuration, request) } catch {
     guard case .budgetTooSmall(_, let minimum) = error else { throw error }

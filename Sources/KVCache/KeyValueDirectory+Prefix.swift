@@ -1,0 +1,184 @@
+import BlockIO
+import Glibc
+
+/// Keys and values of a prompt's first tokens, found in a store.
+public struct KeyValuePrefix: Sendable {
+  /// Where they lie, in the order of positions: each source goes on where the one before it ends.
+  public let sources: [Source]
+
+  /// What goes on behind the sources in the middle of a slab; nil where nothing does.
+  public internal(set) var tail: Tail?
+
+  /// Some positions of a slab of one entry.
+  public struct Tail: Sendable {
+    public let positionCount: Int
+    let entry: KeyValueEntry
+    /// The slab, as the entry counts.
+    let slab: Int
+
+    /// Reads a layer's row of the slab; false where it cannot be read or is not what was written.
+    public func read(layer: Int, into row: UnsafeMutableRawBufferPointer) -> Bool {
+      entry.readRow(slab: slab, layer: layer, into: row)
+    }
+  }
+
+  /// Slabs of one entry.
+  public struct Source: Sendable {
+    /// Where the first of them is among the slabs of the sequence.
+    public let firstSlab: Int
+    public let slabCount: Int
+    /// XXH3-64 of each row: [slabCount, layerCount].
+    public let rowChecksums: [UInt64]
+    /// Stays open as long as the source lives.
+    let entry: KeyValueEntry
+
+    /// The file, which can be opened as long as the source lives.
+    public var path: String { entry.path }
+    /// Where the first slab lies in the file.
+    public var dataOffset: Int { entry.header.dataOffset }
+
+    init(_ entry: KeyValueEntry, slabCount: Int) {
+      self.entry = entry
+      self.slabCount = slabCount
+      firstSlab = entry.header.firstSlab
+      rowChecksums = Array(
+        entry.rowChecksums.prefix(slabCount * entry.header.origin.layerCount))
+    }
+  }
+
+  /// No slabs at all.
+  public static let none = KeyValuePrefix(sources: [])
+
+  /// Complete slabs, those of the sources.
+  public var slabCount: Int { sources.last.map { $0.firstSlab + $0.slabCount } ?? 0 }
+  public var tokenCount: Int {
+    slabCount * KeyValueOrigin.slabPositionCount + (tail?.positionCount ?? 0)
+  }
+}
+
+extension KeyValueDirectory {
+  /// The longest prefix of `tokens` that the entries hold, of at least a slab, which leaves at least one token
+  /// to compute; and makes the entries used.
+  ///
+  /// Entries that are damaged or have lost the one they continue are deleted. Reads a page of each entry,
+  /// and more only of those that go on where the prompt matches.
+  public func prefix(of tokens: [Int32], origin: KeyValueOrigin) -> KeyValuePrefix {
+    let most = max(0, tokens.count - 1) / KeyValueOrigin.slabPositionCount
+    let usable = usableHeaders(origin)
+    deleteOrphans(usable)
+    let length = KeyValueOrigin.slabPositionCount
+    let openings = (0..<most).map {
+      Self.checksum(tokens[($0 * length)..<(($0 + 1) * length)])
+    }
+    var matches: [UInt64: (entry: KeyValueEntry, end: Int, depth: Int)] = [:]
+    var best: (entry: KeyValueEntry, end: Int)?
+    var bestTail = 0
+    // An entry begins behind its parent's first slab, so parents come first.
+    for header in usable.sorted(by: { $0.firstSlab < $1.firstSlab }) {
+      let start = header.firstSlab
+      guard start < most, header.openingChecksum == openings[start] else { continue }
+      var depth = 1
+      if start > 0 {
+        guard let parent = matches[header.parent], parent.end >= start,
+          parent.entry.header.firstSlab < start, parent.depth < Self.longestChain
+        else { continue }
+        depth = parent.depth + 1
+      }
+      guard let entry = open(header) else { continue }
+      let end = min(most, start + entry.matchingSlabCount(tokens))
+      guard end > start else { continue }
+      matches[header.id] = (entry, end, depth)
+      let tail = entry.matchingTokenCount(tokens, slab: end - start)
+      if (end, tail) > (best?.end ?? 0, bestTail) {
+        best = (entry, end)
+        bestTail = tail
+      }
+    }
+    let tail = best.flatMap { entry, end in
+      bestTail == 0
+        ? nil
+        : KeyValuePrefix.Tail(
+          positionCount: bestTail, entry: entry, slab: end - entry.header.firstSlab)
+    }
+    var sources: [KeyValuePrefix.Source] = []
+    while let (entry, end) = best {
+      sources.append(KeyValuePrefix.Source(entry, slabCount: end - entry.header.firstSlab))
+      best = matches[entry.header.parent].flatMap { parent in
+        entry.header.firstSlab > 0 ? (parent.entry, entry.header.firstSlab) : nil
+      }
+    }
+    Self.touch(sources.map { $0.entry.descriptor.rawValue })
+    return KeyValuePrefix(sources: sources.reversed(), tail: tail)
+  }
+
+  /// Entries of a chain are open all at once, and a process may have 1024 files by default.
+  private static let longestChain = 256
+
+  /// Deletes an entry that turned out to be damaged while it was read, and returns its path.
+  public func forget(_ source: KeyValuePrefix.Source) -> String {
+    let path = path(of: source.entry.header.id)
+    unlink(path)
+    return path
+  }
+
+  static func checksum(_ tokens: ArraySlice<Int32>) -> UInt64 {
+    KeyValueEntry.tables(tokens: tokens, rowChecksums: []).withUnsafeBytes(KeyValueStore.checksum)
+  }
+
+  /// Headers of the entries of `origin`; says in a line how many others there are.
+  private func usableHeaders(_ origin: KeyValueOrigin) -> [KeyValueEntryHeader] {
+    var others: [String: Int] = [:]
+    var headers: [KeyValueEntryHeader] = []
+    for name in files().map(\.id) {
+      do throws(KeyValueEntry.Failure) {
+        let header = try EntryFile(path: path(of: name)).header()
+        guard header.id == name else { throw .unusable(.damaged) }
+        if header.origin == origin {
+          headers.append(header)
+        } else if header.origin.model != origin.model {
+          others["another model", default: 0] += 1
+        } else {
+          others["another type or shape of keys and values", default: 0] += 1
+        }
+      } catch {
+        switch error {
+        case .unreadable: break
+        case .unusable(.otherVersion): others["another version", default: 0] += 1
+        case .unusable(.damaged): deleteDamaged(name)
+        }
+      }
+    }
+    for (what, count) in others.sorted(by: { $0.key < $1.key }) {
+      note("\(path): \(count) \(count == 1 ? "entry" : "entries") of \(what) ignored")
+    }
+    return headers
+  }
+
+  /// Entries whose parent is gone can never be reached again, unless it is computed anew.
+  private func deleteOrphans(_ headers: [KeyValueEntryHeader]) {
+    let known = Set(headers.map(\.id))
+    for header in headers where header.firstSlab > 0 && !known.contains(header.parent) {
+      // It may have been written since the folder was read.
+      if access(path(of: header.parent), F_OK) != 0 { unlink(path(of: header.id)) }
+    }
+  }
+
+  /// Opens an entry whose header was read before; nil where it is gone or no longer that one.
+  private func open(_ header: KeyValueEntryHeader) -> KeyValueEntry? {
+    do throws(KeyValueEntry.Failure) {
+      let entry = try KeyValueEntry(path: path(of: header.id))
+      let same =
+        entry.header.id == header.id && entry.header.origin == header.origin
+        && entry.header.firstSlab == header.firstSlab && entry.header.parent == header.parent
+      return same ? entry : nil
+    } catch {
+      if case .unusable(.damaged) = error { deleteDamaged(header.id) }
+      return nil
+    }
+  }
+
+  private func deleteDamaged(_ id: UInt64) {
+    note("\(path(of: id)): damaged; deleted, and computed anew where it is needed")
+    unlink(path(of: id))
+  }
+}

@@ -1,0 +1,218 @@
+public import BlockIO
+import Glibc
+
+/// A folder of keys and values that outlive the processes that computed them.
+///
+/// Any number of processes use one folder at a time. An entry is a file that never changes: it takes
+/// its name when it is complete, and its name says what it holds. One that is deleted stays readable
+/// to those who have it open. `docs/kv-store.md` describes the files.
+public final class KeyValueDirectory {
+  /// The folder, from the root.
+  public let path: String
+  /// Most bytes that its entries take.
+  public let byteLimit: Int
+  /// Is told in a line what was found and not used.
+  public var note: (String) -> Void = { _ in }
+
+  static let ending = ".kv"
+  static let partEnding = ".part"
+
+  /// Opens a folder, which is made where there is none, and removes what killed processes left there.
+  ///
+  /// - Throws: ``BlockIOError`` where the folder cannot be made.
+  public init(path: String, byteLimit: Int) throws(BlockIOError) {
+    self.path = Self.absolute(path)
+    self.byteLimit = byteLimit
+    try CacheFolder.make(self.path)
+    removeAbandonedParts()
+  }
+
+  /// Opens a folder only to look and to delete.
+  ///
+  /// - Throws: ``BlockIOError`` where there is none.
+  public init(openingExisting path: String) throws(BlockIOError) {
+    self.path = Self.absolute(path)
+    byteLimit = .max
+    let descriptor = open(self.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    guard descriptor >= 0 else {
+      throw BlockIOError(.open, path: self.path, reason: .system(errno: errno))
+    }
+    close(descriptor)
+    removeAbandonedParts()
+  }
+
+  /// An entry as a listing shows it.
+  public struct Item: Sendable {
+    /// Its name in sixteen hexadecimal digits.
+    public let id: String
+    /// Bytes on the drive.
+    public let byteCount: Int
+    /// Tokens from the text's first to the entry's last, and how many of them it holds itself.
+    public let tokenCount: Int
+    public let ownTokenCount: Int
+    /// Seconds since it was written or used last.
+    public let ageSeconds: Int
+    /// Of the model; bytes as they were, which a damaged name may make no text.
+    public let modelName: [UInt8]
+    /// The beginning of the text.
+    public let text: [UInt8]
+    /// Why it will not be used, if so.
+    public let problem: String?
+  }
+
+  /// All entries, the last used first; damaged ones and those of other versions as well.
+  public func items() -> [Item] {
+    let now = Self.now().tv_sec
+    return files().sorted { $0.lastUse > $1.lastUse }.map { file in
+      var header: KeyValueEntryHeader?
+      var problem: String?
+      do throws(KeyValueEntry.Failure) {
+        header = try KeyValueEntry(path: path(of: file.id)).header
+      } catch {
+        switch error {
+        case .unreadable: problem = "cannot be read"
+        case .unusable(.damaged): problem = "damaged"
+        case .unusable(.otherVersion): problem = "of another version"
+        }
+      }
+      let length = KeyValueOrigin.slabPositionCount
+      return Item(
+        id: Self.text(of: file.id), byteCount: file.byteCount,
+        tokenCount: header.map { $0.firstSlab * length + $0.tokenCount } ?? 0,
+        ownTokenCount: header.map(\.tokenCount) ?? 0,
+        ageSeconds: max(0, now - file.lastUse.seconds), modelName: header?.modelName ?? [],
+        text: header?.text ?? [], problem: problem)
+    }
+  }
+
+  /// Deletes the entry of that name.
+  ///
+  /// - Returns: whether there was one.
+  public func forget(_ id: String) -> Bool {
+    guard let id = Self.id(fromText: id) else { return false }
+    return unlink(path(of: id)) == 0
+  }
+
+  /// Deletes all entries and returns how many there were.
+  public func forgetAll() -> Int {
+    files().count { unlink(path(of: $0.id)) == 0 }
+  }
+
+  // MARK: Files
+
+  /// When a file was used last; orders.
+  struct Moment: Comparable {
+    var seconds: Int
+    var nanoseconds: Int
+    static func < (left: Moment, right: Moment) -> Bool {
+      (left.seconds, left.nanoseconds) < (right.seconds, right.nanoseconds)
+    }
+  }
+
+  /// A file with an entry's name.
+  struct File {
+    let id: UInt64
+    /// Bytes on the drive.
+    let byteCount: Int
+    let lastUse: Moment
+  }
+
+  /// All files with an entry's name, in no order.
+  func files() -> [File] {
+    FolderListing.names(in: path).compactMap { name in
+      guard let id = Self.id(fromName: name, ending: Self.ending) else { return nil }
+      var status = stat()
+      guard lstat(path(of: id), &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
+        return nil
+      }
+      return File(
+        id: id, byteCount: Int(status.st_blocks) * 512,
+        lastUse: Moment(
+          seconds: Int(status.st_mtim.tv_sec), nanoseconds: Int(status.st_mtim.tv_nsec)))
+    }
+  }
+
+  func path(of id: UInt64) -> String { "\(path)/\(Self.text(of: id))\(Self.ending)" }
+
+  /// Deletes the entries used least recently until `byteCount` more bytes fit the limit.
+  ///
+  /// - Parameter kept: entries that stay.
+  func makeRoom(for byteCount: Int, keeping kept: Set<UInt64>) {
+    var files = files()
+    var total = files.reduce(0) { $0 + $1.byteCount }
+    guard total + byteCount > byteLimit else { return }
+    files.sort { $0.lastUse < $1.lastUse }
+    for file in files where total + byteCount > byteLimit && !kept.contains(file.id) {
+      // Where another process was faster, the bytes are gone as well.
+      unlink(path(of: file.id))
+      total -= file.byteCount
+    }
+  }
+
+  /// Runs `work` while no other process makes room or names an entry.
+  func locked<Result, Failure: Error>(
+    _ work: () throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    defer { if descriptor >= 0 { close(descriptor) } }
+    // Where the file system has no locks, processes may delete more than they must, and no worse.
+    while descriptor >= 0, flock(descriptor, LOCK_EX) != 0, errno == EINTR {}
+    return try work()
+  }
+
+  /// Removes temporary files that nobody writes any more: whoever does holds their lock.
+  private func removeAbandonedParts() {
+    for name in FolderListing.names(in: path)
+    where Self.id(fromName: name, ending: Self.partEnding) != nil {
+      let part = "\(path)/\(name)"
+      let descriptor = open(part, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+      guard descriptor >= 0 else { continue }
+      if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { unlink(part) }
+      close(descriptor)
+    }
+  }
+
+  // MARK: Names
+
+  /// Sixteen hexadecimal digits.
+  static func text(of id: UInt64) -> String {
+    let digits = String(id, radix: 16)
+    return String(repeating: "0", count: 16 - digits.count) + digits
+  }
+
+  private static func id(fromText text: String) -> UInt64? {
+    // As it is written, so that no two names mean one entry.
+    guard let id = UInt64(text, radix: 16), Self.text(of: id) == text else { return nil }
+    return id
+  }
+
+  private static func id(fromName name: String, ending: String) -> UInt64? {
+    name.hasSuffix(ending) ? id(fromText: String(name.dropLast(ending.utf8.count))) : nil
+  }
+
+  private static func absolute(_ path: String) -> String {
+    guard !path.utf8.starts(with: "/".utf8), let current = getcwd(nil, 0) else { return path }
+    defer { free(current) }
+    return String(cString: current) + "/" + path
+  }
+
+  private static func now() -> timespec {
+    var now = timespec()
+    clock_gettime(CLOCK_REALTIME, &now)
+    return now
+  }
+
+  /// Makes entries used now, each a microsecond later than the one before.
+  ///
+  /// - Parameter descriptors: of a chain from its end to its beginning, so that what others continue is
+  ///   deleted after them. File systems that keep whole seconds cannot tell; they may delete both.
+  static func touch(_ descriptors: [Int32]) {
+    var time = now()
+    for descriptor in descriptors {
+      futimens(descriptor, [time, time])
+      let next = time.tv_nsec + 1000
+      time = timespec(
+        tv_sec: time.tv_sec + next / 1_000_000_000, tv_nsec: next % 1_000_000_000)
+    }
+  }
+}

@@ -1,0 +1,152 @@
+import BlockIO
+import Glibc
+import TensorBasics
+
+/// An entry that is open for reading: it stays readable although others delete or replace its file.
+final class KeyValueEntry: Sendable {
+  let header: KeyValueEntryHeader
+  /// Tokens of the entry's slabs.
+  let tokens: [Int32]
+  /// XXH3-64 of each row: [slabCount, layerCount].
+  let rowChecksums: [UInt64]
+  let descriptor: UnixDescriptor
+
+  /// Why an entry could not be opened.
+  enum Failure: Error {
+    /// The system would not open or read it; that says nothing of the entry.
+    case unreadable
+    case unusable(KeyValueEntryHeader.Problem)
+  }
+
+  /// Where the open file can be opened once more, whatever its name stands for by now.
+  var path: String { "/proc/self/fd/\(descriptor.rawValue)" }
+
+  /// Opens the entry at `path` and checks its header and tables, not its data.
+  init(path: String) throws(Failure) {
+    let file = try EntryFile(path: path)
+    let header = try file.header()
+    let tables = try file.read(
+      header.tablesByteCount, at: KeyValueEntryHeader.pageByteCount)
+    guard tables.count == header.tablesByteCount,
+      tables.withUnsafeBytes(KeyValueStore.checksum) == header.tablesChecksum
+    else { throw .unusable(.damaged) }
+    let tokenCount = header.slabCount * KeyValueOrigin.slabPositionCount
+    let checksumCount = header.slabCount * header.origin.layerCount
+    (tokens, rowChecksums) = tables.withUnsafeBytes { bytes in
+      (
+        (0..<tokenCount).map {
+          Int32(littleEndian: bytes.loadUnaligned(fromByteOffset: 4 * $0, as: Int32.self))
+        },
+        (0..<checksumCount).map {
+          UInt64(
+            littleEndian: bytes.loadUnaligned(
+              fromByteOffset: 4 * tokenCount + 8 * $0, as: UInt64.self))
+        }
+      )
+    }
+    self.header = header
+    descriptor = file.takeDescriptor()
+  }
+
+  /// How many of the entry's complete slabs hold the tokens that `prompt` has there.
+  func matchingSlabCount(_ prompt: [Int32]) -> Int {
+    let length = KeyValueOrigin.slabPositionCount
+    let first = header.firstSlab * length
+    var count = 0
+    while count < header.wholeSlabCount, first + (count + 1) * length <= prompt.count,
+      prompt[(first + count * length)..<(first + (count + 1) * length)]
+        == tokens[(count * length)..<((count + 1) * length)]
+    { count += 1 }
+    return count
+  }
+
+  /// How many tokens of a slab are those that `prompt` has there, its last token left out.
+  func matchingTokenCount(_ prompt: [Int32], slab: Int) -> Int {
+    let length = KeyValueOrigin.slabPositionCount
+    let own = tokens[..<header.tokenCount].dropFirst(slab * length).prefix(length)
+    let theirs = prompt.dropLast().dropFirst((header.firstSlab + slab) * length)
+    return zip(own, theirs).prefix { $0 == $1 }.count
+  }
+
+  /// Reads and checks a row of one of the entry's slabs.
+  func readRow(slab: Int, layer: Int, into bytes: UnsafeMutableRawBufferPointer) -> Bool {
+    let row = slab * header.origin.layerCount + layer
+    let offset = header.dataOffset + row * header.origin.rowStride
+    var filled = 0
+    while filled < bytes.count {
+      let got = pread(
+        descriptor.rawValue, bytes.baseAddress.map { $0 + filled }, bytes.count - filled,
+        offset + filled)
+      if got < 0, errno == EINTR { continue }
+      guard got > 0 else { return false }
+      filled += got
+    }
+    let content = UnsafeRawBufferPointer(rebasing: bytes[..<header.origin.rowByteCount])
+    return KeyValueStore.checksum(content) == rowChecksums[row]
+  }
+
+  /// The tables' bytes: tokens, then row checksums.
+  static func tables(tokens: ArraySlice<Int32>, rowChecksums: ArraySlice<UInt64>) -> [UInt8] {
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(4 * tokens.count + 8 * rowChecksums.count)
+    for token in tokens { bytes.appendLittleEndian(token) }
+    for checksum in rowChecksums { bytes.appendLittleEndian(checksum) }
+    return bytes
+  }
+}
+
+/// A file of the store as it is found: open, and of any content.
+struct EntryFile: ~Copyable {
+  let byteCount: Int
+  private let descriptor: UnixDescriptor
+
+  /// Opens a regular file; never follows a link and never waits.
+  init(path: String) throws(KeyValueEntry.Failure) {
+    let raw = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY)
+    guard raw >= 0 else { throw .unreadable }
+    var status = stat()
+    guard fstat(raw, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
+      close(raw)
+      throw .unreadable
+    }
+    byteCount = Int(status.st_size)
+    descriptor = UnixDescriptor(owning: raw)
+  }
+
+  /// The checked header.
+  borrowing func header() throws(KeyValueEntry.Failure) -> KeyValueEntryHeader {
+    let page = try read(KeyValueEntryHeader.pageByteCount, at: 0)
+    var problem: KeyValueEntryHeader.Problem?
+    let header = page.withUnsafeBytes { bytes -> KeyValueEntryHeader? in
+      do throws(KeyValueEntryHeader.Problem) {
+        return try KeyValueEntryHeader(parsing: bytes, fileByteCount: byteCount)
+      } catch {
+        problem = error
+        return nil
+      }
+    }
+    guard let header else { throw .unusable(problem ?? .damaged) }
+    return header
+  }
+
+  /// Up to `count` bytes at `offset`; fewer where the file ends.
+  borrowing func read(_ count: Int, at offset: Int) throws(KeyValueEntry.Failure) -> [UInt8] {
+    var failed = false
+    let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
+      while filled < count {
+        let got = pread(
+          descriptor.rawValue, buffer.baseAddress.map { $0 + filled }, count - filled,
+          offset + filled)
+        if got < 0, errno == EINTR { continue }
+        failed = got < 0
+        guard got > 0 else { return }
+        filled += got
+      }
+    }
+    guard !failed else { throw .unreadable }
+    return bytes
+  }
+
+  /// Hands the open file on.
+  consuming func takeDescriptor() -> UnixDescriptor { descriptor }
+}

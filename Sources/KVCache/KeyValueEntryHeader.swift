@@ -1,0 +1,157 @@
+/// The first page of an entry's file, as `docs/kv-store.md` specifies it.
+struct KeyValueEntryHeader: Sendable {
+  var origin: KeyValueOrigin
+  /// Where the entry's first slab lies in the file.
+  var dataOffset: Int
+  /// The entry's name: a hash of origin and all tokens up to the end of its last complete slab.
+  var id: UInt64
+  /// The entry that holds the slabs before this one's; 0 where there are none.
+  var parent: UInt64
+  /// Slabs before this entry's.
+  var firstSlab: Int
+  /// Slabs of this entry, the last perhaps in part.
+  var slabCount: Int
+  /// Positions of the last slab: 1...128.
+  var lastPositionCount: Int
+  /// Over the tokens of its first slab, so that most entries need no second look.
+  var openingChecksum: UInt64
+  /// Over its tokens and row checksums.
+  var tablesChecksum: UInt64
+  /// The model's name, for people.
+  var modelName: [UInt8]
+  /// The beginning of the text from the first token on, for people.
+  var text: [UInt8]
+
+  static let pageByteCount = 4096
+  static let version: UInt32 = 1
+  /// Longest tables that are read.
+  static let tablesByteLimit = 64 << 20
+
+  private static let magic = Array("FLASHKVE".utf8)
+  private static let namesOffset = 128
+  private static let checksumOffset = pageByteCount - 8
+  /// Most bytes of ``modelName`` and of ``text``.
+  static let nameByteLimit = 256
+  static let textByteLimit = 1024
+  private static let slabLimit = 1 << 23
+
+  /// Why a file is not an entry that can be used.
+  enum Problem: Error, Equatable {
+    /// Not what was written: changed, cut short, or never an entry.
+    case damaged
+    /// Of a version that this program does not know.
+    case otherVersion
+  }
+
+  /// Where the data of an entry of at most `slabCount` slabs begins: behind room for its tables.
+  static func dataOffset(_ origin: KeyValueOrigin, slabCount: Int) -> Int {
+    let end = pageByteCount + slabCount * origin.tableByteCount
+    return (end + pageByteCount - 1) / pageByteCount * pageByteCount
+  }
+
+  /// Slabs of this entry that are complete, at least one.
+  var wholeSlabCount: Int {
+    lastPositionCount == KeyValueOrigin.slabPositionCount ? slabCount : slabCount - 1
+  }
+
+  /// Tokens of this entry.
+  var tokenCount: Int {
+    (slabCount - 1) * KeyValueOrigin.slabPositionCount + lastPositionCount
+  }
+
+  /// Bytes of the tables, which lie behind the page.
+  var tablesByteCount: Int { slabCount * origin.tableByteCount }
+
+  /// Bytes of the file, a hole before the data included.
+  var fileByteCount: Int { dataOffset + slabCount * origin.slabByteCount }
+
+  /// Bytes of the file that take room on the drive.
+  var ownByteCount: Int {
+    Self.dataOffset(origin, slabCount: slabCount) + slabCount * origin.slabByteCount
+  }
+
+  /// The page's bytes.
+  func encoded() -> [UInt8] {
+    var bytes = Self.magic
+    bytes.appendLittleEndian(Self.version)
+    bytes.appendLittleEndian(UInt32(KeyValueOrigin.slabPositionCount))
+    bytes.appendLittleEndian(origin.model)
+    bytes.append(contentsOf: origin.type.utf8)
+    bytes.append(contentsOf: [UInt8](repeating: 0, count: 32 - bytes.count))
+    bytes.appendLittleEndian(UInt32(origin.layerCount))
+    bytes.appendLittleEndian(UInt32(origin.keyValueHeadCount))
+    bytes.appendLittleEndian(UInt32(origin.headLength))
+    bytes.appendLittleEndian(UInt32(modelName.count))
+    bytes.appendLittleEndian(UInt64(origin.rowStride))
+    bytes.appendLittleEndian(UInt64(dataOffset))
+    bytes.appendLittleEndian(id)
+    bytes.appendLittleEndian(parent)
+    bytes.appendLittleEndian(UInt64(firstSlab))
+    bytes.appendLittleEndian(UInt64(slabCount))
+    bytes.appendLittleEndian(openingChecksum)
+    bytes.appendLittleEndian(tablesChecksum)
+    bytes.appendLittleEndian(UInt32(text.count))
+    bytes.appendLittleEndian(UInt32(lastPositionCount))
+    bytes.appendLittleEndian(UInt64(origin.rowByteCount))
+    bytes.append(contentsOf: modelName)
+    bytes.append(contentsOf: text)
+    bytes.append(contentsOf: [UInt8](repeating: 0, count: Self.checksumOffset - bytes.count))
+    bytes.appendLittleEndian(bytes.withUnsafeBytes(KeyValueStore.checksum))
+    return bytes
+  }
+}
+
+extension KeyValueEntryHeader {
+  /// Reads and checks a page, which may hold anything.
+  ///
+  /// - Parameters:
+  ///   - page: the file's first ``pageByteCount`` bytes, or all it has.
+  ///   - fileByteCount: the file's size.
+  init(parsing page: UnsafeRawBufferPointer, fileByteCount: Int) throws(Problem) {
+    func integer<Value: FixedWidthInteger & BitwiseCopyable>(
+      _ offset: Int, _ type: Value.Type
+    ) -> Value {
+      Value(littleEndian: page.loadUnaligned(fromByteOffset: offset, as: Value.self))
+    }
+    guard page.count == Self.pageByteCount, page.starts(with: Self.magic) else { throw .damaged }
+    guard integer(8, UInt32.self) == Self.version else { throw .otherVersion }
+    guard
+      integer(Self.checksumOffset, UInt64.self)
+        == KeyValueStore.checksum(UnsafeRawBufferPointer(rebasing: page[..<Self.checksumOffset])),
+      integer(12, UInt32.self) == UInt32(KeyValueOrigin.slabPositionCount),
+      let origin = KeyValueOrigin(
+        stated: integer(16, UInt64.self),
+        type: String(decoding: page[24..<32].prefix { $0 != 0 }, as: UTF8.self),
+        layerCount: Int(integer(32, UInt32.self)),
+        keyValueHeadCount: Int(integer(36, UInt32.self)),
+        headLength: Int(integer(40, UInt32.self)),
+        rowByteCount: Int(clamping: integer(120, UInt64.self)),
+        rowStride: Int(clamping: integer(48, UInt64.self)))
+    else { throw .damaged }
+    self.origin = origin
+    let nameByteCount = Int(integer(44, UInt32.self))
+    dataOffset = Int(clamping: integer(56, UInt64.self))
+    id = integer(64, UInt64.self)
+    parent = integer(72, UInt64.self)
+    firstSlab = Int(clamping: integer(80, UInt64.self))
+    slabCount = Int(clamping: integer(88, UInt64.self))
+    openingChecksum = integer(96, UInt64.self)
+    tablesChecksum = integer(104, UInt64.self)
+    let textByteCount = Int(integer(112, UInt32.self))
+    lastPositionCount = Int(integer(116, UInt32.self))
+    guard nameByteCount <= Self.nameByteLimit, textByteCount <= Self.textByteLimit,
+      (1...Self.slabLimit).contains(slabCount),
+      (1...KeyValueOrigin.slabPositionCount).contains(lastPositionCount),
+      slabCount > 1 || lastPositionCount == KeyValueOrigin.slabPositionCount,
+      (0...Self.slabLimit).contains(firstSlab),
+      slabCount * origin.tableByteCount <= Self.tablesByteLimit,
+      dataOffset % Self.pageByteCount == 0,
+      dataOffset >= Self.dataOffset(origin, slabCount: slabCount), dataOffset <= fileByteCount,
+      // In this order nothing overflows, whatever the file states.
+      slabCount <= (fileByteCount - dataOffset) / origin.slabByteCount
+    else { throw .damaged }
+    let names = page[Self.namesOffset...]
+    modelName = Array(names.prefix(nameByteCount))
+    text = Array(names.dropFirst(nameByteCount).prefix(textByteCount))
+  }
+}

@@ -1,0 +1,202 @@
+public import BlockIO
+import Glibc
+
+/// An entry being written: a temporary file, which takes its name when it is complete.
+///
+/// Somebody else writes the slabs to ``path``, each where it would be if the file held all slabs of the
+/// sequence; the header comes last. Without ``commit(after:tokens:rowChecksums:text:)`` the file goes away with the writer, and after a kill with the
+/// next process that opens the folder.
+public final class KeyValueEntryWriter {
+  /// The temporary file.
+  public let path: String
+  /// Where the sequence's first slab belongs, or would if it were not in another entry.
+  public let dataOffset: Int
+
+  private let directory: KeyValueDirectory
+  private let origin: KeyValueOrigin
+  private let slabCapacity: Int
+  private let modelName: [UInt8]
+  private let descriptor: UnixDescriptor
+  private var isCommitted = false
+
+  /// Creates the temporary file and locks it.
+  ///
+  /// - Parameters:
+  ///   - slabCapacity: most slabs that the sequence will have.
+  ///   - modelName: for people.
+  /// - Throws: ``BlockIOError`` where the folder cannot be written to.
+  public init(
+    in directory: KeyValueDirectory, origin: KeyValueOrigin, slabCapacity: Int,
+    modelName: String
+  ) throws(BlockIOError) {
+    let (path, raw) = try Self.create(in: directory.path)
+    self.path = path
+    descriptor = UnixDescriptor(owning: raw)
+    self.directory = directory
+    self.origin = origin
+    self.slabCapacity = slabCapacity
+    self.modelName = Self.shortened(Array(modelName.utf8), KeyValueEntryHeader.nameByteLimit)
+    dataOffset = KeyValueEntryHeader.dataOffset(origin, slabCount: slabCapacity)
+  }
+
+  deinit { if !isCommitted { unlink(path) } }
+
+  /// What became of an entry.
+  public enum Outcome: Sendable, Equatable {
+    case stored(id: String)
+    /// There is nothing behind the prefix, or another process stored the same.
+    case nothingNew
+    /// It is larger than the store may be.
+    case tooLarge
+  }
+
+  /// A slab that is not complete.
+  public struct PartialSlab {
+    public var positionCount: Int
+    /// A layer's row; valid until the next call.
+    public var row: (_ layer: Int) -> UnsafeRawBufferPointer
+
+    public init(positionCount: Int, row: @escaping (_ layer: Int) -> UnsafeRawBufferPointer) {
+      self.positionCount = positionCount
+      self.row = row
+    }
+  }
+
+  /// Completes the entry and makes room for it.
+  ///
+  /// - Parameters:
+  ///   - prefix: what the entry continues.
+  ///   - tokens: of the sequence from its beginning; what exceeds the slabs is not kept.
+  ///   - rowChecksums: XXH3-64 of the rows behind the prefix's complete slabs: [slabs, layerCount]. Their
+  ///     number tells how many slabs there are.
+  ///   - partial: the slab behind these, which is written here; nil where there is none.
+  ///   - text: the beginning of the text, for people.
+  /// - Throws: ``BlockIOError`` where the drive fails or is full; the store is as it was.
+  public func commit(
+    after prefix: KeyValuePrefix, tokens: [Int32], rowChecksums: [UInt64],
+    partial: PartialSlab? = nil, text: [UInt8]
+  ) throws(BlockIOError) -> Outcome {
+    let first = prefix.slabCount
+    let wholeSlabCount = rowChecksums.count / origin.layerCount
+    guard wholeSlabCount > 0 else { return .nothingNew }
+    let slabCount = wholeSlabCount + (partial == nil ? 0 : 1)
+    let length = KeyValueOrigin.slabPositionCount
+    let end = (first + wholeSlabCount) * length
+    precondition(
+      !isCommitted && first + slabCount <= slabCapacity, "\(slabCount) slabs were not planned")
+    precondition(
+      tokens.count >= end + (partial?.positionCount ?? 0), "each position has its token")
+    var own = Array(tokens[(first * length)..<end])
+    var rowChecksums = rowChecksums
+    if let partial {
+      own += tokens[end..<(end + partial.positionCount)]
+      own += [Int32](repeating: 0, count: length - partial.positionCount)
+      rowChecksums += try write(partial, slab: first + wholeSlabCount)
+    }
+    let tables = KeyValueEntry.tables(tokens: own[...], rowChecksums: rowChecksums[...])
+    guard tables.count <= KeyValueEntryHeader.tablesByteLimit else { return .tooLarge }
+    let header = KeyValueEntryHeader(
+      origin: origin, dataOffset: dataOffset + first * origin.slabByteCount,
+      id: origin.id(of: tokens[..<end]),
+      parent: prefix.sources.last?.entry.header.id ?? 0, firstSlab: first, slabCount: slabCount,
+      lastPositionCount: partial?.positionCount ?? length,
+      openingChecksum: KeyValueDirectory.checksum(own.prefix(length)),
+      tablesChecksum: tables.withUnsafeBytes(KeyValueStore.checksum), modelName: modelName,
+      text: Self.shortened(text, KeyValueEntryHeader.textByteLimit))
+    guard header.ownByteCount <= directory.byteLimit else { return .tooLarge }
+    try check(ftruncate(descriptor.rawValue, header.fileByteCount))
+    try write(tables, at: KeyValueEntryHeader.pageByteCount)
+    try write(header.encoded(), at: 0)
+    try check(fsync(descriptor.rawValue))
+    return try takeName(header, prefix)
+  }
+
+  /// Gives the complete file its name, unless there is one of that name.
+  private func takeName(
+    _ header: KeyValueEntryHeader, _ prefix: KeyValuePrefix
+  ) throws(BlockIOError) -> Outcome {
+    try directory.locked { () throws(BlockIOError) -> Outcome in
+      let name = directory.path(of: header.id)
+      if (try? KeyValueEntry(path: name)) != nil { return .nothingNew }
+      directory.makeRoom(
+        for: header.ownByteCount, keeping: Set(prefix.sources.map { $0.entry.header.id }))
+      try check(rename(path, name))
+      isCommitted = true
+      KeyValueDirectory.touch(
+        [descriptor.rawValue]
+          + prefix.sources.reversed().map { $0.entry.descriptor.rawValue })
+      let folder = open(directory.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+      if folder >= 0 {
+        fsync(folder)
+        close(folder)
+      }
+      return .stored(id: KeyValueDirectory.text(of: header.id))
+    }
+  }
+
+  /// Writes a slab that nobody else does, and returns its rows' checksums.
+  private func write(_ partial: PartialSlab, slab: Int) throws(BlockIOError) -> [UInt64] {
+    var checksums: [UInt64] = []
+    for layer in 0..<origin.layerCount {
+      let row = partial.row(layer)
+      precondition(row.count == origin.rowStride, "a row has \(origin.rowStride) bytes")
+      let offset = dataOffset + (slab * origin.layerCount + layer) * origin.rowStride
+      try write(row, at: offset)
+      checksums.append(
+        KeyValueStore.checksum(UnsafeRawBufferPointer(rebasing: row[..<origin.rowByteCount])))
+    }
+    return checksums
+  }
+
+  private func write(_ bytes: [UInt8], at offset: Int) throws(BlockIOError) {
+    var failure: BlockIOError?
+    bytes.withUnsafeBytes { bytes in
+      do throws(BlockIOError) { try write(bytes, at: offset) } catch { failure = error }
+    }
+    if let failure { throw failure }
+  }
+
+  private func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(BlockIOError) {
+    var written = 0
+    while written < bytes.count {
+      let count = pwrite(
+        descriptor.rawValue, bytes.baseAddress.map { $0 + written }, bytes.count - written,
+        offset + written)
+      if count < 0, errno == EINTR { continue }
+      try check(count > 0 ? 0 : -1)
+      written += count
+    }
+  }
+
+  private func check(_ status: Int32) throws(BlockIOError) {
+    guard status == 0 else {
+      throw BlockIOError(.write, path: path, reason: .system(errno: errno))
+    }
+  }
+
+  /// A new file of a name of its own, locked, so that others see that it is being written.
+  private static func create(in folder: String) throws(BlockIOError) -> (String, Int32) {
+    while true {
+      let mark = UInt64.random(in: .min ... .max)
+      let path = "\(folder)/\(KeyValueDirectory.text(of: mark))\(KeyValueDirectory.partEnding)"
+      let raw = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+      if raw < 0, errno == EEXIST { continue }
+      guard raw >= 0 else {
+        throw BlockIOError(.create, path: path, reason: .system(errno: errno))
+      }
+      // Another process may have taken it for abandoned before it was locked.
+      var status = stat()
+      let isLocked = flock(raw, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK
+      if isLocked, fstat(raw, &status) == 0, status.st_nlink > 0 { return (path, raw) }
+      close(raw)
+    }
+  }
+
+  /// At most `limit` bytes, cut between characters.
+  private static func shortened(_ text: [UInt8], _ limit: Int) -> [UInt8] {
+    guard text.count > limit else { return text }
+    var end = limit
+    while end > 0, text[end] & 0xC0 == 0x80 { end -= 1 }
+    return Array(text[..<end])
+  }
+}

@@ -1,0 +1,135 @@
+import BlockIO
+import Kernels
+
+/// The files of a store: those of the prefix, read only, and its own.
+final class KeyValueFiles {
+  let device: any BlockDevice
+  /// Whether there is a file of its own.
+  var writes: Bool { writer != nil }
+
+  private let shape: KeyValueShape
+  private let parts: [KeyValueStore.Prefix.Part]
+  private let paths: [String]
+  private let writer: FileWriter?
+  private let ownDataOffset: Int
+  /// Parts of the prefix in use.
+  private var partCount: Int
+
+  /// Rows that may wait to be written; memory bounds them before.
+  private static let writeCapacity = 64
+  /// A temporary file has no header.
+  private static let temporaryDataOffset = 0
+
+  init(_ plan: KeyValuePlan, _ options: KeyValueOptions) throws(KeyValueError) {
+    let (shape, parts) = (plan.shape, options.prefix.parts)
+    let dataOffset = options.ownFile?.dataOffset ?? Self.temporaryDataOffset
+    do throws(BlockIOError) {
+      var writer: FileWriter?
+      if plan.hasTier || options.ownFile != nil {
+        let path =
+          if let own = options.ownFile { own.path } else {
+            try FileWriter.temporaryPath(inFolder: options.folder)
+          }
+        writer = try FileWriter(
+          path: path, byteCount: dataOffset + shape.rowCount * shape.rowStride,
+          capacity: Self.writeCapacity, hooks: options.hooks)
+      }
+      let paths = parts.map(\.path) + (writer.map { [$0.path] } ?? [])
+      do throws(BlockIOError) {
+        device = try openDevice(
+          paths: paths, backend: options.backend,
+          queueDepth: max(16, min(64, plan.stagingCount)), hooks: options.hooks)
+      } catch {
+        if options.ownFile == nil { writer?.removeName() }
+        throw error
+      }
+      if options.ownFile == nil { writer?.removeName() }
+      self.writer = writer
+      self.paths = paths
+    } catch { throw .io(error, layer: nil) }
+    self.shape = shape
+    self.parts = parts
+    partCount = parts.count
+    ownDataOffset = dataOffset
+  }
+
+  // MARK: Writing
+
+  var pendingWriteCount: Int { writer?.pendingCount ?? 0 }
+
+  var hasRoomForWrite: Bool { writer.map { $0.pendingCount < $0.capacity } ?? false }
+
+  func write(row: Int, _ bytes: UnsafeRawBufferPointer) {
+    writer?.enqueue(
+      WriteRequest(offset: ownDataOffset + row * shape.rowStride, bytes: bytes, tag: row))
+  }
+
+  func takeWrite(waiting: Bool) -> WriteCompletion? { writer?.takeCompletion(waiting: waiting) }
+
+  // MARK: Reading
+
+  /// Queues the read of a row into a slot.
+  func submitRead(
+    row: Int, slot: Int, into destination: UnsafeMutableRawBufferPointer
+  ) throws(BlockIOError) {
+    let place = place(ofRow: row)
+    try device.submit(
+      ReadRequest(
+        fileIndex: place.file, offset: place.offset, destination: destination,
+        tag: UInt64(row) << 32 | UInt64(slot)))
+  }
+
+  func row(ofTag tag: UInt64) -> Int { Int(tag >> 32) }
+  func slot(ofTag tag: UInt64) -> Int { Int(tag & 0xFFFF_FFFF) }
+
+  func path(ofFile index: Int) -> String { paths[index] }
+
+  /// The file that holds a row, and where.
+  func place(ofRow row: Int) -> (file: Int, offset: Int) {
+    let (slab, layer) = row.quotientAndRemainder(dividingBy: shape.layerCount)
+    var first = 0
+    for index in 0..<partCount {
+      let part = parts[index]
+      if slab < first + part.slabCount {
+        return (
+          index,
+          shape.fileOffset(
+            layer: layer, slab: part.firstSlab + slab - first, dataOffset: part.dataOffset)
+        )
+      }
+      first += part.slabCount
+    }
+    return (paths.count - 1, ownDataOffset + row * shape.rowStride)
+  }
+
+  /// From here on every row is in the store's own file.
+  func forgetPrefix() { partCount = 0 }
+}
+
+extension KeyValueStore.Prefix {
+  /// Checks what a file said of itself.
+  func check(_ shape: KeyValueShape) throws(KeyValueError) {
+    for part in parts {
+      let rowCount = part.slabCount.multipliedReportingOverflow(by: shape.layerCount)
+      let end = part.firstSlab.addingReportingOverflow(part.slabCount)
+      guard part.slabCount > 0, part.firstSlab >= 0, !rowCount.overflow, !end.overflow,
+        part.checksums.count == rowCount.partialValue
+      else {
+        throw .badPrefix("'\(part.path)' has no such rows of keys and values")
+      }
+      let isFar = end.partialValue > Self.mostSlabs || part.dataOffset > Self.mostBytes
+      guard part.dataOffset >= 0, part.dataOffset % 4096 == 0, !isFar else {
+        throw .badPrefix("keys and values of '\(part.path)' begin nowhere a file can have them")
+      }
+    }
+    let slabCount = slabCount
+    guard parts.isEmpty || slabCount * KeyValueBlock.positionCount < shape.contextLength else {
+      throw .badPrefix(
+        "a prefix of \(slabCount * KeyValueBlock.positionCount) positions leaves no room in a "
+          + "context of \(shape.contextLength)")
+    }
+  }
+
+  private static let mostSlabs = 1 << 24
+  private static let mostBytes = 1 << 50
+}

@@ -1,0 +1,87 @@
+public import BlockIO
+import Glibc
+
+/// Where keys and values may go and come from.
+public struct KeyValueOptions: Sendable {
+  /// Bound on the memory of keys and values; nil = as the plan finds best.
+  public var budgetByteCount: Int?
+  /// Folder of the file that holds what memory does not; it never has a name that lasts.
+  public var folder = KeyValueOptions.defaultFolder
+  /// A file that gets every complete slab and stays; nil = none.
+  public var ownFile: OwnFile?
+  /// The first slabs, from files that others wrote.
+  public var prefix = KeyValueStore.Prefix()
+  /// How files are read.
+  public var backend = StorageBackend.auto
+  /// Where tests stand in for the kernel.
+  package var hooks = DeviceHooks()
+
+  public init() {}
+
+  /// A file that a store writes for others.
+  public struct OwnFile: Sendable {
+    public var path: String
+    /// Where slab 0 begins, a multiple of 4096; what lies before is the caller's.
+    public var dataOffset: Int
+
+    public init(path: String, dataOffset: Int = 4096) {
+      self.path = path
+      self.dataOffset = dataOffset
+    }
+  }
+
+  /// `TMPDIR`, else /var/tmp.
+  public static var defaultFolder: String {
+    getenv("TMPDIR").map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 } ?? "/var/tmp"
+  }
+}
+
+extension KeyValueStore {
+  /// Slabs from the start of the context that lie in read-only files.
+  public struct Prefix: Sendable {
+    public var parts: [Part] = []
+
+    public init(parts: [Part] = []) { self.parts = parts }
+
+    public var slabCount: Int { parts.reduce(0) { $0 + $1.slabCount } }
+
+    /// Slabs of one file, which follow those of the parts before.
+    public struct Part: Sendable {
+      public var path: String
+      /// Where the file's slab 0 begins, a multiple of 4096.
+      public var dataOffset: Int
+      /// The first slab taken, as the file counts them.
+      public var firstSlab: Int
+      public var slabCount: Int
+      /// XXH3-64 of each row [slabCount, layerCount].
+      public var checksums: [UInt64]
+
+      public init(
+        path: String, dataOffset: Int, firstSlab: Int, slabCount: Int, checksums: [UInt64]
+      ) {
+        self.path = path
+        self.dataOffset = dataOffset
+        self.firstSlab = firstSlab
+        self.slabCount = slabCount
+        self.checksums = checksums
+      }
+    }
+  }
+
+  /// What a store has moved.
+  public struct Statistics: Sendable {
+    public var bytesRead = 0
+    public var bytesWritten = 0
+    /// Time spent waiting for reads or writes.
+    public var stallNanoseconds = 0
+    /// Complete rows that queries still see, and how many of them are in memory.
+    public var rowCount = 0
+    public var residentRowCount = 0
+
+    public var residentFraction: Double {
+      rowCount == 0 ? 1 : Double(residentRowCount) / Double(rowCount)
+    }
+
+    public init() {}
+  }
+}

@@ -1,0 +1,79 @@
+/// What keys and values of equal tokens must have in common to be equal themselves.
+public struct KeyValueOrigin: Sendable, Hashable {
+  /// Tells the model, and whatever else decides the values, from others.
+  public let model: UInt64
+  /// How elements are stored, in up to eight characters of ASCII: `f16`.
+  public let type: String
+  public let layerCount: Int
+  public let keyValueHeadCount: Int
+  public let headLength: Int
+  /// Bytes of a row, one layer's part of a slab; what its checksum covers.
+  public let rowByteCount: Int
+  /// Bytes from a row to the next, a multiple of 4096.
+  public let rowStride: Int
+
+  /// Positions of a slab.
+  public static let slabPositionCount = 128
+
+  /// - Precondition: sizes are positive, and a header can hold them.
+  public init(
+    model: UInt64, type: String, layerCount: Int, keyValueHeadCount: Int, headLength: Int,
+    rowByteCount: Int, rowStride: Int
+  ) {
+    self.model = model
+    self.type = type
+    self.layerCount = layerCount
+    self.keyValueHeadCount = keyValueHeadCount
+    self.headLength = headLength
+    self.rowByteCount = rowByteCount
+    self.rowStride = rowStride
+    precondition(isPlausible, "a header cannot hold this shape: \(self)")
+  }
+
+  /// What a header says, which may be anything; nil where no cache has such a shape.
+  init?(
+    stated model: UInt64, type: String, layerCount: Int, keyValueHeadCount: Int, headLength: Int,
+    rowByteCount: Int, rowStride: Int
+  ) {
+    self.model = model
+    self.type = type
+    self.layerCount = layerCount
+    self.keyValueHeadCount = keyValueHeadCount
+    self.headLength = headLength
+    self.rowByteCount = rowByteCount
+    self.rowStride = rowStride
+    guard isPlausible else { return nil }
+  }
+
+  /// Bytes of a slab: the rows of all layers.
+  public var slabByteCount: Int { layerCount * rowStride }
+
+  /// Bytes that a header holds for each slab: its tokens and the checksums of its rows.
+  var tableByteCount: Int { 4 * Self.slabPositionCount + 8 * layerCount }
+
+  /// The name of the entry whose last complete slab ends behind `tokens`.
+  func id(of tokens: ArraySlice<Int32>) -> UInt64 {
+    var bytes: [UInt8] = []
+    bytes.appendLittleEndian(model)
+    bytes.append(contentsOf: type.utf8)
+    bytes.append(0)
+    for token in tokens { bytes.appendLittleEndian(token) }
+    return bytes.withUnsafeBytes(KeyValueStore.checksum)
+  }
+
+  /// Sizes whose products cannot overflow.
+  private var isPlausible: Bool {
+    (1...1 << 12).contains(layerCount) && (1...1 << 16).contains(keyValueHeadCount)
+      && (1...1 << 16).contains(headLength) && (1...1 << 32).contains(rowStride)
+      && rowStride % KeyValueEntryHeader.pageByteCount == 0
+      && (1...rowStride).contains(rowByteCount)
+      && (1...8).contains(type.utf8.count) && type.utf8.allSatisfy { (0x21...0x7E).contains($0) }
+  }
+}
+
+extension [UInt8] {
+  /// Appends an integer's bytes, least significant first.
+  mutating func appendLittleEndian(_ value: some FixedWidthInteger) {
+    Swift.withUnsafeBytes(of: value.littleEndian) { append(contentsOf: $0) }
+  }
+}

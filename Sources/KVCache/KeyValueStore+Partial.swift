@@ -1,0 +1,51 @@
+/// The slab that is still being filled, which no file of the tier holds: it can be taken out, and put back
+/// into another store.
+extension KeyValueStore {
+  /// Positions of the slab being filled; 0 where the last slab is complete, or a chunk was broken off.
+  public var partialPositionCount: Int {
+    finishedLayerCount == shape.layerCount
+      ? chunk.upperBound % KeyValueOrigin.slabPositionCount : 0
+  }
+
+  /// A layer's row of the slab being filled; behind its positions there may be anything.
+  ///
+  /// - Precondition: ``partialPositionCount`` is not 0.
+  public func partialRow(layer: Int) -> UnsafeRawBufferPointer {
+    let slab = chunk.upperBound / KeyValueOrigin.slabPositionCount
+    guard partialPositionCount > 0, let address = addresses[row(layer, slab)] else {
+      preconditionFailure("no slab is being filled")
+    }
+    return UnsafeRawBufferPointer(start: address, count: shape.rowStride)
+  }
+
+  /// Goes on in the middle of the slab behind the prefix.
+  ///
+  /// - Parameters:
+  ///   - positionCount: positions of that slab that count, of which a context has room for more.
+  ///   - fill: brings a layer's row; false where it could not.
+  /// - Returns: whether all rows came; otherwise the store is as it was.
+  /// - Precondition: nothing entered the store yet.
+  public func resume(
+    positionCount: Int, _ fill: (_ layer: Int, UnsafeMutableRawBufferPointer) -> Bool
+  ) -> Bool {
+    let start = prefixPositionCount
+    precondition(
+      chunk == start..<start && (1..<KeyValueOrigin.slabPositionCount).contains(positionCount)
+        && start + positionCount < shape.contextLength, "nowhere to go on at \(positionCount)")
+    let rows = (0..<shape.layerCount).map { row($0, prefixSlabCount) }
+    for (layer, row) in rows.enumerated() {
+      guard let slot = poolSlots.pop() else {
+        preconditionFailure("a plan has room for a row of each layer that is being filled")
+      }
+      let address = address(ofSlot: slot)
+      addresses[row] = address
+      guard fill(layer, UnsafeMutableRawBufferPointer(start: address, count: shape.rowStride))
+      else {
+        rows[...layer].forEach(drop)
+        return false
+      }
+    }
+    chunk = (start + positionCount)..<(start + positionCount)
+    return true
+  }
+}

@@ -1,0 +1,169 @@
+import BlockIO
+import CXXHash
+import Kernels
+import TensorBasics
+
+/// Where the read-ahead stands: the next row that may have to be read.
+struct ReadCursor {
+  /// Whether it is in the sweep behind the one in work.
+  var isNext = false
+  var layer = 0
+  var slab = 0
+}
+
+/// Rows that are not in memory come through the staging slots, in the order that a sweep needs them:
+/// layer by layer, ascending slabs. Reads run ahead across layers, and into the next sweep up to the
+/// layer in work: what happens to a row behind that is not known yet. For the same reason they stop at a
+/// layer with rows that are still being written.
+extension KeyValueStore {
+  /// Whether every block of a tile that queries see is in memory.
+  ///
+  /// - Parameter positions: what the queries see, all together.
+  public func isReady(layer: Int, tile: Int, positions: ClosedRange<Int>) -> Bool {
+    for slab in slabs(ofTile: tile, positions) where addresses[row(layer, slab)] == nil {
+      return false
+    }
+    return true
+  }
+
+  /// The addresses of the blocks of tile `tile` of one layer and head; nil for blocks that are not in
+  /// memory.
+  ///
+  /// - Parameter addresses: [``AttentionTile/blockCount``], written.
+  public func blockAddresses(
+    layer: Int, head: Int, tile: Int, into result: UnsafeMutablePointer<UnsafeRawPointer?>
+  ) {
+    let offset = head * shape.blockByteCount
+    for index in 0..<AttentionTile.blockCount {
+      let slab = tile * AttentionTile.blockCount + index
+      result[index] =
+        slab < shape.slabCount
+        ? addresses[row(layer, slab)].map { UnsafeRawPointer($0 + offset) } : nil
+    }
+  }
+
+  /// Gives back the staging slots of a tile that attention has passed.
+  public func release(layer: Int, tile: Int) {
+    guard plan.hasTier else { return }
+    let first = tile * AttentionTile.blockCount
+    for slab in first..<min(first + AttentionTile.blockCount, shape.slabCount) {
+      let row = row(layer, slab)
+      if addresses[row] != nil, !isInPool(row) { drop(row) }
+    }
+  }
+
+  /// Takes the reads that are done and starts as many as there is room for.
+  public func readAhead() throws(KeyValueError) {
+    guard let files else { return }
+    while try takeRead(files, waiting: false) {}
+    try submitReads(files)
+  }
+
+  /// Sleeps until a read is done.
+  public func waitForRead() throws(KeyValueError) {
+    guard let files else { preconditionFailure("rows are missing and there is no file") }
+    try submitReads(files)
+    precondition(files.device.inFlight > 0, "nothing is read that could be waited for")
+    let start = monotonicNanoseconds()
+    // What else is done makes regions longer.
+    if try takeRead(files, waiting: true) { while try takeRead(files, waiting: false) {} }
+    moved.stallNanoseconds += monotonicNanoseconds() - start
+  }
+
+  private func slabs(ofTile tile: Int, _ positions: ClosedRange<Int>) -> Range<Int> {
+    let first = tile * AttentionTile.blockCount
+    let lower = max(first, positions.lowerBound / KeyValueBlock.positionCount)
+    let upper = min(
+      first + AttentionTile.blockCount, positions.upperBound / KeyValueBlock.positionCount + 1)
+    return lower..<max(lower, upper)
+  }
+
+  private func submitReads(_ files: KeyValueFiles) throws(KeyValueError) {
+    var hasNew = false
+    while files.device.inFlight < files.device.capacity, let row = nextRow() {
+      let (slab, layer) = row.quotientAndRemainder(dividingBy: shape.layerCount)
+      let kept = plan.keeps(layer: layer, slab: slab) ? poolSlots.pop() : nil
+      guard let slot = kept ?? stagingSlots.pop() else { break }
+      do throws(BlockIOError) {
+        try files.submitRead(
+          row: row, slot: slot,
+          into: UnsafeMutableRawBufferPointer(
+            start: address(ofSlot: slot), count: shape.rowStride))
+      } catch { throw .io(error, layer: layer) }
+      flags[row].insert(.isBeingRead)
+      cursor.slab = slab + 1
+      hasNew = true
+    }
+    guard hasNew else { return }
+    do { try files.device.flush() } catch { throw .io(error, layer: nil) }
+  }
+
+  /// The next row to read, at the cursor; nil where there is none yet.
+  private func nextRow() -> Int? {
+    while true {
+      if cursor.layer == shape.layerCount {
+        // Behind the sweep in work lies the next; behind that nothing is known.
+        guard !cursor.isNext else { return nil }
+        cursor = ReadCursor(isNext: true)
+      }
+      if cursor.isNext, cursor.layer >= finishedLayerCount { return nil }
+      guard leavingCounts[cursor.layer] == 0 else { return nil }
+      let start = cursor.isNext ? chunk.upperBound : chunk.lowerBound
+      let end = start / KeyValueBlock.positionCount
+      var slab = max(
+        cursor.slab, shape.firstVisibleSlab(layer: cursor.layer, position: start))
+      while slab < end {
+        let row = row(cursor.layer, slab)
+        if addresses[row] == nil, flags[row].contains(.isOnFile),
+          !flags[row].contains(.isBeingRead)
+        {
+          return row
+        }
+        slab += 1
+      }
+      cursor.slab = 0
+      cursor.layer += 1
+    }
+  }
+
+  /// Takes a read that is done; false where there is none.
+  private func takeRead(_ files: KeyValueFiles, waiting: Bool) throws(KeyValueError) -> Bool {
+    let completion: ReadCompletion?
+    do throws(BlockIOError) {
+      completion = try files.device.reap(waiting: waiting, timeoutMilliseconds: nil)
+    } catch {
+      throw .io(error, layer: error.tag.map { files.row(ofTag: $0) % shape.layerCount })
+    }
+    guard let completion else { return false }
+    let row = files.row(ofTag: completion.tag)
+    let address = address(ofSlot: files.slot(ofTag: completion.tag))
+    let (slab, layer) = row.quotientAndRemainder(dividingBy: shape.layerCount)
+    let place = files.place(ofRow: row)
+    guard completion.byteCount >= shape.rowByteCount else {
+      throw .io(
+        BlockIOError(
+          .read, path: files.path(ofFile: place.file), offset: place.offset,
+          byteCount: shape.rowByteCount, reason: .truncated), layer: layer)
+    }
+    let bytes = UnsafeRawBufferPointer(start: address, count: shape.rowByteCount)
+    guard Self.checksum(bytes) == checksums[self.row(layer, slab)] else {
+      throw .damaged(path: files.path(ofFile: place.file), offset: place.offset, layer: layer)
+    }
+    moved.bytesRead += shape.rowStride
+    flags[row].remove(.isBeingRead)
+    addresses[row] = address
+    return true
+  }
+
+  /// Waits for the reads in flight and gives their room back.
+  func discardReads() {
+    guard let files else { return }
+    while files.device.inFlight > 0 {
+      do throws(KeyValueError) { _ = try takeRead(files, waiting: true) } catch { continue }
+    }
+  }
+
+  static func checksum(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
+    XXH3_64bits(bytes.baseAddress, bytes.count)
+  }
+}

@@ -1,0 +1,362 @@
+public import BlockIO
+import Glibc
+import Kernels
+import TensorBasics
+
+/// Keys and values of every position so far: rows in memory as far as the plan has room, the others in
+/// files.
+///
+/// A chunk of tokens passes as ``begin(_:)``, then in each layer ``prepare(layer:)``,
+/// ``store(layer:position:keys:values:)`` for every position, attention over tiles as they become ready
+/// (`KeyValueStore+Reading.swift`), and ``finish(layer:)``. Where every row stays in memory and nobody
+/// asks for a file there is none.
+///
+/// One thread uses a store; between ``prepare(layer:)`` and attention others may call `store` for
+/// positions of their own, and during attention ask for addresses.
+public final class KeyValueStore {
+  public let plan: KeyValuePlan
+  public let shape: KeyValueShape
+  /// Called with one line when the file can be written no more.
+  public var onWarning: ((String) -> Void)?
+
+  /// Slots of the pool, then those that reads go through.
+  let memory: AlignedBuffer
+  var poolSlots: SlotStack
+  var stagingSlots: SlotStack
+  /// Of each row: where it lies in memory, once it can be read there; nil elsewhere.
+  let addresses: UnsafeMutableBufferPointer<UnsafeMutableRawPointer?>
+  let flags: UnsafeMutableBufferPointer<RowFlags>
+  /// XXH3-64 of each row, where it is in a file.
+  let checksums: UnsafeMutableBufferPointer<UInt64>
+
+  private(set) var files: KeyValueFiles?
+  /// Whether every row is written, wherever it stays.
+  let writesAll: Bool
+  /// Slabs that came from other files.
+  private(set) var prefixSlabCount: Int
+  /// Why the file is written no more.
+  public private(set) var writeFailure: BlockIOError?
+  /// Rows of each layer that leave memory once they are written.
+  var leavingCounts: [Int]
+
+  /// Positions of the chunk in work.
+  var chunk: Range<Int>
+  /// Layers that the chunk in work has passed.
+  var finishedLayerCount: Int
+  /// Of each layer, slabs from the start that no query sees any more.
+  private var expiredSlabCounts: [Int]
+  var cursor = ReadCursor()
+  var moved = Statistics()
+
+  /// Memory from which a few MiB more or less committed do not matter.
+  private static let hugePagesByteCount = 64 << 20
+
+  /// Positions that the prefix holds: the first token's position.
+  public var prefixPositionCount: Int { prefixSlabCount * KeyValueBlock.positionCount }
+
+  /// - Throws: ``KeyValueError``.
+  public init(
+    _ plan: KeyValuePlan, _ options: KeyValueOptions = KeyValueOptions()
+  ) throws(KeyValueError) {
+    let shape = plan.shape
+    try options.prefix.check(shape)
+    if plan.hasTier || options.ownFile != nil || !options.prefix.parts.isEmpty {
+      files = try KeyValueFiles(plan, options)
+    } else {
+      files = nil
+    }
+    do {
+      memory = try AlignedBuffer(
+        byteCount: plan.byteCount, prefersHugePages: plan.byteCount >= Self.hugePagesByteCount)
+    } catch { throw .allocation(error) }
+    self.plan = plan
+    self.shape = shape
+    writesAll = options.ownFile != nil
+    prefixSlabCount = options.prefix.slabCount
+    poolSlots = SlotStack(0..<plan.slotCount)
+    stagingSlots = SlotStack(plan.slotCount..<(plan.slotCount + plan.stagingCount))
+    addresses = .allocate(capacity: shape.rowCount)
+    addresses.initialize(repeating: nil)
+    flags = .allocate(capacity: shape.rowCount)
+    flags.initialize(repeating: [])
+    checksums = .allocate(capacity: shape.rowCount)
+    checksums.initialize(repeating: 0)
+    leavingCounts = Array(repeating: 0, count: shape.layerCount)
+    expiredSlabCounts = Array(repeating: 0, count: shape.layerCount)
+    let start = prefixSlabCount * KeyValueBlock.positionCount
+    chunk = start..<start
+    finishedLayerCount = shape.layerCount
+    for (row, checksum) in options.prefix.parts.lazy.flatMap(\.checksums).enumerated() {
+      checksums[row] = checksum
+      flags[row] = .isOnFile
+    }
+    cursor.isNext = true
+  }
+
+  deinit {
+    // Reads and writes in flight end before the memory goes.
+    files = nil
+    addresses.deallocate()
+    flags.deallocate()
+    checksums.deallocate()
+  }
+
+  // MARK: A chunk's way
+
+  /// Begins the chunk of tokens at `positions`, which follow those there are.
+  ///
+  /// - Throws: ``KeyValueError/brokenOff`` where the chunk before did not pass all layers.
+  public func begin(_ positions: Range<Int>) throws(KeyValueError) {
+    guard finishedLayerCount == shape.layerCount else { throw .brokenOff }
+    precondition(
+      positions.lowerBound == chunk.upperBound && positions.upperBound <= shape.contextLength,
+      "\(positions) do not follow \(chunk) in the context")
+    chunk = positions
+    finishedLayerCount = 0
+    cursor = cursor.isNext ? ReadCursor(layer: cursor.layer, slab: cursor.slab) : ReadCursor()
+  }
+
+  /// Makes room for the chunk's keys and values of a layer.
+  ///
+  /// - Throws: ``KeyValueError/noRoom(_:)`` where rows that do not fit could not be written.
+  public func prepare(layer: Int) throws(KeyValueError) {
+    settleWrites()
+    while leavingCounts[layer] > 0 { waitForWrite() }
+    for slab in chunkSlabs {
+      let row = row(layer, slab)
+      guard addresses[row] == nil else { continue }
+      addresses[row] = address(ofSlot: try takePoolSlot())
+    }
+    try readAhead()
+  }
+
+  /// Writes one position of every head of a layer, rounded to f16.
+  ///
+  /// - Parameters:
+  ///   - position: one of the chunk.
+  ///   - keys: [keyValueHeadCount, headLength], after RoPE.
+  ///   - values: [keyValueHeadCount, headLength].
+  public func store(
+    layer: Int, position: Int, keys: UnsafePointer<Float>, values: UnsafePointer<Float>
+  ) {
+    let (slab, index) = position.quotientAndRemainder(dividingBy: KeyValueBlock.positionCount)
+    guard chunk.contains(position), let row = addresses[row(layer, slab)] else {
+      preconditionFailure("position \(position) is outside the chunk")
+    }
+    for head in 0..<shape.keyValueHeadCount {
+      KeyValueBlock.store(
+        key: keys + head * shape.headLength, value: values + head * shape.headLength,
+        headLength: shape.headLength, position: index, into: row + head * shape.blockByteCount)
+    }
+  }
+
+  /// Ends the chunk's work on a layer: rows that it completed are written or stay, rows that no later
+  /// query sees make room.
+  public func finish(layer: Int) throws(KeyValueError) {
+    finishedLayerCount = layer + 1
+    if !cursor.isNext, cursor.layer <= layer { cursor = ReadCursor(layer: layer + 1) }
+    let complete = chunk.upperBound / KeyValueBlock.positionCount
+    for slab in chunk.lowerBound / KeyValueBlock.positionCount..<complete {
+      try completeRow(layer: layer, slab: slab)
+    }
+    let visible = min(
+      complete, shape.firstVisibleSlab(layer: layer, position: chunk.upperBound))
+    for slab in expiredSlabCounts[layer]..<max(visible, expiredSlabCounts[layer]) {
+      let row = row(layer, slab)
+      if !flags[row].contains(.isBeingWritten) { drop(row) }
+    }
+    expiredSlabCounts[layer] = max(visible, expiredSlabCounts[layer])
+    settleWrites()
+    try readAhead()
+  }
+
+  /// Forgets everything, prefix included; memory and files are used again.
+  public func reset() {
+    while let files, files.pendingWriteCount > 0 { waitForWrite() }
+    discardReads()
+    addresses.update(repeating: nil)
+    flags.update(repeating: [])
+    poolSlots = SlotStack(0..<plan.slotCount)
+    stagingSlots = SlotStack(plan.slotCount..<(plan.slotCount + plan.stagingCount))
+    for layer in 0..<shape.layerCount { expiredSlabCounts[layer] = 0 }
+    prefixSlabCount = 0
+    files?.forgetPrefix()
+    chunk = 0..<0
+    finishedLayerCount = shape.layerCount
+    cursor = ReadCursor()
+    cursor.isNext = true
+  }
+
+  // MARK: The file
+
+  /// Waits until every complete slab is written, where the store has a file of its own.
+  ///
+  /// - Returns: slabs from the start of the context that files hold completely.
+  public func finish() -> Int {
+    while let files, files.pendingWriteCount > 0 { waitForWrite() }
+    return completedSlabCount
+  }
+
+  /// Slabs from the start of the context that files hold completely, the prefix included.
+  public var completedSlabCount: Int {
+    let first = (0..<shape.rowCount).first { !flags[$0].contains(.isOnFile) }
+    return (first ?? shape.rowCount) / shape.layerCount
+  }
+
+  /// XXH3-64 of every row of slabs that files hold: [slabs.count, layerCount].
+  public func rowChecksums(ofSlabs slabs: Range<Int>) -> [UInt64] {
+    Array(checksums[slabs.lowerBound * shape.layerCount..<slabs.upperBound * shape.layerCount])
+  }
+
+  /// What was moved so far, and what is where.
+  public var statistics: Statistics {
+    var result = moved
+    let complete = chunk.upperBound / KeyValueBlock.positionCount
+    for layer in 0..<shape.layerCount {
+      let first = shape.firstVisibleSlab(layer: layer, position: chunk.upperBound)
+      for slab in min(first, complete)..<complete {
+        result.rowCount += 1
+        if isInPool(row(layer, slab)) { result.residentRowCount += 1 }
+      }
+    }
+    return result
+  }
+
+  /// What the drive did for reads.
+  public var readStatistics: IOStatistics { files?.device.statistics ?? IOStatistics() }
+
+  /// One-line warnings of the device, e.g. that a slower way of reading had to do.
+  public var notes: [String] { files?.device.notes ?? [] }
+
+  /// Bytes read from files.
+  public var readByteCount: Int { moved.bytesRead }
+
+  /// Time spent waiting for reads and writes.
+  public var stallNanoseconds: Int { moved.stallNanoseconds }
+
+  /// Queues a complete row for writing where it leaves memory or all rows are written.
+  private func completeRow(layer: Int, slab: Int) throws(KeyValueError) {
+    let row = row(layer, slab)
+    let stays = stays(layer: layer, slab: slab)
+    guard let files, files.writes, writeFailure == nil, writesAll || !stays else { return }
+    guard writesAll || isVisible(layer: layer, slab: slab) else { return }
+    guard let address = addresses[row] else { return }
+    if !files.hasRoomForWrite { waitForWrite() }
+    // The failure of that write ends writing.
+    guard writeFailure == nil else { return }
+    let bytes = UnsafeRawBufferPointer(start: address, count: shape.rowStride)
+    checksums[row] = Self.checksum(
+      UnsafeRawBufferPointer(rebasing: bytes[..<shape.rowByteCount]))
+    flags[row].insert(.isBeingWritten)
+    if !stays {
+      flags[row].insert(.isLeaving)
+      leavingCounts[layer] += 1
+    }
+    files.write(row: row, bytes)
+  }
+
+  /// Takes the completions of writes that are there.
+  private func settleWrites() {
+    while let completion = files?.takeWrite(waiting: false) { settle(completion) }
+  }
+
+  /// Sleeps until a write is done.
+  private func waitForWrite() {
+    let start = monotonicNanoseconds()
+    if let completion = files?.takeWrite(waiting: true) { settle(completion) }
+    moved.stallNanoseconds += monotonicNanoseconds() - start
+  }
+
+  private func settle(_ completion: WriteCompletion) {
+    let row = completion.tag
+    let (slab, layer) = row.quotientAndRemainder(dividingBy: shape.layerCount)
+    flags[row].remove(.isBeingWritten)
+    if flags[row].contains(.isLeaving) {
+      flags[row].remove(.isLeaving)
+      leavingCounts[layer] -= 1
+    }
+    if let failure = completion.failure {
+      if writeFailure == nil {
+        writeFailure = failure
+        onWarning?("\(failure); keys and values stay in memory as long as there is room")
+      }
+      if !isVisible(layer: layer, slab: slab) { drop(row) }
+      return
+    }
+    moved.bytesWritten += completion.byteCount
+    flags[row].insert(.isOnFile)
+    if !stays(layer: layer, slab: slab) { drop(row) }
+  }
+
+  /// A slot of the pool, for which writes are waited for.
+  private func takePoolSlot() throws(KeyValueError) -> Int {
+    while true {
+      if let slot = poolSlots.pop() { return slot }
+      guard let files, files.pendingWriteCount > 0 else {
+        throw .noRoom(
+          writeFailure
+            ?? BlockIOError(.allocate, byteCount: shape.rowStride, reason: .system(errno: ENOMEM)))
+      }
+      waitForWrite()
+    }
+  }
+
+  // MARK: Rows
+
+  /// Takes a row out of memory.
+  func drop(_ row: Int) {
+    guard let address = addresses[row] else { return }
+    addresses[row] = nil
+    let slot = (address - memory.address) / shape.rowStride
+    if slot < plan.slotCount { poolSlots.push(slot) } else { stagingSlots.push(slot) }
+  }
+
+  func row(_ layer: Int, _ slab: Int) -> Int { slab * shape.layerCount + layer }
+
+  func address(ofSlot slot: Int) -> UnsafeMutableRawPointer {
+    memory.address + slot * shape.rowStride
+  }
+
+  func isInPool(_ row: Int) -> Bool {
+    addresses[row].map { $0 - memory.address < plan.slotCount * shape.rowStride } ?? false
+  }
+
+  /// Slabs that the chunk in work reaches into.
+  private var chunkSlabs: ClosedRange<Int> {
+    chunk.lowerBound / KeyValueBlock.positionCount...(chunk.upperBound - 1)
+      / KeyValueBlock.positionCount
+  }
+
+  /// Whether the layer's next query sees a slab.
+  private func isVisible(layer: Int, slab: Int) -> Bool {
+    let next = layer < finishedLayerCount ? chunk.upperBound : chunk.lowerBound
+    return slab >= shape.firstVisibleSlab(layer: layer, position: next)
+  }
+
+  private func stays(layer: Int, slab: Int) -> Bool {
+    plan.keeps(layer: layer, slab: slab) && isVisible(layer: layer, slab: slab)
+  }
+}
+
+/// What is known of a row.
+struct RowFlags: OptionSet {
+  let rawValue: UInt8
+  /// A file holds it.
+  static let isOnFile = RowFlags(rawValue: 1)
+  static let isBeingWritten = RowFlags(rawValue: 2)
+  /// It leaves memory once it is written.
+  static let isLeaving = RowFlags(rawValue: 4)
+  static let isBeingRead = RowFlags(rawValue: 8)
+}
+
+/// Free slots; never allocates after initialisation.
+struct SlotStack {
+  private var slots: [Int]
+
+  /// The lowest slot comes first.
+  init(_ slots: Range<Int>) { self.slots = slots.reversed() }
+
+  mutating func pop() -> Int? { slots.popLast() }
+
+  mutating func push(_ slot: Int) { slots.append(slot) }
+}

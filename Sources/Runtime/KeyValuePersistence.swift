@@ -1,0 +1,115 @@
+import BlockIO
+public import KVCache
+import ModelFormat
+import TensorBasics
+import Tokenization
+import WeightLoader
+
+/// What a run takes from a store of keys and values, and gives back to it.
+///
+/// Opened before the session, whose request it fills in; ``resume(_:)`` follows that, ``store(_:of:)`` the
+/// answer. Nothing that
+/// goes wrong with the store ends a run: ``warn`` is told in one line, and the run goes on without.
+public final class KeyValuePersistence {
+  private let directory: KeyValueDirectory
+  private let origin: KeyValueOrigin
+  private let tokenizer: Tokenizer
+  private let warn: (String) -> Void
+  private var prefix: KeyValuePrefix
+  /// The new entry; nil where none can be written.
+  private var writer: KeyValueEntryWriter?
+
+  /// Looks for the beginning of `prompt` in the store.
+  ///
+  /// - Parameters:
+  ///   - request: what the session will be planned from; tells it where keys and values come from and go.
+  ///   - reuses: whether to take anything from the store.
+  ///   - warn: is told what keeps the store from being used.
+  /// - Throws: ``RuntimeError`` where the model cannot be read.
+  public init(
+    _ directory: KeyValueDirectory, _ model: LanguageModel, prompt: [Int32],
+    for request: inout MemoryPlan.Request, reuses: Bool = true,
+    warn: @escaping (String) -> Void
+  ) throws(RuntimeError) {
+    let shape = KeyValueShape(model.configuration, contextLength: request.contextLength)
+    let selector = try NeuronSelector.resolve(
+      request.neurons.selector, for: model.source, model.configuration)
+    origin = KeyValueOrigin(
+      model: try model.source.keyValueIdentity(selector), type: "f16",
+      layerCount: shape.layerCount, keyValueHeadCount: shape.keyValueHeadCount,
+      headLength: shape.headLength, rowByteCount: shape.rowByteCount, rowStride: shape.rowStride)
+    self.directory = directory
+    self.warn = warn
+    tokenizer = model.tokenizer
+    prefix = reuses ? directory.prefix(of: prompt, origin: origin) : .none
+    do {
+      writer = try KeyValueEntryWriter(
+        in: directory, origin: origin, slabCapacity: shape.slabCount,
+        modelName: model.source.description.name ?? "")
+    } catch {
+      warn("\(error); this run's keys and values are not kept")
+      writer = nil
+    }
+    request.keyValues.ownFile = writer.map {
+      KeyValueOptions.OwnFile(path: $0.path, dataOffset: $0.dataOffset)
+    }
+    request.keyValues.prefix = KeyValueStore.Prefix(
+      parts: prefix.sources.map {
+        KeyValueStore.Prefix.Part(
+          path: $0.path, dataOffset: $0.dataOffset, firstSlab: 0, slabCount: $0.slabCount,
+          checksums: $0.rowChecksums)
+      })
+  }
+
+  /// Gives a new session what is stored of the slab in the middle of which the prompt leaves the store; where
+  /// that is damaged, its tokens are computed like those that follow.
+  public func resume(_ session: Session) {
+    guard let tail = prefix.tail else { return }
+    session.resume(positionCount: tail.positionCount) { tail.read(layer: $0, into: $1) }
+  }
+
+  /// Deletes what the run could not read, which it computes anew and keeps in its place.
+  public func forgetPrefix(because error: KeyValueError) {
+    for source in prefix.sources where source.path == error.unreadablePath {
+      warn("\(directory.forget(source)): damaged; deleted, and the prompt computed anew")
+    }
+    prefix = .none
+  }
+
+  /// Keeps what `session` computed of `tokens`.
+  ///
+  /// - Parameter tokens: the prompt and the answer.
+  public func store(_ tokens: [Int32], of session: Session) {
+    defer { writer = nil }
+    let keyValues = session.keyValues
+    let end = keyValues.finish()
+    // A drive that failed was reported when it did.
+    guard let writer, keyValues.writeFailure == nil, end > prefix.slabCount else { return }
+    let checksums = keyValues.rowChecksums(ofSlabs: prefix.slabCount..<end)
+    // Behind a row that was not written the next slab is none of the entry's.
+    let isNext = session.position / KeyValueOrigin.slabPositionCount == end
+    let partial =
+      isNext && keyValues.partialPositionCount > 0
+      ? KeyValueEntryWriter.PartialSlab(
+        positionCount: keyValues.partialPositionCount, row: keyValues.partialRow)
+      : nil
+    do {
+      let outcome = try writer.commit(
+        after: prefix, tokens: tokens, rowChecksums: checksums, partial: partial,
+        text: opening(of: tokens))
+      if outcome == .tooLarge {
+        warn("\(directory.path): this run's keys and values exceed the store's limit; not kept")
+      }
+    } catch { warn("\(error); this run's keys and values are not kept") }
+  }
+
+  /// The beginning of the text, for a listing.
+  private func opening(of tokens: [Int32]) -> [UInt8] {
+    var text: [UInt8] = []
+    var detokenizer = StreamingDetokenizer(tokenizer)
+    for token in tokens.prefix(Self.openingTokenCount) { detokenizer.append(token, to: &text) }
+    return text
+  }
+
+  private static let openingTokenCount = 64
+}

@@ -1,0 +1,74 @@
+import CommandLineSupport
+import KVCache
+import TensorBasics
+
+/// What a store of keys and values holds, for people, and deleting from it.
+struct StoreReport {
+  private let directory: KeyValueDirectory
+
+  init(path: String) throws {
+    directory = try KeyValueDirectory(openingExisting: path)
+  }
+
+  /// A line for each entry, the last used first.
+  func print() {
+    let items = directory.items()
+    for item in items {
+      var columns = [
+        item.id, Self.padded("\(ByteCount(item.byteCount))", 11),
+        Self.padded("\(item.tokenCount) tokens", 13), Self.padded(Self.age(item.ageSeconds), 8),
+      ]
+      if let problem = item.problem {
+        columns.append(problem)
+      } else {
+        columns += [Self.line(item.modelName), "\"\(Self.line(item.text))\""]
+      }
+      Terminal.print(columns.joined(separator: "  ") + "\n")
+    }
+    let byteCount = items.reduce(0) { $0 + $1.byteCount }
+    Terminal.print("\(items.count) entries, \(ByteCount(byteCount))\n")
+  }
+
+  /// Deletes an entry by its name, or `all`.
+  func forget(_ id: String) throws {
+    if id == "all" {
+      Terminal.print("\(directory.forgetAll()) entries forgotten\n")
+      return
+    }
+    guard directory.forget(id) else {
+      throw CommandError(.noInput, "\(directory.path): no entry \(id)")
+    }
+    Terminal.print("\(id) forgotten\n")
+  }
+
+  /// At most so many characters of a text that might be anything, on one line.
+  private static func line(_ bytes: [UInt8]) -> String {
+    let characterLimit = 60
+    let text = String(decoding: bytes, as: UTF8.self)
+    var line = ""
+    for scalar in text.unicodeScalars.prefix(characterLimit) {
+      // Control characters would move the cursor, or worse.
+      let isShown =
+        switch scalar.properties.generalCategory {
+        case .control, .format, .lineSeparator, .paragraphSeparator, .surrogate, .privateUse,
+          .unassigned:
+          false
+        default: true
+        }
+      line.unicodeScalars.append(isShown ? scalar : " ")
+    }
+    return text.unicodeScalars.count > characterLimit ? line + "…" : line
+  }
+
+  /// Time in the largest unit that fits.
+  private static func age(_ seconds: Int) -> String {
+    for (name, length) in [("d", 86_400), ("h", 3600), ("min", 60)] where seconds >= length {
+      return "\(seconds / length) \(name)"
+    }
+    return "\(seconds) s"
+  }
+
+  private static func padded(_ text: String, _ width: Int) -> String {
+    String(repeating: " ", count: max(0, width - text.count)) + text
+  }
+}

@@ -1,0 +1,37 @@
+import ArgumentParser
+import CommandLineSupport
+import KVCache
+import Runtime
+import TensorBasics
+
+/// Where keys and values are kept between runs.
+struct StoreArguments: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      "Keep keys and values of prompts and answers in a folder, and take those of prompts that begin "
+        + "alike from there.", valueName: "dir"))
+  var kvStore: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Most bytes that --kv-store keeps; what was used least recently goes first.",
+      valueName: "size"))
+  var kvStoreLimit = ByteCount(8 << 30)
+
+  /// The store as `request` wants it; nil where there is none, or it cannot be used.
+  func open(
+    _ model: LanguageModel, prompt: [Int32], for request: inout MemoryPlan.Request, reuses: Bool
+  ) throws -> KeyValuePersistence? {
+    guard let kvStore else { return nil }
+    let directory: KeyValueDirectory
+    do {
+      directory = try KeyValueDirectory(path: kvStore, byteLimit: kvStoreLimit.bytes)
+    } catch {
+      Terminal.warn("\(error); keys and values are not kept")
+      return nil
+    }
+    directory.note = { Terminal.note($0) }
+    return try KeyValuePersistence(
+      directory, model, prompt: prompt, for: &request, reuses: reuses, warn: { Terminal.warn($0) })
+  }
+}

@@ -1,0 +1,126 @@
+import BlockIO
+import Glibc
+import KVCache
+import ModelFormat
+import TensorBasics
+import TestSupport
+import Testing
+
+/// Stores whose files hold anything at all.
+@Suite final class HostileEntryTests {
+  private let folder = TemporaryFolder()
+  private let prompt = EntryMaker.tokens(300, seed: 1)
+
+  private func maker() throws -> EntryMaker {
+    EntryMaker(directory: try KeyValueDirectory(path: folder.path, byteLimit: 1 << 30))
+  }
+
+  /// Puts the right checksum behind a page that was changed, so that what it says is believed.
+  private func sign(_ bytes: inout [UInt8]) {
+    guard bytes.count >= 4096 else { return }
+    var checksum = bytes[..<4088].withUnsafeBytes(FlashImage.checksum)
+    for index in 4088..<4096 {
+      bytes[index] = UInt8(truncatingIfNeeded: checksum)
+      checksum >>= 8
+    }
+  }
+
+  @Test(
+    "Damage of any kind is found, by the header's checksums or by the rows'",
+    arguments: [false, true])
+  func mutations(signed: Bool) throws {
+    let maker = try maker()
+    try maker.store(prompt)
+    let name = try #require(folder.entries.first)
+    let intact = folder.read(name)
+    var generator = SeededGenerator(seed: 5)
+    let fields = [12, 32, 36, 40, 44].map { (offset: $0, byteCount: 4) }
+    let longFields = stride(from: 16, through: 112, by: 8).map { (offset: $0, byteCount: 8) }
+    for trial in 0..<1500 {
+      var bytes = Mutation.mutate(
+        intact, fields: fields + longFields, limit: 8192, using: &generator)
+      if signed { sign(&bytes) }
+      folder.write(name, bytes)
+      let prefix = maker.directory.prefix(of: prompt, origin: maker.origin)
+      #expect(maker.isNeverWrong(prefix, of: prompt), "trial \(trial)")
+      _ = maker.directory.items()
+    }
+  }
+
+  @Test("A file cut short anywhere is no entry") func truncation() throws {
+    let maker = try maker()
+    try maker.store(prompt)
+    let name = try #require(folder.entries.first)
+    let intact = folder.read(name)
+    for count in [0, 1, 8, 4095, 4096, 4100, 8191, 8192, intact.count - 1] {
+      folder.write(name, Array(intact[..<count]))
+      #expect(maker.found(prompt) == 0, "\(count) bytes")
+      #expect(folder.entries.isEmpty)
+    }
+    folder.write(name, intact)
+    #expect(maker.found(prompt) == 256)
+  }
+
+  @Test("Entries of another model, type or version are left alone, with a line that says so")
+  func others() throws {
+    var maker = try maker()
+    var notes: [String] = []
+    maker.directory.note = { notes.append($0) }
+    try maker.store(prompt)
+    let own = maker.origin
+    for (model, type) in [(UInt64(8), "f16"), (7, "q8")] {
+      maker.origin = KeyValueOrigin(
+        model: model, type: type, layerCount: 2, keyValueHeadCount: 1, headLength: 8,
+        rowByteCount: 4000, rowStride: 4096)
+      try maker.store(prompt)
+    }
+    maker.origin = own
+    let names = Set(folder.entries)
+    notes = []
+    #expect(maker.found(prompt) == 256)
+    #expect(notes.count == 2 && notes[0].contains("another model"))
+    #expect(notes[1].contains("another type"))
+    for name in names {
+      var bytes = folder.read(name)
+      bytes[8] = 2
+      folder.write(name, bytes)
+    }
+    notes = []
+    #expect(maker.found(prompt) == 0)
+    #expect(notes.count == 1 && notes[0].contains("3 entries of another version"))
+    #expect(Set(folder.entries) == names)
+    #expect(maker.directory.items().allSatisfy { $0.problem == "of another version" })
+  }
+
+  @Test("An entry under another's name is none; links and other things are left alone")
+  func names() throws {
+    let maker = try maker()
+    try maker.store(prompt)
+    let name = try #require(folder.entries.first)
+    let bytes = folder.read(name)
+    symlink("\(folder.path)/\(name)", "\(folder.path)/00000000000000aa.kv")
+    mkfifo("\(folder.path)/00000000000000ab.kv", 0o600)
+    folder.write("notes.txt", [1])
+    folder.write("00000000000000AC.kv", bytes)
+    folder.write("00000000000000ad.kv", bytes)
+    #expect(maker.found(prompt) == 256)
+    #expect(folder.entries.count == 5)
+    #expect(maker.directory.items().count == 1)
+  }
+
+  @Test("Entries that continue each other in a circle are never followed") func circles() throws {
+    let maker = try maker()
+    let long = prompt + EntryMaker.tokens(212, seed: 2)
+    try maker.store(Array(long[..<128]))
+    try maker.store(Array(long[..<256]))
+    try maker.store(long)
+    for name in folder.entries {
+      var bytes = folder.read(name)
+      // Each is its own parent.
+      bytes.replaceSubrange(72..<80, with: bytes[64..<72])
+      sign(&bytes)
+      folder.write(name, bytes)
+    }
+    #expect(maker.found(long + [1]) == 128)
+  }
+}

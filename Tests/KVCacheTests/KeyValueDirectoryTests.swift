@@ -1,0 +1,182 @@
+import BlockIO
+import Glibc
+import KVCache
+import ModelFormat
+import TensorBasics
+import TestSupport
+import Testing
+
+/// The store of keys and values by itself, with made-up data.
+@Suite final class KeyValueDirectoryTests {
+  private let folder = TemporaryFolder()
+
+  private func maker(limit: Int = 1 << 30) throws -> EntryMaker {
+    EntryMaker(directory: try KeyValueDirectory(path: folder.path, byteLimit: limit))
+  }
+
+  @Test("Whole slabs of a prompt's beginning are found, and one token is left to compute")
+  func prefixes() throws {
+    let maker = try maker()
+    let tokens = EntryMaker.tokens(500, seed: 1)
+    #expect(maker.found(tokens) == 0)
+    try maker.store(tokens)
+    let other = EntryMaker.tokens(500, seed: 2)
+    #expect(maker.found(tokens) == 384)
+    #expect(maker.found(Array(tokens[..<384])) == 256)
+    #expect(maker.found(Array(tokens[..<385])) == 384)
+    #expect(maker.found(Array(tokens[..<300]) + other) == 256)
+    #expect(maker.found(Array(tokens[..<127]) + other) == 0)
+    #expect(maker.found([]) == 0)
+    #expect(maker.found(other) == 0)
+  }
+
+  @Test("A prompt may leave an entry in the middle of a slab") func tails() throws {
+    let maker = try maker()
+    let tokens = EntryMaker.tokens(500, seed: 1)
+    try maker.store(tokens, keepsPartial: true)
+    func found(_ prompt: [Int32]) -> KeyValuePrefix {
+      maker.directory.prefix(of: prompt, origin: maker.origin)
+    }
+    #expect(found(tokens + [1]).tokenCount == 500)
+    #expect(found(tokens).tokenCount == 499)
+    #expect(found(Array(tokens[..<450]) + [2000, 1]).tokenCount == 450)
+    #expect(found(Array(tokens[..<300]) + [2000, 1]).tokenCount == 300)
+    #expect(found(Array(tokens[..<256]) + [2000]).tail == nil)
+    #expect(found(Array(tokens[..<100]) + [2000]).tokenCount == 0)
+    #expect(maker.directory.items().first?.tokenCount == 500)
+    let row = try AlignedBuffer(byteCount: maker.origin.rowStride)
+    for (end, prompt) in [(500, tokens), (384, Array(tokens[..<300]))] {
+      let tail = try #require(found(prompt).tail)
+      for layer in 0..<2 {
+        #expect(tail.read(layer: layer, into: row.bytes))
+        #expect(row.bytes.starts(with: maker.row(tokens[..<end], layer: layer)))
+      }
+    }
+    let name = try #require(folder.entries.first)
+    var bytes = folder.read(name)
+    bytes[bytes.count - 4096] ^= 1
+    folder.write(name, bytes)
+    let tail = try #require(found(tokens).tail)
+    #expect(tail.read(layer: 0, into: row.bytes) && !tail.read(layer: 1, into: row.bytes))
+    // What continues it begins with whole slabs of its own.
+    try maker.store(tokens + EntryMaker.tokens(100, seed: 2))
+    #expect(maker.found(tokens + EntryMaker.tokens(100, seed: 2)) == 512)
+  }
+
+  @Test("A continuation stores its own slabs alone, and branches share what they have in common")
+  func continuations() throws {
+    let maker = try maker()
+    let stem = EntryMaker.tokens(384, seed: 1)
+    let branches = (2...4).map { Array(stem[..<256]) + EntryMaker.tokens(300, seed: $0) }
+    try maker.store(stem)
+    let twig = branches[0] + EntryMaker.tokens(256, seed: 9)
+    for tokens in branches + [twig] { try maker.store(tokens) }
+    for tokens in branches { #expect(maker.found(tokens + [1]) == 512) }
+    #expect(maker.found(twig + [1]) == 768)
+    #expect(maker.found(stem + [1]) == 384)
+    let own = maker.directory.items().map(\.ownTokenCount).sorted()
+    #expect(own == [256, 256, 256, 256, 384])
+    #expect(try maker.store(twig) == .nothingNew)
+    #expect(maker.directory.items().count == 5)
+  }
+
+  @Test("Listing says what entries are; forgetting deletes them") func listing() throws {
+    let maker = try maker()
+    try maker.store(EntryMaker.tokens(128, seed: 1), text: "Once upon a time")
+    try maker.store(EntryMaker.tokens(256, seed: 2))
+    let items = maker.directory.items()
+    #expect(items.map(\.tokenCount) == [256, 128])
+    #expect(items.allSatisfy { $0.problem == nil && $0.ageSeconds < 60 && $0.byteCount > 8192 })
+    #expect(items[1].text == Array("Once upon a time".utf8))
+    #expect(items[1].modelName == Array("tiny".utf8))
+    #expect(!maker.directory.forget("../etc/passwd"))
+    #expect(!maker.directory.forget("0"))
+    #expect(maker.directory.forget(items[0].id))
+    #expect(!maker.directory.forget(items[0].id))
+    #expect(maker.directory.forgetAll() == 1)
+    #expect(folder.entries.isEmpty)
+  }
+
+  @Test("The least recently used goes first, and what continues another before that one")
+  func deletion() throws {
+    let all = try maker()
+    let stem = EntryMaker.tokens(256, seed: 1)
+    let branch = stem + EntryMaker.tokens(256, seed: 2)
+    let old = EntryMaker.tokens(256, seed: 3)
+    try all.store(old)
+    usleep(20_000)
+    try all.store(stem)
+    try all.store(branch)
+    let size = try #require(all.directory.items().map(\.byteCount).max())
+    usleep(20_000)
+    #expect(all.found(old + [1]) == 256)
+    usleep(20_000)
+    let small = try maker(limit: 3 * size)
+    try small.store(EntryMaker.tokens(256, seed: 4))
+    #expect(small.found(branch + [1]) == 256)
+    #expect(small.found(old + [1]) == 256)
+    usleep(20_000)
+    try small.store(EntryMaker.tokens(256, seed: 5))
+    #expect(small.found(branch + [1]) == 0 || small.found(old + [1]) == 256)
+    let tiny = try maker(limit: size / 2)
+    #expect(try tiny.store(EntryMaker.tokens(256, seed: 6)) == .tooLarge)
+    #expect(folder.entries.count == 3)
+  }
+
+  @Test("Temporary files that nobody writes are removed; those being written stay")
+  func abandoned() throws {
+    let maker = try maker()
+    folder.write("0123456789abcdef.part", [1, 2, 3])
+    folder.write("mine.part", [1])
+    let writer = try KeyValueEntryWriter(
+      in: maker.directory, origin: maker.origin, slabCapacity: 1, modelName: "")
+    _ = try self.maker()
+    #expect(folder.entries.count == 2 && folder.entries.contains("mine.part"))
+    #expect(access(writer.path, F_OK) == 0)
+  }
+
+  @Test("What is deleted stays readable to those who have it open") func deletedWhileOpen() throws {
+    let (reader, writer) = (try maker(), try maker())
+    let tokens = EntryMaker.tokens(256, seed: 1)
+    try writer.store(tokens)
+    let prefix = reader.directory.prefix(of: tokens + [2000], origin: reader.origin)
+    #expect(writer.directory.forgetAll() == 1)
+    try writer.store(EntryMaker.tokens(256, seed: 2))
+    #expect(prefix.tokenCount == 256 && reader.isIntact(prefix, of: tokens))
+    // The entry it continues is gone, so it can never be found: it is stored, and removed later.
+    let longer = tokens + EntryMaker.tokens(128, seed: 3)
+    let late = try KeyValueEntryWriter(
+      in: reader.directory, origin: reader.origin, slabCapacity: 3, modelName: "")
+    _ = try late.commit(after: prefix, tokens: longer, rowChecksums: [1, 2], text: [])
+    #expect(reader.found(longer + [1]) == 0)
+    #expect(folder.entries.count == 1)
+  }
+
+  @Test("Two processes that store the same store it once") func sameTwice() throws {
+    let maker = try maker()
+    let tokens = EntryMaker.tokens(128, seed: 1)
+    let late = try KeyValueEntryWriter(
+      in: maker.directory, origin: maker.origin, slabCapacity: 9, modelName: "")
+    try maker.store(tokens)
+    #expect(
+      try late.commit(after: .none, tokens: tokens, rowChecksums: [1, 2], text: [])
+        == .nothingNew)
+    #expect(maker.found(tokens + [1]) == 128)
+  }
+
+  @Test("A folder that goes away is an error, not the end") func lostFolder() throws {
+    let path = folder.path + "/store"
+    var maker = try maker()
+    maker.directory = try KeyValueDirectory(path: path, byteLimit: 1 << 30)
+    let writer = try KeyValueEntryWriter(
+      in: maker.directory, origin: maker.origin, slabCapacity: 1, modelName: "")
+    unlink(writer.path)
+    rmdir(path)
+    #expect(throws: BlockIOError.self) {
+      try writer.commit(
+        after: .none, tokens: EntryMaker.tokens(128, seed: 1), rowChecksums: [1, 2], text: [])
+    }
+    #expect(maker.found([1, 2]) == 0)
+    #expect(throws: BlockIOError.self) { try maker.store(EntryMaker.tokens(128, seed: 1)) }
+  }
+}

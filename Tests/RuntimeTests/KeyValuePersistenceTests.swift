@@ -1,0 +1,170 @@
+import BlockIO
+import Glibc
+import KVCache
+import ModelFormat
+import Runtime
+import Synchronization
+import TensorBasics
+import TestSupport
+import Testing
+import WeightLoader
+
+/// Runs that share a store of keys and values, on drives that fail.
+@Suite final class KeyValuePersistenceTests {
+  private let folder = TemporaryFolder()
+  private let store = TemporaryFolder()
+  private let model: LanguageModel
+  private let prompt = (0..<700).map { Int32($0 * 37 % 256 + 1) }
+
+  init() throws {
+    var tiny = TinyModel()
+    tiny.contextLength = 4096
+    let path = folder.write("model", tiny.gguf(seed: 1).bytes())
+    model = try LanguageModel(ModelSource.open(path))
+  }
+
+  private struct Outcome {
+    var tokens: [Int32]
+    var reusedTokenCount: Int
+    var warnings: [String]
+  }
+
+  /// Answers the prompt as a process of its own would.
+  private func answer(
+    hooks: DeviceHooks = DeviceHooks(), keyValueBudget: Int? = nil, threadCount: Int = 1,
+    limit: Int = 1 << 30
+  ) throws -> Outcome {
+    var warnings: [String] = []
+    var request = MemoryPlan.Request(
+      budgetByteCount: 8 << 30, contextLength: prompt.count + 12, promptLength: prompt.count,
+      threadCount: threadCount)
+    request.assumedProcessByteCount = 0
+    request.keyValues.budgetByteCount = keyValueBudget
+    request.keyValues.hooks = hooks
+    let persistence = try KeyValuePersistence(
+      KeyValueDirectory(path: store.path, byteLimit: limit), model, prompt: prompt,
+      for: &request, warn: { warnings.append($0) })
+    let session = try Session(model.source, model.configuration, request)
+    persistence.resume(session)
+    session.keyValues.onWarning = { warnings.append($0) }
+    var generator = TextGenerator(session: session, tokenizer: model.tokenizer)
+    generator.onLostPrefix = { persistence.forgetPrefix(because: $0) }
+    var options = GenerationOptions(prompt: prompt, maximumTokenCount: 12, ignoresEnd: true)
+    options.sampling.temperature = 0
+    let result = try generator.generate(options) { _ in }
+    persistence.store(prompt + result.tokens, of: session)
+    return Outcome(
+      tokens: result.tokens, reusedTokenCount: result.reusedTokenCount, warnings: warnings)
+  }
+
+  @Test("Reused keys and values give the tokens that computed ones do, however memory is divided")
+  func reuse() throws {
+    let expected = try answer()
+    #expect(expected.reusedTokenCount == 0 && expected.warnings.isEmpty)
+    for (budget, threadCount) in [(nil, 1), (nil, 2), (1 << 20, 1), (300 << 10, 2)] {
+      let again = try answer(keyValueBudget: budget, threadCount: threadCount)
+      #expect(again.tokens == expected.tokens && again.warnings.isEmpty)
+      #expect(again.reusedTokenCount == 699)
+    }
+    #expect(store.entries.count == 1)
+  }
+
+  @Test("A full drive costs one warning, and the run goes on", arguments: [ENOSPC, EIO])
+  func fullDrive(errorNumber: Int32) throws {
+    let expected = try answer()
+    KeyValueDirectory.forgetAll(in: store.path)
+    for place in [0, 40_000, 100_000] {
+      var hooks = DeviceHooks()
+      hooks.writeErrno = { $0 >= place ? errorNumber : 0 }
+      let outcome = try answer(hooks: hooks)
+      #expect(outcome.tokens == expected.tokens)
+      #expect(outcome.warnings.count == 1, "\(outcome.warnings)")
+      #expect(store.entries.isEmpty)
+    }
+  }
+
+  @Test("An entry that cannot be read is computed anew, and kept again") func unreadable() throws {
+    let expected = try answer()
+    var hooks = DeviceHooks()
+    let prefixIsRead = Atomic(0)
+    hooks.filterResult = { attempt in
+      // The first file is the entry; its replacement has the same place in the next run.
+      guard attempt.fileIndex == 0, prefixIsRead.load(ordering: .relaxed) == 0 else {
+        return attempt.result
+      }
+      return attempt.offset > 30_000 ? -Int(EIO) : attempt.result
+    }
+    let outcome = try answer(hooks: hooks)
+    #expect(outcome.tokens == expected.tokens && outcome.reusedTokenCount == 0)
+    #expect(outcome.warnings.count == 1)
+    prefixIsRead.store(1, ordering: .relaxed)
+    #expect(try answer(hooks: hooks).reusedTokenCount == 699)
+  }
+
+  @Test("Flipped bits anywhere never change the answer") func flippedBits() throws {
+    let expected = try answer()
+    let name = try #require(store.entries.first)
+    let intact = store.read(name)
+    var generator = SeededGenerator(seed: 3)
+    for _ in 0..<40 {
+      var bytes = intact
+      let place = Int.random(in: bytes.indices, using: &generator)
+      bytes[place] ^= 1 << UInt8.random(in: 0..<8, using: &generator)
+      store.write(name, bytes)
+      let outcome = try answer(keyValueBudget: Bool.random(using: &generator) ? nil : 300 << 10)
+      #expect(outcome.tokens == expected.tokens, "byte \(place)")
+      // Without its slab in part, or without the entry.
+      #expect([699, 640, 0].contains(outcome.reusedTokenCount))
+    }
+  }
+
+  @Test("Runs that use one store at the same time answer alike") func together() async throws {
+    let expected = try answer().tokens
+    KeyValueDirectory.forgetAll(in: store.path)
+    let (path, modelPath, prompt) = (store.path, model.source.path, prompt)
+    await withTaskGroup(of: [Int32].self) { group in
+      for seed in 0..<4 {
+        group.addTask {
+          (try? Self.answers(modelPath, store: path, prompt, seed: UInt64(seed))) ?? []
+        }
+      }
+      for await tokens in group { #expect(tokens == expected) }
+    }
+  }
+
+  /// Answers several times, with deletions in between.
+  private static func answers(
+    _ path: String, store: String, _ prompt: [Int32], seed: UInt64
+  ) throws -> [Int32] {
+    var generator = SeededGenerator(seed: seed)
+    var tokens: [Int32] = []
+    for _ in 0..<6 {
+      let model = try LanguageModel(ModelSource.open(path))
+      var request = MemoryPlan.Request(
+        budgetByteCount: 8 << 30, contextLength: prompt.count + 12, promptLength: prompt.count,
+        threadCount: 1)
+      request.assumedProcessByteCount = 0
+      let persistence = try KeyValuePersistence(
+        KeyValueDirectory(path: store, byteLimit: 1 << 20), model, prompt: prompt,
+        for: &request, warn: { _ in })
+      let session = try Session(model.source, model.configuration, request)
+      persistence.resume(session)
+      var options = GenerationOptions(prompt: prompt, maximumTokenCount: 12, ignoresEnd: true)
+      options.sampling.temperature = 0
+      let result = try TextGenerator(session: session, tokenizer: model.tokenizer)
+        .generate(options) { _ in }
+      guard tokens.isEmpty || tokens == result.tokens else { return [] }
+      tokens = result.tokens
+      persistence.store(prompt + tokens, of: session)
+      if Bool.random(using: &generator) { KeyValueDirectory.forgetAll(in: store) }
+    }
+    return tokens
+  }
+}
+
+extension KeyValueDirectory {
+  /// Empties the store at `path`.
+  fileprivate static func forgetAll(in path: String) {
+    _ = try? KeyValueDirectory(openingExisting: path).forgetAll()
+  }
+}
