@@ -1,4 +1,6 @@
+import Kernels
 import ModelFormat
+import TensorBasics
 public import WeightLoader
 
 /// Who names the neurons that a token needs, in a model whose FFNs lie in bundles of neurons.
@@ -33,6 +35,16 @@ public enum NeuronSelector: String, Sendable, CaseIterable {
       throw refusal(
         "selector \(request.rawValue): the FFNs do not lie in bundles of neurons "
           + "(flashinfer-convert --bundle neurons)")
+    }
+    if let column = neurons.layers.lazy.filter({ $0.neuronsPerBundle == 1 })
+      .compactMap({ $0.part(.down)?.part.type }).first(where: { !NeuronColumns.supports($0) })
+    {
+      throw refusal("columns of single neurons in \(column.name) are not supported")
+    }
+    if let matrix = source.description.tensors.first(where: {
+      $0.name.contains(".ffn_predictor") && $0.type.isQuantised
+    }) {
+      throw refusal("tensor '\(matrix.name)' is \(matrix.type.name); predictors are floats")
     }
     let isReLU = configuration.activation == .relu
     var possible = [NeuronSelector.all]

@@ -164,6 +164,34 @@ import WeightLoader
     #expect(refusal(silu.path, .all) == "")
   }
 
+  @Test func `Types that no kernel takes are refused before anything is computed`() throws {
+    let image = try Self.image(Self.model([.f16]).gguf(seed: 1).bytes(), .neurons)
+    defer { extendLifetime(image) }
+    func refusal(_ change: (inout ModelDescription) -> Void) throws -> String {
+      let source = try ModelSource.open(image.path)
+      var description = source.description
+      change(&description)
+      let configuration = try #require(description.configuration)
+      do {
+        _ = try Session(
+          ModelSource(path: image.path, description: description, device: source.device),
+          configuration,
+          MemoryPlan.Request(
+            budgetByteCount: 1 << 30, contextLength: 8, promptLength: 1, threadCount: 1))
+      } catch { return "\(error)" }
+      return ""
+    }
+    #expect(try refusal { _ in } == "")
+    #expect(
+      try refusal { $0.neurons?.layers[1].parts[1].type = .q4_K }
+        .contains("columns of single neurons in Q4_K"))
+    #expect(
+      try refusal {
+        $0.tensors[$0.tensors.count - 1].name = "blk.0.ffn_predictor_b.weight"
+        $0.tensors[$0.tensors.count - 1].type = .q8_0
+      }.contains("predictors are floats"))
+  }
+
   @Test(arguments: [ElementType.q8_0, .f16])
   func `A flipped bit in any bundle is found when the bundle is needed`(type: ElementType) throws {
     let gguf = Self.model([type]).gguf(seed: 1).bytes()
