@@ -115,7 +115,7 @@ public final class FileWriter {
 }
 
 /// The thread of a ``FileWriter`` and what it shares with its coordinator.
-private final class WriterThread: @unchecked Sendable {
+private final class WriterThread: BackgroundWork, @unchecked Sendable {
   // Safety: queues, requests and results are touched with `mutex` held; `thread` by the coordinator
   // alone; everything else is constant after initialisation.
 
@@ -132,8 +132,6 @@ private final class WriterThread: @unchecked Sendable {
   private var isStopping = false
   private var thread = pthread_t()
 
-  private static let stackByteCount = 256 << 10
-
   init(
     path: String, descriptor: consuming UnixDescriptor, capacity: Int, hooks: DeviceHooks
   ) throws(BlockIOError) {
@@ -148,7 +146,7 @@ private final class WriterThread: @unchecked Sendable {
     done = SlotQueue(capacity: capacity)
     pthread_mutex_init(mutex, nil)
     pthread_cond_init(changed, nil)
-    try start()
+    thread = try BackgroundThread.start(self)
   }
 
   deinit {
@@ -156,30 +154,6 @@ private final class WriterThread: @unchecked Sendable {
     pthread_mutex_destroy(mutex)
     changed.deallocate()
     mutex.deallocate()
-  }
-
-  private func start() throws(BlockIOError) {
-    var attributes = pthread_attr_t()
-    pthread_attr_init(&attributes)
-    defer { pthread_attr_destroy(&attributes) }
-    pthread_attr_setstacksize(&attributes, Self.stackByteCount)
-    // Signals are for the program's own threads.
-    var (all, previous) = (sigset_t(), sigset_t())
-    sigfillset(&all)
-    pthread_sigmask(SIG_BLOCK, &all, &previous)
-    defer { pthread_sigmask(SIG_SETMASK, &previous, nil) }
-    let context = Unmanaged.passRetained(self)
-    let status = pthread_create(
-      &thread, &attributes,
-      { context in
-        guard let context else { return nil }
-        Unmanaged<WriterThread>.fromOpaque(context).takeRetainedValue().run()
-        return nil
-      }, context.toOpaque())
-    guard status == 0 else {
-      context.release()
-      throw BlockIOError(.startThreads, reason: .system(errno: status))
-    }
   }
 
   func stop() {
@@ -217,7 +191,7 @@ private final class WriterThread: @unchecked Sendable {
     return body()
   }
 
-  private func run() {
+  func run() {
     while let (slot, request) = takePending() {
       let failure = write(request)
       locked {

@@ -1,7 +1,7 @@
 import Glibc
 
 /// The threads of a ``ThreadedDevice`` and the transfers they work on.
-final class ReadingThreads: @unchecked Sendable {
+final class ReadingThreads: BackgroundWork, @unchecked Sendable {
   // Safety: `slots[i]` belongs to whoever took slot i from the queue or the free list, and the queue
   // orders memory; `threads` is touched by the coordinator alone; the rest is constant.
 
@@ -15,9 +15,6 @@ final class ReadingThreads: @unchecked Sendable {
     var transfer: Transfer?
     var failure: BlockIOError.Reason?
   }
-
-  /// Enough for `pread` and what surrounds it; pages never touched cost nothing.
-  private static let stackByteCount = 256 << 10
 
   init(files: FileSet, hooks: DeviceHooks, queue: WorkQueue, slotCount: Int) {
     self.files = files
@@ -34,33 +31,11 @@ final class ReadingThreads: @unchecked Sendable {
 
   /// Starts up to `count` threads; fewer than asked for will do.
   func start(count: Int) throws(BlockIOError) {
-    var attributes = pthread_attr_t()
-    pthread_attr_init(&attributes)
-    defer { pthread_attr_destroy(&attributes) }
-    pthread_attr_setstacksize(&attributes, Self.stackByteCount)
-    // Signals are for the program's own threads.
-    var (all, previous) = (sigset_t(), sigset_t())
-    sigfillset(&all)
-    pthread_sigmask(SIG_BLOCK, &all, &previous)
-    defer { pthread_sigmask(SIG_SETMASK, &previous, nil) }
     for _ in 0..<count {
-      var thread = pthread_t()
-      let context = Unmanaged.passRetained(self)
-      let status = pthread_create(
-        &thread, &attributes,
-        { context in
-          guard let context else { return nil }
-          Unmanaged<ReadingThreads>.fromOpaque(context).takeRetainedValue().run()
-          return nil
-        }, context.toOpaque())
-      guard status == 0 else {
-        context.release()
-        if threads.isEmpty {
-          throw BlockIOError(.startThreads, reason: .system(errno: status))
-        }
+      do { threads.append(try BackgroundThread.start(self)) } catch {
+        if threads.isEmpty { throw error }
         return
       }
-      threads.append(thread)
     }
   }
 
@@ -84,7 +59,7 @@ final class ReadingThreads: @unchecked Sendable {
     return (transfer, slots[slot].failure)
   }
 
-  private func run() {
+  func run() {
     while let slot = queue.takePending() {
       if var transfer = slots[slot].transfer {
         slots[slot].failure = transfer.readToEnd(files[transfer.request.fileIndex], hooks: hooks)
