@@ -182,8 +182,8 @@ final class NeuronStep: ParallelRegion {
       let magnitudes = memory.values + token * length
       magnitudes.update(from: decisions, count: length)
       activation.gate(magnitudes, by: memory.ones, count: length)
-      mark { magnitudes[$0].magnitude > threshold }
       let isChosen = { (neuron: Int) in magnitudes[neuron].magnitude > threshold }
+      mark(isChosen)
       for bundle in 0..<bundleCount where !contains(bundle, isChosen) {
         (decisions + bundle * neuronsPerBundle).update(repeating: 0, count: neuronsPerBundle)
       }
@@ -301,8 +301,6 @@ final class NeuronStep: ParallelRegion {
   private func activateNeurons(_ range: Range<Int>, _ index: Int) {
     let worker = memory.worker(index)
     let stride = RowGroup.rowCount
-    let usesMatrix: Bool
-    if case .matrix = layer.choice { usesMatrix = true } else { usesMatrix = false }
     if !usesMatrix { multiply(gate ?? up, range, worker, into: worker.gate) }
     if gate != nil { multiply(up, range, worker, into: worker.up) }
     for token in 0..<x.tokenCount {
@@ -326,6 +324,11 @@ final class NeuronStep: ParallelRegion {
         memory.values[token * length + column] = isChosen ? values[row] : 0
       }
     }
+  }
+
+  /// Whether the deciding matrix was computed whole.
+  private var usesMatrix: Bool {
+    if case .matrix = layer.choice { true } else { false }
   }
 
   private var predicts: Bool {
@@ -365,8 +368,6 @@ final class NeuronStep: ParallelRegion {
         groups: 0..<RowGroup.groupCount(rows: count), by: x, into: output, outputStride: count,
         scratch: nil)
     }
-    let usesMatrix: Bool
-    if case .matrix = layer.choice { usesMatrix = true } else { usesMatrix = false }
     if !usesMatrix { multiply(gate ?? up, into: worker.gate) }
     if gate != nil { multiply(up, into: worker.up) }
     for token in 0..<x.tokenCount {
