@@ -65,12 +65,12 @@ let package = Package(
     library("Kernels", ["TensorBasics", "CKernels"]),
     library("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
     library("KVCache", ["TensorBasics", "BlockIO", "Kernels", "CXXHash"]),
+    library("InStorageAttention", ["TensorBasics", "BlockIO", "Kernels"]),
     library("ModelConversion", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader"]),
     library(
       "Runtime",
       [
         "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader",
-        "ModelConversion",
         "KVCache",
       ]),
     library(
@@ -88,7 +88,9 @@ let package = Package(
     // Executables
     executable(
       "flashinfer-run",
-      ["CommandLineSupport", "Runtime", "WeightLoader", "KVCache", "TensorBasics"]),
+      [
+        "CommandLineSupport", "InStorageAttention", "Runtime", "WeightLoader", "KVCache", "TensorBasics",
+      ]),
     executable(
       "flashinfer-convert",
       ["CommandLineSupport", "ModelConversion", "WeightLoader", "BlockIO", "TensorBasics"]),
@@ -101,8 +103,8 @@ let package = Package(
     executable(
       "flashinfer-bench",
       [
-        "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "Kernels", "KVCache",
-        "BlockIO", "ModelFormat", "TensorBasics",
+        "CommandLineSupport", "Calibration", "InStorageAttention", "Runtime", "WeightLoader",
+        "Kernels", "KVCache", "BlockIO", "ModelFormat", "TensorBasics",
       ]),
 
     // Tests
@@ -114,11 +116,12 @@ let package = Package(
     tests("Tokenization", ["TensorBasics", "ModelFormat"]),
     tests("Kernels", ["TensorBasics"]),
     tests("KVCache", ["TensorBasics", "BlockIO", "ModelFormat"]),
+    tests("InStorageAttention", ["TensorBasics", "BlockIO", "Kernels"]),
     tests("Calibration", ["TensorBasics", "BlockIO", "ModelFormat", "WeightLoader", "Runtime"]),
     // Runs the executables; they are not its dependencies, so that a test build links them once.
     .testTarget(name: "CommandLineTests", dependencies: ["TestSupport"], swiftSettings: strict),
     tests("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
-tests(
+    tests(
       "ModelConversion",
       [
         "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader", "Runtime",
