@@ -19,6 +19,14 @@ public struct KeyValueArguments: ParsableArguments {
       valueName: "folder"))
   public var kvDir: String?
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      What tokens behind the prompt attend over: \(KeyValuePolicyChoice.forms) (default: full). \
+      Anything but full is an approximation unless its bounds exceed the context.
+      """, valueName: "policy"))
+  public var kvPolicy = KeyValuePolicyChoice.full
+
   public init() {}
 
   /// What a session is asked for; files are read like those of the model.
@@ -27,6 +35,12 @@ public struct KeyValueArguments: ParsableArguments {
     options.budgetByteCount = kvRam?.bytes
     options.folder = kvDir ?? options.folder
     options.backend = backend
+    options.policy = kvPolicy
     return options
   }
+}
+
+extension KeyValuePolicyChoice: ExpressibleByArgument {
+  public init?(argument: String) { self.init(argument) }
+  public var defaultValueDescription: String { description }
 }

@@ -68,14 +68,16 @@ final class KeyValueFiles {
 
   // MARK: Reading
 
-  /// Queues the read of a row into a slot.
+  /// Queues the read of a row's bytes `part` into their place in the slot at `address`.
   func submitRead(
-    row: Int, slot: Int, into destination: UnsafeMutableRawBufferPointer
+    row: Int, part: Range<Int>, slot: Int, _ address: UnsafeMutableRawPointer
   ) throws(BlockIOError) {
     let place = place(ofRow: row)
     try device.submit(
       ReadRequest(
-        fileIndex: place.file, offset: place.offset, destination: destination,
+        fileIndex: place.file, offset: place.offset + part.lowerBound,
+        destination: UnsafeMutableRawBufferPointer(
+          start: address + part.lowerBound, count: part.count),
         tag: UInt64(row) << 32 | UInt64(slot)))
   }
 

@@ -25,6 +25,9 @@ public struct KeyValuePlan: Sendable {
   /// Bytes of reads in flight that keep any drive busy.
   private static let stagingByteCount = 8 << 20
 
+  /// Rows of the pool that are filled or written while tokens are decoded.
+  var workingRowCount: Int { shape.layerCount + 2 }
+
   /// Whether some rows do not stay in memory.
   public var hasTier: Bool { stagingCount > 0 }
 
@@ -32,7 +35,9 @@ public struct KeyValuePlan: Sendable {
   public var byteCount: Int { (slotCount + stagingCount) * shape.rowStride }
 
   /// Memory of the books of every row.
-  public static func bookByteCount(_ shape: KeyValueShape) -> Int { shape.rowCount * 32 }
+  public static func bookByteCount(_ shape: KeyValueShape) -> Int {
+    shape.rowCount * 32 + BlockSelection.byteCount(shape)
+  }
 
   /// Divides `budgetByteCount`; nil where it is below ``minimumByteCount(_:chunkLength:)``.
   ///

@@ -16,18 +16,24 @@ struct ReadCursor {
 /// layer in work: what happens to a row behind that is not known yet. For the same reason they stop at a
 /// layer with rows that are still being written.
 extension KeyValueStore {
-  /// Whether every block of a tile that queries see is in memory.
+  /// Whether every block of a tile that is attended over is in memory.
   ///
   /// - Parameter positions: what the queries see, all together.
   public func isReady(layer: Int, tile: Int, positions: ClosedRange<Int>) -> Bool {
-    for slab in slabs(ofTile: tile, positions) where addresses[row(layer, slab)] == nil {
+    for slab in slabs(ofTile: tile, positions)
+    where addresses[row(layer, slab)] == nil && selection.includes(row(layer, slab)) {
       return false
     }
     return true
   }
 
+  /// Whether any block of a tile is attended over.
+  public func isAttended(layer: Int, tile: Int, positions: ClosedRange<Int>) -> Bool {
+    slabs(ofTile: tile, positions).contains { selection.includes(row(layer, $0)) }
+  }
+
   /// The addresses of the blocks of tile `tile` of one layer and head; nil for blocks that are not in
-  /// memory.
+  /// memory, or not attended over.
   ///
   /// - Parameter addresses: [``AttentionTile/blockCount``], written.
   public func blockAddresses(
@@ -37,7 +43,7 @@ extension KeyValueStore {
     for index in 0..<AttentionTile.blockCount {
       let slab = tile * AttentionTile.blockCount + index
       result[index] =
-        slab < shape.slabCount
+        slab < shape.slabCount && selection.includes(row(layer, slab), head: head)
         ? addresses[row(layer, slab)].map { UnsafeRawPointer($0 + offset) } : nil
     }
   }
@@ -82,14 +88,26 @@ extension KeyValueStore {
     var hasNew = false
     while files.device.inFlight < files.device.capacity, let row = nextRow() {
       let (slab, layer) = row.quotientAndRemainder(dividingBy: shape.layerCount)
-      let kept = plan.keeps(layer: layer, slab: slab) ? poolSlots.pop() : nil
+      let kept = keeps(layer: layer, slab: slab) ? poolSlots.pop() : nil
       guard let slot = kept ?? stagingSlots.pop() else { break }
+      let runs = kept == nil ? blocks?.runs(of: row, selection, most: files.device.capacity) : nil
+      if let runs, files.device.inFlight + runs > files.device.capacity {
+        stagingSlots.push(slot)
+        break
+      }
       do throws(BlockIOError) {
-        try files.submitRead(
-          row: row, slot: slot,
-          into: UnsafeMutableRawBufferPointer(
-            start: address(ofSlot: slot), count: shape.rowStride))
+        if runs == nil {
+          try files.submitRead(
+            row: row, part: 0..<shape.rowStride, slot: slot, address(ofSlot: slot))
+        } else {
+          var head = 0
+          while let run = blocks?.nextRun(of: row, selection, from: head) {
+            try files.submitRead(row: row, part: run.bytes, slot: slot, address(ofSlot: slot))
+            head = run.end
+          }
+        }
       } catch { throw .io(error, layer: layer) }
+      blocks?.pendingRuns[row] = UInt8(runs ?? 0)
       flags[row].insert(.isBeingRead)
       cursor.slab = slab + 1
       hasNew = true
@@ -107,6 +125,7 @@ extension KeyValueStore {
         cursor = ReadCursor(isNext: true)
       }
       if cursor.isNext, cursor.layer >= finishedLayerCount { return nil }
+      guard selection.isPlanned(layer: cursor.layer, isNext: cursor.isNext) else { return nil }
       guard leavingCounts[cursor.layer] == 0 else { return nil }
       let start = cursor.isNext ? chunk.upperBound : chunk.lowerBound
       let end = start / KeyValueBlock.positionCount
@@ -115,7 +134,7 @@ extension KeyValueStore {
       while slab < end {
         let row = row(cursor.layer, slab)
         if addresses[row] == nil, flags[row].contains(.isOnFile),
-          !flags[row].contains(.isBeingRead)
+          !flags[row].contains(.isBeingRead), selection.includes(row)
         {
           return row
         }
@@ -139,6 +158,17 @@ extension KeyValueStore {
     let address = address(ofSlot: files.slot(ofTag: completion.tag))
     let (slab, layer) = row.quotientAndRemainder(dividingBy: shape.layerCount)
     let place = files.place(ofRow: row)
+    if let blocks, blocks.pendingRuns[row] > 0 {
+      moved.bytesRead += completion.byteCount
+      blocks.pendingRuns[row] -= 1
+      guard blocks.pendingRuns[row] == 0 else { return true }
+      guard blocks.areIntact(row, selection, address) else {
+        throw .damaged(path: files.path(ofFile: place.file), offset: place.offset, layer: layer)
+      }
+      flags[row].remove(.isBeingRead)
+      addresses[row] = address
+      return true
+    }
     guard completion.byteCount >= shape.rowByteCount else {
       throw .io(
         BlockIOError(
@@ -152,6 +182,8 @@ extension KeyValueStore {
     moved.bytesRead += shape.rowStride
     flags[row].remove(.isBeingRead)
     addresses[row] = address
+    summarise(layer: layer, slab: slab)
+    blocks?.sum(row, address)
     return true
   }
 

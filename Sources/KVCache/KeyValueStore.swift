@@ -28,6 +28,8 @@ public final class KeyValueStore {
   let flags: UnsafeMutableBufferPointer<RowFlags>
   /// XXH3-64 of each row, where it is in a file.
   let checksums: UnsafeMutableBufferPointer<UInt64>
+  /// What reading single blocks of a row takes; nil where rows are always read whole.
+  let blocks: BlockReads?
 
   private(set) var files: KeyValueFiles?
   /// Whether every row is written, wherever it stays.
@@ -47,6 +49,10 @@ public final class KeyValueStore {
   private var expiredSlabCounts: [Int]
   var cursor = ReadCursor()
   var moved = Statistics()
+  /// What decides which blocks the tokens behind a prompt attend over; nil = all.
+  let policy: (any KeyValuePolicy)?
+  /// What it planned (`KeyValueStore+Policy.swift`).
+  let selection: BlockSelection
 
   /// Memory from which a few MiB more or less committed do not matter.
   private static let hugePagesByteCount = 64 << 20
@@ -55,8 +61,10 @@ public final class KeyValueStore {
   public var prefixPositionCount: Int { prefixSlabCount * KeyValueBlock.positionCount }
 
   /// - Throws: ``KeyValueError``.
+  ///
+  /// - Parameter queryHeadCount: a multiple of the KV heads, for policies that see queries.
   public init(
-    _ plan: KeyValuePlan, _ options: KeyValueOptions = KeyValueOptions()
+    _ plan: KeyValuePlan, _ options: KeyValueOptions = KeyValueOptions(), queryHeadCount: Int
   ) throws(KeyValueError) {
     let shape = plan.shape
     try options.prefix.check(shape)
@@ -69,8 +77,11 @@ public final class KeyValueStore {
       memory = try AlignedBuffer(
         byteCount: plan.byteCount, prefersHugePages: plan.byteCount >= Self.hugePagesByteCount)
     } catch { throw .allocation(error) }
+    policy = try options.policy.makePolicy(shape, queryHeadCount: queryHeadCount)
+    selection = BlockSelection(shape)
     self.plan = plan
     self.shape = shape
+    blocks = policy != nil && files != nil ? BlockReads(shape) : nil
     writesAll = options.ownFile != nil
     prefixSlabCount = options.prefix.slabCount
     poolSlots = SlotStack(0..<plan.slotCount)
@@ -106,7 +117,7 @@ public final class KeyValueStore {
   /// Begins the chunk of tokens at `positions`, which follow those there are.
   ///
   /// - Throws: ``KeyValueError/brokenOff`` where the chunk before did not pass all layers.
-  public func begin(_ positions: Range<Int>) throws(KeyValueError) {
+  public func begin(_ positions: Range<Int>, _ phase: Phase = .prompt) throws(KeyValueError) {
     guard finishedLayerCount == shape.layerCount else { throw .brokenOff }
     precondition(
       positions.lowerBound == chunk.upperBound && positions.upperBound <= shape.contextLength,
@@ -114,6 +125,7 @@ public final class KeyValueStore {
     chunk = positions
     finishedLayerCount = 0
     cursor = cursor.isNext ? ReadCursor(layer: cursor.layer, slab: cursor.slab) : ReadCursor()
+    try select(phase)
   }
 
   /// Makes room for the chunk's keys and values of a layer.
@@ -157,8 +169,10 @@ public final class KeyValueStore {
     if !cursor.isNext, cursor.layer <= layer { cursor = ReadCursor(layer: layer + 1) }
     let complete = chunk.upperBound / KeyValueBlock.positionCount
     for slab in chunk.lowerBound / KeyValueBlock.positionCount..<complete {
+      summarise(layer: layer, slab: slab)
       try completeRow(layer: layer, slab: slab)
     }
+    countBlocks(layer: layer)
     let visible = min(
       complete, shape.firstVisibleSlab(layer: layer, position: chunk.upperBound))
     for slab in expiredSlabCounts[layer]..<max(visible, expiredSlabCounts[layer]) {
@@ -185,6 +199,9 @@ public final class KeyValueStore {
     finishedLayerCount = shape.layerCount
     cursor = ReadCursor()
     cursor.isNext = true
+    policy?.reset()
+    selection.isSelective = false
+    blocks?.reset()
   }
 
   // MARK: The file
@@ -241,14 +258,25 @@ public final class KeyValueStore {
     guard let files, files.writes, writeFailure == nil, writesAll || !stays else { return }
     guard writesAll || isVisible(layer: layer, slab: slab) else { return }
     guard let address = addresses[row] else { return }
+    write(row, at: address, files, layer: layer, isLeaving: !stays)
+  }
+
+  /// Queues a row for writing.
+  ///
+  /// - Parameter isLeaving: whether it leaves memory then.
+  func write(
+    _ row: Int, at address: UnsafeMutableRawPointer, _ files: KeyValueFiles, layer: Int,
+    isLeaving: Bool
+  ) {
     if !files.hasRoomForWrite { waitForWrite() }
     // The failure of that write ends writing.
     guard writeFailure == nil else { return }
     let bytes = UnsafeRawBufferPointer(start: address, count: shape.rowStride)
     checksums[row] = Self.checksum(
       UnsafeRawBufferPointer(rebasing: bytes[..<shape.rowByteCount]))
+    blocks?.sum(row, address)
     flags[row].insert(.isBeingWritten)
-    if !stays {
+    if isLeaving {
       flags[row].insert(.isLeaving)
       leavingCounts[layer] += 1
     }
@@ -271,7 +299,8 @@ public final class KeyValueStore {
     let row = completion.tag
     let (slab, layer) = row.quotientAndRemainder(dividingBy: shape.layerCount)
     flags[row].remove(.isBeingWritten)
-    if flags[row].contains(.isLeaving) {
+    let isLeaving = flags[row].contains(.isLeaving)
+    if isLeaving {
       flags[row].remove(.isLeaving)
       leavingCounts[layer] -= 1
     }
@@ -285,7 +314,7 @@ public final class KeyValueStore {
     }
     moved.bytesWritten += completion.byteCount
     flags[row].insert(.isOnFile)
-    if !stays(layer: layer, slab: slab) { drop(row) }
+    if isLeaving || !isVisible(layer: layer, slab: slab) { drop(row) }
   }
 
   /// A slot of the pool, for which writes are waited for.
@@ -328,13 +357,13 @@ public final class KeyValueStore {
   }
 
   /// Whether the layer's next query sees a slab.
-  private func isVisible(layer: Int, slab: Int) -> Bool {
+  func isVisible(layer: Int, slab: Int) -> Bool {
     let next = layer < finishedLayerCount ? chunk.upperBound : chunk.lowerBound
     return slab >= shape.firstVisibleSlab(layer: layer, position: next)
   }
 
-  private func stays(layer: Int, slab: Int) -> Bool {
-    plan.keeps(layer: layer, slab: slab) && isVisible(layer: layer, slab: slab)
+  func stays(layer: Int, slab: Int) -> Bool {
+    keeps(layer: layer, slab: slab) && isVisible(layer: layer, slab: slab)
   }
 }
 
@@ -347,6 +376,8 @@ struct RowFlags: OptionSet {
   /// It leaves memory once it is written.
   static let isLeaving = RowFlags(rawValue: 4)
   static let isBeingRead = RowFlags(rawValue: 8)
+  /// The policy was told of it.
+  static let isSummarised = RowFlags(rawValue: 16)
 }
 
 /// Free slots; never allocates after initialisation.
@@ -355,6 +386,8 @@ struct SlotStack {
 
   /// The lowest slot comes first.
   init(_ slots: Range<Int>) { self.slots = slots.reversed() }
+
+  var count: Int { slots.count }
 
   mutating func pop() -> Int? { slots.popLast() }
 

@@ -92,8 +92,8 @@ public enum AttentionKernel {
   /// Attends over one tile and merges the result into `partials`.
   ///
   /// - Parameters:
-  ///   - blocks: addresses of the tile's ``AttentionTile/blockCount`` blocks; those with visible
-  ///     positions must be there, others may be nil.
+  ///   - blocks: addresses of the tile's ``AttentionTile/blockCount`` blocks; nil for those that are
+  ///     not attended over.
   ///   - nextBlocks: those of the tile that the caller attends over next, fetched into the cache
   ///     meanwhile.
   ///   - tileFirstPosition: absolute, a multiple of ``AttentionTile/positionCount``.
@@ -159,6 +159,16 @@ struct AttentionFunctions: @unchecked Sendable {
       UnsafePointer<Float>?, UnsafePointer<Float>?, UnsafePointer<Float>?, Int, Int
     ) -> Void
 
+  var keyRange:
+    @convention(c) (
+      UnsafePointer<UInt16>?, Int, UnsafeMutablePointer<UInt16>?, UnsafeMutablePointer<UInt16>?
+    ) -> Void
+  var scoreEstimates:
+    @convention(c) (
+      UnsafePointer<Float>?, Int, UnsafePointer<UInt16>?, UnsafePointer<UInt16>?,
+      UnsafeMutablePointer<Float>?
+    ) -> Void
+
   private static let best = make(.best)
 
   static func of(_ set: InstructionSet?) -> AttentionFunctions { set.map(make) ?? best }
@@ -168,20 +178,24 @@ struct AttentionFunctions: @unchecked Sendable {
       if set == .avx512, set.isAvailable {
         return AttentionFunctions(
           store: ck_store_group_avx512, tile: ck_attention_tile_avx512,
-          merge: ck_attention_merge_avx512)
+          merge: ck_attention_merge_avx512,
+          keyRange: ck_key_range_avx512, scoreEstimates: ck_score_estimates_avx512)
       }
       if set == .avx2, set.isAvailable {
         return AttentionFunctions(
-          store: ck_store_group_avx2, tile: ck_attention_tile_avx2, merge: ck_attention_merge_avx2)
+          store: ck_store_group_avx2, tile: ck_attention_tile_avx2, merge: ck_attention_merge_avx2,
+          keyRange: ck_key_range_avx2, scoreEstimates: ck_score_estimates_avx2)
       }
     #elseif arch(arm64)
       if set == .neon {
         return AttentionFunctions(
-          store: ck_store_group_neon, tile: ck_attention_tile_neon, merge: ck_attention_merge_neon)
+          store: ck_store_group_neon, tile: ck_attention_tile_neon, merge: ck_attention_merge_neon,
+          keyRange: ck_key_range_neon, scoreEstimates: ck_score_estimates_neon)
       }
     #endif
     return AttentionFunctions(
       store: ck_store_group_scalar, tile: ck_attention_tile_scalar,
-      merge: ck_attention_merge_scalar)
+      merge: ck_attention_merge_scalar,
+      keyRange: ck_key_range_scalar, scoreEstimates: ck_score_estimates_scalar)
   }
 }

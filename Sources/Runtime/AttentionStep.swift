@@ -48,6 +48,8 @@ package final class AttentionStep: ParallelRegion {
   /// Partials of a chunk's blocks of tokens [blockCapacity, keyValueHeadCount], kept from tile to tile;
   /// only where tiles may have to be waited for.
   private let chunkPartials: UnsafeMutableRawPointer?
+  /// For a policy that chooses blocks at a prompt's end.
+  private let observation: AttentionObservation?
 
   /// A single token's attention under way.
   private struct TokenTask {
@@ -93,6 +95,7 @@ package final class AttentionStep: ParallelRegion {
         byteCount: cache.plan.hasTier
           ? Self.chunkByteCount(shape, chunkLength: chunkLength) : 0)
     } catch { throw .allocation(error) }
+    observation = try AttentionObservation(shape, cache: cache, pool: pool)
     chunkPartials = cache.plan.hasTier ? chunkMemory.address : nil
     tilePartials = memory.address + workerByteCount * pool.threadCount
     let lists = tilePartials + tileCount * shape.keyValueHeadCount * tilePartialByteCount
@@ -127,7 +130,7 @@ package final class AttentionStep: ParallelRegion {
   package func run(
     layer: Int, queries: UnsafeMutablePointer<Float>, tokenCount: Int, position: Int, window: Int?
   ) throws(KeyValueError) {
-    if tokenCount == 1 {
+    if tokenCount == 1, cache.observedTokenCount == 0 {
       try runToken(layer: layer, queries: queries, position: position, window: window)
       return
     }
@@ -149,11 +152,16 @@ package final class AttentionStep: ParallelRegion {
         try cache.waitForRead()
         continue
       }
+      // Its queries make room for what they get.
+      observation?.weigh(
+        layer: layer, queries: queries, tokenCount: tokenCount, position: position, window: window,
+        tiles: next..<end)
       run(task, tiles: next..<end)
       for tile in next..<end { cache.release(layer: layer, tile: tile) }
       try cache.readAhead()
       next = end
     }
+    observation?.end(layer: layer, position: position, tokenCount: tokenCount, window: window)
   }
 
   /// All tokens of a chunk over tiles that are there, which follow those before.
@@ -228,9 +236,15 @@ package final class AttentionStep: ParallelRegion {
     let range = Self.visible(position, window)
     let firstTile = Int(range.first) / AttentionTile.positionCount
     let tileCount = position / AttentionTile.positionCount - firstTile + 1
+    try cache.planBlocks(layer: layer, queries: queries)
     tokenTask = TokenTask(layer: layer, queries: queries, visible: range, firstTile: firstTile)
-    isLeft.update(repeating: true, count: tileCount)
-    var leftCount = tileCount
+    var leftCount = 0
+    for tile in 0..<tileCount {
+      isLeft[tile] = cache.isAttended(
+        layer: layer, tile: firstTile + tile, positions: Int(range.first)...position)
+      leftCount += isLeft[tile] ? 1 : 0
+      if !isLeft[tile] { for head in 0..<heads { tilePartials(tile * heads + head).reset() } }
+    }
     while leftCount > 0 {
       var count = 0
       for tile in 0..<tileCount
@@ -303,7 +317,7 @@ package final class AttentionStep: ParallelRegion {
       headLength: shape.headLength)
   }
 
-  private static func visible(_ position: Int, _ window: Int?) -> VisibleRange {
+  static func visible(_ position: Int, _ window: Int?) -> VisibleRange {
     VisibleRange(
       first: Int32(max(0, position - (window ?? position + 1) + 1)), last: Int32(position))
   }

@@ -106,7 +106,9 @@ final class Decoder {
 
   /// Runs `tokens` at positions `position...`; their keys and values enter the cache, and
   /// `workspace.residual` [tokens.count, embeddingLength] holds the last layer's output.
-  func forward(_ tokens: UnsafeBufferPointer<Int32>, at position: Int) throws(RuntimeError) {
+  func forward(
+    _ tokens: UnsafeBufferPointer<Int32>, at position: Int, _ phase: KeyValueStore.Phase
+  ) throws(RuntimeError) {
     precondition(tokens.count <= workspace.tokenCapacity, "the chunk exceeds the workspace")
     try embed(tokens)
     if let offset = configuration.positionOffset {
@@ -117,7 +119,7 @@ final class Decoder {
     begin(.body)
     stream.beginToken()
     try keepingBooks { () throws(KeyValueError) in
-      try cache.begin(position..<position + tokens.count)
+      try cache.begin(position..<position + tokens.count, phase)
     }
     for layer in 0..<configuration.layerCount {
       try attend(layer, tokenCount: tokens.count, position: position)

@@ -305,6 +305,11 @@ public struct MemoryPlan: Sendable {
           AttentionShape(configuration), contextLength: request.contextLength,
           threadCount: request.threadCount)
         + (neurons?.fixedByteCount ?? 0) + KeyValuePlan.bookByteCount(keyValueShape)
+        + request.keyValues.policy.byteCount(keyValueShape)
+        + AttentionObservation.byteCount(
+          AttentionShape(configuration), keyValueShape,
+          tokenCount: request.keyValues.policy.observedTokenCount,
+          threadCount: request.threadCount)
     }
 
     /// Fixes the memory of keys and values; the budget holds the least that works.

@@ -72,20 +72,30 @@ public final class Session {
     try check(tokens)
     stream.isComputeBound = tokens.count >= Self.computeBoundTokenCount
     defer { stream.isComputeBound = false }
-    let chunks = (tokens.count + plan.chunkLength - 1) / plan.chunkLength
-    for chunk in 0..<chunks {
-      let first = chunk * plan.chunkLength
-      let slice = first..<min(first + plan.chunkLength, tokens.count)
+    let chunks = chunks(of: tokens.count)
+    for (index, chunk) in chunks.enumerated() {
       try decoder.expect(count: 2) { sweep in
-        chunk + sweep < chunks ? .body : (chunk + sweep == chunks ? .head : .body)
+        index + sweep == chunks.count ? .head : .body
       }
-      try forward(tokens, slice)
+      try forward(tokens, chunk, index + 1 < chunks.count ? .prompt : .promptEnd)
     }
     try decoder.expect(count: continues ? 2 : 1) { $0 == 0 ? .head : .body }
-    let last = (tokens.count - 1) % plan.chunkLength
+    let last = (chunks.last?.count ?? 1) - 1
     try decoder.logits(rows: last..<(last + 1))
     try checkFiles()
     return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
+  }
+
+  /// A prompt's chunks: as long as memory allows, but for the last two where a policy wants to see more
+  /// tokens at the end.
+  private func chunks(of tokenCount: Int) -> [Range<Int>] {
+    let length = plan.chunkLength
+    var starts = Array(stride(from: 0, to: tokenCount, by: length))
+    let wanted = min(length, decoder.cache.wantedTokenCountAtPromptEnd)
+    if let last = starts.last, last > 0, tokenCount - last < wanted {
+      starts[starts.count - 1] = tokenCount - wanted
+    }
+    return zip(starts, starts.dropFirst() + [tokenCount]).map { $0..<$1 }
   }
 
   /// Tokens from which a sweep takes the processors longer than any drive.
@@ -105,7 +115,7 @@ public final class Session {
     }
     current[0] = token
     try decoder.expect(count: continues ? 3 : 2) { $0 == 1 ? .head : .body }
-    try decoder.forward(UnsafeBufferPointer(current), at: position)
+    try decoder.forward(UnsafeBufferPointer(current), at: position, .answer)
     position += 1
     try decoder.logits(rows: 0..<1)
     try checkFiles()
@@ -124,7 +134,7 @@ public final class Session {
     while first < tokens.count {
       let slice = first..<min(first + plan.chunkLength, tokens.count)
       try decoder.expect(count: 1) { _ in .body }
-      try forward(tokens, slice)
+      try forward(tokens, slice, .prompt)
       var row = max(0, skipping - first)
       while row < slice.count {
         let rows = row..<min(row + decoder.workspace.logitRowCapacity, slice.count)
@@ -158,11 +168,14 @@ public final class Session {
     position = 0
   }
 
-  private func forward(_ tokens: [Int32], _ slice: Range<Int>) throws(RuntimeError) {
+  private func forward(
+    _ tokens: [Int32], _ slice: Range<Int>, _ phase: KeyValueStore.Phase
+  ) throws(RuntimeError) {
     var failure: RuntimeError?
     tokens.withUnsafeBufferPointer { buffer in
       do throws(RuntimeError) {
-        try decoder.forward(UnsafeBufferPointer(rebasing: buffer[slice]), at: position)
+        try decoder.forward(
+          UnsafeBufferPointer(rebasing: buffer[slice]), at: position, phase)
       } catch { failure = error }
     }
     if let failure { throw failure }
@@ -199,9 +212,10 @@ public final class Session {
         configuration, tokenCapacity: plan.chunkLength, logitRowCapacity: request.logitRowCount,
         hasNeurons: plan.neurons != nil)
     } catch { throw .allocation(error) }
-    do { cache = try KeyValueStore(plan.keyValues, request.keyValues) } catch {
-      throw RuntimeError(error)
-    }
+    do {
+      cache = try KeyValueStore(
+        plan.keyValues, request.keyValues, queryHeadCount: configuration.queryHeadCount)
+    } catch { throw RuntimeError(error) }
     return try Decoder(
       configuration: configuration, weights: weights, stream: stream, workspace: workspace,
       cache: cache, pool: ThreadPool(threadCount: request.threadCount))

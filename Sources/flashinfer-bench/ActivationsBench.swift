@@ -38,7 +38,7 @@ struct ActivationsBench: ParsableCommand {
       guard model.configuration.experts == nil else {
         throw CommandError(.badData, "\(self.model): its FFNs are experts, which a router chooses")
       }
-      let ids = try encode(model)
+      let ids = Array(try model.encode(textFile: file).prefix(tokens))
       guard !ids.isEmpty else { throw CommandError(.badData, "\(file): there is no text") }
       let length = min(resources.context ?? 512, ids.count)
       let activations = try ActivationFile(
@@ -66,12 +66,6 @@ struct ActivationsBench: ParsableCommand {
   }
 
   /// The text's first tokens.
-  private func encode(_ model: LanguageModel) throws -> [Int32] {
-    let text = try Terminal.readAll(path: file)
-    do { return Array(try model.tokenizer.encodePrompt(text).prefix(tokens)) } catch {
-      throw RuntimeError.tokenizer(error)
-    }
-  }
 
   private func metadata(_ model: LanguageModel) throws(LoaderError) -> [String: String] {
     let activation =

@@ -85,7 +85,7 @@ struct AttentionBench: ParsableCommand {
     guard
       let plan = KeyValuePlan(shape, budgetByteCount: byteCount, chunkLength: context)
     else { preconditionFailure("every row has room") }
-    return try KeyValueStore(plan)
+    return try KeyValueStore(plan, queryHeadCount: queryHeads)
   }
 
   /// Stores seeded keys and values at every position of every layer.

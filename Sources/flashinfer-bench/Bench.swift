@@ -9,6 +9,7 @@ struct Bench: ParsableCommand {
       "Measures the runtime: speed against the machine's limits, quality against references.",
     subcommands: [
       LoadBench.self, DecodeBench.self, PrefillBench.self, PerplexityBench.self, LogitsBench.self,
-      ExpertsBench.self, SparseBench.self, AttentionBench.self, ActivationsBench.self,
+      ExpertsBench.self, SparseBench.self, AttentionBench.self, PolicyBench.self,
+      ActivationsBench.self,
     ])
 }

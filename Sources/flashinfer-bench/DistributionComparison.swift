@@ -2,10 +2,10 @@ import Glibc
 import Runtime
 import TensorBasics
 
-/// What leaving neurons out does to a model's distributions, position by position.
+/// What leaving neurons, or keys and values, out does to a model's distributions, position by position.
 struct DistributionComparison {
   private let vocabularyCount: Int
-  /// Log-probabilities of the second half of a chunk, with all neurons.
+  /// Log-probabilities with nothing left out [rows, vocabularyCount].
   private let reference: UnsafeMutableBufferPointer<Float>
   private(set) var count = 0
   private var agreeing = 0
@@ -13,7 +13,7 @@ struct DistributionComparison {
   private var denseLoss = 0.0
   private var sparseLoss = 0.0
 
-  /// - Parameter reference: room for half a chunk's distributions; lent for the comparison's life.
+  /// - Parameter reference: room for the distributions kept at a time; lent for the comparison's life.
   init(vocabularyCount: Int, reference: UnsafeMutableBufferPointer<Float>) {
     self.vocabularyCount = vocabularyCount
     self.reference = reference
@@ -29,36 +29,43 @@ struct DistributionComparison {
   /// Scores the second half of a chunk, save the last position, in both sessions.
   mutating func compare(_ tokens: [Int32], _ dense: Session, _ sparse: Session) throws {
     let first = tokens.count / 2
-    let words = vocabularyCount
     dense.reset()
     try dense.score(tokens, skipping: first) { position, logits in
-      let logSum = Float(LogProbabilities.logSumExp(logits))
-      let row = reference.baseAddress! + (position - first) * words
-      for index in 0..<words { row[index] = logits[index] - logSum }
+      keep(logits, row: position - first)
     }
-    var (scored, agreed, divergence, losses) = (0, 0, 0.0, (dense: 0.0, sparse: 0.0))
+    // A closure cannot change what it was called by.
+    var comparison = self
     sparse.reset()
     try sparse.score(tokens, skipping: first) { position, logits in
       guard position + 1 < tokens.count else { return }
-      let logSum = LogProbabilities.logSumExp(logits)
-      let row = reference.baseAddress! + (position - first) * words
-      var (sum, bestDense, bestSparse) = (0.0, 0, 0)
-      for index in 0..<words {
-        sum += exp(Double(row[index])) * (Double(row[index]) - (Double(logits[index]) - logSum))
-        if row[index] > row[bestDense] { bestDense = index }
-        if logits[index] > logits[bestSparse] { bestSparse = index }
-      }
-      let next = Int(tokens[position + 1])
-      divergence += sum
-      losses.dense -= Double(row[next])
-      losses.sparse += logSum - Double(logits[next])
-      scored += 1
-      agreed += bestDense == bestSparse ? 1 : 0
+      comparison.compare(logits, row: position - first, next: tokens[position + 1])
     }
-    count += scored
-    agreeing += agreed
-    divergenceSum += divergence
-    denseLoss += losses.dense
-    sparseLoss += losses.sparse
+    self = comparison
+  }
+
+  /// Keeps a reference distribution, as log-probabilities.
+  func keep(_ logits: UnsafeBufferPointer<Float>, row: Int) {
+    let logSum = Float(LogProbabilities.logSumExp(logits))
+    let row = reference.baseAddress! + row * vocabularyCount
+    for index in 0..<vocabularyCount { row[index] = logits[index] - logSum }
+  }
+
+  /// Compares a distribution with the one kept in `row`.
+  ///
+  /// - Parameter next: the token that follows in the text.
+  mutating func compare(_ logits: UnsafeBufferPointer<Float>, row: Int, next: Int32) {
+    let row = reference.baseAddress! + row * vocabularyCount
+    let logSum = LogProbabilities.logSumExp(logits)
+    var (sum, bestDense, bestSparse) = (0.0, 0, 0)
+    for index in 0..<vocabularyCount {
+      sum += exp(Double(row[index])) * (Double(row[index]) - (Double(logits[index]) - logSum))
+      if row[index] > row[bestDense] { bestDense = index }
+      if logits[index] > logits[bestSparse] { bestSparse = index }
+    }
+    count += 1
+    agreeing += bestDense == bestSparse ? 1 : 0
+    divergenceSum += sum
+    denseLoss -= Double(row[Int(next)])
+    sparseLoss += logSum - Double(logits[Int(next)])
   }
 }

@@ -39,7 +39,7 @@ struct PerplexityBench: ParsableCommand {
       let model = try resources.open(model)
       Terminal.warn(notesOf: model.source.device)
       let length = resources.context ?? 512
-      let tokens = try encode(model)
+      let tokens = try model.encode(textFile: file)
       let available = tokens.count / length
       guard available > 0 else {
         throw CommandError(
@@ -121,12 +121,5 @@ struct PerplexityBench: ParsableCommand {
       + Figure.neurons(
         sparseSession.stream.neuronStatistics, sparseSession.plan,
         tokens: chunks.reduce(0) { $0 + $1.count })
-  }
-
-  private func encode(_ model: LanguageModel) throws -> [Int32] {
-    let text = try Terminal.readAll(path: file)
-    do { return try model.tokenizer.encodePrompt(text) } catch {
-      throw RuntimeError.tokenizer(error)
-    }
   }
 }

@@ -25,16 +25,23 @@ struct TokenOptions: ParsableArguments {
         vocabularyCount: model.configuration.vocabularyCount,
         generator: randomTokens.map { SeededGenerator(seed: $0) }, text: nil)
     }
-    let tokens: [Int32]
-    do { tokens = try model.tokenizer.encodePrompt(Terminal.readAll(path: text)) } catch {
-      throw CommandError(.badData, "\(text): \(error)")
-    }
+    let tokens = try model.encode(textFile: text)
     guard tokens.count >= count else {
       throw CommandError(
         .badData, "\(text): \(tokens.count) tokens, \(count) are needed")
     }
     return TokenFeed(
       vocabularyCount: model.configuration.vocabularyCount, generator: nil, text: tokens)
+  }
+}
+
+extension LanguageModel {
+  /// The tokens of a whole text file, as of a prompt.
+  func encode(textFile path: String) throws -> [Int32] {
+    let text = try Terminal.readAll(path: path)
+    do { return try tokenizer.encodePrompt(text) } catch {
+      throw CommandError(.badData, "\(path): \(error)")
+    }
   }
 }
 

@@ -15,7 +15,7 @@ typedef struct {
 
 typedef struct {
   // The tile's four blocks, eight groups each: keys [head_length][16], values [16][head_length]. A block
-  // that no query sees may be null.
+  // that is not attended over is null.
   const uint16_t *const *blocks;
   // The blocks of the tile that is attended over next, to be fetched into the cache meanwhile; it and
   // its elements may be null.
@@ -40,7 +40,15 @@ typedef struct {
   /* Merges other partials, of later positions, into the running ones. */                   \
   void ck_attention_merge_##suffix(                                                         \
       float *m, float *l, float *o, const float *other_m, const float *other_l,             \
-      const float *other_o, size_t query_count, size_t head_length);
+      const float *other_o, size_t query_count, size_t head_length);                        \
+  /* Writes the ends of the keys of a group [head_length][16] into a lane of two summaries  \
+     [head_length][16]. */                                                                  \
+  void ck_key_range_##suffix(                                                               \
+      const uint16_t *group, size_t head_length, uint16_t *lowest, uint16_t *highest);      \
+  /* Logarithms of what e^score of a query is on average with the keys of each lane [16]. */ \
+  void ck_score_estimates_##suffix(                                                         \
+      const float *query, size_t head_length, const uint16_t *lowest, const uint16_t *highest, \
+      float *estimates);
 
 CK_ATTENTION_FUNCTIONS(scalar)
 #if defined(__x86_64__)

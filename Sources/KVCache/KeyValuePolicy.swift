@@ -1,0 +1,122 @@
+import Glibc
+
+/// Decides which blocks the tokens behind a prompt attend over.
+///
+/// A policy sees summaries and queries and plans blocks for each (layer, KV head); it moves no data.
+/// What it leaves out stays where it is, in memory or on the drive, and may be planned by the next token.
+/// Prompts are read with full attention. The slab that is being filled is always attended over.
+///
+/// A policy whose bounds exceed the context plans everything, and then gives the bits of full attention.
+public protocol KeyValuePolicy: AnyObject {
+  /// Whether a plan depends on the token's queries; where it does not, rows are read ahead.
+  var usesQueries: Bool { get }
+  /// Tokens at the end of a prompt whose attention it wants to see; 0 = none.
+  var observedTokenCount: Int { get }
+
+  /// Told of a complete block while it lies in memory as f16.
+  func complete(layer: Int, head: Int, slab: Int, block: UnsafeRawPointer)
+
+  /// Told what each block weighs in the attention of the tokens at a prompt's end.
+  func observe(_ weights: BlockWeights, layer: Int)
+
+  /// Plans the blocks of one layer.
+  ///
+  /// - Parameters:
+  ///   - queries: [queryHeadCount, headLength], scaled and rotated; nil unless ``usesQueries``.
+  ///   - plan: to be filled; empty at first.
+  func plan(layer: Int, queries: UnsafePointer<Float>?, into plan: BlockPlan)
+
+  /// Forgets what it was told.
+  func reset()
+}
+
+extension KeyValuePolicy {
+  public var usesQueries: Bool { false }
+  public var observedTokenCount: Int { 0 }
+  public func complete(layer: Int, head: Int, slab: Int, block: UnsafeRawPointer) {}
+  public func observe(_ weights: BlockWeights, layer: Int) {}
+  public func reset() {}
+}
+
+/// The blocks of one layer that a token attends over, as a policy plans them.
+public struct BlockPlan {
+  /// Complete slabs that the token sees; only these can be planned.
+  public let slabs: Range<Int>
+  public let keyValueHeadCount: Int
+  /// Of each slab [slabCount, keyValueHeadCount].
+  private let isPlanned: UnsafeMutablePointer<Bool>
+  /// Blocks from one slab to the next.
+  private let stride: Int
+
+  init(
+    slabs: Range<Int>, keyValueHeadCount: Int, isPlanned: UnsafeMutablePointer<Bool>, stride: Int
+  ) {
+    self.slabs = slabs
+    self.keyValueHeadCount = keyValueHeadCount
+    self.isPlanned = isPlanned
+    self.stride = stride
+  }
+
+  /// Plans a block of one KV head.
+  public func include(slab: Int, head: Int) {
+    precondition(slabs.contains(slab), "slab \(slab) is not among \(slabs)")
+    isPlanned[slab * stride + head] = true
+  }
+
+  /// Plans a slab's blocks of all heads.
+  public func include(slab: Int) {
+    for head in 0..<keyValueHeadCount { include(slab: slab, head: head) }
+  }
+
+  func clear() {
+    for slab in slabs {
+      (isPlanned + slab * stride).update(repeating: false, count: keyValueHeadCount)
+    }
+  }
+}
+
+/// What blocks weigh in the attention of some queries: partial softmax results of each block alone.
+public struct BlockWeights {
+  /// Slabs that the queries see.
+  public let slabs: Range<Int>
+  public let keyValueHeadCount: Int
+  /// Queries of each KV head.
+  public let queryCount: Int
+  /// Maximum and sum [slabs.count, keyValueHeadCount, queryCount] of each block's scores.
+  let maxima: UnsafePointer<Float>
+  let sums: UnsafePointer<Float>
+
+  /// - Parameters:
+  ///   - maxima: largest score [slabs.count, keyValueHeadCount, queryCount]; −∞ where a query sees none.
+  ///   - sums: of e^(score − maximum), of the same shape.
+  public init(
+    slabs: Range<Int>, keyValueHeadCount: Int, queryCount: Int, maxima: UnsafePointer<Float>,
+    sums: UnsafePointer<Float>
+  ) {
+    self.slabs = slabs
+    self.keyValueHeadCount = keyValueHeadCount
+    self.queryCount = queryCount
+    self.maxima = maxima
+    self.sums = sums
+  }
+}
+
+extension BlockWeights {
+  /// Shares of attention that go to each block of a KV head, added over its queries [slabs.count].
+  func shares(ofHead head: Int) -> [Double] {
+    var shares = [Double](repeating: 0, count: slabs.count)
+    func index(_ block: Int, _ query: Int) -> Int {
+      (block * keyValueHeadCount + head) * queryCount + query
+    }
+    for query in 0..<queryCount {
+      let top = slabs.indices.map { maxima[index($0 - slabs.lowerBound, query)] }.max() ?? 0
+      guard top > -.infinity else { continue }
+      let weights = (0..<slabs.count).map {
+        Double(sums[index($0, query)]) * exp(Double(maxima[index($0, query)] - top))
+      }
+      let sum = weights.reduce(0, +)
+      for block in 0..<slabs.count { shares[block] += weights[block] / sum }
+    }
+    return shares
+  }
+}

@@ -1,0 +1,206 @@
+import Kernels
+
+/// Blocks that a policy leaves out, and what follows for where rows lie.
+///
+/// Behind a prompt a policy plans the blocks of each layer: before the token where no queries are
+/// needed, else when the layer's queries are there. Only rows with a planned block are read. Where the plan
+/// is known beforehand the rows that stay in memory are those it names, as far as there is room; the
+/// others leave, and are written first unless a file has them.
+extension KeyValueStore {
+  /// What a chunk is part of.
+  public enum Phase: Sendable {
+    case prompt
+    /// The last chunk of a prompt.
+    case promptEnd
+    /// What follows a prompt, token by token.
+    case answer
+  }
+
+  /// Tokens at the end of the chunk in work whose attention the policy wants to see; 0 = none.
+  public var observedTokenCount: Int {
+    selection.phase == .promptEnd ? min(chunk.count, policy?.observedTokenCount ?? 0) : 0
+  }
+
+  /// The least tokens that a prompt's last chunk should have; 0 where it does not matter.
+  public var wantedTokenCountAtPromptEnd: Int { policy?.observedTokenCount ?? 0 }
+
+  /// Plans the blocks of a layer where that takes its queries.
+  ///
+  /// - Parameter queries: [queryHeadCount, headLength], scaled and rotated.
+  public func planBlocks(layer: Int, queries: UnsafePointer<Float>) throws(KeyValueError) {
+    guard let policy, selection.isSelective, policy.usesQueries else { return }
+    plan(layer, policy, queries)
+    selection.queriedLayer = layer
+    cursor = ReadCursor(layer: layer)
+    try readAhead()
+  }
+
+  /// Tells the policy what blocks weigh for the tokens at a prompt's end.
+  public func observe(_ weights: BlockWeights, layer: Int) {
+    policy?.observe(weights, layer: layer)
+  }
+
+  /// Whether a row stays in memory while queries see it.
+  func keeps(layer: Int, slab: Int) -> Bool {
+    guard selection.isSelective, let policy, !policy.usesQueries else {
+      return plan.keeps(layer: layer, slab: slab)
+    }
+    let isPlanned = slab >= selection.slabEnd || selection.includes(row(layer, slab))
+    return isPlanned && poolSlots.count > plan.workingRowCount
+  }
+
+  /// Begins a chunk of that phase: plans what can be planned without queries.
+  func select(_ phase: Phase) throws(KeyValueError) {
+    selection.phase = phase
+    guard let policy else { return }
+    let (wasSelective, slabEnd) = (
+      selection.isSelective, chunk.lowerBound / KeyValueBlock.positionCount
+    )
+    selection.isSelective = phase == .answer
+    selection.queriedLayer = policy.usesQueries ? -1 : nil
+    guard wasSelective != selection.isSelective || selection.slabEnd != slabEnd else { return }
+    // What is being read was chosen by the plan there was.
+    if plan.hasTier { discardReads() }
+    selection.slabEnd = slabEnd
+    if selection.isSelective, !policy.usesQueries {
+      for layer in 0..<shape.layerCount { plan(layer, policy, nil) }
+    }
+    guard wasSelective || selection.isSelective, plan.hasTier else { return }
+    try demote()
+  }
+
+  /// Tells the policy of a complete row that lies in memory, once.
+  func summarise(layer: Int, slab: Int) {
+    let row = row(layer, slab)
+    guard let policy, policy.usesQueries, !flags[row].contains(.isSummarised),
+      let address = addresses[row]
+    else { return }
+    flags[row].insert(.isSummarised)
+    for head in 0..<shape.keyValueHeadCount {
+      policy.complete(
+        layer: layer, head: head, slab: slab, block: address + head * shape.blockByteCount)
+    }
+  }
+
+  /// Counts what a token attended over in a layer.
+  func countBlocks(layer: Int) {
+    guard selection.phase == .answer else { return }
+    let end = chunk.lowerBound / KeyValueBlock.positionCount
+    let first = min(end, shape.firstVisibleSlab(layer: layer, position: chunk.lowerBound))
+    let all = (end - first) * shape.keyValueHeadCount
+    let attended = selection.isSelective ? selection.blockCounts[layer] : all
+    moved.attendedBlockCount += attended
+    moved.skippedBlockCount += all - attended
+  }
+
+  private func plan(
+    _ layer: Int, _ policy: any KeyValuePolicy, _ queries: UnsafePointer<Float>?
+  ) {
+    let end = selection.slabEnd
+    let first = min(end, shape.firstVisibleSlab(layer: layer, position: chunk.lowerBound))
+    let blocks = selection.blocks(layer: layer, slabs: first..<end)
+    blocks.clear()
+    if first < end { policy.plan(layer: layer, queries: queries, into: blocks) }
+    selection.close(layer: layer, slabs: first..<end)
+  }
+
+  /// Takes rows that are not to stay out of memory.
+  private func demote() throws(KeyValueError) {
+    cursor = ReadCursor()
+    guard let files else { return }
+    for slab in 0..<chunk.lowerBound / KeyValueBlock.positionCount {
+      for layer in 0..<shape.layerCount {
+        let row = row(layer, slab)
+        guard let address = addresses[row], !flags[row].contains(.isBeingWritten) else { continue }
+        let isWanted =
+          selection.isSelective && policy?.usesQueries == false
+          ? selection.includes(row) : plan.keeps(layer: layer, slab: slab)
+        if isWanted, isInPool(row) { continue }
+        if flags[row].contains(.isOnFile) {
+          drop(row)
+        } else if files.writes, writeFailure == nil {
+          write(row, at: address, files, layer: layer, isLeaving: true)
+        }
+      }
+    }
+  }
+}
+
+/// The blocks that a policy planned, of every layer.
+final class BlockSelection {
+  /// Whether blocks may be left out.
+  var isSelective = false
+  var phase = KeyValueStore.Phase.prompt
+  /// Slabs that were complete when blocks were planned; those behind are attended over.
+  var slabEnd = 0
+  /// The only layer with a plan, −1 for none; nil where all layers have one.
+  var queriedLayer: Int?
+  /// Blocks planned of each layer.
+  private(set) var blockCounts: [Int]
+
+  private let shape: KeyValueShape
+  /// [slabCount, layerCount, keyValueHeadCount], as rows are numbered.
+  private let isBlockPlanned: UnsafeMutablePointer<Bool>
+  /// [rowCount]
+  private let isRowPlanned: UnsafeMutablePointer<Bool>
+
+  init(_ shape: KeyValueShape) {
+    self.shape = shape
+    blockCounts = Array(repeating: 0, count: shape.layerCount)
+    isBlockPlanned = .allocate(capacity: shape.rowCount * shape.keyValueHeadCount)
+    isBlockPlanned.initialize(repeating: false, count: shape.rowCount * shape.keyValueHeadCount)
+    isRowPlanned = .allocate(capacity: shape.rowCount)
+    isRowPlanned.initialize(repeating: false, count: shape.rowCount)
+  }
+
+  deinit {
+    isBlockPlanned.deallocate()
+    isRowPlanned.deallocate()
+  }
+
+  /// Memory of a selection.
+  static func byteCount(_ shape: KeyValueShape) -> Int {
+    shape.rowCount * (shape.keyValueHeadCount + 1)
+  }
+
+  /// Whether any block of a row is attended over.
+  func includes(_ row: Int) -> Bool {
+    !isSelective || row >= slabEnd * shape.layerCount || isRowPlanned[row]
+  }
+
+  /// Whether a row's block of one head is attended over.
+  func includes(_ row: Int, head: Int) -> Bool {
+    !isSelective || row >= slabEnd * shape.layerCount
+      || isBlockPlanned[row * shape.keyValueHeadCount + head]
+  }
+
+  /// Whether it is known what will be read of a layer, in the sweep in work or in the next.
+  func isPlanned(layer: Int, isNext: Bool) -> Bool {
+    guard isSelective, let queriedLayer else { return true }
+    return layer == queriedLayer && !isNext
+  }
+
+  /// A layer's blocks, for a policy to fill.
+  func blocks(layer: Int, slabs: Range<Int>) -> BlockPlan {
+    BlockPlan(
+      slabs: slabs, keyValueHeadCount: shape.keyValueHeadCount,
+      isPlanned: isBlockPlanned + layer * shape.keyValueHeadCount,
+      stride: shape.layerCount * shape.keyValueHeadCount)
+  }
+
+  /// Ends the planning of a layer.
+  func close(layer: Int, slabs: Range<Int>) {
+    var count = 0
+    for slab in slabs {
+      let row = slab * shape.layerCount + layer
+      var planned = 0
+      for head in 0..<shape.keyValueHeadCount
+      where isBlockPlanned[row * shape.keyValueHeadCount + head] {
+        planned += 1
+      }
+      isRowPlanned[row] = planned > 0
+      count += planned
+    }
+    blockCounts[layer] = count
+  }
+}

@@ -1,0 +1,122 @@
+import Glibc
+import Kernels
+import TensorBasics
+
+/// Attends over the blocks that may weigh most with the token's queries, as summaries in memory tell (Quest,
+/// arXiv:2406.10774 §3.2).
+///
+/// Each query head names its share of the blocks; a KV head's plan is what any of its queries named.
+/// Deviations: a block weighs what its groups of sixteen positions are estimated to weigh together, where
+/// the paper ranks pages by the bound of a single score; `docs/decisions/0020` has the figures. The first
+/// block and the last complete one are always named.
+final class TopBlocksPolicy: KeyValuePolicy {
+  let usesQueries = true
+
+  private let shape: KeyValueShape
+  private let share: Double
+  private let groupSize: Int
+  /// [layerCount, keyValueHeadCount, summaryCount] of ``KeySummary``, two slabs each.
+  private let summaries: AlignedBuffer
+  private let summaryCount: Int
+  /// Slabs that are summed up [layerCount, slabCount, keyValueHeadCount].
+  private var isKnown: [Bool]
+  // Of the query in work: of each group, and of each slab.
+  private var estimates: [Float]
+  private var weights: [Float]
+
+  /// - Throws: ``KeyValueError/allocation(_:)``.
+  init(_ shape: KeyValueShape, queryHeadCount: Int, share: Double) throws(KeyValueError) {
+    self.shape = shape
+    self.share = share
+    groupSize = queryHeadCount / shape.keyValueHeadCount
+    summaryCount = Self.summaryCount(shape)
+    do {
+      summaries = try AlignedBuffer(
+        byteCount: shape.layerCount * shape.keyValueHeadCount * summaryCount
+          * KeySummary.byteCount(headLength: shape.headLength))
+    } catch { throw .allocation(error) }
+    isKnown = Array(repeating: false, count: shape.rowCount * shape.keyValueHeadCount)
+    estimates = Array(repeating: 0, count: summaryCount * KeySummary.laneCount)
+    weights = Array(repeating: 0, count: shape.slabCount)
+  }
+
+  static func byteCount(_ shape: KeyValueShape) -> Int {
+    shape.layerCount * shape.keyValueHeadCount * summaryCount(shape)
+      * KeySummary.byteCount(headLength: shape.headLength)
+      + shape.slabCount * 64 + shape.rowCount * shape.keyValueHeadCount
+  }
+
+  func complete(layer: Int, head: Int, slab: Int, block: UnsafeRawPointer) {
+    KeySummary.summarise(
+      block: block, headLength: shape.headLength, firstLane: slab % 2 * (KeySummary.laneCount / 2),
+      into: summary(layer, head, slab / 2))
+    isKnown[(layer * shape.slabCount + slab) * shape.keyValueHeadCount + head] = true
+  }
+
+  func plan(layer: Int, queries: UnsafePointer<Float>?, into plan: BlockPlan) {
+    guard let queries else { return }
+    let count = plan.slabs.count
+    let budget = Int((Double(count) * share).rounded(.up))
+    for head in 0..<shape.keyValueHeadCount {
+      guard budget < count else {
+        for slab in plan.slabs { plan.include(slab: slab, head: head) }
+        continue
+      }
+      for member in 0..<groupSize {
+        weigh(
+          plan.slabs, layer: layer, head: head,
+          query: queries + (head * groupSize + member) * shape.headLength)
+        choose(budget, of: plan, head: head)
+      }
+    }
+  }
+
+  /// What each of `slabs` may weigh for a query, relative to the others, in `weights`.
+  private func weigh(_ slabs: Range<Int>, layer: Int, head: Int, query: UnsafePointer<Float>) {
+    estimates.withUnsafeMutableBufferPointer { estimates in
+      for index in slabs.lowerBound / 2...(slabs.upperBound - 1) / 2 {
+        KeySummary.estimateScores(
+          query: query, headLength: shape.headLength, summary: summary(layer, head, index),
+          into: estimates.baseAddress! + index * KeySummary.laneCount)
+      }
+    }
+    let groups = KeySummary.laneCount / 2
+    var highest = -Float.infinity
+    for group in slabs.lowerBound * groups..<slabs.upperBound * groups {
+      highest = max(highest, estimates[group])
+    }
+    for slab in slabs {
+      weights[slab] = 0
+      for group in slab * groups..<(slab + 1) * groups {
+        weights[slab] += expf(estimates[group] - highest)
+      }
+      if !isKnown[(layer * shape.slabCount + slab) * shape.keyValueHeadCount + head] {
+        weights[slab] = .infinity
+      }
+    }
+    weights[slabs.lowerBound] = .infinity
+    weights[slabs.upperBound - 1] = .infinity
+  }
+
+  /// Plans the `budget` slabs that weigh most; ties go to the earlier one.
+  private func choose(_ budget: Int, of plan: BlockPlan, head: Int) {
+    for _ in 0..<budget {
+      var best = plan.slabs.lowerBound
+      for slab in plan.slabs where weights[slab] > weights[best] { best = slab }
+      plan.include(slab: best, head: head)
+      weights[best] = -1
+    }
+  }
+
+  func reset() {
+    for index in isKnown.indices { isKnown[index] = false }
+  }
+
+  private func summary(_ layer: Int, _ head: Int, _ index: Int) -> UnsafeMutableRawPointer {
+    summaries.address
+      + ((layer * shape.keyValueHeadCount + head) * summaryCount + index)
+      * KeySummary.byteCount(headLength: shape.headLength)
+  }
+
+  private static func summaryCount(_ shape: KeyValueShape) -> Int { (shape.slabCount + 1) / 2 }
+}

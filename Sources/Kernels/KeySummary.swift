@@ -1,0 +1,44 @@
+import CKernels
+
+/// The ends of keys, channel by channel, from which scores are estimated without the keys (Quest,
+/// arXiv:2406.10774 §3.2, whose pages are our groups; it takes the scores' upper bound).
+///
+/// A summary holds sixteen groups of one KV head: the lowest elements [headLength][16] f16, then the
+/// highest ones; a lane is a group, two blocks lie together.
+public enum KeySummary {
+  /// Groups of a summary.
+  public static let laneCount = 16
+
+  public static func byteCount(headLength: Int) -> Int { 4 * laneCount * headLength }
+
+  /// Sums up the keys of every group of a block.
+  ///
+  /// - Parameters:
+  ///   - block: f16, as ``KeyValueBlock`` has them.
+  ///   - firstLane: of the block's groups, 0 or 8.
+  public static func summarise(
+    block: UnsafeRawPointer, headLength: Int, firstLane: Int, into summary: UnsafeMutableRawPointer,
+    instructionSet: InstructionSet? = nil
+  ) {
+    let functions = AttentionFunctions.of(instructionSet)
+    let lowest = summary.assumingMemoryBound(to: UInt16.self)
+    let highest = lowest + laneCount * headLength
+    let groupByteCount = KeyValueGroup.byteCount(headLength: headLength)
+    for group in 0..<KeyValueBlock.positionCount / KeyValueGroup.positionCount {
+      functions.keyRange(
+        (block + group * groupByteCount).assumingMemoryBound(to: UInt16.self), headLength,
+        lowest + firstLane + group, highest + firstLane + group)
+    }
+  }
+
+  /// Estimates [16] of the logarithm of what e^score is on average with the keys of each group, for a
+  /// `query` [headLength].
+  public static func estimateScores(
+    query: UnsafePointer<Float>, headLength: Int, summary: UnsafeRawPointer,
+    into estimates: UnsafeMutablePointer<Float>, instructionSet: InstructionSet? = nil
+  ) {
+    let lowest = summary.assumingMemoryBound(to: UInt16.self)
+    AttentionFunctions.of(instructionSet).scoreEstimates(
+      query, headLength, lowest, lowest + laneCount * headLength, estimates)
+  }
+}

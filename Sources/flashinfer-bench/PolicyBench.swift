@@ -1,0 +1,88 @@
+import ArgumentParser
+import BlockIO
+import CommandLineSupport
+import KVCache
+import ModelFormat
+import Runtime
+import TensorBasics
+import Tokenization
+
+/// What a policy of attention costs in a text, and saves in bytes.
+struct PolicyBench: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "policy",
+    abstract: "Agreement of a --kv-policy with full attention behind a long document.",
+    discussion: """
+      The first tokens of a text are read as a prompt; the text's next --positions tokens are then fed \
+      one by one, with full attention and with the policy, and their distributions compared.
+      """)
+
+  @Argument(help: "Flash image or GGUF file.") var model: String
+  @Argument(help: "Text file.") var file: String
+  @OptionGroup var resources: ResourceOptions
+  @OptionGroup var keyValues: KeyValueArguments
+  @Option(help: "Positions to compare; the prompt is --context less these (8192 by default).")
+  var positions = 256
+  @Flag(help: "Print one JSON object.") var json = false
+
+  private var contextLength: Int { resources.context ?? 8192 }
+
+  func validate() throws {
+    guard positions >= 1, positions + 1 < contextLength else {
+      throw ValidationError("--positions must be at least 1 and leave a prompt in --context")
+    }
+  }
+
+  func run() throws {
+    Interruption.install()
+    try reportingErrors {
+      let model = try resources.open(model)
+      let tokens = try model.encode(textFile: file)
+      guard tokens.count > contextLength else {
+        throw CommandError(
+          .badData, "\(file): \(tokens.count) tokens do not fill a context of \(contextLength)")
+      }
+      let vocabularyCount = model.configuration.vocabularyCount
+      let reference = try AlignedBuffer(byteCount: 4 * vocabularyCount)
+      var comparison = DistributionComparison(
+        vocabularyCount: vocabularyCount, reference: reference.elements(of: Float.self))
+      // Two sessions, each with its own opening of the model.
+      var request = MemoryPlan.Request(
+        budgetByteCount: resources.budget / 2, contextLength: contextLength,
+        promptLength: contextLength - positions, threadCount: resources.threadCount,
+        preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model))
+      request.keyValues = keyValues.options(resources.io)
+      let session = try Session(
+        model.source, model.configuration, request, cancellation: Interruption.flag)
+      request.keyValues.policy = .full
+      let fullModel = try resources.open(self.model)
+      let full = try Session(
+        fullModel.source, fullModel.configuration, request, cancellation: Interruption.flag)
+      let prompt = Array(tokens[..<(contextLength - positions)])
+      _ = try full.prefill(prompt)
+      _ = try session.prefill(prompt)
+      let (before, fullBefore) = (session.keyValues.statistics, full.keyValues.statistics)
+      for position in prompt.count..<contextLength {
+        comparison.keep(UnsafeBufferPointer(try full.decode(tokens[position])), row: 0)
+        comparison.compare(
+          UnsafeBufferPointer(try session.decode(tokens[position])), row: 0,
+          next: tokens[position + 1])
+      }
+      let (after, fullAfter) = (session.keyValues.statistics, full.keyValues.statistics)
+      let attended = Double(after.attendedBlockCount - before.attendedBlockCount)
+      let skipped = Double(after.skippedBlockCount - before.skippedBlockCount)
+      let read = Double(after.bytesRead - before.bytesRead) / Double(positions)
+      let fullRead = Double(fullAfter.bytesRead - fullBefore.bytesRead) / Double(positions)
+      try FigureReport([
+        Figure("argmaxAgreement", comparison.agreement, "of the positions"),
+        Figure("meanDivergence", comparison.divergence, "nats"),
+        Figure("perplexity", comparison.sparsePerplexity, ""),
+        Figure("fullPerplexity", comparison.densePerplexity, ""),
+        Figure("attendedBlockFraction", attended / (attended + skipped), "of the blocks"),
+        Figure("kvBytesPerToken", read, "B", limit: fullRead),
+        Figure("kvByteFraction", fullRead > 0 ? read / fullRead : .nan, "of full attention's"),
+        Figure("comparedTokens", Double(comparison.count), "tokens"),
+      ]).print(asJSON: json)
+    }
+  }
+}
