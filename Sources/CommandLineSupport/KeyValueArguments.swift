@@ -1,9 +1,10 @@
 public import ArgumentParser
 public import BlockIO
 public import KVCache
+public import Kernels
 public import TensorBasics
 
-/// Options on where keys and values lie.
+/// Options on how keys and values are stored, and where.
 public struct KeyValueArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
@@ -19,14 +20,23 @@ public struct KeyValueArguments: ParsableArguments {
       valueName: "folder"))
   public var kvDir: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "How to store keys and values: f16, q8 (about half the memory) or q4 (about a quarter).",
+      valueName: "type"))
+  public var kvType = KeyValueType.f16
+
   public init() {}
 
   /// What a session is asked for; files are read like those of the model.
   public func options(_ backend: StorageBackend) -> KeyValueOptions {
     var options = KeyValueOptions()
     options.budgetByteCount = kvRam?.bytes
+    options.type = kvType
     options.folder = kvDir ?? options.folder
     options.backend = backend
     return options
   }
 }
+
+extension KeyValueType: ExpressibleByArgument {}

@@ -20,14 +20,15 @@ extension KeyValueStore {
   ///
   /// - Parameter positions: what the queries see, all together.
   public func isReady(layer: Int, tile: Int, positions: ClosedRange<Int>) -> Bool {
-    for slab in slabs(ofTile: tile, positions) where addresses[row(layer, slab)] == nil {
+    for slab in slabs(ofTile: tile, positions)
+    where addresses[row(layer, slab)] == nil && !isOpen(slab) {
       return false
     }
     return true
   }
 
-  /// The addresses of the blocks of tile `tile` of one layer and head; nil for blocks that are not in
-  /// memory.
+  /// The addresses of the blocks of tile `tile` of one layer and head, as they are stored; nil for blocks
+  /// that are not in memory.
   ///
   /// - Parameter addresses: [``AttentionTile/blockCount``], written.
   public func blockAddresses(
