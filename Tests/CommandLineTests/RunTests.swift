@@ -58,7 +58,8 @@ final class RunTests {
     let long = String(repeating: "word ", count: 600)
     let cases: [(arguments: [String], input: [UInt8], status: Int32)] = [
       ([model, "x", "--nonsense"], [], 64), ([model, "x", "--max-tokens", "0"], [], 64),
-      ([model, "--tokens", "1,a"], [], 64), ([model, "x"], [], 65),
+      ([model, "--raw", "x", "--kv-type", "q5"], [], 64), ([model, "--tokens", "1,a"], [], 64),
+      ([model, "x"], [], 65),
       ([model, "--raw", ""], [], 65), ([model, "--raw"], [], 65),
       ([model, "--raw", long], [], 65), ([model, "--raw"], [0xFF, 0xFE], 65),
       ([model, "--raw"], [1, 0, 2], 65), ([model, "--tokens", "99999"], [], 65),
