@@ -11,6 +11,7 @@
 
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
+typedef int8_t vb __attribute__((vector_size(16)));
 typedef _Float16 vh __attribute__((vector_size(32)));
 
 // How many accumulators attention keeps in registers: queries × groups for scores, queries × vectors of a

@@ -77,7 +77,9 @@ public struct TokenWork: Sendable {
       }
       regionCount += 3 * configuration.layerCount
     }
-    let shape = KeyValueShape(configuration, contextLength: max(1, plan.contextLength / 2))
+    let shape = KeyValueShape(
+      configuration, contextLength: max(1, plan.contextLength / 2),
+      type: plan.keyValues.shape.type)
     keyValueByteCount = shape.rowCount * shape.rowByteCount
     // Attention, four groups of products, and what lies between them.
     regionCount += 8 * configuration.layerCount

@@ -1,9 +1,10 @@
 public import ArgumentParser
 public import BlockIO
 public import KVCache
+public import Kernels
 public import TensorBasics
 
-/// Options on where keys and values lie.
+/// Options on how keys and values are stored, and where.
 public struct KeyValueArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
@@ -27,12 +28,19 @@ public struct KeyValueArguments: ParsableArguments {
       """, valueName: "policy"))
   public var kvPolicy = KeyValuePolicyChoice.full
 
+  @Option(
+    help: ArgumentHelp(
+      "How to store keys and values: f16, q8 (about half the memory) or q4 (about a quarter).",
+      valueName: "type"))
+  public var kvType = KeyValueType.f16
+
   public init() {}
 
   /// What a session is asked for; files are read like those of the model.
   public func options(_ backend: StorageBackend) -> KeyValueOptions {
     var options = KeyValueOptions()
     options.budgetByteCount = kvRam?.bytes
+    options.type = kvType
     options.folder = kvDir ?? options.folder
     options.backend = backend
     options.policy = kvPolicy
@@ -44,3 +52,5 @@ extension KeyValuePolicyChoice: ExpressibleByArgument {
   public init?(argument: String) { self.init(argument) }
   public var defaultValueDescription: String { description }
 }
+
+extension KeyValueType: ExpressibleByArgument {}

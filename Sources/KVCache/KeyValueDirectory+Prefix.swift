@@ -62,7 +62,11 @@ extension KeyValueDirectory {
   ///
   /// Entries that are damaged or have lost the one they continue are deleted. Reads a page of each entry,
   /// and more only of those that go on where the prompt matches.
-  public func prefix(of tokens: [Int32], origin: KeyValueOrigin) -> KeyValuePrefix {
+  ///
+  /// - Parameter dividingSlabs: whether rows can be used in part, so that the prefix may have a tail.
+  public func prefix(
+    of tokens: [Int32], origin: KeyValueOrigin, dividingSlabs: Bool = true
+  ) -> KeyValuePrefix {
     let most = max(0, tokens.count - 1) / KeyValueOrigin.slabPositionCount
     let usable = usableHeaders(origin)
     deleteOrphans(usable)
@@ -88,7 +92,7 @@ extension KeyValueDirectory {
       let end = min(most, start + entry.matchingSlabCount(tokens))
       guard end > start else { continue }
       matches[header.id] = (entry, end, depth)
-      let tail = entry.matchingTokenCount(tokens, slab: end - start)
+      let tail = dividingSlabs ? entry.matchingTokenCount(tokens, slab: end - start) : 0
       if (end, tail) > (best?.end ?? 0, bestTail) {
         best = (entry, end)
         bestTail = tail

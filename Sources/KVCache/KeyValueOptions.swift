@@ -1,10 +1,13 @@
 public import BlockIO
 import Glibc
+public import Kernels
 
 /// Where keys and values may go and come from.
 public struct KeyValueOptions: Sendable {
   /// Bound on the memory of keys and values; nil = as the plan finds best.
   public var budgetByteCount: Int?
+  /// How complete rows are stored.
+  public var type = KeyValueType.f16
   /// Folder of the file that holds what memory does not; it never has a name that lasts.
   public var folder = KeyValueOptions.defaultFolder
   /// A file that gets every complete slab and stays; nil = none.

@@ -2,7 +2,7 @@
 public struct KeyValueOrigin: Sendable, Hashable {
   /// Tells the model, and whatever else decides the values, from others.
   public let model: UInt64
-  /// How elements are stored, in up to eight characters of ASCII: `f16`.
+  /// How elements are stored, in up to eight characters of ASCII: `f16`, `q8`, `q4`.
   public let type: String
   public let layerCount: Int
   public let keyValueHeadCount: Int

@@ -5,10 +5,15 @@ import Kernels
 /// The rows that stay are a fixed set: every token reads all rows in the same order, and of a cyclic scan
 /// no policy saves more reads than keeping the same rows. Rows of sliding windows come first, as a row
 /// that stays until no query sees it is never written; then the oldest slabs of the other layers.
+///
+/// Rows being filled are rows of the pool, unless complete rows are quantised: then they lie apart, of
+/// every layer the one that a chunk begins in, and of the layer in work the others that it reaches into.
 public struct KeyValuePlan: Sendable {
   public let shape: KeyValueShape
   /// Rows of the pool: those that stay, those being filled and those being written.
   public let slotCount: Int
+  /// Rows being filled, where they lie apart.
+  public let openRowCount: Int
   /// Rows that reads go through; 0 where every row stays.
   public let stagingCount: Int
 
@@ -26,13 +31,16 @@ public struct KeyValuePlan: Sendable {
   private static let stagingByteCount = 8 << 20
 
   /// Rows of the pool that are filled or written while tokens are decoded.
-  var workingRowCount: Int { shape.layerCount + 2 }
+  var workingRowCount: Int { Self.workingRowCount(shape, chunkLength: 1) }
 
   /// Whether some rows do not stay in memory.
   public var hasTier: Bool { stagingCount > 0 }
 
   /// Memory of all rows.
-  public var byteCount: Int { (slotCount + stagingCount) * shape.rowStride }
+  public var byteCount: Int { slotByteCount + openByteCount }
+  /// Memory of the pool and of the rows that reads go through.
+  var slotByteCount: Int { (slotCount + stagingCount) * shape.rowStride }
+  var openByteCount: Int { openRowCount * shape.openRowStride }
 
   /// Memory of the books of every row.
   public static func bookByteCount(_ shape: KeyValueShape) -> Int {
@@ -52,7 +60,10 @@ public struct KeyValuePlan: Sendable {
     self.places = places
     self.wholeLayerCount = wholeLayerCount
     let all = Self.residentRowCount(shape, chunkLength: chunkLength)
-    let rowCount = budgetByteCount / shape.rowStride
+    openRowCount = Self.openRowCount(shape, chunkLength: chunkLength)
+    let forSlots = budgetByteCount - openRowCount * shape.openRowStride
+    guard forSlots >= 0 else { return nil }
+    let rowCount = forSlots / shape.rowStride
     if rowCount >= all {
       slotCount = all
       stagingCount = 0
@@ -60,7 +71,7 @@ public struct KeyValuePlan: Sendable {
       keptRowCount = wholeLayerCount * shape.slabCount
       return
     }
-    let working = shape.layerCount + 2 * Self.touchedSlabCount(chunkLength: chunkLength)
+    let working = Self.workingRowCount(shape, chunkLength: chunkLength)
     guard rowCount >= working + Self.leastStagingCount else { return nil }
     stagingCount = min(
       rowCount - working,
@@ -89,15 +100,16 @@ public struct KeyValuePlan: Sendable {
 
   /// The least memory that works.
   public static func minimumByteCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
-    let working = shape.layerCount + 2 * touchedSlabCount(chunkLength: chunkLength)
-    return min(
-      working + leastStagingCount, residentRowCount(shape, chunkLength: chunkLength))
-      * shape.rowStride
+    min(
+      workingRowCount(shape, chunkLength: chunkLength) + leastStagingCount,
+      residentRowCount(shape, chunkLength: chunkLength)) * shape.rowStride
+      + openRowCount(shape, chunkLength: chunkLength) * shape.openRowStride
   }
 
   /// Memory with which every row that a query still sees stays.
   public static func residentByteCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
     residentRowCount(shape, chunkLength: chunkLength) * shape.rowStride
+      + openRowCount(shape, chunkLength: chunkLength) * shape.openRowStride
   }
 
   /// The longest chunk up to `limit` whose rows take at most half of what a budget leaves them.
@@ -105,22 +117,47 @@ public struct KeyValuePlan: Sendable {
     _ limit: Int, _ shape: KeyValueShape, budgetByteCount: Int
   ) -> Int {
     guard budgetByteCount < residentByteCount(shape, chunkLength: limit) else { return limit }
-    let rowCount =
-      budgetByteCount / shape.rowStride - shape.layerCount - leastStagingCount
-    guard rowCount >= 4 else { return 1 }
-    // A chunk may begin anywhere in its first slab.
-    return min(limit, max(1, rowCount / 4 - 1) * KeyValueBlock.positionCount)
+    // A chunk may begin anywhere in its first slab, which is one more that it touches.
+    let (fillingCount, begun) = shape.quantises ? (0, 0) : (shape.layerCount, 1)
+    let slabByteCount = 2 * shape.rowStride + (shape.quantises ? shape.openRowStride : 0)
+    let left =
+      budgetByteCount - (fillingCount + leastStagingCount) * shape.rowStride
+      - openRowCount(shape, chunkLength: 1) * shape.openRowStride
+    guard left >= (1 + begun) * slabByteCount else { return 1 }
+    return min(limit, max(1, left / (2 * slabByteCount) - begun) * KeyValueBlock.positionCount)
+  }
+
+  /// Rows of the pool that are being filled or written.
+  static func workingRowCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
+    (shape.quantises ? 0 : shape.layerCount) + 2 * enteringRowCount(shape, chunkLength: chunkLength)
+  }
+
+  private static func openRowCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
+    shape.quantises
+      ? shape.layerCount + touchedSlabCount(chunkLength: chunkLength) - 1 : 0
+  }
+
+  /// Rows of a layer that a chunk brings into the pool at most: of all slabs that it touches, or of those
+  /// that it completes.
+  private static func enteringRowCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
+    shape.quantises
+      ? (chunkLength + KeyValueBlock.positionCount - 1) / KeyValueBlock.positionCount
+      : touchedSlabCount(chunkLength: chunkLength)
   }
 
   private static func residentRowCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
     let whole = shape.windows.reduce(0) { $0 + ($1 == nil ? shape.slabCount : 0) }
     let sliding = (0..<shape.layerCount).reduce(0) {
       shape.windows[$1] == nil
-        ? $0 : $0 + min(shape.slabCount, shape.visibleRowCount(layer: $1) + 1)
+        ? $0
+        : $0
+          + min(
+            shape.slabCount,
+            shape.visibleRowCount(layer: $1) + (shape.quantises ? 0 : 1))
     }
     guard sliding > 0 else { return whole }
     return min(
-      shape.rowCount, whole + sliding + touchedSlabCount(chunkLength: chunkLength))
+      shape.rowCount, whole + sliding + enteringRowCount(shape, chunkLength: chunkLength))
   }
 
   /// Slabs that a chunk reaches into at most.

@@ -48,7 +48,10 @@ public struct BlockPlan {
   /// Blocks from one slab to the next.
   private let stride: Int
 
-  init(
+  /// - Parameters:
+  ///   - isPlanned: of the first slab's blocks [keyValueHeadCount].
+  ///   - stride: blocks from one slab to the next.
+  package init(
     slabs: Range<Int>, keyValueHeadCount: Int, isPlanned: UnsafeMutablePointer<Bool>, stride: Int
   ) {
     self.slabs = slabs

@@ -1,36 +1,48 @@
-import Kernels
+public import Kernels
 import TensorBasics
 
 /// The shape of keys and values of a whole context.
 ///
 /// A **row** is one layer's part of a **slab** of 128 positions: the blocks of all heads, contiguous; the
 /// unit of writing, reading and residence. Rows are numbered in the order of files: slab by slab, and in
-/// a slab by layers.
+/// a slab by layers. A row that is being filled is **open**: f16, whatever complete rows are.
 public struct KeyValueShape: Sendable {
   public let layerCount: Int
   public let keyValueHeadCount: Int
   public let headLength: Int
   /// Positions that fit.
   public let contextLength: Int
+  /// How complete rows are stored.
+  public let type: KeyValueType
   /// Positions that a query of each layer sees, its own included; nil = all before it.
   public let windows: [Int?]
 
   public init(
     layerCount: Int, keyValueHeadCount: Int, headLength: Int, contextLength: Int,
-    windows: [Int?]? = nil
+    type: KeyValueType = .f16, windows: [Int?]? = nil
   ) {
     self.layerCount = layerCount
     self.keyValueHeadCount = keyValueHeadCount
     self.headLength = headLength
     self.contextLength = contextLength
+    self.type = type
     self.windows = windows ?? Array(repeating: nil, count: layerCount)
   }
 
-  public var blockByteCount: Int { KeyValueBlock.byteCount(headLength: headLength) }
-  /// Bytes of a row.
+  /// Bytes of a complete block.
+  public var blockByteCount: Int { KeyValueBlock.byteCount(headLength: headLength, type: type) }
+  /// Bytes of a complete row.
   public var rowByteCount: Int { keyValueHeadCount * blockByteCount }
   /// Bytes from a row to the next, in memory and in files.
   public var rowStride: Int { AlignedBuffer.roundedUp(rowByteCount) }
+  /// Whether open rows are another thing than complete ones, and lie apart.
+  public var quantises: Bool { type != .f16 }
+  /// Bytes of a block of an open row.
+  public var openBlockByteCount: Int { KeyValueBlock.byteCount(headLength: headLength) }
+  /// Bytes from an open row to the next, where they lie apart.
+  public var openRowStride: Int {
+    AlignedBuffer.roundedUp(keyValueHeadCount * openBlockByteCount)
+  }
   public var slabCount: Int { Self.slabCount(positionCount: contextLength) }
   public var rowCount: Int { slabCount * layerCount }
 

@@ -1,9 +1,10 @@
 /// The slab that is still being filled, which no file of the tier holds: it can be taken out, and put back
-/// into another store.
+/// into another store, unless its rows are of another type than complete ones.
 extension KeyValueStore {
-  /// Positions of the slab being filled; 0 where the last slab is complete, or a chunk was broken off.
+  /// Positions of the slab being filled; 0 where the last slab is complete, a chunk was broken off, or slabs
+  /// are quantised.
   public var partialPositionCount: Int {
-    finishedLayerCount == shape.layerCount
+    finishedLayerCount == shape.layerCount && !shape.quantises
       ? chunk.upperBound % KeyValueOrigin.slabPositionCount : 0
   }
 
@@ -24,13 +25,14 @@ extension KeyValueStore {
   ///   - positionCount: positions of that slab that count, of which a context has room for more.
   ///   - fill: brings a layer's row; false where it could not.
   /// - Returns: whether all rows came; otherwise the store is as it was.
-  /// - Precondition: nothing entered the store yet.
+  /// - Precondition: nothing entered the store yet, and slabs are not quantised.
   public func resume(
     positionCount: Int, _ fill: (_ layer: Int, UnsafeMutableRawBufferPointer) -> Bool
   ) -> Bool {
     let start = prefixPositionCount
     precondition(
-      chunk == start..<start && (1..<KeyValueOrigin.slabPositionCount).contains(positionCount)
+      !shape.quantises && chunk == start..<start
+        && (1..<KeyValueOrigin.slabPositionCount).contains(positionCount)
         && start + positionCount < shape.contextLength, "nowhere to go on at \(positionCount)")
     let rows = (0..<shape.layerCount).map { row($0, prefixSlabCount) }
     for (layer, row) in rows.enumerated() {

@@ -1,4 +1,5 @@
 import Kernels
+import TensorBasics
 
 /// Blocks that a policy leaves out, and what follows for where rows lie.
 ///
@@ -72,13 +73,12 @@ extension KeyValueStore {
   /// Tells the policy of a complete row that lies in memory, once.
   func summarise(layer: Int, slab: Int) {
     let row = row(layer, slab)
-    guard let policy, policy.usesQueries, !flags[row].contains(.isSummarised),
-      let address = addresses[row]
-    else { return }
+    guard let policy, policy.usesQueries, !flags[row].contains(.isSummarised) else { return }
     flags[row].insert(.isSummarised)
     for head in 0..<shape.keyValueHeadCount {
-      policy.complete(
-        layer: layer, head: head, slab: slab, block: address + head * shape.blockByteCount)
+      let block = expandedBlock(
+        layer: layer, head: head, slab: slab, expansion: summaryExpansion.address)
+      if let block { policy.complete(layer: layer, head: head, slab: slab, block: block) }
     }
   }
 

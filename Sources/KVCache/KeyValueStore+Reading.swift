@@ -21,7 +21,9 @@ extension KeyValueStore {
   /// - Parameter positions: what the queries see, all together.
   public func isReady(layer: Int, tile: Int, positions: ClosedRange<Int>) -> Bool {
     for slab in slabs(ofTile: tile, positions)
-    where addresses[row(layer, slab)] == nil && selection.includes(row(layer, slab)) {
+    where addresses[row(layer, slab)] == nil && !isOpen(slab)
+      && selection.includes(row(layer, slab))
+    {
       return false
     }
     return true
@@ -32,8 +34,8 @@ extension KeyValueStore {
     slabs(ofTile: tile, positions).contains { selection.includes(row(layer, $0)) }
   }
 
-  /// The addresses of the blocks of tile `tile` of one layer and head; nil for blocks that are not in
-  /// memory, or not attended over.
+  /// The addresses of the blocks of tile `tile` of one layer and head, as they are stored; nil for blocks
+  /// that are not in memory, or not attended over.
   ///
   /// - Parameter addresses: [``AttentionTile/blockCount``], written.
   public func blockAddresses(

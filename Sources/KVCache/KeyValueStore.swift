@@ -7,9 +7,9 @@ import TensorBasics
 /// files.
 ///
 /// A chunk of tokens passes as ``begin(_:)``, then in each layer ``prepare(layer:)``,
-/// ``store(layer:position:keys:values:)`` for every position, attention over tiles as they become ready
-/// (`KeyValueStore+Reading.swift`), and ``finish(layer:)``. Where every row stays in memory and nobody
-/// asks for a file there is none.
+/// ``store(layer:position:keys:values:)`` for every position, ``seal(layer:on:)``, attention over tiles
+/// as they become ready (`KeyValueStore+Reading.swift`), and ``finish(layer:)``. Where every row stays in
+/// memory and nobody asks for a file there is none.
 ///
 /// One thread uses a store; between ``prepare(layer:)`` and attention others may call `store` for
 /// positions of their own, and during attention ask for addresses.
@@ -21,6 +21,8 @@ public final class KeyValueStore {
 
   /// Slots of the pool, then those that reads go through.
   let memory: AlignedBuffer
+  /// Rows being filled, where they lie apart (`KeyValueStore+Open.swift`).
+  let openMemory: AlignedBuffer
   var poolSlots: SlotStack
   var stagingSlots: SlotStack
   /// Of each row: where it lies in memory, once it can be read there; nil elsewhere.
@@ -28,6 +30,8 @@ public final class KeyValueStore {
   let flags: UnsafeMutableBufferPointer<RowFlags>
   /// XXH3-64 of each row, where it is in a file.
   let checksums: UnsafeMutableBufferPointer<UInt64>
+  /// Where a quantised block is expanded for the policy.
+  let summaryExpansion: AlignedBuffer
   /// What reading single blocks of a row takes; nil where rows are always read whole.
   let blocks: BlockReads?
 
@@ -75,7 +79,11 @@ public final class KeyValueStore {
     }
     do {
       memory = try AlignedBuffer(
-        byteCount: plan.byteCount, prefersHugePages: plan.byteCount >= Self.hugePagesByteCount)
+        byteCount: plan.slotByteCount,
+        prefersHugePages: plan.slotByteCount >= Self.hugePagesByteCount)
+      openMemory = try AlignedBuffer(byteCount: plan.openByteCount)
+      summaryExpansion = try AlignedBuffer(
+        byteCount: shape.quantises && options.policy != .full ? shape.openBlockByteCount : 0)
     } catch { throw .allocation(error) }
     policy = try options.policy.makePolicy(shape, queryHeadCount: queryHeadCount)
     selection = BlockSelection(shape)
@@ -134,7 +142,7 @@ public final class KeyValueStore {
   public func prepare(layer: Int) throws(KeyValueError) {
     settleWrites()
     while leavingCounts[layer] > 0 { waitForWrite() }
-    for slab in chunkSlabs {
+    for slab in enteringSlabs {
       let row = row(layer, slab)
       guard addresses[row] == nil else { continue }
       addresses[row] = address(ofSlot: try takePoolSlot())
@@ -152,13 +160,13 @@ public final class KeyValueStore {
     layer: Int, position: Int, keys: UnsafePointer<Float>, values: UnsafePointer<Float>
   ) {
     let (slab, index) = position.quotientAndRemainder(dividingBy: KeyValueBlock.positionCount)
-    guard chunk.contains(position), let row = addresses[row(layer, slab)] else {
+    guard chunk.contains(position), let row = openRow(layer: layer, slab: slab) else {
       preconditionFailure("position \(position) is outside the chunk")
     }
     for head in 0..<shape.keyValueHeadCount {
       KeyValueBlock.store(
         key: keys + head * shape.headLength, value: values + head * shape.headLength,
-        headLength: shape.headLength, position: index, into: row + head * shape.blockByteCount)
+        headLength: shape.headLength, position: index, into: row + head * shape.openBlockByteCount)
     }
   }
 
@@ -173,6 +181,7 @@ public final class KeyValueStore {
       try completeRow(layer: layer, slab: slab)
     }
     countBlocks(layer: layer)
+    keepOpenRow(layer: layer)
     let visible = min(
       complete, shape.firstVisibleSlab(layer: layer, position: chunk.upperBound))
     for slab in expiredSlabCounts[layer]..<max(visible, expiredSlabCounts[layer]) {
@@ -350,10 +359,13 @@ public final class KeyValueStore {
     addresses[row].map { $0 - memory.address < plan.slotCount * shape.rowStride } ?? false
   }
 
-  /// Slabs that the chunk in work reaches into.
-  private var chunkSlabs: ClosedRange<Int> {
-    chunk.lowerBound / KeyValueBlock.positionCount...(chunk.upperBound - 1)
-      / KeyValueBlock.positionCount
+  /// Slabs of which the chunk in work needs rows of the pool.
+  private var enteringSlabs: Range<Int> {
+    let end =
+      shape.quantises
+      ? chunk.upperBound / KeyValueBlock.positionCount
+      : KeyValueShape.slabCount(positionCount: chunk.upperBound)
+    return chunk.lowerBound / KeyValueBlock.positionCount..<end
   }
 
   /// Whether the layer's next query sees a slab.

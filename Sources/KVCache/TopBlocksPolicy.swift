@@ -43,7 +43,7 @@ final class TopBlocksPolicy: KeyValuePolicy {
   static func byteCount(_ shape: KeyValueShape) -> Int {
     shape.layerCount * shape.keyValueHeadCount * summaryCount(shape)
       * KeySummary.byteCount(headLength: shape.headLength)
-      + shape.slabCount * 64 + shape.rowCount * shape.keyValueHeadCount
+      + shape.slabCount * 64 + shape.openBlockByteCount + shape.rowCount * shape.keyValueHeadCount
   }
 
   func complete(layer: Int, head: Int, slab: Int, block: UnsafeRawPointer) {

@@ -1,34 +1,5 @@
 import CKernels
 
-/// Sixteen positions of one KV head: keys [headLength][16] f16, then values [16][headLength] f16.
-public enum KeyValueGroup {
-  public static let positionCount = 16
-
-  public static func byteCount(headLength: Int) -> Int { 4 * positionCount * headLength }
-}
-
-/// The unit of storage: 128 positions, absolute, of one KV head; eight groups, contiguous.
-public enum KeyValueBlock {
-  public static let positionCount = 128
-
-  public static func byteCount(headLength: Int) -> Int {
-    positionCount / KeyValueGroup.positionCount * KeyValueGroup.byteCount(headLength: headLength)
-  }
-
-  /// Rounds one position's key and value [headLength] to f16 into its place, 0..<128, of a block; values
-  /// beyond f16's range become its largest.
-  public static func store(
-    key: UnsafePointer<Float>, value: UnsafePointer<Float>, headLength: Int, position: Int,
-    into block: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil
-  ) {
-    let (group, slot) = position.quotientAndRemainder(dividingBy: KeyValueGroup.positionCount)
-    AttentionFunctions.of(instructionSet).store(
-      key, value, headLength, slot,
-      (block + group * KeyValueGroup.byteCount(headLength: headLength))
-        .assumingMemoryBound(to: UInt16.self))
-  }
-}
-
 /// The unit of attention: 512 positions, absolute, of one KV head; four blocks, anywhere in memory.
 public enum AttentionTile {
   public static let positionCount = 512
@@ -168,6 +139,10 @@ struct AttentionFunctions: @unchecked Sendable {
       UnsafePointer<Float>?, Int, UnsafePointer<UInt16>?, UnsafePointer<UInt16>?,
       UnsafeMutablePointer<Float>?
     ) -> Void
+  var quantise:
+    @convention(c) (UnsafePointer<UInt16>?, Int, Int32, UnsafeMutablePointer<UInt8>?) -> Void
+  var expand:
+    @convention(c) (UnsafePointer<UInt8>?, Int, Int32, UnsafeMutablePointer<UInt16>?) -> Void
 
   private static let best = make(.best)
 
@@ -179,23 +154,29 @@ struct AttentionFunctions: @unchecked Sendable {
         return AttentionFunctions(
           store: ck_store_group_avx512, tile: ck_attention_tile_avx512,
           merge: ck_attention_merge_avx512,
-          keyRange: ck_key_range_avx512, scoreEstimates: ck_score_estimates_avx512)
+          keyRange: ck_key_range_avx512, scoreEstimates: ck_score_estimates_avx512,
+          quantise: ck_quantise_block_avx512,
+          expand: ck_expand_block_avx512)
       }
       if set == .avx2, set.isAvailable {
         return AttentionFunctions(
           store: ck_store_group_avx2, tile: ck_attention_tile_avx2, merge: ck_attention_merge_avx2,
-          keyRange: ck_key_range_avx2, scoreEstimates: ck_score_estimates_avx2)
+          keyRange: ck_key_range_avx2, scoreEstimates: ck_score_estimates_avx2,
+          quantise: ck_quantise_block_avx2, expand: ck_expand_block_avx2)
       }
     #elseif arch(arm64)
       if set == .neon {
         return AttentionFunctions(
           store: ck_store_group_neon, tile: ck_attention_tile_neon, merge: ck_attention_merge_neon,
-          keyRange: ck_key_range_neon, scoreEstimates: ck_score_estimates_neon)
+          keyRange: ck_key_range_neon, scoreEstimates: ck_score_estimates_neon,
+          quantise: ck_quantise_block_neon, expand: ck_expand_block_neon)
       }
     #endif
     return AttentionFunctions(
       store: ck_store_group_scalar, tile: ck_attention_tile_scalar,
       merge: ck_attention_merge_scalar,
-      keyRange: ck_key_range_scalar, scoreEstimates: ck_score_estimates_scalar)
+      keyRange: ck_key_range_scalar, scoreEstimates: ck_score_estimates_scalar,
+      quantise: ck_quantise_block_scalar,
+      expand: ck_expand_block_scalar)
   }
 }

@@ -23,7 +23,7 @@ final class AttentionObservation {
     self.shape = shape
     self.cache = cache
     self.pool = pool
-    workerByteCount = Self.workerByteCount(shape)
+    workerByteCount = Self.workerByteCount(shape, cache.shape)
     do {
       memory = try AlignedBuffer(
         byteCount: Self.byteCount(
@@ -41,7 +41,7 @@ final class AttentionObservation {
   ) -> Int {
     guard tokenCount > 0 else { return 0 }
     return AlignedBuffer.roundedUp(
-      threadCount * workerByteCount(shape)
+      threadCount * workerByteCount(shape, keyValues)
         + 8 * keyValues.slabCount * shape.queryHeadCount * tokenCount)
   }
 
@@ -66,11 +66,13 @@ final class AttentionObservation {
       let (slab, head) = (here.lowerBound + index / heads, index % heads)
       let area = memory.address + worker * workerByteCount
       let place = ((slab - slabs.lowerBound) * heads + head) * shape.groupSize * observed
+      let partials = AttentionPartials(
+        memory: area, queryCount: shape.groupSize, headLength: shape.headLength)
+      let block = cache.expandedBlock(
+        layer: layer, head: head, slab: slab, expansion: area + Self.weighingByteCount(shape))
       for token in 0..<observed {
-        let partials = AttentionPartials(
-          memory: area, queryCount: shape.groupSize, headLength: shape.headLength)
         weigh(
-          slab: slab, layer: layer, head: head,
+          slab: slab, block: block,
           queries: queries
             + ((tokenCount - observed + token) * shape.queryHeadCount + head * shape.groupSize)
               * shape.headLength,
@@ -96,7 +98,7 @@ final class AttentionObservation {
 
   /// One token's attention over one block alone.
   private func weigh(
-    slab: Int, layer: Int, head: Int, queries: UnsafePointer<Float>, visible: VisibleRange,
+    slab: Int, block: UnsafeRawPointer?, queries: UnsafePointer<Float>, visible: VisibleRange,
     into partials: AttentionPartials
   ) {
     let (tile, index) = slab.quotientAndRemainder(dividingBy: AttentionTile.blockCount)
@@ -105,8 +107,7 @@ final class AttentionObservation {
       to: UnsafeRawPointer?.self, capacity: AttentionTile.blockCount)
     let ranges = UnsafeMutableRawPointer(blocks + AttentionTile.blockCount).bindMemory(
       to: VisibleRange.self, capacity: shape.groupSize)
-    cache.blockAddresses(layer: layer, head: head, tile: tile, into: blocks)
-    for other in 0..<AttentionTile.blockCount where other != index { blocks[other] = nil }
+    for other in 0..<AttentionTile.blockCount { blocks[other] = other == index ? block : nil }
     for member in 0..<shape.groupSize { ranges[member] = visible }
     partials.reset()
     AttentionKernel.accumulate(
@@ -127,7 +128,14 @@ final class AttentionObservation {
     return min(first, end)..<end
   }
 
-  private static func workerByteCount(_ shape: AttentionShape) -> Int {
+  private static func workerByteCount(
+    _ shape: AttentionShape, _ keyValues: KeyValueShape
+  ) -> Int {
+    weighingByteCount(shape) + (keyValues.quantises ? keyValues.openBlockByteCount : 0)
+  }
+
+  /// Memory of a worker but for the block.
+  private static func weighingByteCount(_ shape: AttentionShape) -> Int {
     let blocks = AttentionTile.blockCount * MemoryLayout<UnsafeRawPointer?>.stride
     return AlignedBuffer.roundedUp(
       AttentionPartials.byteCount(queryCount: shape.groupSize, headLength: shape.headLength)

@@ -73,8 +73,11 @@ package final class AttentionStep: ParallelRegion {
     var tiles: Range<Int>
   }
 
-  /// Tokens of one task of a prompt.
-  private static let tokenBlock = 8
+  /// Tokens of one task of a prompt, which divide a block of keys and values: enough that a tile is read,
+  /// and expanded, for many queries, few enough that their scores stay in the cache.
+  private let tokenBlock: Int
+
+  private static func tokenBlock(_ shape: AttentionShape) -> Int { shape.groupSize > 4 ? 8 : 16 }
 
   /// - Throws: ``RuntimeError/allocation(_:)``.
   package init(
@@ -84,13 +87,14 @@ package final class AttentionStep: ParallelRegion {
     self.cache = cache
     self.pool = pool
     groupSize = shape.groupSize
-    workerByteCount = Self.workerByteCount(shape)
+    tokenBlock = Self.tokenBlock(shape)
+    workerByteCount = Self.workerByteCount(shape, cache.shape)
     tilePartialByteCount = Self.tilePartialByteCount(shape)
     let tileCount = Self.tileCount(cache.shape.contextLength)
     do {
       memory = try AlignedBuffer(
         byteCount: Self.byteCount(
-          shape, contextLength: cache.shape.contextLength, threadCount: pool.threadCount))
+          shape, cache: cache.shape, threadCount: pool.threadCount))
       chunkMemory = try AlignedBuffer(
         byteCount: cache.plan.hasTier
           ? Self.chunkByteCount(shape, chunkLength: chunkLength) : 0)
@@ -103,13 +107,13 @@ package final class AttentionStep: ParallelRegion {
     isLeft = (lists + 4 * tileCount).bindMemory(to: Bool.self, capacity: tileCount)
   }
 
-  /// Memory of a step for `threadCount` workers over `contextLength` positions.
+  /// Memory of a step for `threadCount` workers over a cache of that shape.
   static func byteCount(
-    _ shape: AttentionShape, contextLength: Int, threadCount: Int
+    _ shape: AttentionShape, cache: KeyValueShape, threadCount: Int
   ) -> Int {
-    let tiles = tileCount(contextLength)
+    let tiles = tileCount(cache.contextLength)
     return AlignedBuffer.roundedUp(
-      workerByteCount(shape) * threadCount
+      workerByteCount(shape, cache) * threadCount
         + tiles * shape.keyValueHeadCount * tilePartialByteCount(shape)
         + 5 * tiles)
   }
@@ -117,8 +121,13 @@ package final class AttentionStep: ParallelRegion {
   /// Memory of the partials of a chunk whose tiles may have to be waited for.
   static func chunkByteCount(_ shape: AttentionShape, chunkLength: Int) -> Int {
     AlignedBuffer.roundedUp(
-      (chunkLength + tokenBlock - 1) / tokenBlock * shape.keyValueHeadCount
+      mostTokenBlocks(shape, chunkLength: chunkLength) * shape.keyValueHeadCount
         * blockPartialByteCount(shape))
+  }
+
+  /// Blocks of tokens that a chunk reaches into at most: they begin at multiples of their length.
+  private static func mostTokenBlocks(_ shape: AttentionShape, chunkLength: Int) -> Int {
+    (chunkLength + tokenBlock(shape) - 2) / tokenBlock(shape) + 1
   }
 
   /// Replaces `queries` [tokenCount, queryHeadCount, headLength] (scaled, rotated) by attention's
@@ -166,7 +175,9 @@ package final class AttentionStep: ParallelRegion {
 
   /// All tokens of a chunk over tiles that are there, which follow those before.
   private func run(_ task: ChunkTask, tiles: Range<Int>) {
-    let blocks = (task.tokenCount + Self.tokenBlock - 1) / Self.tokenBlock
+    // Blocks begin at absolute positions, so that the tokens of one lie in one block of keys and values.
+    let first = task.position / tokenBlock
+    let blocks = (task.position + task.tokenCount - 1) / tokenBlock - first + 1
     // Late blocks see the most positions: they go first, so that no worker ends on a long one.
     pool.run(count: blocks * shape.keyValueHeadCount) { index, worker in
       runBlock(
@@ -179,8 +190,8 @@ package final class AttentionStep: ParallelRegion {
   private func runBlock(_ task: ChunkTask, block: Int, head: Int, tiles: Range<Int>, worker: Int) {
     let headLength = shape.headLength
     let rowLength = shape.queryHeadCount * headLength
-    let firstToken = block * Self.tokenBlock
-    let tokens = firstToken..<min(firstToken + Self.tokenBlock, task.tokenCount)
+    let firstToken = (task.position / tokenBlock + block) * tokenBlock - task.position
+    let tokens = max(0, firstToken)..<min(firstToken + tokenBlock, task.tokenCount)
     let queryCount = tokens.count * groupSize
     let area = WorkerArea(
       memory.address + worker * workerByteCount, shape, queryCount: queryCount)
@@ -206,14 +217,17 @@ package final class AttentionStep: ParallelRegion {
       Int(area.visible[0].first)
       / AttentionTile.positionCount..<(task.position
       + tokens.upperBound - 1) / AttentionTile.positionCount + 1
+    let slabs = Self.slabs(
+      VisibleRange(first: area.visible[0].first, last: Int32(task.position + tokens.lowerBound)))
     let tilesHere = tiles.clamped(to: seen)
     for tile in tilesHere {
-      cache.blockAddresses(layer: task.layer, head: head, tile: tile, into: area.blocks)
-      cache.blockAddresses(
-        layer: task.layer, head: head, tile: min(tile + 1, tilesHere.upperBound - 1),
-        into: area.nextBlocks)
+      cache.expandedBlocks(
+        layer: task.layer, head: head, tile: tile, slabs: slabs, expansion: area.expansion,
+        into: area.blocks)
+      let nextBlocks = nextBlocks(
+        layer: task.layer, head: head, tile: min(tile + 1, tilesHere.upperBound - 1), area)
       AttentionKernel.accumulate(
-        blocks: area.blocks, nextBlocks: area.nextBlocks,
+        blocks: area.blocks, nextBlocks: nextBlocks,
         tileFirstPosition: tile * AttentionTile.positionCount, headLength: headLength,
         queries: area.queries, queryStride: headLength, visible: area.visible,
         queryCount: queryCount, into: partials, scratch: area.scratch)
@@ -288,19 +302,35 @@ package final class AttentionStep: ParallelRegion {
     for member in 0..<groupSize { area.visible[member] = task.visible }
     let partials = tilePartials(tile * heads + head)
     partials.reset()
-    cache.blockAddresses(
-      layer: task.layer, head: head, tile: task.firstTile + tile, into: area.blocks)
+    cache.expandedBlocks(
+      layer: task.layer, head: head, tile: task.firstTile + tile, slabs: Self.slabs(task.visible),
+      expansion: area.expansion, into: area.blocks)
     // A worker's next task is the next index unless another takes it.
     let next = min(index + 1, task.taskCount - 1)
-    cache.blockAddresses(
+    let nextBlocks = nextBlocks(
       layer: task.layer, head: next % heads, tile: task.firstTile + Int(regionTiles[next / heads]),
-      into: area.nextBlocks)
+      area)
     AttentionKernel.accumulate(
-      blocks: area.blocks, nextBlocks: area.nextBlocks,
+      blocks: area.blocks, nextBlocks: nextBlocks,
       tileFirstPosition: (task.firstTile + tile) * AttentionTile.positionCount,
       headLength: headLength,
       queries: task.queries + head * groupSize * headLength, queryStride: headLength,
       visible: area.visible, queryCount: groupSize, into: partials, scratch: area.scratch)
+  }
+
+  /// The blocks to fetch into the cache ahead; nil where they must be expanded first, which fetches as it
+  /// reads.
+  private func nextBlocks(
+    layer: Int, head: Int, tile: Int, _ area: WorkerArea
+  ) -> UnsafePointer<UnsafeRawPointer?>? {
+    guard !cache.shape.quantises else { return nil }
+    cache.blockAddresses(layer: layer, head: head, tile: tile, into: area.nextBlocks)
+    return UnsafePointer(area.nextBlocks)
+  }
+
+  private static func slabs(_ visible: VisibleRange) -> ClosedRange<Int> {
+    Int(visible.first)
+      / KeyValueBlock.positionCount...Int(visible.last) / KeyValueBlock.positionCount
   }
 
   private static func tileCount(_ contextLength: Int) -> Int {
@@ -308,7 +338,7 @@ package final class AttentionStep: ParallelRegion {
   }
 
   private static func blockPartialByteCount(_ shape: AttentionShape) -> Int {
-    tokenBlock * tilePartialByteCount(shape)
+    tokenBlock(shape) * tilePartialByteCount(shape)
   }
 
   private func tilePartials(_ index: Int) -> AttentionPartials {
@@ -326,8 +356,9 @@ package final class AttentionStep: ParallelRegion {
     AttentionPartials.byteCount(queryCount: shape.groupSize, headLength: shape.headLength)
   }
 
-  private static func workerByteCount(_ shape: AttentionShape) -> Int {
-    WorkerArea.byteCount(shape, queryCount: tokenBlock * shape.groupSize)
+  private static func workerByteCount(_ shape: AttentionShape, _ cache: KeyValueShape) -> Int {
+    WorkerArea.byteCount(shape, queryCount: tokenBlock(shape) * shape.groupSize)
+      + KeyValueStore.expansionByteCount(cache)
   }
 }
 
@@ -342,6 +373,8 @@ private struct WorkerArea {
   let nextBlocks: UnsafeMutablePointer<UnsafeRawPointer?>
   let partials: AttentionPartials
   let scratch: UnsafeMutableRawPointer
+  /// Behind all else: what quantised blocks of a tile are expanded into.
+  let expansion: UnsafeMutableRawPointer
 
   init(_ memory: UnsafeMutableRawPointer, _ shape: AttentionShape, queryCount: Int) {
     let headLength = shape.headLength
@@ -357,6 +390,10 @@ private struct WorkerArea {
     next += Self.rounded(
       AttentionPartials.byteCount(queryCount: queryCount, headLength: headLength))
     scratch = next
+    expansion =
+      next
+      + Self.rounded(
+        AttentionKernel.scratchByteCount(queryCount: queryCount, headLength: headLength))
   }
 
   static func byteCount(_ shape: AttentionShape, queryCount: Int) -> Int {

@@ -215,6 +215,7 @@ final class Decoder {
         values: workspace.values + token * keyLength)
     }
     try keepingBooks { () throws(KeyValueError) in
+      cache.seal(layer: number, on: pool)
       try attention.run(
         layer: number, queries: workspace.queries, tokenCount: tokenCount, position: position,
         window: slides ? configuration.slidingWindow : nil)

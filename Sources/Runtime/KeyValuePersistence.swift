@@ -1,5 +1,6 @@
 import BlockIO
 public import KVCache
+import Kernels
 import ModelFormat
 import TensorBasics
 import Tokenization
@@ -31,17 +32,20 @@ public final class KeyValuePersistence {
     for request: inout MemoryPlan.Request, reuses: Bool = true,
     warn: @escaping (String) -> Void
   ) throws(RuntimeError) {
-    let shape = KeyValueShape(model.configuration, contextLength: request.contextLength)
+    let shape = KeyValueShape(
+      model.configuration, contextLength: request.contextLength, type: request.keyValues.type)
     let selector = try NeuronSelector.resolve(
       request.neurons.selector, for: model.source, model.configuration)
     origin = KeyValueOrigin(
-      model: try model.source.keyValueIdentity(selector), type: "f16",
+      model: try model.source.keyValueIdentity(selector), type: shape.type.rawValue,
       layerCount: shape.layerCount, keyValueHeadCount: shape.keyValueHeadCount,
       headLength: shape.headLength, rowByteCount: shape.rowByteCount, rowStride: shape.rowStride)
     self.directory = directory
     self.warn = warn
     tokenizer = model.tokenizer
-    prefix = reuses ? directory.prefix(of: prompt, origin: origin) : .none
+    prefix =
+      reuses
+      ? directory.prefix(of: prompt, origin: origin, dividingSlabs: !shape.quantises) : .none
     do {
       writer = try KeyValueEntryWriter(
         in: directory, origin: origin, slabCapacity: shape.slabCount,

@@ -1,16 +1,18 @@
 import BlockIO
 public import KVCache
-import Kernels
+public import Kernels
 public import ModelFormat
 import TensorBasics
 public import WeightLoader
 
 extension KeyValueShape {
   /// The shape of a model's keys and values.
-  public init(_ configuration: DecoderConfiguration, contextLength: Int) {
+  public init(
+    _ configuration: DecoderConfiguration, contextLength: Int, type: KeyValueType = .f16
+  ) {
     self.init(
       layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
-      headLength: configuration.headLength, contextLength: contextLength,
+      headLength: configuration.headLength, contextLength: contextLength, type: type,
       windows: (0..<configuration.layerCount).map {
         configuration.slides(layer: $0) ? configuration.slidingWindow : nil
       })
@@ -77,7 +79,7 @@ public struct MemoryPlan: Sendable {
     public var pinnedByteCount: Int?
     /// How bundles of neurons are treated, in a model that has them.
     public var neurons = NeuronOptions()
-    /// Where keys and values go and come from.
+    /// How keys and values are stored, where they go and come from.
     public var keyValues = KeyValueOptions()
     /// What the process is taken to hold and to have held; nil = what it does. Tests fix it, because
     /// others run beside them.
@@ -291,7 +293,8 @@ public struct MemoryPlan: Sendable {
         (request.assumedProcessByteCount ?? ProcessMemory.residentByteCount)
         + MemoryPlan.marginByteCount
         + request.callerByteCount
-      keyValueShape = KeyValueShape(configuration, contextLength: request.contextLength)
+      keyValueShape = KeyValueShape(
+        configuration, contextLength: request.contextLength, type: request.keyValues.type)
       keyValueByteCount = KeyValuePlan.minimumByteCount(keyValueShape, chunkLength: 1)
       let tables = tensors.filter { DecoderConfiguration.tableNames.contains($0.name) }
       vectorByteCount = AlignedBuffer.roundedUp(
@@ -302,8 +305,7 @@ public struct MemoryPlan: Sendable {
         AlignedBuffer.roundedUp(
           request.threadCount * LinearExecutor.scratchByteCount(source.description, pieces))
         + AttentionStep.byteCount(
-          AttentionShape(configuration), contextLength: request.contextLength,
-          threadCount: request.threadCount)
+          AttentionShape(configuration), cache: keyValueShape, threadCount: request.threadCount)
         + (neurons?.fixedByteCount ?? 0) + KeyValuePlan.bookByteCount(keyValueShape)
         + request.keyValues.policy.byteCount(keyValueShape)
         + AttentionObservation.byteCount(

@@ -21,9 +21,13 @@ struct AttentionBench: ParsableCommand {
   @Option(help: "KV heads.") var kvHeads = 8
   @Option(help: "Elements of a head, a multiple of 16.") var headSize = 128
   @Option(help: "Layers.") var layers = 32
+  @Option(help: "How to store keys and values: f16, q8 or q4.") var kvType = KeyValueType.f16
   @Option(help: "Times to attend over all layers.") var repeats = 3
   @Option(help: "Worker threads (default: one per processor).") var threads: Int?
   @Flag(help: "Print one JSON object.") var json = false
+
+  /// Positions that enter the cache at once.
+  private static let chunkLength = 4096
 
   func validate() throws {
     guard
@@ -40,7 +44,7 @@ struct AttentionBench: ParsableCommand {
       let pool = ThreadPool(threadCount: threads ?? ThreadPool.availableProcessorCount)
       let shape = KeyValueShape(
         layerCount: layers, keyValueHeadCount: kvHeads, headLength: headSize,
-        contextLength: context)
+        contextLength: context, type: kvType)
       let cache = try makeStore(shape)
       try fill(cache, pool)
       let step = try AttentionStep(
@@ -81,9 +85,9 @@ struct AttentionBench: ParsableCommand {
 
   /// A store whose rows all stay in memory.
   private func makeStore(_ shape: KeyValueShape) throws -> KeyValueStore {
-    let byteCount = KeyValuePlan.residentByteCount(shape, chunkLength: context)
+    let byteCount = KeyValuePlan.residentByteCount(shape, chunkLength: Self.chunkLength)
     guard
-      let plan = KeyValuePlan(shape, budgetByteCount: byteCount, chunkLength: context)
+      let plan = KeyValuePlan(shape, budgetByteCount: byteCount, chunkLength: Self.chunkLength)
     else { preconditionFailure("every row has room") }
     return try KeyValueStore(plan, queryHeadCount: queryHeads)
   }
@@ -93,24 +97,27 @@ struct AttentionBench: ParsableCommand {
     let tableLength = kvHeads * headSize + 4096
     var generator = SeededGenerator(seed: 2)
     let table = (0..<2 * tableLength).map { _ in Float(generator.nextUnit() * 2 - 1) }
-    let blockCount = KeyValueShape.slabCount(positionCount: context)
-    try cache.begin(0..<context)
-    for layer in 0..<layers {
-      try cache.prepare(layer: layer)
-      table.withUnsafeBufferPointer { table in
-        // Safety: read by all workers, written by none.
-        nonisolated(unsafe) let rows = table.baseAddress!
-        pool.run(count: blockCount) { block, _ in
-          let first = block * KeyValueBlock.positionCount
-          for position in first..<min(first + KeyValueBlock.positionCount, context) {
-            let offset = (layer + position * 7) % 4096
-            cache.store(
-              layer: layer, position: position, keys: rows + offset,
-              values: rows + tableLength + offset)
+    for start in stride(from: 0, to: context, by: Self.chunkLength) {
+      let end = min(start + Self.chunkLength, context)
+      try cache.begin(start..<end)
+      for layer in 0..<layers {
+        try cache.prepare(layer: layer)
+        table.withUnsafeBufferPointer { table in
+          // Safety: read by all workers, written by none.
+          nonisolated(unsafe) let rows = table.baseAddress!
+          pool.run(count: KeyValueShape.slabCount(positionCount: end - start)) { block, _ in
+            let first = start + block * KeyValueBlock.positionCount
+            for position in first..<min(first + KeyValueBlock.positionCount, end) {
+              let offset = (layer + position * 7) % 4096
+              cache.store(
+                layer: layer, position: position, keys: rows + offset,
+                values: rows + tableLength + offset)
+            }
           }
         }
+        cache.seal(layer: layer, on: pool)
+        try cache.finish(layer: layer)
       }
-      try cache.finish(layer: layer)
     }
   }
 }

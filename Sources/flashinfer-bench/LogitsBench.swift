@@ -19,6 +19,7 @@ struct LogitsBench: ParsableCommand {
   @Option(help: "Tokens read as a prompt; the others are decoded one by one (default: all).")
   var prompt: Int?
   @OptionGroup var resources: ResourceOptions
+  @OptionGroup var keyValues: KeyValueArguments
   @OptionGroup var neurons: NeuronArguments
 
   func run() throws {
@@ -31,6 +32,7 @@ struct LogitsBench: ParsableCommand {
       var request = MemoryPlan.Request(
         budgetByteCount: resources.budget, contextLength: resources.context ?? max(1, ids.count),
         promptLength: promptCount, threadCount: resources.threadCount, logitRowCount: 16)
+      request.keyValues = keyValues.options(resources.io)
       request.neurons = neurons.options
       let session = try Session(
         model.source, model.configuration, request, cancellation: Interruption.flag)

@@ -22,6 +22,7 @@ struct PerplexityBench: ParsableCommand {
   @Argument(help: "Flash image or GGUF file.") var model: String
   @Argument(help: "Text file.") var file: String
   @OptionGroup var resources: ResourceOptions
+  @OptionGroup var keyValues: KeyValueArguments
   @OptionGroup var neurons: NeuronArguments
   @Option(help: "Chunks to score; 0 = all.") var chunks = 0
   @Flag(help: "Print one JSON object.") var json = false
@@ -55,6 +56,7 @@ struct PerplexityBench: ParsableCommand {
         budgetByteCount: resources.budget, contextLength: length, promptLength: length,
         threadCount: resources.threadCount, logitRowCount: 16,
         preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model))
+      request.keyValues = keyValues.options(resources.io)
       request.neurons = neurons.options
       let isApproximate = neurons.selector == .predictor || neurons.selector == .threshold
       let figures =

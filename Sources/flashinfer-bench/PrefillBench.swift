@@ -15,6 +15,7 @@ struct PrefillBench: ParsableCommand {
 
   @Argument(help: "Flash image or GGUF file.") var model: String
   @OptionGroup var resources: ResourceOptions
+  @OptionGroup var keyValues: KeyValueArguments
   @OptionGroup var neurons: NeuronArguments
   @Option(help: "Tokens of the prompt.") var tokens = 512
   @Option(help: "Times to read it after the first.") var repeats = 1
@@ -40,6 +41,7 @@ struct PrefillBench: ParsableCommand {
         contextLength: max(resources.context ?? 0, depth + tokens),
         promptLength: tokens, threadCount: resources.threadCount,
         preferredReadByteCount: resources.preferredReadByteCount(forFileAt: path))
+      request.keyValues = keyValues.options(resources.io)
       request.neurons = neurons.options
       let session = try Session(
         model.source, model.configuration, request, cancellation: Interruption.flag)

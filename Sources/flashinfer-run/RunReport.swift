@@ -1,6 +1,7 @@
 import BlockIO
 import CommandLineSupport
 import KVCache
+import Kernels
 import Runtime
 import TensorBasics
 import WeightLoader
@@ -19,6 +20,8 @@ struct RunReport {
     var bytesPerToken: Double
     var dutyCycle: Double
     var driveBytesPerSecond: Double
+    /// How keys and values are stored.
+    var kvType: KeyValueType
     var kvBytesRead: Int
     var kvBytesWritten: Int
     /// Read for each decoded token.
@@ -70,7 +73,8 @@ struct RunReport {
       bytesPerToken: result.bytesPerToken,
       dutyCycle: wallSeconds > 0 ? min(1, busySeconds / wallSeconds) : 0,
       driveBytesPerSecond: busySeconds > 0 ? Double(statistics.bytesRead) / busySeconds : 0,
-      kvBytesRead: keyValues.bytesRead, kvBytesWritten: keyValues.bytesWritten,
+      kvType: session.keyValues.shape.type, kvBytesRead: keyValues.bytesRead,
+      kvBytesWritten: keyValues.bytesWritten,
       kvBytesPerToken: result.keyValueBytesPerToken,
       kvResidentFraction: keyValues.residentFraction)
     memory = Memory(
@@ -112,6 +116,7 @@ struct RunReport {
         json.number("bytesPerToken", io.bytesPerToken)
         json.number("dutyCycle", io.dutyCycle)
         json.number("driveBytesPerSecond", io.driveBytesPerSecond)
+        json.text("kvType", utf8: Array(io.kvType.rawValue.utf8))
         json.number("kvBytesRead", io.kvBytesRead)
         json.number("kvBytesWritten", io.kvBytesWritten)
         json.number("kvBytesPerToken", io.kvBytesPerToken)
@@ -157,9 +162,11 @@ struct RunReport {
     if io.kvBytesWritten + io.kvBytesRead > 0 {
       let percent = Int((100 * io.kvResidentFraction).rounded())
       parts.append(
-        "keys and values \(percent) % in memory, "
+        "keys and values \(io.kvType.rawValue), \(percent) % in memory, "
           + "\(ByteCount(Int(io.kvBytesPerToken))) a token read, "
           + "\(ByteCount(io.kvBytesWritten / max(1, kvPositionCount))) a token written")
+    } else if io.kvType != .f16 {
+      parts.append("keys and values \(io.kvType.rawValue)")
     }
     parts.append(
       "peak \(ByteCount(memory.peakResidentBytes)) of \(ByteCount(memory.budgetBytes))")

@@ -130,6 +130,21 @@ final class KeyValueStoreTests {
     #expect(store.entries.count == 2)
   }
 
+  @Test("Entries of another type are ignored; quantised slabs are taken whole") func types() throws
+  {
+    let long = prompt(300)
+    _ = try answer(long)
+    let quantised = arguments(long, store: store.path) + ["--kv-type", "q8"]
+    let first = try run(quantised)
+    #expect(first.answer.reusedTokens == 0)
+    #expect(first.errors.contains("1 entry of another type or shape of keys and values ignored"))
+    let second = try run(quantised)
+    #expect(second.answer == Answer(tokens: first.answer.tokens, reusedTokens: 256))
+    #expect(second.errors.contains("keys and values q8"))
+    #expect(try answer(long).reusedTokens == 299)
+    #expect(store.entries.count == 2)
+  }
+
   @Test("Where the store cannot be used the answer comes without it, and one warning")
   func noStore() throws {
     let expected = try answer(prompt(300), inStore: false)

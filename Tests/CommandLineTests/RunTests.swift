@@ -28,7 +28,7 @@ final class RunTests {
       "text", "promptTokens", "tokens", "topLogprobs", "timing", "loadSeconds",
       "timeToFirstTokenSeconds", "prefillTokensPerSecond", "decodeTokensPerSecond", "io",
       "bytesRead", "requests", "bytesPerToken", "dutyCycle", "driveBytesPerSecond", "memory",
-      "kvBytesRead", "kvBytesWritten", "kvBytesPerToken", "kvResidentFraction",
+      "kvType", "kvBytesRead", "kvBytesWritten", "kvBytesPerToken", "kvResidentFraction",
       "budgetBytes", "peakResidentBytes", "plan", "pinnedBytes", "streamedBytes",
     ] { #expect(result.output.contains("\"\(field)\":"), "\(field)") }
     #expect(result.output.contains("\"promptTokens\":[5,6,7]"))
@@ -58,7 +58,8 @@ final class RunTests {
     let long = String(repeating: "word ", count: 600)
     let cases: [(arguments: [String], input: [UInt8], status: Int32)] = [
       ([model, "x", "--nonsense"], [], 64), ([model, "x", "--max-tokens", "0"], [], 64),
-      ([model, "--tokens", "1,a"], [], 64), ([model, "x"], [], 65),
+      ([model, "--raw", "x", "--kv-type", "q5"], [], 64), ([model, "--tokens", "1,a"], [], 64),
+      ([model, "x"], [], 65),
       ([model, "--raw", ""], [], 65), ([model, "--raw"], [], 65),
       ([model, "--raw", long], [], 65), ([model, "--raw"], [0xFF, 0xFE], 65),
       ([model, "--raw"], [1, 0, 2], 65), ([model, "--tokens", "99999"], [], 65),

@@ -14,11 +14,12 @@ import Testing
     let visible: [VisibleRange]
     var queryCount: Int { visible.count }
 
-    init(seed: UInt64, scale: Double) {
+    init(seed: UInt64, scale: Double, positionCount given: Int? = nil) {
       var generator = SeededGenerator(seed: seed)
       headLength = 16 * Int.random(in: 1...8, using: &generator)
       positionCount =
-        [1, 15, 16, 17, 511, 512, 513, Int.random(in: 1...1600, using: &generator)]
+        given
+        ?? [1, 15, 16, 17, 511, 512, 513, Int.random(in: 1...1600, using: &generator)]
         .randomElement(using: &generator) ?? 1
       func random(_ count: Int, _ scale: Double) -> [Float] {
         (0..<count).map { _ in Float(Float16((generator.nextUnit() * 2 - 1) * scale)) }
@@ -58,8 +59,17 @@ import Testing
       return memory
     }
 
+    /// Where the tiles' equal shares of that many workers end.
+    func cuts(workerCount: Int) -> Set<Int> {
+      let tileCount = (positionCount + 511) / 512
+      return Set((1...workerCount).map { $0 * tileCount / workerCount })
+    }
+
+    /// Ends of runs of one tile each.
+    var everyTile: Set<Int> { Set(1...(positionCount + 511) / 512) }
+
     /// Attention's output, tiles in runs that end at `cuts` merged in order.
-    func output(_ set: InstructionSet, cuts: [Int] = []) -> [Float] {
+    func output(_ set: InstructionSet, cuts: Set<Int> = []) -> [Float] {
       let memory = blocks(set)
       let blockByteCount = KeyValueBlock.byteCount(headLength: headLength)
       let tileCount = (positionCount + 511) / 512
@@ -90,7 +100,7 @@ import Testing
             blocks: blocks, tileFirstPosition: tile * 512, headLength: headLength, queries: queries,
             queryStride: headLength, visible: visible, queryCount: queryCount, into: target,
             scratch: scratch, instructionSet: set)
-          if !cuts.isEmpty {
+          if cuts.contains(tile + 1) {
             AttentionKernel.merge(into: total, from: part, instructionSet: set)
             part.reset()
           }
@@ -140,11 +150,32 @@ import Testing
     }
   }
 
+  @Test(arguments: [1, 127, 128, 129, 512, 513, 1025, 2047, 4096, 4097])
+  func `Long contexts keep to f64's value however tiles are shared out`(positionCount: Int) {
+    for seed in UInt64(200)..<203 {
+      let attention = Case(
+        seed: seed, scale: [0.1, 1, 8][Int(seed % 3)], positionCount: positionCount)
+      let whole = attention.output(.best)
+      let expected = attention.reference()
+      let highest = attention.values.map(\.magnitude).max() ?? 0
+      // Each worker's tiles are merged among themselves, then the workers' partials.
+      for workerCount in [1, 2, 3, 5] {
+        let shared = attention.output(.best, cuts: attention.cuts(workerCount: workerCount))
+        for (found, value) in zip(shared, expected) {
+          #expect(
+            (Double(found) - value).magnitude <= 1e-5 * Double(highest), "seed \(seed)")
+        }
+      }
+      #expect(attention.output(.best) == whole, "seed \(seed)")
+    }
+  }
+
   @Test func `Merging tile by tile is accumulating them`() {
     for seed in UInt64(100)..<130 {
       let attention = Case(seed: seed, scale: 2)
       for set in [.scalar] + MatrixProductTests.vectorSets {
-        #expect(attention.output(set, cuts: [1]) == attention.output(set), "seed \(seed), \(set)")
+        let merged = attention.output(set, cuts: attention.everyTile)
+        #expect(merged == attention.output(set), "seed \(seed), \(set)")
       }
     }
   }

@@ -2,6 +2,7 @@ import BlockIO
 import CAllocationCount
 import Glibc
 import KVCache
+import Kernels
 import ModelFormat
 import Runtime
 import TensorBasics
@@ -84,14 +85,21 @@ import WeightLoader
   @Test func `Decoding with keys and values on the drive allocates nothing`() async {
     let result = await #expect(
       processExitsWith: .success, observing: [\.standardOutputContent]
-    ) { Self.report(image: true, isStreamed: false, backend: .uring, keyValuesRead: true) }
+    ) { Self.report(image: true, isStreamed: false, backend: .uring, keyValuesRead: .f16) }
     Self.expectNone(result)
   }
 
   @Test func `Decoding with keys and values read by threads allocates nothing`() async {
     let result = await #expect(
       processExitsWith: .success, observing: [\.standardOutputContent]
-    ) { Self.report(image: true, isStreamed: false, backend: .pread, keyValuesRead: true) }
+    ) { Self.report(image: true, isStreamed: false, backend: .pread, keyValuesRead: .f16) }
+    Self.expectNone(result)
+  }
+
+  @Test func `Decoding with quantised keys and values allocates nothing`() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { Self.report(image: true, isStreamed: false, keyValuesRead: .q4) }
     Self.expectNone(result)
   }
 
@@ -104,7 +112,7 @@ import WeightLoader
   /// Prints what ``check(image:isStreamed:backend:drives:)`` counts, or its error.
   private static func report(
     image: Bool, isStreamed: Bool, backend: StorageBackend = .auto, drives: Drives = .one,
-    architecture: String = "gemma3", keyValuesRead: Bool = false
+    architecture: String = "gemma3", keyValuesRead: KeyValueType? = nil
   ) {
     do {
       let count = try check(
@@ -117,7 +125,7 @@ import WeightLoader
   /// Allocations of fifty tokens after the first.
   private static func check(
     image: Bool, isStreamed: Bool, backend: StorageBackend, drives: Drives, architecture: String,
-    keyValuesRead: Bool
+    keyValuesRead: KeyValueType?
   ) throws -> Int {
     var tiny = TinyModel(architecture: architecture)
     tiny.embeddingLength = 256
@@ -134,11 +142,12 @@ import WeightLoader
       budgetByteCount: isStreamed ? 1 : 1 << 30, contextLength: 128, promptLength: 4,
       threadCount: 2)
     request.assumedProcessByteCount = 0
-    if keyValuesRead {
+    if let keyValuesRead {
       request.contextLength = 800
       request.keyValues.backend = backend
       request.keyValues.budgetByteCount = KeyValuePlan.minimumByteCount(
-        KeyValueShape(configuration, contextLength: 800), chunkLength: 4)
+        KeyValueShape(configuration, contextLength: 800, type: keyValuesRead), chunkLength: 4)
+      request.keyValues.type = keyValuesRead
     }
     if isStreamed {
       do { _ = try Session(source, configuration, request) } catch {
@@ -151,8 +160,8 @@ import WeightLoader
       session.plan.residency.isFullyPinned != isStreamed || session.plan.expertSlotCount > 0
     else { exit(3) }
     _ = try session.prefill(
-      keyValuesRead ? (0..<620).map { Int32($0 % 300) } : [1, 2, 3, 4])
-    guard session.keyValues.plan.hasTier == keyValuesRead else { exit(4) }
+      keyValuesRead != nil ? (0..<620).map { Int32($0 % 300) } : [1, 2, 3, 4])
+    guard session.keyValues.plan.hasTier == (keyValuesRead != nil) else { exit(4) }
     var generator = SeededGenerator(seed: 1)
     func decode() throws { _ = try session.decode(Int32(generator.next() % 300)) }
     try decode()

@@ -1,6 +1,7 @@
 import BlockIO
 import Glibc
 import KVCache
+import Kernels
 import ModelFormat
 import Runtime
 import Synchronization
@@ -32,7 +33,7 @@ import WeightLoader
   /// Answers the prompt as a process of its own would.
   private func answer(
     hooks: DeviceHooks = DeviceHooks(), keyValueBudget: Int? = nil, threadCount: Int = 1,
-    limit: Int = 1 << 30
+    limit: Int = 1 << 30, type: KeyValueType = .f16
   ) throws -> Outcome {
     var warnings: [String] = []
     var request = MemoryPlan.Request(
@@ -41,6 +42,7 @@ import WeightLoader
     request.assumedProcessByteCount = 0
     request.keyValues.budgetByteCount = keyValueBudget
     request.keyValues.hooks = hooks
+    request.keyValues.type = type
     let persistence = try KeyValuePersistence(
       KeyValueDirectory(path: store.path, byteLimit: limit), model, prompt: prompt,
       for: &request, warn: { warnings.append($0) })
@@ -67,6 +69,19 @@ import WeightLoader
       #expect(again.reusedTokenCount == 699)
     }
     #expect(store.entries.count == 1)
+  }
+
+  @Test("Entries of each type are its own; quantised slabs are reused whole") func types() throws {
+    for type in KeyValueType.allCases {
+      let expected = try answer(type: type)
+      #expect(expected.reusedTokenCount == 0, "\(type)")
+      for (budget, threadCount) in [(nil, 2), (200 << 10, 1)] {
+        let again = try answer(keyValueBudget: budget, threadCount: threadCount, type: type)
+        #expect(again.tokens == expected.tokens && again.warnings.isEmpty, "\(type)")
+        #expect(again.reusedTokenCount == (type == .f16 ? 699 : 640), "\(type)")
+      }
+    }
+    #expect(store.entries.count == 3)
   }
 
   @Test("A full drive costs one warning, and the run goes on", arguments: [ENOSPC, EIO])

@@ -12,13 +12,16 @@ import WeightLoader
 
 /// Keys and values beyond memory: the same bits, and errors that say where.
 @Suite struct KeyValueTierTests {
-  /// A tiny model whose rows take 16 KiB.
+  /// A tiny model whose rows take 16 KiB as f16, and less in fewer bits.
   private struct Fixture {
     let file: TemporaryFile
     let model: TinyModel
-    let rowByteCount = 16 << 10
+    let type: KeyValueType
 
-    init(_ family: String, seed: UInt64 = 1, window: Int? = nil) {
+    init(
+      _ family: String, seed: UInt64 = 1, window: Int? = nil, type: KeyValueType = .f16
+    ) {
+      self.type = type
       var model = TinyFamilies.model(family)
       if let window { model.slidingWindow = window }
       self.model = model
@@ -35,7 +38,9 @@ import WeightLoader
     func session(
       contextLength: Int, promptLength: Int, _ shape: RunShape = RunShape()
     ) throws -> Session {
-      try makeSession(
+      var shape = shape
+      shape.keyValues.type = type
+      return try makeSession(
         file.path, contextLength: contextLength, promptLength: promptLength, shape)
     }
 
@@ -51,14 +56,26 @@ import WeightLoader
       let session = try session(contextLength: contextLength, promptLength: promptLength)
       return KeyValuePlan.minimumByteCount(session.plan.keyValues.shape, chunkLength: 1)
     }
+
+    /// Bytes from a row to the next.
+    var rowStride: Int {
+      KeyValueShape(
+        layerCount: 1, keyValueHeadCount: model.keyValueHeadCount, headLength: model.headLength,
+        contextLength: 1, type: type
+      ).rowStride
+    }
   }
 
-  @Test(arguments: TinyFamilies.names + TinyFamilies.expertNames)
-  func `The same bits whatever stays in memory`(family: String) throws {
+  private static let familiesOfTypes =
+    (TinyFamilies.names + TinyFamilies.expertNames).map { (KeyValueType.f16, $0) }
+    + ["llama", "llama window", "gemma3", "qwen2moe"].flatMap { [(.q8, $0), (.q4, $0)] }
+
+  @Test(arguments: familiesOfTypes)
+  func `The same bits whatever stays in memory`(type: KeyValueType, family: String) throws {
     for (seed, window) in [(UInt64(1), nil), (2, 300)] {
       let hasWindow = family == "gemma3" || family == "llama window"
       if window != nil, !hasWindow { continue }
-      let fixture = Fixture(family, seed: seed, window: window)
+      let fixture = Fixture(family, seed: seed, window: window, type: type)
       defer { extendLifetime(fixture) }
       var generator = SeededGenerator(seed: seed)
       let prompt = fixture.tokens(Int.random(in: 900...1300, using: &generator))
@@ -72,17 +89,18 @@ import WeightLoader
           threadCount: Int.random(in: 1...3, using: &generator),
           maximumChunkLength: [1, 37, 128, 200, 512].randomElement(using: &generator) ?? 1)
         if spare == 0 { shape.maximumChunkLength = 256 }
-        shape.keyValues.budgetByteCount = least + spare * fixture.rowByteCount
+        shape.keyValues.budgetByteCount = least + spare * fixture.rowStride
         shape.keyValues.backend = shape.backend
         shape.keyValues.hooks.refusesDirectOpen = Bool.random(using: &generator)
         let found = try fixture.bits(prompt, decoding, shape)
-        #expect(found == expected, "\(family), window \(window ?? 0), \(spare), \(shape)")
+        #expect(found == expected, "\(type), \(family), window \(window ?? 0), \(spare), \(shape)")
       }
     }
   }
 
-  @Test func `Figures of what was moved`() throws {
-    let fixture = Fixture("llama")
+  @Test(arguments: KeyValueType.allCases)
+  func `Figures of what was moved`(type: KeyValueType) throws {
+    let fixture = Fixture("llama", type: type)
     defer { extendLifetime(fixture) }
     var shape = RunShape()
     shape.keyValues.budgetByteCount = try fixture.budget(contextLength: 1500, promptLength: 1000)
@@ -93,14 +111,15 @@ import WeightLoader
     let after = session.keyValues.statistics
     #expect(session.plan.keyValues.byteCount <= shape.keyValues.budgetByteCount ?? 0)
     #expect(after.rowCount == 16 && after.residentRowCount < 8)
-    #expect(after.bytesWritten <= 16 * fixture.rowByteCount)
+    #expect(after.bytesWritten <= 16 * fixture.rowStride)
     let missing = after.rowCount - after.residentRowCount
-    #expect(after.bytesRead - before.bytesRead >= 3 * missing * fixture.rowByteCount)
-    #expect(after.bytesRead - before.bytesRead <= 6 * missing * fixture.rowByteCount)
+    #expect(after.bytesRead - before.bytesRead >= 3 * missing * fixture.rowStride)
+    #expect(after.bytesRead - before.bytesRead <= 6 * missing * fixture.rowStride)
   }
 
-  @Test func `A session forgets and begins again`() throws {
-    let fixture = Fixture("llama")
+  @Test(arguments: KeyValueType.allCases)
+  func `A session forgets and begins again`(type: KeyValueType) throws {
+    let fixture = Fixture("llama", type: type)
     defer { extendLifetime(fixture) }
     let (prompt, decoding) = (fixture.tokens(700), fixture.tokens(20, seed: 3))
     let expected = try fixture.bits(prompt, decoding, RunShape())
@@ -114,15 +133,17 @@ import WeightLoader
   }
 
   /// Slabs that one session wrote are another's prefix, with and without room for them.
-  @Test(arguments: ["llama", "gemma3"])
-  func `A prefix from files that another session wrote`(family: String) throws {
-    let fixture = Fixture(family, window: family == "gemma3" ? 200 : nil)
+  @Test(arguments: KeyValueType.allCases, ["llama", "gemma3"])
+  func `A prefix from files that another session wrote`(
+    type: KeyValueType, family: String
+  ) throws {
+    let fixture = Fixture(family, window: family == "gemma3" ? 200 : nil, type: type)
     let folder = TemporaryFolder()
     defer { extendLifetime((fixture, folder)) }
     let (prompt, decoding) = (fixture.tokens(900), fixture.tokens(20, seed: 3))
     let expected = try fixture.bits(prompt, decoding, RunShape())
     let least = try fixture.budget(contextLength: 1000, promptLength: 900)
-    for budget in [nil, least, least + 10 * fixture.rowByteCount] {
+    for budget in [nil, least, least + 10 * fixture.rowStride] {
       var shape = RunShape()
       shape.keyValues.budgetByteCount = budget
       shape.keyValues.ownFile = .init(path: folder.path + "/own", dataOffset: 8192)
@@ -259,7 +280,7 @@ import WeightLoader
     #expect(writer.keyValues.finish() == 4)
     let checksums = writer.keyValues.rowChecksums(ofSlabs: 0..<4)
     var bytes = folder.read("own")
-    bytes[4096 + 3 * fixture.rowByteCount + 77] ^= 4
+    bytes[4096 + 3 * fixture.rowStride + 77] ^= 4
     folder.write("own", bytes)
     var second = RunShape()
     second.keyValues.prefix.parts = [
@@ -276,7 +297,7 @@ import WeightLoader
         Issue.record("\(error)")
         return
       }
-      #expect(offset == 4096 + 3 * fixture.rowByteCount && layer == 1)
+      #expect(offset == 4096 + 3 * fixture.rowStride && layer == 1)
     }
   }
 }

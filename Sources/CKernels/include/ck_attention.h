@@ -31,6 +31,25 @@ typedef struct {
   float *scratch;  // query_count * (CK_SCORE_STRIDE + 2 + head_length)
 } ck_attention_tile_arguments;
 
+// A quantised block of 128 positions of one KV head: centres, then scales of the keys' channels
+// [head_length] f16; centres, then scales of the values' positions [128] f16; codes of the keys
+// [8][head_length][16], in groups as f16 keys are; codes of the values [128][head_length]. A code of
+// eight bits is a signed byte q and stands for centre + q * scale; one of four bits is q = 0...15 and
+// stands for centre + (2 q - 15) * scale. Sixteen codes of four bits are eight bytes: byte i holds code
+// i below and code i + 8 above.
+typedef struct {
+  uint16_t *key_centres, *key_scales, *value_centres, *value_scales;
+  uint8_t *keys, *values;
+} ck_quantised_block;
+
+static inline ck_quantised_block ck_quantised_block_of(void *bytes, size_t head_length, int bits) {
+  uint16_t *halves = (uint16_t *)bytes;
+  uint8_t *codes = (uint8_t *)(halves + 2 * head_length + 256);
+  return (ck_quantised_block){
+      halves, halves + head_length, halves + 2 * head_length, halves + 2 * head_length + 128,
+      codes, codes + 16 * (size_t)bits * head_length};
+}
+
 #define CK_ATTENTION_FUNCTIONS(suffix)                                                      \
   /* Rounds one position's key and value [head_length] to f16 into its slot of a group. */  \
   void ck_store_group_##suffix(                                                             \
@@ -48,7 +67,13 @@ typedef struct {
   /* Logarithms of what e^score of a query is on average with the keys of each lane [16]. */ \
   void ck_score_estimates_##suffix(                                                         \
       const float *query, size_t head_length, const uint16_t *lowest, const uint16_t *highest, \
-      float *estimates);
+      float *estimates);                                                                    \
+  /* Quantises a block of f16 groups to `bits` = 8 or 4. */                                 \
+  void ck_quantise_block_##suffix(                                                          \
+      const uint16_t *block, size_t head_length, int bits, uint8_t *to);                    \
+  /* Expands a quantised block into f16 groups. */                                          \
+  void ck_expand_block_##suffix(                                                            \
+      const uint8_t *from, size_t head_length, int bits, uint16_t *block);
 
 CK_ATTENTION_FUNCTIONS(scalar)
 #if defined(__x86_64__)

@@ -1,0 +1,93 @@
+import CKernels
+
+/// How complete blocks of keys and values are stored.
+public enum KeyValueType: String, Sendable, CaseIterable {
+  /// As they are computed, rounded to f16.
+  case f16
+  /// Eight bits a value.
+  case q8
+  /// Four bits a value.
+  case q4
+
+  /// Bits of a code; nil where there are no codes.
+  var codeBitCount: Int? {
+    switch self {
+    case .f16: nil
+    case .q8: 8
+    case .q4: 4
+    }
+  }
+}
+
+/// Sixteen positions of one KV head: keys [headLength][16] f16, then values [16][headLength] f16.
+public enum KeyValueGroup {
+  public static let positionCount = 16
+
+  public static func byteCount(headLength: Int) -> Int { 4 * positionCount * headLength }
+}
+
+/// The unit of storage: 128 positions, absolute, of one KV head.
+///
+/// As f16, or until it is complete, it is eight groups, contiguous. A quantised block keeps a centre and a
+/// scale of each channel of its keys, of which some are far larger than others (KIVI, arXiv:2402.02750),
+/// and of each position of its values:
+///
+/// 1. centres of the keys [headLength] f16, scales of the keys [headLength] f16
+/// 2. centres of the values [128] f16, scales of the values [128] f16
+/// 3. codes of the keys [8][headLength][16], in the order of f16 groups
+/// 4. codes of the values [128][headLength]
+///
+/// The centre lies halfway between the least and the greatest value. A code of eight bits is a signed
+/// byte q, −127...127, and stands for centre + q · scale; one of four bits is q = 0...15 and stands for
+/// centre + (2q − 15) · scale. Sixteen codes of four bits are eight bytes: byte i holds code i in its low
+/// nibble and code i + 8 in its high one. Numbers are little-endian.
+public enum KeyValueBlock {
+  public static let positionCount = 128
+
+  public static func byteCount(headLength: Int, type: KeyValueType = .f16) -> Int {
+    if let bits = type.codeBitCount {
+      return 4 * headLength + 4 * positionCount + positionCount * headLength * bits / 4
+    }
+    return positionCount / KeyValueGroup.positionCount
+      * KeyValueGroup.byteCount(headLength: headLength)
+  }
+
+  /// Rounds one position's key and value [headLength] to f16 into its place, 0..<128, of a block; values
+  /// beyond f16's range become its largest.
+  public static func store(
+    key: UnsafePointer<Float>, value: UnsafePointer<Float>, headLength: Int, position: Int,
+    into block: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil
+  ) {
+    let (group, slot) = position.quotientAndRemainder(dividingBy: KeyValueGroup.positionCount)
+    AttentionFunctions.of(instructionSet).store(
+      key, value, headLength, slot,
+      (block + group * KeyValueGroup.byteCount(headLength: headLength))
+        .assumingMemoryBound(to: UInt16.self))
+  }
+
+  /// Quantises a complete block of f16 groups.
+  ///
+  /// - Parameter type: one with codes.
+  public static func quantise(
+    _ block: UnsafeRawPointer, headLength: Int, to type: KeyValueType,
+    into destination: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil
+  ) {
+    guard let bits = type.codeBitCount else { preconditionFailure("f16 blocks have no codes") }
+    AttentionFunctions.of(instructionSet).quantise(
+      block.assumingMemoryBound(to: UInt16.self), headLength, Int32(bits),
+      destination.assumingMemoryBound(to: UInt8.self))
+  }
+
+  /// Expands a quantised block into f16 groups, each value rounded to f16.
+  ///
+  /// - Parameter type: one with codes.
+  public static func expand(
+    _ block: UnsafeRawPointer, headLength: Int, from type: KeyValueType,
+    into destination: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil
+  ) {
+    guard let bits = type.codeBitCount else { preconditionFailure("f16 blocks have no codes") }
+    AttentionFunctions.of(instructionSet).expand(
+      block.assumingMemoryBound(to: UInt8.self), headLength, Int32(bits),
+      destination.assumingMemoryBound(to: UInt16.self))
+  }
+}
