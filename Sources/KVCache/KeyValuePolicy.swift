@@ -16,7 +16,8 @@ public protocol KeyValuePolicy: AnyObject {
   /// Told of a complete block while it lies in memory as f16.
   func complete(layer: Int, head: Int, slab: Int, block: UnsafeRawPointer)
 
-  /// Told what each block weighs in the attention of the tokens at a prompt's end.
+  /// Told what each block weighs in the attention of the tokens at a prompt's end, which may be in several
+  /// chunks.
   func observe(_ weights: BlockWeights, layer: Int)
 
   /// Plans the blocks of one layer.
@@ -80,11 +81,13 @@ public struct BlockPlan {
 
 /// What blocks weigh in the attention of some queries: partial softmax results of each block alone.
 public struct BlockWeights {
-  /// Slabs that the queries see.
+  /// Slabs before the observed tokens.
   public let slabs: Range<Int>
   public let keyValueHeadCount: Int
   /// Queries of each KV head.
   public let queryCount: Int
+  /// Whether the first of the observed tokens is among these.
+  public let isFirst: Bool
   /// Maximum and sum [slabs.count, keyValueHeadCount, queryCount] of each block's scores.
   let maxima: UnsafePointer<Float>
   let sums: UnsafePointer<Float>
@@ -93,33 +96,33 @@ public struct BlockWeights {
   ///   - maxima: largest score [slabs.count, keyValueHeadCount, queryCount]; −∞ where a query sees none.
   ///   - sums: of e^(score − maximum), of the same shape.
   public init(
-    slabs: Range<Int>, keyValueHeadCount: Int, queryCount: Int, maxima: UnsafePointer<Float>,
+    slabs: Range<Int>, keyValueHeadCount: Int, queryCount: Int, isFirst: Bool,
+    maxima: UnsafePointer<Float>,
     sums: UnsafePointer<Float>
   ) {
     self.slabs = slabs
     self.keyValueHeadCount = keyValueHeadCount
     self.queryCount = queryCount
+    self.isFirst = isFirst
     self.maxima = maxima
     self.sums = sums
   }
 }
 
 extension BlockWeights {
-  /// Shares of attention that go to each block of a KV head, added over its queries [slabs.count].
-  func shares(ofHead head: Int) -> [Double] {
-    var shares = [Double](repeating: 0, count: slabs.count)
-    func index(_ block: Int, _ query: Int) -> Int {
-      (block * keyValueHeadCount + head) * queryCount + query
+  /// Adds the shares of attention that go to each block of a KV head [slabs.count], query by query.
+  func addShares(ofHead head: Int, to shares: inout [Double], at place: (_ slab: Int) -> Int) {
+    func index(_ slab: Int, _ query: Int) -> Int {
+      ((slab - slabs.lowerBound) * keyValueHeadCount + head) * queryCount + query
     }
     for query in 0..<queryCount {
-      let top = slabs.indices.map { maxima[index($0 - slabs.lowerBound, query)] }.max() ?? 0
+      let top = slabs.map { maxima[index($0, query)] }.max() ?? -.infinity
       guard top > -.infinity else { continue }
-      let weights = (0..<slabs.count).map {
-        Double(sums[index($0, query)]) * exp(Double(maxima[index($0, query)] - top))
+      func weight(_ slab: Int) -> Double {
+        Double(sums[index(slab, query)]) * exp(Double(maxima[index(slab, query)] - top))
       }
-      let sum = weights.reduce(0, +)
-      for block in 0..<slabs.count { shares[block] += weights[block] / sum }
+      let sum = slabs.reduce(0) { $0 + weight($1) }
+      for slab in slabs { shares[place(slab)] += weight(slab) / sum }
     }
-    return shares
   }
 }

@@ -47,7 +47,7 @@ public enum KeyValuePolicyChoice: Sendable, Equatable {
     switch self {
     case .full: 0
     case .recent: BlockReads.byteCount(shape)
-    case .snapKV: BlockReads.byteCount(shape) + shape.rowCount * shape.keyValueHeadCount
+    case .snapKV: BlockReads.byteCount(shape) + SnapKVPolicy.byteCount(shape)
     case .top: BlockReads.byteCount(shape) + TopBlocksPolicy.byteCount(shape)
     }
   }

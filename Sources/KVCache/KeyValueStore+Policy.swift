@@ -9,21 +9,24 @@ import TensorBasics
 /// others leave, and are written first unless a file has them.
 extension KeyValueStore {
   /// What a chunk is part of.
-  public enum Phase: Sendable {
-    case prompt
-    /// The last chunk of a prompt.
-    case promptEnd
+  public enum Phase: Sendable, Equatable {
+    /// A prompt, and the position behind its last token where that is known.
+    case prompt(end: Int?)
     /// What follows a prompt, token by token.
     case answer
   }
 
-  /// Tokens at the end of the chunk in work whose attention the policy wants to see; 0 = none.
-  public var observedTokenCount: Int {
-    selection.phase == .promptEnd ? min(chunk.count, policy?.observedTokenCount ?? 0) : 0
+  /// Positions at a prompt's end whose attention the policy wants to see, whatever chunks they are in; nil
+  /// where it wants none, or they are not in the chunk in work.
+  public var observedPositions: Range<Int>? {
+    guard let count = policy?.observedTokenCount, count > 0,
+      case .prompt(let end?) = selection.phase, chunk.upperBound > end - count
+    else { return nil }
+    return max(0, end - count)..<end
   }
 
-  /// The least tokens that a prompt's last chunk should have; 0 where it does not matter.
-  public var wantedTokenCountAtPromptEnd: Int { policy?.observedTokenCount ?? 0 }
+  /// Most tokens that the policy wants to see.
+  public var observedTokenCount: Int { policy?.observedTokenCount ?? 0 }
 
   /// Plans the blocks of a layer where that takes its queries.
   ///
@@ -57,11 +60,24 @@ extension KeyValueStore {
     let (wasSelective, slabEnd) = (
       selection.isSelective, chunk.lowerBound / KeyValueBlock.positionCount
     )
-    selection.isSelective = phase == .answer
-    selection.queriedLayer = policy.usesQueries ? -1 : nil
-    guard wasSelective != selection.isSelective || selection.slabEnd != slabEnd else { return }
+    let isSelective = phase == .answer
     // What is being read was chosen by the plan there was.
-    if plan.hasTier { discardReads() }
+    if plan.hasTier, wasSelective || isSelective,
+      wasSelective != isSelective || selection.slabEnd != slabEnd
+    {
+      discardReads()
+    }
+    selection.isSelective = isSelective
+    selection.queriedLayer = policy.usesQueries ? -1 : nil
+    guard wasSelective != selection.isSelective || selection.slabEnd != slabEnd else {
+      // A window's first slab may have changed all the same.
+      if selection.isSelective, !policy.usesQueries {
+        for layer in 0..<shape.layerCount where shape.windows[layer] != nil {
+          plan(layer, policy, nil)
+        }
+      }
+      return
+    }
     selection.slabEnd = slabEnd
     if selection.isSelective, !policy.usesQueries {
       for layer in 0..<shape.layerCount { plan(layer, policy, nil) }
@@ -130,7 +146,7 @@ extension KeyValueStore {
 final class BlockSelection {
   /// Whether blocks may be left out.
   var isSelective = false
-  var phase = KeyValueStore.Phase.prompt
+  var phase = KeyValueStore.Phase.prompt(end: nil)
   /// Slabs that were complete when blocks were planned; those behind are attended over.
   var slabEnd = 0
   /// The only layer with a plan, −1 for none; nil where all layers have one.

@@ -165,6 +165,7 @@ extension KeyValueStore {
       blocks.pendingRuns[row] -= 1
       guard blocks.pendingRuns[row] == 0 else { return true }
       guard blocks.areIntact(row, selection, address) else {
+        abandon(row, address)
         throw .damaged(path: files.path(ofFile: place.file), offset: place.offset, layer: layer)
       }
       flags[row].remove(.isBeingRead)
@@ -172,6 +173,7 @@ extension KeyValueStore {
       return true
     }
     guard completion.byteCount >= shape.rowByteCount else {
+      abandon(row, address)
       throw .io(
         BlockIOError(
           .read, path: files.path(ofFile: place.file), offset: place.offset,
@@ -179,6 +181,7 @@ extension KeyValueStore {
     }
     let bytes = UnsafeRawBufferPointer(start: address, count: shape.rowByteCount)
     guard Self.checksum(bytes) == checksums[self.row(layer, slab)] else {
+      abandon(row, address)
       throw .damaged(path: files.path(ofFile: place.file), offset: place.offset, layer: layer)
     }
     moved.bytesRead += shape.rowStride
@@ -187,6 +190,13 @@ extension KeyValueStore {
     summarise(layer: layer, slab: slab)
     blocks?.sum(row, address)
     return true
+  }
+
+  /// Gives the slot of a row back that could not be read.
+  private func abandon(_ row: Int, _ address: UnsafeMutableRawPointer) {
+    flags[row].remove(.isBeingRead)
+    addresses[row] = address
+    drop(row)
   }
 
   /// Waits for the reads in flight and gives their room back.

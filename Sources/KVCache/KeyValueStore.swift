@@ -125,7 +125,9 @@ public final class KeyValueStore {
   /// Begins the chunk of tokens at `positions`, which follow those there are.
   ///
   /// - Throws: ``KeyValueError/brokenOff`` where the chunk before did not pass all layers.
-  public func begin(_ positions: Range<Int>, _ phase: Phase = .prompt) throws(KeyValueError) {
+  public func begin(_ positions: Range<Int>, _ phase: Phase = .prompt(end: nil))
+    throws(KeyValueError)
+  {
     guard finishedLayerCount == shape.layerCount else { throw .brokenOff }
     precondition(
       positions.lowerBound == chunk.upperBound && positions.upperBound <= shape.contextLength,

@@ -12,44 +12,67 @@ final class SnapKVPolicy: KeyValuePolicy {
 
   private let shape: KeyValueShape
   private let slabCount: Int
-  /// Of each layer: slabs that a choice was made among.
-  private var chosenFrom: [Range<Int>]
-  /// Blocks that were chosen [layerCount, slabCount, keyValueHeadCount].
+  /// Of each layer: slabs that a choice is made among.
+  private var candidates: [Range<Int>]
+  /// What blocks weighed so far [layerCount, slabCount, keyValueHeadCount].
+  private var shares: [Double]
+  /// Blocks that are chosen, of the same shape, and layers whose choice is up to date.
   private var isChosen: [Bool]
+  private var isUpToDate: [Bool]
 
   init(_ shape: KeyValueShape, slabCount: Int) {
     self.shape = shape
     self.slabCount = slabCount
-    chosenFrom = Array(repeating: 0..<0, count: shape.layerCount)
-    isChosen = Array(repeating: false, count: shape.rowCount * shape.keyValueHeadCount)
+    let blockCount = shape.rowCount * shape.keyValueHeadCount
+    candidates = Array(repeating: 0..<0, count: shape.layerCount)
+    shares = Array(repeating: 0, count: blockCount)
+    isChosen = Array(repeating: false, count: blockCount)
+    isUpToDate = Array(repeating: false, count: shape.layerCount)
+  }
+
+  static func byteCount(_ shape: KeyValueShape) -> Int {
+    shape.rowCount * shape.keyValueHeadCount * 9
   }
 
   func observe(_ weights: BlockWeights, layer: Int) {
-    chosenFrom[layer] = weights.slabs
+    if weights.isFirst {
+      for slab in weights.slabs {
+        for head in 0..<shape.keyValueHeadCount { shares[index(layer, slab, head)] = 0 }
+      }
+    }
+    candidates[layer] = weights.slabs
+    isUpToDate[layer] = false
     for head in 0..<shape.keyValueHeadCount {
-      let shares = weights.shares(ofHead: head)
-      // The window itself stays; ties go to the earlier block.
-      let ranking = shares.indices.dropLast().sorted {
-        (shares[$1], $0) < (shares[$0], $1)
-      }
-      for slab in weights.slabs { isChosen[index(layer, slab, head)] = false }
-      for place in ranking.prefix(max(0, slabCount - 1)) + shares.indices.suffix(1) {
-        isChosen[index(layer, weights.slabs.lowerBound + place, head)] = true
-      }
+      weights.addShares(ofHead: head, to: &shares) { index(layer, $0, head) }
     }
   }
 
   func plan(layer: Int, queries: UnsafePointer<Float>?, into plan: BlockPlan) {
+    if !isUpToDate[layer] { choose(layer) }
     for slab in plan.slabs {
       for head in 0..<shape.keyValueHeadCount
-      where !chosenFrom[layer].contains(slab) || isChosen[index(layer, slab, head)] {
+      where !candidates[layer].contains(slab) || isChosen[index(layer, slab, head)] {
         plan.include(slab: slab, head: head)
       }
     }
   }
 
+  /// Chooses a layer's blocks that weigh most, one slab less than there is room for: the observed tokens' own.
+  private func choose(_ layer: Int) {
+    for head in 0..<shape.keyValueHeadCount {
+      // Ties go to the earlier block.
+      let ranking = candidates[layer].sorted {
+        (shares[index(layer, $1, head)], $0) < (shares[index(layer, $0, head)], $1)
+      }
+      for (rank, slab) in ranking.enumerated() {
+        isChosen[index(layer, slab, head)] = rank < slabCount - 1
+      }
+    }
+    isUpToDate[layer] = true
+  }
+
   func reset() {
-    for layer in 0..<shape.layerCount { chosenFrom[layer] = 0..<0 }
+    for layer in 0..<shape.layerCount { candidates[layer] = 0..<0 }
   }
 
   private func index(_ layer: Int, _ slab: Int, _ head: Int) -> Int {

@@ -18,7 +18,7 @@ final class AttentionObservation {
   init?(
     _ shape: AttentionShape, cache: KeyValueStore, pool: ThreadPool
   ) throws(RuntimeError) {
-    let tokenCount = cache.wantedTokenCountAtPromptEnd
+    let tokenCount = cache.observedTokenCount
     guard tokenCount > 0 else { return nil }
     self.shape = shape
     self.cache = cache
@@ -45,7 +45,8 @@ final class AttentionObservation {
         + 8 * keyValues.slabCount * shape.queryHeadCount * tokenCount)
   }
 
-  /// Weighs the complete blocks of `tiles`, which are in memory, for the last tokens of a chunk.
+  /// Weighs the blocks of `tiles` before the observed positions for those of them that are in a chunk; the
+  /// tiles are in memory.
   ///
   /// - Parameters:
   ///   - queries: [tokenCount, queryHeadCount, headLength], scaled and rotated.
@@ -54,30 +55,31 @@ final class AttentionObservation {
     layer: Int, queries: UnsafePointer<Float>, tokenCount: Int, position: Int, window: Int?,
     tiles: Range<Int>
   ) {
-    let observed = cache.observedTokenCount
-    let slabs = slabs(position: position, tokenCount: tokenCount, observed, window)
+    guard let positions = cache.observedPositions else { return }
+    let (slabs, observed) = (
+      Self.slabs(positions, window), positions.clamped(to: position..<position + tokenCount)
+    )
     let here = slabs.clamped(
       to: tiles.lowerBound * AttentionTile.blockCount..<tiles.upperBound * AttentionTile.blockCount)
-    guard observed > 0, !here.isEmpty else { return }
+    guard !here.isEmpty else { return }
     let heads = shape.keyValueHeadCount
     // Safety: read by all workers, written by none.
     nonisolated(unsafe) let queries = queries
     pool.run(count: here.count * heads) { index, worker in
       let (slab, head) = (here.lowerBound + index / heads, index % heads)
       let area = memory.address + worker * workerByteCount
-      let place = ((slab - slabs.lowerBound) * heads + head) * shape.groupSize * observed
+      let place = ((slab - slabs.lowerBound) * heads + head) * shape.groupSize * observed.count
       let partials = AttentionPartials(
         memory: area, queryCount: shape.groupSize, headLength: shape.headLength)
       let block = cache.expandedBlock(
         layer: layer, head: head, slab: slab, expansion: area + Self.weighingByteCount(shape))
-      for token in 0..<observed {
+      for token in 0..<observed.count {
+        let at = observed.lowerBound + token
         weigh(
           slab: slab, block: block,
           queries: queries
-            + ((tokenCount - observed + token) * shape.queryHeadCount + head * shape.groupSize)
-              * shape.headLength,
-          visible: AttentionStep.visible(position + tokenCount - observed + token, window),
-          into: partials)
+            + ((at - position) * shape.queryHeadCount + head * shape.groupSize) * shape.headLength,
+          visible: AttentionStep.visible(at, window), into: partials)
         (maxima + place + token * shape.groupSize).update(
           from: partials.maxima, count: shape.groupSize)
         (sums + place + token * shape.groupSize).update(from: partials.sums, count: shape.groupSize)
@@ -87,13 +89,16 @@ final class AttentionObservation {
 
   /// Hands what was weighed in a layer to the policy.
   func end(layer: Int, position: Int, tokenCount: Int, window: Int?) {
-    let observed = cache.observedTokenCount
-    let slabs = slabs(position: position, tokenCount: tokenCount, observed, window)
-    guard observed > 0, !slabs.isEmpty else { return }
+    guard let positions = cache.observedPositions else { return }
+    let (slabs, observed) = (
+      Self.slabs(positions, window), positions.clamped(to: position..<position + tokenCount)
+    )
     cache.observe(
       BlockWeights(
         slabs: slabs, keyValueHeadCount: shape.keyValueHeadCount,
-        queryCount: shape.groupSize * observed, maxima: maxima, sums: sums), layer: layer)
+        queryCount: shape.groupSize * observed.count,
+        isFirst: observed.lowerBound == positions.lowerBound, maxima: maxima, sums: sums),
+      layer: layer)
   }
 
   /// One token's attention over one block alone.
@@ -117,14 +122,11 @@ final class AttentionObservation {
       scratch: UnsafeMutableRawPointer(ranges + shape.groupSize).alignedUp(toMultipleOf: 64))
   }
 
-  /// Complete slabs that the observed tokens see.
-  private func slabs(
-    position: Int, tokenCount: Int, _ observed: Int, _ window: Int?
-  ) -> Range<Int> {
-    let end = (position + tokenCount) / KeyValueBlock.positionCount
+  /// Slabs before the observed positions that the first of them sees.
+  private static func slabs(_ positions: Range<Int>, _ window: Int?) -> Range<Int> {
+    let end = positions.lowerBound / KeyValueBlock.positionCount
     let first =
-      Int(AttentionStep.visible(position + tokenCount - max(1, observed), window).first)
-      / KeyValueBlock.positionCount
+      Int(AttentionStep.visible(positions.lowerBound, window).first) / KeyValueBlock.positionCount
     return min(first, end)..<end
   }
 

@@ -139,7 +139,7 @@ package final class AttentionStep: ParallelRegion {
   package func run(
     layer: Int, queries: UnsafeMutablePointer<Float>, tokenCount: Int, position: Int, window: Int?
   ) throws(KeyValueError) {
-    if tokenCount == 1, cache.observedTokenCount == 0 {
+    if tokenCount == 1, cache.observedPositions == nil {
       try runToken(layer: layer, queries: queries, position: position, window: window)
       return
     }

@@ -72,30 +72,21 @@ public final class Session {
     try check(tokens)
     stream.isComputeBound = tokens.count >= Self.computeBoundTokenCount
     defer { stream.isComputeBound = false }
-    let chunks = chunks(of: tokens.count)
-    for (index, chunk) in chunks.enumerated() {
+    let chunks = (tokens.count + plan.chunkLength - 1) / plan.chunkLength
+    let end = position + tokens.count
+    for chunk in 0..<chunks {
+      let first = chunk * plan.chunkLength
+      let slice = first..<min(first + plan.chunkLength, tokens.count)
       try decoder.expect(count: 2) { sweep in
-        index + sweep == chunks.count ? .head : .body
+        chunk + sweep == chunks ? .head : .body
       }
-      try forward(tokens, chunk, index + 1 < chunks.count ? .prompt : .promptEnd)
+      try forward(tokens, slice, .prompt(end: end))
     }
     try decoder.expect(count: continues ? 2 : 1) { $0 == 0 ? .head : .body }
-    let last = (chunks.last?.count ?? 1) - 1
+    let last = (tokens.count - 1) % plan.chunkLength
     try decoder.logits(rows: last..<(last + 1))
     try checkFiles()
     return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
-  }
-
-  /// A prompt's chunks: as long as memory allows, but for the last two where a policy wants to see more
-  /// tokens at the end.
-  private func chunks(of tokenCount: Int) -> [Range<Int>] {
-    let length = plan.chunkLength
-    var starts = Array(stride(from: 0, to: tokenCount, by: length))
-    let wanted = min(length, decoder.cache.wantedTokenCountAtPromptEnd)
-    if let last = starts.last, last > 0, tokenCount - last < wanted {
-      starts[starts.count - 1] = tokenCount - wanted
-    }
-    return zip(starts, starts.dropFirst() + [tokenCount]).map { $0..<$1 }
   }
 
   /// Tokens from which a sweep takes the processors longer than any drive.
@@ -134,7 +125,7 @@ public final class Session {
     while first < tokens.count {
       let slice = first..<min(first + plan.chunkLength, tokens.count)
       try decoder.expect(count: 1) { _ in .body }
-      try forward(tokens, slice, .prompt)
+      try forward(tokens, slice, .prompt(end: nil))
       var row = max(0, skipping - first)
       while row < slice.count {
         let rows = row..<min(row + decoder.workspace.logitRowCapacity, slice.count)
