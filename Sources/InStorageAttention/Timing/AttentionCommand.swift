@@ -27,7 +27,7 @@ public struct AttentionCommand: Sendable, Equatable {
     model: ModelParameters, drive: DriveParameters, context: Int, mode: AttentionMode
   ) throws(TimingError) {
     try drive.validate(for: model)
-    try requirePositive("context", Double(context))
+    try requireCount("context", context, upTo: 1 << 25)
     let entries = mode.entryFraction
     guard entries > 0, entries <= 1 else {
       throw .outOfRange(parameter: "compression", value: entries)

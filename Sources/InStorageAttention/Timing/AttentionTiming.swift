@@ -26,7 +26,7 @@ public struct AttentionTiming: Sendable, Equatable {
     model: ModelParameters, drive: DriveParameters, commandCount: Int, context: Int,
     mode: AttentionMode
   ) throws(TimingError) {
-    try requirePositive("commands", Double(commandCount))
+    try requireCount("commands", commandCount, upTo: 1 << 40)
     command = try AttentionCommand(model: model, drive: drive, context: context, mode: mode)
     guard let engine = drive.engine else { throw .noEngine }
     self.commandCount = commandCount
@@ -38,7 +38,7 @@ public struct AttentionTiming: Sendable, Equatable {
       drive: drive, engine: engine, command: command, tokenByteCount: model.headTokenByteCount)
     nanoseconds =
       simulator.run(commandCount: played) * (Double(commandCount) / Double(played))
-    flashByteCount = Double(commandCount * command.pageCount * drive.geometry.pageByteCount)
+    flashByteCount = Double(commandCount) * Double(command.pageCount * drive.geometry.pageByteCount)
     flashNanoseconds = flashByteCount / drive.flashReadBytesPerSecond * 1e9
   }
 

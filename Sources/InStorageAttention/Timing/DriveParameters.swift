@@ -51,17 +51,18 @@ public struct DriveParameters: Sendable, Equatable {
   public var hostReadBytesPerSecond: Double { min(linkBytesPerSecond, flashReadBytesPerSecond) }
 
   public var capacityByteCount: Double {
-    Double(geometry.pageCount) * Double(geometry.pageByteCount)
+    Double(geometry.channelCount * geometry.planesPerChannel) * Double(geometry.blocksPerPlane)
+      * Double(geometry.pagesPerBlock) * Double(geometry.pageByteCount)
   }
 
   /// - Throws: ``TimingError`` naming what makes the drive impossible.
   public func validate(for model: ModelParameters) throws(TimingError) {
-    let counts = [
-      ("channels", geometry.channelCount), ("planes per channel", geometry.planesPerChannel),
-      ("blocks per plane", geometry.blocksPerPlane), ("pages per block", geometry.pagesPerBlock),
-      ("bytes of a page", geometry.pageByteCount), ("pages per program", pagesPerProgram),
-    ]
-    for (name, count) in counts { try requirePositive(name, Double(count)) }
+    try requireCount("channels", geometry.channelCount, upTo: 4096)
+    try requireCount("planes per channel", geometry.planesPerChannel, upTo: 4096)
+    try requireCount("blocks per plane", geometry.blocksPerPlane, upTo: 1 << 30)
+    try requireCount("pages per block", geometry.pagesPerBlock, upTo: 1 << 30)
+    try requireCount("bytes of a page", geometry.pageByteCount, upTo: 1 << 24)
+    try requireCount("pages per program", pagesPerProgram, upTo: 4096)
     try requirePositive("channel bandwidth", channelBytesPerSecond)
     try requirePositive("device memory bandwidth", memoryBytesPerSecond)
     try requirePositive("group buffer", groupBufferByteCount)
@@ -110,11 +111,11 @@ public struct EngineParameters: Sendable, Equatable {
   }
 
   func validate() throws(TimingError) {
-    try requirePositive("attention kernels", Double(kernelCount))
+    try requireCount("attention kernels", kernelCount, upTo: 4096)
     try requirePositive("matrix-vector rate", operationsPerSecond)
     try requirePositive("softmax rate", scoresPerSecond)
     try requirePositive("selection rate", selectedScoresPerSecond)
     try requirePositive("filter rate", filterBytesPerSecond)
-    try requirePositive("heads in flight", Double(headsInFlight))
+    try requireCount("heads in flight", headsInFlight, upTo: 4096)
   }
 }

@@ -64,15 +64,23 @@ public struct ModelParameters: Sendable, Equatable {
 
   /// - Throws: ``TimingError`` where a count is not positive or heads do not divide.
   func validate() throws(TimingError) {
-    try requirePositive("layers", Double(layerCount))
-    try requirePositive("query heads", Double(queryHeadCount))
-    try requirePositive("KV heads", Double(keyValueHeadCount))
-    try requirePositive("elements of a head", Double(headLength))
+    try requireCount("layers", layerCount, upTo: 1 << 20)
+    try requireCount("query heads", queryHeadCount, upTo: 1 << 20)
+    try requireCount("KV heads", keyValueHeadCount, upTo: 1 << 20)
+    try requireCount("elements of a head", headLength, upTo: 1 << 20)
+    try requireCount("bytes of an element", elementByteCount, upTo: 16)
     try requirePositive("weights", weightCount)
-    try requirePositive("bytes of an element", Double(elementByteCount))
     guard queryHeadCount % keyValueHeadCount == 0 else {
       throw .unevenHeads(queryHeadCount: queryHeadCount, keyValueHeadCount: keyValueHeadCount)
     }
+  }
+}
+
+/// - Throws: ``TimingError/outOfRange(parameter:value:)`` where `value` is not in `1...limit`; the limits keep
+///   products of counts representable and a simulation finite.
+func requireCount(_ parameter: String, _ value: Int, upTo limit: Int) throws(TimingError) {
+  guard value >= 1, value <= limit else {
+    throw .outOfRange(parameter: parameter, value: Double(value))
   }
 }
 

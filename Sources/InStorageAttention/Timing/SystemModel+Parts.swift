@@ -46,7 +46,7 @@ extension SystemModel {
   /// what the paper's drive has, so they are read back and turned once their pages by token are there. That
   /// is one page read per page written, against a thousand that attention reads.
   func groupBufferByteCount(_ workload: SystemWorkload, _ driveCount: Int) -> Double {
-    Double(commandCount(workload, driveCount) * workload.model.layerCount)
+    Double(commandCount(workload, driveCount)) * Double(workload.model.layerCount)
       * Double(drive.geometry.pageByteCount)
   }
 
@@ -98,7 +98,7 @@ extension SystemModel {
       Double(workload.batch * workload.promptLength) * model.layerTokenByteCount
     switch placement {
     case .inStorage(let driveCount):
-      try requirePositive("drives", Double(driveCount))
+      try requireCount("drives", driveCount, upTo: 1 << 20)
       let share =
         Double(commandCount(workload, driveCount))
         / Double(workload.batch * model.keyValueHeadCount)
@@ -107,7 +107,7 @@ extension SystemModel {
         isStream: true)
       return max(write.nanoseconds / 1e9, bytes / totalLinkBytesPerSecond)
     case .hostStorage(let driveCount):
-      try requirePositive("drives", Double(driveCount))
+      try requireCount("drives", driveCount, upTo: 1 << 20)
       let write = try WriteTiming(
         drive: drive, hostByteCount: bytes / Double(driveCount),
         storedFraction: mode.storedFraction, isStream: true)
@@ -143,7 +143,7 @@ extension SystemModel {
         neededByteCount: timing.flashWriteByteCount, capacityByteCount: capacity)
     }
     let geometry = drive.geometry
-    let block = Double(geometry.pagesPerBlock * geometry.pageByteCount)
+    let block = Double(geometry.pagesPerBlock) * Double(geometry.pageByteCount)
     let planes = Double(driveCount * geometry.channelCount * geometry.planesPerChannel)
     timing.eraseSeconds =
       timing.flashWriteByteCount / block / planes * drive.eraseNanoseconds / 1e9

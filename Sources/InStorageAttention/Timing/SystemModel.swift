@@ -69,7 +69,7 @@ public struct SystemModel: Sendable {
   private func inStorageStep(
     _ workload: SystemWorkload, _ driveCount: Int, _ mode: AttentionMode, _ context: Int
   ) throws(TimingError) -> Step {
-    try requirePositive("drives", Double(driveCount))
+    try requireCount("drives", driveCount, upTo: 1 << 20)
     let model = workload.model
     let layers = Double(model.layerCount)
     let batch = Double(workload.batch)
@@ -101,7 +101,7 @@ public struct SystemModel: Sendable {
   private func hostStorageStep(
     _ workload: SystemWorkload, _ driveCount: Int, _ mode: AttentionMode, _ context: Int
   ) throws(TimingError) -> Step {
-    try requirePositive("drives", Double(driveCount))
+    try requireCount("drives", driveCount, upTo: 1 << 20)
     let stored = Double(workload.batch) * Double(context) * workload.model.tokenByteCount
     let bytes = stored * fileShare(mode)
     let cached = min(1, system.fileCacheByteCount / stored)

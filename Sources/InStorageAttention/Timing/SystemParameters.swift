@@ -31,7 +31,7 @@ public struct SystemParameters: Sendable, Equatable {
 
   /// - Throws: ``TimingError/outOfRange(parameter:value:)`` for the first number that cannot be.
   public func validate() throws(TimingError) {
-    try requirePositive("processors", Double(processorCount))
+    try requireCount("processors", processorCount, upTo: 1 << 20)
     try requirePositive("processor rate", operationsPerSecond)
     try requirePositive("product efficiency", productEfficiency)
     try requirePositive("processor memory bandwidth", memoryBytesPerSecond)
@@ -65,15 +65,15 @@ public struct SystemParameters: Sendable, Equatable {
   /// A machine of 2026 that spares no software effort: direct reads, commands queued while drives compute.
   public static let year2026 = SystemParameters(
     processorCount: 1,
-    operationsPerSecond: 200e12, productEfficiency: 0.6,  // Hardware: a 48 GB card, f16.
-    memoryBytesPerSecond: 1344e9, memoryByteCount: 48e9,  // Hardware: GDDR7, 384 bit.
-    linkBytesPerSecond: 64e9,  // Hardware: PCIe 5.0 ×16.
-    hostMemoryByteCount: 128e9,  // Assumed.
-    commandNanoseconds: 500,  // Assumed: one submission of several through a ring.
+    operationsPerSecond: 200e12, productEfficiency: 0.6,  // A 48 GB card, f16.
+    memoryBytesPerSecond: 1344e9, memoryByteCount: 48e9,  // GDDR7, 384 bit.
+    linkBytesPerSecond: 64e9,  // PCIe 5.0 ×16.
+    hostMemoryByteCount: 128e9,
+    commandNanoseconds: 500,  // One submission of several through a ring.
     overlapsCommands: true,
     fileBytesPerSecond: 64e9,  // Direct reads: links limit, not the file system.
-    readsWholePages: true,  // Hardware: a drive reads 4 KiB, a head's token has 256 bytes.
+    readsWholePages: true,  // A drive reads 4 KiB, a head's token has 256 bytes.
     fileCacheByteCount: 0,  // Direct reads do not go through the page cache.
-    copyBytesPerSecond: 50e9,  // Hardware: pinned memory over PCIe 5.0 ×16.
+    copyBytesPerSecond: 50e9,  // Pinned memory over PCIe 5.0 ×16.
     streamsWeights: false)
 }

@@ -24,9 +24,9 @@ public struct SystemWorkload: Sendable, Equatable {
 
   func validate() throws(TimingError) {
     try model.validate()
-    try requirePositive("batch", Double(batch))
-    try requirePositive("prompt", Double(promptLength))
-    try requirePositive("output", Double(outputLength))
+    try requireCount("batch", batch, upTo: 1 << 20)
+    try requireCount("prompt", promptLength, upTo: 1 << 24)
+    try requireCount("output", outputLength, upTo: 1 << 24)
   }
 }
 

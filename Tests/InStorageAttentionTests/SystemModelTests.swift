@@ -1,0 +1,121 @@
+import InStorageAttention
+import Testing
+
+@Suite struct SystemModelTests {
+  let paper = SystemModel(system: .paper, drive: .paper)
+  let sparse = AttentionMode.sparse(compression: 0.125)
+
+  func opt13B(_ batch: Int) -> SystemWorkload {
+    SystemWorkload(model: .opt13B, batch: batch, promptLength: 1024, outputLength: 1024)
+  }
+
+  @Test func throughputGrowsWithDrives() throws {
+    for model in [paper, SystemModel(system: .year2026, drive: .year2026)] {
+      for mode in [AttentionMode.dense, sparse] {
+        for workload in [
+          opt13B(8),
+          SystemWorkload(model: .llama3With8B, batch: 3, promptLength: 5000, outputLength: 20),
+        ] {
+          var last = 0.0
+          for count in 1...50 {
+            let rate = try model.run(workload, .inStorage(driveCount: count), mode).tokensPerSecond
+            #expect(rate >= last * (1 - 1e-9), "\(count) drives")
+            last = rate
+          }
+        }
+      }
+    }
+  }
+
+  @Test func busTakesAtLeastItsBytes() throws {
+    let workload = opt13B(64)
+    for count in [1, 2, 20] {
+      let timing = try paper.run(workload, .inStorage(driveCount: count), .dense)
+      let link = min(
+        Double(count) * paper.drive.linkBytesPerSecond, paper.system.linkBytesPerSecond)
+      #expect(timing.busByteCount / link <= timing.decodeSeconds)
+      // q, k, v and out of every token and layer.
+      #expect(timing.busByteCount.rounded() == Double(64 * 1024 * 40 * 4 * 40 * 128 * 2))
+    }
+    let host = try paper.run(workload, .hostStorage(driveCount: 1), .dense)
+    #expect(host.busByteCount / paper.system.linkBytesPerSecond <= host.decodeSeconds)
+  }
+
+  @Test func sparseWritesHalfAsMuchMore() throws {
+    let dense = try paper.run(opt13B(16), .inStorage(driveCount: 1), .dense)
+    let sparsely = try paper.run(opt13B(16), .inStorage(driveCount: 1), sparse)
+    #expect(sparsely.flashWriteByteCount == 1.5 * dense.flashWriteByteCount)
+    #expect(dense.flashWriteByteCount == 16 * 2048 * ModelParameters.opt13B.tokenByteCount)
+  }
+
+  @Test func groupedQueriesShareReads() throws {
+    var workload = opt13B(16)
+    let all = try paper.run(workload, .inStorage(driveCount: 1), .dense)
+    workload.model.keyValueHeadCount = 10
+    let grouped = try paper.run(workload, .inStorage(driveCount: 1), .dense)
+    #expect(grouped.flashReadByteCount == all.flashReadByteCount / 4)
+    #expect(grouped.tokensPerSecond > all.tokensPerSecond)
+  }
+
+  @Test func losslessSparseReadsKeysTwice() throws {
+    let dense = try AttentionTiming(
+      model: .opt13B, drive: .paper, commandCount: 64, context: 1024, mode: .dense)
+    let lossless = try AttentionTiming(
+      model: .opt13B, drive: .paper, commandCount: 64, context: 1024,
+      mode: .sparse(compression: 1))
+    #expect(lossless.flashByteCount == 1.5 * dense.flashByteCount)
+    #expect(lossless.command.exactScoreCount == dense.command.exactScoreCount)
+  }
+
+  @Test func impossibleDevicesAreRefused() {
+    func refusal(_ change: (inout DriveParameters) -> Void) -> TimingError? {
+      var model = paper
+      change(&model.drive)
+      do {
+        _ = try model.run(opt13B(1), .inStorage(driveCount: 1), .dense)
+        return nil
+      } catch { return error }
+    }
+    #expect(
+      refusal { $0.geometry.channelCount = 0 } == .outOfRange(parameter: "channels", value: 0))
+    #expect(
+      refusal { $0.geometry.pageByteCount = 128 }
+        == .pageTooSmall(pageByteCount: 128, tokenByteCount: 256))
+    #expect(
+      refusal { $0.channelBytesPerSecond = .nan }?.description.contains("channel bandwidth")
+        == true)
+    #expect(
+      refusal { $0.linkBytesPerSecond = -1 }
+        == .outOfRange(parameter: "link bandwidth", value: -1))
+    #expect(refusal { $0.engine = nil } == .noEngine)
+    #expect(
+      refusal { $0.engine?.kernelCount = 0 }
+        == .outOfRange(parameter: "attention kernels", value: 0))
+    #expect(refusal { $0.geometry.blocksPerPlane = 1 } != nil)
+    #expect(refusal { $0.geometry.planesPerChannel = .max } != nil)
+    #expect(refusal { _ in } == nil)
+  }
+
+  @Test func impossibleWorkloadsAreRefused() {
+    func refuses(
+      _ change: (inout SystemWorkload) -> Void, _ mode: AttentionMode = .dense,
+      _ placement: KeyValuePlacement = .inStorage(driveCount: 1)
+    ) -> Bool {
+      var workload = opt13B(1)
+      change(&workload)
+      return (try? paper.run(workload, placement, mode)) == nil
+    }
+    #expect(refuses({ $0.batch = 0 }))
+    #expect(refuses({ $0.batch = .max }))
+    #expect(refuses({ $0.promptLength = -5 }))
+    #expect(refuses({ $0.outputLength = 0 }))
+    #expect(refuses({ $0.model.keyValueHeadCount = 3 }))
+    #expect(refuses({ $0.model.layerCount = 0 }))
+    #expect(refuses({ _ in }, .sparse(compression: 0)))
+    #expect(refuses({ _ in }, .sparse(compression: 1.5)))
+    #expect(refuses({ _ in }, .sparse(compression: .nan)))
+    #expect(refuses({ _ in }, .dense, .inStorage(driveCount: 0)))
+    #expect(refuses({ _ in }, .dense, .hostStorage(driveCount: 0)))
+    #expect(!refuses({ _ in }))
+  }
+}
