@@ -109,13 +109,13 @@ struct DriveSimulator {
       multiply(kernel, from: read(from: start), productPage)
       rescore(kernel, scoresPerPage)
     }
-    multiplyBuffered(kernel, from: start)
+    multiplyBuffered(kernel, from: start, notBefore: start)
     rescore(kernel, bufferedScoreCount)
     let weights = softmaxes[kernel]
     for _ in 0..<command.tokenPageCount {
       multiply(kernel, from: max(weights, read(from: start)), productPage)
     }
-    multiplyBuffered(kernel, from: weights)
+    multiplyBuffered(kernel, from: start, notBefore: weights)
     end(index, products[kernel])
   }
 
@@ -138,7 +138,7 @@ struct DriveSimulator {
     let start = selected[index % selected.count]
     let kernel = index % engine.kernelCount
     for _ in 0..<command.tokenPageCount { multiply(kernel, from: read(from: start), productPage) }
-    multiplyBuffered(kernel, from: start)
+    multiplyBuffered(kernel, from: start, notBefore: start)
     rescore(kernel, command.exactScoreCount)
     weighted[index % weighted.count] = softmaxes[kernel]
   }
@@ -151,7 +151,7 @@ struct DriveSimulator {
     for _ in 0..<command.tokenPageCount {
       multiply(kernel, from: max(weights, read(from: start)), productPage)
     }
-    multiplyBuffered(kernel, from: weights)
+    multiplyBuffered(kernel, from: start, notBefore: weights)
     end(index, products[kernel])
   }
 
@@ -181,11 +181,13 @@ struct DriveSimulator {
     products[kernel] = max(products[kernel], start) + nanoseconds
   }
 
-  /// Keys or values of tokens in the group buffer.
-  private mutating func multiplyBuffered(_ kernel: Int, from start: Double) {
+  /// Keys or values of tokens in the group buffer; values are read before their weights are there.
+  private mutating func multiplyBuffered(
+    _ kernel: Int, from start: Double, notBefore operands: Double
+  ) {
     guard command.bufferedTokenCount > 0 else { return }
     memory = max(memory, start) + Double(command.bufferedTokenCount) * memoryToken
-    multiply(kernel, from: memory, productBuffered)
+    multiply(kernel, from: max(memory, operands), productBuffered)
   }
 
   private mutating func rescore(_ kernel: Int, _ scoreCount: Double) {
