@@ -3,7 +3,7 @@
 
 usage: in_storage.py [--bench .build/release/flashinfer-bench]
 
-Writes plots/in-storage-paper.svg and plots/in-storage-2026.svg: decoded tokens per second against context, batch,
+Writes plots/in-storage-{paper,2026,laptop}.svg: decoded tokens per second against context, batch,
 channels, link, grouped queries and drives, for host and in-storage, dense and sparse, and for keys and
 values in host memory where they fit. Nothing is measured; the model is docs/in-storage.md.
 """
@@ -49,7 +49,7 @@ def main():
     p.add_argument("--bench", default=".build/release/flashinfer-bench")
     a = p.parse_args()
     os.makedirs(os.path.join(FOLDER, "plots"), exist_ok=True)
-    for machine, title in [("paper", "drive and host of arXiv 2409.04992"), ("2026", "drive and host of 2026")]:
+    for machine, title in [("paper", "drive and host of arXiv 2409.04992"), ("2026", "drive and host of 2026"), ("laptop", "drive and laptop of 2026")]:
         command = [a.bench, "in-storage", "--explore", "--machine", machine, "--json"]
         sweeps = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["sweeps"]
         plot(sweeps, os.path.join(FOLDER, "plots", f"in-storage-{machine}.svg"),

@@ -7,11 +7,13 @@ struct InStorageBench: ParsableCommand {
   enum Machine: String, ExpressibleByArgument, CaseIterable {
     case paper
     case year2026 = "2026"
+    case laptop
 
     var model: SystemModel {
       switch self {
       case .paper: SystemModel(system: .paper, drive: .paper)
       case .year2026: SystemModel(system: .year2026, drive: .year2026)
+      case .laptop: SystemModel(system: .laptop2026, drive: .year2026)
       }
     }
   }
@@ -29,7 +31,7 @@ struct InStorageBench: ParsableCommand {
   @Flag(help: "Compare the model with the published figures.") var paper = false
   @Flag(help: "Sweep context, batch, channels, link, grouped queries and drives.") var explore =
     false
-  @Option(help: "With --explore: drive and host, that of the paper or one of 2026.")
+  @Option(help: "With --explore: paper, 2026, or laptop (the drive of 2026 under a laptop's CPU).")
   var machine = Machine.year2026
   @Flag(help: "Print one JSON object.") var json = false
 

@@ -41,9 +41,11 @@ struct InStorageSweep {
       try sweep("link", "PCIe generation", base, [3, 4, 5, 6]) {
         // ×4 for a drive, ×16 for a processor; each generation doubles.
         $0.model.drive.linkBytesPerSecond = 7e9 * Double(1 << $1) / 16
-        $0.model.system.linkBytesPerSecond = 32e9 * Double(1 << $1) / 16
-        $0.model.system.copyBytesPerSecond = min(
-          $0.model.system.copyBytesPerSecond, 0.8 * $0.model.system.linkBytesPerSecond)
+        if let copy = $0.model.system.copyBytesPerSecond {
+          $0.model.system.linkBytesPerSecond = 32e9 * Double(1 << $1) / 16
+          $0.model.system.copyBytesPerSecond = min(
+            copy, 0.8 * $0.model.system.linkBytesPerSecond)
+        }
       },
       try sweep("group", "query heads per KV head", base, [1, 2, 4, 8, 16, 32]) {
         $0.workload.model.keyValueHeadCount = $0.workload.model.queryHeadCount / $1

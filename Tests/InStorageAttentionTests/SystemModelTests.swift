@@ -67,6 +67,20 @@ import Testing
     #expect(lossless.command.exactScoreCount == dense.command.exactScoreCount)
   }
 
+  @Test func plainDriveOnlyServesTheHost() throws {
+    let model = SystemModel(system: .laptop2026, drive: .plainNVMe)
+    let workload = SystemWorkload(
+      model: .llama3With8B, batch: 1, promptLength: 4096, outputLength: 64)
+    let host = try model.run(workload, .hostStorage(driveCount: 1), .dense)
+    let bytes = 4096 * 64 * workload.model.tokenByteCount
+    #expect(bytes / model.drive.linkBytesPerSecond <= host.decodeSeconds)
+    #expect(throws: TimingError.noEngine) {
+      try model.run(workload, .inStorage(driveCount: 1), .dense)
+    }
+    let memory = try model.run(workload, .hostMemory, .dense)
+    #expect(memory.tokensPerSecond > host.tokensPerSecond)
+  }
+
   @Test func impossibleDevicesAreRefused() {
     func refusal(_ change: (inout DriveParameters) -> Void) -> TimingError? {
       var model = paper

@@ -1,9 +1,9 @@
 /// A number that arXiv 2409.04992 prints, beside the model's.
 public struct PublishedFigure: Sendable, Equatable {
   public enum Kind: String, Sendable {
-    /// A parameter of the model.
+    /// A parameter of the model, or a ratio of parameters.
     case input
-    /// A parameter was chosen so that this number comes out.
+    /// A parameter, or one of two readings of the paper, was chosen with this number in view.
     case constrained
     /// Came out.
     case predicted

@@ -59,6 +59,11 @@ extension SystemModel {
       operations / (processors * system.operationsPerSecond * system.productEfficiency))
   }
 
+  /// Keys and values from host memory to the processor.
+  func copySeconds(_ byteCount: Double) -> Double {
+    system.copyBytesPerSecond.map { byteCount / $0 } ?? 0
+  }
+
   /// Attention of a step on the processor, once keys and values are there: reading them.
   func attentionSeconds(_ workload: SystemWorkload, _ context: Int, _ mode: AttentionMode) -> Double
   {
@@ -114,7 +119,7 @@ extension SystemModel {
       return max(
         write.nanoseconds / 1e9, bytes * mode.storedFraction / system.fileBytesPerSecond)
     case .hostMemory:
-      return bytes / system.copyBytesPerSecond
+      return copySeconds(bytes)
     case .recomputation:
       return 0
     }

@@ -130,7 +130,7 @@ public struct SystemModel: Sendable {
     let moved = stored * entryShare(mode)
     var step = Step()
     step.busByteCount = moved + weights
-    step.keyValueSeconds = moved / system.copyBytesPerSecond
+    step.keyValueSeconds = copySeconds(moved)
     if !fitsHostMemory(workload) {
       // A cyclic scan over more than memory finds nothing there: each byte goes out to the swap file
       // before it comes in again.

@@ -24,8 +24,9 @@ public struct SystemParameters: Sendable, Equatable {
   public var readsWholePages: Bool
   /// Memory in which the system keeps pages of such files.
   public var fileCacheByteCount: Double
-  /// Keys and values from host memory to where attention is computed.
-  public var copyBytesPerSecond: Double
+  /// Keys and values from host memory to where attention is computed; none where the processor computes in
+  /// host memory.
+  public var copyBytesPerSecond: Double?
   /// Whether weights lie in host memory, and are sent for every step, when keys and values do.
   public var streamsWeights: Bool
 
@@ -41,7 +42,7 @@ public struct SystemParameters: Sendable, Equatable {
     try requireNotNegative("host time per command", commandNanoseconds)
     try requirePositive("file bandwidth", fileBytesPerSecond)
     try requireNotNegative("file cache", fileCacheByteCount)
-    try requirePositive("copy bandwidth", copyBytesPerSecond)
+    if let copyBytesPerSecond { try requirePositive("copy bandwidth", copyBytesPerSecond) }
   }
 
   /// The testbed of arXiv 2409.04992, §VI-A, and its baselines. The words are those of
@@ -75,5 +76,20 @@ public struct SystemParameters: Sendable, Equatable {
     readsWholePages: true,  // A drive reads 4 KiB, a head's token has 256 bytes.
     fileCacheByteCount: 0,  // Direct reads do not go through the page cache.
     copyBytesPerSecond: 50e9,  // Pinned memory over PCIe 5.0 ×16.
+    streamsWeights: false)
+
+  /// A laptop of 2026 whose CPU computes.
+  public static let laptop2026 = SystemParameters(
+    processorCount: 1,
+    operationsPerSecond: 2e12, productEfficiency: 0.6,  // 8 cores of 64 operations a cycle.
+    memoryBytesPerSecond: 120e9, memoryByteCount: 32e9,  // LPDDR5X-7500, 128 bit.
+    linkBytesPerSecond: 120e9,  // Its memory is the host's.
+    hostMemoryByteCount: 12e9,  // What the weights of an 8B model in 16 bits leave.
+    commandNanoseconds: 500,
+    overlapsCommands: true,
+    fileBytesPerSecond: 64e9,
+    readsWholePages: true,
+    fileCacheByteCount: 0,
+    copyBytesPerSecond: nil,
     streamsWeights: false)
 }
