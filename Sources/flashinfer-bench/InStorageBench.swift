@@ -43,7 +43,12 @@ struct InStorageBench: ParsableCommand {
     try reportingErrors {
       if paper {
         let paper = try PaperFigures()
-        if json { printJSON(paper) } else { printTable(paper) }
+        if json {
+          printJSON(paper)
+        } else {
+          printTable(paper)
+          try printCells()
+        }
       } else {
         try printSweeps(InStorageSweep.all(machine.model), asJSON: json)
       }
@@ -63,6 +68,27 @@ struct InStorageBench: ParsableCommand {
     Terminal.print(
       "device level, not inputs: \(summary.withinTenPercent) of \(summary.count) within 10 %, "
         + "at most \(percent(summary.largest))\n")
+  }
+
+  /// Host and in-storage, dense and sparse, in tokens per second, which the paper does not print.
+  private func printCells() throws {
+    let model = Machine.paper.model
+    let sparse = AttentionMode.sparse(compression: 0.125)
+    for batch in [32, 64] {
+      let workload = SystemWorkload(
+        model: .opt13B, batch: batch, promptLength: 1024, outputLength: 1024)
+      let cells: [(String, KeyValuePlacement, AttentionMode)] = [
+        ("host dense", .hostStorage(driveCount: 1), .dense),
+        ("host sparse", .hostStorage(driveCount: 1), sparse),
+        ("in-storage dense", .inStorage(driveCount: 1), .dense),
+        ("in-storage sparse", .inStorage(driveCount: 1), sparse),
+      ]
+      let rates = try cells.map {
+        "\($0.0) \(digits(try model.run(workload, $0.1, $0.2).tokensPerSecond))"
+      }
+      Terminal.print(
+        "OPT-13B, batch \(batch), one drive, tokens/s: \(rates.joined(separator: ", "))\n")
+    }
   }
 
   private func row(

@@ -27,6 +27,40 @@ import Testing
     }
   }
 
+  @Test func fasterMachinesTakeNoLonger() throws {
+    let changes: [(inout SystemModel) -> Void] = [
+      { $0.drive.linkBytesPerSecond *= 2 }, { $0.drive.programNanoseconds /= 2 },
+      { $0.drive.linkNanoseconds /= 2 }, { $0.system.linkBytesPerSecond *= 2 },
+      { $0.system.memoryBytesPerSecond *= 2 }, { $0.system.operationsPerSecond *= 2 },
+      { $0.system.commandNanoseconds /= 2 }, { $0.system.fileBytesPerSecond *= 2 },
+      { $0.system.copyBytesPerSecond? *= 2 }, { $0.drive.channelBytesPerSecond *= 2 },
+    ]
+    let placements: [KeyValuePlacement] = [
+      .inStorage(driveCount: 3), .hostStorage(driveCount: 3), .hostMemory, .recomputation,
+    ]
+    for base in [paper, SystemModel(system: .laptop2026, drive: .year2026)] {
+      for placement in placements {
+        for mode in [AttentionMode.dense, sparse] {
+          let before = try base.run(opt13B(8), placement, mode).tokensPerSecond
+          for (index, change) in changes.enumerated() {
+            var model = base
+            change(&model)
+            let after = try model.run(opt13B(8), placement, mode).tokensPerSecond
+            #expect(after >= before * (1 - 1e-9), "change \(index), \(placement)")
+          }
+        }
+      }
+    }
+  }
+
+  @Test func largestPublishedRunIsQuick() throws {
+    let clock = ContinuousClock()
+    let elapsed = try clock.measure {
+      _ = try paper.run(opt13B(256), .inStorage(driveCount: 20), sparse)
+    }
+    #expect(elapsed < .seconds(30))
+  }
+
   @Test func busTakesAtLeastItsBytes() throws {
     let workload = opt13B(64)
     for count in [1, 2, 20] {
