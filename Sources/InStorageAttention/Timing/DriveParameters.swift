@@ -47,8 +47,10 @@ public struct DriveParameters: Sendable, Equatable {
       Double(geometry.channelCount) * channelBytesPerSecond, planes * page / planeNanoseconds * 1e9)
   }
 
-  /// The most that leaves the drive.
-  public var hostReadBytesPerSecond: Double { min(linkBytesPerSecond, flashReadBytesPerSecond) }
+  /// The most that leaves the drive; pages go into its DRAM and out again, whoever wants them.
+  public var hostReadBytesPerSecond: Double {
+    min(linkBytesPerSecond, flashReadBytesPerSecond, memoryBytesPerSecond / 2)
+  }
 
   public var capacityByteCount: Double {
     Double(geometry.channelCount * geometry.planesPerChannel) * Double(geometry.blocksPerPlane)
