@@ -50,6 +50,19 @@ struct BenchTests {
     #expect(once.contains("timeToFirstTokenSeconds") && !once.contains("prefillTokensPerSecond"))
   }
 
+  @Test func `in-storage prints published figures and sweeps`() throws {
+    let paper = try figures(["in-storage", "--paper"])
+    #expect(paper.hasPrefix("{\"figures\":[{\"name\":"))
+    for text in ["\"kind\":\"predicted\"", "\"level\":\"system\"", "\"published\":6.85"] {
+      #expect(paper.contains(text), "\(text)")
+    }
+    let sweeps = try figures(["in-storage", "--explore", "--machine", "paper"])
+    for name in ["context", "batch", "channels", "link", "group", "drives"] {
+      #expect(sweeps.contains("\"name\":\"\(name)\""), "\(name)")
+    }
+    #expect(try Program.run("flashinfer-bench", ["in-storage"]).status == 64)
+  }
+
   @Test(arguments: [
     ["decode", "--tokens", "0"], ["decode", "--warmup", "0"], ["prefill", "--tokens", "0"],
     ["prefill", "--repeats", "-1"],

@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Where attention inside a drive pays, by the timing model: draws the sweeps of flashinfer-bench in-storage.
+
+usage: in_storage.py [--bench .build/release/flashinfer-bench]
+
+Writes plots/in-storage-{paper,2026,laptop}.svg: decoded tokens per second against context, batch,
+channels, link, grouped queries and drives, for host and in-storage, dense and sparse, and for keys and
+values in host memory where they fit. Nothing is measured; the model is docs/in-storage.md.
+"""
+import argparse, json, os, subprocess, sys
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+CELLS = [
+    ("hostDense", "host, dense", "tab:blue", "-"), ("hostSparse", "host, sparse", "tab:blue", "--"),
+    ("inStorageDense", "in-storage, dense", "tab:red", "-"), ("inStorageSparse", "in-storage, sparse", "tab:red", "--"),
+    ("memoryDense", "host memory, dense", "tab:gray", "-"), ("memorySparse", "host memory, sparse", "tab:gray", "--"),
+]
+
+def plot(sweeps, path, title):
+    try:
+        import matplotlib
+    except ImportError:
+        sys.exit("no plot: matplotlib is missing (apt-get install python3-matplotlib, or pip install matplotlib)")
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "in-storage"
+    from matplotlib import pyplot
+    figure, grid = pyplot.subplots(2, 3, figsize=(12, 7))
+    for axes, sweep in zip(grid.flat, sweeps):
+        for key, label, color, style in CELLS:
+            points = [(p["value"], p[key]) for p in sweep["points"] if p[key] is not None]
+            if points: axes.plot(*zip(*points), "o" + style, color=color, markersize=3, label=label)
+        values = [p["value"] for p in sweep["points"]]
+        if sweep["name"] != "link": axes.set_xscale("log", base=2)
+        axes.set_xticks(values, [f"{v:.0f}" if v < 10000 else f"{v / 1024:.0f}K" for v in values])
+        axes.minorticks_off()
+        axes.set(xlabel=sweep["unit"], yscale="log"); axes.grid(alpha=0.3)
+    for axes in grid[:, 0]: axes.set_ylabel("decoded tokens per second")
+    handles = {}
+    for axes in grid.flat:
+        for handle, label in zip(*axes.get_legend_handles_labels()): handles.setdefault(label, handle)
+    figure.suptitle(title)
+    figure.legend(handles.values(), handles.keys(), ncols=6, loc="lower center", fontsize=9)
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
+    figure.savefig(path, metadata={"Date": None})
+    print(path)
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--bench", default=".build/release/flashinfer-bench")
+    a = p.parse_args()
+    os.makedirs(os.path.join(FOLDER, "plots"), exist_ok=True)
+    for machine, title in [("paper", "drive and host of arXiv 2409.04992"), ("2026", "drive and host of 2026"), ("laptop", "drive and laptop of 2026")]:
+        command = [a.bench, "in-storage", "--explore", "--machine", machine, "--json"]
+        sweeps = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["sweeps"]
+        plot(sweeps, os.path.join(FOLDER, "plots", f"in-storage-{machine}.svg"),
+             f"Llama 3 8B, 32K tokens, batch 32, one drive; {title}")
+
+if __name__ == "__main__": main()
