@@ -116,7 +116,9 @@ let package = Package(
     tests("Tokenization", ["TensorBasics", "ModelFormat"]),
     tests("Kernels", ["TensorBasics"]),
     tests("KVCache", ["TensorBasics", "BlockIO", "ModelFormat"]),
-    tests("InStorageAttention", ["TensorBasics", "BlockIO", "Kernels"]),
+    tests(
+      "InStorageAttention",
+      ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "KVCache", "Runtime"]),
     tests("Calibration", ["TensorBasics", "BlockIO", "ModelFormat", "WeightLoader", "Runtime"]),
     // Runs the executables; they are not its dependencies, so that a test build links them once.
     .testTarget(name: "CommandLineTests", dependencies: ["TestSupport"], swiftSettings: strict),
