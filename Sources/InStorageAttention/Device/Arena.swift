@@ -1,16 +1,16 @@
 /// Hands out parts of one piece of memory, or, without any, adds up what would be handed out.
-struct Arena {
+package struct Arena {
   private let base: UnsafeMutableRawPointer
-  private(set) var byteCount = 0
+  package private(set) var byteCount = 0
 
   /// Parts of `base`, which is zero.
-  init(_ base: UnsafeMutableRawPointer) { self.base = base }
+  package init(_ base: UnsafeMutableRawPointer) { self.base = base }
 
   /// Only measures: nothing may be touched through what it hands out.
-  static var measuring: Arena { Arena(UnsafeMutableRawPointer(bitPattern: 4096)!) }
+  package static var measuring: Arena { Arena(UnsafeMutableRawPointer(bitPattern: 4096)!) }
 
   /// Room for `count` elements, all zero, aligned to cache lines.
-  mutating func take<Element: BitwiseCopyable>(
+  package mutating func take<Element: BitwiseCopyable>(
     _ count: Int, of type: Element.Type
   ) -> UnsafeMutablePointer<Element> {
     let address = base + byteCount

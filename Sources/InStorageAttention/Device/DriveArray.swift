@@ -189,7 +189,7 @@ public final class DriveArray: DecodeAttention {
   /// Tells drives what a window left behind, a tile at a time.
   private func reclaim(layer: Int, before position: Int) {
     let end = position / AttentionTile.positionCount * AttentionTile.positionCount
-    guard end > reclaimedCounts[layer] else { return }
+    guard shape.windows[layer] != nil, end > reclaimedCounts[layer] else { return }
     reclaimedCounts[layer] = end
     for index in holders[layer] { drives[index].submit(.reclaim(layer: layer, before: end)) }
   }

@@ -11,8 +11,8 @@ import TensorBasics
 ///
 /// Bit errors are drawn for each read and really flipped. The modelled code undoes them where they are no
 /// more than it corrects, as a decoder would; where they are more, the checksum finds the page wrong.
-struct FlashArray: ~Copyable {
-  static let spareByteCount = 16
+package struct FlashArray: ~Copyable {
+  package static let spareByteCount = 16
 
   let geometry: FlashGeometry
   private let faults: FlashFaults
@@ -21,7 +21,7 @@ struct FlashArray: ~Copyable {
   private var generator: SeededGenerator
   /// Bits flipped in the read in work, to be flipped back.
   private var flipped: [Int32] = []
-  private(set) var counts = FlashCounts()
+  package private(set) var counts = FlashCounts()
 
   static func pageStride(_ geometry: FlashGeometry) -> Int {
     geometry.pageByteCount + spareByteCount
@@ -29,7 +29,7 @@ struct FlashArray: ~Copyable {
 
   private var stride: Int { Self.pageStride(geometry) }
 
-  init(
+  package init(
     _ geometry: FlashGeometry, _ faults: FlashFaults, _ file: DriveConfiguration.FlashFile
   ) throws(DriveError) {
     let path: String

@@ -12,19 +12,19 @@ import TensorBasics
 ///   last free block left, the pages in use of the block with the fewest are moved there.
 /// - **Wear levelling.** The least worn free block is opened first. Where blocks that nothing is reclaimed
 ///   of fall ``wearGap`` erases behind, their pages move to a worn one.
-struct FlashTranslation: ~Copyable {
+package struct FlashTranslation: ~Copyable {
   /// Erases that a block in use may be behind the most worn one of its channel.
-  static let wearGap = 8
+  package static let wearGap = 8
 
-  private(set) var flash: FlashArray
+  package private(set) var flash: FlashArray
   private let geometry: FlashGeometry
   private let eraseLimit: Int
   private let tables: Tables
-  private(set) var usedPageCount = 0
+  package private(set) var usedPageCount = 0
   /// Pages read from open blocks.
-  private(set) var memoryReadCount = 0
+  package private(set) var memoryReadCount = 0
 
-  init(_ flash: consuming FlashArray, _ tables: Tables, eraseLimit: Int) {
+  package init(_ flash: consuming FlashArray, _ tables: Tables, eraseLimit: Int) {
     geometry = flash.geometry
     self.tables = tables
     self.eraseLimit = eraseLimit
@@ -32,7 +32,7 @@ struct FlashTranslation: ~Copyable {
   }
 
   /// What the translation layer keeps in the drive's memory.
-  struct Tables {
+  package struct Tables {
     /// Physical page of each logical page, plus 1; 0 = none.
     fileprivate let physical: UnsafeMutablePointer<Int32>
     /// Logical page of each physical page, plus 1; 0 = none in use.
@@ -49,7 +49,7 @@ struct FlashTranslation: ~Copyable {
     /// A page on its way from one block to another, with its spare area.
     fileprivate let moving: UnsafeMutablePointer<UInt8>
 
-    init(_ geometry: FlashGeometry, logicalPageCount: Int, _ arena: inout Arena) {
+    package init(_ geometry: FlashGeometry, logicalPageCount: Int, _ arena: inout Arena) {
       let stride = FlashArray.pageStride(geometry)
       physical = arena.take(logicalPageCount, of: Int32.self)
       owners = arena.take(geometry.pageCount, of: Int32.self)
@@ -69,12 +69,12 @@ struct FlashTranslation: ~Copyable {
   // MARK: Pages
 
   /// Whether a page was written and not reclaimed.
-  func holds(_ logicalPage: Int) -> Bool { tables.physical[logicalPage] != 0 }
+  package func holds(_ logicalPage: Int) -> Bool { tables.physical[logicalPage] != 0 }
 
   /// Writes a page for the first time, on `channel` or, where that has no room, another.
   ///
   /// - Parameter bytes: as many as `byteCount`, at most a page's; the rest of the page is zero.
-  mutating func write(
+  package mutating func write(
     _ logicalPage: Int, _ bytes: UnsafeRawPointer, byteCount: Int, channel: Int
   ) throws(DriveError) {
     for turn in 0..<geometry.channelCount {
@@ -97,7 +97,7 @@ struct FlashTranslation: ~Copyable {
   /// Reads a page that is held; `bytes` has room for its spare area.
   ///
   /// - Returns: whether it came from flash, not from an open block.
-  mutating func read(
+  package mutating func read(
     _ logicalPage: Int, into bytes: UnsafeMutableRawPointer
   ) throws(DriveError) -> Bool {
     let page = Int(tables.physical[logicalPage]) - 1
@@ -112,7 +112,7 @@ struct FlashTranslation: ~Copyable {
   }
 
   /// Gives up a page, if it is held.
-  mutating func reclaim(_ logicalPage: Int) {
+  package mutating func reclaim(_ logicalPage: Int) {
     let page = Int(tables.physical[logicalPage]) - 1
     guard page >= 0 else { return }
     tables.physical[logicalPage] = 0
@@ -253,12 +253,12 @@ struct FlashTranslation: ~Copyable {
 
   // MARK: Statistics
 
-  var retiredBlockCount: Int {
+  package var retiredBlockCount: Int {
     (0..<geometry.blockCount).reduce(0) { $0 + (tables.states[$1] == .retired ? 1 : 0) }
   }
 
   /// Erases of the least and the most worn block.
-  var eraseRange: ClosedRange<Int> {
+  package var eraseRange: ClosedRange<Int> {
     var (least, most) = (Int32.max, Int32(0))
     for block in 0..<geometry.blockCount {
       least = min(least, tables.eraseCounts[block])

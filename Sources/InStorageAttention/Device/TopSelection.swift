@@ -1,5 +1,5 @@
 /// Finds the largest of many values by radix selection; ties go to the lowest index.
-enum TopSelection {
+package enum TopSelection {
   /// The indexes of the `count` largest of `values`, ascending.
   ///
   /// Takes four passes over the values, whatever they are; NaN counts as largest.
@@ -7,7 +7,7 @@ enum TopSelection {
   /// - Parameters:
   ///   - values: [valueCount], 0 or greater.
   ///   - indexes: room for `count`, at most `valueCount`.
-  static func largest(
+  package static func largest(
     _ count: Int, of values: UnsafePointer<Float>, valueCount: Int,
     into indexes: UnsafeMutablePointer<Int32>
   ) {

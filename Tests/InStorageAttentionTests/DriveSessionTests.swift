@@ -1,0 +1,152 @@
+import InStorageAttention
+import KVCache
+import Kernels
+import ModelFormat
+import Runtime
+import TensorBasics
+import TestSupport
+import Testing
+import WeightLoader
+
+/// Whole models that decode with drives.
+@Suite struct DriveSessionTests {
+  private struct Case: Sendable, CustomTestStringConvertible {
+    var name: String
+    var headLength: Int
+    var queryHeadCount: Int
+    var keyValueHeadCount: Int
+    var window = 0
+    var testDescription: String { "\(name), \(queryHeadCount)/\(keyValueHeadCount) heads" }
+
+    var model: TinyModel {
+      var model = TinyModel(architecture: name)
+      model.headLength = headLength
+      model.queryHeadCount = queryHeadCount
+      model.keyValueHeadCount = keyValueHeadCount
+      model.contextLength = 1024
+      if window > 0 { model.slidingWindow = window }
+      return model
+    }
+  }
+
+  private static let cases = [
+    Case(name: "llama", headLength: 16, queryHeadCount: 4, keyValueHeadCount: 2),
+    Case(name: "llama", headLength: 64, queryHeadCount: 9, keyValueHeadCount: 3),
+    Case(name: "llama", headLength: 32, queryHeadCount: 2, keyValueHeadCount: 2, window: 40),
+    Case(name: "qwen3", headLength: 128, queryHeadCount: 4, keyValueHeadCount: 1),
+    Case(name: "gemma3", headLength: 256, queryHeadCount: 4, keyValueHeadCount: 1, window: 70),
+  ]
+
+  private func bits(_ session: Session, _ prompt: [Int32], _ decoding: [Int32]) throws -> [[UInt32]]
+  {
+    var rows = [Array(try session.prefill(prompt)).map(\.bitPattern)]
+    for token in decoding { rows.append(Array(try session.decode(token)).map(\.bitPattern)) }
+    return rows
+  }
+
+  @Test("Dense drives give the host's logits, bit for bit", arguments: cases)
+  private func identity(example: Case) throws {
+    let file = TemporaryFile(example.model.gguf(seed: 3).bytes())
+    defer { extendLifetime(file) }
+    var generator = SeededGenerator(seed: 7)
+    // Past a tile of 512 positions.
+    let prompt = (0..<505).map { _ in Int32(generator.next() % 320) }
+    let decoding = (0..<12).map { _ in Int32(generator.next() % 320) }
+    let context = 520
+    let expected = try bits(
+      openSession(file.path, contextLength: context, promptLength: prompt.count), prompt, decoding)
+    let configuration = try #require(try ModelSource.open(file.path).description.configuration)
+    for count in 1...20 {
+      let drives = try DriveArray.make(
+        DriveArray.Shape(configuration, contextLength: context), count: count)
+      let session = try openSession(
+        file.path, contextLength: context, promptLength: prompt.count,
+        chunkLength: [512, 100, 7][count % 3], decodeAttention: drives)
+      let found = try bits(session, prompt, decoding)
+      #expect(found.elementsEqual(expected), "\(count) drives")
+      #expect(session.usesDecodeAttention)
+      #expect(drives.attendCount == decoding.count * configuration.layerCount)
+      let statistics = drives.statistics
+      #expect(statistics.flash.pagesProgrammed > 0 && statistics.flash.pagesRead > 0)
+      // Again from the start, over flash that was used.
+      guard count % 7 == 1 else { continue }
+      session.reset()
+      let again = try bits(session, prompt, decoding)
+      #expect(again.elementsEqual(expected), "\(count) drives, used before")
+    }
+  }
+
+  @Test func `A failing drive ends the run, or the host goes on with its own bits`() throws {
+    let example = Self.cases[1]
+    let file = TemporaryFile(example.model.gguf(seed: 3).bytes())
+    defer { extendLifetime(file) }
+    let prompt = (0..<40).map { Int32($0) }
+    let decoding = (0..<300).map { Int32($0 % 320) }
+    let expected = try bits(
+      openSession(file.path, contextLength: 400, promptLength: 40), prompt, decoding)
+    let configuration = try #require(try ModelSource.open(file.path).description.configuration)
+    let shape = DriveArray.Shape(configuration, contextLength: 400)
+    let kinds: [(FlashGeometry, FlashFaults)] = [
+      (smallFlash(blocks: 6, pageByteCount: 4096), FlashFaults()),
+      (smallFlash(blocks: 2000), FlashFaults(bitErrorRate: 0.3)),
+    ]
+    for (flash, faults) in kinds {
+      let failing = try openSession(
+        file.path, contextLength: 400, promptLength: 40,
+        decodeAttention: try DriveArray.make(shape, count: 2, flash: flash, faults: faults))
+      #expect(throws: RuntimeError.self) { _ = try bits(failing, prompt, decoding) }
+      let goingOn = try openSession(
+        file.path, contextLength: 400, promptLength: 40,
+        decodeAttention: try DriveArray.make(shape, count: 2, flash: flash, faults: faults))
+      var causes: [DriveError] = []
+      goingOn.onDecodeAttentionFailure = { error in
+        if let error = error as? DriveError { causes.append(error) }
+        return true
+      }
+      let found = try bits(goingOn, prompt, decoding)
+      #expect(found.elementsEqual(expected), "the host goes on with its own bits")
+      #expect(causes.count == 1)
+      #expect(!goingOn.usesDecodeAttention)
+    }
+  }
+
+  @Test func `Lossless SparF decodes what dense attention does`() throws {
+    for example in [Self.cases[1], Self.cases[4]] {
+      let file = TemporaryFile(example.model.gguf(seed: 3).bytes())
+      defer { extendLifetime(file) }
+      let prompt = (0..<530).map { Int32($0 % 317) }
+      let configuration = try #require(try ModelSource.open(file.path).description.configuration)
+      let lossless = SparseAttention(channelFraction: 1, tokenFraction: 1)
+      let drives = try DriveArray.make(
+        DriveArray.Shape(configuration, contextLength: 560), count: 3, engine: .sparse(lossless))
+      let host = try openSession(file.path, contextLength: 560, promptLength: 530)
+      let session = try openSession(
+        file.path, contextLength: 560, promptLength: 530, decodeAttention: drives)
+      _ = try host.prefill(prompt)
+      _ = try session.prefill(prompt)
+      for token in Int32(0)..<20 {
+        let expected = Array(try host.decode(token))
+        let found = Array(try session.decode(token))
+        // Attention differs by rounding; int8 activations behind it make more of that.
+        let scale = expected.map(abs).max() ?? 1
+        #expect(largestDifference(expected, found) <= 5e-3 * scale, "\(example.testDescription)")
+      }
+    }
+  }
+
+  @Test func `A host whose own keys and values do not fit memory is refused`() throws {
+    let file = TemporaryFile(TinyModel().gguf(seed: 1).bytes())
+    defer { extendLifetime(file) }
+    let source = try ModelSource.open(file.path)
+    let configuration = try #require(source.description.configuration)
+    var request = MemoryPlan.Request(
+      budgetByteCount: 1 << 30, contextLength: 4096, promptLength: 1, threadCount: 1)
+    request.assumedProcessByteCount = 0
+    request.keyValues.budgetByteCount = 512 << 10
+    _ = try Session(source, configuration, request)
+    let drives = try DriveArray.make(DriveArray.Shape(configuration, contextLength: 4096))
+    #expect(throws: RuntimeError.self) {
+      try Session(source, configuration, request, decodeAttention: drives)
+    }
+  }
+}
