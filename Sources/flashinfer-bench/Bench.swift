@@ -10,5 +10,6 @@ struct Bench: ParsableCommand {
     subcommands: [
       LoadBench.self, DecodeBench.self, PrefillBench.self, PerplexityBench.self, LogitsBench.self,
       ExpertsBench.self, SparseBench.self, AttentionBench.self, ActivationsBench.self,
+      SparFBench.self,
     ])
 }

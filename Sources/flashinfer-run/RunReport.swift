@@ -43,6 +43,8 @@ struct RunReport {
   var io: IO
   var memory: Memory
   var plan: Plan
+  /// What drives did; nil = there are none.
+  var inStorage: InStorageReport?
 
   /// - Parameter processStart: when the process started, in seconds of the monotonic clock, negated.
   init(
@@ -125,6 +127,7 @@ struct RunReport {
         json.number("pinnedBytes", plan.pinnedBytes)
         json.number("streamedBytes", plan.streamedBytes)
       }
+      inStorage?.print(&json)
     }
     printer.finish()
   }

@@ -85,7 +85,8 @@ import Testing
           reclaimed[layer] = first / 512
           let entries = holders * ((count + 63) / 64) + holders + reclaims
           commands += entries
-          toDrives += 64 * entries + count * keyValueHeadCount * 4 * 32
+          toDrives +=
+            64 * entries + count * keyValueHeadCount * 4 * 32
             + 3 * keyValueHeadCount * 4 * 32
           fromDrives += 16 * entries + 3 * keyValueHeadCount * 4 * 32
           hostPath += (count + last - first + 1) * keyValueHeadCount * 4 * 32
@@ -191,11 +192,11 @@ import Testing
     let drives = try DriveArray.make(heads.shape)
     try heads.append(3, layer: 0, to: drives)
     _ = try drives.attend(heads.queries(), layer: 0, first: 0, last: 2)
-    #expect(throws: DriveError.self) {
+    #expect(throws: DriveFailure.self) {
       try drives.attend(heads.queries(), layer: 0, first: 0, last: 3)
     }
     let gap = try DriveArray.make(heads.shape)
-    #expect(throws: DriveError.self) {
+    #expect(throws: DriveFailure.self) {
       try gap.append(layer: 0, position: 1, tokenCount: 1, keys: row, values: row)
       _ = try gap.attend(heads.queries(), layer: 0, first: 0, last: 1)
     }
@@ -203,7 +204,7 @@ import Testing
     heads.forget()
     try heads.append(1100, layer: 0, to: sliding)
     _ = try sliding.attend(heads.queries(), layer: 0, first: 1060, last: 1099)
-    #expect(throws: DriveError.self) {
+    #expect(throws: DriveFailure.self) {
       try sliding.attend(heads.queries(), layer: 0, first: 1000, last: 1099)
     }
   }

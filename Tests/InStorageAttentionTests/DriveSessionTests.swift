@@ -98,9 +98,9 @@ import WeightLoader
       let goingOn = try openSession(
         file.path, contextLength: 400, promptLength: 40,
         decodeAttention: try DriveArray.make(shape, count: 2, flash: flash, faults: faults))
-      var causes: [DriveError] = []
+      var causes: [DriveFailure] = []
       goingOn.onDecodeAttentionFailure = { error in
-        if let error = error as? DriveError { causes.append(error) }
+        if let error = error as? DriveFailure { causes.append(error) }
         return true
       }
       let found = try bits(goingOn, prompt, decoding)

@@ -55,6 +55,8 @@ public final class DriveArray: DecodeAttention {
   /// Positions of one `append` command.
   public static let appendTokenCount = 64
   private static let largestDriveCount = 1024
+  /// What a drive's thread touches of its stack, and what small things it allocates.
+  private static let threadByteCount = 64 << 10
 
   /// Starts `driveCount` drives of one configuration; a named flash file gets the drive's number behind its
   /// name.
@@ -97,9 +99,7 @@ public final class DriveArray: DecodeAttention {
   public static func contents(
     _ shape: Shape, driveCount: Int
   ) throws(DriveError) -> [DriveContents] {
-    guard (1...largestDriveCount).contains(driveCount) else {
-      throw .impossible("\(driveCount) drives cannot be: 1 to \(largestDriveCount)")
-    }
+    try checkCount(driveCount)
     guard shape.keyValueHeadCount > 0, shape.queryHeadCount % shape.keyValueHeadCount == 0,
       shape.windows.count == shape.layerCount
     else { throw .impossible("query heads must be a multiple of KV heads") }
@@ -116,6 +116,13 @@ public final class DriveArray: DecodeAttention {
     }
   }
 
+  /// - Throws: ``DriveError/impossible(_:)`` where there cannot be so many drives.
+  package static func checkCount(_ driveCount: Int) throws(DriveError) {
+    guard (1...largestDriveCount).contains(driveCount) else {
+      throw .impossible("\(driveCount) drives cannot be: 1 to \(largestDriveCount)")
+    }
+  }
+
   /// Memory of the drives and of what the host lends them, all of this process.
   public static func memoryByteCount(
     _ shape: Shape, driveCount: Int, _ configuration: DriveConfiguration
@@ -123,7 +130,7 @@ public final class DriveArray: DecodeAttention {
     var sum = 0
     for part in try contents(shape, driveCount: driveCount) {
       sum += try ComputationalDrive.memoryByteCount(configuration, part)
-      sum += AlignedBuffer.roundedUp(payloadByteCount(part))
+      sum += AlignedBuffer.roundedUp(payloadByteCount(part)) + threadByteCount
     }
     return sum
   }
@@ -135,6 +142,9 @@ public final class DriveArray: DecodeAttention {
 
   // MARK: DecodeAttention
 
+  /// As the protocol says; what a command meets is thrown by a later call.
+  ///
+  /// - Throws: ``DriveFailure``.
   public func append(
     layer: Int, position: Int, tokenCount: Int, keys: UnsafePointer<Float>,
     values: UnsafePointer<Float>
@@ -146,7 +156,7 @@ public final class DriveArray: DecodeAttention {
       for index in holders[layer] {
         let drive = drives[index]
         // The drive may still be reading what was lent before.
-        try drive.wait()
+        try wait(index)
         let payload = (payloads.address + payloadOffsets[index])
           .assumingMemoryBound(to: UInt16.self)
         pack(
@@ -161,6 +171,7 @@ public final class DriveArray: DecodeAttention {
     hostPathByteCount += tokenCount * 4 * width
   }
 
+  /// - Throws: ``DriveFailure``; some queries may be replaced by then.
   public func attend(
     layer: Int, visible: VisibleRange, queries: UnsafeMutablePointer<Float>
   ) throws {
@@ -170,15 +181,19 @@ public final class DriveArray: DecodeAttention {
         .attend(layer: layer, visible: visible, queries: queries, outputs: queries))
     }
     // All are waited for even where one failed: they write to the queries.
-    var failure: DriveError?
+    var failure: DriveFailure?
     for index in holders[layer] {
-      do throws(DriveError) { try drives[index].wait() } catch { failure = failure ?? error }
+      do throws(DriveFailure) { try wait(index) } catch { failure = failure ?? error }
     }
     if let failure { throw failure }
     attendCount += 1
     hostPathByteCount +=
       (Int(visible.last) - Int(visible.first) + 1) * 4 * shape.keyValueHeadCount
       * shape.headLength
+  }
+
+  private func wait(_ index: Int) throws(DriveFailure) {
+    do { try drives[index].wait() } catch { throw DriveFailure(drive: index, cause: error) }
   }
 
   public func reset() {

@@ -60,7 +60,7 @@ public struct DriveConfiguration: Sendable {
 
 extension FlashGeometry {
   /// - Throws: ``DriveError/impossible(_:)`` with the reason.
-  func check() throws(DriveError) {
+  package func check() throws(DriveError) {
     let counts = [
       ("channels", channelCount, 1, 1 << 10), ("planes in a channel", planesPerChannel, 1, 1 << 10),
       ("blocks in a plane", blocksPerPlane, 1, 1 << 20),
@@ -74,7 +74,8 @@ extension FlashGeometry {
         "a page of \(pageByteCount) bytes cannot be: a power of two from 512 bytes to 1 MiB")
     }
     guard blocksPerChannel >= 2 else {
-      throw .impossible("a channel of one block cannot be: one is kept free to collect garbage into")
+      throw .impossible(
+        "a channel of one block cannot be: one is kept free to collect garbage into")
     }
     guard pageCount < Int(Int32.max) else {
       throw .impossible("a drive of more than \(Int32.max) pages cannot be addressed")
@@ -91,14 +92,18 @@ extension FlashGeometry {
       channel: block / blocksPerChannel, block: block % blocksPerChannel, page: index)
   }
 
-  /// Eight channels of 64-page blocks of 4 KiB pages, with room for `pageCount` pages and as many again
-  /// as garbage collection works well with (a quarter, and two blocks a channel).
+  /// The paper's page (arXiv:2409.04992).
+  public static let standardPageByteCount = 4096
+
+  /// Eight channels of 16-page blocks of 4 KiB pages: room for at least `pageCount` pages, beside the block
+  /// of each channel that is kept free and one that is being filled.
   public static func holding(pageCount: Int) -> FlashGeometry {
-    let (channels, planes, pages) = (8, 2, 64)
-    let blocks = (pageCount + pageCount / 4) / (channels * planes * pages) + 2
+    let (channels, planes, pages) = (8, 2, 16)
+    let perBlock = channels * planes * pages
+    let blocks = min((max(0, pageCount) + perBlock - 1) / perBlock + 1, 1 << 20)
     return FlashGeometry(
       channelCount: channels, planesPerChannel: planes, blocksPerPlane: blocks,
-      pagesPerBlock: pages, pageByteCount: 4096)
+      pagesPerBlock: pages, pageByteCount: standardPageByteCount)
   }
 }
 
@@ -111,7 +116,7 @@ public enum AttentionEngineKind: Sendable, Equatable {
 
   var isSparse: Bool { self != .dense }
 
-  func check() throws(DriveError) {
+  package func check() throws(DriveError) {
     if case .sparse(let options) = self { try options.check() }
   }
 }
@@ -131,7 +136,7 @@ public struct SparseAttention: Sendable, Equatable {
     self.tokenFraction = tokenFraction
   }
 
-  func check() throws(DriveError) {
+  package func check() throws(DriveError) {
     for (name, value) in [
       ("r / d, the share of a query's elements,", channelFraction),
       ("k / S, the share of positions,", tokenFraction),
@@ -175,7 +180,7 @@ public struct FlashFaults: Sendable {
     self.seed = seed
   }
 
-  func check() throws(DriveError) {
+  package func check() throws(DriveError) {
     guard bitErrorRate >= 0, bitErrorRate <= 0.5 else {
       throw .impossible("a bit error rate must be between 0 and 0.5, not \(bitErrorRate)")
     }
@@ -210,7 +215,7 @@ public struct DriveContents: Sendable {
   /// Pairs of layer and KV head.
   var streamCount: Int { heads.reduce(0) { $0 + $1.count } }
 
-  func check() throws(DriveError) {
+  package func check() throws(DriveError) {
     guard headLength > 0, headLength <= 1 << 12, headLength % 16 == 0 else {
       throw .impossible("heads of \(headLength) elements: the engine takes multiples of 16")
     }

@@ -13,8 +13,7 @@ extension DriveController {
     for member in 0..<contents.groupSize { buffers.visible[member] = visible }
     for tile in positions.lowerBound / size...positions.upperBound / size {
       let seen = positions.clamped(to: tile * size...tile * size + size - 1)
-      for group in seen.lowerBound / layout.groupPositions
-        ... seen.upperBound / layout.groupPositions
+      for group in seen.lowerBound / layout.groupPositions...seen.upperBound / layout.groupPositions
       {
         let (keys, values) = try readGroup(layer: layer, stream: stream, group: group)
         place(keys, values, atPosition: group * layout.groupPositions - tile * size)

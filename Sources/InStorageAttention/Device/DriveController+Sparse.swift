@@ -96,7 +96,8 @@ extension DriveController {
           keys = UnsafePointer(buffers.channelKeys(stream)) + element * size
         }
         add(
-          element: element, keys, tilePositions: seen.lowerBound - tile * size..<seen.upperBound
+          element: element, keys,
+          tilePositions: seen.lowerBound - tile * size..<seen.upperBound
             + 1 - tile * size, toScoresFrom: seen.lowerBound - positions.lowerBound)
         operations.bytesPassed += 2 * seen.count
       }

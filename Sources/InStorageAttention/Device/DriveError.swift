@@ -43,6 +43,15 @@ public enum DriveError: Error, Sendable, CustomStringConvertible {
   }
 }
 
+/// A drive of several that failed.
+public struct DriveFailure: Error, CustomStringConvertible {
+  /// The drive's number, from 0.
+  public var drive: Int
+  public var cause: DriveError
+
+  public var description: String { "drive \(drive): \(cause)" }
+}
+
 /// A page of flash.
 public struct FlashAddress: Sendable, Equatable, CustomStringConvertible {
   public var channel: Int

@@ -65,7 +65,8 @@ package struct FlashArray: ~Copyable {
     let offset = block * byteCount
     var written = 0
     while written < byteCount {
-      let result = pwrite(descriptor.rawValue, bytes + written, byteCount - written, offset + written)
+      let result = pwrite(
+        descriptor.rawValue, bytes + written, byteCount - written, offset + written)
       if result < 0, errno == EINTR { continue }
       guard result > 0 else {
         throw .io(

@@ -138,7 +138,9 @@ package struct FlashTranslation: ~Copyable {
     }
     var victim: Int?
     for block in blocks(channel) where tables.states[block] == .programmed {
-      if tables.usedCounts[block] < (victim.map { tables.usedCounts[$0] } ?? Int32(geometry.pagesPerBlock)) {
+      if tables.usedCounts[block]
+        < (victim.map { tables.usedCounts[$0] } ?? Int32(geometry.pagesPerBlock))
+      {
         victim = block
       }
     }
@@ -157,10 +159,13 @@ package struct FlashTranslation: ~Copyable {
     for block in blocks(channel) where tables.states[block] != .retired {
       most = max(most, tables.eraseCounts[block])
       guard tables.states[block] == .programmed else { continue }
-      if tables.eraseCounts[block] < (coldest.map { tables.eraseCounts[$0] } ?? .max) { coldest = block }
+      if tables.eraseCounts[block] < (coldest.map { tables.eraseCounts[$0] } ?? .max) {
+        coldest = block
+      }
     }
     guard let coldest, most - tables.eraseCounts[coldest] > Self.wearGap,
-      let worn = freeBlock(channel, mostWorn: true), tables.eraseCounts[worn] > tables.eraseCounts[coldest]
+      let worn = freeBlock(channel, mostWorn: true),
+      tables.eraseCounts[worn] > tables.eraseCounts[coldest]
     else { return false }
     setOpen(worn, channel)
     try move(coldest, to: channel)
