@@ -61,6 +61,63 @@ import Testing
     }
   }
 
+  @Test func `SparF in a window looks at the window alone`() throws {
+    let options = SparseAttention(channelFraction: 0.25, tokenFraction: 0.125)
+    var heads = RandomAttention(
+      queryHeadCount: 2, keyValueHeadCount: 1, headLength: 64, contextLength: 1300,
+      windows: [200], seed: 8)
+    let drives = try DriveArray.make(
+      heads.shape, engine: .sparse(options), flash: smallFlash(blocks: 2000, pageByteCount: 4096))
+    for count in [200, 1, 31, 400, 500, 3] {
+      try heads.append(count, layer: 0, to: drives)
+      let last = heads.positionCount(0) - 1
+      let first = max(0, last - 199)
+      let queries = heads.queries().map { $0 / 8 }
+      let output = try drives.attend(queries, layer: 0, first: first, last: last)
+      // Token groups are 32 positions long.
+      let expected = SparseReference.attend(
+        heads, queries, options, first: first, meanFirst: first / 32 * 32)
+      #expect(largestDifference(output, expected) < 1e-4, "\(first)...\(last)")
+    }
+  }
+
+  @Test(arguments: UInt64(0)..<6)
+  func `Attention is right over flash that is reclaimed, collected and levelled`(
+    seed: UInt64
+  ) throws {
+    var generator = SeededGenerator(seed: seed)
+    let window = Int.random(in: 20...300, using: &generator)
+    var heads = RandomAttention(
+      layerCount: 2, queryHeadCount: 4, keyValueHeadCount: 2, headLength: 16,
+      contextLength: 2600, windows: [window, nil], seed: seed)
+    // Room for two contexts of one layer and little more.
+    let sparse = AttentionEngineKind.sparse(SparseAttention(channelFraction: 1, tokenFraction: 1))
+    let drives = try DriveArray.make(
+      heads.shape, count: Int.random(in: 1...3, using: &generator),
+      engine: seed % 2 == 0 ? .dense : sparse,
+      flash: smallFlash(channels: 3, blocks: 40, pages: 4, pageByteCount: 1024))
+    for _ in 0..<3 {
+      while heads.positionCount(1) < 2400 {
+        let count = Int.random(in: 1...300, using: &generator)
+        for layer in 0..<2 {
+          guard heads.positionCount(layer) + count <= 2600 else { continue }
+          try heads.append(count, layer: layer, to: drives)
+          let last = heads.positionCount(layer) - 1
+          let first = layer == 0 ? max(0, last - window + 1) : 0
+          let queries = heads.queries()
+          let output = try drives.attend(queries, layer: layer, first: first, last: last)
+          let expected = heads.expected(queries, layer: layer, first: first, last: last)
+          #expect(largestDifference(output, expected) < 1e-4, "seed \(seed), layer \(layer)")
+        }
+      }
+      drives.reset()
+      heads.forget()
+    }
+    let statistics = drives.statistics
+    #expect(statistics.flash.blocksErased > 0 && statistics.flash.uncorrectablePages == 0)
+    #expect(statistics.usedPageCount == 0, "everything was given up")
+  }
+
   @Test func `Bus bytes are the formula's, step by step`() throws {
     for (driveCount, keyValueHeadCount) in [(1, 3), (2, 3), (5, 3), (4, 8)] {
       var heads = RandomAttention(
@@ -213,12 +270,14 @@ import Testing
 /// SparF's algorithm 1, head by head, with choices made for the group.
 private enum SparseReference {
   static func attend(
-    _ heads: RandomAttention, _ queries: [Float], _ options: SparseAttention
+    _ heads: RandomAttention, _ queries: [Float], _ options: SparseAttention, first: Int = 0,
+    meanFirst: Int = 0
   ) -> [Float] {
-    let (length, count) = (heads.shape.headLength, heads.positionCount(0))
+    let (length, count) = (heads.shape.headLength, heads.positionCount(0) - first)
     let group = heads.shape.queryHeadCount
     func row(_ rows: [Float], _ position: Int) -> [Double] {
-      rows[position * length..<(position + 1) * length].map { Double(Float16($0)) }
+      let from = (first + position) * length
+      return rows[from..<from + length].map { Double(Float16($0)) }
     }
     let query = (0..<group).map { queries[$0 * length..<($0 + 1) * length].map(Double.init) }
     func largest(_ count: Int, _ values: [Double]) -> [Int] {
@@ -245,7 +304,8 @@ private enum SparseReference {
       })
     var output: [Float] = []
     let mean = (0..<length).map { element in
-      (0..<count).reduce(0) { $0 + row(heads.values[0], $1)[element] } / Double(count)
+      (meanFirst - first..<count).reduce(0) { $0 + row(heads.values[0], $1)[element] }
+        / Double(count + first - meanFirst)
     }
     for (head, query) in query.enumerated() {
       let exact = softmax(

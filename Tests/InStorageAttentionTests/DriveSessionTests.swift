@@ -76,6 +76,34 @@ import WeightLoader
     }
   }
 
+  @Test func `A decoded token moves what the documentation's formula says`() throws {
+    let example = Self.cases[1]
+    let file = TemporaryFile(example.model.gguf(seed: 3).bytes())
+    defer { extendLifetime(file) }
+    let configuration = try #require(try ModelSource.open(file.path).description.configuration)
+    let (layers, heads, length, group) = (
+      configuration.layerCount, example.keyValueHeadCount, example.headLength,
+      example.queryHeadCount / example.keyValueHeadCount
+    )
+    for count in [1, 2, 3, 20] {
+      let drives = try DriveArray.make(
+        DriveArray.Shape(configuration, contextLength: 100), count: count)
+      let session = try openSession(
+        file.path, contextLength: 100, promptLength: 30, decodeAttention: drives)
+      _ = try session.prefill((0..<30).map { Int32($0) })
+      for position in 30..<40 {
+        let (bus, hostPath) = (drives.statistics.bus, drives.hostPathByteCount)
+        _ = try session.decode(7)
+        let holders = min(count, heads)
+        #expect(
+          (drives.statistics.bus - bus).byteCount
+            == layers * (2 * 80 * holders + 4 * length * heads + 8 * length * heads * group))
+        #expect(
+          drives.hostPathByteCount - hostPath == layers * 4 * length * heads * (position + 2))
+      }
+    }
+  }
+
   @Test func `A failing drive ends the run, or the host goes on with its own bits`() throws {
     let example = Self.cases[1]
     let file = TemporaryFile(example.model.gguf(seed: 3).bytes())
