@@ -224,14 +224,17 @@ final class Decoder {
         values: workspace.values + token * keyLength)
     }
     let window = slides ? configuration.slidingWindow : nil
-    try outsourced?.append(
-      layer: number, position: position, tokenCount: tokenCount, keys: workspace.keys,
-      values: workspace.values)
-    let isDone =
-      decodes
-      ? try outsourced?.attend(
-        layer: number, position: position, window: window, queries: workspace.queries) ?? false
-      : false
+    var isDone = false
+    if let outsourced {
+      try clock.measure(.attention) { () throws(RuntimeError) in
+        try outsourced.append(
+          layer: number, position: position, tokenCount: tokenCount, keys: workspace.keys,
+          values: workspace.values)
+        guard decodes else { return }
+        isDone = try outsourced.attend(
+          layer: number, position: position, window: window, queries: workspace.queries)
+      }
+    }
     try keepingBooks { () throws(KeyValueError) in
       if !isDone {
         try attention.run(

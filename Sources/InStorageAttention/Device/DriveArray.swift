@@ -93,6 +93,13 @@ public final class DriveArray: DecodeAttention {
     } catch { throw .allocation(error) }
   }
 
+  deinit {
+    // Commands under way read what was lent to them, whether they fail or not.
+    for drive in drives {
+      do { try drive.wait() } catch { continue }
+    }
+  }
+
   /// What each drive holds of a model.
   ///
   /// - Throws: ``DriveError/impossible(_:)`` where heads cannot be divided so.

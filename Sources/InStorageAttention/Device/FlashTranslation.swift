@@ -21,8 +21,6 @@ package struct FlashTranslation: ~Copyable {
   private let eraseLimit: Int
   private let tables: Tables
   package private(set) var usedPageCount = 0
-  /// Pages read from open blocks.
-  package private(set) var memoryReadCount = 0
 
   package init(_ flash: consuming FlashArray, _ tables: Tables, eraseLimit: Int) {
     geometry = flash.geometry
@@ -77,6 +75,7 @@ package struct FlashTranslation: ~Copyable {
   package mutating func write(
     _ logicalPage: Int, _ bytes: UnsafeRawPointer, byteCount: Int, channel: Int
   ) throws(DriveError) {
+    precondition(!holds(logicalPage), "pages are written once")
     for turn in 0..<geometry.channelCount {
       let channel = (channel + turn) % geometry.channelCount
       guard try open(channel) else { continue }
@@ -104,7 +103,6 @@ package struct FlashTranslation: ~Copyable {
     precondition(page >= 0, "a page that is read is held")
     if let place = openPlace(ofPage: page) {
       bytes.copyMemory(from: place, byteCount: geometry.pageByteCount)
-      memoryReadCount += 1
       return false
     }
     try flash.read(page: page, logicalPage: logicalPage, into: bytes)
