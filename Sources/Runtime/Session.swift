@@ -45,12 +45,16 @@ public final class Session {
   ///
   /// - Parameter decodeAttention: computes the attention of decoded tokens, for which it is given all keys
   ///   and values; nil = the host does. The host's own must all have room in memory, and begin empty.
-  /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)`` before anything large is allocated.
+  /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)`` before anything large is allocated;
+  ///   ``RuntimeError/notRunnable(path:reason:)`` where stored keys and values come before attention that is
+  ///   computed elsewhere.
   public init(
     _ source: ModelSource, _ configuration: DecoderConfiguration, _ request: MemoryPlan.Request,
     cancellation: CancellationFlag = CancellationFlag(),
     decodeAttention: (any DecodeAttention)? = nil
   ) throws(RuntimeError) {
+    var request = request
+    request.keepsAllKeyValues = decodeAttention != nil
     let selector = try NeuronSelector.resolve(
       request.neurons.selector, for: source, configuration)
     let weights = try DecoderWeights(
@@ -208,13 +212,6 @@ public final class Session {
     _ plan: MemoryPlan, _ request: MemoryPlan.Request, _ decodeAttention: (any DecodeAttention)?
   ) throws(RuntimeError) -> Decoder {
     if decodeAttention != nil {
-      guard !plan.keyValues.hasTier else {
-        throw .keyValueBudgetTooSmall(
-          budget: ByteCount(plan.keyValues.byteCount),
-          needed: ByteCount(
-            KeyValuePlan.residentByteCount(
-              plan.keyValues.shape, chunkLength: plan.chunkLength)))
-      }
       guard request.keyValues.prefix.parts.isEmpty else {
         throw .notRunnable(
           path: stream.source.path,

@@ -162,7 +162,9 @@ import WeightLoader
     }
   }
 
-  @Test func `A host whose own keys and values do not fit memory is refused`() throws {
+  @Test func `The host's own keys and values have room in memory, or the budget is too small`()
+    throws
+  {
     let file = TemporaryFile(TinyModel().gguf(seed: 1).bytes())
     defer { extendLifetime(file) }
     let source = try ModelSource.open(file.path)
@@ -173,8 +175,23 @@ import WeightLoader
     request.keyValues.budgetByteCount = 512 << 10
     _ = try Session(source, configuration, request)
     let drives = try DriveArray.make(DriveArray.Shape(configuration, contextLength: 4096))
-    #expect(throws: RuntimeError.self) {
+    #expect {
       try Session(source, configuration, request, decodeAttention: drives)
+    } throws: {
+      if case RuntimeError.keyValueBudgetTooSmall = $0 { true } else { false }
     }
+    // The budget that is named as the smallest is one that works.
+    request.keyValues.budgetByteCount = nil
+    request.budgetByteCount = 1
+    do {
+      _ = try Session(source, configuration, request, decodeAttention: drives)
+      Issue.record("a budget of one byte was accepted")
+    } catch {
+      guard case .budgetTooSmall(_, let minimum) = error else { throw error }
+      request.budgetByteCount = minimum.bytes
+    }
+    let session = try Session(source, configuration, request, decodeAttention: drives)
+    #expect(!session.plan.keyValues.hasTier)
+    _ = try session.decode(1)
   }
 }
