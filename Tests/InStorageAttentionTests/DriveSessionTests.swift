@@ -76,6 +76,34 @@ import WeightLoader
     }
   }
 
+  /// Gemma's prompt is longer than its windows of 512.
+  @Test(
+    arguments: [
+      ("SmolLM2-135M-Instruct.Q4_1.gguf", 70), ("gemma-3-270m-q4_k_m.gguf", 530),
+    ])
+  func `Real models decode with the host's bits`(name: String, promptLength: Int) throws {
+    guard let path = realModel(name) else {
+      print("skipped: \(name) is not in the model folder")
+      return
+    }
+    var generator = SeededGenerator(seed: 1)
+    let prompt = (0..<promptLength).map { _ in Int32(generator.next() % 49152) }
+    let decoding = (0..<4).map { _ in Int32(generator.next() % 49152) }
+    let context = promptLength + 4
+    let expected = try bits(
+      openSession(path, contextLength: context, promptLength: promptLength), prompt, decoding)
+    let configuration = try #require(try ModelSource.open(path).description.configuration)
+    for count in [1, 3, 20] {
+      let drives = try DriveArray.make(
+        DriveArray.Shape(configuration, contextLength: context), count: count,
+        flash: smallFlash(channels: 8, blocks: 200, pages: 4, pageByteCount: 4096))
+      let session = try openSession(
+        path, contextLength: context, promptLength: promptLength, decodeAttention: drives)
+      let found = try bits(session, prompt, decoding)
+      #expect(found.elementsEqual(expected), "\(name), \(count) drives")
+    }
+  }
+
   @Test func `A decoded token moves what the documentation's formula says`() throws {
     let example = Self.cases[1]
     let file = TemporaryFile(example.model.gguf(seed: 3).bytes())

@@ -1,3 +1,4 @@
+import Glibc
 import InStorageAttention
 import Kernels
 import ModelFormat
@@ -155,4 +156,14 @@ extension DriveArray.Shape {
         configuration.slides(layer: $0) ? configuration.slidingWindow : nil
       })
   }
+}
+
+/// A model that tools/test or a person put into the model folder; nil where it is not there.
+func realModel(_ name: String) -> String? {
+  func variable(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
+  let folder =
+    variable("FLASHINFER_MODELS")
+    ?? (variable("XDG_CACHE_HOME") ?? (variable("HOME") ?? "") + "/.cache") + "/flashinfer/models"
+  let path = "\(folder)/\(name)"
+  return access(path, R_OK) == 0 ? path : nil
 }
