@@ -219,7 +219,11 @@ public struct DriveContents: Sendable {
     guard headLength > 0, headLength <= 1 << 12, headLength % 16 == 0 else {
       throw .impossible("heads of \(headLength) elements: the engine takes multiples of 16")
     }
-    guard groupSize > 0, contextLength > 0, contextLength < 1 << 28, windows.count == heads.count
-    else { throw .impossible("contents without queries or positions") }
+    guard (1..<1 << 28).contains(contextLength) else {
+      throw .impossible("a context of \(contextLength) positions: a drive takes 1 to \(1 << 28 - 1)")
+    }
+    guard groupSize > 0, windows.count == heads.count, windows.allSatisfy({ $0 ?? 1 > 0 }) else {
+      throw .impossible("heads without queries, or windows without positions")
+    }
   }
 }
