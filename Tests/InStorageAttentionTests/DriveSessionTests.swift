@@ -132,6 +132,39 @@ import WeightLoader
     }
   }
 
+  /// Attention that spoils the queries and fails.
+  private final class SpoilingAttention: DecodeAttention {
+    struct Spoilt: Error {}
+
+    func append(
+      layer: Int, position: Int, tokenCount: Int, keys: UnsafePointer<Float>,
+      values: UnsafePointer<Float>
+    ) {}
+
+    func attend(
+      layer: Int, visible: VisibleRange, queries: UnsafeMutablePointer<Float>
+    ) throws {
+      queries.update(repeating: 3, count: 9 * 64)
+      throw Spoilt()
+    }
+
+    func reset() {}
+  }
+
+  @Test func `The host goes on from the queries as they were`() throws {
+    let file = TemporaryFile(Self.cases[1].model.gguf(seed: 3).bytes())
+    defer { extendLifetime(file) }
+    let (prompt, decoding): ([Int32], [Int32]) = ([5, 6, 7], [8, 9])
+    let expected = try bits(
+      openSession(file.path, contextLength: 8, promptLength: 3), prompt, decoding)
+    let session = try openSession(
+      file.path, contextLength: 8, promptLength: 3, decodeAttention: SpoilingAttention())
+    session.onDecodeAttentionFailure = { $0 is SpoilingAttention.Spoilt }
+    let found = try bits(session, prompt, decoding)
+    #expect(found.elementsEqual(expected))
+    #expect(!session.usesDecodeAttention)
+  }
+
   @Test func `A failing drive ends the run, or the host goes on with its own bits`() throws {
     let example = Self.cases[1]
     let file = TemporaryFile(example.model.gguf(seed: 3).bytes())

@@ -220,7 +220,8 @@ public struct DriveContents: Sendable {
       throw .impossible("heads of \(headLength) elements: the engine takes multiples of 16")
     }
     guard (1..<1 << 28).contains(contextLength) else {
-      throw .impossible("a context of \(contextLength) positions: a drive takes 1 to \(1 << 28 - 1)")
+      throw .impossible(
+        "a context of \(contextLength) positions: a drive takes 1 to \(1 << 28 - 1)")
     }
     guard groupSize > 0, windows.count == heads.count, windows.allSatisfy({ $0 ?? 1 > 0 }) else {
       throw .impossible("heads without queries, or windows without positions")

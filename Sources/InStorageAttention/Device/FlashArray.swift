@@ -6,13 +6,13 @@ import TensorBasics
 /// one by one, past bit errors.
 ///
 /// A page is followed by its spare area of ``spareByteCount`` bytes: a checksum over the page and its
-/// logical number, and that number. A page whose checksum differs, or that is another's, is read again and
-/// in the end reported: what the file holds is never taken on trust.
+/// logical number. A page that is damaged, or another's, is read again and in the end reported: what the
+/// file holds is never taken on trust.
 ///
 /// Bit errors are drawn for each read and really flipped. The modelled code undoes them where they are no
 /// more than it corrects, as a decoder would; where they are more, the checksum finds the page wrong.
 package struct FlashArray: ~Copyable {
-  package static let spareByteCount = 16
+  package static let spareByteCount = 8
 
   let geometry: FlashGeometry
   private let faults: FlashFaults
@@ -54,7 +54,6 @@ package struct FlashArray: ~Copyable {
   func seal(_ bytes: UnsafeMutableRawPointer, logicalPage: Int) {
     let spare = bytes + geometry.pageByteCount
     spare.storeBytes(of: checksum(bytes, logicalPage: logicalPage), as: UInt64.self)
-    spare.storeBytes(of: Int64(logicalPage), toByteOffset: 8, as: Int64.self)
   }
 
   /// Programs a whole erased block.
@@ -96,11 +95,7 @@ package struct FlashArray: ~Copyable {
       try fetch(page: page, into: bytes)
       if faults.bitErrorRate > 0 { applyErrors(to: bytes, attempt: attempt) }
       let spare = bytes + geometry.pageByteCount
-      if spare.load(as: UInt64.self) == checksum(bytes, logicalPage: logicalPage),
-        spare.load(fromByteOffset: 8, as: Int64.self) == logicalPage
-      {
-        return
-      }
+      if spare.load(as: UInt64.self) == checksum(bytes, logicalPage: logicalPage) { return }
     }
     counts.uncorrectablePages += 1
     throw .uncorrectable(geometry.address(ofPage: page))
