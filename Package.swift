@@ -66,7 +66,8 @@ let package = Package(
     library("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
     library("KVCache", ["TensorBasics", "BlockIO", "Kernels", "CXXHash"]),
     library("InStorageAttention", ["TensorBasics", "BlockIO", "Kernels"]),
-    library("ModelConversion", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader"]),
+    library(
+      "ModelConversion", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader"]),
     library(
       "Runtime",
       [
@@ -81,15 +82,16 @@ let package = Package(
     library(
       "CommandLineSupport",
       [
-        "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "KVCache", "Runtime",
-        "Calibration", argumentParser,
+        "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "KVCache",
+        "InStorageAttention", "Runtime", "Calibration", argumentParser,
       ]),
 
     // Executables
     executable(
       "flashinfer-run",
       [
-        "CommandLineSupport", "InStorageAttention", "Runtime", "WeightLoader", "KVCache", "TensorBasics",
+        "CommandLineSupport", "InStorageAttention", "Runtime", "WeightLoader", "KVCache",
+        "TensorBasics",
       ]),
     executable(
       "flashinfer-convert",
@@ -116,7 +118,9 @@ let package = Package(
     tests("Tokenization", ["TensorBasics", "ModelFormat"]),
     tests("Kernels", ["TensorBasics"]),
     tests("KVCache", ["TensorBasics", "BlockIO", "ModelFormat"]),
-    tests("InStorageAttention", ["TensorBasics", "BlockIO", "Kernels"]),
+    tests(
+      "InStorageAttention",
+      ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "KVCache", "Runtime"]),
     tests("Calibration", ["TensorBasics", "BlockIO", "ModelFormat", "WeightLoader", "Runtime"]),
     // Runs the executables; they are not its dependencies, so that a test build links them once.
     .testTarget(name: "CommandLineTests", dependencies: ["TestSupport"], swiftSettings: strict),
@@ -124,7 +128,8 @@ let package = Package(
     tests(
       "ModelConversion",
       [
-        "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader", "Runtime",
+        "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader",
+        "Runtime",
       ], exclude: ["Vectors"]),
     .target(name: "CAllocationCount", path: "Tests/CAllocationCount"),
     tests(

@@ -1,12 +1,12 @@
-import Glibc
+package import Glibc
 
 /// What a thread of a device does until it is told to stop.
-protocol BackgroundWork: AnyObject {
+package protocol BackgroundWork: AnyObject {
   func run()
 }
 
 /// Threads with small stacks that no signal reaches.
-enum BackgroundThread {
+package enum BackgroundThread {
   /// Enough for `pread` or `pwrite` and what surrounds them; pages never touched cost nothing.
   private static let stackByteCount = 256 << 10
 
@@ -16,7 +16,7 @@ enum BackgroundThread {
   }
 
   /// Starts a thread that keeps `work` alive while it runs.
-  static func start(_ work: any BackgroundWork) throws(BlockIOError) -> pthread_t {
+  package static func start(_ work: any BackgroundWork) throws(BlockIOError) -> pthread_t {
     var attributes = pthread_attr_t()
     pthread_attr_init(&attributes)
     defer { pthread_attr_destroy(&attributes) }

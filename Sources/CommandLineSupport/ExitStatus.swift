@@ -38,7 +38,7 @@ public enum ExitStatus: Int32, Sendable {
     case .allocation, .budgetTooSmall, .keyValueBudgetTooSmall: .notPossibleHere
     case .interrupted: .interrupted
     case .keyValues(.badPrefix): .badData
-    case .keyValues: .failure
+    case .keyValues, .decodeAttention: .failure
     }
   }
 

@@ -30,6 +30,12 @@ public struct JSONPrinter {
     append(value.isFinite ? "\(value)" : "null")
   }
 
+  /// Writes `true` or `false`.
+  public mutating func flag(_ key: String? = nil, _ value: Bool) {
+    begin(key)
+    append(value ? "true" : "false")
+  }
+
   /// Writes valid UTF-8 as a string.
   public mutating func text(_ key: String? = nil, utf8 text: [UInt8]) {
     begin(key)

@@ -19,6 +19,8 @@ final class Decoder {
   private let clock: StepClock
   private let linear: LinearExecutor
   private let attention: AttentionStep
+  /// Where decoded tokens' attention is computed instead; nil = here.
+  let outsourced: OutsourcedAttention?
   let experts: ExpertStep?
   private let neurons: NeuronStep?
   private let rope: RopeTable
@@ -31,9 +33,11 @@ final class Decoder {
   /// - Throws: ``RuntimeError/allocation(_:)``.
   init(
     configuration: DecoderConfiguration, weights: DecoderWeights, stream: WeightStream,
-    workspace: DecoderWorkspace, cache: KeyValueStore, pool: ThreadPool
+    workspace: DecoderWorkspace, cache: KeyValueStore, pool: ThreadPool,
+    outsourced: OutsourcedAttention? = nil
   ) throws(RuntimeError) {
     self.configuration = configuration
+    self.outsourced = outsourced
     self.weights = weights
     self.stream = stream
     self.workspace = workspace
@@ -106,6 +110,9 @@ final class Decoder {
 
   /// Runs `tokens` at positions `position...`; their keys and values enter the cache, and
   /// `workspace.residual` [tokens.count, embeddingLength] holds the last layer's output.
+  ///
+  /// - Parameter phase: attention of an answer's tokens may be computed elsewhere; those of prompts are
+  ///   attended over here, however they are cut into chunks.
   func forward(
     _ tokens: UnsafeBufferPointer<Int32>, at position: Int, _ phase: KeyValueStore.Phase
   ) throws(RuntimeError) {
@@ -122,7 +129,7 @@ final class Decoder {
       try cache.begin(position..<position + tokens.count, phase)
     }
     for layer in 0..<configuration.layerCount {
-      try attend(layer, tokenCount: tokens.count, position: position)
+      try attend(layer, tokenCount: tokens.count, position: position, decodes: phase == .answer)
       try feedForward(
         FeedForwardPlace(layer: layer, position: position, tokenCount: tokens.count))
     }
@@ -190,7 +197,9 @@ final class Decoder {
   }
 
   /// residual += postNorm(output(attention(norm(residual))))
-  private func attend(_ number: Int, tokenCount: Int, position: Int) throws(RuntimeError) {
+  private func attend(
+    _ number: Int, tokenCount: Int, position: Int, decodes: Bool
+  ) throws(RuntimeError) {
     let layer = weights.layers[number]
     let (queryLength, keyLength) = (
       configuration.queryHeadCount * configuration.headLength,
@@ -214,11 +223,25 @@ final class Decoder {
         layer: number, position: position + token, keys: workspace.keys + token * keyLength,
         values: workspace.values + token * keyLength)
     }
+    let window = slides ? configuration.slidingWindow : nil
+    var isDone = false
+    if let outsourced {
+      try clock.measure(.attention) { () throws(RuntimeError) in
+        try outsourced.append(
+          layer: number, position: position, tokenCount: tokenCount, keys: workspace.keys,
+          values: workspace.values)
+        guard decodes else { return }
+        isDone = try outsourced.attend(
+          layer: number, position: position, window: window, queries: workspace.queries)
+      }
+    }
     try keepingBooks { () throws(KeyValueError) in
       cache.seal(layer: number, on: pool)
-      try attention.run(
-        layer: number, queries: workspace.queries, tokenCount: tokenCount, position: position,
-        window: slides ? configuration.slidingWindow : nil)
+      if !isDone {
+        try attention.run(
+          layer: number, queries: workspace.queries, tokenCount: tokenCount, position: position,
+          window: window)
+      }
       try cache.finish(layer: number)
     }
     try linear.multiply(

@@ -81,6 +81,9 @@ public struct MemoryPlan: Sendable {
     public var neurons = NeuronOptions()
     /// How keys and values are stored, where they go and come from.
     public var keyValues = KeyValueOptions()
+    /// Whether all keys and values must have room in memory; a session sets it where attention is computed
+    /// elsewhere, because nothing would pass rows that are read from a file.
+    var keepsAllKeyValues = false
     /// What the process is taken to hold and to have held; nil = what it does. Tests fix it, because
     /// others run beside them.
     package var assumedProcessByteCount: Int?
@@ -295,7 +298,11 @@ public struct MemoryPlan: Sendable {
         + request.callerByteCount
       keyValueShape = KeyValueShape(
         configuration, contextLength: request.contextLength, type: request.keyValues.type)
-      keyValueByteCount = KeyValuePlan.minimumByteCount(keyValueShape, chunkLength: 1)
+      keyValueByteCount =
+        request.keepsAllKeyValues
+        ? KeyValuePlan.residentByteCount(
+          keyValueShape, chunkLength: Self.chunkLimit(request, configuration))
+        : KeyValuePlan.minimumByteCount(keyValueShape, chunkLength: 1)
       let tables = tensors.filter { DecoderConfiguration.tableNames.contains($0.name) }
       vectorByteCount = AlignedBuffer.roundedUp(
         WeightStream.rowBufferByteCount(tables, in: source.description))
@@ -314,14 +321,21 @@ public struct MemoryPlan: Sendable {
           threadCount: request.threadCount)
     }
 
+    /// The longest chunk that gains anything.
+    private static func chunkLimit(
+      _ request: Request, _ configuration: DecoderConfiguration
+    ) -> Int {
+      min(
+        request.maximumChunkLength ?? (configuration.experts == nil ? 512 : 2048),
+        max(1, request.promptLength))
+    }
+
     /// Fixes the memory of keys and values; the budget holds the least that works.
     ///
     /// - Parameter weightMinimum: what weights need.
     /// - Returns: the longest chunk that their memory allows.
     mutating func setKeyValueBudget(weightMinimum: Int) throws(RuntimeError) -> Int {
-      let limit = min(
-        request.maximumChunkLength ?? (configuration.experts == nil ? 512 : 2048),
-        max(1, request.promptLength))
+      let limit = Self.chunkLimit(request, configuration)
       let least = keyValueByteCount
       let left = request.budgetByteCount - byteCount + least
       let most = left - weightMinimum - workspaceByteCount(chunkLength: 1)

@@ -15,6 +15,8 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
   case keyValues(KeyValueError)
   /// Keys and values need more memory than was set aside for them.
   case keyValueBudgetTooSmall(budget: ByteCount, needed: ByteCount)
+  /// Attention that was to be computed elsewhere, such as in a computational storage drive, was not.
+  case decodeAttention(any Error)
   /// A prompt that cannot be answered (empty, too long, a token outside the vocabulary).
   case badPrompt(String)
   /// The caller asked to stop.
@@ -32,6 +34,7 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
       "a memory budget of \(budget) for keys and values is too small: the smallest that works here "
         + "is \(needed)"
     case .keyValues(let error): error.description
+    case .decodeAttention(let error): "attention elsewhere than on the host: \(error)"
     case .badPrompt(let reason): reason
     case .interrupted: "interrupted"
     }

@@ -1,5 +1,5 @@
 public import KVCache
-import Kernels
+public import Kernels
 public import ModelFormat
 public import TensorBasics
 public import WeightLoader
@@ -26,6 +26,16 @@ public final class Session {
     set { decoder.feedForwardObserver = newValue }
   }
 
+  /// Told why the attention given at the start is no longer used; says whether the session is to go on
+  /// with the host's. nil = it is not.
+  public var onDecodeAttentionFailure: ((any Error) -> Bool)? {
+    get { decoder.outsourced?.onFailure }
+    set { decoder.outsourced?.onFailure = newValue }
+  }
+
+  /// Whether decoded tokens' attention is computed elsewhere.
+  public var usesDecodeAttention: Bool { decoder.outsourced?.isInUse ?? false }
+
   let decoder: Decoder
   private let vocabularyCount: Int
   /// The token being decoded, where the graph reads it.
@@ -33,11 +43,18 @@ public final class Session {
 
   /// Plans memory and starts the workers; weights are read by the first tokens.
   ///
-  /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)`` before anything large is allocated.
+  /// - Parameter decodeAttention: computes the attention of decoded tokens, for which it is given all keys
+  ///   and values; nil = the host does. The host's own must all have room in memory, and begin empty.
+  /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)`` before anything large is allocated;
+  ///   ``RuntimeError/notRunnable(path:reason:)`` where stored keys and values come before attention that is
+  ///   computed elsewhere.
   public init(
     _ source: ModelSource, _ configuration: DecoderConfiguration, _ request: MemoryPlan.Request,
-    cancellation: CancellationFlag = CancellationFlag()
+    cancellation: CancellationFlag = CancellationFlag(),
+    decodeAttention: (any DecodeAttention)? = nil
   ) throws(RuntimeError) {
+    var request = request
+    request.keepsAllKeyValues = decodeAttention != nil
     let selector = try NeuronSelector.resolve(
       request.neurons.selector, for: source, configuration)
     let weights = try DecoderWeights(
@@ -52,7 +69,8 @@ public final class Session {
         slotCount: plan.neurons?.slotCount ?? plan.expertSlotCount,
         neurons: plan.neurons?.reading, cancellation: cancellation)
     } catch { throw RuntimeError(error) }
-    decoder = try Self.makeDecoder(configuration, weights, stream, plan, request)
+    decoder = try Self.makeDecoder(
+      configuration, weights, stream, plan, request, decodeAttention)
     position = decoder.cache.prefixPositionCount
     vocabularyCount = configuration.vocabularyCount
     current = .allocate(capacity: 1)
@@ -156,6 +174,7 @@ public final class Session {
   /// Forgets the context; weights stay in memory.
   public func reset() {
     decoder.cache.reset()
+    decoder.outsourced?.reset()
     position = 0
   }
 
@@ -194,8 +213,15 @@ public final class Session {
 
   private static func makeDecoder(
     _ configuration: DecoderConfiguration, _ weights: DecoderWeights, _ stream: WeightStream,
-    _ plan: MemoryPlan, _ request: MemoryPlan.Request
+    _ plan: MemoryPlan, _ request: MemoryPlan.Request, _ decodeAttention: (any DecodeAttention)?
   ) throws(RuntimeError) -> Decoder {
+    if decodeAttention != nil {
+      guard request.keyValues.prefix.parts.isEmpty else {
+        throw .notRunnable(
+          path: stream.source.path,
+          reason: "attention elsewhere than on the host needs keys and values from the first on")
+      }
+    }
     let workspace: DecoderWorkspace
     let cache: KeyValueStore
     do {
@@ -209,6 +235,11 @@ public final class Session {
     } catch { throw RuntimeError(error) }
     return try Decoder(
       configuration: configuration, weights: weights, stream: stream, workspace: workspace,
-      cache: cache, pool: ThreadPool(threadCount: request.threadCount))
+      cache: cache, pool: ThreadPool(threadCount: request.threadCount),
+      outsourced: try decodeAttention.map { attention throws(RuntimeError) in
+        try OutsourcedAttention(
+          attention, queryHeadCount: configuration.queryHeadCount,
+          headLength: configuration.headLength)
+      })
   }
 }

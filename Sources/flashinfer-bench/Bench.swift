@@ -10,6 +10,6 @@ struct Bench: ParsableCommand {
     subcommands: [
       LoadBench.self, DecodeBench.self, PrefillBench.self, PerplexityBench.self, LogitsBench.self,
       ExpertsBench.self, SparseBench.self, AttentionBench.self, PolicyBench.self,
-      ActivationsBench.self, InStorageBench.self,
+      ActivationsBench.self, InStorageBench.self, SparFBench.self,
     ])
 }

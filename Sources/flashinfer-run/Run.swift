@@ -1,6 +1,7 @@
 import ArgumentParser
 import BlockIO
 import CommandLineSupport
+import InStorageAttention
 import KVCache
 import ModelFormat
 import Runtime
@@ -26,6 +27,7 @@ struct Run: ParsableCommand {
   @OptionGroup var resources: ResourceOptions
   @OptionGroup var keyValues: KeyValueArguments
   @OptionGroup var store: StoreArguments
+  @OptionGroup var attention: AttentionArguments
   @OptionGroup var neurons: NeuronArguments
   @OptionGroup var hotness: HotnessOptions
   @OptionGroup var sampling: SamplingArguments
@@ -60,6 +62,16 @@ struct Run: ParsableCommand {
     guard logprobsPosition == nil || logprobs != nil else {
       throw ValidationError("--logprobs-position needs --logprobs")
     }
+    guard attention.attention == "host" || store.kvStore == nil else {
+      throw ValidationError(
+        "--kv-store keeps the host's keys and values: drives need theirs from the first on")
+    }
+    guard attention.attention == "host" || (keyValues.kvType == .f16 && keyValues.kvPolicy == .full)
+    else {
+      throw ValidationError(
+        "--kv-type and --kv-policy are the host's: drives keep keys and values as f16, and choose by "
+          + "--attention")
+    }
   }
 
   func run() throws {
@@ -73,7 +85,7 @@ struct Run: ParsableCommand {
           .badData,
           "--logprobs-position \(position) is outside the prompt of \(tokens.count) tokens")
       }
-      let (session, persistence) = try makeSession(model, tokens)
+      let (session, persistence, drives) = try makeSession(model, tokens)
       session.stream.onStall = { Terminal.note("\($0)") }
       session.stream.onReplacement = {
         Terminal.warn("\($0); this run goes on with the file that it opened")
@@ -95,11 +107,15 @@ struct Run: ParsableCommand {
       generator.onLostPrefix = { persistence?.forgetPrefix(because: $0) }
       let result = try generator.generate(options) { if !json { Terminal.print($0) } }
       hotness.remember(session)
-      let report = RunReport(
+      var report = RunReport(
         result: result, promptTokens: tokens, session: session, loadSeconds: loadSeconds,
         processStart: processStart, reportsDistributions: logprobs != nil)
+      report.inStorage = drives.map {
+        InStorageReport($0, fellBack: !session.usesDecodeAttention)
+      }
       if json { report.printJSON() } else { Terminal.print("\n") }
       Terminal.note(report.summary(seed: sampling.temperature > 0 ? seed : nil))
+      if let inStorage = report.inStorage { Terminal.note(inStorage.summary) }
       persistence?.store(tokens + result.tokens, of: session)
       // Not by way of destructors: they wait for reads that a slow drive has yet to answer.
       if result.wasInterrupted { Terminal.exit(.interrupted) }
@@ -108,10 +124,11 @@ struct Run: ParsableCommand {
 
   private var positions: DistributionPositions { logprobsPosition ?? .generated }
 
-  /// A session whose context holds the prompt and the answer, and what keeps its keys and values.
+  /// A session whose context holds the prompt and the answer, what keeps its keys and values, and drives
+  /// that attend for it.
   private func makeSession(
     _ model: LanguageModel, _ tokens: [Int32]
-  ) throws -> (Session, KeyValuePersistence?) {
+  ) throws -> (Session, KeyValuePersistence?, DriveArray?) {
     let trained = model.configuration.contextLength
     let context = resources.context ?? min(trained, tokens.count + maxTokens)
     guard tokens.count < context else {
@@ -140,9 +157,13 @@ struct Run: ParsableCommand {
     // Distributions behind a prompt's tokens are computed with them.
     let persistence = try store.open(
       model, prompt: tokens, for: &request, reuses: positions == .generated)
+    let drives = try attention.makeDrives(
+      model, for: &request, folder: request.keyValues.folder)
     let session = try Session(
-      model.source, model.configuration, request, cancellation: Interruption.flag)
+      model.source, model.configuration, request, cancellation: Interruption.flag,
+      decodeAttention: drives)
+    attention.setUpFallBack(session)
     persistence?.resume(session)
-    return (session, persistence)
+    return (session, persistence, drives)
   }
 }

@@ -46,6 +46,8 @@ struct RunReport {
   var io: IO
   var memory: Memory
   var plan: Plan
+  /// What drives did; nil = there are none.
+  var inStorage: InStorageReport?
 
   /// - Parameter processStart: when the process started, in seconds of the monotonic clock, negated.
   init(
@@ -130,6 +132,7 @@ struct RunReport {
         json.number("pinnedBytes", plan.pinnedBytes)
         json.number("streamedBytes", plan.streamedBytes)
       }
+      inStorage?.print(&json)
     }
     printer.finish()
   }

@@ -1,0 +1,122 @@
+import BlockIO
+import Glibc
+
+/// The queue between the host and a drive's thread: commands are done in order, one at a time.
+///
+/// One thread submits and waits. After a command failed, later ones fail with the same error.
+final class CommandQueue: BackgroundWork, @unchecked Sendable {
+  // Safety: ring, counters and failure are touched with `mutex` held; `thread` by the submitting thread
+  // alone; `controller` by the drive's thread, and by the submitting one while no command is pending.
+
+  /// Commands that can be pending.
+  static let capacity = 64
+
+  private let configuration: DriveConfiguration
+  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+  private let changed = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+  private var ring: [DriveCommand?] = Array(repeating: nil, count: CommandQueue.capacity)
+  private var submittedCount = 0
+  private var doneCount = 0
+  private var failure: DriveError?
+  private var isStopping = false
+  private var thread = pthread_t()
+  private var controller: DriveController?
+
+  init(_ configuration: DriveConfiguration) throws(BlockIOError) {
+    self.configuration = configuration
+    pthread_mutex_init(mutex, nil)
+    pthread_cond_init(changed, nil)
+    thread = try BackgroundThread.start(self)
+  }
+
+  deinit {
+    pthread_cond_destroy(changed)
+    pthread_mutex_destroy(mutex)
+    changed.deallocate()
+    mutex.deallocate()
+  }
+
+  /// Ends the thread after the command in work.
+  func stop() {
+    locked { isStopping = true }
+    pthread_cond_broadcast(changed)
+    pthread_join(thread, nil)
+  }
+
+  /// Queues a command, waiting for room.
+  func submit(_ command: DriveCommand) {
+    locked {
+      while submittedCount - doneCount == Self.capacity { pthread_cond_wait(changed, mutex) }
+      ring[submittedCount % Self.capacity] = command
+      submittedCount += 1
+    }
+    pthread_cond_broadcast(changed)
+  }
+
+  /// Waits until every command is done.
+  func wait() throws(DriveError) {
+    let failure = locked {
+      while doneCount < submittedCount { pthread_cond_wait(changed, mutex) }
+      return self.failure
+    }
+    if let failure { throw failure }
+  }
+
+  /// Waits until every command is done, then looks into the drive.
+  func inspect<Result>(_ look: (DriveController?) -> Result) -> Result {
+    locked { while doneCount < submittedCount { pthread_cond_wait(changed, mutex) } }
+    return look(controller)
+  }
+
+  private func locked<Result>(_ body: () -> Result) -> Result {
+    pthread_mutex_lock(mutex)
+    defer { pthread_mutex_unlock(mutex) }
+    return body()
+  }
+
+  // MARK: The drive's thread
+
+  func run() {
+    var hasFailed = false
+    while let command = next() {
+      var failure: DriveError?
+      if !hasFailed {
+        do throws(DriveError) { try perform(command) } catch { failure = error }
+      }
+      hasFailed = hasFailed || failure != nil
+      locked {
+        if let failure { self.failure = failure }
+        doneCount += 1
+      }
+      pthread_cond_broadcast(changed)
+    }
+  }
+
+  private func next() -> DriveCommand? {
+    locked {
+      while true {
+        if isStopping { return nil }
+        if doneCount < submittedCount { return ring[doneCount % Self.capacity] }
+        pthread_cond_wait(changed, mutex)
+      }
+    }
+  }
+
+  private func perform(_ command: DriveCommand) throws(DriveError) {
+    if case .configure(let contents) = command {
+      controller = try DriveController(configuration, contents)
+      return
+    }
+    guard let controller else { throw .impossible("a drive must be configured first") }
+    switch command {
+    case .configure: break
+    case .append(let layer, let position, let tokenCount, let payload):
+      try controller.append(
+        layer: layer, position: position, tokenCount: tokenCount, payload: payload)
+    case .attend(let layer, let visible, let queries, let outputs):
+      try controller.attend(layer: layer, visible: visible, queries: queries, outputs: outputs)
+    case .reclaim(let layer, let position): controller.reclaim(layer: layer, before: position)
+    case .reclaimAll: controller.reclaimAll()
+    }
+  }
+}

@@ -1,0 +1,64 @@
+import Kernels
+
+/// The exact engine: the host's kernel over the host's tiles, merged in the host's order, so the output has
+/// the host's bits (docs/decisions/0001).
+extension DriveController {
+  /// - Parameter output: [groupSize, headLength], in the host's memory.
+  func attendDensely(
+    layer: Int, stream: Int, _ visible: VisibleRange, into output: UnsafeMutablePointer<Float>
+  ) throws(DriveError) {
+    let size = PageLayout.tilePositionCount
+    let positions = Int(visible.first)...Int(visible.last)
+    buffers.partials.reset()
+    for member in 0..<contents.groupSize { buffers.visible[member] = visible }
+    for tile in positions.lowerBound / size...positions.upperBound / size {
+      let seen = positions.clamped(to: tile * size...tile * size + size - 1)
+      for group in seen.lowerBound / layout.groupPositions...seen.upperBound / layout.groupPositions
+      {
+        let (keys, values) = try readGroup(layer: layer, stream: stream, group: group)
+        place(keys, values, atPosition: group * layout.groupPositions - tile * size)
+        operations.bytesPassed += 2 * layout.groupByteCount
+      }
+      accumulate(tileFirstPosition: tile * size)
+      countProducts(positionCount: seen.count)
+    }
+    AttentionKernel.finish(
+      buffers.partials, into: output, outputStride: layout.headLength)
+  }
+
+  /// Copies a token group's halves of sixteen positions to their places in the tile's blocks.
+  private func place(
+    _ keys: UnsafePointer<UInt16>, _ values: UnsafePointer<UInt16>, atPosition first: Int
+  ) {
+    let size = KeyValueGroup.positionCount * layout.headLength
+    let count = layout.groupPositions / KeyValueGroup.positionCount
+    // Groups of sixteen lie one after the other through all blocks of the tile.
+    let target = buffers.blocks + first / KeyValueGroup.positionCount * 2 * size
+    for index in 0..<count {
+      (target + index * 2 * size).update(from: keys + index * size, count: size)
+      (target + index * 2 * size + size).update(from: values + index * size, count: size)
+    }
+  }
+
+  /// Attends over the tile in the buffers.
+  func accumulate(tileFirstPosition: Int) {
+    withUnsafeTemporaryAllocation(
+      of: UnsafeRawPointer?.self, capacity: AttentionTile.blockCount
+    ) { addresses in
+      for index in addresses.indices {
+        addresses.initializeElement(at: index, to: UnsafeRawPointer(buffers.block(index)))
+      }
+      guard let blocks = addresses.baseAddress else { return }
+      AttentionKernel.accumulate(
+        blocks: blocks, tileFirstPosition: tileFirstPosition, headLength: layout.headLength,
+        queries: buffers.queries, queryStride: layout.headLength, visible: buffers.visible,
+        queryCount: contents.groupSize, into: buffers.partials, scratch: buffers.scratch)
+    }
+  }
+
+  /// Counts exact attention of the group's queries over so many positions.
+  func countProducts(positionCount: Int) {
+    operations.multiplyAdds += 2 * positionCount * layout.headLength * contents.groupSize
+    operations.exponentials += positionCount * contents.groupSize
+  }
+}

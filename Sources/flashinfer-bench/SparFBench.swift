@@ -1,0 +1,295 @@
+import ArgumentParser
+import CommandLineSupport
+import Glibc
+import InStorageAttention
+import KVCache
+import Kernels
+import ModelFormat
+import Runtime
+import TensorBasics
+import Tokenization
+import WeightLoader
+
+/// What SparF's approximation costs a real model, beside dense attention.
+struct SparFBench: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "sparf",
+    abstract: "What SparF attention in computational storage drives costs, beside dense attention.",
+    discussion: """
+      The text is cut into chunks as by perplexity; the first half of each is read by the host, the \
+      tokens of the second are decoded one by one, with dense attention and with SparF at each share. \
+      cosine compares the outputs of attention for the same query, keys and values, head by head, \
+      along the dense model's way; the other figures compare whole models, each on its own way. Bytes \
+      are those that the engine takes, as a share of what dense attention takes.
+      """)
+
+  @Argument(help: "Flash image or GGUF file.") var model: String
+  @Argument(help: "Text file.") var file: String
+  @OptionGroup var resources: ResourceOptions
+  @Option(help: "Shares of query elements and of positions: 1/8, or 1/4,1/8 for each; repeatable.")
+  var share: [String] = ["1/8", "1/4"]
+  @Option(help: "Chunks to score; 0 = all.") var chunks = 4
+  @Option(help: "Drives that share the KV heads.") var devices = 1
+  @Flag(help: "Print one JSON object.") var json = false
+
+  func validate() throws {
+    guard resources.context ?? 512 >= 4 else {
+      throw ValidationError("--context must be at least 4")
+    }
+    guard chunks >= 0 else { throw ValidationError("--chunks must be 0 or more") }
+    do throws(DriveError) {
+      try DriveArray.checkCount(devices)
+      for options in try shares() { try AttentionEngineKind.sparse(options).check() }
+    } catch { throw ValidationError("\(error)") }
+  }
+
+  private func shares() throws(DriveError) -> [SparseAttention] {
+    var result: [SparseAttention] = []
+    for text in share {
+      guard let options = SparseAttention(shares: text[...]) else {
+        throw .impossible("--share: '\(text)' is no share such as 1/8")
+      }
+      result.append(options)
+    }
+    return result
+  }
+
+  func run() throws {
+    Interruption.install()
+    try reportingErrors {
+      let model = try resources.open(model)
+      Terminal.warn(notesOf: model.source.device)
+      let length = resources.context ?? 512
+      let chunks = try chunks(model, length: length)
+      let shape = DriveArray.Shape(model.configuration, contextLength: length)
+      var runs: [SparseRun] = []
+      for (name, options) in zip(share, try shares()) {
+        runs.append(
+          SparseRun(
+            name: name, probe: try makeDrives(shape, .sparse(options)),
+            session: try makeSession(
+              length, sessionCount: share.count + 1, try makeDrives(shape, .sparse(options)))))
+      }
+      let dense = try makeDrives(shape, .dense)
+      let comparing = ComparingAttention(dense: dense, sparse: runs.map(\.probe))
+      let session = try makeSession(length, sessionCount: share.count + 1, comparing)
+      var comparison = SparFComparison(
+        vocabularyCount: model.configuration.vocabularyCount, runCount: runs.count)
+      for (index, chunk) in chunks.enumerated() {
+        try comparison.compare(chunk, session, runs.map(\.session))
+        Terminal.note(
+          "[\(index + 1)/\(chunks.count)] dense \(comparison.densePerplexity), "
+            + runs.indices.map {
+              "\(runs[$0].name): \(comparison.perplexity($0)), cosine \(comparing.cosine($0))"
+            }.joined(separator: ", "))
+      }
+      try FigureReport(figures(comparison, comparing, dense, runs)).print(asJSON: json)
+    }
+  }
+
+  /// A share, drives that attend beside the dense ones, and a model that decodes with others.
+  private struct SparseRun {
+    var name: String
+    var probe: DriveArray
+    var session: Session
+  }
+
+  private func figures(
+    _ comparison: SparFComparison, _ comparing: ComparingAttention, _ dense: DriveArray,
+    _ runs: [SparseRun]
+  ) -> [Figure] {
+    var figures = [
+      Figure("densePerplexity", comparison.densePerplexity, ""),
+      Figure("scoredTokens", Double(comparison.count), "tokens"),
+    ]
+    let all = dense.statistics.operations
+    for (index, run) in runs.enumerated() {
+      let some = run.probe.statistics.operations
+      let pages = some.pagesRead + some.pagesFromMemory
+      figures += [
+        Figure("cosine \(run.name)", comparing.cosine(index), "mean of heads"),
+        Figure("lowestLayerCosine \(run.name)", comparing.lowestLayerCosine(index), ""),
+        Figure("perplexity \(run.name)", comparison.perplexity(index), ""),
+        Figure(
+          "perplexityCost \(run.name)",
+          comparison.perplexity(index) / comparison.densePerplexity - 1, "of the dense"),
+        Figure("meanDivergence \(run.name)", comparison.divergence(index), "nats"),
+        Figure("greedyAgreement \(run.name)", comparison.agreement(index), "of the positions"),
+        Figure(
+          "bytesPassed \(run.name)", Double(some.bytesPassed) / Double(max(1, all.bytesPassed)),
+          "of the dense"),
+        Figure(
+          "pages \(run.name)",
+          Double(pages) / Double(max(1, all.pagesRead + all.pagesFromMemory)), "of the dense"),
+      ]
+    }
+    return figures
+  }
+
+  private func makeDrives(
+    _ shape: DriveArray.Shape, _ engine: AttentionEngineKind
+  ) throws -> DriveArray {
+    do throws(DriveError) {
+      return try DriveArray(
+        shape, driveCount: devices,
+        DriveConfiguration(
+          flash: try shape.flash(driveCount: devices, engine: engine), engine: engine,
+          file: .temporary(folder: KeyValueOptions.defaultFolder)))
+    } catch { throw CommandError(.notPossibleHere, "\(error)") }
+  }
+
+  /// A session with its own opening of the file; sessions share the budget.
+  private func makeSession(
+    _ length: Int, sessionCount: Int, _ attention: any DecodeAttention
+  ) throws -> Session {
+    let model = try resources.open(self.model)
+    let request = MemoryPlan.Request(
+      budgetByteCount: resources.budget / sessionCount, contextLength: length,
+      promptLength: length / 2, threadCount: resources.threadCount)
+    return try Session(
+      model.source, model.configuration, request, cancellation: Interruption.flag,
+      decodeAttention: attention)
+  }
+
+  private func chunks(_ model: LanguageModel, length: Int) throws -> [[Int32]] {
+    let tokens: [Int32]
+    do { tokens = try model.tokenizer.encodePrompt(try Terminal.readAll(path: file)) } catch {
+      guard let error = error as? TokenizerError else { throw error }
+      throw RuntimeError.tokenizer(error)
+    }
+    let available = tokens.count / length
+    guard available > 0 else {
+      throw CommandError(
+        .badData, "\(file): \(tokens.count) tokens are less than one chunk of \(length)")
+    }
+    return (0..<(chunks == 0 ? available : min(chunks, available))).map { chunk in
+      var part = Array(tokens[chunk * length..<(chunk + 1) * length])
+      if model.tokenizer.addsBOS, let bos = model.tokenizer.bosToken { part[0] = bos }
+      return part
+    }
+  }
+}
+
+/// Dense attention with sparse attention beside it: a model goes the dense way, and what the sparse ones
+/// would have given is compared, head by head.
+private final class ComparingAttention: DecodeAttention {
+  private let dense: DriveArray
+  private let sparse: [DriveArray]
+  private var output: [Float]
+  /// Sums of cosines and their number [sparse][layer].
+  private var sums: [[Double]]
+  private var counts: [Int]
+
+  init(dense: DriveArray, sparse: [DriveArray]) {
+    self.dense = dense
+    self.sparse = sparse
+    output = Array(repeating: 0, count: dense.shape.queryHeadCount * dense.shape.headLength)
+    sums = sparse.map { Array(repeating: 0, count: $0.shape.layerCount) }
+    counts = Array(repeating: 0, count: dense.shape.layerCount)
+  }
+
+  func append(
+    layer: Int, position: Int, tokenCount: Int, keys: UnsafePointer<Float>,
+    values: UnsafePointer<Float>
+  ) throws {
+    for drives in [dense] + sparse {
+      try drives.append(
+        layer: layer, position: position, tokenCount: tokenCount, keys: keys, values: values)
+    }
+  }
+
+  func attend(
+    layer: Int, visible: VisibleRange, queries: UnsafeMutablePointer<Float>
+  ) throws {
+    let (heads, length) = (dense.shape.queryHeadCount, dense.shape.headLength)
+    var outputs: [[Float]] = []
+    for drives in sparse {
+      for index in output.indices { output[index] = queries[index] }
+      try output.withUnsafeMutableBufferPointer {
+        guard let address = $0.baseAddress else { return }
+        try drives.attend(layer: layer, visible: visible, queries: address)
+      }
+      outputs.append(output)
+    }
+    try dense.attend(layer: layer, visible: visible, queries: queries)
+    for (index, other) in outputs.enumerated() {
+      for head in 0..<heads {
+        var (product, a, b) = (0.0, 0.0, 0.0)
+        for element in head * length..<(head + 1) * length {
+          product += Double(queries[element]) * Double(other[element])
+          a += Double(queries[element]) * Double(queries[element])
+          b += Double(other[element]) * Double(other[element])
+        }
+        sums[index][layer] += a > 0 && b > 0 ? product / (a * b).squareRoot() : 1
+      }
+    }
+    counts[layer] += heads
+  }
+
+  func reset() { for drives in [dense] + sparse { drives.reset() } }
+
+  func cosine(_ index: Int) -> Double {
+    sums[index].reduce(0, +) / Double(max(1, counts.reduce(0, +)))
+  }
+
+  func lowestLayerCosine(_ index: Int) -> Double {
+    zip(sums[index], counts).map { $0 / Double(max(1, $1)) }.min() ?? 0
+  }
+}
+
+/// Distributions of models that decode the same tokens, one of them the dense one.
+private struct SparFComparison {
+  private let vocabularyCount: Int
+  private(set) var count = 0
+  private var denseLoss = 0.0
+  private var losses: [Double]
+  private var divergences: [Double]
+  private var agreeing: [Int]
+
+  init(vocabularyCount: Int, runCount: Int) {
+    self.vocabularyCount = vocabularyCount
+    losses = Array(repeating: 0, count: runCount)
+    divergences = losses
+    agreeing = Array(repeating: 0, count: runCount)
+  }
+
+  var densePerplexity: Double { exp(denseLoss / Double(max(1, count))) }
+  func perplexity(_ run: Int) -> Double { exp(losses[run] / Double(max(1, count))) }
+  /// Mean KL divergence from the dense distributions, in nats.
+  func divergence(_ run: Int) -> Double { divergences[run] / Double(max(1, count)) }
+  /// Share of positions whose most probable token is the dense model's.
+  func agreement(_ run: Int) -> Double { Double(agreeing[run]) / Double(max(1, count)) }
+
+  /// Decodes the second half of a chunk, save the last token, in all sessions.
+  mutating func compare(_ tokens: [Int32], _ dense: Session, _ sparse: [Session]) throws {
+    let half = tokens.count / 2
+    for session in [dense] + sparse {
+      session.reset()
+      _ = try session.prefill(Array(tokens[..<half]))
+    }
+    for position in half..<tokens.count - 1 {
+      let (token, next) = (tokens[position], Int(tokens[position + 1]))
+      let logits = UnsafeBufferPointer(try dense.decode(token))
+      let logSum = LogProbabilities.logSumExp(logits)
+      denseLoss += logSum - Double(logits[next])
+      let best = Self.largest(logits)
+      for (run, session) in sparse.enumerated() {
+        let other = UnsafeBufferPointer(try session.decode(token))
+        let otherSum = LogProbabilities.logSumExp(other)
+        losses[run] += otherSum - Double(other[next])
+        for index in 0..<vocabularyCount {
+          let own = Double(logits[index]) - logSum
+          divergences[run] += exp(own) * (own - (Double(other[index]) - otherSum))
+        }
+        if Self.largest(other) == best { agreeing[run] += 1 }
+      }
+      count += 1
+    }
+  }
+
+  private static func largest(_ logits: UnsafeBufferPointer<Float>) -> Int {
+    var best = 0
+    for index in logits.indices where logits[index] > logits[best] { best = index }
+    return best
+  }
+}

@@ -1,0 +1,115 @@
+import ArgumentParser
+import CommandLineSupport
+import InStorageAttention
+import Runtime
+import TensorBasics
+
+/// Where the attention of generated tokens is computed.
+struct AttentionArguments: ParsableArguments {
+  @Option(
+    help: ArgumentHelp(
+      """
+      Where generated tokens' attention is computed: host, or in-storage in a functional model of \
+      computational storage drives: in-storage:dense (the host's bits) or in-storage:sparf=1/8 \
+      (approximate; the share of a query's elements and of positions; or sparf=1/4,1/8 for both).
+      """, valueName: "place"))
+  var attention = "host"
+
+  @Option(help: "Drives that share the KV heads, with --attention in-storage (default: 1).")
+  var devices: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Flash of each drive (default: what the context needs and a quarter).", valueName: "size"))
+  var deviceFlash: ByteCount?
+
+  @Option(
+    help: ArgumentHelp(
+      "Bound on the memory of each drive, which --ram bounds together with the process's own.",
+      valueName: "size"))
+  var deviceRam = ByteCount(2 << 30)
+
+  @Option(
+    help: ArgumentHelp(
+      "Probability that a bit of the drives' flash is read wrong.", valueName: "rate"))
+  var deviceBitErrors = 0.0
+
+  @Option(help: "When a drive fails: end the run (fail), or go on with the host (fall-back).")
+  var onDeviceError = DeviceErrorPolicy.fail
+
+  enum DeviceErrorPolicy: String, ExpressibleByArgument, CaseIterable {
+    case fail
+    case fallBack = "fall-back"
+  }
+
+  func validate() throws {
+    guard let engine = try engine() else {
+      guard devices == nil else { throw ValidationError("--devices needs --attention in-storage") }
+      return
+    }
+    do throws(DriveError) {
+      try engine.check()
+      try FlashFaults(bitErrorRate: deviceBitErrors).check()
+      try DriveArray.checkCount(driveCount)
+    } catch { throw ValidationError("\(error)") }
+  }
+
+  private var driveCount: Int { devices ?? 1 }
+
+  /// The drives' engine; nil where the host attends.
+  private func engine() throws -> AttentionEngineKind? {
+    switch attention {
+    case "host": return nil
+    case "in-storage", "in-storage:dense": return .dense
+    default:
+      let prefix = "in-storage:sparf="
+      guard attention.hasPrefix(prefix) else {
+        throw ValidationError(
+          "--attention must be host, in-storage, in-storage:dense or in-storage:sparf=1/8, not "
+            + "'\(attention)'")
+      }
+      guard let options = SparseAttention(shares: attention.dropFirst(prefix.count)) else {
+        throw ValidationError(
+          "--attention: '\(attention.dropFirst(prefix.count))' is no share such as 1/8")
+      }
+      return .sparse(options)
+    }
+  }
+
+  /// Drives for a session that `request` describes, whose memory becomes part of its budget; nil where the
+  /// host attends.
+  ///
+  /// - Parameter folder: where their flash files lie, without names.
+  func makeDrives(
+    _ model: LanguageModel, for request: inout MemoryPlan.Request, folder: String
+  ) throws -> DriveArray? {
+    guard let engine = try engine() else { return nil }
+    let shape = DriveArray.Shape(model.configuration, contextLength: request.contextLength)
+    do throws(DriveError) {
+      var flash = try shape.flash(driveCount: driveCount, engine: engine)
+      if let deviceFlash {
+        flash = .holding(pageCount: deviceFlash.bytes / FlashGeometry.standardPageByteCount)
+      }
+      let configuration = DriveConfiguration(
+        flash: flash, memoryByteCount: deviceRam.bytes, engine: engine,
+        faults: FlashFaults(bitErrorRate: deviceBitErrors), file: .temporary(folder: folder))
+      request.callerByteCount += try DriveArray.memoryByteCount(
+        shape, driveCount: driveCount, configuration)
+      return try DriveArray(shape, driveCount: driveCount, configuration)
+    } catch {
+      switch error {
+      case .impossible, .memoryTooSmall: throw CommandError(.usage, "\(error)")
+      default: throw CommandError(.notPossibleHere, "\(error)")
+      }
+    }
+  }
+
+  /// Makes `session` go on without drives that fail, where that was asked for.
+  func setUpFallBack(_ session: Session) {
+    guard onDeviceError == .fallBack else { return }
+    session.onDecodeAttentionFailure = { error in
+      Terminal.warn("\(error); the host goes on with attention of its own")
+      return true
+    }
+  }
+}

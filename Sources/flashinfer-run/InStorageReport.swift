@@ -1,0 +1,88 @@
+import CommandLineSupport
+import InStorageAttention
+import TensorBasics
+
+/// What computational storage drives did for an answer: the object `inStorage` of `--json`.
+struct InStorageReport {
+  private let statistics: DriveStatistics
+  private let driveCount: Int
+  private let usedDriveCount: Int
+  private let engine: String
+  private let hostPathBytes: Int
+  /// Whether the host took over.
+  private let fellBack: Bool
+  /// What drives of a timing model would have taken; nil = not modelled.
+  var modelledSeconds: Double?
+
+  init(_ drives: DriveArray, fellBack: Bool) {
+    statistics = drives.statistics
+    driveCount = drives.drives.count
+    usedDriveCount = drives.usedDriveCount
+    engine =
+      switch drives.drives.first?.configuration.engine {
+      case .sparse(let options):
+        "sparf=\(options.channelFraction),\(options.tokenFraction)"
+      default: "dense"
+      }
+    hostPathBytes = drives.hostPathByteCount
+    self.fellBack = fellBack
+  }
+
+  func print(_ json: inout JSONPrinter) {
+    let (bus, flash, operations) = (statistics.bus, statistics.flash, statistics.operations)
+    json.object("inStorage") { json in
+      json.text("engine", utf8: Array(engine.utf8))
+      json.number("devices", driveCount)
+      json.number("usedDevices", usedDriveCount)
+      json.flag("fellBack", fellBack)
+      json.number("commands", bus.commandCount)
+      json.number("busBytes", bus.byteCount)
+      json.number("busBytesToDevices", bus.bytesToDrive)
+      json.number("busBytesFromDevices", bus.bytesFromDrive)
+      json.number("hostPathBytes", hostPathBytes)
+      json.number("modelledSeconds", modelledSeconds ?? .nan)
+      json.object("flash") { json in
+        json.number("bytesWritten", flash.bytesProgrammed)
+        json.number("pagesRead", flash.pagesRead)
+        json.number("pagesUsed", statistics.usedPageCount)
+        json.number("pages", statistics.pageCount)
+        json.number("pagesMoved", flash.pagesMoved)
+        json.number("blocksErased", flash.blocksErased)
+        json.number("leastErases", statistics.leastEraseCount)
+        json.number("mostErases", statistics.mostEraseCount)
+        json.number("retiredBlocks", statistics.retiredBlockCount)
+        json.number("bitsCorrected", flash.bitsCorrected)
+        json.number("readRetries", flash.readRetries)
+        json.number("uncorrectablePages", flash.uncorrectablePages)
+      }
+      json.object("operations") { json in
+        json.number("pagesRead", operations.pagesRead)
+        json.number("pagesFromMemory", operations.pagesFromMemory)
+        json.number("bytesFiltered", operations.bytesFiltered)
+        json.number("bytesPassed", operations.bytesPassed)
+        json.number("multiplyAdds", operations.multiplyAdds)
+        json.number("exponentials", operations.exponentials)
+        json.number("selections", operations.selections)
+      }
+      json.number("deviceMemoryBytes", statistics.memoryByteCount)
+    }
+  }
+
+  /// One line for people.
+  var summary: String {
+    let (bus, flash) = (statistics.bus, statistics.flash)
+    var parts = [
+      "in-storage \(engine) on \(usedDriveCount) of \(driveCount) drives",
+      "bus \(ByteCount(bus.byteCount)) in \(bus.commandCount) commands, the host path "
+        + "\(ByteCount(hostPathBytes))",
+      "flash \(ByteCount(flash.bytesProgrammed)) written, \(flash.pagesRead) pages read, "
+        + "\(statistics.mostEraseCount) erases at most",
+    ]
+    if flash.bitsCorrected + flash.readRetries > 0 {
+      parts.append("\(flash.bitsCorrected) bits corrected, \(flash.readRetries) reads retried")
+    }
+    parts.append("drives' memory \(ByteCount(statistics.memoryByteCount))")
+    if fellBack { parts.append("the host took over") }
+    return "[" + parts.joined(separator: " · ") + "]"
+  }
+}

@@ -1,0 +1,169 @@
+import Glibc
+import InStorageAttention
+import Kernels
+import ModelFormat
+import Runtime
+import TensorBasics
+import TestSupport
+import WeightLoader
+
+/// Flash small enough that tiny models fill blocks, collect garbage and wear it out.
+func smallFlash(
+  channels: Int = 2, blocks: Int = 64, pages: Int = 4, pageByteCount: Int = 1024
+) -> FlashGeometry {
+  FlashGeometry(
+    channelCount: channels, planesPerChannel: 1, blocksPerPlane: blocks, pagesPerBlock: pages,
+    pageByteCount: pageByteCount)
+}
+
+/// Attention of random heads, and what it gives on the host.
+struct RandomAttention {
+  let shape: DriveArray.Shape
+  private(set) var keys: [[Float]] = []
+  private(set) var values: [[Float]] = []
+  private var generator: SeededGenerator
+
+  init(
+    layerCount: Int = 1, queryHeadCount: Int = 4, keyValueHeadCount: Int = 2, headLength: Int = 32,
+    contextLength: Int = 700, windows: [Int?]? = nil, seed: UInt64
+  ) {
+    shape = DriveArray.Shape(
+      layerCount: layerCount, queryHeadCount: queryHeadCount,
+      keyValueHeadCount: keyValueHeadCount, headLength: headLength, contextLength: contextLength,
+      windows: windows ?? Array(repeating: nil, count: layerCount))
+    generator = SeededGenerator(seed: seed)
+    keys = Array(repeating: [], count: layerCount)
+    values = keys
+  }
+
+  mutating func random(_ count: Int) -> [Float] {
+    (0..<count).map { _ in Float(4 * (generator.nextUnit() - 0.5)) }
+  }
+
+  var width: Int { shape.keyValueHeadCount * shape.headLength }
+  func positionCount(_ layer: Int) -> Int { keys[layer].count / width }
+
+  /// Appends random keys and values to a layer, here and in `array`.
+  mutating func append(_ count: Int, layer: Int, to array: DriveArray) throws {
+    let position = positionCount(layer)
+    let (newKeys, newValues) = (random(count * width), random(count * width))
+    keys[layer] += newKeys
+    values[layer] += newValues
+    try array.append(
+      layer: layer, position: position, tokenCount: count, keys: newKeys, values: newValues)
+  }
+
+  mutating func forget() {
+    for layer in keys.indices {
+      keys[layer] = []
+      values[layer] = []
+    }
+  }
+
+  /// Random queries, as large as make scores differ.
+  mutating func queries() -> [Float] {
+    random(shape.queryHeadCount * shape.headLength)
+  }
+
+  /// Attention in double precision over keys and values rounded to f16.
+  func expected(_ queries: [Float], layer: Int, first: Int, last: Int) -> [Float] {
+    let length = shape.headLength
+    let group = shape.queryHeadCount / shape.keyValueHeadCount
+    var output = [Float](repeating: 0, count: queries.count)
+    for head in 0..<shape.queryHeadCount {
+      func row(_ rows: [Float], _ position: Int) -> [Double] {
+        let from = position * width + head / group * length
+        return rows[from..<from + length].map { Double(Float16($0)) }
+      }
+      let query = queries[head * length..<(head + 1) * length].map(Double.init)
+      let scores = (first...last).map { position in
+        zip(query, row(keys[layer], position)).reduce(0) { $0 + $1.0 * $1.1 }
+      }
+      let highest = scores.max() ?? 0
+      let weights = scores.map { exponential($0 - highest) }
+      let sum = weights.reduce(0, +)
+      for (index, position) in (first...last).enumerated() {
+        for (element, value) in row(values[layer], position).enumerated() {
+          output[head * length + element] += Float(weights[index] / sum * value)
+        }
+      }
+    }
+    return output
+  }
+
+  private func exponential(_ x: Double) -> Double {
+    // Halved until the series is exact to double precision.
+    var (term, sum) = (1.0, 1.0)
+    let y = x / 1024
+    for n in 1..<12 {
+      term *= y / Double(n)
+      sum += term
+    }
+    for _ in 0..<10 { sum *= sum }
+    return sum
+  }
+}
+
+extension DriveArray {
+  /// Attention's output, the queries kept.
+  func attend(_ queries: [Float], layer: Int, first: Int, last: Int) throws -> [Float] {
+    var output = queries
+    try output.withUnsafeMutableBufferPointer {
+      try attend(
+        layer: layer, visible: VisibleRange(first: Int32(first), last: Int32(last)),
+        queries: $0.baseAddress!)
+    }
+    return output
+  }
+
+  /// Drives for a model's heads.
+  static func make(
+    _ shape: Shape, count: Int = 1, engine: AttentionEngineKind = .dense,
+    flash: FlashGeometry = smallFlash(blocks: 2000), faults: FlashFaults = FlashFaults()
+  ) throws -> DriveArray {
+    try DriveArray(
+      shape, driveCount: count, DriveConfiguration(flash: flash, engine: engine, faults: faults))
+  }
+}
+
+func largestDifference(_ a: [Float], _ b: [Float]) -> Float {
+  zip(a, b).map { abs($0 - $1) }.max() ?? 0
+}
+
+/// A session of a tiny model whose keys and values stay in memory.
+func openSession(
+  _ path: String, contextLength: Int, promptLength: Int, chunkLength: Int = 512,
+  decodeAttention: (any DecodeAttention)? = nil
+) throws -> Session {
+  let source = try ModelSource.open(path)
+  guard let configuration = source.description.configuration else {
+    preconditionFailure("a test model has a configuration")
+  }
+  var request = MemoryPlan.Request(
+    budgetByteCount: 4 << 30, contextLength: contextLength, promptLength: promptLength,
+    threadCount: 1, maximumChunkLength: chunkLength)
+  request.assumedProcessByteCount = 0
+  return try Session(source, configuration, request, decodeAttention: decodeAttention)
+}
+
+extension DriveArray.Shape {
+  init(_ configuration: DecoderConfiguration, contextLength: Int) {
+    self.init(
+      layerCount: configuration.layerCount, queryHeadCount: configuration.queryHeadCount,
+      keyValueHeadCount: configuration.keyValueHeadCount, headLength: configuration.headLength,
+      contextLength: contextLength,
+      windows: (0..<configuration.layerCount).map {
+        configuration.slides(layer: $0) ? configuration.slidingWindow : nil
+      })
+  }
+}
+
+/// A model that tools/test or a person put into the model folder; nil where it is not there.
+func realModel(_ name: String) -> String? {
+  func variable(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
+  let folder =
+    variable("FLASHINFER_MODELS")
+    ?? (variable("XDG_CACHE_HOME") ?? (variable("HOME") ?? "") + "/.cache") + "/flashinfer/models"
+  let path = "\(folder)/\(name)"
+  return access(path, R_OK) == 0 ? path : nil
+}
