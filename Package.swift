@@ -39,6 +39,7 @@ let package = Package(
   products: [
     .library(name: "WeightLoader", targets: ["WeightLoader"]),
     .library(name: "Runtime", targets: ["Runtime"]),
+    .library(name: "FlashInferC", type: .static, targets: ["FlashInferC"]),
     .executable(name: "flashinfer-run", targets: ["flashinfer-run"]),
     .executable(name: "flashinfer-convert", targets: ["flashinfer-convert"]),
     .executable(name: "flashinfer-inspect", targets: ["flashinfer-inspect"]),
@@ -84,6 +85,11 @@ let package = Package(
         "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "KVCache", "Runtime",
         "Calibration", argumentParser,
       ]),
+
+    .target(
+      name: "FlashInferC",
+      dependencies: ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "Runtime"],
+      exclude: ["README.md"], swiftSettings: strict),
 
     // Executables
     executable(

@@ -54,7 +54,7 @@ func parseSafetensors(
 
   @Test(arguments: [
     (#"[]"#, "not a JSON object"),
-    (#"{"a":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#, "\"a\" has dtype I64"),
+    (#"{"a":{"dtype":"I65","shape":[1],"data_offsets":[0,8]}}"#, "\"a\" has dtype I65"),
     (#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#, "12 bytes by its shape"),
     (#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#, "no range"),
     (#"{"a":{"dtype":"F32","shape":[16],"data_offsets":[0,64]}}"#, "ends at byte 64"),
