@@ -86,10 +86,11 @@ let package = Package(
         "Calibration", argumentParser,
       ]),
 
-    .target(
-      name: "FlashInferC",
-      dependencies: ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "Runtime"],
-      exclude: ["README.md"], swiftSettings: strict),
+    // The C interface: a hand-written header, and what implements it.
+    .target(name: "CFlashInfer"),
+    library(
+      "FlashInferC",
+      ["CFlashInfer", "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "Runtime"]),
 
     // Executables
     executable(

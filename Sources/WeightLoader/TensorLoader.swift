@@ -31,7 +31,7 @@ public final class TensorLoader {
   /// Raised from any thread, it ends the stream or the wait under way with ``LoaderError/interrupted``.
   public let cancellation = CancellationFlag()
 
-  /// What the drive did so far.
+  /// What the drive did so far; to be asked by the thread that uses the loader.
   public var statistics: IOStatistics { device.statistics }
   /// One-line warnings for people, e.g. that a slower way of reading had to do.
   public var notes: [String] { device.notes }
@@ -58,11 +58,8 @@ public final class TensorLoader {
   private let processID = getpid()
   private let isInUse = Atomic(false)
   private var isClosed = false
-  private lazy var indexOfName: [ExactString: Int] = Dictionary(
-    tensors.indices.map { (ExactString(tensors[$0].name), $0) }, uniquingKeysWith: { first, _ in first })
-  private lazy var bundledTensors: [String: [Int]] = Dictionary(
-    grouping: tensors.indices.filter { tensors[$0].partCount > 1 },
-    by: { index in tensors[index].name.split(separator: ".").prefix(2).joined(separator: ".") })
+  /// Made when it is first asked for, by any thread.
+  private let indexOfName = Mutex<[ExactString: Int]?>(nil)
 
   /// Opens a file, or a folder of safetensors files.
   ///
@@ -126,7 +123,15 @@ public final class TensorLoader {
   // MARK: - What there is
 
   /// The index of the tensor of that name; nil where there is none.
-  public func index(of name: String) -> Int? { indexOfName[ExactString(name)] }
+  public func index(of name: String) -> Int? {
+    indexOfName.withLock { index in
+      let known = index ?? Dictionary(
+        tensors.indices.map { (ExactString(tensors[$0].name), $0) },
+        uniquingKeysWith: { first, _ in first })
+      index = known
+      return known[ExactString(name)]
+    }
+  }
 
   /// The tensor of that name.
   ///
@@ -157,13 +162,23 @@ public final class TensorLoader {
   ///
   /// - Throws: ``LoaderError/noSuchTensor(_:path:)`` where the layer has no such expert.
   public func bundle(layer: Int, expert: Int) throws(LoaderError) -> [TensorPart] {
-    let parts = (bundledTensors["blk.\(layer)"] ?? []).filter {
+    let names = ["gate", "up", "gate_up", "down"].map { "blk.\(layer).ffn_\($0)_exps.weight" }
+    let parts = names.compactMap { index(of: $0) }.filter {
       (0..<tensors[$0].partCount).contains(expert)
     }
     guard !parts.isEmpty else {
       throw .noSuchTensor("expert \(expert) of blk.\(layer)", path: path)
     }
     return parts.map { TensorPart($0, part: expert) }
+  }
+
+  /// ``statistics``, where no other thread uses the loader.
+  ///
+  /// - Throws: what every call may throw.
+  package func currentStatistics() throws(LoaderError) -> IOStatistics {
+    try enter()
+    defer { leave() }
+    return device.statistics
   }
 
   // MARK: - Who may call
