@@ -1,0 +1,20 @@
+import WeightLoader
+
+let loader = try TensorLoader.open(CommandLine.arguments[1], ram: 200 << 20)
+print(loader.plan.streamByteCount, "bytes to stream through,", loader.plan.heldByteCount, "to keep")
+
+try loader.forEach { piece in
+  let tensor = loader.tensors[piece.tensor]
+  print(tensor.name, tensor.type.name, tensor.shape, piece.byteOffset, piece.bytes.count)
+}
+
+let name = loader.tensors[0].name
+print(name, try loader.load(name).bytes().count)
+
+if let bundle = try? loader.bundle(layer: 0, expert: 1) {
+  try loader.prefetch(bundle)  // … and compute meanwhile
+  let expert = try loader.load(bundle)
+  for index in bundle.indices { print("expert 1:", expert.bytes(index).count) }
+}
+
+print(loader.statistics.bytesRead, "bytes read in", loader.statistics.requests, "reads")
