@@ -8,6 +8,8 @@ import base64, hashlib, os, pathlib, subprocess, tempfile, zipfile
 HERE = pathlib.Path(__file__).resolve().parent
 # As pyproject.toml has them.
 NAME, VERSION, SUMMARY = "flashinfer_ssd", "1.0.0", "Tensors of files larger than memory, at the speed of the drive"
+TAG = f"py3-none-linux_{os.uname().machine}"
+INFORMATION = f"{NAME}-{VERSION}.dist-info"
 
 def library(folder):
     """The shared library's path, built into `folder` where none is given."""
@@ -18,22 +20,32 @@ def library(folder):
     subprocess.run([tool, "--prefix", folder, "--library-only"], check=True)
     return pathlib.Path(folder) / "lib" / "libflashinfer.so.1"
 
+def information():
+    """Names and contents of what describes the package, RECORD apart."""
+    metadata = (f"Metadata-Version: 2.1\nName: {NAME.replace('_', '-')}\nVersion: {VERSION}\n"
+                f"Summary: {SUMMARY}\nRequires-Python: >=3.9\nRequires-Dist: numpy\n")
+    wheel = f"Wheel-Version: 1.0\nGenerator: wheel_backend\nRoot-Is-Purelib: false\nTag: {TAG}\n"
+    return {f"{INFORMATION}/METADATA": metadata.encode(), f"{INFORMATION}/WHEEL": wheel.encode()}
+
+def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
+    for path, content in information().items():
+        target = pathlib.Path(metadata_directory) / path
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(content)
+    return INFORMATION
+
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
-    tag = f"py3-none-linux_{os.uname().machine}"
-    name = f"{NAME}-{VERSION}-{tag}.whl"
-    information = f"{NAME}-{VERSION}.dist-info"
     files = {f"flashinfer/{path.name}": path.read_bytes()
              for path in sorted((HERE / "flashinfer").iterdir()) if path.suffix in (".py", ".typed")}
     with tempfile.TemporaryDirectory() as folder:
         files["flashinfer/libflashinfer.so.1"] = library(folder).read_bytes()
-    files[f"{information}/METADATA"] = (f"Metadata-Version: 2.1\nName: {NAME.replace('_', '-')}\nVersion: {VERSION}\n"
-        f"Summary: {SUMMARY}\nRequires-Python: >=3.9\nRequires-Dist: numpy\n").encode()
-    files[f"{information}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: wheel_backend\nRoot-Is-Purelib: false\nTag: {tag}\n".encode()
+    files.update(information())
     record = ""
     for path, content in files.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
         record += f"{path},sha256={digest},{len(content)}\n"
-    files[f"{information}/RECORD"] = (record + f"{information}/RECORD,,\n").encode()
+    files[f"{INFORMATION}/RECORD"] = (record + f"{INFORMATION}/RECORD,,\n").encode()
+    name = f"{NAME}-{VERSION}-{TAG}.whl"
     with zipfile.ZipFile(pathlib.Path(wheel_directory) / name, "w", zipfile.ZIP_DEFLATED) as wheel:
         for path, content in files.items(): wheel.writestr(path, content)
     return name

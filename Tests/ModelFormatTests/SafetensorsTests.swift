@@ -29,7 +29,7 @@ func parseSafetensors(
     let bytes = safetensors(Self.header, dataByteCount: 24)
     let file = try #require(try parseSafetensors(bytes).value)
     #expect(file.tensors.map(\.name) == ["aé", "b", "c"])
-    #expect(file.tensors.map(\.type) == [.f32, .bf16, .f16])
+    #expect(file.tensors.map(\.type.elementType) == [.f32, .bf16, .f16])
     #expect(file.tensors.map(\.shape) == [[], [2, 3], [4]])
     #expect(file.tensors.map { $0.offset - file.dataOffset } == [0, 4, 16])
     #expect(file.tensors.map(\.byteCount) == [4, 12, 8])
@@ -50,6 +50,16 @@ func parseSafetensors(
     for count in 0..<bytes.count {
       #expect(throws: FormatError.self, "\(count)") { try parseSafetensors(Array(bytes[..<count])) }
     }
+  }
+
+  @Test func `Types that are no weights' have a length and no arithmetic`() throws {
+    let bytes = safetensors(
+      #"{"a":{"dtype":"I64","shape":[2],"data_offsets":[0,16]},"#
+        + #""b":{"dtype":"BOOL","shape":[3],"data_offsets":[16,19]}}"#, dataByteCount: 19)
+    let tensors = try #require(try parseSafetensors(bytes).value).tensors
+    #expect(tensors.map(\.type.name) == ["I64", "BOOL"])
+    #expect(tensors.map(\.type.blockByteCount) == [8, 1])
+    #expect(tensors.allSatisfy { $0.type.elementType == nil })
   }
 
   @Test(arguments: [

@@ -4,15 +4,16 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _native
-from ._errors import END, OK, FlashInferError
+from ._errors import END, OK, FlashInferError, NotFound
 from ._native import byte_count, call
 
 Array = npt.NDArray[np.generic]
@@ -180,6 +181,37 @@ class Piece:
         return self._shaped(values)  # type: ignore[return-value]
 
 
+class _Tensors(Sequence[Tensor]):
+    """A file's tensors, each described when it is first looked at: there may be very many."""
+
+    def __init__(self, handle: ctypes.c_void_p) -> None:
+        count = ctypes.c_uint64()
+        call("tensor_count", handle, ctypes.byref(count))
+        self._handle = handle
+        self._known: list[Tensor | None] = [None] * count.value
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        known = self._known[index]
+        if known is None:
+            place = index % len(self)
+            native = _native.Tensor()
+            call("tensor_at", self._handle, place, ctypes.byref(native))
+            known = Tensor(place, native.name.decode(), native.type.decode(),
+                           tuple(native.shape[:native.dimension_count]), native.byte_count, native.part_count,
+                           native.layout == 1, native.block_element_count, native.block_byte_count)
+            self._known[place] = known
+        return known
+
+
 class Model:
     """An open file of tensors; see `open`. One thread at a time uses it."""
 
@@ -189,19 +221,9 @@ class Model:
         call("open", os.fsencode(path), ctypes.byref(options), ctypes.byref(handle))
         self._handle = handle
         self.path = os.fspath(path)
-        count = ctypes.c_uint64()
-        call("tensor_count", handle, ctypes.byref(count))
         #: What the file holds.
-        self.tensors: list[Tensor] = [self._describe(index) for index in range(count.value)]
-        self._by_name = {tensor.name: tensor for tensor in self.tensors}
+        self.tensors: Sequence[Tensor] = _Tensors(handle)
         self._stream_number = 0
-
-    def _describe(self, index: int) -> Tensor:
-        native = _native.Tensor()
-        call("tensor_at", self._handle, index, ctypes.byref(native))
-        return Tensor(index, native.name.decode(), native.type.decode(),
-                      tuple(native.shape[:native.dimension_count]), native.byte_count, native.part_count,
-                      native.layout == 1, native.block_element_count, native.block_byte_count)
 
     @property
     def _open_handle(self) -> ctypes.c_void_p:
@@ -234,16 +256,16 @@ class Model:
         return len(self.tensors)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._by_name
+        try:
+            return isinstance(name, str) and self.tensor(name) is not None
+        except NotFound:
+            return False
 
     def tensor(self, name: str) -> Tensor:
         """What the file says of a tensor; raises `NotFound`."""
-        found = self._by_name.get(name)
-        if found is None:
-            index = ctypes.c_uint64()
-            call("find", self._open_handle, name.encode(), ctypes.byref(index))
-            return self.tensors[index.value]
-        return found
+        index = ctypes.c_uint64()
+        call("find", self._open_handle, name.encode(), ctypes.byref(index))
+        return self.tensors[index.value]
 
     def __getitem__(self, name: str) -> Array:
         """A whole tensor as an array, without a copy; see `load`."""
