@@ -1,5 +1,5 @@
-import CFlashInfer
 import BlockIO
+import CFlashInfer
 import Glibc
 import Runtime
 import TensorBasics

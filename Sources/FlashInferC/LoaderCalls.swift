@@ -1,5 +1,5 @@
-public import CFlashInfer
 import BlockIO
+public import CFlashInfer
 import ModelFormat
 import TensorBasics
 import WeightLoader
@@ -34,7 +34,8 @@ private func loaderOptions(
     settings.readByteCount = try integer(options.read_bytes, "options->read_bytes")
     guard settings.readByteCount % 4096 == 0, settings.readByteCount <= 1 << 30 else {
       throw CallError(
-        .invalid, "options->read_bytes is \(options.read_bytes), not a multiple of 4096 up to 1 GiB")
+        .invalid, "options->read_bytes is \(options.read_bytes), not a multiple of 4096 up to 1 GiB"
+      )
     }
   }
   if options.piece_bytes > 0 {

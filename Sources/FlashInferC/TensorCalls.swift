@@ -130,7 +130,8 @@ public func flashinfer_dequantise(
     let loader = try LoaderHandle.find(loader).loader
     let record = loader.tensors[try tensorIndex(tensor, of: loader)]
     guard let type = record.type.elementType else {
-      throw CallError(.badData, "tensor '\(record.name)' is of type \(record.type.name), no weights")
+      throw CallError(
+        .badData, "tensor '\(record.name)' is of type \(record.type.name), no weights")
     }
     let data = try required(data, "data")
     let values = try required(values, "values")
@@ -155,8 +156,8 @@ public func flashinfer_dequantise(
       let place = first + row
       if isInterleaved {
         Dequantisation.row(
-          inGroup: data + place / RowGroup.rowCount * groupByteCount, row: place % RowGroup.rowCount,
-          type: type, columnCount: columnCount, into: output)
+          inGroup: data + place / RowGroup.rowCount * groupByteCount,
+          row: place % RowGroup.rowCount, type: type, columnCount: columnCount, into: output)
       } else {
         Dequantisation.row(
           data + place * rowByteCount, type: type, columnCount: columnCount, into: output)

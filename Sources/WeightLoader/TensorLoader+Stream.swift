@@ -26,7 +26,7 @@ extension TensorLoader {
     cancellation.lower()
     let alignment = device.alignment
     let image = image
-    stream.begin(
+    state.begin(
       parts ?? allParts,
       runs: RunBuilder(
         tensors: tensors, alignment: alignment, runByteCount: plan.readByteCount,
@@ -63,7 +63,7 @@ extension TensorLoader {
   /// Streams `parts` (nil = all, as they lie in the file) and hands each piece to `body`.
   ///
   /// - Throws: as ``next()``, and what `body` throws, which ends the stream.
-  public func forEach(
+  public func stream(
     _ parts: [TensorPart]? = nil, _ body: (TensorPiece) throws -> Void
   ) throws {
     try begin(parts)
@@ -74,10 +74,10 @@ extension TensorLoader {
     while true {
       if cancellation.isRaised { throw .interrupted }
       try pump()
-      if let index = stream.readyFlight {
+      if let index = state.readyFlight {
         return .piece(try deliver(from: index))
       }
-      guard stream.isUnderWay else { return stream.hasMore ? try refuse() : .end }
+      guard state.isUnderWay else { return state.hasMore ? try refuse() : .end }
       guard try reapOne(until: deadline) else { return .timedOut }
     }
   }
@@ -88,7 +88,7 @@ extension TensorLoader {
 
   /// Hands out the next piece of a run that has come.
   private func deliver(from index: Int) throws(LoaderError) -> TensorPiece {
-    let flight = stream.flights[index]
+    let flight = state.flights[index]
     if !flight.isVerified {
       do throws(BlockIOError) { try device.checkUnchanged() } catch {
         // The one that was opened is still read.
@@ -97,7 +97,7 @@ extension TensorLoader {
       try verifier?.take(
         UnsafeRawBufferPointer(rebasing: memory.bytes[flight.memoryRange]), at: flight.range.offset)
     }
-    let (place, sequence) = stream.takePiece(tensors)
+    let (place, sequence) = state.takePiece(tensors)
     let start = flight.start + (place.extent.offset - flight.range.offset)
     return TensorPiece(
       place, range: start..<start + place.extent.byteCount, in: memory, sequence: sequence)
@@ -112,10 +112,10 @@ extension TensorLoader {
   /// Submits as many reads as memory and the device's queue take: of loads, then of the stream.
   func pump() throws(LoaderError) {
     if let failure { throw failure }
-    memory.takeReturned { stream.giveBack($0) }
+    memory.takeReturned { state.giveBack($0) }
     var submitted = false
     while device.inFlight < device.capacity {
-      guard let request = nextLoadRead() ?? stream.nextRead(memory, plan) else { break }
+      guard let request = nextLoadRead() ?? state.nextRead(memory, plan) else { break }
       do { try device.submit(request) } catch { throw fail(error) }
       submitted = true
     }
@@ -150,7 +150,7 @@ extension TensorLoader {
 
   private func settle(_ tag: UInt64, _ error: BlockIOError?) {
     if tag & PendingLoad.tagBit == 0 {
-      stream.completed(Int(tag))
+      state.completed(Int(tag))
     } else if let load = loadOfTag[tag] {
       load.completed(error)
       if load.isComplete { loadOfTag[tag] = nil }
@@ -164,9 +164,9 @@ extension TensorLoader {
 
   /// Ends the stream under way and waits until nothing is read into its memory.
   func endStream() {
-    stream.discard()
-    drain(while: { stream.isUnderWay })
-    memory.takeReturned { stream.giveBack($0) }
+    state.discard()
+    drain(while: { state.isUnderWay })
+    memory.takeReturned { state.giveBack($0) }
   }
 
   /// Waits for reads while `isWanted` says so and there are any.

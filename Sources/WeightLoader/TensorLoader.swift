@@ -13,7 +13,7 @@ public import TensorBasics
 ///
 /// ```swift
 /// let loader = try TensorLoader.open("model.gguf", ram: 2 << 30)
-/// try loader.forEach { piece in
+/// try loader.stream { piece in
 ///   print(loader.tensors[piece.tensor].name, piece.byteOffset, piece.bytes.count)
 /// }
 /// ```
@@ -43,7 +43,7 @@ public final class TensorLoader {
   let verifier: ExtentVerifier?
   let memory: StreamMemory
   let account: MemoryAccount
-  var stream: StreamState
+  var state: StreamState
   /// Loads asked for and not handed out, and those of them with reads to submit, oldest first.
   var loads: [[TensorPart]: PendingLoad] = [:]
   var loadQueue: [PendingLoad] = []
@@ -107,7 +107,7 @@ public final class TensorLoader {
     image = catalogue.image
     verifier = catalogue.image.flatMap(ExtentVerifier.init)
     account = MemoryAccount(limit: plan.heldByteCount)
-    stream = StreamState(plan)
+    state = StreamState(plan)
   }
 
   /// Waits until nothing is read into memory any more; in a forked child the ring is left to its owner.
@@ -125,9 +125,11 @@ public final class TensorLoader {
   /// The index of the tensor of that name; nil where there is none.
   public func index(of name: String) -> Int? {
     indexOfName.withLock { index in
-      let known = index ?? Dictionary(
-        tensors.indices.map { (ExactString(tensors[$0].name), $0) },
-        uniquingKeysWith: { first, _ in first })
+      let known =
+        index
+        ?? Dictionary(
+          tensors.indices.map { (ExactString(tensors[$0].name), $0) },
+          uniquingKeysWith: { first, _ in first })
       index = known
       return known[ExactString(name)]
     }

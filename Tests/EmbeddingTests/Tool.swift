@@ -63,8 +63,8 @@ enum Tool {
   ) throws -> Result {
     let flags = try run(["pkg-config", "--cflags", "--libs", "flashinfer", "libxxhash"]).output
     return try run(
-      ["clang", "-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pedantic", "-fuse-ld=lld"]
-        + ["-D_DEFAULT_SOURCE", "-pthread", "-o", output, source] + options
+      ["clang", "-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+        + ["-fuse-ld=lld", "-D_DEFAULT_SOURCE", "-pthread", "-o", output, source] + options
         + flags.split(whereSeparator: \.isWhitespace).map(String.init))
   }
 }

@@ -5,11 +5,12 @@ import ctypes
 import os
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
 
 from . import _native
-from ._errors import FlashInferError
+from ._errors import Busy, FlashInferError
 from ._native import byte_count, call
 
 
@@ -45,10 +46,15 @@ class Generator:
             pass
 
     def close(self) -> None:
-        """Ends the model; `generate` raises `Closed` from here on."""
-        if getattr(self, "_handle", None):
-            call("generator_close", self._handle)
-            self._handle = None
+        """Ends the model and what it generates; `generate` raises `Closed` from here on."""
+        while getattr(self, "_handle", None):
+            try:
+                call("generator_close", self._handle)
+                self._handle = None
+            except Busy:
+                # An iterator that was left standing, whose thread goes on.
+                call("cancel", self._handle)
+                time.sleep(0.01)
 
     def generate(self, prompt: str, *, max_tokens: int = 512, temperature: float = 0.7, top_p: float = 0.95,
                  top_k: int = 40, seed: int = 0, chat: bool = False) -> Iterator[str]:

@@ -178,6 +178,7 @@ typedef uint64_t flashinfer_hold;
 typedef struct flashinfer_piece {
   size_t size;
   flashinfer_hold hold;
+  /* Aligned as in the file: images 4096, GGUF 32, safetensors often not even to an element. */
   const void *data;
   uint64_t byte_count;
   uint64_t tensor;

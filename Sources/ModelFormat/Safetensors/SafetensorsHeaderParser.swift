@@ -53,7 +53,8 @@ struct SafetensorsHeaderParser {
       throw error(.malformed, info, "tensor \"\(name)\" has no dtype")
     }
     guard let type = StorageType.safetensors(typeName) else {
-      throw error(.unsupported, info, "tensor \"\(name)\" has dtype \(typeName), which is not known")
+      throw error(
+        .unsupported, info, "tensor \"\(name)\" has dtype \(typeName), which is not known")
     }
     let shape = try integers(info["shape"], name, "shape", info)
     let range = try integers(info["data_offsets"], name, "data_offsets", info)

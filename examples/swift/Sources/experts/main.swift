@@ -29,7 +29,9 @@ struct ExpertCache {
   }
 
   /// The expert's matrices, from memory or the drive.
-  mutating func use(_ bundle: [TensorPart], keeping needed: Set<[TensorPart]>) throws -> LoadedTensors {
+  mutating func use(
+    _ bundle: [TensorPart], keeping needed: Set<[TensorPart]>
+  ) throws -> LoadedTensors {
     useCount += 1
     order.removeAll { $0 == bundle }
     order.append(bundle)
@@ -92,7 +94,9 @@ for _ in 0..<tokenCount {
     var sum = [Float](repeating: 0, count: width)
     for bundle in chosen {
       let expert = try cache.use(bundle, keeping: needed)
-      let matrices = bundle.indices.map { Matrix(loader.tensors[bundle[$0].tensor], expert.bytes($0)) }
+      let matrices = bundle.indices.map {
+        Matrix(loader.tensors[bundle[$0].tensor], expert.bytes($0))
+      }
       let gate = matrices[0] * state
       let up = matrices[1] * state
       let output = matrices[2] * zip(gate, up).map { silu($0) * $1 }
@@ -104,4 +108,6 @@ for _ in 0..<tokenCount {
 }
 
 print("state", state.reduce(0, +))
-print("\(cache.hitCount) of \(cache.useCount) uses from memory, \(loader.statistics.bytesRead) bytes read")
+print(
+  "\(cache.hitCount) of \(cache.useCount) uses from memory,", loader.statistics.bytesRead,
+  "bytes read")

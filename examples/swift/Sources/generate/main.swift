@@ -14,4 +14,5 @@ let result = try TextGenerator(session: session, tokenizer: model.tokenizer).gen
   text in print(String(decoding: text, as: UTF8.self), terminator: "")
 }
 print()
-print(result.tokens.count, "tokens,", session.plan.residency.streamedByteCount, "bytes read for each")
+let byteCount = session.plan.residency.streamedByteCount
+print(result.tokens.count, "tokens,", byteCount, "bytes read for each")

@@ -3,7 +3,7 @@ import WeightLoader
 let loader = try TensorLoader.open(CommandLine.arguments[1], ram: 200 << 20)
 print(loader.plan.streamByteCount, "bytes to stream through,", loader.plan.heldByteCount, "to keep")
 
-try loader.forEach { piece in
+try loader.stream { piece in
   let tensor = loader.tensors[piece.tensor]
   print(tensor.name, tensor.type.name, tensor.shape, piece.byteOffset, piece.bytes.count)
 }
