@@ -139,13 +139,12 @@ public func flashinfer_dequantise(
       try integer(first_row, "first_row"), try integer(row_count, "row_count")
     )
     let columnCount = record.columnCount
-    let rowByteCount = columnCount / type.blockElementCount * type.blockByteCount
-    let groupByteCount = RowGroup.byteCount(type, columnCount: columnCount)
-    let isInterleaved = record.layout == .interleaved
+    // A row, or a group of sixteen.
+    let unitByteCount = record.unitByteCount
+    let unitRowCount = record.layout == .interleaved ? RowGroup.rowCount : 1
     let held =
-      isInterleaved
-      ? try integer(byte_count, "byte_count") / max(1, groupByteCount) * RowGroup.rowCount
-      : try integer(byte_count, "byte_count") / max(1, rowByteCount)
+      unitByteCount == 0
+      ? 0 : try integer(byte_count, "byte_count") / unitByteCount * unitRowCount
     guard first <= held, count <= held - first else {
       throw CallError(
         .invalid,
@@ -154,13 +153,14 @@ public func flashinfer_dequantise(
     for row in 0..<count {
       let output = values + row * columnCount
       let place = first + row
-      if isInterleaved {
+      let unit = data + place / unitRowCount * unitByteCount
+      switch record.layout {
+      case .interleaved:
         Dequantisation.row(
-          inGroup: data + place / RowGroup.rowCount * groupByteCount,
-          row: place % RowGroup.rowCount, type: type, columnCount: columnCount, into: output)
-      } else {
-        Dequantisation.row(
-          data + place * rowByteCount, type: type, columnCount: columnCount, into: output)
+          inGroup: unit, row: place % unitRowCount, type: type, columnCount: columnCount,
+          into: output)
+      case .rowMajor:
+        Dequantisation.row(unit, type: type, columnCount: columnCount, into: output)
       }
     }
     return .ok

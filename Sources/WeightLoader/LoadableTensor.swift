@@ -30,9 +30,11 @@ public struct LoadableTensor: Sendable {
     shape.contains(0) ? 0 : shape.dropLast().reduce(1, *) / partCount
   }
 
-  /// Bytes that belong together: a row, or of interleaved rows a group of sixteen.
-  var unitByteCount: Int {
-    switch (layout, type.elementType) {
+  /// Bytes that belong together: a row, or of interleaved rows a group of sixteen; 0 in an empty tensor,
+  /// whose other dimensions may be anything.
+  public var unitByteCount: Int {
+    guard byteCount > 0 else { return 0 }
+    return switch (layout, type.elementType) {
     case (.interleaved, let type?): RowGroup.byteCount(type, columnCount: columnCount)
     default: columnCount / type.blockElementCount * type.blockByteCount
     }
@@ -66,9 +68,11 @@ extension LoadableTensor {
       byteStride: tensor.byteCount)
   }
 
-  /// A third dimension counts matrices, which lie one after the other.
+  /// A third dimension of experts counts matrices, which lie one after the other; of others it may be
+  /// anything.
   init(_ tensor: GGUFTensorInfo) {
-    let partCount = tensor.dimensions.dropFirst(2).reduce(1, *)
+    let isStacked = tensor.dimensions.count == 3 && tensor.name.hasSuffix("_exps.weight")
+    let partCount = isStacked ? tensor.dimensions[2] : 1
     self.init(
       name: tensor.name, type: StorageType(tensor.type), shape: tensor.dimensions.reversed(),
       layout: .rowMajor, partCount: partCount, partByteCount: tensor.byteCount / partCount,

@@ -60,7 +60,7 @@ public struct LoaderPlan: Sendable {
   ) throws(LoaderError) -> LoaderPlan {
     let unit = tensors.lazy.map(\.leastUnitByteCount).max() ?? 1
     let longest = max(unit, tensors.lazy.map(\.partByteCount).max() ?? 1)
-    let leastPiece = max(unit, min(longest, leastPieceByteCount))
+    let leastPiece = max(unit, leastPieceByteCount)
     let leastStream = leastPieceCount * (roundedUp(leastPiece) + slackByteCount)
     let process = residentByteCount + marginByteCount
     let caller = max(0, options.callerByteCount)

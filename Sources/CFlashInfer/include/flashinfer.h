@@ -312,8 +312,8 @@ flashinfer_status flashinfer_generate(flashinfer_generator *generator, const cha
                                       void *context, flashinfer_error *error);
 
 /*
- * Ends what another thread waits for with a loader or generator, which returns FLASHINFER_CANCELLED soon.
- * handle: either kind.
+ * Ends the stream, load or generation under way with a loader or generator, whose call returns
+ * FLASHINFER_CANCELLED soon. Where nothing is under way the next load may be what ends. handle: either kind.
  */
 flashinfer_status flashinfer_cancel(void *handle, flashinfer_error *error);
 
