@@ -16,6 +16,8 @@ public struct LoaderOptions: Sendable {
   public var callerByteCount = 0
   /// Whole copies of the file on other drives; each read is shared among all of them.
   public var mirrors: [String] = []
+  /// What the process is taken to hold; nil = what it does. Tests fix it, because others run beside them.
+  package var assumedResidentByteCount: Int?
 
   public init() {}
 }

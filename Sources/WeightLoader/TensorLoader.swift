@@ -14,7 +14,7 @@ public import TensorBasics
 /// ```swift
 /// let loader = try TensorLoader.open("model.gguf", ram: 2 << 30)
 /// try loader.stream { piece in
-///   print(loader.tensors[piece.tensor].name, piece.byteOffset, piece.bytes.count)
+///   print(loader.tensors[piece.tensor].name, piece.byteOffset, piece.byteCount)
 /// }
 /// ```
 ///
@@ -78,12 +78,13 @@ public final class TensorLoader {
     // What reading the header took is over, but it counts where it was more than ever before.
     let peak = ProcessMemory.peakResidentByteCount
     let budget = ram ?? ProcessMemory.safeBudget()
-    guard peak <= budget || peak == earlierPeak else {
+    guard peak <= budget || peak == earlierPeak || options.assumedResidentByteCount != nil else {
       throw .budgetTooSmall(budget: ByteCount(budget), minimum: ByteCount(peak))
     }
     let plan = try LoaderPlan.make(
-      budget: budget, residentByteCount: ProcessMemory.residentByteCount, options: options,
-      tensors: catalogue.tensors,
+      budget: budget,
+      residentByteCount: options.assumedResidentByteCount ?? ProcessMemory.residentByteCount,
+      options: options, tensors: catalogue.tensors,
       slackByteCount: catalogue.image.map(ExtentVerifier.slackByteCount)
         ?? 2 * AlignedBuffer.pageByteCount)
     let memory: StreamMemory

@@ -32,8 +32,18 @@ public final class TensorPiece: Sendable {
 
   deinit { memory.giveBack(sequence) }
 
-  /// The bytes; valid while the piece lives.
-  public var bytes: UnsafeRawBufferPointer {
+  public var byteCount: Int { range.count }
+
+  /// Hands the bytes to `body`, during whose call they are valid.
+  public func withBytes<Result, Failure>(
+    _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    defer { extendLifetime(self) }
+    return try body(bytes)
+  }
+
+  /// The bytes; valid while the piece lives, which its last use in Swift ends.
+  package var bytes: UnsafeRawBufferPointer {
     UnsafeRawBufferPointer(rebasing: memory.bytes[range])
   }
 }
@@ -81,8 +91,19 @@ public final class LoadedTensors: Sendable {
     self.memory = memory
   }
 
-  /// The bytes of `parts[index]`; valid while the object lives.
-  public func bytes(_ index: Int = 0) -> UnsafeRawBufferPointer {
+  /// Bytes of `parts[index]`.
+  public func byteCount(_ index: Int = 0) -> Int { ranges[index].count }
+
+  /// Hands the bytes of `parts[index]` to `body`, during whose call they are valid.
+  public func withBytes<Result, Failure>(
+    _ index: Int = 0, _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    defer { extendLifetime(self) }
+    return try body(bytes(index))
+  }
+
+  /// The bytes of `parts[index]`; valid while the object lives, which its last use in Swift ends.
+  package func bytes(_ index: Int = 0) -> UnsafeRawBufferPointer {
     UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(memory.buffer.bytes)[ranges[index]])
   }
 }

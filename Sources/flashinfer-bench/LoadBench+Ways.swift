@@ -34,7 +34,7 @@ extension LoadBench {
     var firstNanoseconds: Int?
     while let piece = try loader.next() {
       firstNanoseconds = firstNanoseconds ?? monotonicNanoseconds()
-      byteCount += piece.bytes.count
+      byteCount += piece.byteCount
       pieceCount += 1
       if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
     }

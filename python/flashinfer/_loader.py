@@ -115,7 +115,7 @@ class Piece:
         if native.byte_count:
             memory = (ctypes.c_ubyte * native.byte_count).from_address(native.data)
             # The array keeps the memory, which keeps the hold.
-            memory.hold = hold  # type: ignore[attr-defined]
+            memory.hold = hold
             self.bytes: npt.NDArray[np.uint8] = np.frombuffer(memory, dtype=np.uint8)
             self.bytes.flags.writeable = False
         else:
@@ -280,7 +280,7 @@ class Model:
                 continue
             tensor = name if isinstance(name, Tensor) else self.tensor(name)
             parts += [(tensor.index, part) for part in range(tensor.part_count)]
-        return (_native.Part * len(parts))(*parts)
+        return (_native.Part * len(parts))(*[_native.Part(tensor, part) for tensor, part in parts])
 
     def stream(self, names: Iterable[str | Tensor | tuple[int, int]] | None = None) -> Iterator[Piece]:
         """Brings tensors in the order of the names, or all as they lie in the file, with the drive kept busy.

@@ -6,6 +6,7 @@ import os
 import pathlib
 from ctypes import (CFUNCTYPE, POINTER, Structure, byref, c_char, c_char_p, c_double, c_float, c_int32, c_int64,
                     c_size_t, c_uint32, c_uint64, c_void_p, sizeof)
+from typing import Any
 
 from ._errors import END, OK, TIMEOUT, FlashInferError, error
 
@@ -69,7 +70,7 @@ class Generation(Sized):
 
 TextSink = CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t)
 
-SIGNATURES = {
+SIGNATURES: dict[str, list[Any]] = {
     "open": [c_char_p, POINTER(Options), POINTER(c_void_p)],
     "close": [c_void_p],
     "get_plan": [c_void_p, POINTER(Plan)],

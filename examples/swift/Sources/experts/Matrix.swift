@@ -7,14 +7,17 @@ import WeightLoader
 /// A matrix as it lies in a file: rows of 32-bit, 16-bit or Q8_0 elements, one after the other or sixteen
 /// interleaved in 4-byte words (`docs/format.md`, section 5).
 struct Matrix {
-  private let bytes: UnsafeRawBufferPointer
+  private let expert: LoadedTensors
+  /// Which of the expert's parts this is.
+  private let index: Int
   private let type: String
   private let isInterleaved: Bool
   private let rowCount: Int
   private let columnCount: Int
 
-  init(_ tensor: LoadableTensor, _ bytes: UnsafeRawBufferPointer) {
-    self.bytes = bytes
+  init(_ tensor: LoadableTensor, _ expert: LoadedTensors, _ index: Int) {
+    self.expert = expert
+    self.index = index
     type = tensor.type.name
     isInterleaved = tensor.layout == .interleaved
     rowCount = tensor.partRowCount
@@ -25,9 +28,11 @@ struct Matrix {
   /// The product with a vector of `columnCount` elements.
   static func * (matrix: Matrix, vector: [Float]) -> [Float] {
     var row = [Float](repeating: 0, count: matrix.columnCount)
-    return (0..<matrix.rowCount).map { index in
-      matrix.read(row: index, into: &row)
-      return zip(row, vector).reduce(into: Float(0)) { $0 += $1.0 * $1.1 }
+    return matrix.expert.withBytes(matrix.index) { bytes in
+      (0..<matrix.rowCount).map { index in
+        matrix.read(row: index, of: bytes, into: &row)
+        return zip(row, vector).reduce(into: Float(0)) { $0 += $1.0 * $1.1 }
+      }
     }
   }
 
@@ -41,12 +46,12 @@ struct Matrix {
   }
 
   /// One row as floats.
-  private func read(row: Int, into values: inout [Float]) {
+  private func read(row: Int, of bytes: UnsafeRawBufferPointer, into values: inout [Float]) {
     let (byteCount, elementCount) = block
     let blockCount = (columnCount + elementCount - 1) / elementCount
     var words = [UInt8](repeating: 0, count: byteCount)
     for index in 0..<blockCount {
-      copyBlock(index, of: row, blockCount: blockCount, into: &words)
+      copyBlock(index, of: row, blockCount: blockCount, bytes, into: &words)
       for element in 0..<min(elementCount, columnCount - index * elementCount) {
         values[index * elementCount + element] = Self.value(element, type, words)
       }
@@ -54,7 +59,10 @@ struct Matrix {
   }
 
   /// One block of a row, with its bytes in the order of a row that is not interleaved.
-  private func copyBlock(_ index: Int, of row: Int, blockCount: Int, into words: inout [UInt8]) {
+  private func copyBlock(
+    _ index: Int, of row: Int, blockCount: Int, _ bytes: UnsafeRawBufferPointer,
+    into words: inout [UInt8]
+  ) {
     let count = words.count
     guard isInterleaved else {
       let rowByteCount = type == "F16" ? 2 * columnCount : blockCount * count

@@ -94,9 +94,7 @@ for _ in 0..<tokenCount {
     var sum = [Float](repeating: 0, count: width)
     for bundle in chosen {
       let expert = try cache.use(bundle, keeping: needed)
-      let matrices = bundle.indices.map {
-        Matrix(loader.tensors[bundle[$0].tensor], expert.bytes($0))
-      }
+      let matrices = bundle.indices.map { Matrix(loader.tensors[bundle[$0].tensor], expert, $0) }
       let gate = matrices[0] * state
       let up = matrices[1] * state
       let output = matrices[2] * zip(gate, up).map { silu($0) * $1 }
