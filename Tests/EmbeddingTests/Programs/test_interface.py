@@ -11,6 +11,10 @@ import unittest
 import flashinfer
 import numpy as np
 
+# The tests' threads block signals, which a program they start inherits.
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGALRM})
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 TWO, FOREIGN, TRUNCATED, MODEL, EXPERTS, LARGE = sys.argv[1:]
 
 
@@ -161,10 +165,12 @@ class BadInput(unittest.TestCase):
 
 class Interrupting(unittest.TestCase):
     def interrupted_after(self, seconds, body):
+        signal.alarm(30)  # Ends the program where nothing is interrupted.
         timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT))
         timer.start()
         with self.assertRaises(KeyboardInterrupt):
             body()
+        signal.alarm(0)
         return time.monotonic() - self.start - seconds
 
     def setUp(self):
