@@ -33,7 +33,8 @@ struct DocumentTests {
 
   @Test(.enabled(if: Tool.hasExamples, "the Swift examples are not built: run tools/test"))
   func `The second Swift page's program generates text`() throws {
-    let result = try Tool.run([Tool.swiftExamples + "/generate", Files().model])
+    let files = Files()
+    let result = try Tool.run([Tool.swiftExamples + "/generate", files.model])
     #expect(result.status == 0, "\(result.errors)")
     #expect(result.output.contains(" tokens, "), "\(result.output)")
   }

@@ -6,7 +6,6 @@ usage: statistics.py MODEL [--ram 200MiB]
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 
 import flashinfer
@@ -45,6 +44,12 @@ def progress(done: int, total: int) -> None:
         print(f"\r[{'#' * filled}{'.' * (40 - filled)}] {100 * done // max(1, total):3d} %", end="", file=sys.stderr)
 
 
+def peak_mebibytes() -> int:
+    """The largest resident set of this program so far."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) >> 10
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -72,8 +77,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    print(f"{total} bytes of tensors, at most {peak} MiB in memory", file=sys.stderr)
+    print(f"{total} bytes of tensors, at most {peak_mebibytes()} MiB in memory", file=sys.stderr)
     return 0
 
 
