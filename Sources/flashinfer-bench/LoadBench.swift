@@ -10,8 +10,9 @@ struct LoadBench: ParsableCommand {
     commandName: "load",
     abstract: "Bytes per second of reading a file, as weights are read.",
     discussion: """
-      FILE is any file; with --through loader one of tensors, all of which are brought once. With --tune the whole curve of block size and queue depth is measured, and \
-      the point chosen from it is what later runs of a model on that drive read with.
+      FILE is any file; with --through loader one of tensors, all of which are brought once. With \
+      --tune the whole curve of block size and queue depth is measured, and the point chosen from it \
+      is what later runs of a model on that drive read with.
       """)
 
   @Argument(help: "File to read.") var file: String
