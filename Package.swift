@@ -39,6 +39,7 @@ let package = Package(
   products: [
     .library(name: "WeightLoader", targets: ["WeightLoader"]),
     .library(name: "Runtime", targets: ["Runtime"]),
+    .library(name: "FlashInferC", type: .static, targets: ["FlashInferC"]),
     .executable(name: "flashinfer-run", targets: ["flashinfer-run"]),
     .executable(name: "flashinfer-convert", targets: ["flashinfer-convert"]),
     .executable(name: "flashinfer-inspect", targets: ["flashinfer-inspect"]),
@@ -86,6 +87,12 @@ let package = Package(
         "InStorageAttention", "Runtime", "Calibration", argumentParser,
       ]),
 
+    // The C interface: a hand-written header, and what implements it.
+    .target(name: "CFlashInfer"),
+    library(
+      "FlashInferC",
+      ["CFlashInfer", "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "Runtime"]),
+
     // Executables
     executable(
       "flashinfer-run",
@@ -124,6 +131,10 @@ let package = Package(
     tests("Calibration", ["TensorBasics", "BlockIO", "ModelFormat", "WeightLoader", "Runtime"]),
     // Runs the executables; they are not its dependencies, so that a test build links them once.
     .testTarget(name: "CommandLineTests", dependencies: ["TestSupport"], swiftSettings: strict),
+    // Runs what tools/test installs: the C library, the Python package and the examples.
+    .testTarget(
+      name: "EmbeddingTests", dependencies: ["TestSupport", "ModelFormat", "TensorBasics"],
+      exclude: ["Programs"], swiftSettings: strict),
     tests("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
     tests(
       "ModelConversion",

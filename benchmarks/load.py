@@ -2,15 +2,20 @@
 """Reading speed of `flashinfer-bench load` against fio, in turn in one go.
 
 usage: load.py FILE [--rounds 5] [--seconds 2] [--record]
+       load.py FOLDER --clients [--rounds 5] [--seconds 2] [--record]
 
 Each round runs fio, our bench and fio again at every point, with direct reads through io_uring; the
 figure is the median of the rounds' ratios of ours to the mean of fio's two. FILE should be larger than
 any cache below the operating system. Needs fio, which reads into small pages where our bench gets huge
 ones; to have both alike, reserve some as root before and give them back after:
   echo 40 > /proc/sys/vm/nr_hugepages; load.py …; echo 0 > /proc/sys/vm/nr_hugepages
+
+load.py FOLDER --clients compares the public loader in Swift, C and Python with fio, `mmap`, `read` and the package
+safetensors (pip install safetensors) instead, in turn and cold, on files that it writes to FOLDER (8 GiB); it needs
+what tools/test installs, and control groups for the comparison in a quarter of the file.
 """
 import argparse, os, statistics, sys
-import measure
+import load_clients, measure
 from measure import fio, huge_pages, need_fio
 from record import record
 
@@ -25,8 +30,10 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file"); p.add_argument("--rounds", type=int, default=5); p.add_argument("--seconds", type=int, default=2)
     p.add_argument("--bench", default=".build/release/flashinfer-bench"); p.add_argument("--record", action="store_true")
+    p.add_argument("--clients", action="store_true"); p.add_argument("--python", default=".build/python/bin/python3")
     a = p.parse_args()
     need_fio()
+    if a.clients: sys.exit(load_clients.main(a.file, a.rounds, a.seconds, a.bench, a.python, a.record))
     pages = "huge" if huge_pages() else "small"
     print(f"fio reads into {pages} pages", file=sys.stderr)
     rows = {point: [] for point in POINTS}

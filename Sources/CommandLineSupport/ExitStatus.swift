@@ -45,11 +45,11 @@ public enum ExitStatus: Int32, Sendable {
   private static func status(of error: LoaderError) -> ExitStatus {
     switch error {
     case .io(let error): status(of: error)
-    case .format, .noSuchTensor: .badData
+    case .format, .noSuchTensor, .noSuchPart: .badData
     case .missingFile: .noInput
-    case .allocation, .budgetTooSmall: .notPossibleHere
+    case .allocation, .budgetTooSmall, .tensorsInUse: .notPossibleHere
     case .interrupted: .interrupted
-    case .closed, .notExpected: .failure
+    case .closed, .closedByCaller, .inUse, .forked, .notExpected, .piecesInUse: .failure
     }
   }
 

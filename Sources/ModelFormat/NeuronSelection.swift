@@ -96,13 +96,15 @@ private struct SelectorReader {
   private func tensor(
     _ name: String, _ shape: [Int], types: [ElementType] = [.f16, .f32]
   ) throws(FormatError) -> TensorRecord {
-    guard let found = records[name], found.shape == shape, types.contains(found.type) else {
+    guard let found = records[name], found.shape == shape, let type = found.type.elementType,
+      types.contains(type)
+    else {
       throw error(
         "tensor \"\(name)\" is missing or not \(types.map(\.name).joined(separator: " or ")) of"
           + " shape \(shape)")
     }
     return TensorRecord(
-      name: name, type: found.type, columnCount: shape[shape.count - 1],
+      name: name, type: type, columnCount: shape[shape.count - 1],
       rowCount: shape.count == 2 ? shape[0] : 1, layout: .rowMajor, fileIndex: 0,
       offset: found.offset, byteCount: found.byteCount)
   }

@@ -26,6 +26,12 @@ final class ExtentVerifier {
   /// Longer extents are not read for the sake of a few bytes among theirs; a sweep checks them.
   private static let longestWholeExtent = 2 << 20
 
+  /// Most bytes that whole extents reach beyond what they are read for, on both sides together.
+  static func slackByteCount(_ model: ModelDescription) -> Int {
+    let longest = model.extents.lazy.map(\.byteCount).max() ?? 0
+    return 2 * max(AlignedBuffer.pageByteCount, min(longest, longestWholeExtent))
+  }
+
   /// The extents of an image that hold `extent`, and their range; nil where the file has none or they
   /// are too long to be read for it.
   static func wholeExtents(

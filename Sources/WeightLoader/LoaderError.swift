@@ -20,8 +20,20 @@ public enum LoaderError: Error, Sendable, CustomStringConvertible {
   case noSuchTensor(String, path: String)
   /// A piece was asked for that no announced sweep brings while the pieces in use are kept.
   case notExpected(piece: Int)
+  /// The pieces in use leave the stream no memory to go on.
+  case piecesInUse(ByteCount)
+  /// The tensors in use leave too little of the memory that the budget has for them.
+  case tensorsInUse(wanted: ByteCount, free: ByteCount, limit: ByteCount)
   /// An earlier failure left the stream unusable.
   case closed
+  /// The caller closed the loader.
+  case closedByCaller(path: String)
+  /// Another thread is in a call of the loader.
+  case inUse(path: String)
+  /// The loader was opened before this process was forked from the one that owns it.
+  case forked(path: String)
+  /// A tensor or part that the file does not have.
+  case noSuchPart(TensorPart, path: String)
 
   public var description: String {
     switch self {
@@ -36,7 +48,19 @@ public enum LoaderError: Error, Sendable, CustomStringConvertible {
     case .notExpected(let piece):
       "piece \(piece) is not under way: announce its sweep, acquire pieces in the plan's order and "
         + "release them"
+    case .piecesInUse(let byteCount):
+      "all \(byteCount) that the stream may hold are in use: release pieces before asking for the next"
+    case .tensorsInUse(let wanted, let free, let limit):
+      "\(wanted) are wanted, and of the \(limit) that the budget leaves for tensors only \(free) are "
+        + "free: release some, or allow more memory"
     case .closed: "the stream ended with an earlier error; open the model again"
+    case .closedByCaller(let path): "\(path): used after it was closed"
+    case .inUse(let path):
+      "\(path): two threads use one loader at the same time; take turns, or open it once for each"
+    case .forked(let path):
+      "\(path): opened before this process was forked; open it again in the child"
+    case .noSuchPart(let part, let path):
+      "\(path): there is no part \(part.part) of a tensor number \(part.tensor)"
     }
   }
 }

@@ -39,7 +39,8 @@ public final class ModelSource {
   ) throws(LoaderError) -> ModelSource {
     var storage = try ModelStorage(path)
     let description = try storage.describe()
-    try storage.add(mirrors: mirrors, of: description)
+    try storage.add(
+      mirrors: mirrors, headerByteCount: description.tensors.map(\.offset).min() ?? Int.max)
     do {
       // Neurons of a layer are many small reads, asked for together.
       let depth = description.neurons == nil ? queueDepth : max(queueDepth, leastNeuronDepth)

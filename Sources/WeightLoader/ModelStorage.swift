@@ -11,6 +11,12 @@ struct ModelStorage {
   /// How reads are split among ``files``; nil for one file.
   private(set) var mapping: ReadMapping?
 
+  /// Several files that are read as they are.
+  init(path: String, files: [String]) {
+    self.path = path
+    self.files = files
+  }
+
   /// Finds the files of the model at `path`.
   init(_ path: String) throws(LoaderError) {
     self.path = path
@@ -67,10 +73,10 @@ struct ModelStorage {
     } catch { throw .format(error) }
   }
 
-  /// Adds whole copies of the model, each of which must have its length and its beginning: for an
-  /// image all checksums lie there.
+  /// Adds whole copies of the model, each of which must have its length and its first `headerByteCount`
+  /// bytes: for an image all checksums lie there.
   mutating func add(
-    mirrors: [String], of description: ModelDescription
+    mirrors: [String], headerByteCount: Int
   ) throws(LoaderError) {
     guard !mirrors.isEmpty else { return }
     guard mapping == nil else {
@@ -79,7 +85,6 @@ struct ModelStorage {
           .unsupported, path: path, "a striped image cannot be mirrored; copies must be whole files"
         ))
     }
-    let headerByteCount = description.tensors.map(\.offset).min() ?? Int.max
     let original = try Self.prefix(path, byteCount: headerByteCount)
     for mirror in mirrors {
       let copy = try Self.prefix(mirror, byteCount: headerByteCount)

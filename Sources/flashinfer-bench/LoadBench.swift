@@ -10,8 +10,9 @@ struct LoadBench: ParsableCommand {
     commandName: "load",
     abstract: "Bytes per second of reading a file, as weights are read.",
     discussion: """
-      FILE is any file. With --tune the whole curve of block size and queue depth is measured, and \
-      the point chosen from it is what later runs of a model on that drive read with.
+      FILE is any file; with --through loader one of tensors, all of which are brought once. With \
+      --tune the whole curve of block size and queue depth is measured, and the point chosen from it \
+      is what later runs of a model on that drive read with.
       """)
 
   @Argument(help: "File to read.") var file: String
@@ -24,6 +25,11 @@ struct LoadBench: ParsableCommand {
   @Option(help: "Seconds to read for (default: 4; with --tune 15 for all points together).")
   var seconds: Double?
   @Option(help: "How to read: auto, uring, pread or mmap.") var io = StorageBackend.auto
+  @Option(help: "What brings the bytes: device, loader, mmap or read.") var through = LoadWay.device
+  @Option(help: "With --through loader --random: how many tensors.") var tensors = 2000
+  @Option(
+    help: ArgumentHelp("With --through loader: bound on the process's memory.", valueName: "size"))
+  var ram: ByteCount?
   @Flag(help: "Measure block size × queue depth and store the calibration.") var tune = false
   @Flag(help: "Print one JSON object.") var json = false
 
@@ -39,6 +45,11 @@ struct LoadBench: ParsableCommand {
     guard (seconds ?? 1) > 0, (seconds ?? 1) <= 3600 else {
       throw ValidationError("--seconds must be above 0 and at most 3600")
     }
+    guard !tune || through == .device, ram == nil || through == .loader,
+      !random || through == .device || through == .loader, tensors > 0
+    else {
+      throw ValidationError("--tune, --ram, --random and --tensors do not go with this --through")
+    }
     guard !(tune && random) else {
       throw ValidationError("--tune measures reading one block after the other, not --random")
     }
@@ -46,7 +57,15 @@ struct LoadBench: ParsableCommand {
 
   func run() throws {
     Interruption.install()
-    try reportingErrors { tune ? try printCurve() : try load() }
+    try reportingErrors {
+      switch through {
+      case _ where tune: try printCurve()
+      case .device: try load()
+      case .loader: try stream()
+      case .mmap: try touchMapping()
+      case .read: try readToEnd()
+      }
+    }
   }
 
   /// Measures one point.

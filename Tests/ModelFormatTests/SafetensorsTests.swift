@@ -29,7 +29,7 @@ func parseSafetensors(
     let bytes = safetensors(Self.header, dataByteCount: 24)
     let file = try #require(try parseSafetensors(bytes).value)
     #expect(file.tensors.map(\.name) == ["aé", "b", "c"])
-    #expect(file.tensors.map(\.type) == [.f32, .bf16, .f16])
+    #expect(file.tensors.map(\.type.elementType) == [.f32, .bf16, .f16])
     #expect(file.tensors.map(\.shape) == [[], [2, 3], [4]])
     #expect(file.tensors.map { $0.offset - file.dataOffset } == [0, 4, 16])
     #expect(file.tensors.map(\.byteCount) == [4, 12, 8])
@@ -52,9 +52,19 @@ func parseSafetensors(
     }
   }
 
+  @Test func `Types that are no weights' have a length and no arithmetic`() throws {
+    let bytes = safetensors(
+      #"{"a":{"dtype":"I64","shape":[2],"data_offsets":[0,16]},"#
+        + #""b":{"dtype":"BOOL","shape":[3],"data_offsets":[16,19]}}"#, dataByteCount: 19)
+    let tensors = try #require(try parseSafetensors(bytes).value).tensors
+    #expect(tensors.map(\.type.name) == ["I64", "BOOL"])
+    #expect(tensors.map(\.type.blockByteCount) == [8, 1])
+    #expect(tensors.allSatisfy { $0.type.elementType == nil })
+  }
+
   @Test(arguments: [
     (#"[]"#, "not a JSON object"),
-    (#"{"a":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}"#, "\"a\" has dtype I64"),
+    (#"{"a":{"dtype":"I65","shape":[1],"data_offsets":[0,8]}}"#, "\"a\" has dtype I65"),
     (#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#, "12 bytes by its shape"),
     (#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#, "no range"),
     (#"{"a":{"dtype":"F32","shape":[16],"data_offsets":[0,64]}}"#, "ends at byte 64"),

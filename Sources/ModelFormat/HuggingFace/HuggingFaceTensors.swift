@@ -48,7 +48,7 @@ struct HuggingFaceTensors {
             "tensor \"\(tensor.name)\" is neither a vector nor a matrix: \(tensor.shape)")
         }
         let record = TensorRecord(
-          name: name, type: tensor.type, columnCount: columnCount,
+          name: name, type: try tensor.weightType(path: shard.path), columnCount: columnCount,
           rowCount: tensor.shape.count == 2 ? tensor.shape[0] : 1, layout: .rowMajor,
           fileIndex: fileIndex, offset: tensor.offset, byteCount: tensor.byteCount)
         if let expert {

@@ -1,4 +1,4 @@
-public import TensorBasics
+import TensorBasics
 
 /// The safetensors format: parsing of the header.
 ///
@@ -57,7 +57,7 @@ public struct SafetensorsFile: Sendable {
 /// One tensor as the header lists it.
 public struct SafetensorsTensor: Sendable, Equatable {
   public let name: String
-  public let type: ElementType
+  public let type: StorageType
   /// Outermost dimension first; empty for a scalar.
   public let shape: [Int]
   /// Byte offset in the file (not in the data).
@@ -65,4 +65,18 @@ public struct SafetensorsTensor: Sendable, Equatable {
   public let byteCount: Int
   /// Where the header describes it, for errors.
   public let infoOffset: Int
+}
+
+extension SafetensorsTensor {
+  /// The type of weights to compute with.
+  ///
+  /// - Throws: ``FormatError`` of kind `unsupported` for integers and other types.
+  func weightType(path: String) throws(FormatError) -> ElementType {
+    guard let weightType = type.elementType else {
+      throw FormatError(
+        .unsupported, at: infoOffset, path: path,
+        "tensor \"\(name)\" has dtype \(type.name); F32, F16 and BF16 are supported")
+    }
+    return weightType
+  }
 }

@@ -52,10 +52,9 @@ struct SafetensorsHeaderParser {
     guard let typeName = info["dtype"]?.string else {
       throw error(.malformed, info, "tensor \"\(name)\" has no dtype")
     }
-    guard let type = Self.types[typeName] else {
+    guard let type = StorageType.safetensors(typeName) else {
       throw error(
-        .unsupported, info,
-        "tensor \"\(name)\" has dtype \(typeName); F32, F16 and BF16 are supported")
+        .unsupported, info, "tensor \"\(name)\" has dtype \(typeName), which is not known")
     }
     let shape = try integers(info["shape"], name, "shape", info)
     let range = try integers(info["data_offsets"], name, "data_offsets", info)
@@ -103,6 +102,4 @@ struct SafetensorsHeaderParser {
     }
     return integers
   }
-
-  private static let types: [String: ElementType] = ["F32": .f32, "F16": .f16, "BF16": .bf16]
 }

@@ -1,5 +1,4 @@
 import Glibc
-import TensorBasics
 
 /// What the system says about this process: its memory, the machine's, the control group's, its reads.
 public enum ProcessMemory {

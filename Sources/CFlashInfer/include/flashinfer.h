@@ -1,0 +1,324 @@
+/*
+ * FlashInfer: tensors of files larger than memory, as fast as the drive gives them, within a budget.
+ *
+ * Every function returns a status and, where `error` is not NULL, fills in a message; nothing here ends the
+ * host program, whatever it is given, as long as pointers point to what their types say.
+ *
+ * Handles (flashinfer_loader *, flashinfer_generator *, holds) are names, not addresses: they are looked up,
+ * so one that was closed, belongs to another kind or was opened before a fork is an error.
+ *
+ * Threads: different handles may be used by different threads at the same time. One loader or generator is
+ * used by one thread at a time; a second one is refused with FLASHINFER_BUSY. Any thread may call
+ * flashinfer_cancel, flashinfer_release and the functions without a handle at any time.
+ *
+ * Fork: a child cannot use handles that its parent opened (FLASHINFER_FORKED); it opens its own.
+ *
+ * Structures begin with their size, which the caller sets before each call (use the initialisers); later
+ * versions only append members. Members that a call fills in need no other initialisation.
+ */
+#ifndef FLASHINFER_H
+#define FLASHINFER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FLASHINFER_ABI_VERSION 1u
+
+/* The version of the library that runs; compatible where it equals FLASHINFER_ABI_VERSION. */
+uint32_t flashinfer_abi_version(void);
+
+typedef int32_t flashinfer_status;
+enum {
+  FLASHINFER_OK = 0,
+  /* No piece is left in the stream. */
+  FLASHINFER_END = 1,
+  /* Nothing came within the time given; the same call may be made again. */
+  FLASHINFER_TIMEOUT = 2,
+  /* An argument is NULL, out of range, or a structure's size is not known. */
+  FLASHINFER_INVALID = 3,
+  /* No such file. */
+  FLASHINFER_NO_FILE = 4,
+  /* The file is foreign, damaged, truncated or not supported. */
+  FLASHINFER_BAD_DATA = 5,
+  /* The drive or the system failed. */
+  FLASHINFER_IO = 6,
+  /* The budget, or what is left of it, is too small; the message says what would do. */
+  FLASHINFER_NO_MEMORY = 7,
+  /* flashinfer_cancel ended it. */
+  FLASHINFER_CANCELLED = 8,
+  /* The handle was closed, or never was one. */
+  FLASHINFER_CLOSED = 9,
+  /* Another thread is in a call with this handle. */
+  FLASHINFER_BUSY = 10,
+  /* The handle was opened before this process was forked. */
+  FLASHINFER_FORKED = 11,
+  /* The file has no such tensor, part or expert. */
+  FLASHINFER_NOT_FOUND = 12,
+  /* Something else failed; the message says what. */
+  FLASHINFER_FAILED = 13
+};
+
+/* What went wrong, in the caller's memory. Filled in where a function returns FLASHINFER_TIMEOUT or above. */
+typedef struct flashinfer_error {
+  size_t size;
+  flashinfer_status status;
+  /* UTF-8, ends with NUL, cut where it is longer. */
+  char message[1012];
+} flashinfer_error;
+#define FLASHINFER_ERROR_INIT {sizeof(flashinfer_error), 0, {0}}
+
+/* ---------------------------------------------------------------- Loader */
+
+typedef struct flashinfer_loader flashinfer_loader;
+
+/* How to open a file; zero means the default of every member but size. */
+typedef struct flashinfer_options {
+  size_t size;
+  /* Bound on the process's peak resident set from now on, in bytes; default: 80 % of what is free. */
+  uint64_t ram;
+  /* Part of it that the caller needs for itself, beside what the process holds already. */
+  uint64_t caller_bytes;
+  /* Bytes of one read, a multiple of 4096; default 1 MiB. */
+  uint64_t read_bytes;
+  /* Longer tensors are streamed in pieces of whole rows of at most so many bytes; default 8 MiB. */
+  uint64_t piece_bytes;
+  /* Reads in flight; default 32. */
+  uint32_t queue_depth;
+  /* 0 automatic, 1 io_uring, 2 pread, 3 mmap. */
+  uint32_t backend;
+} flashinfer_options;
+#define FLASHINFER_OPTIONS_INIT {sizeof(flashinfer_options), 0, 0, 0, 0, 0, 0}
+
+/*
+ * Opens a GGUF file, flash image or safetensors file, or a folder of safetensors files.
+ *
+ * path: NUL-terminated, only read during the call. options: may be NULL. *loader: the caller's, to be given
+ * to flashinfer_close; untouched on failure.
+ */
+flashinfer_status flashinfer_open(const char *path, const flashinfer_options *options,
+                                  flashinfer_loader **loader, flashinfer_error *error);
+
+/*
+ * Ends a loader. Bytes behind holds stay valid until each is released; the loader's strings do not.
+ */
+flashinfer_status flashinfer_close(flashinfer_loader *loader, flashinfer_error *error);
+
+/* Where the budget goes, in bytes. */
+typedef struct flashinfer_plan {
+  size_t size;
+  uint64_t budget;
+  /* What the process held at opening, with a margin. */
+  uint64_t process;
+  uint64_t caller;
+  /* The ring that streams go through. */
+  uint64_t stream;
+  /* For tensors that are loaded or prefetched. */
+  uint64_t held;
+  uint64_t piece;
+  uint64_t read;
+  uint32_t queue_depth;
+  uint32_t reserved;
+} flashinfer_plan;
+
+flashinfer_status flashinfer_get_plan(flashinfer_loader *loader, flashinfer_plan *plan,
+                                      flashinfer_error *error);
+
+#define FLASHINFER_DIMENSION_LIMIT 8
+
+/* One tensor. */
+typedef struct flashinfer_tensor {
+  size_t size;
+  /* UTF-8, ends with NUL; the loader's, valid until it is closed. */
+  const char *name;
+  /* "F32", "BF16", "I64", "Q4_K", ...; static. */
+  const char *type;
+  /* Bytes of all parts. */
+  uint64_t byte_count;
+  uint64_t part_byte_count;
+  /* Matrices of equal shape stacked in the tensor, as experts are; 1 for a plain one. */
+  uint64_t part_count;
+  /* Outermost first; a tensor of more than eight dimensions has its outer ones multiplied. */
+  uint64_t shape[FLASHINFER_DIMENSION_LIMIT];
+  uint32_t dimension_count;
+  /* 0: one row after the other; 1: sixteen rows interleaved (docs/format.md, section 5). */
+  uint32_t layout;
+  /* Elements and bytes of one block; 1 element where the type is not quantised. */
+  uint32_t block_element_count;
+  uint32_t block_byte_count;
+  /* Whether flashinfer_dequantise knows the type. */
+  uint32_t is_weight;
+  uint32_t reserved;
+} flashinfer_tensor;
+
+flashinfer_status flashinfer_tensor_count(flashinfer_loader *loader, uint64_t *count,
+                                          flashinfer_error *error);
+
+/* Describes tensor number `index`, in the order of the file's header. */
+flashinfer_status flashinfer_tensor_at(flashinfer_loader *loader, uint64_t index,
+                                       flashinfer_tensor *tensor, flashinfer_error *error);
+
+/* Finds a tensor's number by its name. */
+flashinfer_status flashinfer_find(flashinfer_loader *loader, const char *name, uint64_t *index,
+                                  flashinfer_error *error);
+
+/* A part of a tensor: one matrix of a stacked tensor; part 0 is all of a plain one. */
+typedef struct flashinfer_part {
+  uint64_t tensor;
+  uint64_t part;
+} flashinfer_part;
+
+/* Names memory that the library lends; 0 is none. */
+typedef uint64_t flashinfer_hold;
+
+/* Bytes of a tensor in memory, lent until `hold` is released. */
+typedef struct flashinfer_piece {
+  size_t size;
+  flashinfer_hold hold;
+  /* Aligned as in the file: images 4096, GGUF 32, safetensors often not even to an element. */
+  const void *data;
+  uint64_t byte_count;
+  uint64_t tensor;
+  uint64_t part;
+  /* Bytes of the part before these. */
+  uint64_t byte_offset;
+  /* Whether the part ends with these. */
+  uint32_t is_last;
+  uint32_t reserved;
+} flashinfer_piece;
+#define FLASHINFER_PIECE_INIT {sizeof(flashinfer_piece), 0, NULL, 0, 0, 0, 0, 0, 0}
+
+/*
+ * Begins to stream `count` parts in their order, and ends the stream under way; parts == NULL: all, as they
+ * lie in the file. parts: only read during the call.
+ */
+flashinfer_status flashinfer_stream(flashinfer_loader *loader, const flashinfer_part *parts, size_t count,
+                                    flashinfer_error *error);
+
+/*
+ * Waits for the next piece, at most timeout_milliseconds (-1: as long as it takes). FLASHINFER_END behind
+ * the last. The piece's memory is read into again once its hold is released: release each before long,
+ * because those in use leave the drive less room.
+ */
+flashinfer_status flashinfer_next(flashinfer_loader *loader, int64_t timeout_milliseconds,
+                                  flashinfer_piece *piece, flashinfer_error *error);
+
+/* Gives lent memory back; its bytes must not be touched afterwards. From any thread, also after close. */
+flashinfer_status flashinfer_release(flashinfer_hold hold, flashinfer_error *error);
+
+/*
+ * Begins to read parts into memory of their own, to be taken with flashinfer_load of the same list.
+ * FLASHINFER_NO_MEMORY where the budget has no room for them now.
+ */
+flashinfer_status flashinfer_prefetch(flashinfer_loader *loader, const flashinfer_part *parts, size_t count,
+                                      flashinfer_error *error);
+
+/*
+ * Reads parts whole, or waits for their prefetch. pieces: an array of `count`, each with its size set;
+ * entry i is filled in for parts[i]. All share one hold, which is the same in each and released once.
+ * After FLASHINFER_TIMEOUT the same call goes on waiting.
+ */
+flashinfer_status flashinfer_load(flashinfer_loader *loader, const flashinfer_part *parts, size_t count,
+                                  int64_t timeout_milliseconds, flashinfer_piece *pieces,
+                                  flashinfer_error *error);
+
+/*
+ * The matrices of one expert of a layer: writes at most `capacity` parts and their number.
+ * FLASHINFER_NOT_FOUND where the layer has no such expert.
+ */
+flashinfer_status flashinfer_bundle(flashinfer_loader *loader, uint64_t layer, uint64_t expert,
+                                    flashinfer_part *parts, size_t capacity, size_t *count,
+                                    flashinfer_error *error);
+
+/*
+ * Converts rows of a tensor from a piece that begins with a whole row (interleaved: a whole group of
+ * sixteen) to 32-bit floats, row after row.
+ *
+ * data: byte_count bytes of the tensor's type, as a piece has them. first_row, row_count: counted from the
+ * piece's first. values: row_count times the tensor's columns. FLASHINFER_INVALID where the bytes do not
+ * hold these rows; FLASHINFER_BAD_DATA where the type is no weight's.
+ */
+flashinfer_status flashinfer_dequantise(flashinfer_loader *loader, uint64_t tensor, const void *data,
+                                        uint64_t byte_count, uint64_t first_row, uint64_t row_count,
+                                        float *values, flashinfer_error *error);
+
+/* What the drive did for a loader so far. */
+typedef struct flashinfer_statistics {
+  size_t size;
+  uint64_t bytes_read;
+  uint64_t requests;
+  uint64_t retries;
+  /* Time with at least one read in flight, and time that the caller waited. */
+  uint64_t busy_nanoseconds;
+  uint64_t wait_nanoseconds;
+  double mean_queue_depth;
+} flashinfer_statistics;
+
+flashinfer_status flashinfer_get_statistics(flashinfer_loader *loader, flashinfer_statistics *statistics,
+                                            flashinfer_error *error);
+
+/* ---------------------------------------------------------------- Text */
+
+typedef struct flashinfer_generator flashinfer_generator;
+
+typedef struct flashinfer_generator_options {
+  size_t size;
+  /* Bound on the process's peak resident set, in bytes; default: 80 % of what is free. */
+  uint64_t ram;
+  /* Positions for prompt and answer together; default 2048, at most what the model was trained for. */
+  uint64_t context_length;
+  /* Default: one per processor. */
+  uint32_t thread_count;
+  uint32_t reserved;
+} flashinfer_generator_options;
+#define FLASHINFER_GENERATOR_OPTIONS_INIT {sizeof(flashinfer_generator_options), 0, 0, 0, 0}
+
+/* Opens a GGUF file or flash image that can be run. Ownership as with flashinfer_open. */
+flashinfer_status flashinfer_generator_open(const char *path, const flashinfer_generator_options *options,
+                                            flashinfer_generator **generator, flashinfer_error *error);
+
+flashinfer_status flashinfer_generator_close(flashinfer_generator *generator, flashinfer_error *error);
+
+/* How to continue a prompt; use the initialiser. */
+typedef struct flashinfer_generation {
+  size_t size;
+  uint64_t maximum_tokens;
+  /* 0 takes the most probable token. */
+  float temperature;
+  float top_p;
+  uint32_t top_k;
+  /* Whether the prompt is a message to be framed by the model's chat template. */
+  uint32_t is_chat;
+  uint64_t seed;
+} flashinfer_generation;
+#define FLASHINFER_GENERATION_INIT {sizeof(flashinfer_generation), 512, 0.7f, 0.95f, 40, 0, 0}
+
+/*
+ * Takes text as it is generated: whole UTF-8 characters, not NUL-terminated, valid during the call. Runs on
+ * the thread that called flashinfer_generate and must not use the generator, except to cancel it. Other than
+ * 0 ends the generation.
+ */
+typedef int32_t (*flashinfer_text_sink)(void *context, const char *text, size_t byte_count);
+
+/*
+ * Continues `prompt` (UTF-8, NUL-terminated) and hands text to `sink`. FLASHINFER_CANCELLED where the sink
+ * or flashinfer_cancel ended it.
+ */
+flashinfer_status flashinfer_generate(flashinfer_generator *generator, const char *prompt,
+                                      const flashinfer_generation *generation, flashinfer_text_sink sink,
+                                      void *context, flashinfer_error *error);
+
+/*
+ * Ends the stream, load or generation under way with a loader or generator, whose call returns
+ * FLASHINFER_CANCELLED soon. Where nothing is under way the next load may be what ends. handle: either kind.
+ */
+flashinfer_status flashinfer_cancel(void *handle, flashinfer_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

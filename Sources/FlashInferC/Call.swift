@@ -1,0 +1,141 @@
+import BlockIO
+import CFlashInfer
+import Glibc
+import Runtime
+import TensorBasics
+import WeightLoader
+
+/// The codes of `flashinfer.h`.
+enum Status: flashinfer_status {
+  case ok = 0
+  case end
+  case timeout
+  case invalid
+  case noFile
+  case badData
+  case io
+  case noMemory
+  case cancelled
+  case closed
+  case busy
+  case forked
+  case notFound
+  case failed
+}
+
+/// A failure as C is told of it.
+struct CallError: Error {
+  let status: Status
+  let message: String
+
+  init(_ status: Status, _ message: String) {
+    self.status = status
+    self.message = message
+  }
+
+  init(_ error: any Error) {
+    switch error {
+    case let error as CallError: self = error
+    case let error as LoaderError: self.init(Self.status(of: error), error.description)
+    case let error as RuntimeError: self.init(Self.status(of: error), error.description)
+    default: self.init(.failed, "\(error)")
+    }
+  }
+
+  private static func status(of error: RuntimeError) -> Status {
+    switch error {
+    case .loader(let error): status(of: error)
+    case .tokenizer, .notRunnable: .badData
+    case .badPrompt: .invalid
+    case .allocation, .budgetTooSmall, .keyValueBudgetTooSmall: .noMemory
+    case .interrupted: .cancelled
+    case .keyValues: .io
+    }
+  }
+
+  private static func status(of error: LoaderError) -> Status {
+    switch error {
+    case .io(let error): error.isMissingFile ? .noFile : isForeign(error) ? .badData : .io
+    case .format: .badData
+    case .missingFile: .noFile
+    case .allocation, .budgetTooSmall, .piecesInUse, .tensorsInUse: .noMemory
+    case .interrupted: .cancelled
+    case .closedByCaller: .closed
+    case .inUse: .busy
+    case .forked: .forked
+    case .noSuchTensor, .noSuchPart: .notFound
+    case .closed, .notExpected: .failed
+    }
+  }
+
+  /// Whether what was opened is no file to read from: a folder, a pipe.
+  private static func isForeign(_ error: BlockIOError) -> Bool {
+    if case .notReadable = error.reason { true } else { false }
+  }
+}
+
+/// Runs a call of the interface; what it throws becomes a status and a message.
+func call(
+  _ error: UnsafeMutablePointer<flashinfer_error>?, _ body: () throws -> Status
+) -> flashinfer_status {
+  let failure: CallError
+  do {
+    let status = try body()
+    guard status == .timeout else { return status.rawValue }
+    failure = CallError(.timeout, "nothing came within the time given")
+  } catch { failure = CallError(error) }
+  report(failure, to: error)
+  return failure.status.rawValue
+}
+
+private func report(_ failure: CallError, to error: UnsafeMutablePointer<flashinfer_error>?) {
+  guard let error, error.pointee.size >= MemoryLayout<flashinfer_error>.size else { return }
+  error.pointee.status = failure.status.rawValue
+  withUnsafeMutableBytes(of: &error.pointee.message) { message in
+    // Cut where a character begins.
+    var text = Array(failure.message.utf8.prefix(message.count - 1))
+    while String(validating: text, as: UTF8.self) == nil, !text.isEmpty { text.removeLast() }
+    message.copyBytes(from: text)
+    message[text.count] = 0
+  }
+}
+
+/// What a pointer argument points to.
+func required<Pointer>(_ pointer: Pointer?, _ name: String) throws(CallError) -> Pointer {
+  guard let pointer else { throw CallError(.invalid, "\(name) is NULL") }
+  return pointer
+}
+
+/// Checks the size at the beginning of a structure that has one.
+func checkSize<Structure>(
+  _ size: Int, of type: Structure.Type, _ name: String
+) throws(CallError) {
+  guard size >= MemoryLayout<Structure>.size else {
+    throw CallError(
+      .invalid,
+      "\(name)->size is \(size), not at least \(MemoryLayout<Structure>.size): use its initialiser")
+  }
+}
+
+/// A C string as text.
+func text(_ pointer: UnsafePointer<CChar>?, _ name: String) throws(CallError) -> String {
+  let pointer = try required(pointer, name)
+  guard let text = String(validatingCString: pointer) else {
+    throw CallError(.invalid, "\(name) is not UTF-8")
+  }
+  return text
+}
+
+/// A number of C's as one of Swift's.
+func integer(_ number: UInt64, _ name: String) throws(CallError) -> Int {
+  guard let integer = Int(exactly: number) else {
+    throw CallError(.invalid, "\(name) is \(number), which is too large")
+  }
+  return integer
+}
+
+/// A handle's number.
+func number(_ handle: OpaquePointer?) -> UInt64 { UInt64(UInt(bitPattern: handle)) }
+
+/// A number as the handle that C gets.
+func handle(_ number: UInt64) -> OpaquePointer? { OpaquePointer(bitPattern: UInt(number)) }

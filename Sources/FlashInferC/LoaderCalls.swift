@@ -1,0 +1,191 @@
+import BlockIO
+public import CFlashInfer
+import ModelFormat
+import TensorBasics
+import WeightLoader
+
+@c @implementation
+public func flashinfer_abi_version() -> UInt32 { FLASHINFER_ABI_VERSION }
+
+@c @implementation
+public func flashinfer_open(
+  _ path: UnsafePointer<CChar>?, _ options: UnsafePointer<flashinfer_options>?,
+  _ loader: UnsafeMutablePointer<OpaquePointer?>?, _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    let path = try text(path, "path")
+    let loader = try required(loader, "loader")
+    let (ram, settings) = try loaderOptions(options?.pointee)
+    let opened = LoaderHandle(try TensorLoader.open(path, ram: ram, options: settings))
+    loader.pointee = handle(HandleTable.shared.add(opened))
+    return .ok
+  }
+}
+
+/// The budget and the settings that C asks for.
+private func loaderOptions(
+  _ options: flashinfer_options?
+) throws(CallError) -> (ram: Int?, LoaderOptions) {
+  var settings = LoaderOptions()
+  guard let options else { return (nil, settings) }
+  try checkSize(options.size, of: flashinfer_options.self, "options")
+  settings.callerByteCount = try integer(options.caller_bytes, "options->caller_bytes")
+  if options.read_bytes > 0 {
+    settings.readByteCount = try integer(options.read_bytes, "options->read_bytes")
+    guard settings.readByteCount % 4096 == 0, settings.readByteCount <= 1 << 30 else {
+      throw CallError(
+        .invalid, "options->read_bytes is \(options.read_bytes), not a multiple of 4096 up to 1 GiB"
+      )
+    }
+  }
+  if options.piece_bytes > 0 {
+    settings.pieceByteCount = try integer(options.piece_bytes, "options->piece_bytes")
+  }
+  if options.queue_depth > 0 { settings.queueDepth = Int(options.queue_depth) }
+  let backends: [StorageBackend] = [.auto, .uring, .pread, .mmap]
+  guard options.backend < UInt32(backends.count) else {
+    throw CallError(.invalid, "options->backend is \(options.backend), not 0 to 3")
+  }
+  settings.backend = backends[Int(options.backend)]
+  let ram = try integer(options.ram, "options->ram")
+  return (ram == 0 ? nil : ram, settings)
+}
+
+@c @implementation
+public func flashinfer_close(
+  _ loader: OpaquePointer?, _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    try LoaderHandle.find(loader).loader.close()
+    try HandleTable.shared.remove(number(loader), as: LoaderHandle.self)
+    return .ok
+  }
+}
+
+@c @implementation
+public func flashinfer_get_plan(
+  _ loader: OpaquePointer?, _ plan: UnsafeMutablePointer<flashinfer_plan>?,
+  _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    let plan = try required(plan, "plan")
+    try checkSize(plan.pointee.size, of: flashinfer_plan.self, "plan")
+    let found = try LoaderHandle.find(loader).loader.plan
+    plan.pointee.budget = UInt64(found.budgetByteCount)
+    plan.pointee.process = UInt64(found.processByteCount)
+    plan.pointee.caller = UInt64(found.callerByteCount)
+    plan.pointee.stream = UInt64(found.streamByteCount)
+    plan.pointee.held = UInt64(found.heldByteCount)
+    plan.pointee.piece = UInt64(found.pieceByteCount)
+    plan.pointee.read = UInt64(found.readByteCount)
+    plan.pointee.queue_depth = UInt32(found.queueDepth)
+    return .ok
+  }
+}
+
+@c @implementation
+public func flashinfer_tensor_count(
+  _ loader: OpaquePointer?, _ count: UnsafeMutablePointer<UInt64>?,
+  _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    try required(count, "count").pointee = UInt64(LoaderHandle.find(loader).loader.tensors.count)
+    return .ok
+  }
+}
+
+@c @implementation
+public func flashinfer_tensor_at(
+  _ loader: OpaquePointer?, _ index: UInt64, _ tensor: UnsafeMutablePointer<flashinfer_tensor>?,
+  _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    let tensor = try required(tensor, "tensor")
+    try checkSize(tensor.pointee.size, of: flashinfer_tensor.self, "tensor")
+    let handle = try LoaderHandle.find(loader)
+    let index = try tensorIndex(index, of: handle.loader)
+    let found = handle.loader.tensors[index]
+    tensor.pointee.name = handle.name(index)
+    tensor.pointee.type = TypeNames.string(found.type.name)
+    tensor.pointee.byte_count = UInt64(found.byteCount)
+    tensor.pointee.part_byte_count = UInt64(found.partByteCount)
+    tensor.pointee.part_count = UInt64(found.partCount)
+    let limit = Int(FLASHINFER_DIMENSION_LIMIT)
+    let extra = max(0, found.shape.count - limit)
+    var shape = found.shape.dropFirst(extra).map { UInt64($0) }
+    if extra > 0 { shape[0] *= UInt64(found.shape.prefix(extra).reduce(1, *)) }
+    withUnsafeMutableBytes(of: &tensor.pointee.shape) { bytes in
+      let room = bytes.bindMemory(to: UInt64.self)
+      for index in 0..<limit { room[index] = index < shape.count ? shape[index] : 0 }
+    }
+    tensor.pointee.dimension_count = UInt32(shape.count)
+    tensor.pointee.layout = found.layout == .interleaved ? 1 : 0
+    tensor.pointee.block_element_count = UInt32(found.type.blockElementCount)
+    tensor.pointee.block_byte_count = UInt32(found.type.blockByteCount)
+    tensor.pointee.is_weight = found.type.elementType == nil ? 0 : 1
+    return .ok
+  }
+}
+
+func tensorIndex(_ index: UInt64, of loader: TensorLoader) throws(CallError) -> Int {
+  guard index < UInt64(loader.tensors.count) else {
+    throw CallError(
+      .notFound, "\(loader.path): tensor \(index) of \(loader.tensors.count) does not exist")
+  }
+  return Int(index)
+}
+
+@c @implementation
+public func flashinfer_find(
+  _ loader: OpaquePointer?, _ name: UnsafePointer<CChar>?, _ index: UnsafeMutablePointer<UInt64>?,
+  _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    let name = try text(name, "name")
+    let index = try required(index, "index")
+    let loader = try LoaderHandle.find(loader).loader
+    guard let found = loader.index(of: name) else {
+      throw LoaderError.noSuchTensor(name, path: loader.path)
+    }
+    index.pointee = UInt64(found)
+    return .ok
+  }
+}
+
+@c @implementation
+public func flashinfer_bundle(
+  _ loader: OpaquePointer?, _ layer: UInt64, _ expert: UInt64,
+  _ parts: UnsafeMutablePointer<flashinfer_part>?, _ capacity: Int,
+  _ count: UnsafeMutablePointer<Int>?, _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    let count = try required(count, "count")
+    let found = try LoaderHandle.find(loader).loader.bundle(
+      layer: try integer(layer, "layer"), expert: try integer(expert, "expert"))
+    count.pointee = found.count
+    guard let parts else { return .ok }
+    for (index, part) in found.prefix(max(0, capacity)).enumerated() {
+      parts[index] = flashinfer_part(tensor: UInt64(part.tensor), part: UInt64(part.part))
+    }
+    return .ok
+  }
+}
+
+@c @implementation
+public func flashinfer_get_statistics(
+  _ loader: OpaquePointer?, _ statistics: UnsafeMutablePointer<flashinfer_statistics>?,
+  _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    let statistics = try required(statistics, "statistics")
+    try checkSize(statistics.pointee.size, of: flashinfer_statistics.self, "statistics")
+    let found = try LoaderHandle.find(loader).loader.currentStatistics()
+    statistics.pointee.bytes_read = UInt64(found.bytesRead)
+    statistics.pointee.requests = UInt64(found.requests)
+    statistics.pointee.retries = UInt64(found.retries)
+    statistics.pointee.busy_nanoseconds = UInt64(found.busyNanoseconds)
+    statistics.pointee.wait_nanoseconds = UInt64(found.waitNanoseconds)
+    statistics.pointee.mean_queue_depth = found.meanQueueDepth
+    return .ok
+  }
+}

@@ -1,0 +1,103 @@
+import BlockIO
+public import ModelFormat
+public import TensorBasics
+
+/// One tensor of an open file: what it is, and where its bytes lie.
+public struct LoadableTensor: Sendable {
+  public let name: String
+  public let type: StorageType
+  /// Outermost dimension first; empty for a scalar.
+  public let shape: [Int]
+  /// How rows lie in the file, and so in memory.
+  public let layout: RowLayout
+  /// Matrices of equal shape that are stacked in the tensor, as experts are; 1 for a plain one.
+  public let partCount: Int
+  /// Bytes of one part, which lie together.
+  public let partByteCount: Int
+  /// Which file, the first byte of part 0 there, and from one part to the next.
+  let fileIndex: Int
+  let offset: Int
+  let byteStride: Int
+
+  /// Bytes of all parts.
+  public var byteCount: Int { partCount * partByteCount }
+
+  /// Elements of a row; 1 for a scalar.
+  public var columnCount: Int { shape.last ?? 1 }
+
+  /// Rows of one part.
+  public var partRowCount: Int {
+    shape.contains(0) ? 0 : shape.dropLast().reduce(1, *) / partCount
+  }
+
+  /// Bytes that belong together: a row, or of interleaved rows a group of sixteen; 0 in an empty tensor,
+  /// whose other dimensions may be anything.
+  public var unitByteCount: Int {
+    guard byteCount > 0 else { return 0 }
+    return switch (layout, type.elementType) {
+    case (.interleaved, let type?): RowGroup.byteCount(type, columnCount: columnCount)
+    default: columnCount / type.blockElementCount * type.blockByteCount
+    }
+  }
+
+  /// Bytes that must not be cut: a group of interleaved rows, otherwise a block.
+  var leastUnitByteCount: Int {
+    layout == .interleaved ? unitByteCount : type.blockByteCount
+  }
+
+  /// Where the bytes of `part` lie.
+  func extent(ofPart part: Int) -> Extent {
+    Extent(fileIndex: fileIndex, offset: offset + part * byteStride, byteCount: partByteCount)
+  }
+
+  /// The longest piece of at most `limit` bytes that the tensor is cut into: whole rows or row groups where
+  /// they fit, otherwise whole blocks.
+  func pieceByteCount(limit: Int) -> Int {
+    for unit in [unitByteCount, leastUnitByteCount] where unit > 0 && unit <= limit {
+      return limit / unit * unit
+    }
+    return max(1, leastUnitByteCount)
+  }
+}
+
+extension LoadableTensor {
+  init(_ tensor: SafetensorsTensor, fileIndex: Int) {
+    self.init(
+      name: tensor.name, type: tensor.type, shape: tensor.shape, layout: .rowMajor, partCount: 1,
+      partByteCount: tensor.byteCount, fileIndex: fileIndex, offset: tensor.offset,
+      byteStride: tensor.byteCount)
+  }
+
+  /// A third dimension of experts counts matrices, which lie one after the other; of others it may be
+  /// anything.
+  init(_ tensor: GGUFTensorInfo) {
+    let isStacked = tensor.dimensions.count == 3 && tensor.name.hasSuffix("_exps.weight")
+    let partCount = isStacked ? tensor.dimensions[2] : 1
+    self.init(
+      name: tensor.name, type: StorageType(tensor.type), shape: tensor.dimensions.reversed(),
+      layout: .rowMajor, partCount: partCount, partByteCount: tensor.byteCount / partCount,
+      fileIndex: 0, offset: tensor.offset, byteStride: tensor.byteCount / partCount)
+  }
+
+  init(_ record: TensorRecord) {
+    let outer = record.stack.map { [$0.count, record.partRowCount] } ?? [record.rowCount]
+    self.init(
+      name: record.name, type: StorageType(record.type),
+      shape: (record.rowCount == 1 ? [] : outer) + [record.columnCount], layout: record.layout,
+      partCount: record.stack?.count ?? 1, partByteCount: record.partByteCount,
+      fileIndex: record.fileIndex, offset: record.offset,
+      byteStride: record.stack?.byteStride ?? record.byteCount)
+  }
+}
+
+/// A part of a tensor: one matrix of a stacked tensor, or all of a plain one (part 0).
+public struct TensorPart: Hashable, Sendable {
+  /// Index into ``TensorLoader/tensors``.
+  public var tensor: Int
+  public var part: Int
+
+  public init(_ tensor: Int, part: Int = 0) {
+    self.tensor = tensor
+    self.part = part
+  }
+}

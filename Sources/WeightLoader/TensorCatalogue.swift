@@ -1,0 +1,120 @@
+import BlockIO
+import Glibc
+import ModelFormat
+import TensorBasics
+
+/// What the header of a file of tensors says, whatever its format and whether or not it is a known model.
+struct TensorCatalogue {
+  let kind: ModelFile.Kind
+  let tensors: [LoadableTensor]
+  /// The image's description, whose extents have checksums; nil for other files.
+  let image: ModelDescription?
+  /// Lengths of the files that the tensors were checked against.
+  let fileByteCounts: [Int]
+  private let storage: ModelStorage
+
+  /// Reads the header of a GGUF file, flash image or safetensors file, or of all safetensors files of a
+  /// folder.
+  init(_ path: String, mirrors: [String]) throws(LoaderError) {
+    let shards = Self.shardPaths(path)
+    guard shards.isEmpty else {
+      guard mirrors.isEmpty else {
+        throw .format(FormatError(.unsupported, path: path, "a folder cannot be mirrored"))
+      }
+      storage = ModelStorage(path: path, files: shards)
+      (tensors, fileByteCounts) = try Self.safetensors(shards)
+      (kind, image) = (.safetensors, nil)
+      return
+    }
+    var storage = try ModelStorage(path)
+    let prefix = try Self.prefix(path, byteCount: 16)
+    let found = ModelFile.recognise(prefix.bytes)
+    switch found {
+    case .flashImage, .stripeMember:
+      let description = try storage.describe()
+      tensors = description.tensors.map(LoadableTensor.init)
+      image = description
+      kind = .flashImage
+    case .gguf:
+      let file = try Self.parse(path, GGUF.parse)
+      tensors = file.tensors.map(LoadableTensor.init)
+      (kind, image) = (.gguf, nil)
+    case .safetensors:
+      let file = try Self.parse(path, Safetensors.parse)
+      tensors = file.tensors.map { LoadableTensor($0, fileIndex: 0) }
+      (kind, image) = (.safetensors, nil)
+    case .unknown:
+      throw .format(
+        FormatError(
+          .unrecognised, at: 0, path: path,
+          "neither a GGUF file, a flash image nor a safetensors file"))
+    }
+    try storage.add(
+      mirrors: mirrors, headerByteCount: tensors.map(\.offset).min() ?? prefix.fileByteCount)
+    fileByteCounts = found == .stripeMember ? [] : [prefix.fileByteCount]
+    self.storage = storage
+  }
+
+  /// Opens the files for reading.
+  ///
+  /// - Throws: ``LoaderError/format(_:)`` where one is not as long as when its header was read.
+  func openDevice(
+    backend: StorageBackend, queueDepth: Int
+  ) throws(LoaderError) -> any BlockDevice {
+    let device: any BlockDevice
+    do { device = try storage.openDevice(backend: backend, queueDepth: queueDepth) } catch {
+      throw .io(error)
+    }
+    for (index, byteCount) in fileByteCounts.enumerated()
+    where device.fileByteCounts[index] != byteCount {
+      throw .format(
+        FormatError(
+          .truncated, path: storage.files[index], "the file changed while it was being opened"))
+    }
+    return device
+  }
+
+  /// The safetensors files of a folder, in the order of their names; none where `path` is no folder.
+  private static func shardPaths(_ path: String) -> [String] {
+    var status = stat()
+    guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else { return [] }
+    return FolderListing.names(in: path).filter { $0.hasSuffix(".safetensors") }.sorted()
+      .map { "\(path)/\($0)" }
+  }
+
+  private static func safetensors(
+    _ paths: [String]
+  ) throws(LoaderError) -> ([LoadableTensor], fileByteCounts: [Int]) {
+    var tensors: [LoadableTensor] = []
+    var fileByteCounts: [Int] = []
+    for (index, path) in paths.enumerated() {
+      let file = try parse(path, Safetensors.parse)
+      tensors += file.tensors.map { LoadableTensor($0, fileIndex: index) }
+      fileByteCounts.append(file.fileByteCount)
+    }
+    return (tensors, fileByteCounts)
+  }
+
+  /// Parses a file's header, reading as much of it as that takes.
+  private static func parse<File>(
+    _ path: String,
+    _ parse: (
+      _ prefix: UnsafeRawBufferPointer, _ fileByteCount: Int, _ path: String
+    ) throws(FormatError) -> ParseProgress<File>
+  ) throws(LoaderError) -> File {
+    var prefixByteCount = ModelFile.firstReadByteCount
+    while true {
+      let prefix = try prefix(path, byteCount: prefixByteCount)
+      do throws(FormatError) {
+        switch try parse(prefix.bytes, prefix.fileByteCount, path) {
+        case .complete(let file): return file
+        case .needsMore(let byteCount): prefixByteCount = max(byteCount, 2 * prefixByteCount)
+        }
+      } catch { throw .format(error) }
+    }
+  }
+
+  private static func prefix(_ path: String, byteCount: Int) throws(LoaderError) -> FilePrefix {
+    do { return try FilePrefix(path: path, byteCount: byteCount) } catch { throw .io(error) }
+  }
+}

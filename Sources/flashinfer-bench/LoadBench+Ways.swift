@@ -1,0 +1,113 @@
+import ArgumentParser
+import BlockIO
+import CommandLineSupport
+import Glibc
+import TensorBasics
+import WeightLoader
+
+/// What brings a file's bytes.
+enum LoadWay: String, CaseIterable, ExpressibleByArgument {
+  /// Reads of one size, as fast as they go: what the drive gives.
+  case device
+  /// The tensors of a file of tensors, by the public loader.
+  case loader
+  /// The file mapped, and a byte of every page looked at.
+  case mmap
+  /// The file read from its beginning to its end into one buffer.
+  case read
+}
+
+extension LoadBench {
+  /// Brings all tensors of a file once, or with `--random` some of them in random order.
+  func stream() throws {
+    var options = LoaderOptions()
+    options.backend = io
+    options.readByteCount = blockSize.bytes
+    options.queueDepth = queueDepth
+    let start = monotonicNanoseconds()
+    let loader = try TensorLoader.open(file, ram: ram?.bytes, options: options)
+    for note in loader.notes { Terminal.warn(note) }
+    let streamStart = monotonicNanoseconds()
+    try loader.begin(random ? randomParts(of: loader) : nil)
+    var byteCount = 0
+    var pieceCount = 0
+    var firstNanoseconds: Int?
+    while let piece = try loader.next() {
+      firstNanoseconds = firstNanoseconds ?? monotonicNanoseconds()
+      byteCount += piece.byteCount
+      pieceCount += 1
+      if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
+    }
+    let end = monotonicNanoseconds()
+    let statistics = loader.statistics
+    try FigureReport([
+      Figure("loadBytesPerSecond", Self.rate(byteCount, end - streamStart), "B/s"),
+      Figure("driveBytesPerSecond", Self.rate(statistics.bytesRead, end - streamStart), "B/s"),
+      Figure("bytes", Double(byteCount), "B"),
+      Figure("pieces", Double(pieceCount), ""),
+      Figure("requests", Double(statistics.requests), ""),
+      Figure("openSeconds", Double(streamStart - start) / 1e9, "s"),
+      Figure("timeToFirstTensorSeconds", Double((firstNanoseconds ?? end) - start) / 1e9, "s"),
+      Figure("meanQueueDepth", statistics.meanQueueDepth, "", limit: Double(queueDepth)),
+      Figure(
+        "peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B",
+        limit: Double(loader.plan.budgetByteCount)),
+    ]).print(asJSON: json)
+  }
+
+  /// As many parts as `--tensors` says, drawn without repetition.
+  private func randomParts(of loader: TensorLoader) -> [TensorPart] {
+    Array(loader.allParts.shuffled().prefix(tensors))
+  }
+
+  /// Looks at a byte of every page of the mapped file.
+  func touchMapping() throws {
+    let (descriptor, byteCount) = try openForReading()
+    defer { close(descriptor) }
+    let start = monotonicNanoseconds()
+    guard let bytes = Glibc.mmap(nil, byteCount, PROT_READ, MAP_SHARED, descriptor, 0),
+      bytes != MAP_FAILED
+    else { throw CommandError(.failure, "\(file) cannot be mapped") }
+    defer { munmap(bytes, byteCount) }
+    madvise(bytes, byteCount, MADV_SEQUENTIAL)
+    var sum: UInt64 = 0
+    for offset in stride(from: 0, to: byteCount, by: AlignedBuffer.pageByteCount) {
+      sum &+= UInt64(bytes.load(fromByteOffset: offset, as: UInt8.self))
+    }
+    try report(byteCount, since: start, sum: sum)
+  }
+
+  /// Reads the file to its end with one `read` after the other.
+  func readToEnd() throws {
+    let (descriptor, byteCount) = try openForReading()
+    defer { close(descriptor) }
+    let buffer = try AlignedBuffer(byteCount: blockSize.bytes)
+    let start = monotonicNanoseconds()
+    var sum: UInt64 = 0
+    while case let count = Glibc.read(descriptor, buffer.address, blockSize.bytes), count != 0 {
+      guard count > 0 else { throw CommandError(.failure, "\(file) cannot be read (\(errno))") }
+      sum &+= UInt64(buffer.address.load(as: UInt8.self))
+    }
+    try report(byteCount, since: start, sum: sum)
+  }
+
+  private func openForReading() throws -> (descriptor: Int32, byteCount: Int) {
+    let descriptor = Glibc.open(file, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { throw CommandError(.noInput, "\(file) cannot be opened") }
+    return (descriptor, lseek(descriptor, 0, SEEK_END) - lseek(descriptor, 0, SEEK_SET))
+  }
+
+  /// - Parameter sum: of what was looked at, so that it is looked at.
+  private func report(_ byteCount: Int, since start: Int, sum: UInt64) throws {
+    try FigureReport([
+      Figure("loadBytesPerSecond", Self.rate(byteCount, monotonicNanoseconds() - start), "B/s"),
+      Figure("bytes", Double(byteCount), "B"),
+      Figure("peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B"),
+      Figure("sum", Double(sum), ""),
+    ]).print(asJSON: json)
+  }
+
+  private static func rate(_ byteCount: Int, _ nanoseconds: Int) -> Double {
+    Double(byteCount) / Double(max(1, nanoseconds)) * 1e9
+  }
+}

@@ -1,0 +1,44 @@
+import TestSupport
+import Testing
+
+/// `flashinfer-bench load` in each of its ways, on a tiny model.
+@Suite(
+  .enabled(if: Program.isBuilt, "the executables are not built beside the tests: swift build first")
+)
+struct LoadBenchTests {
+  private let folder = TemporaryFolder()
+
+  @Test(arguments: ["device", "loader", "mmap", "read"])
+  func `Each way brings the file`(way: String) throws {
+    let model = folder.write("model", TinyModel().gguf(seed: 1).bytes())
+    let result = try Program.run(
+      "flashinfer-bench", ["load", model, "--through", way, "--seconds", "0.05", "--json"])
+    #expect(result.status == 0, "\(result.errors)")
+    #expect(result.output.contains("\"name\":\"loadBytesPerSecond\""))
+  }
+
+  @Test func `The loader brings tensors at random, within a budget`() throws {
+    let model = folder.write("model", TinyModel().gguf(seed: 1).bytes())
+    let result = try Program.run(
+      "flashinfer-bench",
+      [
+        "load", model, "--through", "loader", "--random", "--tensors", "5", "--ram", "90MiB",
+        "--json",
+      ])
+    #expect(result.status == 0, "\(result.errors)")
+    #expect(result.output.contains("\"name\":\"pieces\",\"unit\":\"\",\"value\":5"))
+    let refused = try Program.run(
+      "flashinfer-bench", ["load", model, "--through", "loader", "--ram", "1MiB"])
+    #expect(refused.status == 69 && refused.errors.contains("the smallest that works"))
+  }
+
+  @Test func `Options that do not go together are usage errors`() throws {
+    let model = folder.write("model", TinyModel().gguf(seed: 1).bytes())
+    for options in [
+      ["--through", "mmap", "--random"], ["--ram", "1GiB"], ["--tune", "--through", "loader"],
+    ] {
+      let result = try Program.run("flashinfer-bench", ["load", model] + options)
+      #expect(result.status == 64, "\(options): \(result.errors)")
+    }
+  }
+}

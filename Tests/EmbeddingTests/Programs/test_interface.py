@@ -1,0 +1,214 @@
+"""The Python package on small files; see PythonTests.swift for the arguments."""
+import gc
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import unittest
+
+import flashinfer
+import numpy as np
+
+# The tests' threads block signals, which a program they start inherits.
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGALRM})
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+TWO, FOREIGN, TRUNCATED, MODEL, EXPERTS, LARGE = sys.argv[1:]
+
+
+class Arrays(unittest.TestCase):
+    def test_names_shapes_and_types(self):
+        with flashinfer.open(TWO, ram="2GiB") as model:
+            self.assertEqual([(t.name, t.type, t.shape) for t in model],
+                             [("first", "F32", (16,)), ("second", "F32", (3, 4))])
+            self.assertEqual(len(model), 2)
+            self.assertTrue("first" in model and "third" not in model)
+            self.assertEqual(model.tensors[-1].dtype, np.float32)
+            self.assertEqual(model.plan.budget, 2 << 30)
+
+    def test_whole_tensors_without_a_copy(self):
+        model = flashinfer.open(TWO)
+        array = model["second"]
+        np.testing.assert_array_equal(array, np.arange(100, 112, dtype="f4").reshape(3, 4))
+        self.assertFalse(array.flags.owndata or array.flags.writeable)
+        view = array[1:]
+        model.close()
+        del model, array
+        gc.collect()
+        np.testing.assert_array_equal(view[0], [104, 105, 106, 107])
+
+    def test_streams_in_any_order(self):
+        with flashinfer.open(TWO) as model:
+            self.assertEqual([p.tensor.name for p in model.stream()], ["first", "second"])
+            pieces = list(model.stream(["second", "first"]))
+            self.assertEqual([p.array.shape for p in pieces], [(3, 4), (16,)])
+            self.assertEqual(pieces[1].array[15], 15)
+
+    def test_long_tensors_come_in_rows(self):
+        with flashinfer.open(LARGE, piece="1MiB") as model:
+            rows, sums = {}, {}
+            for piece in model.stream():
+                self.assertEqual(piece.first_row, rows.get(piece.tensor.name, 0))
+                self.assertEqual(piece.array.shape[1], 20000)
+                rows[piece.tensor.name] = piece.first_row + len(piece.array)
+                sums[piece.tensor.name] = sums.get(piece.tensor.name, 0) + piece.array.sum(dtype="f8")
+            self.assertEqual(set(rows.values()), {300})
+            for name, total in sums.items():
+                self.assertEqual(model[name].sum(dtype="f8"), total)
+
+    def test_dequantised(self):
+        with flashinfer.open(MODEL) as model:
+            tensor = next(t for t in model if t.type == "Q8_0")
+            raw = model.load(tensor)
+            blocks = raw.reshape(tensor.shape[0], -1, 34)
+            scales = np.ascontiguousarray(blocks[:, :, :2]).view("<f2").astype("f4")
+            wanted = (blocks[:, :, 2:].view("i1") * scales).reshape(tensor.shape)
+            np.testing.assert_array_equal(model.load(tensor, dequantise=True), wanted)
+
+    def test_experts(self):
+        with flashinfer.open(EXPERTS) as model:
+            parts = model.bundle(0, 3)
+            model.prefetch(parts)
+            pieces = model.load_parts(parts)
+            self.assertEqual([p.tensor.name for p in pieces],
+                             [f"blk.0.ffn_{name}_exps.weight" for name in ("gate", "up", "down")])
+            whole = model.load(pieces[0].tensor.name, dequantise=True)
+            np.testing.assert_array_equal(pieces[0].dequantise(), whole[3])
+            self.assertRaises(flashinfer.NotFound, model.bundle, 0, 99)
+
+    def test_pieces_in_use_are_an_error_and_no_deadlock(self):
+        with flashinfer.open(LARGE, ram=(resident() + 40 << 20)) as model:
+            with self.assertRaises(flashinfer.NotEnoughMemory):
+                kept = list(model.stream())
+            kept = None
+            self.assertGreater(sum(p.bytes.size for p in model.stream()), 100 << 20)
+
+    def test_statistics(self):
+        with flashinfer.open(LARGE) as model:
+            total = sum(p.bytes.size for p in model.stream())
+            self.assertGreaterEqual(model.statistics.bytes_read, total)
+
+
+def resident():
+    """Resident set in MiB."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() >> 20
+
+
+class BadInput(unittest.TestCase):
+    def test_files(self):
+        self.assertRaisesRegex(flashinfer.NoSuchFile, "No such file", flashinfer.open, "/nowhere")
+        self.assertRaises(FileNotFoundError, flashinfer.open, "/nowhere")
+        self.assertRaisesRegex(flashinfer.BadData, "neither", flashinfer.open, FOREIGN)
+        self.assertRaisesRegex(flashinfer.BadData, "ends at byte", flashinfer.open, TRUNCATED)
+        self.assertRaises(flashinfer.BadData, flashinfer.Generator, TWO)
+
+    def test_budgets(self):
+        self.assertRaisesRegex(flashinfer.NotEnoughMemory, "smallest that works", flashinfer.open, TWO, ram="1MiB")
+        self.assertRaisesRegex(flashinfer.NotEnoughMemory, "smallest that works", flashinfer.Generator, MODEL, ram="1MiB")
+        self.assertRaises(ValueError, flashinfer.open, TWO, ram="much")
+        with flashinfer.open(LARGE, ram=(resident() + 40 << 20)) as model:
+            self.assertRaises(flashinfer.NotEnoughMemory, model.load, "layer.0.weight")
+
+    def test_closed(self):
+        model = flashinfer.open(TWO)
+        pieces = model.stream()
+        model.close()
+        model.close()
+        self.assertRaises(flashinfer.Closed, next, pieces)
+        self.assertRaises(flashinfer.Closed, model.load, "first")
+        self.assertRaises(flashinfer.Closed, lambda: model.statistics)
+        generator = flashinfer.Generator(MODEL, context=64)
+        generator.close()
+        self.assertRaises(flashinfer.Closed, next, generator.generate("a"))
+
+    def test_another_stream_ends_the_first(self):
+        with flashinfer.open(TWO) as model:
+            first = model.stream()
+            next(first)
+            model.stream()
+            self.assertRaises(flashinfer.FlashInferError, next, first)
+
+    def test_two_threads(self):
+        with flashinfer.open(LARGE) as model:
+            failures = []
+
+            def use():
+                for _ in range(20):
+                    try:
+                        for piece in model.stream():
+                            piece.bytes[0]
+                    except flashinfer.FlashInferError as failure:
+                        failures.append(failure)
+
+            threads = [threading.Thread(target=use) for _ in range(2)]
+            for thread in threads: thread.start()
+            for thread in threads: thread.join()
+            self.assertEqual(len(list(model.stream(["layer.1.weight"]))), 3)
+
+    def test_fork(self):
+        model = flashinfer.open(TWO)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                model["first"]
+            except flashinfer.Forked:
+                with flashinfer.open(TWO) as own:
+                    status = 0 if own["first"][3] == 3 else 2
+            os._exit(status)
+        self.assertEqual(os.waitpid(child, 0)[1], 0)
+        self.assertEqual(model["first"][3], 3)
+
+
+class Interrupting(unittest.TestCase):
+    def interrupted_after(self, seconds, body):
+        signal.alarm(30)  # Ends the program where nothing is interrupted.
+        timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT))
+        timer.start()
+        with self.assertRaises(KeyboardInterrupt):
+            body()
+        signal.alarm(0)
+        return time.monotonic() - self.start - seconds
+
+    def setUp(self):
+        self.start = time.monotonic()
+
+    def test_a_stream(self):
+        def forever():
+            while True:
+                for piece in model.stream():
+                    piece.bytes[0]
+
+        with flashinfer.open(LARGE) as model:
+            self.assertLess(self.interrupted_after(0.3, forever), 0.5)
+            self.assertEqual(model.load("layer.2.weight").shape, (300, 20000))
+
+    def test_text(self):
+        with flashinfer.Generator(MODEL, context=500) as generator:
+            def forever():
+                while True:
+                    for text in generator.generate("a b c", max_tokens=480):
+                        pass
+
+            self.start = time.monotonic()
+            self.assertLess(self.interrupted_after(0.3, forever), 0.5)
+            self.assertTrue("".join(generator.generate("a b c", max_tokens=20, temperature=0)))
+
+
+class Text(unittest.TestCase):
+    def test_generate(self):
+        texts = ["".join(flashinfer.generate(MODEL, "a b c", max_tokens=12, temperature=0)) for _ in range(2)]
+        self.assertTrue(texts[0])
+        self.assertEqual(texts[0], texts[1])
+        with flashinfer.Generator(MODEL, context=64) as generator:
+            self.assertEqual("".join(generator.generate("a b c", max_tokens=12, temperature=0)), texts[0])
+            next(generator.generate("a b c", max_tokens=40))
+            self.assertEqual("".join(generator.generate("a b c", max_tokens=12, temperature=0)), texts[0])
+            self.assertRaises(flashinfer.FlashInferError, next, generator.generate("a " * 200))
+            self.assertRaises(flashinfer.FlashInferError, next, generator.generate("a", chat=True))
+
+
+unittest.main(argv=sys.argv[:1])

@@ -1,0 +1,43 @@
+import TestSupport
+import Testing
+
+/// The Python package, installed with pip into a fresh environment.
+@Suite(.enabled(if: Tool.hasPython, "there is no Python environment with NumPy: run tools/test"))
+struct PythonTests {
+  private let files = Files()
+
+  @Test func `Arrays, streams, text and errors`() throws {
+    let large = files.large(tensorCount: 6, rowCount: 300, columnCount: 20_000)
+    let result = try Tool.run([
+      Tool.python, Tool.programs + "/test_interface.py", files.two, files.foreign, files.truncated,
+      files.model, files.experts, large.path,
+    ])
+    #expect(result.status == 0, "\(result.errors)")
+  }
+
+  @Test func `The example keeps to its budget on a file that is larger`() throws {
+    let (path, sums) = files.large(tensorCount: 8, rowCount: 1000, columnCount: 6000)
+    let result = try Tool.run([
+      Tool.python, Tool.root + "/examples/python/statistics.py", path, "--ram", "140MiB",
+    ])
+    #expect(result.status == 0, "\(result.errors)")
+    let rows = result.output.split(separator: "\n").dropFirst()
+    #expect(rows.count == sums.count)
+    for (row, sum) in zip(rows, sums) {
+      let fields = row.split(separator: " ")
+      let mean = Double(fields[2]) ?? -1
+      #expect(abs(mean - sum / 6e6) < 1e-3, "\(row)")
+    }
+    // "192000000 bytes of tensors, at most 133 MiB in memory"
+    let words = result.errors.split(separator: " ")
+    #expect(words.count > 7 && Int(words[0]) == 192_000_000, "\(result.errors)")
+    #expect(Int(words[words.count - 4]).map { $0 <= 140 } == true, "\(result.errors)")
+  }
+
+  @Test func `A budget that is too small is refused with the least that works`() throws {
+    let result = try Tool.run([
+      Tool.python, Tool.root + "/examples/python/statistics.py", files.two, "--ram", "1MiB",
+    ])
+    #expect(result.status == 1 && result.errors.contains("the smallest that works"))
+  }
+}

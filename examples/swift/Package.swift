@@ -1,0 +1,16 @@
+// swift-tools-version: 6.3
+import PackageDescription
+
+// Elsewhere: .package(url: "https://…/flashinfer", from: "1.0.0")
+let package = Package(
+  name: "flashinfer-examples",
+  dependencies: [.package(name: "flashinfer", path: "../..")],
+  targets: [
+    .executableTarget(
+      name: "stream", dependencies: [.product(name: "WeightLoader", package: "flashinfer")]),
+    .executableTarget(
+      name: "generate", dependencies: [.product(name: "Runtime", package: "flashinfer")]),
+    .executableTarget(
+      name: "experts", dependencies: [.product(name: "WeightLoader", package: "flashinfer")]),
+  ]
+)

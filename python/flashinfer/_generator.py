@@ -1,0 +1,109 @@
+"""Text from models that need not fit in memory."""
+from __future__ import annotations
+
+import ctypes
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+from . import _native
+from ._errors import Busy, FlashInferError
+from ._native import byte_count, call
+
+
+class Generator:
+    """A model that continues text; weights that fit stay in memory between prompts.
+
+    ram: bound on the process's peak resident set (default: 80 % of what is free); context: positions for prompt
+    and answer together (2048); threads: default one per processor.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], ram: int | str | None = None, *, context: int = 0,
+                 threads: int = 0) -> None:
+        self._handle: ctypes.c_void_p | None = None
+        options = _native.GeneratorOptions()
+        options.ram = byte_count(ram)
+        options.context_length = context
+        options.thread_count = threads
+        handle = ctypes.c_void_p()
+        call("generator_open", os.fsencode(path), ctypes.byref(options), ctypes.byref(handle))
+        self._handle = handle
+
+    def __enter__(self) -> Generator:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except FlashInferError:
+            pass
+
+    def close(self) -> None:
+        """Ends the model and what it generates; `generate` raises `Closed` from here on."""
+        while getattr(self, "_handle", None):
+            try:
+                call("generator_close", self._handle)
+                self._handle = None
+            except Busy:
+                # An iterator that was left standing, whose thread goes on.
+                call("cancel", self._handle)
+                time.sleep(0.01)
+
+    def generate(self, prompt: str, *, max_tokens: int = 512, temperature: float = 0.7, top_p: float = 0.95,
+                 top_k: int = 40, seed: int = 0, chat: bool = False) -> Iterator[str]:
+        """Continues a prompt, or with `chat` answers a message; text comes as it is generated.
+
+        Ctrl-C and leaving the loop end the generation at once.
+        """
+        generation = _native.Generation()
+        generation.maximum_tokens = max_tokens
+        generation.temperature = temperature
+        generation.top_p = top_p
+        generation.top_k = top_k
+        generation.seed = seed
+        generation.is_chat = chat
+        if "\0" in prompt:
+            raise ValueError("the prompt holds a NUL character")
+        return self._texts(prompt.encode(), generation, self._handle or ctypes.c_void_p(2**63))
+
+    def _texts(self, prompt: bytes, generation: _native.Generation, handle: ctypes.c_void_p) -> Iterator[str]:
+        # A thread waits for the model, so that this one can be interrupted.
+        texts: queue.SimpleQueue[str | FlashInferError | None] = queue.SimpleQueue()
+
+        def take(context: int, address: int, count: int) -> int:
+            texts.put(ctypes.string_at(address, count).decode())
+            return 0
+
+        def run() -> None:
+            try:
+                call("generate", handle, prompt, ctypes.byref(generation), _native.TextSink(take), None)
+                texts.put(None)
+            except FlashInferError as failure:
+                texts.put(failure)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            while (text := texts.get()) is not None:
+                if isinstance(text, FlashInferError):
+                    raise text
+                yield text
+        finally:
+            while thread.is_alive():
+                # Again, where it had not begun yet.
+                _native.library.flashinfer_cancel(handle, None)
+                thread.join(0.05)
+
+
+def generate(path: str | os.PathLike[str], prompt: str, ram: int | str | None = None, *, max_tokens: int = 512,
+             temperature: float = 0.7, seed: int = 0, chat: bool = False) -> Iterator[str]:
+    """Opens a model, continues one prompt and closes it; see `Generator`."""
+    with Generator(path, ram) as generator:
+        yield from generator.generate(prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, chat=chat)

@@ -1,0 +1,153 @@
+"""libflashinfer through ctypes: structures and functions as flashinfer.h declares them."""
+from __future__ import annotations
+
+import ctypes
+import os
+import pathlib
+from ctypes import (CFUNCTYPE, POINTER, Structure, byref, c_char, c_char_p, c_double, c_float, c_int32, c_int64,
+                    c_size_t, c_uint32, c_uint64, c_void_p, sizeof)
+from typing import Any
+
+from ._errors import END, OK, TIMEOUT, FlashInferError, error
+
+ABI_VERSION = 1
+
+
+class Sized(Structure):
+    """A structure that begins with its size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = sizeof(self)
+
+
+class Error(Sized):
+    _fields_ = [("size", c_size_t), ("status", c_int32), ("message", c_char * 1012)]
+
+
+class Options(Sized):
+    _fields_ = [("size", c_size_t), ("ram", c_uint64), ("caller_bytes", c_uint64), ("read_bytes", c_uint64),
+                ("piece_bytes", c_uint64), ("queue_depth", c_uint32), ("backend", c_uint32)]
+
+
+class Plan(Sized):
+    _fields_ = [("size", c_size_t), ("budget", c_uint64), ("process", c_uint64), ("caller", c_uint64),
+                ("stream", c_uint64), ("held", c_uint64), ("piece", c_uint64), ("read", c_uint64),
+                ("queue_depth", c_uint32), ("reserved", c_uint32)]
+
+
+class Tensor(Sized):
+    _fields_ = [("size", c_size_t), ("name", c_char_p), ("type", c_char_p), ("byte_count", c_uint64),
+                ("part_byte_count", c_uint64), ("part_count", c_uint64), ("shape", c_uint64 * 8),
+                ("dimension_count", c_uint32), ("layout", c_uint32), ("block_element_count", c_uint32),
+                ("block_byte_count", c_uint32), ("is_weight", c_uint32), ("reserved", c_uint32)]
+
+
+class Part(Structure):
+    _fields_ = [("tensor", c_uint64), ("part", c_uint64)]
+
+
+class Piece(Sized):
+    _fields_ = [("size", c_size_t), ("hold", c_uint64), ("data", c_void_p), ("byte_count", c_uint64),
+                ("tensor", c_uint64), ("part", c_uint64), ("byte_offset", c_uint64), ("is_last", c_uint32),
+                ("reserved", c_uint32)]
+
+
+class Statistics(Sized):
+    _fields_ = [("size", c_size_t), ("bytes_read", c_uint64), ("requests", c_uint64), ("retries", c_uint64),
+                ("busy_nanoseconds", c_uint64), ("wait_nanoseconds", c_uint64), ("mean_queue_depth", c_double)]
+
+
+class GeneratorOptions(Sized):
+    _fields_ = [("size", c_size_t), ("ram", c_uint64), ("context_length", c_uint64), ("thread_count", c_uint32),
+                ("reserved", c_uint32)]
+
+
+class Generation(Sized):
+    _fields_ = [("size", c_size_t), ("maximum_tokens", c_uint64), ("temperature", c_float), ("top_p", c_float),
+                ("top_k", c_uint32), ("is_chat", c_uint32), ("seed", c_uint64)]
+
+
+TextSink = CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t)
+
+SIGNATURES: dict[str, list[Any]] = {
+    "open": [c_char_p, POINTER(Options), POINTER(c_void_p)],
+    "close": [c_void_p],
+    "get_plan": [c_void_p, POINTER(Plan)],
+    "tensor_count": [c_void_p, POINTER(c_uint64)],
+    "tensor_at": [c_void_p, c_uint64, POINTER(Tensor)],
+    "find": [c_void_p, c_char_p, POINTER(c_uint64)],
+    "stream": [c_void_p, POINTER(Part), c_size_t],
+    "next": [c_void_p, c_int64, POINTER(Piece)],
+    "release": [c_uint64],
+    "prefetch": [c_void_p, POINTER(Part), c_size_t],
+    "load": [c_void_p, POINTER(Part), c_size_t, c_int64, POINTER(Piece)],
+    "bundle": [c_void_p, c_uint64, c_uint64, POINTER(Part), c_size_t, POINTER(c_size_t)],
+    "dequantise": [c_void_p, c_uint64, c_void_p, c_uint64, c_uint64, c_uint64, c_void_p],
+    "get_statistics": [c_void_p, POINTER(Statistics)],
+    "generator_open": [c_char_p, POINTER(GeneratorOptions), POINTER(c_void_p)],
+    "generator_close": [c_void_p],
+    "generate": [c_void_p, c_char_p, POINTER(Generation), TextSink, c_void_p],
+    "cancel": [c_void_p],
+}
+
+
+def _load() -> ctypes.CDLL:
+    path = os.environ.get("FLASHINFER_LIBRARY") or str(pathlib.Path(__file__).parent / "libflashinfer.so.1")
+    library = ctypes.CDLL(path)
+    library.flashinfer_abi_version.restype = c_uint32
+    version = library.flashinfer_abi_version()
+    if version != ABI_VERSION:
+        raise ImportError(f"{path} has version {version} of the interface; this package needs {ABI_VERSION}")
+    for name, arguments in SIGNATURES.items():
+        function = getattr(library, "flashinfer_" + name)
+        function.restype = c_int32
+        function.argtypes = [*arguments, POINTER(Error)]
+    return library
+
+
+library = _load()
+
+
+def call(name: str, *arguments: object) -> int:
+    """Calls a function; OK, END or TIMEOUT is returned, everything else raised."""
+    failure = Error()
+    status: int = getattr(library, "flashinfer_" + name)(*arguments, byref(failure))
+    if status in (OK, END, TIMEOUT):
+        return status
+    raise error(status, failure.message.decode("utf-8", "replace"))
+
+
+class Hold:
+    """Memory that the library lends, until the last array over it is gone."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __del__(self) -> None:
+        # In a forked child the memory is the parent's to give back.
+        library.flashinfer_release(self._number, None)
+
+
+def byte_count(amount: int | str | None) -> int:
+    """Bytes of `2GiB`, `500MB` or a number; 0 for None."""
+    if amount is None:
+        return 0
+    if isinstance(amount, int):
+        if amount < 0:
+            raise ValueError(f"{amount} is no number of bytes")
+        return amount
+    text = amount.strip().lower()
+    units = {"tib": 1 << 40, "gib": 1 << 30, "mib": 1 << 20, "kib": 1 << 10, "tb": 10**12, "gb": 10**9,
+             "mb": 10**6, "kb": 10**3, "t": 1 << 40, "g": 1 << 30, "m": 1 << 20, "k": 1 << 10, "b": 1}
+    unit = next((suffix for suffix in units if text.endswith(suffix)), "")
+    try:
+        count = float(text.removesuffix(unit)) * units.get(unit, 1)
+    except ValueError:
+        count = -1.0
+    if not 0 <= count < 1 << 63:
+        raise ValueError(f"{amount!r} is no number of bytes: write 2GiB, 500MB or 4096")
+    return int(count)
+
+
+__all__ = ["FlashInferError", "Hold", "byte_count", "call", "library"]
