@@ -28,6 +28,16 @@ extension DriveArray.Shape {
   }
 }
 
+extension ModelParameters {
+  /// What of a model decides the time of its attention; weights are left out.
+  public init(_ configuration: DecoderConfiguration) {
+    self.init(
+      layerCount: configuration.layerCount, queryHeadCount: configuration.queryHeadCount,
+      keyValueHeadCount: configuration.keyValueHeadCount, headLength: configuration.headLength,
+      weightCount: 1)
+  }
+}
+
 extension SparseAttention {
   /// Reads the share of a query's elements and of positions: `1/8` or `0.125` for both, `1/4,1/8` for each;
   /// nil where the text is none. The shares may be out of range.

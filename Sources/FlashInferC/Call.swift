@@ -49,7 +49,7 @@ struct CallError: Error {
     case .badPrompt: .invalid
     case .allocation, .budgetTooSmall, .keyValueBudgetTooSmall: .noMemory
     case .interrupted: .cancelled
-    case .keyValues: .io
+    case .keyValues, .decodeAttention: .io
     }
   }
 

@@ -11,10 +11,12 @@ struct InStorageReport {
   private let hostPathBytes: Int
   /// Whether the host took over.
   private let fellBack: Bool
-  /// What drives of a timing model would have taken; nil = not modelled.
-  var modelledSeconds: Double?
+  /// What attention of the answer would have taken in drives like the paper's; nil where the timing model
+  /// knows no such work.
+  private let modelledSeconds: Double?
 
-  init(_ drives: DriveArray, fellBack: Bool) {
+  /// - Parameter positions: of the answer's tokens that the drives attended for.
+  init(_ drives: DriveArray, fellBack: Bool, model: ModelParameters, positions: Range<Int>) {
     statistics = drives.statistics
     driveCount = drives.drives.count
     usedDriveCount = drives.usedDriveCount
@@ -26,6 +28,30 @@ struct InStorageReport {
       }
     hostPathBytes = drives.hostPathByteCount
     self.fellBack = fellBack
+    modelledSeconds = Self.seconds(
+      drives, model, positions, usedDriveCount: max(1, drives.usedDriveCount))
+  }
+
+  /// Time of all layers and tokens; contexts in between are taken to lie on the line from the first to the
+  /// last.
+  private static func seconds(
+    _ drives: DriveArray, _ model: ModelParameters, _ positions: Range<Int>, usedDriveCount: Int
+  ) -> Double? {
+    guard let first = positions.first, let last = positions.last else { return nil }
+    let mode: AttentionMode =
+      switch drives.drives.first?.configuration.engine {
+      case .sparse(let options): .sparse(compression: options.tokenFraction)
+      default: .dense
+      }
+    let times = [first, last].map { position in
+      try? AttentionTiming(
+        model: model, drive: .paper,
+        commandCount: (model.keyValueHeadCount + usedDriveCount - 1) / usedDriveCount,
+        context: position + 1, mode: mode
+      ).nanoseconds
+    }
+    guard let start = times[0], let end = times[1] else { return nil }
+    return (start + end) / 2 * Double(model.layerCount * positions.count) / 1e9
   }
 
   func print(_ json: inout JSONPrinter) {
@@ -82,6 +108,10 @@ struct InStorageReport {
       parts.append("\(flash.bitsCorrected) bits corrected, \(flash.readRetries) reads retried")
     }
     parts.append("drives' memory \(ByteCount(statistics.memoryByteCount))")
+    if let modelledSeconds {
+      parts.append(
+        "attention in drives like the paper's \((modelledSeconds * 1e4).rounded() / 1e4) s (modelled)")
+    }
     if fellBack { parts.append("the host took over") }
     return "[" + parts.joined(separator: " · ") + "]"
   }

@@ -2,6 +2,7 @@ import ArgumentParser
 import BlockIO
 import CommandLineSupport
 import InStorageAttention
+import Kernels
 import KVCache
 import ModelFormat
 import Runtime
@@ -111,7 +112,9 @@ struct Run: ParsableCommand {
         result: result, promptTokens: tokens, session: session, loadSeconds: loadSeconds,
         processStart: processStart, reportsDistributions: logprobs != nil)
       report.inStorage = drives.map {
-        InStorageReport($0, fellBack: !session.usesDecodeAttention)
+        InStorageReport(
+          $0, fellBack: !session.usesDecodeAttention, model: ModelParameters(model.configuration),
+          positions: tokens.count..<max(tokens.count, session.position))
       }
       if json { report.printJSON() } else { Terminal.print("\n") }
       Terminal.note(report.summary(seed: sampling.temperature > 0 ? seed : nil))
