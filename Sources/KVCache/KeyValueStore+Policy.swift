@@ -14,6 +14,8 @@ extension KeyValueStore {
     case prompt(end: Int?)
     /// What follows a prompt, token by token.
     case answer
+    /// What is stored only, without attention: nothing is read.
+    case unattended
   }
 
   /// Positions at a prompt's end whose attention the policy wants to see, whatever chunks they are in; nil
@@ -192,6 +194,7 @@ final class BlockSelection {
 
   /// Whether it is known what will be read of a layer, in the sweep in work or in the next.
   func isPlanned(layer: Int, isNext: Bool) -> Bool {
+    guard phase != .unattended else { return false }
     guard isSelective, let queriedLayer else { return true }
     return layer == queriedLayer && !isNext
   }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import BlockIO
 import CommandLineSupport
 import KVCache
 import Kernels
@@ -9,11 +10,11 @@ import TensorBasics
 struct AttentionBench: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "attention",
-    abstract: "Bytes per second of decode attention over a cache, against what DRAM gives.",
+    abstract: "Bytes per second of decode attention over a cache, against what holds it.",
     discussion: """
       A cache of the given shape is filled with seeded keys and values and attended over layer by \
-      layer, as one decoded token would; no model is needed. Layers beyond the caches' size change \
-      nothing but the memory taken.
+      layer, as decoded tokens would; no model is needed. All of it is in memory unless --kv-ram says \
+      otherwise: 1 gives the least that works, so that nearly all comes from the drive.
       """)
 
   @Option(help: "Positions of the cache.") var context = 65536
@@ -21,12 +22,12 @@ struct AttentionBench: ParsableCommand {
   @Option(help: "KV heads.") var kvHeads = 8
   @Option(help: "Elements of a head, a multiple of 16.") var headSize = 128
   @Option(help: "Layers.") var layers = 32
-  @Option(help: "How to store keys and values: f16, q8 or q4.") var kvType = KeyValueType.f16
-  @Option(help: "Times to attend over all layers.") var repeats = 3
+  @OptionGroup var keyValues: KeyValueArguments
+  @Option(help: "Tokens to time, which attend over all layers.") var repeats = 3
   @Option(help: "Worker threads (default: one per processor).") var threads: Int?
   @Flag(help: "Print one JSON object.") var json = false
 
-  /// Positions that enter the cache at once.
+  /// Positions that enter the cache at once, where there is memory for them.
   private static let chunkLength = 4096
 
   func validate() throws {
@@ -44,8 +45,10 @@ struct AttentionBench: ParsableCommand {
       let pool = ThreadPool(threadCount: threads ?? ThreadPool.availableProcessorCount)
       let shape = KeyValueShape(
         layerCount: layers, keyValueHeadCount: kvHeads, headLength: headSize,
-        contextLength: context, type: kvType)
-      let cache = try makeStore(shape)
+        contextLength: context + repeats + 1, type: keyValues.kvType)
+      let plan = plan(shape)
+      let cache = try KeyValueStore(
+        plan, keyValues.options(.auto), queryHeadCount: queryHeads)
       try fill(cache, pool)
       let step = try AttentionStep(
         AttentionShape(
@@ -55,41 +58,74 @@ struct AttentionBench: ParsableCommand {
       var queries = (0..<queryHeads * headSize).map { _ in
         Float(generator.nextUnit() * 2 - 1) * 0.2
       }
-      func attend() throws {
+      func attend(_ position: Int) throws {
+        try cache.begin(position..<position + 1, .answer)
         for layer in 0..<layers {
-          try queries.withUnsafeMutableBufferPointer {
+          try cache.prepare(layer: layer)
+          try queries.withUnsafeMutableBufferPointer { queries in
+            cache.store(
+              layer: layer, position: position, keys: queries.baseAddress!,
+              values: queries.baseAddress!)
+            cache.seal(layer: layer, on: pool)
             try step.run(
-              layer: layer, queries: $0.baseAddress!, tokenCount: 1, position: context - 1,
+              layer: layer, queries: queries.baseAddress!, tokenCount: 1, position: position,
               window: nil)
           }
+          try cache.finish(layer: layer)
         }
       }
-      try attend()
-      let before = try MemoryLimit.bytesPerSecond(pool)
+      try attend(context)
+      let memoryBefore = try MemoryLimit.bytesPerSecond(pool)
+      let (before, readsBefore) = (cache.statistics, cache.readStatistics)
       let start = monotonicNanoseconds()
-      for _ in 0..<repeats { try attend() }
+      for token in 1...repeats { try attend(context + token) }
       let seconds = Double(monotonicNanoseconds() - start) / 1e9
-      let memory = (before + (try MemoryLimit.bytesPerSecond(pool))) / 2
-      let bytes = Double(shape.rowCount * shape.rowByteCount)
+      let (after, reads) = (cache.statistics, cache.readStatistics.since(readsBefore))
+      let memory = (memoryBefore + (try MemoryLimit.bytesPerSecond(pool))) / 2
+      let attended = Double(after.attendedBlockCount - before.attendedBlockCount)
+      let bytes = attended / Double(repeats) * Double(shape.blockByteCount)
+      let read = Double(after.bytesRead - before.bytesRead) / Double(repeats)
+      // Every byte attended over that memory cannot hold crosses the bus once for each token.
+      let bound = max(0, bytes - Double(plan.byteCount))
       let speed = bytes * Double(repeats) / seconds
       let operations = 4.0 * Double(context * queryHeads * headSize * layers * repeats)
-      try FigureReport([
+      var figures = [
         Figure("keyValueBytesPerSecond", speed, "B/s", limit: memory),
         Figure("shareOfMemoryBandwidth", speed / memory, ""),
         Figure("gigaflops", operations / seconds / 1e9, "GFLOP/s"),
         Figure("layerSeconds", seconds / Double(layers * repeats), "s"),
         Figure("keyValueBytes", bytes, "B"),
-      ]).print(asJSON: json)
+      ]
+      if plan.hasTier {
+        figures += [
+          Figure("readBytes", read, "B", limit: bound),
+          Figure("readBytesOverBound", read / bound, "of the I/O lower bound"),
+          Figure("driveBytesPerSecond", read * Double(repeats) / seconds, "B/s"),
+          Figure("queueDepth", reads.meanQueueDepth, ""),
+          Figure("rowBytes", Double(shape.rowStride), "B"),
+          Figure("residentFraction", after.residentFraction, "of the rows"),
+          Figure(
+            "waitFraction",
+            Double(after.stallNanoseconds - before.stallNanoseconds) / 1e9 / seconds,
+            "of the time"),
+        ]
+      }
+      try FigureReport(figures).print(asJSON: json)
     }
   }
 
-  /// A store whose rows all stay in memory.
-  private func makeStore(_ shape: KeyValueShape) throws -> KeyValueStore {
-    let byteCount = KeyValuePlan.residentByteCount(shape, chunkLength: Self.chunkLength)
-    guard
-      let plan = KeyValuePlan(shape, budgetByteCount: byteCount, chunkLength: Self.chunkLength)
-    else { preconditionFailure("every row has room") }
-    return try KeyValueStore(plan, queryHeadCount: queryHeads)
+  /// All rows in memory, or as many as `--kv-ram` holds.
+  private func plan(_ shape: KeyValueShape) -> KeyValuePlan {
+    let budget = max(
+      keyValues.kvRam?.bytes
+        ?? KeyValuePlan.residentByteCount(shape, chunkLength: Self.chunkLength),
+      KeyValuePlan.minimumByteCount(shape, chunkLength: KeyValueBlock.positionCount))
+    let chunkLength = KeyValuePlan.longestChunk(
+      Self.chunkLength, shape, budgetByteCount: budget)
+    guard let plan = KeyValuePlan(shape, budgetByteCount: budget, chunkLength: chunkLength) else {
+      preconditionFailure("the least that works has room")
+    }
+    return plan
   }
 
   /// Stores seeded keys and values at every position of every layer.
@@ -97,9 +133,11 @@ struct AttentionBench: ParsableCommand {
     let tableLength = kvHeads * headSize + 4096
     var generator = SeededGenerator(seed: 2)
     let table = (0..<2 * tableLength).map { _ in Float(generator.nextUnit() * 2 - 1) }
-    for start in stride(from: 0, to: context, by: Self.chunkLength) {
-      let end = min(start + Self.chunkLength, context)
-      try cache.begin(start..<end)
+    let chunkLength = KeyValuePlan.longestChunk(
+      Self.chunkLength, cache.shape, budgetByteCount: cache.plan.byteCount)
+    for start in stride(from: 0, to: context, by: chunkLength) {
+      let end = min(start + chunkLength, context)
+      try cache.begin(start..<end, .unattended)
       for layer in 0..<layers {
         try cache.prepare(layer: layer)
         table.withUnsafeBufferPointer { table in
