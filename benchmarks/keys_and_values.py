@@ -19,7 +19,8 @@ usage: keys_and_values.py context MODEL [--budgets 4MiB,8MiB,16MiB,64MiB] [--lea
 
 All take --rounds, --threads, --bench and --record, which appends to results.tsv. Everything of a figure runs in turn
 within a round; the figure is the median of the rounds. What is on a drive is in --folder, where fio's file is too;
-all of it is read past the page cache. context and attention need fio; the plot needs matplotlib.
+all of it is read past the page cache. Other work on the machine falsifies depth most: llama.cpp's threads spin.
+context and attention need fio; the plot needs matplotlib.
 """
 import argparse, contextlib, os, shlex, shutil, statistics, subprocess, sys, tempfile
 import measure
@@ -240,6 +241,7 @@ def main():
     p.add_argument("--kv-ram", default="16MiB"); p.add_argument("--context", type=int, default=8192)
     p.add_argument("--positions", type=int, default=256)
     a = parser.parse_args()
+    if os.getloadavg()[0] > 1: print("the machine is busy: no ratio of these runs means anything", file=sys.stderr)
     try: a.work(a)
     except subprocess.CalledProcessError as error: sys.exit(f"{shlex.join(error.cmd)}: {error.stderr.strip()}")
 
