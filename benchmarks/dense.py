@@ -22,7 +22,7 @@ Needs fio, and root for control groups and a cold cache. --record appends to res
 import argparse, os, re, shutil, statistics, subprocess, sys
 import measure
 from measure import byte_count, drop, fio
-from record import record
+import record
 
 NAMES = ["resident", "resident-small", "prefill", "prefill-small", "limited", "prefill-limited", "start", "smallest"]
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -48,14 +48,8 @@ def budget(limit):
     """What of a control group's limit is ours to plan with: the rest is the kernel's bookkeeping."""
     return f"{(byte_count(limit) >> 20) - 64}MiB"
 
-def report(command, figure, values, unit, limit, cache):
-    """Prints and records the median of what is there; rounds without a peer hold None."""
-    values = [v for v in values if v is not None]
-    if not values: return
-    value, spread = statistics.median(values), f"{min(values):.3g} to {max(values):.3g}"
-    print(f"{command}: {figure} = {value:.4g} {unit} ({spread}; held against: {limit})", flush=True)
-    if a.record:
-        record(f"benchmarks/dense.py {command}", figure, value, unit, limit, cache, f"median of {len(values)} rounds, {spread}")
+def report(command, *values):
+    record.report(f"benchmarks/dense.py {command}", *values, a.record)
 
 def ratio(x, y): return None if x is None or y is None else x / y
 

@@ -16,7 +16,7 @@ Needs fio, and root for control groups and a cold cache. --record appends to res
 import argparse, os, re, shutil, statistics, subprocess, sys
 import measure
 from measure import byte_count, drop, fio
-from record import record
+import record
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument("image"); p.add_argument("--gguf"); p.add_argument("--limit", default="3000MiB")
@@ -65,13 +65,8 @@ for number in range(a.rounds):
     print(f"round {number + 1}: " + ", ".join(f"{k} {v:.4g}" for k, v in rows[-1].items() if v is not None), file=sys.stderr, flush=True)
 
 def report(figure, key, unit, limit, cache="cold, direct"):
-    values = [row[key] for row in rows if row[key] is not None]
-    if not values: return
-    value, spread = statistics.median(values), f"{min(values):.3g} to {max(values):.3g}"
-    print(f"{figure}: {value:.4g} {unit} ({spread}; held against: {limit})", flush=True)
-    if a.record:
-        record(f"benchmarks/experts.py {os.path.basename(a.image)} --limit {a.limit}", figure, value, unit, limit, cache,
-               f"median of {len(values)} rounds, {spread}")
+    record.report(f"benchmarks/experts.py {os.path.basename(a.image)} --limit {a.limit}", figure, [row[key] for row in rows],
+                  unit, limit, cache, a.record)
 
 report("decode", "speed", "tokens/s", "drive")
 report("bytes read per second / fio random", "share", "", f"0.85 (fio {bundle} x 8)")

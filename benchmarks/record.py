@@ -1,5 +1,5 @@
 """Appends measurements to results.tsv: when, which commit and machine, value, limit, cache state."""
-import datetime, os, platform, subprocess
+import datetime, os, platform, statistics, subprocess
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 COLUMNS = ["date", "commit", "machine", "command", "figure", "value", "unit", "limit", "cache", "note"]
@@ -30,3 +30,12 @@ def record(command, figure, value, unit, limit="", cache="", note=""):
         if is_new:
             out.write("\t".join(COLUMNS) + "\n")
         out.write("\t".join(row) + "\n")
+
+def report(command, figure, values, unit, limit, cache, recording, note=""):
+    """Prints, and where `recording` records, the median of what is there; rounds without a peer hold None."""
+    values = [v for v in values if v is not None]
+    if not values: return
+    value, spread = statistics.median(values), f"{min(values):.3g} to {max(values):.3g}"
+    print(f"{command.removeprefix('benchmarks/')}: {figure} = {value:.4g} {unit} ({spread}; held against: {limit})", flush=True)
+    if recording:
+        record(command, figure, value, unit, limit, cache, "; ".join(filter(None, [f"median of {len(values)} rounds, {spread}", note])))
