@@ -10,7 +10,7 @@ usage: keys_and_values.py context MODEL [--budgets 4MiB,8MiB,16MiB,64MiB] [--lea
   context    decode at depths from --least to --most, doubling, with --kv-ram of each of --budgets and with all in
              memory; draws plots/kv-context.svg. The limit is fio's bandwidth before and after ÷ bytes of keys and
              values read per token, and at most what the same depth reached in memory
-  attention  no model: attention over a context in memory (÷ DRAM), from the drive (the smallest budget) and mixed
+  attention  no model: attention over a context in memory (÷ DRAM), from the drive (64 MiB, and the least) and mixed
              (half): bytes per second ÷ fio's random reads of a row's size at the same depth; bytes read ÷ the
              least that the budget allows; ÷ the nearer of both limits, the drive's and memory's
   depth      decode and a prompt of 512 behind a context ÷ llama.cpp's
@@ -126,7 +126,8 @@ def attention(a):
              "--head-size", a.head_size]
     row = a.kv_heads * POSITIONS * a.head_size * 4
     block, total = f"{row + 4095 >> 12 << 2}KiB", row * a.layers * -(-a.context // POSITIONS)
-    placements = {"from the drive": "1", "mixed": str(total // 2)}  # 1 byte stands for the least that works
+    # 1 byte stands for the least that works, whose few rows cannot fill a drive's queue.
+    placements = {"from the drive": "64MiB", "in the least memory": "1", "mixed": str(total // 2)}
     depths = {}
 
     def tiered(file, place, whole):
