@@ -2,12 +2,15 @@
 """Where attention inside a drive pays, by the timing model: draws the sweeps of flashinfer-bench in-storage.
 
 usage: in_storage.py [--bench .build/release/flashinfer-bench]
+       in_storage.py --sparf MODEL TEXT [--context 512] [--chunks 4] [--record]
 
 Writes plots/in-storage-{paper,2026,laptop}.svg: decoded tokens per second against context, batch,
 channels, link, grouped queries and drives, for host and in-storage, dense and sparse, and for keys and
-values in host memory where they fit. Nothing is measured; the model is docs/in-storage.md.
+values in host memory where they fit. Nothing is measured; the model is docs/in-storage.md. With --sparf it measures
+what the functional drive's sparse attention costs a model in a text, beside dense attention.
 """
 import argparse, json, os, subprocess, sys
+from record import record
 
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 CELLS = [
@@ -44,10 +47,25 @@ def plot(sweeps, path, title):
     figure.savefig(path, metadata={"Date": None})
     print(path)
 
+def sparf(a):
+    """What SparF costs at each share; the same bits whenever it runs, so one round."""
+    model, text = a.sparf
+    command = [a.bench, "sparf", model, text, "--context", str(a.context), "--chunks", str(a.chunks), "--json"]
+    figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["figures"]
+    row = f"benchmarks/in_storage.py --sparf {os.path.basename(model)} --context {a.context} --chunks {a.chunks}"
+    dense = next(f["value"] for f in figures if f["name"] == "densePerplexity")
+    for figure in figures:
+        name, value, unit = figure["name"], figure["value"], figure["unit"]
+        print(f"{name}: {value:.4g} {unit}", flush=True)
+        if a.record: record(row, name, value, unit, dense if name.startswith("perplexity ") else "", "resident")
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--bench", default=".build/release/flashinfer-bench")
+    p.add_argument("--sparf", nargs=2, metavar=("MODEL", "TEXT")); p.add_argument("--record", action="store_true")
+    p.add_argument("--context", type=int, default=512); p.add_argument("--chunks", type=int, default=4)
     a = p.parse_args()
+    if a.sparf: return sparf(a)
     os.makedirs(os.path.join(FOLDER, "plots"), exist_ok=True)
     for machine, title in [("paper", "drive and host of arXiv 2409.04992"), ("2026", "drive and host of 2026"), ("laptop", "drive and laptop of 2026")]:
         command = [a.bench, "in-storage", "--explore", "--machine", machine, "--json"]
