@@ -1,5 +1,5 @@
 public import ModelFormat
-import TensorBasics
+public import TensorBasics
 
 /// How bundles of neurons are read and kept.
 public struct NeuronReading: Sendable, Equatable {
@@ -80,7 +80,7 @@ public struct NeuronReading: Sendable, Equatable {
 }
 
 /// What a window of neurons did.
-public struct NeuronStatistics: Sendable {
+public struct NeuronStatistics: Counters, Sendable {
   public init() {}
 
   /// Bundles that tokens, or chunks of tokens, needed.
@@ -103,19 +103,8 @@ public struct NeuronStatistics: Sendable {
   /// Time to compare bundles that came for the first time with their checksums.
   public var checkNanoseconds = 0
 
-  public static func - (left: NeuronStatistics, right: NeuronStatistics) -> NeuronStatistics {
-    var result = left
-    result.uses -= right.uses
-    result.hits -= right.hits
-    result.reads -= right.reads
-    result.readsAhead -= right.readsAhead
-    result.readsAheadUsed -= right.readsAheadUsed
-    result.requests -= right.requests
-    result.bytesRead -= right.bytesRead
-    result.evictions -= right.evictions
-    result.evictedAges -= right.evictedAges
-    result.managementNanoseconds -= right.managementNanoseconds
-    result.checkNanoseconds -= right.checkNanoseconds
-    return result
-  }
+  public static let counters: [any WritableKeyPath<Self, Int> & Sendable] = [
+    \.uses, \.hits, \.reads, \.readsAhead, \.readsAheadUsed, \.requests, \.bytesRead, \.evictions,
+    \.evictedAges, \.managementNanoseconds, \.checkNanoseconds,
+  ]
 }

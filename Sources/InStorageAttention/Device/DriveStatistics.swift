@@ -1,3 +1,5 @@
+public import TensorBasics
+
 /// What a drive did since it was configured; differences of two give what one step took.
 public struct DriveStatistics: Sendable, Equatable {
   /// Commands and their bytes on the bus, entries and payload.
@@ -21,7 +23,7 @@ public struct DriveStatistics: Sendable, Equatable {
 }
 
 /// What crossed the bus.
-public struct BusTraffic: Sendable, Equatable {
+public struct BusTraffic: Counters, Sendable, Equatable {
   public var commandCount = 0
   public var bytesToDrive = 0
   public var bytesFromDrive = 0
@@ -30,23 +32,13 @@ public struct BusTraffic: Sendable, Equatable {
 
   public init() {}
 
-  public static func += (total: inout Self, part: Self) {
-    total.commandCount += part.commandCount
-    total.bytesToDrive += part.bytesToDrive
-    total.bytesFromDrive += part.bytesFromDrive
-  }
-
-  public static func - (total: Self, part: Self) -> Self {
-    var result = total
-    result.commandCount -= part.commandCount
-    result.bytesToDrive -= part.bytesToDrive
-    result.bytesFromDrive -= part.bytesFromDrive
-    return result
-  }
+  public static let counters: [any WritableKeyPath<Self, Int> & Sendable] = [
+    \.commandCount, \.bytesToDrive, \.bytesFromDrive,
+  ]
 }
 
 /// What a drive's engine and flash controller did for `attend`.
-public struct EngineOperations: Sendable, Equatable {
+public struct EngineOperations: Counters, Sendable, Equatable {
   /// Pages read from flash, and pages that the drive's memory still held.
   public var pagesRead = 0
   public var pagesFromMemory = 0
@@ -63,31 +55,14 @@ public struct EngineOperations: Sendable, Equatable {
 
   public init() {}
 
-  public static func += (total: inout Self, part: Self) {
-    total.pagesRead += part.pagesRead
-    total.pagesFromMemory += part.pagesFromMemory
-    total.bytesFiltered += part.bytesFiltered
-    total.bytesPassed += part.bytesPassed
-    total.multiplyAdds += part.multiplyAdds
-    total.exponentials += part.exponentials
-    total.selections += part.selections
-  }
-
-  public static func - (total: Self, part: Self) -> Self {
-    var result = total
-    result.pagesRead -= part.pagesRead
-    result.pagesFromMemory -= part.pagesFromMemory
-    result.bytesFiltered -= part.bytesFiltered
-    result.bytesPassed -= part.bytesPassed
-    result.multiplyAdds -= part.multiplyAdds
-    result.exponentials -= part.exponentials
-    result.selections -= part.selections
-    return result
-  }
+  public static let counters: [any WritableKeyPath<Self, Int> & Sendable] = [
+    \.pagesRead, \.pagesFromMemory, \.bytesFiltered, \.bytesPassed, \.multiplyAdds, \.exponentials,
+    \.selections,
+  ]
 }
 
 /// What became of a drive's flash.
-public struct FlashCounts: Sendable, Equatable {
+public struct FlashCounts: Counters, Sendable, Equatable {
   /// Pages read, retries apart.
   public var pagesRead = 0
   /// Pages programmed, those moved by garbage collection included.
@@ -104,14 +79,8 @@ public struct FlashCounts: Sendable, Equatable {
 
   public init() {}
 
-  public static func += (total: inout Self, part: Self) {
-    total.pagesRead += part.pagesRead
-    total.pagesProgrammed += part.pagesProgrammed
-    total.bytesProgrammed += part.bytesProgrammed
-    total.blocksErased += part.blocksErased
-    total.pagesMoved += part.pagesMoved
-    total.bitsCorrected += part.bitsCorrected
-    total.readRetries += part.readRetries
-    total.uncorrectablePages += part.uncorrectablePages
-  }
+  public static let counters: [any WritableKeyPath<Self, Int> & Sendable] = [
+    \.pagesRead, \.pagesProgrammed, \.bytesProgrammed, \.blocksErased, \.pagesMoved,
+    \.bitsCorrected, \.readRetries, \.uncorrectablePages,
+  ]
 }
