@@ -116,14 +116,13 @@ public final class FileWriter {
 
 /// The thread of a ``FileWriter`` and what it shares with its coordinator.
 private final class WriterThread: BackgroundWork, @unchecked Sendable {
-  // Safety: queues, requests and results are touched with `mutex` held; `thread` by the coordinator
+  // Safety: queues, requests and results are touched with `monitor` held; `thread` by the coordinator
   // alone; everything else is constant after initialisation.
 
   private let path: String
   private let descriptor: UnixDescriptor
   private let hooks: DeviceHooks
-  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-  private let changed = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+  private let monitor = Monitor()
   private var requests: [WriteRequest?]
   private var failures: [BlockIOError?]
   private var free: SlotQueue
@@ -144,36 +143,27 @@ private final class WriterThread: BackgroundWork, @unchecked Sendable {
     for slot in 0..<capacity { free.append(slot) }
     pending = SlotQueue(capacity: capacity)
     done = SlotQueue(capacity: capacity)
-    pthread_mutex_init(mutex, nil)
-    pthread_cond_init(changed, nil)
     thread = try BackgroundThread.start(self)
   }
 
-  deinit {
-    pthread_cond_destroy(changed)
-    pthread_mutex_destroy(mutex)
-    changed.deallocate()
-    mutex.deallocate()
-  }
-
   func stop() {
-    locked { isStopping = true }
-    pthread_cond_broadcast(changed)
+    monitor.locked { isStopping = true }
+    monitor.wakeAll()
     pthread_join(thread, nil)
   }
 
   func enqueue(_ request: WriteRequest) {
-    locked {
+    monitor.locked {
       guard let slot = free.removeFirst() else { return }
       requests[slot] = request
       pending.append(slot)
     }
-    pthread_cond_broadcast(changed)
+    monitor.wakeAll()
   }
 
   func takeCompletion(waiting: Bool) -> WriteCompletion? {
-    locked {
-      while done.isEmpty, waiting { pthread_cond_wait(changed, mutex) }
+    monitor.locked {
+      while done.isEmpty, waiting { monitor.sleep() }
       guard let slot = done.removeFirst(), let request = requests[slot] else { return nil }
       defer {
         requests[slot] = nil
@@ -185,31 +175,25 @@ private final class WriterThread: BackgroundWork, @unchecked Sendable {
     }
   }
 
-  private func locked<Result>(_ body: () -> Result) -> Result {
-    pthread_mutex_lock(mutex)
-    defer { pthread_mutex_unlock(mutex) }
-    return body()
-  }
-
   func run() {
     while let (slot, request) = takePending() {
       let failure = write(request)
-      locked {
+      monitor.locked {
         failures[slot] = failure
         done.append(slot)
       }
-      pthread_cond_broadcast(changed)
+      monitor.wakeAll()
     }
   }
 
   private func takePending() -> (Int, WriteRequest)? {
-    locked {
+    monitor.locked {
       while true {
         if isStopping { return nil }
         if let slot = pending.removeFirst(), let request = requests[slot] {
           return (slot, request)
         }
-        pthread_cond_wait(changed, mutex)
+        monitor.sleep()
       }
     }
   }

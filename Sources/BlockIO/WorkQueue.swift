@@ -6,11 +6,11 @@ import Glibc
 ///
 /// A slot's transfer belongs to the thread that took the slot from a queue.
 final class WorkQueue: @unchecked Sendable {
-  // Safety: `pending`, `done`, `isStopping` and `coordinatorSleeps` are touched with `mutex` held;
+  // Safety: `pending`, `done`, `isStopping` and `coordinatorSleeps` are touched with `monitor` held;
   // everything else is constant after initialisation.
 
-  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-  private let workArrived = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+  /// Reading threads sleep on it for work.
+  private let monitor = Monitor()
   /// An event counter, because a sleep on a condition variable would not end for a signal.
   private let doneCounter: UnixDescriptor
   private var pending: SlotQueue
@@ -22,37 +22,22 @@ final class WorkQueue: @unchecked Sendable {
     pending = SlotQueue(capacity: capacity)
     done = SlotQueue(capacity: capacity)
     doneCounter = try UnixDescriptor(eventCounter: ())
-    pthread_mutex_init(mutex, nil)
-    pthread_cond_init(workArrived, nil)
-  }
-
-  deinit {
-    pthread_cond_destroy(workArrived)
-    pthread_mutex_destroy(mutex)
-    workArrived.deallocate()
-    mutex.deallocate()
-  }
-
-  private func locked<Result>(_ body: () -> Result) -> Result {
-    pthread_mutex_lock(mutex)
-    defer { pthread_mutex_unlock(mutex) }
-    return body()
   }
 
   // MARK: Coordinator
 
   /// Queues a slot for the threads.
   func push(_ slot: Int) {
-    locked { pending.append(slot) }
-    pthread_cond_signal(workArrived)
+    monitor.locked { pending.append(slot) }
+    monitor.wakeOne()
   }
 
   /// Takes a slot that is done, without waiting.
-  func popDone() -> Int? { locked { done.removeFirst() } }
+  func popDone() -> Int? { monitor.locked { done.removeFirst() } }
 
   /// Sleeps until a slot is done; false where a signal or the time came first.
   func waitForDone(nanoseconds: Int?) throws(BlockIOError) -> Bool {
-    let mustSleep = locked {
+    let mustSleep = monitor.locked {
       coordinatorSleeps = done.isEmpty
       return coordinatorSleeps
     }
@@ -61,7 +46,7 @@ final class WorkQueue: @unchecked Sendable {
     let milliseconds = nanoseconds.map { Int32(clamping: ($0 + 999_999) / 1_000_000) } ?? -1
     let status = poll(&entry, 1, milliseconds)
     let reason = errno
-    locked { coordinatorSleeps = false }
+    monitor.locked { coordinatorSleeps = false }
     if status > 0 {
       var count: UInt64 = 0
       _ = read(doneCounter.rawValue, &count, 8)
@@ -75,26 +60,26 @@ final class WorkQueue: @unchecked Sendable {
 
   /// Tells the threads to end after what they are doing now.
   func stop() {
-    locked { isStopping = true }
-    pthread_cond_broadcast(workArrived)
+    monitor.locked { isStopping = true }
+    monitor.wakeAll()
   }
 
   // MARK: Reading threads
 
   /// Sleeps for a slot to work on; nil where the thread is to end.
   func takePending() -> Int? {
-    locked {
+    monitor.locked {
       while true {
         if isStopping { return nil }
         if let slot = pending.removeFirst() { return slot }
-        pthread_cond_wait(workArrived, mutex)
+        monitor.sleep()
       }
     }
   }
 
   /// Hands a slot back and wakes the coordinator where it sleeps.
   func finish(_ slot: Int) {
-    let wakes = locked {
+    let wakes = monitor.locked {
       done.append(slot)
       defer { coordinatorSleeps = false }
       return coordinatorSleeps

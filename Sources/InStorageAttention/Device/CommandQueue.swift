@@ -5,15 +5,14 @@ import Glibc
 ///
 /// One thread submits and waits. After a command failed, later ones fail with the same error.
 final class CommandQueue: BackgroundWork, @unchecked Sendable {
-  // Safety: ring, counters and failure are touched with `mutex` held; `thread` by the submitting thread
+  // Safety: ring, counters and failure are touched with `monitor` held; `thread` by the submitting thread
   // alone; `controller` by the drive's thread, and by the submitting one while no command is pending.
 
   /// Commands that can be pending.
   static let capacity = 64
 
   private let configuration: DriveConfiguration
-  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
-  private let changed = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+  private let monitor = Monitor()
   private var ring: [DriveCommand?] = Array(repeating: nil, count: CommandQueue.capacity)
   private var submittedCount = 0
   private var doneCount = 0
@@ -24,39 +23,30 @@ final class CommandQueue: BackgroundWork, @unchecked Sendable {
 
   init(_ configuration: DriveConfiguration) throws(BlockIOError) {
     self.configuration = configuration
-    pthread_mutex_init(mutex, nil)
-    pthread_cond_init(changed, nil)
     thread = try BackgroundThread.start(self)
-  }
-
-  deinit {
-    pthread_cond_destroy(changed)
-    pthread_mutex_destroy(mutex)
-    changed.deallocate()
-    mutex.deallocate()
   }
 
   /// Ends the thread after the command in work.
   func stop() {
-    locked { isStopping = true }
-    pthread_cond_broadcast(changed)
+    monitor.locked { isStopping = true }
+    monitor.wakeAll()
     pthread_join(thread, nil)
   }
 
   /// Queues a command, waiting for room.
   func submit(_ command: DriveCommand) {
-    locked {
-      while submittedCount - doneCount == Self.capacity { pthread_cond_wait(changed, mutex) }
+    monitor.locked {
+      while submittedCount - doneCount == Self.capacity { monitor.sleep() }
       ring[submittedCount % Self.capacity] = command
       submittedCount += 1
     }
-    pthread_cond_broadcast(changed)
+    monitor.wakeAll()
   }
 
   /// Waits until every command is done.
   func wait() throws(DriveError) {
-    let failure = locked {
-      while doneCount < submittedCount { pthread_cond_wait(changed, mutex) }
+    let failure = monitor.locked {
+      while doneCount < submittedCount { monitor.sleep() }
       return self.failure
     }
     if let failure { throw failure }
@@ -64,14 +54,8 @@ final class CommandQueue: BackgroundWork, @unchecked Sendable {
 
   /// Waits until every command is done, then looks into the drive.
   func inspect<Result>(_ look: (DriveController?) -> Result) -> Result {
-    locked { while doneCount < submittedCount { pthread_cond_wait(changed, mutex) } }
+    monitor.locked { while doneCount < submittedCount { monitor.sleep() } }
     return look(controller)
-  }
-
-  private func locked<Result>(_ body: () -> Result) -> Result {
-    pthread_mutex_lock(mutex)
-    defer { pthread_mutex_unlock(mutex) }
-    return body()
   }
 
   // MARK: The drive's thread
@@ -84,20 +68,20 @@ final class CommandQueue: BackgroundWork, @unchecked Sendable {
         do throws(DriveError) { try perform(command) } catch { failure = error }
       }
       hasFailed = hasFailed || failure != nil
-      locked {
+      monitor.locked {
         if let failure { self.failure = failure }
         doneCount += 1
       }
-      pthread_cond_broadcast(changed)
+      monitor.wakeAll()
     }
   }
 
   private func next() -> DriveCommand? {
-    locked {
+    monitor.locked {
       while true {
         if isStopping { return nil }
         if doneCount < submittedCount { return ring[doneCount % Self.capacity] }
-        pthread_cond_wait(changed, mutex)
+        monitor.sleep()
       }
     }
   }

@@ -1,0 +1,35 @@
+import Glibc
+
+/// A lock with a condition that threads sleep on.
+package final class Monitor: @unchecked Sendable {
+  // Safety: both are made for use by several threads, and never move.
+  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+  private let changed = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
+
+  package init() {
+    pthread_mutex_init(mutex, nil)
+    pthread_cond_init(changed, nil)
+  }
+
+  deinit {
+    pthread_cond_destroy(changed)
+    pthread_mutex_destroy(mutex)
+    changed.deallocate()
+    mutex.deallocate()
+  }
+
+  /// Runs `body` with the lock held.
+  package func locked<Result>(_ body: () -> Result) -> Result {
+    pthread_mutex_lock(mutex)
+    defer { pthread_mutex_unlock(mutex) }
+    return body()
+  }
+
+  /// Gives the lock back, sleeps until another thread wakes this one, and takes it again; only inside
+  /// ``locked(_:)``. It may wake for no reason.
+  package func sleep() { pthread_cond_wait(changed, mutex) }
+
+  package func wakeOne() { pthread_cond_signal(changed) }
+
+  package func wakeAll() { pthread_cond_broadcast(changed) }
+}
