@@ -23,6 +23,7 @@ final class TopBlocksPolicy: KeyValuePolicy {
   // Of the query in work: of each group, and of each slab.
   private var estimates: [Float]
   private var weights: [Float]
+  private var chosen: [Int32]
 
   /// - Throws: ``KeyValueError/allocation(_:)``.
   init(_ shape: KeyValueShape, queryHeadCount: Int, share: Double) throws(KeyValueError) {
@@ -38,12 +39,13 @@ final class TopBlocksPolicy: KeyValuePolicy {
     isKnown = Array(repeating: false, count: shape.rowCount * shape.keyValueHeadCount)
     estimates = Array(repeating: 0, count: summaryCount * KeySummary.laneCount)
     weights = Array(repeating: 0, count: shape.slabCount)
+    chosen = Array(repeating: 0, count: shape.slabCount)
   }
 
   static func byteCount(_ shape: KeyValueShape) -> Int {
     shape.layerCount * shape.keyValueHeadCount * summaryCount(shape)
       * KeySummary.byteCount(headLength: shape.headLength)
-      + shape.slabCount * 64 + shape.openBlockByteCount + shape.rowCount * shape.keyValueHeadCount
+      + shape.slabCount * 68 + shape.openBlockByteCount + shape.rowCount * shape.keyValueHeadCount
   }
 
   func complete(layer: Int, head: Int, slab: Int, block: UnsafeRawPointer) {
@@ -66,7 +68,17 @@ final class TopBlocksPolicy: KeyValuePolicy {
         weigh(
           plan.slabs, layer: layer, head: head,
           query: queries + (head * groupSize + member) * shape.headLength)
-        choose(budget, of: plan, head: head)
+        // Ties go to the earlier slab.
+        weights.withUnsafeBufferPointer { weights in
+          chosen.withUnsafeMutableBufferPointer { chosen in
+            TopSelection.largest(
+              budget, of: weights.baseAddress! + plan.slabs.lowerBound, valueCount: count,
+              into: chosen.baseAddress!)
+          }
+        }
+        for place in chosen[..<budget] {
+          plan.include(slab: plan.slabs.lowerBound + Int(place), head: head)
+        }
       }
     }
   }
@@ -96,16 +108,6 @@ final class TopBlocksPolicy: KeyValuePolicy {
     }
     weights[slabs.lowerBound] = .infinity
     weights[slabs.upperBound - 1] = .infinity
-  }
-
-  /// Plans the `budget` slabs that weigh most; ties go to the earlier one.
-  private func choose(_ budget: Int, of plan: BlockPlan, head: Int) {
-    for _ in 0..<budget {
-      var best = plan.slabs.lowerBound
-      for slab in plan.slabs where weights[slab] > weights[best] { best = slab }
-      plan.include(slab: best, head: head)
-      weights[best] = -1
-    }
   }
 
   func reset() {
