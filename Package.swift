@@ -66,7 +66,7 @@ let package = Package(
     library("Kernels", ["TensorBasics", "CKernels"]),
     library("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
     library("KVCache", ["TensorBasics", "BlockIO", "Kernels", "CXXHash"]),
-    library("InStorageAttention", ["TensorBasics", "BlockIO", "Kernels"]),
+    library("InStorageAttention", ["TensorBasics", "BlockIO", "Kernels", "CXXHash"]),
     library(
       "ModelConversion", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader"]),
     library(

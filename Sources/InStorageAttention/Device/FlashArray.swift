@@ -1,4 +1,5 @@
 import BlockIO
+import CXXHash
 import Glibc
 import TensorBasics
 
@@ -145,20 +146,8 @@ package struct FlashArray: ~Copyable {
     byte.storeBytes(of: byte.load(as: UInt8.self) ^ 1 << UInt8(bit % 8), as: UInt8.self)
   }
 
-  /// A 64-bit checksum of a page and its logical number: four lanes of multiplications, each of which
-  /// keeps every single change. It guards against damage, not against forgery.
+  /// XXH3-64 of a page, seeded with its logical number.
   private func checksum(_ bytes: UnsafeRawPointer, logicalPage: Int) -> UInt64 {
-    let prime: UInt64 = 0x9E37_79B1_85EB_CA87
-    var (a, b, c, d) = (UInt64(logicalPage), prime, ~prime, UInt64(geometry.pageByteCount))
-    var offset = 0
-    while offset < geometry.pageByteCount {
-      a = (a ^ bytes.load(fromByteOffset: offset, as: UInt64.self)) &* prime
-      b = (b ^ bytes.load(fromByteOffset: offset + 8, as: UInt64.self)) &* prime
-      c = (c ^ bytes.load(fromByteOffset: offset + 16, as: UInt64.self)) &* prime
-      d = (d ^ bytes.load(fromByteOffset: offset + 24, as: UInt64.self)) &* prime
-      (a, b, c, d) = (a ^ a >> 29, b ^ b >> 31, c ^ c >> 33, d ^ d >> 35)
-      offset += 32
-    }
-    return ((a &* prime ^ b) &* prime ^ c) &* prime ^ d
+    XXH3_64bits_withSeed(bytes, geometry.pageByteCount, UInt64(logicalPage))
   }
 }
