@@ -1,4 +1,5 @@
 import BlockIO
+import TensorBasics
 
 /// Which pieces of a stream are under way, ready and in use: bookkeeping without I/O.
 struct StreamState {
@@ -147,7 +148,8 @@ struct StreamState {
   private mutating func makeFlight() -> Bool {
     guard let run = waiting ?? runs?.next(&submission) else { return false }
     guard nextSequence - firstSequence < flights.count,
-      let start = ring.allocate(max(4096, AlignedRange.roundedUp(run.range.byteCount)))
+      let start = ring.allocate(
+        max(AlignedBuffer.pageByteCount, AlignedBuffer.roundedUp(run.range.byteCount)))
     else {
       waiting = run
       return false
@@ -173,12 +175,7 @@ enum ReadCut {
   /// The bytes of the read that follows `done` bytes of a range of `byteCount`.
   static func next(of byteCount: Int, after done: Int, limit: Int) -> Range<Int> {
     let readCount = max(1, (byteCount + limit / 2) / limit)
-    let readByteCount = AlignedRange.roundedUp((byteCount + readCount - 1) / readCount)
+    let readByteCount = AlignedBuffer.roundedUp((byteCount + readCount - 1) / readCount)
     return done..<min(byteCount, done + readByteCount)
   }
-}
-
-/// Lengths in whole pages.
-enum AlignedRange {
-  static func roundedUp(_ count: Int) -> Int { (count + 4095) & ~4095 }
 }

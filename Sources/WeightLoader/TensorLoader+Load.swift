@@ -157,7 +157,7 @@ extension TensorLoader {
       let whole = image.flatMap { ExtentVerifier.wholeExtents(around: read.range, in: $0) }
       let range = whole?.range ?? read.range
       runs.append(PendingLoad.Run(range: range, start: byteCount, wholeExtents: whole?.indexes))
-      byteCount += AlignedRange.roundedUp(range.byteCount)
+      byteCount += AlignedBuffer.roundedUp(range.byteCount)
     }
     let ranges = extents.map { extent in
       guard extent.byteCount > 0, let run = runs.first(where: { $0.range.contains(extent) }) else {

@@ -77,13 +77,12 @@ extension TensorLoader {
       if let index = state.readyFlight {
         return .piece(try deliver(from: index))
       }
-      guard state.isUnderWay else { return state.hasMore ? try refuse() : .end }
+      guard state.isUnderWay else {
+        if state.hasMore { throw .piecesInUse(ByteCount(plan.streamByteCount)) }
+        return .end
+      }
       guard try reapOne(until: deadline) else { return .timedOut }
     }
-  }
-
-  private func refuse() throws(LoaderError) -> Next {
-    throw .piecesInUse(ByteCount(plan.streamByteCount))
   }
 
   /// Hands out the next piece of a run that has come.
