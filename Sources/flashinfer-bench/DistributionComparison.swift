@@ -33,14 +33,11 @@ struct DistributionComparison {
     try dense.score(tokens, skipping: first) { position, logits in
       keep(logits, row: position - first)
     }
-    // A closure cannot change what it was called by.
-    var comparison = self
     sparse.reset()
     try sparse.score(tokens, skipping: first) { position, logits in
       guard position + 1 < tokens.count else { return }
-      comparison.compare(logits, row: position - first, next: tokens[position + 1])
+      compare(logits, row: position - first, next: tokens[position + 1])
     }
-    self = comparison
   }
 
   /// Keeps a reference distribution, as log-probabilities.

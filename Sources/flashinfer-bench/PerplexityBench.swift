@@ -40,18 +40,7 @@ struct PerplexityBench: ParsableCommand {
       let model = try resources.open(model)
       Terminal.warn(notesOf: model.source.device)
       let length = resources.context ?? 512
-      let tokens = try model.encode(textFile: file)
-      let available = tokens.count / length
-      guard available > 0 else {
-        throw CommandError(
-          .badData, "\(file): \(tokens.count) tokens are less than one chunk of \(length)")
-      }
-      let count = chunks == 0 ? available : min(chunks, available)
-      let chunks = (0..<count).map { chunk in
-        var part = Array(tokens[chunk * length..<(chunk + 1) * length])
-        if model.tokenizer.addsBOS, let bos = model.tokenizer.bosToken { part[0] = bos }
-        return part
-      }
+      let chunks = try model.chunks(ofTextFile: file, length: length, most: self.chunks)
       var request = MemoryPlan.Request(
         budgetByteCount: resources.budget, contextLength: length, promptLength: length,
         threadCount: resources.threadCount, logitRowCount: 16,

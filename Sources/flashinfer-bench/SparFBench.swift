@@ -60,7 +60,7 @@ struct SparFBench: ParsableCommand {
       let model = try resources.open(model)
       Terminal.warn(notesOf: model.source.device)
       let length = resources.context ?? 512
-      let chunks = try chunks(model, length: length)
+      let chunks = try model.chunks(ofTextFile: file, length: length, most: self.chunks)
       let shape = DriveArray.Shape(model.configuration, contextLength: length)
       var runs: [SparseRun] = []
       for (name, options) in zip(share, try shares()) {
@@ -73,17 +73,22 @@ struct SparFBench: ParsableCommand {
       let dense = try makeDrives(shape, .dense)
       let comparing = ComparingAttention(dense: dense, sparse: runs.map(\.probe))
       let session = try makeSession(length, sessionCount: share.count + 1, comparing)
-      var comparison = SparFComparison(
-        vocabularyCount: model.configuration.vocabularyCount, runCount: runs.count)
+      let vocabularyCount = model.configuration.vocabularyCount
+      let reference = try AlignedBuffer(byteCount: 4 * vocabularyCount)
+      var comparisons = runs.map { _ in
+        DistributionComparison(
+          vocabularyCount: vocabularyCount, reference: reference.elements(of: Float.self))
+      }
       for (index, chunk) in chunks.enumerated() {
-        try comparison.compare(chunk, session, runs.map(\.session))
+        try decode(chunk, session, runs.map(\.session), into: &comparisons)
         Terminal.note(
-          "[\(index + 1)/\(chunks.count)] dense \(comparison.densePerplexity), "
+          "[\(index + 1)/\(chunks.count)] dense \(comparisons[0].densePerplexity), "
             + runs.indices.map {
-              "\(runs[$0].name): \(comparison.perplexity($0)), cosine \(comparing.cosine($0))"
+              "\(runs[$0].name): \(comparisons[$0].sparsePerplexity), "
+                + "cosine \(comparing.cosine($0))"
             }.joined(separator: ", "))
       }
-      try FigureReport(figures(comparison, comparing, dense, runs)).print(asJSON: json)
+      try FigureReport(figures(comparisons, comparing, dense, runs)).print(asJSON: json)
     }
   }
 
@@ -94,13 +99,34 @@ struct SparFBench: ParsableCommand {
     var session: Session
   }
 
+  /// Decodes the second half of a chunk, save the last token, in all sessions.
+  private func decode(
+    _ tokens: [Int32], _ dense: Session, _ sparse: [Session],
+    into comparisons: inout [DistributionComparison]
+  ) throws {
+    let half = tokens.count / 2
+    for session in [dense] + sparse {
+      session.reset()
+      _ = try session.prefill(Array(tokens[..<half]))
+    }
+    for position in half..<tokens.count - 1 {
+      // All comparisons share the one row.
+      comparisons[0].keep(UnsafeBufferPointer(try dense.decode(tokens[position])), row: 0)
+      for (run, session) in sparse.enumerated() {
+        comparisons[run].compare(
+          UnsafeBufferPointer(try session.decode(tokens[position])), row: 0,
+          next: tokens[position + 1])
+      }
+    }
+  }
+
   private func figures(
-    _ comparison: SparFComparison, _ comparing: ComparingAttention, _ dense: DriveArray,
+    _ comparisons: [DistributionComparison], _ comparing: ComparingAttention, _ dense: DriveArray,
     _ runs: [SparseRun]
   ) -> [Figure] {
     var figures = [
-      Figure("densePerplexity", comparison.densePerplexity, ""),
-      Figure("scoredTokens", Double(comparison.count), "tokens"),
+      Figure("densePerplexity", comparisons[0].densePerplexity, ""),
+      Figure("scoredTokens", Double(comparisons[0].count), "tokens"),
     ]
     let all = dense.statistics.operations
     for (index, run) in runs.enumerated() {
@@ -109,12 +135,13 @@ struct SparFBench: ParsableCommand {
       figures += [
         Figure("cosine \(run.name)", comparing.cosine(index), "mean of heads"),
         Figure("lowestLayerCosine \(run.name)", comparing.lowestLayerCosine(index), ""),
-        Figure("perplexity \(run.name)", comparison.perplexity(index), ""),
+        Figure("perplexity \(run.name)", comparisons[index].sparsePerplexity, ""),
         Figure(
           "perplexityCost \(run.name)",
-          comparison.perplexity(index) / comparison.densePerplexity - 1, "of the dense"),
-        Figure("meanDivergence \(run.name)", comparison.divergence(index), "nats"),
-        Figure("greedyAgreement \(run.name)", comparison.agreement(index), "of the positions"),
+          comparisons[index].sparsePerplexity / comparisons[index].densePerplexity - 1,
+          "of the dense"),
+        Figure("meanDivergence \(run.name)", comparisons[index].divergence, "nats"),
+        Figure("greedyAgreement \(run.name)", comparisons[index].agreement, "of the positions"),
         Figure(
           "bytesPassed \(run.name)", Double(some.bytesPassed) / Double(max(1, all.bytesPassed)),
           "of the dense"),
@@ -149,24 +176,6 @@ struct SparFBench: ParsableCommand {
     return try Session(
       model.source, model.configuration, request, cancellation: Interruption.flag,
       decodeAttention: attention)
-  }
-
-  private func chunks(_ model: LanguageModel, length: Int) throws -> [[Int32]] {
-    let tokens: [Int32]
-    do { tokens = try model.tokenizer.encodePrompt(try Terminal.readAll(path: file)) } catch {
-      guard let error = error as? TokenizerError else { throw error }
-      throw RuntimeError.tokenizer(error)
-    }
-    let available = tokens.count / length
-    guard available > 0 else {
-      throw CommandError(
-        .badData, "\(file): \(tokens.count) tokens are less than one chunk of \(length)")
-    }
-    return (0..<(chunks == 0 ? available : min(chunks, available))).map { chunk in
-      var part = Array(tokens[chunk * length..<(chunk + 1) * length])
-      if model.tokenizer.addsBOS, let bos = model.tokenizer.bosToken { part[0] = bos }
-      return part
-    }
   }
 }
 
@@ -234,62 +243,5 @@ private final class ComparingAttention: DecodeAttention {
 
   func lowestLayerCosine(_ index: Int) -> Double {
     zip(sums[index], counts).map { $0 / Double(max(1, $1)) }.min() ?? 0
-  }
-}
-
-/// Distributions of models that decode the same tokens, one of them the dense one.
-private struct SparFComparison {
-  private let vocabularyCount: Int
-  private(set) var count = 0
-  private var denseLoss = 0.0
-  private var losses: [Double]
-  private var divergences: [Double]
-  private var agreeing: [Int]
-
-  init(vocabularyCount: Int, runCount: Int) {
-    self.vocabularyCount = vocabularyCount
-    losses = Array(repeating: 0, count: runCount)
-    divergences = losses
-    agreeing = Array(repeating: 0, count: runCount)
-  }
-
-  var densePerplexity: Double { exp(denseLoss / Double(max(1, count))) }
-  func perplexity(_ run: Int) -> Double { exp(losses[run] / Double(max(1, count))) }
-  /// Mean KL divergence from the dense distributions, in nats.
-  func divergence(_ run: Int) -> Double { divergences[run] / Double(max(1, count)) }
-  /// Share of positions whose most probable token is the dense model's.
-  func agreement(_ run: Int) -> Double { Double(agreeing[run]) / Double(max(1, count)) }
-
-  /// Decodes the second half of a chunk, save the last token, in all sessions.
-  mutating func compare(_ tokens: [Int32], _ dense: Session, _ sparse: [Session]) throws {
-    let half = tokens.count / 2
-    for session in [dense] + sparse {
-      session.reset()
-      _ = try session.prefill(Array(tokens[..<half]))
-    }
-    for position in half..<tokens.count - 1 {
-      let (token, next) = (tokens[position], Int(tokens[position + 1]))
-      let logits = UnsafeBufferPointer(try dense.decode(token))
-      let logSum = LogProbabilities.logSumExp(logits)
-      denseLoss += logSum - Double(logits[next])
-      let best = Self.largest(logits)
-      for (run, session) in sparse.enumerated() {
-        let other = UnsafeBufferPointer(try session.decode(token))
-        let otherSum = LogProbabilities.logSumExp(other)
-        losses[run] += otherSum - Double(other[next])
-        for index in 0..<vocabularyCount {
-          let own = Double(logits[index]) - logSum
-          divergences[run] += exp(own) * (own - (Double(other[index]) - otherSum))
-        }
-        if Self.largest(other) == best { agreeing[run] += 1 }
-      }
-      count += 1
-    }
-  }
-
-  private static func largest(_ logits: UnsafeBufferPointer<Float>) -> Int {
-    var best = 0
-    for index in logits.indices where logits[index] > logits[best] { best = index }
-    return best
   }
 }

@@ -45,6 +45,26 @@ extension LanguageModel {
   }
 }
 
+extension LanguageModel {
+  /// Chunks of a text file that do not overlap, the first token of each replaced by BOS where the model wants
+  /// one.
+  ///
+  /// - Parameter most: chunks at most; 0 = all.
+  func chunks(ofTextFile path: String, length: Int, most: Int) throws -> [[Int32]] {
+    let tokens = try encode(textFile: path)
+    let available = tokens.count / length
+    guard available > 0 else {
+      throw CommandError(
+        .badData, "\(path): \(tokens.count) tokens are less than one chunk of \(length)")
+    }
+    return (0..<(most == 0 ? available : min(most, available))).map { chunk in
+      var part = Array(tokens[chunk * length..<(chunk + 1) * length])
+      if tokenizer.addsBOS, let bos = tokenizer.bosToken { part[0] = bos }
+      return part
+    }
+  }
+}
+
 /// Tokens one after the other: a text's, random ones, or what the model finds most probable.
 struct TokenFeed {
   fileprivate let vocabularyCount: Int
