@@ -6,13 +6,13 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _native
+from ._closing import Closing
 from ._errors import END, OK, FlashInferError, NotFound
 from ._native import byte_count, call
 
@@ -212,7 +212,7 @@ class _Tensors(Sequence[Tensor]):
         return known
 
 
-class Model:
+class Model(Closing):
     """An open file of tensors; see `open`. One thread at a time uses it."""
 
     def __init__(self, path: str | os.PathLike[str], options: _native.Options) -> None:
@@ -229,19 +229,6 @@ class Model:
     def _open_handle(self) -> ctypes.c_void_p:
         # An unknown handle, where the model is closed: the library says so.
         return self._handle or ctypes.c_void_p(2**63)
-
-    def __enter__(self) -> Model:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        try:
-            self.close()
-        except FlashInferError:
-            pass
 
     def close(self) -> None:
         """Ends the model; arrays stay valid, everything else raises `Closed` from here on."""
