@@ -7,14 +7,14 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from types import TracebackType
 
 from . import _native
+from ._closing import Closing
 from ._errors import Busy, FlashInferError
 from ._native import byte_count, call
 
 
-class Generator:
+class Generator(Closing):
     """A model that continues text; weights that fit stay in memory between prompts.
 
     ram: bound on the process's peak resident set (default: 80 % of what is free); context: positions for prompt
@@ -24,6 +24,7 @@ class Generator:
     def __init__(self, path: str | os.PathLike[str], ram: int | str | None = None, *, context: int = 0,
                  threads: int = 0) -> None:
         self._handle: ctypes.c_void_p | None = None
+        self._run: _Run | None = None
         options = _native.GeneratorOptions()
         options.ram = byte_count(ram)
         options.context_length = context
@@ -31,19 +32,6 @@ class Generator:
         handle = ctypes.c_void_p()
         call("generator_open", os.fsencode(path), ctypes.byref(options), ctypes.byref(handle))
         self._handle = handle
-
-    def __enter__(self) -> Generator:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        try:
-            self.close()
-        except FlashInferError:
-            pass
 
     def close(self) -> None:
         """Ends the model and what it generates; `generate` raises `Closed` from here on."""
@@ -74,32 +62,50 @@ class Generator:
         return self._texts(prompt.encode(), generation, self._handle or ctypes.c_void_p(2**63))
 
     def _texts(self, prompt: bytes, generation: _native.Generation, handle: ctypes.c_void_p) -> Iterator[str]:
-        # A thread waits for the model, so that this one can be interrupted.
-        texts: queue.SimpleQueue[str | FlashInferError | None] = queue.SimpleQueue()
-
-        def take(context: int, address: int, count: int) -> int:
-            texts.put(ctypes.string_at(address, count).decode())
-            return 0
-
-        def run() -> None:
-            try:
-                call("generate", handle, prompt, ctypes.byref(generation), _native.TextSink(take), None)
-                texts.put(None)
-            except FlashInferError as failure:
-                texts.put(failure)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
+        run = _Run(handle, prompt, generation)
         try:
-            while (text := texts.get()) is not None:
+            if self._run is not None and not self._run.is_wanted:
+                # Ctrl-C may have struck while it was being ended.
+                self._run.end()
+            self._run = run
+            run.thread.start()
+            while (text := run.texts.get()) is not None:
                 if isinstance(text, FlashInferError):
                     raise text
                 yield text
         finally:
-            while thread.is_alive():
-                # Again, where it had not begun yet.
-                _native.library.flashinfer_cancel(handle, None)
-                thread.join(0.05)
+            run.is_wanted = False
+            run.end()
+
+
+class _Run:
+    """One generation, in a thread that waits for the model so that the caller's can be interrupted."""
+
+    def __init__(self, handle: ctypes.c_void_p, prompt: bytes, generation: _native.Generation) -> None:
+        self.texts: queue.SimpleQueue[str | FlashInferError | None] = queue.SimpleQueue()
+        self.is_wanted = True
+        self.thread = threading.Thread(target=self._generate, args=(prompt, generation), daemon=True)
+        self._handle = handle
+
+    def _generate(self, prompt: bytes, generation: _native.Generation) -> None:
+        if not self.is_wanted:
+            return
+        try:
+            call("generate", self._handle, prompt, ctypes.byref(generation), _native.TextSink(self._take), None)
+            self.texts.put(None)
+        except FlashInferError as failure:
+            self.texts.put(failure)
+
+    def _take(self, context: int, address: int, count: int) -> int:
+        self.texts.put(ctypes.string_at(address, count).decode())
+        return 0 if self.is_wanted else 1
+
+    def end(self) -> None:
+        """Waits until the model is free."""
+        while self.thread.is_alive():
+            # Again, where it had not begun yet.
+            _native.library.flashinfer_cancel(self._handle, None)
+            self.thread.join(0.05)
 
 
 def generate(path: str | os.PathLike[str], prompt: str, ram: int | str | None = None, *, max_tokens: int = 512,

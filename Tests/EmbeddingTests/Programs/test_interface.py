@@ -1,6 +1,7 @@
 """The Python package on small files; see PythonTests.swift for the arguments."""
 import gc
 import os
+import random
 import resource
 import signal
 import sys
@@ -196,6 +197,19 @@ class Interrupting(unittest.TestCase):
             self.start = time.monotonic()
             self.assertLess(self.interrupted_after(0.3, forever), 0.5)
             self.assertTrue("".join(generator.generate("a b c", max_tokens=20, temperature=0)))
+
+    def test_text_at_any_moment(self):
+        # Short answers, so that many interruptions strike where an answer begins or ends.
+        with flashinfer.Generator(MODEL, context=64) as generator:
+            def forever():
+                while True:
+                    for text in generator.generate("a", max_tokens=1):
+                        pass
+
+            moments = random.Random(7)
+            for _ in range(150):
+                self.interrupted_after(moments.uniform(0.001, 0.01), forever)
+                self.assertTrue("".join(generator.generate("a b c", max_tokens=2, temperature=0)))
 
 
 class Text(unittest.TestCase):
