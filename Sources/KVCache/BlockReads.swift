@@ -12,8 +12,6 @@ final class BlockReads {
   private let shape: KeyValueShape
   /// XXH3-64 of each block [rowCount, keyValueHeadCount].
   private let checksums: UnsafeMutablePointer<UInt64>
-  /// Rows whose blocks have checksums [rowCount].
-  private let isKnown: UnsafeMutablePointer<Bool>
 
   /// Nil where blocks do not begin at multiples of what devices read, or cannot be counted.
   init?(_ shape: KeyValueShape) {
@@ -25,32 +23,27 @@ final class BlockReads {
     pendingRuns.initialize(repeating: 0, count: shape.rowCount)
     checksums = .allocate(capacity: shape.rowCount * shape.keyValueHeadCount)
     checksums.initialize(repeating: 0, count: shape.rowCount * shape.keyValueHeadCount)
-    isKnown = .allocate(capacity: shape.rowCount)
-    isKnown.initialize(repeating: false, count: shape.rowCount)
   }
 
   deinit {
     pendingRuns.deallocate()
     checksums.deallocate()
-    isKnown.deallocate()
   }
 
   static func byteCount(_ shape: KeyValueShape) -> Int {
-    shape.rowCount * (8 * shape.keyValueHeadCount + 2)
+    shape.rowCount * (8 * shape.keyValueHeadCount + 1)
   }
 
-  /// Computes the checksums of the blocks of a row in memory, once.
+  /// Computes the checksums of the blocks of a row in memory.
   func sum(_ row: Int, _ address: UnsafeRawPointer) {
-    guard !isKnown[row] else { return }
-    isKnown[row] = true
     for head in 0..<shape.keyValueHeadCount {
       checksums[row * shape.keyValueHeadCount + head] = checksum(head, address)
     }
   }
 
-  /// How many reads bring the planned blocks of a row; nil where it must be read whole.
+  /// How many reads bring the planned blocks of a row whose blocks have checksums; nil where it is read
+  /// whole all the same.
   func runs(of row: Int, _ selection: BlockSelection, most: Int) -> Int? {
-    guard isKnown[row] else { return nil }
     var (count, head) = (0, 0)
     while let run = nextRun(of: row, selection, from: head) {
       (count, head) = (count + 1, run.end)
@@ -80,7 +73,6 @@ final class BlockReads {
 
   func reset() {
     pendingRuns.update(repeating: 0, count: shape.rowCount)
-    isKnown.update(repeating: false, count: shape.rowCount)
   }
 
   private func checksum(_ head: Int, _ address: UnsafeRawPointer) -> UInt64 {

@@ -116,13 +116,13 @@ extension BlockWeights {
       ((slab - slabs.lowerBound) * keyValueHeadCount + head) * queryCount + query
     }
     for query in 0..<queryCount {
-      let top = slabs.map { maxima[index($0, query)] }.max() ?? -.infinity
+      let top = slabs.reduce(-.infinity) { max($0, maxima[index($1, query)]) }
       guard top > -.infinity else { continue }
-      func weight(_ slab: Int) -> Double {
-        Double(sums[index(slab, query)]) * exp(Double(maxima[index(slab, query)] - top))
+      let weights = slabs.map {
+        Double(sums[index($0, query)]) * exp(Double(maxima[index($0, query)] - top))
       }
-      let sum = slabs.reduce(0) { $0 + weight($1) }
-      for slab in slabs { shares[place(slab)] += weight(slab) / sum }
+      let sum = weights.reduce(0, +)
+      for (slab, weight) in zip(slabs, weights) { shares[place(slab)] += weight / sum }
     }
   }
 }

@@ -48,51 +48,40 @@ extension KeyValueStore {
 
   /// Whether a row stays in memory while queries see it.
   func keeps(layer: Int, slab: Int) -> Bool {
-    guard selection.isSelective, let policy, !policy.usesQueries else {
-      return plan.keeps(layer: layer, slab: slab)
-    }
-    let isPlanned = slab >= selection.slabEnd || selection.includes(row(layer, slab))
-    return isPlanned && poolSlots.count > plan.workingRowCount
+    isWanted(layer: layer, slab: slab)
+      && (!isPlanResident || poolSlots.count > plan.workingRowCount)
   }
 
   /// Begins a chunk of that phase: plans what can be planned without queries.
-  func select(_ phase: Phase) throws(KeyValueError) {
+  func select(_ phase: Phase) {
     selection.phase = phase
     guard let policy else { return }
-    let (wasSelective, slabEnd) = (
-      selection.isSelective, chunk.lowerBound / KeyValueBlock.positionCount
+    let (isSelective, slabEnd) = (
+      phase == .answer, chunk.lowerBound / KeyValueBlock.positionCount
     )
-    let isSelective = phase == .answer
+    let hasChanged =
+      selection.isSelective != isSelective || isSelective && selection.slabEnd != slabEnd
     // What is being read was chosen by the plan there was.
-    if plan.hasTier, wasSelective || isSelective,
-      wasSelective != isSelective || selection.slabEnd != slabEnd
-    {
-      discardReads()
-    }
+    if hasChanged { discardReads() }
     selection.isSelective = isSelective
-    selection.queriedLayer = policy.usesQueries ? -1 : nil
-    guard wasSelective != selection.isSelective || selection.slabEnd != slabEnd else {
-      // A window's first slab may have changed all the same.
-      if selection.isSelective, !policy.usesQueries {
-        for layer in 0..<shape.layerCount where shape.windows[layer] != nil {
-          plan(layer, policy, nil)
-        }
-      }
-      return
-    }
     selection.slabEnd = slabEnd
-    if selection.isSelective, !policy.usesQueries {
-      for layer in 0..<shape.layerCount { plan(layer, policy, nil) }
+    selection.queriedLayer = nil
+    if selection.isPlannedAhead {
+      for layer in 0..<shape.layerCount where hasChanged || shape.windows[layer] != nil {
+        plan(layer, policy, nil)
+      }
     }
-    guard wasSelective || selection.isSelective, plan.hasTier else { return }
-    try demote()
+    if hasChanged { demote() }
   }
 
-  /// Tells the policy of a complete row that lies in memory, once.
+  /// Makes known what is needed to leave blocks of a complete row out, while it lies in memory: once.
   func summarise(layer: Int, slab: Int) {
     let row = row(layer, slab)
-    guard let policy, policy.usesQueries, !flags[row].contains(.isSummarised) else { return }
+    guard let policy, !flags[row].contains(.isSummarised), let address = addresses[row]
+    else { return }
     flags[row].insert(.isSummarised)
+    blocks?.sum(row, address)
+    guard policy.usesQueries else { return }
     for head in 0..<shape.keyValueHeadCount {
       let block = expandedBlock(
         layer: layer, head: head, slab: slab, expansion: summaryExpansion.address)
@@ -122,18 +111,25 @@ extension KeyValueStore {
     selection.close(layer: layer, slabs: first..<end)
   }
 
+  /// Whether the rows that stay in memory are those that the policy planned: not all have room, and it is
+  /// known which will be attended over.
+  private var isPlanResident: Bool { plan.hasTier && selection.isPlannedAhead }
+
+  /// Whether a row is to stay in memory as far as there is room.
+  private func isWanted(layer: Int, slab: Int) -> Bool {
+    isPlanResident
+      ? selection.includes(row(layer, slab)) : plan.keeps(layer: layer, slab: slab)
+  }
+
   /// Takes rows that are not to stay out of memory.
-  private func demote() throws(KeyValueError) {
+  private func demote() {
     cursor = ReadCursor()
-    guard let files else { return }
+    guard plan.hasTier, let files else { return }
     for slab in 0..<chunk.lowerBound / KeyValueBlock.positionCount {
       for layer in 0..<shape.layerCount {
         let row = row(layer, slab)
         guard let address = addresses[row], !flags[row].contains(.isBeingWritten) else { continue }
-        let isWanted =
-          selection.isSelective && policy?.usesQueries == false
-          ? selection.includes(row) : plan.keeps(layer: layer, slab: slab)
-        if isWanted, isInPool(row) { continue }
+        if isWanted(layer: layer, slab: slab), isInPool(row) { continue }
         if flags[row].contains(.isOnFile) {
           drop(row)
         } else if files.writes, writeFailure == nil {
@@ -151,19 +147,22 @@ final class BlockSelection {
   var phase = KeyValueStore.Phase.prompt(end: nil)
   /// Slabs that were complete when blocks were planned; those behind are attended over.
   var slabEnd = 0
-  /// The only layer with a plan, −1 for none; nil where all layers have one.
+  /// Where plans take queries: the layer that has one.
   var queriedLayer: Int?
   /// Blocks planned of each layer.
   private(set) var blockCounts: [Int]
 
+  private let usesQueries: Bool
   private let shape: KeyValueShape
   /// [slabCount, layerCount, keyValueHeadCount], as rows are numbered.
   private let isBlockPlanned: UnsafeMutablePointer<Bool>
   /// [rowCount]
   private let isRowPlanned: UnsafeMutablePointer<Bool>
 
-  init(_ shape: KeyValueShape) {
+  /// - Parameter usesQueries: whether plans take a layer's queries.
+  init(_ shape: KeyValueShape, usesQueries: Bool) {
     self.shape = shape
+    self.usesQueries = usesQueries
     blockCounts = Array(repeating: 0, count: shape.layerCount)
     isBlockPlanned = .allocate(capacity: shape.rowCount * shape.keyValueHeadCount)
     isBlockPlanned.initialize(repeating: false, count: shape.rowCount * shape.keyValueHeadCount)
@@ -181,6 +180,9 @@ final class BlockSelection {
     shape.rowCount * (shape.keyValueHeadCount + 1)
   }
 
+  /// Whether blocks may be left out, and which is known of all layers before the token.
+  var isPlannedAhead: Bool { isSelective && !usesQueries }
+
   /// Whether any block of a row is attended over.
   func includes(_ row: Int) -> Bool {
     !isSelective || row >= slabEnd * shape.layerCount || isRowPlanned[row]
@@ -195,7 +197,7 @@ final class BlockSelection {
   /// Whether it is known what will be read of a layer, in the sweep in work or in the next.
   func isPlanned(layer: Int, isNext: Bool) -> Bool {
     guard phase != .unattended else { return false }
-    guard isSelective, let queriedLayer else { return true }
+    guard isSelective, usesQueries else { return true }
     return layer == queriedLayer && !isNext
   }
 

@@ -92,7 +92,9 @@ extension KeyValueStore {
       let (slab, layer) = row.quotientAndRemainder(dividingBy: shape.layerCount)
       let kept = keeps(layer: layer, slab: slab) ? poolSlots.pop() : nil
       guard let slot = kept ?? stagingSlots.pop() else { break }
-      let runs = kept == nil ? blocks?.runs(of: row, selection, most: files.device.capacity) : nil
+      let runs =
+        kept == nil && flags[row].contains(.isSummarised)
+        ? blocks?.runs(of: row, selection, most: files.device.capacity) : nil
       if let runs, files.device.inFlight + runs > files.device.capacity {
         stagingSlots.push(slot)
         break
@@ -188,7 +190,6 @@ extension KeyValueStore {
     flags[row].remove(.isBeingRead)
     addresses[row] = address
     summarise(layer: layer, slab: slab)
-    blocks?.sum(row, address)
     return true
   }
 

@@ -86,7 +86,7 @@ public final class KeyValueStore {
         byteCount: shape.quantises && options.policy != .full ? shape.openBlockByteCount : 0)
     } catch { throw .allocation(error) }
     policy = try options.policy.makePolicy(shape, queryHeadCount: queryHeadCount)
-    selection = BlockSelection(shape)
+    selection = BlockSelection(shape, usesQueries: policy?.usesQueries ?? false)
     self.plan = plan
     self.shape = shape
     blocks = policy != nil && files != nil ? BlockReads(shape) : nil
@@ -135,7 +135,7 @@ public final class KeyValueStore {
     chunk = positions
     finishedLayerCount = 0
     cursor = cursor.isNext ? ReadCursor(layer: cursor.layer, slab: cursor.slab) : ReadCursor()
-    try select(phase)
+    select(phase)
   }
 
   /// Makes room for the chunk's keys and values of a layer.
@@ -285,7 +285,6 @@ public final class KeyValueStore {
     let bytes = UnsafeRawBufferPointer(start: address, count: shape.rowStride)
     checksums[row] = Self.checksum(
       UnsafeRawBufferPointer(rebasing: bytes[..<shape.rowByteCount]))
-    blocks?.sum(row, address)
     flags[row].insert(.isBeingWritten)
     if isLeaving {
       flags[row].insert(.isLeaving)
@@ -376,7 +375,7 @@ public final class KeyValueStore {
     return slab >= shape.firstVisibleSlab(layer: layer, position: next)
   }
 
-  func stays(layer: Int, slab: Int) -> Bool {
+  private func stays(layer: Int, slab: Int) -> Bool {
     keeps(layer: layer, slab: slab) && isVisible(layer: layer, slab: slab)
   }
 }
@@ -390,7 +389,7 @@ struct RowFlags: OptionSet {
   /// It leaves memory once it is written.
   static let isLeaving = RowFlags(rawValue: 4)
   static let isBeingRead = RowFlags(rawValue: 8)
-  /// The policy was told of it.
+  /// Its blocks have checksums, and the policy was told of them.
   static let isSummarised = RowFlags(rawValue: 16)
 }
 

@@ -1,4 +1,5 @@
 import BlockIO
+import Glibc
 import KVCache
 import Kernels
 import ModelFormat
@@ -146,6 +147,40 @@ import Testing
         #expect(attended >= 20 * 2 * layers * heads && attended < 20 * 10 * layers * heads)
         #expect(bytes <= (attended + attended / 10) * 512 * fixture.model.headLength)
       }
+    }
+  }
+
+  @Test(arguments: [KeyValuePolicyChoice.top(share: 0.25), .snapKV(positions: 384)])
+  func `A bit that flips in a block read by itself`(policy: KeyValuePolicyChoice) throws {
+    let fixture = Fixture("llama")
+    let folder = TemporaryFolder()
+    defer { extendLifetime((fixture, folder)) }
+    var shape = RunShape()
+    shape.keyValues.ownFile = .init(path: folder.path + "/own")
+    let session = try fixture.session(policy, spare: 0, shape)
+    _ = try session.prefill(fixture.prompt)
+    _ = try session.decode(fixture.decoding[0])
+    #expect(session.keyValues.finish() == fixture.prompt.count / 128)
+    // Of the second head of every row, so that whoever reads the first alone goes on.
+    let stride = session.keyValues.shape.rowStride
+    let descriptor = open(folder.path + "/own", O_RDWR)
+    defer { close(descriptor) }
+    for row in 0..<fixture.prompt.count / 128 * fixture.model.layerCount {
+      let place = 4096 + row * stride + stride / 2 + 77
+      var byte: UInt8 = 0
+      #expect(pread(descriptor, &byte, 1, place) == 1)
+      byte ^= 4
+      #expect(pwrite(descriptor, &byte, 1, place) == 1)
+    }
+    do throws(RuntimeError) {
+      for token in fixture.decoding[1...] { _ = try session.decode(token) }
+      Issue.record("logits from damaged keys and values")
+    } catch {
+      guard case .keyValues(.damaged(let path, _, _)) = error else {
+        Issue.record("\(error)")
+        return
+      }
+      #expect(path == folder.path + "/own")
     }
   }
 
