@@ -23,7 +23,8 @@ final class AttentionObservation {
     self.shape = shape
     self.cache = cache
     self.pool = pool
-    workerByteCount = Self.workerByteCount(shape, cache.shape)
+    workerByteCount = AttentionWorkerArea.byteCount(
+      shape, cache.shape, queryCount: shape.groupSize)
     do {
       memory = try AlignedBuffer(
         byteCount: Self.byteCount(
@@ -41,7 +42,8 @@ final class AttentionObservation {
   ) -> Int {
     guard tokenCount > 0 else { return 0 }
     return AlignedBuffer.roundedUp(
-      threadCount * workerByteCount(shape, keyValues)
+      threadCount
+        * AttentionWorkerArea.byteCount(shape, keyValues, queryCount: shape.groupSize)
         + 8 * keyValues.slabCount * shape.queryHeadCount * tokenCount)
   }
 
@@ -55,10 +57,9 @@ final class AttentionObservation {
     layer: Int, queries: UnsafePointer<Float>, tokenCount: Int, position: Int, window: Int?,
     tiles: Range<Int>
   ) {
-    guard let positions = cache.observedPositions else { return }
-    let (slabs, observed) = (
-      Self.slabs(positions, window), positions.clamped(to: position..<position + tokenCount)
-    )
+    guard let extent = extent(position: position, tokenCount: tokenCount, window: window)
+    else { return }
+    let (slabs, observed) = (extent.slabs, extent.tokens)
     let here = slabs.clamped(
       to: tiles.lowerBound * AttentionTile.blockCount..<tiles.upperBound * AttentionTile.blockCount)
     guard !here.isEmpty else { return }
@@ -67,82 +68,72 @@ final class AttentionObservation {
     nonisolated(unsafe) let queries = queries
     pool.run(count: here.count * heads) { index, worker in
       let (slab, head) = (here.lowerBound + index / heads, index % heads)
-      let area = memory.address + worker * workerByteCount
+      let area = AttentionWorkerArea(
+        memory.address + worker * workerByteCount, shape, queryCount: shape.groupSize)
       let place = ((slab - slabs.lowerBound) * heads + head) * shape.groupSize * observed.count
-      let partials = AttentionPartials(
-        memory: area, queryCount: shape.groupSize, headLength: shape.headLength)
       let block = cache.expandedBlock(
-        layer: layer, head: head, slab: slab, expansion: area + Self.weighingByteCount(shape))
+        layer: layer, head: head, slab: slab, expansion: area.expansion)
       for token in 0..<observed.count {
         let at = observed.lowerBound + token
         weigh(
           slab: slab, block: block,
           queries: queries
             + ((at - position) * shape.queryHeadCount + head * shape.groupSize) * shape.headLength,
-          visible: AttentionStep.visible(at, window), into: partials)
+          visible: AttentionStep.visible(at, window), area)
         (maxima + place + token * shape.groupSize).update(
-          from: partials.maxima, count: shape.groupSize)
-        (sums + place + token * shape.groupSize).update(from: partials.sums, count: shape.groupSize)
+          from: area.partials.maxima, count: shape.groupSize)
+        (sums + place + token * shape.groupSize).update(
+          from: area.partials.sums, count: shape.groupSize)
       }
     }
   }
 
   /// Hands what was weighed in a layer to the policy.
   func end(layer: Int, position: Int, tokenCount: Int, window: Int?) {
-    guard let positions = cache.observedPositions else { return }
-    let (slabs, observed) = (
-      Self.slabs(positions, window), positions.clamped(to: position..<position + tokenCount)
-    )
+    guard let extent = extent(position: position, tokenCount: tokenCount, window: window)
+    else { return }
     cache.observe(
       BlockWeights(
-        slabs: slabs, keyValueHeadCount: shape.keyValueHeadCount,
-        queryCount: shape.groupSize * observed.count,
-        isFirst: observed.lowerBound == positions.lowerBound, maxima: maxima, sums: sums),
+        slabs: extent.slabs, keyValueHeadCount: shape.keyValueHeadCount,
+        queryCount: shape.groupSize * extent.tokens.count, isFirst: extent.isFirst,
+        maxima: maxima, sums: sums),
       layer: layer)
   }
 
   /// One token's attention over one block alone.
   private func weigh(
     slab: Int, block: UnsafeRawPointer?, queries: UnsafePointer<Float>, visible: VisibleRange,
-    into partials: AttentionPartials
+    _ area: AttentionWorkerArea
   ) {
     let (tile, index) = slab.quotientAndRemainder(dividingBy: AttentionTile.blockCount)
-    let end = UnsafeMutableRawPointer(mutating: UnsafeRawPointer(partials.sums + shape.groupSize))
-    let blocks = end.alignedUp(for: UnsafeRawPointer?.self).bindMemory(
-      to: UnsafeRawPointer?.self, capacity: AttentionTile.blockCount)
-    let ranges = UnsafeMutableRawPointer(blocks + AttentionTile.blockCount).bindMemory(
-      to: VisibleRange.self, capacity: shape.groupSize)
-    for other in 0..<AttentionTile.blockCount { blocks[other] = other == index ? block : nil }
-    for member in 0..<shape.groupSize { ranges[member] = visible }
-    partials.reset()
+    for other in 0..<AttentionTile.blockCount { area.blocks[other] = other == index ? block : nil }
+    for member in 0..<shape.groupSize { area.visible[member] = visible }
+    area.partials.reset()
     AttentionKernel.accumulate(
-      blocks: blocks, tileFirstPosition: tile * AttentionTile.positionCount,
+      blocks: area.blocks, tileFirstPosition: tile * AttentionTile.positionCount,
       headLength: shape.headLength, queries: queries, queryStride: shape.headLength,
-      visible: ranges, queryCount: shape.groupSize, into: partials,
-      scratch: UnsafeMutableRawPointer(ranges + shape.groupSize).alignedUp(toMultipleOf: 64))
+      visible: area.visible, queryCount: shape.groupSize, into: area.partials,
+      scratch: area.scratch)
   }
 
-  /// Slabs before the observed positions that the first of them sees.
-  private static func slabs(_ positions: Range<Int>, _ window: Int?) -> Range<Int> {
+  /// What is weighed with a chunk's tokens.
+  private struct Extent {
+    /// Slabs before the observed positions that the first of them sees.
+    var slabs: Range<Int>
+    /// Positions of the chunk that are observed, and whether the first of all is among them.
+    var tokens: Range<Int>
+    var isFirst: Bool
+  }
+
+  /// Nil where nothing of a chunk is observed.
+  private func extent(position: Int, tokenCount: Int, window: Int?) -> Extent? {
+    guard let positions = cache.observedPositions else { return nil }
     let end = positions.lowerBound / KeyValueBlock.positionCount
     let first =
       Int(AttentionStep.visible(positions.lowerBound, window).first) / KeyValueBlock.positionCount
-    return min(first, end)..<end
-  }
-
-  private static func workerByteCount(
-    _ shape: AttentionShape, _ keyValues: KeyValueShape
-  ) -> Int {
-    weighingByteCount(shape) + (keyValues.quantises ? keyValues.openBlockByteCount : 0)
-  }
-
-  /// Memory of a worker but for the block.
-  private static func weighingByteCount(_ shape: AttentionShape) -> Int {
-    let blocks = AttentionTile.blockCount * MemoryLayout<UnsafeRawPointer?>.stride
-    return AlignedBuffer.roundedUp(
-      AttentionPartials.byteCount(queryCount: shape.groupSize, headLength: shape.headLength)
-        + 128 + blocks + shape.groupSize * MemoryLayout<VisibleRange>.stride
-        + AttentionKernel.scratchByteCount(
-          queryCount: shape.groupSize, headLength: shape.headLength))
+    let tokens = positions.clamped(to: position..<position + tokenCount)
+    return Extent(
+      slabs: min(first, end)..<end, tokens: tokens,
+      isFirst: tokens.lowerBound == positions.lowerBound)
   }
 }

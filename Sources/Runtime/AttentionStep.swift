@@ -193,7 +193,7 @@ package final class AttentionStep: ParallelRegion {
     let firstToken = (task.position / tokenBlock + block) * tokenBlock - task.position
     let tokens = max(0, firstToken)..<min(firstToken + tokenBlock, task.tokenCount)
     let queryCount = tokens.count * groupSize
-    let area = WorkerArea(
+    let area = AttentionWorkerArea(
       memory.address + worker * workerByteCount, shape, queryCount: queryCount)
     for (row, token) in tokens.enumerated() {
       (area.queries + row * groupSize * headLength).update(
@@ -297,7 +297,7 @@ package final class AttentionStep: ParallelRegion {
     guard let task = tokenTask else { return }
     let (headLength, heads) = (shape.headLength, shape.keyValueHeadCount)
     let (tile, head) = (Int(regionTiles[index / heads]), index % heads)
-    let area = WorkerArea(
+    let area = AttentionWorkerArea(
       memory.address + worker * workerByteCount, shape, queryCount: groupSize)
     for member in 0..<groupSize { area.visible[member] = task.visible }
     let partials = tilePartials(tile * heads + head)
@@ -321,7 +321,7 @@ package final class AttentionStep: ParallelRegion {
   /// The blocks to fetch into the cache ahead; nil where they must be expanded first, which fetches as it
   /// reads.
   private func nextBlocks(
-    layer: Int, head: Int, tile: Int, _ area: WorkerArea
+    layer: Int, head: Int, tile: Int, _ area: AttentionWorkerArea
   ) -> UnsafePointer<UnsafeRawPointer?>? {
     guard !cache.shape.quantises else { return nil }
     cache.blockAddresses(layer: layer, head: head, tile: tile, into: area.nextBlocks)
@@ -357,58 +357,7 @@ package final class AttentionStep: ParallelRegion {
   }
 
   private static func workerByteCount(_ shape: AttentionShape, _ cache: KeyValueShape) -> Int {
-    WorkerArea.byteCount(shape, queryCount: tokenBlock(shape) * shape.groupSize)
-      + KeyValueStore.expansionByteCount(cache)
+    AttentionWorkerArea.byteCount(
+      shape, cache, queryCount: tokenBlock(shape) * shape.groupSize)
   }
-}
-
-/// What one worker needs for one task.
-private struct WorkerArea {
-  /// [queryCount, headLength]
-  let queries: UnsafeMutablePointer<Float>
-  /// [queryCount]
-  let visible: UnsafeMutablePointer<VisibleRange>
-  /// Of the tile in work, and of the one after it [AttentionTile.blockCount].
-  let blocks: UnsafeMutablePointer<UnsafeRawPointer?>
-  let nextBlocks: UnsafeMutablePointer<UnsafeRawPointer?>
-  let partials: AttentionPartials
-  let scratch: UnsafeMutableRawPointer
-  /// Behind all else: what quantised blocks of a tile are expanded into.
-  let expansion: UnsafeMutableRawPointer
-
-  init(_ memory: UnsafeMutableRawPointer, _ shape: AttentionShape, queryCount: Int) {
-    let headLength = shape.headLength
-    var next = memory
-    queries = next.bindMemory(to: Float.self, capacity: queryCount * headLength)
-    next += Self.rounded(queryCount * headLength * 4)
-    visible = next.bindMemory(to: VisibleRange.self, capacity: queryCount)
-    next += Self.rounded(queryCount * MemoryLayout<VisibleRange>.stride)
-    blocks = next.bindMemory(to: UnsafeRawPointer?.self, capacity: 2 * AttentionTile.blockCount)
-    nextBlocks = blocks + AttentionTile.blockCount
-    next += Self.blocksByteCount
-    partials = AttentionPartials(memory: next, queryCount: queryCount, headLength: headLength)
-    next += Self.rounded(
-      AttentionPartials.byteCount(queryCount: queryCount, headLength: headLength))
-    scratch = next
-    expansion =
-      next
-      + Self.rounded(
-        AttentionKernel.scratchByteCount(queryCount: queryCount, headLength: headLength))
-  }
-
-  static func byteCount(_ shape: AttentionShape, queryCount: Int) -> Int {
-    let headLength = shape.headLength
-    return rounded(queryCount * headLength * 4)
-      + rounded(queryCount * MemoryLayout<VisibleRange>.stride)
-      + blocksByteCount
-      + rounded(AttentionPartials.byteCount(queryCount: queryCount, headLength: headLength))
-      + rounded(
-        AttentionKernel.scratchByteCount(queryCount: queryCount, headLength: headLength))
-  }
-
-  private static var blocksByteCount: Int {
-    rounded(2 * AttentionTile.blockCount * MemoryLayout<UnsafeRawPointer?>.stride)
-  }
-
-  private static func rounded(_ count: Int) -> Int { (count + 63) & ~63 }
 }

@@ -49,11 +49,9 @@ final class OutsourcedAttention {
     guard isInUse else { return false }
     let saved = self.queries.address.assumingMemoryBound(to: Float.self)
     saved.update(from: queries, count: queryLength)
-    let first = window.map { max(0, position - $0 + 1) } ?? 0
     do {
       try attention.attend(
-        layer: layer, visible: VisibleRange(first: Int32(first), last: Int32(position)),
-        queries: queries)
+        layer: layer, visible: AttentionStep.visible(position, window), queries: queries)
       return true
     } catch {
       try fail(error)

@@ -1,0 +1,56 @@
+import KVCache
+import Kernels
+
+/// What one worker needs for one task of attention.
+struct AttentionWorkerArea {
+  /// [queryCount, headLength]
+  let queries: UnsafeMutablePointer<Float>
+  /// [queryCount]
+  let visible: UnsafeMutablePointer<VisibleRange>
+  /// Of the tile in work, and of the one after it [AttentionTile.blockCount].
+  let blocks: UnsafeMutablePointer<UnsafeRawPointer?>
+  let nextBlocks: UnsafeMutablePointer<UnsafeRawPointer?>
+  let partials: AttentionPartials
+  let scratch: UnsafeMutableRawPointer
+  /// Behind all else: what quantised blocks of a tile are expanded into.
+  let expansion: UnsafeMutableRawPointer
+
+  init(_ memory: UnsafeMutableRawPointer, _ shape: AttentionShape, queryCount: Int) {
+    let headLength = shape.headLength
+    var next = memory
+    queries = next.bindMemory(to: Float.self, capacity: queryCount * headLength)
+    next += Self.rounded(queryCount * headLength * 4)
+    visible = next.bindMemory(to: VisibleRange.self, capacity: queryCount)
+    next += Self.rounded(queryCount * MemoryLayout<VisibleRange>.stride)
+    blocks = next.bindMemory(to: UnsafeRawPointer?.self, capacity: 2 * AttentionTile.blockCount)
+    nextBlocks = blocks + AttentionTile.blockCount
+    next += Self.blocksByteCount
+    partials = AttentionPartials(memory: next, queryCount: queryCount, headLength: headLength)
+    next += Self.rounded(
+      AttentionPartials.byteCount(queryCount: queryCount, headLength: headLength))
+    scratch = next
+    expansion =
+      next
+      + Self.rounded(
+        AttentionKernel.scratchByteCount(queryCount: queryCount, headLength: headLength))
+  }
+
+  static func byteCount(
+    _ shape: AttentionShape, _ keyValues: KeyValueShape, queryCount: Int
+  ) -> Int {
+    let headLength = shape.headLength
+    return rounded(queryCount * headLength * 4)
+      + rounded(queryCount * MemoryLayout<VisibleRange>.stride)
+      + blocksByteCount
+      + rounded(AttentionPartials.byteCount(queryCount: queryCount, headLength: headLength))
+      + rounded(
+        AttentionKernel.scratchByteCount(queryCount: queryCount, headLength: headLength))
+      + KeyValueStore.expansionByteCount(keyValues)
+  }
+
+  private static var blocksByteCount: Int {
+    rounded(2 * AttentionTile.blockCount * MemoryLayout<UnsafeRawPointer?>.stride)
+  }
+
+  private static func rounded(_ count: Int) -> Int { (count + 63) & ~63 }
+}
