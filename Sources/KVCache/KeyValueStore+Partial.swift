@@ -48,6 +48,7 @@ extension KeyValueStore {
       }
     }
     chunk = (start + positionCount)..<(start + positionCount)
+    exactPositionCount = chunk.upperBound
     return true
   }
 }

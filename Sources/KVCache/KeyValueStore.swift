@@ -47,6 +47,8 @@ public final class KeyValueStore {
 
   /// Positions of the chunk in work.
   var chunk: Range<Int>
+  /// Positions from the start whose tokens attended over everything before them.
+  public internal(set) var exactPositionCount: Int
   /// Layers that the chunk in work has passed.
   var finishedLayerCount: Int
   /// Of each layer, slabs from the start that no query sees any more.
@@ -104,6 +106,7 @@ public final class KeyValueStore {
     expiredSlabCounts = Array(repeating: 0, count: shape.layerCount)
     let start = prefixSlabCount * KeyValueBlock.positionCount
     chunk = start..<start
+    exactPositionCount = start
     finishedLayerCount = shape.layerCount
     for (row, checksum) in options.prefix.parts.lazy.flatMap(\.checksums).enumerated() {
       checksums[row] = checksum
@@ -136,6 +139,9 @@ public final class KeyValueStore {
     finishedLayerCount = 0
     cursor = cursor.isNext ? ReadCursor(layer: cursor.layer, slab: cursor.slab) : ReadCursor()
     select(phase)
+    if !selection.isSelective, exactPositionCount == chunk.lowerBound {
+      exactPositionCount = chunk.upperBound
+    }
   }
 
   /// Makes room for the chunk's keys and values of a layer.
@@ -207,6 +213,7 @@ public final class KeyValueStore {
     prefixSlabCount = 0
     files?.forgetPrefix()
     chunk = 0..<0
+    exactPositionCount = 0
     finishedLayerCount = shape.layerCount
     cursor = ReadCursor()
     cursor.isNext = true

@@ -9,8 +9,8 @@ import WeightLoader
 /// What a run takes from a store of keys and values, and gives back to it.
 ///
 /// Opened before the session, whose request it fills in; ``resume(_:)`` follows that, ``store(_:of:)`` the
-/// answer. Nothing that
-/// goes wrong with the store ends a run: ``warn`` is told in one line, and the run goes on without.
+/// answer. Nothing that goes wrong with the store ends a run: ``warn`` is told in one line, and the run goes
+/// on without.
 public final class KeyValuePersistence {
   private let directory: KeyValueDirectory
   private let origin: KeyValueOrigin
@@ -80,23 +80,25 @@ public final class KeyValuePersistence {
     prefix = .none
   }
 
-  /// Keeps what `session` computed of `tokens`.
+  /// Keeps what `session` computed of `tokens`, up to the first of them that a policy let attend over less
+  /// than everything: what follows is no other run's.
   ///
   /// - Parameter tokens: the prompt and the answer.
   public func store(_ tokens: [Int32], of session: Session) {
     defer { writer = nil }
     let keyValues = session.keyValues
-    let end = keyValues.finish()
+    let exact = keyValues.exactPositionCount
+    let end = min(keyValues.finish(), exact / KeyValueOrigin.slabPositionCount)
     // A drive that failed was reported when it did.
     guard let writer, keyValues.writeFailure == nil, end > prefix.slabCount else { return }
     let checksums = keyValues.rowChecksums(ofSlabs: prefix.slabCount..<end)
     // Behind a row that was not written the next slab is none of the entry's.
     let isNext = session.position / KeyValueOrigin.slabPositionCount == end
+    let rest = min(
+      keyValues.partialPositionCount, exact - end * KeyValueOrigin.slabPositionCount)
     let partial =
-      isNext && keyValues.partialPositionCount > 0
-      ? KeyValueEntryWriter.PartialSlab(
-        positionCount: keyValues.partialPositionCount, row: keyValues.partialRow)
-      : nil
+      isNext && rest > 0
+      ? KeyValueEntryWriter.PartialSlab(positionCount: rest, row: keyValues.partialRow) : nil
     do {
       let outcome = try writer.commit(
         after: prefix, tokens: tokens, rowChecksums: checksums, partial: partial,

@@ -32,17 +32,21 @@ import WeightLoader
 
   /// Answers the prompt as a process of its own would.
   private func answer(
+    _ prompt: [Int32]? = nil, tokenCount: Int = 12, in store: TemporaryFolder? = nil,
     hooks: DeviceHooks = DeviceHooks(), keyValueBudget: Int? = nil, threadCount: Int = 1,
-    limit: Int = 1 << 30, type: KeyValueType = .f16
+    limit: Int = 1 << 30, type: KeyValueType = .f16, policy: KeyValuePolicyChoice = .full
   ) throws -> Outcome {
+    let (prompt, store) = (prompt ?? self.prompt, store ?? self.store)
     var warnings: [String] = []
     var request = MemoryPlan.Request(
-      budgetByteCount: 8 << 30, contextLength: prompt.count + 12, promptLength: prompt.count,
+      budgetByteCount: 8 << 30, contextLength: prompt.count + tokenCount,
+      promptLength: prompt.count,
       threadCount: threadCount)
     request.assumedProcessByteCount = 0
     request.keyValues.budgetByteCount = keyValueBudget
     request.keyValues.hooks = hooks
     request.keyValues.type = type
+    request.keyValues.policy = policy
     let persistence = try KeyValuePersistence(
       KeyValueDirectory(path: store.path, byteLimit: limit), model, prompt: prompt,
       for: &request, warn: { warnings.append($0) })
@@ -51,7 +55,8 @@ import WeightLoader
     session.keyValues.onWarning = { warnings.append($0) }
     var generator = TextGenerator(session: session, tokenizer: model.tokenizer)
     generator.onLostPrefix = { persistence.forgetPrefix(because: $0) }
-    var options = GenerationOptions(prompt: prompt, maximumTokenCount: 12, ignoresEnd: true)
+    var options = GenerationOptions(
+      prompt: prompt, maximumTokenCount: tokenCount, ignoresEnd: true)
     options.sampling.temperature = 0
     let result = try generator.generate(options) { _ in }
     persistence.store(prompt + result.tokens, of: session)
@@ -82,6 +87,24 @@ import WeightLoader
       }
     }
     #expect(store.entries.count == 3)
+  }
+
+  @Test(
+    "Of a run whose policy leaves blocks out only the prompt is kept",
+    arguments: [KeyValuePolicyChoice.recent(sinks: 0, recent: 128), .top(share: 0.25)],
+    [nil, 400 << 10])
+  func policies(policy: KeyValuePolicyChoice, budget: Int?) throws {
+    // The answer completes the slab that the prompt leaves in part, or it does not.
+    for (tokenCount, kept) in [(200, 640), (12, 700)] {
+      let (own, empty) = (TemporaryFolder(), TemporaryFolder())
+      let approximate = try answer(
+        tokenCount: tokenCount, in: own, keyValueBudget: budget, policy: policy)
+      let longer = prompt + approximate.tokens
+      let expected = try answer(longer, in: empty)
+      let outcome = try answer(longer, in: own)
+      #expect(outcome.reusedTokenCount == kept && outcome.tokens == expected.tokens)
+      #expect(approximate.warnings.isEmpty && outcome.warnings.isEmpty)
+    }
   }
 
   @Test("A full drive costs one warning, and the run goes on", arguments: [ENOSPC, EIO])
