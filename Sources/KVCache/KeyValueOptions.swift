@@ -86,6 +86,12 @@ extension KeyValueStore {
     public var rowCount = 0
     public var residentRowCount = 0
 
+    /// Blocks attended over, of those a token sees.
+    public var attendedBlockFraction: Double {
+      let count = attendedBlockCount + skippedBlockCount
+      return count == 0 ? 1 : Double(attendedBlockCount) / Double(count)
+    }
+
     public var residentFraction: Double {
       rowCount == 0 ? 1 : Double(residentRowCount) / Double(rowCount)
     }

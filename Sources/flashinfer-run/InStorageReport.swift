@@ -110,7 +110,8 @@ struct InStorageReport {
     parts.append("drives' memory \(ByteCount(statistics.memoryByteCount))")
     if let modelledSeconds {
       parts.append(
-        "attention in drives like the paper's \((modelledSeconds * 1e4).rounded() / 1e4) s (modelled)")
+        "attention in drives like the paper's \((modelledSeconds * 1e4).rounded() / 1e4) s (modelled)"
+      )
     }
     if fellBack { parts.append("the host took over") }
     return "[" + parts.joined(separator: " · ") + "]"

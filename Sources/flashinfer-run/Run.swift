@@ -2,8 +2,8 @@ import ArgumentParser
 import BlockIO
 import CommandLineSupport
 import InStorageAttention
-import Kernels
 import KVCache
+import Kernels
 import ModelFormat
 import Runtime
 import TensorBasics
@@ -109,8 +109,9 @@ struct Run: ParsableCommand {
       let result = try generator.generate(options) { if !json { Terminal.print($0) } }
       hotness.remember(session)
       var report = RunReport(
-        result: result, promptTokens: tokens, session: session, loadSeconds: loadSeconds,
-        processStart: processStart, reportsDistributions: logprobs != nil)
+        result: result, promptTokens: tokens, session: session, policy: keyValues.kvPolicy,
+        loadSeconds: loadSeconds, processStart: processStart,
+        reportsDistributions: logprobs != nil)
       report.inStorage = drives.map {
         InStorageReport(
           $0, fellBack: !session.usesDecodeAttention, model: ModelParameters(model.configuration),

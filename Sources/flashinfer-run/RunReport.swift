@@ -22,6 +22,11 @@ struct RunReport {
     var driveBytesPerSecond: Double
     /// How keys and values are stored.
     var kvType: KeyValueType
+    /// What tokens behind the prompt attend over, and how many blocks that was of those they see.
+    var kvPolicy: KeyValuePolicyChoice
+    var kvBlocksAttended: Int
+    var kvBlocksSkipped: Int
+    var kvAttendedFraction: Double
     var kvBytesRead: Int
     var kvBytesWritten: Int
     /// Read for each decoded token.
@@ -51,8 +56,9 @@ struct RunReport {
 
   /// - Parameter processStart: when the process started, in seconds of the monotonic clock, negated.
   init(
-    result: GenerationResult, promptTokens: [Int32], session: Session, loadSeconds: Double,
-    processStart: Double, reportsDistributions: Bool
+    result: GenerationResult, promptTokens: [Int32], session: Session,
+    policy: KeyValuePolicyChoice, loadSeconds: Double, processStart: Double,
+    reportsDistributions: Bool
   ) {
     self.result = result
     self.promptTokens = promptTokens
@@ -75,7 +81,10 @@ struct RunReport {
       bytesPerToken: result.bytesPerToken,
       dutyCycle: wallSeconds > 0 ? min(1, busySeconds / wallSeconds) : 0,
       driveBytesPerSecond: busySeconds > 0 ? Double(statistics.bytesRead) / busySeconds : 0,
-      kvType: session.keyValues.shape.type, kvBytesRead: keyValues.bytesRead,
+      kvType: session.keyValues.shape.type, kvPolicy: policy,
+      kvBlocksAttended: keyValues.attendedBlockCount,
+      kvBlocksSkipped: keyValues.skippedBlockCount,
+      kvAttendedFraction: keyValues.attendedBlockFraction, kvBytesRead: keyValues.bytesRead,
       kvBytesWritten: keyValues.bytesWritten,
       kvBytesPerToken: result.keyValueBytesPerToken,
       kvResidentFraction: keyValues.residentFraction)
@@ -119,6 +128,9 @@ struct RunReport {
         json.number("dutyCycle", io.dutyCycle)
         json.number("driveBytesPerSecond", io.driveBytesPerSecond)
         json.text("kvType", utf8: Array(io.kvType.rawValue.utf8))
+        json.text("kvPolicy", utf8: Array("\(io.kvPolicy)".utf8))
+        json.number("kvBlocksAttended", io.kvBlocksAttended)
+        json.number("kvBlocksSkipped", io.kvBlocksSkipped)
         json.number("kvBytesRead", io.kvBytesRead)
         json.number("kvBytesWritten", io.kvBytesWritten)
         json.number("kvBytesPerToken", io.kvBytesPerToken)
@@ -163,18 +175,25 @@ struct RunReport {
       "read \(ByteCount(io.bytesRead)), \(ByteCount(Int(io.bytesPerToken))) a token at "
         + "\(ByteCount(Int(io.driveBytesPerSecond)))/s")
     if io.kvBytesWritten + io.kvBytesRead > 0 {
-      let percent = Int((100 * io.kvResidentFraction).rounded())
       parts.append(
-        "keys and values \(io.kvType.rawValue), \(percent) % in memory, "
+        "keys and values \(io.kvType.rawValue), \(Self.percent(io.kvResidentFraction)) in memory, "
           + "\(ByteCount(Int(io.kvBytesPerToken))) a token read, "
           + "\(ByteCount(io.kvBytesWritten / max(1, kvPositionCount))) a token written")
     } else if io.kvType != .f16 {
       parts.append("keys and values \(io.kvType.rawValue)")
     }
+    if io.kvPolicy != .full {
+      parts.append(
+        "\(io.kvPolicy): \(Self.percent(io.kvAttendedFraction)) of the blocks attended over")
+    }
     parts.append(
       "peak \(ByteCount(memory.peakResidentBytes)) of \(ByteCount(memory.budgetBytes))")
     if let seed { parts.append("seed \(seed)") }
     return "[" + parts.joined(separator: " · ") + "]"
+  }
+
+  private static func percent(_ fraction: Double) -> String {
+    "\(Int((100 * fraction).rounded())) %"
   }
 
   private static func rate(_ value: Double) -> String {
