@@ -28,7 +28,8 @@ final class RunTests {
       "text", "promptTokens", "tokens", "topLogprobs", "timing", "loadSeconds",
       "timeToFirstTokenSeconds", "prefillTokensPerSecond", "decodeTokensPerSecond", "io",
       "bytesRead", "requests", "bytesPerToken", "dutyCycle", "driveBytesPerSecond", "memory",
-      "kvType", "kvPolicy", "kvBlocksAttended", "kvBlocksSkipped", "kvBytesRead", "kvBytesWritten", "kvBytesPerToken", "kvResidentFraction",
+      "kvType", "kvPolicy", "kvBlocksAttended", "kvBlocksSkipped", "kvBytesRead", "kvBytesWritten",
+      "kvBytesPerToken", "kvResidentFraction",
       "budgetBytes", "peakResidentBytes", "plan", "pinnedBytes", "streamedBytes",
     ] { #expect(result.output.contains("\"\(field)\":"), "\(field)") }
     #expect(result.output.contains("\"promptTokens\":[5,6,7]"))
