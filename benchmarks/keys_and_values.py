@@ -6,6 +6,7 @@ usage: keys_and_values.py context MODEL [--budgets 4MiB,8MiB,16MiB,64MiB] [--lea
        keys_and_values.py depth MODEL GGUF [--depth 4096] [--llama-options "-fa 1"]
        keys_and_values.py types MODEL TEXT [--context 2048] [--chunks 8]
        keys_and_values.py policies MODEL TEXT [--kv-ram 16MiB] [--context 8192] [--positions 256]
+       keys_and_values.py same MODEL TEXT [--prompts 1000,4000,7800] [--kv-ram 8MiB] [--ram 64MiB,400MiB] [--tokens 64]
 
   context    decode at depths from --least to --most, doubling, with --kv-ram of each of --budgets and with all in
              memory; draws plots/kv-context.svg. The limit is fio's bandwidth before and after ÷ bytes of keys and
@@ -16,19 +17,24 @@ usage: keys_and_values.py context MODEL [--budgets 4MiB,8MiB,16MiB,64MiB] [--lea
   depth      decode and a prompt of 512 behind a context ÷ llama.cpp's
   types      perplexity with q8 and q4 ÷ f16's
   policies   agreement with full attention behind a document, and what share of its bytes is read
+  same       whether flashinfer-run answers greedily with keys and values on the drive, in each budget of --ram, what it
+             answers with all in memory, and stays within the budget; exit code 1 where not. --prompts are about so
+             many tokens of the text's beginning; rows name how many there were
 
 All take --rounds, --threads, --bench and --record, which appends to results.tsv. Everything of a figure runs in turn
-within a round; the figure is the median of the rounds. What is on a drive is in --folder, where fio's file is too;
+within a round; the figure is the median of the rounds (types, policies and same give the same bits and run once; same
+takes --run in place of --bench). What is on a drive is in --folder, where fio's file is too;
 all of it is read past the page cache. Other work on the machine falsifies depth most: llama.cpp's threads spin.
 context and attention need fio; the plot needs matplotlib.
 """
-import argparse, contextlib, os, shlex, shutil, statistics, subprocess, sys, tempfile
+import argparse, contextlib, json, os, shlex, shutil, statistics, subprocess, sys, tempfile
 import measure
 from measure import byte_count, fio
 from record import FOLDER, record, report
 
 POLICIES = ["top=1/8", "top=1/4", "sinks=128+1024", "window=1024", "snapkv=1024"]
 POSITIONS = 128  # of a row: a layer's part of them, all heads
+BYTES_PER_TOKEN = 4.2  # of English text, about
 
 def ours(a, *arguments):
     return measure.ours(a.bench, *arguments, "--threads", a.threads)
@@ -183,7 +189,7 @@ def depth(a):
         report(command, f"llama.cpp {figure}", row(f"peer {key}"), "tokens/s", "", "resident", a.record, options)
         report(command, f"{figure} / llama.cpp", row(f"{key} ratio"), "", 1, "resident", a.record, options)
 
-# types and policies: the same bits whenever they run, so one round
+# types, policies and same: the same bits whenever they run, so one round
 
 def types(a):
     command = f"benchmarks/keys_and_values.py types {os.path.basename(a.model)}"
@@ -210,6 +216,34 @@ def policies(a):
         for figure, value, unit, limit in values if a.record else []:
             record(f"benchmarks/keys_and_values.py policies {os.path.basename(a.model)} --kv-ram {a.kv_ram}", f"{policy}: {figure}",
                    value, unit, limit, "direct", f"context {a.context}, {own['comparedTokens']:.0f} positions behind the prompt")
+
+def answer(a, prompt, *options):
+    """What flashinfer-run reports of continuing a text greedily."""
+    command = [a.run, a.model, "--raw", "--temperature", 0, "--ignore-eos", "--max-tokens", a.tokens, "--threads", a.threads, "--json", *options]
+    return json.loads(subprocess.run(list(map(str, command)), input=prompt, check=True, capture_output=True, encoding="utf-8").stdout)
+
+def same(a):
+    failures = []
+    with open(a.text, "rb") as file: text = file.read()
+    for size in a.prompts.split(","):
+        prompt = text[:round(int(size) * BYTES_PER_TOKEN)].decode(errors="ignore")
+        whole = answer(a, prompt)
+        if whole["io"]["kvBytesRead"]: sys.exit("keys and values do not fit into memory; see --prompts")
+        name = f"prompt of {len(whole['promptTokens'])} tokens"
+        for ram in a.ram.split(","):
+            own = answer(a, prompt, "--ram", ram, "--kv-ram", a.kv_ram, "--kv-dir", a.folder)
+            read, peak = own["io"]["kvBytesRead"], own["memory"]["peakResidentBytes"] / own["memory"]["budgetBytes"]
+            if not read: sys.exit(f"{name}: {a.kv_ram} hold all keys and values, so nothing is shown; see --kv-ram and --prompts")
+            pairs = zip(whole["tokens"], own["tokens"], strict=True)
+            other = next((f"token {i} is {x} in memory, {y} with the drive" for i, (x, y) in enumerate(pairs) if x != y), None)
+            values = [("same tokens", int(other is None), "", 1), ("keys and values read", read, "B", ""), ("peak resident set / --ram", peak, "", 1)]
+            print(f"{name}, --ram {ram}: " + ", ".join(f"{figure} {value:.4g}" for figure, value, _, _ in values), flush=True)
+            if other: failures.append(f"{name}, --ram {ram}: {other}")
+            if peak > 1: failures.append(f"{name}, --ram {ram}: the peak resident set exceeds it")
+            for figure, value, unit, limit in values if a.record else []:
+                record(f"benchmarks/keys_and_values.py same {os.path.basename(a.model)} --kv-ram {a.kv_ram} --ram {ram}", f"{name}: {figure}",
+                       value, unit, limit, "direct", f"{a.tokens} tokens, greedy; {own['plan']['streamedBytes']} B of weights streamed a token")
+    if failures: sys.exit("\n".join(failures))
 
 def main():
     shared = argparse.ArgumentParser(add_help=False)
@@ -241,6 +275,10 @@ def main():
     p.add_argument("model"); p.add_argument("text"); p.add_argument("--policies", default=",".join(POLICIES))
     p.add_argument("--kv-ram", default="16MiB"); p.add_argument("--context", type=int, default=8192)
     p.add_argument("--positions", type=int, default=256)
+    p = command(same)
+    p.add_argument("model"); p.add_argument("text"); p.add_argument("--run", default=".build/release/flashinfer-run")
+    p.add_argument("--prompts", default="1000,4000,7800"); p.add_argument("--tokens", type=int, default=64)
+    p.add_argument("--kv-ram", default="8MiB"); p.add_argument("--ram", default="64MiB,400MiB")
     a = parser.parse_args()
     if os.getloadavg()[0] > 1: print("the machine is busy: no ratio of these runs means anything", file=sys.stderr)
     try: a.work(a)
