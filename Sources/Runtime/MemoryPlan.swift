@@ -266,8 +266,8 @@ public struct MemoryPlan: Sendable {
     let keyValueShape: KeyValueShape
     /// Bound on the memory of keys and values; the least that works before it is set.
     private var keyValueByteCount: Int
-    /// Whether some keys and values do not stay in memory.
-    private var hasTier = false
+    /// Whether some keys and values do not stay in memory, or need not before their memory is set.
+    private var hasTier: Bool
     /// All weights, staging apart.
     let weightByteCount: Int
     let vectorByteCount: Int
@@ -303,6 +303,10 @@ public struct MemoryPlan: Sendable {
         ? KeyValuePlan.residentByteCount(
           keyValueShape, chunkLength: Self.chunkLimit(request, configuration))
         : KeyValuePlan.minimumByteCount(keyValueShape, chunkLength: 1)
+      hasTier =
+        keyValueByteCount
+        < KeyValuePlan.residentByteCount(
+          keyValueShape, chunkLength: Self.chunkLimit(request, configuration))
       let tables = tensors.filter { DecoderConfiguration.tableNames.contains($0.name) }
       vectorByteCount = AlignedBuffer.roundedUp(
         WeightStream.rowBufferByteCount(tables, in: source.description))
