@@ -63,6 +63,11 @@ public final class KeyValueStore {
   /// Memory from which a few MiB more or less committed do not matter.
   private static let hugePagesByteCount = 64 << 20
 
+  /// Room for rows in memory, as they lie; to measure what reading them takes at least.
+  package var residentMemory: UnsafeRawBufferPointer {
+    UnsafeRawBufferPointer(start: memory.address, count: plan.slotCount * shape.rowStride)
+  }
+
   /// Positions that the prefix holds: the first token's position.
   public var prefixPositionCount: Int { prefixSlabCount * KeyValueBlock.positionCount }
 

@@ -75,13 +75,20 @@ struct AttentionBench: ParsableCommand {
         }
       }
       try attend(context)
-      let memoryBefore = try MemoryLimit.bytesPerSecond(pool)
+      // Pages differ in how fast they are read: where all of the cache is in memory it is its own limit.
+      func memoryBytesPerSecond() throws -> Double {
+        plan.hasTier
+          ? try MemoryLimit.bytesPerSecond(pool)
+          : MemoryBandwidth.bytesPerSecond(
+            reading: cache.residentMemory, passCount: 2, pool: pool)
+      }
+      let memoryBefore = try memoryBytesPerSecond()
       let (before, readsBefore) = (cache.statistics, cache.readStatistics)
       let start = monotonicNanoseconds()
       for token in 1...repeats { try attend(context + token) }
       let seconds = Double(monotonicNanoseconds() - start) / 1e9
       let (after, reads) = (cache.statistics, cache.readStatistics.since(readsBefore))
-      let memory = (memoryBefore + (try MemoryLimit.bytesPerSecond(pool))) / 2
+      let memory = (memoryBefore + (try memoryBytesPerSecond())) / 2
       let attended = Double(after.attendedBlockCount - before.attendedBlockCount)
       let bytes = attended / Double(repeats) * Double(shape.blockByteCount)
       let read = Double(after.bytesRead - before.bytesRead) / Double(repeats)
