@@ -147,7 +147,8 @@ def attention(a):
         return {"speed": own["keyValueBytesPerSecond"], "read": own["driveBytesPerSecond"], "fio": peer, "depth": own["queueDepth"],
                 "drive": drive, "limit": max(drive, memory), "extra": own["readBytesOverBound"], "waiting": own["waitFraction"]}
 
-    with drive_file(a.folder, min(total, 2 << 30)) as file:
+    # As large as what we read: a host in front of a virtual drive may keep a smaller file.
+    with drive_file(a.folder, total) as file:
         def work():
             whole = ours(a, "attention", *shape, "--repeats", a.repeats)
             parts = {place: tiered(file, place, whole) for place in placements}
