@@ -76,8 +76,14 @@ public protocol BlockDevice: AnyObject {
   /// Tells the device that destinations lie in `region`, so that it can register the memory with the
   /// kernel; where that is refused reads work all the same and ``notes`` says so.
   ///
-  /// Registered pages become resident at once. The region must stay mapped while the device lives.
+  /// Registered pages become resident at once. The region must stay mapped until ``unregister(_:)`` or
+  /// the device's end: reads go to the pages that were registered, whatever is mapped there later.
   func register(_ region: UnsafeMutableRawBufferPointer)
+
+  /// Lets go of a region that ``register(_:)`` was told of, before its memory goes.
+  ///
+  /// - Precondition: nothing is read into it.
+  func unregister(_ region: UnsafeMutableRawBufferPointer)
 
   /// Throws where a file is no longer the one that was opened: replaced, removed or changed.
   func checkUnchanged() throws(BlockIOError)
@@ -91,6 +97,18 @@ public protocol BlockDevice: AnyObject {
 
 extension BlockDevice {
   public func register(_ region: UnsafeMutableRawBufferPointer) {}
+  public func unregister(_ region: UnsafeMutableRawBufferPointer) {}
+
+  /// Waits until nothing is in flight, whatever becomes of the reads: before memory goes that they are bound
+  /// for.
+  public func drain() {
+    while inFlight > 0 {
+      do { _ = try reap(waiting: true, timeoutMilliseconds: nil) } catch {
+        // A device that cannot even wait.
+        guard error.operation == .read else { return }
+      }
+    }
+  }
 
   /// Reads one range and waits for it; for the few reads outside the stream.
   ///

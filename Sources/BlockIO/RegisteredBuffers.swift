@@ -3,7 +3,8 @@ import TensorBasics
 
 /// The memory regions a ring holds pinned, so that reads into them need not pin and unpin pages.
 struct RegisteredBuffers {
-  private var regions: [UnsafeMutableRawBufferPointer] = []
+  /// What the entries of the ring's table hold that were used so far; nil where one is free again.
+  private var table: [UnsafeMutableRawBufferPointer?] = []
   private var hasTable = false
   private var gaveUp = false
 
@@ -31,13 +32,15 @@ struct RegisteredBuffers {
     }
     var done = 0
     var limit = Self.maximumByteCount
-    while done < region.count, regions.count < Self.tableCount {
+    while done < region.count {
+      let free = table.firstIndex { $0 == nil } ?? table.count
+      guard free < Self.tableCount else { return nil }
       let part = UnsafeMutableRawBufferPointer(
         rebasing: region[done..<(done + min(limit, region.count - done))])
       let refusal = hooks.registrationErrno?(part.count) ?? 0
-      let status = refusal == 0 ? ring.register(buffer: part, at: regions.count) : -refusal
+      let status = refusal == 0 ? ring.register(buffer: part, at: free) : -refusal
       if status >= 0 {
-        regions.append(part)
+        if free < table.count { table[free] = part } else { table.append(part) }
         done += part.count
         continue
       }
@@ -52,13 +55,27 @@ struct RegisteredBuffers {
     return nil
   }
 
+  /// Lets go of what lies in `region`.
+  mutating func remove(_ region: UnsafeMutableRawBufferPointer, from ring: borrowing Ring) {
+    for (index, part) in table.enumerated() {
+      guard let part, Self.holds(region, part) else { continue }
+      // An entry that the kernel keeps is not used again: it means pages that are gone.
+      table[index] =
+        ring.unregister(bufferAt: index) >= 0
+        ? nil : UnsafeMutableRawBufferPointer(start: nil, count: 0)
+    }
+  }
+
   /// The registered buffer that holds all of `bytes`.
   func index(containing bytes: UnsafeMutableRawBufferPointer) -> Int? {
-    guard let start = bytes.baseAddress else { return nil }
-    return regions.firstIndex { region in
-      guard let first = region.baseAddress else { return false }
-      return start >= first && start + bytes.count <= first + region.count
-    }
+    table.firstIndex { $0.map { Self.holds($0, bytes) } ?? false }
+  }
+
+  private static func holds(
+    _ region: UnsafeMutableRawBufferPointer, _ part: UnsafeMutableRawBufferPointer
+  ) -> Bool {
+    guard let first = region.baseAddress, let start = part.baseAddress else { return false }
+    return start >= first && start + part.count <= first + region.count
   }
 
   private static func text(_ errno: Int32) -> String { String(cString: strerror(errno)) }

@@ -67,6 +67,13 @@ struct Ring: ~Copyable {
     return io_uring_register_buffers_update_tag(ring, UInt32(index), &vector, &tag, 1)
   }
 
+  /// Lets go of registered buffer `index`.
+  borrowing func unregister(bufferAt index: Int) -> Int32 {
+    var vector = iovec(iov_base: nil, iov_len: 0)
+    var tag: UInt64 = 0
+    return io_uring_register_buffers_update_tag(ring, UInt32(index), &vector, &tag, 1)
+  }
+
   // MARK: Reads
 
   /// What to read with: a descriptor, or the index of a registered one.

@@ -73,6 +73,10 @@ public final class RingDevice: BlockDevice {
     ringNotes.append(note)
   }
 
+  public func unregister(_ region: UnsafeMutableRawBufferPointer) {
+    buffers.remove(region, from: ring)
+  }
+
   public func submit(_ request: ReadRequest) throws(BlockIOError) {
     files.checkContract(request, inFlight: recorder.inFlight, capacity: capacity)
     let now = monotonicNanoseconds()

@@ -72,6 +72,7 @@ public final class SplittingDevice: BlockDevice {
   public var statistics: IOStatistics { inner.statistics }
 
   public func register(_ region: UnsafeMutableRawBufferPointer) { inner.register(region) }
+  public func unregister(_ region: UnsafeMutableRawBufferPointer) { inner.unregister(region) }
   public func checkUnchanged() throws(BlockIOError) { try inner.checkUnchanged() }
 
   public func submit(_ request: ReadRequest) throws(BlockIOError) {

@@ -91,7 +91,7 @@ public struct ThroughputProbe: Sendable {
         }
       }
     } catch {
-      Self.drain(device)
+      device.drain()
       throw error
     }
     run.measurement.seconds = Double(run.lastNanoseconds - run.startNanoseconds) / 1e9
@@ -101,15 +101,6 @@ public struct ThroughputProbe: Sendable {
 
   /// Replacements that go out with one system call.
   private static let submissionBatch = 4
-
-  /// Waits for what is in flight, so that the buffer is the caller's again.
-  private static func drain(_ device: any BlockDevice) {
-    while device.inFlight > 0 {
-      do { _ = try device.reap(waiting: true, timeoutMilliseconds: nil) } catch {
-        guard error.operation == .read else { return }
-      }
-    }
-  }
 
   private static func processorSeconds() -> Double {
     var usage = rusage()

@@ -72,9 +72,7 @@ struct PieceReader: ~Copyable {
       }
     } catch {
       // The buffer may go once nobody writes to it any more.
-      while source.device.inFlight > 0 {
-        _ = try? source.device.reap(waiting: true, timeoutMilliseconds: nil)
-      }
+      source.device.drain()
       throw error
     }
   }

@@ -50,7 +50,7 @@ struct RowChunkReader: ~Copyable {
       do throws(ConversionError) {
         try use(chunk.index, chunk.rows, address)
       } catch {
-        drain()
+        source.device.drain()
         throw error
       }
     }
@@ -92,13 +92,6 @@ struct RowChunkReader: ~Copyable {
           "the file ends inside tensor '\(record.name)'; it was complete when it was opened"))
     }
     return UnsafeRawPointer(buffers.address + buffer * bufferByteCount + (start - range.offset))
-  }
-
-  /// Waits for a read whose bytes nobody wants any more.
-  private func drain() {
-    while source.device.inFlight > 0 {
-      _ = try? source.device.reap(waiting: true, timeoutMilliseconds: nil)
-    }
   }
 
   private func extent(_ record: TensorRecord, _ rows: Range<Int>) -> Extent {

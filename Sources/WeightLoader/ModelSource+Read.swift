@@ -33,7 +33,10 @@ extension ModelSource {
       let buffer: AlignedBuffer
       do { buffer = try AlignedBuffer(byteCount: byteCount) } catch { throw .allocation(error) }
       let wave = regions[first..<end]
-      try readWave(wave.map(\.extent), into: buffer.address)
+      do throws(LoaderError) { try readWave(wave.map(\.extent), into: buffer.address) } catch {
+        device.drain()
+        throw error
+      }
       var address = buffer.address
       for region in wave {
         if let whole = region.wholeExtents { try verifier?.check(whole, at: address) }

@@ -52,7 +52,10 @@ extension ModelSource {
         }
         freeSlots.append(slot)
         if cancellation.isRaised { submitted = extents.count }
-      } catch { throw .io(error) }
+      } catch {
+        device.drain()
+        throw .io(error)
+      }
     }
     if let failure { throw .format(failure) }
     if cancellation.isRaised { throw .interrupted }

@@ -135,7 +135,13 @@ public final class WeightStream {
     if plan.stagingByteCount > 0 { device.register(staging.bytes) }
   }
 
-  deinit { population.stop() }
+  /// Waits for what is under way: the device lives on, and the next stream's memory may lie in the same
+  /// place.
+  deinit {
+    population.stop()
+    device.drain()
+    if plan.stagingByteCount > 0 { device.unregister(staging.bytes) }
+  }
 
   /// Whether the processors have more to do than the drive: committing memory for weights to be pinned
   /// then waits where it is slow, and they are streamed meanwhile.

@@ -32,6 +32,32 @@ import Testing
   }
 
   @Test(arguments: backends)
+  func `New memory where registered memory lay is read into`(backend: StorageBackend) throws {
+    let bytes = randomBytes(4 << 20, seed: 3)
+    let file = TemporaryFile(bytes)
+    defer { extendLifetime(file) }
+    let device = try openDevice(paths: [file.path], backend: backend, queueDepth: 4)
+    let byteCount = 1 << 20
+    let address = try #require(
+      mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
+    defer { munmap(address, byteCount) }
+    let region = UnsafeMutableRawBufferPointer(start: address, count: byteCount)
+    // More often than a ring has places for regions.
+    for round in 0..<70 {
+      mmap(
+        address, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)
+      device.register(region)
+      let offset = (round % 64) * (64 << 10)
+      #expect(
+        try device.readNow(
+          fileIndex: 0, offset: offset, into: .init(rebasing: region[..<(64 << 10)])) == 64 << 10)
+      #expect(bytes[offset..<offset + (64 << 10)].elementsEqual(region[..<(64 << 10)]))
+      device.unregister(region)
+    }
+    #expect(device.notes.isEmpty)
+  }
+
+  @Test(arguments: backends)
   func `Several files are told apart`(backend: StorageBackend) throws {
     let files = (0..<3).map { TemporaryFile(randomBytes(8192, seed: UInt64($0))) }
     let device = try openDevice(paths: files.map(\.path), backend: backend, queueDepth: 4)

@@ -88,23 +88,70 @@ import WeightLoader
       }
     }
   }
+
+  /// An answer that is cancelled leaves its session with reads in flight, into memory that goes.
+  @Test(arguments: [StorageBackend.uring, .pread, .mmap])
+  func `A session follows one that was cancelled`(backend: StorageBackend) throws {
+    let file = TemporaryFile(TinyModel().gguf(seed: 4).bytes())
+    defer { extendLifetime(file) }
+    let (cancellation, counter) = (CancellationFlag(), ReadCounter())
+    var hooks = DeviceHooks()
+    hooks.filterResult = {
+      if counter.next() == counter.alarm.load(ordering: .relaxed) { cancellation.raise() }
+      return $0.result
+    }
+    let description = try ModelSource.describe(file.path)
+    let configuration = try #require(description.configuration)
+    let source = ModelSource(
+      path: file.path, description: description,
+      device: try openDevice(
+        paths: [file.path], backend: backend, queueDepth: 32, hooks: hooks))
+    var request = MemoryPlan.Request(
+      budgetByteCount: 1, contextLength: 16, promptLength: 4, threadCount: 2)
+    request.assumedProcessByteCount = 0
+    func bits(spare: Int) throws -> [[UInt32]] {
+      let session = try smallestSession(
+        source, configuration, request, spare: spare, cancellation)
+      return try logitBits(session, prompt: [1, 2, 3, 4], decoding: [5, 6])
+    }
+    let expected = try bits(spare: 0)
+    var cancelled = 0
+    // More often than a ring has places for regions.
+    for round in 0..<90 {
+      counter.alarm.store(counter.count + round % 30, ordering: .relaxed)
+      do { #expect(try bits(spare: round % 3 * (100 << 10)) == expected) } catch {
+        guard case .interrupted? = error as? RuntimeError else { throw error }
+        cancelled += 1
+      }
+      #expect(source.device.inFlight == 0)
+      cancellation.lower()
+      counter.alarm.store(.max, ordering: .relaxed)
+      #expect(try bits(spare: 0) == expected)
+    }
+    #expect(cancelled > 20)
+  }
 }
 
 /// A session in the smallest budget that works.
 private func smallestSession(
-  _ source: ModelSource, _ configuration: DecoderConfiguration, _ request: MemoryPlan.Request
+  _ source: ModelSource, _ configuration: DecoderConfiguration, _ request: MemoryPlan.Request,
+  spare: Int = 0, _ cancellation: CancellationFlag = CancellationFlag()
 ) throws(RuntimeError) -> Session {
   do { return try Session(source, configuration, request) } catch {
     guard case .budgetTooSmall(_, let minimum) = error else { throw error }
     var request = request
-    request.budgetByteCount = minimum.bytes
-    return try Session(source, configuration, request)
+    request.budgetByteCount = minimum.bytes + spare
+    return try Session(source, configuration, request, cancellation: cancellation)
   }
 }
 
 /// Numbers the reads of a device, whose threads may ask at once.
 private final class ReadCounter: Sendable {
-  private let count = Atomic<Int>(0)
+  private let value = Atomic<Int>(0)
+  /// A read that a test waits for.
+  let alarm = Atomic<Int>(.max)
 
-  func next() -> Int { count.add(1, ordering: .relaxed).oldValue }
+  func next() -> Int { value.add(1, ordering: .relaxed).oldValue }
+
+  var count: Int { value.load(ordering: .relaxed) }
 }
