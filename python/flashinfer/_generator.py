@@ -1,10 +1,10 @@
 """Text from models that need not fit in memory."""
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
 import queue
-import threading
 import time
 from collections.abc import Iterator
 
@@ -62,50 +62,65 @@ class Generator(Closing):
         return self._texts(prompt.encode(), generation, self._handle or ctypes.c_void_p(2**63))
 
     def _texts(self, prompt: bytes, generation: _native.Generation, handle: ctypes.c_void_p) -> Iterator[str]:
-        run = _Run(handle, prompt, generation)
+        run = _Run(handle)
         try:
             if self._run is not None and not self._run.is_wanted:
                 # Ctrl-C may have struck while it was being ended.
                 self._run.end()
             self._run = run
-            run.thread.start()
+            run.start(prompt, generation)
             while (text := run.texts.get()) is not None:
                 if isinstance(text, FlashInferError):
                     raise text
                 yield text
         finally:
-            run.is_wanted = False
             run.end()
 
 
 class _Run:
-    """One generation, in a thread that waits for the model so that the caller's can be interrupted."""
+    """One generation, in a thread that waits for the model so that the caller's can be interrupted.
 
-    def __init__(self, handle: ctypes.c_void_p, prompt: bytes, generation: _native.Generation) -> None:
+    Ctrl-C strikes between any two steps of the caller's thread, which `threading` does not bear: a thread is
+    started and waited for by calls that are one step each.
+    """
+
+    def __init__(self, handle: ctypes.c_void_p) -> None:
         self.texts: queue.SimpleQueue[str | FlashInferError | None] = queue.SimpleQueue()
         self.is_wanted = True
-        self.thread = threading.Thread(target=self._generate, args=(prompt, generation), daemon=True)
+        self._is_running = False
+        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._handle = handle
 
+    def start(self, prompt: bytes, generation: _native.Generation) -> None:
+        _thread.start_new_thread(self._generate, (prompt, generation))
+
     def _generate(self, prompt: bytes, generation: _native.Generation) -> None:
-        if not self.is_wanted:
-            return
+        # Before it looks whether it is wanted: `end` writes that before it looks whether this runs.
+        self._is_running = True
         try:
-            call("generate", self._handle, prompt, ctypes.byref(generation), _native.TextSink(self._take), None)
+            if self.is_wanted:
+                call("generate", self._handle, prompt, ctypes.byref(generation), _native.TextSink(self._take), None)
             self.texts.put(None)
         except FlashInferError as failure:
             self.texts.put(failure)
+        finally:
+            self._is_running = False
+            self._ended.put(None)
 
     def _take(self, context: int, address: int, count: int) -> int:
         self.texts.put(ctypes.string_at(address, count).decode())
         return 0 if self.is_wanted else 1
 
     def end(self) -> None:
-        """Waits until the model is free."""
-        while self.thread.is_alive():
+        """Ends it where it still runs, and waits until the model is free."""
+        self.is_wanted = False
+        while self._is_running:
             # Again, where it had not begun yet.
             _native.library.flashinfer_cancel(self._handle, None)
-            self.thread.join(0.05)
+            try:
+                self._ended.get(timeout=0.05)
+            except queue.Empty:
+                pass
 
 
 def generate(path: str | os.PathLike[str], prompt: str, ram: int | str | None = None, *, max_tokens: int = 512,

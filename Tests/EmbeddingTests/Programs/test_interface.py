@@ -1,4 +1,5 @@
 """The Python package on small files; see PythonTests.swift for the arguments."""
+import faulthandler
 import gc
 import os
 import random
@@ -166,16 +167,19 @@ class BadInput(unittest.TestCase):
 
 class Interrupting(unittest.TestCase):
     def interrupted_after(self, seconds, body):
-        signal.alarm(30)  # Ends the program where nothing is interrupted.
-        timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), signal.SIGINT))
+        # Ends the program where nothing is interrupted.
+        faulthandler.dump_traceback_later(30, exit=True)
         with self.assertRaises(KeyboardInterrupt):
-            timer.start()  # On a busy machine it may strike before this returns.
+            signal.setitimer(signal.ITIMER_REAL, seconds)
             body()
-        signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
         return time.monotonic() - self.start - seconds
 
     def setUp(self):
         self.start = time.monotonic()
+        # As Ctrl-C does, but for the timer's signal.
+        before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGALRM, before)
 
     def test_a_stream(self):
         def forever():
