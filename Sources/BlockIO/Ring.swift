@@ -69,9 +69,7 @@ struct Ring: ~Copyable {
 
   /// Lets go of registered buffer `index`.
   borrowing func unregister(bufferAt index: Int) -> Int32 {
-    var vector = iovec(iov_base: nil, iov_len: 0)
-    var tag: UInt64 = 0
-    return io_uring_register_buffers_update_tag(ring, UInt32(index), &vector, &tag, 1)
+    register(buffer: UnsafeMutableRawBufferPointer(start: nil, count: 0), at: index)
   }
 
   // MARK: Reads

@@ -132,7 +132,7 @@ public final class WeightStream {
       families.isEmpty
       ? nil
       : try BundleCache(families, slotCount: slotCount, source: source, verifier: verifier)
-    if plan.stagingByteCount > 0 { device.register(staging.bytes) }
+    device.register(staging.bytes)
   }
 
   /// Waits for what is under way: the device lives on, and the next stream's memory may lie in the same
@@ -140,7 +140,7 @@ public final class WeightStream {
   deinit {
     population.stop()
     device.drain()
-    if plan.stagingByteCount > 0 { device.unregister(staging.bytes) }
+    device.unregister(staging.bytes)
   }
 
   /// Whether the processors have more to do than the drive: committing memory for weights to be pinned

@@ -16,9 +16,7 @@ func readAll(_ extents: [Extent], of device: any BlockDevice) throws -> [[UInt8]
   let slot = AlignedBuffer.roundedUp(extents.map(\.byteCount).max() ?? 1)
   let buffer = try AlignedBuffer(byteCount: slot * extents.count)
   // The buffer is lent to reads in flight, also where one of them fails.
-  defer {
-    while device.inFlight > 0 { _ = try? device.reap(waiting: true, timeoutMilliseconds: nil) }
-  }
+  defer { device.drain() }
   var results = [[UInt8]](repeating: [], count: extents.count)
   var submitted = 0
   while submitted < extents.count || device.inFlight > 0 {
