@@ -1,6 +1,7 @@
 public import BlockIO
 import Glibc
 public import Kernels
+public import TensorBasics
 
 /// Where keys and values may go and come from.
 public struct KeyValueOptions: Sendable {
@@ -74,7 +75,7 @@ extension KeyValueStore {
   }
 
   /// What a store has moved.
-  public struct Statistics: Sendable {
+  public struct Statistics: Counters, Sendable {
     public var bytesRead = 0
     public var bytesWritten = 0
     /// Time spent waiting for reads or writes.
@@ -85,6 +86,10 @@ extension KeyValueStore {
     /// Complete rows that queries still see, and how many of them are in memory.
     public var rowCount = 0
     public var residentRowCount = 0
+
+    public static let counters: [any WritableKeyPath<Self, Int> & Sendable] = [
+      \.bytesRead, \.bytesWritten, \.stallNanoseconds, \.attendedBlockCount, \.skippedBlockCount,
+    ]
 
     /// Blocks attended over, of those a token sees.
     public var attendedBlockFraction: Double {

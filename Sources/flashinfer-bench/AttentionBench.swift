@@ -87,11 +87,10 @@ struct AttentionBench: ParsableCommand {
       let start = monotonicNanoseconds()
       for token in 1...repeats { try attend(context + token) }
       let seconds = Double(monotonicNanoseconds() - start) / 1e9
-      let (after, reads) = (cache.statistics, cache.readStatistics.since(readsBefore))
+      let (moved, reads) = (cache.statistics - before, cache.readStatistics.since(readsBefore))
       let memory = (memoryBefore + (try memoryBytesPerSecond())) / 2
-      let attended = Double(after.attendedBlockCount - before.attendedBlockCount)
-      let bytes = attended / Double(repeats) * Double(shape.blockByteCount)
-      let read = Double(after.bytesRead - before.bytesRead) / Double(repeats)
+      let bytes = Double(moved.attendedBlockCount) / Double(repeats) * Double(shape.blockByteCount)
+      let read = Double(moved.bytesRead) / Double(repeats)
       // Every byte attended over that memory cannot hold crosses the bus once for each token.
       let bound = max(0, bytes - Double(plan.byteCount))
       let speed = bytes * Double(repeats) / seconds
@@ -110,10 +109,10 @@ struct AttentionBench: ParsableCommand {
           Figure("driveBytesPerSecond", read * Double(repeats) / seconds, "B/s"),
           Figure("queueDepth", reads.meanQueueDepth, ""),
           Figure("rowBytes", Double(shape.rowStride), "B"),
-          Figure("residentFraction", after.residentFraction, "of the rows"),
+          Figure("residentFraction", moved.residentFraction, "of the rows"),
           Figure(
             "waitFraction",
-            Double(after.stallNanoseconds - before.stallNanoseconds) / 1e9 / seconds,
+            Double(moved.stallNanoseconds) / 1e9 / seconds,
             "of the time"),
         ]
       }

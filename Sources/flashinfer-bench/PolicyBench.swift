@@ -68,17 +68,16 @@ struct PolicyBench: ParsableCommand {
           UnsafeBufferPointer(try session.decode(tokens[position])), row: 0,
           next: tokens[position + 1])
       }
-      let (after, fullAfter) = (session.keyValues.statistics, full.keyValues.statistics)
-      let attended = Double(after.attendedBlockCount - before.attendedBlockCount)
-      let skipped = Double(after.skippedBlockCount - before.skippedBlockCount)
-      let read = Double(after.bytesRead - before.bytesRead) / Double(positions)
-      let fullRead = Double(fullAfter.bytesRead - fullBefore.bytesRead) / Double(positions)
+      let moved = session.keyValues.statistics - before
+      let read = Double(moved.bytesRead) / Double(positions)
+      let fullRead =
+        Double((full.keyValues.statistics - fullBefore).bytesRead) / Double(positions)
       try FigureReport([
         Figure("argmaxAgreement", comparison.agreement, "of the positions"),
         Figure("meanDivergence", comparison.divergence, "nats"),
         Figure("perplexity", comparison.sparsePerplexity, ""),
         Figure("fullPerplexity", comparison.densePerplexity, ""),
-        Figure("attendedBlockFraction", attended / (attended + skipped), "of the blocks"),
+        Figure("attendedBlockFraction", moved.attendedBlockFraction, "of the blocks"),
         Figure("kvBytesPerToken", read, "B", limit: fullRead),
         Figure("kvByteFraction", fullRead > 0 ? read / fullRead : .nan, "of full attention's"),
         Figure("comparedTokens", Double(comparison.count), "tokens"),
