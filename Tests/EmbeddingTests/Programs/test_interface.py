@@ -175,6 +175,12 @@ class Interrupting(unittest.TestCase):
         faulthandler.cancel_dump_traceback_later()
         return time.monotonic() - self.start - seconds
 
+    @staticmethod
+    def texts(generator, prompt, count):
+        while True:
+            for text in generator.generate(prompt, max_tokens=count):
+                pass
+
     def setUp(self):
         self.start = time.monotonic()
         # As Ctrl-C does, but for the timer's signal.
@@ -188,31 +194,21 @@ class Interrupting(unittest.TestCase):
                     piece.bytes[0]
 
         with flashinfer.open(LARGE) as model:
-            self.assertLess(self.interrupted_after(0.3, forever), 5)
+            self.assertLess(self.interrupted_after(0.3, forever), 0.5)
             self.assertEqual(model.load("layer.2.weight").shape, (300, 20000))
 
     def test_text(self):
         with flashinfer.Generator(MODEL, context=500) as generator:
-            def forever():
-                while True:
-                    for text in generator.generate("a b c", max_tokens=480):
-                        pass
-
             self.start = time.monotonic()
-            self.assertLess(self.interrupted_after(0.3, forever), 5)
+            self.assertLess(self.interrupted_after(0.3, lambda: self.texts(generator, "a b c", 480)), 0.5)
             self.assertTrue("".join(generator.generate("a b c", max_tokens=20, temperature=0)))
 
     def test_text_at_any_moment(self):
         # Short answers, so that many interruptions strike where an answer begins or ends.
         with flashinfer.Generator(MODEL, context=64) as generator:
-            def forever():
-                while True:
-                    for text in generator.generate("a", max_tokens=1):
-                        pass
-
             moments = random.Random(7)
             for _ in range(150):
-                self.interrupted_after(moments.uniform(0.001, 0.01), forever)
+                self.interrupted_after(moments.uniform(0.001, 0.01), lambda: self.texts(generator, "a", 1))
                 self.assertTrue("".join(generator.generate("a b c", max_tokens=2, temperature=0)))
 
 
