@@ -60,20 +60,22 @@ let package = Package(
 
     // Libraries, lowest first
     library("TensorBasics"),
-    library("BlockIO", ["TensorBasics", "CLinuxURing"]),
+    library("HostResources"),
+    library("BlockIO", ["TensorBasics", "HostResources", "CLinuxURing"]),
     library("ModelFormat", ["TensorBasics", "CXXHash"]),
     library("Tokenization", ["TensorBasics", "ModelFormat", "CPCRE2"]),
-    library("Kernels", ["TensorBasics", "CKernels"]),
-    library("WeightLoader", ["TensorBasics", "BlockIO", "ModelFormat"]),
+    library("Kernels", ["TensorBasics", "HostResources", "CKernels"]),
+    library("WeightLoader", ["TensorBasics", "HostResources", "BlockIO", "ModelFormat"]),
     library("KVCache", ["TensorBasics", "BlockIO", "Kernels", "CXXHash"]),
-    library("InStorageAttention", ["TensorBasics", "BlockIO", "Kernels", "CXXHash"]),
+    library(
+      "InStorageAttention", ["TensorBasics", "HostResources", "BlockIO", "Kernels", "CXXHash"]),
     library(
       "ModelConversion", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader"]),
     library(
       "Runtime",
       [
-        "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader",
-        "KVCache",
+        "TensorBasics", "HostResources", "BlockIO", "ModelFormat", "Tokenization", "Kernels",
+        "WeightLoader", "KVCache",
       ]),
     library(
       "Calibration",
@@ -83,22 +85,25 @@ let package = Package(
     library(
       "CommandLineSupport",
       [
-        "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "KVCache",
-        "InStorageAttention", "Runtime", "Calibration", argumentParser,
+        "TensorBasics", "HostResources", "BlockIO", "ModelFormat", "Kernels", "WeightLoader",
+        "KVCache", "InStorageAttention", "Runtime", "Calibration", argumentParser,
       ]),
 
     // The C interface: a hand-written header, and what implements it.
     .target(name: "CFlashInfer"),
     library(
       "FlashInferC",
-      ["CFlashInfer", "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "Runtime"]),
+      [
+        "CFlashInfer", "TensorBasics", "HostResources", "BlockIO", "ModelFormat", "Kernels",
+        "WeightLoader", "Runtime",
+      ]),
 
     // Executables
     executable(
       "flashinfer-run",
       [
         "CommandLineSupport", "InStorageAttention", "Runtime", "WeightLoader", "KVCache",
-        "TensorBasics",
+        "HostResources", "TensorBasics",
       ]),
     executable(
       "flashinfer-convert",
@@ -107,23 +112,24 @@ let package = Package(
       "flashinfer-inspect",
       [
         "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "KVCache", "BlockIO",
-        "ModelFormat", "Tokenization", "TensorBasics",
+        "ModelFormat", "Tokenization", "HostResources", "TensorBasics",
       ]),
     executable(
       "flashinfer-bench",
       [
         "CommandLineSupport", "Calibration", "InStorageAttention", "Runtime", "WeightLoader",
-        "Kernels", "KVCache", "BlockIO", "ModelFormat", "TensorBasics",
+        "Kernels", "KVCache", "BlockIO", "ModelFormat", "HostResources", "TensorBasics",
       ]),
 
     // Tests
     .testTarget(name: "TidyTests", swiftSettings: strict),
     library("TestSupport", ["TensorBasics", "BlockIO", "ModelFormat"]),
     tests("TensorBasics"),
+    tests("HostResources", ["TensorBasics", "Kernels", "BlockIO"]),
     tests("BlockIO", ["TensorBasics"]),
     tests("ModelFormat", ["TensorBasics"]),
     tests("Tokenization", ["TensorBasics", "ModelFormat"]),
-    tests("Kernels", ["TensorBasics"]),
+    tests("Kernels", ["TensorBasics", "HostResources"]),
     tests("KVCache", ["TensorBasics", "BlockIO", "ModelFormat"]),
     tests(
       "InStorageAttention",

@@ -1,12 +1,4 @@
-#define _GNU_SOURCE
 #include "CKernels.h"
-
-#include <sched.h>
-
-int ck_processor_count(void) {
-  cpu_set_t set;
-  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-}
 
 int ck_has_avx2(void) {
 #if defined(__x86_64__)

@@ -5,6 +5,7 @@ public import Runtime
 extension ResourceOptions {
   /// Opens a model, with its mirrors, as many reads in flight as the drive's calibration says, or more.
   public func open(_ path: String) throws -> LanguageModel {
+    warnBeyondLimits()
     let profile = CalibrationCache.standard.driveProfile(forFileAt: path, backend: io)
     return try LanguageModel.open(
       path, mirrors: mirror, backend: io,

@@ -1,5 +1,6 @@
 public import ArgumentParser
 public import BlockIO
+import HostResources
 import Kernels
 import Runtime
 public import TensorBasics
@@ -8,11 +9,12 @@ public import TensorBasics
 public struct ResourceOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Bound on the process's peak resident memory, e.g. 2GiB (default: 80 % of what is free).",
+      "Bound on the process's peak resident memory, e.g. 2GiB (default: 80 % of what is free, "
+        + "in the machine and the container).",
       valueName: "size"))
   public var ram: ByteCount?
 
-  @Option(help: "Worker threads (default: one per processor).")
+  @Option(help: "Worker threads (default: one per processor that may be used).")
   public var threads: Int?
 
   @Option(help: "Positions to reserve for keys and values (default: prompt + --max-tokens).")
@@ -43,7 +45,14 @@ public struct ResourceOptions: ParsableArguments {
   public static let longestContext = 1 << 30
 
   /// The budget in bytes.
-  public var budget: Int { ram?.bytes ?? ProcessMemory.safeBudget() }
+  public var budget: Int { ram?.bytes ?? HostLimits().defaultBudget }
 
-  public var threadCount: Int { threads ?? ThreadPool.availableProcessorCount }
+  /// Warns where what was asked for is more than the container grants.
+  public func warnBeyondLimits() {
+    for warning in HostLimits().warnings(threadCount: threads, budget: ram?.bytes) {
+      Terminal.warn(warning)
+    }
+  }
+
+  public var threadCount: Int { threads ?? HostLimits().processorCount }
 }

@@ -1,4 +1,5 @@
 public import CFlashInfer
+import HostResources
 import Kernels
 import ModelFormat
 import Runtime
@@ -21,7 +22,7 @@ final class GeneratorHandle {
     model = try LanguageModel.open(path)
     let context = max(2, min(contextLength, model.configuration.contextLength))
     request = MemoryPlan.Request(
-      budgetByteCount: ram ?? ProcessMemory.safeBudget(), contextLength: context,
+      budgetByteCount: ram ?? HostLimits().defaultBudget, contextLength: context,
       promptLength: min(context, 512), threadCount: threadCount)
     session = try Session(
       model.source, model.configuration, request, cancellation: cancellation)
@@ -120,7 +121,7 @@ public func flashinfer_generator_open(
       path: path, ram: ram == 0 ? nil : ram,
       contextLength: wanted.context_length == 0 ? 2048 : Int(wanted.context_length),
       threadCount: wanted.thread_count == 0
-        ? ThreadPool.availableProcessorCount : Int(wanted.thread_count))
+        ? HostLimits().processorCount : Int(wanted.thread_count))
     generator.pointee = handle(HandleTable.shared.add(opened))
     return .ok
   }

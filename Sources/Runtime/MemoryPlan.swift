@@ -1,4 +1,5 @@
 import BlockIO
+import HostResources
 public import KVCache
 public import Kernels
 public import ModelFormat

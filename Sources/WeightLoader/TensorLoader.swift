@@ -1,5 +1,6 @@
 public import BlockIO
 import Glibc
+import HostResources
 public import ModelFormat
 import Synchronization
 public import TensorBasics
@@ -77,7 +78,7 @@ public final class TensorLoader {
       backend: options.backend, queueDepth: min(max(1, options.queueDepth), 1024))
     // What reading the header took is over, but it counts where it was more than ever before.
     let peak = ProcessMemory.peakResidentByteCount
-    let budget = ram ?? ProcessMemory.safeBudget()
+    let budget = ram ?? HostLimits().defaultBudget
     guard peak <= budget || peak == earlierPeak || options.assumedResidentByteCount != nil else {
       throw .budgetTooSmall(budget: ByteCount(budget), minimum: ByteCount(peak))
     }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import BlockIO
 import CommandLineSupport
+import HostResources
 import KVCache
 import Kernels
 import Runtime
@@ -42,7 +43,7 @@ struct AttentionBench: ParsableCommand {
 
   func run() throws {
     try reportingErrors {
-      let pool = ThreadPool(threadCount: threads ?? ThreadPool.availableProcessorCount)
+      let pool = ThreadPool(threadCount: threads ?? HostLimits().processorCount)
       let shape = KeyValueShape(
         layerCount: layers, keyValueHeadCount: kvHeads, headLength: headSize,
         contextLength: context + repeats + 1, type: keyValues.kvType)

@@ -2,6 +2,7 @@ import ArgumentParser
 import BlockIO
 import CommandLineSupport
 import Glibc
+import HostResources
 import KVCache
 import Kernels
 import ModelFormat

@@ -1,6 +1,7 @@
 import ArgumentParser
 import BlockIO
 import CommandLineSupport
+import HostResources
 import ModelFormat
 import Runtime
 import TensorBasics

@@ -7,7 +7,7 @@ import Tokenization
 import WeightLoader
 
 /// `flashinfer-inspect MODEL`: what a model file holds, and what running it would take; with `--kv-store`,
-/// what a store of keys and values holds.
+/// what a store of keys and values holds; with `--machine`, what the process may use of the machine.
 @main
 struct Inspect: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -29,7 +29,10 @@ struct Inspect: ParsableCommand {
   @Option(help: "With --plan: tokens of the prompt (default: 512, or half a shorter context).")
   var promptLength: Int?
 
-  @Flag(help: "With --plan: print one JSON object.")
+  @Flag(help: "Show what this process may use of the machine, and from where; without MODEL.")
+  var machine = false
+
+  @Flag(help: "With --plan or --machine: print one JSON object.")
   var json = false
 
   @Option(help: "Print the token ids of TEXT as a JSON array; - reads standard input to its end.")
@@ -55,14 +58,15 @@ struct Inspect: ParsableCommand {
   private static let answerLength = 512
 
   func validate() throws {
-    guard (model == nil) == (kvStore != nil) else {
-      throw ValidationError("give a MODEL or --kv-store")
+    guard [model != nil, kvStore != nil, machine].filter({ $0 }).count == 1 else {
+      throw ValidationError("give a MODEL, --kv-store or --machine")
     }
     guard forget == nil || kvStore != nil else {
       throw ValidationError("--forget goes with --kv-store")
     }
-    guard plan || !(calibrate || json) else {
-      throw ValidationError("--calibrate and --json go with --plan")
+    guard plan || !calibrate else { throw ValidationError("--calibrate goes with --plan") }
+    guard plan || machine || !json else {
+      throw ValidationError("--json goes with --plan or --machine")
     }
     guard (1...ResourceOptions.longestContext).contains(promptLength ?? 1) else {
       throw ValidationError(
@@ -77,6 +81,7 @@ struct Inspect: ParsableCommand {
         let report = try StoreReport(path: kvStore)
         if let forget { try report.forget(forget) } else { report.print() }
       }
+      if machine { MachineReport(resources: resources).print(asJSON: json) }
       guard let model else { return }
       if let tokenize {
         try printTokens(tokenize, model)

@@ -1,6 +1,7 @@
 import BlockIO
 import Calibration
 import CommandLineSupport
+import HostResources
 import KVCache
 import ModelFormat
 import Runtime
@@ -32,6 +33,7 @@ struct PlanReport {
   init(_ path: String, _ question: Question) throws {
     // Budget and process as they are before a calibration's buffers.
     let resources = question.resources
+    resources.warnBeyondLimits()
     let budget = resources.budget
     let model = try LanguageModel.open(
       path, mirrors: resources.mirror, backend: resources.io)

@@ -1,5 +1,6 @@
 import BlockIO
 import CommandLineSupport
+import HostResources
 import KVCache
 import Kernels
 import Runtime

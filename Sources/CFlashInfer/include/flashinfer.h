@@ -266,11 +266,11 @@ typedef struct flashinfer_generator flashinfer_generator;
 
 typedef struct flashinfer_generator_options {
   size_t size;
-  /* Bound on the process's peak resident set, in bytes; default: 80 % of what is free. */
+  /* Bound on the process's peak resident set, in bytes; default: 80 % of what is free, in its container too. */
   uint64_t ram;
   /* Positions for prompt and answer together; default 2048, at most what the model was trained for. */
   uint64_t context_length;
-  /* Default: one per processor. */
+  /* Default: one per processor that the process may use, in its container too. */
   uint32_t thread_count;
   uint32_t reserved;
 } flashinfer_generator_options;

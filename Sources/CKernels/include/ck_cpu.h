@@ -1,9 +1,6 @@
 // What this machine has.
 #pragma once
 
-// Processors this process may run on.
-int ck_processor_count(void);
-
 // Whether this machine has what kernels with that suffix need.
 int ck_has_avx2(void);
 int ck_has_avx512(void);

@@ -1,0 +1,175 @@
+import Glibc
+
+/// A limit on this process and the file that states it.
+public struct StatedLimit: Sendable, Equatable {
+  public let value: Int
+  public let path: String
+
+  package init(value: Int, path: String) {
+    self.value = value
+    self.path = path
+  }
+}
+
+/// What this process may use of the machine: the tightest of what the machine has, the process's own limits
+/// and those of the control groups that it is in.
+public struct HostLimits: Sendable {
+  /// Processors that the process may run on.
+  public let allowedProcessorCount: Int
+  /// Processors' worth of time that a control group grants, e.g. 0.5; nil where none limits it.
+  public let processorQuota: Double?
+  /// The file that states ``processorQuota``.
+  public let processorQuotaPath: String?
+  /// The tightest limit on memory in bytes; nil where no control group states one.
+  public let memory: StatedLimit?
+  /// Bytes that can be had now: file pages count as free, since the kernel gives them up.
+  public let availableByteCount: Int
+  /// Threads and processes in the tightest control group, and how many more fit in.
+  public let threads: StatedLimit?
+  public let threadRoom: Int?
+  /// Threads and processes of this user (RLIMIT_NPROC); open files (RLIMIT_NOFILE); bytes of locked memory
+  /// (RLIMIT_MEMLOCK) and of address space (RLIMIT_AS). nil = no limit.
+  public let userThreads: StatedLimit?
+  public let descriptors: StatedLimit?
+  public let lockedByteCount: StatedLimit?
+  public let addressSpaceByteCount: StatedLimit?
+  /// Every value that was read for this, and from where.
+  public let findings: [Finding]
+
+  /// Threads that keep the processors busy, and no more: with fewer processors than one, one.
+  public var processorCount: Int {
+    guard let quota = processorQuota, quota < Double(allowedProcessorCount) else {
+      return allowedProcessorCount
+    }
+    return max(1, Int(quota.rounded(.up)))
+  }
+
+  /// A budget of memory for when the user names none: 80 % of what can be had.
+  public var defaultBudget: Int { availableByteCount / 10 * 8 }
+
+  /// What is wrong with asking for more than there is, in a line each.
+  ///
+  /// - Parameters: what a person asked for, in threads and bytes; nil where nothing.
+  public func warnings(threadCount: Int?, budget: Int?) -> [String] {
+    var warnings: [String] = []
+    if let threadCount, let quota = processorQuota, let path = processorQuotaPath,
+      Double(threadCount) > max(1, quota.rounded(.up))
+    {
+      warnings.append(
+        "\(threadCount) threads share the time of \((quota * 100).rounded() / 100) processors "
+          + "(\(path)): they will be stopped again and again; \(processorCount) would be faster")
+    }
+    if let budget, let memory, budget > memory.value {
+      warnings.append(
+        "a memory budget of \(budget) bytes is more than the \(memory.value) that \(memory.path) "
+          + "allows: the process may be killed")
+    }
+    return warnings
+  }
+
+  /// Reads what holds now.
+  ///
+  /// - Parameter root: the folder that holds `proc` and the mount points; empty for the machine itself.
+  public init(root: String = "") {
+    let files = SystemFiles(root: root)
+    let groups = ControlGroups(files)
+    allowedProcessorCount = Self.allowedProcessorCount(files)
+    let quota = Self.processorQuota(groups, files)
+    (processorQuota, processorQuotaPath) = (quota?.value, quota?.path)
+    let pids = Self.threads(groups, files)
+    threads = pids.min { $0.limit.value < $1.limit.value }?.limit
+    threadRoom = pids.map(\.room).min()
+    userThreads = Self.own("Max processes", files)
+    descriptors = Self.own("Max open files", files)
+    lockedByteCount = Self.own("Max locked memory", files)
+    addressSpaceByteCount = Self.own("Max address space", files)
+    let levels = Self.memory(groups, files)
+    memory = levels.min { $0.limit < $1.limit }.map { StatedLimit(value: $0.limit, path: $0.path) }
+    var available = levels.map(\.available)
+    if let bytes = files.kibibytes("MemAvailable", in: "/proc/meminfo") {
+      available.append(bytes)
+    }
+    if let limit = addressSpaceByteCount?.value {
+      let used = files.kibibytes("VmSize", in: "/proc/self/status") ?? 0
+      available.append(max(0, limit - used))
+    }
+    availableByteCount = available.min() ?? Self.assumedByteCount
+    findings = files.findings
+  }
+
+  /// Where the system says nothing of memory.
+  private static let assumedByteCount = 1 << 30
+
+  // MARK: Processors
+
+  private static func allowedProcessorCount(_ files: SystemFiles) -> Int {
+    let mask =
+      files.field("Cpus_allowed", in: "/proc/thread-self/status")
+      ?? files.field("Cpus_allowed", in: "/proc/self/status")
+    let count = mask.map { mask in
+      mask.split(separator: ",").reduce(0) { $0 + (UInt64($1, radix: 16)?.nonzeroBitCount ?? 0) }
+    }
+    // Where /proc does not say, whatever is switched on.
+    return max(1, count.flatMap { $0 > 0 ? $0 : nil } ?? sysconf(Int32(_SC_NPROCESSORS_ONLN)))
+  }
+
+  /// The tightest of quota ÷ period over all groups.
+  private static func processorQuota(
+    _ groups: ControlGroups, _ files: SystemFiles
+  ) -> (value: Double, path: String)? {
+    var tightest: (value: Double, path: String)?
+    func consider(_ quota: Double?, _ period: Double?, _ path: String) {
+      guard let quota, let period, quota > 0, period > 0 else { return }
+      if quota / period < tightest?.value ?? .infinity { tightest = (quota / period, path) }
+    }
+    for folder in groups.folders("cpu", .two) {
+      let words = files.value("\(folder)/cpu.max")?.split(separator: " ") ?? []
+      // The period may be left out when it is written, never when it is read.
+      guard words.count == 2 else { continue }
+      consider(number(words[0]), number(words[1]), "\(folder)/cpu.max")
+    }
+    for folder in groups.folders("cpu", .one) {
+      consider(
+        files.value("\(folder)/cpu.cfs_quota_us").flatMap { number($0[...]) },
+        files.value("\(folder)/cpu.cfs_period_us").flatMap { number($0[...]) },
+        "\(folder)/cpu.cfs_quota_us")
+    }
+    return tightest
+  }
+
+  /// A whole number; `max`, -1 and what is none are nil or not positive.
+  private static func number(_ text: Substring) -> Double? { Int(text).map(Double.init) }
+
+  // MARK: Memory
+
+  private static func memory(_ groups: ControlGroups, _ files: SystemFiles) -> [MemoryLevel] {
+    var levels = groups.folders("memory", .two).compactMap { MemoryLevel(unified: $0, files) }
+    for (distance, folder) in groups.folders("memory", .one).enumerated() {
+      if distance > 0, !MemoryLevel.limitsGroupsWithin(folder, files) { break }
+      if let level = MemoryLevel(version1: folder, files) { levels.append(level) }
+    }
+    return levels
+  }
+
+  // MARK: Threads and the process's own limits
+
+  private static func threads(
+    _ groups: ControlGroups, _ files: SystemFiles
+  ) -> [(limit: StatedLimit, room: Int)] {
+    (groups.folders("pids", .two) + groups.folders("pids", .one)).compactMap { folder in
+      guard let limit = files.value("\(folder)/pids.max").flatMap({ Int($0) }), limit >= 0 else {
+        return nil
+      }
+      let used = files.value("\(folder)/pids.current").flatMap { Int($0) } ?? 0
+      return (StatedLimit(value: limit, path: "\(folder)/pids.max"), max(0, limit - max(0, used)))
+    }
+  }
+
+  /// The soft limit of that name; nil where it is `unlimited` or not stated.
+  private static func own(_ name: String, _ files: SystemFiles) -> StatedLimit? {
+    let path = "/proc/self/limits"
+    guard let soft = files.field(name, in: path)?.split(separator: " ").first.flatMap({ Int($0) })
+    else { return nil }
+    return StatedLimit(value: soft, path: path)
+  }
+}

@@ -1,0 +1,93 @@
+import CommandLineSupport
+import HostResources
+import TensorBasics
+
+/// What `--machine` prints: every limit that was read and from where, and what follows from them.
+struct MachineReport {
+  private let limits = HostLimits()
+  private let threadCount: Int
+  private let budget: Int
+  private let warnings: [String]
+
+  /// - Parameter resources: what was asked for; its defaults are what follows from the limits.
+  init(resources: ResourceOptions) {
+    threadCount = resources.threads ?? limits.processorCount
+    budget = resources.ram?.bytes ?? limits.defaultBudget
+    warnings = limits.warnings(threadCount: resources.threads, budget: resources.ram?.bytes)
+  }
+
+  func print(asJSON: Bool) {
+    if asJSON { printJSON() } else { printLines() }
+    for warning in warnings { Terminal.warn(warning) }
+  }
+
+  private func printLines() {
+    Terminal.print("read:\n")
+    for finding in limits.findings {
+      Terminal.print("  \(finding.path): \(finding.name) = \(finding.value)\n")
+    }
+    Terminal.print(
+      """
+      processors: \(limits.allowedProcessorCount) allowed, \(quotaText)
+      memory: \(ByteCount(limits.availableByteCount)) can be had, \
+      \(Self.text(limits.memory) { "\(ByteCount($0))" })
+      threads: \(Self.text(limits.threads) { "\($0) in the group" })\
+      \(limits.threadRoom.map { ", \($0) more" } ?? ""); \
+      \(Self.text(limits.userThreads) { "\($0) of this user" })
+      descriptors: \(Self.text(limits.descriptors) { "\($0)" })
+      locked memory: \(Self.text(limits.lockedByteCount) { "\(ByteCount($0))" })
+      address space: \(Self.text(limits.addressSpaceByteCount) { "\(ByteCount($0))" })
+      --threads: \(threadCount)
+      --ram: \(ByteCount(budget)) (\(budget) bytes)
+
+      """)
+  }
+
+  private var quotaText: String {
+    guard let quota = limits.processorQuota, let path = limits.processorQuotaPath else {
+      return "no quota"
+    }
+    return "a quota of \((quota * 100).rounded() / 100) (\(path))"
+  }
+
+  private static func text(_ limit: StatedLimit?, _ value: (Int) -> String) -> String {
+    guard let limit else { return "no limit" }
+    return "at most \(value(limit.value)) (\(limit.path))"
+  }
+
+  private func printJSON() {
+    var printer = JSONPrinter()
+    printer.object { json in
+      json.array("findings") { json in
+        for finding in limits.findings {
+          json.object { json in
+            json.text("path", utf8: Array(finding.path.utf8))
+            json.text("name", utf8: Array(finding.name.utf8))
+            json.text("value", utf8: Array(finding.value.utf8))
+          }
+        }
+      }
+      json.object("processors") { json in
+        json.number("allowed", limits.allowedProcessorCount)
+        if let quota = limits.processorQuota { json.number("quota", quota) }
+      }
+      json.object("memory") { json in
+        json.number("availableBytes", limits.availableByteCount)
+        if let memory = limits.memory { json.number("limitBytes", memory.value) }
+        if let locked = limits.lockedByteCount { json.number("lockedLimitBytes", locked.value) }
+        if let space = limits.addressSpaceByteCount {
+          json.number("addressSpaceLimitBytes", space.value)
+        }
+      }
+      json.object("limits") { json in
+        if let threads = limits.threads { json.number("groupThreads", threads.value) }
+        if let room = limits.threadRoom { json.number("groupThreadRoom", room) }
+        if let user = limits.userThreads { json.number("userThreads", user.value) }
+        if let descriptors = limits.descriptors { json.number("descriptors", descriptors.value) }
+      }
+      json.number("threads", threadCount)
+      json.number("budgetBytes", budget)
+    }
+    printer.finish()
+  }
+}
