@@ -1,4 +1,5 @@
 import Glibc
+import HostResources
 
 /// Why an operation on a file or device failed: what was tried, where, and the system's reason.
 public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible {
@@ -13,7 +14,7 @@ public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible 
     case setUpRing = "set up io_uring"
     case submit = "hand reads to io_uring"
     case wait = "wait for reads"
-    case startThreads = "start reading threads"
+    case startThreads = "start a thread"
   }
 
   /// Why it failed.
@@ -53,6 +54,11 @@ public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible 
     self.tag = tag
   }
 
+  /// A refused thread, for work on the file at `path`.
+  init(_ error: ThreadError, path: String? = nil) {
+    self.init(.startThreads, path: path, reason: .system(errno: error.errno))
+  }
+
   /// The same error of a request with another tag.
   func tagged(_ tag: UInt64?) -> BlockIOError {
     BlockIOError(
@@ -79,7 +85,19 @@ public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible 
     if let path {
       text += byteCount == nil && offset == nil ? " '\(path)'" : " of '\(path)'"
     }
-    return text + ": " + reason.description
+    return text + ": " + reason.description + remedy
+  }
+
+  /// Which limit was reached and how to raise it, where the system's number tells of one.
+  private var remedy: String {
+    guard let errno else { return "" }
+    switch operation {
+    case .startThreads:
+      return LimitRemedy.threads(errno: errno) + LimitRemedy.descriptors(errno: errno)
+    case .setUpRing:
+      return LimitRemedy.lockedMemory(errno: errno) + LimitRemedy.descriptors(errno: errno)
+    default: return LimitRemedy.descriptors(errno: errno)
+    }
   }
 }
 

@@ -1,4 +1,5 @@
 import Glibc
+import HostResources
 
 /// Bytes to write to a ``FileWriter``'s file.
 public struct WriteRequest: @unchecked Sendable {
@@ -129,7 +130,7 @@ private final class WriterThread: BackgroundWork, @unchecked Sendable {
   private var pending: SlotQueue
   private var done: SlotQueue
   private var isStopping = false
-  private var thread = pthread_t()
+  private var thread: BackgroundThread?
 
   init(
     path: String, descriptor: consuming UnixDescriptor, capacity: Int, hooks: DeviceHooks
@@ -143,13 +144,15 @@ private final class WriterThread: BackgroundWork, @unchecked Sendable {
     for slot in 0..<capacity { free.append(slot) }
     pending = SlotQueue(capacity: capacity)
     done = SlotQueue(capacity: capacity)
-    thread = try BackgroundThread.start(self)
+    do throws(ThreadError) { thread = try BackgroundThread(self) } catch {
+      throw BlockIOError(error, path: path)
+    }
   }
 
   func stop() {
     monitor.locked { isStopping = true }
     monitor.wakeAll()
-    pthread_join(thread, nil)
+    thread?.join()
   }
 
   func enqueue(_ request: WriteRequest) {

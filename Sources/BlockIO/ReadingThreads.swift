@@ -1,4 +1,5 @@
 import Glibc
+import HostResources
 
 /// The threads of a ``ThreadedDevice`` and the transfers they work on.
 final class ReadingThreads: BackgroundWork, @unchecked Sendable {
@@ -9,7 +10,7 @@ final class ReadingThreads: BackgroundWork, @unchecked Sendable {
   let queue: WorkQueue
   private let hooks: DeviceHooks
   private let slots: UnsafeMutableBufferPointer<Slot>
-  private var threads: [pthread_t] = []
+  private var threads: [BackgroundThread] = []
 
   private struct Slot {
     var transfer: Transfer?
@@ -32,8 +33,8 @@ final class ReadingThreads: BackgroundWork, @unchecked Sendable {
   /// Starts up to `count` threads; fewer than asked for will do.
   func start(count: Int) throws(BlockIOError) {
     for _ in 0..<count {
-      do { threads.append(try BackgroundThread.start(self)) } catch {
-        if threads.isEmpty { throw error }
+      do throws(ThreadError) { threads.append(try BackgroundThread(self)) } catch {
+        if threads.isEmpty { throw BlockIOError(error) }
         return
       }
     }
@@ -42,7 +43,7 @@ final class ReadingThreads: BackgroundWork, @unchecked Sendable {
   /// Ends every thread after its present read; queued reads are dropped.
   func stop() {
     queue.stop()
-    for thread in threads { pthread_join(thread, nil) }
+    for thread in threads { thread.join() }
     threads = []
   }
 

@@ -1,6 +1,7 @@
 public import ArgumentParser
 import BlockIO
 import Glibc
+import InStorageAttention
 import KVCache
 import ModelFormat
 import Runtime
@@ -37,8 +38,26 @@ public enum ExitStatus: Int32, Sendable {
     case .tokenizer, .notRunnable, .badPrompt: .badData
     case .allocation, .budgetTooSmall, .keyValueBudgetTooSmall: .notPossibleHere
     case .interrupted: .interrupted
-    case .keyValues(.badPrefix): .badData
-    case .keyValues, .decodeAttention: .failure
+    case .keyValues(let error): status(of: error)
+    case .decodeAttention(let error as DriveError): status(of: error)
+    case .decodeAttention: .failure
+    }
+  }
+
+  private static func status(of error: KeyValueError) -> ExitStatus {
+    switch error {
+    case .badPrefix: .badData
+    case .allocation: .notPossibleHere
+    case .io(let error, _): status(of: error) == .notPossibleHere ? .notPossibleHere : .failure
+    case .damaged, .noRoom, .brokenOff: .failure
+    }
+  }
+
+  private static func status(of error: DriveError) -> ExitStatus {
+    switch error {
+    case .allocation, .thread: .notPossibleHere
+    case .io(let error): status(of: error) == .notPossibleHere ? .notPossibleHere : .failure
+    default: .failure
     }
   }
 
@@ -59,6 +78,7 @@ public enum ExitStatus: Int32, Sendable {
     case (.open, .system(errno: EACCES)): .noInput
     case (.open, .notReadable), (.inspect, .notReadable): .badData
     case (.setUpRing, _), (.startThreads, _), (.allocate, _): .notPossibleHere
+    case (_, .system(errno: EMFILE)), (_, .system(errno: ENFILE)): .notPossibleHere
     default: .failure
     }
   }

@@ -1,5 +1,6 @@
 import CKernels
 import Glibc
+package import HostResources
 import Synchronization
 
 /// A parallel region as an object that exists before the region runs, so that running it allocates
@@ -19,38 +20,40 @@ public final class ThreadPool: @unchecked Sendable {
   // Safety: `state` is shared through atomics; `threads` is touched by init and deinit alone.
   public let threadCount: Int
   private let state: State
-  private var threads: [pthread_t] = []
+  private var threads: [BackgroundThread] = []
+  /// What to tell people where the system refused some of the threads; nil where it granted all.
+  public let note: String?
 
-  /// Processors this process may use.
-  public static var availableProcessorCount: Int { Int(ck_processor_count()) }
-
+  /// Starts as many of the threads as the system grants; the caller alone will do.
+  ///
   /// - Parameter threadCount: the caller included, at least 1.
-  public init(threadCount: Int) {
-    precondition(threadCount >= 1, "a pool has at least its caller")
-    self.threadCount = threadCount
-    state = State(threadCount: threadCount)
-    for worker in 1..<max(1, threadCount) {
-      let start = Unmanaged.passRetained(WorkerStart(state: state, worker: worker))
-      var attributes = pthread_attr_t()
-      pthread_attr_init(&attributes)
-      pthread_attr_setstacksize(&attributes, 256 << 10)
-      var thread = pthread_t()
-      let result = pthread_create(
-        &thread, &attributes,
-        { argument in
-          let start = Unmanaged<WorkerStart>.fromOpaque(argument!).takeRetainedValue()
-          start.state.work(as: start.worker)
-          return nil
-        }, start.toOpaque())
-      pthread_attr_destroy(&attributes)
-      precondition(result == 0, "the system refuses a thread")
-      threads.append(thread)
+  public convenience init(threadCount: Int) {
+    self.init(threadCount: threadCount) { work throws(ThreadError) in try BackgroundThread(work) }
+  }
+
+  /// - Parameter start: starts a thread; tests refuse some.
+  package init(
+    threadCount wanted: Int,
+    _ start: (any BackgroundWork) throws(ThreadError) -> BackgroundThread
+  ) {
+    precondition(wanted >= 1, "a pool has at least its caller")
+    state = State(capacity: wanted)
+    var refusal: ThreadError?
+    while threads.count + 1 < wanted, refusal == nil {
+      do throws(ThreadError) {
+        threads.append(try start(Worker(state: state, index: threads.count + 1)))
+      } catch { refusal = error }
+    }
+    threadCount = threads.count + 1
+    state.threadCount = threadCount
+    note = refusal.map { [threadCount] in
+      "the system refuses threads: \(threadCount) of \(wanted) compute: \($0)"
     }
   }
 
   deinit {
     state.stop()
-    for thread in threads { pthread_join(thread, nil) }
+    for thread in threads { thread.join() }
   }
 
   /// Performs every part below `count` once, and returns when all are done.
@@ -85,14 +88,16 @@ private final class ClosureRegion: ParallelRegion {
   func perform(index: Int, worker: Int) { body(index, worker) }
 }
 
-private final class WorkerStart {
-  let state: State
-  let worker: Int
+private final class Worker: BackgroundWork {
+  private let state: State
+  private let index: Int
 
-  init(state: State, worker: Int) {
+  init(state: State, index: Int) {
     self.state = state
-    self.worker = worker
+    self.index = index
   }
+
+  func run() { state.work(as: index) }
 }
 
 /// What caller and workers share.
@@ -101,8 +106,8 @@ private final class WorkerStart {
 /// counts itself in before it touches the region, and out behind it. The caller, out of indexes, shuts
 /// the gate and waits for those inside: a worker that slept through the region is not waited for.
 private final class State: @unchecked Sendable {
-  // Safety: `region` and `count` are written before the gate opens (release) and read behind entering it
-  // (acquire); they stay until all who entered have left.
+  // Safety: `region`, `count` and `threadCount` are written before the gate opens (release) and read behind
+  // entering it (acquire); they stay until all who entered have left.
   private unowned(unsafe) var region: (any ParallelRegion)?
   private var count = 0
   /// The generation in the upper half, then whether the gate is open, then how many are inside.
@@ -112,18 +117,21 @@ private final class State: @unchecked Sendable {
   private let generation = UnsafeMutablePointer<Atomic<UInt32>>.allocate(capacity: 1)
   /// The next index of each worker's share, a cache line apart.
   private let cursors: UnsafeMutablePointer<Atomic<Int>>
-  private let threadCount: Int
+  private let capacity: Int
+  /// The caller and those workers that there are, at most `capacity`.
+  var threadCount = 1
   private let sleepers = Atomic<Int>(0)
   private let isStopping = Atomic<Bool>(false)
 
   private static let spinNanoseconds: UInt64 = 50_000
   private static let cursorStride = 64 / MemoryLayout<Atomic<Int>>.stride
 
-  init(threadCount: Int) {
-    self.threadCount = threadCount
+  /// - Parameter capacity: the most threads, the caller included.
+  init(capacity: Int) {
+    self.capacity = capacity
     generation.initialize(to: Atomic(0))
-    cursors = .allocate(capacity: threadCount * Self.cursorStride)
-    for index in 0..<threadCount * Self.cursorStride {
+    cursors = .allocate(capacity: capacity * Self.cursorStride)
+    for index in 0..<capacity * Self.cursorStride {
       (cursors + index).initialize(to: Atomic(0))
     }
   }
@@ -131,7 +139,7 @@ private final class State: @unchecked Sendable {
   deinit {
     generation.deinitialize(count: 1)
     generation.deallocate()
-    cursors.deinitialize(count: threadCount * Self.cursorStride)
+    cursors.deinitialize(count: capacity * Self.cursorStride)
     cursors.deallocate()
   }
 

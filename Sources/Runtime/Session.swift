@@ -14,6 +14,9 @@ public final class Session {
   /// Delivery of weights, for its statistics.
   public let stream: WeightStream
 
+  /// What to tell people of what this session does without, e.g. threads that the system refused.
+  public let notes: [String]
+
   /// Keys and values, for their statistics and files.
   public var keyValues: KeyValueStore { decoder.cache }
 
@@ -69,8 +72,10 @@ public final class Session {
         slotCount: plan.neurons?.slotCount ?? plan.expertSlotCount,
         neurons: plan.neurons?.reading, cancellation: cancellation)
     } catch { throw RuntimeError(error) }
+    let pool = ThreadPool(threadCount: request.threadCount)
     decoder = try Self.makeDecoder(
-      configuration, weights, stream, plan, request, decodeAttention)
+      configuration, weights, stream, plan, request, pool, decodeAttention)
+    notes = (pool.note.map { [$0] } ?? []) + decoder.cache.notes
     position = decoder.cache.prefixPositionCount
     vocabularyCount = configuration.vocabularyCount
     current = .allocate(capacity: 1)
@@ -213,7 +218,8 @@ public final class Session {
 
   private static func makeDecoder(
     _ configuration: DecoderConfiguration, _ weights: DecoderWeights, _ stream: WeightStream,
-    _ plan: MemoryPlan, _ request: MemoryPlan.Request, _ decodeAttention: (any DecodeAttention)?
+    _ plan: MemoryPlan, _ request: MemoryPlan.Request, _ pool: ThreadPool,
+    _ decodeAttention: (any DecodeAttention)?
   ) throws(RuntimeError) -> Decoder {
     if decodeAttention != nil {
       guard request.keyValues.prefix.parts.isEmpty else {
@@ -235,7 +241,7 @@ public final class Session {
     } catch { throw RuntimeError(error) }
     return try Decoder(
       configuration: configuration, weights: weights, stream: stream, workspace: workspace,
-      cache: cache, pool: ThreadPool(threadCount: request.threadCount),
+      cache: cache, pool: pool,
       outsourced: try decodeAttention.map { attention throws(RuntimeError) in
         try OutsourcedAttention(
           attention, queryHeadCount: configuration.queryHeadCount,

@@ -1,4 +1,5 @@
 import Glibc
+import HostResources
 import Synchronization
 import TensorBasics
 
@@ -9,7 +10,7 @@ import TensorBasics
 /// on a machine's own memory; in a virtual machine whose host must find the memory first, at 0.4 GB/s.
 final class BackgroundPopulation {
   private let shared: Shared
-  private var thread: pthread_t?
+  private var thread: BackgroundThread?
 
   /// Starts on `memory`, which must stay until ``stop()``. Where no thread is to be had, pages are
   /// committed by who touches them, as ever.
@@ -19,26 +20,14 @@ final class BackgroundPopulation {
       shared.populated.store(.max, ordering: .relaxed)
       return
     }
-    let argument = Unmanaged.passRetained(shared)
-    var thread = pthread_t()
-    let result = pthread_create(
-      &thread, nil,
-      { argument in
-        Unmanaged<Shared>.fromOpaque(argument!).takeRetainedValue().populate()
-        return nil
-      }, argument.toOpaque())
-    if result == 0 {
-      self.thread = thread
-    } else {
-      argument.release()
-      shared.populated.store(.max, ordering: .relaxed)
-    }
+    thread = try? BackgroundThread(shared)
+    if thread == nil { shared.populated.store(.max, ordering: .relaxed) }
   }
 
   /// Ends the thread; the memory may go away afterwards.
   func stop() {
     shared.isStopped.store(true, ordering: .relaxed)
-    if let thread { pthread_join(thread, nil) }
+    thread?.join()
     thread = nil
   }
 
@@ -55,7 +44,7 @@ final class BackgroundPopulation {
   /// Below, the thread costs more than it saves.
   private static let smallest = 32 << 20
 
-  private final class Shared: @unchecked Sendable {
+  private final class Shared: BackgroundWork, @unchecked Sendable {
     // Safety: the memory's address and length alone are used, and bytes are only ever read from it here.
     private let memory: UnsafeMutableRawBufferPointer
     let isStopped = Atomic<Bool>(false)
@@ -67,7 +56,7 @@ final class BackgroundPopulation {
 
     init(_ memory: UnsafeMutableRawBufferPointer) { self.memory = memory }
 
-    func populate() {
+    func run() {
       var offset = 0
       while offset < memory.count, !isStopped.load(ordering: .relaxed) {
         let count = min(Self.step, memory.count - offset)

@@ -91,6 +91,19 @@ import Testing
     }
   }
 
+  @Test func `Only HostResources starts threads and reads the machine's limits`() {
+    let banned = [
+      "pthread_create", "sched_getaffinity", "/sys/fs/cgroup", "/proc/meminfo", "getrlimit",
+    ]
+    for source in Self.sources where source.target != "HostResources" {
+      for (number, line) in source.lines.enumerated() {
+        for name in banned {
+          #expect(!line.contains(name), "\(source.path):\(number + 1): \(name)")
+        }
+      }
+    }
+  }
+
   @Test func `Files are one idea long, and nothing is left to do without an issue`() {
     #expect(Self.sources.count > 100)
     for source in Self.sources {

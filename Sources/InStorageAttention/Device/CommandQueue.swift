@@ -1,5 +1,5 @@
 import BlockIO
-import Glibc
+import HostResources
 
 /// The queue between the host and a drive's thread: commands are done in order, one at a time.
 ///
@@ -18,19 +18,19 @@ final class CommandQueue: BackgroundWork, @unchecked Sendable {
   private var doneCount = 0
   private var failure: DriveError?
   private var isStopping = false
-  private var thread = pthread_t()
+  private var thread: BackgroundThread?
   private var controller: DriveController?
 
-  init(_ configuration: DriveConfiguration) throws(BlockIOError) {
+  init(_ configuration: DriveConfiguration) throws(ThreadError) {
     self.configuration = configuration
-    thread = try BackgroundThread.start(self)
+    thread = try BackgroundThread(self)
   }
 
   /// Ends the thread after the command in work.
   func stop() {
     monitor.locked { isStopping = true }
     monitor.wakeAll()
-    pthread_join(thread, nil)
+    thread?.join()
   }
 
   /// Queues a command, waiting for room.

@@ -25,7 +25,7 @@ public final class ComputationalDrive {
     try configuration.check(contents)
     self.configuration = configuration
     self.contents = contents
-    do { queue = try CommandQueue(configuration) } catch { throw .io(error) }
+    do { queue = try CommandQueue(configuration) } catch { throw .thread(error) }
     submit(.configure(contents))
     try wait()
   }

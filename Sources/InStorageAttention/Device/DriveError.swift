@@ -1,4 +1,5 @@
 public import BlockIO
+public import HostResources
 public import TensorBasics
 
 /// Why a computational storage drive refuses a configuration or cannot go on.
@@ -22,6 +23,8 @@ public enum DriveError: Error, Sendable, CustomStringConvertible {
   /// The flash file cannot be made, read or written.
   case io(BlockIOError)
   case allocation(AllocationError)
+  /// The drive's thread cannot be started.
+  case thread(ThreadError)
 
   public var description: String {
     switch self {
@@ -39,6 +42,7 @@ public enum DriveError: Error, Sendable, CustomStringConvertible {
         + "layer \(layer)"
     case .io(let error): "the drive's flash: \(error)"
     case .allocation(let error): error.description
+    case .thread(let error): "cannot start the drive's thread: \(error)"
     }
   }
 }
