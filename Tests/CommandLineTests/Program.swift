@@ -34,10 +34,13 @@ enum Program {
 
   /// Runs a program to its end, or sends it `signal` after `seconds`.
   ///
-  /// - Parameter environment: `NAME=value` strings in place of this process's own of that name.
+  /// - Parameters:
+  ///   - environment: `NAME=value` strings in place of this process's own of that name.
+  ///   - launcher: a program by its path, with arguments, that is given the command and becomes it.
   static func run(
     _ name: String, _ arguments: [String], input: [UInt8] = [], keepsInputOpen: Bool = false,
-    environment: [String] = [], signal: (number: Int32, afterMilliseconds: UInt32)? = nil
+    environment: [String] = [], launcher: [String] = [],
+    signal: (number: Int32, afterMilliseconds: UInt32)? = nil
   ) throws -> Result {
     let folder = TemporaryFolder()
     folder.write("in", input)
@@ -58,7 +61,8 @@ enum Program {
     defer { for end in ends where end >= 0 { close(end) } }
     posix_spawn_file_actions_addopen(&actions, 1, outPath, O_WRONLY | O_CREAT, 0o600)
     posix_spawn_file_actions_addopen(&actions, 2, errorPath, O_WRONLY | O_CREAT, 0o600)
-    var argv: [UnsafeMutablePointer<CChar>?] = ([name] + arguments).map { strdup($0) }
+    let command = launcher + ["\(directory)/\(name)"] + arguments
+    var argv: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) }
     defer { for argument in argv { free(argument) } }
     argv.append(nil)
     let added = environment.map { strdup($0) }
@@ -75,7 +79,7 @@ enum Program {
     var attributes = unblockedSignals()
     defer { posix_spawnattr_destroy(&attributes) }
     guard
-      posix_spawn(&process, "\(directory)/\(name)", &actions, &attributes, &argv, &envp) == 0
+      posix_spawn(&process, command[0], &actions, &attributes, &argv, &envp) == 0
     else { throw NotStarted() }
     if let signal {
       usleep(signal.afterMilliseconds * 1000)
