@@ -25,28 +25,37 @@ def fio(path, block="1MiB", depth=32, random=False, seconds=2):
                           "--output-format=json", *huge_pages()], capture_output=True, text=True, check=True).stdout
     return json.loads(out)["jobs"][0]["read"]["bw_bytes"]
 
+def control_folder(controller):
+    """Where groups of a controller are made: its own hierarchy (v1), or that of all (v2)."""
+    base = "/sys/fs/cgroup"
+    return f"{base}/{controller}" if os.path.isdir(f"{base}/{controller}") else base
+
 @contextlib.contextmanager
-def control_group(limit):
-    """A memory control group (v2 or v1) of `limit` bytes: a function that moves a process there, or None."""
-    base, file = "/sys/fs/cgroup", "memory.max"
-    if os.path.isdir(base + "/memory"): base, file = base + "/memory", "memory.limit_in_bytes"
-    group = f"{base}/flashinfer-bench-{os.getpid()}"
+def group_in(folder, limits):
+    """A control group in `folder`; of `limits`, by their files' names in v2 and v1, those that it has are set."""
+    number = 0
+    while os.path.exists(group := f"{folder}/flashinfer-bench-{os.getpid()}-{number}"): number += 1
+    os.mkdir(group)
     try:
-        os.mkdir(group)
-        with open(f"{group}/{file}", "w") as out: out.write(str(limit))
-    except OSError:
-        with contextlib.suppress(OSError): os.rmdir(group)
-        yield None
-        return
-    def enter():
-        with open(group + "/cgroup.procs", "w") as out: out.write(str(os.getpid()))
-    try: yield enter
+        for file in filter(lambda file: os.path.exists(f"{group}/{file}"), limits):
+            with open(f"{group}/{file}", "w") as out: out.write(str(limits[file]))
+        yield group
     finally:
         for _ in range(50):
             with contextlib.suppress(OSError):
                 os.rmdir(group)
                 break
             time.sleep(0.1)
+
+@contextlib.contextmanager
+def control_group(limit):
+    """A memory control group (v2 or v1) of `limit` bytes: a function that moves a process there, or None."""
+    with contextlib.ExitStack() as stack:
+        try: group = stack.enter_context(group_in(control_folder("memory"), {"memory.max": limit, "memory.limit_in_bytes": limit}))
+        except OSError: group = None
+        def enter():
+            with open(group + "/cgroup.procs", "w") as out: out.write(str(os.getpid()))
+        yield group and enter
 
 def drop(*paths):
     """Drops files from the page cache, as root everything else too."""
