@@ -68,7 +68,7 @@ public enum ExitStatus: Int32, Sendable {
     case .missingFile: .noInput
     case .allocation, .budgetTooSmall, .tensorsInUse: .notPossibleHere
     case .interrupted: .interrupted
-    case .closed, .closedByCaller, .inUse, .forked, .notExpected, .piecesInUse: .failure
+    case .closedByCaller, .inUse, .forked, .notExpected, .piecesInUse: .failure
     }
   }
 

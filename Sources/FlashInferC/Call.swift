@@ -64,7 +64,7 @@ struct CallError: Error {
     case .inUse: .busy
     case .forked: .forked
     case .noSuchTensor, .noSuchPart: .notFound
-    case .closed, .notExpected: .failed
+    case .notExpected: .failed
     }
   }
 

@@ -168,7 +168,8 @@ final class BundleCache {
     var lowest = -1
     var lowestScore = Double.infinity
     for index in slots.indices where isVictim(slots[index]) {
-      let score = policy.score(of: Int(slots[index].key), at: token)
+      let score =
+        isDropped(index) ? -.infinity : policy.score(of: Int(slots[index].key), at: token)
       if lowest < 0 || score < lowestScore
         || (score == lowestScore && slots[index].key < slots[lowest].key)
       {
@@ -176,9 +177,30 @@ final class BundleCache {
       }
     }
     precondition(lowest >= 0, "bundles are released before they have been read")
+    guard !isDropped(lowest) else { return lowest }
     slotOfKey[Int(slots[lowest].key)] = -1
     statistics.evictions += 1
     return lowest
+  }
+
+  /// Whether the bundle of a slot in use is not looked for there any more.
+  private func isDropped(_ slot: Int) -> Bool { slotOfKey[Int(slots[slot].key)] != Int32(slot) }
+
+  /// Forgets a bundle of which not every read was submitted; its slot is free once the others are there.
+  private func drop(_ slot: Int) {
+    if slots[slot].holders > 0 || slots[slot].isReserved { keptSlotCount -= 1 }
+    slots[slot].holders = 0
+    slots[slot].isReserved = false
+    slotOfKey[Int(slots[slot].key)] = -1
+  }
+
+  /// Ends all that is held and reserved; bundles stay where they are.
+  func abandon() {
+    for index in slots.indices {
+      slots[index].holders = 0
+      slots[index].isReserved = false
+    }
+    keptSlotCount = 0
   }
 
   private func isVictim(_ slot: Slot) -> Bool {
@@ -187,7 +209,7 @@ final class BundleCache {
 
   private var hasVictim: Bool { slots.contains(where: isVictim) }
 
-  /// The reads that bring `bundle` into `slot`, one after the other.
+  /// The reads that bring `bundle` into `slot`, one after the other; what `submit` throws drops the bundle.
   func forEachRead(
     _ family: Int, _ bundle: Int, slot: Int,
     _ submit: (ReadRequest) throws(LoaderError) -> Void
@@ -202,11 +224,17 @@ final class BundleCache {
       while done < extent.byteCount {
         let count = min(Self.longestRead, extent.byteCount - done)
         slots[slot].pending += 1
-        try submit(
-          ReadRequest(
-            fileIndex: fragment.fileIndex, offset: extent.offset + done,
-            destination: UnsafeMutableRawBufferPointer(start: address + done, count: count),
-            tag: Tag.bundle(slot)))
+        do throws(LoaderError) {
+          try submit(
+            ReadRequest(
+              fileIndex: fragment.fileIndex, offset: extent.offset + done,
+              destination: UnsafeMutableRawBufferPointer(start: address + done, count: count),
+              tag: Tag.bundle(slot)))
+        } catch {
+          slots[slot].pending -= 1
+          drop(slot)
+          throw error
+        }
         done += count
       }
     }
@@ -217,7 +245,7 @@ final class BundleCache {
   /// Takes the completion of one of a slot's reads; checks the bundle when it was the last.
   func completed(slot: Int) throws(LoaderError) {
     slots[slot].pending -= 1
-    guard slots[slot].pending == 0, let verifier else { return }
+    guard slots[slot].pending == 0, !isDropped(slot), let verifier else { return }
     let (family, bundle) = place(of: Int(slots[slot].key))
     for (index, fragment) in families[family].fragments.enumerated() {
       let bytes = families[family].fileRange(index, of: bundle)

@@ -58,6 +58,11 @@ public struct ExpertTrace: Sendable, Equatable {
     precondition(choices.count - before == usedCount, "a layer uses \(usedCount) experts")
   }
 
+  /// Takes back the layers of a token that was broken off.
+  public mutating func dropPartialToken() {
+    choices.removeLast(choices.count % (layerCount * usedCount))
+  }
+
   /// The experts that `layer` used for `token`.
   public subscript(token: Int, layer: Int) -> ArraySlice<UInt16> {
     precondition((0..<layerCount).contains(layer), "layer \(layer) of \(layerCount)")

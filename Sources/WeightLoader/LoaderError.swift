@@ -24,8 +24,6 @@ public enum LoaderError: Error, Sendable, CustomStringConvertible {
   case piecesInUse(ByteCount)
   /// The tensors in use leave too little of the memory that the budget has for them.
   case tensorsInUse(wanted: ByteCount, free: ByteCount, limit: ByteCount)
-  /// An earlier failure left the stream unusable.
-  case closed
   /// The caller closed the loader.
   case closedByCaller(path: String)
   /// Another thread is in a call of the loader.
@@ -53,7 +51,6 @@ public enum LoaderError: Error, Sendable, CustomStringConvertible {
     case .tensorsInUse(let wanted, let free, let limit):
       "\(wanted) are wanted, and of the \(limit) that the budget leaves for tensors only \(free) are "
         + "free: release some, or allow more memory"
-    case .closed: "the stream ended with an earlier error; open the model again"
     case .closedByCaller(let path): "\(path): used after it was closed"
     case .inUse(let path):
       "\(path): two threads use one loader at the same time; take turns, or open it once for each"

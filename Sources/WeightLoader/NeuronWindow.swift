@@ -154,28 +154,26 @@ final class NeuronWindow {
       ).aligned(to: source.readAlignment)
       let whole = ExtentVerifier.wholeExtents(around: wanted, in: source.description)
       let range = whole?.range ?? wanted
+      let buffer: AlignedBuffer
+      do { buffer = try AlignedBuffer(byteCount: range.byteCount) } catch {
+        throw .allocation(error)
+      }
+      let count: Int
       do {
-        let buffer = try AlignedBuffer(byteCount: range.byteCount)
-        let count = try source.device.readNow(
+        count = try source.device.readNow(
           fileIndex: 0, offset: range.offset,
           into: UnsafeMutableRawBufferPointer(start: buffer.address, count: range.byteCount))
-        guard count >= bundles.checksumOffset + bundles.checksumByteCount - range.offset else {
-          throw LoaderError.format(
-            FormatError(
-              .truncated, at: range.offset + count, path: path,
-              "the file ends inside the checksums of layer \(index)'s neurons"))
-        }
-        if let whole { try verifier?.check(whole.indexes, at: buffer.address) }
-        memcpy(
-          checksums + 2 * index * bundleCount,
-          buffer.address + (bundles.checksumOffset - range.offset), bundles.checksumByteCount)
-      } catch let error as LoaderError {
-        throw error
-      } catch let error as BlockIOError {
-        throw .io(error)
-      } catch let error as AllocationError {
-        throw .allocation(error)
-      } catch { throw .closed }
+      } catch { throw .io(error) }
+      guard count >= bundles.checksumOffset + bundles.checksumByteCount - range.offset else {
+        throw .format(
+          FormatError(
+            .truncated, at: range.offset + count, path: path,
+            "the file ends inside the checksums of layer \(index)'s neurons"))
+      }
+      if let whole { try verifier?.check(whole.indexes, at: buffer.address) }
+      memcpy(
+        checksums + 2 * index * bundleCount,
+        buffer.address + (bundles.checksumOffset - range.offset), bundles.checksumByteCount)
     }
   }
 

@@ -89,6 +89,9 @@ final class RowReader {
 
   func consumeNext() { consumed += 1 }
 
+  /// Drops the rows that were asked for, none of which is being read any more.
+  func abandon() { consumed = submitted }
+
   /// Queues a row that is in memory already.
   func appendResident(_ address: UnsafeRawPointer, _ layout: RowLayout) {
     let slot = submitted % slotCount

@@ -24,7 +24,7 @@ extension WeightStream {
   ///
   /// - Precondition: ``hasRoomForBundle``.
   public func request(bundle: Int, of family: Int) throws(LoaderError) {
-    guard !failed else { throw .closed }
+    if let failure { throw failure }
     guard let bundles, let slot = bundles.hold(family, bundle) else { return }
     try read(bundle, of: family, slot: slot, bundles)
   }
@@ -36,7 +36,7 @@ extension WeightStream {
   ///
   /// - Precondition: ``hasRoomForBundle``.
   public func prefetch(bundle: Int, of family: Int) throws(LoaderError) {
-    guard !failed else { throw .closed }
+    if let failure { throw failure }
     guard let bundles, let slot = bundles.reserve(family, bundle) else { return }
     try read(bundle, of: family, slot: slot, bundles)
   }
@@ -64,7 +64,7 @@ extension WeightStream {
 
   /// Reads bundles that an earlier run used much into empty slots, as many as do not hold up others.
   public func readExpectedBundles() throws(LoaderError) {
-    guard !failed else { throw .closed }
+    if let failure { throw failure }
     guard let bundles, bundles.expectsMore else { return }
     while device.inFlight > 0 {
       guard try reapOne(for: .bundle(0), waiting: false) else { break }

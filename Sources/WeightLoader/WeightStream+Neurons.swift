@@ -19,7 +19,7 @@ extension WeightStream {
     layer: Int, bundles: UnsafeBufferPointer<Int32>,
     addresses: UnsafeMutablePointer<UnsafeRawPointer>
   ) throws(LoaderError) {
-    guard !failed else { throw .closed }
+    if let failure { throw failure }
     // What was read ahead may have come meanwhile.
     while let neurons, !neurons.isComplete, try reapOne(for: .neurons, waiting: false) {}
     neurons?.hold(layer: layer, bundles, addresses)
@@ -32,7 +32,7 @@ extension WeightStream {
   public func expectNeurons(
     layer: Int, bundles: UnsafeBufferPointer<Int32>
   ) throws(LoaderError) {
-    guard !failed else { throw .closed }
+    if let failure { throw failure }
     neurons?.expect(layer: layer, bundles)
     try submitNeurons()
   }
@@ -55,7 +55,7 @@ extension WeightStream {
   }
 
   /// Starts as many reads as the queue takes.
-  private func submitNeurons() throws(LoaderError) {
+  func submitNeurons() throws(LoaderError) {
     guard let neurons else { return }
     var submitted = false
     while device.inFlight < device.capacity, let request = neurons.nextRead() {

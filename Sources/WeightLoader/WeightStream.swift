@@ -36,7 +36,7 @@ public final class WeightStream {
 
   /// Called, on the thread that waits, while the drive has not answered for a while; see ``Stall``.
   public var onStall: ((Stall) -> Void)?
-  private var stallWatch = StallWatch()
+  var stallWatch = StallWatch()
   /// Called once, when a file of the model is found replaced or removed.
   public var onReplacement: ((BlockIOError) -> Void)?
   private var replacementIsKnown = false
@@ -50,9 +50,9 @@ public final class WeightStream {
   private var ring: StagingRing
 
   /// A run is in memory for good.
-  private var pinnedReady: [Bool]
+  var pinnedReady: [Bool]
   private var pinnedSubmitted: [Bool]
-  private var pinnedReadyCount = 0
+  var pinnedReadyCount = 0
   /// Layout of pinned pieces, which their user may interleave in place.
   private var layouts: [RowLayout]
 
@@ -69,15 +69,15 @@ public final class WeightStream {
   private var sweepCursor = SweepCursor()
 
   /// Streamed runs under way, oldest first, in a ring indexed by sequence number.
-  private struct Flight {
+  struct Flight {
     var run = -1
     var address: UnsafeMutableRawPointer?
     var isReady = false
     var piecesLeft = 0
   }
-  private var flights: [Flight]
-  private var firstSequence = 0
-  private var nextSequence = 0
+  var flights: [Flight]
+  private(set) var firstSequence = 0
+  private(set) var nextSequence = 0
   /// The latest sequence number of each streamed run, −1 = none outstanding.
   private var sequenceOfRun: [Int]
 
@@ -87,7 +87,10 @@ public final class WeightStream {
   let neurons: NeuronWindow?
   /// Runs whose bytes have been through the verifier.
   private var isVerified: [Bool]
-  var failed = false
+  /// The first error that left the stream unusable; every later call throws it again.
+  private(set) var failure: LoaderError?
+  /// What is under way belongs to sweeps that were broken off (``abandon()``).
+  var isAbandoned = false
 
   /// - Parameters:
   ///   - tables: tensors that ``readRows(tensor:rows:_:)`` will be asked for.
@@ -152,20 +155,33 @@ public final class WeightStream {
 
   /// Promises a sweep over `segments` (bit i = segment i), in ascending order; reading ahead may begin
   /// at once.
+  ///
+  /// - Throws: ``LoaderError/io(_:)`` when the drive fails; ``LoaderError/interrupted`` only behind
+  ///   ``abandon()``, where reads are waited for.
   public func announce(segments: UInt64) throws(LoaderError) {
+    try settleAbandoned()
     sweeps.append(segments)
     statistics.sweeps += 1
     try pump()
   }
 
   /// Takes back every announcement and drops what was read ahead; no piece may be acquired.
+  ///
+  /// - Throws: as ``acquire(_:)``; after ``LoaderError/interrupted`` the sweeps are to be abandoned.
   public func cancelAnnounced() throws(LoaderError) {
-    sweeps.removeAll(keepingCapacity: true)
-    sweepCursor = SweepCursor()
     for sequence in firstSequence..<nextSequence {
       while !flights[sequence % flights.count].isReady {
         try reapOne(for: .run(flights[sequence % flights.count].run))
       }
+    }
+    dropFlights()
+  }
+
+  /// Gives up what was read into staging memory, all of which has come.
+  func dropFlights() {
+    sweeps.removeAll(keepingCapacity: true)
+    sweepCursor = SweepCursor()
+    for sequence in firstSequence..<nextSequence {
       flights[sequence % flights.count].piecesLeft = 0
     }
     retireFlights()
@@ -297,7 +313,7 @@ public final class WeightStream {
     tensor: Int, rows: UnsafeBufferPointer<Int32>,
     _ use: (_ index: Int, _ address: UnsafeRawPointer, _ layout: RowLayout) -> Void
   ) throws(LoaderError) {
-    guard !failed else { throw .closed }
+    if let failure { throw failure }
     var requested = 0
     for index in rows.indices {
       while true {
@@ -353,7 +369,7 @@ public final class WeightStream {
 
   /// Submits as many announced reads as memory and the device's queue take.
   private func pump() throws(LoaderError) {
-    guard !failed else { throw .closed }
+    if let failure { throw failure }
     var submitted = false
     // Rows find a free place in the queue while the stream reads ahead.
     let depth = max(1, device.capacity - rowReader.slotCount)
@@ -427,106 +443,9 @@ public final class WeightStream {
     do { try device.submit(request) } catch { throw fail(.io(error)) }
   }
 
-  /// Takes one completion of the device, waiting for it while `wanted` is needed; false where none came.
-  @discardableResult
-  func reapOne(for wanted: Wanted, waiting: Bool = true) throws(LoaderError) -> Bool {
-    guard !failed else { throw .closed }
-    let completion: ReadCompletion?
-    do {
-      completion = try device.reap(
-        waiting: waiting, timeoutMilliseconds: waiting ? 100 : nil)
-    } catch { throw fail(.io(error)) }
-    if cancellation.isRaised { throw .interrupted }
-    guard let completion else {
-      if waiting, let seconds = stallWatch.secondsToReport() { onStall?(stall(wanted, seconds)) }
-      return false
-    }
-    stallWatch.reset()
-    switch Tag(completion.tag) {
-    case .pinned(let run):
-      try check(completion, of: run)
-      pinnedReady[run] = true
-      pinnedReadyCount += 1
-    case .streamed(let sequence):
-      let slot = sequence % flights.count
-      try check(completion, of: flights[slot].run)
-      flights[slot].isReady = true
-    case .row(let slot):
-      let isComplete: Bool
-      do {
-        isComplete = try rowReader.complete(slot: slot, byteCount: completion.byteCount)
-      } catch { throw fail(error) }
-      guard isComplete else {
-        throw fail(
-          .format(
-            FormatError(
-              .truncated, path: source.description.files.first,
-              "the file ends inside the embedding table; it was complete when it was opened")))
-      }
-    case .bundle(let slot):
-      // A bundle's last read may reach past the file's end by less than a block.
-      do { try bundles?.completed(slot: slot) } catch { throw fail(error) }
-    case .neurons(let read):
-      do {
-        try neurons?.completed(read, byteCount: completion.byteCount)
-      } catch { throw fail(error) }
-    }
-    return true
-  }
-
-  /// What the caller of a wait needs.
-  enum Wanted {
-    case run(Int)
-    case row(tensor: Int, row: Int)
-    /// A bundle of that family.
-    case bundle(Int)
-    /// Neurons of the layer in work.
-    case neurons
-  }
-
-  private func stall(_ wanted: Wanted, _ seconds: Int) -> Stall {
-    let tensors = source.description.tensors
-    let (tensor, offset, byteCount): (Int, Int, Int)
-    switch wanted {
-    case .run(let index):
-      tensor = plan.pieces[plan.runs[index].pieces.lowerBound].tensor
-      (offset, byteCount) = (plan.runs[index].offset, plan.runs[index].byteCount)
-    case .row(let table, let row):
-      tensor = table
-      byteCount = tensors[table].byteCount / tensors[table].rowCount
-      offset = tensors[table].offset + row * byteCount
-    case .bundle(let family):
-      tensor = bundles?.families[family].parts[0].tensor ?? 0
-      (offset, byteCount) = (tensors[tensor].offset, tensors[tensor].partByteCount)
-    case .neurons:
-      let range = neurons?.wantedRange ?? (offset: 0, byteCount: 0)
-      return Stall(
-        path: source.description.files[0], offset: range.offset, byteCount: range.byteCount,
-        tensorName: "neurons", readsInFlight: device.inFlight, seconds: seconds)
-    }
-    return Stall(
-      path: source.description.files[tensors[tensor].fileIndex], offset: offset,
-      byteCount: byteCount, tensorName: tensors[tensor].name, readsInFlight: device.inFlight,
-      seconds: seconds)
-  }
-
-  /// A read may end early only at the end of the file, past the last piece's bytes.
-  private func check(_ completion: ReadCompletion, of index: Int) throws(LoaderError) {
-    let run = plan.runs[index]
-    let last = plan.pieces[run.pieces.upperBound - 1]
-    let needed = last.offset + last.byteCount - run.offset
-    guard completion.byteCount < needed else { return }
-    throw fail(
-      .format(
-        FormatError(
-          .truncated, at: run.offset + completion.byteCount,
-          path: source.description.files[run.fileIndex],
-          "the file ends inside tensor '\(source.description.tensors[last.tensor].name)'; "
-            + "it was complete when it was opened")))
-  }
-
+  /// Remembers the first error, which every later call throws.
   func fail(_ error: LoaderError) -> LoaderError {
-    failed = true
+    failure = failure ?? error
     return error
   }
 }

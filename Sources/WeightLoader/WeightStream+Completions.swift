@@ -1,0 +1,139 @@
+import BlockIO
+import ModelFormat
+import TensorBasics
+
+// What comes back from the drive, and what becomes of it where a sweep is broken off.
+extension WeightStream {
+  /// What the caller of a wait needs.
+  enum Wanted {
+    case run(Int)
+    case row(tensor: Int, row: Int)
+    /// A bundle of that family.
+    case bundle(Int)
+    /// Neurons of the layer in work.
+    case neurons
+    /// Whatever is under way.
+    case rest
+  }
+
+  /// Takes one completion of the device, waiting for it while `wanted` is needed; false where none came.
+  ///
+  /// What was taken is settled whatever follows: a caller that is interrupted may come back.
+  @discardableResult
+  func reapOne(for wanted: Wanted, waiting: Bool = true) throws(LoaderError) -> Bool {
+    if let failure { throw failure }
+    let completion: ReadCompletion?
+    do {
+      completion = try device.reap(
+        waiting: waiting, timeoutMilliseconds: waiting ? 100 : nil)
+    } catch { throw fail(.io(error)) }
+    if let completion {
+      stallWatch.reset()
+      try settle(completion)
+    }
+    if cancellation.isRaised { throw .interrupted }
+    if completion == nil, waiting, let seconds = stallWatch.secondsToReport() {
+      onStall?(stall(wanted, seconds))
+    }
+    return completion != nil
+  }
+
+  private func settle(_ completion: ReadCompletion) throws(LoaderError) {
+    switch Tag(completion.tag) {
+    case .pinned(let run):
+      try check(completion, of: run)
+      pinnedReady[run] = true
+      pinnedReadyCount += 1
+    case .streamed(let sequence):
+      let slot = sequence % flights.count
+      try check(completion, of: flights[slot].run)
+      flights[slot].isReady = true
+    case .row(let slot):
+      let isComplete: Bool
+      do {
+        isComplete = try rowReader.complete(slot: slot, byteCount: completion.byteCount)
+      } catch { throw fail(error) }
+      guard isComplete else {
+        throw fail(
+          .format(
+            FormatError(
+              .truncated, path: source.description.files.first,
+              "the file ends inside the embedding table; it was complete when it was opened")))
+      }
+    case .bundle(let slot):
+      // A bundle's last read may reach past the file's end by less than a block.
+      do { try bundles?.completed(slot: slot) } catch { throw fail(error) }
+    case .neurons(let read):
+      do {
+        try neurons?.completed(read, byteCount: completion.byteCount)
+      } catch { throw fail(error) }
+    }
+  }
+
+  /// Gives up all sweeps, wherever they were broken off, and everything that is held; weights in memory
+  /// stay.
+  ///
+  /// What is to follow ``LoaderError/interrupted`` before the stream is used again. It only notes the fact:
+  /// the next ``announce(segments:)`` waits for the reads under way and begins anew.
+  public func abandon() { isAbandoned = true }
+
+  /// Waits for the reads of sweeps that were given up. Interrupted, it goes on the next time.
+  func settleAbandoned() throws(LoaderError) {
+    guard isAbandoned else { return }
+    while device.inFlight > 0 || neurons?.isComplete == false {
+      try submitNeurons()
+      try reapOne(for: .rest)
+    }
+    dropFlights()
+    rowReader.abandon()
+    bundles?.abandon()
+    isAbandoned = false
+  }
+
+  private func stall(_ wanted: Wanted, _ seconds: Int) -> Stall {
+    let tensors = source.description.tensors
+    let (tensor, offset, byteCount): (Int, Int, Int)
+    switch wanted {
+    case .run(let index):
+      tensor = plan.pieces[plan.runs[index].pieces.lowerBound].tensor
+      (offset, byteCount) = (plan.runs[index].offset, plan.runs[index].byteCount)
+    case .row(let table, let row):
+      tensor = table
+      byteCount = tensors[table].byteCount / tensors[table].rowCount
+      offset = tensors[table].offset + row * byteCount
+    case .bundle(let family):
+      tensor = bundles?.families[family].parts[0].tensor ?? 0
+      (offset, byteCount) = (tensors[tensor].offset, tensors[tensor].partByteCount)
+    case .rest:
+      let under = (firstSequence..<nextSequence).first { !flights[$0 % flights.count].isReady }
+      return stall(
+        under.map { .run(flights[$0 % flights.count].run) }
+          ?? (neurons == nil ? .bundle(0) : .neurons),
+        seconds)
+    case .neurons:
+      let range = neurons?.wantedRange ?? (offset: 0, byteCount: 0)
+      return Stall(
+        path: source.description.files[0], offset: range.offset, byteCount: range.byteCount,
+        tensorName: "neurons", readsInFlight: device.inFlight, seconds: seconds)
+    }
+    return Stall(
+      path: source.description.files[tensors[tensor].fileIndex], offset: offset,
+      byteCount: byteCount, tensorName: tensors[tensor].name, readsInFlight: device.inFlight,
+      seconds: seconds)
+  }
+
+  /// A read may end early only at the end of the file, past the last piece's bytes.
+  private func check(_ completion: ReadCompletion, of index: Int) throws(LoaderError) {
+    let run = plan.runs[index]
+    let last = plan.pieces[run.pieces.upperBound - 1]
+    let needed = last.offset + last.byteCount - run.offset
+    guard completion.byteCount < needed else { return }
+    throw fail(
+      .format(
+        FormatError(
+          .truncated, at: run.offset + completion.byteCount,
+          path: source.description.files[run.fileIndex],
+          "the file ends inside tensor '\(source.description.tensors[last.tensor].name)'; "
+            + "it was complete when it was opened")))
+  }
+}

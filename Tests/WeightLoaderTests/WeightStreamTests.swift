@@ -1,0 +1,130 @@
+import BlockIO
+import ModelFormat
+import TensorBasics
+import TestSupport
+import Testing
+import WeightLoader
+
+/// A stream by itself: what a caller may do after it was interrupted.
+@Suite struct WeightStreamTests {
+  private struct Rig {
+    let device: FaultyDevice
+    let stream: WeightStream
+    let cancellation = CancellationFlag()
+    let bytes: [UInt8]
+
+    /// A stream of every matrix, in a ring of few pieces.
+    init(_ path: String, _ bytes: [UInt8], _ backend: StorageBackend) throws {
+      self.bytes = bytes
+      device = FaultyDevice(
+        try openDevice(paths: [path], backend: backend, queueDepth: 8), paths: [path])
+      let source = ModelSource(
+        path: path, description: try ModelSource.describe(path), device: device)
+      let model = source.description
+      let matrices = model.tensors.indices.filter { model.tensors[$0].rowCount > 1 }
+      let options = ResidencyPlan.Options(readByteCount: 16 << 10, stagingByteCount: 80 << 10)
+      let order = StreamOrder(segments: [matrices])
+      let plan = try ResidencyPlan.make(
+        model: model, order: order, budget: 120 << 10, options: options)
+      stream = try WeightStream(source: source, plan: plan, cancellation: cancellation)
+    }
+
+    /// Acquires every piece and compares it with the file, trying again after each interruption.
+    func sweep() throws -> Int {
+      var interruptions = 0
+      for piece in stream.plan.pieces.indices {
+        let wanted = stream.plan.pieces[piece]
+        var address: UnsafeMutableRawPointer?
+        while address == nil {
+          do { address = try stream.acquire(piece) } catch {
+            guard case LoaderError.interrupted = error else { throw error }
+            interruptions += 1
+            cancellation.lower()
+          }
+        }
+        let found = UnsafeRawBufferPointer(start: address, count: wanted.byteCount)
+        #expect(found.elementsEqual(bytes[wanted.offset..<wanted.offset + wanted.byteCount]))
+        stream.release(piece)
+      }
+      return interruptions
+    }
+  }
+
+  private func model() -> [UInt8] {
+    var model = TinyModel()
+    model.layerCount = 3
+    return model.gguf(seed: 2).bytes()
+  }
+
+  @Test(arguments: [StorageBackend.uring, .pread, .mmap])
+  func `A piece can be asked for again after an interruption`(backend: StorageBackend) throws {
+    let bytes = model()
+    let file = TemporaryFile(bytes)
+    defer { extendLifetime(file) }
+    let rig = try Rig(file.path, bytes, backend)
+    rig.device.onRead = { number, _ in
+      if number % 3 == 0 { rig.cancellation.raise() }
+      return nil
+    }
+    var interruptions = 0
+    for _ in 0..<4 {
+      while true {
+        do {
+          try rig.stream.announce(segments: 1)
+          break
+        } catch LoaderError.interrupted { rig.cancellation.lower() }
+      }
+      interruptions += try rig.sweep()
+    }
+    #expect(interruptions > 8)
+  }
+
+  @Test(arguments: [StorageBackend.uring, .pread, .mmap])
+  func `A sweep that was interrupted can be taken back or abandoned, and another begun`(
+    backend: StorageBackend
+  ) throws {
+    let bytes = model()
+    let file = TemporaryFile(bytes)
+    defer { extendLifetime(file) }
+    let rig = try Rig(file.path, bytes, backend)
+    for round in 0..<40 {
+      let alarm = rig.device.readCount + round % 11
+      rig.device.onRead = { number, _ in
+        if number == alarm { rig.cancellation.raise() }
+        return nil
+      }
+      var isInterrupted = false
+      do {
+        try rig.stream.announce(segments: 1)
+        for piece in rig.stream.plan.pieces.indices {
+          _ = try rig.stream.acquire(piece)
+          rig.stream.release(piece)
+        }
+      } catch LoaderError.interrupted { isInterrupted = true }
+      rig.cancellation.lower()
+      rig.device.onRead = nil
+      guard isInterrupted else { continue }
+      if round % 2 == 0 { try rig.stream.cancelAnnounced() } else { rig.stream.abandon() }
+      try rig.stream.announce(segments: 1)
+      #expect(try rig.sweep() == 0)
+    }
+  }
+
+  @Test func `The first error of a drive is what every later call throws`() throws {
+    let bytes = model()
+    let file = TemporaryFile(bytes)
+    defer { extendLifetime(file) }
+    let rig = try Rig(file.path, bytes, .auto)
+    rig.device.onRead = { number, _ in number == 4 ? .error(5) : nil }
+    try rig.stream.announce(segments: 1)
+    let first = #expect(throws: LoaderError.self) { try rig.sweep() }
+    guard case .io(let cause)? = first, cause.errno == 5, cause.path == file.path else {
+      Issue.record("\(first.map(\.description) ?? "")")
+      return
+    }
+    let later = #expect(throws: LoaderError.self) { _ = try rig.stream.acquire(0) }
+    rig.stream.abandon()
+    let last = #expect(throws: LoaderError.self) { try rig.stream.announce(segments: 1) }
+    #expect(later?.description == first?.description && last?.description == first?.description)
+  }
+}
