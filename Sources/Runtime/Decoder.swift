@@ -102,6 +102,13 @@ final class Decoder {
     } catch { throw RuntimeError(error) }
   }
 
+  /// Gives up the sweeps under way, which an error ended somewhere.
+  func abandon() {
+    announced.removeAll(keepingCapacity: true)
+    stream.abandon()
+    experts?.abandon()
+  }
+
   /// Takes the announced sweep that begins now off the list.
   private func begin(_ segment: DecoderWeights.Segment) {
     precondition(announced.first == segment, "this sweep was not announced")

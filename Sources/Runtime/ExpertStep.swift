@@ -43,6 +43,12 @@ final class ExpertStep {
 
   deinit { products.deallocate() }
 
+  /// Forgets the token in work, which was broken off.
+  func abandon() {
+    trace?.dropPartialToken()
+    foresight.abandon()
+  }
+
   /// output = Σ weight · expert(x) over each token's chosen experts.
   ///
   /// - Parameters:
@@ -194,9 +200,7 @@ final class ExpertStep {
   }
 
   private func multiply(_ count: Int) throws(LoaderError) {
-    do throws(RuntimeError) {
-      try linear.multiply(UnsafeBufferPointer(start: products.baseAddress, count: count))
-    } catch { throw .interrupted }
+    try linear.multiply(UnsafeBufferPointer(start: products.baseAddress, count: count))
   }
 
   // MARK: - A chunk of a prompt

@@ -1,5 +1,6 @@
 import Kernels
 import ModelFormat
+import Synchronization
 import TensorBasics
 import WeightLoader
 
@@ -61,7 +62,8 @@ final class LinearExecutor: ParallelRegion {
     var output: UnsafeMutablePointer<Float>
     var outputStride: Int
     var layout: RowLayout
-    /// The worker leaves the interleaved rows in place of the row-major ones.
+    /// The workers leave the interleaved rows in place of the row-major ones: all of them, or what is
+    /// left in memory would be neither layout.
     var interleavesInPlace: Bool
   }
   /// Where a span's rows come from, for what is to be done with them afterwards.
@@ -75,6 +77,8 @@ final class LinearExecutor: ParallelRegion {
   private let spans: UnsafeMutableBufferPointer<Span>
   private var spanCount = 0
   private var grainCount = 0
+  /// Products of the region were left out, because the caller asked to stop.
+  private let isCutShort = Atomic(false)
   private let tasks: UnsafeMutableBufferPointer<LinearTask>
   private let scratch: AlignedBuffer
   private let scratchByteCount: Int
@@ -158,15 +162,24 @@ final class LinearExecutor: ParallelRegion {
         }
       }
       flush()
-      if stream.cancellation.isRaised { throw .interrupted }
+      try checkWhole()
     } catch {
       (spanCount, grainCount) = (0, 0)
+      isCutShort.store(false, ordering: .relaxed)
       throw RuntimeError(error)
     }
   }
 
+  /// Throws where products were left out, or the next ones would be.
+  private func checkWhole() throws(LoaderError) {
+    let isCut = isCutShort.exchange(false, ordering: .relaxed)
+    if isCut || stream.cancellation.isRaised { throw .interrupted }
+  }
+
   /// Computes products with matrices of bundles, which the caller holds and which are in memory.
-  func multiply(_ products: UnsafeBufferPointer<BundleProduct>) throws(RuntimeError) {
+  ///
+  /// - Throws: ``LoaderError/interrupted``.
+  func multiply(_ products: UnsafeBufferPointer<BundleProduct>) throws(LoaderError) {
     expect(
       byteCount: products.reduce(0) {
         let part = families[$1.family].parts[$1.part]
@@ -187,7 +200,7 @@ final class LinearExecutor: ParallelRegion {
             && matrices[part.tensor].hasWholeGroups))
     }
     flush()
-    if stream.cancellation.isRaised { throw .interrupted }
+    try checkWhole()
   }
 
   /// Sizes the grains of a region of `byteCount` bytes of weights.
@@ -272,9 +285,10 @@ final class LinearExecutor: ParallelRegion {
   }
 
   /// Multiplies one grain's rows.
+  ///
+  /// A region of a long prompt takes seconds, and a stop may not wait for its products. Interleaving in
+  /// place is a change of the stream's memory, which outlives the stop: every grain finishes it.
   func perform(index: Int, worker: Int) {
-    // A region of a long prompt takes seconds; a stop may not wait for it.
-    guard !stream.cancellation.isRaised else { return }
     let span = span(ofGrain: index)
     let first = (index - span.firstGrain) * span.grainGroupCount
     let groups =
@@ -286,6 +300,10 @@ final class LinearExecutor: ParallelRegion {
     if span.interleavesInPlace {
       interleave(span, groups, scratch: workerScratch)
       operand.layout = .interleaved
+    }
+    guard !stream.cancellation.isRaised else {
+      isCutShort.store(true, ordering: .relaxed)
+      return
     }
     MatrixProduct.multiply(
       operand, groups: groups, by: span.activations, into: span.output,

@@ -95,6 +95,9 @@ final class RouterForesight {
     }
   }
 
+  /// Forgets what was named for a layer that will not come.
+  func abandon() { namedCount = 0 }
+
   /// Learns what the router chose whose experts were named.
   func settle(chosen: UnsafeBufferPointer<Int32>) {
     guard namedCount > 0 else { return }

@@ -11,8 +11,13 @@ extension Session {
   /// - Parameter note: is told in one line why a file that is there was ignored.
   /// - Throws: ``RuntimeError`` where the drive fails.
   public func recallExperts(note: (String) -> Void = { _ in }) throws(RuntimeError) {
+    try checkCondition()
     guard stream.bundleStatistics.uses == 0, let values = hotness?.load(note: note) else { return }
-    do { try stream.seedBundles(values) } catch { throw RuntimeError(error) }
+    try step { () throws(RuntimeError) in
+      do throws(LoaderError) { try stream.seedBundles(values) } catch {
+        throw RuntimeError(error)
+      }
+    }
   }
 
   /// Keeps, beside the model or in the user's cache folder, how much each expert was used, for

@@ -7,6 +7,15 @@ public import WeightLoader
 /// One sequence of tokens being read and continued under a memory budget.
 ///
 /// One thread uses a session; nothing else may use the model's device meanwhile.
+///
+/// A step that throws leaves the session in one of two ways (`docs/decisions/0022`):
+/// - ``RuntimeError/interrupted``, and what goes wrong with keys and values, **break off** the context. Lower
+///   the flag and ``reset()``: the weights are what they were, and the same tokens give the same bits. Until
+///   then every step throws ``KVCache/KeyValueError/brokenOff``.
+/// - Any other error of a step is **final**: a drive that failed once, or a file that changed, is not gone on
+///   with. Every later step throws the same error, ``reset()`` or not; make a new session.
+///
+/// ``RuntimeError/badPrompt(_:)`` comes before anything is computed and changes nothing.
 public final class Session {
   public let plan: MemoryPlan
   /// Tokens in the context so far.
@@ -41,6 +50,13 @@ public final class Session {
 
   let decoder: Decoder
   private let vocabularyCount: Int
+  /// What the last step left behind.
+  private enum Condition {
+    case ready
+    case brokenOff
+    case failed(RuntimeError)
+  }
+  private var condition = Condition.ready
   /// The token being decoded, where the graph reads it.
   private let current: UnsafeMutableBufferPointer<Int32>
 
@@ -92,23 +108,26 @@ public final class Session {
   public func prefill(
     _ tokens: [Int32], continues: Bool = true
   ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
+    try checkCondition()
     try check(tokens)
     stream.isComputeBound = tokens.count >= Self.computeBoundTokenCount
     defer { stream.isComputeBound = false }
-    let chunks = (tokens.count + plan.chunkLength - 1) / plan.chunkLength
-    let end = position + tokens.count
-    for chunk in 0..<chunks {
-      let first = chunk * plan.chunkLength
-      let slice = first..<min(first + plan.chunkLength, tokens.count)
-      try decoder.expect(count: 2) { sweep in
-        chunk + sweep == chunks ? .head : .body
+    try step { () throws(RuntimeError) in
+      let chunks = (tokens.count + plan.chunkLength - 1) / plan.chunkLength
+      let end = position + tokens.count
+      for chunk in 0..<chunks {
+        let first = chunk * plan.chunkLength
+        let slice = first..<min(first + plan.chunkLength, tokens.count)
+        try decoder.expect(count: 2) { sweep in
+          chunk + sweep == chunks ? .head : .body
+        }
+        try forward(tokens, slice, .prompt(end: end))
       }
-      try forward(tokens, slice, .prompt(end: end))
+      try decoder.expect(count: continues ? 2 : 1) { $0 == 0 ? .head : .body }
+      let last = (tokens.count - 1) % plan.chunkLength
+      try decoder.logits(rows: last..<(last + 1))
+      try checkFiles()
     }
-    try decoder.expect(count: continues ? 2 : 1) { $0 == 0 ? .head : .body }
-    let last = (tokens.count - 1) % plan.chunkLength
-    try decoder.logits(rows: last..<(last + 1))
-    try checkFiles()
     return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
   }
 
@@ -124,15 +143,18 @@ public final class Session {
   public func decode(
     _ token: Int32, continues: Bool = true
   ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
+    try checkCondition()
     guard position < plan.contextLength else {
       throw .badPrompt("the context of \(plan.contextLength) tokens is full")
     }
     current[0] = token
-    try decoder.expect(count: continues ? 3 : 2) { $0 == 1 ? .head : .body }
-    try decoder.forward(UnsafeBufferPointer(current), at: position, .answer)
-    position += 1
-    try decoder.logits(rows: 0..<1)
-    try checkFiles()
+    try step { () throws(RuntimeError) in
+      try decoder.expect(count: continues ? 3 : 2) { $0 == 1 ? .head : .body }
+      try decoder.forward(UnsafeBufferPointer(current), at: position, .answer)
+      position += 1
+      try decoder.logits(rows: 0..<1)
+      try checkFiles()
+    }
     return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
   }
 
@@ -143,7 +165,15 @@ public final class Session {
     _ tokens: [Int32], skipping: Int = 0,
     _ sink: (_ position: Int, _ logits: UnsafeBufferPointer<Float>) -> Void
   ) throws(RuntimeError) {
+    try checkCondition()
     try check(tokens)
+    try step { () throws(RuntimeError) in try scoreChunks(of: tokens, skipping: skipping, sink) }
+  }
+
+  private func scoreChunks(
+    of tokens: [Int32], skipping: Int,
+    _ sink: (_ position: Int, _ logits: UnsafeBufferPointer<Float>) -> Void
+  ) throws(RuntimeError) {
     var first = 0
     while first < tokens.count {
       let slice = first..<min(first + plan.chunkLength, tokens.count)
@@ -176,11 +206,38 @@ public final class Session {
     if decoder.cache.resume(positionCount: positionCount, fill) { position += positionCount }
   }
 
-  /// Forgets the context; weights stay in memory.
+  /// Forgets the context; weights stay in memory, and what broke the context off is over.
+  ///
+  /// Waits for no read of weights: the next step does, where a sweep was broken off.
   public func reset() {
+    if case .brokenOff = condition {
+      decoder.abandon()
+      condition = .ready
+    }
     decoder.cache.reset()
     decoder.outsourced?.reset()
     position = 0
+  }
+
+  /// Does a step's work and remembers how it ended.
+  func step(_ work: () throws(RuntimeError) -> Void) throws(RuntimeError) {
+    do { try work() } catch {
+      condition =
+        switch error {
+        case .interrupted, .keyValues: .brokenOff
+        default: .failed(error)
+        }
+      throw error
+    }
+  }
+
+  /// Throws where no step may follow the last one.
+  func checkCondition() throws(RuntimeError) {
+    switch condition {
+    case .ready: return
+    case .brokenOff: throw .keyValues(.brokenOff)
+    case .failed(let error): throw error
+    }
   }
 
   private func forward(

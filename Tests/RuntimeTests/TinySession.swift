@@ -24,7 +24,16 @@ func makeSession(
   _ path: String, mirrors: [String] = [], contextLength: Int, promptLength: Int, _ shape: RunShape,
   neurons: NeuronOptions = NeuronOptions()
 ) throws -> Session {
-  let source = try ModelSource.open(path, mirrors: mirrors, backend: shape.backend)
+  try makeSession(
+    try ModelSource.open(path, mirrors: mirrors, backend: shape.backend),
+    contextLength: contextLength, promptLength: promptLength, shape, neurons: neurons)
+}
+
+/// As the one that opens a path, of a model that is open.
+func makeSession(
+  _ source: ModelSource, contextLength: Int, promptLength: Int, _ shape: RunShape,
+  neurons: NeuronOptions = NeuronOptions(), cancellation: CancellationFlag = CancellationFlag()
+) throws -> Session {
   guard let configuration = source.description.configuration else {
     preconditionFailure("a test model has a configuration")
   }
@@ -36,10 +45,12 @@ func makeSession(
   request.neurons = neurons
   request.keyValues = shape.keyValues
   let session: Session
-  do { session = try Session(source, configuration, request) } catch {
+  do {
+    session = try Session(source, configuration, request, cancellation: cancellation)
+  } catch {
     guard case .budgetTooSmall(_, let minimum) = error else { throw error }
     request.budgetByteCount = minimum.bytes + (shape.spareByteCount ?? 0)
-    session = try Session(source, configuration, request)
+    session = try Session(source, configuration, request, cancellation: cancellation)
   }
   if let step = shape.commitStep {
     var committed = 0
