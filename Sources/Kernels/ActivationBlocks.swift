@@ -37,7 +37,7 @@ public struct ActivationBlocks: @unchecked Sendable {
     instructionSet: InstructionSet? = nil
   ) {
     precondition(tokens.lowerBound % Self.tokenMultiple == 0, "a part must begin with a tile")
-    MatrixFunctions.of(instructionSet).quantise(
+    KernelTable.of(instructionSet).pointee.quantise(
       x + tokens.lowerBound * stride, stride, tokens.count, columnCount,
       panels + tokens.lowerBound * columnCount * Self.columnByteCount)
   }

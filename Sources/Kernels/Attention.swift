@@ -89,7 +89,7 @@ public enum AttentionKernel {
       visible: UnsafeRawPointer(visible).assumingMemoryBound(to: ck_visible.self),
       query_count: queryCount, m: partials.maxima, l: partials.sums, o: partials.outputs,
       scratch: scratch.assumingMemoryBound(to: Float.self))
-    AttentionFunctions.of(instructionSet).tile(&arguments)
+    KernelTable.of(instructionSet).pointee.attention_tile(&arguments)
   }
 
   /// Merges `other`, which covers later positions, into `partials`.
@@ -97,7 +97,7 @@ public enum AttentionKernel {
     into partials: AttentionPartials, from other: AttentionPartials,
     instructionSet: InstructionSet? = nil
   ) {
-    AttentionFunctions.of(instructionSet).merge(
+    KernelTable.of(instructionSet).pointee.attention_merge(
       partials.maxima, partials.sums, partials.outputs, other.maxima, other.sums, other.outputs,
       partials.queryCount, partials.headLength)
   }
@@ -113,70 +113,5 @@ public enum AttentionKernel {
         output[query * outputStride + element] = sum > 0 ? row[element] / sum : 0
       }
     }
-  }
-}
-
-/// The functions of one instruction set.
-struct AttentionFunctions: @unchecked Sendable {
-  // Safety: C functions without state.
-  var store:
-    @convention(c) (
-      UnsafePointer<Float>?, UnsafePointer<Float>?, Int, Int, UnsafeMutablePointer<UInt16>?
-    ) -> Void
-  var tile: @convention(c) (UnsafePointer<ck_attention_tile_arguments>?) -> Void
-  var merge:
-    @convention(c) (
-      UnsafeMutablePointer<Float>?, UnsafeMutablePointer<Float>?, UnsafeMutablePointer<Float>?,
-      UnsafePointer<Float>?, UnsafePointer<Float>?, UnsafePointer<Float>?, Int, Int
-    ) -> Void
-
-  var keyRange:
-    @convention(c) (
-      UnsafePointer<UInt16>?, Int, UnsafeMutablePointer<UInt16>?, UnsafeMutablePointer<UInt16>?
-    ) -> Void
-  var scoreEstimates:
-    @convention(c) (
-      UnsafePointer<Float>?, Int, UnsafePointer<UInt16>?, UnsafePointer<UInt16>?,
-      UnsafeMutablePointer<Float>?
-    ) -> Void
-  var quantise:
-    @convention(c) (UnsafePointer<UInt16>?, Int, Int32, UnsafeMutablePointer<UInt8>?) -> Void
-  var expand:
-    @convention(c) (UnsafePointer<UInt8>?, Int, Int32, UnsafeMutablePointer<UInt16>?) -> Void
-
-  private static let best = make(.best)
-
-  static func of(_ set: InstructionSet?) -> AttentionFunctions { set.map(make) ?? best }
-
-  private static func make(_ set: InstructionSet) -> AttentionFunctions {
-    #if arch(x86_64)
-      if set == .avx512, set.isAvailable {
-        return AttentionFunctions(
-          store: ck_store_group_avx512, tile: ck_attention_tile_avx512,
-          merge: ck_attention_merge_avx512,
-          keyRange: ck_key_range_avx512, scoreEstimates: ck_score_estimates_avx512,
-          quantise: ck_quantise_block_avx512,
-          expand: ck_expand_block_avx512)
-      }
-      if set == .avx2, set.isAvailable {
-        return AttentionFunctions(
-          store: ck_store_group_avx2, tile: ck_attention_tile_avx2, merge: ck_attention_merge_avx2,
-          keyRange: ck_key_range_avx2, scoreEstimates: ck_score_estimates_avx2,
-          quantise: ck_quantise_block_avx2, expand: ck_expand_block_avx2)
-      }
-    #elseif arch(arm64)
-      if set == .neon {
-        return AttentionFunctions(
-          store: ck_store_group_neon, tile: ck_attention_tile_neon, merge: ck_attention_merge_neon,
-          keyRange: ck_key_range_neon, scoreEstimates: ck_score_estimates_neon,
-          quantise: ck_quantise_block_neon, expand: ck_expand_block_neon)
-      }
-    #endif
-    return AttentionFunctions(
-      store: ck_store_group_scalar, tile: ck_attention_tile_scalar,
-      merge: ck_attention_merge_scalar,
-      keyRange: ck_key_range_scalar, scoreEstimates: ck_score_estimates_scalar,
-      quantise: ck_quantise_block_scalar,
-      expand: ck_expand_block_scalar)
   }
 }

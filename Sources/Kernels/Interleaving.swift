@@ -50,20 +50,7 @@ public enum Interleaving {
       blocks: RowGroup.blockCount(type, columnCount: columnCount),
       block_bytes: RowGroup.blockByteCount(type),
       half_offset: Int32(RowGroup.halfWordOffset(type) ?? -1))
-    function(set ?? .best)(&rowSet, group.assumingMemoryBound(to: UInt8.self))
-  }
-
-  /// An unavailable set falls back to scalar.
-  private static func function(
-    _ set: InstructionSet
-  ) -> @convention(c) (UnsafePointer<ck_row_set>?, UnsafeMutablePointer<UInt8>?) -> Void {
-    #if arch(x86_64)
-      if set == .avx512, set.isAvailable { return ck_interleave_rows_avx512 }
-      if set == .avx2, set.isAvailable { return ck_interleave_rows_avx2 }
-    #elseif arch(arm64)
-      if set == .neon { return ck_interleave_rows_neon }
-    #endif
-    return ck_interleave_rows_scalar
+    KernelTable.of(set).pointee.interleave_rows(&rowSet, group.assumingMemoryBound(to: UInt8.self))
   }
 
   /// Takes one row out of a group, as row-major bytes.

@@ -20,12 +20,12 @@ public enum KeySummary {
     block: UnsafeRawPointer, headLength: Int, firstLane: Int, into summary: UnsafeMutableRawPointer,
     instructionSet: InstructionSet? = nil
   ) {
-    let functions = AttentionFunctions.of(instructionSet)
+    let kernels = KernelTable.of(instructionSet)
     let lowest = summary.assumingMemoryBound(to: UInt16.self)
     let highest = lowest + laneCount * headLength
     let groupByteCount = KeyValueGroup.byteCount(headLength: headLength)
     for group in 0..<KeyValueBlock.positionCount / KeyValueGroup.positionCount {
-      functions.keyRange(
+      kernels.pointee.key_range(
         (block + group * groupByteCount).assumingMemoryBound(to: UInt16.self), headLength,
         lowest + firstLane + group, highest + firstLane + group)
     }
@@ -38,7 +38,7 @@ public enum KeySummary {
     into estimates: UnsafeMutablePointer<Float>, instructionSet: InstructionSet? = nil
   ) {
     let lowest = summary.assumingMemoryBound(to: UInt16.self)
-    AttentionFunctions.of(instructionSet).scoreEstimates(
+    KernelTable.of(instructionSet).pointee.score_estimates(
       query, headLength, lowest, lowest + laneCount * headLength, estimates)
   }
 }

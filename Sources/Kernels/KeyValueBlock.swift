@@ -59,7 +59,7 @@ public enum KeyValueBlock {
     into block: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil
   ) {
     let (group, slot) = position.quotientAndRemainder(dividingBy: KeyValueGroup.positionCount)
-    AttentionFunctions.of(instructionSet).store(
+    KernelTable.of(instructionSet).pointee.store_group(
       key, value, headLength, slot,
       (block + group * KeyValueGroup.byteCount(headLength: headLength))
         .assumingMemoryBound(to: UInt16.self))
@@ -73,7 +73,7 @@ public enum KeyValueBlock {
     into destination: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil
   ) {
     guard let bits = type.codeBitCount else { preconditionFailure("f16 blocks have no codes") }
-    AttentionFunctions.of(instructionSet).quantise(
+    KernelTable.of(instructionSet).pointee.quantise_block(
       block.assumingMemoryBound(to: UInt16.self), headLength, Int32(bits),
       destination.assumingMemoryBound(to: UInt8.self))
   }
@@ -86,7 +86,7 @@ public enum KeyValueBlock {
     into destination: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil
   ) {
     guard let bits = type.codeBitCount else { preconditionFailure("f16 blocks have no codes") }
-    AttentionFunctions.of(instructionSet).expand(
+    KernelTable.of(instructionSet).pointee.expand_block(
       block.assumingMemoryBound(to: UInt8.self), headLength, Int32(bits),
       destination.assumingMemoryBound(to: UInt16.self))
   }

@@ -107,47 +107,9 @@ public enum MatrixProduct {
     var activations = ck_activations(
       values: x.values, value_stride: x.stride,
       panels: x.blocks.map { UnsafePointer($0.panels) })
-    let result = MatrixFunctions.of(set).multiply(
+    let result = KernelTable.of(set).pointee.matmul(
       Int32(weights.type.rawValue), &matrix, &activations, x.tokenCount, output + firstRow,
       outputStride)
     precondition(result == 0, "no kernel for \(weights.type.name)")
-  }
-}
-
-/// The functions of one instruction set.
-struct MatrixFunctions: @unchecked Sendable {
-  // Safety: C functions without state.
-  var multiply:
-    @convention(c) (
-      Int32, UnsafePointer<ck_matrix>?, UnsafePointer<ck_activations>?, Int,
-      UnsafeMutablePointer<Float>?, Int
-    ) -> Int32
-  var quantise:
-    @convention(c) (
-      UnsafePointer<Float>?, Int, Int, Int, UnsafeMutablePointer<UInt8>?
-    ) -> Void
-
-  private static let scalar = MatrixFunctions(
-    multiply: ck_matmul_scalar, quantise: ck_quantise_scalar)
-  private static let best = make(.best)
-
-  /// The functions of `set`, nil = the best that this machine has, which is decided once.
-  static func of(_ set: InstructionSet?) -> MatrixFunctions { set.map(make) ?? best }
-
-  /// An unavailable set falls back to scalar.
-  private static func make(_ set: InstructionSet) -> MatrixFunctions {
-    #if arch(x86_64)
-      if set == .avx512, set.isAvailable {
-        return MatrixFunctions(multiply: ck_matmul_avx512, quantise: ck_quantise_avx512)
-      }
-      if set == .avx2, set.isAvailable {
-        return MatrixFunctions(multiply: ck_matmul_avx2, quantise: ck_quantise_avx2)
-      }
-    #elseif arch(arm64)
-      if set == .neon {
-        return MatrixFunctions(multiply: ck_matmul_neon, quantise: ck_quantise_neon)
-      }
-    #endif
-    return scalar
   }
 }

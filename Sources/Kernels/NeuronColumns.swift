@@ -38,21 +38,8 @@ public enum NeuronColumns {
         rows: rows, row_count: rowCount, first_column: columns.lowerBound,
         end_column: columns.upperBound, values: values, value_stride: valueStride,
         token_count: tokenCount, out: output, out_stride: outputStride)
-      return function(instructionSet ?? .best)(Int32(type.rawValue), &sum)
+      return KernelTable.of(instructionSet).pointee.accumulate_rows(Int32(type.rawValue), &sum)
     }
     precondition(result == 0, "no kernel for \(type.name)")
-  }
-
-  /// An unavailable set falls back to scalar.
-  private static func function(
-    _ set: InstructionSet
-  ) -> @convention(c) (Int32, UnsafePointer<ck_neuron_sum>?) -> Int32 {
-    #if arch(x86_64)
-      if set == .avx512, set.isAvailable { return ck_accumulate_rows_avx512 }
-      if set == .avx2, set.isAvailable { return ck_accumulate_rows_avx2 }
-    #elseif arch(arm64)
-      if set == .neon { return ck_accumulate_rows_neon }
-    #endif
-    return ck_accumulate_rows_scalar
   }
 }

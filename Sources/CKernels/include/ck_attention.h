@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ck_sets.h"
+
 // Floats between the scores of two queries: 512 positions, and sixteen more because rows a multiple of
 // 2048 bytes apart share few places of a cache.
 #define CK_SCORE_STRIDE 528
@@ -75,10 +77,4 @@ static inline ck_quantised_block ck_quantised_block_of(void *bytes, size_t head_
   void ck_expand_block_##suffix(                                                            \
       const uint8_t *from, size_t head_length, int bits, uint16_t *block);
 
-CK_ATTENTION_FUNCTIONS(scalar)
-#if defined(__x86_64__)
-CK_ATTENTION_FUNCTIONS(avx2)
-CK_ATTENTION_FUNCTIONS(avx512)
-#elif defined(__aarch64__)
-CK_ATTENTION_FUNCTIONS(neon)
-#endif
+CK_EACH_SET(CK_ATTENTION_FUNCTIONS)

@@ -1,6 +1,6 @@
 // What this machine has.
 #pragma once
+#include "ck_sets.h"
 
-// Whether this machine has what kernels with that suffix need.
-int ck_has_avx2(void);
-int ck_has_avx512(void);
+// Whether this machine has what kernels of that set need.
+int ck_has_set(ck_set set);

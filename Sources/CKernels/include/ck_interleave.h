@@ -3,6 +3,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ck_sets.h"
+
 typedef struct {
   const uint8_t *const *rows;  // [row_count], at any alignment; NULL = a row of zeros
   size_t row_count;            // at most 16; rows that are missing are zero
@@ -14,11 +16,6 @@ typedef struct {
 
 // Per block first the rows' 2-byte words at half_offset (where it is not negative), then each 4-byte
 // word of the sixteen rows. `group` has 16 * blocks * block_bytes bytes.
-typedef void ck_interleave_rows_function(const ck_row_set *set, uint8_t *group);
-ck_interleave_rows_function ck_interleave_rows_scalar;
-#if defined(__x86_64__)
-ck_interleave_rows_function ck_interleave_rows_avx2;
-ck_interleave_rows_function ck_interleave_rows_avx512;
-#elif defined(__aarch64__)
-ck_interleave_rows_function ck_interleave_rows_neon;
-#endif
+#define CK_DECLARE_INTERLEAVE_ROWS(suffix) \
+  void ck_interleave_rows_##suffix(const ck_row_set *set, uint8_t *group);
+CK_EACH_SET(CK_DECLARE_INTERLEAVE_ROWS)

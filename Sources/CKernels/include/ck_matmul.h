@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ck_sets.h"
+
 // ggml's type numbers, as in TensorBasics.ElementType.
 enum ck_type {
   CK_F32 = 0, CK_F16 = 1, CK_Q4_0 = 2, CK_Q4_1 = 3, CK_Q5_0 = 6, CK_Q5_1 = 7, CK_Q8_0 = 8,
@@ -28,7 +30,7 @@ typedef struct {
 // For quantised weights also int8, in panels. Tokens are taken in tiles, as wide as the instruction set
 // likes while that many are left, then of 4, then of 1; the tile that begins with token t has its panel
 // at panels + 2 * t * columns. Per 32 columns a panel of W tokens holds eight 4-byte words of each
-// token, [8][W], then a ck_block_info of each token, [W].
+// token, in an order of the instruction set's own (ck_dot.inc), then a ck_block_info of each token, [W].
 typedef struct {
   const float *values;
   size_t value_stride;
@@ -48,27 +50,19 @@ typedef struct {
 
 // out[t * out_stride + r] for every row r and the first token_count tokens. Returns 0, or -1 for a
 // type that is none of ck_type.
-typedef int ck_matmul_function(
-    int type, const ck_matrix *w, const ck_activations *x, size_t token_count, float *out,
-    size_t out_stride);
-ck_matmul_function ck_matmul_scalar;
-#if defined(__x86_64__)
-ck_matmul_function ck_matmul_avx2;
-ck_matmul_function ck_matmul_avx512;
-#elif defined(__aarch64__)
-ck_matmul_function ck_matmul_neon;
-#endif
+#define CK_DECLARE_MATMUL(suffix)                                                                  \
+  int ck_matmul_##suffix(                                                                         \
+      int type, const ck_matrix *w, const ck_activations *x, size_t token_count, float *out,      \
+      size_t out_stride);
+CK_EACH_SET(CK_DECLARE_MATMUL)
+CK_EACH_PRODUCT_SET(CK_DECLARE_MATMUL)
 
 // Quantises [tokens, columns] values, rows `stride` apart and columns a multiple of 32, into panels:
 // scale = max|x| / 127, q = nearest (ties to even) of x / scale. The first token must begin a tile;
 // every multiple of CK_TILE_MULTIPLE does, on every instruction set.
 #define CK_TILE_MULTIPLE 24
-typedef void ck_quantise_function(
-    const float *x, size_t stride, size_t tokens, size_t columns, uint8_t *panels);
-ck_quantise_function ck_quantise_scalar;
-#if defined(__x86_64__)
-ck_quantise_function ck_quantise_avx2;
-ck_quantise_function ck_quantise_avx512;
-#elif defined(__aarch64__)
-ck_quantise_function ck_quantise_neon;
-#endif
+#define CK_DECLARE_QUANTISE(suffix) \
+  void ck_quantise_##suffix(        \
+      const float *x, size_t stride, size_t tokens, size_t columns, uint8_t *panels);
+CK_EACH_SET(CK_DECLARE_QUANTISE)
+CK_EACH_PRODUCT_SET(CK_DECLARE_QUANTISE)

@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ck_sets.h"
+
 // out[t * out_stride + c] += values[t * value_stride + i] * row i [c], for the columns c from
 // first_column to end_column; i ascends, one fused multiply-add a term. A value of 0 adds nothing,
 // whatever the row holds. first_column is a multiple of 32; end_column may be none for float types.
@@ -19,11 +21,6 @@ typedef struct {
 } ck_neuron_sum;
 
 // Returns 0, or -1 for a type other than F32, F16, BF16, Q8_0 and Q4_0 (ck_type).
-typedef int ck_accumulate_rows_function(int type, const ck_neuron_sum *sum);
-ck_accumulate_rows_function ck_accumulate_rows_scalar;
-#if defined(__x86_64__)
-ck_accumulate_rows_function ck_accumulate_rows_avx2;
-ck_accumulate_rows_function ck_accumulate_rows_avx512;
-#elif defined(__aarch64__)
-ck_accumulate_rows_function ck_accumulate_rows_neon;
-#endif
+#define CK_DECLARE_ACCUMULATE_ROWS(suffix) \
+  int ck_accumulate_rows_##suffix(int type, const ck_neuron_sum *sum);
+CK_EACH_SET(CK_DECLARE_ACCUMULATE_ROWS)

@@ -3,6 +3,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "ck_sets.h"
+
 #define CK_VECTOR_FUNCTIONS(suffix)                                                                 \
   void ck_add_##suffix(float *x, const float *y, size_t count);           /* x += y */              \
   void ck_silu_multiply_##suffix(float *x, const float *y, size_t count); /* x = silu(x) y */       \
@@ -27,10 +29,4 @@
   void ck_rotate_adjacent_##suffix(                                                                 \
       float *x, const float *cosines, const float *sines, size_t half);
 
-CK_VECTOR_FUNCTIONS(scalar)
-#if defined(__x86_64__)
-CK_VECTOR_FUNCTIONS(avx2)
-CK_VECTOR_FUNCTIONS(avx512)
-#elif defined(__aarch64__)
-CK_VECTOR_FUNCTIONS(neon)
-#endif
+CK_EACH_SET(CK_VECTOR_FUNCTIONS)
