@@ -53,21 +53,18 @@ final class DecoderWorkspace {
       configuration, tokenCapacity: tokenCapacity, logitRowCapacity: logitRowCapacity,
       hasNeurons: hasNeurons)
     let memory = try PartitionedBuffer(sizes)
-    func floats(_ index: Int) -> UnsafeMutablePointer<Float> {
-      memory.pointer(index, as: Float.self)
-    }
-    residual = floats(0)
-    hidden = floats(1)
-    queries = floats(2)
-    keys = floats(3)
-    values = floats(4)
-    gate = floats(5)
-    up = floats(6)
-    rope = floats(7)
-    logits = floats(8)
+    residual = memory.pointer(0, as: Float.self)
+    hidden = memory.pointer(1, as: Float.self)
+    queries = memory.pointer(2, as: Float.self)
+    keys = memory.pointer(3, as: Float.self)
+    values = memory.pointer(4, as: Float.self)
+    gate = memory.pointer(5, as: Float.self)
+    up = memory.pointer(6, as: Float.self)
+    rope = memory.pointer(7, as: Float.self)
+    logits = memory.pointer(8, as: Float.self)
     blockMemory = memory.address(9)
-    mixed = floats(10)
-    shared = floats(11)
+    mixed = memory.pointer(10, as: Float.self)
+    shared = memory.pointer(11, as: Float.self)
     positionRows = memory.pointer(12, as: Int32.self)
     self.memory = memory
   }
