@@ -77,15 +77,17 @@ import WeightLoader
   }
 
   /// Gemma's prompt is longer than its windows of 512.
-  @Test(
-    arguments: [
-      ("SmolLM2-135M-Instruct.Q4_1.gguf", 70), ("gemma-3-270m-q4_k_m.gguf", 530),
-    ])
-  func `Real models decode with the host's bits`(name: String, promptLength: Int) throws {
-    guard let path = realModel(name) else {
-      print("skipped: \(name) is not in the model folder")
-      return
-    }
+  @Test(.enabled(if: RealModels.smolLM2 != nil, "SmolLM2 is not in the model folder"))
+  func `SmolLM2 decodes with the host's bits`() throws {
+    try decodesWithTheHostsBits(try #require(RealModels.smolLM2), promptLength: 70)
+  }
+
+  @Test(.enabled(if: RealModels.gemma3 != nil, "Gemma 3 is not in the model folder"))
+  func `Gemma 3 decodes with the host's bits`() throws {
+    try decodesWithTheHostsBits(try #require(RealModels.gemma3), promptLength: 530)
+  }
+
+  private func decodesWithTheHostsBits(_ path: String, promptLength: Int) throws {
     var generator = SeededGenerator(seed: 1)
     let prompt = (0..<promptLength).map { _ in Int32(generator.next() % 49152) }
     let decoding = (0..<4).map { _ in Int32(generator.next() % 49152) }
@@ -100,7 +102,7 @@ import WeightLoader
       let session = try openSession(
         path, contextLength: context, promptLength: promptLength, decodeAttention: drives)
       let found = try bits(session, prompt, decoding)
-      #expect(found.elementsEqual(expected), "\(name), \(count) drives")
+      #expect(found.elementsEqual(expected), "\(count) drives")
     }
   }
 

@@ -157,13 +157,3 @@ extension DriveArray.Shape {
       })
   }
 }
-
-/// A model that tools/test or a person put into the model folder; nil where it is not there.
-func realModel(_ name: String) -> String? {
-  func variable(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
-  let folder =
-    variable("FLASHINFER_MODELS")
-    ?? (variable("XDG_CACHE_HOME") ?? (variable("HOME") ?? "") + "/.cache") + "/flashinfer/models"
-  let path = "\(folder)/\(name)"
-  return access(path, R_OK) == 0 ? path : nil
-}

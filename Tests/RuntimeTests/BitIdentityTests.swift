@@ -101,11 +101,11 @@ import WeightLoader
     return tests.joined(separator: "/") + "/ModelConversionTests/Vectors/"
   }
 
-  @Test func `SmolLM2, as it is downloaded and as an image`() throws {
-    guard let path = RealModels.smolLM2 else {
-      print("skipped: SmolLM2 is not in the model folder; tools/test fetches it")
-      return
-    }
+  @Test(
+    .enabled(
+      if: RealModels.smolLM2 != nil, "SmolLM2 is not in the model folder; tools/test fetches it"))
+  func `SmolLM2, as it is downloaded and as an image`() throws {
+    let path = try #require(RealModels.smolLM2)
     let image = TemporaryFile([])
     defer { extendLifetime(image) }
     try Converter(try ModelSource.open(path)).write(to: image.path)
@@ -164,19 +164,5 @@ private struct StoredModels {
     case .mirroredImage: [folder.path + "/image2", folder.path + "/image3"]
     default: []
     }
-  }
-}
-
-/// Models that tools/test downloads; nil where they are not there.
-enum RealModels {
-  static var smolLM2: String? { file("SmolLM2-135M-Instruct.Q4_1.gguf") }
-
-  private static func file(_ name: String) -> String? {
-    func variable(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }
-    let folder =
-      variable("FLASHINFER_MODELS")
-      ?? (variable("XDG_CACHE_HOME") ?? (variable("HOME") ?? "") + "/.cache") + "/flashinfer/models"
-    let path = "\(folder)/\(name)"
-    return access(path, R_OK) == 0 ? path : nil
   }
 }
