@@ -128,7 +128,7 @@ let package = Package(
     tests("HostResources", ["TensorBasics", "Kernels", "BlockIO"]),
     tests("BlockIO", ["TensorBasics"]),
     tests("ModelFormat", ["TensorBasics"]),
-    tests("Tokenization", ["TensorBasics", "ModelFormat"]),
+    tests("Tokenization", ["TensorBasics", "ModelFormat"], exclude: ["Vocabularies"]),
     tests("Kernels", ["TensorBasics", "HostResources"]),
     tests("KVCache", ["TensorBasics", "BlockIO", "ModelFormat"]),
     tests(

@@ -4,13 +4,12 @@ import Tokenization
 
 /// Vocabularies with texts and expected tokens, as `*.gguf`, `*.gguf.inp` and `*.gguf.out`.
 ///
-/// They are too large to lie here: `FLASHINFER_TOKENIZER_VECTORS` names their directory, otherwise
-/// `../shared/tokenizer-vectors` beside the package is tried.
+/// They are too large to lie here: `FLASHINFER_TOKENIZER_VECTORS` names their directory. Small
+/// vocabularies of every scheme lie here, see ``VocabularyTests``.
 @Suite struct VectorTests {
   static let directory: String? = {
-    let beside = #filePath.split(separator: "/").dropLast(4).joined(separator: "/")
-    let named = getenv("FLASHINFER_TOKENIZER_VECTORS").map { String(cString: $0) }
-    let path = named ?? "/\(beside)/shared/tokenizer-vectors"
+    guard let named = getenv("FLASHINFER_TOKENIZER_VECTORS") else { return nil }
+    let path = String(cString: named)
     return access(path, R_OK) == 0 ? path : nil
   }()
 
@@ -38,7 +37,8 @@ import Tokenization
     guard file.text("tokenizer.ggml.model") != "bert" else { return }
     let tokenizer = try Tokenizer(
       file.definition(), modelName: file.text("general.name"))
-    let texts = try Self.texts(VocabularyFile.contents(path + ".inp"))
+    let texts = try Self.texts(
+      VocabularyFile.contents(path + ".inp"), separator: "\n__ggml_vocab_test__\n")
     let lines = try String(decoding: VocabularyFile.contents(path + ".out"), as: UTF8.self)
       .split(separator: "\n", omittingEmptySubsequences: false)
     #expect(!texts.isEmpty && lines.count >= texts.count)
@@ -49,9 +49,9 @@ import Tokenization
     }
   }
 
-  /// Cuts a file at the lines `__ggml_vocab_test__`; the last text has no such line after it.
-  private static func texts(_ bytes: [UInt8]) -> [[UInt8]] {
-    let separator = Array("\n__ggml_vocab_test__\n".utf8)
+  /// The texts of a file, behind each of which stands a separator.
+  static func texts(_ bytes: [UInt8], separator: String) -> [[UInt8]] {
+    let separator = Array(separator.utf8)
     var texts: [[UInt8]] = []
     var start = 0
     var index = 0
