@@ -22,7 +22,7 @@ package struct NeuronBuffers: Sendable {
 final class NeuronWriter {
   private let bundles: NeuronBundles
   private let down: TensorRecord
-  private let columns: NeuronColumns
+  private let columns: NeuronColumnWriter
   /// The parts that hold rows of the source.
   private let rowParts: [RowPart]
   private let sliceNeuronCount: Int
@@ -81,7 +81,7 @@ final class NeuronWriter {
             from: source, to: target, addsOne: false, rowCapacity: chunkNeuronCount)))
       rowByteCount = max(rowByteCount, source.byteCount / source.rowCount)
     }
-    columns = try NeuronColumns(
+    columns = try NeuronColumnWriter(
       down: down, part: downPart, neuronsPerBundle: neurons, chunkNeuronCount: chunkNeuronCount)
     let sliceByteCount = AlignedBuffer.roundedUp(
       down.rowCount * (sliceNeuronCount / block * down.type.blockByteCount))

@@ -140,12 +140,7 @@ public struct MemoryPlan: Sendable {
     _ request: Request, source: ModelSource, configuration: DecoderConfiguration,
     selector: NeuronSelector?, order: StreamOrder
   ) throws(RuntimeError) -> MemoryPlan {
-    if configuration.positionOffset != nil, request.contextLength > configuration.contextLength {
-      throw .notRunnable(
-        path: source.path,
-        reason: "the model has \(configuration.contextLength) positions, too few for a context of "
-          + "\(request.contextLength)")
-    }
+    try checkPositions(request, source, configuration)
     let neurons = source.description.neurons.flatMap { layout in
       selector.map { NeuronDemand(layout, request.neurons.reading($0), $0) }
     }
@@ -207,6 +202,19 @@ public struct MemoryPlan: Sendable {
         expertSlotCount: slotCount, expertCount: fixed.expertCount, expertSlotByteCount: slot,
         neurons: neurons?.plan(within: windowByteCount))
     } catch { throw RuntimeError(error) }
+  }
+
+  /// Learned positions end where their table does.
+  private static func checkPositions(
+    _ request: Request, _ source: ModelSource, _ configuration: DecoderConfiguration
+  ) throws(RuntimeError) {
+    guard configuration.positionOffset != nil,
+      request.contextLength > configuration.contextLength
+    else { return }
+    throw .notRunnable(
+      path: source.path,
+      reason: "the model has \(configuration.contextLength) positions, too few for a context of "
+        + "\(request.contextLength)")
   }
 
   /// What bundles of neurons want of the budget.

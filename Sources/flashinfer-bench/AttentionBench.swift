@@ -91,7 +91,6 @@ struct AttentionBench: ParsableCommand {
       let (moved, reads) = (cache.statistics - before, cache.readStatistics.since(readsBefore))
       let memory = (memoryBefore + (try memoryBytesPerSecond())) / 2
       let bytes = Double(moved.attendedBlockCount) / Double(repeats) * Double(shape.blockByteCount)
-      let read = Double(moved.bytesRead) / Double(repeats)
       // Every byte attended over that memory cannot hold crosses the bus once for each token.
       let bound = max(0, bytes - Double(plan.byteCount))
       let speed = bytes * Double(repeats) / seconds
@@ -104,21 +103,27 @@ struct AttentionBench: ParsableCommand {
         Figure("keyValueBytes", bytes, "B"),
       ]
       if plan.hasTier {
-        figures += [
-          Figure("readBytes", read, "B", limit: bound),
-          Figure("readBytesOverBound", read / bound, "of the I/O lower bound"),
-          Figure("driveBytesPerSecond", read * Double(repeats) / seconds, "B/s"),
-          Figure("queueDepth", reads.meanQueueDepth, ""),
-          Figure("rowBytes", Double(shape.rowStride), "B"),
-          Figure("residentFraction", moved.residentFraction, "of the rows"),
-          Figure(
-            "waitFraction",
-            Double(moved.stallNanoseconds) / 1e9 / seconds,
-            "of the time"),
-        ]
+        figures += tierFigures(moved, reads, seconds: seconds, bound: bound, shape)
       }
       try FigureReport(figures).print(asJSON: json)
     }
+  }
+
+  /// Figures of keys and values that are read from a drive.
+  private func tierFigures(
+    _ moved: KeyValueStore.Statistics, _ reads: IOStatistics, seconds: Double, bound: Double,
+    _ shape: KeyValueShape
+  ) -> [Figure] {
+    let read = Double(moved.bytesRead) / Double(repeats)
+    return [
+      Figure("readBytes", read, "B", limit: bound),
+      Figure("readBytesOverBound", read / bound, "of the I/O lower bound"),
+      Figure("driveBytesPerSecond", read * Double(repeats) / seconds, "B/s"),
+      Figure("queueDepth", reads.meanQueueDepth, ""),
+      Figure("rowBytes", Double(shape.rowStride), "B"),
+      Figure("residentFraction", moved.residentFraction, "of the rows"),
+      Figure("waitFraction", Double(moved.stallNanoseconds) / 1e9 / seconds, "of the time"),
+    ]
   }
 
   /// All rows in memory, or as many as `--kv-ram` holds.

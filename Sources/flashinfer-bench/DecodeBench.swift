@@ -43,17 +43,7 @@ struct DecodeBench: ParsableCommand {
     try reportingErrors {
       let model = try resources.open(model)
       Terminal.warn(notesOf: model.source.device)
-      var request = MemoryPlan.Request(
-        budgetByteCount: resources.budget,
-        contextLength: max(
-          resources.context ?? 0, depth + warmup + Self.mostSettlingTokens + tokens),
-        promptLength: max(1, depth),
-        threadCount: resources.threadCount,
-        preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model))
-      request.keyValues = keyValues.options(resources.io)
-      request.neurons = neurons.options
-      let session = try Session(
-        model.source, model.configuration, request, cancellation: Interruption.flag)
+      let session = try openSession(model)
       try hotness.recall(session)
       defer { hotness.remember(session) }
       var feed = try feed.makeFeed(model, count: warmup + Self.mostSettlingTokens + tokens)
@@ -61,13 +51,7 @@ struct DecodeBench: ParsableCommand {
       func step(continues: Bool) throws {
         token = feed.next(after: try session.decode(token, continues: continues))
       }
-      if depth > 0 {
-        var filling = SeededGenerator(seed: 1)
-        _ = try session.prefill(
-          (0..<depth).map { _ in
-            Int32(filling.next() % UInt64(model.configuration.vocabularyCount))
-          })
-      }
+      try fill(session, vocabularyCount: model.configuration.vocabularyCount)
       for _ in 0..<warmup { try step(continues: true) }
       // Pinned weights come in as their memory is committed, at the latest with the second token.
       var more = Self.mostSettlingTokens
@@ -122,5 +106,27 @@ struct DecodeBench: ParsableCommand {
           + Figure.shares(of: seconds, session.times - timesBefore)
       ).print(asJSON: json)
     }
+  }
+
+  private func openSession(_ model: LanguageModel) throws -> Session {
+    var request = MemoryPlan.Request(
+      budgetByteCount: resources.budget,
+      contextLength: max(
+        resources.context ?? 0, depth + warmup + Self.mostSettlingTokens + tokens),
+      promptLength: max(1, depth),
+      threadCount: resources.threadCount,
+      preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model))
+    request.keyValues = keyValues.options(resources.io)
+    request.neurons = neurons.options
+    return try Session(
+      model.source, model.configuration, request, cancellation: Interruption.flag)
+  }
+
+  /// Puts `depth` random tokens into the context.
+  private func fill(_ session: Session, vocabularyCount: Int) throws {
+    guard depth > 0 else { return }
+    var generator = SeededGenerator(seed: 1)
+    _ = try session.prefill(
+      (0..<depth).map { _ in Int32(generator.next() % UInt64(vocabularyCount)) })
   }
 }

@@ -7,7 +7,7 @@ import TensorBasics
 /// those of a quant block as row groups.
 ///
 /// It works on a slice of the matrix: all its rows, and of each the columns of some neurons.
-final class NeuronColumns {
+final class NeuronColumnWriter {
   private let down: TensorRecord
   private let part: NeuronBundles.Part
   private let neuronsPerBundle: Int
