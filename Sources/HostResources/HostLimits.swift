@@ -44,8 +44,12 @@ public struct HostLimits: Sendable {
     return max(1, Int(quota.rounded(.up)))
   }
 
-  /// A budget of memory for when the user names none: 80 % of what can be had.
-  public var defaultBudget: Int { availableByteCount / 10 * 8 }
+  /// Bytes that this process holds and that no reclaim would free.
+  public let ownByteCount: Int
+
+  /// A bound on the process's resident memory for when the user names none: what it holds already, which is
+  /// little but in a host program, and 80 % of what can be had besides.
+  public var defaultBudget: Int { ownByteCount + availableByteCount / 10 * 8 }
 
   /// What is wrong with asking for more than there is, in a line each.
   ///
@@ -85,6 +89,9 @@ public struct HostLimits: Sendable {
     addressSpaceByteCount = Self.own("Max address space", files)
     let levels = Self.memory(groups, files)
     memory = levels.min { $0.limit < $1.limit }.map { StatedLimit(value: $0.limit, path: $0.path) }
+    ownByteCount = ["RssAnon", "RssShmem"].reduce(0) {
+      $0 + (files.kibibytes($1, in: "/proc/self/status") ?? 0)
+    }
     var available = levels.map(\.available)
     if let bytes = files.kibibytes("MemAvailable", in: "/proc/meminfo") {
       available.append(bytes)

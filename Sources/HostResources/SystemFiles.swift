@@ -46,7 +46,7 @@ final class SystemFiles {
   /// The bytes of a field that is stated in kB, which are KiB.
   func kibibytes(_ name: String, in path: String) -> Int? {
     guard let word = field(name, in: path)?.split(separator: " ").first, let number = Int(word),
-      (0..<Int.max / 1024).contains(number)
+      (0..<1 << 48).contains(number)
     else { return nil }
     return number * 1024
   }

@@ -34,6 +34,15 @@ private let mebibyte = 1 << 20
     }
   }
 
+  @Test func `What a host program holds already is added to its budget`() {
+    let root = version2(
+      path: "/", ["memory.max": "\(4096 * mebibyte)", "memory.current": "\(3000 * mebibyte)"])
+    root.write("proc/self/status", "VmSize: 1 kB\nRssAnon:\t 2900000 kB\nRssShmem: 100 kB\n")
+    let limits = root.limits
+    #expect(limits.availableByteCount == 1096 * mebibyte)
+    #expect(limits.defaultBudget == 2_900_100 * 1024 + 1096 * mebibyte / 10 * 8)
+  }
+
   @Test func `Pages of files count as free, those in active use too, those to be written not`() {
     let root = version2(
       path: "/a",
