@@ -143,8 +143,15 @@ public final class RingDevice: BlockDevice {
   /// Completes, continues or fails the read an event belongs to.
   private func settle(_ event: Ring.Event) throws(BlockIOError) -> ReadCompletion? {
     guard var transfer = transfers[event.slot] else { return nil }
-    let step = transfer.accept(
+    var step = transfer.accept(
       result: event.result, file: files[transfer.request.fileIndex], hooks: hooks)
+    if case .again = step, event.result == -Int(ECANCELED) {
+      // The kernel may start no thread for a read that waits, or the thread that submitted has ended.
+      switch transfer.readToEnd(files[transfer.request.fileIndex], hooks: hooks) {
+      case nil: step = .finished
+      case .some(let reason): step = .failed(reason)
+      }
+    }
     if case .again = step {
       transfers[event.slot] = transfer
       queue(event.slot)
