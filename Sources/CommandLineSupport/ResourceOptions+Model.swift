@@ -31,4 +31,9 @@ extension Terminal {
   public static func warn(notesOf device: any BlockDevice) {
     for note in device.notes { warn(note) }
   }
+
+  /// What a session does without, e.g. threads that the system refused.
+  public static func warn(notesOf session: Session) {
+    for note in session.notes { warn(note) }
+  }
 }

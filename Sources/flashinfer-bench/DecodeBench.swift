@@ -44,6 +44,7 @@ struct DecodeBench: ParsableCommand {
       let model = try resources.open(model)
       Terminal.warn(notesOf: model.source.device)
       let session = try openSession(model)
+      Terminal.warn(notesOf: session)
       try hotness.recall(session)
       defer { hotness.remember(session) }
       var feed = try feed.makeFeed(model, count: warmup + Self.mostSettlingTokens + tokens)

@@ -46,6 +46,7 @@ struct PrefillBench: ParsableCommand {
       request.neurons = neurons.options
       let session = try Session(
         model.source, model.configuration, request, cancellation: Interruption.flag)
+      Terminal.warn(notesOf: session)
       var generator = SeededGenerator(seed: randomTokens)
       func random(_ count: Int) -> [Int32] {
         (0..<count).map { _ in

@@ -94,7 +94,7 @@ struct Run: ParsableCommand {
       try hotness.recall(session)
       session.keyValues.onWarning = { Terminal.warn($0) }
       Terminal.warn(notesOf: model.source.device)
-      for note in session.notes { Terminal.warn(note) }
+      Terminal.warn(notesOf: session)
       let loadSeconds = secondsSinceProcessStart()
       let seed = sampling.chosenSeed()
       let options = GenerationOptions(
