@@ -1,5 +1,6 @@
 import Glibc
 import Synchronization
+import TensorBasics
 
 /// One file of a device: descriptor, size and identity as they were at opening.
 final class OpenFile: Sendable {
@@ -28,7 +29,7 @@ final class OpenFile: Sendable {
       throw BlockIOError(.open, path: path, reason: .system(errno: errno))
     }
     self.path = path
-    systemPath = path.withCString { Array(UnsafeBufferPointer(start: $0, count: strlen($0) + 1)) }
+    systemPath = path.systemPath.map { CChar(bitPattern: $0) } + [0]
     self.wantsDirect = wantsDirect
     direct = Atomic(isDirect)
     identity = FileIdentity(status)

@@ -1,5 +1,6 @@
 import CLinuxURing
 import Glibc
+import TensorBasics
 
 /// An open file descriptor, closed when it goes out of scope.
 package struct UnixDescriptor: ~Copyable {
@@ -15,7 +16,9 @@ package struct UnixDescriptor: ~Copyable {
     readingFrom path: String, bypassingPageCache: Bool
   ) throws(BlockIOError) {
     let flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK
-    let descriptor = Glibc.open(path, flags | (bypassingPageCache ? __O_DIRECT : 0))
+    let descriptor = path.withSystemPath {
+      Glibc.open($0, flags | (bypassingPageCache ? __O_DIRECT : 0))
+    }
     guard descriptor >= 0 else {
       throw BlockIOError(.open, path: path, reason: .system(errno: errno))
     }

@@ -77,7 +77,9 @@ struct TensorCatalogue {
   /// The safetensors files of a folder, in the order of their names; none where `path` is no folder.
   private static func shardPaths(_ path: String) -> [String] {
     var status = stat()
-    guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else { return [] }
+    guard path.withSystemPath({ stat($0, &status) }) == 0, status.st_mode & S_IFMT == S_IFDIR else {
+      return []
+    }
     return FolderListing.names(in: path).filter { $0.hasSuffix(".safetensors") }.sorted()
       .map { "\(path)/\($0)" }
   }
