@@ -1,25 +1,41 @@
 import ModelFormat
-import Tokenization
+public import Tokenization
 import WeightLoader
 
 extension LanguageModel {
-  /// The tokens of a text to be continued, or of a message to be answered.
+  /// The tokens of a text to be continued; control tokens spelt out in it are meant.
   ///
-  /// - Parameter isChat: whether the text is a message, which the model's chat template frames; control
-  ///   tokens spelt out in it stay text then.
-  /// - Throws: ``RuntimeError/badPrompt(_:)`` where the model has no chat template,
-  ///   ``RuntimeError/tokenizer(_:)``.
-  public func prompt(_ text: String, isChat: Bool = false) throws(RuntimeError) -> [Int32] {
-    if isChat, source.description.chatTemplate == nil {
+  /// - Throws: ``RuntimeError/tokenizer(_:)``.
+  public func prompt(_ text: String) throws(RuntimeError) -> [Int32] {
+    do throws(TokenizerError) {
+      // An EOS after the prompt would end what is to be continued.
+      return try tokenizer.encodePrompt(
+        [ChatPiece(Array(text.utf8), isMarkup: true)], addsEOS: false)
+    } catch { throw .tokenizer(error) }
+  }
+
+  /// The tokens of a conversation to be answered, which the model's chat template frames; control tokens
+  /// spelt out in its messages stay text.
+  ///
+  /// - Throws: ``RuntimeError/badPrompt(_:)`` where the model has no chat template or its template has no
+  ///   place for such a conversation, ``RuntimeError/tokenizer(_:)``.
+  public func prompt(_ messages: [ChatMessage]) throws(RuntimeError) -> [Int32] {
+    guard let template = source.description.chatTemplate else {
       throw .badPrompt("the model has no chat template: have the text continued instead")
     }
     do throws(TokenizerError) {
-      guard isChat, let template = source.description.chatTemplate else {
-        return try tokenizer.encodePrompt(
-          [ChatPiece(Array(text.utf8), isMarkup: true)], addsEOS: false)
-      }
-      return try tokenizer.encodeChat(
-        [ChatMessage(role: .user, text)], template: ChatTemplate.recognise(template))
+      return try tokenizer.encodeChat(messages, template: ChatTemplate.recognise(template))
+    } catch .unsupportedConversation(let reason) {
+      throw .badPrompt(TokenizerError.unsupportedConversation(reason).description)
     } catch { throw .tokenizer(error) }
+  }
+
+  /// What is odd about a prompt and makes answers worse, in one line; nil = nothing.
+  public func oddity(of prompt: [Int32]) -> String? {
+    guard let bos = tokenizer.bosToken, prompt.count > 1, prompt[0] == bos, prompt[1] == bos else {
+      return nil
+    }
+    return "the prompt begins with two BOS tokens (\(bos)): leave out the one that is spelt out, "
+      + "because the model's own is added"
   }
 }

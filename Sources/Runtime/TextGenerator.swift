@@ -8,6 +8,7 @@ import WeightLoader
 public struct GenerationOptions: Sendable {
   /// Tokens of the prompt, BOS included where the model wants it.
   public var prompt: [Int32]
+  /// Most tokens of the answer, which ends earlier where the context is full.
   public var maximumTokenCount: Int
   public var sampling: SamplingOptions
   /// Go on past end-of-generation tokens.
@@ -34,6 +35,18 @@ public struct GenerationOptions: Sendable {
   }
 }
 
+/// Why an answer ends where it does.
+public enum FinishReason: String, Sendable {
+  /// The model ended it.
+  case stop
+  /// The most tokens that were asked for.
+  case length
+  /// The context is full.
+  case context
+  /// The caller stopped it.
+  case cancelled
+}
+
 /// What was generated and how long it took.
 public struct GenerationResult: Sendable {
   /// Generated tokens, without the end token.
@@ -42,8 +55,8 @@ public struct GenerationResult: Sendable {
   public internal(set) var text: [UInt8] = []
   /// See ``GenerationOptions/logProbabilityCount``.
   public internal(set) var topLogProbabilities: [[(token: Int32, logProbability: Double)]] = []
-  /// Whether the caller stopped it.
-  public internal(set) var wasInterrupted = false
+  /// Why it ended.
+  public internal(set) var finishReason = FinishReason.stop
   /// Monotonic times: before the prompt, at the first token, at the last.
   public internal(set) var startNanoseconds: Int = 0
   public internal(set) var firstTokenNanoseconds: Int?
@@ -57,6 +70,9 @@ public struct GenerationResult: Sendable {
   public internal(set) var promptTokenCount = 0
   /// Tokens of the prompt whose keys and values were there before.
   public internal(set) var reusedTokenCount = 0
+
+  /// Whether the caller stopped it.
+  public var wasInterrupted: Bool { finishReason == .cancelled }
 
   public var prefillTokensPerSecond: Double? {
     guard let first = firstTokenNanoseconds, first > startNanoseconds else { return nil }
@@ -128,7 +144,7 @@ public struct TextGenerator {
       }
     } catch {
       guard case .interrupted = error else { throw error }
-      result.wasInterrupted = true
+      result.finishReason = .cancelled
     }
     return result
   }
@@ -137,17 +153,24 @@ public struct TextGenerator {
     var result = GenerationResult()
     result.promptTokenCount = options.prompt.count
     result.reusedTokenCount = session.position
-    result.tokens.reserveCapacity(options.maximumTokenCount)
-    result.text.reserveCapacity(options.maximumTokenCount * 8)
+    let limit = limit(options)
+    result.tokens.reserveCapacity(limit)
+    result.text.reserveCapacity(limit * 8)
     result.startNanoseconds = monotonicNanoseconds()
     return result
+  }
+
+  /// Most tokens that can be drawn: what was asked for, or what the context has room for.
+  private func limit(_ options: GenerationOptions) -> Int {
+    min(options.maximumTokenCount, max(1, session.plan.contextLength - options.prompt.count))
   }
 
   private func run(
     _ options: GenerationOptions, _ result: inout GenerationResult,
     _ emit: (UnsafeBufferPointer<UInt8>) -> Void
   ) throws(RuntimeError) {
-    let limit = options.maximumTokenCount
+    let limit = limit(options)
+    result.finishReason = limit < options.maximumTokenCount ? .context : .length
     var sampler = Sampler(options: options.sampling, vocabularyCount: tokenizer.vocabularyCount)
     for token in options.prompt { sampler.observe(token) }
     var detokenizer = StreamingDetokenizer(tokenizer)
@@ -161,7 +184,10 @@ public struct TextGenerator {
       }
       let token = sampler.sample(logits)
       note(&result)
-      if !options.ignoresEnd, tokenizer.endTokens.contains(token) { break }
+      if !options.ignoresEnd, tokenizer.endTokens.contains(token) {
+        result.finishReason = .stop
+        break
+      }
       result.tokens.append(token)
       sampler.observe(token)
       let written = result.text.count
@@ -197,7 +223,7 @@ public struct TextGenerator {
     }
     guard let position = options.logProbabilityPromptPosition else {
       return try session.prefill(
-        Array(options.prompt[session.position...]), continues: options.maximumTokenCount > 1)
+        Array(options.prompt[session.position...]), continues: limit(options) > 1)
     }
     guard options.prompt.indices.contains(position) else {
       throw .badPrompt(

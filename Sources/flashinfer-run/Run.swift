@@ -81,6 +81,7 @@ struct Run: ParsableCommand {
     try reportingErrors {
       let model = try resources.open(model)
       let tokens = try prompt.tokens(model)
+      if let oddity = model.oddity(of: tokens) { Terminal.warn(oddity) }
       if let position = positions.only, position >= tokens.count {
         throw CommandError(
           .badData,
@@ -98,7 +99,7 @@ struct Run: ParsableCommand {
       let loadSeconds = secondsSinceProcessStart()
       let seed = sampling.chosenSeed()
       let options = GenerationOptions(
-        prompt: tokens, maximumTokenCount: session.plan.contextLength - tokens.count,
+        prompt: tokens, maximumTokenCount: maxTokens,
         sampling: sampling.options(seed: seed), ignoresEnd: ignoreEos,
         logProbabilityCount: logprobs ?? 0, logProbabilityPromptPosition: positions.only,
         reportsWholePrompt: positions == .prompt)

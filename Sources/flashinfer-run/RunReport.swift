@@ -115,6 +115,7 @@ struct RunReport {
       json.array("promptTokens") { list in for token in promptTokens { list.number(nil, token) } }
       json.array("tokens") { list in for token in result.tokens { list.number(nil, token) } }
       json.number("reusedTokens", result.reusedTokenCount)
+      json.text("finishReason", utf8: Array(result.finishReason.rawValue.utf8))
       if reportsDistributions { printDistributions(&json) }
       json.object("timing") { json in
         json.number("loadSeconds", timing.loadSeconds)

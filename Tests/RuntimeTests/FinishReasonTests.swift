@@ -1,0 +1,67 @@
+import ModelFormat
+import Runtime
+import TestSupport
+import Testing
+import Tokenization
+
+/// Why an answer ends, and what is odd about a prompt.
+struct FinishReasonTests {
+  /// The end of an answer of at most `maximumTokenCount` tokens in a context of `contextLength`.
+  private func reason(
+    maximumTokenCount: Int, contextLength: Int = 64, ignoresEnd: Bool = true,
+    endTokens: TinyGGUF.Value? = nil
+  ) throws -> (FinishReason, tokenCount: Int) {
+    var gguf = TinyModel().gguf(seed: 3)
+    if let endTokens { gguf["tokenizer.ggml.eos_token_id"] = endTokens }
+    let file = TemporaryFile(gguf.bytes())
+    let model = try LanguageModel.open(file.path)
+    let session = try Session(
+      model.source, model.configuration,
+      MemoryPlan.Request(
+        budgetByteCount: 1 << 40, contextLength: contextLength, promptLength: 3, threadCount: 1))
+    let result = try TextGenerator(session: session, tokenizer: model.tokenizer).generate(
+      GenerationOptions(
+        prompt: [10, 11, 12], maximumTokenCount: maximumTokenCount,
+        sampling: SamplingOptions(temperature: 0), ignoresEnd: ignoresEnd)
+    ) { _ in }
+    return (result.finishReason, result.tokens.count)
+  }
+
+  @Test func `An answer ends where it was to, or where its context is full`() throws {
+    #expect(try reason(maximumTokenCount: 5) == (.length, 5))
+    #expect(try reason(maximumTokenCount: 61) == (.length, 61))
+    #expect(try reason(maximumTokenCount: 62) == (.context, 61))
+    #expect(try reason(maximumTokenCount: 1 << 30, contextLength: 8) == (.context, 5))
+  }
+
+  @Test func `The model's own end is told from the others`() throws {
+    let file = TemporaryFile(TinyModel().gguf(seed: 3).bytes())
+    let model = try LanguageModel.open(file.path)
+    let session = try Session(
+      model.source, model.configuration,
+      MemoryPlan.Request(
+        budgetByteCount: 1 << 40, contextLength: 64, promptLength: 3, threadCount: 1))
+    let first = try TextGenerator(session: session, tokenizer: model.tokenizer).generate(
+      GenerationOptions(
+        prompt: [10, 11, 12], maximumTokenCount: 1, sampling: SamplingOptions(temperature: 0),
+        ignoresEnd: true)
+    ) { _ in }
+    let (reason, count) = try reason(
+      maximumTokenCount: 5, ignoresEnd: false,
+      endTokens: .uint32(UInt32(first.tokens[0])))
+    #expect(reason == .stop && count == 0)
+  }
+
+  @Test func `Two BOS tokens are odd, one is not`() throws {
+    let file = TemporaryFile(TinyModel(architecture: "gemma3").gguf(seed: 3).bytes())
+    let model = try LanguageModel.open(file.path)
+    let odd = try model.prompt("<s>the ant")
+    #expect(model.oddity(of: odd)?.contains("two BOS") == true)
+    for text in ["the ant", "", "the <s>"] {
+      #expect(try model.oddity(of: model.prompt(text)) == nil)
+    }
+    let plain = TemporaryFile(TinyModel().gguf(seed: 3).bytes())
+    let bare = try LanguageModel.open(plain.path)
+    #expect(try bare.oddity(of: bare.prompt("<|endoftext|>a")) == nil)
+  }
+}
