@@ -94,8 +94,8 @@ let package = Package(
     library(
       "FlashInferC",
       [
-        "CFlashInfer", "TensorBasics", "HostResources", "BlockIO", "ModelFormat", "Kernels",
-        "WeightLoader", "Runtime",
+        "CFlashInfer", "TensorBasics", "HostResources", "BlockIO", "ModelFormat", "Tokenization",
+        "Kernels", "WeightLoader", "KVCache", "Runtime",
       ]),
 
     // Executables

@@ -27,17 +27,28 @@ enum Status: flashinfer_status {
 struct CallError: Error {
   let status: Status
   let message: String
+  /// What to do about it, where that is known.
+  var remedy: String?
+  /// The file at fault, the place in it and the system's error number, where there are such.
+  var path: String?
+  var offset: Int?
+  var systemError: Int32?
 
-  init(_ status: Status, _ message: String) {
+  init(_ status: Status, _ message: String, remedy: String? = nil) {
     self.status = status
     self.message = message
+    self.remedy = remedy
   }
 
   init(_ error: any Error) {
     switch error {
     case let error as CallError: self = error
-    case let error as LoaderError: self.init(Self.status(of: error), error.description)
-    case let error as RuntimeError: self.init(Self.status(of: error), error.description)
+    case let error as LoaderError:
+      self.init(Self.status(of: error), error.description)
+      note(error)
+    case let error as RuntimeError:
+      self.init(Self.status(of: error), error.description)
+      note(error)
     default: self.init(.failed, "\(error)")
     }
   }
@@ -78,25 +89,34 @@ struct CallError: Error {
 func call(
   _ error: UnsafeMutablePointer<flashinfer_error>?, _ body: () throws -> Status
 ) -> flashinfer_status {
+  // A caller whose errors cannot be filled in is told at once, and not when it needs one.
+  var place: (pointer: UnsafeMutableRawPointer, size: Int)?
+  if let error {
+    guard let size = try? flashinfer_error.size(at: error, "error") else {
+      return Status.invalid.rawValue
+    }
+    place = (UnsafeMutableRawPointer(error), size)
+  }
   let failure: CallError
   do {
     let status = try body()
     guard status == .timeout else { return status.rawValue }
     failure = CallError(.timeout, "nothing came within the time given")
   } catch { failure = CallError(error) }
-  report(failure, to: error)
+  if let place { failure.structure.write(to: place.pointer, size: place.size) }
   return failure.status.rawValue
 }
 
-private func report(_ failure: CallError, to error: UnsafeMutablePointer<flashinfer_error>?) {
-  guard let error, error.pointee.size >= MemoryLayout<flashinfer_error>.size else { return }
-  error.pointee.status = failure.status.rawValue
-  withUnsafeMutableBytes(of: &error.pointee.message) { message in
-    // Cut where a character begins.
-    var text = Array(failure.message.utf8.prefix(message.count - 1))
-    while String(validating: text, as: UTF8.self) == nil, !text.isEmpty { text.removeLast() }
-    message.copyBytes(from: text)
-    message[text.count] = 0
+extension CallError {
+  fileprivate var structure: flashinfer_error {
+    var structure = flashinfer_error()
+    structure.status = status.rawValue
+    fill(&structure.message, message.displayingPaths)
+    structure.system_error = systemError ?? 0
+    structure.offset = Int64(offset ?? -1)
+    fill(&structure.path, path: path?.systemPath ?? [])
+    fill(&structure.remedy, remedy ?? "")
+    return structure
   }
 }
 
@@ -106,17 +126,6 @@ func required<Pointer>(_ pointer: Pointer?, _ name: String) throws(CallError) ->
   return pointer
 }
 
-/// Checks the size at the beginning of a structure that has one.
-func checkSize<Structure>(
-  _ size: Int, of type: Structure.Type, _ name: String
-) throws(CallError) {
-  guard size >= MemoryLayout<Structure>.size else {
-    throw CallError(
-      .invalid,
-      "\(name)->size is \(size), not at least \(MemoryLayout<Structure>.size): use its initialiser")
-  }
-}
-
 /// A C string as text.
 func text(_ pointer: UnsafePointer<CChar>?, _ name: String) throws(CallError) -> String {
   let pointer = try required(pointer, name)
@@ -124,6 +133,11 @@ func text(_ pointer: UnsafePointer<CChar>?, _ name: String) throws(CallError) ->
     throw CallError(.invalid, "\(name) is not UTF-8")
   }
   return text
+}
+
+/// A C string as a path, which need not be UTF-8.
+func path(_ pointer: UnsafePointer<CChar>?) throws(CallError) -> String {
+  String(systemPath: try required(pointer, "path"))
 }
 
 /// A number of C's as one of Swift's.

@@ -13,9 +13,9 @@ public func flashinfer_open(
   _ loader: UnsafeMutablePointer<OpaquePointer?>?, _ error: UnsafeMutablePointer<flashinfer_error>?
 ) -> flashinfer_status {
   call(error) {
-    let path = try text(path, "path")
+    let path = try FlashInferC.path(path)
     let loader = try required(loader, "loader")
-    let (ram, settings) = try loaderOptions(options?.pointee)
+    let (ram, settings) = try loaderOptions(options)
     let opened = LoaderHandle(try TensorLoader.open(path, ram: ram, options: settings))
     loader.pointee = handle(HandleTable.shared.add(opened))
     return .ok
@@ -24,11 +24,11 @@ public func flashinfer_open(
 
 /// The budget and the settings that C asks for.
 private func loaderOptions(
-  _ options: flashinfer_options?
+  _ pointer: UnsafePointer<flashinfer_options>?
 ) throws(CallError) -> (ram: Int?, LoaderOptions) {
   var settings = LoaderOptions()
-  guard let options else { return (nil, settings) }
-  try checkSize(options.size, of: flashinfer_options.self, "options")
+  guard let pointer else { return (nil, settings) }
+  let options = try flashinfer_options.read(from: pointer, "options")
   settings.callerByteCount = try integer(options.caller_bytes, "options->caller_bytes")
   if options.read_bytes > 0 {
     settings.readByteCount = try integer(options.read_bytes, "options->read_bytes")
@@ -69,16 +69,14 @@ public func flashinfer_get_plan(
 ) -> flashinfer_status {
   call(error) {
     let plan = try required(plan, "plan")
-    try checkSize(plan.pointee.size, of: flashinfer_plan.self, "plan")
+    let size = try flashinfer_plan.size(at: plan, "plan")
     let found = try LoaderHandle.find(loader).loader.plan
-    plan.pointee.budget = UInt64(found.budgetByteCount)
-    plan.pointee.process = UInt64(found.processByteCount)
-    plan.pointee.caller = UInt64(found.callerByteCount)
-    plan.pointee.stream = UInt64(found.streamByteCount)
-    plan.pointee.held = UInt64(found.heldByteCount)
-    plan.pointee.piece = UInt64(found.pieceByteCount)
-    plan.pointee.read = UInt64(found.readByteCount)
-    plan.pointee.queue_depth = UInt32(found.queueDepth)
+    flashinfer_plan(
+      size: size, budget: UInt64(found.budgetByteCount), process: UInt64(found.processByteCount),
+      caller: UInt64(found.callerByteCount), stream: UInt64(found.streamByteCount),
+      held: UInt64(found.heldByteCount), piece: UInt64(found.pieceByteCount),
+      read: UInt64(found.readByteCount), queue_depth: UInt32(found.queueDepth), reserved: 0
+    ).write(to: plan, size: size)
     return .ok
   }
 }
@@ -100,32 +98,41 @@ public func flashinfer_tensor_at(
   _ error: UnsafeMutablePointer<flashinfer_error>?
 ) -> flashinfer_status {
   call(error) {
-    let tensor = try required(tensor, "tensor")
-    try checkSize(tensor.pointee.size, of: flashinfer_tensor.self, "tensor")
+    let place = try required(tensor, "tensor")
+    let size = try flashinfer_tensor.size(at: place, "tensor")
     let handle = try LoaderHandle.find(loader)
     let index = try tensorIndex(index, of: handle.loader)
+    var tensor = flashinfer_tensor()
     let found = handle.loader.tensors[index]
-    tensor.pointee.name = handle.name(index)
-    tensor.pointee.type = TypeNames.string(found.type.name)
-    tensor.pointee.byte_count = UInt64(found.byteCount)
-    tensor.pointee.part_byte_count = UInt64(found.partByteCount)
-    tensor.pointee.part_count = UInt64(found.partCount)
+    tensor.name = handle.name(index)
+    tensor.type = TypeNames.string(found.type.name)
+    tensor.byte_count = UInt64(found.byteCount)
+    tensor.part_byte_count = UInt64(found.partByteCount)
+    tensor.part_count = UInt64(found.partCount)
     let limit = Int(FLASHINFER_DIMENSION_LIMIT)
     let extra = max(0, found.shape.count - limit)
     var shape = found.shape.dropFirst(extra).map { UInt64($0) }
-    if extra > 0 { shape[0] *= UInt64(found.shape.prefix(extra).reduce(1, *)) }
-    withUnsafeMutableBytes(of: &tensor.pointee.shape) { bytes in
+    for count in found.shape.prefix(extra) {
+      // Beside a dimension of 0 the others may be anything.
+      let (product, overflows) = shape[0].multipliedReportingOverflow(by: UInt64(count))
+      shape[0] = overflows ? .max : product
+    }
+    withUnsafeMutableBytes(of: &tensor.shape) { bytes in
       let room = bytes.bindMemory(to: UInt64.self)
       for index in 0..<limit { room[index] = index < shape.count ? shape[index] : 0 }
     }
-    tensor.pointee.dimension_count = UInt32(shape.count)
-    tensor.pointee.layout = found.layout == .interleaved ? 1 : 0
-    tensor.pointee.block_element_count = UInt32(found.type.blockElementCount)
-    tensor.pointee.block_byte_count = UInt32(found.type.blockByteCount)
-    tensor.pointee.is_weight = found.type.elementType == nil ? 0 : 1
+    tensor.dimension_count = UInt32(shape.count)
+    tensor.layout = found.layout == .interleaved ? 1 : 0
+    tensor.block_element_count = UInt32(found.type.blockElementCount)
+    tensor.block_byte_count = UInt32(found.type.blockByteCount)
+    tensor.is_weight = found.type.elementType == nil ? 0 : 1
+    tensor.write(to: place, size: size)
     return .ok
   }
 }
+
+/// A `size_t` as a number of Swift's, which stops where arrays do.
+func size(_ count: Int) -> Int { count < 0 ? .max : count }
 
 func tensorIndex(_ index: UInt64, of loader: TensorLoader) throws(CallError) -> Int {
   guard index < UInt64(loader.tensors.count) else {
@@ -164,7 +171,7 @@ public func flashinfer_bundle(
       layer: try integer(layer, "layer"), expert: try integer(expert, "expert"))
     count.pointee = found.count
     guard let parts else { return .ok }
-    for (index, part) in found.prefix(max(0, capacity)).enumerated() {
+    for (index, part) in found.prefix(size(capacity)).enumerated() {
       parts[index] = flashinfer_part(tensor: UInt64(part.tensor), part: UInt64(part.part))
     }
     return .ok
@@ -178,14 +185,13 @@ public func flashinfer_get_statistics(
 ) -> flashinfer_status {
   call(error) {
     let statistics = try required(statistics, "statistics")
-    try checkSize(statistics.pointee.size, of: flashinfer_statistics.self, "statistics")
+    let size = try flashinfer_statistics.size(at: statistics, "statistics")
     let found = try LoaderHandle.find(loader).loader.currentStatistics()
-    statistics.pointee.bytes_read = UInt64(found.bytesRead)
-    statistics.pointee.requests = UInt64(found.requests)
-    statistics.pointee.retries = UInt64(found.retries)
-    statistics.pointee.busy_nanoseconds = UInt64(found.busyNanoseconds)
-    statistics.pointee.wait_nanoseconds = UInt64(found.waitNanoseconds)
-    statistics.pointee.mean_queue_depth = found.meanQueueDepth
+    flashinfer_statistics(
+      size: size, bytes_read: UInt64(found.bytesRead), requests: UInt64(found.requests),
+      retries: UInt64(found.retries), busy_nanoseconds: UInt64(found.busyNanoseconds),
+      wait_nanoseconds: UInt64(found.waitNanoseconds), mean_queue_depth: found.meanQueueDepth
+    ).write(to: statistics, size: size)
     return .ok
   }
 }

@@ -21,9 +21,11 @@ private func list(
   _ parts: UnsafePointer<flashinfer_part>?, _ count: Int
 ) throws(CallError) -> [TensorPart] {
   let parts = try required(parts, "parts")
-  guard count >= 0 else { throw CallError(.invalid, "count is out of range") }
+  guard (0...Int(FLASHINFER_LIST_LIMIT)).contains(count) else {
+    throw CallError(
+      .invalid, "count is \(UInt(bitPattern: count)), more than \(FLASHINFER_LIST_LIMIT)")
+  }
   var list: [TensorPart] = []
-  list.reserveCapacity(count)
   for index in 0..<count {
     list.append(
       TensorPart(
@@ -45,17 +47,18 @@ public func flashinfer_next(
 ) -> flashinfer_status {
   call(error) {
     let piece = try required(piece, "piece")
-    try checkSize(piece.pointee.size, of: flashinfer_piece.self, "piece")
+    let size = try flashinfer_piece.size(at: piece, "piece")
     let loader = try LoaderHandle.find(loader).loader
     switch try loader.next(timeoutMilliseconds: timeout(timeout_milliseconds)) {
     case .end: return .end
     case .timedOut: return .timeout
     case .piece(let found):
-      piece.pointee = flashinfer_piece(
-        size: piece.pointee.size, hold: HandleTable.shared.add(found),
-        data: found.bytes.baseAddress, byte_count: UInt64(found.bytes.count),
-        tensor: UInt64(found.tensor), part: UInt64(found.part),
-        byte_offset: UInt64(found.byteOffset), is_last: found.isLast ? 1 : 0, reserved: 0)
+      flashinfer_piece(
+        size: size, hold: HandleTable.shared.add(found), data: found.bytes.baseAddress,
+        byte_count: UInt64(found.bytes.count), tensor: UInt64(found.tensor),
+        part: UInt64(found.part), byte_offset: UInt64(found.byteOffset),
+        is_last: found.isLast ? 1 : 0, reserved: 0
+      ).write(to: piece, size: size)
       return .ok
     }
   }
@@ -101,20 +104,20 @@ public func flashinfer_load(
     let loader = try LoaderHandle.find(loader).loader
     let list = try list(parts, count)
     guard !list.isEmpty else { throw CallError(.invalid, "count is 0: nothing to load") }
-    let pieces = try required(pieces, "pieces")
-    for index in list.indices {
-      try checkSize(pieces[index].size, of: flashinfer_piece.self, "pieces[\(index)]")
-    }
+    // Elements have the caller's size.
+    let pieces = UnsafeMutableRawPointer(try required(pieces, "pieces"))
+    let size = try flashinfer_piece.size(at: pieces, "pieces")
     guard
       let loaded = try loader.load(list, timeoutMilliseconds: timeout(timeout_milliseconds))
     else { return .timeout }
     let hold = HandleTable.shared.add(loaded)
     for (index, part) in list.enumerated() {
       let bytes = loaded.bytes(index)
-      pieces[index] = flashinfer_piece(
-        size: pieces[index].size, hold: hold, data: bytes.baseAddress,
-        byte_count: UInt64(bytes.count), tensor: UInt64(part.tensor), part: UInt64(part.part),
-        byte_offset: 0, is_last: 1, reserved: 0)
+      flashinfer_piece(
+        size: size, hold: hold, data: bytes.baseAddress, byte_count: UInt64(bytes.count),
+        tensor: UInt64(part.tensor), part: UInt64(part.part), byte_offset: 0, is_last: 1,
+        reserved: 0
+      ).write(to: pieces + index * size, size: size)
     }
     return .ok
   }
@@ -124,7 +127,7 @@ public func flashinfer_load(
 public func flashinfer_dequantise(
   _ loader: OpaquePointer?, _ tensor: UInt64, _ data: UnsafeRawPointer?, _ byte_count: UInt64,
   _ first_row: UInt64, _ row_count: UInt64, _ values: UnsafeMutablePointer<Float>?,
-  _ error: UnsafeMutablePointer<flashinfer_error>?
+  _ capacity: Int, _ error: UnsafeMutablePointer<flashinfer_error>?
 ) -> flashinfer_status {
   call(error) {
     let loader = try LoaderHandle.find(loader).loader
@@ -149,6 +152,12 @@ public func flashinfer_dequantise(
       throw CallError(
         .invalid,
         "\(byte_count) bytes of '\(record.name)' hold \(held) rows, not \(count) from row \(first)")
+    }
+    let needed = count.multipliedReportingOverflow(by: columnCount)
+    guard !needed.overflow, needed.partialValue <= size(capacity) else {
+      throw CallError(
+        .invalid,
+        "values has room for \(size(capacity)) floats; \(count) rows of \(columnCount) do not fit")
     }
     for row in 0..<count {
       let output = values + row * columnCount

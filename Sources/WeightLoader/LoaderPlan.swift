@@ -65,7 +65,8 @@ public struct LoaderPlan: Sendable {
     let leastPiece = max(unit, leastPieceByteCount)
     let leastStream = leastPieceCount * (roundedUp(leastPiece) + slackByteCount)
     let process = residentByteCount + marginByteCount
-    let caller = max(0, options.callerByteCount)
+    // More than any budget, and less than overflows.
+    let caller = min(max(0, options.callerByteCount), 1 << 60)
     let minimum = process + caller + leastStream
     guard budget >= minimum else {
       throw .budgetTooSmall(budget: ByteCount(budget), minimum: ByteCount(minimum))

@@ -23,7 +23,6 @@ extension TensorLoader {
     if let parts { try check(parts) }
     endStream()
     streamFailure = nil
-    cancellation.lower()
     let alignment = device.alignment
     let image = image
     state.begin(
@@ -55,7 +54,8 @@ extension TensorLoader {
       if case .piecesInUse = error { throw error }
       endStream()
       streamFailure = error
-      cancellation.lower()
+      // Asked for once, it ends one wait: whichever is next where none is under way.
+      if case .interrupted = error { cancellation.lower() }
       throw error
     }
   }

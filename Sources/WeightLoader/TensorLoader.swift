@@ -29,7 +29,8 @@ public final class TensorLoader {
   public let tensors: [LoadableTensor]
   /// Where the budget goes.
   public let plan: LoaderPlan
-  /// Raised from any thread, it ends the stream or the wait under way with ``LoaderError/interrupted``.
+  /// Raised from any thread, it ends the stream or the wait under way, or where there is none the next one,
+  /// with ``LoaderError/interrupted``.
   public let cancellation = CancellationFlag()
 
   /// What the drive did so far; to be asked by the thread that uses the loader.

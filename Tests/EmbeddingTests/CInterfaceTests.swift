@@ -6,16 +6,47 @@ import Testing
 struct CInterfaceTests {
   private let files = Files()
 
-  @Test(arguments: [[], ["-fsanitize=address"]])
+  /// Without and with AddressSanitizer, LeakSanitizer and UndefinedBehaviourSanitizer.
+  static let sanitizers: [[String]] = [
+    [], ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+  ]
+
+  /// Compiles a program of ours, runs it, and expects it to end well.
+  private func expectOK(_ name: String, _ arguments: [String], _ options: [String]) throws {
+    let program = files.folder.path + "/" + name
+    let compiled = try Tool.compile(
+      Tool.programs + "/\(name).c", to: program, options: options)
+    #expect(compiled.status == 0, "\(compiled.errors)")
+    let result = try Tool.run([program] + arguments)
+    #expect(result.status == 0 && result.output == "ok\n", "\(result.errors)")
+  }
+
+  @Test(arguments: sanitizers)
   func `A C program gets what the header promises, and errors for everything else`(
     options: [String]
   ) throws {
-    let program = files.folder.path + "/interface"
-    let compiled = try Tool.compile(
-      Tool.programs + "/interface.c", to: program, options: options)
-    #expect(compiled.status == 0, "\(compiled.errors)")
-    let result = try Tool.run([program, files.two, files.foreign, files.truncated])
-    #expect(result.status == 0 && result.output == "ok\n", "\(result.errors)")
+    try expectOK("interface", [files.two, files.foreign, files.truncated], options)
+  }
+
+  @Test(arguments: sanitizers)
+  func `Programs of older and newer headers get the members that they share with the library`(
+    options: [String]
+  ) throws { try expectOK("versions", [files.two, files.model], options) }
+
+  @Test(arguments: sanitizers)
+  func `Nothing that a program hands over ends it`(options: [String]) throws {
+    try expectOK("boundary", [files.two, files.model], options)
+  }
+
+  @Test func `A cancellation is never lost and never ends another generation`() throws {
+    try expectOK("cancelling", [files.model], [])
+  }
+
+  @Test(arguments: zip(sanitizers, ["1000", "100"]))
+  func `Opening and closing again and again keeps no memory, descriptor or thread`(
+    options: [String], count: String
+  ) throws {
+    try expectOK("cycles", [files.two, files.model, files.foreign, count], options)
   }
 
   @Test func `The header is C++ too`() throws {
@@ -32,7 +63,7 @@ struct CInterfaceTests {
     #expect(needed.contains("libflashinfer.so.1") && !needed.contains("libswift"))
     let symbols = try Tool.run(["nm", "-D", "--defined-only", library]).output
     let visible = symbols.split(separator: "\n").filter { $0.contains(" T ") }
-    #expect(visible.count == 19)
+    #expect(visible.count == 21)
     #expect(visible.allSatisfy { $0.contains(" T flashinfer_") })
   }
 

@@ -12,6 +12,15 @@ struct Files {
   var foreign: String { folder.write("foreign", Array("%PDF-1.7 is no model\n".utf8)) }
   /// A decoder that can be run, of random weights.
   var model: String { folder.write("model.gguf", TinyModel().gguf(seed: 7).bytes()) }
+  /// One with BOS, `<s>`, and a chat template (ChatML).
+  var chat: String {
+    var gguf = TinyModel(architecture: "gemma3").gguf(seed: 7)
+    gguf["tokenizer.chat_template"] = .string(
+      "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content']"
+        + " + '<|im_end|>' + '\\n' }}{% endfor %}"
+        + "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
+    return folder.write("chat.gguf", gguf.bytes())
+  }
   var experts: String {
     folder.write("experts.gguf", TinyModel.withExperts("qwen3moe").gguf(seed: 7).bytes())
   }

@@ -10,7 +10,7 @@ struct PythonTests {
     let large = files.large(tensorCount: 6, rowCount: 300, columnCount: 20_000)
     let result = try Tool.run([
       Tool.python, Tool.programs + "/test_interface.py", files.two, files.foreign, files.truncated,
-      files.model, files.experts, large.path,
+      files.model, files.experts, large.path, files.chat,
     ])
     #expect(result.status == 0, "\(result.errors)")
   }

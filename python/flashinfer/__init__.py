@@ -8,10 +8,12 @@
         for piece in model.stream():
             print(piece.tensor.name, piece.array.nbytes)
 """
-from ._errors import (BadData, Busy, Cancelled, Closed, FlashInferError, Forked, NoSuchFile, NotEnoughMemory,
-                      NotFound)
-from ._generator import Generator, generate
+from ._answer import Answer
+from ._errors import (BadData, Busy, Cancelled, Closed, FlashInferError, Forked, Invalid, NoSuchFile,
+                      NotEnoughMemory, NotFound, NotReadable)
+from ._generator import Generator, chat, generate
 from ._loader import Model, Piece, Plan, Statistics, Tensor, open
 
-__all__ = ["BadData", "Busy", "Cancelled", "Closed", "FlashInferError", "Forked", "Generator", "Model",
-           "NoSuchFile", "NotEnoughMemory", "NotFound", "Piece", "Plan", "Statistics", "Tensor", "generate", "open"]
+__all__ = ["Answer", "BadData", "Busy", "Cancelled", "Closed", "FlashInferError", "Forked", "Generator", "Invalid",
+           "Model", "NoSuchFile", "NotEnoughMemory", "NotFound", "NotReadable", "Piece", "Plan", "Statistics",
+           "Tensor", "chat", "generate", "open"]

@@ -1,17 +1,24 @@
 """Text from models that need not fit in memory."""
 from __future__ import annotations
 
-import _thread
 import ctypes
+import itertools
 import os
-import queue
-import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Union
 
 from . import _native
+from ._answer import Answer, Run
 from ._closing import Closing
 from ._errors import Busy, FlashInferError
-from ._native import byte_count, call
+from ._native import byte_count, call, system_path, text, unsigned
+
+#: A message to be answered, or a conversation whose last message is: `{"role": "user", "content": "Hi"}`, …
+Messages = Union[str, Sequence[Mapping[str, str]]]
+
+#: Numbers of roles in flashinfer.h.
+ROLES = {"system": 1, "user": 2, "assistant": 3}
 
 
 class Generator(Closing):
@@ -21,110 +28,107 @@ class Generator(Closing):
     and answer together (2048); threads: default one per processor.
     """
 
-    def __init__(self, path: str | os.PathLike[str], ram: int | str | None = None, *, context: int = 0,
-                 threads: int = 0) -> None:
+    def __init__(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes], ram: int | str | None = None, *,
+                 context: int = 0, threads: int = 0) -> None:
         self._handle: ctypes.c_void_p | None = None
-        self._run: _Run | None = None
+        self._runs: set[Run] = set()
+        self._tickets = itertools.count(1)
         options = _native.GeneratorOptions()
         options.ram = byte_count(ram)
-        options.context_length = context
-        options.thread_count = threads
+        options.context_length = unsigned(context, "context")
+        options.thread_count = unsigned(threads, "threads", 32)
         handle = ctypes.c_void_p()
-        call("generator_open", os.fsencode(path), ctypes.byref(options), ctypes.byref(handle))
+        call("generator_open", system_path(path), ctypes.byref(options), ctypes.byref(handle))
         self._handle = handle
 
     def close(self) -> None:
         """Ends the model and what it generates; `generate` raises `Closed` from here on."""
         while getattr(self, "_handle", None):
+            # Answers that were left standing, whose threads go on.
+            for run in list(self._runs):
+                run.end()
             try:
                 call("generator_close", self._handle)
                 self._handle = None
             except Busy:
-                # An iterator that was left standing, whose thread goes on.
-                call("cancel", self._handle)
-                time.sleep(0.01)
-
-    def generate(self, prompt: str, *, max_tokens: int = 512, temperature: float = 0.7, top_p: float = 0.95,
-                 top_k: int = 40, seed: int = 0, chat: bool = False) -> Iterator[str]:
-        """Continues a prompt, or with `chat` answers a message; text comes as it is generated.
-
-        Ctrl-C and leaving the loop end the generation at once.
-        """
-        generation = _native.Generation()
-        generation.maximum_tokens = max_tokens
-        generation.temperature = temperature
-        generation.top_p = top_p
-        generation.top_k = top_k
-        generation.seed = seed
-        generation.is_chat = chat
-        if "\0" in prompt:
-            raise ValueError("the prompt holds a NUL character")
-        return self._texts(prompt.encode(), generation, self._handle or ctypes.c_void_p(2**63))
-
-    def _texts(self, prompt: bytes, generation: _native.Generation, handle: ctypes.c_void_p) -> Iterator[str]:
-        run = _Run(handle)
-        try:
-            if self._run is not None and not self._run.is_wanted:
-                # Ctrl-C may have struck while it was being ended.
-                self._run.end()
-            self._run = run
-            run.start(prompt, generation)
-            while (text := run.texts.get()) is not None:
-                if isinstance(text, FlashInferError):
-                    raise text
-                yield text
-        finally:
-            run.end()
-
-
-class _Run:
-    """One generation, in a thread that waits for the model so that the caller's can be interrupted.
-
-    Ctrl-C strikes between any two steps of the caller's thread, which `threading` does not bear: a thread is
-    started and waited for by calls that are one step each.
-    """
-
-    def __init__(self, handle: ctypes.c_void_p) -> None:
-        self.texts: queue.SimpleQueue[str | FlashInferError | None] = queue.SimpleQueue()
-        self.is_wanted = True
-        self._is_running = False
-        self._ended: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._handle = handle
-
-    def start(self, prompt: bytes, generation: _native.Generation) -> None:
-        _thread.start_new_thread(self._generate, (prompt, generation))
-
-    def _generate(self, prompt: bytes, generation: _native.Generation) -> None:
-        # Before it looks whether it is wanted: `end` writes that before it looks whether this runs.
-        self._is_running = True
-        try:
-            if self.is_wanted:
-                call("generate", self._handle, prompt, ctypes.byref(generation), _native.TextSink(self._take), None)
-            self.texts.put(None)
-        except FlashInferError as failure:
-            self.texts.put(failure)
-        finally:
-            self._is_running = False
-            self._ended.put(None)
-
-    def _take(self, context: int, address: int, count: int) -> int:
-        self.texts.put(ctypes.string_at(address, count).decode())
-        return 0 if self.is_wanted else 1
-
-    def end(self) -> None:
-        """Ends it where it still runs, and waits until the model is free."""
-        self.is_wanted = False
-        while self._is_running:
-            # Again, where it had not begun yet.
-            _native.library.flashinfer_cancel(self._handle, None)
-            try:
-                self._ended.get(timeout=0.05)
-            except queue.Empty:
+                # Another thread has begun an answer meanwhile.
                 pass
 
+    def generate(self, prompt: str, *, max_tokens: int = 512, temperature: float = 0.7, top_p: float = 0.95,
+                 top_k: int = 40, seed: int | None = None) -> Answer:
+        """Continues a prompt, in which control tokens may be spelt out; text comes as it is generated.
 
-def generate(path: str | os.PathLike[str], prompt: str, ram: int | str | None = None, *, max_tokens: int = 512,
-             temperature: float = 0.7, seed: int = 0, chat: bool = False) -> Iterator[str]:
-    """Opens a model, continues one prompt and closes it; see `Generator`."""
+        seed: makes the random choices the same each time; by default one is drawn, see `Answer.seed`. Ctrl-C and
+        leaving the loop end the generation at once.
+        """
+        generation = self._generation(max_tokens, temperature, top_p, top_k, seed)
+        return self._answer(Run("generate", (text(prompt, "prompt"),), generation))
+
+    def chat(self, messages: Messages, *, max_tokens: int = 512, temperature: float = 0.7, top_p: float = 0.95,
+             top_k: int = 40, seed: int | None = None) -> Answer:
+        """Answers a message or a conversation, which the model's chat template frames; otherwise as `generate`.
+
+        messages: a string, or a list of `{"role": …, "content": …}`: at most one of role `system`, first, then
+        `user` and `assistant` by turns, the last one the user's.
+        """
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        native = (_native.Message * len(messages))()
+        for place, message in zip(native, messages):
+            role = message.get("role")
+            if role not in ROLES or not isinstance(message.get("content"), str):
+                raise ValueError(f"{message!r} is no message: write {{'role': 'user', 'content': 'Hi'}}; roles are "
+                                 + ", ".join(ROLES))
+            place.size = ctypes.sizeof(_native.Message)
+            place.role = ROLES[role]
+            place.text = text(message["content"], "message")
+        generation = self._generation(max_tokens, temperature, top_p, top_k, seed)
+        return self._answer(Run("chat", (native, len(native)), generation))
+
+    @staticmethod
+    def _generation(max_tokens: int, temperature: float, top_p: float, top_k: int,
+                    seed: int | None) -> _native.Generation:
+        generation = _native.Generation()
+        generation.maximum_tokens = unsigned(max_tokens, "max_tokens")
+        generation.temperature = temperature
+        generation.top_p = top_p
+        generation.top_k = unsigned(top_k, "top_k", 32)
+        if seed is not None:
+            generation.is_seeded = 1
+            generation.seed = unsigned(seed, "seed")
+        return generation
+
+    def _answer(self, run: Run) -> Answer:
+        return Answer(self._texts(run), run)
+
+    def _texts(self, run: Run) -> Iterator[str]:
+        try:
+            for earlier in list(self._runs):
+                if not earlier.is_wanted:
+                    # Ctrl-C may have struck while it was being ended.
+                    earlier.end()
+            self._runs.add(run)
+            run.start(self._handle or ctypes.c_void_p(2**63), next(self._tickets))
+            while (piece := run.texts.get()) is not None:
+                if isinstance(piece, FlashInferError):
+                    raise piece
+                yield piece
+            if run.warning:
+                warnings.warn(run.warning, stacklevel=3)
+        finally:
+            run.end()
+            self._runs.discard(run)
+
+
+def generate(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], prompt: str, ram: int | str | None = None,
+             **options: Any) -> Iterator[str]:
+    """Opens a model, continues one prompt and closes it; see `Generator.generate`."""
     with Generator(path, ram) as generator:
-        yield from generator.generate(prompt, max_tokens=max_tokens, temperature=temperature, seed=seed, chat=chat)
+        yield from generator.generate(prompt, **options)
+
+
+def chat(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], messages: Messages,
+         ram: int | str | None = None, **options: Any) -> Iterator[str]:
+    """Opens a model, answers one conversation and closes it; see `Generator.chat`."""
+    with Generator(path, ram) as generator:
+        yield from generator.chat(messages, **options)

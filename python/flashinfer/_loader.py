@@ -14,7 +14,7 @@ import numpy.typing as npt
 from . import _native
 from ._closing import Closing
 from ._errors import END, OK, FlashInferError, NotFound
-from ._native import byte_count, call
+from ._native import byte_count, call, system_path, text, unsigned
 
 Array = npt.NDArray[np.generic]
 
@@ -177,7 +177,7 @@ class Piece:
             raise ValueError(f"this piece of {tensor.name} is less than a row: open the file with a larger piece")
         values = np.empty((rows, tensor.column_count), dtype=np.float32)
         call("dequantise", self._model._open_handle, tensor.index, self.bytes.ctypes.data, len(self.bytes), 0, rows,
-             values.ctypes.data)
+             values.ctypes.data, values.size)
         return self._shaped(values)  # type: ignore[return-value]
 
 
@@ -215,12 +215,13 @@ class _Tensors(Sequence[Tensor]):
 class Model(Closing):
     """An open file of tensors; see `open`. One thread at a time uses it."""
 
-    def __init__(self, path: str | os.PathLike[str], options: _native.Options) -> None:
+    def __init__(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+                 options: _native.Options) -> None:
         self._handle: ctypes.c_void_p | None = None
         handle = ctypes.c_void_p()
-        call("open", os.fsencode(path), ctypes.byref(options), ctypes.byref(handle))
+        call("open", system_path(path), ctypes.byref(options), ctypes.byref(handle))
         self._handle = handle
-        self.path = os.fspath(path)
+        self.path = os.fsdecode(path)
         #: What the file holds.
         self.tensors: Sequence[Tensor] = _Tensors(handle)
         self._stream_number = 0
@@ -251,7 +252,7 @@ class Model(Closing):
     def tensor(self, name: str) -> Tensor:
         """What the file says of a tensor; raises `NotFound`."""
         index = ctypes.c_uint64()
-        call("find", self._open_handle, name.encode(), ctypes.byref(index))
+        call("find", self._open_handle, text(name, "name"), ctypes.byref(index))
         return self.tensors[index.value]
 
     def __getitem__(self, name: str) -> Array:
@@ -319,7 +320,7 @@ class Model(Closing):
         """The parts of one expert, for `stream`, `prefetch` and `load_parts`."""
         parts = (_native.Part * 16)()
         count = ctypes.c_size_t()
-        call("bundle", self._open_handle, layer, expert, parts, 16, ctypes.byref(count))
+        call("bundle", self._open_handle, unsigned(layer, "layer"), unsigned(expert, "expert"), parts, 16, ctypes.byref(count))
         return [(part.tensor, part.part) for part in parts[:count.value]]
 
     @property
@@ -339,9 +340,9 @@ class Model(Closing):
                           native.wait_nanoseconds / 1e9, native.mean_queue_depth)
 
 
-def open(path: str | os.PathLike[str], ram: int | str | None = None, *, caller: int | str | None = None,
-         piece: int | str | None = None, read: int | str | None = None, queue_depth: int = 0,
-         io: str = "auto") -> Model:
+def open(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], ram: int | str | None = None, *,
+         caller: int | str | None = None, piece: int | str | None = None, read: int | str | None = None,
+         queue_depth: int = 0, io: str = "auto") -> Model:
     """Opens a GGUF file, flash image or safetensors file, or a folder of safetensors files.
 
     ram: bound on the process's peak resident set from now on (default: 80 % of what is free); caller: the part
@@ -353,6 +354,9 @@ def open(path: str | os.PathLike[str], ram: int | str | None = None, *, caller: 
     options.caller_bytes = byte_count(caller)
     options.piece_bytes = byte_count(piece)
     options.read_bytes = byte_count(read)
-    options.queue_depth = queue_depth
-    options.backend = ["auto", "uring", "pread", "mmap"].index(io)
+    options.queue_depth = unsigned(queue_depth, "queue_depth", 32)
+    backends = ["auto", "uring", "pread", "mmap"]
+    if io not in backends:
+        raise ValueError(f"io is {io!r}, not one of {', '.join(backends)}")
+    options.backend = backends.index(io)
     return Model(path, options)

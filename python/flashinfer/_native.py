@@ -8,9 +8,9 @@ from ctypes import (CFUNCTYPE, POINTER, Structure, byref, c_char, c_char_p, c_do
                     c_size_t, c_uint32, c_uint64, c_void_p, sizeof)
 from typing import Any
 
-from ._errors import END, OK, TIMEOUT, FlashInferError, error
+from ._errors import END, OK, TIMEOUT, Details, FlashInferError, error
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 
 
 class Sized(Structure):
@@ -22,7 +22,9 @@ class Sized(Structure):
 
 
 class Error(Sized):
-    _fields_ = [("size", c_size_t), ("status", c_int32), ("message", c_char * 1012)]
+    _fields_ = [("size", c_size_t), ("status", c_int32), ("message", c_char * 1012),
+                ("system_error", c_int32), ("reserved", c_uint32), ("offset", c_int64), ("path", c_char * 1024),
+                ("remedy", c_char * 256)]
 
 
 class Options(Sized):
@@ -65,7 +67,16 @@ class GeneratorOptions(Sized):
 
 class Generation(Sized):
     _fields_ = [("size", c_size_t), ("maximum_tokens", c_uint64), ("temperature", c_float), ("top_p", c_float),
-                ("top_k", c_uint32), ("is_chat", c_uint32), ("seed", c_uint64)]
+                ("top_k", c_uint32), ("is_seeded", c_uint32), ("seed", c_uint64), ("ticket", c_uint64)]
+
+
+class Result(Sized):
+    _fields_ = [("size", c_size_t), ("prompt_tokens", c_uint64), ("answer_tokens", c_uint64), ("seed", c_uint64),
+                ("finish_reason", c_int32), ("reserved", c_uint32), ("warning", c_char * 256)]
+
+
+class Message(Sized):
+    _fields_ = [("size", c_size_t), ("role", c_uint32), ("reserved", c_uint32), ("text", c_char_p)]
 
 
 TextSink = CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t)
@@ -83,12 +94,14 @@ SIGNATURES: dict[str, list[Any]] = {
     "prefetch": [c_void_p, POINTER(Part), c_size_t],
     "load": [c_void_p, POINTER(Part), c_size_t, c_int64, POINTER(Piece)],
     "bundle": [c_void_p, c_uint64, c_uint64, POINTER(Part), c_size_t, POINTER(c_size_t)],
-    "dequantise": [c_void_p, c_uint64, c_void_p, c_uint64, c_uint64, c_uint64, c_void_p],
+    "dequantise": [c_void_p, c_uint64, c_void_p, c_uint64, c_uint64, c_uint64, c_void_p, c_size_t],
     "get_statistics": [c_void_p, POINTER(Statistics)],
     "generator_open": [c_char_p, POINTER(GeneratorOptions), POINTER(c_void_p)],
     "generator_close": [c_void_p],
-    "generate": [c_void_p, c_char_p, POINTER(Generation), TextSink, c_void_p],
+    "generate": [c_void_p, c_char_p, POINTER(Generation), TextSink, c_void_p, POINTER(Result)],
+    "chat": [c_void_p, POINTER(Message), c_size_t, POINTER(Generation), TextSink, c_void_p, POINTER(Result)],
     "cancel": [c_void_p],
+    "cancel_ticket": [c_void_p, c_uint64],
 }
 
 
@@ -115,7 +128,34 @@ def call(name: str, *arguments: object) -> int:
     status: int = getattr(library, "flashinfer_" + name)(*arguments, byref(failure))
     if status in (OK, END, TIMEOUT):
         return status
-    raise error(status, failure.message.decode("utf-8", "replace"))
+    details = Details(failure.path, failure.offset, failure.system_error, failure.remedy.decode("utf-8", "replace"))
+    raise error(status, failure.message.decode("utf-8", "replace"), details)
+
+
+def system_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> bytes:
+    """The path's bytes, which need not be UTF-8: as `os.fsencode`, but no NUL can be in it."""
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise ValueError("the path holds a NUL byte")
+    return encoded
+
+
+def text(value: str, name: str) -> bytes:
+    """Text as C takes it."""
+    try:
+        encoded = value.encode()
+    except UnicodeEncodeError as failure:
+        raise ValueError(f"the {name} holds a character that is no text: {failure.reason}") from failure
+    if b"\0" in encoded:
+        raise ValueError(f"the {name} holds a NUL character")
+    return encoded
+
+
+def unsigned(number: int, name: str, bits: int = 64) -> int:
+    """A number as an unsigned one of C's, which would lose what does not fit without a word."""
+    if not 0 <= number < 1 << bits:
+        raise ValueError(f"{name} is {number}, not 0 to 2^{bits} - 1")
+    return number
 
 
 class Hold:
@@ -150,4 +190,4 @@ def byte_count(amount: int | str | None) -> int:
     return int(count)
 
 
-__all__ = ["FlashInferError", "Hold", "byte_count", "call", "library"]
+__all__ = ["FlashInferError", "Hold", "byte_count", "call", "library", "system_path", "text", "unsigned"]

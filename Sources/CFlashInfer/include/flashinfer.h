@@ -13,8 +13,15 @@
  *
  * Fork: a child cannot use handles that its parent opened (FLASHINFER_FORKED); it opens its own.
  *
- * Structures begin with their size, which the caller sets before each call (use the initialisers); later
- * versions only append members. Members that a call fills in need no other initialisation.
+ * Structures begin with their size, which the caller sets before each call (use the initialisers). Later
+ * versions only append members, and a program and a library of different versions understand each other:
+ * what a program's version lacks counts as zero, the default of every member that is appended; what the
+ * library's version lacks must be zero where the library reads it (FLASHINFER_INVALID otherwise) and becomes
+ * zero where it is filled in. In an array all structures have the first one's size. A size below that of the
+ * structure's first version, or above FLASHINFER_SIZE_LIMIT, is FLASHINFER_INVALID. Members that a call fills
+ * in need no other initialisation.
+ *
+ * Paths are the system's bytes, which need not be UTF-8; all other text is UTF-8.
  */
 #ifndef FLASHINFER_H
 #define FLASHINFER_H
@@ -26,7 +33,9 @@
 extern "C" {
 #endif
 
-#define FLASHINFER_ABI_VERSION 1u
+/* Grows where a function changes; members that structures gain do not change it. */
+#define FLASHINFER_ABI_VERSION 2u
+#define FLASHINFER_SIZE_LIMIT 16384
 
 /* The version of the library that runs; compatible where it equals FLASHINFER_ABI_VERSION. */
 uint32_t flashinfer_abi_version(void);
@@ -62,14 +71,27 @@ enum {
   FLASHINFER_FAILED = 13
 };
 
-/* What went wrong, in the caller's memory. Filled in where a function returns FLASHINFER_TIMEOUT or above. */
+/*
+ * What went wrong, in the caller's memory. Filled in where a function returns FLASHINFER_TIMEOUT or above; a
+ * function that is given one of a wrong size does nothing and returns FLASHINFER_INVALID. Text ends with NUL
+ * and is cut where it is longer.
+ */
 typedef struct flashinfer_error {
   size_t size;
   flashinfer_status status;
-  /* UTF-8, ends with NUL, cut where it is longer. */
+  /* For people; bytes of paths that are no UTF-8 are written as \xff. */
   char message[1012];
+  /* The system's error number (errno), where the system refused something; otherwise 0. */
+  int32_t system_error;
+  uint32_t reserved;
+  /* Byte of the file where what is wrong begins; -1 where there is no such place. */
+  int64_t offset;
+  /* The file at fault, in the system's bytes; otherwise empty. */
+  char path[1024];
+  /* What to do about it, where that is known; otherwise empty. */
+  char remedy[256];
 } flashinfer_error;
-#define FLASHINFER_ERROR_INIT {sizeof(flashinfer_error), 0, {0}}
+#define FLASHINFER_ERROR_INIT {sizeof(flashinfer_error), 0, {0}, 0, 0, 0, {0}, {0}}
 
 /* ---------------------------------------------------------------- Loader */
 
@@ -103,7 +125,7 @@ flashinfer_status flashinfer_open(const char *path, const flashinfer_options *op
                                   flashinfer_loader **loader, flashinfer_error *error);
 
 /*
- * Ends a loader. Bytes behind holds stay valid until each is released; the loader's strings do not.
+ * Ends a loader. Bytes of holds stay valid until each is released; the loader's strings do not.
  */
 flashinfer_status flashinfer_close(flashinfer_loader *loader, flashinfer_error *error);
 
@@ -165,11 +187,12 @@ flashinfer_status flashinfer_tensor_at(flashinfer_loader *loader, uint64_t index
 flashinfer_status flashinfer_find(flashinfer_loader *loader, const char *name, uint64_t *index,
                                   flashinfer_error *error);
 
-/* A part of a tensor: one matrix of a stacked tensor; part 0 is all of a plain one. */
+/* A part of a tensor: one matrix of a stacked tensor; part 0 is all of a plain one. It never grows. */
 typedef struct flashinfer_part {
   uint64_t tensor;
   uint64_t part;
 } flashinfer_part;
+#define FLASHINFER_LIST_LIMIT 16777216
 
 /* Names memory that the library lends; 0 is none. */
 typedef uint64_t flashinfer_hold;
@@ -193,13 +216,13 @@ typedef struct flashinfer_piece {
 
 /*
  * Begins to stream `count` parts in their order, and ends the stream under way; parts == NULL: all, as they
- * lie in the file. parts: only read during the call.
+ * lie in the file. parts: only read during the call. Lists have at most FLASHINFER_LIST_LIMIT parts.
  */
 flashinfer_status flashinfer_stream(flashinfer_loader *loader, const flashinfer_part *parts, size_t count,
                                     flashinfer_error *error);
 
 /*
- * Waits for the next piece, at most timeout_milliseconds (-1: as long as it takes). FLASHINFER_END behind
+ * Waits for the next piece, at most timeout_milliseconds (-1: as long as it takes). FLASHINFER_END after
  * the last. The piece's memory is read into again once its hold is released: release each before long,
  * because those in use leave the drive less room.
  */
@@ -238,12 +261,13 @@ flashinfer_status flashinfer_bundle(flashinfer_loader *loader, uint64_t layer, u
  * sixteen) to 32-bit floats, row after row.
  *
  * data: byte_count bytes of the tensor's type, as a piece has them. first_row, row_count: counted from the
- * piece's first. values: row_count times the tensor's columns. FLASHINFER_INVALID where the bytes do not
- * hold these rows; FLASHINFER_BAD_DATA where the type is no weight's.
+ * piece's first. values: room for `capacity` floats, of which row_count times the tensor's columns are
+ * written. FLASHINFER_INVALID where the bytes do not hold these rows or values has no room for them;
+ * FLASHINFER_BAD_DATA where the type is no weight's.
  */
 flashinfer_status flashinfer_dequantise(flashinfer_loader *loader, uint64_t tensor, const void *data,
                                         uint64_t byte_count, uint64_t first_row, uint64_t row_count,
-                                        float *values, flashinfer_error *error);
+                                        float *values, size_t capacity, flashinfer_error *error);
 
 /* What the drive did for a loader so far. */
 typedef struct flashinfer_statistics {
@@ -290,32 +314,90 @@ typedef struct flashinfer_generation {
   float temperature;
   float top_p;
   uint32_t top_k;
-  /* Whether the prompt is a message to be framed by the model's chat template. */
-  uint32_t is_chat;
+  /* Whether `seed` counts; otherwise one is drawn, which the result tells. */
+  uint32_t is_seeded;
   uint64_t seed;
+  /* The caller's number for this generation, for flashinfer_cancel_ticket; 0: none. */
+  uint64_t ticket;
 } flashinfer_generation;
-#define FLASHINFER_GENERATION_INIT {sizeof(flashinfer_generation), 512, 0.7f, 0.95f, 40, 0, 0}
+#define FLASHINFER_GENERATION_INIT {sizeof(flashinfer_generation), 512, 0.7f, 0.95f, 40, 0, 0, 0}
+
+typedef int32_t flashinfer_finish_reason;
+enum {
+  /* The model ended its answer. */
+  FLASHINFER_FINISH_STOP = 1,
+  /* maximum_tokens were generated. */
+  FLASHINFER_FINISH_LENGTH = 2,
+  /* The context is full. */
+  FLASHINFER_FINISH_CONTEXT = 3,
+  /* The sink or a cancellation ended it. */
+  FLASHINFER_FINISH_CANCELLED = 4
+};
+
+/* How a generation went. Filled in where it returns FLASHINFER_OK or FLASHINFER_CANCELLED. */
+typedef struct flashinfer_result {
+  size_t size;
+  uint64_t prompt_tokens;
+  uint64_t answer_tokens;
+  /* What its random choices were seeded with. */
+  uint64_t seed;
+  flashinfer_finish_reason finish_reason;
+  uint32_t reserved;
+  /* What is odd about the prompt, such as two BOS tokens; otherwise empty. */
+  char warning[256];
+} flashinfer_result;
+#define FLASHINFER_RESULT_INIT {sizeof(flashinfer_result), 0, 0, 0, 0, 0, {0}}
 
 /*
  * Takes text as it is generated: whole UTF-8 characters, not NUL-terminated, valid during the call. Runs on
- * the thread that called flashinfer_generate and must not use the generator, except to cancel it. Other than
- * 0 ends the generation.
+ * the thread that called flashinfer_generate, must return, and must not use the generator, except to cancel
+ * it. Other than 0 ends the generation.
  */
 typedef int32_t (*flashinfer_text_sink)(void *context, const char *text, size_t byte_count);
 
 /*
- * Continues `prompt` (UTF-8, NUL-terminated) and hands text to `sink`. FLASHINFER_CANCELLED where the sink
- * or flashinfer_cancel ended it.
+ * Continues `prompt` (UTF-8, NUL-terminated), in which control tokens may be spelt out, and hands text to
+ * `sink`. FLASHINFER_CANCELLED where the sink or a cancellation ended it. result: may be NULL.
  */
 flashinfer_status flashinfer_generate(flashinfer_generator *generator, const char *prompt,
                                       const flashinfer_generation *generation, flashinfer_text_sink sink,
-                                      void *context, flashinfer_error *error);
+                                      void *context, flashinfer_result *result, flashinfer_error *error);
+
+typedef uint32_t flashinfer_role;
+enum { FLASHINFER_ROLE_SYSTEM = 1, FLASHINFER_ROLE_USER = 2, FLASHINFER_ROLE_ASSISTANT = 3 };
+
+/* One message of a conversation. */
+typedef struct flashinfer_message {
+  size_t size;
+  flashinfer_role role;
+  uint32_t reserved;
+  /* UTF-8, NUL-terminated; what looks like a control token in it stays text. */
+  const char *text;
+} flashinfer_message;
+
+/*
+ * Answers a conversation, which the model's chat template frames: at most one system message, first, then
+ * user and assistant by turns, the last one the user's. FLASHINFER_INVALID where the model has no chat
+ * template or the template no place for such a conversation. messages: only read during the call.
+ */
+flashinfer_status flashinfer_chat(flashinfer_generator *generator, const flashinfer_message *messages,
+                                  size_t count, const flashinfer_generation *generation,
+                                  flashinfer_text_sink sink, void *context, flashinfer_result *result,
+                                  flashinfer_error *error);
 
 /*
  * Ends the stream, load or generation under way with a loader or generator, whose call returns
- * FLASHINFER_CANCELLED soon. Where nothing is under way the next load may be what ends. handle: either kind.
+ * FLASHINFER_CANCELLED soon. Where nothing is under way, what ends is the next wait for a piece, load or
+ * generation: no cancellation is lost. handle: either kind.
  */
 flashinfer_status flashinfer_cancel(void *handle, flashinfer_error *error);
+
+/*
+ * Ends the generation with this ticket and all with smaller ones, whether they are under way or yet to
+ * begin; others are not touched. For callers who cannot know whether the one that they mean has ended.
+ */
+flashinfer_status flashinfer_cancel_ticket(flashinfer_generator *generator, uint64_t ticket,
+                                           flashinfer_error *error);
 
 #ifdef __cplusplus
 }

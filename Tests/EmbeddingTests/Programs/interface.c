@@ -1,28 +1,9 @@
 /* The C interface as its header promises it, on a file with two F32 tensors of known contents.
  * usage: interface MODEL FOREIGN TRUNCATED */
-#include <flashinfer.h>
+#include "expect.h"
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static flashinfer_error error = FLASHINFER_ERROR_INIT;
-
-#define EXPECT(condition)                                                            \
-  do {                                                                               \
-    if (!(condition)) {                                                              \
-      fprintf(stderr, "line %d: %s (%s)\n", __LINE__, #condition, error.message);    \
-      exit(1);                                                                       \
-    }                                                                                \
-  } while (0)
-#define EXPECT_ERROR(call, expected)                                                 \
-  do {                                                                               \
-    error.message[0] = 0;                                                            \
-    flashinfer_status outcome = (call);                                              \
-    EXPECT(outcome == (expected) && error.status == outcome && error.message[0]);    \
-  } while (0)
 
 static void open_fails(const char *path, uint64_t ram, flashinfer_status expected) {
   flashinfer_options options = FLASHINFER_OPTIONS_INIT;
@@ -65,8 +46,9 @@ static void check_contents(flashinfer_loader *loader) {
   const float *values = pieces[0].data;
   for (int i = 0; i < 12; i++) EXPECT(values[i] == (float)(100 + i));
   float row[4];
-  EXPECT(!flashinfer_dequantise(loader, 1, pieces[0].data, 48, 1, 1, row, &error) && row[0] == 104);
-  EXPECT_ERROR(flashinfer_dequantise(loader, 1, pieces[0].data, 48, 2, 2, row, &error), FLASHINFER_INVALID);
+  EXPECT(!flashinfer_dequantise(loader, 1, pieces[0].data, 48, 1, 1, row, 4, &error) && row[0] == 104);
+  EXPECT_ERROR(flashinfer_dequantise(loader, 1, pieces[0].data, 48, 2, 2, row, 8, &error), FLASHINFER_INVALID);
+  EXPECT_ERROR(flashinfer_dequantise(loader, 1, pieces[0].data, 48, 1, 1, row, 3, &error), FLASHINFER_INVALID);
   EXPECT(!flashinfer_release(pieces[0].hold, &error));
   EXPECT_ERROR(flashinfer_release(pieces[0].hold, &error), FLASHINFER_CLOSED);
   parts[0].part = 1;
@@ -92,7 +74,8 @@ static void check_arguments(const char *path, flashinfer_loader *loader) {
   flashinfer_options options = FLASHINFER_OPTIONS_INIT;
   EXPECT_ERROR(flashinfer_open(NULL, NULL, &other, &error), FLASHINFER_INVALID);
   EXPECT_ERROR(flashinfer_open(path, NULL, NULL, &error), FLASHINFER_INVALID);
-  EXPECT_ERROR(flashinfer_open("\xff\xfe", NULL, &other, &error), FLASHINFER_INVALID);
+  EXPECT_ERROR(flashinfer_open("/\xff\xfe", NULL, &other, &error), FLASHINFER_NO_FILE);
+  EXPECT(!strcmp(error.path, "/\xff\xfe") && strstr(error.message, "/\\xff\\xfe") && error.system_error == 2);
   options.read_bytes = 5000;
   EXPECT_ERROR(flashinfer_open(path, &options, &other, &error), FLASHINFER_INVALID);
   options.size = 8;
@@ -175,11 +158,14 @@ int main(int argc, char **argv) {
   check_arguments(argv[1], loader);
   check_threads(loader);
   check_fork(argv[1], loader);
-  EXPECT(!flashinfer_cancel(loader, &error));
 
-  /* Memory that is lent outlives its loader. */
+  /* A cancellation before a stream is not lost, and ends one wait. */
   flashinfer_piece piece = FLASHINFER_PIECE_INIT;
   flashinfer_part part = {1, 0};
+  EXPECT(!flashinfer_cancel(loader, &error) && !flashinfer_stream(loader, &part, 1, &error));
+  EXPECT_ERROR(flashinfer_next(loader, -1, &piece, &error), FLASHINFER_CANCELLED);
+
+  /* Memory that is lent outlives its loader. */
   EXPECT(!flashinfer_stream(loader, &part, 1, &error) && !flashinfer_next(loader, -1, &piece, &error));
   EXPECT(!flashinfer_close(loader, &error));
   EXPECT(((const float *)piece.data)[11] == 111);

@@ -2,13 +2,17 @@
 import faulthandler
 import gc
 import os
+import pathlib
 import random
 import resource
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 import unittest
+import warnings
 
 import flashinfer
 import numpy as np
@@ -17,7 +21,7 @@ import numpy as np
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGALRM})
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-TWO, FOREIGN, TRUNCATED, MODEL, EXPERTS, LARGE = sys.argv[1:]
+TWO, FOREIGN, TRUNCATED, MODEL, EXPERTS, LARGE, CHAT = sys.argv[1:]
 
 
 class Arrays(unittest.TestCase):
@@ -111,8 +115,48 @@ class BadInput(unittest.TestCase):
         self.assertRaisesRegex(flashinfer.NotEnoughMemory, "smallest that works", flashinfer.open, TWO, ram="1MiB")
         self.assertRaisesRegex(flashinfer.NotEnoughMemory, "smallest that works", flashinfer.Generator, MODEL, ram="1MiB")
         self.assertRaises(ValueError, flashinfer.open, TWO, ram="much")
+        self.assertRaisesRegex(ValueError, "not one of auto", flashinfer.open, TWO, io="fast")
+        self.assertRaises(ValueError, flashinfer.open, TWO, queue_depth=-1)
+        self.assertRaises(ValueError, flashinfer.Generator, MODEL, threads=1 << 32)
         with flashinfer.open(LARGE, ram=(resident() + 40 << 20)) as model:
             self.assertRaises(flashinfer.NotEnoughMemory, model.load, "layer.0.weight")
+
+    def test_what_errors_say(self):
+        with self.assertRaises(flashinfer.NoSuchFile) as caught:
+            flashinfer.open("/nowhere/model")
+        failure = caught.exception
+        self.assertEqual((failure.status, failure.path, failure.offset, failure.system_error),
+                         (4, "/nowhere/model", None, 2))
+        self.assertEqual((failure.errno, failure.filename), (2, "/nowhere/model"))
+        with self.assertRaises(flashinfer.BadData) as caught:
+            flashinfer.open(TRUNCATED)
+        self.assertEqual(caught.exception.path, TRUNCATED)
+        self.assertIsInstance(caught.exception.offset, int)
+        with self.assertRaises(flashinfer.NotEnoughMemory) as caught:
+            flashinfer.open(TWO, ram="1MiB")
+        self.assertRegex(caught.exception.remedy, "allow at least .*MiB")
+
+    def test_paths_are_bytes(self):
+        with tempfile.TemporaryDirectory() as folder:
+            # A folder of safetensors files, neither name being UTF-8.
+            odd = os.fsencode(folder) + b"/\xff\xfe \xc3("
+            os.mkdir(odd)
+            file = odd + b"/\x80.safetensors"
+            shutil.copy(TWO, file)
+            gguf = odd + b"/m\xe9.gguf"
+            shutil.copy(MODEL, gguf)
+            for path in (file, os.fsdecode(file), pathlib.Path(os.fsdecode(file)), odd, os.fsdecode(odd)):
+                with flashinfer.open(path) as model:
+                    self.assertEqual(model["second"][0, 0], 100)
+                    self.assertEqual(sum(piece.bytes.size for piece in model.stream()), 112)
+            with flashinfer.Generator(gguf, context=32) as generator:
+                self.assertTrue("".join(generator.generate("a b", max_tokens=3)) is not None)
+            os.truncate(file, 100)
+            with self.assertRaises(flashinfer.BadData) as caught:
+                flashinfer.open(file)
+            self.assertEqual(os.fsencode(caught.exception.path), file)
+            self.assertIn(r"\xff\xfe \xc3(/\x80.safetensors", str(caught.exception))
+            self.assertRaises(ValueError, flashinfer.open, "a\0b")
 
     def test_closed(self):
         model = flashinfer.open(TWO)
@@ -222,7 +266,70 @@ class Text(unittest.TestCase):
             next(generator.generate("a b c", max_tokens=40))
             self.assertEqual("".join(generator.generate("a b c", max_tokens=12, temperature=0)), texts[0])
             self.assertRaises(flashinfer.FlashInferError, next, generator.generate("a " * 200))
-            self.assertRaises(flashinfer.FlashInferError, next, generator.generate("a", chat=True))
+            self.assertRaisesRegex(flashinfer.Invalid, "no chat template", next, generator.chat("a"))
+            self.assertRaisesRegex(ValueError, "character", generator.generate, "a\ud800")
+            self.assertRaisesRegex(ValueError, "NUL", generator.generate, "a\0")
+            self.assertRaises(ValueError, generator.generate, "a", top_k=-1)
+
+    def test_a_seed_is_drawn_unless_given(self):
+        with flashinfer.Generator(MODEL, context=64) as generator:
+            answers = [generator.generate("a b c", max_tokens=24, temperature=1.5) for _ in range(6)]
+            self.assertEqual(answers[0].seed, None)
+            texts = ["".join(answer) for answer in answers]
+            self.assertGreater(len(set(texts)), 1)
+            self.assertEqual(len({answer.seed for answer in answers}), 6)
+            again = generator.generate("a b c", max_tokens=24, temperature=1.5, seed=answers[2].seed)
+            self.assertEqual("".join(again), texts[2])
+            zeros = ["".join(generator.generate("a b c", max_tokens=24, temperature=1.5, seed=0)) for _ in range(2)]
+            self.assertEqual(*zeros)
+
+    def test_answers_say_why_they_end(self):
+        with flashinfer.Generator(MODEL, context=64) as generator:
+            short = generator.generate("a b c", max_tokens=2, temperature=0)
+            self.assertEqual(short.finish_reason, None)
+            list(short)
+            self.assertEqual((short.finish_reason, short.token_count), ("length", 2))
+            long = generator.generate("a b c", max_tokens=4000, temperature=0)
+            list(long)
+            self.assertEqual(long.finish_reason, "context")
+            self.assertEqual(long.token_count + long.prompt_token_count, 64)
+            left = generator.generate("a b c", max_tokens=60)
+            next(left)
+            left.close()
+            self.assertEqual(left.finish_reason, "cancelled")
+
+    def test_conversations(self):
+        with flashinfer.Generator(CHAT, context=256) as generator:
+            user = {"role": "user", "content": "the ant"}
+            counts = []
+            for messages in ("the ant", [user], [{"role": "system", "content": "an"}, user],
+                             [user, {"role": "assistant", "content": "a"}, user]):
+                answer = generator.chat(messages, max_tokens=2, temperature=0)
+                list(answer)
+                counts.append(answer.prompt_token_count)
+            self.assertEqual(counts[0], counts[1])
+            self.assertTrue(counts[1] < counts[2] and counts[1] < counts[3], counts)
+            self.assertRaisesRegex(flashinfer.Invalid, "user", list, generator.chat([user, user]))
+            self.assertRaises(flashinfer.Invalid, list, generator.chat([]))
+            self.assertRaises(ValueError, generator.chat, [{"role": "tool", "content": "a"}])
+            self.assertRaises(ValueError, generator.chat, [{"role": "user"}])
+
+    def test_two_bos_tokens_are_warned_of(self):
+        with flashinfer.Generator(CHAT, context=64) as generator:
+            with self.assertWarnsRegex(UserWarning, "two BOS"):
+                list(generator.generate("<s>the ant", max_tokens=1))
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                list(generator.generate("the ant", max_tokens=1))
+                list(generator.chat("<s>the ant", max_tokens=1))
+
+    def test_closing_waits_for_answers_left_standing(self):
+        for _ in range(20):
+            generator = flashinfer.Generator(MODEL, context=500)
+            answer = generator.generate("a b c", max_tokens=480)
+            next(answer)
+            generator.close()
+            self.assertEqual(answer.finish_reason, "cancelled")
 
 
 unittest.main(argv=sys.argv[:1])

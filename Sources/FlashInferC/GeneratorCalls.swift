@@ -1,0 +1,172 @@
+public import CFlashInfer
+import HostResources
+import Runtime
+import TensorBasics
+import Tokenization
+import WeightLoader
+
+@c @implementation
+public func flashinfer_generator_open(
+  _ path: UnsafePointer<CChar>?, _ options: UnsafePointer<flashinfer_generator_options>?,
+  _ generator: UnsafeMutablePointer<OpaquePointer?>?,
+  _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    let path = try FlashInferC.path(path)
+    let generator = try required(generator, "generator")
+    var wanted = flashinfer_generator_options()
+    if let options { wanted = try .read(from: options, "options") }
+    guard wanted.thread_count <= 256, wanted.context_length <= 1 << 30 else {
+      throw CallError(.invalid, "at most 256 threads and a context of 2^30 are possible")
+    }
+    let ram = try integer(wanted.ram, "options->ram")
+    let opened = try GeneratorHandle(
+      path: path, ram: ram == 0 ? nil : ram,
+      contextLength: wanted.context_length == 0 ? 2048 : Int(wanted.context_length),
+      threadCount: wanted.thread_count == 0
+        ? HostLimits().processorCount : Int(wanted.thread_count))
+    generator.pointee = handle(HandleTable.shared.add(opened))
+    return .ok
+  }
+}
+
+@c @implementation
+public func flashinfer_generator_close(
+  _ generator: OpaquePointer?, _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    try GeneratorHandle.find(generator).close()
+    try HandleTable.shared.remove(number(generator), as: GeneratorHandle.self)
+    return .ok
+  }
+}
+
+@c @implementation
+public func flashinfer_generate(
+  _ generator: OpaquePointer?, _ prompt: UnsafePointer<CChar>?,
+  _ generation: UnsafePointer<flashinfer_generation>?, _ sink: flashinfer_text_sink?,
+  _ context: UnsafeMutableRawPointer?, _ result: UnsafeMutablePointer<flashinfer_result>?,
+  _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    let prompt = Prompt.text(try text(prompt, "prompt"))
+    return try generate(generator, prompt, generation, sink, context, result)
+  }
+}
+
+@c @implementation
+public func flashinfer_chat(
+  _ generator: OpaquePointer?, _ messages: UnsafePointer<flashinfer_message>?, _ count: Int,
+  _ generation: UnsafePointer<flashinfer_generation>?, _ sink: flashinfer_text_sink?,
+  _ context: UnsafeMutableRawPointer?, _ result: UnsafeMutablePointer<flashinfer_result>?,
+  _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    let conversation = Prompt.conversation(try list(messages, count))
+    return try generate(generator, conversation, generation, sink, context, result)
+  }
+}
+
+/// C's list of messages as the template takes it.
+private func list(
+  _ messages: UnsafePointer<flashinfer_message>?, _ count: Int
+) throws(CallError) -> [ChatMessage] {
+  guard (1...Int(FLASHINFER_LIST_LIMIT)).contains(count) else {
+    throw CallError(
+      .invalid, "count is \(UInt(bitPattern: count)), not 1 to \(FLASHINFER_LIST_LIMIT)")
+  }
+  let messages = UnsafeRawPointer(try required(messages, "messages"))
+  let size = try flashinfer_message.size(at: messages, "messages")
+  let roles: [ChatMessage.Role] = [.system, .user, .assistant]
+  var list: [ChatMessage] = []
+  for index in 0..<count {
+    let name = "messages[\(index)]"
+    let message = try flashinfer_message.read(from: messages + index * size, size: size, name)
+    guard (1...UInt32(roles.count)).contains(message.role) else {
+      throw CallError(.invalid, "\(name).role is \(message.role), not 1 to \(roles.count)")
+    }
+    list.append(
+      ChatMessage(role: roles[Int(message.role) - 1], try text(message.text, name + ".text")))
+  }
+  return list
+}
+
+/// Continues a prompt as C asks for it.
+private func generate(
+  _ generator: OpaquePointer?, _ prompt: Prompt,
+  _ generation: UnsafePointer<flashinfer_generation>?, _ sink: flashinfer_text_sink?,
+  _ context: UnsafeMutableRawPointer?, _ result: UnsafeMutablePointer<flashinfer_result>?
+) throws -> Status {
+  let wanted = try flashinfer_generation.read(
+    from: try required(generation, "generation"), "generation")
+  let sink = try required(sink, "sink")
+  let resultSize = try result.map { pointer throws(CallError) in
+    try flashinfer_result.size(at: pointer, "result")
+  }
+  guard wanted.temperature >= 0, wanted.temperature.isFinite, wanted.top_p > 0, wanted.top_p <= 1,
+    (1...(1 << 30)).contains(wanted.maximum_tokens)
+  else {
+    throw CallError(
+      .invalid,
+      "temperature must be 0 or more, top_p above 0 and at most 1, maximum_tokens 1 to 2^30")
+  }
+  let seed = wanted.is_seeded != 0 ? wanted.seed : UInt64.random(in: 0...UInt64(UInt32.max))
+  let generated = try GeneratorHandle.find(generator).generate(
+    prompt, maximumTokenCount: Int(wanted.maximum_tokens),
+    sampling: SamplingOptions(
+      temperature: wanted.temperature, topK: Int(wanted.top_k), topP: wanted.top_p, seed: seed),
+    ticket: wanted.ticket
+  ) { text in
+    text.withMemoryRebound(to: CChar.self) { sink(context, $0.baseAddress, $0.count) == 0 }
+  }
+  if let result, let resultSize {
+    generated.structure(seed: seed).write(to: result, size: resultSize)
+  }
+  guard generated.finishReason != .cancelled else { throw CallError(.cancelled, "cancelled") }
+  return .ok
+}
+
+extension Generated {
+  fileprivate func structure(seed: UInt64) -> flashinfer_result {
+    var structure = flashinfer_result()
+    structure.prompt_tokens = UInt64(promptTokenCount)
+    structure.answer_tokens = UInt64(answerTokenCount)
+    structure.seed = seed
+    structure.finish_reason =
+      switch finishReason {
+      case .stop: 1
+      case .length: 2
+      case .context: 3
+      case .cancelled: 4
+      }
+    fill(&structure.warning, oddity ?? "")
+    return structure
+  }
+}
+
+@c @implementation
+public func flashinfer_cancel(
+  _ handle: UnsafeMutableRawPointer?, _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    let pointer = OpaquePointer(try required(handle, "handle"))
+    if let generator = try? GeneratorHandle.find(pointer) {
+      generator.cancellations.cancel()
+    } else {
+      try LoaderHandle.find(pointer).loader.cancellation.raise()
+    }
+    return .ok
+  }
+}
+
+@c @implementation
+public func flashinfer_cancel_ticket(
+  _ generator: OpaquePointer?, _ ticket: UInt64,
+  _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    guard ticket > 0 else { throw CallError(.invalid, "ticket is 0, which is no generation's") }
+    try GeneratorHandle.find(generator).cancellations.cancel(through: ticket)
+    return .ok
+  }
+}
