@@ -1,3 +1,5 @@
+// The functions have the names of flashinfer.h.
+// swift-format-ignore-file: AlwaysUseLowerCamelCase
 public import CFlashInfer
 import HostResources
 import Runtime

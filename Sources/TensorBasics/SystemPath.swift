@@ -19,20 +19,19 @@ extension String {
     while !rest.isEmpty {
       var iterator = rest.makeIterator()
       var parser = Unicode.UTF8.ForwardParser()
-      let byteCount: Int
+      var byteCount = rest.count
+      var character: Unicode.Scalar?
       switch parser.parseScalar(from: &iterator) {
       case .valid(let encoded):
-        let scalar = Unicode.UTF8.decode(encoded)
         byteCount = encoded.count
-        if Self.escapedByte(scalar) == nil {
-          scalars.append(scalar)
-        } else {
-          rest.prefix(byteCount).forEach { scalars.append(Self.escape($0)) }
-        }
-      case .error(let length):
-        byteCount = length
-        rest.prefix(byteCount).forEach { scalars.append(Self.escape($0)) }
-      case .emptyInput: byteCount = rest.count
+        character = Unicode.UTF8.decode(encoded)
+      case .error(let length): byteCount = length
+      case .emptyInput: break
+      }
+      if let character, Self.escapedByte(character) == nil {
+        scalars.append(character)
+      } else {
+        scalars.append(contentsOf: rest.prefix(byteCount).map(Self.escape))
       }
       rest = rest.dropFirst(byteCount)
     }
@@ -64,7 +63,7 @@ extension String {
 
   /// Calls `body` with the path as the system takes it, ended by NUL.
   package func withSystemPath<Result>(_ body: (UnsafePointer<CChar>) -> Result) -> Result {
-    (systemPath + [0]).withUnsafeBytes { body($0.assumingMemoryBound(to: CChar.self).baseAddress!) }
+    body(systemPath.map { CChar(bitPattern: $0) } + [0])
   }
 
   /// The text as people are shown it: `\xff` for bytes of paths that are no characters.

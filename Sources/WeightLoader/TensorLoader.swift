@@ -192,8 +192,10 @@ public final class TensorLoader {
   ///
   /// - Throws: ``LoaderError/inUse(path:)``, ``LoaderError/forked(path:)``.
   public func close() throws(LoaderError) {
-    guard !isClosed else { return }
-    try enter()
+    do throws(LoaderError) { try enter() } catch {
+      if case .closedByCaller = error { return }
+      throw error
+    }
     endStream()
     loads = [:]
     isClosed = true

@@ -253,6 +253,22 @@ import WeightLoader
     #expect(try collected(loader).count == 2)
   }
 
+  @Test func `A flag raised before a stream or a load ends one of them`() throws {
+    let loader = try open(folder.write("early", safetensors([1 << 20, 1 << 20])))
+    loader.cancellation.raise()
+    guard case .interrupted? = failure({ try loader.stream { _ in } }) else {
+      Issue.record("the stream was not interrupted")
+      return
+    }
+    #expect(try collected(loader).count == 2)
+    loader.cancellation.raise()
+    guard case .interrupted? = failure({ _ = try loader.load("t0") }) else {
+      Issue.record("the load was not interrupted")
+      return
+    }
+    #expect(try loader.load("t0").bytes(0).count == 1 << 20)
+  }
+
   @Test func `Foreign and truncated files are errors`() throws {
     let bytes = safetensors(Self.byteCounts)
     for count in [0, 3, 8, 40, bytes.count - 1] {
