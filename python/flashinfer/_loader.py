@@ -320,7 +320,8 @@ class Model(Closing):
         """The parts of one expert, for `stream`, `prefetch` and `load_parts`."""
         parts = (_native.Part * 16)()
         count = ctypes.c_size_t()
-        call("bundle", self._open_handle, unsigned(layer, "layer"), unsigned(expert, "expert"), parts, 16, ctypes.byref(count))
+        call("bundle", self._open_handle, unsigned(layer, "layer"), unsigned(expert, "expert"), parts, 16,
+             ctypes.byref(count))
         return [(part.tensor, part.part) for part in parts[:count.value]]
 
     @property

@@ -9,7 +9,7 @@
  *
  * Threads: different handles may be used by different threads at the same time. One loader or generator is
  * used by one thread at a time; a second one is refused with FLASHINFER_BUSY. Any thread may call
- * flashinfer_cancel, flashinfer_release and the functions without a handle at any time.
+ * flashinfer_cancel, flashinfer_cancel_ticket, flashinfer_release and the functions without a handle at any time.
  *
  * Fork: a child cannot use handles that its parent opened (FLASHINFER_FORKED); it opens its own.
  *
