@@ -250,7 +250,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--set-identity", nargs=2, metavar=("FOLDER", "HEX"))
-    parser.add_argument("--identity", help="the model's, of flashinfer-inspect --json")
+    parser.add_argument("--identity", help="the image's sourceIdentity, of flashinfer-inspect --plan --json")
     for name, value in [("layers", 32), ("dim", 4096), ("ffn", 16384), ("heads", 32), ("vocab", 50272),
                         ("positions", 2048), ("rank", 128), ("seed", 1), ("tokens", 60)]:
         parser.add_argument("--" + name, type=int, default=value)

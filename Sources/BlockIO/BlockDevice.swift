@@ -88,6 +88,9 @@ public protocol BlockDevice: AnyObject {
   /// Throws where a file is no longer the one that was opened: replaced, removed or changed.
   func checkUnchanged() throws(BlockIOError)
 
+  /// What the open files are now, in their order; nothing where the device has no files.
+  func fileIdentities() throws(BlockIOError) -> [FileIdentity]
+
   /// Everything counted since the device was opened.
   var statistics: IOStatistics { get }
 
@@ -98,6 +101,7 @@ public protocol BlockDevice: AnyObject {
 extension BlockDevice {
   public func register(_ region: UnsafeMutableRawBufferPointer) {}
   public func unregister(_ region: UnsafeMutableRawBufferPointer) {}
+  public func fileIdentities() throws(BlockIOError) -> [FileIdentity] { [] }
 
   /// Waits until nothing is in flight, whatever becomes of the reads: before memory goes that they are bound
   /// for.

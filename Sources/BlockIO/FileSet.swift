@@ -28,6 +28,12 @@ struct FileSet: Sendable {
     for file in files { try file.checkUnchanged() }
   }
 
+  func identities() throws(BlockIOError) -> [FileIdentity] {
+    var identities: [FileIdentity] = []
+    for file in files { identities.append(try file.currentIdentity()) }
+    return identities
+  }
+
   /// One line where O_DIRECT was refused.
   var notes: [String] {
     let refused = files.filter(\.directWasRefused)

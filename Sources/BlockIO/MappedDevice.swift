@@ -42,6 +42,7 @@ public final class MappedDevice: BlockDevice {
   }
 
   public func checkUnchanged() throws(BlockIOError) { try files.checkUnchanged() }
+  public func fileIdentities() throws(BlockIOError) -> [FileIdentity] { try files.identities() }
 
   public func submit(_ request: ReadRequest) throws(BlockIOError) {
     files.checkContract(request, inFlight: recorder.inFlight, capacity: capacity)

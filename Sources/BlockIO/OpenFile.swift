@@ -52,8 +52,9 @@ final class OpenFile: Sendable {
 
   /// Throws where the path names another file now, or this one was changed.
   func checkUnchanged() throws(BlockIOError) {
-    let open = FileIdentity(try Self.status(of: descriptor, path: path))
-    guard open == identity else { throw BlockIOError(.inspect, path: path, reason: .modified) }
+    guard try currentIdentity().isUnmodified(since: identity) else {
+      throw BlockIOError(.inspect, path: path, reason: .modified)
+    }
     var named = stat()
     guard stat(systemPath, &named) == 0 else {
       throw BlockIOError(.inspect, path: path, reason: .system(errno: errno))
@@ -61,6 +62,11 @@ final class OpenFile: Sendable {
     guard FileIdentity(named).isSameFile(as: identity) else {
       throw BlockIOError(.inspect, path: path, reason: .replaced)
     }
+  }
+
+  /// What the file is now, whatever its path names.
+  func currentIdentity() throws(BlockIOError) -> FileIdentity {
+    FileIdentity(try Self.status(of: descriptor, path: path))
   }
 
   /// The file's size now; nil where the system will not say.

@@ -67,6 +67,7 @@ public final class RingDevice: BlockDevice {
   }
 
   public func checkUnchanged() throws(BlockIOError) { try files.checkUnchanged() }
+  public func fileIdentities() throws(BlockIOError) -> [FileIdentity] { try files.identities() }
 
   public func register(_ region: UnsafeMutableRawBufferPointer) {
     guard let note = buffers.add(region, to: ring, hooks: hooks) else { return }

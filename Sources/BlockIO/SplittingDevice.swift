@@ -74,6 +74,9 @@ public final class SplittingDevice: BlockDevice {
   public func register(_ region: UnsafeMutableRawBufferPointer) { inner.register(region) }
   public func unregister(_ region: UnsafeMutableRawBufferPointer) { inner.unregister(region) }
   public func checkUnchanged() throws(BlockIOError) { try inner.checkUnchanged() }
+  public func fileIdentities() throws(BlockIOError) -> [FileIdentity] {
+    try inner.fileIdentities()
+  }
 
   public func submit(_ request: ReadRequest) throws(BlockIOError) {
     precondition(inFlight < capacity, "more reads submitted than the device's capacity")

@@ -47,6 +47,7 @@ public final class ThreadedDevice: BlockDevice {
   func addNote(_ note: String) { openingNotes.append(note) }
 
   public func checkUnchanged() throws(BlockIOError) { try files.checkUnchanged() }
+  public func fileIdentities() throws(BlockIOError) -> [FileIdentity] { try files.identities() }
 
   public func submit(_ request: ReadRequest) throws(BlockIOError) {
     files.checkContract(request, inFlight: recorder.inFlight, capacity: capacity)

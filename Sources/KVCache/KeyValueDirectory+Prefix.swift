@@ -63,12 +63,15 @@ extension KeyValueDirectory {
   /// Entries that are damaged or have lost the one they continue are deleted. Reads a page of each entry,
   /// and more only of those that go on where the prompt matches.
   ///
-  /// - Parameter dividingSlabs: whether rows can be used in part, so that the prefix may have a tail.
+  /// - Parameters:
+  ///   - models: all that stand for the weights of `origin`'s model, itself among them; nil = itself alone.
+  ///   - dividingSlabs: whether rows can be used in part, so that the prefix may have a tail.
   public func prefix(
-    of tokens: [Int32], origin: KeyValueOrigin, dividingSlabs: Bool = true
+    of tokens: [Int32], origin: KeyValueOrigin, models: [KeyValueOrigin.Model]? = nil,
+    dividingSlabs: Bool = true
   ) -> KeyValuePrefix {
     let most = max(0, tokens.count - 1) / KeyValueOrigin.slabPositionCount
-    let usable = usableHeaders(origin)
+    let usable = usableHeaders(Set((models ?? [origin.model]).map(origin.of)))
     deleteOrphans(usable)
     let length = KeyValueOrigin.slabPositionCount
     let openings = (0..<most).map {
@@ -129,17 +132,19 @@ extension KeyValueDirectory {
     KeyValueEntry.tables(tokens: tokens, rowChecksums: []).withUnsafeBytes(KeyValueStore.checksum)
   }
 
-  /// Headers of the entries of `origin`; says in a line how many others there are.
-  private func usableHeaders(_ origin: KeyValueOrigin) -> [KeyValueEntryHeader] {
+  /// Headers of the entries of `origins`; says in a line how many others there are.
+  private func usableHeaders(_ origins: Set<KeyValueOrigin>) -> [KeyValueEntryHeader] {
     var others: [String: Int] = [:]
     var headers: [KeyValueEntryHeader] = []
     for name in files().map(\.id) {
       do throws(KeyValueEntry.Failure) {
         let header = try EntryFile(path: path(of: name)).header()
         guard header.id == name else { throw .unusable(.damaged) }
-        if header.origin == origin {
+        if origins.contains(header.origin) {
           headers.append(header)
-        } else if header.origin.model != origin.model {
+        } else if !origins.contains(where: {
+          ($0.model, $0.graph) == (header.origin.model, header.origin.graph)
+        }) {
           others["another model", default: 0] += 1
         } else {
           others["another type or shape of keys and values", default: 0] += 1

@@ -52,6 +52,8 @@ public final class KeyValueDirectory {
     public let ownTokenCount: Int
     /// Seconds since it was written or used last.
     public let ageSeconds: Int
+    /// Whose weights it was computed with; nil where that cannot be read.
+    public let model: KeyValueOrigin.Model?
     /// Of the model; bytes as they were, which a damaged name may make no text.
     public let modelName: [UInt8]
     /// The beginning of the text.
@@ -80,7 +82,8 @@ public final class KeyValueDirectory {
         id: Self.text(of: file.id), byteCount: file.byteCount,
         tokenCount: header.map { $0.firstSlab * length + $0.tokenCount } ?? 0,
         ownTokenCount: header.map(\.tokenCount) ?? 0,
-        ageSeconds: max(0, now - file.lastUse.seconds), modelName: header?.modelName ?? [],
+        ageSeconds: max(0, now - file.lastUse.seconds), model: header?.origin.model,
+        modelName: header?.modelName ?? [],
         text: header?.text ?? [], problem: problem)
     }
   }

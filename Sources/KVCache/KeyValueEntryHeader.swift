@@ -23,12 +23,12 @@ struct KeyValueEntryHeader: Sendable {
   var text: [UInt8]
 
   static let pageByteCount = 4096
-  static let version: UInt32 = 1
+  static let version: UInt32 = 2
   /// Longest tables that are read.
   static let tablesByteLimit = 64 << 20
 
   private static let magic = Array("FLASHKVE".utf8)
-  private static let namesOffset = 128
+  private static let namesOffset = 144
   private static let checksumOffset = pageByteCount - 8
   /// Most bytes of ``modelName`` and of ``text``.
   static let nameByteLimit = 256
@@ -75,7 +75,7 @@ struct KeyValueEntryHeader: Sendable {
     var bytes = Self.magic
     bytes.appendLittleEndian(Self.version)
     bytes.appendLittleEndian(UInt32(KeyValueOrigin.slabPositionCount))
-    bytes.appendLittleEndian(origin.model)
+    bytes.appendLittleEndian(origin.model.stated.number)
     bytes.append(contentsOf: origin.type.utf8)
     bytes.append(contentsOf: [UInt8](repeating: 0, count: 32 - bytes.count))
     bytes.appendLittleEndian(UInt32(origin.layerCount))
@@ -93,6 +93,9 @@ struct KeyValueEntryHeader: Sendable {
     bytes.appendLittleEndian(UInt32(text.count))
     bytes.appendLittleEndian(UInt32(lastPositionCount))
     bytes.appendLittleEndian(UInt64(origin.rowByteCount))
+    bytes.appendLittleEndian(origin.graph)
+    bytes.appendLittleEndian(origin.model.stated.kind)
+    bytes.appendLittleEndian(UInt32(0))
     bytes.append(contentsOf: modelName)
     bytes.append(contentsOf: text)
     bytes.append(contentsOf: [UInt8](repeating: 0, count: Self.checksumOffset - bytes.count))
@@ -119,8 +122,10 @@ extension KeyValueEntryHeader {
       integer(Self.checksumOffset, UInt64.self)
         == KeyValueStore.checksum(UnsafeRawBufferPointer(rebasing: page[..<Self.checksumOffset])),
       integer(12, UInt32.self) == UInt32(KeyValueOrigin.slabPositionCount),
+      let model = KeyValueOrigin.Model(
+        statedKind: integer(136, UInt32.self), number: integer(16, UInt64.self)),
       let origin = KeyValueOrigin(
-        stated: integer(16, UInt64.self),
+        stated: model, graph: integer(128, UInt64.self),
         type: String(decoding: page[24..<32].prefix { $0 != 0 }, as: UTF8.self),
         layerCount: Int(integer(32, UInt32.self)),
         keyValueHeadCount: Int(integer(36, UInt32.self)),

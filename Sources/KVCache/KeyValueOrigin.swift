@@ -1,7 +1,9 @@
 /// What keys and values of equal tokens must have in common to be equal themselves.
 public struct KeyValueOrigin: Sendable, Hashable {
-  /// Tells the model, and whatever else decides the values, from others.
-  public let model: UInt64
+  /// Whose weights they were computed with.
+  public let model: Model
+  /// Tells whatever else decides the values from others: the graph, a selector of neurons, the arithmetic.
+  public let graph: UInt64
   /// How elements are stored, in up to eight characters of ASCII: `f16`, `q8`, `q4`.
   public let type: String
   public let layerCount: Int
@@ -12,15 +14,47 @@ public struct KeyValueOrigin: Sendable, Hashable {
   /// Bytes from a row to the next, a multiple of 4096.
   public let rowStride: Int
 
+  /// What stands for a model's weights.
+  public enum Model: Sendable, Hashable, CustomStringConvertible {
+    /// A checksum of all of them, whatever file they lie in.
+    case content(UInt64)
+    /// The very file, unchanged, of a model whose checksums were not known.
+    case file(UInt64)
+
+    /// How a header states it: 1 or 2, and the number.
+    var stated: (kind: UInt32, number: UInt64) {
+      switch self {
+      case .content(let number): (1, number)
+      case .file(let number): (2, number)
+      }
+    }
+
+    init?(statedKind kind: UInt32, number: UInt64) {
+      switch kind {
+      case 1: self = .content(number)
+      case 2: self = .file(number)
+      default: return nil
+      }
+    }
+
+    public var description: String {
+      switch self {
+      case .content(let number): "model \(KeyValueDirectory.text(of: number))"
+      case .file(let number): "file \(KeyValueDirectory.text(of: number))"
+      }
+    }
+  }
+
   /// Positions of a slab.
   public static let slabPositionCount = 128
 
   /// - Precondition: sizes are positive, and a header can hold them.
   public init(
-    model: UInt64, type: String, layerCount: Int, keyValueHeadCount: Int, headLength: Int,
-    rowByteCount: Int, rowStride: Int
+    model: Model, graph: UInt64, type: String, layerCount: Int, keyValueHeadCount: Int,
+    headLength: Int, rowByteCount: Int, rowStride: Int
   ) {
     self.model = model
+    self.graph = graph
     self.type = type
     self.layerCount = layerCount
     self.keyValueHeadCount = keyValueHeadCount
@@ -32,10 +66,11 @@ public struct KeyValueOrigin: Sendable, Hashable {
 
   /// What a header says, which may be anything; nil where no cache has such a shape.
   init?(
-    stated model: UInt64, type: String, layerCount: Int, keyValueHeadCount: Int, headLength: Int,
-    rowByteCount: Int, rowStride: Int
+    stated model: Model, graph: UInt64, type: String, layerCount: Int, keyValueHeadCount: Int,
+    headLength: Int, rowByteCount: Int, rowStride: Int
   ) {
     self.model = model
+    self.graph = graph
     self.type = type
     self.layerCount = layerCount
     self.keyValueHeadCount = keyValueHeadCount
@@ -43,6 +78,14 @@ public struct KeyValueOrigin: Sendable, Hashable {
     self.rowByteCount = rowByteCount
     self.rowStride = rowStride
     guard isPlausible else { return nil }
+  }
+
+  /// The same keys and values under another name of their model.
+  public func of(_ model: Model) -> KeyValueOrigin {
+    KeyValueOrigin(
+      model: model, graph: graph, type: type, layerCount: layerCount,
+      keyValueHeadCount: keyValueHeadCount, headLength: headLength, rowByteCount: rowByteCount,
+      rowStride: rowStride)
   }
 
   /// Bytes of a slab: the rows of all layers.
@@ -54,7 +97,9 @@ public struct KeyValueOrigin: Sendable, Hashable {
   /// The name of the entry whose last complete slab ends behind `tokens`.
   func id(of tokens: ArraySlice<Int32>) -> UInt64 {
     var bytes: [UInt8] = []
-    bytes.appendLittleEndian(model)
+    bytes.appendLittleEndian(model.stated.kind)
+    bytes.appendLittleEndian(model.stated.number)
+    bytes.appendLittleEndian(graph)
     bytes.append(contentsOf: type.utf8)
     bytes.append(0)
     for token in tokens { bytes.appendLittleEndian(token) }

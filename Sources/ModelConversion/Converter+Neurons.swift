@@ -39,13 +39,23 @@ extension Converter {
     }
   }
 
+  /// The identity of a dense model, for which predictors are trained and with which they are checked; all its
+  /// weights are read for it unless its checksums are remembered. nil for a model with experts.
   static func identity(
-    of source: ModelSource, _ contents: [TensorContent]
-  ) throws(ConversionError) -> UInt64 {
+    of source: ModelSource, _ contents: [TensorContent], _ cancellation: CancellationFlag
+  ) throws(ConversionError) -> ModelIdentity? {
+    guard source.description.configuration?.experts == nil else { return nil }
     var stored: [TensorRecord] = []
-    for (tensor, content) in zip(source.description.tensors, contents)
-    where content == .stored || content == .storedPlusOne { stored.append(tensor) }
-    do { return try source.computeIdentity(of: stored) } catch { throw .loader(error) }
+    for (tensor, content) in zip(source.description.tensors, contents) {
+      switch content {
+      case .stored, .storedPlusOne: stored.append(tensor)
+      case .parts(let parts): stored += parts
+      case .values: break
+      }
+    }
+    do {
+      return try source.computeIdentity(of: stored, cancellation: cancellation)
+    } catch { throw .loader(error) }
   }
 
   /// The bundles to plan, and in the plan the types of down matrices in them.

@@ -31,11 +31,13 @@ public struct Converter {
   ///     routers and positions; nil keeps them.
   ///   - bundling: what lies together; nil = each expert, where the model has experts.
   ///   - selector: what chooses neurons, for bundles of them.
+  ///   - cancellation: stops the reading of weights for the source's identity.
   /// - Throws: ``ConversionError`` where the source is an image already, describes no whole model, or
   ///   has nothing to put in such bundles, or where the selector is another model's.
   public init(
     _ source: ModelSource, contents: [TensorContent]? = nil, quantisation: ElementType? = nil,
-    bundling: Bundling? = nil, selector: SelectorFile? = nil
+    bundling: Bundling? = nil, selector: SelectorFile? = nil,
+    cancellation: CancellationFlag = CancellationFlag()
   ) throws(ConversionError) {
     let tensors = source.description.tensors
     if tensors.contains(where: { $0.layout == .interleaved }) {
@@ -53,12 +55,12 @@ public struct Converter {
     for (index, content) in contents.enumerated() {
       plan.tensors[index].type = Self.type(tensors[index], content, quantisation)
     }
-    plan.identity = try Self.identity(of: source, contents)
-    if let selector, selector.selector.identity != plan.identity {
+    plan.sourceIdentity = try Self.identity(of: source, contents, cancellation)
+    if let selector, selector.selector.identity != plan.sourceIdentity {
       throw .notPossible(
-        "predictor of another model: \(selector.source.path) has identity"
-          + " \(ModelIdentity.text(selector.selector.identity)), the model"
-          + " \(ModelIdentity.text(plan.identity))")
+        "predictor of another model, or made before identities covered all weights:"
+          + " \(selector.source.path) has identity \(selector.selector.identity), the model"
+          + " \(plan.sourceIdentity?.description ?? "none")")
     }
     let bundling = Self.resolved(bundling, source, &plan, quantisation)
     self.selector = selector

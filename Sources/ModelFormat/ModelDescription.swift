@@ -23,8 +23,8 @@ public struct ModelDescription: Sendable {
   public var extents: [ExtentRecord]
   /// FFNs in bundles of neurons; nil where gate, up and down are tensors.
   public var neurons: NeuronLayout?
-  /// What tells the model from others, whatever file it lies in; 0 where it is not known.
-  public var identity: UInt64 = 0
+  /// Of an image, the identity of the model that it was converted from; nil where it is not known.
+  public var sourceIdentity: ModelIdentity?
 
   public init(
     configuration: DecoderConfiguration? = nil, tokenizer: TokenizerDefinition? = nil,

@@ -1,54 +1,86 @@
 import TensorBasics
 
-/// Computes what tells a model from others: ``ModelDescription/identity``.
+/// What a model is, whatever file it lies in: a checksum over everything that decides its arithmetic, with
+/// the checksums of all its weights.
 ///
-/// It is XXH3-64 over, each as an 8-byte little-endian integer: layer count, embedding length,
-/// feed-forward length, query heads, key-value heads, head length, vocabulary, and experts, those used
-/// and their length (0 in a dense model); then for each tensor, in ascending order of its name's bytes:
-/// the name, a zero byte, ggml's number of its type, its columns and its rows as 8-byte integers, and its
-/// first 4096 bytes, or all of them where there are fewer.
-public struct ModelIdentity: ~Copyable {
-  /// Bytes of a tensor that count at most.
-  public static let tensorByteCount = 4096
+/// Two models of one identity give equal keys and values for equal tokens. Names, vocabulary and chat
+/// template are no part of it. `docs/decisions/0026` says what is encoded, and how.
+public struct ModelIdentity: Hashable, Sendable, CustomStringConvertible {
+  public let number: UInt64
 
-  private var checksum = RunningChecksum()
+  public init(_ number: UInt64) { self.number = number }
 
-  public init(_ configuration: DecoderConfiguration) {
-    let experts = configuration.experts
-    add([
-      configuration.layerCount, configuration.embeddingLength, configuration.feedForwardLength,
-      configuration.queryHeadCount, configuration.keyValueHeadCount, configuration.headLength,
-      configuration.vocabularyCount, experts?.expertCount ?? 0, experts?.usedExpertCount ?? 0,
-      experts?.feedForwardLength ?? 0,
-    ])
+  /// Reads ``description``; nil for any other text.
+  public init?(text: String) {
+    guard text.utf8.count == 16, let number = UInt64(text, radix: 16),
+      Self.text(of: number) == text.lowercased()
+    else { return nil }
+    self.number = number
   }
 
-  /// Tensors in the order that ``add(_:_:)`` wants.
-  public static func order(_ tensors: [TensorRecord]) -> [TensorRecord] {
-    tensors.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
-  }
+  /// As people see it: sixteen hexadecimal digits.
+  public var description: String { Self.text(of: number) }
 
-  /// Takes the next tensor.
-  ///
-  /// - Parameter bytes: its first ``tensorByteCount`` bytes, or all.
-  public mutating func add(_ tensor: TensorRecord, _ bytes: UnsafeRawBufferPointer) {
-    let name = Array(tensor.name.utf8) + [0]
-    name.withUnsafeBytes { checksum.update($0) }
-    add([Int(tensor.type.rawValue), tensor.columnCount, tensor.rowCount])
-    checksum.update(bytes)
-  }
-
-  public mutating func finish() -> UInt64 { checksum.finish() }
-
-  /// An identity as people see it: sixteen hexadecimal digits.
-  public static func text(_ identity: UInt64) -> String {
-    let digits = String(identity, radix: 16)
+  /// Sixteen hexadecimal digits.
+  public static func text(of number: UInt64) -> String {
+    let digits = String(number, radix: 16)
     return String(repeating: "0", count: 16 - digits.count) + digits
   }
 
-  private mutating func add(_ values: [Int]) {
-    var bytes: [UInt8] = []
-    for value in values { bytes.appendLittleEndian(UInt64(value)) }
-    bytes.withUnsafeBytes { checksum.update($0) }
+  /// Bytes of weights that one checksum covers, where a file brings none.
+  public static let partByteCount = 1 << 20
+
+  /// Tensors in the order that identities take them in: by name, and then by place.
+  public static func order(_ tensors: [TensorRecord]) -> [TensorRecord] {
+    tensors.sorted { left, right in
+      let (leftName, rightName) = (Array(left.name.utf8), Array(right.name.utf8))
+      if leftName != rightName { return leftName.lexicographicallyPrecedes(rightName) }
+      return (left.fileIndex, left.offset) < (right.fileIndex, right.offset)
+    }
+  }
+}
+
+extension ModelDescription {
+  /// The identity of a model in an image, whose header has checksums of all weights; nil where the file has
+  /// none.
+  ///
+  /// Whoever reads such weights compares them with these very checksums, so that it holds for what was read.
+  public var imageIdentity: ModelIdentity? {
+    guard let configuration, let data = extents.first?.offset else { return nil }
+    var bytes = CanonicalBytes(configuration, tensors: tensors, neurons: neurons)
+    // Places count from the first weight on: a longer chat template moves them all.
+    for tensor in ModelIdentity.order(tensors) {
+      bytes.integers(.tensorPlace, [tensor.offset - data, tensor.stack?.byteStride ?? 0])
+    }
+    for layer in neurons?.layers ?? [] {
+      bytes.integers(
+        .bundlePlace, [layer.offset - data, layer.byteStride, layer.checksumOffset - data])
+    }
+    for extent in extents {
+      bytes.integers(.extent, [extent.offset - data, extent.byteCount])
+      bytes.checksums([extent.checksum])
+    }
+    return bytes.identity
+  }
+
+  /// The identity of a model whose weights were read.
+  ///
+  /// - Parameters:
+  ///   - tensors: those that lie in the files; nil = all.
+  ///   - checksums: XXH3-64 of each ``ModelIdentity/partByteCount`` bytes of each tensor (its last part may
+  ///     be shorter), the tensors in ``ModelIdentity/order(_:)``.
+  /// - Returns: nil for a file that describes no model.
+  public func identity(of tensors: [TensorRecord]? = nil, checksums: [UInt64]) -> ModelIdentity? {
+    guard let configuration else { return nil }
+    var bytes = CanonicalBytes(
+      configuration, tensors: tensors ?? self.tensors, neurons: neurons)
+    bytes.checksums(checksums)
+    return bytes.identity
+  }
+
+  /// A checksum of everything that an identity covers but the weights.
+  public var graphChecksum: UInt64 {
+    guard let configuration else { return 0 }
+    return CanonicalBytes(configuration, tensors: tensors, neurons: neurons).identity.number
   }
 }

@@ -3,7 +3,7 @@ import TensorBasics
 /// What a training tool knows of choosing a model's neurons, without the values themselves.
 public struct NeuronSelection: Sendable {
   /// The identity of the model it was made for.
-  public var identity: UInt64
+  public var identity: ModelIdentity
   public var predictor: NeuronPredictor?
   /// Calibrated thresholds; of a file that was only parsed their values are still zero.
   public var thresholds: NeuronThresholds?
@@ -51,11 +51,11 @@ private struct SelectorReader {
     FormatError(.malformed, path: file.path, message)
   }
 
-  func identity() throws(FormatError) -> UInt64 {
-    guard let text = file.metadata["model_identity"], text.utf8.count == 16,
-      let value = UInt64(text, radix: 16)
-    else { throw error("model_identity is not sixteen hexadecimal digits") }
-    return value
+  func identity() throws(FormatError) -> ModelIdentity {
+    guard let identity = file.metadata["model_identity"].flatMap(ModelIdentity.init(text:)) else {
+      throw error("model_identity is not sixteen hexadecimal digits")
+    }
+    return identity
   }
 
   func predictor() throws(FormatError) -> (NeuronPredictor?, [TensorRecord]) {

@@ -2,7 +2,7 @@ import BlockIO
 public import KVCache
 import Kernels
 import ModelFormat
-import TensorBasics
+public import TensorBasics
 import Tokenization
 import WeightLoader
 
@@ -13,7 +13,9 @@ import WeightLoader
 /// on without.
 public final class KeyValuePersistence {
   private let directory: KeyValueDirectory
-  private let origin: KeyValueOrigin
+  private let source: ModelSource
+  /// What stood for the model before its weights were read; nil where nothing can.
+  private let references: ModelReferences?
   private let tokenizer: Tokenizer
   private let warn: (String) -> Void
   private var prefix: KeyValuePrefix
@@ -36,16 +38,29 @@ public final class KeyValuePersistence {
       model.configuration, contextLength: request.contextLength, type: request.keyValues.type)
     let selector = try NeuronSelector.resolve(
       request.neurons.selector, for: model.source, model.configuration)
-    origin = KeyValueOrigin(
-      model: try model.source.keyValueIdentity(selector), type: shape.type.rawValue,
-      layerCount: shape.layerCount, keyValueHeadCount: shape.keyValueHeadCount,
-      headLength: shape.headLength, rowByteCount: shape.rowByteCount, rowStride: shape.rowStride)
     self.directory = directory
     self.warn = warn
+    source = model.source
     tokenizer = model.tokenizer
+    do { references = try source.references() } catch { throw RuntimeError(error) }
+    guard let references else {
+      warn(
+        "\(source.path): neither checksums nor times of change tell this model from others; its keys and "
+          + "values are not kept")
+      prefix = .none
+      return
+    }
+    let origin = KeyValueOrigin(
+      model: KeyValueOrigin.Model(references.best), graph: source.keyValueGraph(selector),
+      type: shape.type.rawValue, layerCount: shape.layerCount,
+      keyValueHeadCount: shape.keyValueHeadCount, headLength: shape.headLength,
+      rowByteCount: shape.rowByteCount, rowStride: shape.rowStride)
     prefix =
       reuses
-      ? directory.prefix(of: prompt, origin: origin, dividingSlabs: !shape.quantises) : .none
+      ? directory.prefix(
+        of: prompt, origin: origin, models: references.all.map(KeyValueOrigin.Model.init),
+        dividingSlabs: !shape.quantises) : .none
+    if case .files = references.best { request.callerByteCount += source.learningByteCount }
     do {
       writer = try KeyValueEntryWriter(
         in: directory, origin: origin, slabCapacity: shape.slabCount,
@@ -91,6 +106,10 @@ public final class KeyValuePersistence {
     let end = min(keyValues.finish(), exact / KeyValueOrigin.slabPositionCount)
     // A drive that failed was reported when it did.
     guard let writer, keyValues.writeFailure == nil, end > prefix.slabCount else { return }
+    guard let references, source.isUnchanged(since: references) else {
+      warn("\(source.path) was changed during the run, whose keys and values are not kept")
+      return
+    }
     let checksums = keyValues.rowChecksums(ofSlabs: prefix.slabCount..<end)
     // Behind a row that was not written the next slab is none of the entry's.
     let isNext = session.position / KeyValueOrigin.slabPositionCount == end
@@ -108,6 +127,16 @@ public final class KeyValuePersistence {
       }
     } catch { warn("\(error); this run's keys and values are not kept") }
   }
+
+  /// Spends a moment at the end of a run on learning the model's checksums, by which a copy of it, or the file
+  /// under another name, can use what is stored.
+  public func learnModel(cancellation: CancellationFlag) {
+    guard case .files = references?.best else { return }
+    source.learnIdentity(within: Self.learningMilliseconds, cancellation: cancellation)
+  }
+
+  /// Too short for anybody to notice behind an answer; some 500 MB from a usual drive.
+  private static let learningMilliseconds = 200
 
   /// The beginning of the text, for a listing.
   private func opening(of tokens: [Int32]) -> [UInt8] {

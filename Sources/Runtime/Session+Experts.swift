@@ -57,8 +57,9 @@ extension Session {
   /// The file of this model's experts; nil for a model without.
   private var hotness: BundleHotness? {
     guard let shape = stream.bundleShape else { return nil }
+    guard let references = try? stream.source.references() else { return nil }
     return BundleHotness(
-      modelPath: stream.source.path, name: stream.source.description.name,
+      modelPath: stream.source.path, references,
       layerCount: shape.familyCount, expertCount: shape.bundleCount)
   }
 }

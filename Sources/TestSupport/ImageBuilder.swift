@@ -12,7 +12,7 @@ public enum ImageBuilder {
     extentByteCount: Int = FlashImage.defaultExtentByteCount
   ) throws(FormatError) -> [UInt8] {
     var source = try description(of: gguf)
-    source.identity = identity(of: gguf, source)
+    source.sourceIdentity = identity(of: gguf, source)
     let layout = try FlashImage.Layout(
       for: source, bundling: bundling, extentByteCount: extentByteCount)
     let table = try TensorTable(source.tensors)
@@ -45,15 +45,20 @@ public enum ImageBuilder {
     return bytes
   }
 
-  /// ``ModelDescription/identity`` of the model in `gguf`.
-  public static func identity(of gguf: [UInt8], _ description: ModelDescription) -> UInt64 {
-    guard let configuration = description.configuration else { return 0 }
-    var identity = ModelIdentity(configuration)
+  /// The identity of the dense model in `gguf`; nil of one with experts.
+  public static func identity(
+    of gguf: [UInt8], _ description: ModelDescription
+  ) -> ModelIdentity? {
+    guard description.configuration?.experts == nil else { return nil }
+    var checksums: [UInt64] = []
     for tensor in ModelIdentity.order(description.tensors) {
-      let end = tensor.offset + min(tensor.byteCount, 4096)
-      gguf[tensor.offset..<end].withUnsafeBytes { identity.add(tensor, $0) }
+      let end = tensor.offset + tensor.byteCount
+      for start in stride(from: tensor.offset, to: end, by: 1 << 20) {
+        checksums.append(
+          gguf[start..<min(start + (1 << 20), end)].withUnsafeBytes(FlashImage.checksum))
+      }
     }
-    return identity.finish()
+    return description.identity(checksums: checksums)
   }
 
   /// The description of a whole file in memory, GGUF or image.

@@ -1,6 +1,6 @@
 import Glibc
 
-/// A folder that goes away, with its files, with its last reference.
+/// A folder that goes away, with all that is in it, with its last reference.
 public final class TemporaryFolder: Sendable {
   public let path: String
 
@@ -10,13 +10,19 @@ public final class TemporaryFolder: Sendable {
     path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
-  deinit {
-    for name in entries { unlink("\(path)/\(name)") }
-    rmdir(path)
+  deinit { Self.remove(path) }
+
+  private static func remove(_ folder: String) {
+    for name in entries(of: folder) where unlink("\(folder)/\(name)") != 0 {
+      remove("\(folder)/\(name)")
+    }
+    rmdir(folder)
   }
 
   /// Names of what is in the folder, in order.
-  public var entries: [String] {
+  public var entries: [String] { Self.entries(of: path) }
+
+  private static func entries(of path: String) -> [String] {
     guard let folder = opendir(path) else { return [] }
     defer { closedir(folder) }
     var names: [String] = []

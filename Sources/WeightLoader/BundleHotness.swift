@@ -11,11 +11,11 @@ import ModelFormat
 /// | offset | bytes | content |
 /// |---|---|---|
 /// | 0 | 8 | `FLASHHOT` in ASCII |
-/// | 8 | 4 | version: 1 |
+/// | 8 | 4 | version: 2 |
 /// | 12 | 4 | layers |
 /// | 16 | 4 | experts of a layer |
 /// | 20 | 4 | zero |
-/// | 24 | 8 | the model's identity |
+/// | 24 | 8 | the model: its identity, or a number of the very file while that is not known |
 /// | 32 | 4 × layers × experts | hotness, f32, 0...1 |
 /// | | 8 | XXH3-64 over everything before |
 public struct BundleHotness: Sendable {
@@ -24,33 +24,35 @@ public struct BundleHotness: Sendable {
   public let layerCount: Int
   /// Experts of a layer.
   public let expertCount: Int
-  /// Tells the model from others, and from what lay at its path before.
-  public let identity: UInt64
+  /// Numbers that stand for the model, the one to write first.
+  private let models: [UInt64]
 
   private static let magic = Array("FLASHHOT".utf8)
-  private static let version: UInt32 = 1
+  private static let version: UInt32 = 2
   private static let headerByteCount = 32
 
   /// - Parameters:
   ///   - modelPath: the model's file; of a striped image the member that was opened.
-  ///   - name: the model's own name.
+  ///   - references: what stands for the model.
   ///   - cacheFolder: the other place; nil where there is none.
   public init(
-    modelPath: String, name: String?, layerCount: Int, expertCount: Int,
+    modelPath: String, _ references: ModelReferences, layerCount: Int, expertCount: Int,
     cacheFolder: String? = CacheFolder.standard("experts")
   ) {
     precondition(layerCount >= 0 && expertCount >= 0, "\(layerCount) × \(expertCount) bundles")
     self.layerCount = layerCount
     self.expertCount = expertCount
-    var bytes: [UInt8] = []
-    for number in Self.fileIdentity(modelPath) + [UInt64(layerCount), UInt64(expertCount)] {
-      bytes.appendLittleEndian(number)
+    let models = references.all.map { reference in
+      switch reference {
+      case .content(let identity): identity.number
+      case .files(let number): number
+      }
     }
-    bytes.append(contentsOf: (name ?? "").utf8)
-    identity = bytes.withUnsafeBytes(FlashImage.checksum)
-    let digits = String(identity, radix: 16)
-    let file = String(repeating: "0", count: 16 - digits.count) + digits
-    paths = [modelPath + ".experts"] + (cacheFolder.map { ["\($0)/\(file)"] } ?? [])
+    self.models = models
+    let others = cacheFolder.map { folder in
+      models.map { "\(folder)/\(ModelIdentity.text(of: $0))" }
+    }
+    paths = [modelPath + ".experts"] + (others ?? [])
   }
 
   /// What was remembered, one number a bundle; nil where nothing is.
@@ -86,7 +88,7 @@ public struct BundleHotness: Sendable {
     for number in [Self.version, UInt32(layerCount), UInt32(expertCount), 0] {
       bytes.appendLittleEndian(number)
     }
-    bytes.appendLittleEndian(identity)
+    bytes.appendLittleEndian(models[0])
     for value in values {
       bytes.appendLittleEndian((value.isFinite ? min(max(value, 0), 1) : 0).bitPattern)
     }
@@ -118,7 +120,7 @@ public struct BundleHotness: Sendable {
     guard version == Self.version else { return "it is of version \(version)" }
     guard SmallFile.integer(bytes, at: 12, as: UInt32.self) == UInt32(layerCount),
       SmallFile.integer(bytes, at: 16, as: UInt32.self) == UInt32(expertCount),
-      SmallFile.integer(bytes, at: 24, as: UInt64.self) == identity
+      models.contains(SmallFile.integer(bytes, at: 24, as: UInt64.self))
     else { return "it is of another model" }
     guard bytes.count == byteCount, SmallFile.isIntact(bytes),
       values(bytes).allSatisfy({ (0...1).contains($0) })
@@ -132,24 +134,5 @@ public struct BundleHotness: Sendable {
         bitPattern: SmallFile.integer(
           bytes, at: Self.headerByteCount + 4 * index, as: UInt32.self))
     }
-  }
-
-  /// Of an image, striped or not, the checksum of its prologue, which covers its header; of other files
-  /// size and time of last change.
-  private static func fileIdentity(_ path: String) -> [UInt64] {
-    if let prefix = try? FilePrefix(path: path, byteCount: 64), prefix.byteCount == 64 {
-      let bytes = prefix.bytes
-      if bytes.starts(with: Array("FLASHIMG".utf8)) { return [1, FlashImage.checksum(bytes)] }
-      if bytes.starts(with: Array("FLASHSTR".utf8)) {
-        return [1, SmallFile.integer(bytes, at: 16, as: UInt64.self)]
-      }
-    }
-    var status = stat()
-    guard stat(path, &status) == 0 else { return [0] }
-    return [
-      2, UInt64(bitPattern: Int64(status.st_size)),
-      UInt64(bitPattern: Int64(status.st_mtim.tv_sec)),
-      UInt64(bitPattern: Int64(status.st_mtim.tv_nsec)),
-    ]
   }
 }

@@ -14,7 +14,8 @@ public struct LoaderOptions: Sendable {
   public var pieceByteCount = 8 << 20
   /// Part of the budget that the caller needs for itself, beside what the process holds already.
   public var callerByteCount = 0
-  /// Whole copies of the file on other drives; each read is shared among all of them.
+  /// Whole copies of the file on other drives; each read is shared among all of them. Copies of a file without
+  /// checksums are read whole and compared the first time.
   public var mirrors: [String] = []
   /// What the process is taken to hold; nil = what it does. Tests fix it, because others run beside them.
   package var assumedResidentByteCount: Int?

@@ -1,44 +1,189 @@
-import BlockIO
+public import BlockIO
 public import ModelFormat
-import TensorBasics
+public import TensorBasics
+
+/// What stands for a model where something is kept of it.
+public struct ModelReferences: Sendable, Equatable {
+  public enum Reference: Sendable, Hashable {
+    /// All its weights, whatever files they lie in.
+    case content(ModelIdentity)
+    /// The very files, unchanged: while their checksums are not known.
+    case files(UInt64)
+  }
+
+  /// What new things are kept under.
+  public var best: Reference
+  /// All that stand for these weights, the best first.
+  public var all: [Reference]
+  /// The files as they were; nothing where that cannot be told.
+  public var files: [FileIdentity]
+
+  public init(best: Reference, all: [Reference], files: [FileIdentity]) {
+    self.best = best
+    self.all = all
+    self.files = files
+  }
+}
 
 extension ModelSource {
-  /// What tells the model from others (``ModelIdentity``): what an image states, or else computed from
-  /// the first bytes of every tensor; 0 for a file without weights.
+  /// The model's identity where no weights need to be read for it: an image's, or one that is remembered.
   ///
-  /// - Parameter tensors: the tensors that lie in the files, where the description has others too.
-  /// - Throws: ``LoaderError/io(_:)``; ``LoaderError/format(_:)`` where the file has become shorter.
-  public func computeIdentity(of tensors: [TensorRecord]? = nil) throws(LoaderError) -> UInt64 {
-    if description.identity != 0 || !description.extents.isEmpty { return description.identity }
-    guard let configuration = description.configuration, !description.tensors.isEmpty else {
-      return 0
+  /// - Throws: ``LoaderError/io(_:)``.
+  public func knownIdentity() throws(LoaderError) -> ModelIdentity? {
+    if let identity = description.imageIdentity ?? identityOfCopies { return identity }
+    let checksums = rememberedChecksums(try settledFiles(), of: description.tensors)
+    return checksums.isComplete ? description.identity(checksums: checksums.known) : nil
+  }
+
+  /// The model's identity. Where its file has no checksums and none are remembered all weights are read,
+  /// and that is remembered.
+  ///
+  /// - Parameters:
+  ///   - tensors: those that lie in the files, where the description has others too.
+  ///   - note: is told in one line why it could not be remembered.
+  /// - Returns: nil for a file without a model.
+  /// - Throws: ``LoaderError/io(_:)``, also where a file changed meanwhile; ``LoaderError/format(_:)`` where
+  ///   it has become shorter; ``LoaderError/interrupted``.
+  public func computeIdentity(
+    of tensors: [TensorRecord]? = nil, cancellation: CancellationFlag = CancellationFlag(),
+    note: (String) -> Void = { _ in }
+  ) throws(LoaderError) -> ModelIdentity? {
+    guard description.configuration != nil, !description.tensors.isEmpty else { return nil }
+    if let identity = description.imageIdentity ?? identityOfCopies { return identity }
+    let files = try settledFiles()
+    var checksums = rememberedChecksums(files, of: tensors ?? description.tensors)
+    if !checksums.isComplete {
+      try read(&checksums, files, cancellation)
+      remember(checksums, files, of: tensors, note: note)
     }
-    let alignment = max(device.alignment, 1)
-    let buffer: AlignedBuffer
+    return description.identity(of: tensors, checksums: checksums.known)
+  }
+
+  /// Reads all weights and compares them with the checksums that are remembered, or remembers theirs.
+  ///
+  /// - Returns: the identity, and whether there was something to compare all of them with.
+  /// - Throws: as ``computeIdentity(of:cancellation:note:)``; ``LoaderError/format(_:)`` for the first part
+  ///   that is not what it was when the file was read before, though nobody has changed it since.
+  public func verifyWeights(
+    cancellation: CancellationFlag, note: (String) -> Void
+  ) throws(LoaderError) -> (identity: ModelIdentity?, wasKnown: Bool) {
+    let files = try settledFiles()
+    let remembered = rememberedChecksums(files, of: description.tensors)
+    var checksums = WeightChecksums(description.tensors)
+    try read(&checksums, files, cancellation)
+    if let index = remembered.known.indices.first(where: {
+      remembered.known[$0] != checksums.known[$0]
+    }) {
+      let part = checksums.parts[index]
+      throw .format(
+        FormatError(
+          .checksumMismatch, at: part.offset, path: description.files[part.fileIndex],
+          "the \(ByteCount(part.byteCount)) here are not what they were when they were read before, "
+            + "and the file was not changed since: the drive returned something else"))
+    }
+    remember(checksums, files, of: nil, note: note)
+    return (description.identity(checksums: checksums.known), remembered.isComplete)
+  }
+
+  /// Memory that ``learnIdentity(within:cancellation:)`` takes.
+  public var learningByteCount: Int {
+    guard description.extents.isEmpty else { return 0 }
+    let partCount = description.tensors.reduce(0) {
+      $0 + $1.byteCount / ModelIdentity.partByteCount + 1
+    }
+    // Parts, checksums, and the record as it is read and written.
+    return WeightChecksums.memoryByteCount(slotCount: 1) + 64 * partCount
+  }
+
+  /// Reads weights for a moment where their checksums are not known yet, and remembers how far it came: after
+  /// a few runs they are known without anybody's waiting for it.
+  ///
+  /// Uses a device of its own, as this one may be reading ahead. Failures leave things as they are.
+  ///
+  /// - Parameter milliseconds: for how long.
+  public func learnIdentity(
+    within milliseconds: Int, cancellation: CancellationFlag = CancellationFlag()
+  ) {
+    guard description.extents.isEmpty, identityOfCopies == nil, records.folder != nil,
+      let files = try? settledFiles(), !files.isEmpty
+    else { return }
+    var checksums = rememberedChecksums(files, of: description.tensors)
+    let end = monotonicNanoseconds() + milliseconds * 1_000_000
+    guard !checksums.isComplete,
+      let device = try? openDevice(paths: description.files, backend: .pread, queueDepth: 1),
+      (try? device.fileIdentities()) == files
+    else { return }
     do {
-      buffer = try AlignedBuffer(byteCount: ModelIdentity.tensorByteCount + 2 * alignment)
-    } catch { throw .allocation(error) }
-    var identity = ModelIdentity(configuration)
-    for tensor in ModelIdentity.order(tensors ?? description.tensors) {
-      let count = min(tensor.byteCount, ModelIdentity.tensorByteCount)
-      let range = Extent(fileIndex: tensor.fileIndex, offset: tensor.offset, byteCount: count)
-        .aligned(to: alignment)
-      let start = tensor.offset - range.offset
-      let found: Int
-      do {
-        found = try device.readNow(
-          fileIndex: range.fileIndex, offset: range.offset,
-          into: UnsafeMutableRawBufferPointer(start: buffer.address, count: range.byteCount))
-      } catch { throw .io(error) }
-      guard found >= start + count else {
-        throw .format(
-          FormatError(
-            .truncated, at: range.offset + found, path: description.files[tensor.fileIndex],
-            "the file ends inside tensor \"\(tensor.name)\"; it was complete when it was opened"))
+      try checksums.read(device, paths: description.files, slotCount: 1) {
+        monotonicNanoseconds() < end && !cancellation.isRaised
       }
-      identity.add(
-        tensor, UnsafeRawBufferPointer(start: buffer.address + start, count: count))
+      guard try device.fileIdentities() == files else { return }
+      remember(checksums, files, of: nil) { _ in }
+    } catch {}
+  }
+
+  /// What stands for the model in stores; nil where neither checksums nor a file that shows its changes can.
+  ///
+  /// To be called before weights are read: what is computed from them is theirs as long as
+  /// ``isUnchanged(since:)``.
+  ///
+  /// - Throws: ``LoaderError/io(_:)``.
+  public func references() throws(LoaderError) -> ModelReferences? {
+    let files = try settledFiles()
+    let file: [ModelReferences.Reference] =
+      files.isEmpty ? [] : [.files(WeightRecords.number(of: files))]
+    guard let identity = try knownIdentity() else {
+      return file.first.map { ModelReferences(best: $0, all: file, files: files) }
     }
-    return identity.finish()
+    let others = records.files(of: identity).map(ModelReferences.Reference.files)
+    let all = [.content(identity)] + file + others.filter { !file.contains($0) }
+    return ModelReferences(best: all[0], all: all, files: files)
+  }
+
+  /// Whether the files are still those that `references` were made of.
+  public func isUnchanged(since references: ModelReferences) -> Bool {
+    guard !references.files.isEmpty else { return true }
+    return (try? device.fileIdentities()) == references.files
+  }
+
+  // MARK: Details
+
+  private func settledFiles() throws(LoaderError) -> [FileIdentity] {
+    do { return try device.settledFileIdentities() } catch { throw .io(error) }
+  }
+
+  private func rememberedChecksums(
+    _ files: [FileIdentity], of tensors: [TensorRecord]
+  ) -> WeightChecksums {
+    var checksums = WeightChecksums(tensors)
+    checksums.resume(records.load(files, layout: checksums.layoutChecksum))
+    return checksums
+  }
+
+  private func read(
+    _ checksums: inout WeightChecksums, _ files: [FileIdentity], _ cancellation: CancellationFlag
+  ) throws(LoaderError) {
+    try checksums.read(device, paths: description.files, slotCount: 16) {
+      !cancellation.isRaised
+    }
+    guard checksums.isComplete else { throw .interrupted }
+    do throws(BlockIOError) {
+      if !files.isEmpty, try device.fileIdentities() != files {
+        throw BlockIOError(.inspect, path: path, reason: .modified)
+      }
+    } catch { throw .io(error) }
+  }
+
+  private func remember(
+    _ checksums: WeightChecksums, _ files: [FileIdentity], of tensors: [TensorRecord]?,
+    note: (String) -> Void
+  ) {
+    let identity =
+      checksums.isComplete
+      ? description.identity(of: tensors, checksums: checksums.known) : nil
+    do {
+      try records.save(
+        checksums.known, of: files, layout: checksums.layoutChecksum, identity: identity)
+    } catch { note("the checksums of \(path) are not remembered: \(error)") }
   }
 }

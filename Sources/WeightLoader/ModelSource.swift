@@ -7,6 +7,10 @@ public final class ModelSource {
   public let path: String
   public let description: ModelDescription
   public let device: any BlockDevice
+  /// Where checksums of weights are remembered.
+  public let records: WeightRecords
+  /// Of copies that were compared when they were opened.
+  let identityOfCopies: ModelIdentity?
 
   /// What reads of weights are aligned to: what the device needs, and for an image 4096 bytes at least, so
   /// that they are whole extents with their padding whatever the device.
@@ -16,10 +20,26 @@ public final class ModelSource {
   }
 
   /// For tests and embedders that bring their own device; its files are `description.files`.
-  public init(path: String, description: ModelDescription, device: any BlockDevice) {
+  public init(
+    path: String, description: ModelDescription, device: any BlockDevice,
+    records: WeightRecords = .standard
+  ) {
     self.path = path
     self.description = description
     self.device = device
+    self.records = records
+    identityOfCopies = nil
+  }
+
+  private init(
+    _ storage: ModelStorage, _ description: ModelDescription, _ device: any BlockDevice,
+    _ records: WeightRecords, identityOfCopies: ModelIdentity?
+  ) {
+    path = storage.path
+    self.description = description
+    self.device = device
+    self.records = records
+    self.identityOfCopies = identityOfCopies
   }
 
   /// Reads in flight of a model in bundles of neurons: a layer's, so that the drive always has the next.
@@ -29,23 +49,31 @@ public final class ModelSource {
   ///
   /// - Parameters:
   ///   - path: the model's file; of a striped image any member.
-  ///   - mirrors: whole copies of the model; each read is shared among all of them.
+  ///   - mirrors: whole copies of the model; each read is shared among all of them. Copies of a file without
+  ///     checksums are read whole once, and what they are is remembered.
   ///   - backend: how to read; `.auto` takes the fastest that works here.
   ///   - queueDepth: most reads in flight.
+  ///   - records: where checksums of weights are remembered.
   /// - Throws: ``LoaderError/io(_:)``, ``LoaderError/format(_:)`` (also for copies and members that do
   ///   not belong together) or ``LoaderError/missingFile(path:_:)``.
   public static func open(
-    _ path: String, mirrors: [String] = [], backend: StorageBackend = .auto, queueDepth: Int = 64
+    _ path: String, mirrors: [String] = [], backend: StorageBackend = .auto, queueDepth: Int = 64,
+    records: WeightRecords = .standard
   ) throws(LoaderError) -> ModelSource {
     var storage = try ModelStorage(path)
     let description = try storage.describe()
-    try storage.add(
-      mirrors: mirrors, headerByteCount: description.tensors.map(\.offset).min() ?? Int.max)
+    let weights =
+      description.extents.isEmpty ? WeightChecksums(description.tensors) : nil
+    let copied = try storage.add(
+      mirrors: mirrors, headerByteCount: description.tensors.map(\.offset).min() ?? Int.max,
+      weights: weights, records: records
+    ) { description.identity(checksums: $0.known) }
+    let identity = copied.flatMap { description.identity(checksums: $0.known) }
     do {
       // Neurons of a layer are many small reads, asked for together.
       let depth = description.neurons == nil ? queueDepth : max(queueDepth, leastNeuronDepth)
       let device = try storage.openDevice(backend: backend, queueDepth: depth)
-      return ModelSource(path: path, description: description, device: device)
+      return ModelSource(storage, description, device, records, identityOfCopies: identity)
     } catch { throw .io(error) }
   }
 

@@ -74,11 +74,19 @@ struct ModelStorage {
   }
 
   /// Adds whole copies of the model, each of which must have its length and its first `headerByteCount`
-  /// bytes: for an image all checksums lie there.
+  /// bytes. For an image all checksums lie there; of other files all weights are compared as well.
+  ///
+  /// - Parameters:
+  ///   - weights: where they lie, in a file without checksums; nil for an image.
+  ///   - records: where checksums of weights are remembered.
+  ///   - identity: the model's, where the file describes one.
+  /// - Returns: the weights' checksums where copies were compared by them.
+  @discardableResult
   mutating func add(
-    mirrors: [String], headerByteCount: Int
-  ) throws(LoaderError) {
-    guard !mirrors.isEmpty else { return }
+    mirrors: [String], headerByteCount: Int, weights: WeightChecksums?,
+    records: WeightRecords, identity: (WeightChecksums) -> ModelIdentity? = { _ in nil }
+  ) throws(LoaderError) -> WeightChecksums? {
+    guard !mirrors.isEmpty else { return nil }
     guard mapping == nil else {
       throw .format(
         FormatError(
@@ -104,6 +112,9 @@ struct ModelStorage {
     }
     files += mirrors
     mapping = .mirror(copyCount: files.count, byteCount: original.fileByteCount)
+    guard let weights else { return nil }
+    return try WeightChecksums.ofCopies(
+      files, parts: weights, records: records, identity: identity)
   }
 
   private static func prefix(

@@ -15,7 +15,9 @@ struct TensorCatalogue {
 
   /// Reads the header of a GGUF file, flash image or safetensors file, or of all safetensors files of a
   /// folder.
-  init(_ path: String, mirrors: [String]) throws(LoaderError) {
+  init(
+    _ path: String, mirrors: [String], records: WeightRecords = .standard
+  ) throws(LoaderError) {
     let shards = Self.shardPaths(path)
     guard shards.isEmpty else {
       guard mirrors.isEmpty else {
@@ -49,8 +51,12 @@ struct TensorCatalogue {
           .unrecognised, at: 0, path: path,
           "neither a GGUF file, a flash image nor a safetensors file"))
     }
+    let regions = tensors.sorted { $0.offset < $1.offset }.map {
+      Extent(fileIndex: 0, offset: $0.offset, byteCount: $0.byteCount)
+    }
     try storage.add(
-      mirrors: mirrors, headerByteCount: tensors.map(\.offset).min() ?? prefix.fileByteCount)
+      mirrors: mirrors, headerByteCount: regions.first?.offset ?? prefix.fileByteCount,
+      weights: image == nil ? WeightChecksums(regions: regions) : nil, records: records)
     fileByteCounts = found == .stripeMember ? [] : [prefix.fileByteCount]
     self.storage = storage
   }

@@ -74,8 +74,13 @@ struct ActivationsBench: ParsableCommand {
       case .geluTanh: "gelu_tanh"
       case .relu: "relu"
       }
+    let source = model.source
+    let identity =
+      source.description.extents.isEmpty
+      ? try source.computeIdentity(cancellation: Interruption.flag, note: { Terminal.warn($0) })
+      : source.description.sourceIdentity
     return [
-      "model_identity": ModelIdentity.text(try model.source.computeIdentity()),
+      "model_identity": identity?.description ?? ModelIdentity(0).description,
       "activation": activation,
       "source": file.split(separator: "/").last.map(String.init) ?? file,
     ]

@@ -119,7 +119,8 @@ struct Convert: ParsableCommand {
       Terminal.warn(notesOf: folder.source.device)
       return try Converter(
         folder.source, contents: folder.contents, quantisation: quantize?.type,
-        bundling: bundle?.bundling, selector: try makeSelector(for: folder.source))
+        bundling: bundle?.bundling, selector: try makeSelector(for: folder.source),
+        cancellation: Interruption.flag)
     }
     let source: ModelSource
     do { source = try ModelSource.open(input, backend: io) } catch {
@@ -128,7 +129,7 @@ struct Convert: ParsableCommand {
     Terminal.warn(notesOf: source.device)
     return try Converter(
       source, quantisation: quantize?.type, bundling: bundle?.bundling,
-      selector: try makeSelector(for: source))
+      selector: try makeSelector(for: source), cancellation: Interruption.flag)
   }
 
   private func makeSelector(for source: ModelSource) throws -> SelectorFile? {

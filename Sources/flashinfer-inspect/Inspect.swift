@@ -41,7 +41,11 @@ struct Inspect: ParsableCommand {
   @Flag(help: "With --tokenize: recognise control tokens.")
   var special = false
 
-  @Flag(help: "Read everything and compare checksums.")
+  @Flag(
+    help: """
+      Read everything and compare checksums; of a GGUF file, which brings none, those that are \
+      remembered from the first time.
+      """)
   var verify = false
 
   @Option(
@@ -139,8 +143,7 @@ struct Inspect: ParsableCommand {
           + (tokenizer.preTokenizer.map { ", \($0)" } ?? "")
           + ", \(tokenizer.tokens.count) tokens\n")
     }
-    let identity = try source.computeIdentity()
-    if identity != 0 { Terminal.print("identity: \(ModelIdentity.text(identity))\n") }
+    if description.configuration != nil { try printIdentity(source) }
     if let neurons = description.neurons { Terminal.print("neurons: \(text(of: neurons))\n") }
     var classes: [String: Int] = [:]
     for tensor in description.tensors {
@@ -152,6 +155,23 @@ struct Inspect: ParsableCommand {
     Terminal.print(
       "tensors: \(description.tensors.count), "
         + "\(ByteCount(description.tensors.reduce(0) { $0 + $1.byteCount }))\n")
+  }
+
+  /// What the model is, or why that is not known; and what stands for its very file.
+  private func printIdentity(_ source: ModelSource) throws {
+    let references = try source.references()
+    switch references?.best {
+    case .content(let identity):
+      Terminal.print("identity: \(identity), of the checksums of all weights\n")
+    case .files(let number):
+      Terminal.print(
+        "identity: not known before all weights are read (--verify); as a file it is "
+          + "\(ModelIdentity.text(of: number))\n")
+    case nil: Terminal.print("identity: not known before all weights are read (--verify)\n")
+    }
+    if let source = source.description.sourceIdentity {
+      Terminal.print("converted from: \(source)\n")
+    }
   }
 
   /// The bundles of neurons in a line, and what chooses among them.
@@ -184,22 +204,37 @@ struct Inspect: ParsableCommand {
     return text
   }
 
-  /// Compares every extent of a flash image with its checksum.
+  /// Compares every extent of a flash image with its checksum, and weights of other files with what they were
+  /// when they were read before.
   private func verifyChecksums(_ model: String) throws {
-    let source = try ModelSource.open(model, mirrors: resources.mirror, backend: resources.io)
-    guard !source.description.extents.isEmpty else {
-      throw CommandError(
-        .notPossibleHere,
-        "\(model): the file carries no checksums (GGUF has none); a flash image does")
-    }
+    _ = try ModelSource.open(model, mirrors: resources.mirror, backend: resources.io)
     // Each copy by itself: reads of a mirror are shared among its copies.
     for path in [model] + resources.mirror {
       let copy = try ModelSource.open(path, backend: resources.io)
+      guard !copy.description.extents.isEmpty else {
+        try verifyWeights(copy)
+        continue
+      }
       try copy.verifyExtents(cancellation: Interruption.flag)
       let bytes = copy.description.extents.reduce(0) { $0 + $1.byteCount }
       let name = resources.mirror.isEmpty ? "" : "\(path): "
       Terminal.print(
         "\(name)\(copy.description.extents.count) extents, \(ByteCount(bytes)): intact\n")
     }
+  }
+
+  /// Reads all weights of a file without checksums of its own.
+  private func verifyWeights(_ source: ModelSource) throws {
+    guard source.description.configuration != nil, !source.description.tensors.isEmpty else {
+      throw CommandError(.notPossibleHere, "\(source.path): the file holds no weights to verify")
+    }
+    let (identity, wasKnown) = try source.verifyWeights(
+      cancellation: Interruption.flag, note: { Terminal.warn($0) })
+    let bytes = source.description.tensors.reduce(0) { $0 + $1.byteCount }
+    Terminal.print(
+      (resources.mirror.isEmpty ? "" : "\(source.path): ")
+        + "\(source.description.tensors.count) tensors, \(ByteCount(bytes)): "
+        + (wasKnown ? "as they were when they were read before" : "read for the first time")
+        + (identity.map { "; identity \($0)" } ?? "") + "\n")
   }
 }

@@ -10,7 +10,9 @@ import WeightLoader
 
 /// What `--plan` prints: where the memory goes, and how fast a token will be.
 struct PlanReport {
-  let identity: UInt64
+  /// nil where it is not known without reading all weights.
+  let identity: ModelIdentity?
+  let sourceIdentity: ModelIdentity?
   let plan: MemoryPlan
   let promptLength: Int
   let drive: DriveProfile?
@@ -38,7 +40,8 @@ struct PlanReport {
     let model = try LanguageModel.open(
       path, mirrors: resources.mirror, backend: resources.io)
     let process = ProcessMemory.residentByteCount
-    identity = try model.source.computeIdentity()
+    identity = try model.source.knownIdentity()
+    sourceIdentity = model.source.description.sourceIdentity
     let cache = CalibrationCache.standard
     let file = model.source.description.files.first ?? path
     if question.calibrates {
@@ -141,7 +144,10 @@ struct PlanReport {
   private func printJSON() {
     var printer = JSONPrinter()
     printer.object { json in
-      json.text("identity", utf8: Array(ModelIdentity.text(identity).utf8))
+      if let identity { json.text("identity", utf8: Array(identity.description.utf8)) }
+      if let sourceIdentity {
+        json.text("sourceIdentity", utf8: Array(sourceIdentity.description.utf8))
+      }
       json.object("plan") { json in
         json.number("budgetBytes", plan.budgetByteCount)
         json.number("processBytes", plan.processByteCount)

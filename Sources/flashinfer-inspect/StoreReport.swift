@@ -18,6 +18,7 @@ struct StoreReport {
         item.id, Self.padded("\(ByteCount(item.byteCount))", 11),
         Self.padded("\(item.tokenCount) tokens", 13), Self.padded(Self.age(item.ageSeconds), 8),
       ]
+      if let model = item.model { columns.append("\(model)") }
       if let problem = item.problem {
         columns.append(problem)
       } else {

@@ -122,6 +122,7 @@ struct Run: ParsableCommand {
       Terminal.note(report.summary(seed: sampling.temperature > 0 ? seed : nil))
       if let inStorage = report.inStorage { Terminal.note(inStorage.summary) }
       persistence?.store(tokens + result.tokens, of: session)
+      if !result.wasInterrupted { persistence?.learnModel(cancellation: Interruption.flag) }
       // Not by way of destructors: they wait for reads that a slow drive has yet to answer.
       if result.wasInterrupted { Terminal.exit(.interrupted) }
     }

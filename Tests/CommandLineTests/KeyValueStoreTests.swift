@@ -61,6 +61,34 @@ final class KeyValueStoreTests {
     try Program.run("flashinfer-inspect", ["--kv-store", store.path] + more)
   }
 
+  @Test("What was kept of a file is its copy's once their checksums are known")
+  func copies() throws {
+    let cache = TemporaryFolder()
+    let environment = ["XDG_CACHE_HOME=\(cache.path)"]
+    func text(_ name: String, _ arguments: [String]) throws -> String {
+      let result = try Program.run(name, arguments, environment: environment)
+      #expect(result.status == 0, "\(result.errors)")
+      return result.output
+    }
+    let run = arguments(prompt(700), store: store.path)
+    let first = try text("flashinfer-run", run)
+    #expect(first.contains("\"reusedTokens\":0"))
+    #expect(try inspect().output.contains("  file "))
+    // The moment behind the answer was enough for a model as small as this.
+    #expect(
+      try text("flashinfer-inspect", [model]).contains("of the checksums of all weights"))
+    let copy = folder.write("copy", Self.modelBytes(seed: 1))
+    let copied = [copy] + run.dropFirst()
+    #expect(try text("flashinfer-inspect", [copy]).contains("identity: not known"))
+    #expect(try text("flashinfer-run", copied).contains("\"reusedTokens\":0"))
+    #expect(try text("flashinfer-run", copied).contains("\"reusedTokens\":699"))
+    #expect(try text("flashinfer-inspect", [copy, "--verify"]).contains("as they were"))
+    for name in store.entries { unlink("\(store.path)/\(name)") }
+    _ = try text("flashinfer-run", run)
+    #expect(try inspect().output.contains("  model "))
+    #expect(try text("flashinfer-run", copied).contains("\"reusedTokens\":699"))
+  }
+
   @Test("A later process computes only what no earlier one did, and answers alike")
   func reuse() throws {
     let long = prompt(700)
@@ -102,6 +130,8 @@ final class KeyValueStoreTests {
 
   @Test("Damaged data is found before a token is shown, and computed anew") func damage() throws {
     let long = prompt(700)
+    // What is computed anew takes the place of what was damaged where both are known by the same weights.
+    #expect(try Program.run("flashinfer-inspect", [model, "--verify"]).status == 0)
     let expected = try answer(long)
     let name = try #require(store.entries.first)
     let intact = store.read(name)

@@ -118,7 +118,7 @@ final class RunTests {
     }
   }
 
-  @Test("flashinfer-inspect describes, plans and tokenises; a GGUF file has no checksums")
+  @Test("flashinfer-inspect describes, plans, tokenises, and verifies GGUF files")
   func inspect() throws {
     let description = try Program.run("flashinfer-inspect", [model])
     #expect(description.status == 0 && description.output.contains("architecture: llama"))
@@ -132,8 +132,17 @@ final class RunTests {
     let special = try Program.run(
       "flashinfer-inspect", [model, "--tokenize", "<|endoftext|>", "--special"])
     #expect(special.output == "[0]\n")
-    let verification = try Program.run("flashinfer-inspect", [model, "--verify"])
-    #expect(verification.status == 69 && verification.errors.contains("checksums"))
+    let cache = TemporaryFolder()
+    let environment = ["XDG_CACHE_HOME=\(cache.path)"]
+    func inspect(_ more: [String] = []) throws -> Program.Result {
+      try Program.run("flashinfer-inspect", [model] + more, environment: environment)
+    }
+    #expect(try inspect().output.contains("identity: not known"))
+    for words in ["read for the first time", "as they were when they were read before"] {
+      let verification = try inspect(["--verify"])
+      #expect(verification.status == 0 && verification.output.contains(words))
+    }
+    #expect(try inspect().output.contains("of the checksums of all weights"))
   }
 
   @Test("Striped and mirrored models answer like the file they came from")

@@ -7,8 +7,8 @@ import TestSupport
 /// Makes entries whose data says what it stands for.
 struct EntryMaker {
   var origin = KeyValueOrigin(
-    model: 7, type: "f16", layerCount: 2, keyValueHeadCount: 1, headLength: 8, rowByteCount: 4000,
-    rowStride: 4096)
+    model: .content(7), graph: 1, type: "f16", layerCount: 2, keyValueHeadCount: 1, headLength: 8,
+    rowByteCount: 4000, rowStride: 4096)
   var directory: KeyValueDirectory
 
   /// The row of a layer that ends a sequence of tokens: made from all of them.

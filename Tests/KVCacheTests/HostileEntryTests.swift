@@ -68,26 +68,30 @@ import Testing
     maker.directory.note = { notes.append($0) }
     try maker.store(prompt)
     let own = maker.origin
-    for (model, type) in [(UInt64(8), "f16"), (7, "q8")] {
+    let origins: [(KeyValueOrigin.Model, UInt64, String)] = [
+      (.content(8), 1, "f16"), (.file(7), 1, "f16"), (.content(7), 2, "f16"),
+      (.content(7), 1, "q8"),
+    ]
+    for (model, graph, type) in origins {
       maker.origin = KeyValueOrigin(
-        model: model, type: type, layerCount: 2, keyValueHeadCount: 1, headLength: 8,
-        rowByteCount: 4000, rowStride: 4096)
+        model: model, graph: graph, type: type, layerCount: 2, keyValueHeadCount: 1,
+        headLength: 8, rowByteCount: 4000, rowStride: 4096)
       try maker.store(prompt)
     }
     maker.origin = own
     let names = Set(folder.entries)
     notes = []
     #expect(maker.found(prompt) == 256)
-    #expect(notes.count == 2 && notes[0].contains("another model"))
+    #expect(notes.count == 2 && notes[0].contains("3 entries of another model"))
     #expect(notes[1].contains("another type"))
     for name in names {
       var bytes = folder.read(name)
-      bytes[8] = 2
+      bytes[8] = 1
       folder.write(name, bytes)
     }
     notes = []
     #expect(maker.found(prompt) == 0)
-    #expect(notes.count == 1 && notes[0].contains("3 entries of another version"))
+    #expect(notes.count == 1 && notes[0].contains("5 entries of another version"))
     #expect(Set(folder.entries) == names)
     #expect(maker.directory.items().allSatisfy { $0.problem == "of another version" })
   }

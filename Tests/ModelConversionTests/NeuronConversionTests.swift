@@ -47,7 +47,7 @@ import WeightLoader
       try ModelSource.open("\(folder.path)/model.bin").verifyExtents()
     }
     let image = try ModelSource.open("\(folder.path)/model.bin")
-    #expect(image.description.identity == (try source.computeIdentity()))
+    #expect(image.description.sourceIdentity == (try source.computeIdentity()))
     #expect(throws: ConversionError.self) { try Converter(image, bundling: .neurons) }
   }
 

@@ -24,7 +24,7 @@ import Testing
     let table = try TensorTable(description.tensors)
     let ends = Set(description.extents.map { $0.offset + $0.byteCount })
     let stride = layers.map { ($0.byteCount + 4095) / 4096 * 4096 }.max()
-    #expect(layers.count == 2 && description.identity != 0)
+    #expect(layers.count == 2 && description.sourceIdentity != nil)
     for (number, layer) in layers.enumerated() {
       let neurons = types[0].isQuantised ? 32 : 1
       #expect(layer.neuronsPerBundle == neurons && layer.bundleCount == 96 / neurons)
@@ -50,11 +50,11 @@ import Testing
     let image = try ImageBuilder.image(of: TinyModel().gguf(seed: 1).bytes())
     #expect(!headerText(image).contains("\"neurons\""))
     let old = edited(image) { header in
-      guard let start = header.ranges(of: "\"identity\":").first else { return header }
+      guard let start = header.ranges(of: "\"sourceIdentity\":").first else { return header }
       let end = header[start.lowerBound...].ranges(of: ",").first?.upperBound ?? header.endIndex
       return String(header[..<start.lowerBound] + header[end...])
     }
-    #expect(try ImageBuilder.description(of: old).identity == 0)
+    #expect(try ImageBuilder.description(of: old).sourceIdentity == nil)
   }
 
   @Test func `Experts are not put in bundles of neurons`() throws {

@@ -14,14 +14,24 @@ import WeightLoader
 @Suite final class KeyValuePersistenceTests {
   private let folder = TemporaryFolder()
   private let store = TemporaryFolder()
-  private let model: LanguageModel
+  private let cache = TemporaryFolder()
+  private let records: WeightRecords
+  private let bytes: [UInt8]
+  private var model: LanguageModel
   private let prompt = (0..<700).map { Int32($0 * 37 % 256 + 1) }
 
   init() throws {
     var tiny = TinyModel()
     tiny.contextLength = 4096
-    let path = folder.write("model", tiny.gguf(seed: 1).bytes())
-    model = try LanguageModel(ModelSource.open(path))
+    bytes = tiny.gguf(seed: 1).bytes()
+    let path = folder.write("model", bytes)
+    records = WeightRecords(folder: cache.path + "/checksums")
+    model = try LanguageModel(ModelSource.open(path, records: records))
+  }
+
+  /// Opens a file of the folder, as another process would.
+  private func open(_ name: String) throws {
+    model = try LanguageModel(ModelSource.open("\(folder.path)/\(name)", records: records))
   }
 
   private struct Outcome {
@@ -34,7 +44,8 @@ import WeightLoader
   private func answer(
     _ prompt: [Int32]? = nil, tokenCount: Int = 12, in store: TemporaryFolder? = nil,
     hooks: DeviceHooks = DeviceHooks(), keyValueBudget: Int? = nil, threadCount: Int = 1,
-    limit: Int = 1 << 30, type: KeyValueType = .f16, policy: KeyValuePolicyChoice = .full
+    limit: Int = 1 << 30, type: KeyValueType = .f16, policy: KeyValuePolicyChoice = .full,
+    during work: () -> Void = {}
   ) throws -> Outcome {
     let (prompt, store) = (prompt ?? self.prompt, store ?? self.store)
     var warnings: [String] = []
@@ -59,6 +70,7 @@ import WeightLoader
       prompt: prompt, maximumTokenCount: tokenCount, ignoresEnd: true)
     options.sampling.temperature = 0
     let result = try generator.generate(options) { _ in }
+    work()
     persistence.store(prompt + result.tokens, of: session)
     return Outcome(
       tokens: result.tokens, reusedTokenCount: result.reusedTokenCount, warnings: warnings)
@@ -74,6 +86,93 @@ import WeightLoader
       #expect(again.reusedTokenCount == 699)
     }
     #expect(store.entries.count == 1)
+  }
+
+  /// The model with eight rows of its embedding table, or the end of another tensor, changed.
+  private func edited(_ tensor: String) throws -> [UInt8] {
+    let table = try TensorTable(model.source.description.tensors)
+    let record = try #require(table[tensor])
+    var edited = bytes
+    if record.rowCount == 1 {
+      edited[record.offset + record.byteCount - 1] ^= 1
+    } else {
+      let rowByteCount = record.byteCount / record.rowCount
+      for row in 1..<9 {
+        let (own, other) = (record.offset + row * rowByteCount, record.offset)
+        edited.replaceSubrange(
+          own..<own + rowByteCount, with: bytes[other..<other + rowByteCount])
+      }
+    }
+    return edited
+  }
+
+  private enum Edit: CaseIterable { case inPlace, byRename, inPlaceWhenKnown, byRenameWhenKnown }
+
+  @Test(
+    "A file that was edited uses nothing that was kept before, and answers as without a store",
+    arguments: ["token_embd.weight", "output_norm.weight", "blk.1.ffn_down.weight"], Edit.allCases)
+  private func edits(tensor: String, edit: Edit) throws {
+    let before = try answer()
+    let isKnown = edit == .inPlaceWhenKnown || edit == .byRenameWhenKnown
+    if isKnown { _ = try model.source.computeIdentity() }
+    let (path, edited) = (folder.path + "/model", try edited(tensor))
+    var status = stat()
+    stat(path, &status)
+    switch edit {
+    case .inPlace, .inPlaceWhenKnown:
+      let file = Glibc.open(path, O_WRONLY)
+      #expect(pwrite(file, edited, edited.count, 0) == edited.count)
+      futimens(file, [status.st_atim, status.st_mtim])
+      close(file)
+    case .byRename, .byRenameWhenKnown:
+      folder.write("new", edited)
+      rename(folder.path + "/new", path)
+    }
+    try open("model")
+    let empty = TemporaryFolder()
+    let expected = try answer(in: empty)
+    let outcome = try answer()
+    #expect(outcome.tokens == expected.tokens && outcome.reusedTokenCount == 0)
+    #expect(try answer().reusedTokenCount == 699)
+    if isKnown { _ = try model.source.computeIdentity() }
+    #expect(try answer().tokens == expected.tokens)
+    // The first file once more is a third one, until it is read.
+    folder.write("first", bytes)
+    try open("first")
+    #expect(try answer().reusedTokenCount == 0)
+    _ = try model.source.computeIdentity()
+    let again = try answer()
+    #expect(again.reusedTokenCount == 699 && again.tokens == before.tokens)
+  }
+
+  @Test("A copy uses what was kept when the checksums of both are known, and not before")
+  func copies() throws {
+    let expected = try answer()
+    folder.write("copy", bytes)
+    try open("copy")
+    _ = try model.source.computeIdentity()
+    #expect(try answer().reusedTokenCount == 0, "of the first file nothing is known yet")
+    for name in store.entries { unlink("\(store.path)/\(name)") }
+    try open("model")
+    #expect(try answer().tokens == expected.tokens)
+    // What was kept of the very file goes on being used when its checksums are known, also by the copy.
+    model.source.learnIdentity(within: 10_000)
+    #expect(try model.source.knownIdentity() != nil)
+    try open("model")
+    #expect(try answer().reusedTokenCount == 699)
+    let longer = prompt + expected.tokens + prompt
+    #expect(try answer(longer).reusedTokenCount > 699)
+    try open("copy")
+    let copied = try answer(longer)
+    #expect(copied.reusedTokenCount == longer.count - 1)
+    #expect(copied.tokens == (try answer(longer, in: TemporaryFolder())).tokens)
+  }
+
+  @Test("Of a file that is changed during a run nothing is kept") func changedMeanwhile() throws {
+    let path = folder.path + "/model"
+    let outcome = try answer(during: { chmod(path, 0o600) })
+    #expect(outcome.warnings.count == 1 && outcome.warnings[0].contains("changed during the run"))
+    #expect(store.entries.isEmpty)
   }
 
   @Test("Entries of each type are its own; quantised slabs are reused whole") func types() throws {

@@ -10,7 +10,7 @@ struct FlashImageHeader: Codable {
   var tokenizer: Tokenizer?
   var tensors: [Tensor]
   var neurons: Neurons?
-  var identity: HexChecksum?
+  var sourceIdentity: HexChecksum?
   var extents: [Extent]
 
   struct Tensor: Codable {
@@ -111,7 +111,7 @@ struct FlashImageHeader: Codable {
         byteCount: tensor.byteCount, stack: tensor.stack)
     }
     neurons = description.neurons.map(Neurons.init)
-    identity = description.identity == 0 ? nil : HexChecksum(description.identity)
+    sourceIdentity = description.sourceIdentity.map { HexChecksum($0.number) }
     extents = description.extents.map { extent in
       Extent(
         offset: extent.offset, byteCount: extent.byteCount,
@@ -190,6 +190,6 @@ struct HexChecksum: Codable {
 
   func encode(to encoder: any Encoder) throws {
     var container = encoder.singleValueContainer()
-    try container.encode(ModelIdentity.text(value))
+    try container.encode(ModelIdentity.text(of: value))
   }
 }

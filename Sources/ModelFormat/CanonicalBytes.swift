@@ -1,0 +1,150 @@
+import TensorBasics
+
+/// What an identity is the checksum of: fields one after the other, the same bytes on every machine and in
+/// every version of this program.
+///
+/// A field is its tag (2 bytes), the length of its content (4 bytes) and the content. All numbers are
+/// little-endian: integers of 8 bytes in two's complement, floats as their bit patterns, texts as UTF-8. What
+/// a model does not have has no field. Tags are never used again for something else; a new one is for
+/// something that no model had before.
+struct CanonicalBytes {
+  private(set) var bytes = Array("FLASHMID".utf8)
+
+  /// Of the encoding: raised where a model's bytes change.
+  static let version: UInt32 = 1
+
+  enum Tag: UInt16 {
+    case architecture = 1
+    case layerCount, embeddingLength, feedForwardLength, queryHeadCount
+    case keyValueHeadCount, headLength, vocabularyCount, contextLength, normEpsilon, ropePairing
+    case ropeDimensionCount, ropeBase, ropeLinearScale, slidingRopeBase, slidingWindow
+    case slidingLayers, activation, embeddingScale, attentionScale, normalisesHeads
+    case normalisesOutputs, hasQueryKeyValueBias, tiesOutput, normalisesProjections
+    case positionOffset, isGated, normKind, hasProjectionBiases
+    case experts = 64
+    case sharedExperts
+    case tensor = 128
+    case tensorShape
+    case bundles = 192
+    case bundlePart, predictorRanks, thresholds
+    case tensorPlace = 256
+    case bundlePlace, extent, checksums
+  }
+
+  /// Encodes everything but weights.
+  init(
+    _ configuration: DecoderConfiguration, tensors: [TensorRecord], neurons: NeuronLayout?
+  ) {
+    bytes.appendLittleEndian(Self.version)
+    shape(configuration)
+    arithmetic(configuration)
+    if let experts = configuration.experts { add(experts) }
+    for tensor in ModelIdentity.order(tensors) {
+      text(.tensor, tensor.name)
+      integers(
+        .tensorShape,
+        [
+          Int(tensor.type.rawValue), tensor.layout == .interleaved ? 1 : 0, tensor.columnCount,
+          tensor.rowCount, tensor.byteCount, tensor.stack?.count ?? 0,
+        ])
+    }
+    if let neurons { add(neurons) }
+  }
+
+  /// The checksum of the bytes.
+  var identity: ModelIdentity { ModelIdentity(bytes.withUnsafeBytes(FlashImage.checksum)) }
+
+  mutating func integers(_ tag: Tag, _ values: [Int]) {
+    field(tag, byteCount: 8 * values.count)
+    for value in values { bytes.appendLittleEndian(Int64(value)) }
+  }
+
+  mutating func checksums(_ values: [UInt64]) {
+    field(.checksums, byteCount: 8 * values.count)
+    for value in values { bytes.appendLittleEndian(value) }
+  }
+
+  // MARK: Parts of a description
+
+  private mutating func shape(_ configuration: DecoderConfiguration) {
+    text(.architecture, configuration.architecture)
+    integers(.layerCount, [configuration.layerCount])
+    integers(.embeddingLength, [configuration.embeddingLength])
+    integers(.feedForwardLength, [configuration.feedForwardLength])
+    integers(.queryHeadCount, [configuration.queryHeadCount])
+    integers(.keyValueHeadCount, [configuration.keyValueHeadCount])
+    integers(.headLength, [configuration.headLength])
+    integers(.vocabularyCount, [configuration.vocabularyCount])
+    integers(.contextLength, [configuration.contextLength])
+  }
+
+  private mutating func arithmetic(_ configuration: DecoderConfiguration) {
+    floats(.normEpsilon, [configuration.normEpsilon])
+    text(.ropePairing, configuration.ropePairing.rawValue)
+    integers(.ropeDimensionCount, [configuration.ropeDimensionCount])
+    double(.ropeBase, configuration.ropeBase)
+    double(.ropeLinearScale, configuration.ropeLinearScale)
+    if let base = configuration.slidingRopeBase { double(.slidingRopeBase, base) }
+    if let window = configuration.slidingWindow { integers(.slidingWindow, [window]) }
+    integers(.slidingLayers, configuration.slidingLayers.map { $0 ? 1 : 0 })
+    text(.activation, configuration.activation.rawValue)
+    floats(.embeddingScale, [configuration.embeddingScale])
+    floats(.attentionScale, [configuration.attentionScale])
+    for (tag, flag) in [
+      (Tag.normalisesHeads, configuration.normalisesHeads),
+      (.normalisesOutputs, configuration.normalisesOutputs),
+      (.hasQueryKeyValueBias, configuration.hasQueryKeyValueBias),
+      (.tiesOutput, configuration.tiesOutput),
+      (.normalisesProjections, configuration.normalisesProjections),
+    ] { integers(tag, [flag ? 1 : 0]) }
+    if let offset = configuration.positionOffset { integers(.positionOffset, [offset]) }
+    integers(.isGated, [configuration.isGated ? 1 : 0])
+    text(.normKind, configuration.normKind.rawValue)
+    integers(.hasProjectionBiases, [configuration.hasProjectionBiases ? 1 : 0])
+  }
+
+  private mutating func add(_ experts: ExpertConfiguration) {
+    integers(
+      .experts,
+      [
+        experts.expertCount, experts.usedExpertCount, experts.feedForwardLength,
+        experts.normalisesWeights ? 1 : 0,
+      ])
+    guard let length = experts.sharedFeedForwardLength else { return }
+    integers(.sharedExperts, [length, experts.gatesSharedExpert ? 1 : 0])
+  }
+
+  /// What was measured of predictors and thresholds decides nothing and is left out.
+  private mutating func add(_ neurons: NeuronLayout) {
+    for layer in neurons.layers {
+      integers(.bundles, [layer.neuronsPerBundle, layer.bundleCount])
+      for part in layer.parts {
+        text(.bundlePart, "\(part.role.rawValue) \(part.type.rawValue) \(part.byteCount)")
+      }
+    }
+    if let predictor = neurons.predictor { integers(.predictorRanks, predictor.ranks) }
+    if let thresholds = neurons.thresholds { floats(.thresholds, thresholds.values) }
+  }
+
+  // MARK: Contents
+
+  private mutating func text(_ tag: Tag, _ text: String) {
+    field(tag, byteCount: text.utf8.count)
+    bytes.append(contentsOf: text.utf8)
+  }
+
+  private mutating func floats(_ tag: Tag, _ values: [Float]) {
+    field(tag, byteCount: 4 * values.count)
+    for value in values { bytes.appendLittleEndian(value.bitPattern) }
+  }
+
+  private mutating func double(_ tag: Tag, _ value: Double) {
+    field(tag, byteCount: 8)
+    bytes.appendLittleEndian(value.bitPattern)
+  }
+
+  private mutating func field(_ tag: Tag, byteCount: Int) {
+    bytes.appendLittleEndian(tag.rawValue)
+    bytes.appendLittleEndian(UInt32(byteCount))
+  }
+}

@@ -1,0 +1,64 @@
+import BlockIO
+import ModelFormat
+import TensorBasics
+
+extension WeightChecksums {
+  /// Compares whole copies of a file without checksums of its own, part by part.
+  ///
+  /// What is remembered of a copy is not read again; what is read is remembered. Takes two MiB of memory.
+  ///
+  /// - Parameters:
+  ///   - paths: the file and its copies.
+  ///   - parts: where the weights of each lie; nothing is known of them.
+  ///   - identity: the model's, where the file describes one.
+  /// - Returns: the checksums that all have.
+  /// - Throws: ``LoaderError/format(_:)`` with the place where a copy differs; ``LoaderError/io(_:)``.
+  static func ofCopies(
+    _ paths: [String], parts: WeightChecksums, records: WeightRecords,
+    identity: (WeightChecksums) -> ModelIdentity?
+  ) throws(LoaderError) -> WeightChecksums {
+    var first: WeightChecksums?
+    for path in paths {
+      let checksums = try ofCopy(path, parts, records, identity)
+      if let first,
+        let index = checksums.known.indices.first(where: {
+          checksums.known[$0] != first.known[$0]
+        })
+      {
+        throw .format(
+          FormatError(
+            .malformed, at: parts.parts[index].offset, path: path,
+            "no copy of \(paths[0]): the \(ByteCount(parts.parts[index].byteCount)) of weights from here "
+              + "on differ"))
+      }
+      first = first ?? checksums
+    }
+    return first ?? parts
+  }
+
+  private static func ofCopy(
+    _ path: String, _ parts: WeightChecksums, _ records: WeightRecords,
+    _ identity: (WeightChecksums) -> ModelIdentity?
+  ) throws(LoaderError) -> WeightChecksums {
+    var checksums = parts
+    let layout = parts.layoutChecksum
+    let device: any BlockDevice
+    let files: [FileIdentity]
+    do throws(BlockIOError) {
+      device = try openDevice(paths: [path], backend: .pread, queueDepth: 2)
+      files = try device.settledFileIdentities()
+    } catch { throw .io(error) }
+    checksums.resume(records.load(files, layout: layout))
+    guard !checksums.isComplete else { return checksums }
+    try checksums.read(device, paths: [path], slotCount: 2) { true }
+    do throws(BlockIOError) {
+      if !files.isEmpty, try device.fileIdentities() != files {
+        throw BlockIOError(.inspect, path: path, reason: .modified)
+      }
+    } catch { throw .io(error) }
+    // A folder that cannot be written to costs the same reading next time, and nothing else.
+    try? records.save(
+      checksums.known, of: files, layout: layout, identity: identity(checksums))
+    return checksums
+  }
+}

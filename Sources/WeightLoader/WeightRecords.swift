@@ -1,0 +1,151 @@
+import BlockIO
+import Glibc
+import ModelFormat
+
+/// Remembers the checksums of weights, so that a file is read for them once.
+///
+/// A record holds for the very files that were read: device, inode, size, modification and change time. It is
+/// a file in the user's cache folder; one that is damaged, of another version or of other files is as if it
+/// were not there. All numbers are little-endian:
+///
+/// | offset | bytes | content |
+/// |---|---|---|
+/// | 0 | 8 | `FLASHSUM` in ASCII |
+/// | 8 | 4 | version: 1 |
+/// | 12 | 4 | files |
+/// | 16 | 8 | checksum of where each part lies |
+/// | 24 | 8 | the model's identity; 0 while not all parts are known |
+/// | 32 | 8 | parts that are known |
+/// | 40 | 56 × files | ``FileIdentity/encoded`` of each |
+/// | | 8 × parts | XXH3-64 of each MiB |
+/// | | 8 | XXH3-64 over everything before |
+public struct WeightRecords: Sendable {
+  /// Where records lie; nil where nothing is remembered.
+  public let folder: String?
+
+  public init(folder: String?) { self.folder = folder }
+
+  /// The user's.
+  public static let standard = WeightRecords(folder: CacheFolder.standard("checksums"))
+
+  private static let magic = Array("FLASHSUM".utf8)
+  private static let version: UInt32 = 1
+  private static let headerByteCount = 40
+  /// More records than models that anybody uses; beyond, those written first go.
+  private static let countLimit = 512
+  private static let byteLimit = 256 << 20
+
+  /// A number that stands for the very files.
+  static func number(of files: [FileIdentity]) -> UInt64 {
+    (Array("FLASHFIL".utf8) + files.flatMap(\.encoded)).withUnsafeBytes(FlashImage.checksum)
+  }
+
+  /// Checksums that are known of `files`; none where nothing is.
+  func load(_ files: [FileIdentity], layout: UInt64) -> [UInt64] {
+    guard let path = path(files, layout), let record = Self.record(at: path),
+      record.files == files.flatMap(\.encoded), record.layout == layout
+    else { return [] }
+    return record.checksums
+  }
+
+  /// Keeps checksums in place of what was known.
+  ///
+  /// - Throws: ``BlockIOError`` where the folder cannot be written to.
+  func save(
+    _ checksums: [UInt64], of files: [FileIdentity], layout: UInt64, identity: ModelIdentity?
+  ) throws(BlockIOError) {
+    guard let folder, let path = path(files, layout) else { return }
+    // Another process may have read more meanwhile; an identity changes with the graph that it covers.
+    if let present = Self.record(at: path), present.files == files.flatMap(\.encoded) {
+      let isAsGood = present.identity == identity?.number ?? 0
+      guard present.checksums.count < checksums.count + (isAsGood ? 0 : 1) else { return }
+    }
+    var bytes = Self.magic
+    bytes.appendLittleEndian(Self.version)
+    bytes.appendLittleEndian(UInt32(files.count))
+    for number in [layout, identity?.number ?? 0, UInt64(checksums.count)] {
+      bytes.appendLittleEndian(number)
+    }
+    bytes.append(contentsOf: files.flatMap(\.encoded))
+    for checksum in checksums { bytes.appendLittleEndian(checksum) }
+    try CacheFolder.make(folder)
+    try SmallFile.write(bytes, to: path)
+    removeOldest(folder)
+  }
+
+  /// Numbers of the very files that had the contents of `identity` when they were read.
+  func files(of identity: ModelIdentity) -> [UInt64] {
+    guard let folder else { return [] }
+    return Self.names(in: folder).compactMap { name in
+      let path = "\(folder)/\(name)"
+      guard Self.stated(path) == identity.number, let record = Self.record(at: path),
+        record.identity == identity.number
+      else { return nil }
+      return (Array("FLASHFIL".utf8) + record.files).withUnsafeBytes(FlashImage.checksum)
+    }
+  }
+
+  // MARK: Details
+
+  private struct Record {
+    var layout: UInt64
+    var identity: UInt64
+    /// Encoded identities, one behind the other.
+    var files: [UInt8]
+    var checksums: [UInt64]
+  }
+
+  /// Records in a folder, in order; files that are being written have other names.
+  private static func names(in folder: String) -> [String] {
+    FolderListing.names(in: folder).filter { ModelIdentity(text: $0) != nil }.sorted()
+  }
+
+  private func path(_ files: [FileIdentity], _ layout: UInt64) -> String? {
+    guard let folder, !files.isEmpty else { return nil }
+    var bytes = files.flatMap(\.encoded)
+    bytes.appendLittleEndian(layout)
+    return "\(folder)/" + ModelIdentity.text(of: bytes.withUnsafeBytes(FlashImage.checksum))
+  }
+
+  /// The identity that a record's first bytes state, to be checked by reading it all; nil where it is none.
+  private static func stated(_ path: String) -> UInt64? {
+    guard let prefix = try? FilePrefix(path: path, byteCount: headerByteCount),
+      prefix.byteCount == headerByteCount, prefix.bytes.starts(with: magic)
+    else { return nil }
+    return SmallFile.integer(prefix.bytes, at: 24, as: UInt64.self)
+  }
+
+  private static func record(at path: String) -> Record? {
+    guard let file = try? FilePrefix(path: path, byteCount: byteLimit),
+      file.byteCount == file.fileByteCount
+    else { return nil }
+    let bytes = file.bytes
+    guard bytes.count >= headerByteCount, bytes.starts(with: magic), SmallFile.isIntact(bytes),
+      SmallFile.integer(bytes, at: 8, as: UInt32.self) == version
+    else { return nil }
+    let fileCount = Int(SmallFile.integer(bytes, at: 12, as: UInt32.self))
+    let partCount = Int(clamping: SmallFile.integer(bytes, at: 32, as: UInt64.self))
+    let start = headerByteCount + FileIdentity.encodedByteCount * fileCount
+    guard fileCount <= bytes.count, partCount <= bytes.count,
+      bytes.count == start + 8 * partCount + SmallFile.checksumByteCount
+    else { return nil }
+    return Record(
+      layout: SmallFile.integer(bytes, at: 16, as: UInt64.self),
+      identity: SmallFile.integer(bytes, at: 24, as: UInt64.self),
+      files: Array(bytes[headerByteCount..<start]),
+      checksums: (0..<partCount).map {
+        SmallFile.integer(bytes, at: start + 8 * $0, as: UInt64.self)
+      })
+  }
+
+  private func removeOldest(_ folder: String) {
+    let names = Self.names(in: folder)
+    guard names.count > Self.countLimit else { return }
+    let times = names.map { name in
+      (name, FileIdentity(path: "\(folder)/\(name)")?.modification.seconds ?? 0)
+    }
+    for (name, _) in times.sorted(by: { $0.1 < $1.1 }).prefix(names.count - Self.countLimit) {
+      unlink("\(folder)/\(name)")
+    }
+  }
+}

@@ -1,0 +1,178 @@
+import ModelFormat
+import TensorBasics
+import TestSupport
+import Testing
+
+/// What tells one model from another.
+@Suite struct ModelIdentityTests {
+  private func configuration() -> DecoderConfiguration {
+    DecoderConfiguration(
+      architecture: "llama", layerCount: 1, embeddingLength: 32, feedForwardLength: 64,
+      queryHeadCount: 2, keyValueHeadCount: 1, headLength: 16, vocabularyCount: 300,
+      contextLength: 128, normEpsilon: 1e-5, ropePairing: .adjacent, ropeDimensionCount: 16,
+      ropeBase: 10000, tiesOutput: true)
+  }
+
+  private func description(
+    _ configuration: DecoderConfiguration? = nil
+  ) -> ModelDescription {
+    ModelDescription(
+      configuration: configuration ?? self.configuration(), files: ["model"],
+      tensors: [
+        TensorRecord(
+          name: "b", type: .q8_0, columnCount: 32, rowCount: 2, layout: .rowMajor, fileIndex: 0,
+          offset: 4096, byteCount: 68),
+        TensorRecord(
+          name: "a", type: .f32, columnCount: 32, rowCount: 1, layout: .rowMajor, fileIndex: 0,
+          offset: 8192, byteCount: 128),
+      ])
+  }
+
+  @Test func `The encoding is the one that earlier versions wrote`() {
+    // Whoever changes a number here makes every stored entry, selector and record another model's: then
+    // CanonicalBytes.version goes up as well.
+    #expect(description().identity(checksums: [1, 2])?.description == "31f0fe814205d9f2")
+    var image = description()
+    image.extents = [3, 4].map { number in
+      ExtentRecord(offset: (number - 2) * 4096, byteCount: 4096, checksum: UInt64(number))
+    }
+    #expect(image.imageIdentity?.description == "d722706405f30a2a")
+  }
+
+  @Test func `The bytes are those of the specification`() {
+    let found = description().identity(checksums: [1, 2])
+    var bytes = Array("FLASHMID".utf8) + [1, 0, 0, 0]
+    func field(_ tag: Int, _ content: [UInt8]) {
+      bytes += [UInt8(tag & 255), UInt8(tag >> 8), UInt8(content.count), 0, 0, 0] + content
+    }
+    func number(_ value: UInt64, _ count: Int = 8) -> [UInt8] {
+      (0..<count).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
+    }
+    field(1, Array("llama".utf8))
+    for (tag, value) in [(2, 1), (3, 32), (4, 64), (5, 2), (6, 1), (7, 16), (8, 300), (9, 128)] {
+      field(tag, number(UInt64(value)))
+    }
+    field(10, number(0x3727_C5AC, 4))
+    field(11, Array("adjacent".utf8))
+    field(12, number(16))
+    field(13, number(0x40C3_8800_0000_0000))
+    field(14, number(0x3FF0_0000_0000_0000))
+    field(17, [])
+    field(18, Array("silu".utf8))
+    field(19, number(0x3F80_0000, 4))
+    field(20, number(0x3E80_0000, 4))
+    // Heads and outputs normalised, QKV biases, tied, projections normalised, gated.
+    for (tag, flag) in [(21, 0), (22, 0), (23, 0), (24, 1), (25, 0), (27, 1)] {
+      field(tag, number(UInt64(flag)))
+    }
+    field(28, Array("rms".utf8))
+    field(29, number(0))
+    for (name, shape) in [("a", [0, 0, 32, 1, 128, 0]), ("b", [8, 0, 32, 2, 68, 0])] {
+      field(128, Array(name.utf8))
+      field(129, shape.flatMap { number(UInt64($0)) })
+    }
+    field(259, number(1) + number(2))
+    #expect(found?.number == bytes.withUnsafeBytes(FlashImage.checksum))
+  }
+
+  @Test func `Every field of a configuration counts, and floats by their bits`() throws {
+    let first = configuration()
+    var others: [DecoderConfiguration] = []
+    func changed(_ change: (inout DecoderConfiguration) -> Void) {
+      var other = first
+      change(&other)
+      others.append(other)
+    }
+    changed { $0.architecture = "qwen2" }
+    for path in [
+      \DecoderConfiguration.layerCount, \.embeddingLength, \.feedForwardLength, \.queryHeadCount,
+      \.keyValueHeadCount, \.headLength, \.vocabularyCount, \.contextLength, \.ropeDimensionCount,
+    ] { changed { $0[keyPath: path] += 1 } }
+    // These print alike with six digits, as encoders of JSON once did.
+    changed { $0.normEpsilon = $0.normEpsilon.nextUp }
+    changed { $0.ropeBase = $0.ropeBase.nextUp }
+    changed { $0.ropeLinearScale = $0.ropeLinearScale.nextUp }
+    changed { $0.embeddingScale = $0.embeddingScale.nextUp }
+    changed { $0.attentionScale = $0.attentionScale.nextDown }
+    changed { $0.slidingRopeBase = 10000 }
+    changed { $0.slidingWindow = 0 }
+    changed { $0.slidingLayers = [false] }
+    changed { $0.ropePairing = .halves }
+    changed { $0.activation = .relu }
+    changed { $0.normKind = .layer }
+    changed { $0.positionOffset = 0 }
+    for path in [
+      \DecoderConfiguration.normalisesHeads, \.normalisesOutputs, \.hasQueryKeyValueBias,
+      \.tiesOutput, \.normalisesProjections, \.isGated, \.hasProjectionBiases,
+    ] { changed { $0[keyPath: path].toggle() } }
+    for expert in 0..<7 {
+      changed {
+        $0.experts = ExpertConfiguration(
+          expertCount: expert == 1 ? 5 : 4, usedExpertCount: expert == 2 ? 3 : 2,
+          feedForwardLength: expert == 3 ? 33 : 32,
+          sharedFeedForwardLength: expert == 4 || expert == 5 ? 8 : nil,
+          gatesSharedExpert: expert == 5, normalisesWeights: expert == 6)
+      }
+    }
+    let identities = ([first] + others).map { description($0).identity(checksums: []) }
+    #expect(Set(identities).count == identities.count)
+    // One field more has to be encoded, and to be changed above.
+    #expect(Mirror(reflecting: first).children.count == 30)
+    #expect(Mirror(reflecting: try #require(others.last?.experts)).children.count == 6)
+  }
+
+  @Test func `Weights, names, types and shapes count; vocabulary and order do not`() throws {
+    let first = description()
+    let identity = first.identity(checksums: [1, 2])
+    #expect(identity != first.identity(checksums: [2, 1]))
+    #expect(identity != first.identity(checksums: [1]))
+    for change: (inout TensorRecord) -> Void in [
+      { $0.name = "c" }, { $0.type = .q8_0 }, { $0.columnCount = 16 }, { $0.rowCount = 2 },
+      { $0.layout = .interleaved }, { $0.byteCount = 64 },
+      { $0.stack = ExpertStack(count: 1, byteStride: 128) },
+    ] {
+      var other = first
+      change(&other.tensors[1])
+      #expect(other.identity(checksums: [1, 2]) != identity)
+    }
+    var other = first
+    other.tensors.reverse()
+    other.tensors[0].offset = 1 << 20
+    (other.name, other.chatTemplate, other.files) = ("name", "template", ["elsewhere"])
+    #expect(other.identity(checksums: [1, 2]) == identity)
+  }
+
+  @Test func `Images of one source differ where their data or thresholds do`() throws {
+    let gguf = TinyModel().gguf(seed: 1).bytes()
+    let image = try ImageBuilder.description(of: try ImageBuilder.image(of: gguf))
+    var other = image
+    other.extents[0].checksum ^= 1
+    #expect(other.sourceIdentity == image.sourceIdentity)
+    #expect(other.imageIdentity != image.imageIdentity)
+    let identities = [Float(0.25), 0.5].map { value in
+      other.neurons = NeuronLayout(
+        layers: [], thresholds: NeuronThresholds(values: [value], keptFraction: 0.5))
+      return other.imageIdentity
+    }
+    #expect(identities[0] != identities[1])
+  }
+
+  @Test func `Longer headers and other orders of keys make no other image`() throws {
+    let image = try ImageBuilder.description(
+      of: try ImageBuilder.image(of: TinyModel().gguf(seed: 1).bytes()))
+    var other = image
+    for index in other.extents.indices { other.extents[index].offset += 8192 }
+    for index in other.tensors.indices { other.tensors[index].offset += 8192 }
+    other.tensors.reverse()
+    #expect(other.imageIdentity == image.imageIdentity)
+  }
+
+  @Test func `Texts are sixteen hexadecimal digits`() {
+    let identity = ModelIdentity(0xAB)
+    #expect(identity.description == "00000000000000ab")
+    #expect(ModelIdentity(text: identity.description) == identity)
+    for text in ["", "ab", "+0000000000000ab", "00000000000000xy", "000000000000000ab"] {
+      #expect(ModelIdentity(text: text) == nil)
+    }
+  }
+}
