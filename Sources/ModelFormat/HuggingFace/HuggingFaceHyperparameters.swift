@@ -39,7 +39,7 @@ struct HuggingFaceHyperparameters {
   func integer(_ key: StaticString) throws(FormatError) -> Int? {
     guard let value = config[key] else { return nil }
     guard let integer = value.integer else {
-      throw error(.malformed, value, "\"\(key)\" is not an integer")
+      throw error(.malformed, value, "\"\(key)\" should be an integer and is \(value.found)")
     }
     return integer
   }
@@ -49,7 +49,7 @@ struct HuggingFaceHyperparameters {
   ) throws(FormatError) -> Double? {
     guard let value = (object ?? config)[key] else { return nil }
     guard let number = value.double else {
-      throw error(.malformed, value, "\"\(key)\" is not a number")
+      throw error(.malformed, value, "\"\(key)\" should be a number and is \(value.found)")
     }
     return number
   }
@@ -57,7 +57,7 @@ struct HuggingFaceHyperparameters {
   func bool(_ key: StaticString) throws(FormatError) -> Bool? {
     guard let value = config[key] else { return nil }
     guard let bool = value.bool else {
-      throw error(.malformed, value, "\"\(key)\" is neither true nor false")
+      throw error(.malformed, value, "\"\(key)\" should be true or false and is \(value.found)")
     }
     return bool
   }
@@ -65,7 +65,7 @@ struct HuggingFaceHyperparameters {
   func string(_ key: StaticString) throws(FormatError) -> String? {
     guard let value = config[key] else { return nil }
     guard let string = value.string else {
-      throw error(.malformed, value, "\"\(key)\" is not a string")
+      throw error(.malformed, value, "\"\(key)\" should be a string and is \(value.found)")
     }
     return string
   }

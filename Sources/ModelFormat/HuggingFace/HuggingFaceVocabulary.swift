@@ -55,7 +55,10 @@ struct HuggingFaceVocabulary {
     _ token: String, _ value: JSONValue, _ id: Int?, _ kind: Kind, _ limit: Int
   ) throws(FormatError) {
     guard let id, (0..<limit).contains(id) else {
-      throw reader.error(.malformed, value, "token \"\(token)\" has no possible id")
+      let found = id.map { "\($0)" } ?? (value["id"] ?? value).found
+      throw reader.error(
+        .malformed, value,
+        "token \"\(token)\" has no possible id, which is below \(limit), but \(found)")
     }
     while tokens.count <= id {
       tokens.append("")

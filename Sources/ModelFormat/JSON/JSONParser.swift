@@ -1,12 +1,17 @@
 /// Parses JSON (RFC 8259) from bytes; memory used is a small multiple of the document.
+///
+/// Python's `json`, which writes most of these documents, also writes `NaN` and `Infinity`, numbers
+/// beyond all doubles and halves of surrogate pairs, and nests as deep as it likes. Those are
+/// ``JSONValue/Content/unusable(_:)``: refused by whoever needs the value, and by nobody else.
 package struct JSONParser {
   private let bytes: UnsafeRawBufferPointer
   /// Offset of `bytes` in the file, for errors.
   private let base: Int
   private let path: String
   private var position = 0
-  /// Deeper nesting is refused: no model file needs it, and the stack is finite.
+  /// Values nested deeper are stepped over: no model file needs them, and the stack is finite.
   private static let depthLimit = 64
+  private static let excerptByteCount = 32
 
   /// Parses `bytes`, all of which must be one value and white space.
   ///
@@ -15,6 +20,7 @@ package struct JSONParser {
     _ bytes: UnsafeRawBufferPointer, at base: Int = 0, path: String
   ) throws(FormatError) -> JSONValue {
     var parser = JSONParser(bytes: bytes, base: base, path: path)
+    if bytes.starts(with: [0xEF, 0xBB, 0xBF]) { parser.position = 3 }
     let value = try parser.parseValue(depth: 0)
     parser.skipSpace()
     guard parser.position == bytes.count else { throw parser.error("text after the JSON value") }
@@ -28,8 +34,22 @@ package struct JSONParser {
   }
 
   private func error(_ message: String, at position: Int? = nil) -> FormatError {
-    FormatError(
-      .malformed, at: base + (position ?? self.position), path: path, "not valid JSON: \(message)")
+    let position = position ?? self.position
+    return FormatError(
+      .malformed, at: base + position, path: path,
+      "not valid JSON: \(message) \(excerpt(at: position))")
+  }
+
+  /// The document's text from `position` on, as far as it helps to find the place.
+  private func excerpt(at position: Int) -> String {
+    let rest = bytes[position...]
+    guard !rest.isEmpty else { return "where the document ends" }
+    let line = rest.prefix(Self.excerptByteCount).prefix { $0 != 0x0A && $0 != 0x0D }
+    // What is no text could do anything to a terminal.
+    let text = String(decoding: line, as: UTF8.self).unicodeScalars.map {
+      $0.properties.generalCategory == .control ? "\u{FFFD}" : Character($0)
+    }
+    return "at '\(String(text))\(line.count < rest.count ? "…" : "")'"
   }
 
   private var next: UInt8? { position < bytes.count ? bytes[position] : nil }
@@ -50,16 +70,26 @@ package struct JSONParser {
   private mutating func parseValue(depth: Int) throws(FormatError) -> JSONValue {
     skipSpace()
     let start = position
-    guard depth < Self.depthLimit else { throw error("more than \(Self.depthLimit) levels") }
     guard let byte = next else { throw error("a value is missing") }
+    guard depth < Self.depthLimit else {
+      try skipNested()
+      return JSONValue(
+        content: .unusable("nested more than \(Self.depthLimit) levels deep"),
+        offset: base + start)
+    }
     let content: JSONValue.Content
     switch byte {
     case UInt8(ascii: "{"): content = .object(try parseObject(depth: depth))
     case UInt8(ascii: "["): content = .array(try parseArray(depth: depth))
-    case UInt8(ascii: "\""): content = .string(try parseString())
+    case UInt8(ascii: "\""):
+      content = try parseString().map { .string($0) } ?? .unusable("half a surrogate pair")
     case UInt8(ascii: "t"): content = try parseWord("true", .bool(true))
     case UInt8(ascii: "f"): content = try parseWord("false", .bool(false))
     case UInt8(ascii: "n"): content = try parseWord("null", .null)
+    case UInt8(ascii: "N"): content = try parseWord("NaN", .unusable("NaN"))
+    case UInt8(ascii: "I"): content = try parseWord("Infinity", .unusable("Infinity"))
+    case UInt8(ascii: "-") where bytes[(position + 1)...].first == UInt8(ascii: "I"):
+      content = try parseWord("-Infinity", .unusable("-Infinity"))
     default: content = try parseNumber()
     }
     return JSONValue(content: content, offset: base + start)
@@ -74,6 +104,32 @@ package struct JSONParser {
     return content
   }
 
+  /// Steps over a value without keeping it, however deep it is nested: its brackets and scalars are
+  /// checked, not what separates them.
+  private mutating func skipNested() throws(FormatError) {
+    var closers: [UInt8] = []
+    repeat {
+      skipSpace()
+      guard let byte = next else {
+        throw error("brackets of more than \(Self.depthLimit) levels are not closed")
+      }
+      switch byte {
+      case UInt8(ascii: "{"), UInt8(ascii: "["):
+        // The closing bracket follows two later in ASCII.
+        closers.append(byte + 2)
+        position += 1
+      case UInt8(ascii: "}"), UInt8(ascii: "]"):
+        guard closers.popLast() == byte else { throw error("a bracket closes nothing") }
+        position += 1
+      case UInt8(ascii: ","), UInt8(ascii: ":"):
+        guard !closers.isEmpty else { throw error("a value is missing") }
+        position += 1
+      case UInt8(ascii: "\""): _ = try parseString()
+      default: _ = try parseValue(depth: 0)
+      }
+    } while !closers.isEmpty
+  }
+
   private mutating func parseObject(depth: Int) throws(FormatError) -> [JSONMember] {
     position += 1
     var members: [JSONMember] = []
@@ -82,10 +138,18 @@ package struct JSONParser {
     while true {
       skipSpace()
       guard next == UInt8(ascii: "\"") else { throw error("a key is missing") }
-      let key = try parseString()
+      let (start, key) = (position, try parseString())
       skipSpace()
       guard accept(":") else { throw error("':' is missing") }
-      members.append(JSONMember(key: key, value: try parseValue(depth: depth + 1)))
+      let value = try parseValue(depth: depth + 1)
+      // A key that no string can stand for has a value that nobody can ask for.
+      members.append(
+        key.map { JSONMember(key: $0, value: value) }
+          ?? JSONMember(
+            key: "\u{FFFD}",
+            value: JSONValue(
+              content: .unusable("what has half a surrogate pair as its key"), offset: base + start)
+          ))
       skipSpace()
       if accept("}") { return members }
       guard accept(",") else { throw error("',' or '}' is missing") }
@@ -115,12 +179,14 @@ package struct JSONParser {
     let text = String(decoding: bytes[start..<position], as: UTF8.self)
     if text.utf8.first != 0x2B, let value = Int(text) { return .integer(value) }
     guard let first = text.utf8.first, first == 0x2D || (0x30...0x39).contains(first),
-      let value = Double(text), value.isFinite
-    else { throw error("'\(text.prefix(32))' is no value", at: start) }
+      let value = Double(text)
+    else { throw error("no value begins", at: start) }
+    guard value.isFinite else { return .unusable("the number \(text.prefix(32))") }
     return .number(value)
   }
 
-  private mutating func parseString() throws(FormatError) -> String {
+  /// - Returns: the string; nil where it holds half a surrogate pair, which no `String` does.
+  private mutating func parseString() throws(FormatError) -> String? {
     position += 1
     let start = position
     while let byte = next, byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\"), byte >= 0x20 {
@@ -132,11 +198,12 @@ package struct JSONParser {
       return try text(bytes[range], at: start)
     }
     var unescaped = [UInt8](bytes[start..<position])
+    var isText = true
     while let byte = next, byte >= 0x20 {
       position += 1
       switch byte {
-      case UInt8(ascii: "\""): return try text(unescaped, at: start)
-      case UInt8(ascii: "\\"): try parseEscape(into: &unescaped)
+      case UInt8(ascii: "\""): return isText ? try text(unescaped, at: start) : nil
+      case UInt8(ascii: "\\"): if try !parseEscape(into: &unescaped) { isText = false }
       default: unescaped.append(byte)
       }
     }
@@ -152,7 +219,8 @@ package struct JSONParser {
     return text
   }
 
-  private mutating func parseEscape(into output: inout [UInt8]) throws(FormatError) {
+  /// - Returns: whether it stands for a character, or for half of one.
+  private mutating func parseEscape(into output: inout [UInt8]) throws(FormatError) -> Bool {
     guard let byte = next else { throw error("a string does not end") }
     position += 1
     switch byte {
@@ -163,17 +231,26 @@ package struct JSONParser {
     case UInt8(ascii: "r"): output.append(0x0D)
     case UInt8(ascii: "t"): output.append(0x09)
     case UInt8(ascii: "u"):
-      let first = try parseUnit()
-      var value = UInt32(first)
-      if (0xD800..<0xDC00).contains(first), accept("\\"), accept("u") {
-        let second = try parseUnit()
-        guard (0xDC00..<0xE000).contains(second) else { throw error("half a surrogate pair") }
-        value = 0x10000 + (UInt32(first) - 0xD800) << 10 + (UInt32(second) - 0xDC00)
+      var value = UInt32(try parseUnit())
+      if (0xD800..<0xDC00).contains(value) {
+        let end = position
+        guard accept("\\"), accept("u") else {
+          position = end
+          return false
+        }
+        let second = UInt32(try parseUnit())
+        guard (0xDC00..<0xE000).contains(second) else {
+          // It stands for itself.
+          position = end
+          return false
+        }
+        value = 0x10000 + (value - 0xD800) << 10 + (second - 0xDC00)
       }
-      guard let scalar = Unicode.Scalar(value) else { throw error("half a surrogate pair") }
+      guard let scalar = Unicode.Scalar(value) else { return false }
       output.append(contentsOf: UTF8.encode(scalar)!)
     default: throw error("an unknown escape", at: position - 1)
     }
+    return true
   }
 
   /// Four hexadecimal digits.

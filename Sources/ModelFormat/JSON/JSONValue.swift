@@ -10,11 +10,30 @@ package struct JSONValue {
     case string(String)
     case array([JSONValue])
     case object([JSONMember])
+    /// What other readers accept and no value can stand for, as it is to be called: `NaN`, a number
+    /// beyond all doubles, half a surrogate pair. It is an error only where it is used.
+    case unusable(String)
   }
 
   package let content: Content
   /// Where it begins in the document.
   package let offset: Int
+
+  /// What it is, for errors about what should be there instead.
+  var found: String {
+    switch content {
+    case .null: "null"
+    case .bool(let value): "\(value)"
+    case .integer(let value): "\(value)"
+    case .number(let value): "\(value)"
+    case .string(let value): "\"\(value.prefix(32))\(value.count > 32 ? "…" : "")\""
+    case .array: "an array"
+    case .object: "an object"
+    case .unusable(let what): what
+    }
+  }
+
+  var isUnusable: Bool { if case .unusable = content { true } else { false } }
 
   var isNull: Bool { if case .null = content { true } else { false } }
 

@@ -49,6 +49,9 @@ struct SafetensorsHeaderParser {
   private func tensor(
     _ name: String, _ info: JSONValue
   ) throws(FormatError) -> SafetensorsTensor {
+    guard !info.isUnusable else {
+      throw error(.malformed, info, "a tensor should be described and there is \(info.found)")
+    }
     guard let typeName = info["dtype"]?.string else {
       throw error(.malformed, info, "tensor \"\(name)\" has no dtype")
     }
