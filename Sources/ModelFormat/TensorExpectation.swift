@@ -138,6 +138,11 @@ extension ModelDescription {
   ///
   /// - Throws: ``FormatError`` naming the tensor that is missing, unexpected or of the wrong shape.
   public func validate(path: String? = nil) throws(FormatError) {
+    try validate(path: path, origins: StoredTensorNames(path: path))
+  }
+
+  /// - Parameter origins: what the files call their tensors, for errors.
+  func validate(path: String?, origins: some TensorOrigins) throws(FormatError) {
     if let tokenizer { try tokenizer.validate(path: path) }
     guard let configuration else {
       guard tensors.isEmpty, neurons == nil else {
@@ -154,22 +159,25 @@ extension ModelDescription {
         "the tokenizer has \(tokenizer.tokens.count) tokens, the embedding table only"
           + " \(configuration.vocabularyCount) rows")
     }
-    let table = try TensorTable(tensors, path: path)
+    let table = try TensorTable(tensors, origins: origins)
     var expectedCount = 0
     for expectation in expectedTensors {
       guard let tensor = table[expectation.name] else {
         if expectation.isOptional { continue }
-        throw FormatError(.malformed, path: path, "tensor \"\(expectation.name)\" is missing")
+        let origin = origins.origin(ofMissing: expectation.name)
+        throw FormatError(
+          .malformed, path: origin.path, "tensor \"\(origin.name)\" is missing")
       }
       expectedCount += 1
-      try tensor.validate(against: expectation, path: path)
+      try tensor.validate(against: expectation, origin: origins.origin(of: tensor))
     }
     guard expectedCount < tensors.count else { return }
     let expected = Set(expectedTensors.map(\.name))
     if let other = tensors.first(where: { !expected.contains($0.name) }) {
+      let origin = origins.origin(of: other)
       throw FormatError(
-        .unsupported, at: other.offset, path: path,
-        "tensor \"\(other.name)\" has no place in the architecture"
+        .unsupported, at: origin.offset, path: origin.path,
+        "tensor \"\(origin.name)\" has no place in the architecture"
           + " \"\(configuration.architecture)\" as it is supported")
     }
   }
@@ -177,8 +185,9 @@ extension ModelDescription {
 
 extension TensorRecord {
   fileprivate func validate(
-    against expected: TensorExpectation, path: String?
+    against expected: TensorExpectation, origin: TensorOrigin
   ) throws(FormatError) {
+    let (name, offset, path) = (origin.name, origin.offset, origin.path)
     guard columnCount == expected.columnCount, rowCount == expected.rowCount else {
       throw FormatError(
         .malformed, at: offset, path: path,
@@ -205,11 +214,19 @@ public struct TensorTable: Sendable {
 
   /// - Throws: ``FormatError`` where two tensors share a name.
   public init(_ tensors: [TensorRecord], path: String? = nil) throws(FormatError) {
+    try self.init(tensors, origins: StoredTensorNames(path: path))
+  }
+
+  fileprivate init(
+    _ tensors: [TensorRecord], origins: some TensorOrigins
+  ) throws(FormatError) {
     var records: [String: TensorRecord] = [:]
     records.reserveCapacity(tensors.count)
     for tensor in tensors where records.updateValue(tensor, forKey: tensor.name) != nil {
+      let origin = origins.origin(of: tensor)
       throw FormatError(
-        .malformed, at: tensor.offset, path: path, "tensor \"\(tensor.name)\" appears twice")
+        .malformed, at: origin.offset, path: origin.path,
+        "tensor \"\(origin.name)\" appears twice")
     }
     self.records = records
   }

@@ -133,7 +133,7 @@ struct TinyFolder {
     #expect(try mistral.configuration().slidingWindow == nil)
     var tied = TinyFolder()
     tied.hasHead = false
-    #expect(error(tied).contains("output.weight\" is missing"))
+    #expect(error(tied).contains("tensor \"lm_head.weight\" is missing"))
     tied.more = #""tie_word_embeddings":true"#
     #expect(try tied.configuration().tiesOutput)
   }
@@ -189,7 +189,7 @@ struct TinyFolder {
     (#""hidden_size":"x""#, "hidden_size"),
     (#""num_attention_heads":0"#, "zero heads"), (#""num_attention_heads":4"#, "head length 8"),
     (#""partial_rotary_factor":0.5"#, "partial_rotary_factor"),
-    (#""intermediate_size":96"#, "ffn_"),
+    (#""intermediate_size":96"#, "mlp.gate_proj.weight\" has 64 rows of 32, not 96"),
     (#""layer_types":["sliding_attention"]"#, "layer_types"), (#""x":"#, "config.json"),
     (#""num_hidden_layers":99999999999999999999"#, "num_hidden_layers"),
   ])
@@ -249,10 +249,36 @@ struct TinyFolder {
     }
   }
 
+  @Test func `Faults of tensors name the file they lie in and the tensor as it is called there`() {
+    var wide = TinyFolder()
+    wide.more = #""intermediate_size":96"#
+    var biased = TinyFolder()
+    biased.queryKeyValueBias = true
+    var tied = TinyFolder()
+    tied.hasHead = false
+    var nested = wide
+    nested.prefix = "language_model."
+    var unbiased = TinyFolder()
+    unbiased.more = #""architectures":["Qwen2ForCausalLM"]"#
+    let experts = expertFolder([0, 1, 2])
+    for (folder, name) in [
+      (wide, "model.layers.0.mlp.gate_proj.weight"), (tied, "lm_head.weight"),
+      (biased, "model.layers.0.self_attn.q_proj.bias"),
+      (nested, "language_model.model.layers.0.mlp.gate_proj.weight"),
+      (unbiased, "model.layers.0.self_attn.q_proj.bias"),
+      (experts, "model.layers.0.mlp.gate.weight"),
+      (expertFolder([0, 2]), "model.layers.0.mlp.experts.*.gate_proj.weight"),
+    ] {
+      let message = error(folder)
+      #expect(message.contains("\"\(name)\""), "\(message)")
+      #expect(!message.contains("config.json") && !message.contains("blk."), "\(message)")
+    }
+  }
+
   @Test func `Tensors without a place are refused by name`() {
     var folder = TinyFolder()
     folder.queryKeyValueBias = true
-    #expect(error(folder).contains("attn_q.bias"))
+    #expect(error(folder).contains("self_attn.q_proj.bias\" has no place"))
     folder.prefix = "other."
     #expect(error(folder).contains("other.model."))
   }

@@ -107,7 +107,7 @@ public enum HuggingFace {
       description.tokenizerProblem = error
     }
     description.chatTemplate = try chatTemplate(documents)
-    try description.validate(path: path)
+    try description.validate(path: path, origins: tensors)
     return Model(description: description, contents: tensors.contents)
   }
 
@@ -115,8 +115,13 @@ public enum HuggingFace {
   /// has one called "default".
   private static func chatTemplate(_ documents: Documents) throws(FormatError) -> String? {
     if let document = documents.chatTemplate { return try document.text() }
-    guard let template = try documents.tokenizerConfiguration?.json()["chat_template"] else {
-      return nil
+    guard let document = documents.tokenizerConfiguration,
+      let template = try document.json()["chat_template"]
+    else { return nil }
+    guard !template.isUnusable else {
+      throw FormatError(
+        .malformed, at: template.offset, path: document.path,
+        "\"chat_template\" is \(template.found)")
     }
     if let text = template.string { return text }
     return template.array?.first { $0["name"]?.string == "default" }?["template"]?.string

@@ -5,36 +5,27 @@ struct HuggingFaceTensors {
   private(set) var records: [TensorRecord] = []
   /// One entry a record.
   private(set) var contents: [TensorContent] = []
+  /// Where a record's tensor, or the first of its parts, is described: by file and data offset.
+  private var origins: [Place: TensorOrigin] = [:]
+  let names: HuggingFaceNames
 
-  /// What may precede the decoder's own names: multimodal files have it, and OPT's.
-  private static let prefixes = [
-    (from: "language_model.model.", to: "model."),
-    (from: "language_model.lm_head.", to: "lm_head."),
-    (from: "model.language_model.", to: "model."),
-    (from: "model.decoder.", to: "model."), (from: "decoder.", to: "model."),
-  ]
-  /// Parts of multimodal models that see, not read.
-  private static let ignoredPrefixes = [
-    "vision_tower.", "multi_modal_projector.", "model.vision_tower.",
-    "model.multi_modal_projector.",
-  ]
-  private static let outerNames = [
-    "model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight", "model.embed_positions.weight": "position_embd.weight",
-    "model.final_layer_norm.weight": "output_norm.weight",
-    "model.final_layer_norm.bias": "output_norm.bias",
-  ]
+  private struct Place: Hashable {
+    let fileIndex: Int
+    let offset: Int
+
+    init(_ record: TensorRecord) { (fileIndex, offset) = (record.fileIndex, record.offset) }
+  }
 
   /// - Throws: ``FormatError`` for a tensor whose name has no meaning, or of three dimensions.
   init(
     shards: [SafetensorsFile], architecture: any Architecture.Type
   ) throws(FormatError) {
-    let layerNames = architecture.huggingFaceLayerNames
+    names = HuggingFaceNames(architecture, shards)
     var parts: [String: [(expert: Int, record: TensorRecord)]] = [:]
     for (fileIndex, shard) in shards.enumerated() {
       for tensor in shard.tensors {
-        if Self.isIgnored(tensor.name) { continue }
-        guard let (name, expert) = Self.name(of: tensor.name, layerNames: layerNames) else {
+        if HuggingFaceNames.isIgnored(tensor.name) { continue }
+        guard let (name, expert) = names.stored(tensor.name) else {
           throw FormatError(
             .unsupported, at: tensor.infoOffset, path: shard.path,
             "tensor \"\(tensor.name)\" has no place in the architecture \"\(architecture.name)\" as"
@@ -51,6 +42,8 @@ struct HuggingFaceTensors {
           name: name, type: try tensor.weightType(path: shard.path), columnCount: columnCount,
           rowCount: tensor.shape.count == 2 ? tensor.shape[0] : 1, layout: .rowMajor,
           fileIndex: fileIndex, offset: tensor.offset, byteCount: tensor.byteCount)
+        origins[Place(record)] = TensorOrigin(
+          name: tensor.name, path: shard.path, offset: tensor.infoOffset)
         if let expert {
           parts[name, default: []].append((expert, record))
           continue
@@ -70,19 +63,20 @@ struct HuggingFaceTensors {
     _ name: String, _ parts: [(expert: Int, record: TensorRecord)], _ shards: [SafetensorsFile]
   ) throws(FormatError) {
     let first = parts[0].record
+    let original = names.original(name)
     for (number, part) in parts.enumerated() {
       let path = shards[part.record.fileIndex].path
       guard part.expert == number else {
         throw FormatError(
           .malformed, at: part.record.offset, path: path,
-          "\"\(name)\": expert \(number) is missing or appears twice")
+          "\"\(original)\": expert \(number) is missing or appears twice")
       }
       guard part.record.type == first.type, part.record.columnCount == first.columnCount,
         part.record.rowCount == first.rowCount
       else {
         throw FormatError(
           .malformed, at: part.record.offset, path: path,
-          "\"\(name)\": expert \(number) differs from expert 0 in type or shape")
+          "\"\(original)\": expert \(number) differs from expert 0 in type or shape")
       }
     }
     var record = first
@@ -92,6 +86,9 @@ struct HuggingFaceTensors {
     records.append(record)
     contents.append(.parts(parts.map(\.record)))
   }
+
+  /// Where a record's tensor is described; nil of one that no file holds.
+  subscript(record: TensorRecord) -> TensorOrigin? { origins[Place(record)] }
 
   /// Rows of the tensor with a GGUF name; nil where there is none.
   func rowCount(_ name: String) -> Int? { records.first { $0.name == name }?.rowCount }
@@ -103,43 +100,5 @@ struct HuggingFaceTensors {
         name: name, type: .f32, columnCount: values.count, rowCount: 1, layout: .rowMajor,
         fileIndex: 0, offset: 0, byteCount: 4 * values.count))
     contents.append(.values(values))
-  }
-
-  /// Old files hold RoPE's frequencies, which follow from the configuration.
-  private static func isIgnored(_ name: String) -> Bool {
-    name.hasSuffix(".rotary_emb.inv_freq") || ignoredPrefixes.contains { name.hasPrefix($0) }
-  }
-
-  /// The GGUF name, e.g. `blk.3.attn_q.weight` for `model.layers.3.self_attn.q_proj.weight`, and the
-  /// expert's number, where the tensor is one expert's.
-  private static func name(
-    of original: String, layerNames: [String: String]
-  ) -> (name: String, expert: Int?)? {
-    var original = original
-    if let prefix = prefixes.first(where: { original.hasPrefix($0.from) }) {
-      original = prefix.to + original.dropFirst(prefix.from.count)
-    }
-    if let name = outerNames[original] { return (name, nil) }
-    var parts = original.split(separator: ".", omittingEmptySubsequences: false)
-    guard parts.count >= 5, parts[0] == "model", parts[1] == "layers",
-      let layer = number(parts[2]), let suffix = parts.last,
-      suffix == "weight" || suffix == "bias"
-    else { return nil }
-    var expert: Int?
-    if parts.count == 8, parts[4] == "experts" {
-      guard let index = number(parts[5]), suffix == "weight" else { return nil }
-      expert = index
-      parts[5] = "*"
-    }
-    guard let name = layerNames[parts[3..<parts.count - 1].joined(separator: ".")] else {
-      return nil
-    }
-    return ("blk.\(layer).\(name).\(suffix)", expert)
-  }
-
-  /// A number from 0 on as it is usually written.
-  private static func number(_ text: Substring) -> Int? {
-    guard let value = Int(text), value >= 0, String(value) == text else { return nil }
-    return value
   }
 }

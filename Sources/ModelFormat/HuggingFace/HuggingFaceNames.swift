@@ -1,0 +1,102 @@
+/// What Hugging Face files call tensors, and their GGUF names.
+struct HuggingFaceNames {
+  /// What may precede the decoder's own names: multimodal files have it, and OPT's.
+  private static let prefixes = [
+    (from: "language_model.model.", to: "model."),
+    (from: "language_model.lm_head.", to: "lm_head."),
+    (from: "model.language_model.", to: "model."),
+    (from: "model.decoder.", to: "model."), (from: "decoder.", to: "model."),
+  ]
+  /// Parts of multimodal models that see, not read.
+  private static let ignoredPrefixes = [
+    "vision_tower.", "multi_modal_projector.", "model.vision_tower.",
+    "model.multi_modal_projector.",
+  ]
+  private static let outerNames = [
+    "model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight", "model.embed_positions.weight": "position_embd.weight",
+    "model.final_layer_norm.weight": "output_norm.weight",
+    "model.final_layer_norm.bias": "output_norm.bias",
+  ]
+
+  /// GGUF's names of a layer's tensors by their own, without prefix and suffix.
+  private let layerNames: [String: String]
+  /// What precedes the decoder's names in these files.
+  private let prefix: (from: String, to: String)?
+  /// Where tensors are missing: the file, or of several their folder.
+  let place: String?
+
+  init(_ architecture: any Architecture.Type, _ shards: [SafetensorsFile]) {
+    layerNames = architecture.huggingFaceLayerNames
+    let names = shards.lazy.flatMap(\.tensors).map(\.name)
+    prefix = Self.prefixes.first { prefix in names.contains { $0.hasPrefix(prefix.from) } }
+    let first = shards.first?.path
+    place =
+      shards.count == 1
+      ? first : first?.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(first![..<$0]) }
+  }
+
+  /// Old files hold RoPE's frequencies, which follow from the configuration.
+  static func isIgnored(_ name: String) -> Bool {
+    name.hasSuffix(".rotary_emb.inv_freq") || ignoredPrefixes.contains { name.hasPrefix($0) }
+  }
+
+  /// The GGUF name, e.g. `blk.3.attn_q.weight` for `model.layers.3.self_attn.q_proj.weight`, and the
+  /// expert's number, where the tensor is one expert's.
+  func stored(_ original: String) -> (name: String, expert: Int?)? {
+    var original = original
+    if let prefix = Self.prefixes.first(where: { original.hasPrefix($0.from) }) {
+      original = prefix.to + original.dropFirst(prefix.from.count)
+    }
+    if let name = Self.outerNames[original] { return (name, nil) }
+    var parts = original.split(separator: ".", omittingEmptySubsequences: false)
+    guard parts.count >= 5, parts[0] == "model", parts[1] == "layers",
+      let layer = Self.number(parts[2]), let suffix = parts.last,
+      suffix == "weight" || suffix == "bias"
+    else { return nil }
+    var expert: Int?
+    if parts.count == 8, parts[4] == "experts" {
+      guard let index = Self.number(parts[5]), suffix == "weight" else { return nil }
+      expert = index
+      parts[5] = "*"
+    }
+    guard let name = layerNames[parts[3..<parts.count - 1].joined(separator: ".")] else {
+      return nil
+    }
+    return ("blk.\(layer).\(name).\(suffix)", expert)
+  }
+
+  /// A number from 0 on as it is usually written.
+  private static func number(_ text: Substring) -> Int? {
+    guard let value = Int(text), value >= 0, String(value) == text else { return nil }
+    return value
+  }
+
+  /// The name in these files of what is called `name` in GGUF; an expert's number is `*`.
+  func original(_ name: String) -> String {
+    var original = Self.outerNames.filter { $0.value == name }.map(\.key).max()
+    let parts = name.split(separator: ".", omittingEmptySubsequences: false)
+    if original == nil, parts.count == 4, parts[0] == "blk",
+      let layerName = layerNames.first(where: { $0.value == parts[2] })?.key
+    {
+      original = "model.layers.\(parts[1]).\(layerName).\(parts[3])"
+    }
+    guard let original else { return name }
+    guard let prefix, original.hasPrefix(prefix.to) else { return original }
+    return prefix.from + original.dropFirst(prefix.to.count)
+  }
+}
+
+extension HuggingFaceTensors: TensorOrigins {
+  func origin(of tensor: TensorRecord) -> TensorOrigin {
+    let origin = TensorOrigin(name: names.original(tensor.name), path: names.place)
+    guard var found = self[tensor] else { return origin }
+    // Of stacked experts' the first is found.
+    if tensor.stack != nil { found.name = origin.name }
+    return found
+  }
+
+  func origin(ofMissing name: String) -> TensorOrigin {
+    TensorOrigin(name: names.original(name), path: names.place)
+  }
+}
