@@ -1,4 +1,5 @@
 import Glibc
+import TensorBasics
 
 /// Where files are kept that can be made again.
 public enum CacheFolder {
@@ -6,7 +7,7 @@ public enum CacheFolder {
   public static func standard(_ name: String) -> String? {
     func variable(_ name: String) -> String? {
       guard let value = getenv(name) else { return nil }
-      let text = String(cString: value)
+      let text = String(systemPath: value)
       return text.hasPrefix("/") ? text : nil
     }
     let base = variable("XDG_CACHE_HOME") ?? variable("HOME").map { $0 + "/.cache" }
@@ -18,9 +19,9 @@ public enum CacheFolder {
   /// - Throws: ``BlockIOError`` where that is not possible.
   public static func make(_ path: String) throws(BlockIOError) {
     var folder = ""
-    for part in path.split(separator: "/") {
-      folder += "/\(part)"
-      guard mkdir(folder, 0o755) == 0 || errno == EEXIST else {
+    for part in path.utf8.split(separator: UInt8(ascii: "/")) {
+      folder += "/\(Substring(part))"
+      guard folder.withSystemPath({ mkdir($0, 0o755) }) == 0 || errno == EEXIST else {
         throw BlockIOError(.create, path: folder, reason: .system(errno: errno))
       }
     }

@@ -1,5 +1,6 @@
 import BlockIO
 import Glibc
+import TensorBasics
 
 /// Which drive a file lies on, as far as the system tells.
 public struct DriveIdentity: Sendable, Hashable {
@@ -24,7 +25,7 @@ public struct DriveIdentity: Sendable, Hashable {
   /// The drive of the file at `path`; nil where the file cannot be inspected.
   public init?(ofFileAt path: String) {
     var status = stat()
-    guard stat(path, &status) == 0 else { return nil }
+    guard path.withSystemPath({ stat($0, &status) }) == 0 else { return nil }
     let isDevice = status.st_mode & S_IFMT == S_IFBLK
     let number = UInt64(isDevice ? status.st_rdev : status.st_dev)
     // The encoding of glibc's gnu_dev_major and gnu_dev_minor, which are macros.

@@ -1,6 +1,7 @@
 public import BlockIO
 import Glibc
 public import ModelFormat
+import TensorBasics
 public import WeightLoader
 
 /// An open Hugging Face folder: `config.json`, safetensors files, `tokenizer.json` and what goes
@@ -15,7 +16,7 @@ public struct HuggingFaceFolder {
   private static let documentByteLimit = 256 << 20
 
   /// Whether `path` is a folder with a `config.json`.
-  public static func isOne(_ path: String) -> Bool { access(path + "/config.json", F_OK) == 0 }
+  public static func isOne(_ path: String) -> Bool { exists(path + "/config.json") }
 
   /// Opens the folder at `path`.
   ///
@@ -33,7 +34,7 @@ public struct HuggingFaceFolder {
     documents.chatTemplate = try document(path, "chat_template.jinja")
     var shards: [SafetensorsFile] = []
     for name in try shardNames(path) { shards.append(try shard("\(path)/\(name)")) }
-    let name = path.split(separator: "/").last.map(String.init) ?? path
+    let name = (path.split(separator: "/").last.map(String.init) ?? path).displayingPaths
     let model: HuggingFace.Model
     do {
       model = try HuggingFace.describe(documents, name: name, shards: shards)
@@ -48,7 +49,7 @@ public struct HuggingFaceFolder {
   }
 
   private static func shardNames(_ path: String) throws(ConversionError) -> [String] {
-    if access("\(path)/model.safetensors", F_OK) == 0 { return ["model.safetensors"] }
+    if exists("\(path)/model.safetensors") { return ["model.safetensors"] }
     guard let index = try document(path, "model.safetensors.index.json") else {
       throw .notPossible(
         "\(path): there is neither model.safetensors nor model.safetensors.index.json")
@@ -56,12 +57,16 @@ public struct HuggingFaceFolder {
     do { return try HuggingFace.shardNames(index: index) } catch { throw .format(error) }
   }
 
+  private static func exists(_ path: String) -> Bool {
+    path.withSystemPath { access($0, F_OK) } == 0
+  }
+
   /// A file of the folder; nil where there is none.
   private static func document(
     _ folder: String, _ name: String
   ) throws(ConversionError) -> HuggingFace.Document? {
     let path = "\(folder)/\(name)"
-    guard access(path, F_OK) == 0 else { return nil }
+    guard exists(path) else { return nil }
     let prefix: FilePrefix
     do { prefix = try FilePrefix(path: path, byteCount: documentByteLimit) } catch {
       throw .io(error)

@@ -93,7 +93,7 @@ extension LoadBench {
   }
 
   private func openForReading() throws -> (descriptor: Int32, byteCount: Int) {
-    let descriptor = Glibc.open(file, O_RDONLY | O_CLOEXEC)
+    let descriptor = file.withSystemPath { Glibc.open($0, O_RDONLY | O_CLOEXEC) }
     guard descriptor >= 0 else { throw CommandError(.noInput, "\(file) cannot be opened") }
     return (descriptor, lseek(descriptor, 0, SEEK_END) - lseek(descriptor, 0, SEEK_SET))
   }

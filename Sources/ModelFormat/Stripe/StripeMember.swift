@@ -1,3 +1,5 @@
+import TensorBasics
+
 /// The header that every member of a striped image begins with (`docs/format.md`, section 9).
 public struct StripeMember: Sendable, Equatable {
   /// What all members of one set have in common: the checksum of the image's prologue.
@@ -49,8 +51,8 @@ public struct StripeMember: Sendable, Equatable {
 
   /// Whether paths fit into a header and can be told apart there.
   public static func canHold(paths: [String]) -> Bool {
-    paths.allSatisfy { !$0.isEmpty && !$0.utf8.contains(0) }
-      && paths.reduce(0) { $0 + $1.utf8.count + 1 } <= pathByteLimit
+    paths.allSatisfy { !$0.isEmpty && !$0.systemPath.contains(0) }
+      && paths.reduce(0) { $0 + $1.systemPath.count + 1 } <= pathByteLimit
   }
 
   /// The header's bytes.
@@ -68,7 +70,7 @@ public struct StripeMember: Sendable, Equatable {
     bytes.appendLittleEndian(UInt64(imageByteCount))
     bytes.padWithZeros(to: Self.fixedByteCount)
     for path in paths {
-      bytes.append(contentsOf: path.utf8)
+      bytes.append(contentsOf: path.systemPath)
       bytes.append(0)
     }
     bytes.padWithZeros(to: Self.checksumOffset)
@@ -155,6 +157,6 @@ extension StripeMember {
       throw cursor.error(
         .malformed, at: fixedByteCount, "these are not the paths of \(count) members")
     }
-    return pieces.dropLast().map { String(decoding: $0, as: UTF8.self) }
+    return pieces.dropLast().map { String(systemPath: $0) }
   }
 }
