@@ -6,11 +6,14 @@ rank (arXiv:2312.11514, section 3.1) says from the FFN's input x that neuron i i
 """
 import argparse
 import json
+import os
+import stat
 import sys
+import tempfile
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch.nn import functional
 
 ACTIVATIONS = {
@@ -216,6 +219,48 @@ def calibrate_thresholds(data, fraction):
     return tensors, {"kept_fraction": str(fraction)}
 
 
+def check_output(path, inputs):
+    """Where `path` leads; ends the program where it is neither a regular file nor free, or an input."""
+    target = os.path.realpath(path)
+    if os.path.islink(path) and not os.path.exists(target):
+        sys.exit(f"{path}: it is a link to nothing")
+    if os.path.exists(target):
+        if not stat.S_ISREG(os.stat(target).st_mode):
+            sys.exit(f"{path}: only a regular file is replaced")
+        if any(os.path.samefile(target, other) for other in inputs):
+            sys.exit(f"{path}: it is the file being read")
+    return target
+
+
+def save(tensors, metadata, target):
+    """Writes a file that has its name when it is complete and on the drive; otherwise nothing changes."""
+    folder = os.path.dirname(target) or "."
+    descriptor, part = tempfile.mkstemp(prefix=os.path.basename(target)[:200] + ".part-", dir=folder)
+    try:
+        if os.path.exists(target):
+            mode = stat.S_IMODE(os.stat(target).st_mode)
+        else:
+            umask = os.umask(0)
+            os.umask(umask)
+            mode = 0o666 & ~umask
+        content = serialize(tensors, metadata=metadata)
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+        os.rename(part, target)
+        part = None
+        folder_descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder_descriptor)
+        finally:
+            os.close(folder_descriptor)
+    finally:
+        os.close(descriptor)
+        if part is not None:
+            os.unlink(part)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("activations", help="file of `flashinfer-bench activations`")
@@ -231,6 +276,7 @@ def main():
     parser.add_argument("--memory", type=float, default=6,
                         help="tokens for which the window remembers a neuron")
     arguments = parser.parse_args()
+    target = check_output(arguments.output, [arguments.activations])
     torch.manual_seed(0)
     data = Activations(arguments.activations)
     tensors, metadata = {}, {"model_identity": data.metadata["model_identity"]}
@@ -244,7 +290,7 @@ def main():
     for part_tensors, part_metadata in parts:
         tensors.update(part_tensors)
         metadata.update(part_metadata)
-    save_file(tensors, arguments.output, metadata=metadata)
+    save(tensors, metadata, target)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,10 @@ public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible 
     case modified
     /// Neither a regular file nor a block device; the text says what instead, e.g. "a directory".
     case notReadable(kind: String)
+    /// Not a regular file, which alone is ever replaced; the text says what instead, e.g. "a pipe".
+    case notWritable(kind: String)
+    /// An output that is also a file being read, or another output.
+    case inUse(as: String)
   }
 
   public let operation: Operation
@@ -109,6 +113,8 @@ extension BlockIOError.Reason: CustomStringConvertible {
     case .replaced: "the file was replaced by another while in use"
     case .modified: "the file was changed while in use"
     case .notReadable(let kind): "it is \(kind), not a regular file or block device"
+    case .notWritable(let kind): "it is \(kind); only a regular file is replaced"
+    case .inUse(let other): "it is the same file as '\(other)', which is in use"
     }
   }
 }

@@ -1,136 +1,244 @@
 import Glibc
+import TensorBasics
 
-/// A file being written under a temporary name, which takes its real name when it is complete.
+/// A file being written, which takes its name when it is complete and on the drive.
 ///
-/// Until ``commit()`` nothing at the real path changes; without it, the temporary file is removed.
-/// A killed process leaves at most a file named `….part-…` behind, which the next one to write the
-/// same path removes.
-public struct NewFile: ~Copyable {
-  /// Where the file will be.
-  public let path: String
-  private let temporaryPath: String
-  private let descriptor: UnixDescriptor
-  private var isCommitted = false
+/// Until ``commit()`` nothing at its path changes; without it, the file goes away. It has no name
+/// meanwhile where the file system can do that, so that a killed process leaves nothing behind; elsewhere
+/// it is called `….part-` and sixteen digits, and the next one to write the same path removes it. A file
+/// that is replaced keeps its mode and owner.
+///
+/// After a write that failed nothing is known of the pages that were dropped with it, and a later `fsync`
+/// may report success: the file is given up then, and every later call throws the same error.
+public final class OutputFile {
+  /// Where the file will be, as the user called it.
+  public var path: String { place.path }
 
-  /// Creates the temporary file beside `path` and reserves its room, so that a full drive is noticed
-  /// before work begins.
+  private let place: OutputPlace
+  private let descriptor: UnixDescriptor
+  private let hooks: OutputHooks
+  /// The temporary name; nil while there is none.
+  private var temporaryPath: String?
+  /// Where the file that was replaced waits until the whole set has its names.
+  private var keptPath: String?
+  private var hasName = false
+  /// What made the file be given up.
+  private var failure: BlockIOError?
+
+  /// Creates the file without its name and reserves its room, so that a full drive is noticed before
+  /// work begins.
   ///
-  /// - Throws: ``BlockIOError`` where the folder cannot be written to or has too little room.
-  public init(path: String, reserving byteCount: Int) throws(BlockIOError) {
-    var present = stat()
-    guard stat(path, &present) != 0 || present.st_mode & S_IFMT != S_IFDIR else {
-      throw BlockIOError(.create, path: path, reason: .system(errno: EISDIR))
-    }
-    Self.removeAbandonedParts(of: path)
-    let temporaryPath = path + Self.partMark + String(getpid())
-    let flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC
-    let rawDescriptor = Glibc.open(temporaryPath, flags, 0o644)
-    guard rawDescriptor >= 0 else {
-      throw BlockIOError(.create, path: path, reason: .system(errno: errno))
-    }
+  /// - Parameters:
+  ///   - path: a regular file, which is replaced, or nothing; a link stands for the file that it names.
+  ///   - inputs: files, or folders of files, that are being read: none of them is ever replaced.
+  /// - Throws: ``BlockIOError`` where no file may be written there, or the folder cannot be written to or
+  ///   has too little room.
+  public convenience init(
+    path: String, reserving byteCount: Int, inputs: [String]
+  ) throws(BlockIOError) {
+    try self.init(path: path, reserving: byteCount, inputs: inputs, hooks: OutputHooks())
+  }
+
+  package init(
+    path: String, reserving byteCount: Int, inputs: [String], hooks: OutputHooks
+  ) throws(BlockIOError) {
+    place = try OutputPlace(path, inputs: inputs)
+    self.hooks = hooks
+    PartName.removeAbandoned(of: place)
+    // What replaces a private file is not for others to read either while it is written.
+    let mode: mode_t = place.previous == nil ? 0o666 : 0o600
+    let created = try PartName.create(
+      beside: place, mode: mode, unnamed: !hooks.refusesUnnamed)
+    descriptor = UnixDescriptor(owning: created.descriptor)
+    temporaryPath = created.temporaryPath
     // Tells others that the file is being written, also those who do not see this process.
-    flock(rawDescriptor, LOCK_EX | LOCK_NB)
-    let status = posix_fallocate(rawDescriptor, 0, byteCount)
+    flock(descriptor.rawValue, LOCK_EX | LOCK_NB)
+    let status = posix_fallocate(descriptor.rawValue, 0, byteCount)
     guard status == 0 || status == EINVAL || status == EOPNOTSUPP else {
-      close(rawDescriptor)
-      unlink(temporaryPath)
       throw BlockIOError(
         .write, path: path, offset: 0, byteCount: byteCount, reason: .system(errno: status))
     }
-    self.path = path
-    self.temporaryPath = temporaryPath
-    descriptor = UnixDescriptor(owning: rawDescriptor)
   }
 
-  deinit {
-    if !isCommitted { unlink(temporaryPath) }
+  deinit { if let temporaryPath { PartName.remove(temporaryPath) } }
+
+  /// Writes `bytes` at `offset`.
+  public func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(BlockIOError) {
+    if let failure { throw failure }
+    guard let (errno, written) = descriptor.writeAll(bytes, at: offset) else { return }
+    throw giveUp(
+      BlockIOError(
+        .write, path: path, offset: offset + written, byteCount: bytes.count - written,
+        reason: .system(errno: errno)))
   }
 
   /// Writes `bytes` at `offset`.
-  public mutating func write(
-    _ bytes: UnsafeRawBufferPointer, at offset: Int
-  ) throws(BlockIOError) {
-    var written = 0
-    while written < bytes.count {
-      let rest = UnsafeRawBufferPointer(rebasing: bytes[written...])
-      let count = pwrite(descriptor.rawValue, rest.baseAddress, rest.count, offset + written)
-      if count < 0, errno == EINTR { continue }
-      guard count > 0 else {
-        throw failure(
-          errno: count < 0 ? errno : EIO, offset: offset + written, byteCount: rest.count)
-      }
-      written += count
+  public func write(_ bytes: [UInt8], at offset: Int) throws(BlockIOError) {
+    var failure: BlockIOError?
+    bytes.withUnsafeBytes { bytes in
+      do throws(BlockIOError) { try write(bytes, at: offset) } catch { failure = error }
     }
+    if let failure { throw failure }
   }
 
   /// Hands what was written in `range` to the drive and drops it from the page cache.
-  public mutating func settle(_ range: Range<Int>) {
-    fdatasync(descriptor.rawValue)
+  public func settle(_ range: Range<Int>) throws(BlockIOError) {
+    try synchronise { fdatasync($0) }
     posix_fadvise(descriptor.rawValue, range.lowerBound, range.count, POSIX_FADV_DONTNEED)
   }
 
   /// Makes the file durable and gives it its name, in place of whatever had it.
-  public mutating func commit() throws(BlockIOError) {
-    try makeDurable()
-    try takeName()
-  }
+  public func commit() throws(BlockIOError) { try Self.commit([self]) }
 
-  /// Waits until the file is on the drive.
-  mutating func makeDurable() throws(BlockIOError) {
-    guard fsync(descriptor.rawValue) == 0 else {
-      throw BlockIOError(.create, path: path, reason: .system(errno: errno))
+  /// Makes all files durable, then gives them their names: all of them or, where one is refused,
+  /// none, and what was there before is there again.
+  ///
+  /// Where the process is killed between two names each file is whole, but the set is not; its readers
+  /// see that.
+  public static func commit(_ files: [OutputFile]) throws(BlockIOError) {
+    for file in files { try file.makeDurable() }
+    do throws(BlockIOError) {
+      for file in files {
+        if files.count > 1 { try file.keepPrevious() }
+        try file.takeName()
+      }
+      for file in files { try file.syncFolder() }
+    } catch {
+      for file in files.reversed() { file.undo(isAlone: files.count == 1) }
+      throw error
     }
+    for file in files { file.forgetPrevious() }
   }
 
-  /// Gives a durable file its name.
-  mutating func takeName() throws(BlockIOError) {
-    guard rename(temporaryPath, path) == 0 else {
-      throw BlockIOError(.create, path: path, reason: .system(errno: errno))
+  /// Throws where two files would lie at one place.
+  static func checkDistinct(_ files: [OutputFile]) throws(BlockIOError) {
+    for (index, file) in files.enumerated() {
+      if let other = files[..<index].first(where: { $0.place.isSame(as: file.place) }) {
+        throw BlockIOError(.create, path: file.path, reason: .inUse(as: other.path))
+      }
     }
-    isCommitted = true
-    syncFolder()
-  }
-
-  /// The new name survives a crash once its folder is on the drive.
-  private func syncFolder() {
-    let descriptor = Glibc.open(Self.folder(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    guard descriptor >= 0 else { return }
-    fsync(descriptor)
-    close(descriptor)
-  }
-
-  private func failure(errno: Int32, offset: Int, byteCount: Int) -> BlockIOError {
-    BlockIOError(
-      .write, path: path, offset: offset, byteCount: byteCount, reason: .system(errno: errno))
   }
 }
 
-extension NewFile {
-  private static let partMark = ".part-"
+// MARK: Steps of appearing
 
-  private static func folder(of path: String) -> String {
-    path.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(path[...$0]) } ?? "."
-  }
-
-  /// Removes temporary files of `path` that killed processes left.
-  ///
-  /// One is left where its process is gone and nobody holds its lock: a process of another container
-  /// is not seen, but its lock is.
-  private static func removeAbandonedParts(of path: String) {
-    let folder = folder(of: path)
-    let start = path.utf8.lastIndex(of: UInt8(ascii: "/")).map { path.utf8.index(after: $0) }
-    let prefix = String(path[(start ?? path.startIndex)...]) + partMark
-    for name in FolderListing.names(in: folder) {
-      guard name.utf8.starts(with: prefix.utf8),
-        let process = pid_t(
-          String(decoding: name.utf8.dropFirst(prefix.utf8.count), as: UTF8.self)),
-        process > 0, kill(process, 0) != 0, errno == ESRCH
-      else { continue }
-      let abandoned = folder == "." ? name : folder + name
-      let descriptor = Glibc.open(abandoned, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
-      guard descriptor >= 0 else { continue }
-      if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { unlink(abandoned) }
-      close(descriptor)
+extension OutputFile {
+  /// Waits until the file is on the drive.
+  private func makeDurable() throws(BlockIOError) {
+    if let failure { throw failure }
+    inheritAttributes()
+    try synchronise { fsync($0) }
+    // Network file systems report at closing; every descriptor of a file does, and this one keeps the
+    // lock meanwhile.
+    try synchronise { descriptor in
+      let copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 0)
+      return copy < 0 ? 0 : close(copy)
     }
   }
+
+  private func synchronise(_ call: (Int32) -> Int32) throws(BlockIOError) {
+    if let failure { throw failure }
+    let refusal = hooks.syncErrno?(path) ?? 0
+    guard refusal == 0, call(descriptor.rawValue) == 0 else {
+      throw giveUp(
+        BlockIOError(
+          .write, path: path, reason: .system(errno: refusal == 0 ? errno : refusal)))
+    }
+  }
+
+  private func giveUp(_ error: BlockIOError) -> BlockIOError {
+    failure = error
+    return error
+  }
+
+  /// Owner and mode of the file that is replaced, as far as this user may give them.
+  private func inheritAttributes() {
+    guard let previous = place.previous else { return }
+    var mode = previous.st_mode & 0o7777
+    if fchown(descriptor.rawValue, previous.st_uid, previous.st_gid) != 0 {
+      // The new owner's programs are not the old one's.
+      mode &= 0o1777
+      // Nor is what the old group might do for another group.
+      if fchown(descriptor.rawValue, uid_t.max, previous.st_gid) != 0 { mode &= 0o1707 }
+    }
+    fchmod(descriptor.rawValue, mode)
+  }
+
+  /// Gives the file that is replaced another name for the time being.
+  private func keepPrevious() throws(BlockIOError) {
+    guard try place.current() != nil else { return }
+    let kept = PartName.next(beside: place)
+    // File systems without links can only move it away.
+    guard PartName.link(place.target, to: kept) || PartName.rename(place.target, to: kept) else {
+      throw BlockIOError(.create, path: path, reason: .system(errno: errno))
+    }
+    keptPath = kept
+  }
+
+  /// Gives a durable file its name.
+  private func takeName() throws(BlockIOError) {
+    if let refusal = hooks.renameErrno?(path), refusal != 0 {
+      throw BlockIOError(.create, path: path, reason: .system(errno: refusal))
+    }
+    if try place.current() == nil, temporaryPath == nil,
+      PartName.link(descriptor, to: place.target)
+    {
+      hasName = true
+      return
+    }
+    while temporaryPath == nil {
+      let name = PartName.next(beside: place)
+      if PartName.link(descriptor, to: name) {
+        temporaryPath = name
+      } else if errno != EEXIST {
+        throw BlockIOError(.create, path: path, reason: .system(errno: errno))
+      }
+    }
+    guard let temporaryPath, PartName.rename(temporaryPath, to: place.target) else {
+      throw BlockIOError(.create, path: path, reason: .system(errno: errno))
+    }
+    self.temporaryPath = nil
+    hasName = true
+  }
+
+  /// The new name survives a crash once its folder is on the drive.
+  private func syncFolder() throws(BlockIOError) {
+    let refusal = hooks.folderSyncErrno?(path) ?? 0
+    let errno = refusal == 0 ? PartName.syncFolder(place.folder) : refusal
+    guard errno == 0 else {
+      throw BlockIOError(.write, path: place.folder, reason: .system(errno: errno))
+    }
+  }
+
+  /// Puts back what was there. A file that replaced another by itself stays: it is whole.
+  private func undo(isAlone: Bool) {
+    if let keptPath {
+      PartName.rename(keptPath, to: place.target)
+      // Where both were still names of one file, renaming did nothing.
+      PartName.remove(keptPath)
+    } else if hasName, !(isAlone && place.previous != nil) {
+      PartName.remove(place.target)
+    }
+    keptPath = nil
+    hasName = false
+  }
+
+  private func forgetPrevious() {
+    if let keptPath { PartName.remove(keptPath) }
+    keptPath = nil
+  }
+}
+
+/// Places where tests stand in for the kernel; empty outside tests.
+package struct OutputHooks: Sendable {
+  /// Whether the file system has no files without a name.
+  package var refusesUnnamed = false
+  /// Called before a path's bytes are handed to the drive; other than 0 is the drive's refusal.
+  package var syncErrno: (@Sendable (_ path: String) -> Int32)?
+  /// Called before a file takes its name; other than 0 is the kernel's refusal.
+  package var renameErrno: (@Sendable (_ path: String) -> Int32)?
+  /// Called before a file's folder is handed to the drive; other than 0 is the drive's refusal.
+  package var folderSyncErrno: (@Sendable (_ path: String) -> Int32)?
+
+  package init() {}
 }

@@ -155,16 +155,10 @@ public struct CalibrationCache: Sendable {
     guard let folder else { return }
     try CacheFolder.make(folder)
     let lines = [("version", "\(Self.version)")] + members
-    var text = "{\n" + lines.map { "  \"\($0)\": \($1)" }.joined(separator: ",\n") + "\n}\n"
-    let path = "\(folder)/\(name).json"
-    var file = try NewFile(path: path, reserving: text.utf8.count)
-    var failure: BlockIOError?
-    text.withUTF8 { bytes in
-      do throws(BlockIOError) { try file.write(UnsafeRawBufferPointer(bytes), at: 0) } catch {
-        failure = error
-      }
-    }
-    if let failure { throw failure }
+    let text = "{\n" + lines.map { "  \"\($0)\": \($1)" }.joined(separator: ",\n") + "\n}\n"
+    let file = try OutputFile(
+      path: "\(folder)/\(name).json", reserving: text.utf8.count, inputs: [])
+    try file.write(Array(text.utf8), at: 0)
     try file.commit()
   }
 }

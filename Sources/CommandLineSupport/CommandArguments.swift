@@ -1,33 +1,47 @@
+public import ArgumentParser
+import Glibc
+import TensorBasics
+
 /// The process's arguments as the system handed them over.
 public enum CommandArguments {
-  /// The bytes of the argument that reads `text`.
-  ///
-  /// Swift repairs arguments that are not UTF-8; whoever wants text verbatim needs what was there.
-  public static func bytes(of text: String) -> [UInt8] {
-    for index in 1..<max(1, Int(CommandLine.argc)) {
-      guard let argument = CommandLine.unsafeArgv[index] else { continue }
-      let bytes = Array(UnsafeBufferPointer(start: argument, count: length(of: argument))).map {
-        UInt8(bitPattern: $0)
-      }
-      for candidate in [bytes, afterEqualsSign(bytes)]
-      where !candidate.isEmpty
-        && String(decoding: candidate, as: UTF8.self).utf8.elementsEqual(text.utf8)
-      {
-        return candidate
-      }
+  /// All arguments after the program's name; bytes that are not UTF-8 survive as ``ByteText``.
+  public static var all: [String] {
+    (0..<Int(CommandLine.argc)).dropFirst().compactMap { index in
+      CommandLine.unsafeArgv[index].map { String(systemPath: $0) }
     }
-    return Array(text.utf8)
   }
 
-  /// The value of an argument of the form `--name=value`.
-  private static func afterEqualsSign(_ bytes: [UInt8]) -> [UInt8] {
-    guard bytes.starts(with: [0x2D, 0x2D]), let sign = bytes.firstIndex(of: 0x3D) else { return [] }
-    return Array(bytes[(sign + 1)...])
+  /// What may help where `arguments` were refused with `message`; nil where nothing is known.
+  static func hint(for message: String, _ arguments: [String]) -> String? {
+    if message.contains("Unknown option '") {
+      return "what begins with a dash and is no option goes behind --, as in -- '-1 + 1 ='; "
+        + "a prompt can also come from --prompt-file, or with --prompt-file - from standard input"
+    }
+    let dashes = zip(arguments, arguments.dropFirst()).contains {
+      $0.hasPrefix("--") && $1.hasPrefix("-")
+    }
+    guard dashes, message.contains("Missing value for '") else { return nil }
+    return "a value that begins with a dash goes behind an equals sign, as in --system='- be brief'"
   }
+}
 
-  private static func length(of text: UnsafePointer<CChar>) -> Int {
-    var count = 0
-    while text[count] != 0 { count += 1 }
-    return count
+extension ParsableCommand {
+  /// Runs the command on the process's arguments, byte for byte; what is wrong with them becomes usage,
+  /// an exit code and, where there is one, a hint.
+  public static func runAsProgram() {
+    // A file longer than the user's limit is an error like a full drive, not an end.
+    signal(SIGXFSZ, SIG_IGN)
+    let arguments = CommandArguments.all
+    do {
+      var command = try parseAsRoot(arguments)
+      try command.run()
+    } catch {
+      let message = fullMessage(for: error)
+      guard exitCode(for: error) == .validationFailure,
+        let hint = CommandArguments.hint(for: message, arguments)
+      else { exit(withError: error) }
+      Terminal.note("\(message)\nHint: \(hint).")
+      Terminal.exit(.usage)
+    }
   }
 }

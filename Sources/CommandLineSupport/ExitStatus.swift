@@ -77,6 +77,8 @@ public enum ExitStatus: Int32, Sendable {
     case _ where error.isMissingFile: .noInput
     case (.open, .system(errno: EACCES)): .noInput
     case (.open, .notReadable), (.inspect, .notReadable): .badData
+    // The command names a place where nothing may be written.
+    case (.create, .notWritable), (.create, .inUse), (.create, .system(errno: EISDIR)): .usage
     case (.setUpRing, _), (.startThreads, _), (.allocate, _): .notPossibleHere
     case (_, .system(errno: EMFILE)), (_, .system(errno: ENFILE)): .notPossibleHere
     default: .failure

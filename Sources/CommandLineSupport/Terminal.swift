@@ -5,7 +5,9 @@ public import TensorBasics
 /// Standard output and error without buffering surprises.
 public enum Terminal {
   /// One line on standard error.
-  public static func note(_ line: String) { write(line + "\n", to: STDERR_FILENO) }
+  public static func note(_ line: String) {
+    write(line.displayingPaths + "\n", to: STDERR_FILENO)
+  }
 
   /// Replaces the current line of an interactive standard error.
   static func status(_ line: String) { write("\r\u{1B}[K" + line, to: STDERR_FILENO) }
@@ -30,12 +32,41 @@ public enum Terminal {
   public static var errorIsInteractive: Bool { isatty(STDERR_FILENO) == 1 }
   public static var inputIsInteractive: Bool { isatty(STDIN_FILENO) == 1 }
 
+  /// A prompt on standard input, or in `path` where that is neither nil nor `-`.
+  ///
+  /// Editors and `echo` end a text with a newline that is not meant, and some begin it with a byte order
+  /// mark: one final newline, LF or CRLF, and the mark are dropped, as llama.cpp does. Everything else is
+  /// the prompt, other carriage returns included.
+  ///
+  /// - Throws: ``CommandError`` as ``readAll(path:)``, and where it is no UTF-8 text.
+  public static func readPrompt(path: String?) throws -> [UInt8] {
+    let path = path == "-" ? nil : path
+    var bytes = try readAll(path: path)
+    let name = path ?? "standard input"
+    if let position = bytes.firstIndex(of: 0) {
+      throw CommandError(
+        .badData, "\(name): byte \(position) is NUL: this is binary data, not a prompt")
+    }
+    guard String(validating: bytes, as: UTF8.self) != nil else {
+      throw CommandError(.badData, "\(name): not valid UTF-8 text")
+    }
+    if bytes.starts(with: [0xEF, 0xBB, 0xBF]) { bytes.removeFirst(3) }
+    if bytes.last == UInt8(ascii: "\n") {
+      bytes.removeLast()
+      if bytes.last == UInt8(ascii: "\r") { bytes.removeLast() }
+    }
+    return bytes
+  }
+
   /// Everything on standard input, or in `path`.
   ///
   /// - Throws: ``CommandError`` where it cannot be read, or exceeds 64 MiB.
   public static func readAll(path: String?) throws -> [UInt8] {
     let limit = 64 << 20
-    let file = path.map { open($0, O_RDONLY | O_CLOEXEC) } ?? STDIN_FILENO
+    let file =
+      path.map { path in
+        path.withSystemPath { open($0, O_RDONLY | O_CLOEXEC) }
+      } ?? STDIN_FILENO
     let name = path ?? "standard input"
     guard file >= 0 else {
       throw CommandError(

@@ -99,7 +99,9 @@ public struct Converter {
     cancellation: CancellationFlag = CancellationFlag(),
     progress: (_ byteCount: Int) -> Void = { _ in }
   ) throws(ConversionError) -> ConversionReport {
-    var writer = try ImageWriter(path: path, striping: striping, layout: layout)
+    var writer = try ImageWriter(
+      path: path, striping: striping, layout: layout,
+      inputs: [source.path] + source.files + (selector?.source.files ?? []))
     let reader = try RowChunkReader(source: source)
     let selectorReader = try RowChunkReader(source: selector?.source ?? source)
     let pieceReader = try PieceReader(source: source)

@@ -5,7 +5,7 @@ import TensorBasics
 /// Writes a planned image from its data's first byte to its last, taking checksums on the way.
 struct ImageWriter: ~Copyable {
   private let layout: FlashImage.Layout
-  private var file: NewStripedFile
+  private let file: StripedOutput
   private let striping: Striping?
   private var checksum: RunningChecksum
   private var checksums: [UInt64] = []
@@ -17,16 +17,18 @@ struct ImageWriter: ~Copyable {
   private static let settleByteCount = 32 << 20
   private static let zeros = [UInt8](repeating: 0, count: FlashImage.alignment)
 
-  /// - Parameter striping: how to cut the image; `path` is then its first member. nil = one file.
+  /// - Parameters:
+  ///   - striping: how to cut the image; `path` is then its first member. nil = one file.
+  ///   - inputs: files or folders that are being read.
   init(
-    path: String, striping: Striping?, layout: FlashImage.Layout
+    path: String, striping: Striping?, layout: FlashImage.Layout, inputs: [String]
   ) throws(ConversionError) {
     let paths = [path] + (striping?.otherPaths ?? [])
     do {
-      file = try NewStripedFile(
+      file = try StripedOutput(
         paths: paths,
         layout: striping?.layout(imageByteCount: layout.fileByteCount)
-          ?? .plain(byteCount: layout.fileByteCount))
+          ?? .plain(byteCount: layout.fileByteCount), inputs: inputs)
     } catch { throw .io(error) }
     self.striping = striping
     checksum = RunningChecksum()
@@ -48,7 +50,7 @@ struct ImageWriter: ~Copyable {
       rest = UnsafeRawBufferPointer(rebasing: rest[count...])
     }
     if offset - settledOffset >= Self.settleByteCount {
-      file.settle(settledOffset..<offset)
+      try file.settle(settledOffset..<offset)
       settledOffset = offset
     }
   }

@@ -1,6 +1,7 @@
 import BlockIO
 import Glibc
 import ModelFormat
+import TensorBasics
 
 /// How an image is cut over several files (`docs/format.md`, section 9).
 public struct Striping: Sendable {
@@ -58,7 +59,7 @@ public struct Striping: Sendable {
       throw .io(BlockIOError(.inspect, path: ".", reason: .system(errno: errno)))
     }
     defer { free(current) }
-    let folder = String(cString: current)
-    return paths.map { $0.hasPrefix("/") ? $0 : "\(folder)/\($0)" }
+    let folder = String(systemPath: current)
+    return paths.map { $0.utf8.first == UInt8(ascii: "/") ? $0 : "\(folder)/\($0)" }
   }
 }

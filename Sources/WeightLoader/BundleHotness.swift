@@ -1,6 +1,7 @@
 public import BlockIO
 import Glibc
 import ModelFormat
+import TensorBasics
 
 /// How hot each bundle of a model was, kept from one run to the next in a small file.
 ///
@@ -27,6 +28,8 @@ public struct BundleHotness: Sendable {
   /// Numbers that stand for the model, the one to write first.
   private let models: [UInt64]
 
+  private let modelPath: String
+
   private static let magic = Array("FLASHHOT".utf8)
   private static let version: UInt32 = 2
   private static let headerByteCount = 32
@@ -40,6 +43,7 @@ public struct BundleHotness: Sendable {
     cacheFolder: String? = CacheFolder.standard("experts")
   ) {
     precondition(layerCount >= 0 && expertCount >= 0, "\(layerCount) × \(expertCount) bundles")
+    self.modelPath = modelPath
     self.layerCount = layerCount
     self.expertCount = expertCount
     let models = references.all.map { reference in
@@ -93,17 +97,23 @@ public struct BundleHotness: Sendable {
       bytes.appendLittleEndian((value.isFinite ? min(max(value, 0), 1) : 0).bitPattern)
     }
     do throws(BlockIOError) {
-      try SmallFile.write(bytes, to: paths[0])
+      try write(bytes, to: paths[0])
       // An older file elsewhere would come back if this one went.
-      for path in paths.dropFirst() { unlink(path) }
+      for path in paths.dropFirst() { path.withSystemPath { _ = unlink($0) } }
       return paths[0]
     } catch {
       guard paths.count > 1 else { throw error }
       let path = paths[1]
-      try CacheFolder.make(String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)]))
-      try SmallFile.write(bytes, to: path)
+      let end = path.utf8.lastIndex(of: UInt8(ascii: "/")) ?? path.startIndex
+      try CacheFolder.make(String(path[..<end]))
+      try write(bytes, to: path)
       return path
     }
+  }
+
+  private func write(_ bytes: [UInt8], to path: String) throws(BlockIOError) {
+    try SmallFile.write(
+      bytes, to: OutputFile(path: path, reserving: byteCount, inputs: [modelPath]))
   }
 
   // MARK: Details

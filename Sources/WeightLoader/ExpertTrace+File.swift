@@ -1,4 +1,4 @@
-import BlockIO
+public import BlockIO
 package import ModelFormat
 
 /// The file of a trace, all numbers little-endian:
@@ -28,11 +28,11 @@ extension ExpertTrace {
   /// Longest trace that is read: some ten hours of a large model's decoding.
   private static let fileByteLimit = 1 << 30
 
-  /// Writes all whole tokens to a temporary name, and renames it to `path`.
+  /// Writes all whole tokens to a new file and gives it its name.
   ///
   /// - Throws: ``LoaderError/io(_:)``.
-  public func write(to path: String) throws(LoaderError) {
-    do { try SmallFile.write(fileBytes(), to: path) } catch { throw .io(error) }
+  public func write(to file: OutputFile) throws(LoaderError) {
+    do { try SmallFile.write(fileBytes(), to: file) } catch { throw .io(error) }
   }
 
   /// Reads a trace.

@@ -7,6 +7,8 @@ public final class ModelSource {
   public let path: String
   public let description: ModelDescription
   public let device: any BlockDevice
+  /// Every file that is read: shards, members of a stripe, copies of a mirror.
+  public let files: [String]
   /// Where checksums of weights are remembered.
   public let records: WeightRecords
   /// Of copies that were compared when they were opened.
@@ -24,6 +26,7 @@ public final class ModelSource {
     path: String, description: ModelDescription, device: any BlockDevice,
     records: WeightRecords = .standard
   ) {
+    files = description.files
     self.path = path
     self.description = description
     self.device = device
@@ -36,6 +39,7 @@ public final class ModelSource {
     _ records: WeightRecords, identityOfCopies: ModelIdentity?
   ) {
     path = storage.path
+    files = storage.files
     self.description = description
     self.device = device
     self.records = records

@@ -6,16 +6,11 @@ enum SmallFile {
   /// Bytes of the checksum: XXH3-64 over all before it.
   static let checksumByteCount = 8
 
-  /// Writes `bytes` and their checksum to a temporary name, and renames it to `path`.
-  static func write(_ bytes: [UInt8], to path: String) throws(BlockIOError) {
+  /// Writes `bytes` and their checksum, and gives the file its name.
+  static func write(_ bytes: [UInt8], to file: OutputFile) throws(BlockIOError) {
     var bytes = bytes
     bytes.appendLittleEndian(bytes.withUnsafeBytes(FlashImage.checksum))
-    var file = try NewFile(path: path, reserving: bytes.count)
-    var failure: BlockIOError?
-    bytes.withUnsafeBytes { bytes in
-      do throws(BlockIOError) { try file.write(bytes, at: 0) } catch { failure = error }
-    }
-    if let failure { throw failure }
+    try file.write(bytes, at: 0)
     try file.commit()
   }
 

@@ -69,7 +69,7 @@ public struct WeightRecords: Sendable {
     bytes.append(contentsOf: files.flatMap(\.encoded))
     for checksum in checksums { bytes.appendLittleEndian(checksum) }
     try CacheFolder.make(folder)
-    try SmallFile.write(bytes, to: path)
+    try SmallFile.write(bytes, to: OutputFile(path: path, reserving: 0, inputs: []))
     removeOldest(folder)
   }
 

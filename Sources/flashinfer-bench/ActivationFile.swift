@@ -11,7 +11,7 @@ import TensorBasics
 final class ActivationFile: FeedForwardObserver {
   private let layout: SafetensorsLayout
   private let tokenCount: Int
-  private var file: NewFile
+  private let file: OutputFile
   /// One row on its way to the file.
   private var row: [UInt16]
   /// What kept bytes from being written; nothing is written after it.
@@ -23,9 +23,11 @@ final class ActivationFile: FeedForwardObserver {
   private static let tensorsPerLayer = 3
 
   /// Reserves the whole file and writes its header.
+  ///
+  /// - Parameter inputs: what is being read meanwhile.
   init(
     path: String, _ configuration: DecoderConfiguration, tokenCount: Int,
-    metadata: [String: String]
+    metadata: [String: String], inputs: [String]
   ) throws(BlockIOError) {
     let (width, length) = (configuration.embeddingLength, configuration.feedForwardLength)
     layout = SafetensorsLayout(
@@ -38,7 +40,8 @@ final class ActivationFile: FeedForwardObserver {
       }, metadata: metadata)
     self.tokenCount = tokenCount
     row = Array(repeating: 0, count: max(width, length))
-    file = try NewFile(path: path, reserving: layout.fileByteCount)
+    file = try OutputFile(
+      path: path, reserving: layout.fileByteCount, inputs: inputs)
     layout.header.withUnsafeBytes { write($0, at: 0) }
   }
 

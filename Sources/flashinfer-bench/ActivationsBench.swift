@@ -43,7 +43,7 @@ struct ActivationsBench: ParsableCommand {
       let length = min(resources.context ?? 512, ids.count)
       let activations = try ActivationFile(
         path: output, model.configuration, tokenCount: ids.count,
-        metadata: try metadata(model))
+        metadata: try metadata(model), inputs: model.source.files + [file])
       let session = try Session(
         model.source, model.configuration,
         MemoryPlan.Request(

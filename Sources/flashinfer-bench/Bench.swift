@@ -1,4 +1,5 @@
 import ArgumentParser
+import CommandLineSupport
 
 /// `flashinfer-bench`: measures what the runtime reaches, against what the machine allows.
 @main
@@ -12,4 +13,6 @@ struct Bench: ParsableCommand {
       ExpertsBench.self, SparseBench.self, AttentionBench.self, PolicyBench.self,
       ActivationsBench.self, InStorageBench.self, SparFBench.self,
     ])
+
+  static func main() { runAsProgram() }
 }

@@ -8,14 +8,16 @@ import WeightLoader
 
 extension ExpertsBench {
   /// Decodes `path` and compares what its cache of experts hit with the most that is possible.
-  func measure(_ path: String) throws -> [Figure] {
+  ///
+  /// - Parameter record: where the trace is written as well.
+  func measure(_ path: String, record: OutputFile?) throws -> [Figure] {
     Interruption.install()
     let model = try resources.open(path)
     guard model.configuration.experts != nil else {
       throw CommandError(.badData, "\(path): the model has no experts")
     }
     let prompt =
-      try promptFile.map { try model.tokenizer.encodePrompt(Terminal.readAll(path: $0)) }
+      try promptFile.map { try model.tokenizer.encodePrompt(Terminal.readPrompt(path: $0)) }
       ?? [model.tokenizer.bosToken ?? 0]
     let session = try Session(
       model.source, model.configuration,

@@ -1,4 +1,5 @@
 public import ArgumentParser
+import BlockIO
 import CommandLineSupport
 public import WeightLoader
 
@@ -80,8 +81,9 @@ struct ExpertsBench: ParsableCommand {
 
   func run() throws {
     try reportingErrors {
+      let record = try openRecord()
       guard let slots else {
-        if let model { try FigureReport(measure(model)).print(asJSON: json) }
+        if let model { try FigureReport(measure(model, record: record)).print(asJSON: json) }
         return
       }
       let trace = try trace()
@@ -95,6 +97,12 @@ struct ExpertsBench: ParsableCommand {
       if let record { try trace.write(to: record) }
       try FigureReport(figures(trace, slots: slots)).print(asJSON: json)
     }
+  }
+
+  /// The file to record the trace in, made before the work so that a place where none can be is noticed.
+  private func openRecord() throws -> OutputFile? {
+    let inputs = [model, replay, promptFile].compactMap { $0 } + resources.mirror
+    return try record.map { try OutputFile(path: $0, reserving: 0, inputs: inputs) }
   }
 
   /// The trace to replay.

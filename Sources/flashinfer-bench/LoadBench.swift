@@ -109,7 +109,9 @@ struct LoadBench: ParsableCommand {
     let points = try measurement.curve(secondsPerPoint: (seconds ?? 15) / Double(pointCount))
     let profile = try measurement.profile(choosingFrom: points)
     if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
-    try CalibrationCache.standard.store(profile)
+    Terminal.warnWhereNotKept { () throws(BlockIOError) in
+      try CalibrationCache.standard.store(profile)
+    }
     if !json { Terminal.print(Self.table(points, profile)) }
     let curve = points.map { point in
       Figure(

@@ -1,7 +1,6 @@
 import ArgumentParser
 import BlockIO
 import CommandLineSupport
-import Glibc
 import Runtime
 import TensorBasics
 import WeightLoader
@@ -29,6 +28,17 @@ struct LogitsBench: ParsableCommand {
       Terminal.warn(notesOf: model.source.device)
       let ids = tokens.split(separator: ",").compactMap { Int32($0) }
       let promptCount = min(prompt ?? ids.count, ids.count)
+      let file = try OutputFile(
+        path: output, reserving: ids.count * model.configuration.vocabularyCount * 4,
+        inputs: model.source.files)
+      var written = 0
+      var failure: BlockIOError?
+      func write(_ logits: UnsafeBufferPointer<Float>) {
+        guard failure == nil else { return }
+        let bytes = UnsafeRawBufferPointer(logits)
+        do throws(BlockIOError) { try file.write(bytes, at: written) } catch { failure = error }
+        written += bytes.count
+      }
       var request = MemoryPlan.Request(
         budgetByteCount: resources.budget, contextLength: resources.context ?? max(1, ids.count),
         promptLength: promptCount, threadCount: resources.threadCount, logitRowCount: 16)
@@ -36,18 +46,10 @@ struct LogitsBench: ParsableCommand {
       request.neurons = neurons.options
       let session = try Session(
         model.source, model.configuration, request, cancellation: Interruption.flag)
-      guard let file = fopen(output, "we") else {
-        throw CommandError(.failure, "\(output): \(String(cString: strerror(errno)))")
-      }
-      var written = true
-      func write(_ logits: UnsafeBufferPointer<Float>) {
-        written = written && fwrite(logits.baseAddress, 4, logits.count, file) == logits.count
-      }
       try session.score(Array(ids[..<promptCount])) { _, logits in write(logits) }
       for token in ids[promptCount...] { write(UnsafeBufferPointer(try session.decode(token))) }
-      guard fclose(file) == 0, written else {
-        throw CommandError(.failure, "\(output): \(String(cString: strerror(errno)))")
-      }
+      if let failure { throw failure }
+      try file.commit()
     }
   }
 }

@@ -16,9 +16,12 @@ struct Convert: ParsableCommand {
     discussion: """
       INPUT is a GGUF file or a Hugging Face folder (config.json, safetensors, tokenizer.json). \
       Quantised values are moved, never changed. The image appears under its name only when it is \
-      complete. With --stripe it is cut over OUTPUT and the files named, best each on a drive of \
-      its own; any one of them then stands for the model.
+      complete; a link at OUTPUT stays, and the file that it names is replaced. With --stripe it is \
+      cut over OUTPUT and the files named, best each on a drive of its own; any one of them then \
+      stands for the model.
       """)
+
+  static func main() { runAsProgram() }
 
   /// What `--quantize` can make of float matrices.
   enum Quantisation: String, ExpressibleByArgument, CaseIterable {
@@ -82,7 +85,10 @@ struct Convert: ParsableCommand {
   }
 
   private func convert() throws {
-    if !force, let taken = ([output] + stripe).first(where: { access($0, F_OK) == 0 }) {
+    let taken = ([output] + stripe).first { path in
+      path.withSystemPath { access($0, F_OK) } == 0
+    }
+    if !force, let taken {
       throw CommandError(.usage, "\(taken) exists; --force replaces it")
     }
     let striping = try makeStriping()

@@ -14,6 +14,8 @@ struct Inspect: ParsableCommand {
     commandName: "flashinfer-inspect",
     abstract: "Shows a model's architecture, layout and sizes; tokenises, plans, verifies.")
 
+  static func main() { runAsProgram() }
+
   @Argument(help: "Flash image or GGUF file; a vocabulary alone is enough for --tokenize.")
   var model: String?
 
@@ -110,7 +112,7 @@ struct Inspect: ParsableCommand {
       throw CommandError(.badData, "\(model): the file holds no vocabulary")
     }
     let text =
-      argument == "-" ? try Terminal.readAll(path: nil) : CommandArguments.bytes(of: argument)
+      argument == "-" ? try Terminal.readAll(path: nil) : argument.systemPath
     do {
       let tokens = try Tokenizer(definition).encode(text, parseSpecial: special)
       Terminal.print("[" + tokens.map(String.init).joined(separator: ",") + "]\n")

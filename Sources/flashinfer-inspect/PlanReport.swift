@@ -45,11 +45,12 @@ struct PlanReport {
     let cache = CalibrationCache.standard
     let file = model.source.description.files.first ?? path
     if question.calibrates {
-      try Self.calibrate(
+      (drive, compute) = try Self.calibrate(
         model.source, resources, memoryByteCount: min(384 << 20, budget / 2), cache)
+    } else {
+      drive = cache.driveProfile(forFileAt: file, backend: resources.io)
+      compute = cache.computeProfile(threadCount: resources.threadCount)
     }
-    drive = cache.driveProfile(forFileAt: file, backend: resources.io)
-    compute = cache.computeProfile(threadCount: resources.threadCount)
     let most = resources.context ?? model.configuration.contextLength
     promptLength = question.promptLength ?? max(1, min(512, most / 2))
     let wanted = promptLength + question.answerLength
@@ -78,7 +79,7 @@ struct PlanReport {
   private static func calibrate(
     _ source: ModelSource, _ resources: ResourceOptions, memoryByteCount: Int,
     _ cache: CalibrationCache
-  ) throws {
+  ) throws -> (DriveProfile, ComputeProfile) {
     Terminal.note("calibrating drive and processor for a few seconds")
     var drive = try DriveMeasurement(
       path: source.description.files.first ?? source.path, backend: resources.io,
@@ -94,9 +95,13 @@ struct PlanReport {
         at: profile, whileComputing: processors, kind)
     }
     if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
-    try cache.store(profile)
-    try cache.store(
-      compute.keepingOthers(of: cache.computeProfile(threadCount: resources.threadCount)))
+    let whole = compute.keepingOthers(
+      of: cache.computeProfile(threadCount: resources.threadCount))
+    Terminal.warnWhereNotKept { () throws(BlockIOError) in
+      try cache.store(profile)
+      try cache.store(whole)
+    }
+    return (profile, whole)
   }
 
   func print(asJSON: Bool) {

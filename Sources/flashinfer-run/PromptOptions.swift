@@ -2,15 +2,22 @@ import ArgumentParser
 import CommandLineSupport
 import ModelFormat
 import Runtime
+import TensorBasics
 import Tokenization
 import WeightLoader
 
 /// Where the prompt comes from and how it is framed.
 struct PromptOptions: ParsableArguments {
-  @Argument(help: "The prompt; without it, --prompt-file or standard input is read.")
+  @Argument(
+    help: """
+      The prompt, byte for byte; after -- where it begins with a dash. Without it, --prompt-file or \
+      standard input is read, without a byte order mark at the start and one newline at the end.
+      """)
   var prompt: String?
 
-  @Option(help: "Read the prompt from a file.")
+  @Option(
+    help: ArgumentHelp(
+      "Read the prompt from a file, or with - from standard input.", valueName: "file"))
   var promptFile: String?
 
   @Option(
@@ -56,7 +63,10 @@ struct PromptOptions: ParsableArguments {
       }
       let template = try ChatTemplate.recognise(source)
       var messages: [ChatMessage] = []
-      if let system { messages.append(ChatMessage(role: .system, system)) }
+      if let system {
+        messages.append(
+          ChatMessage(role: .system, content: try Self.text(system, "the system message")))
+      }
       messages.append(ChatMessage(role: .user, content: text))
       return try model.tokenizer.encodeChat(messages, template: template)
     } catch let error as TokenizerError { throw RuntimeError.tokenizer(error) }
@@ -64,24 +74,18 @@ struct PromptOptions: ParsableArguments {
 
   /// The prompt's bytes, which must be text.
   private func text() throws -> [UInt8] {
-    if let prompt {
-      let bytes = CommandArguments.bytes(of: prompt)
-      guard String(validating: bytes, as: UTF8.self) != nil else {
-        throw CommandError(.badData, "the prompt is not valid UTF-8 text")
-      }
-      return bytes
-    }
-    if promptFile == nil, Terminal.inputIsInteractive {
+    if let prompt { return try Self.text(prompt, "the prompt") }
+    if promptFile ?? "-" == "-", Terminal.inputIsInteractive {
       throw CommandError(.usage, "no prompt: give one as an argument, --prompt-file or a pipe")
     }
-    let bytes = try Terminal.readAll(path: promptFile)
-    let name = promptFile ?? "standard input"
-    if let position = bytes.firstIndex(of: 0) {
-      throw CommandError(
-        .badData, "\(name): byte \(position) is NUL: this is binary data, not a prompt")
-    }
+    return try Terminal.readPrompt(path: promptFile)
+  }
+
+  /// The bytes of an argument, which must be text.
+  private static func text(_ argument: String, _ name: String) throws -> [UInt8] {
+    let bytes = argument.systemPath
     guard String(validating: bytes, as: UTF8.self) != nil else {
-      throw CommandError(.badData, "\(name): not valid UTF-8 text")
+      throw CommandError(.badData, "\(name) is not valid UTF-8 text")
     }
     return bytes
   }

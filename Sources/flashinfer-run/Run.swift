@@ -21,6 +21,8 @@ struct Run: ParsableCommand {
       output as it is generated; progress and a summary go to standard error.
       """)
 
+  static func main() { runAsProgram() }
+
   @Argument(help: "Flash image or GGUF file.")
   var model: String
 

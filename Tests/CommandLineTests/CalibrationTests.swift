@@ -102,6 +102,23 @@ final class CalibrationTests {
     #expect(try run("flashinfer-run", answer).output == uncalibrated.output)
   }
 
+  @Test("A calibration that cannot be kept serves the run that made it, with a warning")
+  func notKept() throws {
+    // What should be a folder is a file.
+    let environment = ["XDG_CACHE_HOME=\(model)"]
+    let plan = try Program.run(
+      "flashinfer-inspect", [model, "--plan", "--ram", "100MiB", "--io", "pread", "--calibrate"],
+      environment: environment)
+    #expect(plan.status == 0, "\(plan.errors)")
+    #expect(plan.errors.contains("warning: the calibration is not kept"), "\(plan.errors)")
+    #expect(plan.output.contains("predicted decode"))
+    let tune = try Program.run(
+      "flashinfer-bench", ["load", model, "--tune", "--seconds", "0.2", "--io", "pread"],
+      environment: environment)
+    #expect(tune.status == 0 && tune.errors.contains("warning: the calibration is not kept"))
+    #expect(tune.output.contains("chosenBlockBytes"))
+  }
+
   @Test("Bad options and files end with their exit codes") func failures() throws {
     folder.write("other", [])
     let cases: [(program: String, arguments: [String], status: Int32)] = [

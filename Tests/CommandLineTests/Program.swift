@@ -32,6 +32,13 @@ enum Program {
     access("\(directory)/\($0)", X_OK) == 0
   }
 
+  /// Runs a shell command to its end; `$BIN` is the folder of the executables.
+  static func shell(_ command: String, environment: [String] = []) throws -> Result {
+    try run(
+      "", [], environment: environment + ["BIN=\(directory)"],
+      launcher: ["/bin/sh", "-c", command])
+  }
+
   /// Runs a program to its end, or sends it `signal` after `seconds`.
   ///
   /// - Parameters:

@@ -1,3 +1,4 @@
+import BlockIO
 import ModelFormat
 import TensorBasics
 import TestSupport
@@ -29,12 +30,14 @@ import WeightLoader
     let folder = TemporaryFolder()
     for tokens in [0, 1, 7] {
       let path = folder.path + "/trace"
-      try trace(tokens: tokens).write(to: path)
+      try trace(tokens: tokens).write(to: OutputFile(path: path, reserving: 0, inputs: []))
       #expect(try ExpertTrace.read(path) == trace(tokens: tokens))
       #expect(folder.entries == ["trace"], "nothing temporary stays")
     }
     #expect(throws: LoaderError.self) { try ExpertTrace.read(folder.path + "/none") }
-    #expect(throws: LoaderError.self) { try trace().write(to: folder.path + "/none/trace") }
+    #expect(throws: BlockIOError.self) {
+      try OutputFile(path: folder.path + "/none/trace", reserving: 0, inputs: [])
+    }
   }
 
   @Test func keepsWholeTokensAndNamesCutBetweenCharacters() throws {

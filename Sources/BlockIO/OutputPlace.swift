@@ -1,0 +1,117 @@
+import Glibc
+import TensorBasics
+
+/// Where a file is to appear: a regular file or nothing, and none of the files that are being read.
+///
+/// A symbolic link stands for the file that it names, which is replaced where it lies; the link stays.
+/// A link to nothing is refused: it names no file that could be checked, and more often than not it is
+/// a mistake.
+struct OutputPlace {
+  /// The path as the user gave it.
+  let path: String
+  /// Where the file really lies, links resolved.
+  let target: String
+  /// The target's folder, with a slash at the end.
+  let folder: String
+  /// The target's name in it.
+  let name: String
+  /// The file to be replaced; nil where there is none.
+  let previous: stat?
+
+  /// - Parameter inputs: what is being read; of a folder every file in it.
+  /// - Throws: ``BlockIOError`` where no file may be written there.
+  init(_ path: String, inputs: [String]) throws(BlockIOError) {
+    self.path = path
+    let (target, previous) = try Self.resolve(path)
+    self.target = target
+    self.previous = previous
+    let slash = target.utf8.lastIndex(of: UInt8(ascii: "/"))
+    folder = slash.map { String(target[...$0]) } ?? "./"
+    name = slash.map { String(target[target.utf8.index(after: $0)...]) } ?? target
+    guard !name.isEmpty, name != ".", name != ".." else {
+      throw BlockIOError(.create, path: path, reason: .system(errno: EISDIR))
+    }
+    guard let previous else { return }
+    for input in inputs where Self.files(of: input).contains(where: { $0.isSameFile(as: previous) })
+    {
+      throw BlockIOError(.create, path: path, reason: .inUse(as: input))
+    }
+  }
+
+  /// What lies at the place now, which may have changed since it was looked at; nil where nothing does.
+  ///
+  /// - Throws: ``BlockIOError`` where it is no regular file.
+  func current() throws(BlockIOError) -> stat? {
+    guard let status = Self.status(target, following: false) else { return nil }
+    if let kind = status.unwritableKind {
+      throw BlockIOError(.create, path: path, reason: .notWritable(kind: kind))
+    }
+    return status
+  }
+
+  /// Whether both are one place.
+  func isSame(as other: OutputPlace) -> Bool {
+    if let previous, let theirs = other.previous { return previous.isSameFile(as: theirs) }
+    guard name.utf8.elementsEqual(other.name.utf8),
+      let folder = Self.status(folder), let theirs = Self.status(other.folder)
+    else { return false }
+    return folder.isSameFile(as: theirs)
+  }
+
+  private static func resolve(
+    _ path: String
+  ) throws(BlockIOError) -> (target: String, previous: stat?) {
+    guard let named = status(path, following: false) else { return (path, nil) }
+    guard named.st_mode & S_IFMT == S_IFLNK else {
+      if let kind = named.unwritableKind {
+        throw BlockIOError(.create, path: path, reason: .notWritable(kind: kind))
+      }
+      return (path, named)
+    }
+    guard let resolved = path.withSystemPath({ realpath($0, nil) }) else {
+      guard errno == ENOENT else {
+        throw BlockIOError(.create, path: path, reason: .system(errno: errno))
+      }
+      throw BlockIOError(.create, path: path, reason: .notWritable(kind: "a link to nothing"))
+    }
+    defer { free(resolved) }
+    let target = String(systemPath: resolved)
+    let found = status(target, following: false)
+    if let kind = found?.unwritableKind {
+      throw BlockIOError(
+        .create, path: path, reason: .notWritable(kind: "a link to \(kind)"))
+    }
+    return (target, found)
+  }
+
+  /// What an input consists of.
+  private static func files(of input: String) -> [stat] {
+    guard let found = status(input) else { return [] }
+    guard found.st_mode & S_IFMT == S_IFDIR else { return [found] }
+    return FolderListing.names(in: input).compactMap { status("\(input)/\($0)") }
+  }
+
+  private static func status(_ path: String, following: Bool = true) -> stat? {
+    var status = stat()
+    let result = path.withSystemPath {
+      following ? stat($0, &status) : lstat($0, &status)
+    }
+    return result == 0 ? status : nil
+  }
+}
+
+extension stat {
+  /// What the file is where it is no regular file, else nil.
+  fileprivate var unwritableKind: String? {
+    switch st_mode & S_IFMT {
+    case S_IFREG: nil
+    case S_IFBLK: "a block device"
+    default: unreadableKind
+    }
+  }
+
+  /// Whether both are one file, whatever its names.
+  fileprivate func isSameFile(as other: stat) -> Bool {
+    st_dev == other.st_dev && st_ino == other.st_ino
+  }
+}

@@ -1,0 +1,72 @@
+import Glibc
+import TestSupport
+import Testing
+
+/// How a prompt's bytes reach the model.
+@Suite(
+  .enabled(if: Program.isBuilt, "the executables are not built beside the tests: swift build first")
+)
+final class PromptTests {
+  private let folder = TemporaryFolder()
+  private var model: String { folder.path + "/model" }
+
+  init() { folder.write("model", TinyModel().gguf(seed: 1).bytes()) }
+
+  /// The tokens that a prompt became.
+  private func tokens(_ arguments: [String], input: [UInt8] = []) throws -> String {
+    let result = try Program.run(
+      "flashinfer-run",
+      [model, "--raw", "--json", "--max-tokens", "1", "--temperature", "0"] + arguments,
+      input: input)
+    #expect(result.status == 0, "\(result.errors)")
+    let end = result.output.firstRange(of: "\"promptTokens\":[")?.upperBound
+    return end.map { String(result.output[$0...].prefix { $0 != "]" }) } ?? ""
+  }
+
+  @Test func `One final newline and a byte order mark are no part of a prompt that is read`() throws
+  {
+    let text = "a\r\nb\r"
+    let expected = try tokens([text])
+    #expect(!expected.isEmpty)
+    for (bytes, argument) in [
+      (Array(text.utf8) + [0x0A], "a\r\nb"), (Array("2+2=\n".utf8), "2+2="),
+      (Array("2+2=".utf8), "2+2="), (Array("2+2=\r\n".utf8), "2+2="),
+      (Array("2+2=\r".utf8), "2+2=\r"), (Array("2+2=\n\n".utf8), "2+2=\n"),
+      (Array("2+2=\r\n\r\n".utf8), "2+2=\r\n"), (Array("2+2= \n".utf8), "2+2= "),
+      ([0xEF, 0xBB, 0xBF] + Array("2+2=\n".utf8), "2+2="),
+      (Array("2+2=".utf8) + [0xEF, 0xBB, 0xBF], "2+2=\u{FEFF}"),
+    ] as [([UInt8], String)] {
+      let wanted = try tokens(["--", argument])
+      #expect(try tokens([], input: bytes) == wanted, "\(bytes)")
+      #expect(try tokens(["--prompt-file", "-"], input: bytes) == wanted, "\(bytes)")
+      let file = folder.write("prompt", bytes)
+      #expect(try tokens(["--prompt-file", file]) == wanted, "\(bytes)")
+    }
+    // An argument is what it is.
+    #expect(try tokens(["2+2=\n"]) != tokens(["2+2="]))
+  }
+
+  @Test func `A prompt that begins with a dash is refused with the way to give it`() throws {
+    for prompt in ["-1 + 2 =", "--- title", "-x", "--nonsense"] {
+      let result = try Program.run("flashinfer-run", [model, "--raw", prompt])
+      #expect(result.status == 64, "\(prompt)")
+      #expect(
+        result.errors.contains("--prompt-file -") && result.errors.contains("-- '"),
+        "\(result.errors)")
+      #expect(!(try tokens(["--", prompt])).isEmpty)
+    }
+    let system = try Program.run("flashinfer-run", [model, "x", "--system", "- be brief"])
+    #expect(system.status == 64 && system.errors.contains("--system='"), "\(system.errors)")
+    let tokens = try Program.run("flashinfer-inspect", [model, "--tokenize", "-5"])
+    #expect(tokens.status == 64 && tokens.errors.contains("='"), "\(tokens.errors)")
+  }
+
+  @Test func `What is no UTF-8 is refused as a prompt and as a system message`() throws {
+    for command in ["--raw \"$T\"", "x --system \"$T\"", "--raw --prompt-file text"] {
+      let result = try Program.shell(
+        "cd '\(folder.path)'; T=$(printf 'caf\\351'); printf '%s' \"$T\" > text; "
+          + "exec \"$BIN\"/flashinfer-run model \(command)")
+      #expect(result.status == 65, "\(command): \(result.errors)")
+    }
+  }
+}
