@@ -219,16 +219,22 @@ def calibrate_thresholds(data, fraction):
     return tensors, {"kept_fraction": str(fraction)}
 
 
+def refuse(message):
+    """Ends the program as the executables do where they are called wrongly."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(64)
+
+
 def check_output(path, inputs):
     """Where `path` leads; ends the program where it is neither a regular file nor free, or an input."""
     target = os.path.realpath(path)
     if os.path.islink(path) and not os.path.exists(target):
-        sys.exit(f"{path}: it is a link to nothing")
+        refuse(f"{path}: it is a link to nothing")
     if os.path.exists(target):
         if not stat.S_ISREG(os.stat(target).st_mode):
-            sys.exit(f"{path}: only a regular file is replaced")
+            refuse(f"{path}: only a regular file is replaced")
         if any(os.path.samefile(target, other) for other in inputs):
-            sys.exit(f"{path}: it is the file being read")
+            refuse(f"{path}: it is the file being read")
     return target
 
 

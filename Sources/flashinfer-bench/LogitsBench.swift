@@ -1,6 +1,7 @@
 import ArgumentParser
 import BlockIO
 import CommandLineSupport
+import ModelFormat
 import Runtime
 import TensorBasics
 import WeightLoader
