@@ -13,7 +13,7 @@ public enum CommandArguments {
 
   /// What may help where `arguments` were refused with `message`; nil where nothing is known.
   static func hint(for message: String, _ arguments: [String]) -> String? {
-    if message.contains("Unknown option '") {
+    if message.contains("Unknown option '") || message.contains("Invalid option: -") {
       return "what begins with a dash and is no option goes behind --, as in -- '-1 + 1 ='; "
         + "a prompt can also come from --prompt-file, or with --prompt-file - from standard input"
     }

@@ -267,7 +267,7 @@ struct TinyFolder {
       (nested, "language_model.model.layers.0.mlp.gate_proj.weight"),
       (unbiased, "model.layers.0.self_attn.q_proj.bias"),
       (experts, "model.layers.0.mlp.gate.weight"),
-      (expertFolder([0, 2]), "model.layers.0.mlp.experts.*.gate_proj.weight"),
+      (expertFolder([0, 2]), "model.layers.0.mlp.experts.*.down_proj.weight"),
     ] {
       let message = error(folder)
       #expect(message.contains("\"\(name)\""), "\(message)")

@@ -48,7 +48,7 @@ import Testing
     (#""x":-"#, "no value begins at '-"), (#""x":'a'"#, "no value begins at ''a'"),
     (#""x" 1"#, "':' is missing at '1"), (#""x":[1 2]"#, "',' or ']' is missing at '2]"),
     (#""x":"\q""#, "unknown escape at 'q"), (#""x":1,"#, "a key is missing at '}"),
-    (String(repeating: #"{"x":["#, count: 60), "levels are not closed where the document ends"),
+    (String(repeating: #"{"x":["#, count: 60), "a bracket closes nothing at '}"),
     (#""x":"# + String(repeating: "[", count: 70) + "}", "a bracket closes nothing at '}"),
   ]) func `What is no JSON is shown with its place`(more: String, text: String) {
     let more = more.hasPrefix("{") ? #""x":"# + more : more
