@@ -4,7 +4,7 @@ import TensorBasics
 
 /// The process's arguments as the system handed them over.
 public enum CommandArguments {
-  /// All arguments after the program's name; bytes that are not UTF-8 survive as ``ByteText``.
+  /// All arguments after the program's name; bytes that are not UTF-8 survive (`SystemPath.swift`).
   public static var all: [String] {
     (0..<Int(CommandLine.argc)).dropFirst().compactMap { index in
       CommandLine.unsafeArgv[index].map { String(systemPath: $0) }
