@@ -60,7 +60,7 @@ let package = Package(
 
     // Libraries, lowest first
     library("TensorBasics"),
-    library("HostResources"),
+    library("HostResources", ["TensorBasics"]),
     library("BlockIO", ["TensorBasics", "HostResources", "CLinuxURing"]),
     library("ModelFormat", ["TensorBasics", "CXXHash"]),
     library("Tokenization", ["TensorBasics", "ModelFormat", "CPCRE2"]),
@@ -130,7 +130,7 @@ let package = Package(
     tests("ModelFormat", ["TensorBasics"]),
     tests("Tokenization", ["TensorBasics", "ModelFormat"], exclude: ["Vocabularies"]),
     tests("Kernels", ["TensorBasics", "HostResources"]),
-    tests("KVCache", ["TensorBasics", "BlockIO", "ModelFormat"]),
+    tests("KVCache", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels"]),
     tests(
       "InStorageAttention",
       ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "KVCache", "Runtime"]),

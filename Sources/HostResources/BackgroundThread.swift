@@ -1,4 +1,5 @@
 import Glibc
+import TensorBasics
 
 /// What a thread does until it is told to stop.
 package protocol BackgroundWork: AnyObject {
@@ -23,6 +24,8 @@ package struct BackgroundThread: Sendable {
   ///
   /// - Throws: ``ThreadError`` where the system refuses one.
   package init(_ work: any BackgroundWork) throws(ThreadError) {
+    let refusal = FaultPlan.refusal(of: .startThread)
+    guard refusal == 0 else { throw ThreadError(errno: refusal) }
     var attributes = pthread_attr_t()
     pthread_attr_init(&attributes)
     defer { pthread_attr_destroy(&attributes) }
@@ -48,6 +51,9 @@ package struct BackgroundThread: Sendable {
 
   /// Waits for the end of the thread's work; called once.
   package func join() { pthread_join(thread, nil) }
+
+  /// Leaves the thread to itself: it ends with its work, and nobody waits for that.
+  package func detach() { pthread_detach(thread) }
 
   /// All signals but those that a thread's own instructions raise: blocked, they would end the process
   /// before the host program's handler is asked.

@@ -21,6 +21,8 @@ public struct AlignedBuffer: ~Copyable, @unchecked Sendable {
   /// - Throws: ``AllocationError`` when the system refuses.
   public init(byteCount: Int, prefersHugePages: Bool = false) throws(AllocationError) {
     let rounded = Self.roundedUp(max(byteCount, 1))
+    let refusal = FaultPlan.refusal(of: .allocate)
+    guard refusal == 0 else { throw AllocationError(byteCount: byteCount, errno: refusal) }
     guard
       let memory = mmap(
         nil, rounded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
@@ -31,7 +33,10 @@ public struct AlignedBuffer: ~Copyable, @unchecked Sendable {
     self.byteCount = rounded
   }
 
-  deinit { munmap(address, byteCount) }
+  deinit {
+    guard !AbandonedMemory.overlaps(UnsafeRawBufferPointer(bytes)) else { return }
+    munmap(address, byteCount)
+  }
 
   /// All bytes.
   public var bytes: UnsafeMutableRawBufferPointer {
