@@ -1,3 +1,5 @@
+public import TensorBasics
+
 /// A read of one byte range of one file.
 public struct ReadRequest: @unchecked Sendable {
   // Safety: plain values; the destination is lent to one device, which alone writes to it.
@@ -73,6 +75,10 @@ public protocol BlockDevice: AnyObject {
   /// - Throws: the error of one failed read, which is in flight no more and whose tag it carries.
   func reap(waiting: Bool, timeoutMilliseconds: Int?) throws(BlockIOError) -> ReadCompletion?
 
+  /// Gives up the reads in flight, of which it cannot be learnt any more whether they have ended: memory
+  /// of ``AlignedBuffer`` that they go to is never given back. The device reads no more.
+  func abandonReads()
+
   /// Tells the device that destinations lie in `region`, so that it can register the memory with the
   /// kernel; where that is refused reads work all the same and ``notes`` says so.
   ///
@@ -104,17 +110,29 @@ extension BlockDevice {
   public func fileIdentities() throws(BlockIOError) -> [FileIdentity] { [] }
 
   /// Waits until nothing is in flight, whatever becomes of the reads: before memory goes that they are bound
-  /// for.
-  public func drain() {
+  /// for. Where the device cannot even wait, or `cancellation` is raised and the drive does not answer within a
+  /// second, the reads are abandoned.
+  public func drain(unless cancellation: CancellationFlag? = nil) {
+    var patience = Self.patienceSteps
     while inFlight > 0 {
-      do { _ = try reap(waiting: true, timeoutMilliseconds: nil) } catch {
-        // A device that cannot even wait.
-        guard error.operation == .read else { return }
+      do {
+        if try reap(waiting: true, timeoutMilliseconds: StallWatch.stepMilliseconds) != nil {
+          patience = Self.patienceSteps
+        } else if cancellation?.isRaised ?? false {
+          patience -= 1
+          if patience == 0 { return abandonReads() }
+        }
+      } catch {
+        guard error.operation == .read else { return abandonReads() }
       }
     }
   }
 
+  private static var patienceSteps: Int { 10 }
+
   /// Reads one range and waits for it; for the few reads outside the stream.
+  ///
+  /// Where that fails, nothing is in flight any more either.
   ///
   /// - Precondition: nothing is in flight.
   /// - Returns: bytes that came from the file.
@@ -122,10 +140,15 @@ extension BlockDevice {
     fileIndex: Int, offset: Int, into destination: UnsafeMutableRawBufferPointer
   ) throws(BlockIOError) -> Int {
     precondition(inFlight == 0, "readNow while other reads are in flight")
-    try submit(
-      ReadRequest(fileIndex: fileIndex, offset: offset, destination: destination, tag: 0))
-    while true {
-      if let done = try reap(waiting: true, timeoutMilliseconds: nil) { return done.byteCount }
+    do {
+      try submit(
+        ReadRequest(fileIndex: fileIndex, offset: offset, destination: destination, tag: 0))
+      while true {
+        if let done = try reap(waiting: true, timeoutMilliseconds: nil) { return done.byteCount }
+      }
+    } catch {
+      drain()
+      throw error
     }
   }
 }

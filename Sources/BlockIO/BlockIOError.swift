@@ -27,6 +27,8 @@ public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible 
     case replaced
     /// Size or modification time differ from those at opening.
     case modified
+    /// Reads were given up on this device, which reads no more.
+    case abandoned
     /// Neither a regular file nor a block device; the text says what instead, e.g. "a directory".
     case notReadable(kind: String)
     /// Not a regular file, which alone is ever replaced; the text says what instead, e.g. "a pipe".
@@ -61,6 +63,18 @@ public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible 
   /// A refused thread, for work on the file at `path`.
   init(_ error: ThreadError, path: String? = nil) {
     self.init(.startThreads, path: path, reason: .system(errno: error.errno))
+  }
+
+  /// What a device throws that gave reads up.
+  static let afterAbandonment = BlockIOError(.read, reason: .abandoned)
+  /// What it says for people.
+  static let abandonmentNote =
+    "reads that may still be under way were given up: their memory stays taken"
+
+  /// The same error of a file that is called otherwise.
+  package func named(_ path: String) -> BlockIOError {
+    BlockIOError(
+      operation, path: path, offset: offset, byteCount: byteCount, reason: reason, tag: tag)
   }
 
   /// The same error of a request with another tag.
@@ -111,6 +125,7 @@ extension BlockIOError.Reason: CustomStringConvertible {
     case .system(let errno): "\(String(cString: strerror(errno))) (errno \(errno))"
     case .truncated: "the file ends earlier than when it was opened"
     case .replaced: "the file was replaced by another while in use"
+    case .abandoned: "reads before it never ended; the device is used no more"
     case .modified: "the file was changed while in use"
     case .notReadable(let kind): "it is \(kind), not a regular file or block device"
     case .notWritable(let kind): "it is \(kind); only a regular file is replaced"

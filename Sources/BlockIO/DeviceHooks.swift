@@ -1,15 +1,12 @@
-/// Places where tests stand in for the kernel; empty outside tests.
+/// Where tests stand in for the kernel in the reads and writes of one device; empty outside tests. What
+/// else may fail is a ``TensorBasics/FaultPlan``'s.
 package struct DeviceHooks: Sendable {
-  /// Called before a ring is set up; an error number other than 0 is the kernel's refusal.
-  package var ringSetupErrno: (@Sendable () -> Int32)?
-  /// Called before a region of so many bytes is registered; other than 0 is the kernel's refusal.
-  package var registrationErrno: (@Sendable (_ byteCount: Int) -> Int32)?
   /// Called with each read's result; returns the result to go by.
   package var filterResult: (@Sendable (ReadAttempt) -> Int)?
   /// Called before each write at an offset; an error number other than 0 is the kernel's refusal.
   package var writeErrno: (@Sendable (_ offset: Int) -> Int32)?
-  /// Whether opening with O_DIRECT fails as on file systems that lack it.
-  package var refusesDirectOpen = false
+  /// The error number with which opening for direct I/O fails, as on file systems that lack it; 0 = none.
+  package var directOpenErrno: Int32 = 0
 
   package init() {}
 }

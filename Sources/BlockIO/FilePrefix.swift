@@ -18,7 +18,7 @@ public struct FilePrefix: ~Copyable {
   ///
   /// Memory taken is bounded by the file's size.
   public init(path: String, byteCount: Int) throws(BlockIOError) {
-    let file = try OpenFile(path: path, direct: false, refusingDirect: false)
+    let file = try OpenFile(path: path, direct: false)
     let count = min(max(byteCount, 0), file.byteCount)
     let buffer: AlignedBuffer
     do {

@@ -14,7 +14,7 @@ struct FileSet: Sendable {
     var files: [OpenFile] = []
     for path in paths {
       files.append(
-        try OpenFile(path: path, direct: direct, refusingDirect: hooks.refusesDirectOpen))
+        try OpenFile(path: path, direct: direct, refusal: hooks.directOpenErrno))
     }
     self.files = files
     alignment = files.contains(where: \.isDirect) ? Self.directAlignment : 1

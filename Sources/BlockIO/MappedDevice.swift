@@ -59,6 +59,13 @@ public final class MappedDevice: BlockDevice {
     firstIndex = 0
   }
 
+  /// Drops the queue: nothing is read but by ``reap(waiting:timeoutMilliseconds:)``.
+  public func abandonReads() {
+    firstIndex = queue.count
+    startedCount = queue.count
+    recorder.gaveUp(at: monotonicNanoseconds())
+  }
+
   public func flush() throws(BlockIOError) {
     while startedCount < queue.count {
       let transfer = queue[startedCount]
@@ -75,16 +82,31 @@ public final class MappedDevice: BlockDevice {
 
   private static let readaheadByteCount = 128 << 10
 
-  /// Completes the oldest read; never returns nil while any is in flight, waiting or not.
+  /// Completes the oldest read, waiting or not: nil only where the system is short of something for
+  /// longer than the timeout.
   public func reap(
     waiting: Bool, timeoutMilliseconds: Int?
   ) throws(BlockIOError) -> ReadCompletion? {
     guard recorder.inFlight > 0 else { return nil }
     try flush()
+    let deadline = Deadline(timeoutMilliseconds: timeoutMilliseconds)
     var transfer = queue[firstIndex]
-    firstIndex += 1
     let start = monotonicNanoseconds()
-    let failure = copy(&transfer)
+    var failure: BlockIOError.Reason?
+    attempts: while true {
+      switch copy(&transfer) {
+      case .finished: break attempts
+      case .failed(let reason):
+        failure = reason
+        break attempts
+      case .again(let nanoseconds):
+        queue[firstIndex] = transfer
+        let left = deadline.remainingNanoseconds ?? nanoseconds
+        Retries.sleep(nanoseconds: min(nanoseconds, left))
+        if nanoseconds > left { return nil }
+      }
+    }
+    firstIndex += 1
     let now = monotonicNanoseconds()
     recorder.waited(nanoseconds: now - start)
     recorder.ended(transfer, at: now)
@@ -92,23 +114,19 @@ public final class MappedDevice: BlockDevice {
     return ReadCompletion(tag: transfer.request.tag, byteCount: transfer.expectedByteCount)
   }
 
-  /// Copies one range through a mapping of it, and whatever that could not bring by `pread`.
-  private func copy(_ transfer: inout Transfer) -> BlockIOError.Reason? {
+  /// Copies one range through a mapping of it, or by `pread` what that cannot bring.
+  private func copy(_ transfer: inout Transfer) -> Transfer.Step {
     let file = files[transfer.request.fileIndex]
     let (offset, count) = (transfer.nextOffset, transfer.expectedByteCount)
     defer { posix_fadvise(file.descriptor.rawValue, offset, count, POSIX_FADV_DONTNEED) }
-    if count > 0, let size = file.currentByteCount, size >= offset + count {
+    if count > 0, transfer.deliveredByteCount == 0, let size = file.currentByteCount,
+      size >= offset + count
+    {
       let copied = file.copyMapped(
         offset: offset, into: UnsafeMutableRawBufferPointer(rebasing: transfer.nextBytes[..<count]))
-      if copied > 0 {
-        switch transfer.accept(result: copied, file: file, hooks: hooks) {
-        case .finished: return nil
-        case .again: break
-        case .failed(let reason): return reason
-        }
-      }
+      if copied > 0 { return transfer.accept(result: copied, file: file, hooks: hooks) }
     }
-    return transfer.readToEnd(file, hooks: hooks)
+    return transfer.readOnce(file, hooks: hooks)
   }
 }
 
@@ -120,7 +138,7 @@ extension OpenFile {
   ) -> Int {
     let slack = offset % Int(sysconf(Int32(_SC_PAGESIZE)))
     let length = slack + destination.count
-    guard
+    guard FaultPlan.refusal(of: .map) == 0,
       let window = mmap(nil, length, PROT_READ, MAP_SHARED, descriptor.rawValue, offset - slack),
       window != MAP_FAILED
     else { return 0 }

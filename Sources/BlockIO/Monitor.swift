@@ -8,7 +8,11 @@ package final class Monitor: @unchecked Sendable {
 
   package init() {
     pthread_mutex_init(mutex, nil)
-    pthread_cond_init(changed, nil)
+    var attributes = pthread_condattr_t()
+    pthread_condattr_init(&attributes)
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+    pthread_cond_init(changed, &attributes)
+    pthread_condattr_destroy(&attributes)
   }
 
   deinit {
@@ -28,6 +32,13 @@ package final class Monitor: @unchecked Sendable {
   /// Gives the lock back, sleeps until another thread wakes this one, and takes it again; only inside
   /// ``locked(_:)``. It may wake for no reason.
   package func sleep() { pthread_cond_wait(changed, mutex) }
+
+  /// As ``sleep()``, but no longer than until `nanoseconds` on the monotonic clock; false then.
+  package func sleep(untilNanoseconds nanoseconds: Int) -> Bool {
+    var time = timespec(
+      tv_sec: nanoseconds / 1_000_000_000, tv_nsec: nanoseconds % 1_000_000_000)
+    return pthread_cond_timedwait(changed, mutex, &time) != ETIMEDOUT
+  }
 
   package func wakeOne() { pthread_cond_signal(changed) }
 

@@ -16,24 +16,28 @@ final class OpenFile: Sendable {
   private let identity: FileIdentity
 
   /// Opens `path` for reading, past the page cache where `direct` is set and the file system agrees.
-  init(path: String, direct wantsDirect: Bool, refusingDirect: Bool) throws(BlockIOError) {
-    let descriptor = try Self.open(path, direct: wantsDirect && !refusingDirect)
-    let isDirect = descriptor.bypassesPageCache
+  ///
+  /// - Parameter refusal: the error number with which a test refuses direct I/O; 0 = as the system does.
+  init(path: String, direct wantsDirect: Bool, refusal: Int32 = 0) throws(BlockIOError) {
+    let descriptor = try Self.open(path, direct: wantsDirect, refusal: refusal)
     let status = try Self.status(of: descriptor, path: path)
     if let kind = status.unreadableKind {
       throw BlockIOError(.open, path: path, reason: .notReadable(kind: kind))
     }
-    let end = lseek(descriptor.rawValue, 0, SEEK_END)
-    guard end >= 0 else { throw BlockIOError(.inspect, path: path, reason: .system(errno: errno)) }
-    if !descriptor.setBypassingPageCache(isDirect) {
-      throw BlockIOError(.open, path: path, reason: .system(errno: errno))
+    let end = SystemCalls.byteCount(descriptor.rawValue)
+    guard end >= 0 else {
+      throw BlockIOError(.inspect, path: path, reason: .system(errno: Int32(-end)))
+    }
+    let isDirect = descriptor.bypassesPageCache && descriptor.setBypassingPageCache(true)
+    guard isDirect || descriptor.setBypassingPageCache(false) else {
+      throw BlockIOError(.open, path: path, reason: .system(errno: EINVAL))
     }
     self.path = path
     systemPath = path.systemPath.map { CChar(bitPattern: $0) } + [0]
     self.wantsDirect = wantsDirect
     direct = Atomic(isDirect)
     identity = FileIdentity(status)
-    byteCount = Int(end)
+    byteCount = end
     self.descriptor = descriptor
     if !isDirect { adviseExactReads() }
   }
@@ -56,8 +60,9 @@ final class OpenFile: Sendable {
       throw BlockIOError(.inspect, path: path, reason: .modified)
     }
     var named = stat()
-    guard stat(systemPath, &named) == 0 else {
-      throw BlockIOError(.inspect, path: path, reason: .system(errno: errno))
+    let outcome = SystemCalls.inspect(systemPath, followsLinks: true, &named)
+    guard outcome == 0 else {
+      throw BlockIOError(.inspect, path: path, reason: .system(errno: -outcome))
     }
     guard FileIdentity(named).isSameFile(as: identity) else {
       throw BlockIOError(.inspect, path: path, reason: .replaced)
@@ -72,7 +77,7 @@ final class OpenFile: Sendable {
   /// The file's size now; nil where the system will not say.
   var currentByteCount: Int? {
     var status = stat()
-    guard fstat(descriptor.rawValue, &status) == 0 else { return nil }
+    guard SystemCalls.inspect(descriptor.rawValue, &status) == 0 else { return nil }
     return status.st_mode & S_IFMT == S_IFREG ? Int(status.st_size) : byteCount
   }
 
@@ -83,15 +88,18 @@ final class OpenFile: Sendable {
 
   /// A descriptor for `path`, past the page cache where `direct` is set and accepted.
   private static func open(
-    _ path: String, direct: Bool
+    _ path: String, direct: Bool, refusal: Int32
   ) throws(BlockIOError) -> UnixDescriptor {
     guard direct else {
       return try UnixDescriptor(readingFrom: path, bypassingPageCache: false)
     }
-    do {
+    do throws(BlockIOError) {
+      guard refusal == 0 else {
+        throw BlockIOError(.open, path: path, reason: .system(errno: refusal))
+      }
       return try UnixDescriptor(readingFrom: path, bypassingPageCache: true)
     } catch {
-      guard error.errno == EINVAL else { throw error }
+      guard error.errno?.isLackOfSupport ?? false else { throw error }
       return try UnixDescriptor(readingFrom: path, bypassingPageCache: false)
     }
   }
@@ -100,8 +108,9 @@ final class OpenFile: Sendable {
     of descriptor: borrowing UnixDescriptor, path: String
   ) throws(BlockIOError) -> stat {
     var status = stat()
-    guard fstat(descriptor.rawValue, &status) == 0 else {
-      throw BlockIOError(.inspect, path: path, reason: .system(errno: errno))
+    let outcome = SystemCalls.inspect(descriptor.rawValue, &status)
+    guard outcome == 0 else {
+      throw BlockIOError(.inspect, path: path, reason: .system(errno: -outcome))
     }
     return status
   }

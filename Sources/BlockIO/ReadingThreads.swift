@@ -47,6 +47,13 @@ final class ReadingThreads: BackgroundWork, @unchecked Sendable {
     threads = []
   }
 
+  /// Ends every thread after its present read, without waiting for that.
+  func abandon() {
+    queue.stop()
+    for thread in threads { thread.detach() }
+    threads = []
+  }
+
   /// Gives a transfer to the threads.
   func begin(_ transfer: Transfer, slot: Int) {
     slots[slot] = Slot(transfer: transfer)
@@ -63,7 +70,8 @@ final class ReadingThreads: BackgroundWork, @unchecked Sendable {
   func run() {
     while let slot = queue.takePending() {
       if var transfer = slots[slot].transfer {
-        slots[slot].failure = transfer.readToEnd(files[transfer.request.fileIndex], hooks: hooks)
+        slots[slot].failure = transfer.readToEnd(
+          files[transfer.request.fileIndex], hooks: hooks, isStopping: { queue.isStopped })
         slots[slot].transfer = transfer
       }
       queue.finish(slot)
@@ -73,16 +81,26 @@ final class ReadingThreads: BackgroundWork, @unchecked Sendable {
 
 extension Transfer {
   /// Reads with `pread` until the request is done; returns why it failed if it did.
-  mutating func readToEnd(_ file: OpenFile, hooks: DeviceHooks) -> BlockIOError.Reason? {
+  ///
+  /// - Parameter isStopping: asked before another attempt, which is not made where it says so.
+  mutating func readToEnd(
+    _ file: OpenFile, hooks: DeviceHooks, isStopping: () -> Bool = { false }
+  ) -> BlockIOError.Reason? {
     while true {
-      isDirect = file.isDirect
-      let bytes = nextBytes
-      let count = pread(file.descriptor.rawValue, bytes.baseAddress, bytes.count, nextOffset)
-      switch accept(result: count < 0 ? -Int(errno) : count, file: file, hooks: hooks) {
+      switch readOnce(file, hooks: hooks) {
       case .finished: return nil
-      case .again: continue
       case .failed(let reason): return reason
+      case .again(let nanoseconds):
+        if isStopping() { return .system(errno: ECANCELED) }
+        Retries.sleep(nanoseconds: nanoseconds)
       }
     }
+  }
+
+  /// Makes one attempt with `pread`.
+  mutating func readOnce(_ file: OpenFile, hooks: DeviceHooks) -> Step {
+    isDirect = file.isDirect
+    let result = SystemCalls.read(file.descriptor.rawValue, into: nextBytes, at: nextOffset)
+    return accept(result: result, file: file, hooks: hooks)
   }
 }

@@ -19,7 +19,7 @@ struct RegisteredBuffers {
   ///
   /// - Returns: a line for people where that is not all of it, once.
   mutating func add(
-    _ region: UnsafeMutableRawBufferPointer, to ring: borrowing Ring, hooks: DeviceHooks
+    _ region: UnsafeMutableRawBufferPointer, to ring: borrowing Ring
   ) -> String? {
     guard !gaveUp, !region.isEmpty else { return nil }
     if !hasTable {
@@ -37,8 +37,7 @@ struct RegisteredBuffers {
       guard free < Self.tableCount else { return nil }
       let part = UnsafeMutableRawBufferPointer(
         rebasing: region[done..<(done + min(limit, region.count - done))])
-      let refusal = hooks.registrationErrno?(part.count) ?? 0
-      let status = refusal == 0 ? ring.register(buffer: part, at: free) : -refusal
+      let status = ring.register(buffer: part, at: free)
       if status >= 0 {
         if free < table.count { table[free] = part } else { table.append(part) }
         done += part.count

@@ -1,5 +1,6 @@
 import CLinuxURing
 import Glibc
+import TensorBasics
 
 /// An io_uring: a queue of reads to the kernel and a queue of results back.
 ///
@@ -7,6 +8,8 @@ import Glibc
 /// kernel gives them.
 struct Ring: ~Copyable {
   private let ring: UnsafeMutablePointer<io_uring>
+  /// Whether the kernel may still use it when its owner is gone: it is then left as it is.
+  var isAbandoned = false
 
   /// One result.
   struct Event {
@@ -20,6 +23,10 @@ struct Ring: ~Copyable {
   /// Results are posted when this process enters the kernel (COOP_TASKRUN), which saves interrupts;
   /// kernels before 5.19 do without.
   init(entryCount: Int) throws(BlockIOError) {
+    let refusal = FaultPlan.refusal(of: .makeRing)
+    guard refusal == 0 else {
+      throw BlockIOError(.setUpRing, reason: .system(errno: refusal))
+    }
     let ring = UnsafeMutablePointer<io_uring>.allocate(capacity: 1)
     ring.initialize(to: io_uring())
     var status = io_uring_queue_init(
@@ -37,6 +44,7 @@ struct Ring: ~Copyable {
   }
 
   deinit {
+    guard !isAbandoned else { return }
     io_uring_queue_exit(ring)
     ring.deallocate()
   }
@@ -52,16 +60,21 @@ struct Ring: ~Copyable {
 
   /// Registers descriptors, so that reads name them by index and the kernel need not look them up.
   borrowing func register(descriptors: [Int32]) -> Int32 {
-    io_uring_register_files(ring, descriptors, UInt32(descriptors.count))
+    let refusal = FaultPlan.refusal(of: .registerFiles)
+    guard refusal == 0 else { return -refusal }
+    return io_uring_register_files(ring, descriptors, UInt32(descriptors.count))
   }
 
   /// Makes an empty table for `count` registered buffers.
   borrowing func reserveBuffers(count: Int) -> Int32 {
-    io_uring_register_buffers_sparse(ring, UInt32(count))
+    let refusal = FaultPlan.refusal(of: .registerMemory)
+    return refusal == 0 ? io_uring_register_buffers_sparse(ring, UInt32(count)) : -refusal
   }
 
   /// Pins `region` as registered buffer `index`.
   borrowing func register(buffer region: UnsafeMutableRawBufferPointer, at index: Int) -> Int32 {
+    let refusal = FaultPlan.refusal(of: .registerMemory)
+    guard refusal == 0 else { return -refusal }
     var vector = iovec(iov_base: region.baseAddress, iov_len: region.count)
     var tag: UInt64 = 0
     return io_uring_register_buffers_update_tag(ring, UInt32(index), &vector, &tag, 1)
@@ -109,7 +122,10 @@ struct Ring: ~Copyable {
   var unsubmittedCount: Int { Int(io_uring_sq_ready(ring)) }
 
   /// Hands queued reads to the kernel.
-  borrowing func submit() -> Int32 { io_uring_submit(ring) }
+  borrowing func submit() -> Int32 {
+    let refusal = FaultPlan.refusal(of: .submitReads)
+    return refusal == 0 ? io_uring_submit(ring) : -refusal
+  }
 
   /// Takes one result, without waiting.
   borrowing func nextEvent() -> Event? {
@@ -122,6 +138,8 @@ struct Ring: ~Copyable {
 
   /// Sleeps until there is a result, a signal (`-EINTR`) or the time is over (`-ETIME`).
   borrowing func wait(nanoseconds: Int?) -> Int32 {
+    let refusal = FaultPlan.refusal(of: .awaitReads)
+    guard refusal == 0 else { return -refusal }
     var entry: UnsafeMutablePointer<io_uring_cqe>?
     guard let nanoseconds else { return io_uring_wait_cqes(ring, &entry, 1, nil, nil) }
     var time = __kernel_timespec(

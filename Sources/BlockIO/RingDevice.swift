@@ -3,7 +3,7 @@ import TensorBasics
 
 /// The io_uring back end: direct I/O, one system call for many reads, no thread of its own.
 public final class RingDevice: BlockDevice {
-  private let ring: Ring
+  private var ring: Ring
   private let files: FileSet
   private let hooks: DeviceHooks
   private let hasRegisteredFiles: Bool
@@ -11,6 +11,11 @@ public final class RingDevice: BlockDevice {
   /// One per read in flight; a slot's index travels through the kernel with its read.
   private var transfers: [Transfer?]
   private var freeSlots: [Int]
+  /// Reads to be tried again, and when; the system was short of something.
+  private var delayed: [(slot: Int, nanoseconds: Int)] = []
+  /// Whether the kernel would not take reads of late, or let this thread sleep for results.
+  private var submission = BackOff()
+  private var sleeping = BackOff()
   private var recorder = StatisticsRecorder()
   private var ringNotes: [String] = []
 
@@ -28,9 +33,6 @@ public final class RingDevice: BlockDevice {
     precondition(queueDepth > 0, "a device needs room for one read")
     let files = try FileSet(paths: paths, direct: true, hooks: hooks)
     let depth = min(queueDepth, Self.maximumDepth)
-    if let refusal = hooks.ringSetupErrno?(), refusal != 0 {
-      throw BlockIOError(.setUpRing, reason: .system(errno: refusal))
-    }
     // One entry more than reads: old kernels need it for the timeout of a wait.
     let ring = try Ring(entryCount: depth + 1)
     hasRegisteredFiles = ring.register(descriptors: files.files.map { $0.descriptor.rawValue }) == 0
@@ -48,14 +50,39 @@ public final class RingDevice: BlockDevice {
   /// Waits for reads the kernel holds: their destinations belong to the caller, who may free them
   /// once the device is gone.
   deinit {
-    while recorder.inFlight > ring.unsubmittedCount {
+    var attempts = 0
+    while heldCount > 0 {
       if let event = ring.nextEvent() {
-        recorder.ended(startedAt: transfers[event.slot]?.startNanoseconds ?? 0, at: 0)
+        transfers[event.slot] = nil
+        attempts = 0
         continue
       }
       let status = ring.wait(nanoseconds: nil)
-      guard status >= 0 || status == -EINTR || status == -EAGAIN else { break }
+      guard status < 0, status != -EINTR else { continue }
+      attempts += 1
+      guard (-status).isShortage, attempts <= Retries.maximumCount else {
+        abandonReads()
+        break
+      }
+      Retries.sleep(nanoseconds: Retries.delayNanoseconds(after: attempts, errno: -status))
     }
+  }
+
+  /// Reads that the kernel has and whose results were not taken yet.
+  private var heldCount: Int {
+    let known = transfers.reduce(0) { $1 == nil ? $0 : $0 + 1 }
+    return known - delayed.count - ring.unsubmittedCount
+  }
+
+  /// Leaves the destinations of reads in flight, and the ring, to the kernel for good.
+  public func abandonReads() {
+    guard recorder.inFlight > 0 else { return }
+    for case let transfer? in transfers { AbandonedMemory.keep(transfer.request.destination) }
+    for slot in transfers.indices { transfers[slot] = nil }
+    delayed.removeAll()
+    ring.isAbandoned = true
+    ringNotes.append(BlockIOError.abandonmentNote)
+    recorder.gaveUp(at: monotonicNanoseconds())
   }
 
   public var fileByteCounts: [Int] { files.byteCounts }
@@ -70,15 +97,17 @@ public final class RingDevice: BlockDevice {
   public func fileIdentities() throws(BlockIOError) -> [FileIdentity] { try files.identities() }
 
   public func register(_ region: UnsafeMutableRawBufferPointer) {
-    guard let note = buffers.add(region, to: ring, hooks: hooks) else { return }
+    guard let note = buffers.add(region, to: ring) else { return }
     ringNotes.append(note)
   }
 
   public func unregister(_ region: UnsafeMutableRawBufferPointer) {
-    buffers.remove(region, from: ring)
+    // What was given up is never let go of.
+    if !ring.isAbandoned { buffers.remove(region, from: ring) }
   }
 
   public func submit(_ request: ReadRequest) throws(BlockIOError) {
+    guard !ring.isAbandoned else { throw .afterAbandonment }
     files.checkContract(request, inFlight: recorder.inFlight, capacity: capacity)
     let now = monotonicNanoseconds()
     let slot = freeSlots.removeLast()
@@ -102,15 +131,16 @@ public final class RingDevice: BlockDevice {
     precondition(queued, "the ring has an entry for every read in flight")
   }
 
+  /// Where the kernel is short of something for the moment, queued reads wait here, and for ``reap`` to
+  /// hand them over.
   public func flush() throws(BlockIOError) {
-    var attempts = 0
-    while ring.unsubmittedCount > 0 {
+    guard !ring.isAbandoned else { return }
+    while ring.unsubmittedCount > 0, !submission.isPausing {
       let status = ring.submit()
-      guard status <= 0 else { continue }
-      attempts += 1
-      let isTransient = [0, -EINTR, -EAGAIN, -EBUSY].contains(status)
-      guard isTransient, attempts <= Transfer.maximumFruitlessCount else {
-        throw BlockIOError(.submit, reason: .system(errno: status == 0 ? EAGAIN : -status))
+      if status > 0 {
+        submission.accepted()
+      } else {
+        try submission.refused(errno: status == 0 ? EAGAIN : -status, .submit)
       }
     }
   }
@@ -123,21 +153,50 @@ public final class RingDevice: BlockDevice {
       while let event = ring.nextEvent() {
         if let completion = try settle(event) { return completion }
       }
+      if !delayed.isEmpty { queueDelayed() }
       try flush()
       guard waiting, try sleep(until: deadline) else { return nil }
     }
     return nil
   }
 
-  /// Sleeps for a result; false where there is none for a signal or the deadline.
+  /// Queues the reads whose time to be tried again has come.
+  private func queueDelayed() {
+    let now = monotonicNanoseconds()
+    for index in delayed.indices.reversed() where delayed[index].nanoseconds <= now {
+      queue(delayed.remove(at: index).slot)
+    }
+  }
+
+  /// Sleeps for a result, or until something is to be tried again; false where there is none for a signal
+  /// or the deadline.
   private func sleep(until deadline: Deadline) throws(BlockIOError) -> Bool {
     let start = monotonicNanoseconds()
-    let status = ring.wait(nanoseconds: deadline.remainingNanoseconds)
-    recorder.waited(nanoseconds: monotonicNanoseconds() - start)
+    var nanoseconds = deadline.remainingNanoseconds
+    var isCut = false
+    func cut(at moment: Int) {
+      let left = max(0, moment - start)
+      guard nanoseconds.map({ left < $0 }) ?? true else { return }
+      nanoseconds = left
+      isCut = true
+    }
+    for entry in delayed { cut(at: entry.nanoseconds) }
+    if submission.isNeeded { cut(at: submission.nextNanoseconds) }
+    let status = ring.wait(nanoseconds: nanoseconds)
+    defer { recorder.waited(nanoseconds: monotonicNanoseconds() - start) }
     switch status {
-    case 0..., -EAGAIN, -EBUSY: return true
-    case -EINTR, -ETIME: return false
-    default: throw BlockIOError(.wait, reason: .system(errno: -status))
+    case 0...:
+      sleeping.accepted()
+      return true
+    case -ETIME:
+      sleeping.accepted()
+      return isCut
+    case -EINTR: return false
+    default:
+      try sleeping.refused(errno: -status, .wait)
+      let pause = sleeping.nextNanoseconds - monotonicNanoseconds()
+      Retries.sleep(nanoseconds: min(pause, nanoseconds ?? pause))
+      return deadline.remainingNanoseconds != 0
     }
   }
 
@@ -153,9 +212,13 @@ public final class RingDevice: BlockDevice {
       case .some(let reason): step = .failed(reason)
       }
     }
-    if case .again = step {
+    if case .again(let nanoseconds) = step {
       transfers[event.slot] = transfer
-      queue(event.slot)
+      if nanoseconds == 0 {
+        queue(event.slot)
+      } else {
+        delayed.append((event.slot, monotonicNanoseconds() + nanoseconds))
+      }
       return nil
     }
     transfers[event.slot] = nil

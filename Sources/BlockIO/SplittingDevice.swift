@@ -42,6 +42,7 @@ public final class SplittingDevice: BlockDevice {
 
   public let capacity: Int
   public private(set) var inFlight = 0
+  private var isAbandoned = false
 
   /// Splits reads among the files of `inner`.
   ///
@@ -79,6 +80,7 @@ public final class SplittingDevice: BlockDevice {
   }
 
   public func submit(_ request: ReadRequest) throws(BlockIOError) {
+    guard !isAbandoned else { throw .afterAbandonment }
     precondition(inFlight < capacity, "more reads submitted than the device's capacity")
     precondition(request.fileIndex == 0, "no such file in this device")
     precondition(
@@ -90,7 +92,15 @@ public final class SplittingDevice: BlockDevice {
     pump()
   }
 
+  public func abandonReads() {
+    guard inFlight > 0 else { return }
+    inner.abandonReads()
+    inFlight = 0
+    isAbandoned = true
+  }
+
   public func flush() throws(BlockIOError) {
+    guard !isAbandoned else { return }
     pump()
     try inner.flush()
   }

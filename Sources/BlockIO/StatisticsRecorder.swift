@@ -24,6 +24,13 @@ package struct StatisticsRecorder {
     totals.latency.record(nanoseconds: now - start)
   }
 
+  /// Counts every read in flight as given up at `now`.
+  package mutating func gaveUp(at now: Int) {
+    totals = snapshot(at: now)
+    lastChangeNanoseconds = now
+    inFlight = 0
+  }
+
   /// Counts bytes from the kernel.
   package mutating func received(byteCount: Int) { totals.bytesRead += byteCount }
 

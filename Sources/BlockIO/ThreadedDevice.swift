@@ -5,7 +5,10 @@ import TensorBasics
 public final class ThreadedDevice: BlockDevice {
   private let workers: ReadingThreads
   private var freeSlots: [Int]
+  /// Where each slot's read goes.
+  private var destinations: [UnsafeMutableRawBufferPointer?]
   private var recorder = StatisticsRecorder()
+  private var isAbandoned = false
   private var openingNotes: [String] = []
 
   public let capacity: Int
@@ -26,6 +29,7 @@ public final class ThreadedDevice: BlockDevice {
     precondition(queueDepth > 0 && threadCount > 0, "a device needs room for one read")
     capacity = queueDepth
     freeSlots = Array((0..<queueDepth).reversed())
+    destinations = Array(repeating: nil, count: queueDepth)
     workers = ReadingThreads(
       files: try FileSet(paths: paths, direct: true, hooks: hooks), hooks: hooks,
       queue: try WorkQueue(capacity: queueDepth), slotCount: queueDepth)
@@ -50,16 +54,28 @@ public final class ThreadedDevice: BlockDevice {
   public func fileIdentities() throws(BlockIOError) -> [FileIdentity] { try files.identities() }
 
   public func submit(_ request: ReadRequest) throws(BlockIOError) {
+    guard !isAbandoned else { throw .afterAbandonment }
     files.checkContract(request, inFlight: recorder.inFlight, capacity: capacity)
     let now = monotonicNanoseconds()
     let slot = freeSlots.removeLast()
     recorder.began(at: now)
+    destinations[slot] = request.destination
     workers.begin(
       Transfer(request, fileByteCount: files[request.fileIndex].byteCount, at: now), slot: slot)
   }
 
   /// Nothing to do: threads take reads as they are submitted.
   public func flush() throws(BlockIOError) {}
+
+  /// Leaves the threads to themselves: each ends after its present read, whenever that is.
+  public func abandonReads() {
+    guard recorder.inFlight > 0 else { return }
+    for case let destination? in destinations { AbandonedMemory.keep(destination) }
+    workers.abandon()
+    isAbandoned = true
+    addNote(BlockIOError.abandonmentNote)
+    recorder.gaveUp(at: monotonicNanoseconds())
+  }
 
   public func reap(
     waiting: Bool, timeoutMilliseconds: Int?
@@ -79,6 +95,7 @@ public final class ThreadedDevice: BlockDevice {
   private func settle(_ slot: Int) throws(BlockIOError) -> ReadCompletion {
     let (transfer, failure) = workers.end(slot: slot)
     freeSlots.append(slot)
+    destinations[slot] = nil
     recorder.ended(transfer, at: monotonicNanoseconds())
     if let failure { throw files.error(transfer, failure) }
     return ReadCompletion(tag: transfer.request.tag, byteCount: transfer.expectedByteCount)

@@ -21,12 +21,11 @@ struct Transfer {
   /// What follows from an attempt.
   enum Step {
     case finished
-    case again
+    /// Another attempt, after a while where the system is short of something.
+    case again(afterNanoseconds: Int)
     case failed(BlockIOError.Reason)
   }
 
-  /// Attempts in a row that may bring nothing.
-  static let maximumFruitlessCount = 16
   /// The most one system call is asked for; the kernel itself stops just below 2 GiB.
   static let maximumAttemptByteCount = 1 << 30
 
@@ -59,16 +58,13 @@ struct Transfer {
   }
 
   private mutating func fail(errno: Int32, file: OpenFile) -> Step {
-    switch errno {
-    case EINTR, EAGAIN, ECANCELED:  // The last: the thread that submitted has ended.
-      return fruitless(otherwise: .failed(.system(errno: errno)))
-    case EINVAL where isDirect:
-      // Other reads of this file may have met the refusal first.
-      guard !file.isDirect || file.stopDirect() else { return .failed(.system(errno: errno)) }
-      return fruitless(otherwise: .failed(.system(errno: errno)))
-    default:
-      return .failed(.system(errno: errno))
+    let failure = BlockIOError.Reason.system(errno: errno)
+    // Other reads of this file may have met the refusal of direct I/O first.
+    if errno.isLackOfSupport, isDirect, !file.isDirect || file.stopDirect() {
+      return fruitless(errno: errno, otherwise: failure)
     }
+    guard errno.isInterruption || errno.isShortage else { return .failed(failure) }
+    return fruitless(errno: errno, otherwise: failure)
   }
 
   private mutating func receive(_ byteCount: Int) -> Step {
@@ -83,17 +79,20 @@ struct Transfer {
     }
     if byteCount == 0 { return .failed(.truncated) }
     let usable = isDirect ? delivered & ~(FileSet.directAlignment - 1) : delivered
-    guard usable > deliveredByteCount else { return fruitless(otherwise: .failed(.truncated)) }
+    guard usable > deliveredByteCount else { return fruitless(errno: 0, otherwise: .truncated) }
     deliveredByteCount = usable
     fruitlessCount = 0
     retryCount += 1
-    return .again
+    return .again(afterNanoseconds: 0)
   }
 
-  private mutating func fruitless(otherwise failure: Step) -> Step {
+  private mutating func fruitless(
+    errno: Int32, otherwise failure: BlockIOError.Reason
+  ) -> Step {
     fruitlessCount += 1
-    guard fruitlessCount <= Self.maximumFruitlessCount else { return failure }
+    guard fruitlessCount <= Retries.maximumCount else { return .failed(failure) }
     retryCount += 1
-    return .again
+    return .again(
+      afterNanoseconds: Retries.delayNanoseconds(after: fruitlessCount, errno: errno))
   }
 }

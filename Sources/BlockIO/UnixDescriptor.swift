@@ -16,14 +16,40 @@ package struct UnixDescriptor: ~Copyable {
     readingFrom path: String, bypassingPageCache: Bool
   ) throws(BlockIOError) {
     let flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK
-    let descriptor = path.withSystemPath {
-      Glibc.open($0, flags | (bypassingPageCache ? __O_DIRECT : 0))
-    }
+    let descriptor = SystemCalls.open(path, flags | (bypassingPageCache ? __O_DIRECT : 0))
     guard descriptor >= 0 else {
-      throw BlockIOError(.open, path: path, reason: .system(errno: errno))
+      throw BlockIOError(.open, path: path, reason: .system(errno: -descriptor))
     }
     rawValue = descriptor
   }
+
+  /// A new file in `folder` that nobody else can open, because it has no name, for reading and writing.
+  ///
+  /// - Parameter refusal: the error number with which a test refuses direct I/O; 0 = as the system does.
+  package init(
+    temporaryIn folder: String, bypassingPageCache: Bool, refusal: Int32 = 0
+  ) throws(BlockIOError) {
+    let flags = O_RDWR | O_CLOEXEC | __O_TMPFILE | O_DIRECTORY | O_EXCL
+    var descriptor = -refusal
+    if bypassingPageCache, refusal == 0 {
+      descriptor = SystemCalls.open(folder, flags | __O_DIRECT, mode: 0o600)
+    }
+    if descriptor <= 0 { descriptor = SystemCalls.open(folder, flags, mode: 0o600) }
+    if descriptor < 0 {
+      // File systems without such files: one whose name is taken away at once.
+      descriptor = SystemCalls.openUnnamed(in: folder)
+      if descriptor >= 0, bypassingPageCache, refusal == 0 {
+        _ = SystemCalls.setStatusFlags(descriptor, __O_DIRECT)
+      }
+    }
+    guard descriptor >= 0 else {
+      throw BlockIOError(.create, path: folder, reason: .system(errno: -descriptor))
+    }
+    rawValue = descriptor
+  }
+
+  /// The path by which this process can open the same file once more, whatever its name.
+  package var path: String { "/proc/self/fd/\(rawValue)" }
 
   /// A counter that one thread bumps and another sleeps on.
   package init(eventCounter: Void) throws(BlockIOError) {
@@ -42,6 +68,6 @@ package struct UnixDescriptor: ~Copyable {
   /// Makes reads bypass the page cache or not; also drops `O_NONBLOCK`, with which io_uring would
   /// hand buffered reads back instead of waiting for them.
   package borrowing func setBypassingPageCache(_ bypassing: Bool) -> Bool {
-    fcntl(rawValue, F_SETFL, bypassing ? __O_DIRECT : 0) == 0
+    SystemCalls.setStatusFlags(rawValue, bypassing ? __O_DIRECT : 0) == 0
   }
 }

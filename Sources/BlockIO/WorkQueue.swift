@@ -77,6 +77,9 @@ final class WorkQueue: @unchecked Sendable {
     }
   }
 
+  /// Whether the threads are to end.
+  var isStopped: Bool { monitor.locked { isStopping } }
+
   /// Hands a slot back and wakes the coordinator where it sleeps.
   func finish(_ slot: Int) {
     let wakes = monitor.locked {

@@ -11,6 +11,7 @@ final class KeyValueFiles {
   private let parts: [KeyValueStore.Prefix.Part]
   private let paths: [String]
   private let writer: FileWriter?
+  private let folderNote: String?
   private let ownDataOffset: Int
   /// Parts of the prefix in use.
   private var partCount: Int
@@ -26,32 +27,30 @@ final class KeyValueFiles {
     do throws(BlockIOError) {
       var writer: FileWriter?
       if plan.hasTier || options.ownFile != nil {
-        let path =
-          if let own = options.ownFile { own.path } else {
-            try FileWriter.temporaryPath(inFolder: options.folder)
-          }
         writer = try FileWriter(
-          path: path, byteCount: dataOffset + shape.rowCount * shape.rowStride,
+          options.ownFile.map { .named($0.path) }
+            ?? .temporary(folder: options.folder ?? KeyValueOptions.defaultFolder),
+          byteCount: dataOffset + shape.rowCount * shape.rowStride,
           capacity: Self.writeCapacity, hooks: options.hooks)
       }
-      let paths = parts.map(\.path) + (writer.map { [$0.path] } ?? [])
-      do throws(BlockIOError) {
-        device = try openDevice(
-          paths: paths, backend: options.backend,
-          queueDepth: max(16, min(64, plan.stagingCount)), hooks: options.hooks)
-      } catch {
-        if options.ownFile == nil { writer?.removeName() }
-        throw error
-      }
-      if options.ownFile == nil { writer?.removeName() }
+      device = try openDevice(
+        paths: parts.map(\.path) + (writer.map { [$0.readingPath] } ?? []),
+        backend: options.backend, queueDepth: max(16, min(64, plan.stagingCount)),
+        hooks: options.hooks)
       self.writer = writer
-      self.paths = paths
+      paths = parts.map(\.path) + (writer.map { [$0.path] } ?? [])
     } catch { throw .io(error, layer: nil) }
+    let isTemporary = writer != nil && options.ownFile == nil
+    folderNote =
+      isTemporary && options.folder == nil ? KeyValueOptions.defaultFolderNote : nil
     self.shape = shape
     self.parts = parts
     partCount = parts.count
     ownDataOffset = dataOffset
   }
+
+  /// One-line warnings for people.
+  var notes: [String] { (folderNote.map { [$0] } ?? []) + device.notes }
 
   // MARK: Writing
 
@@ -64,7 +63,13 @@ final class KeyValueFiles {
       WriteRequest(offset: ownDataOffset + row * shape.rowStride, bytes: bytes, tag: row))
   }
 
-  func takeWrite(waiting: Bool) -> WriteCompletion? { writer?.takeCompletion(waiting: waiting) }
+  /// Takes a write that is done, sleeping for one step of a ``StallWatch`` at most where it is waited for.
+  func takeWrite(waiting: Bool) -> WriteCompletion? {
+    writer?.takeCompletion(
+      waiting: waiting, timeoutMilliseconds: StallWatch.stepMilliseconds)
+  }
+
+  func abandonWrites() { writer?.abandonWrites() }
 
   // MARK: Reading
 
@@ -85,6 +90,12 @@ final class KeyValueFiles {
   func slot(ofTag tag: UInt64) -> Int { Int(tag & 0xFFFF_FFFF) }
 
   func path(ofFile index: Int) -> String { paths[index] }
+
+  /// An error of the device, which knows the store's own file by another path.
+  func named(_ error: BlockIOError) -> BlockIOError {
+    guard let writer, error.path == writer.readingPath else { return error }
+    return error.named(writer.path)
+  }
 
   /// The file that holds a row, and where.
   func place(ofRow row: Int) -> (file: Int, offset: Int) {

@@ -9,8 +9,9 @@ public struct KeyValueOptions: Sendable {
   public var budgetByteCount: Int?
   /// How complete rows are stored.
   public var type = KeyValueType.f16
-  /// Folder of the file that holds what memory does not; it never has a name that lasts.
-  public var folder = KeyValueOptions.defaultFolder
+  /// Folder of the file that holds what memory does not, which has no name there; nil =
+  /// ``defaultFolder``.
+  public var folder: String?
   /// A file that gets every complete slab and stays; nil = none.
   public var ownFile: OwnFile?
   /// The first slabs, from files that others wrote.
@@ -19,6 +20,8 @@ public struct KeyValueOptions: Sendable {
   public var policy = KeyValuePolicyChoice.full
   /// How files are read.
   public var backend = StorageBackend.auto
+  /// Raised, it ends every wait for a drive with ``KeyValueError/interrupted``.
+  public var cancellation = CancellationFlag()
   /// Where tests stand in for the kernel.
   package var hooks = DeviceHooks()
 
@@ -36,9 +39,20 @@ public struct KeyValueOptions: Sendable {
     }
   }
 
-  /// `TMPDIR`, else /var/tmp.
+  /// `TMPDIR` where it is set and takes files, else /var/tmp or /tmp.
   public static var defaultFolder: String {
-    getenv("TMPDIR").map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 } ?? "/var/tmp"
+    let folders = [chosenFolder, "/var/tmp", "/tmp"].compactMap(\.self)
+    return folders.first { access($0, W_OK | X_OK) == 0 } ?? folders[0]
+  }
+
+  /// Says that `TMPDIR` takes no files, where it is set and does not.
+  static var defaultFolderNote: String? {
+    guard let chosen = chosenFolder, chosen != defaultFolder else { return nil }
+    return "TMPDIR is '\(chosen)', where no file can be made: using \(defaultFolder)"
+  }
+
+  private static var chosenFolder: String? {
+    getenv("TMPDIR").map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
   }
 }
 

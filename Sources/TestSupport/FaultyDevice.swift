@@ -43,6 +43,7 @@ public final class FaultyDevice: BlockDevice {
   public func unregister(_ region: UnsafeMutableRawBufferPointer) { inner.unregister(region) }
   public func checkUnchanged() throws(BlockIOError) { try inner.checkUnchanged() }
   public func flush() throws(BlockIOError) { try inner.flush() }
+  public func abandonReads() { inner.abandonReads() }
 
   public func submit(_ request: ReadRequest) throws(BlockIOError) {
     let tag = freeTags.removeLast()

@@ -24,17 +24,13 @@ extension WeightStream {
     if let failure { throw failure }
     let completion: ReadCompletion?
     do {
-      completion = try device.reap(
-        waiting: waiting, timeoutMilliseconds: waiting ? 100 : nil)
+      completion =
+        waiting
+        ? try stallWatch.step(device) { onStall?(stall(wanted, $0)) }
+        : try device.reap(waiting: false, timeoutMilliseconds: nil)
     } catch { throw fail(.io(error)) }
-    if let completion {
-      stallWatch.reset()
-      try settle(completion)
-    }
+    if let completion { try settle(completion) }
     if cancellation.isRaised { throw .interrupted }
-    if completion == nil, waiting, let seconds = stallWatch.secondsToReport() {
-      onStall?(stall(wanted, seconds))
-    }
     return completion != nil
   }
 

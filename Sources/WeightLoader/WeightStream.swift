@@ -142,7 +142,7 @@ public final class WeightStream {
   /// place.
   deinit {
     population.stop()
-    device.drain()
+    device.drain(unless: cancellation)
     device.unregister(staging.bytes)
   }
 

@@ -86,48 +86,75 @@ import Testing
     }
   }
 
-  @Test(arguments: [StorageBackend.uring, .pread])
+  /// With every error number that file systems refuse direct I/O with.
+  @Test(arguments: [StorageBackend.uring, .pread], [EINVAL, EOPNOTSUPP, ENOTSUP, ENOSYS])
   func `Direct reads that are refused go on through the page cache`(
-    backend: StorageBackend
+    backend: StorageBackend, errno: Int32
   ) throws {
     let file = TemporaryFile(Self.bytes)
     defer { extendLifetime(file) }
     let device = try device(file, backend) { hooks in
-      hooks.filterResult = { $0.isDirect ? -Int(EINVAL) : $0.result }
+      hooks.filterResult = { $0.isDirect ? -Int(errno) : $0.result }
     }
     let extents = (0..<10).map { Extent(fileIndex: 0, offset: $0 * 8192, byteCount: 8192) }
     let found = try readAll(extents, of: device)
     for (extent, bytes) in zip(extents, found) {
       #expect(bytes == Array(Self.bytes[extent.offset..<extent.endOffset]))
     }
-    let refused = try self.device(file, backend) { $0.refusesDirectOpen = true }
+    let refused = try self.device(file, backend) { $0.directOpenErrno = errno }
     #expect(try readAll(extents, of: refused) == found)
-    #expect(refused.notes.count == 1 && refused.notes[0].contains("O_DIRECT"))
-  }
-
-  @Test func `Without io_uring, auto reads by threads and says so`() throws {
-    let file = TemporaryFile(Self.bytes)
-    defer { extendLifetime(file) }
-    let device = try device(file, .auto) { $0.ringSetupErrno = { EPERM } }
-    #expect(device.notes.contains { $0.contains("io_uring") })
-    let extent = Extent(fileIndex: 0, offset: 4096, byteCount: 4096)
-    #expect(try readAll([extent], of: device) == [Array(Self.bytes[4096..<8192])])
-    #expect(throws: BlockIOError.self) {
-      try self.device(file, .uring) { $0.ringSetupErrno = { EPERM } }
+    for notes in [device.notes, refused.notes] {
+      #expect(notes.count == 1 && notes[0].contains("O_DIRECT"))
     }
   }
 
-  @Test func `Memory that may not be registered is read into unregistered`() throws {
+  /// Other refusals of opening are errors, and not for direct I/O.
+  @Test(arguments: [EACCES, EMFILE, EIO])
+  func `A file that cannot be opened is not opened otherwise`(errno: Int32) throws {
     let file = TemporaryFile(Self.bytes)
     defer { extendLifetime(file) }
-    let device = try device(file, .uring) { $0.registrationErrno = { _ in ENOMEM } }
-    let buffer = try AlignedBuffer(byteCount: 1 << 16)
-    device.register(buffer.bytes)
-    #expect(device.notes.count <= 1)
+    #expect {
+      try self.device(file, .pread) { $0.directOpenErrno = errno }
+    } throws: { ($0 as? BlockIOError)?.errno == errno }
+  }
+
+  /// A few refusals in a row: after ever longer pauses the read is made again.
+  @Test(arguments: backends, [EAGAIN, EBUSY, ENOMEM])
+  func `Reads that the system has no room for at the moment come in the end`(
+    backend: StorageBackend, errno: Int32
+  ) throws {
+    let file = TemporaryFile(Self.bytes)
+    defer { extendLifetime(file) }
+    let refusals = Mutex([Int: Int]())
+    let device = try device(file, backend) { hooks in
+      hooks.filterResult = { attempt in
+        refusals.withLock { refusals in
+          refusals[attempt.offset, default: 0] += 1
+          return refusals[attempt.offset, default: 0] <= 4 ? -Int(errno) : attempt.result
+        }
+      }
+    }
+    let extents = (0..<6).map { Extent(fileIndex: 0, offset: $0 * 8192, byteCount: 8192) }
+    for (extent, bytes) in zip(extents, try readAll(extents, of: device)) {
+      #expect(bytes == Array(Self.bytes[extent.offset..<extent.endOffset]))
+    }
+    #expect(device.statistics.retries == 24)
+  }
+
+  /// A refused read does not hold up whoever waits with a limit, so that a request to stop is heard.
+  @Test(arguments: backends)
+  func `Reads that are tried again can be given up`(backend: StorageBackend) throws {
+    let file = TemporaryFile(Self.bytes)
+    defer { extendLifetime(file) }
+    let device = try device(file, backend) { $0.filterResult = { _ in -Int(EAGAIN) } }
+    let buffer = try AlignedBuffer(byteCount: 4096)
     try device.submit(
-      ReadRequest(fileIndex: 0, offset: 0, destination: buffer.bytes, tag: 9))
-    let completion = try device.reap(waiting: true, timeoutMilliseconds: nil)
-    #expect(completion == ReadCompletion(tag: 9, byteCount: 1 << 16))
-    #expect(Array(buffer.bytes) == Array(Self.bytes[..<(1 << 16)]))
+      ReadRequest(fileIndex: 0, offset: 0, destination: buffer.bytes, tag: 1))
+    try #expect(device.reap(waiting: true, timeoutMilliseconds: 5) == nil)
+    #expect(device.inFlight == 1)
+    let isRaised = CancellationFlag()
+    isRaised.raise()
+    device.drain(unless: isRaised)
+    #expect(device.inFlight == 0)
   }
 }

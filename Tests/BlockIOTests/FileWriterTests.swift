@@ -1,5 +1,6 @@
 import BlockIO
 import Glibc
+import Synchronization
 import TensorBasics
 import TestSupport
 import Testing
@@ -14,7 +15,7 @@ import Testing
   ) throws -> [BlockIOError] {
     let buffer = try AlignedBuffer(byteCount: pages.count * Self.pageByteCount)
     let writer = try FileWriter(
-      path: path, byteCount: 16 * Self.pageByteCount, capacity: 3, hooks: hooks)
+      .named(path), byteCount: 16 * Self.pageByteCount, capacity: 3, hooks: hooks)
     var failures: [BlockIOError] = []
     func take() {
       guard let completion = writer.takeCompletion(waiting: true) else { return }
@@ -34,12 +35,12 @@ import Testing
     return failures
   }
 
-  @Test(arguments: [true, false])
-  func `What is written is there, what is not is zero`(refusesDirect: Bool) throws {
+  @Test(arguments: [0, EINVAL, EOPNOTSUPP])
+  func `What is written is there, what is not is zero`(directOpenErrno: Int32) throws {
     let folder = TemporaryFolder()
     defer { extendLifetime(folder) }
     var hooks = DeviceHooks()
-    hooks.refusesDirectOpen = refusesDirect
+    hooks.directOpenErrno = directOpenErrno
     let pages = [7, 0, 3, 15, 4, 5]
     #expect(try write(pages, to: folder.path + "/file", hooks: hooks).isEmpty)
     let bytes = folder.read("file")
@@ -63,8 +64,88 @@ import Testing
 
   @Test func `A folder that is not there is refused`() {
     #expect(throws: BlockIOError.self) {
-      try FileWriter(path: "/nowhere/file", byteCount: 4096, capacity: 1)
+      try FileWriter(.named("/nowhere/file"), byteCount: 4096, capacity: 1)
     }
-    #expect(throws: BlockIOError.self) { try FileWriter.temporaryPath(inFolder: "/nowhere") }
+    #expect(throws: BlockIOError.self) {
+      try FileWriter(.temporary(folder: "/nowhere"), byteCount: 4096, capacity: 1)
+    }
+  }
+
+  @Test func `A name that is a link is not followed`() throws {
+    let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
+    folder.write("precious", [1, 2, 3])
+    symlink(folder.path + "/precious", folder.path + "/link")
+    #expect(throws: BlockIOError.self) {
+      try FileWriter(.named(folder.path + "/link"), byteCount: 4096, capacity: 1)
+    }
+    #expect(folder.read("precious") == [1, 2, 3])
+  }
+
+  /// With direct I/O and where that is refused.
+  @Test(arguments: [0, EOPNOTSUPP])
+  func `A temporary file has no name at any time, and is read by its descriptor`(
+    directOpenErrno: Int32
+  ) throws {
+    let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
+    var hooks = DeviceHooks()
+    hooks.directOpenErrno = directOpenErrno
+    let writer = try FileWriter(
+      .temporary(folder: folder.path), byteCount: 8192, capacity: 1, hooks: hooks)
+    #expect(folder.entries.isEmpty)
+    let page = try AlignedBuffer(byteCount: 4096)
+    page.bytes.initializeMemory(as: UInt8.self, repeating: 7)
+    writer.enqueue(
+      WriteRequest(offset: 4096, bytes: UnsafeRawBufferPointer(page.bytes), tag: 0))
+    #expect(writer.takeCompletion(waiting: true)?.failure == nil)
+    let device = try openDevice(paths: [writer.readingPath], queueDepth: 1)
+    let found = try readAll([Extent(fileIndex: 0, offset: 4096, byteCount: 4096)], of: device)
+    #expect(found == [[UInt8](repeating: 7, count: 4096)])
+  }
+
+  /// `EAGAIN` and its like a few times: the write is made again.
+  @Test(arguments: [EAGAIN, EBUSY, ENOMEM, EINTR])
+  func `A write that the system has no room for at the moment is made again`(
+    errno: Int32
+  ) throws {
+    let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
+    let left = Mutex(4)
+    var hooks = DeviceHooks()
+    hooks.writeErrno = { _ in
+      left.withLock { left in
+        left -= 1
+        return left >= 0 ? errno : 0
+      }
+    }
+    #expect(try write([1, 2], to: folder.path + "/file", hooks: hooks).isEmpty)
+    #expect(folder.read("file")[4096] == 2)
+  }
+
+  /// A write that the drive never ends is waited for in steps, and given up for good.
+  @Test func `A write that hangs is waited for no longer than asked, and can be given up`() throws {
+    let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
+    let hangs = Atomic(true)
+    var hooks = DeviceHooks()
+    hooks.writeErrno = { _ in
+      while hangs.load(ordering: .acquiring) { usleep(1000) }
+      return 0
+    }
+    let address: UnsafeMutableRawPointer
+    do {
+      let page = try AlignedBuffer(byteCount: 4096)
+      address = page.address
+      let writer = try FileWriter(
+        .named(folder.path + "/file"), byteCount: 4096, capacity: 1, hooks: hooks)
+      writer.enqueue(WriteRequest(offset: 0, bytes: UnsafeRawBufferPointer(page.bytes), tag: 0))
+      #expect(writer.takeCompletion(waiting: true, timeoutMilliseconds: 5) == nil)
+      writer.abandonWrites()
+      #expect(writer.pendingCount == 0)
+    }
+    // The page is still there for the thread to write from.
+    #expect(address.load(as: UInt8.self) == 0)
+    hangs.store(false, ordering: .releasing)
   }
 }

@@ -21,6 +21,7 @@ import Testing
     var statistics: IOStatistics { IOStatistics() }
     var notes: [String] { [] }
     func flush() {}
+    func abandonReads() { queue = [] }
     func checkUnchanged() {}
 
     func submit(_ request: ReadRequest) {

@@ -33,19 +33,20 @@ package struct FlashArray: ~Copyable {
   package init(
     _ geometry: FlashGeometry, _ faults: FlashFaults, _ file: DriveConfiguration.FlashFile
   ) throws(DriveError) {
-    let path: String
     switch file {
-    case .named(let name): path = name
+    case .named(let name):
+      path = name
+      let opened = Glibc.open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+      guard opened >= 0 else {
+        throw .io(BlockIOError(.create, path: path, reason: .system(errno: errno)))
+      }
+      descriptor = UnixDescriptor(owning: opened)
     case .temporary(let folder):
-      do { path = try FileWriter.temporaryPath(inFolder: folder) } catch { throw .io(error) }
+      path = folder + "/(temporary file)"
+      do { descriptor = try UnixDescriptor(temporaryIn: folder, bypassingPageCache: false) } catch {
+        throw .io(error)
+      }
     }
-    let opened = Glibc.open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-    guard opened >= 0 else {
-      throw .io(BlockIOError(.create, path: path, reason: .system(errno: errno)))
-    }
-    if case .temporary = file { unlink(path) }
-    self.path = path
-    descriptor = UnixDescriptor(owning: opened)
     self.geometry = geometry
     self.faults = faults
     generator = SeededGenerator(seed: faults.seed)
