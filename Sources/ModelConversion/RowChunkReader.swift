@@ -39,20 +39,21 @@ struct RowChunkReader: ~Copyable {
         chunks.append((index, start..<min(start + step, record.rowCount)))
       }
     }
-    for (number, chunk) in chunks.enumerated() {
-      let record = records[chunk.index]
-      if number == 0 { try submit(record, chunk.rows, buffer: 0) }
-      let address = try arrival(record, chunk.rows, buffer: number % 2)
-      if number + 1 < chunks.count {
-        let next = chunks[number + 1]
-        try submit(records[next.index], next.rows, buffer: (number + 1) % 2)
-      }
-      do throws(ConversionError) {
+    do throws(ConversionError) {
+      for (number, chunk) in chunks.enumerated() {
+        let record = records[chunk.index]
+        if number == 0 { try submit(record, chunk.rows, buffer: 0) }
+        let address = try arrival(record, chunk.rows, buffer: number % 2)
+        if number + 1 < chunks.count {
+          let next = chunks[number + 1]
+          try submit(records[next.index], next.rows, buffer: (number + 1) % 2)
+        }
         try use(chunk.index, chunk.rows, address)
-      } catch {
-        source.device.drain()
-        throw error
       }
+    } catch {
+      // The buffers may go once nobody writes to them any more.
+      source.device.drain()
+      throw error
     }
   }
 

@@ -21,7 +21,7 @@ extension TensorLoader {
     try enter()
     defer { leave() }
     if let parts { try check(parts) }
-    endStream()
+    try endStream()
     streamFailure = nil
     let alignment = device.alignment
     let image = image
@@ -52,7 +52,8 @@ extension TensorLoader {
     if let streamFailure { throw streamFailure }
     do throws(LoaderError) { return try advance(until: Self.deadline(timeoutMilliseconds)) } catch {
       if case .piecesInUse = error { throw error }
-      endStream()
+      // What is under way is waited for when the next stream begins.
+      state.discard()
       streamFailure = error
       // Asked for once, it ends one wait: whichever is next where none is under way.
       if case .interrupted = error { cancellation.lower() }
@@ -156,32 +157,26 @@ extension TensorLoader {
     }
   }
 
+  /// Notes that the device can be used no more, once nothing is read into memory.
   private func fail(_ error: BlockIOError) -> LoaderError {
     failure = .io(error)
+    device.drain(unless: cancellation)
     return .io(error)
   }
 
   /// Ends the stream under way and waits until nothing is read into its memory.
-  func endStream() {
+  ///
+  /// - Throws: ``LoaderError/interrupted``.
+  func endStream() throws(LoaderError) {
     state.discard()
-    drain(while: { state.isUnderWay })
-    memory.takeReturned { state.giveBack($0) }
-  }
-
-  /// Waits for reads while `isWanted` says so and there are any.
-  func drain(while isWanted: () -> Bool = { true }) {
-    while failure == nil, device.inFlight > 0, isWanted() {
-      do {
-        if let done = try device.reap(waiting: true, timeoutMilliseconds: nil) {
-          settle(done.tag, nil)
-        }
-      } catch {
-        guard let tag = error.tag else {
-          failure = .io(error)
-          return
-        }
-        settle(tag, error)
+    while failure == nil, device.inFlight > 0, state.isUnderWay {
+      // A read that fails was for nobody.
+      do throws(LoaderError) { _ = try reapOne(until: nil) } catch {
+        guard case .interrupted = error else { continue }
+        cancellation.lower()
+        throw error
       }
     }
+    memory.takeReturned { state.giveBack($0) }
   }
 }

@@ -119,8 +119,7 @@ public final class TensorLoader {
       _ = Unmanaged.passRetained(device as AnyObject)
       return
     }
-    endStream()
-    drain()
+    device.drain(unless: cancellation)
   }
 
   // MARK: - What there is
@@ -196,10 +195,11 @@ public final class TensorLoader {
       if case .closedByCaller = error { return }
       throw error
     }
-    endStream()
+    defer { leave() }
+    // What is under way is waited for where its memory goes.
+    state.discard()
     loads = [:]
     isClosed = true
-    leave()
   }
 
   /// Makes the caller the loader's user until ``leave()``.
