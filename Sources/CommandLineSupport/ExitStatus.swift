@@ -49,6 +49,7 @@ public enum ExitStatus: Int32, Sendable {
     case .badPrefix: .badData
     case .allocation: .notPossibleHere
     case .io(let error, _): status(of: error) == .notPossibleHere ? .notPossibleHere : .failure
+    case .interrupted: .interrupted
     case .damaged, .noRoom, .brokenOff: .failure
     }
   }

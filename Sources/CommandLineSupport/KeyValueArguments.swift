@@ -41,7 +41,7 @@ public struct KeyValueArguments: ParsableArguments {
     var options = KeyValueOptions()
     options.budgetByteCount = kvRam?.bytes
     options.type = kvType
-    options.folder = kvDir ?? options.folder
+    options.folder = kvDir
     options.backend = backend
     options.policy = kvPolicy
     return options

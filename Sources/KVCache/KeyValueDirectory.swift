@@ -33,9 +33,9 @@ public final class KeyValueDirectory {
   public init(openingExisting path: String) throws(BlockIOError) {
     self.path = Self.absolute(path)
     byteLimit = .max
-    let descriptor = open(self.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    let descriptor = SystemCalls.open(self.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     guard descriptor >= 0 else {
-      throw BlockIOError(.open, path: self.path, reason: .system(errno: errno))
+      throw BlockIOError(.open, path: self.path, reason: .system(errno: -descriptor))
     }
     close(descriptor)
     removeAbandonedParts()
@@ -125,7 +125,9 @@ public final class KeyValueDirectory {
     FolderListing.names(in: path).compactMap { name in
       guard let id = Self.id(fromName: name, ending: Self.ending) else { return nil }
       var status = stat()
-      guard lstat(path(of: id), &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
+      guard SystemCalls.inspect(path(of: id), followsLinks: false, &status) == 0,
+        status.st_mode & S_IFMT == S_IFREG
+      else {
         return nil
       }
       return File(
@@ -156,10 +158,10 @@ public final class KeyValueDirectory {
   func locked<Result, Failure: Error>(
     _ work: () throws(Failure) -> Result
   ) throws(Failure) -> Result {
-    let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    let descriptor = SystemCalls.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     defer { if descriptor >= 0 { close(descriptor) } }
     // Where the file system has no locks, processes may delete more than they must, and no worse.
-    while descriptor >= 0, flock(descriptor, LOCK_EX) != 0, errno == EINTR {}
+    while descriptor >= 0, SystemCalls.lock(descriptor, LOCK_EX) == -EINTR {}
     return try work()
   }
 
@@ -168,9 +170,9 @@ public final class KeyValueDirectory {
     for name in FolderListing.names(in: path)
     where Self.id(fromName: name, ending: Self.partEnding) != nil {
       let part = "\(path)/\(name)"
-      let descriptor = open(part, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+      let descriptor = SystemCalls.open(part, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
       guard descriptor >= 0 else { continue }
-      if flock(descriptor, LOCK_EX | LOCK_NB) == 0 { unlink(part) }
+      if SystemCalls.lock(descriptor, LOCK_EX | LOCK_NB) == 0 { unlink(part) }
       close(descriptor)
     }
   }

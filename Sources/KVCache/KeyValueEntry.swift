@@ -19,7 +19,7 @@ final class KeyValueEntry: Sendable {
   }
 
   /// Where the open file can be opened once more, whatever its name stands for by now.
-  var path: String { "/proc/self/fd/\(descriptor.rawValue)" }
+  var path: String { descriptor.path }
 
   /// Opens the entry at `path` and checks its header and tables, not its data.
   init(path: String) throws(Failure) {
@@ -74,10 +74,10 @@ final class KeyValueEntry: Sendable {
     let offset = header.dataOffset + row * header.origin.rowStride
     var filled = 0
     while filled < bytes.count {
-      let got = pread(
-        descriptor.rawValue, bytes.baseAddress.map { $0 + filled }, bytes.count - filled,
-        offset + filled)
-      if got < 0, errno == EINTR { continue }
+      let got = SystemCalls.read(
+        descriptor.rawValue, into: UnsafeMutableRawBufferPointer(rebasing: bytes[filled...]),
+        at: offset + filled)
+      if got == -Int(EINTR) { continue }
       guard got > 0 else { return false }
       filled += got
     }
@@ -102,10 +102,10 @@ struct EntryFile: ~Copyable {
 
   /// Opens a regular file; never follows a link and never waits.
   init(path: String) throws(KeyValueEntry.Failure) {
-    let raw = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY)
+    let raw = SystemCalls.open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY)
     guard raw >= 0 else { throw .unreadable }
     var status = stat()
-    guard fstat(raw, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
+    guard SystemCalls.inspect(raw, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
       close(raw)
       throw .unreadable
     }
@@ -134,10 +134,12 @@ struct EntryFile: ~Copyable {
     var failed = false
     let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
       while filled < count {
-        let got = pread(
-          descriptor.rawValue, buffer.baseAddress.map { $0 + filled }, count - filled,
-          offset + filled)
-        if got < 0, errno == EINTR { continue }
+        let got = SystemCalls.read(
+          descriptor.rawValue,
+          into: UnsafeMutableRawBufferPointer(
+            start: buffer.baseAddress.map { $0 + filled }, count: count - filled),
+          at: offset + filled)
+        if got == -Int(EINTR) { continue }
         failed = got < 0
         guard got > 0 else { return }
         filled += got

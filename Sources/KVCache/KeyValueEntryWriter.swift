@@ -104,10 +104,10 @@ public final class KeyValueEntryWriter {
       tablesChecksum: tables.withUnsafeBytes(KeyValueStore.checksum), modelName: modelName,
       text: Self.shortened(text, KeyValueEntryHeader.textByteLimit))
     guard header.ownByteCount <= directory.byteLimit else { return .tooLarge }
-    try check(ftruncate(descriptor.rawValue, header.fileByteCount))
+    try check(SystemCalls.truncate(descriptor.rawValue, byteCount: header.fileByteCount))
     try write(tables, at: KeyValueEntryHeader.pageByteCount)
     try write(header.encoded(), at: 0)
-    try check(fsync(descriptor.rawValue))
+    try check(SystemCalls.synchronise(descriptor.rawValue))
     return try takeName(header, prefix)
   }
 
@@ -120,18 +120,27 @@ public final class KeyValueEntryWriter {
       if (try? KeyValueEntry(path: name)) != nil { return .nothingNew }
       directory.makeRoom(
         for: header.ownByteCount, keeping: Set(prefix.sources.map { $0.entry.header.id }))
-      try check(rename(path, name))
+      try check(SystemCalls.rename(path, to: name))
       isCommitted = true
+      do throws(BlockIOError) { try syncFolder() } catch {
+        // What may be gone after a crash was not stored.
+        unlink(name)
+        throw error
+      }
       KeyValueDirectory.touch(
         [descriptor.rawValue]
           + prefix.sources.reversed().map { $0.entry.descriptor.rawValue })
-      let folder = open(directory.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-      if folder >= 0 {
-        fsync(folder)
-        close(folder)
-      }
       return .stored(id: KeyValueDirectory.text(of: header.id))
     }
+  }
+
+  /// The new name survives a crash once its folder is on the drive; not all file systems can be asked.
+  private func syncFolder() throws(BlockIOError) {
+    let raw = SystemCalls.open(directory.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    try check(min(raw, 0))
+    let folder = UnixDescriptor(owning: raw)
+    let status = SystemCalls.synchronise(folder.rawValue)
+    if !(-status).isLackOfSupport { try check(status) }
   }
 
   /// Writes a slab that nobody else does, and returns its rows' checksums.
@@ -159,18 +168,19 @@ public final class KeyValueEntryWriter {
   private func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(BlockIOError) {
     var written = 0
     while written < bytes.count {
-      let count = pwrite(
-        descriptor.rawValue, bytes.baseAddress.map { $0 + written }, bytes.count - written,
-        offset + written)
-      if count < 0, errno == EINTR { continue }
-      try check(count > 0 ? 0 : -1)
+      let count = SystemCalls.write(
+        descriptor.rawValue, UnsafeRawBufferPointer(rebasing: bytes[written...]),
+        at: offset + written)
+      if count == -Int(EINTR) { continue }
+      try check(count > 0 ? 0 : count == 0 ? -EIO : Int32(count))
       written += count
     }
   }
 
+  /// - Parameter status: 0 or a negated error number.
   private func check(_ status: Int32) throws(BlockIOError) {
     guard status == 0 else {
-      throw BlockIOError(.write, path: path, reason: .system(errno: errno))
+      throw BlockIOError(.write, path: path, reason: .system(errno: -status))
     }
   }
 
@@ -179,16 +189,21 @@ public final class KeyValueEntryWriter {
     while true {
       let mark = UInt64.random(in: .min ... .max)
       let path = "\(folder)/\(KeyValueDirectory.text(of: mark))\(KeyValueDirectory.partEnding)"
-      let raw = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-      if raw < 0, errno == EEXIST { continue }
+      let raw = SystemCalls.open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode: 0o600)
+      if raw == -EEXIST { continue }
       guard raw >= 0 else {
-        throw BlockIOError(.create, path: path, reason: .system(errno: errno))
+        throw BlockIOError(.create, path: path, reason: .system(errno: -raw))
       }
       // Another process may have taken it for abandoned before it was locked.
       var status = stat()
-      let isLocked = flock(raw, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK
-      if isLocked, fstat(raw, &status) == 0, status.st_nlink > 0 { return (path, raw) }
+      let isLocked = SystemCalls.lock(raw, LOCK_EX | LOCK_NB) != -EWOULDBLOCK
+      let outcome = SystemCalls.inspect(raw, &status)
+      if isLocked, outcome == 0, status.st_nlink > 0 { return (path, raw) }
       close(raw)
+      guard outcome == 0 else {
+        unlink(path)
+        throw BlockIOError(.create, path: path, reason: .system(errno: -outcome))
+      }
     }
   }
 

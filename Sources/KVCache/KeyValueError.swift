@@ -12,6 +12,8 @@ public enum KeyValueError: Error, Sendable, CustomStringConvertible {
   case noRoom(BlockIOError)
   /// A prefix that does not fit the model.
   case badPrefix(String)
+  /// The caller asked to stop while the drive was waited for.
+  case interrupted
   /// Tokens follow a chunk that was broken off; the context must be read again.
   case brokenOff
 
@@ -34,6 +36,7 @@ public enum KeyValueError: Error, Sendable, CustomStringConvertible {
     case .noRoom(let error):
       "keys and values fit neither the memory set aside for them nor the drive: \(error)"
     case .badPrefix(let reason): reason
+    case .interrupted: "interrupted"
     case .brokenOff: "reading the context was broken off; it can only begin again"
     }
   }

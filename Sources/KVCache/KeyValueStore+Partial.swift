@@ -34,6 +34,8 @@ extension KeyValueStore {
       !shape.quantises && chunk == start..<start
         && (1..<KeyValueOrigin.slabPositionCount).contains(positionCount)
         && start + positionCount < shape.contextLength, "nowhere to go on at \(positionCount)")
+    // A store that still waits for its drive has nowhere to put them.
+    guard !isResetPending else { return false }
     let rows = (0..<shape.layerCount).map { row($0, prefixSlabCount) }
     for (layer, row) in rows.enumerated() {
       guard let slot = poolSlots.pop() else {

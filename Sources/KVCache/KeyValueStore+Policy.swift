@@ -53,7 +53,7 @@ extension KeyValueStore {
   }
 
   /// Begins a chunk of that phase: plans what can be planned without queries.
-  func select(_ phase: Phase) {
+  func select(_ phase: Phase) throws(KeyValueError) {
     selection.phase = phase
     guard let policy else { return }
     let (isSelective, slabEnd) = (
@@ -62,7 +62,7 @@ extension KeyValueStore {
     let hasChanged =
       selection.isSelective != isSelective || isSelective && selection.slabEnd != slabEnd
     // What is being read was chosen by the plan there was.
-    if hasChanged { discardReads() }
+    if hasChanged { try discardReads() }
     selection.isSelective = isSelective
     selection.slabEnd = slabEnd
     selection.queriedLayer = nil
@@ -71,7 +71,7 @@ extension KeyValueStore {
         plan(layer, policy, nil)
       }
     }
-    if hasChanged { demote() }
+    if hasChanged { try demote() }
   }
 
   /// Makes known what is needed to leave blocks of a complete row out, while it lies in memory: once.
@@ -122,7 +122,7 @@ extension KeyValueStore {
   }
 
   /// Takes rows that are not to stay out of memory.
-  private func demote() {
+  private func demote() throws(KeyValueError) {
     cursor = ReadCursor()
     guard plan.hasTier, let files else { return }
     for slab in 0..<chunk.lowerBound / KeyValueBlock.positionCount {
@@ -133,7 +133,7 @@ extension KeyValueStore {
         if flags[row].contains(.isOnFile) {
           drop(row)
         } else if files.writes, writeFailure == nil {
-          write(row, at: address, files, layer: layer, isLeaving: true)
+          try write(row, at: address, files, layer: layer, isLeaving: true)
         }
       }
     }

@@ -68,14 +68,20 @@ extension KeyValueStore {
   }
 
   /// Sleeps until a read is done.
+  ///
+  /// - Throws: ``KeyValueError/interrupted``, ``KeyValueError/io(_:layer:)``,
+  ///   ``KeyValueError/damaged(path:offset:layer:)``.
   public func waitForRead() throws(KeyValueError) {
     guard let files else { preconditionFailure("rows are missing and there is no file") }
     try submitReads(files)
     precondition(files.device.inFlight > 0, "nothing is read that could be waited for")
     let start = monotonicNanoseconds()
+    defer { moved.stallNanoseconds += monotonicNanoseconds() - start }
+    while try !takeRead(files, waiting: true) {
+      if cancellation.isRaised { throw .interrupted }
+    }
     // What else is done makes regions longer.
-    if try takeRead(files, waiting: true) { while try takeRead(files, waiting: false) {} }
-    moved.stallNanoseconds += monotonicNanoseconds() - start
+    while try takeRead(files, waiting: false) {}
   }
 
   private func slabs(ofTile tile: Int, _ positions: ClosedRange<Int>) -> Range<Int> {
@@ -110,7 +116,11 @@ extension KeyValueStore {
             head = run.end
           }
         }
-      } catch { throw .io(error, layer: layer) }
+      } catch {
+        // A device that takes no reads took none of this row.
+        if kept == nil { stagingSlots.push(slot) } else { poolSlots.push(slot) }
+        throw .io(files.named(error), layer: layer)
+      }
       blocks?.pendingRuns[row] = UInt8(runs ?? 0)
       flags[row].insert(.isBeingRead)
       cursor.slab = slab + 1
@@ -153,9 +163,14 @@ extension KeyValueStore {
   private func takeRead(_ files: KeyValueFiles, waiting: Bool) throws(KeyValueError) -> Bool {
     let completion: ReadCompletion?
     do throws(BlockIOError) {
-      completion = try files.device.reap(waiting: waiting, timeoutMilliseconds: nil)
+      completion =
+        waiting
+        ? try stallWatch.step(files.device) { report(files, .isBeingRead, $0) }
+        : try files.device.reap(waiting: false, timeoutMilliseconds: nil)
     } catch {
-      throw .io(error, layer: error.tag.map { files.row(ofTag: $0) % shape.layerCount })
+      if let tag = error.tag { endRead(files, tag) }
+      throw .io(
+        files.named(error), layer: error.tag.map { files.row(ofTag: $0) % shape.layerCount })
     }
     guard let completion else { return false }
     let row = files.row(ofTag: completion.tag)
@@ -164,8 +179,11 @@ extension KeyValueStore {
     let place = files.place(ofRow: row)
     if let blocks, blocks.pendingRuns[row] > 0 {
       moved.bytesRead += completion.byteCount
-      blocks.pendingRuns[row] -= 1
-      guard blocks.pendingRuns[row] == 0 else { return true }
+      guard blocks.pendingRuns[row] == 1, !flags[row].contains(.isLost) else {
+        endPart(row, address)
+        return true
+      }
+      blocks.pendingRuns[row] = 0
       guard blocks.areIntact(row, selection, address) else {
         abandon(row, address)
         throw .damaged(path: files.path(ofFile: place.file), offset: place.offset, layer: layer)
@@ -193,6 +211,24 @@ extension KeyValueStore {
     return true
   }
 
+  /// Notes that a read of a row failed; its slot is free when nothing is read into it any more.
+  private func endRead(_ files: KeyValueFiles, _ tag: UInt64) {
+    let row = files.row(ofTag: tag)
+    let address = address(ofSlot: files.slot(ofTag: tag))
+    guard let blocks, blocks.pendingRuns[row] > 0 else { return abandon(row, address) }
+    flags[row].insert(.isLost)
+    endPart(row, address)
+  }
+
+  /// Notes the end of one of the reads that bring parts of a row.
+  private func endPart(_ row: Int, _ address: UnsafeMutableRawPointer) {
+    guard let blocks else { return }
+    blocks.pendingRuns[row] -= 1
+    guard blocks.pendingRuns[row] == 0, flags[row].contains(.isLost) else { return }
+    flags[row].remove(.isLost)
+    abandon(row, address)
+  }
+
   /// Gives the slot of a row back that could not be read.
   private func abandon(_ row: Int, _ address: UnsafeMutableRawPointer) {
     flags[row].remove(.isBeingRead)
@@ -201,11 +237,36 @@ extension KeyValueStore {
   }
 
   /// Waits for the reads in flight and gives their room back.
-  func discardReads() {
+  ///
+  /// - Throws: ``KeyValueError/interrupted``; ``KeyValueError/io(_:layer:)`` where the device cannot even
+  ///   wait, and reads no more.
+  func discardReads() throws(KeyValueError) {
     guard let files else { return }
     while files.device.inFlight > 0 {
-      do throws(KeyValueError) { _ = try takeRead(files, waiting: true) } catch { continue }
+      do throws(KeyValueError) {
+        if try !takeRead(files, waiting: true), cancellation.isRaised { throw .interrupted }
+      } catch {
+        switch error {
+        case .damaged: continue
+        case .io(let cause, _) where cause.operation == .read: continue
+        case .io:
+          files.device.abandonReads()
+          throw error
+        default: throw error
+        }
+      }
     }
+  }
+
+  /// Tells ``onStall`` of the first row that the drive has to do with.
+  func report(_ files: KeyValueFiles, _ flag: RowFlags, _ seconds: Int) {
+    guard let row = (0..<shape.rowCount).first(where: { flags[$0].contains(flag) }) else { return }
+    let place = files.place(ofRow: row)
+    onStall?(
+      Stall(
+        path: files.path(ofFile: place.file), offset: place.offset, byteCount: shape.rowByteCount,
+        tensorName: "keys and values of layer \(row % shape.layerCount)",
+        readsInFlight: files.device.inFlight, seconds: seconds))
   }
 
   static func checksum(_ bytes: UnsafeRawBufferPointer) -> UInt64 {

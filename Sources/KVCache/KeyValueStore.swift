@@ -18,6 +18,12 @@ public final class KeyValueStore {
   public let shape: KeyValueShape
   /// Called with one line when the file can be written no more.
   public var onWarning: ((String) -> Void)?
+  /// Called, on the thread that waits, while the drive has not answered for a while.
+  public var onStall: ((Stall) -> Void)?
+  var stallWatch = StallWatch()
+  let cancellation: CancellationFlag
+  /// Whether a reset could not wait for what was under way, which the next chunk's beginning must.
+  private(set) var isResetPending = false
 
   /// Slots of the pool, then those that reads go through.
   let memory: AlignedBuffer
@@ -96,6 +102,7 @@ public final class KeyValueStore {
     selection = BlockSelection(shape, usesQueries: policy?.usesQueries ?? false)
     self.plan = plan
     self.shape = shape
+    cancellation = options.cancellation
     blocks = policy != nil && files != nil ? BlockReads(shape) : nil
     writesAll = options.ownFile != nil
     prefixSlabCount = options.prefix.slabCount
@@ -121,7 +128,11 @@ public final class KeyValueStore {
   }
 
   deinit {
-    // Reads and writes in flight end before the memory goes.
+    // Reads and writes in flight end before the memory goes, or it never goes.
+    files?.device.drain(unless: cancellation)
+    while let files, files.pendingWriteCount > 0 {
+      if files.takeWrite(waiting: true) == nil, cancellation.isRaised { files.abandonWrites() }
+    }
     files = nil
     addresses.deallocate()
     flags.deallocate()
@@ -132,10 +143,12 @@ public final class KeyValueStore {
 
   /// Begins the chunk of tokens at `positions`, which follow those there are.
   ///
-  /// - Throws: ``KeyValueError/brokenOff`` where the chunk before did not pass all layers.
+  /// - Throws: ``KeyValueError/brokenOff`` where the chunk before did not pass all layers,
+  ///   ``KeyValueError/interrupted``, ``KeyValueError/io(_:layer:)``.
   public func begin(_ positions: Range<Int>, _ phase: Phase = .prompt(end: nil))
     throws(KeyValueError)
   {
+    if isResetPending { try forget() }
     guard finishedLayerCount == shape.layerCount else { throw .brokenOff }
     precondition(
       positions.lowerBound == chunk.upperBound && positions.upperBound <= shape.contextLength,
@@ -143,7 +156,7 @@ public final class KeyValueStore {
     chunk = positions
     finishedLayerCount = 0
     cursor = cursor.isNext ? ReadCursor(layer: cursor.layer, slab: cursor.slab) : ReadCursor()
-    select(phase)
+    try select(phase)
     if !selection.isSelective, exactPositionCount == chunk.lowerBound {
       exactPositionCount = chunk.upperBound
     }
@@ -154,7 +167,7 @@ public final class KeyValueStore {
   /// - Throws: ``KeyValueError/noRoom(_:)`` where rows that do not fit could not be written.
   public func prepare(layer: Int) throws(KeyValueError) {
     settleWrites()
-    while leavingCounts[layer] > 0 { waitForWrite() }
+    while leavingCounts[layer] > 0 { try waitForWrite() }
     for slab in enteringSlabs {
       let row = row(layer, slab)
       guard addresses[row] == nil else { continue }
@@ -187,6 +200,14 @@ public final class KeyValueStore {
   /// query sees make room.
   public func finish(layer: Int) throws(KeyValueError) {
     finishedLayerCount = layer + 1
+    do { try close(layer) } catch {
+      // What did not find its place is missing from here on.
+      finishedLayerCount = min(finishedLayerCount, shape.layerCount - 1)
+      throw error
+    }
+  }
+
+  private func close(_ layer: Int) throws(KeyValueError) {
     if !cursor.isNext, cursor.layer <= layer { cursor = ReadCursor(layer: layer + 1) }
     let complete = chunk.upperBound / KeyValueBlock.positionCount
     for slab in chunk.lowerBound / KeyValueBlock.positionCount..<complete {
@@ -207,17 +228,26 @@ public final class KeyValueStore {
   }
 
   /// Forgets everything, prefix included; memory and files are used again.
+  ///
+  /// Where the drive has not ended what is under way and the caller asked to stop, the next ``begin(_:_:)``
+  /// waits for it.
   public func reset() {
-    while let files, files.pendingWriteCount > 0 { waitForWrite() }
-    discardReads()
+    isResetPending = true
+    chunk = 0..<0
+    prefixSlabCount = 0
+    do { try forget() } catch {}
+  }
+
+  private func forget() throws(KeyValueError) {
+    while let files, files.pendingWriteCount > 0 { try waitForWrite() }
+    try discardReads()
+    isResetPending = false
     addresses.update(repeating: nil)
     flags.update(repeating: [])
     poolSlots = SlotStack(0..<plan.slotCount)
     stagingSlots = SlotStack(plan.slotCount..<(plan.slotCount + plan.stagingCount))
     for layer in 0..<shape.layerCount { expiredSlabCounts[layer] = 0 }
-    prefixSlabCount = 0
     files?.forgetPrefix()
-    chunk = 0..<0
     exactPositionCount = 0
     finishedLayerCount = shape.layerCount
     cursor = ReadCursor()
@@ -229,11 +259,14 @@ public final class KeyValueStore {
 
   // MARK: The file
 
-  /// Waits until every complete slab is written, where the store has a file of its own.
+  /// Waits until every complete slab is written, where the store has a file of its own, or the caller asks
+  /// to stop.
   ///
   /// - Returns: slabs from the start of the context that files hold completely.
   public func finish() -> Int {
-    while let files, files.pendingWriteCount > 0 { waitForWrite() }
+    do throws(KeyValueError) {
+      while let files, files.pendingWriteCount > 0 { try waitForWrite() }
+    } catch {}
     return completedSlabCount
   }
 
@@ -266,7 +299,7 @@ public final class KeyValueStore {
   public var readStatistics: IOStatistics { files?.device.statistics ?? IOStatistics() }
 
   /// One-line warnings of the device, e.g. that a slower way of reading had to do.
-  public var notes: [String] { files?.device.notes ?? [] }
+  public var notes: [String] { files?.notes ?? [] }
 
   /// Bytes read from files.
   public var readByteCount: Int { moved.bytesRead }
@@ -281,7 +314,7 @@ public final class KeyValueStore {
     guard let files, files.writes, writeFailure == nil, writesAll || !stays else { return }
     guard writesAll || isVisible(layer: layer, slab: slab) else { return }
     guard let address = addresses[row] else { return }
-    write(row, at: address, files, layer: layer, isLeaving: !stays)
+    try write(row, at: address, files, layer: layer, isLeaving: !stays)
   }
 
   /// Queues a row for writing.
@@ -290,8 +323,8 @@ public final class KeyValueStore {
   func write(
     _ row: Int, at address: UnsafeMutableRawPointer, _ files: KeyValueFiles, layer: Int,
     isLeaving: Bool
-  ) {
-    if !files.hasRoomForWrite { waitForWrite() }
+  ) throws(KeyValueError) {
+    while !files.hasRoomForWrite { try waitForWrite() }
     // The failure of that write ends writing.
     guard writeFailure == nil else { return }
     let bytes = UnsafeRawBufferPointer(start: address, count: shape.rowStride)
@@ -311,10 +344,18 @@ public final class KeyValueStore {
   }
 
   /// Sleeps until a write is done.
-  private func waitForWrite() {
+  ///
+  /// - Throws: ``KeyValueError/interrupted``.
+  private func waitForWrite() throws(KeyValueError) {
+    guard let files, files.pendingWriteCount > 0 else { return }
     let start = monotonicNanoseconds()
-    if let completion = files?.takeWrite(waiting: true) { settle(completion) }
-    moved.stallNanoseconds += monotonicNanoseconds() - start
+    defer { moved.stallNanoseconds += monotonicNanoseconds() - start }
+    while true {
+      let completion = files.takeWrite(waiting: true)
+      stallWatch.note(isDone: completion != nil) { report(files, .isBeingWritten, $0) }
+      if let completion { return settle(completion) }
+      if cancellation.isRaised { throw .interrupted }
+    }
   }
 
   private func settle(_ completion: WriteCompletion) {
@@ -348,7 +389,7 @@ public final class KeyValueStore {
           writeFailure
             ?? BlockIOError(.allocate, byteCount: shape.rowStride, reason: .system(errno: ENOMEM)))
       }
-      waitForWrite()
+      try waitForWrite()
     }
   }
 
@@ -403,6 +444,8 @@ struct RowFlags: OptionSet {
   static let isBeingRead = RowFlags(rawValue: 8)
   /// Its blocks have checksums, and the policy was told of them.
   static let isSummarised = RowFlags(rawValue: 16)
+  /// A read of a part of it failed, and others are under way.
+  static let isLost = RowFlags(rawValue: 32)
 }
 
 /// Free slots; never allocates after initialisation.

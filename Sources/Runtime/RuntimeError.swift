@@ -41,10 +41,10 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
   }
 
   init(_ error: KeyValueError) {
-    if case .allocation(let error) = error {
-      self = .allocation(error)
-    } else {
-      self = .keyValues(error)
+    switch error {
+    case .allocation(let error): self = .allocation(error)
+    case .interrupted: self = .interrupted
+    default: self = .keyValues(error)
     }
   }
 

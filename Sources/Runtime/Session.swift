@@ -74,6 +74,7 @@ public final class Session {
   ) throws(RuntimeError) {
     var request = request
     request.keepsAllKeyValues = decodeAttention != nil
+    request.keyValues.cancellation = cancellation
     let selector = try NeuronSelector.resolve(
       request.neurons.selector, for: source, configuration)
     let weights = try DecoderWeights(

@@ -91,6 +91,7 @@ struct Run: ParsableCommand {
       }
       let (session, persistence, drives) = try makeSession(model, tokens)
       session.stream.onStall = { Terminal.note("\($0)") }
+      session.keyValues.onStall = { Terminal.note("\($0)") }
       session.stream.onReplacement = {
         Terminal.warn("\($0); this run goes on with the file that it opened")
       }
@@ -166,7 +167,7 @@ struct Run: ParsableCommand {
     let persistence = try store.open(
       model, prompt: tokens, for: &request, reuses: positions == .generated)
     let drives = try attention.makeDrives(
-      model, for: &request, folder: request.keyValues.folder)
+      model, for: &request, folder: request.keyValues.folder ?? KeyValueOptions.defaultFolder)
     let session = try Session(
       model.source, model.configuration, request, cancellation: Interruption.flag,
       decodeAttention: drives)

@@ -97,7 +97,7 @@ import Testing
     await #expect(processExitsWith: .success) {
       let folder = TemporaryFolder()
       Self.sweep(
-        [.allocate, .open, .adjust, .truncate, .write, .startThread],
+        [.allocate, .open, .truncate, .write, .startThread],
         [EIO, EAGAIN, ENOSPC, EMFILE]
       ) {
         for place in [

@@ -91,7 +91,8 @@ import WeightLoader
         if spare == 0 { shape.maximumChunkLength = 256 }
         shape.keyValues.budgetByteCount = least + spare * fixture.rowStride
         shape.keyValues.backend = shape.backend
-        shape.keyValues.hooks.refusesDirectOpen = Bool.random(using: &generator)
+        shape.keyValues.hooks.directOpenErrno =
+          [0, EINVAL, EOPNOTSUPP].randomElement(using: &generator) ?? 0
         let found = try fixture.bits(prompt, decoding, shape)
         #expect(found == expected, "\(type), \(family), window \(window ?? 0), \(spare), \(shape)")
       }

@@ -1,0 +1,262 @@
+import BlockIO
+import Glibc
+import KVCache
+import Kernels
+import Synchronization
+import TensorBasics
+import TestSupport
+import Testing
+
+/// The store beside arrays of everything it was given: random chunks, policies, tiers, resets and prefixes.
+@Suite struct KeyValueStoreModelTests {
+  private static let contextLength = 1100
+  private static let chunkLength = 300
+
+  private static func shape(
+    _ type: KeyValueType, layerCount: Int = 2, window: Int? = nil
+  ) -> KeyValueShape {
+    KeyValueShape(
+      layerCount: layerCount, keyValueHeadCount: 2, headLength: 32, contextLength: contextLength,
+      type: type, windows: (0..<layerCount).map { $0 == 0 ? window : nil })
+  }
+
+  /// A plan of the least memory and `spare` rows.
+  private static func plan(_ shape: KeyValueShape, spare: Int?) throws -> KeyValuePlan {
+    let least = KeyValuePlan.minimumByteCount(shape, chunkLength: chunkLength)
+    return try #require(
+      KeyValuePlan(
+        shape, budgetByteCount: spare.map { least + $0 * shape.rowStride } ?? 1 << 30,
+        chunkLength: chunkLength))
+  }
+
+  @Test(arguments: KeyValueType.allCases)
+  func `Whatever is done to a store, it holds what it was given`(type: KeyValueType) throws {
+    for seed in UInt64(0)..<12 {
+      var generator = SeededGenerator(seed: seed)
+      let folder = TemporaryFolder()
+      defer { extendLifetime(folder) }
+      let shape = Self.shape(
+        type, layerCount: Int.random(in: 1...3, using: &generator),
+        window: [nil, 200, 500].randomElement(using: &generator) ?? nil)
+      let plan = try Self.plan(
+        shape, spare: [nil, 0, 2, 9].randomElement(using: &generator) ?? nil)
+      var options = KeyValueOptions()
+      options.type = type
+      options.folder = folder.path
+      options.backend = [.auto, .uring, .pread, .mmap].randomElement(using: &generator) ?? .auto
+      options.policy =
+        [.full, .recent(sinks: 128, recent: 128), .top(share: 0.3), .top(share: 1)]
+        .randomElement(using: &generator) ?? .full
+      var fileCount = 0
+      if Bool.random(using: &generator) {
+        options.ownFile = .init(path: folder.path + "/own0")
+      }
+      var checked = try CheckedStore(shape, plan, options)
+      var isAnswering = false
+      for _ in 0..<25 {
+        let room = Self.contextLength - 1 - checked.known.positionCount
+        switch Int.random(in: 0..<12, using: &generator) {
+        case 0:
+          checked.reset()
+          isAnswering = false
+          try Self.resume(checked, using: &generator)
+        case 1 where options.ownFile != nil && !isAnswering:
+          // Another store goes on from the file.
+          let slabCount = min(checked.store.finish(), checked.known.positionCount / 128)
+          guard slabCount > 0 else { continue }
+          var known = checked.known
+          known.truncate(to: slabCount * 128)
+          let part = KeyValueStore.Prefix.Part(
+            path: folder.path + "/own\(fileCount)", dataOffset: 4096, firstSlab: 0,
+            slabCount: slabCount, checksums: checked.store.rowChecksums(ofSlabs: 0..<slabCount))
+          fileCount += 1
+          // Its own file is not another's prefix: it holds what is behind that alone.
+          var next = options
+          next.ownFile = nil
+          next.prefix.parts = [part]
+          options.ownFile = nil
+          checked = try CheckedStore(shape, plan, next, known: known)
+          #expect(checked.store.prefixPositionCount == slabCount * 128)
+        case 2...6 where !isAnswering && room > 0:
+          let count = min(room, Int.random(in: 1...Self.chunkLength, using: &generator))
+          try checked.pass(count, .prompt(end: nil), using: &generator)
+        default:
+          guard room > 0 else { continue }
+          isAnswering = true
+          for _ in 0..<min(room, 40) { try checked.pass(1, .answer, using: &generator) }
+        }
+      }
+      #expect(checked.store.writeFailure == nil)
+    }
+  }
+
+  /// Puts some positions of the first slab back into a store that was reset, where its type allows.
+  private static func resume(
+    _ checked: CheckedStore, using generator: inout SeededGenerator
+  ) throws {
+    guard !checked.known.shape.quantises else { return }
+    let count = Int.random(in: 1..<128, using: &generator)
+    #expect(!checked.store.resume(positionCount: count) { _, _ in false })
+    _ = checked.known.append(count, using: &generator)
+    let known = checked.known
+    #expect(
+      checked.store.resume(positionCount: count) { layer, row in
+        known.openRow(layer: layer, slab: 0).withUnsafeBytes { row.copyMemory(from: $0) }
+        return true
+      })
+    #expect(checked.store.partialPositionCount == count)
+  }
+
+  // MARK: Drives that do not answer
+
+  /// A store on threads whose reads or writes hang once `isHanging` says so, which raises the flag.
+  private final class HangingDrive: Sendable {
+    let isHanging = Atomic(false)
+    let cancellation = CancellationFlag()
+    let raises: Bool
+    init(raises: Bool = true) { self.raises = raises }
+
+    func hang() {
+      while isHanging.load(ordering: .acquiring) {
+        if raises { cancellation.raise() }
+        usleep(1000)
+      }
+    }
+
+    func begin() { isHanging.store(true, ordering: .releasing) }
+
+    func end() {
+      isHanging.store(false, ordering: .releasing)
+      cancellation.lower()
+    }
+  }
+
+  private static func options(_ drive: HangingDrive, _ folder: TemporaryFolder) -> KeyValueOptions {
+    var options = KeyValueOptions()
+    options.folder = folder.path
+    options.backend = .pread
+    options.cancellation = drive.cancellation
+    return options
+  }
+
+  @Test func `Reads that hang are waited for until the caller asks to stop`() throws {
+    let (drive, folder) = (HangingDrive(), TemporaryFolder())
+    defer { extendLifetime(folder) }
+    let shape = Self.shape(.f16)
+    var options = Self.options(drive, folder)
+    options.hooks.filterResult = {
+      drive.hang()
+      return $0.result
+    }
+    var generator = SeededGenerator(seed: 1)
+    let checked = try CheckedStore(shape, Self.plan(shape, spare: 0), options)
+    for _ in 0..<3 {
+      for _ in 0..<3 { try checked.pass(300, .prompt(end: nil), using: &generator) }
+      drive.begin()
+      #expect {
+        for _ in 0..<3 { try checked.pass(1, .answer, using: &generator) }
+      } throws: { if case .interrupted? = $0 as? KeyValueError { true } else { false } }
+      // It does not wait there either.
+      checked.reset()
+      #expect {
+        try checked.store.begin(0..<1)
+      } throws: { if case .interrupted? = $0 as? KeyValueError { true } else { false } }
+      // The drive answers after all, and the store is as good as new.
+      drive.end()
+    }
+    try checked.pass(300, .prompt(end: nil), using: &generator)
+    drive.begin()
+    // Nor does letting go of a store whose reads hang.
+    _ = consume checked
+    drive.end()
+  }
+
+  @Test func `Writes that hang are waited for until the caller asks to stop`() throws {
+    let (drive, folder) = (HangingDrive(), TemporaryFolder())
+    defer { extendLifetime(folder) }
+    let shape = Self.shape(.f16)
+    var options = Self.options(drive, folder)
+    options.hooks.writeErrno = { _ in
+      drive.hang()
+      return 0
+    }
+    var generator = SeededGenerator(seed: 1)
+    let checked = try CheckedStore(shape, Self.plan(shape, spare: 0), options)
+    for _ in 0..<2 {
+      drive.begin()
+      #expect {
+        for _ in 0..<3 { try checked.pass(300, .prompt(end: nil), using: &generator) }
+      } throws: { if case .interrupted? = $0 as? KeyValueError { true } else { false } }
+      #expect(checked.store.finish() < 3)
+      checked.reset()
+      drive.end()
+      for _ in 0..<3 { try checked.pass(300, .prompt(end: nil), using: &generator) }
+      checked.reset()
+    }
+    drive.begin()
+    try? checked.pass(300, .prompt(end: nil), using: &generator)
+    _ = consume checked
+    drive.end()
+  }
+
+  @Test func `A drive that does not answer is spoken of`() throws {
+    let (drive, folder) = (HangingDrive(raises: false), TemporaryFolder())
+    defer { extendLifetime(folder) }
+    let shape = Self.shape(.q8)
+    var options = Self.options(drive, folder)
+    options.type = .q8
+    options.hooks.filterResult = {
+      drive.hang()
+      return $0.result
+    }
+    var generator = SeededGenerator(seed: 1)
+    let checked = try CheckedStore(shape, Self.plan(shape, spare: 0), options)
+    var stalls: [Stall] = []
+    checked.store.onStall = {
+      stalls.append($0)
+      drive.end()
+    }
+    for _ in 0..<3 { try checked.pass(300, .prompt(end: nil), using: &generator) }
+    drive.begin()
+    for _ in 0..<3 { try checked.pass(1, .answer, using: &generator) }
+    let stall = try #require(stalls.first)
+    #expect(stall.path.contains(folder.path) && stall.readsInFlight > 0 && stall.seconds >= 2)
+    #expect(stall.byteCount == shape.rowByteCount && stall.description.contains("layer"))
+  }
+
+  /// Every read fails once, of rows and of parts of rows: an error with its place, and after a reset the
+  /// store works.
+  @Test(arguments: [KeyValuePolicyChoice.full, .top(share: 0.3)])
+  func `A read that fails costs the chunk and not the store`(policy: KeyValuePolicyChoice) throws {
+    let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
+    let shape = Self.shape(.f16)
+    let countdown = Atomic(Int.max)
+    var options = KeyValueOptions()
+    options.folder = folder.path
+    options.policy = policy
+    options.hooks.filterResult = {
+      countdown.subtract(1, ordering: .relaxed).newValue == 0 ? -Int(EIO) : $0.result
+    }
+    var generator = SeededGenerator(seed: 3)
+    let checked = try CheckedStore(shape, Self.plan(shape, spare: 0), options)
+    for index in 1...12 {
+      countdown.store(index, ordering: .relaxed)
+      do {
+        for _ in 0..<3 { try checked.pass(300, .prompt(end: nil), using: &generator) }
+        for _ in 0..<20 { try checked.pass(1, .answer, using: &generator) }
+        #expect(countdown.load(ordering: .relaxed) > 0 || policy != .full)
+      } catch let error as KeyValueError {
+        guard case .io(let cause, let layer?) = error else {
+          Issue.record("\(error)")
+          return
+        }
+        #expect(cause.errno == EIO && cause.path?.contains(folder.path) == true && layer < 2)
+      }
+      countdown.store(.max, ordering: .relaxed)
+      checked.reset()
+      for _ in 0..<2 { try checked.pass(300, .prompt(end: nil), using: &generator) }
+      checked.reset()
+    }
+  }
+}

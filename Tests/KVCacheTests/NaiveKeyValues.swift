@@ -1,0 +1,202 @@
+import BlockIO
+import Glibc
+import KVCache
+import Kernels
+import TensorBasics
+import TestSupport
+import Testing
+
+/// What a store should hold: every key and value of every position, and their blocks as f16.
+struct NaiveKeyValues {
+  let shape: KeyValueShape
+  private(set) var positionCount = 0
+  /// Of each layer, head and slab: groups of sixteen positions, keys [headLength][16] then values
+  /// [16][headLength], f16 [128 positions].
+  private var blocks: [[[[Float16]]]]
+
+  init(_ shape: KeyValueShape) {
+    self.shape = shape
+    let empty = [Float16](repeating: 0, count: 2 * 128 * shape.headLength)
+    blocks = Array(
+      repeating: Array(
+        repeating: Array(repeating: empty, count: shape.slabCount), count: shape.keyValueHeadCount),
+      count: shape.layerCount)
+  }
+
+  /// Forgets the positions from `count` on.
+  mutating func truncate(to count: Int) { positionCount = count }
+
+  /// Adds positions and returns their keys and values: of each layer, position by position,
+  /// [keyValueHeadCount, headLength].
+  mutating func append(
+    _ count: Int, using generator: inout SeededGenerator
+  ) -> [[(keys: [Float], values: [Float])]] {
+    let length = shape.headLength
+    var rows: [[(keys: [Float], values: [Float])]] = []
+    for layer in 0..<shape.layerCount {
+      var row: [(keys: [Float], values: [Float])] = []
+      for position in positionCount..<positionCount + count {
+        let numbers = (0..<2 * shape.keyValueHeadCount * length).map { _ in
+          Float(Float16(Float.random(in: -4...4, using: &generator)))
+        }
+        let keys = Array(numbers[..<(numbers.count / 2)])
+        let values = Array(numbers[(numbers.count / 2)...])
+        for head in 0..<shape.keyValueHeadCount {
+          let (slab, index) = position.quotientAndRemainder(dividingBy: 128)
+          for element in 0..<length {
+            let (key, value) = places(index, element)
+            blocks[layer][head][slab][key] = Float16(keys[head * length + element])
+            blocks[layer][head][slab][value] = Float16(values[head * length + element])
+          }
+        }
+        row.append((keys, values))
+      }
+      rows.append(row)
+    }
+    positionCount += count
+    return rows
+  }
+
+  private func places(_ index: Int, _ element: Int) -> (key: Int, value: Int) {
+    let length = shape.headLength
+    let (group, slot) = index.quotientAndRemainder(dividingBy: 16)
+    let base = group * 32 * length
+    return (base + element * 16 + slot, base + 16 * length + slot * length + element)
+  }
+
+  /// A layer's row of a slab as it is being filled.
+  func openRow(layer: Int, slab: Int) -> [Float16] {
+    (0..<shape.keyValueHeadCount).flatMap { blocks[layer][$0][slab] }
+  }
+
+  /// Whether a block is what queries of slab `own` should see of a slab.
+  func matches(
+    _ block: UnsafeRawPointer, layer: Int, head: Int, slab: Int, own: Int
+  ) -> Bool {
+    let known = blocks[layer][head][slab]
+    let byteCount = 2 * known.count
+    guard slab == own || slab == positionCount / 128 else {
+      return known.withUnsafeBytes { bytes in
+        guard let start = bytes.baseAddress else { return false }
+        guard shape.quantises else { return memcmp(block, start, byteCount) == 0 }
+        let stored = UnsafeMutableRawPointer.allocate(
+          byteCount: shape.blockByteCount, alignment: 64)
+        let expanded = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: 64)
+        defer {
+          stored.deallocate()
+          expanded.deallocate()
+        }
+        KeyValueBlock.quantise(
+          start, headLength: shape.headLength, to: shape.type, into: stored)
+        KeyValueBlock.expand(
+          stored, headLength: shape.headLength, from: shape.type, into: expanded)
+        return memcmp(block, expanded, byteCount) == 0
+      }
+    }
+    // Behind the last position there may be anything.
+    let found = block.assumingMemoryBound(to: Float16.self)
+    for index in 0..<min(128, positionCount - slab * 128) {
+      for element in 0..<shape.headLength {
+        let (key, value) = places(index, element)
+        guard found[key] == known[key], found[value] == known[value] else { return false }
+      }
+    }
+    return true
+  }
+}
+
+/// A store and what it should hold, taken through chunks as a decoder takes it.
+final class CheckedStore {
+  let store: KeyValueStore
+  var known: NaiveKeyValues
+  private let pool = ThreadPool(threadCount: 1)
+  private let expansion: AlignedBuffer
+  private let queryHeadCount: Int
+  private let isSelective: Bool
+
+  init(
+    _ shape: KeyValueShape, _ plan: KeyValuePlan, _ options: KeyValueOptions,
+    known: NaiveKeyValues? = nil
+  ) throws {
+    queryHeadCount = 2 * shape.keyValueHeadCount
+    store = try KeyValueStore(plan, options, queryHeadCount: queryHeadCount)
+    self.known = known ?? NaiveKeyValues(shape)
+    expansion = try AlignedBuffer(byteCount: max(1, KeyValueStore.expansionByteCount(shape)))
+    isSelective = options.policy != .full
+  }
+
+  /// Adds `count` positions and looks at all that their queries see.
+  func pass(
+    _ count: Int, _ phase: KeyValueStore.Phase, using generator: inout SeededGenerator
+  ) throws {
+    let shape = known.shape
+    let first = known.positionCount
+    let positions = first..<first + count
+    try store.begin(positions, phase)
+    let rows = known.append(count, using: &generator)
+    for layer in 0..<shape.layerCount {
+      try store.prepare(layer: layer)
+      for (position, row) in zip(positions, rows[layer]) {
+        store.store(layer: layer, position: position, keys: row.keys, values: row.values)
+      }
+      store.seal(layer: layer, on: pool)
+      if phase == .answer {
+        let queries = (0..<queryHeadCount * shape.headLength).map { _ in
+          Float.random(in: -1...1, using: &generator)
+        }
+        try store.planBlocks(layer: layer, queries: queries)
+      }
+      try attend(layer: layer, positions, all: phase != .answer || !isSelective)
+      try store.finish(layer: layer)
+    }
+  }
+
+  /// - Parameter all: whether every block that the queries see is attended over.
+  private func attend(layer: Int, _ positions: Range<Int>, all: Bool) throws {
+    let shape = known.shape
+    func firstSeen(_ position: Int) -> Int {
+      shape.windows[layer].map { max(0, position - $0 + 1) } ?? 0
+    }
+    let seen = firstSeen(positions.lowerBound)...positions.upperBound - 1
+    for tile in seen.lowerBound / 512...seen.upperBound / 512 {
+      guard store.isAttended(layer: layer, tile: tile, positions: seen) else {
+        #expect(!all)
+        continue
+      }
+      while !store.isReady(layer: layer, tile: tile, positions: seen) { try store.waitForRead() }
+      for own in positions.lowerBound / 128...(positions.upperBound - 1) / 128 {
+        let slabs = firstSeen(max(positions.lowerBound, own * 128)) / 128...own
+        try check(layer: layer, tile: tile, slabs, all: all)
+      }
+      store.release(layer: layer, tile: tile)
+      try store.readAhead()
+    }
+  }
+
+  private func check(
+    layer: Int, tile: Int, _ slabs: ClosedRange<Int>, all: Bool
+  ) throws {
+    var found = [UnsafeRawPointer?](repeating: nil, count: AttentionTile.blockCount)
+    for head in 0..<known.shape.keyValueHeadCount {
+      store.expandedBlocks(
+        layer: layer, head: head, tile: tile, slabs: slabs, expansion: expansion.address,
+        into: &found)
+      for (index, block) in found.enumerated() {
+        let slab = tile * AttentionTile.blockCount + index
+        guard slabs.contains(slab) else { continue }
+        guard let block else {
+          #expect(!all && slab != slabs.upperBound, "layer \(layer), slab \(slab)")
+          continue
+        }
+        #expect(
+          known.matches(block, layer: layer, head: head, slab: slab, own: slabs.upperBound),
+          "layer \(layer), head \(head), slab \(slab) of \(slabs)")
+      }
+    }
+  }
+
+  func reset() {
+    store.reset()
+    known.truncate(to: 0)
+  }
+}
