@@ -65,7 +65,8 @@ let package = Package(
     library("ModelFormat", ["TensorBasics", "CXXHash"]),
     library("Tokenization", ["TensorBasics", "ModelFormat", "CPCRE2"]),
     library("Kernels", ["TensorBasics", "HostResources", "CKernels"]),
-    library("WeightLoader", ["TensorBasics", "HostResources", "BlockIO", "ModelFormat"]),
+    library(
+      "WeightLoader", ["TensorBasics", "HostResources", "BlockIO", "ModelFormat", "Kernels"]),
     library("KVCache", ["TensorBasics", "BlockIO", "Kernels", "CXXHash"]),
     library(
       "InStorageAttention", ["TensorBasics", "HostResources", "BlockIO", "Kernels", "CXXHash"]),

@@ -26,6 +26,7 @@ public enum ExitStatus: Int32, Sendable {
     case let error as LoaderError: self = Self.status(of: error)
     case is FormatError: self = .badData
     case let error as BlockIOError: self = Self.status(of: error)
+    case let error as DriveError: self = Self.status(of: error)
     case is AllocationError: self = .notPossibleHere
     case let error as CommandError: self = error.status
     default: self = .failure
@@ -56,6 +57,7 @@ public enum ExitStatus: Int32, Sendable {
 
   private static func status(of error: DriveError) -> ExitStatus {
     switch error {
+    case .impossible, .memoryTooSmall: .usage
     case .allocation, .thread: .notPossibleHere
     case .io(let error): status(of: error) == .notPossibleHere ? .notPossibleHere : .failure
     default: .failure
@@ -65,7 +67,7 @@ public enum ExitStatus: Int32, Sendable {
   private static func status(of error: LoaderError) -> ExitStatus {
     switch error {
     case .io(let error): status(of: error)
-    case .format, .noSuchTensor, .noSuchPart: .badData
+    case .format, .notVerifiable, .noSuchTensor, .noSuchPart: .badData
     case .missingFile: .noInput
     case .allocation, .budgetTooSmall, .tensorsInUse: .notPossibleHere
     case .interrupted: .interrupted

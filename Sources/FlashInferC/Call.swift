@@ -67,7 +67,7 @@ struct CallError: Error {
   private static func status(of error: LoaderError) -> Status {
     switch error {
     case .io(let error): error.isMissingFile ? .noFile : isForeign(error) ? .badData : .io
-    case .format: .badData
+    case .format, .notVerifiable: .badData
     case .missingFile: .noFile
     case .allocation, .budgetTooSmall, .piecesInUse, .tensorsInUse: .noMemory
     case .interrupted: .cancelled

@@ -80,6 +80,8 @@ public struct MemoryPlan: Sendable {
     public var pinnedByteCount: Int?
     /// How bundles of neurons are treated, in a model that has them.
     public var neurons = NeuronOptions()
+    /// When an image's bytes are compared with its checksums.
+    public var verification = Verification.first
     /// How keys and values are stored, where they go and come from.
     public var keyValues = KeyValueOptions()
     /// Whether all keys and values must have room in memory; a session sets it where attention is computed

@@ -66,7 +66,8 @@ public final class Session {
   ///   and values; nil = the host does. The host's own must all have room in memory, and begin empty.
   /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)`` before anything large is allocated;
   ///   ``RuntimeError/notRunnable(path:reason:)`` where stored keys and values come before attention that is
-  ///   computed elsewhere.
+  ///   computed elsewhere; ``RuntimeError/loader(_:)`` where not every read of the file can be verified, as
+  ///   was asked for.
   public init(
     _ source: ModelSource, _ configuration: DecoderConfiguration, _ request: MemoryPlan.Request,
     cancellation: CancellationFlag = CancellationFlag(),
@@ -82,14 +83,15 @@ public final class Session {
     plan = try MemoryPlan.make(
       request, source: source, configuration: configuration, selector: selector,
       order: weights.order)
+    let pool = ThreadPool(threadCount: request.threadCount)
     do throws(LoaderError) {
       stream = try WeightStream(
         source: source, plan: plan.residency, tables: weights.tables,
         families: weights.families,
         slotCount: plan.neurons?.slotCount ?? plan.expertSlotCount,
-        neurons: plan.neurons?.reading, cancellation: cancellation)
+        neurons: plan.neurons?.reading, verification: request.verification, pool: pool,
+        cancellation: cancellation)
     } catch { throw RuntimeError(error) }
-    let pool = ThreadPool(threadCount: request.threadCount)
     decoder = try Self.makeDecoder(
       configuration, weights, stream, plan, request, pool, decodeAttention)
     notes = (pool.note.map { [$0] } ?? []) + decoder.cache.notes

@@ -1,3 +1,4 @@
+import BlockIO
 public import ModelFormat
 public import TensorBasics
 
@@ -94,6 +95,19 @@ public struct BundleFamily: Sendable {
   func fileRange(_ fragment: Int, of bundle: Int) -> Range<Int> {
     let start = fragments[fragment].offset + bundle * fragments[fragment].byteStride
     return start..<start + fragments[fragment].byteCount
+  }
+
+  /// Whether the reads of every bundle are whole extents, so that they can be checked.
+  func isVerifiable(_ model: ModelDescription, alignment: Int) -> Bool {
+    fragments.indices.allSatisfy { fragment in
+      (0..<bundleCount).allSatisfy { bundle in
+        let bytes = fileRange(fragment, of: bundle)
+        let read = Extent(
+          fileIndex: fragments[fragment].fileIndex, offset: bytes.lowerBound, byteCount: bytes.count
+        ).aligned(to: alignment)
+        return ExtentVerifier.wholeExtents(around: read, in: model)?.range == read
+      }
+    }
   }
 
   /// Where a part of `bundle` begins in its slot, whose reads began at multiples of `alignment`.

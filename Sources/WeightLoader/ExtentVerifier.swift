@@ -1,14 +1,23 @@
 import BlockIO
+import Kernels
 import ModelFormat
+import Synchronization
 import TensorBasics
 
 /// Compares an image's extents with their checksums as their bytes are first seen.
 ///
 /// Bytes come in ascending order from a sweep, in runs that need not be whole extents, or as whole
-/// extents from single reads. Each extent is checked once; later reads of it are not.
-final class ExtentVerifier {
-  private let extents: [ExtentRecord]
+/// extents from single reads. Each extent is checked once; later reads of it only on demand.
+final class ExtentVerifier: ParallelRegion {
+  private let model: ModelDescription
   private let path: String
+  /// Whether whole extents are checked at every read.
+  let checksAlways: Bool
+  private let pool: ThreadPool?
+  /// The whole extents being checked, where they lie, and the lowest of them that differs.
+  private var region = 0..<0
+  private var address = UnsafeRawPointer(bitPattern: 1)!
+  private let firstMismatch = Atomic(Int.max)
   private var isVerified: [Bool]
   /// The extent under way in a sweep, and how far its bytes have been seen.
   private var current = -1
@@ -16,12 +25,20 @@ final class ExtentVerifier {
   private var checksum = RunningChecksum()
 
   /// Nil for files without checksums.
-  init?(_ description: ModelDescription) {
+  ///
+  /// - Parameter pool: shares the work on whole extents; nil = the caller alone does it.
+  init?(
+    _ description: ModelDescription, _ verification: Verification = .first, pool: ThreadPool? = nil
+  ) {
     guard let path = description.files.first, !description.extents.isEmpty else { return nil }
-    extents = description.extents
+    model = description
     self.path = path
-    isVerified = [Bool](repeating: false, count: extents.count)
+    self.pool = pool
+    checksAlways = verification == .always
+    isVerified = [Bool](repeating: false, count: description.extents.count)
   }
+
+  private var extents: [ExtentRecord] { model.extents }
 
   /// Longer extents are not read for the sake of a few bytes among theirs; a sweep checks them.
   private static let longestWholeExtent = 2 << 20
@@ -96,25 +113,76 @@ final class ExtentVerifier {
   ///
   /// - Throws: ``LoaderError/format(_:)`` with the extent's offset.
   func check(_ range: Range<Int>, at address: UnsafeRawPointer) throws(LoaderError) {
-    for index in range where !isVerified[index] {
-      let bytes = UnsafeRawBufferPointer(
-        start: address + (extents[index].offset - extents[range.lowerBound].offset),
-        count: extents[index].byteCount)
-      try settle(index, FlashImage.checksum(bytes))
+    guard checksAlways || range.contains(where: { !isVerified[$0] }) else { return }
+    (region, self.address) = (range, address)
+    firstMismatch.store(.max, ordering: .relaxed)
+    if let pool {
+      pool.run(count: range.count, self)
+    } else {
+      for index in 0..<range.count { perform(index: index, worker: 0) }
     }
+    let mismatch = firstMismatch.load(ordering: .relaxed)
+    guard mismatch == .max else {
+      throw .format(Self.mismatch(extents[mismatch], of: model, path: path))
+    }
+    for index in range { isVerified[index] = true }
+  }
+
+  /// Checks one of the whole extents.
+  func perform(index: Int, worker: Int) {
+    let number = region.lowerBound + index
+    guard checksAlways || !isVerified[number] else { return }
+    let extent = extents[number]
+    let bytes = UnsafeRawBufferPointer(
+      start: address + (extent.offset - extents[region.lowerBound].offset),
+      count: extent.byteCount)
+    guard FlashImage.checksum(bytes) != extent.checksum else { return }
+    firstMismatch.min(number, ordering: .relaxed)
+  }
+
+  /// The error for bytes, read at `offset`, that are not what their first reading brought.
+  func mismatch(in bytes: UnsafeRawBufferPointer, at offset: Int) -> FormatError {
+    var index = Self.index(of: offset, in: extents)
+    while index < extents.count, extents[index].offset < offset + bytes.count {
+      let extent = extents[index]
+      let range = extent.offset - offset..<extent.offset + extent.byteCount - offset
+      index += 1
+      guard range.lowerBound >= 0, range.upperBound <= bytes.count else { continue }
+      if FlashImage.checksum(UnsafeRawBufferPointer(rebasing: bytes[range])) != extent.checksum {
+        return Self.mismatch(extent, of: model, path: path)
+      }
+    }
+    return Self.mismatch(
+      ExtentRecord(offset: offset, byteCount: bytes.count, checksum: 0), of: model, path: path)
   }
 
   private func settle(_ index: Int, _ found: UInt64) throws(LoaderError) {
     let extent = extents[index]
-    guard found == extent.checksum else { throw .format(Self.mismatch(extent, path: path)) }
+    guard found == extent.checksum else {
+      throw .format(Self.mismatch(extent, of: model, path: path))
+    }
     isVerified[index] = true
   }
 
   /// The error for an extent that is not what was written.
-  static func mismatch(_ extent: ExtentRecord, path: String) -> FormatError {
+  static func mismatch(
+    _ extent: ExtentRecord, of model: ModelDescription, path: String
+  ) -> FormatError {
     FormatError(
       .checksumMismatch, at: extent.offset, path: path,
-      "the \(ByteCount(extent.byteCount)) here are not what was written: the file or what the "
-        + "drive returned is damaged")
+      "the \(ByteCount(extent.byteCount)) here\(contents(of: extent, in: model)) are not what was "
+        + "written: the file or what the drive returned is damaged")
+  }
+
+  /// Whose bytes an extent holds, for people.
+  private static func contents(of extent: ExtentRecord, in model: ModelDescription) -> String {
+    let range = extent.offset..<extent.offset + extent.byteCount
+    let names = model.tensors.lazy.filter { $0.byteSpan.overlaps(range) }.map(\.name)
+    if let first = names.first {
+      let others = names.count - 1
+      return ", of tensor '\(first)'\(others > 0 ? " and \(others) more" : ""),"
+    }
+    let layer = model.neurons?.layers.firstIndex { $0.byteSpan.overlaps(range) }
+    return layer.map { ", of the neurons of layer \($0)," } ?? ""
   }
 }

@@ -30,6 +30,8 @@ public enum LoaderError: Error, Sendable, CustomStringConvertible {
   case inUse(path: String)
   /// The loader was opened before this process was forked from the one that owns it.
   case forked(path: String)
+  /// Not every read of the file can be compared with a checksum; the text says what would help.
+  case notVerifiable(path: String, String)
   /// A tensor or part that the file does not have.
   case noSuchPart(TensorPart, path: String)
 
@@ -38,6 +40,7 @@ public enum LoaderError: Error, Sendable, CustomStringConvertible {
     case .io(let error): error.description
     case .format(let error): error.description
     case .missingFile(let path, let text): "\(path): \(text)"
+    case .notVerifiable(let path, let text): "\(path): \(text)"
     case .allocation(let error): error.description
     case .budgetTooSmall(let budget, let minimum):
       "a budget of \(budget) is too small: the smallest that works here is \(minimum)"

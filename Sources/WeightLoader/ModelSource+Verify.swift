@@ -48,7 +48,7 @@ extension ModelSource {
         {
           failure =
             failure
-            ?? ExtentVerifier.mismatch(extents[index], path: path)
+            ?? ExtentVerifier.mismatch(extents[index], of: description, path: path)
         }
         freeSlots.append(slot)
         if cancellation.isRaised { submitted = extents.count }

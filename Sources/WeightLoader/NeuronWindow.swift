@@ -1,6 +1,8 @@
 import BlockIO
 import Glibc
+import Kernels
 import ModelFormat
+import Synchronization
 import TensorBasics
 
 /// Bundles of neurons in memory: equal slots in one allocation, which all layers share.
@@ -10,7 +12,7 @@ import TensorBasics
 /// gap, and every layer keeps the same number of tokens however many neurons of it are active
 /// (`docs/decisions/0012`). Bookkeeping only decides and addresses: the stream that owns the window
 /// submits its reads and hands it their completions.
-final class NeuronWindow {
+final class NeuronWindow: ParallelRegion {
   let layout: NeuronLayout
   let reading: NeuronReading
   let slotCount: Int
@@ -28,6 +30,8 @@ final class NeuronWindow {
   /// For each key two checksums (``NeuronBundles/checksumOffset``).
   private let checksums: UnsafeMutablePointer<UInt32>
   private let isVerified: UnsafeMutablePointer<Bool>
+  private let checksAlways: Bool
+  private let pool: ThreadPool?
   static let keyByteCount = 4 + 8 + 1
 
   /// The key of each slot, −1 = none.
@@ -58,6 +62,11 @@ final class NeuronWindow {
   /// Places, among the bundles of the step, of those that were not in memory.
   private let waiting: UnsafeMutablePointer<Int32>
   private var waitingCount = 0
+  /// Numbers, among what is missing, of those that are there and not yet compared with their checksums.
+  private let unchecked: UnsafeMutablePointer<Int32>
+  private var uncheckedCount = 0
+  /// The lowest bundle that differs from its checksum.
+  private let firstMismatch = Atomic(Int.max)
   private var plannedCount = 0
   private var submittedCount = 0
   private var completedCount = 0
@@ -87,8 +96,10 @@ final class NeuronWindow {
   /// - Throws: ``LoaderError`` where memory or the checksums cannot be had.
   init(
     _ layout: NeuronLayout, _ reading: NeuronReading, slotCount: Int, source: ModelSource,
-    verifier: ExtentVerifier?
+    verifier: ExtentVerifier?, pool: ThreadPool?
   ) throws(LoaderError) {
+    checksAlways = verifier?.checksAlways == true
+    self.pool = pool
     bundleCount = layout.layers.first?.bundleCount ?? 0
     self.layout = layout
     self.reading = reading
@@ -120,6 +131,7 @@ final class NeuronWindow {
     checksums = take(UInt32.self, 2 * keyCount)
     keyOfSlot = take(Int32.self, slotCount)
     waiting = take(Int32.self, bundleCount)
+    unchecked = take(Int32.self, bundleCount)
     held = take(Int32.self, bundleCount)
     ahead = take(Int32.self, bundleCount)
     missingBundle = take(Int32.self, bundleCount)
@@ -420,9 +432,9 @@ final class NeuronWindow {
     return (bundles.offset + bundle * bundles.byteStride, reading.readByteCount(bundles))
   }
 
-  /// Takes the completion of a read: checks bundles that come for the first time, and copies.
+  /// Takes the completion of a read, and copies; ``checkArrivals()`` is to follow before the bundles are used.
   func completed(_ number: Int, byteCount: Int) throws(LoaderError) {
-    let (start, checked) = (monotonicNanoseconds(), statistics.checkNanoseconds)
+    let start = monotonicNanoseconds()
     let read = planned[number]
     let bundles = layout.layers[layer]
     completedCount += 1
@@ -442,28 +454,62 @@ final class NeuronWindow {
         memcpy(slot, source, reading.contentByteCount(bundles))
       }
       guard !reading.readsPartsApart else { continue }
-      try verify(index, at: slot)
+      noteUnchecked(index)
       isReading[Int(missingSlot[index])] = false
     }
     if read.stagingIndex >= 0 { freeStaging.append(read.stagingIndex) }
     if reading.readsPartsApart, isComplete {
       for index in 0..<missingCount {
-        try verify(index, at: memory.address + Int(missingSlot[index]) * slotByteCount)
+        noteUnchecked(index)
         isReading[Int(missingSlot[index])] = false
       }
     }
-    statistics.managementNanoseconds +=
-      monotonicNanoseconds() - start - (statistics.checkNanoseconds - checked)
+    statistics.managementNanoseconds += monotonicNanoseconds() - start
   }
 
-  /// Compares a bundle with its checksums when it comes for the first time.
-  private func verify(_ index: Int, at address: UnsafeRawPointer) throws(LoaderError) {
-    let bundle = Int(missingBundle[index])
-    let key = layer * bundleCount + bundle
-    guard !isVerified[key] else { return }
+  private func noteUnchecked(_ index: Int) {
+    guard checksAlways || !isVerified[layer * bundleCount + Int(missingBundle[index])] else {
+      return
+    }
+    unchecked[uncheckedCount] = Int32(index)
+    uncheckedCount += 1
+  }
+
+  /// Compares bundles that came with their checksums: for the first time, or every time.
+  ///
+  /// - Throws: ``LoaderError/format(_:)`` with the bundle's offset.
+  func checkArrivals() throws(LoaderError) {
+    guard uncheckedCount > 0 else { return }
     let start = monotonicNanoseconds()
     defer { statistics.checkNanoseconds += monotonicNanoseconds() - start }
+    firstMismatch.store(.max, ordering: .relaxed)
+    if let pool {
+      pool.run(count: uncheckedCount, self)
+    } else {
+      for index in 0..<uncheckedCount { perform(index: index, worker: 0) }
+    }
+    let bundle = firstMismatch.load(ordering: .relaxed)
+    guard bundle == .max else {
+      let bundles = layout.layers[layer]
+      throw .format(
+        FormatError(
+          .checksumMismatch, at: bundles.offset + bundle * bundles.byteStride, path: path,
+          "bundle \(bundle) of layer \(layer)'s neurons is not what was written: the file or what "
+            + "the drive returned is damaged"))
+    }
+    for index in 0..<uncheckedCount {
+      isVerified[layer * bundleCount + Int(missingBundle[Int(unchecked[index])])] = true
+    }
+    uncheckedCount = 0
+  }
+
+  /// Compares one of the bundles that came with its checksums.
+  func perform(index: Int, worker: Int) {
+    let number = Int(unchecked[index])
+    let bundle = Int(missingBundle[number])
+    let key = layer * bundleCount + bundle
     let bundles = layout.layers[layer]
+    let address = UnsafeRawPointer(memory.address + Int(missingSlot[number]) * slotByteCount)
     let prefix = UnsafeRawBufferPointer(start: address, count: bundles.prefixByteCount)
     var isRight = UInt32(truncatingIfNeeded: FlashImage.checksum(prefix)) == checksums[2 * key]
     if isRight, reading.includesDecidingPart {
@@ -471,13 +517,6 @@ final class NeuronWindow {
         start: address + prefix.count, count: bundles.byteCount - prefix.count)
       isRight = UInt32(truncatingIfNeeded: FlashImage.checksum(rest)) == checksums[2 * key + 1]
     }
-    guard isRight else {
-      throw .format(
-        FormatError(
-          .checksumMismatch, at: bundles.offset + bundle * bundles.byteStride, path: path,
-          "bundle \(bundle) of layer \(layer)'s neurons is not what was written: the file or what "
-            + "the drive returned is damaged"))
-    }
-    isVerified[key] = true
+    if !isRight { firstMismatch.min(bundle, ordering: .relaxed) }
   }
 }

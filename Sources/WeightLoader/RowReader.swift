@@ -77,6 +77,13 @@ final class RowReader {
     return extents
   }
 
+  /// Whether the extents around a row are read with it, so that it can be checked.
+  static func checksRows(of table: TensorRecord, in model: ModelDescription) -> Bool {
+    checkedExtents(
+      of: Extent(fileIndex: table.fileIndex, offset: table.offset, byteCount: table.byteCount),
+      in: model) != nil
+  }
+
   /// Rows in longer extents are read alone and not checked: images written before extents of tables
   /// became short.
   private static let longestCheckedExtent = 128 << 10

@@ -108,7 +108,7 @@ public final class TensorLoader {
     kind = catalogue.kind
     tensors = catalogue.tensors
     image = catalogue.image
-    verifier = catalogue.image.flatMap(ExtentVerifier.init)
+    verifier = catalogue.image.flatMap { ExtentVerifier($0) }
     account = MemoryAccount(limit: plan.heldByteCount)
     state = StreamState(plan)
   }

@@ -80,6 +80,7 @@ extension WeightStream {
       try submitNeurons()
       try reapOne(for: .rest)
     }
+    try checkNeurons()
     dropFlights()
     rowReader.abandon()
     bundles?.abandon()

@@ -22,6 +22,7 @@ extension WeightStream {
     if let failure { throw failure }
     // What was read ahead may have come meanwhile.
     while let neurons, !neurons.isComplete, try reapOne(for: .neurons, waiting: false) {}
+    try checkNeurons()
     neurons?.hold(layer: layer, bundles, addresses)
     try submitNeurons()
   }
@@ -44,7 +45,8 @@ extension WeightStream {
 
   /// Waits until all bundles that are held are in memory.
   public func waitForNeurons() throws(LoaderError) {
-    guard let neurons, !neurons.isComplete else { return }
+    guard let neurons else { return }
+    guard !neurons.isComplete else { return try checkNeurons() }
     let start = monotonicNanoseconds()
     statistics.stalls += 1
     while !neurons.isComplete {
@@ -52,6 +54,12 @@ extension WeightStream {
       try submitNeurons()
     }
     statistics.stallNanoseconds += monotonicNanoseconds() - start
+    try checkNeurons()
+  }
+
+  /// Compares bundles that came meanwhile with their checksums.
+  func checkNeurons() throws(LoaderError) {
+    do { try neurons?.checkArrivals() } catch { throw fail(error) }
   }
 
   /// Starts as many reads as the queue takes.

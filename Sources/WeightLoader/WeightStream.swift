@@ -1,4 +1,5 @@
 public import BlockIO
+public import Kernels
 public import ModelFormat
 public import TensorBasics
 
@@ -73,20 +74,26 @@ public final class WeightStream {
     var run = -1
     var address: UnsafeMutableRawPointer?
     var isReady = false
+    /// The bytes of this reading were compared.
+    var isCompared = false
     var piecesLeft = 0
   }
   var flights: [Flight]
   private(set) var firstSequence = 0
   private(set) var nextSequence = 0
   /// The latest sequence number of each streamed run, −1 = none outstanding.
-  private var sequenceOfRun: [Int]
+  private(set) var sequenceOfRun: [Int]
 
   let rowReader: RowReader
-  private let verifier: ExtentVerifier?
+  let verifier: ExtentVerifier?
+  /// Where every reading of a run is compared; nil where only the first is.
+  let rereads: RereadVerifier?
   let bundles: BundleCache?
   let neurons: NeuronWindow?
   /// Runs whose bytes have been through the verifier.
-  private var isVerified: [Bool]
+  var isVerified: [Bool]
+  /// Runs whose bytes in pinned memory were compared.
+  var isHomeCompared: [Bool]
   /// The first error that left the stream unusable; every later call throws it again.
   private(set) var failure: LoaderError?
   /// What is under way belongs to sweeps that were broken off (``abandon()``).
@@ -97,12 +104,15 @@ public final class WeightStream {
   ///   - families: bundles that ``request(bundle:of:)`` will be asked for.
   ///   - slotCount: bundles to have room for, at least as many as are held at once.
   ///   - neurons: how an image's bundles of neurons are read and kept; nil where none are asked for.
-  /// - Throws: ``LoaderError/allocation(_:)``.
+  ///   - verification: when an image's bytes are compared with its checksums.
+  ///   - pool: shares the work of comparing, outside of its own regions; nil = the caller alone does it.
+  /// - Throws: ``LoaderError/allocation(_:)``; ``LoaderError/notVerifiable(path:_:)``.
   public init(
     source: ModelSource, plan: ResidencyPlan, tables: [Int] = [], families: [BundleFamily] = [],
-    slotCount: Int = 0, neurons: NeuronReading? = nil,
-    cancellation: CancellationFlag = CancellationFlag()
+    slotCount: Int = 0, neurons: NeuronReading? = nil, verification: Verification = .first,
+    pool: ThreadPool? = nil, cancellation: CancellationFlag = CancellationFlag()
   ) throws(LoaderError) {
+    try verification.check(source, tables: tables, families: families)
     self.source = source
     self.cancellation = cancellation
     self.plan = plan
@@ -122,12 +132,14 @@ public final class WeightStream {
     layouts = plan.pieces.map(\.layout)
     residence = [Residence](repeating: .unknown, count: source.description.tensors.count)
     sweeps.reserveCapacity(16)
-    verifier = ExtentVerifier(source.description)
+    verifier = ExtentVerifier(source.description, verification, pool: pool)
+    rereads = verification == .always ? RereadVerifier(plan.runs, pool: pool) : nil
     isVerified = [Bool](repeating: verifier == nil, count: plan.runs.count)
+    isHomeCompared = [Bool](repeating: rereads == nil, count: plan.runs.count)
     rowReader = try RowReader(source: source, tables: tables, verifier: verifier)
     if let reading = neurons, let layout = source.description.neurons {
       self.neurons = try NeuronWindow(
-        layout, reading, slotCount: slotCount, source: source, verifier: verifier)
+        layout, reading, slotCount: slotCount, source: source, verifier: verifier, pool: pool)
     } else {
       self.neurons = nil
     }
@@ -234,13 +246,7 @@ public final class WeightStream {
       if let home = run.home, sequenceOfRun[index] < 0 { pinned.address + home } else {
         flights[sequenceOfRun[index] % flights.count].address!
       }
-    if !isVerified[index] {
-      isVerified[index] = true
-      do {
-        try verifier?.take(
-          UnsafeRawBufferPointer(start: base, count: run.byteCount), at: run.offset)
-      } catch { throw fail(error) }
-    }
+    if !isVerified[index] || rereads != nil && !isCompared(index) { try compare(index, at: base) }
     return base + (plan.pieces[piece].offset - run.offset)
   }
 
@@ -271,7 +277,8 @@ public final class WeightStream {
         return nil
       }
       for piece in pieces {
-        guard isAtHome(piece), layouts[piece] == .interleaved, isVerified[plan.runOfPiece[piece]]
+        guard isAtHome(piece), layouts[piece] == .interleaved, isVerified[plan.runOfPiece[piece]],
+          isHomeCompared[plan.runOfPiece[piece]]
         else { return nil }
       }
       let run = plan.runs[plan.runOfPiece[pieces.lowerBound]]

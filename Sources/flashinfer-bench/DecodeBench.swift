@@ -21,6 +21,7 @@ struct DecodeBench: ParsableCommand {
   @OptionGroup var keyValues: KeyValueArguments
   @OptionGroup var neurons: NeuronArguments
   @OptionGroup var hotness: HotnessOptions
+  @OptionGroup var verification: VerifyArguments
   @Option(help: "Tokens to time.") var tokens = 32
   @Option(help: "Tokens to decode before timing begins.") var warmup = 4
   @Option(help: "Random tokens to read into the context before anything is timed.")
@@ -119,6 +120,7 @@ struct DecodeBench: ParsableCommand {
       preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model))
     request.keyValues = keyValues.options(resources.io)
     request.neurons = neurons.options
+    request.verification = verification.verify
     return try Session(
       model.source, model.configuration, request, cancellation: Interruption.flag)
   }

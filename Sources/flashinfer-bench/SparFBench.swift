@@ -156,13 +156,11 @@ struct SparFBench: ParsableCommand {
   private func makeDrives(
     _ shape: DriveArray.Shape, _ engine: AttentionEngineKind
   ) throws -> DriveArray {
-    do throws(DriveError) {
-      return try DriveArray(
-        shape, driveCount: devices,
-        DriveConfiguration(
-          flash: try shape.flash(driveCount: devices, engine: engine), engine: engine,
-          file: .temporary(folder: KeyValueOptions.defaultFolder)))
-    } catch { throw CommandError(.notPossibleHere, "\(error)") }
+    try DriveArray(
+      shape, driveCount: devices,
+      DriveConfiguration(
+        flash: try shape.flash(driveCount: devices, engine: engine), engine: engine,
+        file: .temporary(folder: KeyValueOptions.defaultFolder)))
   }
 
   /// A session with its own opening of the file; sessions share the budget.

@@ -85,23 +85,16 @@ struct AttentionArguments: ParsableArguments {
   ) throws -> DriveArray? {
     guard let engine = try engine() else { return nil }
     let shape = DriveArray.Shape(model.configuration, contextLength: request.contextLength)
-    do throws(DriveError) {
-      var flash = try shape.flash(driveCount: driveCount, engine: engine)
-      if let deviceFlash {
-        flash = .holding(pageCount: deviceFlash.bytes / FlashGeometry.standardPageByteCount)
-      }
-      let configuration = DriveConfiguration(
-        flash: flash, memoryByteCount: deviceRam.bytes, engine: engine,
-        faults: FlashFaults(bitErrorRate: deviceBitErrors), file: .temporary(folder: folder))
-      request.callerByteCount += try DriveArray.memoryByteCount(
-        shape, driveCount: driveCount, configuration)
-      return try DriveArray(shape, driveCount: driveCount, configuration)
-    } catch {
-      switch error {
-      case .impossible, .memoryTooSmall: throw CommandError(.usage, "\(error)")
-      default: throw CommandError(.notPossibleHere, "\(error)")
-      }
+    var flash = try shape.flash(driveCount: driveCount, engine: engine)
+    if let deviceFlash {
+      flash = .holding(pageCount: deviceFlash.bytes / FlashGeometry.standardPageByteCount)
     }
+    let configuration = DriveConfiguration(
+      flash: flash, memoryByteCount: deviceRam.bytes, engine: engine,
+      faults: FlashFaults(bitErrorRate: deviceBitErrors), file: .temporary(folder: folder))
+    request.callerByteCount += try DriveArray.memoryByteCount(
+      shape, driveCount: driveCount, configuration)
+    return try DriveArray(shape, driveCount: driveCount, configuration)
   }
 
   /// Makes `session` go on without drives that fail, where that was asked for.

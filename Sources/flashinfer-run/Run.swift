@@ -33,6 +33,7 @@ struct Run: ParsableCommand {
   @OptionGroup var attention: AttentionArguments
   @OptionGroup var neurons: NeuronArguments
   @OptionGroup var hotness: HotnessOptions
+  @OptionGroup var verification: VerifyArguments
   @OptionGroup var sampling: SamplingArguments
 
   @Option(help: "Most tokens to generate.")
@@ -163,6 +164,7 @@ struct Run: ParsableCommand {
       preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path))
     request.keyValues = keyValues.options(resources.io)
     request.neurons = neurons.options
+    request.verification = verification.verify
     // Distributions behind a prompt's tokens are computed with them.
     let persistence = try store.open(
       model, prompt: tokens, for: &request, reuses: positions == .generated)

@@ -34,6 +34,13 @@ struct AllocationTests {
     Self.expectNone(result)
   }
 
+  @Test func `Decoding an image of which every read is verified allocates nothing`() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { Self.report(image: true, isStreamed: true, verification: .always) }
+    Self.expectNone(result)
+  }
+
   @Test func `Decoding a GGUF from the drive allocates nothing`() async {
     let result = await #expect(
       processExitsWith: .success, observing: [\.standardOutputContent]
@@ -113,12 +120,13 @@ struct AllocationTests {
   /// Prints what ``check(image:isStreamed:backend:drives:)`` counts, or its error.
   private static func report(
     image: Bool, isStreamed: Bool, backend: StorageBackend = .auto, drives: Drives = .one,
-    architecture: String = "gemma3", keyValuesRead: KeyValueType? = nil
+    architecture: String = "gemma3", keyValuesRead: KeyValueType? = nil,
+    verification: Verification = .first
   ) {
     do {
       let count = try check(
         image: image, isStreamed: isStreamed, backend: backend, drives: drives,
-        architecture: architecture, keyValuesRead: keyValuesRead)
+        architecture: architecture, keyValuesRead: keyValuesRead, verification: verification)
       print("allocations: \(count);")
     } catch { print("\(error)") }
   }
@@ -126,7 +134,7 @@ struct AllocationTests {
   /// Allocations of fifty tokens after the first.
   private static func check(
     image: Bool, isStreamed: Bool, backend: StorageBackend, drives: Drives, architecture: String,
-    keyValuesRead: KeyValueType?
+    keyValuesRead: KeyValueType?, verification: Verification
   ) throws -> Int {
     var tiny = TinyModel(architecture: architecture)
     tiny.embeddingLength = 256
@@ -143,6 +151,7 @@ struct AllocationTests {
       budgetByteCount: isStreamed ? 1 : 1 << 30, contextLength: 128, promptLength: 4,
       threadCount: 2)
     request.assumedProcessByteCount = 0
+    request.verification = verification
     if let keyValuesRead {
       request.contextLength = 800
       request.keyValues.backend = backend

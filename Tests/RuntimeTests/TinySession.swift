@@ -15,6 +15,8 @@ struct RunShape {
   var spareByteCount: Int?
   /// Bytes of pinned memory that become committed between two reads; nil = all are at once.
   var commitStep: Int?
+  /// When the bytes of an image are compared with its checksums.
+  var verification = Verification.first
   /// Where keys and values go.
   var keyValues = KeyValueOptions()
 }
@@ -43,6 +45,7 @@ func makeSession(
     maximumChunkLength: shape.maximumChunkLength)
   request.assumedProcessByteCount = 0
   request.neurons = neurons
+  request.verification = shape.verification
   request.keyValues = shape.keyValues
   let session: Session
   do {
