@@ -169,20 +169,33 @@ package struct JSONParser {
     }
   }
 
+  /// Int and Double read more than JSON has, so its own grammar decides first: no zero in front of another
+  /// digit, digits on both sides of a point and behind an exponent's letter.
   private mutating func parseNumber() throws(FormatError) -> JSONValue.Content {
     let start = position
-    let isMember: (UInt8) -> Bool = { byte in
-      (0x30...0x39).contains(byte) || byte == 0x2B || byte == 0x2D || byte == 0x2E
-        || byte | 0x20 == 0x65
+    _ = accept("-")
+    let startsWithZero = next == 0x30
+    let wholeCount = skipDigits()
+    var isNumber = wholeCount == 1 || (wholeCount > 1 && !startsWithZero)
+    if accept(".") { isNumber = skipDigits() > 0 && isNumber }
+    if accept("e") || accept("E") {
+      if !accept("+") { _ = accept("-") }
+      isNumber = skipDigits() > 0 && isNumber
     }
-    while let byte = next, isMember(byte) { position += 1 }
     let text = String(decoding: bytes[start..<position], as: UTF8.self)
-    if text.utf8.first != 0x2B, let value = Int(text) { return .integer(value) }
-    guard let first = text.utf8.first, first == 0x2D || (0x30...0x39).contains(first),
-      let value = Double(text)
-    else { throw error("no value begins", at: start) }
-    guard value.isFinite else { return .unusable("the number \(text.prefix(32))") }
+    guard isNumber else { throw error("no value begins", at: start) }
+    if let value = Int(text) { return .integer(value) }
+    guard let value = Double(text), value.isFinite else {
+      return .unusable("the number \(text.prefix(32))")
+    }
     return .number(value)
+  }
+
+  /// Steps over decimal digits and returns how many there were.
+  private mutating func skipDigits() -> Int {
+    let start = position
+    while let byte = next, (0x30...0x39).contains(byte) { position += 1 }
+    return position - start
   }
 
   /// - Returns: the string; nil where it holds half a surrogate pair, which no `String` does.
