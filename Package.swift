@@ -1,6 +1,9 @@
 // swift-tools-version: 6.3
 import PackageDescription
 
+/// `tools/fuzz` sets it: then the package has the fuzzer, which needs libFuzzer to link.
+let fuzzes = Context.environment["FLASHINFER_FUZZ"] != nil
+
 /// Settings of every Swift target: Swift 6 language mode, warnings are errors, imports are
 /// internal unless a public declaration needs them.
 let strict: [SwiftSetting] = [
@@ -33,6 +36,14 @@ func tests(
     name: target + "Tests", dependencies: [.byName(name: target), "TestSupport"] + dependencies,
     exclude: exclude, swiftSettings: strict)
 }
+
+/// libFuzzer around `FuzzTargets`, with a main function of its own.
+let fuzzer: [Target] = [
+  .systemLibrary(name: "CLibFuzzer", path: "Fuzz/CLibFuzzer"),
+  .executableTarget(
+    name: "flashinfer-fuzz", dependencies: ["FuzzTargets", "CLibFuzzer"], path: "Fuzz/Driver",
+    swiftSettings: strict),
+]
 
 let package = Package(
   name: "flashinfer",
@@ -149,6 +160,12 @@ let package = Package(
         "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader",
         "Runtime",
       ], exclude: ["Vectors"]),
+    // What libFuzzer feeds; tests replay its inputs. The fuzzer itself: see `tools/fuzz`.
+    .target(
+      name: "FuzzTargets",
+      dependencies: ["TensorBasics", "ModelFormat", "Tokenization", "KVCache", "TestSupport"],
+      path: "Fuzz/Targets", swiftSettings: strict),
+    tests("FuzzTargets"),
     .target(name: "CAllocationCount", path: "Tests/CAllocationCount"),
     tests(
       "Runtime",
@@ -156,6 +173,6 @@ let package = Package(
         "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader",
         "ModelConversion", "KVCache", "CAllocationCount",
       ]),
-  ],
+  ] + (fuzzes ? fuzzer : []),
   cLanguageStandard: .c17
 )

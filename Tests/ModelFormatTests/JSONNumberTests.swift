@@ -4,8 +4,7 @@ import Testing
 /// Numbers are read as RFC 8259 writes them, not as Swift's `Int` and `Double` read texts.
 @Suite struct JSONNumberTests {
   private func parse(_ text: String) throws(FormatError) -> JSONValue {
-    let bytes = Array(text.utf8)
-    return try bytes.withUnsafeBytes { bytes throws(FormatError) in
+    try withBytes(Array(text.utf8)) { bytes throws(FormatError) in
       try JSONParser.parse(bytes, path: "numbers")
     }
   }

@@ -67,8 +67,8 @@ package struct JSONValue {
 
 /// One `"key": value` of an object.
 package struct JSONMember {
-  let key: String
-  let value: JSONValue
+  package let key: String
+  package let value: JSONValue
 }
 
 /// A string whose equality is that of its bytes; `String`'s own is canonical equivalence.
