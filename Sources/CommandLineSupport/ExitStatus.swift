@@ -36,7 +36,7 @@ public enum ExitStatus: Int32, Sendable {
   private static func status(of error: RuntimeError) -> ExitStatus {
     switch error {
     case .loader(let error): status(of: error)
-    case .tokenizer, .notRunnable, .badPrompt: .badData
+    case .tokenizer, .notRunnable, .notFinite, .badPrompt: .badData
     case .allocation, .budgetTooSmall, .keyValueBudgetTooSmall: .notPossibleHere
     case .interrupted: .interrupted
     case .keyValues(let error): status(of: error)

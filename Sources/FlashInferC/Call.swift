@@ -56,7 +56,7 @@ struct CallError: Error {
   private static func status(of error: RuntimeError) -> Status {
     switch error {
     case .loader(let error): status(of: error)
-    case .tokenizer, .notRunnable: .badData
+    case .tokenizer, .notRunnable, .notFinite: .badData
     case .badPrompt: .invalid
     case .allocation, .budgetTooSmall, .keyValueBudgetTooSmall: .noMemory
     case .interrupted: .cancelled

@@ -38,20 +38,33 @@ public enum VectorOps {
   ) { KernelTable.of(instructionSet).pointee.relu_multiply(gate, up, count) }
 
   /// y = x / √(mean(x²) + epsilon) · weight; `y` may be `x`.
+  ///
+  /// - Returns: whether the mean is finite: false where an element of `x` is not, or its square is too large.
+  @discardableResult
   public static func rmsNorm(
     _ x: UnsafePointer<Float>, weight: UnsafePointer<Float>, epsilon: Float, count: Int,
     into y: UnsafeMutablePointer<Float>, instructionSet: InstructionSet? = nil
-  ) { KernelTable.of(instructionSet).pointee.rms_norm(x, weight, epsilon, count, y) }
+  ) -> Bool { KernelTable.of(instructionSet).pointee.rms_norm(x, weight, epsilon, count, y) != 0 }
 
   /// y = (x − mean) / √(variance + epsilon) · weight + bias (arXiv:1607.06450), the variance biased;
   /// `y` may be `x`.
+  ///
+  /// - Returns: as ``rmsNorm(_:weight:epsilon:count:into:instructionSet:)``, of the variance.
+  @discardableResult
   public static func layerNorm(
     _ x: UnsafePointer<Float>, weight: UnsafePointer<Float>, bias: UnsafePointer<Float>,
     epsilon: Float, count: Int, into y: UnsafeMutablePointer<Float>,
     instructionSet: InstructionSet? = nil
-  ) { KernelTable.of(instructionSet).pointee.layer_norm(x, weight, bias, epsilon, count, y) }
+  ) -> Bool {
+    KernelTable.of(instructionSet).pointee.layer_norm(x, weight, bias, epsilon, count, y) != 0
+  }
 
-  /// x = max(x, 0).
+  /// Whether no element of `x` is infinite or NaN.
+  public static func isFinite(
+    _ x: UnsafePointer<Float>, count: Int, instructionSet: InstructionSet? = nil
+  ) -> Bool { KernelTable.of(instructionSet).pointee.all_finite(x, count) != 0 }
+
+  /// x = max(x, 0), but NaN or −∞ where x is.
   public static func relu(
     _ x: UnsafeMutablePointer<Float>, count: Int, instructionSet: InstructionSet? = nil
   ) { KernelTable.of(instructionSet).pointee.relu(x, count) }

@@ -118,6 +118,7 @@ final class NeuronWriter {
         fileIndex: down.fileIndex, offset: down.offset + sliceRowByteCount(first),
         pieceByteCount: rowByteCount, stride: down.byteCount / down.rowCount,
         count: down.rowCount, into: slice)
+      try reader.source.checkFinite(down, rows: 0..<down.rowCount, columns: first..<end, slice)
       for start in stride(from: first, to: end, by: chunkNeuronCount) {
         let neurons = start..<min(start + chunkNeuronCount, end)
         try build(neurons, sliceStart: first, rowByteCount, reader)
@@ -149,6 +150,7 @@ final class NeuronWriter {
         fileIndex: part.source.fileIndex,
         offset: part.source.offset + neurons.lowerBound * sourceRow, pieceByteCount: sourceRow,
         stride: sourceRow, count: neurons.count, into: rows)
+      try reader.source.checkFinite(part.source, rows: neurons, rows)
       let encoded = part.encoder.encode(rows, rowCount: neurons.count)
       guard let address = encoded.baseAddress else { continue }
       for bundle in 0..<count {

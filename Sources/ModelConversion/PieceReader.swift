@@ -6,7 +6,7 @@ import WeightLoader
 
 /// Brings equally long pieces of a file, at equal distances, and lays them next to each other.
 struct PieceReader: ~Copyable {
-  private let source: ModelSource
+  let source: ModelSource
   private let buffer: AlignedBuffer
 
   /// The longest piece.

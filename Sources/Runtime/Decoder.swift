@@ -19,6 +19,7 @@ final class Decoder {
   private let clock: StepClock
   private let linear: LinearExecutor
   private let attention: AttentionStep
+  private let finite = FiniteCheck()
   /// Where decoded tokens' attention is computed instead; nil = here.
   let outsourced: OutsourcedAttention?
   let experts: ExpertStep?
@@ -55,7 +56,7 @@ final class Decoder {
       do {
         experts = try ExpertStep(
           configuration, shape, tokenCapacity: workspace.tokenCapacity, stream: stream,
-          linear: linear, pool: pool, clock: clock)
+          linear: linear, pool: pool, clock: clock, finite: finite)
       } catch { throw .allocation(error) }
     } else {
       experts = nil
@@ -64,7 +65,7 @@ final class Decoder {
       do {
         neurons = try NeuronStep(
           configuration, layout, tokenCapacity: workspace.tokenCapacity, stream: stream,
-          linear: linear, pool: pool, clock: clock)
+          linear: linear, pool: pool, clock: clock, finite: finite)
       } catch { throw .allocation(error) }
     } else {
       neurons = nil
@@ -146,16 +147,25 @@ final class Decoder {
   func logits(rows: Range<Int>) throws(RuntimeError) {
     precondition(rows.count <= workspace.logitRowCapacity, "more logits than the workspace holds")
     begin(.head)
-    normalise(
+    try normalise(
       workspace.residual + rows.lowerBound * configuration.embeddingLength, weights.outputNorm,
-      tokenCount: rows.count)
+      tokenCount: rows.count, after: .feedForward(weights.layers.count - 1))
     try linear.multiply(
       activations(
         workspace.hidden, configuration.embeddingLength, rows.count, for: weights.head),
       LinearTask(
         tensor: weights.head, output: workspace.logits,
         outputStride: configuration.vocabularyCount))
+    let count = rows.count * configuration.vocabularyCount
+    let (logits, part) = (workspace.logits, Self.checkedLogitCount)
+    forEach(token: (count + part - 1) / part) { index in
+      finite.check(logits + index * part, count: min(part, count - index * part))
+    }
+    try expectFinite(.logits)
   }
+
+  /// Logits that one worker looks at.
+  private static let checkedLogitCount = 1 << 16
 
   // MARK: - The parts of a layer
 
@@ -212,7 +222,9 @@ final class Decoder {
       configuration.queryHeadCount * configuration.headLength,
       configuration.keyValueHeadCount * configuration.headLength
     )
-    normalise(workspace.residual, layer.attentionNorm, tokenCount: tokenCount)
+    try normalise(
+      workspace.residual, layer.attentionNorm, tokenCount: tokenCount,
+      after: number == 0 ? .embedding : .feedForward(number - 1))
     try linear.multiply(
       activations(
         workspace.hidden, configuration.embeddingLength, tokenCount, for: layer.query, layer.key,
@@ -225,11 +237,15 @@ final class Decoder {
       workspace.rope + (slides ? tokenCount * configuration.ropeDimensionCount : 0)
     try keepingBooks { () throws(KeyValueError) in try cache.prepare(layer: number) }
     forEach(token: tokenCount) { token in
+      finite.check(workspace.queries + token * queryLength, count: queryLength)
+      finite.check(workspace.keys + token * keyLength, count: keyLength)
+      finite.check(workspace.values + token * keyLength, count: keyLength)
       prepareHeads(layer, token: token, rope: tables + token * configuration.ropeDimensionCount)
       cache.store(
         layer: number, position: position + token, keys: workspace.keys + token * keyLength,
         values: workspace.values + token * keyLength)
     }
+    try expectFinite(.heads(number))
     let window = slides ? configuration.slidingWindow : nil
     var isDone = false
     if let outsourced {
@@ -264,7 +280,9 @@ final class Decoder {
     let layer = weights.layers[place.layer]
     let tokenCount = place.tokenCount
     let width = configuration.embeddingLength
-    normalise(workspace.residual, layer.feedForwardNorm, tokenCount: tokenCount)
+    try normalise(
+      workspace.residual, layer.feedForwardNorm, tokenCount: tokenCount,
+      after: .attention(place.layer))
     switch layer.feedForward {
     case .dense(let matrices):
       try gated(
@@ -280,6 +298,7 @@ final class Decoder {
         activations(workspace.hidden, width, tokenCount, withBlocks: step.takesBlocks(layer)),
         next: nextNeurons(after: place), into: workspace.hidden)
     }
+    try expectFinite(.choice(place.layer))
     addToResidual(layer.downBias, layer.postFeedForwardNorm, tokenCount: tokenCount)
     if let feedForwardObserver {
       feedForwardObserver.feedForward(
@@ -453,14 +472,26 @@ final class Decoder {
   }
 
   /// hidden = norm(x) * weight + bias, row by row.
+  ///
+  /// - Parameter part: what made x, to be named where x is not finite.
   private func normalise(
-    _ x: UnsafePointer<Float>, _ norm: DecoderWeights.Norm, tokenCount: Int
-  ) {
+    _ x: UnsafePointer<Float>, _ norm: DecoderWeights.Norm, tokenCount: Int,
+    after part: FiniteCheck.Part
+  ) throws(RuntimeError) {
     let (width, epsilon) = (configuration.embeddingLength, configuration.normEpsilon)
     forEach(token: tokenCount) { token in
-      norm.apply(
-        x + token * width, epsilon: epsilon, count: width, into: workspace.hidden + token * width)
+      finite.note(
+        norm.apply(
+          x + token * width, epsilon: epsilon, count: width, into: workspace.hidden + token * width)
+      )
     }
+    try expectFinite(part)
+  }
+
+  /// Throws where a check has failed since the last call.
+  private func expectFinite(_ part: FiniteCheck.Part) throws(RuntimeError) {
+    guard finite.takeFailure() else { return }
+    throw .notFinite(path: stream.source.path, part: part.description)
   }
 
   private func normaliseHeads(

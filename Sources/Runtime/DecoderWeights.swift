@@ -32,10 +32,11 @@ final class DecoderWeights {
     var weight: UnsafePointer<Float>  // [embeddingLength]
     var bias: UnsafePointer<Float>?  // [embeddingLength]
 
-    /// y = RMSNorm(x) * weight, or with a bias LayerNorm(x) * weight + bias.
+    /// y = RMSNorm(x) * weight, or with a bias LayerNorm(x) * weight + bias; false where x is not finite.
+    @discardableResult
     func apply(
       _ x: UnsafePointer<Float>, epsilon: Float, count: Int, into y: UnsafeMutablePointer<Float>
-    ) {
+    ) -> Bool {
       if let bias {
         VectorOps.layerNorm(x, weight: weight, bias: bias, epsilon: epsilon, count: count, into: y)
       } else {
@@ -347,5 +348,21 @@ private struct VectorLoader {
           bytes, type: record.type, columnCount: record.columnCount, into: placed[index].address)
       }
     } catch { throw RuntimeError(error) }
+    for (tensor, address) in placed { try checkFinite(records[tensor], address) }
+  }
+
+  private func checkFinite(
+    _ record: TensorRecord, _ values: UnsafePointer<Float>
+  ) throws(RuntimeError) {
+    guard let element = (0..<record.columnCount).first(where: { !values[$0].isFinite }) else {
+      return
+    }
+    throw .loader(
+      .format(
+        FormatError(
+          .malformed, at: record.offset + element * record.type.blockByteCount,
+          path: source.description.files[record.fileIndex],
+          "element \(element) of tensor '\(record.name)' is \(values[element]): a weight must be a finite number"
+        )))
   }
 }

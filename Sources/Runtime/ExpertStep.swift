@@ -16,6 +16,7 @@ final class ExpertStep {
   private let linear: LinearExecutor
   private let pool: ThreadPool
   private let clock: StepClock
+  private let finite: FiniteCheck
   private let memory: ExpertWorkspace
   private let products: UnsafeMutableBufferPointer<BundleProduct>
   /// The next layer's router, run early.
@@ -26,7 +27,8 @@ final class ExpertStep {
   /// - Throws: ``AllocationError``.
   init(
     _ configuration: DecoderConfiguration, _ experts: ExpertConfiguration, tokenCapacity: Int,
-    stream: WeightStream, linear: LinearExecutor, pool: ThreadPool, clock: StepClock
+    stream: WeightStream, linear: LinearExecutor, pool: ThreadPool, clock: StepClock,
+    finite: FiniteCheck
   ) throws(AllocationError) {
     self.experts = experts
     width = configuration.embeddingLength
@@ -36,6 +38,7 @@ final class ExpertStep {
     self.linear = linear
     self.pool = pool
     self.clock = clock
+    self.finite = finite
     memory = try ExpertWorkspace(configuration, experts, tokenCapacity: tokenCapacity)
     foresight = try RouterForesight(configuration, experts, stream: stream)
     products = .allocate(capacity: 2 * experts.usedExpertCount + 2)
@@ -91,6 +94,7 @@ final class ExpertStep {
     let scores = memory.scores + token * count
     let chosen = memory.chosen + token * used
     let weights = memory.weights + token * used
+    finite.check(scores, count: count)
     var highest = scores[0]
     for expert in 1..<count where scores[expert] > highest { highest = scores[expert] }
     for expert in 0..<count { scores[expert] -= highest }

@@ -21,6 +21,7 @@ final class NeuronStep: ParallelRegion {
   private let linear: LinearExecutor
   private let pool: ThreadPool
   private let clock: StepClock
+  private let finite: FiniteCheck
   private let memory: NeuronWorkspace
   private let foresight: NeuronForesight
 
@@ -61,7 +62,8 @@ final class NeuronStep: ParallelRegion {
   /// - Throws: ``AllocationError``.
   init(
     _ configuration: DecoderConfiguration, _ layout: NeuronLayout, tokenCapacity: Int,
-    stream: WeightStream, linear: LinearExecutor, pool: ThreadPool, clock: StepClock
+    stream: WeightStream, linear: LinearExecutor, pool: ThreadPool, clock: StepClock,
+    finite: FiniteCheck
   ) throws(AllocationError) {
     matrices = layout.layers.map { bundles in
       guard let up = Matrix(.up, bundles), let down = Matrix(.down, bundles) else {
@@ -80,6 +82,7 @@ final class NeuronStep: ParallelRegion {
     self.linear = linear
     self.pool = pool
     self.clock = clock
+    self.finite = finite
     layer = DecoderWeights.Neurons(layer: 0, choice: .all)
     foresight = try NeuronForesight(configuration, layout, stream: stream, linear: linear)
     memory = try NeuronWorkspace(
@@ -167,6 +170,7 @@ final class NeuronStep: ParallelRegion {
   /// Where the deciding matrix decides, the others' decisions become zero, and their neurons with them.
   private func choose(token: Int) {
     let decisions = memory.decisions + token * length
+    finite.check(decisions, count: length)
     switch layer.choice {
     case .all: break
     case .predictor(_, _, let bias):

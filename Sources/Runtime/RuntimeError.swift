@@ -17,6 +17,8 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
   case keyValueBudgetTooSmall(budget: ByteCount, needed: ByteCount)
   /// Attention that was to be computed elsewhere, such as in a computational storage drive, was not.
   case decodeAttention(any Error)
+  /// What a part of the model computed is infinite or not a number: its weights are damaged.
+  case notFinite(path: String, part: String)
   /// A prompt that cannot be answered (empty, too long, a token outside the vocabulary).
   case badPrompt(String)
   /// The caller asked to stop.
@@ -35,6 +37,9 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
         + "is \(needed)"
     case .keyValues(let error): error.description
     case .decodeAttention(let error): "attention elsewhere than on the host: \(error)"
+    case .notFinite(let path, let part):
+      "\(path): \(part) gave values that are infinite or no numbers: weights are damaged there or just before, "
+        + "or were when the file was made; get the file again, or convert it, which names the weight"
     case .badPrompt(let reason): reason
     case .interrupted: "interrupted"
     }

@@ -227,7 +227,7 @@ public final class Session {
     do { try work() } catch {
       condition =
         switch error {
-        case .interrupted, .keyValues: .brokenOff
+        case .interrupted, .keyValues, .notFinite: .brokenOff
         default: .failed(error)
         }
       throw error

@@ -43,7 +43,7 @@ import WeightLoader
     #expect(outcomes.ran > 0 && outcomes.refused > 0, "\(outcomes)")
   }
 
-  /// Weights of any bits: infinities and NaNs are numbers like others.
+  /// Weights of any bits; what is not a finite number is refused when it is met.
   @Test(arguments: ["qwen3", "qwen2moe"])
   func `Damaged weights`(family: String) throws {
     let encoded = TinyFamilies.model(family).gguf(seed: 2).encode()
@@ -55,7 +55,12 @@ import WeightLoader
         bytes[place] = UInt8.random(in: .min ... .max, using: &generator)
       }
       let file = TemporaryFile(bytes, folder: "/dev/shm")
-      try run(file.path)
+      do { try run(file.path) } catch let error as RuntimeError {
+        switch error {
+        case .notFinite, .loader(.format): break
+        default: Issue.record("\(error)")
+        }
+      }
       extendLifetime(file)
     }
   }

@@ -12,14 +12,16 @@
   void ck_relu_multiply_##suffix(float *x, const float *y, size_t count); /* x = max(x, 0) y */     \
   void ck_exp_##suffix(float *x, size_t count);                           /* x = e^x */             \
   void ck_scale_##suffix(float *x, float factor, size_t count);                                     \
-  /* y = x / sqrt(mean(x^2) + epsilon) * weight; y may be x */                                      \
-  void ck_rms_norm_##suffix(                                                                        \
+  /* y = x / sqrt(mean(x^2) + epsilon) * weight; y may be x. 0 where the mean is not finite: x is    \
+     not, or overflows. */                                                                          \
+  int ck_rms_norm_##suffix(                                                                        \
       const float *x, const float *weight, float epsilon, size_t count, float *y);                  \
-  /* y = (x - mean) / sqrt(mean((x - mean)^2) + epsilon) * weight + bias; y may be x */             \
-  void ck_layer_norm_##suffix(                                                                      \
+  /* y = (x - mean) / sqrt(mean((x - mean)^2) + epsilon) * weight + bias; y may be x. 0 as above. */ \
+  int ck_layer_norm_##suffix(                                                                      \
       const float *x, const float *weight, const float *bias, float epsilon, size_t count,          \
       float *y);                                                                                    \
-  void ck_relu_##suffix(float *x, size_t count); /* x = max(x, 0) */                                \
+  void ck_relu_##suffix(float *x, size_t count); /* x = max(x, 0), but NaN and -inf where x is */    \
+  int ck_all_finite_##suffix(const float *x, size_t count); /* no infinity, no NaN */               \
   /* Ascending i with x[i] > threshold, and their count; `indexes` has room for `count`. */         \
   size_t ck_indexes_above_##suffix(                                                                 \
       const float *x, float threshold, size_t count, int32_t *indexes);                             \

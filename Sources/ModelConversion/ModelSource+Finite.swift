@@ -1,0 +1,32 @@
+import Kernels
+import ModelFormat
+import TensorBasics
+import WeightLoader
+
+extension ModelSource {
+  /// Refuses weights that are infinite or NaN.
+  ///
+  /// - Parameters:
+  ///   - columns: the part of each row that lies at `address`, whole blocks; nil = all of it.
+  ///   - address: row-major, [rows.count, columns.count].
+  /// - Throws: ``ConversionError/format(_:)`` with the tensor, the row and the column.
+  func checkFinite(
+    _ record: TensorRecord, rows: Range<Int>, columns: Range<Int>? = nil,
+    _ address: UnsafeRawPointer
+  ) throws(ConversionError) {
+    let columns = columns ?? 0..<record.columnCount
+    guard
+      let place = WeightValues.firstNotFinite(
+        address, type: record.type, columnCount: columns.count, rowCount: rows.count)
+    else { return }
+    let (row, column) = (rows.lowerBound + place.row, columns.lowerBound + place.column)
+    throw .format(
+      FormatError(
+        .malformed,
+        at: record.offset + row * (record.byteCount / record.rowCount)
+          + column / record.type.blockElementCount * record.type.blockByteCount,
+        path: description.files[record.fileIndex],
+        "row \(row) of tensor '\(record.name)' has a weight that is infinite or no number at column "
+          + "\(column): the file is damaged, or was made from weights that were"))
+  }
+}
