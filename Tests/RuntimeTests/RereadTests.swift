@@ -110,8 +110,9 @@ import WeightLoader
         #expect(range.contains(offset), "\(cause) for \(range)")
         #expect(cause.description.contains("tensor '") || cause.description.contains("neurons"))
       }
-      let first = try run(file.path, source, .first, backend: backend, flipping: flipping)
-      if first.bits != clean.bits { missed += 1 }
+      // What was read ahead and dropped is verified when it is read again: then it is found here too.
+      let first = try? run(file.path, source, .first, backend: backend, flipping: flipping)
+      if let first, first.bits != clean.bits { missed += 1 }
     }
     #expect(found >= 8, "\(found)")
     #expect(missed > 0, "without it such bits show as other text")
