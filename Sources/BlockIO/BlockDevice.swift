@@ -76,7 +76,7 @@ public protocol BlockDevice: AnyObject {
   func reap(waiting: Bool, timeoutMilliseconds: Int?) throws(BlockIOError) -> ReadCompletion?
 
   /// Gives up the reads in flight, of which it cannot be learnt any more whether they have ended: memory
-  /// of ``AlignedBuffer`` that they go to is never given back. The device reads no more.
+  /// of `AlignedBuffer` that they go to is never given back. The device reads no more.
   func abandonReads()
 
   /// Tells the device that destinations lie in `region`, so that it can register the memory with the

@@ -1,5 +1,5 @@
 /// Where tests stand in for the kernel in the reads and writes of one device; empty outside tests. What
-/// else may fail is a ``TensorBasics/FaultPlan``'s.
+/// else may fail is a `TensorBasics.FaultPlan`'s.
 package struct DeviceHooks: Sendable {
   /// Called with each read's result; returns the result to go by.
   package var filterResult: (@Sendable (ReadAttempt) -> Int)?

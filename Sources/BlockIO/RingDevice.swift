@@ -131,7 +131,7 @@ public final class RingDevice: BlockDevice {
     precondition(queued, "the ring has an entry for every read in flight")
   }
 
-  /// Where the kernel is short of something for the moment, queued reads wait here, and for ``reap`` to
+  /// Where the kernel is short of something for the moment, queued reads wait here, and for `reap` to
   /// hand them over.
   public func flush() throws(BlockIOError) {
     guard !ring.isAbandoned else { return }

@@ -38,7 +38,7 @@ public struct StallWatch: Sendable {
   private var nextNanoseconds = Self.firstNanoseconds
   private static let firstNanoseconds = 2_000_000_000
 
-  /// The longest sleep that is deaf to a ``TensorBasics/CancellationFlag``; a signal ends it at once.
+  /// The longest sleep that is deaf to a `TensorBasics.CancellationFlag`; a signal ends it at once.
   public static let stepMilliseconds = 100
 
   public init() {}

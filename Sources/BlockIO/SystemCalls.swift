@@ -1,7 +1,7 @@
 package import Glibc
 import TensorBasics
 
-/// The system calls on files that BlockIO and KVCache make: the one door that a test's ``FaultPlan``
+/// The system calls on files that BlockIO and KVCache make: the one door that a test's `FaultPlan`
 /// stands at.
 ///
 /// Results are what the call returns, or the negated error number, as io_uring gives them.

@@ -35,7 +35,7 @@ public struct CalibrationCache: Sendable {
 
   /// Keeps `profile` in place of an older one.
   ///
-  /// - Throws: ``BlockIOError`` where the folder cannot be made or written to.
+  /// - Throws: `BlockIOError` where the folder cannot be made or written to.
   public func store(_ profile: DriveProfile) throws(BlockIOError) {
     let drive = profile.drive
     try write(
@@ -91,7 +91,7 @@ public struct CalibrationCache: Sendable {
 
   /// Keeps `profile` in place of an older one.
   ///
-  /// - Throws: ``BlockIOError`` where the folder cannot be made or written to.
+  /// - Throws: `BlockIOError` where the folder cannot be made or written to.
   public func store(_ profile: ComputeProfile) throws(BlockIOError) {
     let products = profile.products.map { rate in
       """

@@ -16,7 +16,7 @@ public final class ComputeMeasurement {
   private static let prefillGroupCount = 64
 
   /// - Parameter memoryByteCount: for weights; far more than the caches hold measures memory.
-  /// - Throws: ``AllocationError``.
+  /// - Throws: `AllocationError`.
   public init(threadCount: Int, memoryByteCount: Int = 64 << 20) throws(AllocationError) {
     pool = ThreadPool(threadCount: threadCount)
     weights = try AlignedBuffer(

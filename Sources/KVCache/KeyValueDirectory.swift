@@ -19,7 +19,7 @@ public final class KeyValueDirectory {
 
   /// Opens a folder, which is made where there is none, and removes what killed processes left there.
   ///
-  /// - Throws: ``BlockIOError`` where the folder cannot be made.
+  /// - Throws: `BlockIOError` where the folder cannot be made.
   public init(path: String, byteLimit: Int) throws(BlockIOError) {
     self.path = Self.absolute(path)
     self.byteLimit = byteLimit
@@ -29,7 +29,7 @@ public final class KeyValueDirectory {
 
   /// Opens a folder only to look and to delete.
   ///
-  /// - Throws: ``BlockIOError`` where there is none.
+  /// - Throws: `BlockIOError` where there is none.
   public init(openingExisting path: String) throws(BlockIOError) {
     self.path = Self.absolute(path)
     byteLimit = .max

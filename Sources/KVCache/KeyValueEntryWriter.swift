@@ -4,7 +4,8 @@ import Glibc
 /// An entry being written: a temporary file, which takes its name when it is complete.
 ///
 /// Somebody else writes the slabs to ``path``, each where it would be if the file held all slabs of the
-/// sequence; the header comes last. Without ``commit(after:tokens:rowChecksums:text:)`` the file goes away with the writer, and after a kill with the
+/// sequence; the header comes last. Without ``commit(after:tokens:rowChecksums:partial:text:)`` the file
+/// goes away with the writer, and after a kill with the
 /// next process that opens the folder.
 public final class KeyValueEntryWriter {
   /// The temporary file.
@@ -24,7 +25,7 @@ public final class KeyValueEntryWriter {
   /// - Parameters:
   ///   - slabCapacity: most slabs that the sequence will have.
   ///   - modelName: for people.
-  /// - Throws: ``BlockIOError`` where the folder cannot be written to.
+  /// - Throws: `BlockIOError` where the folder cannot be written to.
   public init(
     in directory: KeyValueDirectory, origin: KeyValueOrigin, slabCapacity: Int,
     modelName: String
@@ -71,7 +72,7 @@ public final class KeyValueEntryWriter {
   ///     number tells how many slabs there are.
   ///   - partial: the slab behind these, which is written here; nil where there is none.
   ///   - text: the beginning of the text, for people.
-  /// - Throws: ``BlockIOError`` where the drive fails or is full; the store is as it was.
+  /// - Throws: `BlockIOError` where the drive fails or is full; the store is as it was.
   public func commit(
     after prefix: KeyValuePrefix, tokens: [Int32], rowChecksums: [UInt64],
     partial: PartialSlab? = nil, text: [UInt8]

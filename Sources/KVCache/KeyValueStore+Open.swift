@@ -29,7 +29,7 @@ extension KeyValueStore {
   /// - Parameters:
   ///   - slabs: what the queries see, their own slab last.
   ///   - expansion: where quantised blocks are expanded, ``expansionByteCount(_:)``.
-  ///   - result: [``AttentionTile/blockCount``], written.
+  ///   - result: [`AttentionTile.blockCount`], written.
   public func expandedBlocks(
     layer: Int, head: Int, tile: Int, slabs: ClosedRange<Int>,
     expansion: UnsafeMutableRawPointer, into result: UnsafeMutablePointer<UnsafeRawPointer?>

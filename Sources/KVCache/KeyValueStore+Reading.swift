@@ -37,7 +37,7 @@ extension KeyValueStore {
   /// The addresses of the blocks of tile `tile` of one layer and head, as they are stored; nil for blocks
   /// that are not in memory, or not attended over.
   ///
-  /// - Parameter addresses: [``AttentionTile/blockCount``], written.
+  /// - Parameter addresses: [`AttentionTile.blockCount`], written.
   public func blockAddresses(
     layer: Int, head: Int, tile: Int, into result: UnsafeMutablePointer<UnsafeRawPointer?>
   ) {

@@ -6,7 +6,7 @@ import TensorBasics
 /// Keys and values of every position so far: rows in memory as far as the plan has room, the others in
 /// files.
 ///
-/// A chunk of tokens passes as ``begin(_:)``, then in each layer ``prepare(layer:)``,
+/// A chunk of tokens passes as ``begin(_:_:)``, then in each layer ``prepare(layer:)``,
 /// ``store(layer:position:keys:values:)`` for every position, ``seal(layer:on:)``, attention over tiles
 /// as they become ready (`KeyValueStore+Reading.swift`), and ``finish(layer:)``. Where every row stays in
 /// memory and nobody asks for a file there is none.

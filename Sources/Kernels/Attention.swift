@@ -55,7 +55,7 @@ public struct AttentionPartials: @unchecked Sendable {
 /// A query's bits depend on its own tiles alone: not on the other queries of a call, nor on how tiles
 /// are divided among callers, as long as partials are merged in ascending order.
 public enum AttentionKernel {
-  /// Bytes of scratch that ``accumulate`` needs.
+  /// Bytes of scratch that `accumulate` needs.
   public static func scratchByteCount(queryCount: Int, headLength: Int) -> Int {
     queryCount * (Int(CK_SCORE_STRIDE) + 2 + headLength) * 4
   }

@@ -8,7 +8,7 @@ public enum Interleaving {
   ///
   /// - Parameters:
   ///   - rows: `rowCount` (1...16) rows, `rowByteCount` apart.
-  ///   - group: ``RowGroup/byteCount(_:columnCount:)`` bytes; must not overlap `rows`.
+  ///   - group: `RowGroup.byteCount(_:columnCount:)` bytes; must not overlap `rows`.
   public static func interleave(
     rows: UnsafeRawPointer, rowByteCount: Int, rowCount: Int, type: ElementType, columnCount: Int,
     into group: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil
@@ -27,7 +27,7 @@ public enum Interleaving {
   /// - Parameters:
   ///   - rowPointers: `rowCount` (0...16) addresses of any alignment; nil is a row of zeros, and so are
   ///     the rows that are missing.
-  ///   - group: ``RowGroup/byteCount(_:columnCount:)`` bytes; must not overlap the rows.
+  ///   - group: `RowGroup.byteCount(_:columnCount:)` bytes; must not overlap the rows.
   public static func interleave(
     rowPointers: UnsafePointer<UnsafeRawPointer?>, rowCount: Int, type: ElementType,
     columnCount: Int, into group: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil

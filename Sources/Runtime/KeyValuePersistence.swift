@@ -9,7 +9,7 @@ import WeightLoader
 /// What a run takes from a store of keys and values, and gives back to it.
 ///
 /// Opened before the session, whose request it fills in; ``resume(_:)`` follows that, ``store(_:of:)`` the
-/// answer. Nothing that goes wrong with the store ends a run: ``warn`` is told in one line, and the run goes
+/// answer. Nothing that goes wrong with the store ends a run: `warn` is told in one line, and the run goes
 /// on without.
 public final class KeyValuePersistence {
   private let directory: KeyValueDirectory

@@ -118,7 +118,7 @@ public struct MemoryPlan: Sendable {
 
   /// Plans without reading or allocating anything, as a session of the same request would.
   ///
-  /// - Throws: as ``Session/init(_:_:_:cancellation:)``.
+  /// - Throws: as ``Session/init(_:_:_:cancellation:decodeAttention:)``.
   public static func make(
     _ request: Request, source: ModelSource, configuration: DecoderConfiguration
   ) throws(RuntimeError) -> MemoryPlan {

@@ -16,7 +16,7 @@ public struct SamplingOptions: Sendable {
   public var repetitionPenalty: Float
   /// How many of the latest tokens count as recent.
   public var repetitionWindow: Int
-  /// Seed of ``SeededGenerator``.
+  /// Seed of `SeededGenerator`.
   public var seed: UInt64
 
   public init(

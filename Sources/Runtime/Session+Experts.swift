@@ -2,7 +2,7 @@ import ModelFormat
 public import WeightLoader
 
 extension Session {
-  /// Uses what ``rememberExperts(for:)`` kept at the end of an earlier run: it decides what stays in
+  /// Uses what ``rememberExperts(note:)`` kept at the end of an earlier run: it decides what stays in
   /// memory, and the experts used most are read while the drive has little to do.
   ///
   /// No token depends on it. To be called before the first token; later, and for a model without

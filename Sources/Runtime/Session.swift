@@ -11,7 +11,7 @@ public import WeightLoader
 /// A step that throws leaves the session in one of two ways (`docs/decisions/0022`):
 /// - ``RuntimeError/interrupted``, and what goes wrong with keys and values, **break off** the context. Lower
 ///   the flag and ``reset()``: the weights are what they were, and the same tokens give the same bits. Until
-///   then every step throws ``KVCache/KeyValueError/brokenOff``.
+///   then every step throws `KVCache.KeyValueError.brokenOff`.
 /// - Any other error of a step is **final**: a drive that failed once, or a file that changed, is not gone on
 ///   with. Every later step throws the same error, ``reset()`` or not; make a new session.
 ///

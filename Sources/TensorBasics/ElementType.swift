@@ -1,3 +1,6 @@
+// swift-format-ignore-file: AlwaysUseLowerCamelCase
+// Cases are spelt as ggml spells its types.
+
 /// A tensor's storage type: plain floats, or ggml's quantised blocks.
 ///
 /// Raw values are ggml's type numbers, as they stand in GGUF files.

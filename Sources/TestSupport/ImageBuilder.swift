@@ -6,7 +6,7 @@ import TensorBasics
 public enum ImageBuilder {
   /// The image of the model in `gguf`.
   ///
-  /// - Throws: ``FormatError`` where `gguf` is not a valid, complete model.
+  /// - Throws: `FormatError` where `gguf` is not a valid, complete model.
   public static func image(
     of gguf: [UInt8], bundling: Bundling? = nil,
     extentByteCount: Int = FlashImage.defaultExtentByteCount
@@ -63,7 +63,7 @@ public enum ImageBuilder {
 
   /// The description of a whole file in memory, GGUF or image.
   ///
-  /// - Throws: ``FormatError``, also where the parser wants more than there is.
+  /// - Throws: `FormatError`, also where the parser wants more than there is.
   public static func description(of file: [UInt8]) throws(FormatError) -> ModelDescription {
     let file = file
     let result: Result<ModelDescription, FormatError> = file.withUnsafeBytes { bytes in

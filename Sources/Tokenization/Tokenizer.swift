@@ -12,7 +12,7 @@ public final class Tokenizer: Sendable {
     case unigram(UnigramEncoder)
   }
 
-  /// Longest text that ``encode(_:parseSpecial:)`` takes.
+  /// Longest text that `encode(_:parseSpecial:)` takes.
   public static let maximumTextByteCount = 1 << 29
 
   private let scheme: Scheme
@@ -106,7 +106,7 @@ public final class Tokenizer: Sendable {
     }
   }
 
-  /// As ``encode(_:parseSpecial:)``, of memory lent for the call.
+  /// As `encode(_:parseSpecial:)`, of memory lent for the call.
   public func encode(
     _ text: UnsafeRawBufferPointer, parseSpecial: Bool = false
   ) throws(TokenizerError) -> [Int32] {

@@ -1,6 +1,6 @@
 /// A vocabulary, text or chat template that this project cannot tokenise as its model expects.
 public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible {
-  /// The file names a pre-tokenizer that is not in ``PreTokenizerRule/known``.
+  /// The file names a pre-tokenizer that is not in `PreTokenizerRule.known`.
   case unknownPreTokenizer(String)
   /// A byte-pair vocabulary without the name of its pre-tokenizer.
   case missingPreTokenizer

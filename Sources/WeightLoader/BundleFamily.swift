@@ -9,7 +9,7 @@ public import TensorBasics
 public struct BundleFamily: Sendable {
   /// A matrix of a bundle, as it lies in memory.
   public struct Part: Sendable {
-    /// Index into ``ModelDescription/tensors``.
+    /// Index into `ModelDescription.tensors`.
     public let tensor: Int
     public let rowCount: Int
     /// As the file has it.

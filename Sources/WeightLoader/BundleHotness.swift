@@ -83,7 +83,7 @@ public struct BundleHotness: Sendable {
   /// Keeps `values`, one a bundle and each 0...1, in place of older ones.
   ///
   /// - Returns: The path of the file.
-  /// - Throws: ``BlockIOError`` of the last place where none can be written.
+  /// - Throws: `BlockIOError` of the last place where none can be written.
   @discardableResult
   public func save(_ values: [Float]) throws(BlockIOError) -> String {
     precondition(values.count == layerCount * expertCount, "\(values.count) values")

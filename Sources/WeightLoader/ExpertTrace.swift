@@ -5,7 +5,7 @@ public struct ExpertTrace: Sendable, Equatable {
   public let expertCount: Int
   /// Experts that a layer runs for a token.
   public let usedCount: Int
-  /// The model that was run, for people; at most ``modelNameByteLimit`` bytes are kept in a file.
+  /// The model that was run, for people; at most `modelNameByteLimit` bytes are kept in a file.
   public var modelName: String
   /// Checksum of the model's header; 0 where there is none.
   public var modelChecksum: UInt64

@@ -69,7 +69,7 @@ final class PendingLoad {
 }
 
 extension TensorLoader {
-  /// Begins to read `parts` into memory of their own, to be taken with ``load(_:)`` of the same list.
+  /// Begins to read `parts` into memory of their own, to be taken with `load(_:)` of the same list.
   ///
   /// - Throws: ``LoaderError/tensorsInUse(wanted:free:limit:)`` where the budget has no room for them now,
   ///   ``LoaderError/noSuchPart(_:path:)`` and what every call may throw.
@@ -101,13 +101,13 @@ extension TensorLoader {
 
   /// Reads the tensor of that name whole.
   ///
-  /// - Throws: ``LoaderError/noSuchTensor(_:path:)``, and as ``load(_:)``.
+  /// - Throws: ``LoaderError/noSuchTensor(_:path:)``, and as `load(_:)`.
   public func load(_ name: String) throws(LoaderError) -> LoadedTensors {
     guard let index = index(of: name) else { throw .noSuchTensor(name, path: path) }
     return try load((0..<tensors[index].partCount).map { TensorPart(index, part: $0) })
   }
 
-  /// As ``load(_:)``, but waits only so long: nil where it takes longer, after which the same call goes on
+  /// As `load(_:)`, but waits only so long: nil where it takes longer, after which the same call goes on
   /// waiting.
   package func load(
     _ parts: [TensorPart], timeoutMilliseconds: Int?

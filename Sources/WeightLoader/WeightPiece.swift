@@ -3,13 +3,13 @@ public import TensorBasics
 
 /// Whole row groups of one matrix that lie together in a file: what a kernel consumes at once.
 public struct WeightPiece: Sendable {
-  /// Index into ``ModelDescription/tensors``.
+  /// Index into `ModelDescription.tensors`.
   public let tensor: Int
-  /// First row of the piece, a multiple of ``RowGroup/rowCount``.
+  /// First row of the piece, a multiple of `RowGroup.rowCount`.
   public let firstRow: Int
   /// Rows of the piece; only a tensor's last piece may end inside a group.
   public let rowCount: Int
-  /// Index into ``ModelDescription/files``.
+  /// Index into `ModelDescription.files`.
   public let fileIndex: Int
   /// Byte offset in the file.
   public let offset: Int

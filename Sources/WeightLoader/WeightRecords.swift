@@ -16,7 +16,7 @@ import ModelFormat
 /// | 16 | 8 | checksum of where each part lies |
 /// | 24 | 8 | the model's identity; 0 while not all parts are known |
 /// | 32 | 8 | parts that are known |
-/// | 40 | 56 × files | ``FileIdentity/encoded`` of each |
+/// | 40 | 56 × files | `FileIdentity.encoded` of each |
 /// | | 8 × parts | XXH3-64 of each MiB |
 /// | | 8 | XXH3-64 over everything before |
 public struct WeightRecords: Sendable {
@@ -50,7 +50,7 @@ public struct WeightRecords: Sendable {
 
   /// Keeps checksums in place of what was known.
   ///
-  /// - Throws: ``BlockIOError`` where the folder cannot be written to.
+  /// - Throws: `BlockIOError` where the folder cannot be written to.
   func save(
     _ checksums: [UInt64], of files: [FileIdentity], layout: UInt64, identity: ModelIdentity?
   ) throws(BlockIOError) {

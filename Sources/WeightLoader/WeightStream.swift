@@ -35,7 +35,7 @@ public final class WeightStream {
   }
   public internal(set) var statistics = Statistics()
 
-  /// Called, on the thread that waits, while the drive has not answered for a while; see ``Stall``.
+  /// Called, on the thread that waits, while the drive has not answered for a while; see `Stall`.
   public var onStall: ((Stall) -> Void)?
   var stallWatch = StallWatch()
   /// Called once, when a file of the model is found replaced or removed.

@@ -25,7 +25,9 @@ struct Convert: ParsableCommand {
 
   /// What `--quantize` can make of float matrices.
   enum Quantisation: String, ExpressibleByArgument, CaseIterable {
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     case q8_0
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     case q4_0
 
     var type: ElementType { self == .q8_0 ? .q8_0 : .q4_0 }
