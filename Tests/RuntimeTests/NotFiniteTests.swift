@@ -79,7 +79,9 @@ import WeightLoader
         do {
           let found = try bits(try store(broken.bytes()), shape)
           // An embedding of another token, an expert or a neuron that nobody needed.
-          #expect(found.elementsEqual(expected), "seed \(seed): \(poison) in \(name) changed logits in silence")
+          #expect(
+            found.elementsEqual(expected),
+            "seed \(seed): \(poison) in \(name) changed logits in silence")
         } catch let error as RuntimeError {
           refused += 1
           let layer = name.split(separator: ".").dropFirst().first.flatMap { Int($0) }
