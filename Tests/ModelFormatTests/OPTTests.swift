@@ -76,7 +76,7 @@ import Testing
     (#""layer_norm_elementwise_affine":false"#, "layer_norm_elementwise_affine"),
     (#""activation_function":"gelu""#, "activation_function"),
     (#""activation_function":"silu""#, "activation_function"),
-    (#""max_position_embeddings":65"#, "position_embd.weight"),
+    (#""max_position_embeddings":65"#, "embed_positions.weight"),
     (#""ffn_dim":"x""#, "ffn_dim"),
   ])
   func `Other graphs are refused by name`(more: String, text: String) {
