@@ -99,9 +99,11 @@ public struct Converter {
     cancellation: CancellationFlag = CancellationFlag(),
     progress: (_ byteCount: Int) -> Void = { _ in }
   ) throws(ConversionError) -> ConversionReport {
+    let checksum: RunningChecksum
+    do { checksum = try RunningChecksum() } catch { throw .allocation(error) }
     var writer = try ImageWriter(
       path: path, striping: striping, layout: layout,
-      inputs: [source.path] + source.files + (selector?.source.files ?? []))
+      inputs: [source.path] + source.files + (selector?.source.files ?? []), checksum: checksum)
     let reader = try RowChunkReader(source: source)
     let selectorReader = try RowChunkReader(source: selector?.source ?? source)
     let pieceReader = try PieceReader(source: source)

@@ -20,8 +20,10 @@ struct ImageWriter: ~Copyable {
   /// - Parameters:
   ///   - striping: how to cut the image; `path` is then its first member. nil = one file.
   ///   - inputs: files or folders that are being read.
+  ///   - checksum: takes the data's checksums.
   init(
-    path: String, striping: Striping?, layout: FlashImage.Layout, inputs: [String]
+    path: String, striping: Striping?, layout: FlashImage.Layout, inputs: [String],
+    checksum: consuming RunningChecksum
   ) throws(ConversionError) {
     let paths = [path] + (striping?.otherPaths ?? [])
     do {
@@ -31,10 +33,10 @@ struct ImageWriter: ~Copyable {
           ?? .plain(byteCount: layout.fileByteCount), inputs: inputs)
     } catch { throw .io(error) }
     self.striping = striping
-    checksum = RunningChecksum()
     self.layout = layout
     offset = layout.dataOffset
     settledOffset = offset
+    self.checksum = checksum
   }
 
   /// Appends to the data.

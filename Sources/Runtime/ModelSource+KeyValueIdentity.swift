@@ -14,13 +14,12 @@ extension ModelSource {
   ///
   /// - Parameter selector: who names neurons; what it leaves out changes what comes behind.
   func keyValueGraph(_ selector: NeuronSelector?) -> UInt64 {
-    var hash = RunningChecksum()
+    var bytes: [UInt8] = []
     for number in [Self.arithmeticVersion, description.graphChecksum] {
-      withUnsafeBytes(of: number.littleEndian) { hash.update($0) }
+      withUnsafeBytes(of: number.littleEndian) { bytes += $0 }
     }
-    var name = selector?.rawValue ?? ""
-    name.withUTF8 { hash.update(UnsafeRawBufferPointer($0)) }
-    return hash.finish()
+    bytes += (selector?.rawValue ?? "").utf8
+    return bytes.withUnsafeBytes(FlashImage.checksum)
   }
 }
 

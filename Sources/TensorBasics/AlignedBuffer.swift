@@ -63,6 +63,11 @@ public struct AllocationError: Error, CustomStringConvertible, Sendable {
   /// The system's reason.
   public let errno: Int32
 
+  package init(byteCount: Int, errno: Int32) {
+    self.byteCount = byteCount
+    self.errno = errno
+  }
+
   public var description: String {
     "cannot reserve \(ByteCount(byteCount)) of memory: \(String(cString: strerror(errno)))"
   }

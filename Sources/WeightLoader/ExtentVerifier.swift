@@ -22,15 +22,17 @@ final class ExtentVerifier: ParallelRegion {
   /// The extent under way in a sweep, and how far its bytes have been seen.
   private var current = -1
   private var seenEnd = 0
-  private var checksum = RunningChecksum()
+  private var checksum: RunningChecksum
 
   /// Nil for files without checksums.
   ///
   /// - Parameter pool: shares the work on whole extents; nil = the caller alone does it.
+  /// - Throws: ``LoaderError/allocation(_:)``.
   init?(
     _ description: ModelDescription, _ verification: Verification = .first, pool: ThreadPool? = nil
-  ) {
+  ) throws(LoaderError) {
     guard let path = description.files.first, !description.extents.isEmpty else { return nil }
+    do { checksum = try RunningChecksum() } catch { throw .allocation(error) }
     model = description
     self.path = path
     self.pool = pool
@@ -92,7 +94,7 @@ final class ExtentVerifier: ParallelRegion {
       let extent = extents[index]
       let extentEnd = extent.offset + extent.byteCount
       if position == extent.offset, !isVerified[index], current != index {
-        checksum = RunningChecksum()
+        checksum.reset()
         (current, seenEnd) = (index, position)
       }
       if current == index, seenEnd >= position, seenEnd < end {

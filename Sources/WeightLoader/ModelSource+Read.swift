@@ -19,7 +19,7 @@ extension ModelSource {
   ) throws(LoaderError) {
     precondition(device.inFlight == 0, "the device is in use")
     let regions = regions(of: tensors)
-    let verifier = ExtentVerifier(description)
+    let verifier = try ExtentVerifier(description)
     var first = 0
     while first < regions.count {
       var end = first

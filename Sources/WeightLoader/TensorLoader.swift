@@ -94,13 +94,13 @@ public final class TensorLoader {
       throw .allocation(error)
     }
     device.register(memory.destination)
-    return TensorLoader(path, catalogue, plan, device, memory)
+    return try TensorLoader(path, catalogue, plan, device, memory)
   }
 
   private init(
     _ path: String, _ catalogue: TensorCatalogue, _ plan: LoaderPlan, _ device: any BlockDevice,
     _ memory: StreamMemory
-  ) {
+  ) throws(LoaderError) {
     self.path = path
     self.plan = plan
     self.device = device
@@ -108,7 +108,11 @@ public final class TensorLoader {
     kind = catalogue.kind
     tensors = catalogue.tensors
     image = catalogue.image
-    verifier = catalogue.image.flatMap { ExtentVerifier($0) }
+    if let image {
+      verifier = try ExtentVerifier(image)
+    } else {
+      verifier = nil
+    }
     account = MemoryAccount(limit: plan.heldByteCount)
     state = StreamState(plan)
   }

@@ -132,7 +132,7 @@ public final class WeightStream {
     layouts = plan.pieces.map(\.layout)
     residence = [Residence](repeating: .unknown, count: source.description.tensors.count)
     sweeps.reserveCapacity(16)
-    verifier = ExtentVerifier(source.description, verification, pool: pool)
+    verifier = try ExtentVerifier(source.description, verification, pool: pool)
     rereads = verification == .always ? RereadVerifier(plan.runs, pool: pool) : nil
     isVerified = [Bool](repeating: verifier == nil, count: plan.runs.count)
     isHomeCompared = [Bool](repeating: rereads == nil, count: plan.runs.count)

@@ -1,13 +1,23 @@
 import CXXHash
+import Glibc
+public import TensorBasics
 
 /// ``FlashImage/checksum(_:)`` of bytes that arrive in parts.
 public struct RunningChecksum: ~Copyable {
   private let state: OpaquePointer
 
-  public init() {
-    guard let state = XXH3_createState() else { fatalError("out of memory") }
+  /// What libxxhash keeps of the bytes so far, rounded up; only for messages.
+  private static let stateByteCount = 640
+
+  /// - Throws: ``TensorBasics/AllocationError`` when the system refuses the memory.
+  public init() throws(AllocationError) {
+    let refusal = FaultPlan.refusal(of: .allocate)
+    guard refusal == 0, let state = XXH3_createState() else {
+      throw AllocationError(
+        byteCount: Self.stateByteCount, errno: refusal == 0 ? ENOMEM : refusal)
+    }
     self.state = state
-    XXH3_64bits_reset(state)
+    reset()
   }
 
   deinit { XXH3_freeState(state) }
@@ -19,7 +29,10 @@ public struct RunningChecksum: ~Copyable {
   /// The checksum of everything since the last call, after which the next begins.
   public mutating func finish() -> UInt64 {
     let digest = XXH3_64bits_digest(state)
-    XXH3_64bits_reset(state)
+    reset()
     return digest
   }
+
+  /// Forgets the bytes so far.
+  public mutating func reset() { XXH3_64bits_reset(state) }
 }
