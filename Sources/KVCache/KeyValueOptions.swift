@@ -42,17 +42,20 @@ public struct KeyValueOptions: Sendable {
   /// `TMPDIR` where it is set and takes files, else /var/tmp or /tmp.
   public static var defaultFolder: String {
     let folders = [chosenFolder, "/var/tmp", "/tmp"].compactMap(\.self)
-    return folders.first { access($0, W_OK | X_OK) == 0 } ?? folders[0]
+    return folders.first { folder in
+      // The slash asks for a folder: files may be written to and run as well.
+      "\(folder)/".withSystemPath { access($0, W_OK | X_OK) == 0 }
+    } ?? folders[0]
   }
 
   /// Says that `TMPDIR` takes no files, where it is set and does not.
-  static var defaultFolderNote: String? {
+  public static var defaultFolderNote: String? {
     guard let chosen = chosenFolder, chosen != defaultFolder else { return nil }
     return "TMPDIR is '\(chosen)', where no file can be made: using \(defaultFolder)"
   }
 
   private static var chosenFolder: String? {
-    getenv("TMPDIR").map { String(cString: $0) }.flatMap { $0.isEmpty ? nil : $0 }
+    getenv("TMPDIR").map { String(systemPath: $0) }.flatMap { $0.isEmpty ? nil : $0 }
   }
 }
 

@@ -59,6 +59,7 @@ struct SparFBench: ParsableCommand {
     try reportingErrors {
       let model = try resources.open(model)
       Terminal.warn(notesOf: model.source.device)
+      if let note = KeyValueOptions.defaultFolderNote { Terminal.warn(note) }
       let length = resources.context ?? 512
       let chunks = try model.chunks(ofTextFile: file, length: length, most: self.chunks)
       let shape = DriveArray.Shape(model.configuration, contextLength: length)

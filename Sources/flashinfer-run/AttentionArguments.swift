@@ -1,6 +1,7 @@
 import ArgumentParser
 import CommandLineSupport
 import InStorageAttention
+import KVCache
 import Runtime
 import TensorBasics
 
@@ -79,9 +80,9 @@ struct AttentionArguments: ParsableArguments {
   /// Drives for a session that `request` describes, whose memory becomes part of its budget; nil where the
   /// host attends.
   ///
-  /// - Parameter folder: where their flash files lie, without names.
+  /// - Parameter folder: where their flash files lie, without names; nil = where temporary files do.
   func makeDrives(
-    _ model: LanguageModel, for request: inout MemoryPlan.Request, folder: String
+    _ model: LanguageModel, for request: inout MemoryPlan.Request, folder: String?
   ) throws -> DriveArray? {
     guard let engine = try engine() else { return nil }
     let shape = DriveArray.Shape(model.configuration, contextLength: request.contextLength)
@@ -89,9 +90,11 @@ struct AttentionArguments: ParsableArguments {
     if let deviceFlash {
       flash = .holding(pageCount: deviceFlash.bytes / FlashGeometry.standardPageByteCount)
     }
+    if folder == nil, let note = KeyValueOptions.defaultFolderNote { Terminal.warn(note) }
     let configuration = DriveConfiguration(
       flash: flash, memoryByteCount: deviceRam.bytes, engine: engine,
-      faults: FlashFaults(bitErrorRate: deviceBitErrors), file: .temporary(folder: folder))
+      faults: FlashFaults(bitErrorRate: deviceBitErrors),
+      file: .temporary(folder: folder ?? KeyValueOptions.defaultFolder))
     request.callerByteCount += try DriveArray.memoryByteCount(
       shape, driveCount: driveCount, configuration)
     return try DriveArray(shape, driveCount: driveCount, configuration)

@@ -169,7 +169,7 @@ struct Run: ParsableCommand {
     let persistence = try store.open(
       model, prompt: tokens, for: &request, reuses: positions == .generated)
     let drives = try attention.makeDrives(
-      model, for: &request, folder: request.keyValues.folder ?? KeyValueOptions.defaultFolder)
+      model, for: &request, folder: request.keyValues.folder)
     let session = try Session(
       model.source, model.configuration, request, cancellation: Interruption.flag,
       decodeAttention: drives)
