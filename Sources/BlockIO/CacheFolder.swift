@@ -21,8 +21,9 @@ public enum CacheFolder {
     var folder = ""
     for part in path.utf8.split(separator: UInt8(ascii: "/")) {
       folder += "/\(Substring(part))"
-      guard folder.withSystemPath({ mkdir($0, 0o755) }) == 0 || errno == EEXIST else {
-        throw BlockIOError(.create, path: folder, reason: .system(errno: errno))
+      let status = SystemCalls.makeFolder(folder, mode: 0o755)
+      guard status == 0 || status == -EEXIST else {
+        throw BlockIOError(.create, path: folder, reason: .system(errno: -status))
       }
     }
   }

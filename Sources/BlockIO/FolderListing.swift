@@ -1,19 +1,13 @@
-import Glibc
-import TensorBasics
-
 /// The names in a folder.
 package enum FolderListing {
-  /// Names of what is in `folder`, itself and its parent included, in no order; none where it cannot be
-  /// read.
-  package static func names(in folder: String) -> [String] {
-    guard let listing = folder.withSystemPath({ opendir($0) }) else { return [] }
-    defer { closedir(listing) }
+  /// Names of what is in `folder`, itself and its parent included, in no order.
+  ///
+  /// - Throws: ``BlockIOError`` where it cannot be read to its end.
+  package static func names(in folder: String) throws(BlockIOError) -> [String] {
     var names: [String] = []
-    while let entry = readdir(listing) {
-      names.append(
-        withUnsafeBytes(of: &entry.pointee.d_name) { bytes in
-          String(systemPath: bytes.prefix { $0 != 0 })
-        })
+    let status = SystemCalls.list(folder, &names)
+    guard status == 0 else {
+      throw BlockIOError(.open, path: folder, reason: .system(errno: -status))
     }
     return names
   }

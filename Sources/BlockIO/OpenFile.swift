@@ -28,9 +28,10 @@ final class OpenFile: Sendable {
     guard end >= 0 else {
       throw BlockIOError(.inspect, path: path, reason: .system(errno: Int32(-end)))
     }
-    let isDirect = descriptor.bypassesPageCache && descriptor.setBypassingPageCache(true)
-    guard isDirect || descriptor.setBypassingPageCache(false) else {
-      throw BlockIOError(.open, path: path, reason: .system(errno: EINVAL))
+    let isDirect = descriptor.bypassesPageCache
+    let outcome = descriptor.setBypassingPageCache(isDirect)
+    guard outcome == 0 else {
+      throw BlockIOError(.open, path: path, reason: .system(errno: -outcome))
     }
     self.path = path
     systemPath = path.systemPath.map { CChar(bitPattern: $0) } + [0]
@@ -48,7 +49,7 @@ final class OpenFile: Sendable {
   /// Reads through the page cache from here on; some file systems accept O_DIRECT at opening and
   /// refuse it at reading. Returns whether that could be arranged.
   func stopDirect() -> Bool {
-    guard descriptor.setBypassingPageCache(false) else { return false }
+    guard descriptor.setBypassingPageCache(false) == 0 else { return false }
     direct.store(false, ordering: .relaxed)
     adviseExactReads()
     return true

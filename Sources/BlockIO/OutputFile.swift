@@ -16,7 +16,6 @@ public final class OutputFile {
 
   private let place: OutputPlace
   private let descriptor: UnixDescriptor
-  private let hooks: OutputHooks
   /// The temporary name; nil while there is none.
   private var temporaryPath: String?
   /// Where the file that was replaced waits until the whole set has its names.
@@ -33,34 +32,26 @@ public final class OutputFile {
   ///   - inputs: files, or folders of files, that are being read: none of them is ever replaced.
   /// - Throws: ``BlockIOError`` where no file may be written there, or the folder cannot be written to or
   ///   has too little room.
-  public convenience init(
+  public init(
     path: String, reserving byteCount: Int, inputs: [String]
   ) throws(BlockIOError) {
-    try self.init(path: path, reserving: byteCount, inputs: inputs, hooks: OutputHooks())
-  }
-
-  package init(
-    path: String, reserving byteCount: Int, inputs: [String], hooks: OutputHooks
-  ) throws(BlockIOError) {
     place = try OutputPlace(path, inputs: inputs)
-    self.hooks = hooks
     PartName.removeAbandoned(of: place)
     // What replaces a private file is not for others to read either while it is written.
     let mode: mode_t = place.previous == nil ? 0o666 : 0o600
-    let created = try PartName.create(
-      beside: place, mode: mode, unnamed: !hooks.refusesUnnamed)
+    let created = try PartName.create(beside: place, mode: mode)
     descriptor = UnixDescriptor(owning: created.descriptor)
     temporaryPath = created.temporaryPath
     // Tells others that the file is being written, also those who do not see this process.
-    flock(descriptor.rawValue, LOCK_EX | LOCK_NB)
-    let status = posix_fallocate(descriptor.rawValue, 0, byteCount)
-    guard status == 0 || status == EINVAL || status == EOPNOTSUPP else {
+    _ = SystemCalls.lock(descriptor.rawValue, LOCK_EX | LOCK_NB)
+    let status = SystemCalls.reserve(descriptor.rawValue, byteCount: byteCount)
+    guard status == 0 || (-status).isLackOfSupport else {
       throw BlockIOError(
-        .write, path: path, offset: 0, byteCount: byteCount, reason: .system(errno: status))
+        .write, path: path, offset: 0, byteCount: byteCount, reason: .system(errno: -status))
     }
   }
 
-  deinit { if let temporaryPath { PartName.remove(temporaryPath) } }
+  deinit { if let temporaryPath { SystemCalls.remove(temporaryPath) } }
 
   /// Writes `bytes` at `offset`.
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(BlockIOError) {
@@ -83,7 +74,7 @@ public final class OutputFile {
 
   /// Hands what was written in `range` to the drive and drops it from the page cache.
   public func settle(_ range: Range<Int>) throws(BlockIOError) {
-    try synchronise { fdatasync($0) }
+    try synchronise(SystemCalls.synchroniseData)
     posix_fadvise(descriptor.rawValue, range.lowerBound, range.count, POSIX_FADV_DONTNEED)
   }
 
@@ -102,7 +93,7 @@ public final class OutputFile {
         if files.count > 1 { try file.keepPrevious() }
         try file.takeName()
       }
-      for file in files { try file.syncFolder() }
+      for file in files { try PartName.syncFolder(file.place.folder) }
     } catch {
       for file in files.reversed() { file.undo(isAlone: files.count == 1) }
       throw error
@@ -113,7 +104,7 @@ public final class OutputFile {
   /// Throws where two files would lie at one place.
   static func checkDistinct(_ files: [OutputFile]) throws(BlockIOError) {
     for (index, file) in files.enumerated() {
-      if let other = files[..<index].first(where: { $0.place.isSame(as: file.place) }) {
+      for other in files[..<index] where try other.place.isSame(as: file.place) {
         throw BlockIOError(.create, path: file.path, reason: .inUse(as: other.path))
       }
     }
@@ -127,22 +118,17 @@ extension OutputFile {
   private func makeDurable() throws(BlockIOError) {
     if let failure { throw failure }
     inheritAttributes()
-    try synchronise { fsync($0) }
-    // Network file systems report at closing; every descriptor of a file does, and this one keeps the
-    // lock meanwhile.
-    try synchronise { descriptor in
-      let copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 0)
-      return copy < 0 ? 0 : close(copy)
-    }
+    try synchronise(SystemCalls.synchronise)
+    // This descriptor keeps the lock meanwhile.
+    try synchronise(SystemCalls.closeDuplicate)
   }
 
+  /// - Parameter call: returns 0 or a negated error number.
   private func synchronise(_ call: (Int32) -> Int32) throws(BlockIOError) {
     if let failure { throw failure }
-    let refusal = hooks.syncErrno?(path) ?? 0
-    guard refusal == 0, call(descriptor.rawValue) == 0 else {
-      throw giveUp(
-        BlockIOError(
-          .write, path: path, reason: .system(errno: refusal == 0 ? errno : refusal)))
+    let status = call(descriptor.rawValue)
+    guard status == 0 else {
+      throw giveUp(BlockIOError(.write, path: path, reason: .system(errno: -status)))
     }
   }
 
@@ -169,76 +155,54 @@ extension OutputFile {
     guard try place.current() != nil else { return }
     let kept = PartName.next(beside: place)
     // File systems without links can only move it away.
-    guard PartName.link(place.target, to: kept) || PartName.rename(place.target, to: kept) else {
-      throw BlockIOError(.create, path: path, reason: .system(errno: errno))
+    if SystemCalls.link(place.target, to: kept) != 0 {
+      try checkNamed(SystemCalls.rename(place.target, to: kept))
     }
     keptPath = kept
   }
 
   /// Gives a durable file its name.
   private func takeName() throws(BlockIOError) {
-    if let refusal = hooks.renameErrno?(path), refusal != 0 {
-      throw BlockIOError(.create, path: path, reason: .system(errno: refusal))
-    }
     if try place.current() == nil, temporaryPath == nil,
-      PartName.link(descriptor, to: place.target)
+      SystemCalls.link(descriptor.rawValue, to: place.target) == 0
     {
       hasName = true
       return
     }
     while temporaryPath == nil {
       let name = PartName.next(beside: place)
-      if PartName.link(descriptor, to: name) {
-        temporaryPath = name
-      } else if errno != EEXIST {
-        throw BlockIOError(.create, path: path, reason: .system(errno: errno))
-      }
+      let status = SystemCalls.link(descriptor.rawValue, to: name)
+      if status == -EEXIST { continue }
+      try checkNamed(status)
+      temporaryPath = name
     }
-    guard let temporaryPath, PartName.rename(temporaryPath, to: place.target) else {
-      throw BlockIOError(.create, path: path, reason: .system(errno: errno))
-    }
+    if let temporaryPath { try checkNamed(SystemCalls.rename(temporaryPath, to: place.target)) }
     self.temporaryPath = nil
     hasName = true
   }
 
-  /// The new name survives a crash once its folder is on the drive.
-  private func syncFolder() throws(BlockIOError) {
-    let refusal = hooks.folderSyncErrno?(path) ?? 0
-    let errno = refusal == 0 ? PartName.syncFolder(place.folder) : refusal
-    guard errno == 0 else {
-      throw BlockIOError(.write, path: place.folder, reason: .system(errno: errno))
+  /// - Parameter status: 0 or a negated error number.
+  private func checkNamed(_ status: Int32) throws(BlockIOError) {
+    guard status == 0 else {
+      throw BlockIOError(.create, path: path, reason: .system(errno: -status))
     }
   }
 
   /// Puts back what was there. A file that replaced another by itself stays: it is whole.
   private func undo(isAlone: Bool) {
     if let keptPath {
-      PartName.rename(keptPath, to: place.target)
+      _ = SystemCalls.rename(keptPath, to: place.target)
       // Where both were still names of one file, renaming did nothing.
-      PartName.remove(keptPath)
+      SystemCalls.remove(keptPath)
     } else if hasName, !(isAlone && place.previous != nil) {
-      PartName.remove(place.target)
+      SystemCalls.remove(place.target)
     }
     keptPath = nil
     hasName = false
   }
 
   private func forgetPrevious() {
-    if let keptPath { PartName.remove(keptPath) }
+    if let keptPath { SystemCalls.remove(keptPath) }
     keptPath = nil
   }
-}
-
-/// Places where tests stand in for the kernel; empty outside tests.
-package struct OutputHooks: Sendable {
-  /// Whether the file system has no files without a name.
-  package var refusesUnnamed = false
-  /// Called before a path's bytes are handed to the drive; other than 0 is the drive's refusal.
-  package var syncErrno: (@Sendable (_ path: String) -> Int32)?
-  /// Called before a file takes its name; other than 0 is the kernel's refusal.
-  package var renameErrno: (@Sendable (_ path: String) -> Int32)?
-  /// Called before a file's folder is handed to the drive; other than 0 is the drive's refusal.
-  package var folderSyncErrno: (@Sendable (_ path: String) -> Int32)?
-
-  package init() {}
 }

@@ -32,8 +32,8 @@ struct OutputPlace {
       throw BlockIOError(.create, path: path, reason: .system(errno: EISDIR))
     }
     guard let previous else { return }
-    for input in inputs where Self.files(of: input).contains(where: { $0.isSameFile(as: previous) })
-    {
+    for input in inputs
+    where try Self.files(of: input).contains(where: { $0.isSameFile(as: previous) }) {
       throw BlockIOError(.create, path: path, reason: .inUse(as: input))
     }
   }
@@ -42,7 +42,7 @@ struct OutputPlace {
   ///
   /// - Throws: ``BlockIOError`` where it is no regular file.
   func current() throws(BlockIOError) -> stat? {
-    guard let status = Self.status(target, following: false) else { return nil }
+    guard let status = try Self.status(target, following: false) else { return nil }
     if let kind = status.unwritableKind {
       throw BlockIOError(.create, path: path, reason: .notWritable(kind: kind))
     }
@@ -50,10 +50,10 @@ struct OutputPlace {
   }
 
   /// Whether both are one place.
-  func isSame(as other: OutputPlace) -> Bool {
+  func isSame(as other: OutputPlace) throws(BlockIOError) -> Bool {
     if let previous, let theirs = other.previous { return previous.isSameFile(as: theirs) }
     guard name.utf8.elementsEqual(other.name.utf8),
-      let folder = Self.status(folder), let theirs = Self.status(other.folder)
+      let folder = try Self.status(folder), let theirs = try Self.status(other.folder)
     else { return false }
     return folder.isSameFile(as: theirs)
   }
@@ -61,22 +61,22 @@ struct OutputPlace {
   private static func resolve(
     _ path: String
   ) throws(BlockIOError) -> (target: String, previous: stat?) {
-    guard let named = status(path, following: false) else { return (path, nil) }
+    guard let named = try status(path, following: false) else { return (path, nil) }
     guard named.st_mode & S_IFMT == S_IFLNK else {
       if let kind = named.unwritableKind {
         throw BlockIOError(.create, path: path, reason: .notWritable(kind: kind))
       }
       return (path, named)
     }
-    guard let resolved = path.withSystemPath({ realpath($0, nil) }) else {
-      guard errno == ENOENT else {
-        throw BlockIOError(.create, path: path, reason: .system(errno: errno))
-      }
-      throw BlockIOError(.create, path: path, reason: .notWritable(kind: "a link to nothing"))
+    var target = ""
+    let outcome = SystemCalls.resolve(path, &target)
+    guard outcome == 0 else {
+      throw BlockIOError(
+        .create, path: path,
+        reason: outcome == -ENOENT
+          ? .notWritable(kind: "a link to nothing") : .system(errno: -outcome))
     }
-    defer { free(resolved) }
-    let target = String(systemPath: resolved)
-    let found = status(target, following: false)
+    let found = try status(target, following: false)
     if let kind = found?.unwritableKind {
       throw BlockIOError(
         .create, path: path, reason: .notWritable(kind: "a link to \(kind)"))
@@ -84,19 +84,38 @@ struct OutputPlace {
     return (target, found)
   }
 
-  /// What an input consists of.
-  private static func files(of input: String) -> [stat] {
-    guard let found = status(input) else { return [] }
+  /// What an input consists of; nothing where nobody can be reading it.
+  private static func files(of input: String) throws(BlockIOError) -> [stat] {
+    func reachable(_ path: String) throws(BlockIOError) -> stat? {
+      do throws(BlockIOError) { return try status(path) } catch {
+        if error.errno == EACCES || error.errno == ELOOP { return nil }
+        throw error
+      }
+    }
+    guard let found = try reachable(input) else { return [] }
     guard found.st_mode & S_IFMT == S_IFDIR else { return [found] }
-    return FolderListing.names(in: input).compactMap { status("\(input)/\($0)") }
+    var files: [stat] = []
+    for name in try FolderListing.names(in: input) {
+      if let file = try reachable("\(input)/\(name)") { files.append(file) }
+    }
+    return files
   }
 
-  private static func status(_ path: String, following: Bool = true) -> stat? {
+  /// What lies at a path; nil where nothing does.
+  ///
+  /// - Throws: ``BlockIOError`` where the system does not tell.
+  private static func status(
+    _ path: String, following: Bool = true
+  ) throws(BlockIOError) -> stat? {
     var status = stat()
-    let result = path.withSystemPath {
-      following ? stat($0, &status) : lstat($0, &status)
+    let outcome = path.withSystemPath {
+      SystemCalls.inspect($0, followsLinks: following, &status)
     }
-    return result == 0 ? status : nil
+    switch outcome {
+    case 0: return status
+    case -ENOENT, -ENOTDIR: return nil
+    default: throw BlockIOError(.inspect, path: path, reason: .system(errno: -outcome))
+    }
   }
 }
 

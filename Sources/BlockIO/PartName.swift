@@ -28,25 +28,22 @@ package enum PartName {
   /// Creates a file beside `place`: without a name where the file system can do that and it can be
   /// given one later, else under a temporary one.
   static func create(
-    beside place: OutputPlace, mode: mode_t, unnamed: Bool
+    beside place: OutputPlace, mode: mode_t
   ) throws(BlockIOError) -> (descriptor: Int32, temporaryPath: String?) {
-    if unnamed {
-      let raw = place.folder.withSystemPath {
-        open($0, O_RDWR | O_CLOEXEC | __O_TMPFILE | O_DIRECTORY, mode)
-      }
+    let unnamed = SystemCalls.open(
+      place.folder, O_RDWR | O_CLOEXEC | __O_TMPFILE | O_DIRECTORY, mode: mode)
+    if unnamed >= 0 {
       // Its name will come by way of /proc.
-      if raw >= 0, access("/proc/self/fd/\(raw)", F_OK) == 0 {
-        return (raw, nil)
-      }
-      if raw >= 0 { close(raw) }
+      if access("/proc/self/fd/\(unnamed)", F_OK) == 0 { return (unnamed, nil) }
+      close(unnamed)
     }
     while true {
       let path = next(beside: place)
       let flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC
-      let raw = path.withSystemPath { open($0, flags, mode) }
+      let raw = SystemCalls.open(path, flags, mode: mode)
       if raw >= 0 { return (raw, path) }
-      guard errno == EEXIST else {
-        throw BlockIOError(.create, path: place.path, reason: .system(errno: errno))
+      guard raw == -EEXIST else {
+        throw BlockIOError(.create, path: place.path, reason: .system(errno: -raw))
       }
     }
   }
@@ -54,7 +51,7 @@ package enum PartName {
   /// Removes temporary files of `place` that killed processes left.
   static func removeAbandoned(of place: OutputPlace) {
     let prefix = prefix(of: place)
-    for name in FolderListing.names(in: place.folder)
+    for name in (try? FolderListing.names(in: place.folder)) ?? []
     where name.utf8.starts(with: prefix.utf8) {
       let digits = name.utf8.dropFirst(prefix.utf8.count)
       guard digits.count == digitCount,
@@ -67,50 +64,25 @@ package enum PartName {
   /// Removes a file that nobody writes any more: whoever does holds its lock.
   package static func removeAbandoned(_ path: String) {
     let flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY
-    let raw = path.withSystemPath { open($0, flags) }
+    let raw = SystemCalls.open(path, flags)
     guard raw >= 0 else { return }
-    if flock(raw, LOCK_EX | LOCK_NB) == 0 { remove(path) }
+    if SystemCalls.lock(raw, LOCK_EX | LOCK_NB) == 0 { SystemCalls.remove(path) }
     close(raw)
   }
 
-  // MARK: Calls; those that answer false leave errno
-
-  @discardableResult
-  package static func rename(_ path: String, to other: String) -> Bool {
-    path.withSystemPath { path in
-      other.withSystemPath { Glibc.rename(path, $0) == 0 }
-    }
-  }
-
-  @discardableResult
-  package static func remove(_ path: String) -> Bool {
-    path.withSystemPath { unlink($0) == 0 }
-  }
-
-  static func link(_ path: String, to other: String) -> Bool {
-    path.withSystemPath { path in
-      other.withSystemPath { Glibc.link(path, $0) == 0 }
-    }
-  }
-
-  /// Gives a file without a name one that nobody has.
-  static func link(_ descriptor: borrowing UnixDescriptor, to path: String) -> Bool {
-    let own = "/proc/self/fd/\(descriptor.rawValue)"
-    return path.withSystemPath {
-      linkat(AT_FDCWD, own, AT_FDCWD, $0, AT_SYMLINK_FOLLOW) == 0
-    }
-  }
-
-  /// Waits until the names in a folder are on the drive.
+  /// Waits until the names in a folder are on the drive; not all file systems can be asked.
   ///
-  /// - Returns: 0 or the error number; 0 also where folders cannot be synchronised at all.
-  package static func syncFolder(_ path: String) -> Int32 {
-    let raw = path.withSystemPath { open($0, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
+  /// - Throws: ``BlockIOError`` where they may be lost.
+  package static func syncFolder(_ path: String) throws(BlockIOError) {
+    let raw = SystemCalls.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     // A folder may be written to and not be read.
-    guard raw >= 0 else { return errno == EACCES ? 0 : errno }
-    defer { close(raw) }
-    guard fsync(raw) != 0, errno != EINVAL, errno != EROFS else { return 0 }
-    return errno
+    if raw == -EACCES { return }
+    guard raw >= 0 else { throw BlockIOError(.write, path: path, reason: .system(errno: -raw)) }
+    let folder = UnixDescriptor(owning: raw)
+    let status = SystemCalls.synchronise(folder.rawValue)
+    guard status == 0 || status == -EROFS || (-status).isLackOfSupport else {
+      throw BlockIOError(.write, path: path, reason: .system(errno: -status))
+    }
   }
 }
 
@@ -122,9 +94,9 @@ extension UnixDescriptor {
     var written = 0
     while written < bytes.count {
       let rest = UnsafeRawBufferPointer(rebasing: bytes[written...])
-      let count = pwrite(rawValue, rest.baseAddress, rest.count, offset + written)
-      if count < 0, errno == EINTR { continue }
-      guard count > 0 else { return (count < 0 ? errno : ENOSPC, written) }
+      let count = SystemCalls.write(rawValue, rest, at: offset + written)
+      if count == -Int(EINTR) { continue }
+      guard count > 0 else { return (count < 0 ? Int32(-count) : ENOSPC, written) }
       written += count
     }
     return nil

@@ -131,7 +131,9 @@ struct Ring: ~Copyable {
   borrowing func nextEvent() -> Event? {
     var entry: UnsafeMutablePointer<io_uring_cqe>?
     guard io_uring_peek_cqe(ring, &entry) == 0, let entry else { return nil }
-    let event = Event(slot: Int(entry.pointee.user_data), result: Int(entry.pointee.res))
+    let refusal = FaultPlan.refusal(of: .completeRead)
+    let result = refusal == 0 ? entry.pointee.res : -refusal
+    let event = Event(slot: Int(entry.pointee.user_data), result: Int(result))
     io_uring_cqe_seen(ring, entry)
     return event
   }

@@ -203,15 +203,13 @@ public final class RingDevice: BlockDevice {
   /// Completes, continues or fails the read an event belongs to.
   private func settle(_ event: Ring.Event) throws(BlockIOError) -> ReadCompletion? {
     guard var transfer = transfers[event.slot] else { return nil }
-    var step = transfer.accept(
-      result: event.result, file: files[transfer.request.fileIndex], hooks: hooks)
-    if case .again = step, event.result == -Int(ECANCELED) {
-      // The kernel may start no thread for a read that waits, or the thread that submitted has ended.
-      switch transfer.readToEnd(files[transfer.request.fileIndex], hooks: hooks) {
-      case nil: step = .finished
-      case .some(let reason): step = .failed(reason)
-      }
-    }
+    let file = files[transfer.request.fileIndex]
+    // The kernel may start no thread for a read that waits, or the thread that submitted has ended: this
+    // attempt is made here. Where another one is to follow after a pause, it waits like others.
+    let step =
+      event.result == -Int(ECANCELED)
+      ? transfer.readOnce(file, hooks: hooks)
+      : transfer.accept(result: event.result, file: file, hooks: hooks)
     if case .again(let nanoseconds) = step {
       transfers[event.slot] = transfer
       if nanoseconds == 0 {

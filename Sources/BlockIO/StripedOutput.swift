@@ -9,21 +9,15 @@ public final class StripedOutput {
   /// - Parameter inputs: files, or folders of files, that are being read: no member may be one of them.
   /// - Throws: ``BlockIOError`` where no file may be written at a path, two paths are one file, a folder
   ///   cannot be written to or a drive has too little room.
-  public convenience init(
+  public init(
     paths: [String], layout: StripeLayout, inputs: [String]
-  ) throws(BlockIOError) {
-    try self.init(paths: paths, layout: layout, inputs: inputs, hooks: OutputHooks())
-  }
-
-  package init(
-    paths: [String], layout: StripeLayout, inputs: [String], hooks: OutputHooks
   ) throws(BlockIOError) {
     precondition(paths.count == layout.memberCount, "one path for each member")
     var members: [OutputFile] = []
     for (index, path) in paths.enumerated() {
       members.append(
         try OutputFile(
-          path: path, reserving: layout.memberByteCount(index), inputs: inputs, hooks: hooks))
+          path: path, reserving: layout.memberByteCount(index), inputs: inputs))
     }
     try OutputFile.checkDistinct(members)
     self.members = members

@@ -30,12 +30,15 @@ package struct UnixDescriptor: ~Copyable {
     temporaryIn folder: String, bypassingPageCache: Bool, refusal: Int32 = 0
   ) throws(BlockIOError) {
     let flags = O_RDWR | O_CLOEXEC | __O_TMPFILE | O_DIRECTORY | O_EXCL
-    var descriptor = -refusal
+    var descriptor = refusal == 0 ? -ENOTSUP : -refusal
     if bypassingPageCache, refusal == 0 {
       descriptor = SystemCalls.open(folder, flags | __O_DIRECT, mode: 0o600)
     }
-    if descriptor <= 0 { descriptor = SystemCalls.open(folder, flags, mode: 0o600) }
-    if descriptor < 0 {
+    if (-descriptor).isLackOfSupport {
+      descriptor = SystemCalls.open(folder, flags, mode: 0o600)
+    }
+    // Kernels that do not know of such files take the folder for what is to be opened.
+    if (-descriptor).isLackOfSupport || descriptor == -EISDIR {
       // File systems without such files: one whose name is taken away at once.
       descriptor = SystemCalls.openUnnamed(in: folder)
       if descriptor >= 0, bypassingPageCache, refusal == 0 {
@@ -53,9 +56,9 @@ package struct UnixDescriptor: ~Copyable {
 
   /// A counter that one thread bumps and another sleeps on.
   package init(eventCounter: Void) throws(BlockIOError) {
-    let descriptor = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
+    let descriptor = SystemCalls.whole(.open) { eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK)) }
     guard descriptor >= 0 else {
-      throw BlockIOError(.startThreads, reason: .system(errno: errno))
+      throw BlockIOError(.startThreads, reason: .system(errno: -descriptor))
     }
     rawValue = descriptor
   }
@@ -67,7 +70,9 @@ package struct UnixDescriptor: ~Copyable {
 
   /// Makes reads bypass the page cache or not; also drops `O_NONBLOCK`, with which io_uring would
   /// hand buffered reads back instead of waiting for them.
-  package borrowing func setBypassingPageCache(_ bypassing: Bool) -> Bool {
-    SystemCalls.setStatusFlags(rawValue, bypassing ? __O_DIRECT : 0) == 0
+  ///
+  /// - Returns: 0 or the negated error number.
+  package borrowing func setBypassingPageCache(_ bypassing: Bool) -> Int32 {
+    SystemCalls.setStatusFlags(rawValue, bypassing ? __O_DIRECT : 0)
   }
 }

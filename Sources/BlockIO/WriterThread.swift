@@ -128,7 +128,7 @@ final class WriterThread: BackgroundWork, @unchecked Sendable {
         fruitlessCount += 1
       }
       if error.isLackOfSupport, descriptor.bypassesPageCache,
-        descriptor.setBypassingPageCache(false)
+        descriptor.setBypassingPageCache(false) == 0
       {
         continue
       }

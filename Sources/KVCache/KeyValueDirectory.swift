@@ -1,5 +1,6 @@
 public import BlockIO
 import Glibc
+import TensorBasics
 
 /// A folder of keys and values that outlive the processes that computed them.
 ///
@@ -93,12 +94,12 @@ public final class KeyValueDirectory {
   /// - Returns: whether there was one.
   public func forget(_ id: String) -> Bool {
     guard let id = Self.id(fromText: id) else { return false }
-    return unlink(path(of: id)) == 0
+    return SystemCalls.remove(path(of: id))
   }
 
   /// Deletes all entries and returns how many there were.
   public func forgetAll() -> Int {
-    files().count { unlink(path(of: $0.id)) == 0 }
+    files().count { SystemCalls.remove(path(of: $0.id)) }
   }
 
   // MARK: Files
@@ -122,7 +123,7 @@ public final class KeyValueDirectory {
 
   /// All files with an entry's name, in no order.
   func files() -> [File] {
-    FolderListing.names(in: path).compactMap { name in
+    ((try? FolderListing.names(in: path)) ?? []).compactMap { name in
       guard let id = Self.id(fromName: name, ending: Self.ending) else { return nil }
       var status = stat()
       guard SystemCalls.inspect(path(of: id), followsLinks: false, &status) == 0,
@@ -149,7 +150,7 @@ public final class KeyValueDirectory {
     files.sort { $0.lastUse < $1.lastUse }
     for file in files where total + byteCount > byteLimit && !kept.contains(file.id) {
       // Where another process was faster, the bytes are gone as well.
-      unlink(path(of: file.id))
+      SystemCalls.remove(path(of: file.id))
       total -= file.byteCount
     }
   }
@@ -161,19 +162,15 @@ public final class KeyValueDirectory {
     let descriptor = SystemCalls.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     defer { if descriptor >= 0 { close(descriptor) } }
     // Where the file system has no locks, processes may delete more than they must, and no worse.
-    while descriptor >= 0, SystemCalls.lock(descriptor, LOCK_EX) == -EINTR {}
+    if descriptor >= 0 { _ = SystemCalls.lock(descriptor, LOCK_EX) }
     return try work()
   }
 
   /// Removes temporary files that nobody writes any more: whoever does holds their lock.
   private func removeAbandonedParts() {
-    for name in FolderListing.names(in: path)
+    for name in (try? FolderListing.names(in: path)) ?? []
     where Self.id(fromName: name, ending: Self.partEnding) != nil {
-      let part = "\(path)/\(name)"
-      let descriptor = SystemCalls.open(part, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
-      guard descriptor >= 0 else { continue }
-      if SystemCalls.lock(descriptor, LOCK_EX | LOCK_NB) == 0 { unlink(part) }
-      close(descriptor)
+      PartName.removeAbandoned("\(path)/\(name)")
     }
   }
 
@@ -198,7 +195,7 @@ public final class KeyValueDirectory {
   private static func absolute(_ path: String) -> String {
     guard !path.utf8.starts(with: "/".utf8), let current = getcwd(nil, 0) else { return path }
     defer { free(current) }
-    return String(cString: current) + "/" + path
+    return String(systemPath: current) + "/" + path
   }
 
   private static func now() -> timespec {

@@ -40,7 +40,7 @@ public final class KeyValueEntryWriter {
     dataOffset = KeyValueEntryHeader.dataOffset(origin, slabCount: slabCapacity)
   }
 
-  deinit { if !isCommitted { unlink(path) } }
+  deinit { if !isCommitted { SystemCalls.remove(path) } }
 
   /// What became of an entry.
   public enum Outcome: Sendable, Equatable {
@@ -123,9 +123,9 @@ public final class KeyValueEntryWriter {
         for: header.ownByteCount, keeping: Set(prefix.sources.map { $0.entry.header.id }))
       try check(SystemCalls.rename(path, to: name))
       isCommitted = true
-      do throws(BlockIOError) { try syncFolder() } catch {
+      do throws(BlockIOError) { try PartName.syncFolder(directory.path) } catch {
         // What may be gone after a crash was not stored.
-        unlink(name)
+        SystemCalls.remove(name)
         throw error
       }
       KeyValueDirectory.touch(
@@ -133,15 +133,6 @@ public final class KeyValueEntryWriter {
           + prefix.sources.reversed().map { $0.entry.descriptor.rawValue })
       return .stored(id: KeyValueDirectory.text(of: header.id))
     }
-  }
-
-  /// The new name survives a crash once its folder is on the drive; not all file systems can be asked.
-  private func syncFolder() throws(BlockIOError) {
-    let raw = SystemCalls.open(directory.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    try check(min(raw, 0))
-    let folder = UnixDescriptor(owning: raw)
-    let status = SystemCalls.synchronise(folder.rawValue)
-    if !(-status).isLackOfSupport { try check(status) }
   }
 
   /// Writes a slab that nobody else does, and returns its rows' checksums.
@@ -167,15 +158,10 @@ public final class KeyValueEntryWriter {
   }
 
   private func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(BlockIOError) {
-    var written = 0
-    while written < bytes.count {
-      let count = SystemCalls.write(
-        descriptor.rawValue, UnsafeRawBufferPointer(rebasing: bytes[written...]),
-        at: offset + written)
-      if count == -Int(EINTR) { continue }
-      try check(count > 0 ? 0 : count == 0 ? -EIO : Int32(count))
-      written += count
-    }
+    guard let (errno, written) = descriptor.writeAll(bytes, at: offset) else { return }
+    throw BlockIOError(
+      .write, path: path, offset: offset + written, byteCount: bytes.count - written,
+      reason: .system(errno: errno))
   }
 
   /// - Parameter status: 0 or a negated error number.
@@ -202,7 +188,7 @@ public final class KeyValueEntryWriter {
       if isLocked, outcome == 0, status.st_nlink > 0 { return (path, raw) }
       close(raw)
       guard outcome == 0 else {
-        unlink(path)
+        SystemCalls.remove(path)
         throw BlockIOError(.create, path: path, reason: .system(errno: -outcome))
       }
     }

@@ -99,7 +99,7 @@ public struct BundleHotness: Sendable {
     do throws(BlockIOError) {
       try write(bytes, to: paths[0])
       // An older file elsewhere would come back if this one went.
-      for path in paths.dropFirst() { path.withSystemPath { _ = unlink($0) } }
+      for path in paths.dropFirst() { SystemCalls.remove(path) }
       return paths[0]
     } catch {
       guard paths.count > 1 else { throw error }

@@ -18,7 +18,7 @@ struct TensorCatalogue {
   init(
     _ path: String, mirrors: [String], records: WeightRecords = .standard
   ) throws(LoaderError) {
-    let shards = Self.shardPaths(path)
+    let shards = try Self.shardPaths(path)
     guard shards.isEmpty else {
       guard mirrors.isEmpty else {
         throw .format(FormatError(.unsupported, path: path, "a folder cannot be mirrored"))
@@ -81,13 +81,14 @@ struct TensorCatalogue {
   }
 
   /// The safetensors files of a folder, in the order of their names; none where `path` is no folder.
-  private static func shardPaths(_ path: String) -> [String] {
+  private static func shardPaths(_ path: String) throws(LoaderError) -> [String] {
     var status = stat()
     guard path.withSystemPath({ stat($0, &status) }) == 0, status.st_mode & S_IFMT == S_IFDIR else {
       return []
     }
-    return FolderListing.names(in: path).filter { $0.hasSuffix(".safetensors") }.sorted()
-      .map { "\(path)/\($0)" }
+    let names: [String]
+    do { names = try FolderListing.names(in: path) } catch { throw .io(error) }
+    return names.filter { $0.hasSuffix(".safetensors") }.sorted().map { "\(path)/\($0)" }
   }
 
   private static func safetensors(

@@ -97,7 +97,8 @@ public struct WeightRecords: Sendable {
 
   /// Records in a folder, in order; files that are being written have other names.
   private static func names(in folder: String) -> [String] {
-    FolderListing.names(in: folder).filter { ModelIdentity(text: $0) != nil }.sorted()
+    ((try? FolderListing.names(in: folder)) ?? []).filter { ModelIdentity(text: $0) != nil }
+      .sorted()
   }
 
   private func path(_ files: [FileIdentity], _ layout: UInt64) -> String? {
@@ -145,7 +146,7 @@ public struct WeightRecords: Sendable {
       (name, FileIdentity(path: "\(folder)/\(name)")?.modification.seconds ?? 0)
     }
     for (name, _) in times.sorted(by: { $0.1 < $1.1 }).prefix(names.count - Self.countLimit) {
-      unlink("\(folder)/\(name)")
+      SystemCalls.remove("\(folder)/\(name)")
     }
   }
 }

@@ -1,28 +1,42 @@
 import BlockIO
 import Glibc
-import Synchronization
+import TensorBasics
 import TestSupport
 import Testing
 
 @Suite struct OutputFileTests {
+  /// Runs `body` on a machine whose file systems have no files without a name.
+  ///
+  /// To be used in a process of its own.
+  private static func withoutUnnamedFiles(_ isSo: Bool = true, _ body: () throws -> Void) rethrows {
+    if isSo { FaultPlan.begin(.openUnnamed, 0..<1000, errno: EOPNOTSUPP) }
+    defer { _ = FaultPlan.end() }
+    try body()
+  }
+
   @Test(arguments: [false, true])
-  func `A file has its name only when it is complete`(refusesUnnamed: Bool) throws {
+  func `A file has its name only when it is complete`(refusesUnnamed: Bool) async {
+    await #expect(processExitsWith: .success) { [refusesUnnamed] in
+      try Self.withoutUnnamedFiles(refusesUnnamed) {
+        try Self.checkNaming(partCount: refusesUnnamed ? 1 : 0)
+      }
+    }
+  }
+
+  private static func checkNaming(partCount: Int) throws {
     let folder = TemporaryFolder()
     defer { extendLifetime(folder) }
-    var hooks = OutputHooks()
-    hooks.refusesUnnamed = refusesUnnamed
-    let part = refusesUnnamed ? 1 : 0
     for previous in [nil, [1, 2, 3] as [UInt8]] {
       let path = folder.path + "/model"
       if let previous { folder.write("model", previous) } else { unlink(path) }
       do {
-        let file = try OutputFile(path: path, reserving: 8, inputs: [], hooks: hooks)
+        let file = try OutputFile(path: path, reserving: 8, inputs: [])
         try file.write([UInt8](repeating: 7, count: 8), at: 0)
         #expect(folder.read("model") == previous ?? [])
-        #expect(folder.entries.count == (previous == nil ? 0 : 1) + part)
+        #expect(folder.entries.count == (previous == nil ? 0 : 1) + partCount)
       }
       #expect(folder.entries == (previous == nil ? [] : ["model"]))
-      let file = try OutputFile(path: path, reserving: 8, inputs: [], hooks: hooks)
+      let file = try OutputFile(path: path, reserving: 8, inputs: [])
       try file.write([UInt8](repeating: 7, count: 8), at: 0)
       try file.settle(0..<8)
       try file.commit()
@@ -63,34 +77,37 @@ import Testing
     #expect(folder.entries == kept.sorted())
   }
 
-  @Test func `Two writers of one path do not take each other's files for abandoned`() throws {
-    let folder = TemporaryFolder()
-    defer { extendLifetime(folder) }
-    var hooks = OutputHooks()
-    hooks.refusesUnnamed = true
-    let path = folder.path + "/model"
-    let files = try (0..<2).map { _ in
-      try OutputFile(path: path, reserving: 1, inputs: [], hooks: hooks)
+  @Test func `Two writers of one path do not take each other's files for abandoned`() async {
+    await #expect(processExitsWith: .success) {
+      try Self.withoutUnnamedFiles {
+        let folder = TemporaryFolder()
+        defer { extendLifetime(folder) }
+        let path = folder.path + "/model"
+        let files = try (0..<2).map { _ in
+          try OutputFile(path: path, reserving: 1, inputs: [])
+        }
+        for (index, file) in files.enumerated() {
+          try file.write([UInt8(index)], at: 0)
+          try file.commit()
+          #expect(folder.read("model") == [UInt8(index)])
+        }
+        #expect(folder.entries == ["model"])
+      }
     }
-    for (index, file) in files.enumerated() {
-      try file.write([UInt8(index)], at: 0)
-      try file.commit()
-      #expect(folder.read("model") == [UInt8(index)])
-    }
-    #expect(folder.entries == ["model"])
   }
 
-  @Test func `A name as long as names can be is written like others`() throws {
-    let folder = TemporaryFolder()
-    defer { extendLifetime(folder) }
-    var hooks = OutputHooks()
-    hooks.refusesUnnamed = true
-    let name = String(repeating: "ü", count: 127)
-    let file = try OutputFile(
-      path: "\(folder.path)/\(name)", reserving: 1, inputs: [], hooks: hooks)
-    try file.write([1], at: 0)
-    try file.commit()
-    #expect(folder.entries == [name])
+  @Test func `A name as long as names can be is written like others`() async {
+    await #expect(processExitsWith: .success) {
+      try Self.withoutUnnamedFiles {
+        let folder = TemporaryFolder()
+        defer { extendLifetime(folder) }
+        let name = String(repeating: "ü", count: 127)
+        let file = try OutputFile(path: "\(folder.path)/\(name)", reserving: 1, inputs: [])
+        try file.write([1], at: 0)
+        try file.commit()
+        #expect(folder.entries == [name])
+      }
+    }
   }
 
   // MARK: What is no place for a file
@@ -227,80 +244,32 @@ import Testing
     #expect(try written("new").st_mode == plain.st_mode)
   }
 
-  // MARK: Faults
-
-  @Test(arguments: [false, true])
-  func `A drive that refuses to keep a file leaves the old one, for good`(settles: Bool) throws {
-    for name in ["old", "new"] {
-      let folder = TemporaryFolder()
-      defer { extendLifetime(folder) }
-      folder.write("old", [1])
-      let faults = Faults(failing: 1)
-      let file = try OutputFile(
-        path: "\(folder.path)/\(name)", reserving: 1, inputs: [], hooks: faults.hooks(\.syncErrno))
-      try file.write([2], at: 0)
-      let error = try #require(throws: BlockIOError.self) {
-        if settles { try file.settle(0..<1) } else { try file.commit() }
-      }
-      #expect(error.errno == EIO)
-      // The drive would take it now, but what it lost before it does not tell again.
-      #expect(throws: error) { try file.commit() }
-      #expect(throws: error) { try file.write([3], at: 0) }
-      #expect(folder.entries == ["old"] && folder.read("old") == [1])
-    }
-  }
-
-  /// What is refused once a set is on the drive.
-  enum Step: CaseIterable { case rename, folderSync }
-
-  @Test(arguments: [1, 2, 3], Step.allCases)
-  func `A set of which one name is refused is as it was before`(
-    failing: Int, step: Step
-  ) throws {
-    for olds in [[], ["a"], ["b", "c"], ["a", "b", "c"]] {
-      for refusesUnnamed in [false, true] {
-        let folder = TemporaryFolder()
-        defer { extendLifetime(folder) }
-        for name in olds { folder.write(name, Array(name.utf8)) }
-        var hooks = Faults(failing: failing).hooks(
-          step == .rename ? \.renameErrno : \.folderSyncErrno)
-        hooks.refusesUnnamed = refusesUnnamed
-        do {
-          let files = try ["a", "b", "c"].map {
-            try OutputFile(path: "\(folder.path)/\($0)", reserving: 1, inputs: [], hooks: hooks)
-          }
-          for file in files { try file.write([2], at: 0) }
-          let error = #expect(throws: BlockIOError.self) { try OutputFile.commit(files) }
-          #expect(error?.errno == EIO)
-        }
-        #expect(folder.entries == olds)
-        for name in olds { #expect(folder.read(name) == Array(name.utf8)) }
-      }
-    }
-  }
+  // MARK: Room and sets
 
   @Test(
     .enabled(if: SmallDrive() != nil, "a small drive cannot be mounted here"),
     arguments: [false, true])
   func `A drive that is full keeps what it has and nothing of what did not fit`(
     refusesUnnamed: Bool
-  ) throws {
-    let drive = try #require(SmallDrive())
-    defer { extendLifetime(drive) }
-    let folder = drive.folder
-    folder.write("old", [1])
-    var hooks = OutputHooks()
-    hooks.refusesUnnamed = refusesUnnamed
-    for name in ["old", "new"] {
-      for reserved in [0, 4096, 1 << 20] {
-        let error = #expect(throws: BlockIOError.self) {
-          let file = try OutputFile(
-            path: "\(folder.path)/\(name)", reserving: reserved, inputs: [], hooks: hooks)
-          try file.write([UInt8](repeating: 2, count: 1 << 20), at: 0)
-          try file.commit()
+  ) async {
+    await #expect(processExitsWith: .success) { [refusesUnnamed] in
+      try Self.withoutUnnamedFiles(refusesUnnamed) {
+        let drive = try #require(SmallDrive())
+        defer { extendLifetime(drive) }
+        let folder = drive.folder
+        folder.write("old", [1])
+        for name in ["old", "new"] {
+          for reserved in [0, 4096, 1 << 20] {
+            let error = #expect(throws: BlockIOError.self) {
+              let file = try OutputFile(
+                path: "\(folder.path)/\(name)", reserving: reserved, inputs: [])
+              try file.write([UInt8](repeating: 2, count: 1 << 20), at: 0)
+              try file.commit()
+            }
+            #expect(error?.errno == ENOSPC)
+            #expect(folder.entries == ["old"] && folder.read("old") == [1])
+          }
         }
-        #expect(error?.errno == ENOSPC)
-        #expect(folder.entries == ["old"] && folder.read("old") == [1])
       }
     }
   }
@@ -350,23 +319,6 @@ import Testing
     }
     #expect(status == 0)
     return descriptor
-  }
-}
-
-/// A hook that refuses one of its calls with EIO.
-private final class Faults: Sendable {
-  private let count = Atomic<Int>(0)
-  private let failing: Int
-
-  /// - Parameter failing: the call that is refused, from 1 on.
-  init(failing: Int) { self.failing = failing }
-
-  func hooks(_ path: WritableKeyPath<OutputHooks, (@Sendable (String) -> Int32)?>) -> OutputHooks {
-    var hooks = OutputHooks()
-    hooks[keyPath: path] = { _ in
-      self.count.add(1, ordering: .relaxed).newValue == self.failing ? EIO : 0
-    }
-    return hooks
   }
 }
 

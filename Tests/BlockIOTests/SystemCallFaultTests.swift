@@ -26,10 +26,6 @@ import Testing
     return device.notes
   }
 
-  private static var openDescriptorCount: Int {
-    FolderListing.names(in: "/proc/self/fd").count
-  }
-
   /// Every call of `work` fails once, with each of `errors`: it ends or throws, nothing stays open, and
   /// afterwards it works.
   private static func sweep(
@@ -38,7 +34,7 @@ import Testing
     FaultPlan.begin()
     #expect(throws: Never.self) { try work() }
     let counts = FaultPlan.end().counts
-    let descriptors = openDescriptorCount
+    let descriptors = FaultSweep.openDescriptorCount
     for call in calls {
       for errno in errors {
         // Of many calls of one kind the first, the last, and some between.
@@ -53,7 +49,7 @@ import Testing
               "\(call) \(index), \(errno): \(said)")
           }
           #expect(FaultPlan.end().refusalCount == 1, "\(call) \(index), \(errno)")
-          #expect(openDescriptorCount == descriptors, "\(call) \(index), \(errno)")
+          #expect(FaultSweep.openDescriptorCount == descriptors, "\(call) \(index), \(errno)")
         }
       }
     }
@@ -66,7 +62,7 @@ import Testing
       Self.sweep(
         [
           .allocate, .open, .inspect, .adjust, .makeRing, .registerFiles, .registerMemory,
-          .submitReads, .awaitReads,
+          .submitReads, .awaitReads, .completeRead,
         ], [EIO, EAGAIN, ENOMEM, EPERM]
       ) { _ = try Self.read(file, .uring) }
       extendLifetime(file)
@@ -97,7 +93,7 @@ import Testing
     await #expect(processExitsWith: .success) {
       let folder = TemporaryFolder()
       Self.sweep(
-        [.allocate, .open, .truncate, .write, .startThread],
+        [.allocate, .open, .openUnnamed, .truncate, .write, .startThread],
         [EIO, EAGAIN, ENOSPC, EMFILE]
       ) {
         for place in [
@@ -159,6 +155,35 @@ import Testing
       } throws: { ($0 as? BlockIOError)?.operation == .submit }
       _ = FaultPlan.end()
       _ = try Self.read(file, .uring)
+      extendLifetime(file)
+    }
+  }
+
+  /// The kernel may start no threads for reads, and the system is short of memory as well.
+  @Test func `Reads that the ring gives back are made otherwise, and can be given up meanwhile`()
+    async
+  {
+    await #expect(processExitsWith: .success) {
+      let file = TemporaryFile(randomBytes(Self.byteCount, seed: 7))
+      FaultPlan.begin(.completeRead, 0..<1000, errno: ECANCELED)
+      _ = try Self.read(file, .uring)
+      let device = try openDevice(paths: [file.path], backend: .uring, queueDepth: 2)
+      let memory = try AlignedBuffer(byteCount: 4096)
+      FaultPlan.begin(.completeRead, 0..<1000, errno: ECANCELED)
+      FaultPlan.refuse(.read, 0..<1000, errno: EAGAIN)
+      try device.submit(ReadRequest(fileIndex: 0, offset: 0, destination: memory.bytes, tag: 0))
+      try device.flush()
+      // The first attempts follow each other; before a later one the device returns.
+      var count = 0
+      while FaultPlan.counts[.read] ?? 0 < 4, count < 10_000 {
+        try #expect(device.reap(waiting: true, timeoutMilliseconds: 1) == nil)
+        count += 1
+      }
+      let attempts = FaultPlan.counts[.read] ?? 0
+      try #expect(device.reap(waiting: true, timeoutMilliseconds: 0) == nil)
+      #expect(device.inFlight == 1 && attempts <= 5, "\(attempts)")
+      _ = FaultPlan.end()
+      #expect(try device.reap(waiting: true, timeoutMilliseconds: nil)?.byteCount == 4096)
       extendLifetime(file)
     }
   }

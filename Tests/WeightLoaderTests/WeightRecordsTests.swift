@@ -14,7 +14,9 @@ import WeightLoader
 
   private var records: WeightRecords { WeightRecords(folder: cache.path + "/checksums") }
   private var recordNames: [String] {
-    FolderListing.names(in: cache.path + "/checksums").filter { ModelIdentity(text: $0) != nil }
+    ((try? FolderListing.names(in: cache.path + "/checksums")) ?? []).filter {
+      ModelIdentity(text: $0) != nil
+    }
   }
 
   private func open(_ name: String = "model", mirrors: [String] = []) throws -> ModelSource {

@@ -36,9 +36,9 @@ package struct FlashArray: ~Copyable {
     switch file {
     case .named(let name):
       path = name
-      let opened = Glibc.open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+      let opened = SystemCalls.open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, mode: 0o600)
       guard opened >= 0 else {
-        throw .io(BlockIOError(.create, path: path, reason: .system(errno: errno)))
+        throw .io(BlockIOError(.create, path: path, reason: .system(errno: -opened)))
       }
       descriptor = UnixDescriptor(owning: opened)
     case .temporary(let folder):
@@ -66,14 +66,16 @@ package struct FlashArray: ~Copyable {
     let offset = block * byteCount
     var written = 0
     while written < byteCount {
-      let result = pwrite(
-        descriptor.rawValue, bytes + written, byteCount - written, offset + written)
-      if result < 0, errno == EINTR { continue }
+      let result = SystemCalls.write(
+        descriptor.rawValue,
+        UnsafeRawBufferPointer(start: bytes + written, count: byteCount - written),
+        at: offset + written)
+      if result == -Int(EINTR) { continue }
       guard result > 0 else {
         throw .io(
           BlockIOError(
             .write, path: path, offset: offset + written, byteCount: byteCount - written,
-            reason: .system(errno: result < 0 ? errno : ENOSPC)))
+            reason: .system(errno: result < 0 ? Int32(-result) : ENOSPC)))
       }
       written += result
     }
@@ -106,13 +108,16 @@ package struct FlashArray: ~Copyable {
   private func fetch(page: Int, into bytes: UnsafeMutableRawPointer) throws(DriveError) {
     var done = 0
     while done < stride {
-      let result = pread(descriptor.rawValue, bytes + done, stride - done, page * stride + done)
-      if result < 0, errno == EINTR { continue }
+      let result = SystemCalls.read(
+        descriptor.rawValue,
+        into: UnsafeMutableRawBufferPointer(start: bytes + done, count: stride - done),
+        at: page * stride + done)
+      if result == -Int(EINTR) { continue }
       guard result >= 0 else {
         throw .io(
           BlockIOError(
             .read, path: path, offset: page * stride + done, byteCount: stride - done,
-            reason: .system(errno: errno)))
+            reason: .system(errno: Int32(-result))))
       }
       // A file that somebody cut off reads as erased flash.
       guard result > 0 else {
