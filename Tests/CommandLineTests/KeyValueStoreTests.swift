@@ -198,8 +198,8 @@ final class KeyValueStoreTests {
     return UInt32((end.tv_sec - start.tv_sec) * 1000 + (end.tv_nsec - start.tv_nsec) / 1_000_000)
   }
 
-  @Test("A process killed at any moment leaves nothing behind and damages nothing older")
-  func kills() throws {
+  @Test("Crash: a process killed at any moment leaves nothing behind and damages nothing older")
+  func crashKills() throws {
     let count = getenv("FLASHINFER_KILL_TRIALS").flatMap { Int(String(cString: $0)) } ?? 12
     let stem = prompt(512)
     let expected = try answer(stem)

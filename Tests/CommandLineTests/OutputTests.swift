@@ -82,7 +82,8 @@ final class OutputTests {
     #expect(folder.entries == before && folder.read("old") == [1])
   }
 
-  @Test func `A command that is killed leaves the old file, or the new one, and nothing else`()
+  @Test
+  func `Crash: a command that is killed leaves the old file, or the new one, and nothing else`()
     throws
   {
     let source = folder.path + "/model"
