@@ -163,7 +163,10 @@ let package = Package(
     // What libFuzzer feeds; tests replay its inputs. The fuzzer itself: see `tools/fuzz`.
     .target(
       name: "FuzzTargets",
-      dependencies: ["TensorBasics", "ModelFormat", "Tokenization", "KVCache", "TestSupport"],
+      dependencies: [
+        "TensorBasics", "ModelFormat", "Tokenization", "KVCache", "TestSupport", "CFlashInfer",
+        "FlashInferC",
+      ],
       path: "Fuzz/Targets", swiftSettings: strict),
     tests("FuzzTargets"),
     .target(name: "CAllocationCount", path: "Tests/CAllocationCount"),

@@ -3,7 +3,7 @@ import Glibc
 
 /// A model that stays open over all inputs, because opening one takes long, and what is known of it.
 final class CInterfaceGenerator: @unchecked Sendable {
-  // Safety: the fuzzer and the tests that replay its inputs run one input at a time.
+  // Safety: used under the turn of `CInterfaceTarget.run`.
   static let shared = CInterfaceGenerator()
 
   private let handle: OpaquePointer?

@@ -22,7 +22,7 @@ struct CInterfaceMachine {
   private var closed: OpaquePointer?
   private var lent: [Lent] = []
   /// Where the library says what went wrong.
-  // Safety: one input is run at a time.
+  // Safety: used under the turn of `CInterfaceTarget.run`.
   nonisolated(unsafe) static let error: UnsafeMutablePointer<flashinfer_error> = {
     let error = UnsafeMutablePointer<flashinfer_error>.allocate(capacity: 1)
     error.initialize(to: flashinfer_error())

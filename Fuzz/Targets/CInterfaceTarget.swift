@@ -1,6 +1,7 @@
 import CFlashInfer
 import FlashInferC
 import Glibc
+import Synchronization
 
 extension FuzzTarget {
   /// The C interface as a state machine: the input is a sequence of calls, of one byte for the function and a
@@ -13,7 +14,15 @@ extension FuzzTarget {
 /// What must hold of any sequence of calls: statuses that the header allows, errors that say something, handles
 /// and lent memory as they were promised, and nothing that ends the program.
 enum CInterfaceTarget {
-  static func run(_ input: UnsafeRawBufferPointer) throws(FuzzFinding) {
+  /// One input at a time: a model stays open over all of them.
+  private static let turn = Mutex(())
+
+  static func run(_ input: UnsafeRawBufferPointer) throws(FuzzFinding) -> Bool {
+    try turn.withLock { _ throws(FuzzFinding) in try calls(input) }
+    return true
+  }
+
+  private static func calls(_ input: UnsafeRawBufferPointer) throws(FuzzFinding) {
     var machine = CInterfaceMachine(input)
     while machine.hasMore {
       let function = machine.byte()
