@@ -168,7 +168,7 @@ let package = Package(
         "FlashInferC",
       ],
       path: "Fuzz/Targets", swiftSettings: strict),
-    tests("FuzzTargets"),
+    tests("FuzzTargets", ["ModelFormat"]),
     .target(name: "CAllocationCount", path: "Tests/CAllocationCount"),
     tests(
       "Runtime",
