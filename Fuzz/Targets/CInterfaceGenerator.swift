@@ -65,16 +65,18 @@ final class CInterfaceGenerator: @unchecked Sendable {
       sink.pointee.text += UnsafeRawBufferPointer(start: text, count: count)
       return sink.pointee.stops ? 1 : 0
     }
-    let status = prompt.withUnsafeBufferPointer { text in
-      guard isChat else {
-        return flashinfer_generate(
-          handle, text.baseAddress, &generation, take, &sink, &result, CInterfaceMachine.error)
+    let status = withUnsafeMutablePointer(to: &sink) { sink in
+      prompt.withUnsafeBufferPointer { text in
+        guard isChat else {
+          return flashinfer_generate(
+            handle, text.baseAddress, &generation, take, sink, &result, CInterfaceMachine.error)
+        }
+        var message = flashinfer_message()
+        message.size = MemoryLayout<flashinfer_message>.size
+        (message.role, message.text) = (2, text.baseAddress)
+        return flashinfer_chat(
+          handle, &message, 1, &generation, take, sink, &result, CInterfaceMachine.error)
       }
-      var message = flashinfer_message()
-      message.size = MemoryLayout<flashinfer_message>.size
-      (message.role, message.text) = (2, text.baseAddress)
-      return flashinfer_chat(
-        handle, &message, 1, &generation, take, &sink, &result, CInterfaceMachine.error)
     }
     try CInterfaceMachine.expect(status, [0, 3, 8])
     let wasCancelled =

@@ -77,10 +77,11 @@ struct CInterfaceMachine {
     var options = flashinfer_options()
     options.size = MemoryLayout<flashinfer_options>.size
     options.ram = choice & 64 == 0 ? 1 << 36 : number()
-    // A ring takes the system long to end.
-    options.backend = choice & 56 == 56 ? 1 : choice & 1 == 0 ? 2 : 3
-    if choice & 2 != 0 { options.piece_bytes = 4096 }
-    if choice & 4 != 0 { options.read_bytes = 4096 }
+    // The system takes long to end a ring, and to lend one the memory of usual buffers.
+    options.backend = choice & 60 == 60 ? 1 : choice & 1 == 0 ? 2 : 3
+    options.piece_bytes = choice & 2 == 0 ? 4096 : 32768
+    options.read_bytes = choice & 4 == 0 ? 4096 : 16384
+    options.queue_depth = 4
     if choice & 128 != 0 {
       (options.caller_bytes, options.piece_bytes) = (number(), number())
       (options.read_bytes, options.queue_depth) = (number(), UInt32(truncatingIfNeeded: number()))

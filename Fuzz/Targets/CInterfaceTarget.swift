@@ -4,15 +4,15 @@ import Glibc
 import Synchronization
 
 extension FuzzTarget {
-  /// The C interface as a state machine: the input is a sequence of calls, of one byte for the function and a
-  /// few for its arguments, on small files made at the start.
+  /// The C interface as a state machine: the input is a sequence of calls, of one byte for the
+  /// function and a few for its arguments, on small files made at the start.
   static let cInterface = FuzzTarget(
-    name: "c-interface", inputByteLimit: 256, seeds: { CInterfaceTarget.seeds },
+    name: "c-interface", inputByteLimit: 128, seeds: { CInterfaceTarget.seeds },
     run: CInterfaceTarget.run)
 }
 
-/// What must hold of any sequence of calls: statuses that the header allows, errors that say something, handles
-/// and lent memory as they were promised, and nothing that ends the program.
+/// What must hold of any sequence of calls: statuses that the header allows, errors that say
+/// something, handles and lent memory as they were promised, and nothing that ends the program.
 enum CInterfaceTarget {
   /// One input at a time: a model stays open over all of them.
   private static let turn = Mutex(())

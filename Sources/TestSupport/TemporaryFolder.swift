@@ -4,9 +4,9 @@ import Glibc
 public final class TemporaryFolder: Sendable {
   public let path: String
 
-  public init() {
-    var template = Array("/tmp/flashinfer-test-XXXXXX".utf8CString)
-    precondition(mkdtemp(&template) != nil, "/tmp cannot be written to")
+  public init(in parent: String = "/tmp") {
+    var template = Array("\(parent)/flashinfer-test-XXXXXX".utf8CString)
+    precondition(mkdtemp(&template) != nil, "\(parent) cannot be written to")
     path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
   }
 
