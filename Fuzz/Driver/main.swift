@@ -35,7 +35,7 @@ func prepare(_ folder: String) throws {
 
 // What targets keep for the whole process is no leak, but looks like one where the only pointer to it has
 // a case's number in its spare bits.
-__lsan_disable()
+stop_counting_leaks()
 let arguments = CommandLine.arguments
 if arguments.count == 3, arguments[1] == "--prepare" {
   try prepare(arguments[2])
@@ -57,7 +57,7 @@ do {
     }
   }
 } catch { fail("\(name): a seed: \(error)") }
-__lsan_enable()
+count_leaks()
 
 var argumentCount = CommandLine.argc
 var argumentVector: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>? = CommandLine.unsafeArgv
