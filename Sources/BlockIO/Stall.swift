@@ -56,15 +56,20 @@ public struct StallWatch: Sendable {
 
   /// Notes the end of a step, with or without a completion.
   public mutating func note(isDone: Bool, report: (_ seconds: Int) -> Void) {
+    note(isDone: isDone, at: monotonicNanoseconds(), report: report)
+  }
+
+  /// As ``note(isDone:report:)``, at a time of the test's own.
+  package mutating func note(isDone: Bool, at now: Int, report: (_ seconds: Int) -> Void) {
     if isDone {
       reset()
-    } else if let seconds = secondsToReport() {
+    } else if let seconds = secondsToReport(at: now) {
       report(seconds)
     }
   }
 
   /// Called when a step ended without a completion; the seconds waited, where it is time to say so.
-  private mutating func secondsToReport(at now: Int = monotonicNanoseconds()) -> Int? {
+  private mutating func secondsToReport(at now: Int) -> Int? {
     guard let start else {
       // The first step began that long ago.
       self.start = now - Self.stepMilliseconds * 1_000_000
