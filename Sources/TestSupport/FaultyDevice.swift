@@ -42,6 +42,9 @@ public final class FaultyDevice: BlockDevice {
   public func register(_ region: UnsafeMutableRawBufferPointer) { inner.register(region) }
   public func unregister(_ region: UnsafeMutableRawBufferPointer) { inner.unregister(region) }
   public func checkUnchanged() throws(BlockIOError) { try inner.checkUnchanged() }
+  public func fileIdentities() throws(BlockIOError) -> [FileIdentity] {
+    try inner.fileIdentities()
+  }
   public func flush() throws(BlockIOError) { try inner.flush() }
   public func abandonReads() { inner.abandonReads() }
 

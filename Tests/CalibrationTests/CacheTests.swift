@@ -51,6 +51,23 @@ import Testing
     #expect(names.count == 2 && names.allSatisfy { $0.hasSuffix(".json") }, "no leftovers")
   }
 
+  @Test func `A drive that came in another's place has no profile`() throws {
+    let here = try driveProfile()
+    for change in 0..<3 {
+      var profile = here
+      switch change {
+      case 0: profile.drive.model += "2"
+      case 1: profile.drive.sectorCount += 1
+      default: profile.drive.fileSystem += "2"
+      }
+      try cache.store(profile)
+      #expect(folder.names(in: "a/b").count == 1, "of the same number")
+      #expect(cache.driveProfile(forFileAt: file.path, backend: .pread) == nil, "change \(change)")
+    }
+    try cache.store(here)
+    #expect(cache.driveProfile(forFileAt: file.path, backend: .pread) == here)
+  }
+
   @Test func `Nowhere to keep it is no error, a place that cannot be written to is one`() throws {
     let profile = try driveProfile()
     try CalibrationCache(folder: nil).store(profile)

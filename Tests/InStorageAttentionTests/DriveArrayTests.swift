@@ -243,6 +243,23 @@ import Testing
     }
   }
 
+  @Test func `More commands than a drive's queue holds are done, each once and in order`() throws {
+    let heads = RandomAttention(seed: 4)
+    let contents = try DriveArray.contents(heads.shape, driveCount: 1)[0]
+    let drive = try ComputationalDrive(
+      DriveConfiguration(flash: smallFlash(blocks: 2000), engine: .dense), contents)
+    let payload = [UInt16](repeating: 0, count: 2 * heads.width)
+    try payload.withUnsafeBufferPointer { payload in
+      for position in 0..<600 {
+        drive.submit(
+          .append(
+            layer: 0, position: position, tokenCount: 1, payload: payload.baseAddress!))
+      }
+      try drive.wait()
+    }
+    #expect(drive.statistics.bus.commandCount == 601)
+  }
+
   @Test func `Positions out of order, missing or given up are reported`() throws {
     var heads = RandomAttention(contextLength: 1300, windows: [40], seed: 1)
     let row = heads.random(heads.width)

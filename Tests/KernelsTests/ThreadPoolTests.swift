@@ -48,6 +48,26 @@ import Testing
     #expect(works(pool))
   }
 
+  @Test func `A region is over when the last of its parts is, whoever does that`() {
+    let pool = ThreadPool(threadCount: 2)
+    for _ in 0..<20 {
+      let isBegun = Atomic(false)
+      let isDone = Atomic(false)
+      pool.run(count: 2) { index, _ in
+        if index == 0 {
+          // The caller's own, so that the worker takes the other.
+          while !isBegun.load(ordering: .acquiring) { usleep(50) }
+        } else {
+          isBegun.store(true, ordering: .releasing)
+          usleep(5000)
+          isDone.store(true, ordering: .releasing)
+        }
+      }
+      let isOver = isDone.load(ordering: .acquiring)
+      #expect(isOver)
+    }
+  }
+
   @Test func `A refusal for want of a limit names the limits`() {
     let note = pool(wanted: 2, granted: 0).note
     #expect(note?.contains("memory for a stack") == true)

@@ -1,3 +1,4 @@
+import Glibc
 import ModelConversion
 import ModelFormat
 import TensorBasics
@@ -150,6 +151,25 @@ import WeightLoader
     var half = Selector(identity: identity)
     half.tensors[2].type = .f16
     refuse("bias", half)
+  }
+
+  @Test func `An image is not written over the selector that it is made from`() throws {
+    let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
+    let selector = Selector(identity: try identity(folder)).file()
+    let path = folder.write("selector", selector)
+    let source = try ModelSource.open(folder.path + "/model.gguf")
+    let configuration = try #require(source.description.configuration)
+    let converter = try Converter(
+      source, bundling: .neurons, selector: try SelectorFile(path, for: configuration))
+    link(path, folder.path + "/hard")
+    for name in ["selector", "hard"] {
+      do throws(ConversionError) {
+        try converter.write(to: "\(folder.path)/\(name)")
+        Issue.record("\(name) was written over")
+      } catch { #expect(error.description.contains(path), "\(error)") }
+    }
+    #expect(folder.read("selector") == selector)
   }
 
   @Test func `An identity is that of the model, not of the file`() throws {

@@ -1,3 +1,4 @@
+import Glibc
 import TensorBasics
 import Testing
 
@@ -16,6 +17,27 @@ import Testing
     do { _ = try AlignedBuffer(byteCount: 1 << 60) } catch {
       #expect(error.byteCount == 1 << 60 && error.description.contains("1048576 TiB"))
     }
+  }
+
+  @Test func `Memory that the kernel may still write to is kept wherever it lies in a buffer`()
+    throws
+  {
+    let pageByteCount = AlignedBuffer.pageByteCount
+    // Whether the buffer's pages are mapped once it is gone, where that range of it is kept.
+    func staysMapped(keeping range: Range<Int>) throws -> Bool {
+      let address: UnsafeMutableRawPointer
+      do {
+        let buffer = try AlignedBuffer(byteCount: 4 * pageByteCount)
+        address = buffer.address
+        AbandonedMemory.keep(UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[range]))
+      }
+      // Refused where one of the pages is not mapped.
+      return msync(address, 4 * pageByteCount, MS_ASYNC) == 0
+    }
+    for range in [
+      0..<4 * pageByteCount, 0..<1, pageByteCount..<2 * pageByteCount,
+      4 * pageByteCount - 1..<4 * pageByteCount,
+    ] { #expect(try staysMapped(keeping: range), "\(range)") }
   }
 
   @Test func `Packed strings are bytes: composed and decomposed letters are two`() {

@@ -244,6 +244,40 @@ import WeightLoader
     #expect(try open("other").references()?.best != first.best)
   }
 
+  @Test func `A file that changes while its checksums are taken has no identity, and leaves none`()
+    throws
+  {
+    folder.write("model", bytes)
+    let path = folder.path + "/model"
+    let plain = try open()
+    let device = FaultyDevice(plain.device, paths: [path])
+    let source = ModelSource(
+      path: path, description: plain.description, device: device, records: records)
+    let other = try edited("token_embd.weight")
+    device.onRead = { number, _ in
+      if number == 0 { overwrite("model", other) }
+      return nil
+    }
+    #expect {
+      _ = try source.computeIdentity()
+    } throws: { "\($0)".contains(path) && "\($0)".contains("changed") }
+    #expect(device.readCount > 0 && recordNames.isEmpty)
+  }
+
+  @Test func `A file's identity is told once no later change can bear its time`() throws {
+    for _ in 0..<5 {
+      folder.write("model", bytes)
+      let identities = try open().device.settledFileIdentities()
+      var now = timespec()
+      clock_gettime(CLOCK_REALTIME, &now)
+      let change = try #require(identities.first).change
+      let nanoseconds =
+        (Int(now.tv_sec) - change.seconds) * 1_000_000_000 + Int(now.tv_nsec) - change.nanoseconds
+      // The kernel's clock for file times steps every 10 ms at most.
+      #expect(nanoseconds > 10_000_000)
+    }
+  }
+
   @Test func `A change during a run is noticed at its end`() throws {
     folder.write("model", bytes)
     for change in 0..<3 {

@@ -68,10 +68,13 @@ int main(int argc, char **argv) {
   EXPECT(!generate(generator, 8, 4, &result) && !flashinfer_cancel_ticket(generator, 8, &error));
   EXPECT(!generate(generator, 9, 4, &result) && !generate(generator, 0, 4, &result));
   EXPECT_ERROR(flashinfer_cancel_ticket(generator, 0, &error), FLASHINFER_INVALID);
+  /* A smaller ticket that comes later takes nothing back. */
+  EXPECT(!flashinfer_cancel_ticket(generator, 10, &error) && !flashinfer_cancel_ticket(generator, 3, &error));
+  EXPECT_ERROR(generate(generator, 10, 4, &result), FLASHINFER_CANCELLED);
 
   /* Seeded races: a generation that could go on for ever is cancelled at about the moment it begins or ends. It
    * ends in every case, and a short one with the next ticket is whole. */
-  uint64_t ticket = 10;
+  uint64_t ticket = 12;
   for (int i = 0; i < 300; i++) {
     struct attempt attempt = {generator, ticket, (long)next(i % 3 ? 3000 : 3000000)};
     pthread_t thread;
