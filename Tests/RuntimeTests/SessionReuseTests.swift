@@ -124,35 +124,6 @@ import WeightLoader
     #expect(interrupted >= 12, "\(interrupted)")
   }
 
-  /// More often than there is room for bundles: what one cancelled step held would be lost for good.
-  @Test(arguments: [Delivery.fewExpertsGGUF, .fewNeurons])
-  func `A session that is cancelled over and over keeps hold of nothing`(
-    delivery: Delivery
-  ) throws {
-    let file = TemporaryFile(try delivery.file())
-    defer { extendLifetime(file) }
-    var generator = SeededGenerator(seed: 3)
-    let clean = try Rig(file.path, .auto)
-    let expected = try bits(try clean.session(delivery))
-    let rig = try Rig(file.path, .pread)
-    let session = try rig.session(delivery)
-    var interrupted = 0
-    for _ in 0..<40 {
-      let alarm =
-        rig.device.readCount + Int.random(in: 0..<clean.device.readCount / 2, using: &generator)
-      rig.device.onRead = { number, _ in
-        if number == alarm { rig.cancellation.raise() }
-        return nil
-      }
-      if try isInterrupted(session) { interrupted += 1 }
-      rig.cancellation.lower()
-      session.reset()
-    }
-    rig.device.onRead = nil
-    #expect(try bits(session) == expected)
-    #expect(interrupted >= 20, "\(interrupted)")
-  }
-
   /// Cancelled while the workers compute, which no read marks: by a thread, after a seeded time.
   @Test(arguments: [Delivery.pinnedGGUF, .partlyPinnedGGUF, .expertsGGUF, .neurons])
   func `A session that was cancelled amid products and reset computes what a new one does`(

@@ -110,6 +110,38 @@ import WeightLoader
     }
   }
 
+  @Test func `Bundles that were held or read ahead are let go when a sweep is abandoned`() throws {
+    let file = TemporaryFile(TinyModel(architecture: "qwen2moe").gguf(seed: 2).bytes())
+    defer { extendLifetime(file) }
+    let source = try ModelSource.open(file.path)
+    let model = source.description
+    let stacked = model.tensors.indices.filter { model.tensors[$0].stack != nil }
+    let matrices = model.tensors.indices.filter {
+      model.tensors[$0].stack == nil && model.tensors[$0].rowCount > 1
+    }
+    let family = BundleFamily(
+      tensors: Array(stacked.prefix(3)), of: model, alignment: source.readAlignment)
+    let plan = try ResidencyPlan.make(
+      model: model, order: StreamOrder(segments: [matrices]), budget: 1 << 30)
+    let stream = try WeightStream(source: source, plan: plan, families: [family], slotCount: 3)
+    for round in 0..<4 {
+      try stream.announce(segments: 1)
+      stream.beginToken()
+      for bundle in 0..<3 {
+        #expect(stream.hasRoomForBundle, "round \(round), bundle \(bundle)")
+        guard stream.hasRoomForBundle else { return }
+        let number = (3 * round + bundle) % family.bundleCount
+        if bundle == 2 {
+          try stream.prefetch(bundle: number, of: 0)
+        } else {
+          try stream.request(bundle: number, of: 0)
+        }
+      }
+      #expect(!stream.hasRoomForBundle)
+      stream.abandon()
+    }
+  }
+
   @Test func `The first error of a drive is what every later call throws`() throws {
     let bytes = model()
     let file = TemporaryFile(bytes)
