@@ -11,17 +11,30 @@ public enum CommandArguments {
     }
   }
 
+  private static let promptHint =
+    "what begins with a dash and is no option goes behind --, as in -- '-1 + 1 ='; "
+    + "a prompt can also come from --prompt-file, or with --prompt-file - from standard input"
+  private static let valueHint =
+    "a value that begins with a dash goes behind an equals sign, as in --system='- be brief'"
+
   /// What may help where `arguments` were refused with `message`; nil where nothing is known.
   static func hint(for message: String, _ arguments: [String]) -> String? {
     if message.contains("Unknown option '") || message.contains("Invalid option: -") {
-      return "what begins with a dash and is no option goes behind --, as in -- '-1 + 1 ='; "
-        + "a prompt can also come from --prompt-file, or with --prompt-file - from standard input"
+      return promptHint
     }
     let dashes = zip(arguments, arguments.dropFirst()).contains {
       $0.hasPrefix("--") && $1.hasPrefix("-")
     }
-    guard dashes, message.contains("Missing value for '") else { return nil }
-    return "a value that begins with a dash goes behind an equals sign, as in --system='- be brief'"
+    return dashes && message.contains("Missing value for '") ? valueHint : nil
+  }
+
+  /// Refuses what would be read as a bundle of short options with `-h` among them, and so print the help and
+  /// end well: `-h`, the only short option there is, stands alone.
+  static func refusal(of arguments: [String]) -> String? {
+    let bundle = arguments.prefix { $0 != "--" }.first {
+      $0.hasPrefix("-") && !$0.hasPrefix("--") && $0 != "-h" && $0.contains("h")
+    }
+    return bundle.map { "Error: Unknown option '\($0)'\nHint: \(promptHint); \(valueHint)." }
   }
 }
 
@@ -32,6 +45,10 @@ extension ParsableCommand {
     // A file longer than the user's limit is an error like a full drive, not an end.
     signal(SIGXFSZ, SIG_IGN)
     let arguments = CommandArguments.all
+    if let refusal = CommandArguments.refusal(of: arguments) {
+      Terminal.note(refusal)
+      Terminal.exit(.usage)
+    }
     do {
       var command = try parseAsRoot(arguments)
       try command.run()

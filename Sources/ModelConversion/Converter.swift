@@ -160,10 +160,11 @@ public struct Converter {
     }
     try reader.read(parts.map(\.source)) { index, rows, address throws(ConversionError) in
       if cancellation.isRaised { throw .interrupted }
+      let encoded = try encoders[index % tensors.count].encode(
+        address, firstRow: rows.lowerBound, rowCount: rows.count)
       do throws(BlockIOError) {
         if rows.lowerBound == 0 { try writer.pad(to: parts[index].target.offset) }
-        try writer.append(
-          encoders[index % tensors.count].encode(address, rowCount: rows.count))
+        try writer.append(encoded)
       } catch { throw .io(error) }
       progress(writer.offset)
     }

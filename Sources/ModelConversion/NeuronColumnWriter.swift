@@ -48,7 +48,7 @@ final class NeuronColumnWriter {
   func write(
     _ slice: UnsafeRawPointer, rowByteCount: Int, first: Int, count: Int,
     to output: UnsafeMutableRawPointer, stride: Int
-  ) {
+  ) throws(ConversionError) {
     let start = slice + first / down.type.blockElementCount * down.type.blockByteCount
     if neuronsPerBundle > 1 {
       for bundle in 0..<count / neuronsPerBundle {
@@ -60,7 +60,7 @@ final class NeuronColumnWriter {
         start, rowByteCount: rowByteCount, rowCount: down.rowCount, columnCount: count,
         elementByteCount: down.type.blockByteCount, to: output, columnByteCount: stride)
     } else {
-      convert(start, rowByteCount, count, to: output, stride)
+      try convert(start, rowByteCount, count, to: output, stride)
     }
   }
 
@@ -86,7 +86,7 @@ final class NeuronColumnWriter {
   private func convert(
     _ start: UnsafeRawPointer, _ rowByteCount: Int, _ count: Int,
     to output: UnsafeMutableRawPointer, _ stride: Int
-  ) {
+  ) throws(ConversionError) {
     let tile = scratch.elements(of: Float.self).baseAddress.unsafelyUnwrapped
     let columns = tile + Self.tileRowCount * count
     let length = down.rowCount
@@ -107,6 +107,9 @@ final class NeuronColumnWriter {
       let values = columns + neuron * length
       Quantisation.row(
         values, type: part.type, columnCount: length, into: output + neuron * stride)
+      try TensorEncoder.checkScales(
+        of: output + neuron * stride, type: part.type, columnCount: length,
+        "a column of tensor '\(down.name)'")
       guard down.type.isQuantised else { continue }
       Dequantisation.row(
         UnsafeRawPointer(output + neuron * stride), type: part.type, columnCount: length,

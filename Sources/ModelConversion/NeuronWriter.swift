@@ -151,7 +151,8 @@ final class NeuronWriter {
         offset: part.source.offset + neurons.lowerBound * sourceRow, pieceByteCount: sourceRow,
         stride: sourceRow, count: neurons.count, into: rows)
       try reader.source.checkFinite(part.source, rows: neurons, rows)
-      let encoded = part.encoder.encode(rows, rowCount: neurons.count)
+      let encoded = try part.encoder.encode(
+        rows, firstRow: neurons.lowerBound, rowCount: neurons.count)
       guard let address = encoded.baseAddress else { continue }
       for bundle in 0..<count {
         memcpy(
@@ -159,7 +160,7 @@ final class NeuronWriter {
           part.byteCount)
       }
     }
-    columns.write(
+    try columns.write(
       slice, rowByteCount: rowByteCount, first: neurons.lowerBound - sliceStart,
       count: neurons.count, to: output + (bundles.part(.down)?.offset ?? 0),
       stride: stride)

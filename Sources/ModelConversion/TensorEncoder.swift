@@ -43,11 +43,14 @@ final class TensorEncoder {
 
   /// The image's bytes of `rowCount` rows at `address`; valid until the next call.
   ///
-  /// - Parameter rowCount: whole row groups, except at the tensor's end.
+  /// - Parameters:
+  ///   - firstRow: number of the first row, to be named.
+  ///   - rowCount: whole row groups, except at the tensor's end.
+  /// - Throws: ``ConversionError/notPossible(_:)`` where a weight is too large for the target's scales.
   func encode(
-    _ address: UnsafeRawPointer, rowCount: Int
-  ) -> UnsafeRawBufferPointer {
-    let rows = converted(address, rowCount: rowCount)
+    _ address: UnsafeRawPointer, firstRow: Int, rowCount: Int
+  ) throws(ConversionError) -> UnsafeRawBufferPointer {
+    let rows = try converted(address, firstRow: firstRow, rowCount: rowCount)
     let rowByteCount = Self.rowByteCount(target)
     guard target.layout == .interleaved else {
       return UnsafeRawBufferPointer(start: rows, count: rowCount * rowByteCount)
@@ -64,10 +67,23 @@ final class TensorEncoder {
     return UnsafeRawBufferPointer(start: groups, count: groupCount * groupByteCount)
   }
 
+  /// Refuses a quantised row whose scale does not fit in 16 bits: its weights would be infinite.
+  static func checkScales(
+    of row: UnsafeRawPointer, type: ElementType, columnCount: Int, _ place: String
+  ) throws(ConversionError) {
+    guard
+      let found = WeightValues.firstNotFinite(
+        row, type: type, columnCount: columnCount, rowCount: 1)
+    else { return }
+    throw .notPossible(
+      "\(place) cannot be stored as \(type.name): a weight from column \(found.column) on is too large for a "
+        + "scale of 16 bits; convert without quantising")
+  }
+
   /// The rows in the target's type; the source's own bytes where nothing changes.
   private func converted(
-    _ address: UnsafeRawPointer, rowCount: Int
-  ) -> UnsafeRawPointer {
+    _ address: UnsafeRawPointer, firstRow: Int, rowCount: Int
+  ) throws(ConversionError) -> UnsafeRawPointer {
     guard source.type != target.type || addsOne else { return address }
     let (from, to) = (Self.rowByteCount(source), Self.rowByteCount(target))
     for index in 0..<rowCount {
@@ -79,6 +95,9 @@ final class TensorEncoder {
         output.copyMemory(from: values, byteCount: to)
       } else {
         Quantisation.row(values, type: target.type, columnCount: source.columnCount, into: output)
+        try Self.checkScales(
+          of: output, type: target.type, columnCount: source.columnCount,
+          "row \(firstRow + index) of tensor '\(source.name)'")
       }
     }
     return UnsafeRawPointer(self.rows)

@@ -26,7 +26,7 @@ final class FiniteCheck: Sendable {
         "what chooses experts or neurons in layer \(layer) (blk.\(layer).ffn_gate_inp, ffn_select)"
       case .feedForward(let layer):
         "the feed-forward network of layer \(layer) (blk.\(layer).ffn_gate, ffn_up, ffn_down)"
-      case .logits: "the output head (output.weight)"
+      case .logits: "the output head (output.weight, or token_embd.weight where there is none)"
       }
     }
   }

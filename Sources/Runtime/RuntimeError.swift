@@ -39,7 +39,7 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
     case .decodeAttention(let error): "attention elsewhere than on the host: \(error)"
     case .notFinite(let path, let part):
       "\(path): \(part) gave values that are infinite or no numbers: weights are damaged there or just before, "
-        + "or were when the file was made; get the file again, or convert it, which names the weight"
+        + "or were when the file was made, or are too large; get the file again (converting a GGUF names the weight)"
     case .badPrompt(let reason): reason
     case .interrupted: "interrupted"
     }

@@ -47,7 +47,9 @@ final class PromptTests {
   }
 
   @Test func `A prompt that begins with a dash is refused with the way to give it`() throws {
-    for prompt in ["-1 + 2 =", "--- title", "-x", "--nonsense"] {
+    for prompt in [
+      "-1 + 2 =", "--- title", "-x", "--nonsense", "- hi", "-hello", "- What is this?", "-xh",
+    ] {
       let result = try Program.run("flashinfer-run", [model, "--raw", prompt])
       #expect(result.status == 64, "\(prompt)")
       #expect(

@@ -54,4 +54,33 @@ import WeightLoader
       }
     }
   }
+
+  /// A scale of 16 bits ends at 65504: quantised, larger weights would be infinite.
+  @Test(arguments: [ElementType.q8_0, .q4_0])
+  func `A finite weight that its quantised type cannot hold`(type: ElementType) throws {
+    var model = TinyModel()
+    model.hiddenActivation = "relu"
+    model.matrixTypes = [.f32]
+    let file = model.gguf(seed: 8)
+    for name in ["blk.1.ffn_up.weight", "blk.0.ffn_down.weight"] {
+      let index = try #require(file.tensors.firstIndex { $0.name == name })
+      var broken = file
+      let large = withUnsafeBytes(of: Float(1e8).bitPattern.littleEndian) { Array($0) }
+      broken.tensors[index].data.replaceSubrange(4..<8, with: large)
+      let folder = TemporaryFolder()
+      defer { extendLifetime(folder) }
+      let source = try ModelSource.open(folder.write("model.gguf", broken.bytes()))
+      try Converter(source).write(to: "\(folder.path)/plain.bin")
+      for bundling in [nil, Bundling.neurons] {
+        do {
+          try Converter(source, quantisation: type, bundling: bundling)
+            .write(to: "\(folder.path)/model.bin")
+          Issue.record("\(name) was written as \(type), \(String(describing: bundling))")
+        } catch {
+          #expect(error.description.contains(name), "\(error)")
+        }
+        #expect(throws: (any Error).self) { try ModelSource.open("\(folder.path)/model.bin") }
+      }
+    }
+  }
 }
