@@ -16,7 +16,8 @@ extension TensorLoader {
   ///
   /// Neighbours are read together, whatever their order of use. Reads go out as far ahead as the ring holds.
   ///
-  /// - Throws: ``LoaderError/noSuchPart(_:path:)`` and what every call may throw.
+  /// - Throws: ``LoaderError/noSuchPart(_:path:)``; ``LoaderError/interrupted`` where reads of the stream
+  ///   before were waited for, after which no stream has begun; and what every call may throw.
   public func begin(_ parts: [TensorPart]? = nil) throws(LoaderError) {
     try enter()
     defer { leave() }

@@ -217,6 +217,7 @@ typedef struct flashinfer_piece {
 /*
  * Begins to stream `count` parts in their order, and ends the stream under way; parts == NULL: all, as they
  * lie in the file. parts: only read during the call. Lists have at most FLASHINFER_LIST_LIMIT parts.
+ * FLASHINFER_CANCELLED where a cancellation ended the wait for reads of the stream before; no stream has begun.
  */
 flashinfer_status flashinfer_stream(flashinfer_loader *loader, const flashinfer_part *parts, size_t count,
                                     flashinfer_error *error);
