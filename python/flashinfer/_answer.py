@@ -33,8 +33,10 @@ class Answer(Iterator[str]):
 
     @property
     def finish_reason(self) -> str | None:
-        """`stop`: the model ended it; `length`: it has `max_tokens`; `context`: the context is full; `cancelled`."""
-        return FINISH_REASONS.get(self._run.result.finish_reason)
+        """`stop`: the model ended it; `length`: it has `max_tokens`; `context`: the context is full; `cancelled`: it
+        was closed before its last piece was read, however far the model had come."""
+        reason = FINISH_REASONS.get(self._run.result.finish_reason)
+        return "cancelled" if reason and not self._run.is_read else reason
 
     @property
     def seed(self) -> int | None:
@@ -47,7 +49,7 @@ class Answer(Iterator[str]):
 
     @property
     def token_count(self) -> int | None:
-        """Tokens of the answer."""
+        """Tokens of the answer, also those that were generated and not read."""
         return None if self.finish_reason is None else int(self._run.result.answer_tokens)
 
 
@@ -61,6 +63,7 @@ class Run:
     def __init__(self, function: str, prompt: tuple[object, ...], generation: _native.Generation) -> None:
         self.texts: queue.SimpleQueue[str | FlashInferError | None] = queue.SimpleQueue()
         self.is_wanted = True
+        self.is_read = False
         self.result = _native.Result()
         self._function = function
         self._prompt = prompt

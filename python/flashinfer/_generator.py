@@ -113,6 +113,7 @@ class Generator(Closing):
                 if isinstance(piece, FlashInferError):
                     raise piece
                 yield piece
+            run.is_read = True
             if run.warning:
                 warnings.warn(run.warning, stacklevel=3)
         finally:
