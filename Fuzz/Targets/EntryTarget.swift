@@ -13,7 +13,7 @@ extension FuzzTarget {
 
 enum EntryTarget {
   private static let origin = KeyValueOrigin(
-    model: .content(7), graph: 9, type: "f16", layerCount: 2, keyValueHeadCount: 1, headLength: 8,
+    model: .content(7), graph: 9, type: "f16", layerCount: 2, keyValueHeadCount: 1, headDim: 8,
     rowByteCount: 4000,
     rowStride: 4096)
   private static let pageByteCount = 4096

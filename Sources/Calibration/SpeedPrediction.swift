@@ -68,11 +68,11 @@ public struct TokenWork: Sendable {
       let missing = 1 - Double(plan.expertSlotCount) / Double(max(1, plan.expertCount))
       for tensor in model.tensors {
         guard let stack = tensor.stack else { continue }
-        let byteCount = tensor.byteCount / stack.count * experts.usedExpertCount
+        let byteCount = tensor.byteCount / stack.count * experts.expertsPerToken
         let kind = Weights(type: tensor.type, layout: .interleaved)
         weightByteCounts[kind, default: 0] += byteCount
         operationCounts[kind, default: 0] +=
-          2 * Double(tensor.partRowCount * tensor.columnCount * experts.usedExpertCount)
+          2 * Double(tensor.partRowCount * tensor.columnCount * experts.expertsPerToken)
         streamedByteCount += Int(missing * Double(byteCount))
       }
       regionCount += 3 * configuration.layerCount

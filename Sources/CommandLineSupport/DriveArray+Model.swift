@@ -9,7 +9,7 @@ extension DriveArray.Shape {
     let keyValues = KeyValueShape(configuration, contextLength: contextLength)
     self.init(
       layerCount: keyValues.layerCount, queryHeadCount: configuration.queryHeadCount,
-      keyValueHeadCount: keyValues.keyValueHeadCount, headLength: keyValues.headLength,
+      keyValueHeadCount: keyValues.keyValueHeadCount, headDim: keyValues.headDim,
       contextLength: contextLength, windows: keyValues.windows)
   }
 
@@ -33,7 +33,7 @@ extension ModelParameters {
   public init(_ configuration: DecoderConfiguration) {
     self.init(
       layerCount: configuration.layerCount, queryHeadCount: configuration.queryHeadCount,
-      keyValueHeadCount: configuration.keyValueHeadCount, headLength: configuration.headLength,
+      keyValueHeadCount: configuration.keyValueHeadCount, headDim: configuration.headDim,
       weightCount: 1)
   }
 }

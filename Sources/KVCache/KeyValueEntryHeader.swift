@@ -80,7 +80,7 @@ struct KeyValueEntryHeader: Sendable {
     bytes.append(contentsOf: [UInt8](repeating: 0, count: 32 - bytes.count))
     bytes.appendLittleEndian(UInt32(origin.layerCount))
     bytes.appendLittleEndian(UInt32(origin.keyValueHeadCount))
-    bytes.appendLittleEndian(UInt32(origin.headLength))
+    bytes.appendLittleEndian(UInt32(origin.headDim))
     bytes.appendLittleEndian(UInt32(modelName.count))
     bytes.appendLittleEndian(UInt64(origin.rowStride))
     bytes.appendLittleEndian(UInt64(dataOffset))
@@ -129,7 +129,7 @@ extension KeyValueEntryHeader {
         type: String(decoding: page[24..<32].prefix { $0 != 0 }, as: UTF8.self),
         layerCount: Int(integer(32, UInt32.self)),
         keyValueHeadCount: Int(integer(36, UInt32.self)),
-        headLength: Int(integer(40, UInt32.self)),
+        headDim: Int(integer(40, UInt32.self)),
         rowByteCount: Int(clamping: integer(120, UInt64.self)),
         rowStride: Int(clamping: integer(48, UInt64.self)))
     else { throw .damaged }

@@ -8,7 +8,7 @@ public struct KeyValueOrigin: Sendable, Hashable {
   public let type: String
   public let layerCount: Int
   public let keyValueHeadCount: Int
-  public let headLength: Int
+  public let headDim: Int
   /// Bytes of a row, one layer's part of a slab; what its checksum covers.
   public let rowByteCount: Int
   /// Bytes from a row to the next, a multiple of 4096.
@@ -51,14 +51,14 @@ public struct KeyValueOrigin: Sendable, Hashable {
   /// - Precondition: sizes are positive, and a header can hold them.
   public init(
     model: Model, graph: UInt64, type: String, layerCount: Int, keyValueHeadCount: Int,
-    headLength: Int, rowByteCount: Int, rowStride: Int
+    headDim: Int, rowByteCount: Int, rowStride: Int
   ) {
     self.model = model
     self.graph = graph
     self.type = type
     self.layerCount = layerCount
     self.keyValueHeadCount = keyValueHeadCount
-    self.headLength = headLength
+    self.headDim = headDim
     self.rowByteCount = rowByteCount
     self.rowStride = rowStride
     precondition(isPlausible, "a header cannot hold this shape: \(self)")
@@ -67,14 +67,14 @@ public struct KeyValueOrigin: Sendable, Hashable {
   /// What a header says, which may be anything; nil where no cache has such a shape.
   init?(
     stated model: Model, graph: UInt64, type: String, layerCount: Int, keyValueHeadCount: Int,
-    headLength: Int, rowByteCount: Int, rowStride: Int
+    headDim: Int, rowByteCount: Int, rowStride: Int
   ) {
     self.model = model
     self.graph = graph
     self.type = type
     self.layerCount = layerCount
     self.keyValueHeadCount = keyValueHeadCount
-    self.headLength = headLength
+    self.headDim = headDim
     self.rowByteCount = rowByteCount
     self.rowStride = rowStride
     guard isPlausible else { return nil }
@@ -84,7 +84,7 @@ public struct KeyValueOrigin: Sendable, Hashable {
   public func of(_ model: Model) -> KeyValueOrigin {
     KeyValueOrigin(
       model: model, graph: graph, type: type, layerCount: layerCount,
-      keyValueHeadCount: keyValueHeadCount, headLength: headLength, rowByteCount: rowByteCount,
+      keyValueHeadCount: keyValueHeadCount, headDim: headDim, rowByteCount: rowByteCount,
       rowStride: rowStride)
   }
 
@@ -109,7 +109,7 @@ public struct KeyValueOrigin: Sendable, Hashable {
   /// Sizes whose products cannot overflow.
   private var isPlausible: Bool {
     (1...1 << 12).contains(layerCount) && (1...1 << 16).contains(keyValueHeadCount)
-      && (1...1 << 16).contains(headLength) && (1...1 << 32).contains(rowStride)
+      && (1...1 << 16).contains(headDim) && (1...1 << 32).contains(rowStride)
       && rowStride % KeyValueEntryHeader.pageByteCount == 0
       && (1...rowStride).contains(rowByteCount)
       && (1...8).contains(type.utf8.count) && type.utf8.allSatisfy { (0x21...0x7E).contains($0) }

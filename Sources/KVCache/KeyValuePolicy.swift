@@ -23,7 +23,7 @@ public protocol KeyValuePolicy: AnyObject {
   /// Plans the blocks of one layer.
   ///
   /// - Parameters:
-  ///   - queries: [queryHeadCount, headLength], scaled and rotated; nil unless ``usesQueries``.
+  ///   - queries: [queryHeadCount, headDim], scaled and rotated; nil unless ``usesQueries``.
   ///   - plan: to be filled; empty at first.
   func plan(layer: Int, queries: UnsafePointer<Float>?, into plan: BlockPlan)
 

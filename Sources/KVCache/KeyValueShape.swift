@@ -9,7 +9,7 @@ import TensorBasics
 public struct KeyValueShape: Sendable {
   public let layerCount: Int
   public let keyValueHeadCount: Int
-  public let headLength: Int
+  public let headDim: Int
   /// Positions that fit.
   public let contextLength: Int
   /// How complete rows are stored.
@@ -18,19 +18,19 @@ public struct KeyValueShape: Sendable {
   public let windows: [Int?]
 
   public init(
-    layerCount: Int, keyValueHeadCount: Int, headLength: Int, contextLength: Int,
+    layerCount: Int, keyValueHeadCount: Int, headDim: Int, contextLength: Int,
     type: KeyValueType = .f16, windows: [Int?]? = nil
   ) {
     self.layerCount = layerCount
     self.keyValueHeadCount = keyValueHeadCount
-    self.headLength = headLength
+    self.headDim = headDim
     self.contextLength = contextLength
     self.type = type
     self.windows = windows ?? Array(repeating: nil, count: layerCount)
   }
 
   /// Bytes of a complete block.
-  public var blockByteCount: Int { KeyValueBlock.byteCount(headLength: headLength, type: type) }
+  public var blockByteCount: Int { KeyValueBlock.byteCount(headDim: headDim, type: type) }
   /// Bytes of a complete row.
   public var rowByteCount: Int { keyValueHeadCount * blockByteCount }
   /// Bytes from a row to the next, in memory and in files.
@@ -38,7 +38,7 @@ public struct KeyValueShape: Sendable {
   /// Whether open rows are another thing than complete ones, and lie apart.
   public var quantises: Bool { type != .f16 }
   /// Bytes of a block of an open row.
-  public var openBlockByteCount: Int { KeyValueBlock.byteCount(headLength: headLength) }
+  public var openBlockByteCount: Int { KeyValueBlock.byteCount(headDim: headDim) }
   /// Bytes from an open row to the next, where they lie apart.
   public var openRowStride: Int {
     AlignedBuffer.roundedUp(keyValueHeadCount * openBlockByteCount)

@@ -66,7 +66,7 @@ extension KeyValueStore {
     _ block: UnsafeRawPointer, into expansion: UnsafeMutableRawPointer
   ) -> UnsafeRawPointer {
     guard shape.quantises else { return block }
-    KeyValueBlock.expand(block, headLength: shape.headLength, from: shape.type, into: expansion)
+    KeyValueBlock.expand(block, headDim: shape.headDim, from: shape.type, into: expansion)
     return UnsafeRawPointer(expansion)
   }
 
@@ -103,7 +103,7 @@ extension KeyValueStore {
     guard let open = openRow(layer: layer, slab: slab), let row = addresses[row(layer, slab)]
     else { preconditionFailure("there is no room for slab \(slab) of layer \(layer)") }
     KeyValueBlock.quantise(
-      open + head * shape.openBlockByteCount, headLength: shape.headLength, to: shape.type,
+      open + head * shape.openBlockByteCount, headDim: shape.headDim, to: shape.type,
       into: row + head * shape.blockByteCount)
   }
 }

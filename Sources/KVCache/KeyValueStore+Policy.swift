@@ -32,7 +32,7 @@ extension KeyValueStore {
 
   /// Plans the blocks of a layer where that takes its queries.
   ///
-  /// - Parameter queries: [queryHeadCount, headLength], scaled and rotated.
+  /// - Parameter queries: [queryHeadCount, headDim], scaled and rotated.
   public func planBlocks(layer: Int, queries: UnsafePointer<Float>) throws(KeyValueError) {
     guard let policy, selection.isSelective, policy.usesQueries else { return }
     plan(layer, policy, queries)

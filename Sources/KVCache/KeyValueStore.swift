@@ -180,8 +180,8 @@ public final class KeyValueStore {
   ///
   /// - Parameters:
   ///   - position: one of the chunk.
-  ///   - keys: [keyValueHeadCount, headLength], after RoPE.
-  ///   - values: [keyValueHeadCount, headLength].
+  ///   - keys: [keyValueHeadCount, headDim], after RoPE.
+  ///   - values: [keyValueHeadCount, headDim].
   public func store(
     layer: Int, position: Int, keys: UnsafePointer<Float>, values: UnsafePointer<Float>
   ) {
@@ -191,8 +191,8 @@ public final class KeyValueStore {
     }
     for head in 0..<shape.keyValueHeadCount {
       KeyValueBlock.store(
-        key: keys + head * shape.headLength, value: values + head * shape.headLength,
-        headLength: shape.headLength, position: index, into: row + head * shape.openBlockByteCount)
+        key: keys + head * shape.headDim, value: values + head * shape.headDim,
+        headDim: shape.headDim, position: index, into: row + head * shape.openBlockByteCount)
     }
   }
 

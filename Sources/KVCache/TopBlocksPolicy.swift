@@ -34,7 +34,7 @@ final class TopBlocksPolicy: KeyValuePolicy {
     do {
       summaries = try AlignedBuffer(
         byteCount: shape.layerCount * shape.keyValueHeadCount * summaryCount
-          * KeySummary.byteCount(headLength: shape.headLength))
+          * KeySummary.byteCount(headDim: shape.headDim))
     } catch { throw .allocation(error) }
     isKnown = Array(repeating: false, count: shape.rowCount * shape.keyValueHeadCount)
     estimates = Array(repeating: 0, count: summaryCount * KeySummary.laneCount)
@@ -44,13 +44,13 @@ final class TopBlocksPolicy: KeyValuePolicy {
 
   static func byteCount(_ shape: KeyValueShape) -> Int {
     shape.layerCount * shape.keyValueHeadCount * summaryCount(shape)
-      * KeySummary.byteCount(headLength: shape.headLength)
+      * KeySummary.byteCount(headDim: shape.headDim)
       + shape.slabCount * 68 + shape.openBlockByteCount + shape.rowCount * shape.keyValueHeadCount
   }
 
   func complete(layer: Int, head: Int, slab: Int, block: UnsafeRawPointer) {
     KeySummary.summarise(
-      block: block, headLength: shape.headLength, firstLane: slab % 2 * (KeySummary.laneCount / 2),
+      block: block, headDim: shape.headDim, firstLane: slab % 2 * (KeySummary.laneCount / 2),
       into: summary(layer, head, slab / 2))
     isKnown[(layer * shape.slabCount + slab) * shape.keyValueHeadCount + head] = true
   }
@@ -67,7 +67,7 @@ final class TopBlocksPolicy: KeyValuePolicy {
       for member in 0..<groupSize {
         weigh(
           plan.slabs, layer: layer, head: head,
-          query: queries + (head * groupSize + member) * shape.headLength)
+          query: queries + (head * groupSize + member) * shape.headDim)
         // Ties go to the earlier slab.
         weights.withUnsafeBufferPointer { weights in
           chosen.withUnsafeMutableBufferPointer { chosen in
@@ -88,7 +88,7 @@ final class TopBlocksPolicy: KeyValuePolicy {
     estimates.withUnsafeMutableBufferPointer { estimates in
       for index in slabs.lowerBound / 2...(slabs.upperBound - 1) / 2 {
         KeySummary.estimateScores(
-          query: query, headLength: shape.headLength, summary: summary(layer, head, index),
+          query: query, headDim: shape.headDim, summary: summary(layer, head, index),
           into: estimates.baseAddress! + index * KeySummary.laneCount)
       }
     }
@@ -117,7 +117,7 @@ final class TopBlocksPolicy: KeyValuePolicy {
   private func summary(_ layer: Int, _ head: Int, _ index: Int) -> UnsafeMutableRawPointer {
     summaries.address
       + ((layer * shape.keyValueHeadCount + head) * summaryCount + index)
-      * KeySummary.byteCount(headLength: shape.headLength)
+      * KeySummary.byteCount(headDim: shape.headDim)
   }
 
   private static func summaryCount(_ shape: KeyValueShape) -> Int { (shape.slabCount + 1) / 2 }

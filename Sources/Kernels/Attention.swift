@@ -21,32 +21,32 @@ public struct VisibleRange: Sendable, BitwiseCopyable {
 ///
 /// They form a monoid under ``AttentionKernel/merge(into:from:instructionSet:)``; the identity is
 /// m = −∞. A view over the caller's memory: m [queryCount], l [queryCount],
-/// o [queryCount, headLength].
+/// o [queryCount, headDim].
 public struct AttentionPartials: @unchecked Sendable {
   // Safety: plain memory; callers agree on who writes it.
   public let maxima: UnsafeMutablePointer<Float>
   public let sums: UnsafeMutablePointer<Float>
   public let outputs: UnsafeMutablePointer<Float>
   public let queryCount: Int
-  public let headLength: Int
+  public let headDim: Int
 
-  public static func byteCount(queryCount: Int, headLength: Int) -> Int {
-    (2 * queryCount + queryCount * headLength) * 4
+  public static func byteCount(queryCount: Int, headDim: Int) -> Int {
+    (2 * queryCount + queryCount * headDim) * 4
   }
 
-  public init(memory: UnsafeMutableRawPointer, queryCount: Int, headLength: Int) {
+  public init(memory: UnsafeMutableRawPointer, queryCount: Int, headDim: Int) {
     outputs = memory.assumingMemoryBound(to: Float.self)
-    maxima = outputs + queryCount * headLength
+    maxima = outputs + queryCount * headDim
     sums = maxima + queryCount
     self.queryCount = queryCount
-    self.headLength = headLength
+    self.headDim = headDim
   }
 
   /// Makes every partial the identity.
   public func reset() {
     maxima.update(repeating: -.infinity, count: queryCount)
     sums.update(repeating: 0, count: queryCount)
-    outputs.update(repeating: 0, count: queryCount * headLength)
+    outputs.update(repeating: 0, count: queryCount * headDim)
   }
 }
 
@@ -56,8 +56,8 @@ public struct AttentionPartials: @unchecked Sendable {
 /// are divided among callers, as long as partials are merged in ascending order.
 public enum AttentionKernel {
   /// Bytes of scratch that `accumulate` needs.
-  public static func scratchByteCount(queryCount: Int, headLength: Int) -> Int {
-    queryCount * (Int(CK_SCORE_STRIDE) + 2 + headLength) * 4
+  public static func scratchByteCount(queryCount: Int, headDim: Int) -> Int {
+    queryCount * (Int(CK_SCORE_STRIDE) + 2 + headDim) * 4
   }
 
   /// Attends over one tile and merges the result into `partials`.
@@ -68,23 +68,23 @@ public enum AttentionKernel {
   ///   - nextBlocks: those of the tile that the caller attends over next, fetched into the cache
   ///     meanwhile.
   ///   - tileFirstPosition: absolute, a multiple of ``AttentionTile/positionCount``.
-  ///   - headLength: a multiple of 16.
-  ///   - queries: [queryCount] rows of headLength, `queryStride` apart, scaled and rotated.
+  ///   - headDim: a multiple of 16.
+  ///   - queries: [queryCount] rows of headDim, `queryStride` apart, scaled and rotated.
   ///   - visible: [queryCount], absolute positions.
   public static func accumulate(
     blocks: UnsafePointer<UnsafeRawPointer?>, nextBlocks: UnsafePointer<UnsafeRawPointer?>? = nil,
-    tileFirstPosition: Int, headLength: Int,
+    tileFirstPosition: Int, headDim: Int,
     queries: UnsafePointer<Float>, queryStride: Int, visible: UnsafePointer<VisibleRange>,
     queryCount: Int, into partials: AttentionPartials, scratch: UnsafeMutableRawPointer,
     instructionSet: InstructionSet? = nil
   ) {
-    precondition(headLength % 16 == 0, "a head must be a multiple of 16 elements long")
+    precondition(headDim % 16 == 0, "a head must be a multiple of 16 elements long")
     var arguments = ck_attention_tile_arguments(
       blocks: UnsafeRawPointer(blocks).assumingMemoryBound(to: UnsafePointer<UInt16>?.self),
       next_blocks: nextBlocks.map {
         UnsafeRawPointer($0).assumingMemoryBound(to: UnsafePointer<UInt16>?.self)
       },
-      first_position: Int32(tileFirstPosition), head_length: headLength, queries: queries,
+      first_position: Int32(tileFirstPosition), head_length: headDim, queries: queries,
       query_stride: queryStride,
       visible: UnsafeRawPointer(visible).assumingMemoryBound(to: ck_visible.self),
       query_count: queryCount, m: partials.maxima, l: partials.sums, o: partials.outputs,
@@ -99,7 +99,7 @@ public enum AttentionKernel {
   ) {
     KernelTable.of(instructionSet).pointee.attention_merge(
       partials.maxima, partials.sums, partials.outputs, other.maxima, other.sums, other.outputs,
-      partials.queryCount, partials.headLength)
+      partials.queryCount, partials.headDim)
   }
 
   /// output = o / l, rows `outputStride` apart; 0 for a query that saw nothing.
@@ -108,8 +108,8 @@ public enum AttentionKernel {
   ) {
     for query in 0..<partials.queryCount {
       let sum = partials.sums[query]
-      let row = partials.outputs + query * partials.headLength
-      for element in 0..<partials.headLength {
+      let row = partials.outputs + query * partials.headDim
+      for element in 0..<partials.headDim {
         output[query * outputStride + element] = sum > 0 ? row[element] / sum : 0
       }
     }

@@ -6,13 +6,13 @@ public protocol DecodeAttention: AnyObject {
   /// Takes the keys and values of `tokenCount` positions from `position` on, which follow those before.
   ///
   /// - Parameters:
-  ///   - keys: [tokenCount, keyValueHeadCount, headLength], after RoPE.
+  ///   - keys: [tokenCount, keyValueHeadCount, headDim], after RoPE.
   ///   - values: of the same shape.
   func append(
     layer: Int, position: Int, tokenCount: Int, keys: UnsafePointer<Float>,
     values: UnsafePointer<Float>) throws
 
-  /// Replaces `queries` [queryHeadCount, headLength] (scaled, rotated) by attention's output over the
+  /// Replaces `queries` [queryHeadCount, headDim] (scaled, rotated) by attention's output over the
   /// positions that a token sees.
   func attend(
     layer: Int, visible: VisibleRange, queries: UnsafeMutablePointer<Float>) throws

@@ -19,11 +19,11 @@ public enum KeyValueType: String, Sendable, CaseIterable {
   }
 }
 
-/// Sixteen positions of one KV head: keys [headLength][16] f16, then values [16][headLength] f16.
+/// Sixteen positions of one KV head: keys [headDim][16] f16, then values [16][headDim] f16.
 public enum KeyValueGroup {
   public static let positionCount = 16
 
-  public static func byteCount(headLength: Int) -> Int { 4 * positionCount * headLength }
+  public static func byteCount(headDim: Int) -> Int { 4 * positionCount * headDim }
 }
 
 /// The unit of storage: 128 positions, absolute, of one KV head.
@@ -32,10 +32,10 @@ public enum KeyValueGroup {
 /// scale of each channel of its keys, of which some are far larger than others (KIVI, arXiv:2402.02750),
 /// and of each position of its values:
 ///
-/// 1. centres of the keys [headLength] f16, scales of the keys [headLength] f16
+/// 1. centres of the keys [headDim] f16, scales of the keys [headDim] f16
 /// 2. centres of the values [128] f16, scales of the values [128] f16
-/// 3. codes of the keys [8][headLength][16], in the order of f16 groups
-/// 4. codes of the values [128][headLength]
+/// 3. codes of the keys [8][headDim][16], in the order of f16 groups
+/// 4. codes of the values [128][headDim]
 ///
 /// The centre lies halfway between the least and the greatest value. A code of eight bits is a signed
 /// byte q, −127...127, and stands for centre + q · scale; one of four bits is q = 0...15 and stands for
@@ -44,24 +44,24 @@ public enum KeyValueGroup {
 public enum KeyValueBlock {
   public static let positionCount = 128
 
-  public static func byteCount(headLength: Int, type: KeyValueType = .f16) -> Int {
+  public static func byteCount(headDim: Int, type: KeyValueType = .f16) -> Int {
     if let bits = type.codeBitCount {
-      return 4 * headLength + 4 * positionCount + positionCount * headLength * bits / 4
+      return 4 * headDim + 4 * positionCount + positionCount * headDim * bits / 4
     }
     return positionCount / KeyValueGroup.positionCount
-      * KeyValueGroup.byteCount(headLength: headLength)
+      * KeyValueGroup.byteCount(headDim: headDim)
   }
 
-  /// Rounds one position's key and value [headLength] to f16 into its place, 0..<128, of a block; values
+  /// Rounds one position's key and value [headDim] to f16 into its place, 0..<128, of a block; values
   /// beyond f16's range become its largest.
   public static func store(
-    key: UnsafePointer<Float>, value: UnsafePointer<Float>, headLength: Int, position: Int,
+    key: UnsafePointer<Float>, value: UnsafePointer<Float>, headDim: Int, position: Int,
     into block: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil
   ) {
     let (group, slot) = position.quotientAndRemainder(dividingBy: KeyValueGroup.positionCount)
     KernelTable.of(instructionSet).pointee.store_group(
-      key, value, headLength, slot,
-      (block + group * KeyValueGroup.byteCount(headLength: headLength))
+      key, value, headDim, slot,
+      (block + group * KeyValueGroup.byteCount(headDim: headDim))
         .assumingMemoryBound(to: UInt16.self))
   }
 
@@ -69,12 +69,12 @@ public enum KeyValueBlock {
   ///
   /// - Parameter type: one with codes.
   public static func quantise(
-    _ block: UnsafeRawPointer, headLength: Int, to type: KeyValueType,
+    _ block: UnsafeRawPointer, headDim: Int, to type: KeyValueType,
     into destination: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil
   ) {
     guard let bits = type.codeBitCount else { preconditionFailure("f16 blocks have no codes") }
     KernelTable.of(instructionSet).pointee.quantise_block(
-      block.assumingMemoryBound(to: UInt16.self), headLength, Int32(bits),
+      block.assumingMemoryBound(to: UInt16.self), headDim, Int32(bits),
       destination.assumingMemoryBound(to: UInt8.self))
   }
 
@@ -82,12 +82,12 @@ public enum KeyValueBlock {
   ///
   /// - Parameter type: one with codes.
   public static func expand(
-    _ block: UnsafeRawPointer, headLength: Int, from type: KeyValueType,
+    _ block: UnsafeRawPointer, headDim: Int, from type: KeyValueType,
     into destination: UnsafeMutableRawPointer, instructionSet: InstructionSet? = nil
   ) {
     guard let bits = type.codeBitCount else { preconditionFailure("f16 blocks have no codes") }
     KernelTable.of(instructionSet).pointee.expand_block(
-      block.assumingMemoryBound(to: UInt8.self), headLength, Int32(bits),
+      block.assumingMemoryBound(to: UInt8.self), headDim, Int32(bits),
       destination.assumingMemoryBound(to: UInt16.self))
   }
 }

@@ -79,20 +79,20 @@ public enum VectorOps {
   ) -> Int { KernelTable.of(instructionSet).pointee.indexes_above(x, threshold, count, indexes) }
 
   /// RoPE (arXiv:2104.09864 §3.2.2) on the leading `dimensionCount` elements of each head of
-  /// `heads` [headCount, headLength].
+  /// `heads` [headCount, headDim].
   ///
   /// - Parameters:
   ///   - adjacentPairs: rotates x[2i] with x[2i+1]; otherwise x[i] with x[i + dimensionCount / 2].
   ///   - cosines: [dimensionCount / 2], as `sines`.
   public static func rotate(
-    _ heads: UnsafeMutablePointer<Float>, headCount: Int, headLength: Int, dimensionCount: Int,
+    _ heads: UnsafeMutablePointer<Float>, headCount: Int, headDim: Int, dimensionCount: Int,
     adjacentPairs: Bool, cosines: UnsafePointer<Float>, sines: UnsafePointer<Float>,
     instructionSet: InstructionSet? = nil
   ) {
     let kernels = KernelTable.of(instructionSet)
     let rotation = adjacentPairs ? kernels.pointee.rotate_adjacent : kernels.pointee.rotate_halves
     for head in 0..<headCount {
-      rotation(heads + head * headLength, cosines, sines, dimensionCount / 2)
+      rotation(heads + head * headDim, cosines, sines, dimensionCount / 2)
     }
   }
 }

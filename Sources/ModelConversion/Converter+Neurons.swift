@@ -79,7 +79,7 @@ extension Converter {
       if type.isQuantised {
         plan.tensors[index].type = .q8_0
       } else if let quantisation,
-        configuration.embeddingLength % quantisation.blockElementCount == 0
+        configuration.hiddenSize % quantisation.blockElementCount == 0
       {
         plan.tensors[index].type = quantisation
       } else {

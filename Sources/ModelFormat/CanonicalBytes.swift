@@ -15,8 +15,8 @@ struct CanonicalBytes {
 
   enum Tag: UInt16 {
     case architecture = 1
-    case layerCount, embeddingLength, feedForwardLength, queryHeadCount
-    case keyValueHeadCount, headLength, vocabularyCount, contextLength, normEpsilon, ropePairing
+    case layerCount, hiddenSize, feedForwardLength, queryHeadCount
+    case keyValueHeadCount, headDim, vocabularyCount, contextLength, normEpsilon, ropePairing
     case ropeDimensionCount, ropeBase, ropeLinearScale, slidingRopeBase, slidingWindow
     case slidingLayers, activation, embeddingScale, attentionScale, normalisesHeads
     case normalisesOutputs, hasQueryKeyValueBias, tiesOutput, normalisesProjections
@@ -69,11 +69,11 @@ struct CanonicalBytes {
   private mutating func shape(_ configuration: DecoderConfiguration) {
     text(.architecture, configuration.architecture)
     integers(.layerCount, [configuration.layerCount])
-    integers(.embeddingLength, [configuration.embeddingLength])
+    integers(.hiddenSize, [configuration.hiddenSize])
     integers(.feedForwardLength, [configuration.feedForwardLength])
     integers(.queryHeadCount, [configuration.queryHeadCount])
     integers(.keyValueHeadCount, [configuration.keyValueHeadCount])
-    integers(.headLength, [configuration.headLength])
+    integers(.headDim, [configuration.headDim])
     integers(.vocabularyCount, [configuration.vocabularyCount])
     integers(.contextLength, [configuration.contextLength])
   }
@@ -107,7 +107,7 @@ struct CanonicalBytes {
     integers(
       .experts,
       [
-        experts.expertCount, experts.usedExpertCount, experts.feedForwardLength,
+        experts.expertCount, experts.expertsPerToken, experts.feedForwardLength,
         experts.normalisesWeights ? 1 : 0,
       ])
     guard let length = experts.sharedFeedForwardLength else { return }

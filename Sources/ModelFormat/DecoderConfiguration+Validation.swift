@@ -11,14 +11,14 @@ extension DecoderConfiguration {
   public func validate(path: String? = nil) throws(FormatError) {
     let bounded: [(name: String, value: Int, limit: Int)] = [
       ("layer count", layerCount, Self.layerLimit),
-      ("embedding length", embeddingLength, 1 << 20),
+      ("embedding length", hiddenSize, 1 << 20),
       ("feed-forward length", feedForwardLength, 1 << 22),
       ("query head count", queryHeadCount, 1 << 12),
       ("key-value head count", keyValueHeadCount, 1 << 12),
-      ("head length", headLength, 1 << 12),
+      ("head length", headDim, 1 << 12),
       ("vocabulary count", vocabularyCount, 1 << 24),
       ("context length", contextLength, 1 << 30),
-      ("RoPE dimension count", ropeDimensionCount, headLength),
+      ("RoPE dimension count", ropeDimensionCount, headDim),
       ("sliding window", slidingWindow ?? 1, 1 << 30),
     ]
     for (name, value, limit) in bounded where value < 1 || value > limit {
@@ -34,7 +34,7 @@ extension DecoderConfiguration {
         queryHeadCount % keyValueHeadCount == 0,
         "\(queryHeadCount) query heads do not divide among \(keyValueHeadCount) key-value heads"
       ),
-      (headLength % 16 == 0, "head length \(headLength) is not a multiple of 16"),
+      (headDim % 16 == 0, "head length \(headDim) is not a multiple of 16"),
       (ropeDimensionCount % 2 == 0, "RoPE dimension count \(ropeDimensionCount) is odd"),
       (
         slidingLayers.isEmpty || slidingLayers.count == layerCount,

@@ -8,13 +8,13 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
   public var architecture: String
   public var layerCount: Int
   /// Width of the residual stream.
-  public var embeddingLength: Int
+  public var hiddenSize: Int
   /// Width of a dense FFN; where there are ``experts`` no layer has one, and this is what the file says.
   public var feedForwardLength: Int
   public var queryHeadCount: Int
   public var keyValueHeadCount: Int
   /// Elements of one query, key or value head.
-  public var headLength: Int
+  public var headDim: Int
   public var vocabularyCount: Int
   /// Positions the model was trained for.
   public var contextLength: Int
@@ -95,8 +95,10 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
   }
 
   private enum CodingKeys: String, CodingKey {
-    case architecture, layerCount, embeddingLength, feedForwardLength, queryHeadCount
-    case keyValueHeadCount, headLength, vocabularyCount, contextLength, normEpsilon, ropePairing
+    case architecture, layerCount, feedForwardLength, queryHeadCount
+    case hiddenSize = "embeddingLength"
+    case headDim = "headLength"
+    case keyValueHeadCount, vocabularyCount, contextLength, normEpsilon, ropePairing
     case ropeDimensionCount, ropeBase, ropeLinearScale, slidingRopeBase, slidingWindow
     case slidingLayers, activation, embeddingScale, attentionScale, normalisesHeads
     case normalisesOutputs, hasQueryKeyValueBias, tiesOutput, experts
@@ -129,8 +131,8 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
   }
 
   public init(
-    architecture: String, layerCount: Int, embeddingLength: Int, feedForwardLength: Int,
-    queryHeadCount: Int, keyValueHeadCount: Int, headLength: Int, vocabularyCount: Int,
+    architecture: String, layerCount: Int, hiddenSize: Int, feedForwardLength: Int,
+    queryHeadCount: Int, keyValueHeadCount: Int, headDim: Int, vocabularyCount: Int,
     contextLength: Int, normEpsilon: Float, ropePairing: RopePairing, ropeDimensionCount: Int,
     ropeBase: Double, ropeLinearScale: Double = 1, slidingRopeBase: Double? = nil,
     slidingWindow: Int? = nil, slidingLayers: [Bool] = [], activation: Activation = .silu,
@@ -142,11 +144,11 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
   ) {
     self.architecture = architecture
     self.layerCount = layerCount
-    self.embeddingLength = embeddingLength
+    self.hiddenSize = hiddenSize
     self.feedForwardLength = feedForwardLength
     self.queryHeadCount = queryHeadCount
     self.keyValueHeadCount = keyValueHeadCount
-    self.headLength = headLength
+    self.headDim = headDim
     self.vocabularyCount = vocabularyCount
     self.contextLength = contextLength
     self.normEpsilon = normEpsilon
@@ -159,7 +161,7 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
     self.slidingLayers = slidingLayers
     self.activation = activation
     self.embeddingScale = embeddingScale
-    self.attentionScale = attentionScale ?? Float(1 / Double(headLength).squareRoot())
+    self.attentionScale = attentionScale ?? Float(1 / Double(headDim).squareRoot())
     self.normalisesHeads = normalisesHeads
     self.normalisesOutputs = normalisesOutputs
     self.hasQueryKeyValueBias = hasQueryKeyValueBias

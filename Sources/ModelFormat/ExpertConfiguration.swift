@@ -1,12 +1,12 @@
 /// Shape and arithmetic of the experts that stand in place of every layer's FFN.
 ///
-/// A router scores all experts by a softmax; the best ``usedExpertCount`` run, ties going to the lower
+/// A router scores all experts by a softmax; the best ``expertsPerToken`` run, ties going to the lower
 /// number, and their outputs are summed, weighted by their probabilities.
 public struct ExpertConfiguration: Sendable, Codable, Equatable {
   /// Experts of a layer.
   public var expertCount: Int
   /// Experts that run for a token.
-  public var usedExpertCount: Int
+  public var expertsPerToken: Int
   /// Width of one expert's FFN.
   public var feedForwardLength: Int
   /// Width of the expert that always runs; nil without.
@@ -17,15 +17,21 @@ public struct ExpertConfiguration: Sendable, Codable, Equatable {
   public var normalisesWeights: Bool
 
   public init(
-    expertCount: Int, usedExpertCount: Int, feedForwardLength: Int,
+    expertCount: Int, expertsPerToken: Int, feedForwardLength: Int,
     sharedFeedForwardLength: Int? = nil, gatesSharedExpert: Bool = false, normalisesWeights: Bool
   ) {
     self.expertCount = expertCount
-    self.usedExpertCount = usedExpertCount
+    self.expertsPerToken = expertsPerToken
     self.feedForwardLength = feedForwardLength
     self.sharedFeedForwardLength = sharedFeedForwardLength
     self.gatesSharedExpert = gatesSharedExpert
     self.normalisesWeights = normalisesWeights
+  }
+
+  private enum CodingKeys: String, CodingKey {
+    case expertCount, feedForwardLength, sharedFeedForwardLength, gatesSharedExpert
+    case normalisesWeights
+    case expertsPerToken = "usedExpertCount"
   }
 }
 
@@ -43,7 +49,7 @@ extension ExpertConfiguration {
     }
     let bounded: [(name: String, value: Int, range: ClosedRange<Int>)] = [
       ("expert count", expertCount, 2...Self.expertLimit),
-      ("used expert count", usedExpertCount, 1...max(1, expertCount)),
+      ("used expert count", expertsPerToken, 1...max(1, expertCount)),
       ("expert feed-forward length", feedForwardLength, 1...1 << 22),
       ("shared expert feed-forward length", sharedFeedForwardLength ?? 1, 1...1 << 22),
     ]

@@ -16,17 +16,17 @@ extension NeuronBundles {
   ///
   /// Lengths must be within the bounds of ``DecoderConfiguration/validate(path:)``.
   static func partByteCount(
-    _ role: Role, _ type: ElementType, neuronsPerBundle: Int, embeddingLength: Int
+    _ role: Role, _ type: ElementType, neuronsPerBundle: Int, hiddenSize: Int
   ) -> Int? {
     if role == .down, neuronsPerBundle > 1 {
       guard type.isQuantised, neuronsPerBundle == type.blockElementCount else { return nil }
-      return RowGroup.groupCount(rows: embeddingLength)
+      return RowGroup.groupCount(rows: hiddenSize)
         * RowGroup.byteCount(type, columnCount: neuronsPerBundle)
     }
-    guard let rowByteCount = type.rowByteCount(columnCount: embeddingLength) else { return nil }
+    guard let rowByteCount = type.rowByteCount(columnCount: hiddenSize) else { return nil }
     if neuronsPerBundle == 1 { return rowByteCount }
     return RowGroup.groupCount(rows: neuronsPerBundle)
-      * RowGroup.byteCount(type, columnCount: embeddingLength)
+      * RowGroup.byteCount(type, columnCount: hiddenSize)
   }
 
   /// Where the layer's checksums and bundles lie together, up to a multiple of 4096.
@@ -53,7 +53,7 @@ extension NeuronBundles {
     for part in parts {
       let expected = Self.partByteCount(
         part.role, part.type, neuronsPerBundle: neuronsPerBundle,
-        embeddingLength: configuration.embeddingLength)
+        hiddenSize: configuration.hiddenSize)
       guard let expected, part.byteCount == expected else {
         throw error(
           "the part \"\(part.role.rawValue)\" of a bundle of neurons has \(part.byteCount) bytes,"
@@ -86,9 +86,9 @@ extension NeuronLayout {
     if let predictor {
       try require(
         predictor.ranks.count == count
-          && predictor.ranks.allSatisfy { (1...configuration.embeddingLength).contains($0) },
+          && predictor.ranks.allSatisfy { (1...configuration.hiddenSize).contains($0) },
         "the predictor's ranks are not one for each of \(count) layers, from 1 to"
-          + " \(configuration.embeddingLength)")
+          + " \(configuration.hiddenSize)")
       let fractions = [
         predictor.recalls, predictor.predictedFractions, predictor.activeFractions,
       ]

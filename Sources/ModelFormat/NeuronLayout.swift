@@ -42,7 +42,7 @@ public struct NeuronBundles: Sendable, Codable, Equatable {
 
   /// A matrix's share of a bundle.
   ///
-  /// With one neuron a bundle it is one row of `embeddingLength` elements in the element type's plain
+  /// With one neuron a bundle it is one row of `hiddenSize` elements in the element type's plain
   /// order: a row of gate or up, or a column of down, quantised along its own length. With several it is
   /// row groups (`RowGroup`): `neuronsPerBundle` rows of gate or up, or all rows of down, of which it
   /// has `neuronsPerBundle` columns.
@@ -93,7 +93,7 @@ public struct NeuronBundles: Sendable, Codable, Equatable {
 /// Low-rank predictors of active neurons (arXiv:2312.11514, §3.1): neuron *i* is predicted active where
 /// `(B (A x))[i] + bias[i] > 0`, x being the FFN's normalised input.
 ///
-/// Layer *n* has the tensors `blk.n.ffn_predictor_a.weight` [rank, embeddingLength],
+/// Layer *n* has the tensors `blk.n.ffn_predictor_a.weight` [rank, hiddenSize],
 /// `blk.n.ffn_predictor_b.weight` [feedForwardLength, rank], `blk.n.ffn_predictor.bias`
 /// [feedForwardLength].
 public struct NeuronPredictor: Sendable, Codable, Equatable {

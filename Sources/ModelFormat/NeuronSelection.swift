@@ -62,7 +62,7 @@ private struct SelectorReader {
     guard records["blk.0.ffn_predictor_a.weight"] != nil else { return (nil, []) }
     var ranks: [Int] = []
     var tensors: [TensorRecord] = []
-    let (width, length) = (configuration.embeddingLength, configuration.feedForwardLength)
+    let (width, length) = (configuration.hiddenSize, configuration.feedForwardLength)
     for layer in 0..<configuration.layerCount {
       let prefix = "blk.\(layer).ffn_predictor"
       let rank = records["\(prefix)_a.weight"]?.shape.first ?? 0

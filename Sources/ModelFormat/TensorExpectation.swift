@@ -25,7 +25,7 @@ public struct TensorExpectation: Sendable, Equatable {
 }
 
 extension DecoderConfiguration {
-  /// Name of the tensor that turns hidden states into logits, `[vocabularyCount, embeddingLength]`.
+  /// Name of the tensor that turns hidden states into logits, `[vocabularyCount, hiddenSize]`.
   public var outputHeadName: String { tiesOutput ? "token_embd.weight" : "output.weight" }
 
   /// Tables of which single rows are read.
@@ -36,21 +36,21 @@ extension DecoderConfiguration {
 
   /// The same of a model whose FFNs are in bundles of `neurons`, which is valid.
   func expectedTensors(neurons: NeuronLayout?) -> [TensorExpectation] {
-    var tensors = [TensorExpectation("token_embd.weight", embeddingLength, vocabularyCount)]
+    var tensors = [TensorExpectation("token_embd.weight", hiddenSize, vocabularyCount)]
     if let positionOffset {
       tensors.append(
-        TensorExpectation("position_embd.weight", embeddingLength, contextLength + positionOffset))
+        TensorExpectation("position_embd.weight", hiddenSize, contextLength + positionOffset))
     } else {
       tensors.insert(
         TensorExpectation("rope_freqs.weight", ropeDimensionCount / 2, isOptional: true), at: 0)
     }
     for layer in 0..<layerCount { appendLayer(layer, neurons, to: &tensors) }
-    tensors.append(TensorExpectation("output_norm.weight", embeddingLength))
+    tensors.append(TensorExpectation("output_norm.weight", hiddenSize))
     if normKind == .layer {
-      tensors.append(TensorExpectation("output_norm.bias", embeddingLength))
+      tensors.append(TensorExpectation("output_norm.bias", hiddenSize))
     }
     if !tiesOutput {
-      tensors.append(TensorExpectation("output.weight", embeddingLength, vocabularyCount))
+      tensors.append(TensorExpectation("output.weight", hiddenSize, vocabularyCount))
     }
     return tensors
   }
@@ -59,48 +59,48 @@ extension DecoderConfiguration {
     _ layer: Int, _ neurons: NeuronLayout?, to tensors: inout [TensorExpectation]
   ) {
     let prefix = "blk.\(layer)."
-    let queryLength = queryHeadCount * headLength
-    let keyLength = keyValueHeadCount * headLength
+    let queryLength = queryHeadCount * headDim
+    let keyLength = keyValueHeadCount * headDim
     func add(_ name: String, _ columnCount: Int, _ rowCount: Int = 1) {
       tensors.append(TensorExpectation(prefix + name, columnCount, rowCount))
     }
     func addNorm(_ name: String) {
-      add(name + ".weight", embeddingLength)
-      if normKind == .layer { add(name + ".bias", embeddingLength) }
+      add(name + ".weight", hiddenSize)
+      if normKind == .layer { add(name + ".bias", hiddenSize) }
     }
     addNorm("attn_norm")
     for (name, rowCount) in [("q", queryLength), ("k", keyLength), ("v", keyLength)] {
-      add("attn_\(name).weight", embeddingLength, rowCount)
+      add("attn_\(name).weight", hiddenSize, rowCount)
       if hasQueryKeyValueBias { add("attn_\(name).bias", rowCount) }
     }
     if normalisesHeads || normalisesProjections {
-      add("attn_q_norm.weight", normalisesHeads ? headLength : queryLength)
-      add("attn_k_norm.weight", normalisesHeads ? headLength : keyLength)
+      add("attn_q_norm.weight", normalisesHeads ? headDim : queryLength)
+      add("attn_k_norm.weight", normalisesHeads ? headDim : keyLength)
     }
-    add("attn_output.weight", queryLength, embeddingLength)
-    if hasProjectionBiases { add("attn_output.bias", embeddingLength) }
-    if normalisesOutputs { add("post_attention_norm.weight", embeddingLength) }
+    add("attn_output.weight", queryLength, hiddenSize)
+    if hasProjectionBiases { add("attn_output.bias", hiddenSize) }
+    if normalisesOutputs { add("post_attention_norm.weight", hiddenSize) }
     addNorm("ffn_norm")
     if let experts {
       appendExperts(experts, prefix, to: &tensors)
     } else if let neurons {
       if let rank = neurons.predictor?.ranks[layer] {
-        add("ffn_predictor_a.weight", embeddingLength, rank)
+        add("ffn_predictor_a.weight", hiddenSize, rank)
         add("ffn_predictor_b.weight", rank, feedForwardLength)
         add("ffn_predictor.bias", feedForwardLength)
       }
-      add("ffn_select.weight", embeddingLength, feedForwardLength)
+      add("ffn_select.weight", hiddenSize, feedForwardLength)
     } else {
-      if isGated { add("ffn_gate.weight", embeddingLength, feedForwardLength) }
-      add("ffn_up.weight", embeddingLength, feedForwardLength)
-      add("ffn_down.weight", feedForwardLength, embeddingLength)
+      if isGated { add("ffn_gate.weight", hiddenSize, feedForwardLength) }
+      add("ffn_up.weight", hiddenSize, feedForwardLength)
+      add("ffn_down.weight", feedForwardLength, hiddenSize)
     }
     if hasProjectionBiases {
       add("ffn_up.bias", feedForwardLength)
-      add("ffn_down.bias", embeddingLength)
+      add("ffn_down.bias", hiddenSize)
     }
     if normalisesOutputs {
-      tensors.append(TensorExpectation(prefix + "post_ffw_norm.weight", embeddingLength))
+      tensors.append(TensorExpectation(prefix + "post_ffw_norm.weight", hiddenSize))
     }
   }
 
@@ -113,17 +113,17 @@ extension DecoderConfiguration {
         TensorExpectation(
           "\(prefix)ffn_\(name).weight", columnCount, rowCount, expertCount: expertCount))
     }
-    add("gate_inp", embeddingLength, experts.expertCount)
+    add("gate_inp", hiddenSize, experts.expertCount)
     if let length = experts.sharedFeedForwardLength {
-      if experts.gatesSharedExpert { add("gate_inp_shexp", embeddingLength, 1) }
-      add("gate_shexp", embeddingLength, length)
-      add("up_shexp", embeddingLength, length)
-      add("down_shexp", length, embeddingLength)
+      if experts.gatesSharedExpert { add("gate_inp_shexp", hiddenSize, 1) }
+      add("gate_shexp", hiddenSize, length)
+      add("up_shexp", hiddenSize, length)
+      add("down_shexp", length, hiddenSize)
     }
     let (length, count) = (experts.feedForwardLength, experts.expertCount)
-    add("gate_exps", embeddingLength, length, of: count)
-    add("up_exps", embeddingLength, length, of: count)
-    add("down_exps", length, embeddingLength, of: count)
+    add("gate_exps", hiddenSize, length, of: count)
+    add("up_exps", hiddenSize, length, of: count)
+    add("down_exps", length, hiddenSize, of: count)
   }
 }
 

@@ -51,7 +51,7 @@ final class AttentionObservation {
   /// tiles are in memory.
   ///
   /// - Parameters:
-  ///   - queries: [tokenCount, queryHeadCount, headLength], scaled and rotated.
+  ///   - queries: [tokenCount, queryHeadCount, headDim], scaled and rotated.
   ///   - position: of the first of these tokens.
   func weigh(
     layer: Int, queries: UnsafePointer<Float>, tokenCount: Int, position: Int, window: Int?,
@@ -78,7 +78,7 @@ final class AttentionObservation {
         weigh(
           slab: slab, block: block,
           queries: queries
-            + ((at - position) * shape.queryHeadCount + head * shape.groupSize) * shape.headLength,
+            + ((at - position) * shape.queryHeadCount + head * shape.groupSize) * shape.headDim,
           visible: AttentionStep.visible(at, window), area)
         (maxima + place + token * shape.groupSize).update(
           from: area.partials.maxima, count: shape.groupSize)
@@ -111,7 +111,7 @@ final class AttentionObservation {
     area.partials.reset()
     AttentionKernel.accumulate(
       blocks: area.blocks, tileFirstPosition: tile * AttentionTile.positionCount,
-      headLength: shape.headLength, queries: queries, queryStride: shape.headLength,
+      headDim: shape.headDim, queries: queries, queryStride: shape.headDim,
       visible: area.visible, queryCount: shape.groupSize, into: area.partials,
       scratch: area.scratch)
   }

@@ -7,18 +7,18 @@ import TensorBasics
 package struct AttentionShape: Sendable {
   package var queryHeadCount: Int
   package var keyValueHeadCount: Int
-  package var headLength: Int
+  package var headDim: Int
 
-  package init(queryHeadCount: Int, keyValueHeadCount: Int, headLength: Int) {
+  package init(queryHeadCount: Int, keyValueHeadCount: Int, headDim: Int) {
     self.queryHeadCount = queryHeadCount
     self.keyValueHeadCount = keyValueHeadCount
-    self.headLength = headLength
+    self.headDim = headDim
   }
 
   init(_ configuration: DecoderConfiguration) {
     self.init(
       queryHeadCount: configuration.queryHeadCount,
-      keyValueHeadCount: configuration.keyValueHeadCount, headLength: configuration.headLength)
+      keyValueHeadCount: configuration.keyValueHeadCount, headDim: configuration.headDim)
   }
 
   /// Query heads that share a KV head.
@@ -130,7 +130,7 @@ package final class AttentionStep: ParallelRegion {
     (chunkLength + tokenBlock(shape) - 2) / tokenBlock(shape) + 1
   }
 
-  /// Replaces `queries` [tokenCount, queryHeadCount, headLength] (scaled, rotated) by attention's
+  /// Replaces `queries` [tokenCount, queryHeadCount, headDim] (scaled, rotated) by attention's
   /// output of the same shape.
   ///
   /// - Parameters:
@@ -188,17 +188,17 @@ package final class AttentionStep: ParallelRegion {
 
   /// One KV head's queries of a block of tokens, over those of `tiles` that they see.
   private func runBlock(_ task: ChunkTask, block: Int, head: Int, tiles: Range<Int>, worker: Int) {
-    let headLength = shape.headLength
-    let rowLength = shape.queryHeadCount * headLength
+    let headDim = shape.headDim
+    let rowLength = shape.queryHeadCount * headDim
     let firstToken = (task.position / tokenBlock + block) * tokenBlock - task.position
     let tokens = max(0, firstToken)..<min(firstToken + tokenBlock, task.tokenCount)
     let queryCount = tokens.count * groupSize
     let area = AttentionWorkerArea(
       memory.address + worker * workerByteCount, shape, queryCount: queryCount)
     for (row, token) in tokens.enumerated() {
-      (area.queries + row * groupSize * headLength).update(
-        from: task.queries + token * rowLength + head * groupSize * headLength,
-        count: groupSize * headLength)
+      (area.queries + row * groupSize * headDim).update(
+        from: task.queries + token * rowLength + head * groupSize * headDim,
+        count: groupSize * headDim)
       for member in 0..<groupSize {
         area.visible[row * groupSize + member] = Self.visible(
           task.position + token, task.window)
@@ -210,7 +210,7 @@ package final class AttentionStep: ParallelRegion {
         memory: chunkPartials
           + (block * shape.keyValueHeadCount + head)
             * Self.blockPartialByteCount(shape),
-        queryCount: queryCount, headLength: headLength)
+        queryCount: queryCount, headDim: headDim)
     }
     if tiles.lowerBound == task.tiles.lowerBound { partials.reset() }
     let seen =
@@ -228,15 +228,15 @@ package final class AttentionStep: ParallelRegion {
         layer: task.layer, head: head, tile: min(tile + 1, tilesHere.upperBound - 1), area)
       AttentionKernel.accumulate(
         blocks: area.blocks, nextBlocks: nextBlocks,
-        tileFirstPosition: tile * AttentionTile.positionCount, headLength: headLength,
-        queries: area.queries, queryStride: headLength, visible: area.visible,
+        tileFirstPosition: tile * AttentionTile.positionCount, headDim: headDim,
+        queries: area.queries, queryStride: headDim, visible: area.visible,
         queryCount: queryCount, into: partials, scratch: area.scratch)
     }
     guard tiles.upperBound == task.tiles.upperBound else { return }
-    AttentionKernel.finish(partials, into: area.queries, outputStride: headLength)
+    AttentionKernel.finish(partials, into: area.queries, outputStride: headDim)
     for (row, token) in tokens.enumerated() {
-      (task.queries + token * rowLength + head * groupSize * headLength).update(
-        from: area.queries + row * groupSize * headLength, count: groupSize * headLength)
+      (task.queries + token * rowLength + head * groupSize * headDim).update(
+        from: area.queries + row * groupSize * headDim, count: groupSize * headDim)
     }
   }
 
@@ -245,7 +245,7 @@ package final class AttentionStep: ParallelRegion {
   private func runToken(
     layer: Int, queries: UnsafeMutablePointer<Float>, position: Int, window: Int?
   ) throws(KeyValueError) {
-    let headLength = shape.headLength
+    let headDim = shape.headDim
     let heads = shape.keyValueHeadCount
     let range = Self.visible(position, window)
     let firstTile = Int(range.first) / AttentionTile.positionCount
@@ -288,14 +288,14 @@ package final class AttentionStep: ParallelRegion {
         AttentionKernel.merge(into: merged, from: tilePartials(tile * heads + head))
       }
       AttentionKernel.finish(
-        merged, into: queries + head * groupSize * headLength, outputStride: headLength)
+        merged, into: queries + head * groupSize * headDim, outputStride: headDim)
     }
   }
 
   /// One tile of one KV head of a single token.
   package func perform(index: Int, worker: Int) {
     guard let task = tokenTask else { return }
-    let (headLength, heads) = (shape.headLength, shape.keyValueHeadCount)
+    let (headDim, heads) = (shape.headDim, shape.keyValueHeadCount)
     let (tile, head) = (Int(regionTiles[index / heads]), index % heads)
     let area = AttentionWorkerArea(
       memory.address + worker * workerByteCount, shape, queryCount: groupSize)
@@ -313,8 +313,8 @@ package final class AttentionStep: ParallelRegion {
     AttentionKernel.accumulate(
       blocks: area.blocks, nextBlocks: nextBlocks,
       tileFirstPosition: (task.firstTile + tile) * AttentionTile.positionCount,
-      headLength: headLength,
-      queries: task.queries + head * groupSize * headLength, queryStride: headLength,
+      headDim: headDim,
+      queries: task.queries + head * groupSize * headDim, queryStride: headDim,
       visible: area.visible, queryCount: groupSize, into: partials, scratch: area.scratch)
   }
 
@@ -344,7 +344,7 @@ package final class AttentionStep: ParallelRegion {
   private func tilePartials(_ index: Int) -> AttentionPartials {
     AttentionPartials(
       memory: tilePartials + index * tilePartialByteCount, queryCount: groupSize,
-      headLength: shape.headLength)
+      headDim: shape.headDim)
   }
 
   static func visible(_ position: Int, _ window: Int?) -> VisibleRange {
@@ -353,7 +353,7 @@ package final class AttentionStep: ParallelRegion {
   }
 
   private static func tilePartialByteCount(_ shape: AttentionShape) -> Int {
-    AttentionPartials.byteCount(queryCount: shape.groupSize, headLength: shape.headLength)
+    AttentionPartials.byteCount(queryCount: shape.groupSize, headDim: shape.headDim)
   }
 
   private static func workerByteCount(_ shape: AttentionShape, _ cache: KeyValueShape) -> Int {

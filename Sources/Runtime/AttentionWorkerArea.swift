@@ -3,7 +3,7 @@ import Kernels
 
 /// What one worker needs for one task of attention.
 struct AttentionWorkerArea {
-  /// [queryCount, headLength]
+  /// [queryCount, headDim]
   let queries: UnsafeMutablePointer<Float>
   /// [queryCount]
   let visible: UnsafeMutablePointer<VisibleRange>
@@ -16,35 +16,35 @@ struct AttentionWorkerArea {
   let expansion: UnsafeMutableRawPointer
 
   init(_ memory: UnsafeMutableRawPointer, _ shape: AttentionShape, queryCount: Int) {
-    let headLength = shape.headLength
+    let headDim = shape.headDim
     var next = memory
-    queries = next.bindMemory(to: Float.self, capacity: queryCount * headLength)
-    next += Self.rounded(queryCount * headLength * 4)
+    queries = next.bindMemory(to: Float.self, capacity: queryCount * headDim)
+    next += Self.rounded(queryCount * headDim * 4)
     visible = next.bindMemory(to: VisibleRange.self, capacity: queryCount)
     next += Self.rounded(queryCount * MemoryLayout<VisibleRange>.stride)
     blocks = next.bindMemory(to: UnsafeRawPointer?.self, capacity: 2 * AttentionTile.blockCount)
     nextBlocks = blocks + AttentionTile.blockCount
     next += Self.blocksByteCount
-    partials = AttentionPartials(memory: next, queryCount: queryCount, headLength: headLength)
+    partials = AttentionPartials(memory: next, queryCount: queryCount, headDim: headDim)
     next += Self.rounded(
-      AttentionPartials.byteCount(queryCount: queryCount, headLength: headLength))
+      AttentionPartials.byteCount(queryCount: queryCount, headDim: headDim))
     scratch = next
     expansion =
       next
       + Self.rounded(
-        AttentionKernel.scratchByteCount(queryCount: queryCount, headLength: headLength))
+        AttentionKernel.scratchByteCount(queryCount: queryCount, headDim: headDim))
   }
 
   static func byteCount(
     _ shape: AttentionShape, _ keyValues: KeyValueShape, queryCount: Int
   ) -> Int {
-    let headLength = shape.headLength
-    return rounded(queryCount * headLength * 4)
+    let headDim = shape.headDim
+    return rounded(queryCount * headDim * 4)
       + rounded(queryCount * MemoryLayout<VisibleRange>.stride)
       + blocksByteCount
-      + rounded(AttentionPartials.byteCount(queryCount: queryCount, headLength: headLength))
+      + rounded(AttentionPartials.byteCount(queryCount: queryCount, headDim: headDim))
       + rounded(
-        AttentionKernel.scratchByteCount(queryCount: queryCount, headLength: headLength))
+        AttentionKernel.scratchByteCount(queryCount: queryCount, headDim: headDim))
       + KeyValueStore.expansionByteCount(keyValues)
   }
 

@@ -117,7 +117,7 @@ final class Decoder {
   }
 
   /// Runs `tokens` at positions `position...`; their keys and values enter the cache, and
-  /// `workspace.residual` [tokens.count, embeddingLength] holds the last layer's output.
+  /// `workspace.residual` [tokens.count, hiddenSize] holds the last layer's output.
   ///
   /// - Parameter phase: attention of an answer's tokens may be computed elsewhere; those of prompts are
   ///   attended over here, however they are cut into chunks.
@@ -148,11 +148,11 @@ final class Decoder {
     precondition(rows.count <= workspace.logitRowCapacity, "more logits than the workspace holds")
     begin(.head)
     try normalise(
-      workspace.residual + rows.lowerBound * configuration.embeddingLength, weights.outputNorm,
+      workspace.residual + rows.lowerBound * configuration.hiddenSize, weights.outputNorm,
       tokenCount: rows.count, after: .feedForward(weights.layers.count - 1))
     try linear.multiply(
       activations(
-        workspace.hidden, configuration.embeddingLength, rows.count, for: weights.head),
+        workspace.hidden, configuration.hiddenSize, rows.count, for: weights.head),
       LinearTask(
         tensor: weights.head, output: workspace.logits,
         outputStride: configuration.vocabularyCount))
@@ -171,7 +171,7 @@ final class Decoder {
 
   /// Embedding rows into the residual stream.
   private func embed(_ tokens: UnsafeBufferPointer<Int32>) throws(RuntimeError) {
-    let (width, scale) = (configuration.embeddingLength, configuration.embeddingScale)
+    let (width, scale) = (configuration.hiddenSize, configuration.embeddingScale)
     try look(up: tokens, in: weights.embedding, into: workspace.residual)
     guard scale != 1 else { return }
     forEach(token: tokens.count) { token in
@@ -182,7 +182,7 @@ final class Decoder {
   /// residual += the rows of the table of positions from `first` on.
   private func addPositions(_ first: Int, tokenCount: Int) throws(RuntimeError) {
     guard let table = weights.positions else { return }
-    let width = configuration.embeddingLength
+    let width = configuration.hiddenSize
     let rows = UnsafeMutableBufferPointer(start: workspace.positionRows, count: tokenCount)
     for index in rows.indices { rows[index] = Int32(first + index) }
     try look(up: UnsafeBufferPointer(rows), in: table, into: workspace.hidden)
@@ -192,11 +192,11 @@ final class Decoder {
     }
   }
 
-  /// Rows of a table as f32, [rows.count, embeddingLength].
+  /// Rows of a table as f32, [rows.count, hiddenSize].
   private func look(
     up rows: UnsafeBufferPointer<Int32>, in tensor: Int, into output: UnsafeMutablePointer<Float>
   ) throws(RuntimeError) {
-    let width = configuration.embeddingLength
+    let width = configuration.hiddenSize
     let type = stream.source.description.tensors[tensor].type
     do throws(LoaderError) {
       try stream.readRows(tensor: tensor, rows: rows) { index, address, layout in
@@ -219,15 +219,15 @@ final class Decoder {
   ) throws(RuntimeError) {
     let layer = weights.layers[number]
     let (queryLength, keyLength) = (
-      configuration.queryHeadCount * configuration.headLength,
-      configuration.keyValueHeadCount * configuration.headLength
+      configuration.queryHeadCount * configuration.headDim,
+      configuration.keyValueHeadCount * configuration.headDim
     )
     try normalise(
       workspace.residual, layer.attentionNorm, tokenCount: tokenCount,
       after: number == 0 ? .embedding : .feedForward(number - 1))
     try linear.multiply(
       activations(
-        workspace.hidden, configuration.embeddingLength, tokenCount, for: layer.query, layer.key,
+        workspace.hidden, configuration.hiddenSize, tokenCount, for: layer.query, layer.key,
         layer.value),
       LinearTask(tensor: layer.query, output: workspace.queries, outputStride: queryLength),
       LinearTask(tensor: layer.key, output: workspace.keys, outputStride: keyLength),
@@ -271,7 +271,7 @@ final class Decoder {
       activations(workspace.queries, queryLength, tokenCount, for: layer.output),
       LinearTask(
         tensor: layer.output, output: workspace.hidden,
-        outputStride: configuration.embeddingLength))
+        outputStride: configuration.hiddenSize))
     addToResidual(layer.outputBias, layer.postAttentionNorm, tokenCount: tokenCount)
   }
 
@@ -279,7 +279,7 @@ final class Decoder {
   private func feedForward(_ place: FeedForwardPlace) throws(RuntimeError) {
     let layer = weights.layers[place.layer]
     let tokenCount = place.tokenCount
-    let width = configuration.embeddingLength
+    let width = configuration.hiddenSize
     try normalise(
       workspace.residual, layer.feedForwardNorm, tokenCount: tokenCount,
       after: .attention(place.layer))
@@ -307,7 +307,7 @@ final class Decoder {
     }
   }
 
-  /// output = down(act(gate(x)) * up(x)), [x.tokenCount, embeddingLength]; may be where x was. Without
+  /// output = down(act(gate(x)) * up(x)), [x.tokenCount, hiddenSize]; may be where x was. Without
   /// gate it is down(relu(up(x) + bias)).
   ///
   /// - Parameter place: what the observer is told; nil where it is not to see this FFN.
@@ -342,7 +342,7 @@ final class Decoder {
     try linear.multiply(
       activations(neurons, length, x.tokenCount, for: matrices.down),
       LinearTask(
-        tensor: matrices.down, output: output, outputStride: configuration.embeddingLength))
+        tensor: matrices.down, output: output, outputStride: configuration.hiddenSize))
   }
 
   /// Shows an FFN's input and what decides about its neurons to the observer, where there is one.
@@ -360,7 +360,7 @@ final class Decoder {
     _ layer: DecoderWeights.Experts, _ number: Int, tokenCount: Int
   ) throws(RuntimeError) {
     guard let step = experts else { return }
-    let width = configuration.embeddingLength
+    let width = configuration.hiddenSize
     let (gate, up) = (
       weights.families[layer.family].parts[0].tensor, weights.families[layer.family].parts[1].tensor
     )
@@ -411,9 +411,9 @@ final class Decoder {
   private func prepareHeads(
     _ layer: DecoderWeights.Layer, token: Int, rope: UnsafePointer<Float>
   ) {
-    let headLength = configuration.headLength
-    let queryLength = configuration.queryHeadCount * headLength
-    let keyLength = configuration.keyValueHeadCount * headLength
+    let headDim = configuration.headDim
+    let queryLength = configuration.queryHeadCount * headDim
+    let keyLength = configuration.keyValueHeadCount * headDim
     let queries = workspace.queries + token * queryLength
     let keys = workspace.keys + token * keyLength
     if let bias = layer.queryBias { VectorOps.add(queries, bias, count: queryLength) }
@@ -426,12 +426,12 @@ final class Decoder {
     if let norm = layer.queryNorm {
       normaliseHeads(
         queries, norm, headCount: isWhole ? 1 : configuration.queryHeadCount,
-        headLength: isWhole ? queryLength : headLength)
+        headDim: isWhole ? queryLength : headDim)
     }
     if let norm = layer.keyNorm {
       normaliseHeads(
         keys, norm, headCount: isWhole ? 1 : configuration.keyValueHeadCount,
-        headLength: isWhole ? keyLength : headLength)
+        headDim: isWhole ? keyLength : headDim)
     }
     if configuration.positionOffset == nil {
       rotate(queries, headCount: configuration.queryHeadCount, rope)
@@ -478,7 +478,7 @@ final class Decoder {
     _ x: UnsafePointer<Float>, _ norm: DecoderWeights.Norm, tokenCount: Int,
     after part: FiniteCheck.Part
   ) throws(RuntimeError) {
-    let (width, epsilon) = (configuration.embeddingLength, configuration.normEpsilon)
+    let (width, epsilon) = (configuration.hiddenSize, configuration.normEpsilon)
     forEach(token: tokenCount) { token in
       finite.note(
         norm.apply(
@@ -496,12 +496,12 @@ final class Decoder {
 
   private func normaliseHeads(
     _ heads: UnsafeMutablePointer<Float>, _ weight: UnsafePointer<Float>, headCount: Int,
-    headLength: Int
+    headDim: Int
   ) {
     for head in 0..<headCount {
-      let x = heads + head * headLength
+      let x = heads + head * headDim
       VectorOps.rmsNorm(
-        x, weight: weight, epsilon: configuration.normEpsilon, count: headLength, into: x)
+        x, weight: weight, epsilon: configuration.normEpsilon, count: headDim, into: x)
     }
   }
 
@@ -510,7 +510,7 @@ final class Decoder {
     _ heads: UnsafeMutablePointer<Float>, headCount: Int, _ rope: UnsafePointer<Float>
   ) {
     VectorOps.rotate(
-      heads, headCount: headCount, headLength: configuration.headLength,
+      heads, headCount: headCount, headDim: configuration.headDim,
       dimensionCount: configuration.ropeDimensionCount,
       adjacentPairs: configuration.ropePairing == .adjacent, cosines: rope,
       sines: rope + configuration.ropeDimensionCount / 2)
@@ -520,7 +520,7 @@ final class Decoder {
   private func addToResidual(
     _ bias: UnsafePointer<Float>?, _ norm: UnsafePointer<Float>?, tokenCount: Int
   ) {
-    let width = configuration.embeddingLength
+    let width = configuration.hiddenSize
     forEach(token: tokenCount) { token in
       let x = workspace.hidden + token * width
       if let bias { VectorOps.add(x, bias, count: width) }

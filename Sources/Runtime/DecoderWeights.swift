@@ -10,27 +10,27 @@ final class DecoderWeights {
   /// One transformer block.
   struct Layer {
     var attentionNorm: Norm
-    var query: Int  // [queryHeadCount * headLength, embeddingLength]
-    var key: Int  // [keyValueHeadCount * headLength, embeddingLength]
+    var query: Int  // [queryHeadCount * headDim, hiddenSize]
+    var key: Int  // [keyValueHeadCount * headDim, hiddenSize]
     var value: Int  // as key
-    var output: Int  // [embeddingLength, queryHeadCount * headLength]
+    var output: Int  // [hiddenSize, queryHeadCount * headDim]
     var queryBias: UnsafePointer<Float>?
     var keyBias: UnsafePointer<Float>?
     var valueBias: UnsafePointer<Float>?
-    var queryNorm: UnsafePointer<Float>?  // [headLength], or of the whole projection
+    var queryNorm: UnsafePointer<Float>?  // [headDim], or of the whole projection
     var keyNorm: UnsafePointer<Float>?  // as queryNorm
-    var outputBias: UnsafePointer<Float>?  // [embeddingLength]
-    var postAttentionNorm: UnsafePointer<Float>?  // [embeddingLength]
+    var outputBias: UnsafePointer<Float>?  // [hiddenSize]
+    var postAttentionNorm: UnsafePointer<Float>?  // [hiddenSize]
     var feedForwardNorm: Norm
     var feedForward: FeedForward
-    var downBias: UnsafePointer<Float>?  // [embeddingLength]
-    var postFeedForwardNorm: UnsafePointer<Float>?  // [embeddingLength]
+    var downBias: UnsafePointer<Float>?  // [hiddenSize]
+    var postFeedForwardNorm: UnsafePointer<Float>?  // [hiddenSize]
   }
 
   /// RMSNorm, or LayerNorm where there is a bias.
   struct Norm {
-    var weight: UnsafePointer<Float>  // [embeddingLength]
-    var bias: UnsafePointer<Float>?  // [embeddingLength]
+    var weight: UnsafePointer<Float>  // [hiddenSize]
+    var bias: UnsafePointer<Float>?  // [hiddenSize]
 
     /// y = RMSNorm(x) * weight, or with a bias LayerNorm(x) * weight + bias; false where x is not finite.
     @discardableResult
@@ -54,18 +54,18 @@ final class DecoderWeights {
 
   /// down(activation(gate(x)) * up(x)), or without gate down(relu(up(x) + upBias))
   struct GatedMatrices {
-    var gate: Int?  // [feedForwardLength, embeddingLength]
+    var gate: Int?  // [feedForwardLength, hiddenSize]
     var up: Int  // as gate
     var upBias: UnsafePointer<Float>?  // [feedForwardLength]
-    var down: Int  // [embeddingLength, feedForwardLength]
+    var down: Int  // [hiddenSize, feedForwardLength]
   }
 
   struct Experts {
-    var router: Int  // [expertCount, embeddingLength]
+    var router: Int  // [expertCount, hiddenSize]
     /// Number in ``DecoderWeights/families``.
     var family: Int
     var shared: GatedMatrices?
-    var sharedGate: UnsafePointer<Float>?  // [embeddingLength]
+    var sharedGate: UnsafePointer<Float>?  // [hiddenSize]
   }
 
   /// An FFN in bundles of neurons, and who chooses among them.
@@ -77,10 +77,10 @@ final class DecoderWeights {
 
   enum NeuronChoice {
     case all
-    /// The deciding matrix [feedForwardLength, embeddingLength], and the least |activation| that counts;
+    /// The deciding matrix [feedForwardLength, hiddenSize], and the least |activation| that counts;
     /// nil = what ReLU lets through.
     case matrix(Int, threshold: Float?)
-    /// Low-rank factors [rank, embeddingLength] and [feedForwardLength, rank], bias [feedForwardLength].
+    /// Low-rank factors [rank, hiddenSize] and [feedForwardLength, rank], bias [feedForwardLength].
     case predictor(Int, Int, bias: UnsafePointer<Float>)
   }
 
@@ -88,9 +88,9 @@ final class DecoderWeights {
   /// Experts of each layer that has some: gate, up, down.
   let families: [BundleFamily]
   let outputNorm: Norm
-  /// Embedding table [vocabularyCount, embeddingLength].
+  /// Embedding table [vocabularyCount, hiddenSize].
   let embedding: Int
-  /// Learned positions [positionOffset + contextLength, embeddingLength]; nil = RoPE.
+  /// Learned positions [positionOffset + contextLength, hiddenSize]; nil = RoPE.
   let positions: Int?
   /// Output head of the same shape; the embedding table itself where they are tied.
   let head: Int

@@ -11,16 +11,16 @@ final class DecoderWorkspace {
   /// Most rows of logits computed at once.
   let logitRowCapacity: Int
 
-  /// Residual stream [tokens, embeddingLength].
+  /// Residual stream [tokens, hiddenSize].
   let residual: UnsafeMutablePointer<Float>
   /// Normalised input of a projection, and what attention or FFN gives back
-  /// [tokens, embeddingLength].
+  /// [tokens, hiddenSize].
   let hidden: UnsafeMutablePointer<Float>
-  /// Queries, then attention's output [tokens, queryHeadCount * headLength].
+  /// Queries, then attention's output [tokens, queryHeadCount * headDim].
   let queries: UnsafeMutablePointer<Float>
-  /// [tokens, keyValueHeadCount * headLength]
+  /// [tokens, keyValueHeadCount * headDim]
   let keys: UnsafeMutablePointer<Float>
-  /// [tokens, keyValueHeadCount * headLength]
+  /// [tokens, keyValueHeadCount * headDim]
   let values: UnsafeMutablePointer<Float>
   /// [tokens, feedForwardLength], where the FFN has a gate.
   let gate: UnsafeMutablePointer<Float>
@@ -33,7 +33,7 @@ final class DecoderWorkspace {
   let positionRows: UnsafeMutablePointer<Int32>
   /// [logitRowCapacity, vocabularyCount]
   let logits: UnsafeMutablePointer<Float>
-  /// The experts' sum and the shared expert's output [tokenCapacity, embeddingLength], where there are
+  /// The experts' sum and the shared expert's output [tokenCapacity, hiddenSize], where there are
   /// experts.
   let mixed: UnsafeMutablePointer<Float>
   let shared: UnsafeMutablePointer<Float>
@@ -85,21 +85,21 @@ final class DecoderWorkspace {
     _ configuration: DecoderConfiguration, tokenCapacity: Int, logitRowCapacity: Int,
     hasNeurons: Bool
   ) -> [Int] {
-    let queryLength = configuration.queryHeadCount * configuration.headLength
-    let keyLength = configuration.keyValueHeadCount * configuration.headLength
+    let queryLength = configuration.queryHeadCount * configuration.headDim
+    let keyLength = configuration.keyValueHeadCount * configuration.headDim
     let experts = configuration.experts
     let usesRope = configuration.positionOffset == nil
     // Of an FFN that stands in the graph: a dense one, or a shared expert.
     let length =
       hasNeurons
       ? 0 : experts.map { $0.sharedFeedForwardLength ?? 0 } ?? configuration.feedForwardLength
-    let widest = max(configuration.embeddingLength, queryLength, length)
+    let widest = max(configuration.hiddenSize, queryLength, length)
     func floats(_ rows: Int, _ columns: Int) -> Int {
       PartitionedBuffer.roundedUp(rows * columns * 4)
     }
     return [
-      floats(tokenCapacity, configuration.embeddingLength),
-      floats(tokenCapacity, configuration.embeddingLength),
+      floats(tokenCapacity, configuration.hiddenSize),
+      floats(tokenCapacity, configuration.hiddenSize),
       floats(tokenCapacity, queryLength),
       floats(tokenCapacity, keyLength),
       floats(tokenCapacity, keyLength),
@@ -111,9 +111,9 @@ final class DecoderWorkspace {
         ActivationBlocks.byteCount(
           tokenCapacity: max(tokenCapacity, logitRowCapacity),
           columnCount: (widest + 31) / 32 * 32)),
-      experts == nil ? 0 : floats(tokenCapacity, configuration.embeddingLength),
+      experts == nil ? 0 : floats(tokenCapacity, configuration.hiddenSize),
       experts?.sharedFeedForwardLength == nil
-        ? 0 : floats(tokenCapacity, configuration.embeddingLength),
+        ? 0 : floats(tokenCapacity, configuration.hiddenSize),
       usesRope ? 0 : PartitionedBuffer.roundedUp(tokenCapacity * 4),
     ]
   }

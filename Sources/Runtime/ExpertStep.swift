@@ -31,7 +31,7 @@ final class ExpertStep {
     finite: FiniteCheck
   ) throws(AllocationError) {
     self.experts = experts
-    width = configuration.embeddingLength
+    width = configuration.hiddenSize
     activation = configuration.activation
     familyCount = configuration.layerCount
     self.stream = stream
@@ -41,7 +41,7 @@ final class ExpertStep {
     self.finite = finite
     memory = try ExpertWorkspace(configuration, experts, tokenCapacity: tokenCapacity)
     foresight = try RouterForesight(configuration, experts, stream: stream)
-    products = .allocate(capacity: 2 * experts.usedExpertCount + 2)
+    products = .allocate(capacity: 2 * experts.expertsPerToken + 2)
   }
 
   deinit { products.deallocate() }
@@ -56,9 +56,9 @@ final class ExpertStep {
   ///
   /// - Parameters:
   ///   - layer: whose router scores.
-  ///   - x: normed hidden states [tokenCount, embeddingLength], with their int8 blocks.
+  ///   - x: normed hidden states [tokenCount, hiddenSize], with their int8 blocks.
   ///   - next: the layer behind it, for a single token; nil = none.
-  ///   - output: [tokenCount, embeddingLength]; may not be `x`.
+  ///   - output: [tokenCount, hiddenSize]; may not be `x`.
   func run(
     _ layer: DecoderWeights.Experts, _ x: Activations, next: RouterForesight.Next?,
     into output: UnsafeMutablePointer<Float>
@@ -72,9 +72,9 @@ final class ExpertStep {
     }
     do throws(LoaderError) {
       if x.tokenCount == 1 {
-        trace?.append((0..<experts.usedExpertCount).lazy.map { Int(self.memory.chosen[$0]) })
+        trace?.append((0..<experts.expertsPerToken).lazy.map { Int(self.memory.chosen[$0]) })
         foresight.settle(
-          chosen: UnsafeBufferPointer(start: memory.chosen, count: experts.usedExpertCount))
+          chosen: UnsafeBufferPointer(start: memory.chosen, count: experts.expertsPerToken))
         try runToken(layer.family, x, next)
       } else {
         try runChunk(layer.family, x)
@@ -90,7 +90,7 @@ final class ExpertStep {
   /// Chooses a token's experts: softmax over all scores, the most probable first, ties to the lower
   /// number.
   private func route(_ token: Int) {
-    let (count, used) = (experts.expertCount, experts.usedExpertCount)
+    let (count, used) = (experts.expertCount, experts.expertsPerToken)
     let scores = memory.scores + token * count
     let chosen = memory.chosen + token * used
     let weights = memory.weights + token * used
@@ -121,7 +121,7 @@ final class ExpertStep {
 
   /// A token's outputs, weighted, by rank.
   private func sum(_ token: Int, into output: UnsafeMutablePointer<Float>) {
-    let used = experts.usedExpertCount
+    let used = experts.expertsPerToken
     for rank in 0..<used {
       let part = memory.outputs + (token * used + rank) * width
       VectorOps.scale(part, by: memory.weights[token * used + rank], count: width)
@@ -139,7 +139,7 @@ final class ExpertStep {
   private func runToken(
     _ family: Int, _ x: Activations, _ next: RouterForesight.Next?
   ) throws(LoaderError) {
-    let used = experts.usedExpertCount
+    let used = experts.expertsPerToken
     // Those in memory first: a place for another may not be made where one of them lies.
     for rank in 0..<used {
       memory.isDone[rank] = false
@@ -217,7 +217,7 @@ final class ExpertStep {
     let needed = memory.sortByExpert(tokenCount: x.tokenCount) {
       stream.holds(bundle: $0, of: family)
     }
-    let needsAll = x.tokenCount * experts.usedExpertCount >= Self.surelyUsed * experts.expertCount
+    let needsAll = x.tokenCount * experts.expertsPerToken >= Self.surelyUsed * experts.expertCount
     let next = needsAll && family + 1 < familyCount ? experts.expertCount : 0
     var (requested, prefetched) = (0, 0)
     for index in 0..<needed {
@@ -249,7 +249,7 @@ final class ExpertStep {
     clock.measure(.elementwise) {
       pool.run(count: places.count) { row, _ in
         (memory.gathered + row * width).update(
-          from: x.values + Int(places[row]) / experts.usedExpertCount * x.stride, count: width)
+          from: x.values + Int(places[row]) / experts.expertsPerToken * x.stride, count: width)
       }
     }
     let input = quantised(
@@ -284,7 +284,7 @@ final class ExpertStep {
       activation.gate(memory.gate + row * length, by: memory.up + row * length, count: length)
     }
     clock.measure(.elementwise) {
-      if rowCount <= experts.usedExpertCount {
+      if rowCount <= experts.expertsPerToken {
         for row in 0..<rowCount { activateRow(row) }
       } else {
         pool.run(count: rowCount) { row, _ in activateRow(row) }

@@ -6,29 +6,29 @@ import TensorBasics
 final class ExpertWorkspace {
   /// Router scores [tokenCapacity, expertCount].
   let scores: UnsafeMutablePointer<Float>
-  /// The experts of each token by rank [tokenCapacity, usedExpertCount], and their weights.
+  /// The experts of each token by rank [tokenCapacity, expertsPerToken], and their weights.
   let chosen: UnsafeMutablePointer<Int32>
   let weights: UnsafeMutablePointer<Float>
-  /// Outputs of each token's experts by rank [tokenCapacity, usedExpertCount, embeddingLength].
+  /// Outputs of each token's experts by rank [tokenCapacity, expertsPerToken, hiddenSize].
   let outputs: UnsafeMutablePointer<Float>
-  /// Hidden rows of an expert's tokens, then its outputs [tokenCapacity, embeddingLength].
+  /// Hidden rows of an expert's tokens, then its outputs [tokenCapacity, hiddenSize].
   let gathered: UnsafeMutablePointer<Float>
-  /// [max(tokenCapacity, usedExpertCount), feedForwardLength]
+  /// [max(tokenCapacity, expertsPerToken), feedForwardLength]
   let gate: UnsafeMutablePointer<Float>
   let up: UnsafeMutablePointer<Float>
   /// Int8 activations of the current product; one row takes ``blockRowByteCount``.
   let blocks: UnsafeMutableRawPointer
   let blockRowByteCount: Int
-  /// Ranks that are computed together, and those that were [usedExpertCount].
+  /// Ranks that are computed together, and those that were [expertsPerToken].
   let ranks: UnsafeMutablePointer<Int>
   let isDone: UnsafeMutablePointer<Bool>
-  /// Ranks whose experts were in memory when the token came to the layer [usedExpertCount].
+  /// Ranks whose experts were in memory when the token came to the layer [expertsPerToken].
   let isResident: UnsafeMutablePointer<Bool>
   /// Experts that a chunk needs, in the order of their turn [expertCount].
   let needed: UnsafeMutablePointer<Int32>
   /// For each expert where its entries in `entries` begin [expertCount + 1].
   private let starts: UnsafeMutablePointer<Int32>
-  /// token · usedExpertCount + rank, by expert [tokenCapacity, usedExpertCount].
+  /// token · expertsPerToken + rank, by expert [tokenCapacity, expertsPerToken].
   private let entries: UnsafeMutablePointer<Int32>
 
   private let experts: ExpertConfiguration
@@ -69,7 +69,7 @@ final class ExpertWorkspace {
   private static func blockRowByteCount(
     _ configuration: DecoderConfiguration, _ experts: ExpertConfiguration
   ) -> Int {
-    let columns = max(configuration.embeddingLength, experts.feedForwardLength)
+    let columns = max(configuration.hiddenSize, experts.feedForwardLength)
     return PartitionedBuffer.roundedUp(
       ActivationBlocks.byteCount(tokenCapacity: 1, columnCount: (columns + 31) / 32 * 32))
   }
@@ -77,7 +77,7 @@ final class ExpertWorkspace {
   private static func sizes(
     _ configuration: DecoderConfiguration, _ experts: ExpertConfiguration, tokenCapacity: Int
   ) -> [Int] {
-    let (width, used) = (configuration.embeddingLength, experts.usedExpertCount)
+    let (width, used) = (configuration.hiddenSize, experts.expertsPerToken)
     let rows = max(tokenCapacity, used)
     func words(_ count: Int) -> Int { PartitionedBuffer.roundedUp(count * 4) }
     return [
@@ -94,7 +94,7 @@ final class ExpertWorkspace {
   /// Sorts the choices of `tokenCount` tokens by expert; returns how many experts are ``needed``, those
   /// in memory first, otherwise ascending.
   func sortByExpert(tokenCount: Int, isResident: (_ expert: Int) -> Bool) -> Int {
-    let (count, total) = (experts.expertCount, tokenCount * experts.usedExpertCount)
+    let (count, total) = (experts.expertCount, tokenCount * experts.expertsPerToken)
     starts.update(repeating: 0, count: count + 1)
     for place in 0..<total { starts[Int(chosen[place]) + 1] += 1 }
     var neededCount = 0
@@ -116,7 +116,7 @@ final class ExpertWorkspace {
     return neededCount
   }
 
-  /// Where an expert's outputs go: token · usedExpertCount + rank, by token.
+  /// Where an expert's outputs go: token · expertsPerToken + rank, by token.
   func places(of expert: Int) -> UnsafeBufferPointer<Int32> {
     UnsafeBufferPointer(
       start: entries + Int(starts[expert]), count: Int(starts[expert + 1] - starts[expert]))

@@ -6,7 +6,7 @@ public protocol FeedForwardObserver: AnyObject {
   /// The products with an FFN's input are there, the activation is not applied yet.
   ///
   /// - Parameters:
-  ///   - input: the FFN's normalised input, [place.tokenCount, embeddingLength].
+  ///   - input: the FFN's normalised input, [place.tokenCount, hiddenSize].
   ///   - gate: the gate's product with it, [place.tokenCount, feedForwardLength].
   func feedForward(
     _ place: FeedForwardPlace, input: UnsafeBufferPointer<Float>, gate: UnsafeBufferPointer<Float>)
@@ -14,8 +14,8 @@ public protocol FeedForwardObserver: AnyObject {
   /// An FFN's output was added to the residual stream.
   ///
   /// - Parameters:
-  ///   - output: what was added, [place.tokenCount, embeddingLength].
-  ///   - residual: the sum, [place.tokenCount, embeddingLength].
+  ///   - output: what was added, [place.tokenCount, hiddenSize].
+  ///   - residual: the sum, [place.tokenCount, hiddenSize].
   func feedForward(
     _ place: FeedForwardPlace, output: UnsafeBufferPointer<Float>,
     residual: UnsafeBufferPointer<Float>)

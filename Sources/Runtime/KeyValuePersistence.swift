@@ -53,7 +53,7 @@ public final class KeyValuePersistence {
     let origin = KeyValueOrigin(
       model: KeyValueOrigin.Model(references.best), graph: source.keyValueGraph(selector),
       type: shape.type.rawValue, layerCount: shape.layerCount,
-      keyValueHeadCount: shape.keyValueHeadCount, headLength: shape.headLength,
+      keyValueHeadCount: shape.keyValueHeadCount, headDim: shape.headDim,
       rowByteCount: shape.rowByteCount, rowStride: shape.rowStride)
     prefix =
       reuses

@@ -13,7 +13,7 @@ extension KeyValueShape {
   ) {
     self.init(
       layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
-      headLength: configuration.headLength, contextLength: contextLength, type: type,
+      headDim: configuration.headDim, contextLength: contextLength, type: type,
       windows: (0..<configuration.layerCount).map {
         configuration.slides(layer: $0) ? configuration.slidingWindow : nil
       })
@@ -152,7 +152,7 @@ public struct MemoryPlan: Sendable {
     let options = readOptions(request)
     let slot = fixed.expertSlotByteCount
     let leastSlots =
-      (configuration.experts?.usedExpertCount ?? 0) * slot + (neurons?.leastByteCount ?? 0)
+      (configuration.experts?.expertsPerToken ?? 0) * slot + (neurons?.leastByteCount ?? 0)
     func weightMinimum(_ options: ResidencyPlan.Options) -> Int {
       leastSlots
         + ResidencyPlan.minimumByteCount(

@@ -37,7 +37,7 @@ final class NeuronForesight {
   struct Next {
     var layer: DecoderWeights.Neurons
     var norm: DecoderWeights.Norm
-    /// [embeddingLength]
+    /// [hiddenSize]
     var residual: UnsafePointer<Float>
   }
 
@@ -46,7 +46,7 @@ final class NeuronForesight {
     _ configuration: DecoderConfiguration, _ layout: NeuronLayout, stream: WeightStream,
     linear: LinearExecutor
   ) throws(AllocationError) {
-    width = configuration.embeddingLength
+    width = configuration.hiddenSize
     length = configuration.feedForwardLength
     epsilon = configuration.normEpsilon
     neuronsPerBundle = layout.layers.first?.neuronsPerBundle ?? 1
@@ -68,7 +68,7 @@ final class NeuronForesight {
   private static func sizes(_ configuration: DecoderConfiguration, _ layout: NeuronLayout) -> [Int]
   {
     [
-      configuration.embeddingLength, layout.predictor?.ranks.max() ?? 0,
+      configuration.hiddenSize, layout.predictor?.ranks.max() ?? 0,
       configuration.feedForwardLength, configuration.feedForwardLength,
     ].map { PartitionedBuffer.roundedUp(4 * $0) }
   }

@@ -72,7 +72,7 @@ final class NeuronStep: ParallelRegion {
       return Matrices(gate: Matrix(.gate, bundles), up: up, down: down)
     }
     self.layout = layout
-    width = configuration.embeddingLength
+    width = configuration.hiddenSize
     length = configuration.feedForwardLength
     activation = configuration.activation
     neuronsPerBundle = layout.layers[0].neuronsPerBundle
@@ -102,7 +102,7 @@ final class NeuronStep: ParallelRegion {
   }
 
   /// output = Σ over the neurons chosen for each token of down column · activation(gate row · x) ·
-  /// (up row · x), [x.tokenCount, embeddingLength]; may be where x is.
+  /// (up row · x), [x.tokenCount, hiddenSize]; may be where x is.
   ///
   /// - Parameter next: the layer behind it, for a single token; nil = none.
   func run(

@@ -12,7 +12,7 @@ final class NeuronWorkspace {
   let values: UnsafeMutablePointer<Float>
   /// Inner activations of a predictor [tokenCapacity, largest rank].
   let inner: UnsafeMutablePointer<Float>
-  /// [tokenCapacity, embeddingLength]
+  /// [tokenCapacity, hiddenSize]
   let output: UnsafeMutablePointer<Float>
   /// Ones [feedForwardLength].
   let ones: UnsafeMutablePointer<Float>
@@ -102,7 +102,7 @@ final class NeuronWorkspace {
       group = PartitionedBuffer.roundedUp(
         parts.map {
           MatrixProduct.scratchByteCount(
-            type: $0.type, columnCount: configuration.embeddingLength)
+            type: $0.type, columnCount: configuration.hiddenSize)
         }.max() ?? 0)
       rows = PartitionedBuffer.roundedUp(
         RowGroup.rowCount * MemoryLayout<UnsafeRawPointer?>.stride)
@@ -129,7 +129,7 @@ final class NeuronWorkspace {
       words(tokenCapacity * configuration.feedForwardLength),
       words(tokenCapacity * configuration.feedForwardLength),
       words(tokenCapacity * (layout.predictor?.ranks.max() ?? 0)),
-      words(tokenCapacity * configuration.embeddingLength),
+      words(tokenCapacity * configuration.hiddenSize),
       words(configuration.feedForwardLength),
       PartitionedBuffer.roundedUp(bundleCount),
       words(bundleCount),

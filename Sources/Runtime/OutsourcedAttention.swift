@@ -10,16 +10,16 @@ final class OutsourcedAttention {
   /// Whether it is still computed elsewhere.
   private(set) var isInUse = true
   private let attention: any DecodeAttention
-  /// The queries as they were: a failure may leave some of them replaced [queryHeadCount, headLength].
+  /// The queries as they were: a failure may leave some of them replaced [queryHeadCount, headDim].
   private let queries: AlignedBuffer
   private let queryLength: Int
 
   /// - Throws: ``RuntimeError/allocation(_:)``.
   init(
-    _ attention: any DecodeAttention, queryHeadCount: Int, headLength: Int
+    _ attention: any DecodeAttention, queryHeadCount: Int, headDim: Int
   ) throws(RuntimeError) {
     self.attention = attention
-    queryLength = queryHeadCount * headLength
+    queryLength = queryHeadCount * headDim
     do { queries = try AlignedBuffer(byteCount: 4 * queryLength) } catch {
       throw .allocation(error)
     }

@@ -38,13 +38,13 @@ final class RouterForesight {
     _ configuration: DecoderConfiguration, _ experts: ExpertConfiguration, stream: WeightStream
   ) throws(AllocationError) {
     self.experts = experts
-    width = configuration.embeddingLength
+    width = configuration.hiddenSize
     epsilon = configuration.normEpsilon
     self.stream = stream
     types = stream.source.description.tensors.map { $0.type.isQuantised ? nil : $0.type }
     memory = try PartitionedBuffer([
       PartitionedBuffer.roundedUp(4 * width), PartitionedBuffer.roundedUp(4 * experts.expertCount),
-      PartitionedBuffer.roundedUp(4 * experts.usedExpertCount),
+      PartitionedBuffer.roundedUp(4 * experts.expertsPerToken),
     ])
     hidden = memory.pointer(0, as: Float.self)
     scores = memory.pointer(1, as: Float.self)
@@ -55,7 +55,7 @@ final class RouterForesight {
   struct Next {
     var layer: DecoderWeights.Experts
     var norm: UnsafePointer<Float>
-    /// [embeddingLength]
+    /// [hiddenSize]
     var residual: UnsafePointer<Float>
   }
 
@@ -78,7 +78,7 @@ final class RouterForesight {
       by: Activations(
         values: UnsafePointer(hidden), stride: width, blocks: nil, tokenCount: 1),
       into: scores, outputStride: experts.expertCount, scratch: nil)
-    for _ in 0..<experts.usedExpertCount {
+    for _ in 0..<experts.expertsPerToken {
       var best = -1
       for expert in 0..<experts.expertCount
       where scores[expert] > -.infinity && (best < 0 || scores[expert] > scores[best]) {

@@ -40,7 +40,7 @@ extension Session {
     guard let shape = decoder.configuration.experts else { return }
     var trace = ExpertTrace(
       layerCount: decoder.configuration.layerCount, expertCount: shape.expertCount,
-      usedCount: shape.usedExpertCount, modelName: stream.source.description.name ?? "")
+      usedCount: shape.expertsPerToken, modelName: stream.source.description.name ?? "")
     trace.reserve(tokenCount: tokenCount)
     decoder.experts?.trace = trace
   }

@@ -305,7 +305,7 @@ public final class Session {
       outsourced: try decodeAttention.map { attention throws(RuntimeError) in
         try OutsourcedAttention(
           attention, queryHeadCount: configuration.queryHeadCount,
-          headLength: configuration.headLength)
+          headDim: configuration.headDim)
       })
   }
 }

@@ -4,15 +4,15 @@ public import TensorBasics
 /// A small random model of any supported family, as a GGUF file.
 ///
 /// Dimensions default to the smallest that every element type of 32-wide blocks allows; 256-wide
-/// blocks (`Q2_K` … `Q6_K`) need `embeddingLength`, `feedForwardLength` and heads × length in 256s.
+/// blocks (`Q2_K` … `Q6_K`) need `hiddenSize`, `feedForwardLength` and heads × length in 256s.
 public struct TinyModel: Sendable {
   public var architecture = "llama"
   public var layerCount = 2
-  public var embeddingLength = 64
+  public var hiddenSize = 64
   public var feedForwardLength = 96
   public var queryHeadCount = 4
   public var keyValueHeadCount = 2
-  public var headLength = 16
+  public var headDim = 16
   /// At least 300 (the tokenizer needs 256 bytes and some more).
   public var vocabularyCount = 320
   public var contextLength = 512
@@ -42,14 +42,14 @@ public struct TinyModel: Sendable {
     switch architecture {
     case "qwen2moe":
       experts = ExpertConfiguration(
-        expertCount: 8, usedExpertCount: 2, feedForwardLength: 64, sharedFeedForwardLength: 96,
+        expertCount: 8, expertsPerToken: 2, feedForwardLength: 64, sharedFeedForwardLength: 96,
         gatesSharedExpert: true, normalisesWeights: false)
     case "qwen3moe":
       experts = ExpertConfiguration(
-        expertCount: 8, usedExpertCount: 2, feedForwardLength: 32, normalisesWeights: true)
+        expertCount: 8, expertsPerToken: 2, feedForwardLength: 32, normalisesWeights: true)
     case "olmoe":
       experts = ExpertConfiguration(
-        expertCount: 8, usedExpertCount: 3, feedForwardLength: 64, normalisesWeights: false)
+        expertCount: 8, expertsPerToken: 3, feedForwardLength: 64, normalisesWeights: false)
     default: break
     }
   }
@@ -58,7 +58,7 @@ public struct TinyModel: Sendable {
   public static func mixtral() -> TinyModel {
     var model = TinyModel()
     model.experts = ExpertConfiguration(
-      expertCount: 8, usedExpertCount: 2, feedForwardLength: 96, normalisesWeights: true)
+      expertCount: 8, expertsPerToken: 2, feedForwardLength: 96, normalisesWeights: true)
     return model
   }
 
@@ -112,12 +112,12 @@ public struct TinyModel: Sendable {
   /// What the file says of its shape; only for the list of tensors.
   private var configuration: DecoderConfiguration {
     DecoderConfiguration(
-      architecture: architecture, layerCount: layerCount, embeddingLength: embeddingLength,
+      architecture: architecture, layerCount: layerCount, hiddenSize: hiddenSize,
       feedForwardLength: feedForwardLength, queryHeadCount: queryHeadCount,
-      keyValueHeadCount: keyValueHeadCount, headLength: headLength,
+      keyValueHeadCount: keyValueHeadCount, headDim: headDim,
       vocabularyCount: vocabularyCount, contextLength: contextLength, normEpsilon: 1e-5,
       ropePairing: architecture == "llama" ? .adjacent : .halves,
-      ropeDimensionCount: headLength, ropeBase: 10000,
+      ropeDimensionCount: headDim, ropeBase: 10000,
       normalisesHeads: ["qwen3", "qwen3moe", "gemma3"].contains(architecture),
       normalisesProjections: architecture == "olmoe",
       normalisesOutputs: architecture == "gemma3",
@@ -132,7 +132,7 @@ public struct TinyModel: Sendable {
     _ experts: ExpertConfiguration
   ) -> [(key: String, value: TinyGGUF.Value)] {
     var integers = [
-      ("expert_count", experts.expertCount), ("expert_used_count", experts.usedExpertCount),
+      ("expert_count", experts.expertCount), ("expert_used_count", experts.expertsPerToken),
     ]
     if statesExpertLength {
       integers.append(("expert_feed_forward_length", experts.feedForwardLength))
@@ -156,10 +156,10 @@ public struct TinyModel: Sendable {
       statesExpertLength ? feedForwardLength : experts?.feedForwardLength ?? feedForwardLength
     let integers = [
       ("block_count", layerCount), ("context_length", contextLength),
-      ("embedding_length", embeddingLength), ("feed_forward_length", denseLength),
+      ("embedding_length", hiddenSize), ("feed_forward_length", denseLength),
       ("attention.head_count", queryHeadCount), ("attention.head_count_kv", keyValueHeadCount),
-      ("attention.key_length", headLength), ("attention.value_length", headLength),
-      ("rope.dimension_count", headLength),
+      ("attention.key_length", headDim), ("attention.value_length", headDim),
+      ("rope.dimension_count", headDim),
     ]
     var metadata: [(key: String, value: TinyGGUF.Value)] = [
       ("general.architecture", .string(architecture)), ("general.name", .string("tiny")),

@@ -29,7 +29,7 @@ final class ActivationFile: FeedForwardObserver {
     path: String, _ configuration: DecoderConfiguration, tokenCount: Int,
     metadata: [String: String], inputs: [String]
   ) throws(BlockIOError) {
-    let (width, length) = (configuration.embeddingLength, configuration.feedForwardLength)
+    let (width, length) = (configuration.hiddenSize, configuration.feedForwardLength)
     layout = SafetensorsLayout(
       (0..<configuration.layerCount).flatMap { layer in
         [

@@ -45,7 +45,7 @@ struct AttentionBench: ParsableCommand {
     try reportingErrors {
       let pool = ThreadPool(threadCount: threads ?? HostLimits().processorCount)
       let shape = KeyValueShape(
-        layerCount: layers, keyValueHeadCount: kvHeads, headLength: headSize,
+        layerCount: layers, keyValueHeadCount: kvHeads, headDim: headSize,
         contextLength: context + repeats + 1, type: keyValues.kvType)
       let plan = plan(shape)
       let cache = try KeyValueStore(
@@ -53,7 +53,7 @@ struct AttentionBench: ParsableCommand {
       try fill(cache, pool)
       let step = try AttentionStep(
         AttentionShape(
-          queryHeadCount: queryHeads, keyValueHeadCount: kvHeads, headLength: headSize),
+          queryHeadCount: queryHeads, keyValueHeadCount: kvHeads, headDim: headSize),
         cache: cache, chunkLength: 1, pool: pool)
       var generator = SeededGenerator(seed: 1)
       var queries = (0..<queryHeads * headSize).map { _ in

@@ -191,7 +191,7 @@ private final class ComparingAttention: DecodeAttention {
   init(dense: DriveArray, sparse: [DriveArray]) {
     self.dense = dense
     self.sparse = sparse
-    output = Array(repeating: 0, count: dense.shape.queryHeadCount * dense.shape.headLength)
+    output = Array(repeating: 0, count: dense.shape.queryHeadCount * dense.shape.headDim)
     sums = sparse.map { Array(repeating: 0, count: $0.shape.layerCount) }
     counts = Array(repeating: 0, count: dense.shape.layerCount)
   }
@@ -209,7 +209,7 @@ private final class ComparingAttention: DecodeAttention {
   func attend(
     layer: Int, visible: VisibleRange, queries: UnsafeMutablePointer<Float>
   ) throws {
-    let (heads, length) = (dense.shape.queryHeadCount, dense.shape.headLength)
+    let (heads, length) = (dense.shape.queryHeadCount, dense.shape.headDim)
     var outputs: [[Float]] = []
     for drives in sparse {
       for index in output.indices { output[index] = queries[index] }

@@ -127,10 +127,10 @@ struct Inspect: ParsableCommand {
       Terminal.print(
         """
         architecture: \(shape.architecture)
-        layers: \(shape.layerCount), width \(shape.embeddingLength), \
+        layers: \(shape.layerCount), width \(shape.hiddenSize), \
         FFN \(shape.feedForwardLength)
         heads: \(shape.queryHeadCount) queries, \(shape.keyValueHeadCount) keys and values, \
-        of \(shape.headLength)
+        of \(shape.headDim)
         vocabulary: \(shape.vocabularyCount)\(shape.tiesOutput ? ", tied to the output" : "")
         context: \(shape.contextLength)
 
@@ -195,7 +195,7 @@ struct Inspect: ParsableCommand {
   /// The experts in a line: how many, of what width, how they lie.
   private func text(of experts: ExpertConfiguration, _ description: ModelDescription) -> String {
     var text =
-      "\(experts.usedExpertCount) of \(experts.expertCount), FFN \(experts.feedForwardLength)"
+      "\(experts.expertsPerToken) of \(experts.expertCount), FFN \(experts.feedForwardLength)"
     if let length = experts.sharedFeedForwardLength {
       text += ", \(experts.gatesSharedExpert ? "gated " : "")shared FFN \(length)"
     }

@@ -36,7 +36,7 @@ struct ActivationsBenchTests {
         #expect(header.contains("\"blk.\(layer).ffn_\(name)\""), "\(header)")
       }
     }
-    let rowByteCount = 2 * shape.embeddingLength + 2 * shape.feedForwardLength + 4
+    let rowByteCount = 2 * shape.hiddenSize + 2 * shape.feedForwardLength + 4
     #expect(dataByteCount == 7 * shape.layerCount * rowByteCount)
   }
 

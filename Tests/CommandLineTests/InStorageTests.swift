@@ -14,7 +14,7 @@ final class InStorageTests {
     // Enough keys and values that drives program blocks.
     var tiny = TinyModel()
     tiny.layerCount = 6
-    tiny.headLength = 128
+    tiny.headDim = 128
     tiny.keyValueHeadCount = 4
     folder.write("model", tiny.gguf(seed: 1).bytes())
   }

@@ -7,8 +7,8 @@ import Testing
 /// Drives by themselves: attention, traffic, memory and refusals.
 @Suite struct DriveArrayTests {
   @Test(arguments: [(16, 1024), (32, 1024), (48, 1024), (64, 4096), (128, 4096), (256, 512)])
-  func `Dense attention is attention`(headLength: Int, pageByteCount: Int) throws {
-    var heads = RandomAttention(headLength: headLength, seed: UInt64(headLength))
+  func `Dense attention is attention`(headDim: Int, pageByteCount: Int) throws {
+    var heads = RandomAttention(headDim: headDim, seed: UInt64(headDim))
     let drives = try DriveArray.make(
       heads.shape, count: 2, flash: smallFlash(blocks: 2000, pageByteCount: pageByteCount))
     for count in [1, 14, 2, 100, 395, 1, 1, 100] {
@@ -25,7 +25,7 @@ import Testing
 
   @Test(arguments: [1, 2, 3]) func `Lossless SparF is dense`(driveCount: Int) throws {
     var heads = RandomAttention(
-      layerCount: 2, queryHeadCount: 6, keyValueHeadCount: 2, headLength: 64,
+      layerCount: 2, queryHeadCount: 6, keyValueHeadCount: 2, headDim: 64,
       contextLength: 1200, windows: [nil, 300], seed: 5)
     let lossless = SparseAttention(channelFraction: 1, tokenFraction: 1)
     let sparse = try DriveArray.make(heads.shape, count: driveCount, engine: .sparse(lossless))
@@ -45,9 +45,9 @@ import Testing
   /// SparF by its definition, in double precision.
   @Test func `SparF is algorithm 1`() throws {
     let options = SparseAttention(channelFraction: 0.25, tokenFraction: 0.125)
-    for (headLength, group) in [(32, 1), (64, 3)] {
+    for (headDim, group) in [(32, 1), (64, 3)] {
       var heads = RandomAttention(
-        queryHeadCount: group, keyValueHeadCount: 1, headLength: headLength,
+        queryHeadCount: group, keyValueHeadCount: 1, headDim: headDim,
         contextLength: 1100, seed: UInt64(group))
       let drives = try DriveArray.make(heads.shape, engine: .sparse(options))
       for count in [40, 500, 400, 100] {
@@ -56,7 +56,7 @@ import Testing
         let queries = heads.queries().map { $0 / 8 }
         let output = try drives.attend(queries, layer: 0, first: 0, last: last)
         let expected = SparseReference.attend(heads, queries, options)
-        #expect(largestDifference(output, expected) < 1e-4, "\(headLength), \(last)")
+        #expect(largestDifference(output, expected) < 1e-4, "\(headDim), \(last)")
       }
     }
   }
@@ -64,7 +64,7 @@ import Testing
   @Test func `SparF in a window looks at the window alone`() throws {
     let options = SparseAttention(channelFraction: 0.25, tokenFraction: 0.125)
     var heads = RandomAttention(
-      queryHeadCount: 2, keyValueHeadCount: 1, headLength: 64, contextLength: 1300,
+      queryHeadCount: 2, keyValueHeadCount: 1, headDim: 64, contextLength: 1300,
       windows: [200], seed: 8)
     let drives = try DriveArray.make(
       heads.shape, engine: .sparse(options), flash: smallFlash(blocks: 2000, pageByteCount: 4096))
@@ -88,7 +88,7 @@ import Testing
     var generator = SeededGenerator(seed: seed)
     let window = Int.random(in: 20...300, using: &generator)
     var heads = RandomAttention(
-      layerCount: 2, queryHeadCount: 4, keyValueHeadCount: 2, headLength: 16,
+      layerCount: 2, queryHeadCount: 4, keyValueHeadCount: 2, headDim: 16,
       contextLength: 2600, windows: [window, nil], seed: seed)
     // Room for two contexts of one layer and little more.
     let sparse = AttentionEngineKind.sparse(SparseAttention(channelFraction: 1, tokenFraction: 1))
@@ -122,7 +122,7 @@ import Testing
     for (driveCount, keyValueHeadCount) in [(1, 3), (2, 3), (5, 3), (4, 8)] {
       var heads = RandomAttention(
         layerCount: 3, queryHeadCount: 3 * keyValueHeadCount,
-        keyValueHeadCount: keyValueHeadCount, headLength: 32, windows: [nil, 600, 64],
+        keyValueHeadCount: keyValueHeadCount, headDim: 32, windows: [nil, 600, 64],
         seed: UInt64(driveCount))
       let drives = try DriveArray.make(heads.shape, count: driveCount)
       var before = drives.statistics.bus
@@ -160,7 +160,7 @@ import Testing
 
   @Test func `Pages read are those of the visible token groups`() throws {
     var heads = RandomAttention(
-      queryHeadCount: 2, keyValueHeadCount: 1, headLength: 64, contextLength: 4096, seed: 1)
+      queryHeadCount: 2, keyValueHeadCount: 1, headDim: 64, contextLength: 4096, seed: 1)
     let flash = smallFlash(channels: 8, blocks: 40, pages: 4, pageByteCount: 4096)
     let dense = try DriveArray.make(heads.shape, flash: flash)
     let sparse = try DriveArray.make(
@@ -186,7 +186,7 @@ import Testing
   }
 
   @Test func `A drive stays within its memory or refuses`() throws {
-    let heads = RandomAttention(headLength: 64, contextLength: 4096, seed: 1)
+    let heads = RandomAttention(headDim: 64, contextLength: 4096, seed: 1)
     var configuration = DriveConfiguration(flash: smallFlash())
     let needed = try DriveArray.memoryByteCount(heads.shape, driveCount: 1, configuration)
     let drives = try DriveArray(heads.shape, driveCount: 1, configuration)
@@ -203,7 +203,7 @@ import Testing
   }
 
   @Test func `Impossible drives are refused with the reason`() {
-    let heads = RandomAttention(headLength: 128, seed: 1)
+    let heads = RandomAttention(headDim: 128, seed: 1)
     func refusal(
       _ flash: FlashGeometry = smallFlash(), _ engine: AttentionEngineKind = .dense,
       driveCount: Int = 1, faults: FlashFaults = FlashFaults()
@@ -237,7 +237,7 @@ import Testing
     #expect(refusal(faults: FlashFaults(bitErrorRate: 2)).contains("bit error rate"))
     var long = smallFlash()
     long.pageByteCount = 512
-    let wide = RandomAttention(headLength: 272, seed: 1)
+    let wide = RandomAttention(headDim: 272, seed: 1)
     #expect(throws: DriveError.self) {
       try DriveArray(wide.shape, driveCount: 1, DriveConfiguration(flash: long))
     }
@@ -290,7 +290,7 @@ private enum SparseReference {
     _ heads: RandomAttention, _ queries: [Float], _ options: SparseAttention, first: Int = 0,
     meanFirst: Int = 0
   ) -> [Float] {
-    let (length, count) = (heads.shape.headLength, heads.positionCount(0) - first)
+    let (length, count) = (heads.shape.headDim, heads.positionCount(0) - first)
     let group = heads.shape.queryHeadCount
     func row(_ rows: [Float], _ position: Int) -> [Double] {
       let from = (first + position) * length

@@ -12,7 +12,7 @@ import WeightLoader
 @Suite struct DriveSessionTests {
   private struct Case: Sendable, CustomTestStringConvertible {
     var name: String
-    var headLength: Int
+    var headDim: Int
     var queryHeadCount: Int
     var keyValueHeadCount: Int
     var window = 0
@@ -20,7 +20,7 @@ import WeightLoader
 
     var model: TinyModel {
       var model = TinyModel(architecture: name)
-      model.headLength = headLength
+      model.headDim = headDim
       model.queryHeadCount = queryHeadCount
       model.keyValueHeadCount = keyValueHeadCount
       model.contextLength = 1024
@@ -30,11 +30,11 @@ import WeightLoader
   }
 
   private static let cases = [
-    Case(name: "llama", headLength: 16, queryHeadCount: 4, keyValueHeadCount: 2),
-    Case(name: "llama", headLength: 64, queryHeadCount: 9, keyValueHeadCount: 3),
-    Case(name: "llama", headLength: 32, queryHeadCount: 2, keyValueHeadCount: 2, window: 40),
-    Case(name: "qwen3", headLength: 128, queryHeadCount: 4, keyValueHeadCount: 1),
-    Case(name: "gemma3", headLength: 256, queryHeadCount: 4, keyValueHeadCount: 1, window: 70),
+    Case(name: "llama", headDim: 16, queryHeadCount: 4, keyValueHeadCount: 2),
+    Case(name: "llama", headDim: 64, queryHeadCount: 9, keyValueHeadCount: 3),
+    Case(name: "llama", headDim: 32, queryHeadCount: 2, keyValueHeadCount: 2, window: 40),
+    Case(name: "qwen3", headDim: 128, queryHeadCount: 4, keyValueHeadCount: 1),
+    Case(name: "gemma3", headDim: 256, queryHeadCount: 4, keyValueHeadCount: 1, window: 70),
   ]
 
   private func bits(_ session: Session, _ prompt: [Int32], _ decoding: [Int32]) throws -> [[UInt32]]
@@ -112,7 +112,7 @@ import WeightLoader
     defer { extendLifetime(file) }
     let configuration = try #require(try ModelSource.open(file.path).description.configuration)
     let (layers, heads, length, group) = (
-      configuration.layerCount, example.keyValueHeadCount, example.headLength,
+      configuration.layerCount, example.keyValueHeadCount, example.headDim,
       example.queryHeadCount / example.keyValueHeadCount
     )
     for count in [1, 2, 3, 20] {

@@ -24,12 +24,12 @@ struct RandomAttention {
   private var generator: SeededGenerator
 
   init(
-    layerCount: Int = 1, queryHeadCount: Int = 4, keyValueHeadCount: Int = 2, headLength: Int = 32,
+    layerCount: Int = 1, queryHeadCount: Int = 4, keyValueHeadCount: Int = 2, headDim: Int = 32,
     contextLength: Int = 700, windows: [Int?]? = nil, seed: UInt64
   ) {
     shape = DriveArray.Shape(
       layerCount: layerCount, queryHeadCount: queryHeadCount,
-      keyValueHeadCount: keyValueHeadCount, headLength: headLength, contextLength: contextLength,
+      keyValueHeadCount: keyValueHeadCount, headDim: headDim, contextLength: contextLength,
       windows: windows ?? Array(repeating: nil, count: layerCount))
     generator = SeededGenerator(seed: seed)
     keys = Array(repeating: [], count: layerCount)
@@ -40,7 +40,7 @@ struct RandomAttention {
     (0..<count).map { _ in Float(4 * (generator.nextUnit() - 0.5)) }
   }
 
-  var width: Int { shape.keyValueHeadCount * shape.headLength }
+  var width: Int { shape.keyValueHeadCount * shape.headDim }
   func positionCount(_ layer: Int) -> Int { keys[layer].count / width }
 
   /// Appends random keys and values to a layer, here and in `array`.
@@ -62,12 +62,12 @@ struct RandomAttention {
 
   /// Random queries, as large as make scores differ.
   mutating func queries() -> [Float] {
-    random(shape.queryHeadCount * shape.headLength)
+    random(shape.queryHeadCount * shape.headDim)
   }
 
   /// Attention in double precision over keys and values rounded to f16.
   func expected(_ queries: [Float], layer: Int, first: Int, last: Int) -> [Float] {
-    let length = shape.headLength
+    let length = shape.headDim
     let group = shape.queryHeadCount / shape.keyValueHeadCount
     var output = [Float](repeating: 0, count: queries.count)
     for head in 0..<shape.queryHeadCount {
@@ -150,7 +150,7 @@ extension DriveArray.Shape {
   init(_ configuration: DecoderConfiguration, contextLength: Int) {
     self.init(
       layerCount: configuration.layerCount, queryHeadCount: configuration.queryHeadCount,
-      keyValueHeadCount: configuration.keyValueHeadCount, headLength: configuration.headLength,
+      keyValueHeadCount: configuration.keyValueHeadCount, headDim: configuration.headDim,
       contextLength: contextLength,
       windows: (0..<configuration.layerCount).map {
         configuration.slides(layer: $0) ? configuration.slidingWindow : nil

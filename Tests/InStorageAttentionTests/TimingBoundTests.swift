@@ -20,7 +20,7 @@ import Testing
       let keyValueHeads = pick([1, 2, 8, 40])
       model = ModelParameters(
         layerCount: pick([1, 2, 40]), queryHeadCount: keyValueHeads * pick([1, 4, 8]),
-        keyValueHeadCount: keyValueHeads, headLength: pick([64, 128]), weightCount: 1e9)
+        keyValueHeadCount: keyValueHeads, headDim: pick([64, 128]), weightCount: 1e9)
       drive = pick([.paper, .year2026])
       drive.geometry.channelCount = pick([1, 3, 8, 16])
       drive.geometry.planesPerChannel = pick([1, 4, 16])

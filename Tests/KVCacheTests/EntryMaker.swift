@@ -7,7 +7,7 @@ import TestSupport
 /// Makes entries whose data says what it stands for.
 struct EntryMaker {
   var origin = KeyValueOrigin(
-    model: .content(7), graph: 1, type: "f16", layerCount: 2, keyValueHeadCount: 1, headLength: 8,
+    model: .content(7), graph: 1, type: "f16", layerCount: 2, keyValueHeadCount: 1, headDim: 8,
     rowByteCount: 4000, rowStride: 4096)
   var directory: KeyValueDirectory
 

@@ -75,7 +75,7 @@ import Testing
     for (model, graph, type) in origins {
       maker.origin = KeyValueOrigin(
         model: model, graph: graph, type: type, layerCount: 2, keyValueHeadCount: 1,
-        headLength: 8, rowByteCount: 4000, rowStride: 4096)
+        headDim: 8, rowByteCount: 4000, rowStride: 4096)
       try maker.store(prompt)
     }
     maker.origin = own

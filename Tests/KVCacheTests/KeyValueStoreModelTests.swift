@@ -16,7 +16,7 @@ import Testing
     _ type: KeyValueType, layerCount: Int = 2, window: Int? = nil
   ) -> KeyValueShape {
     KeyValueShape(
-      layerCount: layerCount, keyValueHeadCount: 2, headLength: 32, contextLength: contextLength,
+      layerCount: layerCount, keyValueHeadCount: 2, headDim: 32, contextLength: contextLength,
       type: type, windows: (0..<layerCount).map { $0 == 0 ? window : nil })
   }
 

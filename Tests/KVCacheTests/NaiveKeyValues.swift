@@ -10,13 +10,13 @@ import Testing
 struct NaiveKeyValues {
   let shape: KeyValueShape
   private(set) var positionCount = 0
-  /// Of each layer, head and slab: groups of sixteen positions, keys [headLength][16] then values
-  /// [16][headLength], f16 [128 positions].
+  /// Of each layer, head and slab: groups of sixteen positions, keys [headDim][16] then values
+  /// [16][headDim], f16 [128 positions].
   private var blocks: [[[[Float16]]]]
 
   init(_ shape: KeyValueShape) {
     self.shape = shape
-    let empty = [Float16](repeating: 0, count: 2 * 128 * shape.headLength)
+    let empty = [Float16](repeating: 0, count: 2 * 128 * shape.headDim)
     blocks = Array(
       repeating: Array(
         repeating: Array(repeating: empty, count: shape.slabCount), count: shape.keyValueHeadCount),
@@ -27,11 +27,11 @@ struct NaiveKeyValues {
   mutating func truncate(to count: Int) { positionCount = count }
 
   /// Adds positions and returns their keys and values: of each layer, position by position,
-  /// [keyValueHeadCount, headLength].
+  /// [keyValueHeadCount, headDim].
   mutating func append(
     _ count: Int, using generator: inout SeededGenerator
   ) -> [[(keys: [Float], values: [Float])]] {
-    let length = shape.headLength
+    let length = shape.headDim
     var rows: [[(keys: [Float], values: [Float])]] = []
     for layer in 0..<shape.layerCount {
       var row: [(keys: [Float], values: [Float])] = []
@@ -58,7 +58,7 @@ struct NaiveKeyValues {
   }
 
   private func places(_ index: Int, _ element: Int) -> (key: Int, value: Int) {
-    let length = shape.headLength
+    let length = shape.headDim
     let (group, slot) = index.quotientAndRemainder(dividingBy: 16)
     let base = group * 32 * length
     return (base + element * 16 + slot, base + 16 * length + slot * length + element)
@@ -87,16 +87,16 @@ struct NaiveKeyValues {
           expanded.deallocate()
         }
         KeyValueBlock.quantise(
-          start, headLength: shape.headLength, to: shape.type, into: stored)
+          start, headDim: shape.headDim, to: shape.type, into: stored)
         KeyValueBlock.expand(
-          stored, headLength: shape.headLength, from: shape.type, into: expanded)
+          stored, headDim: shape.headDim, from: shape.type, into: expanded)
         return memcmp(block, expanded, byteCount) == 0
       }
     }
     // Behind the last position there may be anything.
     let found = block.assumingMemoryBound(to: Float16.self)
     for index in 0..<min(128, positionCount - slab * 128) {
-      for element in 0..<shape.headLength {
+      for element in 0..<shape.headDim {
         let (key, value) = places(index, element)
         guard found[key] == known[key], found[value] == known[value] else { return false }
       }
@@ -141,7 +141,7 @@ final class CheckedStore {
       }
       store.seal(layer: layer, on: pool)
       if phase == .answer {
-        let queries = (0..<queryHeadCount * shape.headLength).map { _ in
+        let queries = (0..<queryHeadCount * shape.headDim).map { _ in
           Float.random(in: -1...1, using: &generator)
         }
         try store.planBlocks(layer: layer, queries: queries)

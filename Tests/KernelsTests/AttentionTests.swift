@@ -6,7 +6,7 @@ import Testing
 @Suite struct AttentionTests {
   /// A head's cache with random content, and queries with what they see.
   private struct Case {
-    let headLength: Int
+    let headDim: Int
     let positionCount: Int
     let keys: [Float]
     let values: [Float]
@@ -16,7 +16,7 @@ import Testing
 
     init(seed: UInt64, scale: Double, positionCount given: Int? = nil) {
       var generator = SeededGenerator(seed: seed)
-      headLength = 16 * Int.random(in: 1...8, using: &generator)
+      headDim = 16 * Int.random(in: 1...8, using: &generator)
       positionCount =
         given
         ?? [1, 15, 16, 17, 511, 512, 513, Int.random(in: 1...1600, using: &generator)]
@@ -24,10 +24,10 @@ import Testing
       func random(_ count: Int, _ scale: Double) -> [Float] {
         (0..<count).map { _ in Float(Float16((generator.nextUnit() * 2 - 1) * scale)) }
       }
-      keys = random(positionCount * headLength, 1)
-      values = random(positionCount * headLength, 2)
+      keys = random(positionCount * headDim, 1)
+      values = random(positionCount * headDim, 2)
       let queryCount = Int.random(in: 1...14, using: &generator)
-      queries = random(queryCount * headLength, scale)
+      queries = random(queryCount * headDim, scale)
       visible = (0..<queryCount).map { [positionCount] _ in
         let last = Int.random(in: 0..<positionCount, using: &generator)
         let first = Bool.random(using: &generator) ? 0 : Int.random(in: 0...last, using: &generator)
@@ -37,19 +37,19 @@ import Testing
 
     /// The cache's blocks, stored by `set`.
     func blocks(_ set: InstructionSet) -> [UInt16] {
-      let blockByteCount = KeyValueBlock.byteCount(headLength: headLength)
+      let blockByteCount = KeyValueBlock.byteCount(headDim: headDim)
       let blockCount = (positionCount + 127) / 128
       var memory = [UInt16](repeating: 0x7E00, count: blockCount * blockByteCount / 2)  // NaN
       // Slots behind the last position exist in a cache as zeros.
-      let padding = [Float](repeating: 0, count: 15 * headLength)
+      let padding = [Float](repeating: 0, count: 15 * headDim)
       let (keys, values) = (keys + padding, values + padding)
       memory.withUnsafeMutableBytes { memory in
         for position in 0..<(positionCount + 15) / 16 * 16 {
           keys.withUnsafeBufferPointer { keys in
             values.withUnsafeBufferPointer { values in
               KeyValueBlock.store(
-                key: keys.baseAddress! + position * headLength,
-                value: values.baseAddress! + position * headLength, headLength: headLength,
+                key: keys.baseAddress! + position * headDim,
+                value: values.baseAddress! + position * headDim, headDim: headDim,
                 position: position % 128,
                 into: memory.baseAddress! + position / 128 * blockByteCount, instructionSet: set)
             }
@@ -71,23 +71,23 @@ import Testing
     /// Attention's output, tiles in runs that end at `cuts` merged in order.
     func output(_ set: InstructionSet, cuts: Set<Int> = []) -> [Float] {
       let memory = blocks(set)
-      let blockByteCount = KeyValueBlock.byteCount(headLength: headLength)
+      let blockByteCount = KeyValueBlock.byteCount(headDim: headDim)
       let tileCount = (positionCount + 511) / 512
       let partialByteCount = AttentionPartials.byteCount(
-        queryCount: queryCount, headLength: headLength)
+        queryCount: queryCount, headDim: headDim)
       let partials = UnsafeMutableRawPointer.allocate(
         byteCount: 2 * partialByteCount, alignment: 64)
       let scratch = UnsafeMutableRawPointer.allocate(
-        byteCount: AttentionKernel.scratchByteCount(queryCount: queryCount, headLength: headLength),
+        byteCount: AttentionKernel.scratchByteCount(queryCount: queryCount, headDim: headDim),
         alignment: 64)
       defer {
         partials.deallocate()
         scratch.deallocate()
       }
       let total = AttentionPartials(
-        memory: partials, queryCount: queryCount, headLength: headLength)
+        memory: partials, queryCount: queryCount, headDim: headDim)
       let part = AttentionPartials(
-        memory: partials + partialByteCount, queryCount: queryCount, headLength: headLength)
+        memory: partials + partialByteCount, queryCount: queryCount, headDim: headDim)
       total.reset()
       part.reset()
       memory.withUnsafeBytes { memory in
@@ -97,8 +97,8 @@ import Testing
             block * 128 < positionCount ? memory.baseAddress! + block * blockByteCount : nil
           }
           AttentionKernel.accumulate(
-            blocks: blocks, tileFirstPosition: tile * 512, headLength: headLength, queries: queries,
-            queryStride: headLength, visible: visible, queryCount: queryCount, into: target,
+            blocks: blocks, tileFirstPosition: tile * 512, headDim: headDim, queries: queries,
+            queryStride: headDim, visible: visible, queryCount: queryCount, into: target,
             scratch: scratch, instructionSet: set)
           if cuts.contains(tile + 1) {
             AttentionKernel.merge(into: total, from: part, instructionSet: set)
@@ -106,9 +106,9 @@ import Testing
           }
         }
       }
-      var output = [Float](repeating: .nan, count: queryCount * headLength)
+      var output = [Float](repeating: .nan, count: queryCount * headDim)
       output.withUnsafeMutableBufferPointer {
-        AttentionKernel.finish(total, into: $0.baseAddress!, outputStride: headLength)
+        AttentionKernel.finish(total, into: $0.baseAddress!, outputStride: headDim)
       }
       return output
     }
@@ -118,16 +118,16 @@ import Testing
       visible.enumerated().flatMap { query, range -> [Double] in
         let positions = Int(range.first)...Int(range.last)
         let scores = positions.map { position in
-          (0..<headLength).reduce(0.0) {
-            $0 + Double(queries[query * headLength + $1]) * Double(keys[position * headLength + $1])
+          (0..<headDim).reduce(0.0) {
+            $0 + Double(queries[query * headDim + $1]) * Double(keys[position * headDim + $1])
           }
         }
         let highest = scores.max() ?? 0
         let weights = scores.map { exp($0 - highest) }
         let sum = weights.reduce(0, +)
-        return (0..<headLength).map { element in
+        return (0..<headDim).map { element in
           zip(positions, weights).reduce(0.0) {
-            $0 + $1.1 * Double(values[$1.0 * headLength + element])
+            $0 + $1.1 * Double(values[$1.0 * headDim + element])
           } / sum
         }
       }

@@ -5,15 +5,15 @@ import Testing
 @Suite struct KeyValueBlockTests {
   /// A complete f16 block whose key channels and value positions differ in size and centre.
   private struct Case {
-    let headLength: Int
+    let headDim: Int
     let keys: [Float]
     let values: [Float]
     let block: [UInt16]
 
     init(seed: UInt64) {
       var generator = SeededGenerator(seed: seed)
-      let headLength = 16 * Int.random(in: 1...8, using: &generator)
-      self.headLength = headLength
+      let headDim = 16 * Int.random(in: 1...8, using: &generator)
+      self.headDim = headDim
       func line() -> (centre: Float, width: Float) {
         let size = Float([0, 1e-6, 1, 30, 60000].randomElement(using: &generator) ?? 1)
         return (Float(generator.nextUnit() - 0.5) * size, size * Float(generator.nextUnit()) / 2)
@@ -21,19 +21,19 @@ import Testing
       func value(_ line: (centre: Float, width: Float)) -> Float {
         Float(Float16(line.centre + Float(generator.nextUnit() * 2 - 1) * line.width))
       }
-      let channels = (0..<headLength).map { _ in line() }
-      let keys = (0..<128 * headLength).map { value(channels[$0 % headLength]) }
+      let channels = (0..<headDim).map { _ in line() }
+      let keys = (0..<128 * headDim).map { value(channels[$0 % headDim]) }
       let rows = (0..<128).map { _ in line() }
-      let values = (0..<128 * headLength).map { value(rows[$0 / headLength]) }
+      let values = (0..<128 * headDim).map { value(rows[$0 / headDim]) }
       var block = [UInt16](
-        repeating: 0, count: KeyValueBlock.byteCount(headLength: headLength) / 2)
+        repeating: 0, count: KeyValueBlock.byteCount(headDim: headDim) / 2)
       for position in 0..<128 {
         block.withUnsafeMutableBytes { block in
           keys.withUnsafeBufferPointer { keys in
             values.withUnsafeBufferPointer { values in
               KeyValueBlock.store(
-                key: keys.baseAddress! + position * headLength,
-                value: values.baseAddress! + position * headLength, headLength: headLength,
+                key: keys.baseAddress! + position * headDim,
+                value: values.baseAddress! + position * headDim, headDim: headDim,
                 position: position, into: block.baseAddress!)
             }
           }
@@ -46,10 +46,10 @@ import Testing
 
     func quantised(_ type: KeyValueType, _ set: InstructionSet) -> [UInt8] {
       var bytes = [UInt8](
-        repeating: 0xAA, count: KeyValueBlock.byteCount(headLength: headLength, type: type))
+        repeating: 0xAA, count: KeyValueBlock.byteCount(headDim: headDim, type: type))
       bytes.withUnsafeMutableBytes {
         KeyValueBlock.quantise(
-          block, headLength: headLength, to: type, into: $0.baseAddress!, instructionSet: set)
+          block, headDim: headDim, to: type, into: $0.baseAddress!, instructionSet: set)
       }
       return bytes
     }
@@ -58,24 +58,24 @@ import Testing
       var result = [UInt16](repeating: 0x7E00, count: block.count)
       result.withUnsafeMutableBytes {
         KeyValueBlock.expand(
-          bytes, headLength: headLength, from: type, into: $0.baseAddress!, instructionSet: set)
+          bytes, headDim: headDim, from: type, into: $0.baseAddress!, instructionSet: set)
       }
       return result
     }
 
     /// A block's index of a key's or value's element.
     func index(position: Int, element: Int, isKey: Bool) -> Int {
-      let group = position / 16 * 32 * headLength
+      let group = position / 16 * 32 * headDim
       return isKey
         ? group + element * 16 + position % 16
-        : group + 16 * headLength + position % 16 * headLength + element
+        : group + 16 * headDim + position % 16 * headDim + element
     }
   }
 
   @Test func `A block takes as many bytes as its parts`() {
-    #expect(KeyValueBlock.byteCount(headLength: 64) == 32768)
-    #expect(KeyValueBlock.byteCount(headLength: 64, type: .q8) == 256 + 512 + 16384)
-    #expect(KeyValueBlock.byteCount(headLength: 64, type: .q4) == 256 + 512 + 8192)
+    #expect(KeyValueBlock.byteCount(headDim: 64) == 32768)
+    #expect(KeyValueBlock.byteCount(headDim: 64, type: .q8) == 256 + 512 + 16384)
+    #expect(KeyValueBlock.byteCount(headDim: 64, type: .q4) == 256 + 512 + 8192)
   }
 
   @Test(arguments: [KeyValueType.q8, .q4])
@@ -96,7 +96,7 @@ import Testing
     let stepCount: Float = type == .q8 ? 254 : 15
     for seed in UInt64(0)..<20 {
       let block = Case(seed: seed)
-      let length = block.headLength
+      let length = block.headDim
       let expanded = block.expanded(block.quantised(type, .scalar), type, .scalar)
       func check(_ values: [Float], isKey: Bool, line: [(position: Int, element: Int)]) {
         let members = line.map { values[$0.position * length + $0.element] }

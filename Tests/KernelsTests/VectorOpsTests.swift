@@ -177,7 +177,7 @@ import Testing
         var y = x
         y.withUnsafeMutableBufferPointer {
           VectorOps.rotate(
-            $0.baseAddress!, headCount: 3, headLength: length, dimensionCount: 2 * half,
+            $0.baseAddress!, headCount: 3, headDim: length, dimensionCount: 2 * half,
             adjacentPairs: adjacent, cosines: cosines, sines: sines, instructionSet: set)
         }
         return y

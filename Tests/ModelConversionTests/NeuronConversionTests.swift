@@ -13,7 +13,7 @@ import WeightLoader
     model.hiddenActivation = "relu"
     model.matrixTypes = types
     if types.contains(where: { $0.blockElementCount == 256 }) {
-      model.embeddingLength = 256
+      model.hiddenSize = 256
       model.feedForwardLength = 512
       model.queryHeadCount = 16
     }

@@ -123,7 +123,7 @@ struct TinyFolder {
 
   @Test func `Defaults are those of transformers`() throws {
     let llama = try TinyFolder().configuration()
-    #expect(llama.ropeBase == 10000 && llama.headLength == 16 && !llama.tiesOutput)
+    #expect(llama.ropeBase == 10000 && llama.headDim == 16 && !llama.tiesOutput)
     #expect(llama.normEpsilon == 1e-5 && llama.activation == .silu && llama.slidingWindow == nil)
     var mistral = TinyFolder()
     mistral.more = #""architectures":["MistralForCausalLM"]"#
@@ -213,7 +213,7 @@ struct TinyFolder {
   @Test func `Experts are stacked in the order of their numbers`() throws {
     let model = try expertFolder([2, 0, 3, 1]).describe()
     let stated = ExpertConfiguration(
-      expertCount: 4, usedExpertCount: 2, feedForwardLength: 24, normalisesWeights: true)
+      expertCount: 4, expertsPerToken: 2, feedForwardLength: 24, normalisesWeights: true)
     #expect(model.description.configuration?.experts == stated)
     let index = try #require(
       model.description.tensors.firstIndex { $0.name == "blk.0.ffn_down_exps.weight" })

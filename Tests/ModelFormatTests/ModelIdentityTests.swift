@@ -7,8 +7,8 @@ import Testing
 @Suite struct ModelIdentityTests {
   private func configuration() -> DecoderConfiguration {
     DecoderConfiguration(
-      architecture: "llama", layerCount: 1, embeddingLength: 32, feedForwardLength: 64,
-      queryHeadCount: 2, keyValueHeadCount: 1, headLength: 16, vocabularyCount: 300,
+      architecture: "llama", layerCount: 1, hiddenSize: 32, feedForwardLength: 64,
+      queryHeadCount: 2, keyValueHeadCount: 1, headDim: 16, vocabularyCount: 300,
       contextLength: 128, normEpsilon: 1e-5, ropePairing: .adjacent, ropeDimensionCount: 16,
       ropeBase: 10000, tiesOutput: true)
   }
@@ -85,8 +85,8 @@ import Testing
     }
     changed { $0.architecture = "qwen2" }
     for path in [
-      \DecoderConfiguration.layerCount, \.embeddingLength, \.feedForwardLength, \.queryHeadCount,
-      \.keyValueHeadCount, \.headLength, \.vocabularyCount, \.contextLength, \.ropeDimensionCount,
+      \DecoderConfiguration.layerCount, \.hiddenSize, \.feedForwardLength, \.queryHeadCount,
+      \.keyValueHeadCount, \.headDim, \.vocabularyCount, \.contextLength, \.ropeDimensionCount,
     ] { changed { $0[keyPath: path] += 1 } }
     // These print alike with six digits, as encoders of JSON once did.
     changed { $0.normEpsilon = $0.normEpsilon.nextUp }
@@ -108,7 +108,7 @@ import Testing
     for expert in 0..<7 {
       changed {
         $0.experts = ExpertConfiguration(
-          expertCount: expert == 1 ? 5 : 4, usedExpertCount: expert == 2 ? 3 : 2,
+          expertCount: expert == 1 ? 5 : 4, expertsPerToken: expert == 2 ? 3 : 2,
           feedForwardLength: expert == 3 ? 33 : 32,
           sharedFeedForwardLength: expert == 4 || expert == 5 ? 8 : nil,
           gatesSharedExpert: expert == 5, normalisesWeights: expert == 6)

@@ -116,7 +116,7 @@ import Testing
       { $0.activation = .silu }, { $0.normalisesHeads = true }, { $0.normalisesOutputs = true },
       {
         $0.experts = ExpertConfiguration(
-          expertCount: 4, usedExpertCount: 2, feedForwardLength: 32, normalisesWeights: true)
+          expertCount: 4, expertsPerToken: 2, feedForwardLength: 32, normalisesWeights: true)
       },
     ]
     for (index, change) in changes.enumerated() {

@@ -137,9 +137,9 @@ struct AllocationTests {
     keyValuesRead: KeyValueType?, verification: Verification
   ) throws -> Int {
     var tiny = TinyModel(architecture: architecture)
-    tiny.embeddingLength = 256
+    tiny.hiddenSize = 256
     tiny.feedForwardLength = 512
-    tiny.headLength = 64
+    tiny.headDim = 64
     tiny.matrixTypes = [.q8_0, .q4_K, .f16]
     let gguf = tiny.gguf(seed: 5).bytes()
     let folder = TemporaryFolder()

@@ -27,9 +27,9 @@ import WeightLoader
     for seed in UInt64(0)..<4 {
       var generator = SeededGenerator(seed: seed)
       var model = TinyFamilies.model(family)
-      model.embeddingLength = 256
+      model.hiddenSize = 256
       model.feedForwardLength = 512
-      model.headLength = 64
+      model.headDim = 64
       model.experts?.feedForwardLength = 256
       if model.experts?.sharedFeedForwardLength != nil {
         model.experts?.sharedFeedForwardLength = 512

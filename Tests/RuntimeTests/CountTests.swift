@@ -40,7 +40,7 @@ import WeightLoader
   func `A prompt and eight tokens ask for so many reads and bytes`(count: Count) throws {
     var model = TinyFamilies.model(count.family)
     model.layerCount = 6
-    (model.embeddingLength, model.feedForwardLength) = (256, 768)
+    (model.hiddenSize, model.feedForwardLength) = (256, 768)
     model.tiesOutput = false
     let gguf = model.gguf(seed: 12).bytes()
     let folder = TemporaryFolder()

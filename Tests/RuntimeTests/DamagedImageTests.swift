@@ -17,7 +17,7 @@ import WeightLoader
     var model = hasExperts ? TinyModel.withExperts("qwen2moe") : TinyModel()
     model.tiesOutput = tiesOutput
     model.vocabularyCount = 700
-    model.embeddingLength = 256
+    model.hiddenSize = 256
     return try ImageBuilder.image(of: model.gguf(seed: 3).bytes())
   }
 

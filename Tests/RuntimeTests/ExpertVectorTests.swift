@@ -60,12 +60,12 @@ import Testing
     typealias Change = (inout DecoderConfiguration) -> Void
     let changes: [(name: String, Change)] = [
       ("mixtral", { $0.experts?.normalisesWeights = false }),
-      ("mixtral", { $0.experts?.usedExpertCount = 1 }),
+      ("mixtral", { $0.experts?.expertsPerToken = 1 }),
       ("qwen2moe", { $0.experts?.normalisesWeights = true }),
       ("qwen2moe", { $0.experts?.gatesSharedExpert = false }),
       ("qwen2moe", { $0.experts?.sharedFeedForwardLength = nil }),
       ("qwen3moe", { $0.experts?.normalisesWeights = false }),
-      ("qwen3moe", { $0.experts?.usedExpertCount = 3 }),
+      ("qwen3moe", { $0.experts?.expertsPerToken = 3 }),
       ("olmoe", { $0.experts?.normalisesWeights = true }),
       ("olmoe", { $0.normalisesProjections = false }),
     ]

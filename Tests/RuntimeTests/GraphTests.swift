@@ -61,15 +61,15 @@ import WeightLoader
       var model = TinyFamilies.model(family)
       model.matrixTypes = matrixTypes
       if matrixTypes.contains(where: { $0.blockElementCount == 256 }) {
-        model.embeddingLength = 256
+        model.hiddenSize = 256
         model.feedForwardLength = 256
-        model.headLength = 64
+        model.headDim = 64
         model.experts?.feedForwardLength = 256
         if model.experts?.sharedFeedForwardLength != nil {
           model.experts?.sharedFeedForwardLength = 256
         }
       }
-      if let count = model.experts?.expertCount { model.experts?.usedExpertCount = count }
+      if let count = model.experts?.expertCount { model.experts?.expertsPerToken = count }
       let found = try error(model, seed: UInt64(seed))
       #expect(found < 0.25, "\(family), seed \(seed): \(found)")
     }

@@ -10,7 +10,7 @@ import Testing
     let window = Int.random(in: 1...900, using: &generator)
     return KeyValueShape(
       layerCount: layerCount, keyValueHeadCount: Int.random(in: 1...4, using: &generator),
-      headLength: 16 * Int.random(in: 1...8, using: &generator),
+      headDim: 16 * Int.random(in: 1...8, using: &generator),
       contextLength: Int.random(in: 1...9000, using: &generator),
       type: KeyValueType.allCases.randomElement(using: &generator) ?? .f16,
       windows: (0..<layerCount).map { _ in Bool.random(using: &generator) ? window : nil })

@@ -42,7 +42,7 @@ import Testing
       if let spare {
         let rows = KeyValueShape(
           layerCount: model.layerCount, keyValueHeadCount: model.keyValueHeadCount,
-          headLength: model.headLength, contextLength: length, type: type)
+          headDim: model.headDim, contextLength: length, type: type)
         shape.keyValues.budgetByteCount =
           KeyValuePlan.minimumByteCount(rows, chunkLength: 1) + spare * rows.rowStride
       }
@@ -141,11 +141,11 @@ import Testing
         // One block at the start and two at the end, of which memory has room for some; the next token's
         // are read ahead.
         #expect(attended == 20 * 3 * layers * heads)
-        #expect(bytes <= (attended + attended / 10) * 512 * fixture.model.headLength)
+        #expect(bytes <= (attended + attended / 10) * 512 * fixture.model.headDim)
       } else {
         // Each query head names two of the ten.
         #expect(attended >= 20 * 2 * layers * heads && attended < 20 * 10 * layers * heads)
-        #expect(bytes <= (attended + attended / 10) * 512 * fixture.model.headLength)
+        #expect(bytes <= (attended + attended / 10) * 512 * fixture.model.headDim)
       }
     }
   }
@@ -186,7 +186,7 @@ import Testing
 
   @Test func `A prompt's important block stays with SnapKV`() throws {
     let shape = KeyValueShape(
-      layerCount: 1, keyValueHeadCount: 1, headLength: 16, contextLength: 1280)
+      layerCount: 1, keyValueHeadCount: 1, headDim: 16, contextLength: 1280)
     let policy = try #require(
       try KeyValuePolicyChoice.snapKV(positions: 256).makePolicy(shape, queryHeadCount: 1))
     // Ten blocks, all queries look at the fourth.

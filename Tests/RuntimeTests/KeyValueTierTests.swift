@@ -60,7 +60,7 @@ import WeightLoader
     /// Bytes from a row to the next.
     var rowStride: Int {
       KeyValueShape(
-        layerCount: 1, keyValueHeadCount: model.keyValueHeadCount, headLength: model.headLength,
+        layerCount: 1, keyValueHeadCount: model.keyValueHeadCount, headDim: model.headDim,
         contextLength: 1, type: type
       ).rowStride
     }

@@ -14,7 +14,7 @@ import Testing
     type: KeyValueType, family: String
   ) throws {
     var model = TinyFamilies.model(family)
-    model.headLength = 64
+    model.headDim = 64
     if model.slidingWindow > 0 { model.slidingWindow = 150 }
     let file = TemporaryFile(model.gguf(seed: 7).bytes())
     defer { extendLifetime(file) }
@@ -51,7 +51,7 @@ import Testing
 
   @Test func `Fewer bits change logits a little`() throws {
     var model = TinyFamilies.model("llama")
-    model.headLength = 64
+    model.headDim = 64
     let file = TemporaryFile(model.gguf(seed: 7).bytes())
     defer { extendLifetime(file) }
     var generator = SeededGenerator(seed: 3)

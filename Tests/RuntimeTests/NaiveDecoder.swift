@@ -16,7 +16,7 @@ struct NaiveDecoder {
 
   /// Logits behind each of `tokens`: [tokens.count][vocabularyCount].
   func logits(_ tokens: [Int32]) -> [[Double]] {
-    let width = configuration.embeddingLength
+    let width = configuration.hiddenSize
     let table = weights("token_embd.weight")
     var residual = tokens.map { token in
       (0..<width).map {
@@ -61,7 +61,7 @@ struct NaiveDecoder {
     let order = probabilities.indices.sorted {
       (probabilities[$1], $0) < (probabilities[$0], $1)
     }
-    let chosen = order.prefix(experts.usedExpertCount)
+    let chosen = order.prefix(experts.expertsPerToken)
     let total =
       experts.normalisesWeights ? chosen.reduce(0) { $0 + probabilities[$1] } : 1
     return chosen.map { ($0, probabilities[$0] / total) }
@@ -85,7 +85,7 @@ struct NaiveDecoder {
   private func attention(_ layer: Int, _ inputs: [[Double]]) -> [[Double]] {
     let prefix = "blk.\(layer)."
     let (heads, keyHeads) = (configuration.queryHeadCount, configuration.keyValueHeadCount)
-    let length = configuration.headLength
+    let length = configuration.headDim
     func project(_ name: String, _ x: [Double]) -> [Double] {
       let y = product(prefix + name + ".weight", x)
       guard let bias = tensor(prefix + name + ".bias") else { return y }

@@ -13,8 +13,8 @@ import WeightLoader
     _ change: (inout [String: [Double]]) -> Void = { _ in }
   ) -> NaiveDecoder {
     let configuration = DecoderConfiguration(
-      architecture: "llama", layerCount: 1, embeddingLength: 8,
-      feedForwardLength: feedForwardLength, queryHeadCount: 2, keyValueHeadCount: 1, headLength: 4,
+      architecture: "llama", layerCount: 1, hiddenSize: 8,
+      feedForwardLength: feedForwardLength, queryHeadCount: 2, keyValueHeadCount: 1, headDim: 4,
       vocabularyCount: 5, contextLength: 8, normEpsilon: 1e-5, ropePairing: .halves,
       ropeDimensionCount: 4, ropeBase: 10000, tiesOutput: true, experts: experts)
     var generator = SeededGenerator(seed: 5)
@@ -32,7 +32,7 @@ import WeightLoader
     used: Int = 2, shared: Int? = nil, gated: Bool = false, normalised: Bool = true
   ) -> ExpertConfiguration {
     ExpertConfiguration(
-      expertCount: 4, usedExpertCount: used, feedForwardLength: 6,
+      expertCount: 4, expertsPerToken: used, feedForwardLength: 6,
       sharedFeedForwardLength: shared, gatesSharedExpert: gated, normalisesWeights: normalised)
   }
 

@@ -14,9 +14,9 @@ import WeightLoader
   private static func model(_ types: [ElementType], activation: String? = "relu") -> TinyModel {
     var model = TinyModel()
     model.hiddenActivation = activation
-    model.embeddingLength = 256
+    model.hiddenSize = 256
     model.feedForwardLength = 512
-    model.headLength = 64
+    model.headDim = 64
     model.layerCount = 3
     model.matrixTypes = types
     return model

@@ -111,7 +111,7 @@ import WeightLoader
 
   @Test func `Blocks of 256 weights`() throws {
     var model = TinyModel()
-    (model.embeddingLength, model.feedForwardLength, model.queryHeadCount) = (256, 512, 16)
+    (model.hiddenSize, model.feedForwardLength, model.queryHeadCount) = (256, 512, 16)
     model.matrixTypes = [.q2_K, .q3_K, .q4_K, .q5_K, .q6_K]
     let folder = TemporaryFolder()
     defer { extendLifetime(folder) }

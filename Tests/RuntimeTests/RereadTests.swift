@@ -15,14 +15,14 @@ import WeightLoader
     func image() throws -> [UInt8] {
       if self == .experts {
         var model = TinyFamilies.model("qwen2moe")
-        model.embeddingLength = 256
+        model.hiddenSize = 256
         model.experts?.feedForwardLength = 256
         return try ImageBuilder.image(of: model.gguf(seed: 9).bytes())
       }
       var model = TinyModel()
       model.hiddenActivation = "relu"
-      model.embeddingLength = 256
-      model.headLength = 64
+      model.hiddenSize = 256
+      model.headDim = 64
       model.feedForwardLength = 512
       model.layerCount = 3
       model.tiesOutput = false
@@ -134,7 +134,7 @@ import WeightLoader
 
   @Test func `Experts that do not lie in bundles are refused, with what would help`() throws {
     var model = TinyFamilies.model("qwen2moe")
-    model.embeddingLength = 256
+    model.hiddenSize = 256
     let file = TemporaryFile(
       try ImageBuilder.image(of: model.gguf(seed: 1).bytes(), bundling: Bundling.none))
     defer { extendLifetime(file) }

@@ -46,8 +46,8 @@ import WeightLoader
     private var model: TinyModel {
       var model = TinyModel()
       model.hiddenActivation = "relu"
-      model.embeddingLength = 256
-      model.headLength = 64
+      model.hiddenSize = 256
+      model.headDim = 64
       model.feedForwardLength = 512
       model.layerCount = 3
       model.tiesOutput = false

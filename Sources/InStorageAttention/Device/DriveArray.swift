@@ -16,19 +16,19 @@ public final class DriveArray: DecodeAttention {
     public var layerCount: Int
     public var queryHeadCount: Int
     public var keyValueHeadCount: Int
-    public var headLength: Int
+    public var headDim: Int
     public var contextLength: Int
     /// Of each layer, positions that a token sees, its own included; nil = all.
     public var windows: [Int?]
 
     public init(
-      layerCount: Int, queryHeadCount: Int, keyValueHeadCount: Int, headLength: Int,
+      layerCount: Int, queryHeadCount: Int, keyValueHeadCount: Int, headDim: Int,
       contextLength: Int, windows: [Int?]
     ) {
       self.layerCount = layerCount
       self.queryHeadCount = queryHeadCount
       self.keyValueHeadCount = keyValueHeadCount
-      self.headLength = headLength
+      self.headDim = headDim
       self.contextLength = contextLength
       self.windows = windows
     }
@@ -88,7 +88,7 @@ public final class DriveArray: DecodeAttention {
     }
     payloadOffsets = offsets
     do throws(AllocationError) {
-      rounding = try AlignedBuffer(byteCount: KeyValueGroup.byteCount(headLength: shape.headLength))
+      rounding = try AlignedBuffer(byteCount: KeyValueGroup.byteCount(headDim: shape.headDim))
       payloads = try AlignedBuffer(byteCount: next)
     } catch { throw .allocation(error) }
   }
@@ -117,7 +117,7 @@ public final class DriveArray: DecodeAttention {
             (layer * shape.keyValueHeadCount + $0) % driveCount == drive
           }
         },
-        windows: shape.windows, headLength: shape.headLength,
+        windows: shape.windows, headDim: shape.headDim,
         groupSize: shape.queryHeadCount / shape.keyValueHeadCount,
         contextLength: shape.contextLength)
     }
@@ -144,7 +144,7 @@ public final class DriveArray: DecodeAttention {
 
   private static func payloadByteCount(_ contents: DriveContents) -> Int {
     let heads = contents.heads.map(\.count).max() ?? 0
-    return appendTokenCount * heads * 4 * contents.headLength
+    return appendTokenCount * heads * 4 * contents.headDim
   }
 
   // MARK: DecodeAttention
@@ -156,7 +156,7 @@ public final class DriveArray: DecodeAttention {
     layer: Int, position: Int, tokenCount: Int, keys: UnsafePointer<Float>,
     values: UnsafePointer<Float>
   ) throws {
-    let width = shape.keyValueHeadCount * shape.headLength
+    let width = shape.keyValueHeadCount * shape.headDim
     var first = 0
     while first < tokenCount {
       let count = min(Self.appendTokenCount, tokenCount - first)
@@ -196,7 +196,7 @@ public final class DriveArray: DecodeAttention {
     attendCount += 1
     hostPathByteCount +=
       (Int(visible.last) - Int(visible.first) + 1) * 4 * shape.keyValueHeadCount
-      * shape.headLength
+      * shape.headDim
   }
 
   private func wait(_ index: Int) throws(DriveFailure) {
@@ -221,14 +221,14 @@ public final class DriveArray: DecodeAttention {
     _ heads: [Int], tokenCount: Int, keys: UnsafePointer<Float>, values: UnsafePointer<Float>,
     into payload: UnsafeMutablePointer<UInt16>
   ) {
-    let length = shape.headLength
+    let length = shape.headDim
     let rounded = rounding.address.assumingMemoryBound(to: UInt16.self)
     var target = payload
     for token in 0..<tokenCount {
       for head in heads {
         let offset = (token * shape.keyValueHeadCount + head) * length
         KeyValueBlock.store(
-          key: keys + offset, value: values + offset, headLength: length, position: 0,
+          key: keys + offset, value: values + offset, headDim: length, position: 0,
           into: rounding.address)
         for element in 0..<length {
           target[element] = rounded[element * KeyValueGroup.positionCount]

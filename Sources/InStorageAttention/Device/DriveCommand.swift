@@ -11,10 +11,10 @@ public enum DriveCommand: @unchecked Sendable {
   /// Says what the drive will hold; the first command.
   case configure(DriveContents)
   /// Takes keys and values of positions that follow those of the layer: `payload` is
-  /// [tokenCount][heads of the layer on this drive] × (key [headLength], value [headLength]), f16.
+  /// [tokenCount][heads of the layer on this drive] × (key [headDim], value [headDim]), f16.
   case append(layer: Int, position: Int, tokenCount: Int, payload: UnsafePointer<UInt16>)
   /// Attends with the queries of the layer's heads on this drive, f32, and writes the outputs, f32.
-  /// Both are [queryHeadCount, headLength] of all heads; the drive moves the rows of its own.
+  /// Both are [queryHeadCount, headDim] of all heads; the drive moves the rows of its own.
   case attend(
     layer: Int, visible: VisibleRange, queries: UnsafePointer<Float>,
     outputs: UnsafeMutablePointer<Float>)
@@ -39,11 +39,11 @@ public enum DriveCommand: @unchecked Sendable {
       traffic.bytesToDrive += 16 + 16 * contents.layerCount
     case .append(let layer, _, let tokenCount, _):
       traffic.bytesToDrive +=
-        tokenCount * contents.heads[layer].count * 4 * contents.headLength
+        tokenCount * contents.heads[layer].count * 4 * contents.headDim
     case .attend(let layer, _, _, _):
       let rows = contents.heads[layer].count * contents.groupSize
-      traffic.bytesToDrive += rows * 4 * contents.headLength
-      traffic.bytesFromDrive += rows * 4 * contents.headLength
+      traffic.bytesToDrive += rows * 4 * contents.headDim
+      traffic.bytesFromDrive += rows * 4 * contents.headDim
     case .reclaim, .reclaimAll: break
     }
     return traffic

@@ -44,7 +44,7 @@ public struct DriveConfiguration: Sendable {
       throw .impossible("a block must bear at least one erase, not \(eraseLimit)")
     }
     try contents.check()
-    let tokenByteCount = 2 * contents.headLength
+    let tokenByteCount = 2 * contents.headDim
     guard flash.pageByteCount >= tokenByteCount else {
       throw .impossible(
         "a page of \(flash.pageByteCount) bytes is smaller than one head's token of "
@@ -148,9 +148,9 @@ public struct SparseAttention: Sendable, Equatable {
     }
   }
 
-  /// r of a head's `headLength` elements.
-  func channelCount(headLength: Int) -> Int {
-    min(headLength, max(1, Int((channelFraction * Double(headLength)).rounded(.up))))
+  /// r of a head's `headDim` elements.
+  func channelCount(headDim: Int) -> Int {
+    min(headDim, max(1, Int((channelFraction * Double(headDim)).rounded(.up))))
   }
 
   /// k of `count` visible positions.
@@ -196,17 +196,17 @@ public struct DriveContents: Sendable {
   public var heads: [[Int]]
   /// Positions that a layer's queries see, their own included; nil = all.
   public var windows: [Int?]
-  public var headLength: Int
+  public var headDim: Int
   /// Query heads that share a KV head.
   public var groupSize: Int
   public var contextLength: Int
 
   public init(
-    heads: [[Int]], windows: [Int?], headLength: Int, groupSize: Int, contextLength: Int
+    heads: [[Int]], windows: [Int?], headDim: Int, groupSize: Int, contextLength: Int
   ) {
     self.heads = heads
     self.windows = windows
-    self.headLength = headLength
+    self.headDim = headDim
     self.groupSize = groupSize
     self.contextLength = contextLength
   }
@@ -216,8 +216,8 @@ public struct DriveContents: Sendable {
   var streamCount: Int { heads.reduce(0) { $0 + $1.count } }
 
   package func check() throws(DriveError) {
-    guard headLength > 0, headLength <= 1 << 12, headLength % 16 == 0 else {
-      throw .impossible("heads of \(headLength) elements: the engine takes multiples of 16")
+    guard headDim > 0, headDim <= 1 << 12, headDim % 16 == 0 else {
+      throw .impossible("heads of \(headDim) elements: the engine takes multiples of 16")
     }
     guard (1..<1 << 28).contains(contextLength) else {
       throw .impossible(

@@ -3,7 +3,7 @@ import Kernels
 /// The exact engine: the host's kernel over the host's tiles, merged in the host's order, so the output has
 /// the host's bits (docs/decisions/0001).
 extension DriveController {
-  /// - Parameter output: [groupSize, headLength], in the host's memory.
+  /// - Parameter output: [groupSize, headDim], in the host's memory.
   func attendDensely(
     layer: Int, stream: Int, _ visible: VisibleRange, into output: UnsafeMutablePointer<Float>
   ) throws(DriveError) {
@@ -23,14 +23,14 @@ extension DriveController {
       countProducts(positionCount: seen.count)
     }
     AttentionKernel.finish(
-      buffers.partials, into: output, outputStride: layout.headLength)
+      buffers.partials, into: output, outputStride: layout.headDim)
   }
 
   /// Copies a token group's halves of sixteen positions to their places in the tile's blocks.
   private func place(
     _ keys: UnsafePointer<UInt16>, _ values: UnsafePointer<UInt16>, atPosition first: Int
   ) {
-    let size = KeyValueGroup.positionCount * layout.headLength
+    let size = KeyValueGroup.positionCount * layout.headDim
     let count = layout.groupPositions / KeyValueGroup.positionCount
     // Groups of sixteen lie one after the other through all blocks of the tile.
     let target = buffers.blocks + first / KeyValueGroup.positionCount * 2 * size
@@ -50,15 +50,15 @@ extension DriveController {
       }
       guard let blocks = addresses.baseAddress else { return }
       AttentionKernel.accumulate(
-        blocks: blocks, tileFirstPosition: tileFirstPosition, headLength: layout.headLength,
-        queries: buffers.queries, queryStride: layout.headLength, visible: buffers.visible,
+        blocks: blocks, tileFirstPosition: tileFirstPosition, headDim: layout.headDim,
+        queries: buffers.queries, queryStride: layout.headDim, visible: buffers.visible,
         queryCount: contents.groupSize, into: buffers.partials, scratch: buffers.scratch)
     }
   }
 
   /// Counts exact attention of the group's queries over so many positions.
   func countProducts(positionCount: Int) {
-    operations.multiplyAdds += 2 * positionCount * layout.headLength * contents.groupSize
+    operations.multiplyAdds += 2 * positionCount * layout.headDim * contents.groupSize
     operations.exponentials += positionCount * contents.groupSize
   }
 }

@@ -18,13 +18,13 @@ import TensorBasics
 ///
 /// In a window, v̄ is the mean over the token groups that the window touches.
 extension DriveController {
-  /// - Parameter output: [groupSize, headLength], in the host's memory.
+  /// - Parameter output: [groupSize, headDim], in the host's memory.
   func attendSparsely(
     layer: Int, stream: Int, _ visible: VisibleRange, _ options: SparseAttention,
     into output: UnsafeMutablePointer<Float>
   ) throws(DriveError) {
     let positions = Int(visible.first)...Int(visible.last)
-    let elementCount = options.channelCount(headLength: layout.headLength)
+    let elementCount = options.channelCount(headDim: layout.headDim)
     chooseElements(elementCount)
     try scoreApproximately(
       layer: layer, stream: stream, positions, elementCount: elementCount)
@@ -34,7 +34,7 @@ extension DriveController {
       count, of: positions.count, recentCount: options.recentCount(ofTokens: count))
     try attendOverChosen(count, layer: layer, stream: stream, firstPosition: positions.lowerBound)
     AttentionKernel.finish(
-      buffers.partials, into: output, outputStride: layout.headLength)
+      buffers.partials, into: output, outputStride: layout.headDim)
     if count < positions.count {
       computeMean(layer: layer, stream: stream, firstPosition: positions.lowerBound)
       blend(chosenCount: count, into: output)
@@ -47,16 +47,16 @@ extension DriveController {
     let (group, index) = position.quotientAndRemainder(dividingBy: layout.groupPositions)
     let sum = buffers.valueSum(stream, slot: group % slotCount)
     if index == 0, slotCount > 1 || group == 0 {
-      sum.update(repeating: 0, count: layout.headLength)
+      sum.update(repeating: 0, count: layout.headDim)
     }
-    for element in 0..<layout.headLength {
+    for element in 0..<layout.headDim {
       sum[element] += Float(Float16(bitPattern: value[element]))
     }
   }
 
   /// The r elements of largest |q| summed over the group, into `buffers.elements`, ascending.
   private func chooseElements(_ count: Int) {
-    let length = layout.headLength
+    let length = layout.headDim
     buffers.magnitudes.update(repeating: 0, count: length)
     for index in 0..<contents.groupSize * length {
       buffers.magnitudes[index % length] += abs(buffers.queries[index])
@@ -115,7 +115,7 @@ extension DriveController {
       UnsafeRawPointer(keys + tilePositions.lowerBound), type: .f16,
       columnCount: tilePositions.count, into: row)
     for member in 0..<contents.groupSize {
-      let weight = buffers.queries[member * layout.headLength + element]
+      let weight = buffers.queries[member * layout.headDim + element]
       let scores = buffers.scores + member * buffers.scoreStride + first
       for index in 0..<tilePositions.count { scores[index] += weight * row[index] }
     }
@@ -125,10 +125,10 @@ extension DriveController {
   private func weigh(positionCount: Int, elementCount: Int) {
     buffers.totals.update(repeating: 0, count: positionCount)
     for member in 0..<contents.groupSize {
-      let query = buffers.queries + member * layout.headLength
+      let query = buffers.queries + member * layout.headDim
       let scores = buffers.scores + member * buffers.scoreStride
       var (all, chosen): (Float, Float) = (0, 0)
-      for element in 0..<layout.headLength { all += abs(query[element]) }
+      for element in 0..<layout.headDim { all += abs(query[element]) }
       for index in 0..<elementCount { chosen += abs(query[Int(buffers.elements[index])]) }
       let factor = chosen > 0 ? 1 / (chosen / all).squareRoot() : 1
       var highest = -Float.infinity
@@ -176,7 +176,7 @@ extension DriveController {
       }
       accumulate(tileFirstPosition: 0)
     }
-    operations.bytesPassed += 4 * count * layout.headLength
+    operations.bytesPassed += 4 * count * layout.headDim
     countProducts(positionCount: count)
   }
 
@@ -185,7 +185,7 @@ extension DriveController {
     _ keys: UnsafePointer<UInt16>, _ values: UnsafePointer<UInt16>, _ position: Int,
     as target: Int
   ) {
-    let (length, lanes) = (layout.headLength, KeyValueGroup.positionCount)
+    let (length, lanes) = (layout.headDim, KeyValueGroup.positionCount)
     let half = lanes * length
     let from = position / lanes * half
     let to = buffers.blocks + target / lanes * 2 * half
@@ -203,17 +203,17 @@ extension DriveController {
       var alpha: Float = 0
       for index in 0..<chosenCount { alpha += weights[Int(buffers.chosen[index])] }
       alpha = min(1, alpha)
-      let row = output + member * layout.headLength
-      for element in 0..<layout.headLength {
+      let row = output + member * layout.headDim
+      for element in 0..<layout.headDim {
         row[element] = alpha * row[element] + (1 - alpha) * buffers.mean[element]
       }
     }
-    operations.multiplyAdds += 2 * contents.groupSize * layout.headLength
+    operations.multiplyAdds += 2 * contents.groupSize * layout.headDim
   }
 
   /// v̄, into `buffers.mean`: of all positions, or of the token groups from `firstPosition`'s on.
   private func computeMean(layer: Int, stream: Int, firstPosition: Int) {
-    let (mean, length) = (buffers.mean, layout.headLength)
+    let (mean, length) = (buffers.mean, layout.headDim)
     let slotCount = buffers.valueSumCount(stream)
     let end = positionCounts[layer]
     let first = slotCount == 1 ? 0 : firstPosition / layout.groupPositions

@@ -76,7 +76,7 @@ final class DriveController {
 
   /// Takes keys and values of `tokenCount` positions from `position` on.
   ///
-  /// - Parameter payload: [tokenCount][heads of the layer here] × (key [headLength], value [headLength]),
+  /// - Parameter payload: [tokenCount][heads of the layer here] × (key [headDim], value [headDim]),
   ///   f16.
   func append(
     layer: Int, position: Int, tokenCount: Int, payload: UnsafePointer<UInt16>
@@ -85,7 +85,7 @@ final class DriveController {
       throw .outOfOrder(layer: layer, position: position, expected: positionCounts[layer])
     }
     let headCount = contents.heads[layer].count
-    let length = layout.headLength
+    let length = layout.headDim
     for token in 0..<tokenCount {
       for head in 0..<headCount {
         let key = payload + (token * headCount + head) * 2 * length
@@ -100,7 +100,7 @@ final class DriveController {
   /// Computes attention of a layer's heads here.
   ///
   /// - Parameters:
-  ///   - queries: [queryHeadCount, headLength] of all heads, in the host's memory.
+  ///   - queries: [queryHeadCount, headDim] of all heads, in the host's memory.
   ///   - outputs: of the same shape; written for the heads held here. May be where the queries are.
   func attend(
     layer: Int, visible: VisibleRange, queries: UnsafePointer<Float>,
@@ -111,7 +111,7 @@ final class DriveController {
       positions.upperBound < positionCounts[layer],
       positions.lowerBound / layout.groupPositions >= reclaimedCounts[layer]
     else { throw .notHeld(layer: layer, positions: positions) }
-    let width = contents.groupSize * layout.headLength
+    let width = contents.groupSize * layout.headDim
     for (index, head) in contents.heads[layer].enumerated() {
       buffers.queries.update(from: queries + head * width, count: width)
       let stream = firstStreams[layer] + index
@@ -163,7 +163,7 @@ final class DriveController {
     layer: Int, stream: Int, position: Int, key: UnsafePointer<UInt16>,
     value: UnsafePointer<UInt16>
   ) throws(DriveError) {
-    let length = layout.headLength
+    let length = layout.headDim
     let index = position % layout.groupPositions
     let half = index / KeyValueGroup.positionCount * KeyValueGroup.positionCount * length
     let slot = index % KeyValueGroup.positionCount
@@ -195,7 +195,7 @@ final class DriveController {
     let elementByteCount = 2 * PageLayout.tilePositionCount
     for page in 0..<layout.pagesPerTile {
       let first = page * layout.elementsPerPage
-      let count = min(layout.elementsPerPage, layout.headLength - first)
+      let count = min(layout.elementsPerPage, layout.headDim - first)
       try write(
         buffers.channelKeys(stream) + first * PageLayout.tilePositionCount,
         count * elementByteCount, from: layout.channelPage(stream: stream, tile: tile, page: page),
@@ -222,7 +222,7 @@ final class DriveController {
 
   /// The keys and values of a token group: in its buffer while it fills, else read from its pages.
   ///
-  /// - Returns: keys [groups of sixteen][headLength][16], values [groups of sixteen][16][headLength].
+  /// - Returns: keys [groups of sixteen][headDim][16], values [groups of sixteen][16][headDim].
   func readGroup(
     layer: Int, stream: Int, group: Int
   ) throws(DriveError) -> (keys: UnsafePointer<UInt16>, values: UnsafePointer<UInt16>) {

@@ -6,7 +6,7 @@ struct EngineBuffers {
   private let groupElementCount: Int
   /// Of each stream, the token group being filled: keys, then values.
   private let groups: UnsafeMutablePointer<UInt16>
-  /// Of each stream, the keys of the tile being filled [headLength][512]; sparse engine only.
+  /// Of each stream, the keys of the tile being filled [headDim][512]; sparse engine only.
   private let tiles: UnsafeMutablePointer<UInt16>
   /// Of each stream, sums of values per token group, of as many groups as its window spans; one sum of all
   /// where it has none. Sparse engine only.
@@ -19,7 +19,7 @@ struct EngineBuffers {
   let valuePages: UnsafeMutablePointer<UInt8>
   /// The tile being attended over: four blocks in the kernel's layout.
   let blocks: UnsafeMutablePointer<UInt16>
-  /// One KV head's queries [groupSize, headLength].
+  /// One KV head's queries [groupSize, headDim].
   let queries: UnsafeMutablePointer<Float>
   /// [groupSize]
   let visible: UnsafeMutablePointer<VisibleRange>
@@ -33,13 +33,13 @@ struct EngineBuffers {
   let row: UnsafeMutablePointer<Float>
   let magnitudes: UnsafeMutablePointer<Float>
   let elements: UnsafeMutablePointer<Int32>
-  /// Mean value [headLength].
+  /// Mean value [headDim].
   let mean: UnsafeMutablePointer<Float>
   let scoreStride: Int
 
   init(_ contents: DriveContents, _ layout: PageLayout, _ arena: inout Arena) {
     self.layout = layout
-    let (length, group) = (layout.headLength, contents.groupSize)
+    let (length, group) = (layout.headDim, contents.groupSize)
     let isSparse = layout.hasChannelPages
     groupElementCount = layout.groupPositions * length
     groups = arena.take(layout.streamCount * 2 * groupElementCount, of: UInt16.self)
@@ -62,15 +62,15 @@ struct EngineBuffers {
     keyPages = arena.take(pagesByteCount, of: UInt8.self)
     valuePages = arena.take(pagesByteCount, of: UInt8.self)
     blocks = arena.take(
-      AttentionTile.blockCount * KeyValueBlock.byteCount(headLength: length) / 2, of: UInt16.self)
+      AttentionTile.blockCount * KeyValueBlock.byteCount(headDim: length) / 2, of: UInt16.self)
     queries = arena.take(group * length, of: Float.self)
     visible = arena.take(group, of: VisibleRange.self)
     partials = AttentionPartials(
       memory: arena.take(
-        AttentionPartials.byteCount(queryCount: group, headLength: length), of: UInt8.self),
-      queryCount: group, headLength: length)
+        AttentionPartials.byteCount(queryCount: group, headDim: length), of: UInt8.self),
+      queryCount: group, headDim: length)
     scratch = arena.take(
-      AttentionKernel.scratchByteCount(queryCount: group, headLength: length), of: UInt8.self)
+      AttentionKernel.scratchByteCount(queryCount: group, headDim: length), of: UInt8.self)
     scoreStride = isSparse ? (contents.contextLength + 15) & ~15 : 0
     scores = arena.take(group * scoreStride, of: Float.self)
     totals = arena.take(scoreStride, of: Float.self)
@@ -90,19 +90,19 @@ struct EngineBuffers {
   }
 
   func channelKeys(_ stream: Int) -> UnsafeMutablePointer<UInt16> {
-    tiles + stream * layout.headLength * PageLayout.tilePositionCount
+    tiles + stream * layout.headDim * PageLayout.tilePositionCount
   }
 
   /// Slots of a stream's sums of values, of which a token group takes one in turn.
   func valueSumCount(_ stream: Int) -> Int { valueSumCounts[stream] }
 
-  /// [headLength]
+  /// [headDim]
   func valueSum(_ stream: Int, slot: Int) -> UnsafeMutablePointer<Float> {
-    valueSums + valueSumOffsets[stream] + slot * layout.headLength
+    valueSums + valueSumOffsets[stream] + slot * layout.headDim
   }
 
   /// The address of block `index` of the tile being attended over.
   func block(_ index: Int) -> UnsafeMutablePointer<UInt16> {
-    blocks + index * KeyValueBlock.byteCount(headLength: layout.headLength) / 2
+    blocks + index * KeyValueBlock.byteCount(headDim: layout.headDim) / 2
   }
 }

@@ -1,7 +1,7 @@
 /// How one drive's keys and values lie on pages, and the logical number of each page.
 ///
 /// A *stream* is one layer's KV head. Its positions form **token groups**: as many whole groups of sixteen
-/// positions ([headLength][16] keys, [16][headLength] values: the kernel's order) as one page of keys
+/// positions ([headDim][16] keys, [16][headDim] values: the kernel's order) as one page of keys
 /// holds, and as one page of values, rounded down to a power of two and at most a tile; a head too long for
 /// sixteen positions of a page has groups of sixteen that take several pages of each. With the paper's
 /// 4 KiB pages and f16 that is 16 positions at 128 elements and 32 at 64 (arXiv:2409.04992, layout).
@@ -13,7 +13,7 @@ struct PageLayout: Sendable {
   private static let groupPositionCount = 16
 
   let pageByteCount: Int
-  let headLength: Int
+  let headDim: Int
   let streamCount: Int
   let hasChannelPages: Bool
   /// Positions of a token group.
@@ -31,10 +31,10 @@ struct PageLayout: Sendable {
   init(_ contents: DriveContents, pageByteCount: Int, hasChannelPages: Bool) {
     self.pageByteCount = pageByteCount
     self.hasChannelPages = hasChannelPages
-    headLength = contents.headLength
+    headDim = contents.headDim
     streamCount = contents.streamCount
     // Sixteen positions of keys or of values.
-    let halfByteCount = 2 * Self.groupPositionCount * headLength
+    let halfByteCount = 2 * Self.groupPositionCount * headDim
     var halves = 1
     while 2 * halves * halfByteCount <= pageByteCount,
       2 * halves * Self.groupPositionCount <= Self.tilePositionCount
@@ -44,14 +44,14 @@ struct PageLayout: Sendable {
     groupPositions = halves * Self.groupPositionCount
     pagesPerGroup = (halves * halfByteCount + pageByteCount - 1) / pageByteCount
     groupCount = (contents.contextLength + groupPositions - 1) / groupPositions
-    elementsPerPage = max(1, min(headLength, pageByteCount / (2 * Self.tilePositionCount)))
-    pagesPerTile = (headLength + elementsPerPage - 1) / elementsPerPage
+    elementsPerPage = max(1, min(headDim, pageByteCount / (2 * Self.tilePositionCount)))
+    pagesPerTile = (headDim + elementsPerPage - 1) / elementsPerPage
     // Only complete tiles have pages.
     tileCount = contents.contextLength / Self.tilePositionCount
   }
 
   /// Bytes of the keys, or the values, of a token group.
-  var groupByteCount: Int { 2 * groupPositions * headLength }
+  var groupByteCount: Int { 2 * groupPositions * headDim }
 
   private var tokenPagesPerStream: Int { 2 * pagesPerGroup * groupCount }
   private var channelPagesPerStream: Int { hasChannelPages ? pagesPerTile * tileCount : 0 }

@@ -45,7 +45,7 @@ public struct AttentionCommand: Sendable, Equatable {
       mode == .dense
       ? scoreCount
       : (Double(read * tokensPerPage) * keptFraction + Double(bufferedTokenCount)) * group
-    operationsPerBufferedToken = 2 * Double(model.headLength) * group
+    operationsPerBufferedToken = 2 * Double(model.headDim) * group
     operationsPerPage = operationsPerBufferedToken * Double(tokensPerPage) * keptFraction
   }
 

@@ -5,48 +5,48 @@ public struct ModelParameters: Sendable, Equatable {
   /// Below ``queryHeadCount`` with grouped queries (GQA); the paper only has models where both are equal.
   public var keyValueHeadCount: Int
   /// Elements of a head.
-  public var headLength: Int
+  public var headDim: Int
   /// All weights, elements.
   public var weightCount: Double
   /// Bytes of a weight and of an element of keys and values; 2 for f16.
   public var elementByteCount: Int
 
   public init(
-    layerCount: Int, queryHeadCount: Int, keyValueHeadCount: Int, headLength: Int,
+    layerCount: Int, queryHeadCount: Int, keyValueHeadCount: Int, headDim: Int,
     weightCount: Double, elementByteCount: Int = 2
   ) {
     self.layerCount = layerCount
     self.queryHeadCount = queryHeadCount
     self.keyValueHeadCount = keyValueHeadCount
-    self.headLength = headLength
+    self.headDim = headDim
     self.weightCount = weightCount
     self.elementByteCount = elementByteCount
   }
 
   /// OPT-13B (arXiv 2205.01068, table 1): 40 layers, 40 heads of 128.
   public static let opt13B = ModelParameters(
-    layerCount: 40, queryHeadCount: 40, keyValueHeadCount: 40, headLength: 128,
+    layerCount: 40, queryHeadCount: 40, keyValueHeadCount: 40, headDim: 128,
     weightCount: 12.85e9)
 
   /// OPT-30B (arXiv 2205.01068, table 1): 48 layers, 56 heads of 128.
   public static let opt30B = ModelParameters(
-    layerCount: 48, queryHeadCount: 56, keyValueHeadCount: 56, headLength: 128,
+    layerCount: 48, queryHeadCount: 56, keyValueHeadCount: 56, headDim: 128,
     weightCount: 29.97e9)
 
   /// Llama 2 13B (arXiv 2307.09288): 40 layers, 40 heads of 128.
   public static let llama2With13B = ModelParameters(
-    layerCount: 40, queryHeadCount: 40, keyValueHeadCount: 40, headLength: 128,
+    layerCount: 40, queryHeadCount: 40, keyValueHeadCount: 40, headDim: 128,
     weightCount: 13.02e9)
 
   /// Llama 3 8B (arXiv 2407.21783, table 3): 32 layers, 32 query heads and 8 KV heads of 128.
   public static let llama3With8B = ModelParameters(
-    layerCount: 32, queryHeadCount: 32, keyValueHeadCount: 8, headLength: 128, weightCount: 8.03e9)
+    layerCount: 32, queryHeadCount: 32, keyValueHeadCount: 8, headDim: 128, weightCount: 8.03e9)
 
   /// Query heads that share a KV head.
   public var groupLength: Int { queryHeadCount / max(1, keyValueHeadCount) }
 
   /// One head's keys, or values, of one token.
-  public var headTokenByteCount: Int { headLength * elementByteCount }
+  public var headTokenByteCount: Int { headDim * elementByteCount }
 
   public var weightByteCount: Double { weightCount * Double(elementByteCount) }
 
@@ -67,7 +67,7 @@ public struct ModelParameters: Sendable, Equatable {
     try requireCount("layers", layerCount, upTo: 1 << 20)
     try requireCount("query heads", queryHeadCount, upTo: 1 << 20)
     try requireCount("KV heads", keyValueHeadCount, upTo: 1 << 20)
-    try requireCount("elements of a head", headLength, upTo: 1 << 20)
+    try requireCount("elements of a head", headDim, upTo: 1 << 20)
     try requireCount("bytes of an element", elementByteCount, upTo: 16)
     try requirePositive("weights", weightCount)
     guard queryHeadCount % keyValueHeadCount == 0 else {

@@ -36,7 +36,7 @@ public struct PaperFigures {
     let filter = 1.85e9
     guard let engine = drive.engine else { return [] }
     let head = ModelParameters.opt13B
-    let operations = 2 * Double(16 * head.headLength)
+    let operations = 2 * Double(16 * head.headDim)
     return [
       PublishedFigure(
         "matrix-vector unit, real, GFLOP/s", .input, .device, 12.7, matrixVector / 1e9),

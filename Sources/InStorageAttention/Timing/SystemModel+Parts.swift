@@ -78,7 +78,7 @@ extension SystemModel {
     // Scores and sums over half the square, each a product and a sum per element.
     let attention =
       2 * tokens * tokens
-      * Double(model.layerCount * model.queryHeadCount * model.headLength)
+      * Double(model.layerCount * model.queryHeadCount * model.headDim)
     let operations = Double(workload.batch) * (2 * model.weightCount * tokens + attention)
     return operations
       / (Double(system.processorCount) * system.operationsPerSecond * system.productEfficiency)

@@ -37,7 +37,7 @@ extension GGUFHyperparameters {
         "expert_shared_feed_forward_length", "a shared expert is not supported in \(architecture)")
     }
     let experts = ExpertConfiguration(
-      expertCount: expertCount, usedExpertCount: used,
+      expertCount: expertCount, expertsPerToken: used,
       feedForwardLength: length != 0 ? length : dividesLength ? dense / max(1, used) : dense,
       sharedFeedForwardLength: sharesExpert ? (shared != 0 ? shared : dense) : nil,
       gatesSharedExpert: sharesExpert,

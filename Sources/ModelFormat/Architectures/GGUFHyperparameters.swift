@@ -41,7 +41,7 @@ struct GGUFHyperparameters {
     try refuseWhatIsNotModelled()
     if !mayHaveExperts { try refuseExperts() }
     let layerCount = try required("block_count")
-    let embeddingLength = try required("embedding_length")
+    let hiddenSize = try required("embedding_length")
     let perLayer = { (suffix: String) throws(FormatError) -> Int? in
       try metadata.uniformInteger(key(suffix), count: layerCount)
     }
@@ -55,20 +55,20 @@ struct GGUFHyperparameters {
     guard let epsilon = try float("attention.layer_norm_rms_epsilon") else {
       throw missing("attention.layer_norm_rms_epsilon")
     }
-    let headLength = try integer("attention.key_length") ?? embeddingLength / queryHeadCount
-    if let valueLength = try integer("attention.value_length"), valueLength != headLength {
+    let headDim = try integer("attention.key_length") ?? hiddenSize / queryHeadCount
+    if let valueLength = try integer("attention.value_length"), valueLength != headDim {
       throw unsupported(
-        "attention.value_length", "values of \(valueLength) elements beside keys of \(headLength)")
+        "attention.value_length", "values of \(valueLength) elements beside keys of \(headDim)")
     }
     let scale = try float("attention.scale").flatMap { $0 == 0 ? nil : Float($0) }
     let configuration = DecoderConfiguration(
-      architecture: architecture, layerCount: layerCount, embeddingLength: embeddingLength,
+      architecture: architecture, layerCount: layerCount, hiddenSize: hiddenSize,
       feedForwardLength: feedForwardLength, queryHeadCount: queryHeadCount,
       keyValueHeadCount: try perLayer("attention.head_count_kv") ?? queryHeadCount,
-      headLength: headLength, vocabularyCount: try vocabularyCount(),
+      headDim: headDim, vocabularyCount: try vocabularyCount(),
       contextLength: try required("context_length"), normEpsilon: Float(epsilon),
       ropePairing: pairing,
-      ropeDimensionCount: try integer("rope.dimension_count") ?? headLength,
+      ropeDimensionCount: try integer("rope.dimension_count") ?? headDim,
       ropeBase: try float("rope.freq_base") ?? 10000, ropeLinearScale: try ropeLinearScale(),
       activation: try activation(), attentionScale: scale,
       hasQueryKeyValueBias: hasTensor("blk.0.attn_q.bias"),

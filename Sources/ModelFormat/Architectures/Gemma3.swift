@@ -31,9 +31,9 @@ enum Gemma3: Architecture {
     configuration.activation = .geluTanh
     configuration.normalisesHeads = true
     configuration.normalisesOutputs = true
-    configuration.embeddingScale = Float(configuration.embeddingLength).squareRoot()
+    configuration.embeddingScale = Float(configuration.hiddenSize).squareRoot()
     if configuration.layerCount == largestLayerCount {
-      let width = Double(configuration.embeddingLength) / Double(configuration.queryHeadCount)
+      let width = Double(configuration.hiddenSize) / Double(configuration.queryHeadCount)
       configuration.attentionScale = Float(1 / width.squareRoot())
     }
   }
@@ -74,7 +74,7 @@ enum Gemma3: Architecture {
     huggingFace parameters: HuggingFaceHyperparameters
   ) throws(FormatError) -> HuggingFaceConfiguration {
     let defaults = HuggingFaceHyperparameters.Defaults(
-      queryHeadCount: 8, keyValueHeadCount: 4, headLength: 256, contextLength: 131072,
+      queryHeadCount: 8, keyValueHeadCount: 4, headDim: 256, contextLength: 131072,
       ropeBase: 1_000_000, activationKey: "hidden_activation", activation: "gelu_pytorch_tanh",
       tiesOutput: true)
     let rope = try HuggingFaceRope(parameters, defaultBase: defaults.ropeBase)

@@ -47,7 +47,7 @@ enum Llama: Architecture {
     if isMixtral {
       decoder.experts = try parameters.experts(
         .init(
-          expertCount: 8, usedExpertCount: 2, lengthKey: "intermediate_size",
+          expertCount: 8, expertsPerToken: 2, lengthKey: "intermediate_size",
           normalisesWeights: true))
     }
     let window =

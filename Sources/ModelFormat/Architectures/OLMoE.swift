@@ -27,7 +27,7 @@ enum OLMoE: Architecture {
     }
     decoder.normalisesProjections = true
     decoder.experts = try parameters.experts(
-      .init(expertCount: 64, usedExpertCount: 8, lengthKey: "intermediate_size"))
+      .init(expertCount: 64, expertsPerToken: 8, lengthKey: "intermediate_size"))
     return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.factors)
   }
 }

@@ -55,7 +55,7 @@ enum OPT: Architecture {
     if try parameters.bool("_remove_final_layer_norm") == true {
       throw parameters.unsupported("_remove_final_layer_norm", "true is not supported")
     }
-    if let width = try parameters.integer("word_embed_proj_dim"), width != decoder.embeddingLength {
+    if let width = try parameters.integer("word_embed_proj_dim"), width != decoder.hiddenSize {
       throw parameters.unsupported(
         "word_embed_proj_dim", "embeddings of another width than the layers are not supported")
     }

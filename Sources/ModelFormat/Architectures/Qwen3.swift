@@ -15,7 +15,7 @@ enum Qwen3: Architecture {
   static func configuration(
     huggingFace parameters: HuggingFaceHyperparameters
   ) throws(FormatError) -> HuggingFaceConfiguration {
-    let defaults = HuggingFaceHyperparameters.Defaults(keyValueHeadCount: 32, headLength: 128)
+    let defaults = HuggingFaceHyperparameters.Defaults(keyValueHeadCount: 32, headDim: 128)
     let rope = try HuggingFaceRope(parameters, defaultBase: defaults.ropeBase)
     var decoder = try parameters.commonConfiguration(defaults, rope: rope)
     try parameters.refuseSlidingLayers()

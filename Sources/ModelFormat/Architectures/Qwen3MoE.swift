@@ -24,7 +24,7 @@ enum Qwen3MoE: Architecture {
     try parameters.refuseSlidingLayers()
     decoder.normalisesHeads = true
     decoder.experts = try parameters.experts(
-      .init(expertCount: 128, usedExpertCount: 8, length: 768))
+      .init(expertCount: 128, expertsPerToken: 8, length: 768))
     return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.factors)
   }
 }

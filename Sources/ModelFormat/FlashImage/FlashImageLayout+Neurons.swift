@@ -58,11 +58,11 @@ extension FlashImage.Layout {
     for role in roles {
       guard let type = types[role],
         let byteCount = NeuronBundles.partByteCount(
-          role, type, neuronsPerBundle: neurons, embeddingLength: configuration.embeddingLength)
+          role, type, neuronsPerBundle: neurons, hiddenSize: configuration.hiddenSize)
       else {
         throw FormatError(
           .unsupported,
-          "\(types[role]?.name ?? "") cannot store neurons of \(configuration.embeddingLength)"
+          "\(types[role]?.name ?? "") cannot store neurons of \(configuration.hiddenSize)"
             + " elements")
       }
       parts.append(NeuronBundles.Part(role: role, type: type, byteCount: byteCount))

@@ -2,7 +2,7 @@ extension HuggingFaceHyperparameters {
   /// What a family with experts calls them, and what its files may leave out.
   struct ExpertKeys {
     var expertCount: Int
-    var usedExpertCount: Int
+    var expertsPerToken: Int
     /// Key of one expert's length.
     var lengthKey: StaticString = "moe_intermediate_size"
     var length: Int?
@@ -25,7 +25,7 @@ extension HuggingFaceHyperparameters {
     if shared != nil { shared = try integer("shared_expert_intermediate_size") ?? shared }
     let experts = ExpertConfiguration(
       expertCount: try integer("num_experts") ?? local ?? keys.expertCount,
-      usedExpertCount: try integer("num_experts_per_tok") ?? keys.usedExpertCount,
+      expertsPerToken: try integer("num_experts_per_tok") ?? keys.expertsPerToken,
       feedForwardLength: try required(keys.lengthKey, default: keys.length),
       sharedFeedForwardLength: shared, gatesSharedExpert: shared != nil,
       normalisesWeights: try bool("norm_topk_prob") ?? keys.normalisesWeights)

@@ -18,7 +18,7 @@ struct HuggingFaceHyperparameters {
     /// nil = as many as query heads.
     var keyValueHeadCount: Int?
     /// nil = the width divided among the query heads.
-    var headLength: Int?
+    var headDim: Int?
     var contextLength = 32768
     var normEpsilon = 1e-6
     var ropeBase = 10000.0
@@ -85,23 +85,23 @@ struct HuggingFaceHyperparameters {
   ) throws(FormatError) -> DecoderConfiguration {
     try refuseWhatIsNotModelled()
     if !mayHaveExperts { try refuse([("num_experts", 0), ("num_local_experts", 0)]) }
-    let embeddingLength = try required("hidden_size")
+    let hiddenSize = try required("hidden_size")
     let queryHeadCount = try required("num_attention_heads", default: defaults.queryHeadCount)
     guard queryHeadCount > 0 else { throw unsupported("num_attention_heads", "zero heads") }
-    let headLength =
-      try integer("head_dim") ?? defaults.headLength ?? embeddingLength / queryHeadCount
+    let headDim =
+      try integer("head_dim") ?? defaults.headDim ?? hiddenSize / queryHeadCount
     let ties = try bool("tie_word_embeddings") ?? defaults.tiesOutput
     let configuration = DecoderConfiguration(
       architecture: architecture, layerCount: try required("num_hidden_layers"),
-      embeddingLength: embeddingLength,
+      hiddenSize: hiddenSize,
       feedForwardLength: try required(defaults.feedForwardLengthKey),
       queryHeadCount: queryHeadCount,
       keyValueHeadCount: try integer("num_key_value_heads") ?? defaults.keyValueHeadCount
         ?? queryHeadCount,
-      headLength: headLength, vocabularyCount: vocabularyCount,
+      headDim: headDim, vocabularyCount: vocabularyCount,
       contextLength: try integer("max_position_embeddings") ?? defaults.contextLength,
       normEpsilon: Float(try double("rms_norm_eps") ?? defaults.normEpsilon), ropePairing: .halves,
-      ropeDimensionCount: headLength, ropeBase: rope.base, ropeLinearScale: rope.linearScale,
+      ropeDimensionCount: headDim, ropeBase: rope.base, ropeLinearScale: rope.linearScale,
       activation: try activation(defaults), tiesOutput: ties && !hasOutputHead)
     try configuration.validate(path: path)
     return configuration

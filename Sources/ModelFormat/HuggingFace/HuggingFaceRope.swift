@@ -62,7 +62,7 @@ struct HuggingFaceRope {
     guard high > low else {
       throw parameters.error(.malformed, scaling, "high_freq_factor is not above low_freq_factor")
     }
-    let dimensionCount = try headLength(parameters)
+    let dimensionCount = try headDim(parameters)
     return (0..<dimensionCount / 2).map { pair in
       let frequency = pow(base, -2 * Double(pair) / Double(dimensionCount))
       let waveLength = 2 * Double.pi / frequency
@@ -74,7 +74,7 @@ struct HuggingFaceRope {
   }
 
   /// Elements of a head, known before the configuration is; bounded like there.
-  private static func headLength(
+  private static func headDim(
     _ parameters: HuggingFaceHyperparameters
   ) throws(FormatError) -> Int {
     let stated = try parameters.integer("head_dim")
