@@ -73,7 +73,7 @@ public final class OutputFile {
   }
 
   /// Hands what was written in `range` to the drive and drops it from the page cache.
-  public func settle(_ range: Range<Int>) throws(BlockIOError) {
+  public func flushAndDropCache(_ range: Range<Int>) throws(BlockIOError) {
     try synchronise(SystemCalls.synchroniseData)
     posix_fadvise(descriptor.rawValue, range.lowerBound, range.count, POSIX_FADV_DONTNEED)
   }
@@ -91,7 +91,7 @@ public final class OutputFile {
     do throws(BlockIOError) {
       for file in files {
         if files.count > 1 { try file.keepPrevious() }
-        try file.takeName()
+        try file.publish()
       }
       for file in files { try PartName.syncFolder(file.place.folder) }
     } catch {
@@ -162,7 +162,7 @@ extension OutputFile {
   }
 
   /// Gives a durable file its name.
-  private func takeName() throws(BlockIOError) {
+  private func publish() throws(BlockIOError) {
     if try place.current() == nil, temporaryPath == nil,
       SystemCalls.link(descriptor.rawValue, to: place.target) == 0
     {

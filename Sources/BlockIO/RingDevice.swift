@@ -151,7 +151,7 @@ public final class RingDevice: BlockDevice {
     let deadline = Deadline(timeoutMilliseconds: timeoutMilliseconds)
     while recorder.inFlight > 0 {
       while let event = ring.nextEvent() {
-        if let completion = try settle(event) { return completion }
+        if let completion = try complete(event) { return completion }
       }
       if !delayed.isEmpty { queueDelayed() }
       try flush()
@@ -201,7 +201,7 @@ public final class RingDevice: BlockDevice {
   }
 
   /// Completes, continues or fails the read an event belongs to.
-  private func settle(_ event: Ring.Event) throws(BlockIOError) -> ReadCompletion? {
+  private func complete(_ event: Ring.Event) throws(BlockIOError) -> ReadCompletion? {
     guard var transfer = transfers[event.slot] else { return nil }
     let file = files[transfer.request.fileIndex]
     // The kernel may start no thread for a read that waits, or the thread that submitted has ended: this

@@ -110,7 +110,7 @@ public final class SplittingDevice: BlockDevice {
   ) throws(BlockIOError) -> ReadCompletion? {
     let deadline = Deadline(timeoutMilliseconds: timeoutMilliseconds)
     while inFlight > 0 {
-      if let slot = done.removeFirst() { return try settle(slot) }
+      if let slot = done.removeFirst() { return try complete(slot) }
       let remaining = deadline.remainingNanoseconds.map { ($0 + 999_999) / 1_000_000 }
       do throws(BlockIOError) {
         guard let part = try inner.reap(waiting: waiting, timeoutMilliseconds: remaining) else {
@@ -190,7 +190,7 @@ public final class SplittingDevice: BlockDevice {
     if read.isSubmitted && read.partCount == 0 { done.append(part.readSlot) }
   }
 
-  private func settle(_ slot: Int) throws(BlockIOError) -> ReadCompletion? {
+  private func complete(_ slot: Int) throws(BlockIOError) -> ReadCompletion? {
     guard let read = reads[slot] else { return nil }
     reads[slot] = nil
     freeReadSlots.append(slot)

@@ -46,14 +46,14 @@ public final class StripedOutput {
 
   /// Hands what was written in a range of the logical file to the drives and drops it from the page
   /// cache.
-  public func settle(_ range: Range<Int>) throws(BlockIOError) {
+  public func flushAndDropCache(_ range: Range<Int>) throws(BlockIOError) {
     // Members are at most one unit apart.
     let slack = members.count > 1 ? layout.unitByteCount : 0
     let start = max(0, layout.part(at: range.lowerBound, limit: 1).offset - slack)
     let last = layout.part(at: range.upperBound, limit: 1).offset + slack
     for (index, member) in members.enumerated() {
       let end = min(last, layout.memberByteCount(index))
-      if start < end { try member.settle(start..<end) }
+      if start < end { try member.flushAndDropCache(start..<end) }
     }
   }
 

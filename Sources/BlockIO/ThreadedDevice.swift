@@ -82,7 +82,7 @@ public final class ThreadedDevice: BlockDevice {
   ) throws(BlockIOError) -> ReadCompletion? {
     let deadline = Deadline(timeoutMilliseconds: timeoutMilliseconds)
     while recorder.inFlight > 0 {
-      if let slot = workers.queue.popDone() { return try settle(slot) }
+      if let slot = workers.queue.popDone() { return try complete(slot) }
       guard waiting else { return nil }
       let start = monotonicNanoseconds()
       let isDone = try workers.queue.waitForDone(nanoseconds: deadline.remainingNanoseconds)
@@ -92,7 +92,7 @@ public final class ThreadedDevice: BlockDevice {
     return nil
   }
 
-  private func settle(_ slot: Int) throws(BlockIOError) -> ReadCompletion {
+  private func complete(_ slot: Int) throws(BlockIOError) -> ReadCompletion {
     let (transfer, failure) = workers.end(slot: slot)
     freeSlots.append(slot)
     destinations[slot] = nil

@@ -16,7 +16,7 @@ struct Transfer {
   private(set) var receivedByteCount = 0
   /// Attempts after the first.
   private(set) var retryCount = 0
-  private var fruitlessCount = 0
+  private var retriesWithoutProgress = 0
 
   /// What follows from an attempt.
   enum Step {
@@ -81,7 +81,7 @@ struct Transfer {
     let usable = isDirect ? delivered & ~(FileSet.directAlignment - 1) : delivered
     guard usable > deliveredByteCount else { return fruitless(errno: 0, otherwise: .truncated) }
     deliveredByteCount = usable
-    fruitlessCount = 0
+    retriesWithoutProgress = 0
     retryCount += 1
     return .again(afterNanoseconds: 0)
   }
@@ -89,10 +89,10 @@ struct Transfer {
   private mutating func fruitless(
     errno: Int32, otherwise failure: BlockIOError.Reason
   ) -> Step {
-    fruitlessCount += 1
-    guard fruitlessCount <= Retries.maximumCount else { return .failed(failure) }
+    retriesWithoutProgress += 1
+    guard retriesWithoutProgress <= Retries.maximumCount else { return .failed(failure) }
     retryCount += 1
     return .again(
-      afterNanoseconds: Retries.delayNanoseconds(after: fruitlessCount, errno: errno))
+      afterNanoseconds: Retries.delayNanoseconds(after: retriesWithoutProgress, errno: errno))
   }
 }

@@ -111,7 +111,7 @@ final class WriterThread: BackgroundWork, @unchecked Sendable {
 
   /// Writes a request to its end; returns why that failed if it did.
   private func write(_ request: WriteRequest) -> BlockIOError? {
-    var (written, fruitlessCount) = (0, 0)
+    var (written, retriesWithoutProgress) = (0, 0)
     while written < request.bytes.count {
       let rest = UnsafeRawBufferPointer(rebasing: request.bytes[written...])
       let result = write(rest, at: request.offset + written)
@@ -121,22 +121,22 @@ final class WriterThread: BackgroundWork, @unchecked Sendable {
         let reached = written + result
         let usable =
           reached == request.bytes.count ? reached : reached & ~(FileSet.directAlignment - 1)
-        fruitlessCount = usable > written ? 0 : fruitlessCount + 1
+        retriesWithoutProgress = usable > written ? 0 : retriesWithoutProgress + 1
         written = usable
-        if fruitlessCount <= Retries.maximumCount { continue }
+        if retriesWithoutProgress <= Retries.maximumCount { continue }
       } else {
-        fruitlessCount += 1
+        retriesWithoutProgress += 1
       }
       if error.isLackOfSupport, descriptor.bypassesPageCache,
         descriptor.setBypassingPageCache(false) == 0
       {
         continue
       }
-      if error.isInterruption || error.isShortage, fruitlessCount <= Retries.maximumCount,
+      if error.isInterruption || error.isShortage, retriesWithoutProgress <= Retries.maximumCount,
         !monitor.locked({ isStopping })
       {
         Retries.sleep(
-          nanoseconds: Retries.delayNanoseconds(after: fruitlessCount, errno: error))
+          nanoseconds: Retries.delayNanoseconds(after: retriesWithoutProgress, errno: error))
         continue
       }
       return BlockIOError(

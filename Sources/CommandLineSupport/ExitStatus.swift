@@ -51,7 +51,7 @@ public enum ExitStatus: Int32, Sendable {
     case .allocation: .notPossibleHere
     case .io(let error, _): status(of: error) == .notPossibleHere ? .notPossibleHere : .failure
     case .interrupted: .interrupted
-    case .damaged, .noRoom, .brokenOff: .failure
+    case .damaged, .noRoom, .contextAborted: .failure
     }
   }
 

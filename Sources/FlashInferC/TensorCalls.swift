@@ -1,5 +1,6 @@
 // The functions have the names of flashinfer.h.
 // swift-format-ignore-file: AlwaysUseLowerCamelCase
+
 public import CFlashInfer
 import Kernels
 import ModelFormat

@@ -122,7 +122,7 @@ extension KeyValueDirectory {
   private static let longestChain = 256
 
   /// Deletes an entry that turned out to be damaged while it was read, and returns its path.
-  public func forget(_ source: KeyValuePrefix.Source) -> String {
+  public func remove(_ source: KeyValuePrefix.Source) -> String {
     let path = path(of: source.entry.header.id)
     unlink(path)
     return path

@@ -92,13 +92,13 @@ public final class KeyValueDirectory {
   /// Deletes the entry of that name.
   ///
   /// - Returns: whether there was one.
-  public func forget(_ id: String) -> Bool {
+  public func remove(_ id: String) -> Bool {
     guard let id = Self.id(fromText: id) else { return false }
     return SystemCalls.remove(path(of: id))
   }
 
   /// Deletes all entries and returns how many there were.
-  public func forgetAll() -> Int {
+  public func removeAll() -> Int {
     files().count { SystemCalls.remove(path(of: $0.id)) }
   }
 
@@ -143,7 +143,7 @@ public final class KeyValueDirectory {
   /// Deletes the entries used least recently until `byteCount` more bytes fit the limit.
   ///
   /// - Parameter kept: entries that stay.
-  func makeRoom(for byteCount: Int, keeping kept: Set<UInt64>) {
+  func evict(for byteCount: Int, keeping kept: Set<UInt64>) {
     var files = files()
     var total = files.reduce(0) { $0 + $1.byteCount }
     guard total + byteCount > byteLimit else { return }

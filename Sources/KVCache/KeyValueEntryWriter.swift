@@ -109,17 +109,17 @@ public final class KeyValueEntryWriter {
     try write(tables, at: KeyValueEntryHeader.pageByteCount)
     try write(header.encoded(), at: 0)
     try check(SystemCalls.synchronise(descriptor.rawValue))
-    return try takeName(header, prefix)
+    return try publish(header, prefix)
   }
 
   /// Gives the complete file its name, unless there is one of that name.
-  private func takeName(
+  private func publish(
     _ header: KeyValueEntryHeader, _ prefix: KeyValuePrefix
   ) throws(BlockIOError) -> Outcome {
     try directory.locked { () throws(BlockIOError) -> Outcome in
       let name = directory.path(of: header.id)
       if (try? KeyValueEntry(path: name)) != nil { return .nothingNew }
-      directory.makeRoom(
+      directory.evict(
         for: header.ownByteCount, keeping: Set(prefix.sources.map { $0.entry.header.id }))
       try check(SystemCalls.rename(path, to: name))
       isCommitted = true

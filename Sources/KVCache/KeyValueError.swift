@@ -15,7 +15,7 @@ public enum KeyValueError: Error, Sendable, CustomStringConvertible {
   /// The caller asked to stop while the drive was waited for.
   case interrupted
   /// Tokens follow a chunk that was broken off; the context must be read again.
-  case brokenOff
+  case contextAborted
 
   /// The file that could not be read, or does not hold what was written; nil where that is not the reason.
   public var unreadablePath: String? {
@@ -37,7 +37,7 @@ public enum KeyValueError: Error, Sendable, CustomStringConvertible {
       "keys and values fit neither the memory set aside for them nor the drive: \(error)"
     case .badPrefix(let reason): reason
     case .interrupted: "interrupted"
-    case .brokenOff: "reading the context was broken off; it can only begin again"
+    case .contextAborted: "reading the context was broken off; it can only begin again"
     }
   }
 }

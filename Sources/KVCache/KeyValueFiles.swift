@@ -116,7 +116,7 @@ final class KeyValueFiles {
   }
 
   /// From here on every row is in the store's own file.
-  func forgetPrefix() { partCount = 0 }
+  func removePrefix() { partCount = 0 }
 }
 
 extension KeyValueStore.Prefix {

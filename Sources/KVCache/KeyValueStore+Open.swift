@@ -8,7 +8,7 @@ import TensorBasics
 /// [layerCount], then of the layer in work the rows of the other slabs that it reaches into.
 extension KeyValueStore {
   /// Quantises the rows of a layer that the chunk completes, where the type says so.
-  public func seal(layer: Int, on pool: ThreadPool) {
+  public func quantiseCompleted(layer: Int, on pool: ThreadPool) {
     let first = chunk.lowerBound / KeyValueBlock.positionCount
     let end = chunk.upperBound / KeyValueBlock.positionCount
     guard shape.quantises, first < end else { return }

@@ -11,18 +11,18 @@ extension KeyValueStore {
   /// What a chunk is part of.
   public enum Phase: Sendable, Equatable {
     /// A prompt, and the position behind its last token where that is known.
-    case prompt(end: Int?)
+    case prefill(end: Int?)
     /// What follows a prompt, token by token.
-    case answer
+    case decode
     /// What is stored only, without attention: nothing is read.
-    case unattended
+    case storeOnly
   }
 
   /// Positions at a prompt's end whose attention the policy wants to see, whatever chunks they are in; nil
   /// where it wants none, or they are not in the chunk in work.
   public var observedPositions: Range<Int>? {
     guard let count = policy?.observedTokenCount, count > 0,
-      case .prompt(let end?) = selection.phase, chunk.upperBound > end - count
+      case .prefill(let end?) = selection.phase, chunk.upperBound > end - count
     else { return nil }
     return max(0, end - count)..<end
   }
@@ -57,7 +57,7 @@ extension KeyValueStore {
     selection.phase = phase
     guard let policy else { return }
     let (isSelective, slabEnd) = (
-      phase == .answer, chunk.lowerBound / KeyValueBlock.positionCount
+      phase == .decode, chunk.lowerBound / KeyValueBlock.positionCount
     )
     let hasChanged =
       selection.isSelective != isSelective || isSelective && selection.slabEnd != slabEnd
@@ -91,7 +91,7 @@ extension KeyValueStore {
 
   /// Counts what a token attended over in a layer.
   func countBlocks(layer: Int) {
-    guard selection.phase == .answer else { return }
+    guard selection.phase == .decode else { return }
     let end = chunk.lowerBound / KeyValueBlock.positionCount
     let first = min(end, shape.firstVisibleSlab(layer: layer, position: chunk.lowerBound))
     let all = (end - first) * shape.keyValueHeadCount
@@ -144,7 +144,7 @@ extension KeyValueStore {
 final class BlockSelection {
   /// Whether blocks may be left out.
   var isSelective = false
-  var phase = KeyValueStore.Phase.prompt(end: nil)
+  var phase = KeyValueStore.Phase.prefill(end: nil)
   /// Slabs that were complete when blocks were planned; those behind are attended over.
   var slabEnd = 0
   /// Where plans take queries: the layer that has one.
@@ -196,7 +196,7 @@ final class BlockSelection {
 
   /// Whether it is known what will be read of a layer, in the sweep in work or in the next.
   func isPlanned(layer: Int, isNext: Bool) -> Bool {
-    guard phase != .unattended else { return false }
+    guard phase != .storeOnly else { return false }
     guard isSelective, usesQueries else { return true }
     return layer == queriedLayer && !isNext
   }

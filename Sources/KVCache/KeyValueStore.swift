@@ -143,13 +143,13 @@ public final class KeyValueStore {
 
   /// Begins the chunk of tokens at `positions`, which follow those there are.
   ///
-  /// - Throws: ``KeyValueError/brokenOff`` where the chunk before did not pass all layers,
+  /// - Throws: ``KeyValueError/contextAborted`` where the chunk before did not pass all layers,
   ///   ``KeyValueError/interrupted``, ``KeyValueError/io(_:layer:)``.
-  public func begin(_ positions: Range<Int>, _ phase: Phase = .prompt(end: nil))
+  public func begin(_ positions: Range<Int>, _ phase: Phase = .prefill(end: nil))
     throws(KeyValueError)
   {
-    if isResetPending { try forget() }
-    guard finishedLayerCount == shape.layerCount else { throw .brokenOff }
+    if isResetPending { try clear() }
+    guard finishedLayerCount == shape.layerCount else { throw .contextAborted }
     precondition(
       positions.lowerBound == chunk.upperBound && positions.upperBound <= shape.contextLength,
       "\(positions) do not follow \(chunk) in the context")
@@ -166,7 +166,7 @@ public final class KeyValueStore {
   ///
   /// - Throws: ``KeyValueError/noRoom(_:)`` where rows that do not fit could not be written.
   public func prepare(layer: Int) throws(KeyValueError) {
-    settleWrites()
+    completeWrites()
     while leavingCounts[layer] > 0 { try waitForWrite() }
     for slab in enteringSlabs {
       let row = row(layer, slab)
@@ -223,7 +223,7 @@ public final class KeyValueStore {
       if !flags[row].contains(.isBeingWritten) { drop(row) }
     }
     expiredSlabCounts[layer] = max(visible, expiredSlabCounts[layer])
-    settleWrites()
+    completeWrites()
     try readAhead()
   }
 
@@ -235,10 +235,10 @@ public final class KeyValueStore {
     isResetPending = true
     chunk = 0..<0
     prefixSlabCount = 0
-    do { try forget() } catch {}
+    do { try clear() } catch {}
   }
 
-  private func forget() throws(KeyValueError) {
+  private func clear() throws(KeyValueError) {
     while let files, files.pendingWriteCount > 0 { try waitForWrite() }
     try discardReads()
     isResetPending = false
@@ -247,7 +247,7 @@ public final class KeyValueStore {
     poolSlots = SlotStack(0..<plan.slotCount)
     stagingSlots = SlotStack(plan.slotCount..<(plan.slotCount + plan.stagingCount))
     for layer in 0..<shape.layerCount { expiredSlabCounts[layer] = 0 }
-    files?.forgetPrefix()
+    files?.removePrefix()
     exactPositionCount = 0
     finishedLayerCount = shape.layerCount
     cursor = ReadCursor()
@@ -339,8 +339,8 @@ public final class KeyValueStore {
   }
 
   /// Takes the completions of writes that are there.
-  private func settleWrites() {
-    while let completion = files?.takeWrite(waiting: false) { settle(completion) }
+  private func completeWrites() {
+    while let completion = files?.takeWrite(waiting: false) { complete(completion) }
   }
 
   /// Sleeps until a write is done.
@@ -353,12 +353,12 @@ public final class KeyValueStore {
     while true {
       let completion = files.takeWrite(waiting: true)
       stallWatch.note(isDone: completion != nil) { report(files, .isBeingWritten, $0) }
-      if let completion { return settle(completion) }
+      if let completion { return complete(completion) }
       if cancellation.isRaised { throw .interrupted }
     }
   }
 
-  private func settle(_ completion: WriteCompletion) {
+  private func complete(_ completion: WriteCompletion) {
     let row = completion.tag
     let (slab, layer) = row.quotientAndRemainder(dividingBy: shape.layerCount)
     flags[row].remove(.isBeingWritten)

@@ -52,7 +52,7 @@ struct ImageWriter: ~Copyable {
       rest = UnsafeRawBufferPointer(rebasing: rest[count...])
     }
     if offset - settledOffset >= Self.settleByteCount {
-      try file.settle(settledOffset..<offset)
+      try file.flushAndDropCache(settledOffset..<offset)
       settledOffset = offset
     }
   }

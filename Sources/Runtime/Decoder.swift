@@ -21,7 +21,7 @@ final class Decoder {
   private let attention: AttentionStep
   private let finite = FiniteCheck()
   /// Where decoded tokens' attention is computed instead; nil = here.
-  let outsourced: OutsourcedAttention?
+  let outsourced: OffloadedAttention?
   let experts: ExpertStep?
   private let neurons: NeuronStep?
   private let rope: RopeTable
@@ -35,7 +35,7 @@ final class Decoder {
   init(
     configuration: DecoderConfiguration, weights: DecoderWeights, stream: WeightStream,
     workspace: DecoderWorkspace, cache: KeyValueStore, pool: ThreadPool,
-    outsourced: OutsourcedAttention? = nil
+    outsourced: OffloadedAttention? = nil
   ) throws(RuntimeError) {
     self.configuration = configuration
     self.outsourced = outsourced
@@ -133,11 +133,11 @@ final class Decoder {
     }
     begin(.body)
     stream.beginToken()
-    try keepingBooks { () throws(KeyValueError) in
+    try timingKeyValues { () throws(KeyValueError) in
       try cache.begin(position..<position + tokens.count, phase)
     }
     for layer in 0..<configuration.layerCount {
-      try attend(layer, tokenCount: tokens.count, position: position, decodes: phase == .answer)
+      try attend(layer, tokenCount: tokens.count, position: position, decodes: phase == .decode)
       try feedForward(
         FeedForwardPlace(layer: layer, position: position, tokenCount: tokens.count))
     }
@@ -172,7 +172,7 @@ final class Decoder {
   /// Embedding rows into the residual stream.
   private func embed(_ tokens: UnsafeBufferPointer<Int32>) throws(RuntimeError) {
     let (width, scale) = (configuration.hiddenSize, configuration.embeddingScale)
-    try look(up: tokens, in: weights.embedding, into: workspace.residual)
+    try gatherRows(tokens, in: weights.embedding, into: workspace.residual)
     guard scale != 1 else { return }
     forEach(token: tokens.count) { token in
       VectorOps.scale(workspace.residual + token * width, by: scale, count: width)
@@ -185,7 +185,7 @@ final class Decoder {
     let width = configuration.hiddenSize
     let rows = UnsafeMutableBufferPointer(start: workspace.positionRows, count: tokenCount)
     for index in rows.indices { rows[index] = Int32(first + index) }
-    try look(up: UnsafeBufferPointer(rows), in: table, into: workspace.hidden)
+    try gatherRows(UnsafeBufferPointer(rows), in: table, into: workspace.hidden)
     forEach(token: tokenCount) { token in
       VectorOps.add(
         workspace.residual + token * width, workspace.hidden + token * width, count: width)
@@ -193,8 +193,8 @@ final class Decoder {
   }
 
   /// Rows of a table as f32, [rows.count, hiddenSize].
-  private func look(
-    up rows: UnsafeBufferPointer<Int32>, in tensor: Int, into output: UnsafeMutablePointer<Float>
+  private func gatherRows(
+    _ rows: UnsafeBufferPointer<Int32>, in tensor: Int, into output: UnsafeMutablePointer<Float>
   ) throws(RuntimeError) {
     let width = configuration.hiddenSize
     let type = stream.source.description.tensors[tensor].type
@@ -235,7 +235,7 @@ final class Decoder {
     let slides = configuration.slides(layer: number)
     let tables =
       workspace.rope + (slides ? tokenCount * configuration.ropeDimensionCount : 0)
-    try keepingBooks { () throws(KeyValueError) in try cache.prepare(layer: number) }
+    try timingKeyValues { () throws(KeyValueError) in try cache.prepare(layer: number) }
     forEach(token: tokenCount) { token in
       finite.check(workspace.queries + token * queryLength, count: queryLength)
       finite.check(workspace.keys + token * keyLength, count: keyLength)
@@ -258,8 +258,8 @@ final class Decoder {
           layer: number, position: position, window: window, queries: workspace.queries)
       }
     }
-    try keepingBooks { () throws(KeyValueError) in
-      cache.seal(layer: number, on: pool)
+    try timingKeyValues { () throws(KeyValueError) in
+      cache.quantiseCompleted(layer: number, on: pool)
       if !isDone {
         try attention.run(
           layer: number, queries: workspace.queries, tokenCount: tokenCount, position: position,
@@ -290,7 +290,7 @@ final class Decoder {
         activations(workspace.hidden, width, tokenCount, for: matrices.up, matrices.gate),
         length: configuration.feedForwardLength, into: workspace.hidden, observedAt: place)
     case .experts(let layer):
-      try mix(layer, place.layer, tokenCount: tokenCount)
+      try mixtureOfExperts(layer, place.layer, tokenCount: tokenCount)
     case .neurons(let layer):
       guard let step = neurons else { return }
       try step.run(
@@ -356,7 +356,7 @@ final class Decoder {
   }
 
   /// hidden = the chosen experts' sum, and the shared expert's output where there is one.
-  private func mix(
+  private func mixtureOfExperts(
     _ layer: DecoderWeights.Experts, _ number: Int, tokenCount: Int
   ) throws(RuntimeError) {
     guard let step = experts else { return }
@@ -388,21 +388,21 @@ final class Decoder {
   }
 
   /// The layer behind `place`, where a single token goes on to neurons there.
-  private func nextNeurons(after place: FeedForwardPlace) -> NeuronForesight.Next? {
+  private func nextNeurons(after place: FeedForwardPlace) -> NeuronPrefetcher.Next? {
     guard place.tokenCount == 1, place.layer + 1 < weights.layers.count,
       case .neurons(let layer) = weights.layers[place.layer + 1].feedForward
     else { return nil }
-    return NeuronForesight.Next(
+    return NeuronPrefetcher.Next(
       layer: layer, norm: weights.layers[place.layer + 1].feedForwardNorm,
       residual: UnsafePointer(workspace.residual))
   }
 
   /// The layer behind `number`, where a single token goes on to experts there.
-  private func next(after number: Int, _ tokenCount: Int) -> RouterForesight.Next? {
+  private func next(after number: Int, _ tokenCount: Int) -> ExpertPrefetcher.Next? {
     guard tokenCount == 1, number + 1 < weights.layers.count,
       case .experts(let layer) = weights.layers[number + 1].feedForward
     else { return nil }
-    return RouterForesight.Next(
+    return ExpertPrefetcher.Next(
       layer: layer, norm: weights.layers[number + 1].feedForwardNorm.weight,
       residual: UnsafePointer(workspace.residual))
   }
@@ -458,7 +458,7 @@ final class Decoder {
   }
 
   /// Does work on keys and values.
-  private func keepingBooks(_ work: () throws(KeyValueError) -> Void) throws(RuntimeError) {
+  private func timingKeyValues(_ work: () throws(KeyValueError) -> Void) throws(RuntimeError) {
     do { try clock.measure(.attention, work) } catch { throw RuntimeError(error) }
   }
 

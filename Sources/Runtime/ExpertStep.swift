@@ -20,7 +20,7 @@ final class ExpertStep {
   private let memory: ExpertWorkspace
   private let products: UnsafeMutableBufferPointer<BundleProduct>
   /// The next layer's router, run early.
-  let foresight: RouterForesight
+  let prefetcher: ExpertPrefetcher
   /// Where the choices of single tokens are recorded; nil = nowhere.
   var trace: ExpertTrace?
 
@@ -40,7 +40,7 @@ final class ExpertStep {
     self.clock = clock
     self.finite = finite
     memory = try ExpertWorkspace(configuration, experts, tokenCapacity: tokenCapacity)
-    foresight = try RouterForesight(configuration, experts, stream: stream)
+    prefetcher = try ExpertPrefetcher(configuration, experts, stream: stream)
     products = .allocate(capacity: 2 * experts.expertsPerToken + 2)
   }
 
@@ -49,7 +49,7 @@ final class ExpertStep {
   /// Forgets the token in work, which was broken off.
   func abandon() {
     trace?.dropPartialToken()
-    foresight.abandon()
+    prefetcher.abandon()
   }
 
   /// output = Σ weight · expert(x) over each token's chosen experts.
@@ -60,7 +60,7 @@ final class ExpertStep {
   ///   - next: the layer behind it, for a single token; nil = none.
   ///   - output: [tokenCount, hiddenSize]; may not be `x`.
   func run(
-    _ layer: DecoderWeights.Experts, _ x: Activations, next: RouterForesight.Next?,
+    _ layer: DecoderWeights.Experts, _ x: Activations, next: ExpertPrefetcher.Next?,
     into output: UnsafeMutablePointer<Float>
   ) throws(RuntimeError) {
     try linear.multiply(
@@ -73,7 +73,7 @@ final class ExpertStep {
     do throws(LoaderError) {
       if x.tokenCount == 1 {
         trace?.append((0..<experts.expertsPerToken).lazy.map { Int(self.memory.chosen[$0]) })
-        foresight.settle(
+        prefetcher.learn(
           chosen: UnsafeBufferPointer(start: memory.chosen, count: experts.expertsPerToken))
         try runToken(layer.family, x, next)
       } else {
@@ -137,7 +137,7 @@ final class ExpertStep {
 
   /// Asks for all experts of the token, then computes those that are there, until all were.
   private func runToken(
-    _ family: Int, _ x: Activations, _ next: RouterForesight.Next?
+    _ family: Int, _ x: Activations, _ next: ExpertPrefetcher.Next?
   ) throws(LoaderError) {
     let used = experts.expertsPerToken
     // Those in memory first: a place for another may not be made where one of them lies.
@@ -152,7 +152,7 @@ final class ExpertStep {
       try stream.request(bundle: Int(memory.chosen[rank]), of: family)
     }
     stream.endPrefetching(of: family)
-    if let next { try foresight.look(at: next) }
+    if let next { try prefetcher.prefetchNextLayer(next) }
     var left = used
     while left > 0 {
       var ready = 0

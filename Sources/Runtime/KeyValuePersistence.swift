@@ -88,9 +88,9 @@ public final class KeyValuePersistence {
   }
 
   /// Deletes what the run could not read, which it computes anew and keeps in its place.
-  public func forgetPrefix(because error: KeyValueError) {
+  public func removePrefix(because error: KeyValueError) {
     for source in prefix.sources where source.path == error.unreadablePath {
-      warn("\(directory.forget(source)): damaged; deleted, and the prompt computed anew")
+      warn("\(directory.remove(source)): damaged; deleted, and the prompt computed anew")
     }
     prefix = .none
   }

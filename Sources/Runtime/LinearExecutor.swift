@@ -49,7 +49,7 @@ final class LinearExecutor: ParallelRegion {
   private let families: [BundleFamily]
   /// A piece, or a whole tensor, in a region: grains of `grainGroupCount` row groups, of which a worker
   /// takes one at a time.
-  private struct Span {
+  private struct RowSpan {
     var origin: Origin
     var activations: Activations
     var matrix: Matrix
@@ -74,7 +74,7 @@ final class LinearExecutor: ParallelRegion {
     case resident
     case bundle(family: Int, bundle: Int, part: Int)
   }
-  private let spans: UnsafeMutableBufferPointer<Span>
+  private let spans: UnsafeMutableBufferPointer<RowSpan>
   private var spanCount = 0
   private var grainCount = 0
   /// Products of the region were left out, because the caller asked to stop.
@@ -191,7 +191,7 @@ final class LinearExecutor: ParallelRegion {
       let (address, layout) = stream.part(
         product.part, ofBundle: product.bundle, of: product.family)
       append(
-        Span(
+        RowSpan(
           origin: .bundle(family: product.family, bundle: product.bundle, part: product.part),
           activations: product.activations, matrix: matrices[part.tensor], address: address,
           rowCount: part.rowCount, output: product.output, outputStride: product.outputStride,
@@ -219,11 +219,11 @@ final class LinearExecutor: ParallelRegion {
     let address = try stream.acquire(number)
     let layout = stream.layout(of: number)
     append(
-      Span(
+      RowSpan(
         origin: .piece(number), activations: x, matrix: matrix, address: address,
         rowCount: piece.rowCount,
         output: task.output + piece.firstRow, outputStride: task.outputStride, layout: layout,
-        interleavesInPlace: layout == .rowMajor && stream.isAtHome(number)
+        interleavesInPlace: layout == .rowMajor && stream.isPinned(number)
           && piece.rowCount % RowGroup.rowCount == 0
           && groupCount * matrix.groupByteCount == piece.byteCount))
   }
@@ -234,14 +234,14 @@ final class LinearExecutor: ParallelRegion {
   ) {
     let matrix = matrices[task.tensor]
     append(
-      Span(
+      RowSpan(
         origin: .resident, activations: x, matrix: matrix, address: address,
         rowCount: matrix.rowCount,
         output: task.output, outputStride: task.outputStride, layout: .interleaved,
         interleavesInPlace: false))
   }
 
-  private func append(_ span: Span) {
+  private func append(_ span: RowSpan) {
     if spanCount == Self.spanCapacity { flush() }
     let groupCount = RowGroup.groupCount(rows: span.rowCount)
     // A row group's product with many tokens is long enough to be a grain.
@@ -275,7 +275,7 @@ final class LinearExecutor: ParallelRegion {
   }
 
   /// The span that holds grain `index`.
-  private func span(ofGrain index: Int) -> Span {
+  private func span(ofGrain index: Int) -> RowSpan {
     var (low, high) = (0, spanCount)
     while high - low > 1 {
       let middle = (low + high) / 2
@@ -313,7 +313,7 @@ final class LinearExecutor: ParallelRegion {
 
   /// Turns row-major rows into row groups where they lie.
   private func interleave(
-    _ span: Span, _ groups: Range<Int>, scratch: UnsafeMutableRawPointer
+    _ span: RowSpan, _ groups: Range<Int>, scratch: UnsafeMutableRawPointer
   ) {
     let groupByteCount = span.matrix.groupByteCount
     for group in groups {

@@ -393,7 +393,7 @@ public struct MemoryPlan: Sendable {
           NeuronWorkspace.byteCount(
             configuration, $0.layout, tokenCapacity: chunkLength,
             threadCount: request.threadCount)
-            + NeuronForesight.byteCount(configuration, $0.layout)
+            + NeuronPrefetcher.byteCount(configuration, $0.layout)
         } ?? 0)
     }
 

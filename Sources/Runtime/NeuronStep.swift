@@ -23,7 +23,7 @@ final class NeuronStep: ParallelRegion {
   private let clock: StepClock
   private let finite: FiniteCheck
   private let memory: NeuronWorkspace
-  private let foresight: NeuronForesight
+  private let prefetcher: NeuronPrefetcher
 
   /// A layer's parts, which may have other types than another's.
   private struct Matrices {
@@ -84,7 +84,7 @@ final class NeuronStep: ParallelRegion {
     self.clock = clock
     self.finite = finite
     layer = DecoderWeights.Neurons(layer: 0, choice: .all)
-    foresight = try NeuronForesight(configuration, layout, stream: stream, linear: linear)
+    prefetcher = try NeuronPrefetcher(configuration, layout, stream: stream, linear: linear)
     memory = try NeuronWorkspace(
       configuration, layout, tokenCapacity: tokenCapacity, threadCount: pool.threadCount)
   }
@@ -106,7 +106,7 @@ final class NeuronStep: ParallelRegion {
   ///
   /// - Parameter next: the layer behind it, for a single token; nil = none.
   func run(
-    _ layer: DecoderWeights.Neurons, _ x: Activations, next: NeuronForesight.Next?,
+    _ layer: DecoderWeights.Neurons, _ x: Activations, next: NeuronPrefetcher.Next?,
     into output: UnsafeMutablePointer<Float>
   ) throws(RuntimeError) {
     self.layer = layer
@@ -216,7 +216,7 @@ final class NeuronStep: ParallelRegion {
 
   /// Brings the bundles `needed[batch]` and adds what they give; in memory ones while others come.
   private func compute(
-    _ batch: Range<Int>, next: NeuronForesight.Next?
+    _ batch: Range<Int>, next: NeuronPrefetcher.Next?
   ) throws(RuntimeError) {
     self.batch = batch
     do throws(LoaderError) {
@@ -238,7 +238,7 @@ final class NeuronStep: ParallelRegion {
     }
     activate(0..<present)
     do { try stream.waitForNeurons() } catch { throw RuntimeError(error) }
-    if let next { try foresight.look(at: next) }
+    if let next { try prefetcher.prefetchNextLayer(next) }
     activate(present..<batch.count)
     add()
     if stream.cancellation.isRaised { throw .interrupted }

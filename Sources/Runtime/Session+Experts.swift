@@ -2,7 +2,7 @@ import ModelFormat
 public import WeightLoader
 
 extension Session {
-  /// Uses what ``rememberExperts(note:)`` kept at the end of an earlier run: it decides what stays in
+  /// Uses what ``saveExpertUsage(note:)`` kept at the end of an earlier run: it decides what stays in
   /// memory, and the experts used most are read while the drive has little to do.
   ///
   /// No token depends on it. To be called before the first token; later, and for a model without
@@ -10,7 +10,7 @@ extension Session {
   ///
   /// - Parameter note: is told in one line why a file that is there was ignored.
   /// - Throws: ``RuntimeError`` where the drive fails.
-  public func recallExperts(note: (String) -> Void = { _ in }) throws(RuntimeError) {
+  public func loadExpertUsage(note: (String) -> Void = { _ in }) throws(RuntimeError) {
     try checkCondition()
     guard stream.bundleStatistics.uses == 0, let values = hotness?.load(note: note) else { return }
     try step { () throws(RuntimeError) in
@@ -21,14 +21,14 @@ extension Session {
   }
 
   /// Keeps, beside the model or in the user's cache folder, how much each expert was used, for
-  /// ``recallExperts(note:)`` of a later run; does nothing where no expert was used.
+  /// ``loadExpertUsage(note:)`` of a later run; does nothing where no expert was used.
   ///
   /// Reads nothing, so it may follow an interruption or a failure of the drive.
   ///
   /// - Parameter note: is told in one line why nothing could be kept.
-  public func rememberExperts(note: (String) -> Void = { _ in }) {
+  public func saveExpertUsage(note: (String) -> Void = { _ in }) {
     guard stream.bundleStatistics.uses > 0, let hotness else { return }
-    do { try hotness.save(stream.bundleHotness) } catch {
+    do { try hotness.save(stream.expertUsage) } catch {
       note("what is known of the experts is not kept: \(error)")
     }
   }
@@ -50,15 +50,15 @@ extension Session {
 
   /// Experts that the next layer's router, run early, named although they were not in memory, and those
   /// of them that it chose when its turn came.
-  public var expertForesight: (named: Int, right: Int) {
-    (decoder.experts?.foresight.namedTotal ?? 0, decoder.experts?.foresight.rightTotal ?? 0)
+  public var expertPrefetcher: (named: Int, right: Int) {
+    (decoder.experts?.prefetcher.namedTotal ?? 0, decoder.experts?.prefetcher.rightTotal ?? 0)
   }
 
   /// The file of this model's experts; nil for a model without.
-  private var hotness: BundleHotness? {
+  private var hotness: ExpertUsage? {
     guard let shape = stream.bundleShape else { return nil }
     guard let references = try? stream.source.references() else { return nil }
-    return BundleHotness(
+    return ExpertUsage(
       modelPath: stream.source.path, references,
       layerCount: shape.familyCount, expertCount: shape.bundleCount)
   }

@@ -11,7 +11,7 @@ public import WeightLoader
 /// A step that throws leaves the session in one of two ways (`docs/decisions/0022`):
 /// - ``RuntimeError/interrupted``, and what goes wrong with keys and values, **break off** the context. Lower
 ///   the flag and ``reset()``: the weights are what they were, and the same tokens give the same bits. Until
-///   then every step throws `KVCache.KeyValueError.brokenOff`.
+///   then every step throws `KVCache.KeyValueError.contextAborted`.
 /// - Any other error of a step is **final**: a drive that failed once, or a file that changed, is not gone on
 ///   with. Every later step throws the same error, ``reset()`` or not; make a new session.
 ///
@@ -53,7 +53,7 @@ public final class Session {
   /// What the last step left behind.
   private enum Condition {
     case ready
-    case brokenOff
+    case contextAborted
     case failed(RuntimeError)
   }
   private var condition = Condition.ready
@@ -124,7 +124,7 @@ public final class Session {
         try decoder.expect(count: 2) { sweep in
           chunk + sweep == chunks ? .head : .body
         }
-        try forward(tokens, slice, .prompt(end: end))
+        try forward(tokens, slice, .prefill(end: end))
       }
       try decoder.expect(count: continues ? 2 : 1) { $0 == 0 ? .head : .body }
       let last = (tokens.count - 1) % plan.chunkLength
@@ -153,7 +153,7 @@ public final class Session {
     current[0] = token
     try step { () throws(RuntimeError) in
       try decoder.expect(count: continues ? 3 : 2) { $0 == 1 ? .head : .body }
-      try decoder.forward(UnsafeBufferPointer(current), at: position, .answer)
+      try decoder.forward(UnsafeBufferPointer(current), at: position, .decode)
       position += 1
       try decoder.logits(rows: 0..<1)
       try checkFiles()
@@ -181,7 +181,7 @@ public final class Session {
     while first < tokens.count {
       let slice = first..<min(first + plan.chunkLength, tokens.count)
       try decoder.expect(count: 1) { _ in .body }
-      try forward(tokens, slice, .prompt(end: nil))
+      try forward(tokens, slice, .prefill(end: nil))
       var row = max(0, skipping - first)
       while row < slice.count {
         let rows = row..<min(row + decoder.workspace.logitRowCapacity, slice.count)
@@ -213,7 +213,7 @@ public final class Session {
   ///
   /// Waits for no read of weights: the next step does, where a sweep was broken off.
   public func reset() {
-    if case .brokenOff = condition {
+    if case .contextAborted = condition {
       decoder.abandon()
       condition = .ready
     }
@@ -227,7 +227,7 @@ public final class Session {
     do { try work() } catch {
       condition =
         switch error {
-        case .interrupted, .keyValues, .notFinite: .brokenOff
+        case .interrupted, .keyValues, .notFinite: .contextAborted
         default: .failed(error)
         }
       throw error
@@ -238,7 +238,7 @@ public final class Session {
   func checkCondition() throws(RuntimeError) {
     switch condition {
     case .ready: return
-    case .brokenOff: throw .keyValues(.brokenOff)
+    case .contextAborted: throw .keyValues(.contextAborted)
     case .failed(let error): throw error
     }
   }
@@ -303,7 +303,7 @@ public final class Session {
       configuration: configuration, weights: weights, stream: stream, workspace: workspace,
       cache: cache, pool: pool,
       outsourced: try decodeAttention.map { attention throws(RuntimeError) in
-        try OutsourcedAttention(
+        try OffloadedAttention(
           attention, queryHeadCount: configuration.queryHeadCount,
           headDim: configuration.headDim)
       })

@@ -13,7 +13,7 @@ final class BundleCache {
   private let firstKey: [Int]
   private let slotByteCount: Int
   private let memory: AlignedBuffer
-  private let population: BackgroundPopulation
+  private let population: PagePrefaulter
   private let alignment: Int
   private let verifier: ExtentVerifier?
   private let model: ModelDescription
@@ -62,7 +62,7 @@ final class BundleCache {
     do {
       memory = try AlignedBuffer(byteCount: slotCount * slotByteCount, prefersHugePages: true)
     } catch { throw .allocation(error) }
-    population = BackgroundPopulation(memory.bytes)
+    population = PagePrefaulter(memory.bytes)
     slotOfKey = [Int32](repeating: -1, count: keyCount)
     slots = [Slot](repeating: Slot(), count: slotCount)
     policy = BundlePolicy(.standard, bundleCount: keyCount)
@@ -92,7 +92,7 @@ final class BundleCache {
       statistics.hits += 1
       return nil
     }
-    let slot = vacate()
+    let slot = evict()
     slots[slot] = Slot(key: Int32(key), holders: 1)
     slotOfKey[key] = Int32(slot)
     keptSlotCount += 1
@@ -106,7 +106,7 @@ final class BundleCache {
   func reserve(_ family: Int, _ bundle: Int) -> Int? {
     let key = firstKey[family] + bundle
     guard slotOfKey[key] < 0 else { return nil }
-    let slot = vacate()
+    let slot = evict()
     slots[slot] = Slot(key: Int32(key), isReserved: true)
     slotOfKey[key] = Int32(slot)
     keptSlotCount += 1
@@ -159,7 +159,7 @@ final class BundleCache {
   }
 
   /// A slot for another bundle: one never used, or that of the lowest score.
-  private func vacate() -> Int {
+  private func evict() -> Int {
     precondition(hasRoom, "every bundle in memory is held")
     if usedSlotCount < slotCount {
       usedSlotCount += 1

@@ -103,7 +103,7 @@ final class ExtentVerifier: ParallelRegion {
         seenEnd = offset + part.upperBound
         if seenEnd == extentEnd {
           current = -1
-          try settle(index, checksum.finish())
+          try compare(index, checksum.finish())
         }
       }
       position = extentEnd
@@ -158,7 +158,7 @@ final class ExtentVerifier: ParallelRegion {
       ExtentRecord(offset: offset, byteCount: bytes.count, checksum: 0), of: model, path: path)
   }
 
-  private func settle(_ index: Int, _ found: UInt64) throws(LoaderError) {
+  private func compare(_ index: Int, _ found: UInt64) throws(LoaderError) {
     let extent = extents[index]
     guard found == extent.checksum else {
       throw .format(Self.mismatch(extent, of: model, path: path))

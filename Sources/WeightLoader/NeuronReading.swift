@@ -62,9 +62,9 @@ public struct NeuronReading: Sendable, Equatable {
     let keyCount = layout.layers.count * first.bundleCount
     return AlignedBuffer.roundedUp(staging)
       + AlignedBuffer.roundedUp(
-        keyCount * (NeuronWindow.keyByteCount + NeuronAges.keyByteCount)
-          + slotCount * (NeuronWindow.slotBookByteCount + NeuronAges.slotByteCount)
-          + NeuronDecay.byteCount(keyCount: keyCount, slotCount: slotCount)
+        keyCount * (NeuronWindow.keyByteCount + DecayedFrequency.keyByteCount)
+          + slotCount * (NeuronWindow.slotBookByteCount + DecayedFrequency.slotByteCount)
+          + DecayTuner.byteCount(keyCount: keyCount, slotCount: slotCount)
           + first.bundleCount * NeuronWindow.requestBookByteCount)
   }
 

@@ -21,7 +21,7 @@ final class NeuronWindow: ParallelRegion {
   private let slotByteCount: Int
   private let keepsPadding: Bool
   private let memory: AlignedBuffer
-  private let population: BackgroundPopulation
+  private let population: PagePrefaulter
 
   // Books of keys: a key is layer × bundles of a layer + bundle.
   private let books: AlignedBuffer
@@ -37,8 +37,8 @@ final class NeuronWindow: ParallelRegion {
   /// The key of each slot, −1 = none.
   private let keyOfSlot: UnsafeMutablePointer<Int32>
   static let slotBookByteCount = 4 + 2
-  private let ages: NeuronAges
-  private let decay: NeuronDecay?
+  private let ages: DecayedFrequency
+  private let decay: DecayTuner?
   /// Whether a slot is in one of the lists of ``ages``: neither in use nor read ahead.
   private let isListed: UnsafeMutablePointer<Bool>
   /// Whether the read that fills a slot is under way.
@@ -112,9 +112,9 @@ final class NeuronWindow: ParallelRegion {
     do {
       memory = try AlignedBuffer(byteCount: slotCount * slotByteCount, prefersHugePages: true)
       let keepsRecent = reading.retention == .recent
-      ages = try NeuronAges(
+      ages = try DecayedFrequency(
         keyCount: keepsRecent ? keyCount : 0, slotCount: keepsRecent ? slotCount : 0, decay: 0)
-      decay = keepsRecent ? try NeuronDecay(keyCount: keyCount, slotCount: slotCount) : nil
+      decay = keepsRecent ? try DecayTuner(keyCount: keyCount, slotCount: slotCount) : nil
       books = try AlignedBuffer(
         byteCount: keyCount * Self.keyByteCount + slotCount * Self.slotBookByteCount
           + bundleCount * Self.requestBookByteCount + 64)
@@ -148,7 +148,7 @@ final class NeuronWindow: ParallelRegion {
       case .none: 0
       case .fixed: slotCount - max(1, min(slotCount, max(64, slotCount / 8)))
       }
-    population = BackgroundPopulation(memory.bytes)
+    population = PagePrefaulter(memory.bytes)
     try readChecksums(source, verifier)
   }
 
@@ -242,7 +242,7 @@ final class NeuronWindow: ParallelRegion {
       let index = Int(waiting[place])
       guard bundles[index] == missingBundle[next] else { continue }
       let key = firstKey + Int(bundles[index])
-      let slot = vacate(for: key)
+      let slot = evict(for: key)
       missingSlot[next] = slot
       next += 1
       addresses[index] = address(slot)
@@ -275,7 +275,7 @@ final class NeuronWindow: ParallelRegion {
       let key = layer * bundleCount + Int(bundle)
       // What is in use stays; a window full of it has no room for what may be.
       guard slotOfKey[key] < 0, heldCount + aheadCount < slotCount / 2 else { continue }
-      let slot = vacate(for: key)
+      let slot = evict(for: key)
       missingBundle[missingCount] = bundle
       missingSlot[missingCount] = slot
       missingCount += 1
@@ -329,7 +329,7 @@ final class NeuronWindow: ParallelRegion {
   }
 
   /// A slot for bundle `key`: one never used, or that of the bundle that is worth least.
-  private func vacate(for key: Int) -> Int32 {
+  private func evict(for key: Int) -> Int32 {
     var slot = Int32(usedSlotCount)
     if usedSlotCount < slotCount {
       usedSlotCount += 1

@@ -29,8 +29,8 @@ public struct ResidencyPlan: Sendable {
     /// Bytes of the read, a multiple of the device's alignment.
     public let byteCount: Int
     /// Offset in pinned memory; nil = streamed.
-    public let home: Int?
-    public var isPinned: Bool { home != nil }
+    public let pinnedOffset: Int?
+    public var isPinned: Bool { pinnedOffset != nil }
   }
 
   /// Every piece, in the order of use.
@@ -66,7 +66,7 @@ public struct ResidencyPlan: Sendable {
   /// Offset of a pinned piece in pinned memory.
   private func homeAddress(_ piece: Int) -> Int? {
     let run = runs[runOfPiece[piece]]
-    return run.home.map { $0 + (pieces[piece].offset - run.offset) }
+    return run.pinnedOffset.map { $0 + (pieces[piece].offset - run.offset) }
   }
 
   /// How many runs are pinned.
@@ -123,7 +123,7 @@ public struct ResidencyPlan: Sendable {
   }
 
   private init(_ draft: Draft, pinnedBudget: Int, stagingByteCount: Int) {
-    var home = 0
+    var pinnedOffset = 0
     var streamed = 0
     var credit = 0.0
     let share = Double(pinnedBudget) / Double(max(1, draft.byteCount))
@@ -131,13 +131,14 @@ public struct ResidencyPlan: Sendable {
     runs.reserveCapacity(draft.runs.count)
     for run in draft.runs {
       credit += share * Double(run.byteCount)
-      let pins = credit >= Double(run.byteCount) * 0.5 && home + run.byteCount <= pinnedBudget
+      let pins =
+        credit >= Double(run.byteCount) * 0.5 && pinnedOffset + run.byteCount <= pinnedBudget
       runs.append(
         Run(
           pieces: run.pieces, segment: run.segment, fileIndex: run.fileIndex, offset: run.offset,
-          byteCount: run.byteCount, home: pins ? home : nil))
+          byteCount: run.byteCount, pinnedOffset: pins ? pinnedOffset : nil))
       if pins {
-        home += run.byteCount
+        pinnedOffset += run.byteCount
         credit -= Double(run.byteCount)
       } else {
         streamed += run.byteCount
@@ -152,7 +153,7 @@ public struct ResidencyPlan: Sendable {
       for piece in run.pieces { runOfPiece[piece] = index }
     }
     self.runOfPiece = runOfPiece
-    pinnedByteCount = home
+    pinnedByteCount = pinnedOffset
     streamedByteCount = streamed
     self.stagingByteCount = streamed == 0 ? 0 : stagingByteCount
   }

@@ -4,7 +4,7 @@ import TensorBasics
 /// Which pieces of a stream are under way, ready and in use: bookkeeping without I/O.
 struct StreamState {
   /// A run in the ring.
-  struct Flight {
+  struct InFlightRun {
     var range = Extent(fileIndex: 0, offset: 0, byteCount: 0)
     /// First byte in the ring's memory.
     var start = 0
@@ -27,7 +27,7 @@ struct StreamState {
   }
 
   /// Runs in the order of the stream, in a ring indexed by sequence number.
-  private(set) var flights: [Flight]
+  private(set) var flights: [InFlightRun]
   private var ring: StagingRing
   private var firstSequence = 0
   private var nextSequence = 0
@@ -46,7 +46,7 @@ struct StreamState {
 
   init(_ plan: LoaderPlan) {
     let capacity = max(2, min(Self.flightLimit, plan.streamByteCount / 4096))
-    flights = [Flight](repeating: Flight(), count: capacity)
+    flights = [InFlightRun](repeating: InFlightRun(), count: capacity)
     ring = StagingRing(byteCount: plan.streamByteCount, capacity: capacity)
     pieceByteCount = plan.pieceByteCount
   }
@@ -155,7 +155,7 @@ struct StreamState {
       return false
     }
     waiting = nil
-    flights[nextSequence % flights.count] = Flight(
+    flights[nextSequence % flights.count] = InFlightRun(
       range: run.range, start: start, pieceCount: run.pieceCount)
     nextSequence += 1
     return true

@@ -133,12 +133,12 @@ extension TensorLoader {
       do throws(BlockIOError) {
         let wait = min(max(0, left ?? Self.longestWaitMilliseconds), Self.longestWaitMilliseconds)
         if let done = try device.reap(waiting: true, timeoutMilliseconds: wait) {
-          settle(done.tag, nil)
+          complete(done.tag, nil)
           return true
         }
       } catch {
         guard let tag = error.tag else { throw fail(error) }
-        settle(tag, error)
+        complete(tag, error)
         if tag & PendingLoad.tagBit == 0 { throw .io(error) }
         return true
       }
@@ -149,7 +149,7 @@ extension TensorLoader {
   /// How long a wait is deaf to ``cancellation``.
   private static let longestWaitMilliseconds = 50
 
-  private func settle(_ tag: UInt64, _ error: BlockIOError?) {
+  private func complete(_ tag: UInt64, _ error: BlockIOError?) {
     if tag & PendingLoad.tagBit == 0 {
       state.completed(Int(tag))
     } else if let load = loadOfTag[tag] {

@@ -51,7 +51,7 @@ extension WeightStream {
 
   /// The use of every bundle so far, to be told to ``seedBundles(_:)`` in a later run; by family, one
   /// number a bundle, 0...1.
-  public var bundleHotness: [Float] { bundles?.hotness ?? [] }
+  public var expertUsage: [Float] { bundles?.hotness ?? [] }
 
   /// Tells of the use of every bundle in an earlier run, whose hottest are then read while the drive
   /// has little to do.

@@ -29,12 +29,12 @@ extension WeightStream {
         ? try stallWatch.step(device) { onStall?(stall(wanted, $0)) }
         : try device.reap(waiting: false, timeoutMilliseconds: nil)
     } catch { throw fail(.io(error)) }
-    if let completion { try settle(completion) }
+    if let completion { try complete(completion) }
     if cancellation.isRaised { throw .interrupted }
     return completion != nil
   }
 
-  private func settle(_ completion: ReadCompletion) throws(LoaderError) {
+  private func complete(_ completion: ReadCompletion) throws(LoaderError) {
     switch Tag(completion.tag) {
     case .pinned(let run):
       try check(completion, of: run)

@@ -44,7 +44,7 @@ public final class WeightStream {
 
   let device: any BlockDevice
   private let pinned: AlignedBuffer
-  private let population: BackgroundPopulation
+  private let population: PagePrefaulter
   /// For tests: stands for how much of pinned memory is committed.
   package var committedByteCount: (() -> Int)?
   private let staging: AlignedBuffer
@@ -70,7 +70,7 @@ public final class WeightStream {
   private var sweepCursor = SweepCursor()
 
   /// Streamed runs under way, oldest first, in a ring indexed by sequence number.
-  struct Flight {
+  struct InFlightRun {
     var run = -1
     var address: UnsafeMutableRawPointer?
     var isReady = false
@@ -78,7 +78,7 @@ public final class WeightStream {
     var isCompared = false
     var piecesLeft = 0
   }
-  var flights: [Flight]
+  var flights: [InFlightRun]
   private(set) var firstSequence = 0
   private(set) var nextSequence = 0
   /// The latest sequence number of each streamed run, −1 = none outstanding.
@@ -121,11 +121,11 @@ public final class WeightStream {
       pinned = try AlignedBuffer(byteCount: plan.pinnedByteCount, prefersHugePages: true)
       staging = try AlignedBuffer(byteCount: plan.stagingByteCount, prefersHugePages: true)
     } catch { throw .allocation(error) }
-    population = BackgroundPopulation(pinned.bytes)
+    population = PagePrefaulter(pinned.bytes)
     let smallestRun = plan.runs.lazy.map(\.byteCount).min() ?? 1
     let flightCapacity = max(2, min(4096, plan.stagingByteCount / max(1, smallestRun) + 1))
     ring = StagingRing(byteCount: plan.stagingByteCount, capacity: flightCapacity)
-    flights = [Flight](repeating: Flight(), count: flightCapacity)
+    flights = [InFlightRun](repeating: InFlightRun(), count: flightCapacity)
     pinnedReady = [Bool](repeating: false, count: plan.runs.count)
     pinnedSubmitted = pinnedReady
     sequenceOfRun = [Int](repeating: -1, count: plan.runs.count)
@@ -204,12 +204,12 @@ public final class WeightStream {
 
   /// Records that the user of a pinned piece interleaved its rows in place.
   public func markInterleaved(_ piece: Int) {
-    precondition(isAtHome(piece), "only pinned pieces may be changed")
+    precondition(isPinned(piece), "only pinned pieces may be changed")
     layouts[piece] = .interleaved
   }
 
   /// Whether a piece is where it stays: pinned memory, and not staging.
-  public func isAtHome(_ piece: Int) -> Bool {
+  public func isPinned(_ piece: Int) -> Bool {
     let run = plan.runOfPiece[piece]
     return sequenceOfRun[run] < 0 && pinnedReady[run]
   }
@@ -243,7 +243,9 @@ public final class WeightStream {
     let index = plan.runOfPiece[piece]
     let run = plan.runs[index]
     let base =
-      if let home = run.home, sequenceOfRun[index] < 0 { pinned.address + home } else {
+      if let pinnedOffset = run.pinnedOffset, sequenceOfRun[index] < 0 {
+        pinned.address + pinnedOffset
+      } else {
         flights[sequenceOfRun[index] % flights.count].address!
       }
     if !isVerified[index] || rereads != nil && !isCompared(index) { try compare(index, at: base) }
@@ -277,13 +279,13 @@ public final class WeightStream {
         return nil
       }
       for piece in pieces {
-        guard isAtHome(piece), layouts[piece] == .interleaved, isVerified[plan.runOfPiece[piece]],
+        guard isPinned(piece), layouts[piece] == .interleaved, isVerified[plan.runOfPiece[piece]],
           isHomeCompared[plan.runOfPiece[piece]]
         else { return nil }
       }
       let run = plan.runs[plan.runOfPiece[pieces.lowerBound]]
       let address =
-        pinned.address + run.home! + (plan.pieces[pieces.lowerBound].offset - run.offset)
+        pinned.address + run.pinnedOffset! + (plan.pieces[pieces.lowerBound].offset - run.offset)
       residence[tensor] = .resident(address)
       return address
     }
@@ -305,7 +307,7 @@ public final class WeightStream {
       flights[slot].piecesLeft == 0
     {
       if sequenceOfRun[flights[slot].run] == firstSequence { sequenceOfRun[flights[slot].run] = -1 }
-      flights[slot] = Flight()
+      flights[slot] = InFlightRun()
       ring.releaseOldest()
       firstSequence += 1
     }
@@ -358,9 +360,9 @@ public final class WeightStream {
     let rowsPerPiece = plan.pieces[pieces.lowerBound].rowCount
     let piece = pieces.lowerBound + row / rowsPerPiece
     let run = plan.runs[plan.runOfPiece[piece]]
-    guard let home = run.home, isAtHome(piece) else { return nil }
+    guard let pinnedOffset = run.pinnedOffset, isPinned(piece) else { return nil }
     let record = source.description.tensors[tensor]
-    let address = pinned.address + home + (plan.pieces[piece].offset - run.offset)
+    let address = pinned.address + pinnedOffset + (plan.pieces[piece].offset - run.offset)
     let rowInPiece = row - plan.pieces[piece].firstRow
     return switch layouts[piece] {
     case .interleaved:
@@ -419,11 +421,11 @@ public final class WeightStream {
     let tag: UInt64
     // Where the memory of a run to be pinned is not committed yet, this sweep gets it through staging,
     // and the next one tries again: clearing pages must not hold up the drive.
-    if let home = run.home,
+    if let pinnedOffset = run.pinnedOffset,
       plan.stagingByteCount == 0
-        || home + run.byteCount <= committedByteCount?() ?? population.populatedByteCount
+        || pinnedOffset + run.byteCount <= committedByteCount?() ?? population.populatedByteCount
     {
-      address = pinned.address + home
+      address = pinned.address + pinnedOffset
       tag = Tag.pinned(index)
       pinnedSubmitted[index] = true
     } else {
@@ -433,7 +435,7 @@ public final class WeightStream {
       else { return false }
       address = staging.address + start
       tag = Tag.streamed(nextSequence)
-      flights[nextSequence % flights.count] = Flight(
+      flights[nextSequence % flights.count] = InFlightRun(
         run: index, address: address, isReady: false, piecesLeft: run.pieces.count)
       sequenceOfRun[index] = nextSequence
       nextSequence += 1

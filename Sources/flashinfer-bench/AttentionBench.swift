@@ -60,14 +60,14 @@ struct AttentionBench: ParsableCommand {
         Float(generator.nextUnit() * 2 - 1) * 0.2
       }
       func attend(_ position: Int) throws {
-        try cache.begin(position..<position + 1, .answer)
+        try cache.begin(position..<position + 1, .decode)
         for layer in 0..<layers {
           try cache.prepare(layer: layer)
           try queries.withUnsafeMutableBufferPointer { queries in
             cache.store(
               layer: layer, position: position, keys: queries.baseAddress!,
               values: queries.baseAddress!)
-            cache.seal(layer: layer, on: pool)
+            cache.quantiseCompleted(layer: layer, on: pool)
             try step.run(
               layer: layer, queries: queries.baseAddress!, tokenCount: 1, position: position,
               window: nil)
@@ -149,7 +149,7 @@ struct AttentionBench: ParsableCommand {
       Self.chunkLength, cache.shape, budgetByteCount: cache.plan.byteCount)
     for start in stride(from: 0, to: context, by: chunkLength) {
       let end = min(start + chunkLength, context)
-      try cache.begin(start..<end, .unattended)
+      try cache.begin(start..<end, .storeOnly)
       for layer in 0..<layers {
         try cache.prepare(layer: layer)
         table.withUnsafeBufferPointer { table in
@@ -165,7 +165,7 @@ struct AttentionBench: ParsableCommand {
             }
           }
         }
-        cache.seal(layer: layer, on: pool)
+        cache.quantiseCompleted(layer: layer, on: pool)
         try cache.finish(layer: layer)
       }
     }

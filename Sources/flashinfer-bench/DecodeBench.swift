@@ -20,7 +20,7 @@ struct DecodeBench: ParsableCommand {
   @OptionGroup var resources: ResourceOptions
   @OptionGroup var keyValues: KeyValueArguments
   @OptionGroup var neurons: NeuronArguments
-  @OptionGroup var hotness: HotnessOptions
+  @OptionGroup var hotness: ExpertHistoryOptions
   @OptionGroup var verification: VerifyArguments
   @Option(help: "Tokens to time.") var tokens = 32
   @Option(help: "Tokens to decode before timing begins.") var warmup = 4

@@ -65,7 +65,7 @@ extension ExpertsBench {
       Figure("hitRate", hitRate, "of the uses, without reads ahead"),
       Figure("dutyCycle", Double(read.busyNanoseconds) / nanoseconds, "of the time", limit: 1),
     ] + Figure.bundles(bundles, since: bundlesBefore, tokens: tokens)
-      + Figure.foresight(session.expertForesight) + [
+      + Figure.foresight(session.expertPrefetcher) + [
         Figure("hitRate/clairvoyant", best.hitRate, ""),
         Figure("missesPerToken/clairvoyant", Double(best.missCount) / Double(tokens), ""),
       ]

@@ -25,7 +25,7 @@ struct ExpertsBench: ParsableCommand {
 
   @Argument(help: "Flash image or GGUF file to run.") var model: String?
   @OptionGroup var resources: ResourceOptions
-  @OptionGroup var hotness: HotnessOptions
+  @OptionGroup var hotness: ExpertHistoryOptions
   @Option(help: "With MODEL: feed seeded random ids instead of the model's own greedy text.")
   var randomTokens: UInt64?
   @Option(help: ArgumentHelp("With MODEL: the text to continue.", valueName: "file"))

@@ -31,12 +31,12 @@ struct StoreReport {
   }
 
   /// Deletes an entry by its name, or `all`.
-  func forget(_ id: String) throws {
+  func remove(_ id: String) throws {
     if id == "all" {
-      Terminal.print("\(directory.forgetAll()) entries forgotten\n")
+      Terminal.print("\(directory.removeAll()) entries forgotten\n")
       return
     }
-    guard directory.forget(id) else {
+    guard directory.remove(id) else {
       throw CommandError(.noInput, "\(directory.path): no entry \(id)")
     }
     Terminal.print("\(id) forgotten\n")

@@ -32,7 +32,7 @@ struct Run: ParsableCommand {
   @OptionGroup var store: StoreArguments
   @OptionGroup var attention: AttentionArguments
   @OptionGroup var neurons: NeuronArguments
-  @OptionGroup var hotness: HotnessOptions
+  @OptionGroup var hotness: ExpertHistoryOptions
   @OptionGroup var verification: VerifyArguments
   @OptionGroup var sampling: SamplingArguments
 
@@ -110,7 +110,7 @@ struct Run: ParsableCommand {
       let processStart = secondsSinceProcessStart() - Double(monotonicNanoseconds()) / 1e9
       Interruption.endProcessAtOnce(false)
       var generator = TextGenerator(session: session, tokenizer: model.tokenizer)
-      generator.onLostPrefix = { persistence?.forgetPrefix(because: $0) }
+      generator.onLostPrefix = { persistence?.removePrefix(because: $0) }
       let result = try generator.generate(options) { if !json { Terminal.print($0) } }
       hotness.remember(session)
       var report = RunReport(

@@ -17,7 +17,7 @@ import Testing
         try file.write([2], at: 0)
         FaultPlan.begin(.sync, 0..<1, errno: EIO)
         let error = try #require(throws: BlockIOError.self) {
-          if settles { try file.settle(0..<1) } else { try file.commit() }
+          if settles { try file.flushAndDropCache(0..<1) } else { try file.commit() }
         }
         #expect(error.errno == EIO)
         // The drive would take it now, but what it lost before it does not tell again.
@@ -125,7 +125,7 @@ import Testing
           for member in 0..<memberCount where memberCount > 1 {
             try [version, version].withUnsafeBytes { try output.writeHeader($0, member: member) }
           }
-          try output.settle(0..<40)
+          try output.flushAndDropCache(0..<40)
           try output.commit()
           return paths.indices.allSatisfy { folder.read("\($0)").last == version }
         })

@@ -38,7 +38,7 @@ import Testing
       #expect(folder.entries == (previous == nil ? [] : ["model"]))
       let file = try OutputFile(path: path, reserving: 8, inputs: [])
       try file.write([UInt8](repeating: 7, count: 8), at: 0)
-      try file.settle(0..<8)
+      try file.flushAndDropCache(0..<8)
       try file.commit()
       #expect(folder.read("model") == [UInt8](repeating: 7, count: 8))
       #expect(folder.entries == ["model"])
@@ -289,7 +289,7 @@ import Testing
       for member in 0..<2 {
         try [0xEE, UInt8(member)].withUnsafeBytes { try file.writeHeader($0, member: member) }
       }
-      try file.settle(0..<11)
+      try file.flushAndDropCache(0..<11)
       if commits { try file.commit() }
     }
     folder.write("b", [9])

@@ -49,7 +49,7 @@ struct ExpertsBenchTests {
     let model = folder.write("model", TinyModel.withExperts("qwen3moe").gguf(seed: 1).bytes())
     let arguments = [
       "experts", model, "--random-tokens", "1", "--tokens", "12", "--warmup", "4", "--ram", "1GiB",
-      "--json", "--no-hotness", "--record", folder.path + "/trace",
+      "--json", "--no-expert-history", "--record", folder.path + "/trace",
     ]
     let result = try run(arguments)
     #expect(result.status == 0, "\(result.errors)")
@@ -60,7 +60,7 @@ struct ExpertsBenchTests {
     let replayed = try run(
       ["experts", "--replay", folder.path + "/trace", "--warmup", "4", "--slots", "16"])
     #expect(replayed.status == 0, "\(replayed.errors)")
-    #expect(try run(arguments.filter { $0 != "--no-hotness" }).status == 0)
+    #expect(try run(arguments.filter { $0 != "--no-expert-history" }).status == 0)
     #expect(folder.entries == ["model", "model.experts", "trace"])
     #expect(try run(arguments + ["--slots", "9"]).status == 64)
   }

@@ -89,11 +89,11 @@ import Testing
     #expect(items.allSatisfy { $0.problem == nil && $0.ageSeconds < 60 && $0.byteCount > 8192 })
     #expect(items[1].text == Array("Once upon a time".utf8))
     #expect(items[1].modelName == Array("tiny".utf8))
-    #expect(!maker.directory.forget("../etc/passwd"))
-    #expect(!maker.directory.forget("0"))
-    #expect(maker.directory.forget(items[0].id))
-    #expect(!maker.directory.forget(items[0].id))
-    #expect(maker.directory.forgetAll() == 1)
+    #expect(!maker.directory.remove("../etc/passwd"))
+    #expect(!maker.directory.remove("0"))
+    #expect(maker.directory.remove(items[0].id))
+    #expect(!maker.directory.remove(items[0].id))
+    #expect(maker.directory.removeAll() == 1)
     #expect(folder.entries.isEmpty)
   }
 
@@ -140,7 +140,7 @@ import Testing
     let tokens = EntryMaker.tokens(256, seed: 1)
     try writer.store(tokens)
     let prefix = reader.directory.prefix(of: tokens + [2000], origin: reader.origin)
-    #expect(writer.directory.forgetAll() == 1)
+    #expect(writer.directory.removeAll() == 1)
     try writer.store(EntryMaker.tokens(256, seed: 2))
     #expect(prefix.tokenCount == 256 && reader.isIntact(prefix, of: tokens))
     // The entry it continues is gone, so it can never be found: it is stored, and removed later.

@@ -79,11 +79,11 @@ import Testing
           #expect(checked.store.prefixPositionCount == slabCount * 128)
         case 2...6 where !isAnswering && room > 0:
           let count = min(room, Int.random(in: 1...Self.chunkLength, using: &generator))
-          try checked.pass(count, .prompt(end: nil), using: &generator)
+          try checked.pass(count, .prefill(end: nil), using: &generator)
         default:
           guard room > 0 else { continue }
           isAnswering = true
-          for _ in 0..<min(room, 40) { try checked.pass(1, .answer, using: &generator) }
+          for _ in 0..<min(room, 40) { try checked.pass(1, .decode, using: &generator) }
         }
       }
       #expect(checked.store.writeFailure == nil)
@@ -151,10 +151,10 @@ import Testing
     var generator = SeededGenerator(seed: 1)
     let checked = try CheckedStore(shape, Self.plan(shape, spare: 0), options)
     for _ in 0..<3 {
-      for _ in 0..<3 { try checked.pass(300, .prompt(end: nil), using: &generator) }
+      for _ in 0..<3 { try checked.pass(300, .prefill(end: nil), using: &generator) }
       drive.begin()
       #expect {
-        for _ in 0..<3 { try checked.pass(1, .answer, using: &generator) }
+        for _ in 0..<3 { try checked.pass(1, .decode, using: &generator) }
       } throws: { if case .interrupted? = $0 as? KeyValueError { true } else { false } }
       // It does not wait there either.
       checked.reset()
@@ -164,7 +164,7 @@ import Testing
       // The drive answers after all, and the store is as good as new.
       drive.end()
     }
-    try checked.pass(300, .prompt(end: nil), using: &generator)
+    try checked.pass(300, .prefill(end: nil), using: &generator)
     drive.begin()
     // Nor does letting go of a store whose reads hang.
     _ = consume checked
@@ -185,16 +185,16 @@ import Testing
     for _ in 0..<2 {
       drive.begin()
       #expect {
-        for _ in 0..<3 { try checked.pass(300, .prompt(end: nil), using: &generator) }
+        for _ in 0..<3 { try checked.pass(300, .prefill(end: nil), using: &generator) }
       } throws: { if case .interrupted? = $0 as? KeyValueError { true } else { false } }
       #expect(checked.store.finish() < 3)
       checked.reset()
       drive.end()
-      for _ in 0..<3 { try checked.pass(300, .prompt(end: nil), using: &generator) }
+      for _ in 0..<3 { try checked.pass(300, .prefill(end: nil), using: &generator) }
       checked.reset()
     }
     drive.begin()
-    try? checked.pass(300, .prompt(end: nil), using: &generator)
+    try? checked.pass(300, .prefill(end: nil), using: &generator)
     _ = consume checked
     drive.end()
   }
@@ -216,9 +216,9 @@ import Testing
       stalls.append($0)
       drive.end()
     }
-    for _ in 0..<3 { try checked.pass(300, .prompt(end: nil), using: &generator) }
+    for _ in 0..<3 { try checked.pass(300, .prefill(end: nil), using: &generator) }
     drive.begin()
-    for _ in 0..<3 { try checked.pass(1, .answer, using: &generator) }
+    for _ in 0..<3 { try checked.pass(1, .decode, using: &generator) }
     let stall = try #require(stalls.first)
     #expect(stall.path.contains(folder.path) && stall.readsInFlight > 0 && stall.seconds >= 2)
     #expect(stall.byteCount == shape.rowByteCount && stall.description.contains("layer"))
@@ -243,8 +243,8 @@ import Testing
     for index in 1...12 {
       countdown.store(index, ordering: .relaxed)
       do {
-        for _ in 0..<3 { try checked.pass(300, .prompt(end: nil), using: &generator) }
-        for _ in 0..<20 { try checked.pass(1, .answer, using: &generator) }
+        for _ in 0..<3 { try checked.pass(300, .prefill(end: nil), using: &generator) }
+        for _ in 0..<20 { try checked.pass(1, .decode, using: &generator) }
         #expect(countdown.load(ordering: .relaxed) > 0 || policy != .full)
       } catch let error as KeyValueError {
         guard case .io(let cause, let layer?) = error else {
@@ -255,7 +255,7 @@ import Testing
       }
       countdown.store(.max, ordering: .relaxed)
       checked.reset()
-      for _ in 0..<2 { try checked.pass(300, .prompt(end: nil), using: &generator) }
+      for _ in 0..<2 { try checked.pass(300, .prefill(end: nil), using: &generator) }
       checked.reset()
     }
   }

@@ -139,14 +139,14 @@ final class CheckedStore {
       for (position, row) in zip(positions, rows[layer]) {
         store.store(layer: layer, position: position, keys: row.keys, values: row.values)
       }
-      store.seal(layer: layer, on: pool)
-      if phase == .answer {
+      store.quantiseCompleted(layer: layer, on: pool)
+      if phase == .decode {
         let queries = (0..<queryHeadCount * shape.headDim).map { _ in
           Float.random(in: -1...1, using: &generator)
         }
         try store.planBlocks(layer: layer, queries: queries)
       }
-      try attend(layer: layer, positions, all: phase != .answer || !isSelective)
+      try attend(layer: layer, positions, all: phase != .decode || !isSelective)
       try store.finish(layer: layer)
     }
   }

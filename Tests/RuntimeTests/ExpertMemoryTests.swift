@@ -25,24 +25,24 @@ import WeightLoader
       try makeSession(path, contextLength: 32, promptLength: 1, RunShape())
     }
     let first = try session()
-    try first.recallExperts { Issue.record("\($0)") }
+    try first.loadExpertUsage { Issue.record("\($0)") }
     let cold = try run(first)
     #expect(first.stream.bundleStatistics.recalls == 0)
-    first.rememberExperts { Issue.record("\($0)") }
+    first.saveExpertUsage { Issue.record("\($0)") }
     #expect(folder.entries == ["model", "model.experts"])
     let second = try session()
-    try second.recallExperts { Issue.record("\($0)") }
+    try second.loadExpertUsage { Issue.record("\($0)") }
     let warm = try run(second)
     #expect(warm.bits == cold.bits)
     #expect(second.stream.bundleStatistics.recalls > 0)
     #expect(warm.hits > cold.hits, "\(warm.hits) after \(cold.hits)")
     // Too late: the first token has been.
-    try second.recallExperts { Issue.record("\($0)") }
+    try second.loadExpertUsage { Issue.record("\($0)") }
     // A damaged file is as if it were not there.
     folder.write("model.experts", Array(folder.read("model.experts").dropLast(3)))
     var notes: [String] = []
     let third = try session()
-    try third.recallExperts { notes.append($0) }
+    try third.loadExpertUsage { notes.append($0) }
     #expect(notes.count == 1 && notes[0].contains("model.experts"), "\(notes)")
     #expect(try run(third).bits == cold.bits)
     #expect(third.stream.bundleStatistics.recalls == 0)
@@ -58,7 +58,7 @@ import WeightLoader
       let session = try makeSession(
         file.path, contextLength: 32, promptLength: 1, RunShape(spareByteCount: spare))
       if let hotness {
-        let count = session.stream.bundleHotness.count
+        let count = session.stream.expertUsage.count
         try session.stream.seedBundles([Float](repeating: hotness, count: count))
       }
       let bits = try run(session).bits

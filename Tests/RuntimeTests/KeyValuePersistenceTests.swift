@@ -65,7 +65,7 @@ import WeightLoader
     persistence.resume(session)
     session.keyValues.onWarning = { warnings.append($0) }
     var generator = TextGenerator(session: session, tokenizer: model.tokenizer)
-    generator.onLostPrefix = { persistence.forgetPrefix(because: $0) }
+    generator.onLostPrefix = { persistence.removePrefix(because: $0) }
     var options = GenerationOptions(
       prompt: prompt, maximumTokenCount: tokenCount, ignoresEnd: true)
     options.sampling.temperature = 0

@@ -86,7 +86,7 @@ enum WholeRuns {
       let session = try Session(model.source, model.configuration, request)
       persistence.resume(session)
       var generator = TextGenerator(session: session, tokenizer: model.tokenizer)
-      generator.onLostPrefix = { persistence.forgetPrefix(because: $0) }
+      generator.onLostPrefix = { persistence.removePrefix(because: $0) }
       var options = GenerationOptions(prompt: prompt, maximumTokenCount: 4, ignoresEnd: true)
       options.sampling.temperature = 0
       let tokens = try generator.generate(options) { _ in }.tokens

@@ -182,7 +182,7 @@ import WeightLoader
           case 0: _ = try session.decode(1)
           case 1: try session.score([1, 2]) { _, _ in }
           case 2: _ = try session.prefill([1])
-          default: try session.recallExperts()
+          default: try session.loadExpertUsage()
           }
         }
         #expect(later?.description == first?.description)
@@ -207,7 +207,7 @@ import WeightLoader
       #expect {
         _ = try session.decode(1)
       } throws: { error in
-        guard case .keyValues(.brokenOff)? = error as? RuntimeError else { return false }
+        guard case .keyValues(.contextAborted)? = error as? RuntimeError else { return false }
         return true
       }
     }

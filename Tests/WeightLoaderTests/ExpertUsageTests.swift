@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 import WeightLoader
 
-@Suite struct BundleHotnessTests {
+@Suite struct ExpertUsageTests {
   private let folder = TemporaryFolder()
   private let cache = TemporaryFolder()
   private let values = (0..<12).map { Float($0) / 11 }
@@ -13,8 +13,8 @@ import WeightLoader
   private func hotness(
     _ model: String = "model", _ references: [ModelReferences.Reference] = [.files(1)],
     layers: Int = 3
-  ) -> BundleHotness {
-    BundleHotness(
+  ) -> ExpertUsage {
+    ExpertUsage(
       modelPath: folder.path + "/" + model, Self.references(references), layerCount: layers,
       expertCount: 4,
       cacheFolder: cache.path + "/experts")
@@ -95,7 +95,7 @@ import WeightLoader
     #expect(hotness().load() == values)
     #expect(
       hotness("model", [.files(2)]).load() == nil, "another model has another file")
-    let nowhere = BundleHotness(
+    let nowhere = ExpertUsage(
       modelPath: folder.path + "/model", Self.references([.files(1)]), layerCount: 3,
       expertCount: 4,
       cacheFolder: nil)

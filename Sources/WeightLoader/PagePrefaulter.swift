@@ -8,7 +8,7 @@ import TensorBasics
 /// A read into memory that was never touched first clears its pages, in the thread that submits it; for
 /// weights that are pinned that is gigabytes, and the drive waits. This clears ahead of the reads, at 10 GB/s
 /// on a machine's own memory; in a virtual machine whose host must find the memory first, at 0.4 GB/s.
-final class BackgroundPopulation {
+final class PagePrefaulter {
   private let shared: Shared
   private var thread: BackgroundThread?
 

@@ -4,7 +4,7 @@ import TensorBasics
 /// Attention of decoded tokens that is computed elsewhere, and the host's place for it where that fails.
 ///
 /// The host keeps keys and values too: prompts are read with them, and after a failure it can go on.
-final class OutsourcedAttention {
+final class OffloadedAttention {
   /// Told why no more is computed elsewhere; says whether the host is to go on by itself.
   var onFailure: ((any Error) -> Bool)?
   /// Whether it is still computed elsewhere.

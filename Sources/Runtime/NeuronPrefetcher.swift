@@ -10,7 +10,7 @@ import WeightLoader
 /// lookahead). What is named is only read ahead, so it changes no bit. How much of it was needed is
 /// measured as it goes; while more than a tenth is not, nothing is read but every few tokens: the drive
 /// is what such a model waits for.
-final class NeuronForesight {
+final class NeuronPrefetcher {
   private let width: Int
   private let length: Int
   private let epsilon: Float
@@ -27,7 +27,7 @@ final class NeuronForesight {
   /// Share of what was read ahead that was needed: a running mean.
   private var precision = 1.0
   private var tokenCount = 0
-  private var settled = NeuronStatistics()
+  private var learnt = NeuronStatistics()
 
   private static let leastPrecision = 0.9
   private static let tokensBetweenTrials = 16
@@ -74,9 +74,9 @@ final class NeuronForesight {
   }
 
   /// Names the next layer's neurons and reads those not in memory; all that is held must be there.
-  func look(at next: Next) throws(RuntimeError) {
+  func prefetchNextLayer(_ next: Next) throws(RuntimeError) {
     guard case .predictor(let a, let b, let bias) = next.layer.choice else { return }
-    if next.layer.layer == 1 { settle() }
+    if next.layer.layer == 1 { learn() }
     guard
       precision >= Self.leastPrecision || tokenCount % Self.tokensBetweenTrials == 0,
       stream.residentAddress(ofTensor: a) != nil, stream.residentAddress(ofTensor: b) != nil
@@ -109,11 +109,11 @@ final class NeuronForesight {
   }
 
   /// Learns, once a token, how much of what was read ahead was needed.
-  private func settle() {
+  private func learn() {
     tokenCount += 1
     let statistics = stream.neuronStatistics
-    let token = statistics - settled
-    settled = statistics
+    let token = statistics - learnt
+    learnt = statistics
     guard token.readsAhead > 0 else { return }
     let share = Double(token.readsAheadUsed) / Double(token.readsAhead)
     precision += (share - precision) * Self.weightOfNew

@@ -8,7 +8,7 @@ import TensorBasics
 /// same factor from token to token, so their order changes only when one is used: each use makes the
 /// bundle as young as if it had been used once, log(worth) ÷ log(1/d) tokens later. Slots lie in lists by
 /// that virtual token; the oldest list's first slot leaves. Every step takes constant time.
-final class NeuronAges {
+final class DecayedFrequency {
   private let memory: AlignedBuffer
   /// Per key, its worth as of its last use, and that token.
   private let worth: UnsafeMutablePointer<Float>

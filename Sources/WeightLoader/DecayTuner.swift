@@ -6,12 +6,12 @@ import TensorBasics
 /// what it would have read (sampled ghost caches; set dueling, Qureshi et al., ISCA 2007). Texts differ:
 /// where neurons have favourite tokens a slow decay reads a third less than recency alone, where they come
 /// and go in runs it reads half as much again.
-final class NeuronDecay {
+final class DecayTuner {
   private let ghosts: [Ghost]
   private var reads: [Double]
   private var token: Int32 = 0
   /// The decay that read least of late.
-  private(set) var best = NeuronDecay.candidates[NeuronDecay.first]
+  private(set) var best = DecayTuner.candidates[DecayTuner.first]
 
   static let candidates: [Float] = [0, 0.8, 0.95, 0.98, 0.995]
   private static let first = 2
@@ -22,13 +22,13 @@ final class NeuronDecay {
   private static let margin = 0.98
 
   private final class Ghost {
-    let ages: NeuronAges
+    let ages: DecayedFrequency
     var slotOfKey: [Int32]
     var keyOfSlot: [Int32]
     var usedSlotCount = 0
 
     init(keyCount: Int, slotCount: Int, decay: Float) throws(AllocationError) {
-      ages = try NeuronAges(keyCount: keyCount, slotCount: slotCount, decay: decay)
+      ages = try DecayedFrequency(keyCount: keyCount, slotCount: slotCount, decay: decay)
       slotOfKey = [Int32](repeating: -1, count: keyCount)
       keyOfSlot = [Int32](repeating: -1, count: slotCount)
     }

@@ -8,7 +8,7 @@ import WeightLoader
 ///
 /// What it names is only read ahead, so it changes no bit. How often it names right is measured as it
 /// goes; while that is rare, nothing is read and every few tokens it is tried again.
-final class RouterForesight {
+final class ExpertPrefetcher {
   private let experts: ExpertConfiguration
   private let width: Int
   private let epsilon: Float
@@ -60,7 +60,7 @@ final class RouterForesight {
   }
 
   /// Names the next layer's experts and, where that has been worth it, reads those not in memory.
-  func look(at next: Next) throws(LoaderError) {
+  func prefetchNextLayer(_ next: Next) throws(LoaderError) {
     namedCount = 0
     if next.layer.family == 1 { tokenCount += 1 }
     let isWorth = precision >= Self.leastPrecision
@@ -99,7 +99,7 @@ final class RouterForesight {
   func abandon() { namedCount = 0 }
 
   /// Learns what the router chose whose experts were named.
-  func settle(chosen: UnsafeBufferPointer<Int32>) {
+  func learn(chosen: UnsafeBufferPointer<Int32>) {
     guard namedCount > 0 else { return }
     for index in 0..<namedCount {
       let isRight = chosen.contains(named[index])

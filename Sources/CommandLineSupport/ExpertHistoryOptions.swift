@@ -2,23 +2,29 @@ public import ArgumentParser
 public import Runtime
 
 /// Whether what is known of the use of experts goes from one run to the next.
-public struct HotnessOptions: ParsableArguments {
+public struct ExpertHistoryOptions: ParsableArguments {
   @Flag(
     help: """
       Neither use nor keep the file that remembers, beside MODEL or in the cache folder, which \
       experts were used most.
       """)
+  public var noExpertHistory = false
+
+  /// The flag's name up to 0.1, accepted until 0.3.
+  @Flag(name: .customLong("no-hotness"), help: .hidden)
   public var noHotness = false
+
+  private var isUsed: Bool { !noExpertHistory && !noHotness }
 
   public init() {}
 
   /// Before the first token: tells a session what earlier runs learnt.
   public func recall(_ session: Session) throws {
-    if !noHotness { try session.recallExperts(note: Terminal.warn) }
+    if isUsed { try session.loadExpertUsage(note: Terminal.warn) }
   }
 
   /// At the end, whatever ended it: keeps what the session learnt.
   public func remember(_ session: Session) {
-    if !noHotness { session.rememberExperts(note: Terminal.warn) }
+    if isUsed { session.saveExpertUsage(note: Terminal.warn) }
   }
 }

@@ -19,7 +19,7 @@ import TensorBasics
 /// | 24 | 8 | the model: its identity, or a number of the very file while that is not known |
 /// | 32 | 4 × layers × experts | hotness, f32, 0...1 |
 /// | | 8 | XXH3-64 over everything before |
-public struct BundleHotness: Sendable {
+public struct ExpertUsage: Sendable {
   /// Where the file is looked for, and is written where that is possible, in this order.
   public let paths: [String]
   public let layerCount: Int
