@@ -85,7 +85,7 @@ struct Inspect: ParsableCommand {
     try reportingErrors {
       if let kvStore {
         let report = try StoreReport(path: kvStore)
-        if let forget { try report.forget(forget) } else { report.print() }
+        if let forget { try report.remove(forget) } else { report.print() }
       }
       if machine { MachineReport(resources: resources).print(asJSON: json) }
       guard let model else { return }
