@@ -209,7 +209,7 @@ import WeightLoader
   @Test("A full drive costs one warning, and the run goes on", arguments: [ENOSPC, EIO])
   func fullDrive(errorNumber: Int32) throws {
     let expected = try answer()
-    KeyValueDirectory.forgetAll(in: store.path)
+    KeyValueDirectory.removeAll(in: store.path)
     for place in [0, 40_000, 100_000] {
       var hooks = DeviceHooks()
       hooks.writeErrno = { $0 >= place ? errorNumber : 0 }
@@ -257,7 +257,7 @@ import WeightLoader
 
   @Test("Runs that use one store at the same time answer alike") func together() async throws {
     let expected = try answer().tokens
-    KeyValueDirectory.forgetAll(in: store.path)
+    KeyValueDirectory.removeAll(in: store.path)
     let (path, modelPath, prompt) = (store.path, model.source.path, prompt)
     await withTaskGroup(of: [Int32].self) { group in
       for seed in 0..<4 {
@@ -293,7 +293,7 @@ import WeightLoader
       guard tokens.isEmpty || tokens == result.tokens else { return [] }
       tokens = result.tokens
       persistence.store(prompt + tokens, of: session)
-      if Bool.random(using: &generator) { KeyValueDirectory.forgetAll(in: store) }
+      if Bool.random(using: &generator) { KeyValueDirectory.removeAll(in: store) }
     }
     return tokens
   }
@@ -301,7 +301,7 @@ import WeightLoader
 
 extension KeyValueDirectory {
   /// Empties the store at `path`.
-  fileprivate static func forgetAll(in path: String) {
-    _ = try? KeyValueDirectory(openingExisting: path).forgetAll()
+  fileprivate static func removeAll(in path: String) {
+    _ = try? KeyValueDirectory(openingExisting: path).removeAll()
   }
 }
