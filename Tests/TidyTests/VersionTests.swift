@@ -1,0 +1,22 @@
+import Foundation
+import Testing
+
+/// The version has one home, the file `VERSION`, and whatever else states one agrees with it.
+@Suite struct VersionTests {
+  private let version = SourceTree.file("VERSION")?.lines.first ?? ""
+
+  @Test func `The file is one version`() throws {
+    let lines = try #require(SourceTree.file("VERSION")).lines
+    #expect(lines.count == 2 && lines[1].isEmpty)
+    #expect(version.wholeMatch(of: /[0-9]+\.[0-9]+\.[0-9]+/) != nil, "\(version)")
+  }
+
+  @Test(arguments: [("Sources/TensorBasics/FlashInferVersion.swift", "current = \"")])
+  func `What states a version states this one`(path: String, before: String) throws {
+    let file = try #require(SourceTree.file(path))
+    let stated = file.lines.compactMap { line in
+      line.range(of: before).map { line[$0.upperBound...].prefix { $0 != "\"" } }
+    }
+    #expect(stated == [Substring(version)], "\(path)")
+  }
+}
