@@ -39,7 +39,9 @@ enum SourceTree {
   static let documents =
     files(in: "docs", endings: [".md"]) + files(in: "benchmarks", endings: [".md"])
     + files(in: "Sources", endings: [".md"]) + files(in: "python", endings: [".md"])
-    + files(in: "examples", endings: [".md"]) + ["README.md"].compactMap(file)
+    + files(in: "examples", endings: [".md"]) + files(in: "Tests", endings: [".md"])
+    + files(in: "Fuzz", endings: [".md"])
+    + ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].compactMap(file)
 
   static func exists(_ path: String) -> Bool {
     FileManager.default.fileExists(atPath: root.appendingPathComponent(path).path)
