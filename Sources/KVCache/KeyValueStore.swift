@@ -7,7 +7,7 @@ import TensorBasics
 /// files.
 ///
 /// A chunk of tokens passes as ``begin(_:_:)``, then in each layer ``prepare(layer:)``,
-/// ``store(layer:position:keys:values:)`` for every position, ``seal(layer:on:)``, attention over tiles
+/// ``store(layer:position:keys:values:)`` for every position, ``quantiseCompleted(layer:on:)``, attention over tiles
 /// as they become ready (`KeyValueStore+Reading.swift`), and ``finish(layer:)``. Where every row stays in
 /// memory and nobody asks for a file there is none.
 ///

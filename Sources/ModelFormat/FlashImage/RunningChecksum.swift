@@ -9,7 +9,7 @@ public struct RunningChecksum: ~Copyable {
   /// What libxxhash keeps of the bytes so far, rounded up; only for messages.
   private static let stateByteCount = 640
 
-  /// - Throws: ``TensorBasics/AllocationError`` when the system refuses the memory.
+  /// - Throws: `AllocationError` when the system refuses the memory.
   public init() throws(AllocationError) {
     let refusal = FaultPlan.refusal(of: .allocate)
     guard refusal == 0, let state = XXH3_createState() else {
