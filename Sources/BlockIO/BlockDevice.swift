@@ -75,12 +75,12 @@ public protocol BlockDevice: AnyObject {
   /// - Throws: the error of one failed read, which is in flight no more and whose tag it carries.
   func reap(waiting: Bool, timeoutMilliseconds: Int?) throws(BlockIOError) -> ReadCompletion?
 
-  /// Gives up the reads in flight, of which it cannot be learnt any more whether they have ended: memory
+  /// Gives up the reads in flight, because it can no longer be known whether they have ended: memory
   /// of `AlignedBuffer` that they go to is never given back. The device reads no more.
   func abandonReads()
 
   /// Tells the device that destinations lie in `region`, so that it can register the memory with the
-  /// kernel; where that is refused reads work all the same and ``notes`` says so.
+  /// kernel; if that is refused, reads still work and ``notes`` says so.
   ///
   /// Registered pages become resident at once. The region must stay mapped until ``unregister(_:)`` or
   /// the device's end: reads go to the pages that were registered, whatever is mapped there later.

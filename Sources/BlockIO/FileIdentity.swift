@@ -5,7 +5,7 @@ import TensorBasics
 ///
 /// While two identities of a regular file are equal, its bytes are the same. Writing to a file sets its
 /// change time (ctime), which no program can set back as it can the modification time. A rename, a hard
-/// link or a change of permissions sets it as well: then the bytes are the same and nobody can tell.
+/// link or a change of permissions sets it as well: the bytes are then the same, which cannot be told from here.
 public struct FileIdentity: Hashable, Sendable {
   public let device: UInt64
   public let inode: UInt64

@@ -47,7 +47,7 @@ public final class FileWriter {
   public enum Place: Sendable {
     /// Of that name; created where there is none, and emptied.
     case named(String)
-    /// In that folder, without a name: nobody else finds it, and it goes with the writer.
+    /// In that folder, without a name: no other process finds it, and it goes with the writer.
     case temporary(folder: String)
   }
 

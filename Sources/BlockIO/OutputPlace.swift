@@ -84,7 +84,7 @@ struct OutputPlace {
     return (target, found)
   }
 
-  /// What an input consists of; nothing where nobody can be reading it.
+  /// What an input consists of; nothing if it cannot be read.
   private static func files(of input: String) throws(BlockIOError) -> [stat] {
     func reachable(_ path: String) throws(BlockIOError) -> stat? {
       do throws(BlockIOError) { return try status(path) } catch {

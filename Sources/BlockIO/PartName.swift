@@ -3,13 +3,13 @@ import TensorBasics
 
 /// Files that are being written, beside the place where they will be.
 ///
-/// Whoever writes one holds its lock: one that nobody holds was left by a killed process.
+/// Its writer holds its lock: a file whose lock is free was left by a killed process.
 package enum PartName {
   private static let mark = ".part-"
   private static let digitCount = 16
   private static let nameByteLimit = 255
 
-  /// A name beside `place` that nobody can foresee.
+  /// A name beside `place` that cannot be predicted.
   static func next(beside place: OutputPlace) -> String {
     let digits = String(UInt64.random(in: .min ... .max), radix: 16)
     return place.folder + prefix(of: place)
@@ -61,7 +61,7 @@ package enum PartName {
     }
   }
 
-  /// Removes a file that nobody writes any more: whoever does holds its lock.
+  /// Removes a file that has no writer any more: a writer would hold its lock.
   package static func removeAbandoned(_ path: String) {
     let flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY
     let raw = SystemCalls.open(path, flags)

@@ -3,7 +3,7 @@ import HostResources
 
 /// The threads of a ``ThreadedDevice`` and the transfers they work on.
 final class ReadingThreads: BackgroundWork, @unchecked Sendable {
-  // Safety: `slots[i]` belongs to whoever took slot i from the queue or the free list, and the queue
+  // Safety: `slots[i]` belongs to the thread that took slot i from the queue or the free list, and the queue
   // orders memory; `threads` is touched by the coordinator alone; the rest is constant.
 
   let files: FileSet

@@ -74,7 +74,7 @@ public final class RingDevice: BlockDevice {
     return known - delayed.count - ring.unsubmittedCount
   }
 
-  /// Leaves the destinations of reads in flight, and the ring, to the kernel for good.
+  /// Leaves the destinations of reads in flight, and the ring, to the kernel forever.
   public func abandonReads() {
     guard recorder.inFlight > 0 else { return }
     for case let transfer? in transfers { AbandonedMemory.keep(transfer.request.destination) }

@@ -37,7 +37,7 @@ public final class SplittingDevice: BlockDevice {
   private var freePartSlots: [Int]
   /// Bytes in flight on each file.
   private var loads: [Int]
-  /// The copy that was given a part last; ties between idle copies go to the one behind it.
+  /// The copy that was given a part last; ties between idle copies go to the next one.
   private var lastCopy = 0
 
   public let capacity: Int
@@ -47,7 +47,7 @@ public final class SplittingDevice: BlockDevice {
   /// Splits reads among the files of `inner`.
   ///
   /// - Parameters:
-  ///   - inner: nobody else may use it from here on; its files are the stripe's members or the
+  ///   - inner: must not be used otherwise from here on; its files are the stripe's members or the
   ///     mirror's copies, in order.
   ///   - queueDepth: reads in flight at most. Parts beyond `inner`'s capacity wait for room.
   public init(_ inner: any BlockDevice, mapping: ReadMapping, queueDepth: Int) {

@@ -1,6 +1,6 @@
 /// How one logical file is cut in units that lie in turn on several member files.
 ///
-/// Unit `i` lies on member `i mod memberCount`, behind the member's header and the member's earlier
+/// Unit `i` lies on member `i mod memberCount`, after the member's header and its earlier
 /// units. A plain file is the case of one member without a header.
 public struct StripeLayout: Sendable, Equatable {
   /// Bytes of a unit.
@@ -37,7 +37,7 @@ public struct StripeLayout: Sendable, Equatable {
   /// - Parameter limit: bytes wanted at most, at least 1.
   public func part(at offset: Int, limit: Int) -> Extent {
     let (unit, start) = offset.quotientAndRemainder(dividingBy: unitByteCount)
-    // One member has all units, one behind the other.
+    // One member has all units, one after the other.
     let rest = memberCount == 1 ? limit : unitByteCount - start
     return Extent(
       fileIndex: unit % memberCount,

@@ -141,7 +141,7 @@ package enum SystemCalls {
     }
   }
 
-  /// Gives a file without a name one that nobody has.
+  /// Gives a file without a name one that is free.
   static func link(_ descriptor: Int32, to name: String) -> Int32 {
     let own = "/proc/self/fd/\(descriptor)"
     return whole(.rename) {

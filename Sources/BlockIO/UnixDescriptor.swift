@@ -11,7 +11,7 @@ package struct UnixDescriptor: ~Copyable {
 
   /// Opens `path` for reading.
   ///
-  /// Never blocks: opening a pipe nobody writes to returns at once, for the caller to refuse.
+  /// Never blocks: opening a pipe without a writer returns at once, for the caller to refuse.
   package init(
     readingFrom path: String, bypassingPageCache: Bool
   ) throws(BlockIOError) {
@@ -23,7 +23,7 @@ package struct UnixDescriptor: ~Copyable {
     rawValue = descriptor
   }
 
-  /// A new file in `folder` that nobody else can open, because it has no name, for reading and writing.
+  /// A new file in `folder` for reading and writing that no other process can open, because it has no name.
   ///
   /// - Parameter refusal: the error number with which a test refuses direct I/O; 0 = as the system does.
   package init(

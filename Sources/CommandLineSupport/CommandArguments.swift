@@ -12,10 +12,10 @@ public enum CommandArguments {
   }
 
   private static let promptHint =
-    "what begins with a dash and is no option goes behind --, as in -- '-1 + 1 ='; "
+    "what begins with a dash and is no option goes after --, as in -- '-1 + 1 ='; "
     + "a prompt can also come from --prompt-file, or with --prompt-file - from standard input"
   private static let valueHint =
-    "a value that begins with a dash goes behind an equals sign, as in --system='- be brief'"
+    "a value that begins with a dash goes after an equals sign, as in --system='- be brief'"
 
   /// What may help where `arguments` were refused with `message`; nil where nothing is known.
   static func hint(for message: String, _ arguments: [String]) -> String? {

@@ -18,12 +18,12 @@ public struct ExpertHistoryOptions: ParsableArguments {
 
   public init() {}
 
-  /// Before the first token: tells a session what earlier runs learnt.
+  /// Before the first token: gives a session the expert history of earlier runs.
   public func recall(_ session: Session) throws {
     if isUsed { try session.loadExpertUsage(note: Terminal.warn) }
   }
 
-  /// At the end, whatever ended it: keeps what the session learnt.
+  /// At the end, however the run ended: saves the session's expert history.
   public func remember(_ session: Session) {
     if isUsed { session.saveExpertUsage(note: Terminal.warn) }
   }

@@ -1,6 +1,6 @@
 import FoundationEssentials
 
-/// One measured number of a bench, with the limit it is held against.
+/// One measured number of a bench, with the limit that it is compared with.
 public struct Figure: Encodable, Sendable {
   public var name: String
   public var value: Double

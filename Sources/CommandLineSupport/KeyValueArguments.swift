@@ -23,7 +23,7 @@ public struct KeyValueArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       """
-      What tokens behind the prompt attend over: \(KeyValuePolicyChoice.forms) (default: full). \
+      What tokens after the prompt attend over: \(KeyValuePolicyChoice.forms) (default: full). \
       Anything but full is an approximation unless its bounds exceed the context.
       """, valueName: "policy"))
   public var kvPolicy = KeyValuePolicyChoice.full

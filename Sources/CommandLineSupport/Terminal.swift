@@ -108,7 +108,7 @@ public enum Terminal {
   }
 
   /// Writes everything. A full disk or a vanished reader of standard output ends the process:
-  /// nobody would get the rest.
+  /// there is no reader for the rest.
   private static func write(_ bytes: UnsafeRawBufferPointer, to file: Int32) {
     var rest = bytes[...]
     while !rest.isEmpty {

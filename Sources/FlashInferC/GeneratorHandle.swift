@@ -46,7 +46,7 @@ final class GeneratorHandle {
     try HandleTable.shared.find(number(try required(handle, "generator")), as: GeneratorHandle.self)
   }
 
-  /// Runs `body` where nobody else uses the generator.
+  /// Runs `body` while no other call uses the generator.
   private func exclusively<Result>(_ body: () throws -> Result) throws -> Result {
     guard !isInUse.exchange(true, ordering: .acquiring) else {
       throw CallError(

@@ -5,7 +5,7 @@ import WeightLoader
 /// A loader and its strings as C reads them.
 final class LoaderHandle {
   let loader: TensorLoader
-  /// All names one behind the other, each with its NUL, and where each begins.
+  /// All names one after the other, each with its NUL, and where each begins.
   private let names: UnsafeMutablePointer<CChar>
   private let nameOffsets: [Int]
 

@@ -52,7 +52,7 @@ package struct BackgroundThread: Sendable {
   /// Waits for the end of the thread's work; called once.
   package func join() { pthread_join(thread, nil) }
 
-  /// Leaves the thread to itself: it ends with its work, and nobody waits for that.
+  /// Detaches the thread: it ends with its work, and is not waited for.
   package func detach() { pthread_detach(thread) }
 
   /// All signals but those that a thread's own instructions raise: blocked, they would end the process

@@ -1,8 +1,8 @@
 import Glibc
 
-/// Which limit stands behind a refusal of the system, and how to raise it, as text behind an error.
+/// Which limit made the system refuse, and how to raise it, as text to append to an error.
 package enum LimitRemedy {
-  /// Behind a refused thread: EAGAIN is a limit, or no memory for a stack.
+  /// For a refused thread: EAGAIN is a limit, or no memory for a stack.
   package static func threads(errno: Int32) -> String {
     guard errno == EAGAIN else { return "" }
     let limits = HostLimits()
@@ -17,7 +17,7 @@ package enum LimitRemedy {
     return text + "; there may be no memory for a stack"
   }
 
-  /// Behind a refused descriptor: EMFILE is the process's limit, ENFILE the machine's.
+  /// For a refused descriptor: EMFILE is the process's limit, ENFILE the machine's.
   package static func descriptors(errno: Int32) -> String {
     switch errno {
     case EMFILE:
@@ -29,7 +29,7 @@ package enum LimitRemedy {
     }
   }
 
-  /// Behind memory that could not be locked, which kernels before 5.12 count for io_uring.
+  /// For memory that could not be locked, which kernels before 5.12 count for io_uring.
   package static func lockedMemory(errno: Int32) -> String {
     guard errno == ENOMEM, let limit = HostLimits().lockedByteCount else { return "" }
     return "; this process may lock \(limit.value) bytes of memory: `ulimit -l` allows more"

@@ -29,7 +29,7 @@ final class SystemFiles {
     return line
   }
 
-  /// The rest of the first line that begins with `name`, a white space or colon behind it.
+  /// The rest of the first line that begins with `name` and a white space or colon.
   func field(_ name: String, in path: String) -> String? {
     guard let text = Self.text(root + path) else { return nil }
     for line in text.split(separator: "\n") where line.hasPrefix(name) {

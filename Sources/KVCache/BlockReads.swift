@@ -42,7 +42,7 @@ final class BlockReads {
   }
 
   /// How many reads bring the planned blocks of a row whose blocks have checksums; nil where it is read
-  /// whole all the same.
+  /// whole anyway.
   func runs(of row: Int, _ selection: BlockSelection, most: Int) -> Int? {
     var (count, head) = (0, 0)
     while let run = nextRun(of: row, selection, from: head) {
@@ -51,7 +51,7 @@ final class BlockReads {
     return (1...most).contains(count) ? count : nil
   }
 
-  /// The next neighbouring planned blocks of a row, as bytes of it, and the head behind them.
+  /// The next neighbouring planned blocks of a row, as bytes of it, and the head that follows them.
   func nextRun(
     of row: Int, _ selection: BlockSelection, from head: Int
   ) -> (bytes: Range<Int>, end: Int)? {

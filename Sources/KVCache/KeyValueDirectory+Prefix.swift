@@ -6,7 +6,7 @@ public struct KeyValuePrefix: Sendable {
   /// Where they lie, in the order of positions: each source goes on where the one before it ends.
   public let sources: [Source]
 
-  /// What goes on behind the sources in the middle of a slab; nil where nothing does.
+  /// What continues after the sources in the middle of a slab; nil where nothing does.
   public internal(set) var tail: Tail?
 
   /// Some positions of a slab of one entry.
@@ -80,7 +80,7 @@ extension KeyValueDirectory {
     var matches: [UInt64: (entry: KeyValueEntry, end: Int, depth: Int)] = [:]
     var best: (entry: KeyValueEntry, end: Int)?
     var bestTail = 0
-    // An entry begins behind its parent's first slab, so parents come first.
+    // An entry begins after its parent's first slab, so parents come first.
     for header in usable.sorted(by: { $0.firstSlab < $1.firstSlab }) {
       let start = header.firstSlab
       guard start < most, header.openingChecksum == openings[start] else { continue }

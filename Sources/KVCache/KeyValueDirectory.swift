@@ -166,7 +166,7 @@ public final class KeyValueDirectory {
     return try work()
   }
 
-  /// Removes temporary files that nobody writes any more: whoever does holds their lock.
+  /// Removes temporary files that have no writer any more: a writer would hold their lock.
   private func removeAbandonedParts() {
     for name in (try? FolderListing.names(in: path)) ?? []
     where Self.id(fromName: name, ending: Self.partEnding) != nil {

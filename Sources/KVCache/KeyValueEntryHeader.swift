@@ -43,7 +43,7 @@ struct KeyValueEntryHeader: Sendable {
     case otherVersion
   }
 
-  /// Where the data of an entry of at most `slabCount` slabs begins: behind room for its tables.
+  /// Where the data of an entry of at most `slabCount` slabs begins: after the room for its tables.
   static func dataOffset(_ origin: KeyValueOrigin, slabCount: Int) -> Int {
     let end = pageByteCount + slabCount * origin.tableByteCount
     return (end + pageByteCount - 1) / pageByteCount * pageByteCount
@@ -59,7 +59,7 @@ struct KeyValueEntryHeader: Sendable {
     (slabCount - 1) * KeyValueOrigin.slabPositionCount + lastPositionCount
   }
 
-  /// Bytes of the tables, which lie behind the page.
+  /// Bytes of the tables, which follow the page.
   var tablesByteCount: Int { slabCount * origin.tableByteCount }
 
   /// Bytes of the file, a hole before the data included.

@@ -45,7 +45,7 @@ public final class KeyValueEntryWriter {
   /// What became of an entry.
   public enum Outcome: Sendable, Equatable {
     case stored(id: String)
-    /// There is nothing behind the prefix, or another process stored the same.
+    /// There is nothing after the prefix, or another process stored the same.
     case nothingNew
     /// It is larger than the store may be.
     case tooLarge
@@ -68,9 +68,9 @@ public final class KeyValueEntryWriter {
   /// - Parameters:
   ///   - prefix: what the entry continues.
   ///   - tokens: of the sequence from its beginning; what exceeds the slabs is not kept.
-  ///   - rowChecksums: XXH3-64 of the rows behind the prefix's complete slabs: [slabs, layerCount]. Their
+  ///   - rowChecksums: XXH3-64 of the rows after the prefix's complete slabs: [slabs, layerCount]. Their
   ///     number tells how many slabs there are.
-  ///   - partial: the slab behind these, which is written here; nil where there is none.
+  ///   - partial: the slab after these, which is written here; nil where there is none.
   ///   - text: the beginning of the text, for people.
   /// - Throws: `BlockIOError` where the drive fails or is full; the store is as it was.
   public func commit(
@@ -135,7 +135,7 @@ public final class KeyValueEntryWriter {
     }
   }
 
-  /// Writes a slab that nobody else does, and returns its rows' checksums.
+  /// Writes a slab that the tier does not write itself, and returns its rows' checksums.
   private func write(_ partial: PartialSlab, slab: Int) throws(BlockIOError) -> [UInt64] {
     var checksums: [UInt64] = []
     for layer in 0..<origin.layerCount {

@@ -16,7 +16,7 @@ public struct KeyValueOptions: Sendable {
   public var ownFile: OwnFile?
   /// The first slabs, from files that others wrote.
   public var prefix = KeyValueStore.Prefix()
-  /// Which blocks the tokens behind a prompt attend over.
+  /// Which blocks the tokens after a prompt attend over.
   public var policy = KeyValuePolicyChoice.full
   /// How files are read.
   public var backend = StorageBackend.auto
@@ -97,7 +97,7 @@ extension KeyValueStore {
     public var bytesWritten = 0
     /// Time spent waiting for reads or writes.
     public var stallNanoseconds = 0
-    /// Complete blocks that tokens behind a prompt attended over, and that their policy left out.
+    /// Complete blocks that tokens after a prompt attended over, and that their policy left out.
     public var attendedBlockCount = 0
     public var skippedBlockCount = 0
     /// Complete rows that queries still see, and how many of them are in memory.

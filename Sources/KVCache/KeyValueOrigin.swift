@@ -94,7 +94,7 @@ public struct KeyValueOrigin: Sendable, Hashable {
   /// Bytes that a header holds for each slab: its tokens and the checksums of its rows.
   var tableByteCount: Int { 4 * Self.slabPositionCount + 8 * layerCount }
 
-  /// The name of the entry whose last complete slab ends behind `tokens`.
+  /// The name of the entry whose last complete slab ends with `tokens`.
   func id(of tokens: ArraySlice<Int32>) -> UInt64 {
     var bytes: [UInt8] = []
     bytes.appendLittleEndian(model.stated.kind)

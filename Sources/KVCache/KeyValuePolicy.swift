@@ -1,6 +1,6 @@
 import Glibc
 
-/// Decides which blocks the tokens behind a prompt attend over.
+/// Decides which blocks the tokens after a prompt attend over.
 ///
 /// A policy sees summaries and queries and plans blocks for each (layer, KV head); it moves no data.
 /// What it leaves out stays where it is, in memory or on the drive, and may be planned by the next token.

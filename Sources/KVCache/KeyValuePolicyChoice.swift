@@ -1,4 +1,4 @@
-/// Which policy decides what tokens behind a prompt attend over, by name.
+/// Which policy decides what tokens after a prompt attend over, by name.
 public enum KeyValuePolicyChoice: Sendable, Equatable {
   /// Everything.
   case full
@@ -8,7 +8,7 @@ public enum KeyValuePolicyChoice: Sendable, Equatable {
   /// The share of the blocks whose keys may score highest (Quest, arXiv:2406.10774 §3.2).
   case top(share: Double)
   /// Of the prompt, as many positions as the tokens at its end attended to most (SnapKV,
-  /// arXiv:2404.14469 §4), in whole blocks; all behind it.
+  /// arXiv:2404.14469 §4), in whole blocks; everything after the prompt.
   case snapKV(positions: Int)
 
   /// Reads `full`, `window=N`, `sinks=S+N`, `top=1/8` or `top=0.125`, or `snapkv=N`.

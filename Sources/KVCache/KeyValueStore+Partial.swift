@@ -8,7 +8,7 @@ extension KeyValueStore {
       ? chunk.upperBound % KeyValueOrigin.slabPositionCount : 0
   }
 
-  /// A layer's row of the slab being filled; behind its positions there may be anything.
+  /// A layer's row of the slab being filled; the bytes after its positions are undefined.
   ///
   /// - Precondition: ``partialPositionCount`` is not 0.
   public func partialRow(layer: Int) -> UnsafeRawBufferPointer {
@@ -19,7 +19,7 @@ extension KeyValueStore {
     return UnsafeRawBufferPointer(start: address, count: shape.rowStride)
   }
 
-  /// Goes on in the middle of the slab behind the prefix.
+  /// Continues in the middle of the slab after the prefix.
   ///
   /// - Parameters:
   ///   - positionCount: positions of that slab that count, of which a context has room for more.

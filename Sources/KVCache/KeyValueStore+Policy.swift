@@ -3,14 +3,14 @@ import TensorBasics
 
 /// Blocks that a policy leaves out, and what follows for where rows lie.
 ///
-/// Behind a prompt a policy plans the blocks of each layer: before the token where no queries are
+/// After a prompt a policy plans the blocks of each layer: before the token where no queries are
 /// needed, else when the layer's queries are there. Only rows with a planned block are read. Where the plan
 /// is known beforehand the rows that stay in memory are those it names, as far as there is room; the
 /// others leave, and are written first unless a file has them.
 extension KeyValueStore {
   /// What a chunk is part of.
   public enum Phase: Sendable, Equatable {
-    /// A prompt, and the position behind its last token where that is known.
+    /// A prompt, and the position after its last token if that is known.
     case prefill(end: Int?)
     /// What follows a prompt, token by token.
     case decode
@@ -145,7 +145,7 @@ final class BlockSelection {
   /// Whether blocks may be left out.
   var isSelective = false
   var phase = KeyValueStore.Phase.prefill(end: nil)
-  /// Slabs that were complete when blocks were planned; those behind are attended over.
+  /// Slabs that were complete when blocks were planned; later ones are attended over.
   var slabEnd = 0
   /// Where plans take queries: the layer that has one.
   var queriedLayer: Int?

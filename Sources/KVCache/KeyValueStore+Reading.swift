@@ -5,7 +5,7 @@ import TensorBasics
 
 /// Where the read-ahead stands: the next row that may have to be read.
 struct ReadCursor {
-  /// Whether it is in the sweep behind the one in work.
+  /// Whether it is in the sweep after the current one.
   var isNext = false
   var layer = 0
   var slab = 0
@@ -13,7 +13,7 @@ struct ReadCursor {
 
 /// Rows that are not in memory come through the staging slots, in the order that a sweep needs them:
 /// layer by layer, ascending slabs. Reads run ahead across layers, and into the next sweep up to the
-/// layer in work: what happens to a row behind that is not known yet. For the same reason they stop at a
+/// layer in work: what happens to a row after that is not known yet. For the same reason they stop at a
 /// layer with rows that are still being written.
 extension KeyValueStore {
   /// Whether every block of a tile that is attended over is in memory.
@@ -134,7 +134,7 @@ extension KeyValueStore {
   private func nextRow() -> Int? {
     while true {
       if cursor.layer == shape.layerCount {
-        // Behind the sweep in work lies the next; behind that nothing is known.
+        // After the current sweep comes the next; after that nothing is known.
         guard !cursor.isNext else { return nil }
         cursor = ReadCursor(isNext: true)
       }

@@ -9,7 +9,7 @@ import TensorBasics
 /// A chunk of tokens passes as ``begin(_:_:)``, then in each layer ``prepare(layer:)``,
 /// ``store(layer:position:keys:values:)`` for every position, ``quantiseCompleted(layer:on:)``, attention over tiles
 /// as they become ready (`KeyValueStore+Reading.swift`), and ``finish(layer:)``. Where every row stays in
-/// memory and nobody asks for a file there is none.
+/// memory and no file is asked for, there is none.
 ///
 /// One thread uses a store; between ``prepare(layer:)`` and attention others may call `store` for
 /// positions of their own, and during attention ask for addresses.
@@ -61,7 +61,7 @@ public final class KeyValueStore {
   private var expiredSlabCounts: [Int]
   var cursor = ReadCursor()
   var moved = Statistics()
-  /// What decides which blocks the tokens behind a prompt attend over; nil = all.
+  /// What decides which blocks the tokens after a prompt attend over; nil = all.
   let policy: (any KeyValuePolicy)?
   /// What it planned (`KeyValueStore+Policy.swift`).
   let selection: BlockSelection

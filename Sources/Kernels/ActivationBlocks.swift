@@ -58,7 +58,7 @@ extension ActivationBlocks {
 
 /// Right-hand side of products: [tokenCount, columns].
 public struct Activations: @unchecked Sendable {
-  // Safety: plain memory that nobody writes during a product.
+  // Safety: plain memory that is not written during a product.
   public var values: UnsafePointer<Float>
   /// Elements from one token to the next.
   public var stride: Int

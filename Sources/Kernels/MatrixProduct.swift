@@ -3,7 +3,7 @@ public import TensorBasics
 
 /// Left-hand side of a product: rows of a matrix [rowCount, columnCount].
 public struct MatrixOperand: @unchecked Sendable {
-  // Safety: plain memory that nobody writes during a product.
+  // Safety: plain memory that is not written during a product.
   /// The first row, or the first row group.
   public var address: UnsafeRawPointer
   public var type: ElementType

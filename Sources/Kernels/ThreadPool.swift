@@ -103,10 +103,10 @@ private final class Worker: BackgroundWork {
 /// What caller and workers share.
 ///
 /// A region is published by opening the gate for a new generation. A worker that finds the gate open
-/// counts itself in before it touches the region, and out behind it. The caller, out of indexes, shuts
+/// counts itself in before it touches the region, and out afterwards. The caller, out of indexes, shuts
 /// the gate and waits for those inside: a worker that slept through the region is not waited for.
 private final class State: @unchecked Sendable {
-  // Safety: `region`, `count` and `threadCount` are written before the gate opens (release) and read behind
+  // Safety: `region`, `count` and `threadCount` are written before the gate opens (release) and read after
   // entering it (acquire); they stay until all who entered have left.
   private unowned(unsafe) var region: (any ParallelRegion)?
   private var count = 0

@@ -71,7 +71,7 @@ public enum VectorOps {
 
   /// Finds the elements of `x` above a threshold; NaN is not.
   ///
-  /// - Parameter indexes: room for `count`; what lies behind the result is overwritten too.
+  /// - Parameter indexes: room for `count`; the part after the result is overwritten too.
   /// - Returns: how many there are; `indexes` begins with theirs, ascending.
   public static func indexesAbove(
     _ threshold: Float, in x: UnsafePointer<Float>, count: Int,

@@ -11,7 +11,7 @@ public struct ConversionReport: Sendable {
 }
 
 extension Converter {
-  /// Refuses bundles of neurons that nobody could use.
+  /// Refuses bundles of neurons that no run could use.
   static func check(
     _ bundling: Bundling?, _ selector: SelectorFile?, _ source: ModelSource
   ) throws(ConversionError) {

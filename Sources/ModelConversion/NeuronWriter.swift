@@ -139,7 +139,7 @@ final class NeuronWriter {
     neuronCount / down.type.blockElementCount * down.type.blockByteCount
   }
 
-  /// Puts the bundles of `neurons` into ``output`` and their checksums behind the others.
+  /// Puts the bundles of `neurons` into ``output`` and their checksums after the others.
   private func build(
     _ neurons: Range<Int>, sliceStart: Int, _ rowByteCount: Int, _ reader: borrowing PieceReader
   ) throws(ConversionError) {

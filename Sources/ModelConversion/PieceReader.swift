@@ -71,7 +71,7 @@ struct PieceReader: ~Copyable {
         next += 1
       }
     } catch {
-      // The buffer may go once nobody writes to it any more.
+      // The buffer may go once nothing writes to it any more.
       source.device.drain()
       throw error
     }

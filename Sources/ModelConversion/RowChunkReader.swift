@@ -52,7 +52,7 @@ struct RowChunkReader: ~Copyable {
         try use(chunk.index, chunk.rows, address)
       }
     } catch {
-      // The buffers may go once nobody writes to them any more.
+      // The buffers may go once nothing writes to them any more.
       source.device.drain()
       throw error
     }

@@ -44,7 +44,7 @@ extension ModelDescription {
   /// The identity of a model in an image, whose header has checksums of all weights; nil where the file has
   /// none.
   ///
-  /// Whoever reads such weights compares them with these very checksums, so that it holds for what was read.
+  /// Readers compare such weights with these checksums, so the identity holds for what was read.
   public var imageIdentity: ModelIdentity? {
     guard let configuration, let data = extents.first?.offset else { return nil }
     var bytes = CanonicalBytes(configuration, tensors: tensors, neurons: neurons)

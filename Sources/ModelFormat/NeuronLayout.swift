@@ -23,7 +23,7 @@ public struct NeuronLayout: Sendable, Equatable {
   }
 }
 
-/// The bundles of one layer: equally long, one behind the other in the order of their neurons.
+/// The bundles of one layer: equally long, one after the other in the order of their neurons.
 public struct NeuronBundles: Sendable, Codable, Equatable {
   /// Neurons of a bundle: 1, or as many as a quant block of the down matrix has columns.
   public var neuronsPerBundle: Int

@@ -12,7 +12,7 @@ struct AttentionWorkerArea {
   let nextBlocks: UnsafeMutablePointer<UnsafeRawPointer?>
   let partials: AttentionPartials
   let scratch: UnsafeMutableRawPointer
-  /// Behind all else: what quantised blocks of a tile are expanded into.
+  /// After everything else: what quantised blocks of a tile are expanded into.
   let expansion: UnsafeMutableRawPointer
 
   init(_ memory: UnsafeMutableRawPointer, _ shape: AttentionShape, queryCount: Int) {

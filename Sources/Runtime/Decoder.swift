@@ -387,7 +387,7 @@ final class Decoder {
     }
   }
 
-  /// The layer behind `place`, where a single token goes on to neurons there.
+  /// The layer after `place`, where a single token goes on to neurons there.
   private func nextNeurons(after place: FeedForwardPlace) -> NeuronPrefetcher.Next? {
     guard place.tokenCount == 1, place.layer + 1 < weights.layers.count,
       case .neurons(let layer) = weights.layers[place.layer + 1].feedForward
@@ -397,7 +397,7 @@ final class Decoder {
       residual: UnsafePointer(workspace.residual))
   }
 
-  /// The layer behind `number`, where a single token goes on to experts there.
+  /// The layer after `number`, where a single token goes on to experts there.
   private func next(after number: Int, _ tokenCount: Int) -> ExpertPrefetcher.Next? {
     guard tokenCount == 1, number + 1 < weights.layers.count,
       case .experts(let layer) = weights.layers[number + 1].feedForward
@@ -562,7 +562,7 @@ final class Decoder {
     return result
   }
 
-  /// Cosines then sines of every token, for whole-context layers and, behind them, sliding ones.
+  /// Cosines then sines of every token, for whole-context layers and, after them, sliding ones.
   private func fillRope(position: Int, tokenCount: Int) {
     let length = configuration.ropeDimensionCount
     forEach(token: tokenCount) { token in

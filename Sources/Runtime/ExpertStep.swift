@@ -57,7 +57,7 @@ final class ExpertStep {
   /// - Parameters:
   ///   - layer: whose router scores.
   ///   - x: normed hidden states [tokenCount, hiddenSize], with their int8 blocks.
-  ///   - next: the layer behind it, for a single token; nil = none.
+  ///   - next: the layer after it, for a single token; nil = none.
   ///   - output: [tokenCount, hiddenSize]; may not be `x`.
   func run(
     _ layer: DecoderWeights.Experts, _ x: Activations, next: ExpertPrefetcher.Next?,

@@ -111,7 +111,7 @@ public final class KeyValuePersistence {
       return
     }
     let checksums = keyValues.rowChecksums(ofSlabs: prefix.slabCount..<end)
-    // Behind a row that was not written the next slab is none of the entry's.
+    // After a row that was not written, the next slab does not belong to the entry.
     let isNext = session.position / KeyValueOrigin.slabPositionCount == end
     let rest = min(
       keyValues.partialPositionCount, exact - end * KeyValueOrigin.slabPositionCount)
@@ -135,7 +135,7 @@ public final class KeyValuePersistence {
     source.learnIdentity(within: Self.learningMilliseconds, cancellation: cancellation)
   }
 
-  /// Too short for anybody to notice behind an answer; some 500 MB from a usual drive.
+  /// Too short to be noticed after an answer; some 500 MB from a usual drive.
   private static let learningMilliseconds = 200
 
   /// The beginning of the text, for a listing.

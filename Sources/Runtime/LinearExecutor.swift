@@ -70,7 +70,7 @@ final class LinearExecutor: ParallelRegion {
   private enum Origin {
     /// To be released.
     case piece(Int)
-    /// A whole tensor that is in memory for good.
+    /// A whole tensor that stays in memory.
     case resident
     case bundle(family: Int, bundle: Int, part: Int)
   }
@@ -228,7 +228,7 @@ final class LinearExecutor: ParallelRegion {
           && groupCount * matrix.groupByteCount == piece.byteCount))
   }
 
-  /// Adds a whole tensor that is in memory for good.
+  /// Adds a whole tensor that stays in memory.
   private func append(
     resident address: UnsafeMutableRawPointer, _ task: LinearTask, _ x: Activations
   ) {

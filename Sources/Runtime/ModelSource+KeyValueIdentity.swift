@@ -12,7 +12,7 @@ extension ModelSource {
   /// Threads, memory, back end and instruction set change no bit (`docs/decisions/0001`), and the type of
   /// elements is stated beside it.
   ///
-  /// - Parameter selector: who names neurons; what it leaves out changes what comes behind.
+  /// - Parameter selector: what chooses neurons; what it leaves out changes everything after.
   func keyValueGraph(_ selector: NeuronSelector?) -> UInt64 {
     var bytes: [UInt8] = []
     for number in [Self.arithmeticVersion, description.graphChecksum] {

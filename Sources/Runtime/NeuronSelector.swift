@@ -23,7 +23,7 @@ public enum NeuronSelector: String, Sendable, CaseIterable {
   ///
   /// - Parameter request: the one asked for; nil = exact where that is possible.
   /// - Returns: nil where the model's FFNs do not lie in bundles of neurons.
-  /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` where the image has not what it takes.
+  /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` where the image lacks what the selector needs.
   static func resolve(
     _ request: NeuronSelector?, for source: ModelSource, _ configuration: DecoderConfiguration
   ) throws(RuntimeError) -> NeuronSelector? {

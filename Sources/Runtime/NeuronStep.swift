@@ -104,7 +104,7 @@ final class NeuronStep: ParallelRegion {
   /// output = Σ over the neurons chosen for each token of down column · activation(gate row · x) ·
   /// (up row · x), [x.tokenCount, hiddenSize]; may be where x is.
   ///
-  /// - Parameter next: the layer behind it, for a single token; nil = none.
+  /// - Parameter next: the layer after it, for a single token; nil = none.
   func run(
     _ layer: DecoderWeights.Neurons, _ x: Activations, next: NeuronPrefetcher.Next?,
     into output: UnsafeMutablePointer<Float>

@@ -15,7 +15,7 @@ public struct Perplexity: Sendable {
   /// exp of the mean negative log-likelihood; nil before the first chunk.
   public var value: Double? { running.last }
 
-  /// Scores one chunk: the logits behind its second half, save the last position's.
+  /// Scores one chunk: the logits after each position of its second half but the last.
   ///
   /// - Parameter tokens: the chunk; its first token is replaced by BOS where the model wants one.
   public mutating func score(

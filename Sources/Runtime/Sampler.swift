@@ -116,7 +116,7 @@ public struct Sampler {
         siftDown(0, count)
       }
     }
-    // Heapsort: the worst moves behind the others until the best is first.
+    // Heapsort: the worst moves to the end until the best is first.
     var end = count
     while end > 1 {
       end -= 1

@@ -32,7 +32,7 @@ public final class Session {
   /// Where the time of all steps went.
   public var times: TimeBreakdown { decoder.times }
 
-  /// Told of every dense FFN that is computed; nil = nobody. The session keeps it.
+  /// Told of every dense FFN that is computed; nil = no observer. The session keeps it.
   public var feedForwardObserver: (any FeedForwardObserver)? {
     get { decoder.feedForwardObserver }
     set { decoder.feedForwardObserver = newValue }
@@ -50,7 +50,7 @@ public final class Session {
 
   let decoder: Decoder
   private let vocabularyCount: Int
-  /// What the last step left behind.
+  /// How the last step ended.
   private enum Condition {
     case ready
     case contextAborted
@@ -103,7 +103,7 @@ public final class Session {
 
   deinit { current.deallocate() }
 
-  /// Reads `tokens` into the context and computes the logits behind the last of them.
+  /// Reads `tokens` into the context and computes the logits after the last of them.
   ///
   /// - Parameter continues: whether tokens will be decoded afterwards, so that the drive may read on.
   /// - Returns: logits [vocabularyCount], valid until the next call; the caller may change them.
@@ -137,7 +137,7 @@ public final class Session {
   /// Tokens from which a sweep takes the processors longer than any drive.
   private static let computeBoundTokenCount = 64
 
-  /// Adds one token to the context and computes the logits behind it.
+  /// Adds one token to the context and computes the logits after it.
   ///
   /// Allocates nothing after its first call.
   ///
@@ -161,7 +161,7 @@ public final class Session {
     return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
   }
 
-  /// Reads `tokens` into the context and hands the logits behind each position to `sink`.
+  /// Reads `tokens` into the context and hands the logits after each position to `sink`.
   ///
   /// - Parameter skipping: positions at the start whose logits are not computed.
   public func score(
@@ -200,7 +200,7 @@ public final class Session {
     }
   }
 
-  /// Goes on behind tokens whose keys and values were computed before, beginning behind the prefix.
+  /// Continues after tokens whose keys and values were computed before, starting after the prefix.
   ///
   /// - Parameters: as those of ``KeyValueStore/resume(positionCount:_:)``.
   func resume(

@@ -15,9 +15,9 @@ public struct GenerationOptions: Sendable {
   public var ignoresEnd: Bool
   /// Pairs of (token, log-probability) to report per position; 0 = none.
   public var logProbabilityCount: Int
-  /// Report log-probabilities behind prompt position i alone, instead of behind each generated token.
+  /// Report log-probabilities after prompt position i alone, instead of after each generated token.
   public var logProbabilityPromptPosition: Int?
-  /// Report log-probabilities behind every prompt position, instead of behind each generated token.
+  /// Report log-probabilities after every prompt position, instead of after each generated token.
   public var reportsWholePrompt: Bool
 
   public init(
@@ -203,7 +203,7 @@ public struct TextGenerator {
 
   /// Reads the prompt; where one prompt position's distribution is asked for, scores it.
   ///
-  /// - Precondition: the session holds tokens only where no distributions behind the prompt's are asked for.
+  /// - Precondition: the session holds tokens only where no distributions after the prompt's are asked for.
   private func prefill(
     _ options: GenerationOptions, _ result: inout GenerationResult
   ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
@@ -211,7 +211,7 @@ public struct TextGenerator {
       session.position == 0
         || !options.reportsWholePrompt && options.logProbabilityPromptPosition == nil
           && session.position < options.prompt.count,
-      "logits behind reused tokens are not computed")
+      "logits after reused tokens are not computed")
     if options.reportsWholePrompt {
       var last: UnsafeBufferPointer<Float>?
       try session.score(options.prompt) { _, logits in

@@ -24,7 +24,7 @@ public final class FaultyDevice: BlockDevice {
   private var requests: [ReadRequest?]
   private var freeTags: [Int]
 
-  /// - Parameter paths: of the files of `inner`, for errors; nobody else may use it from here on.
+  /// - Parameter paths: of the files of `inner`, for errors; it must not be used otherwise from here on.
   public init(_ inner: any BlockDevice, paths: [String]) {
     self.inner = inner
     self.paths = paths

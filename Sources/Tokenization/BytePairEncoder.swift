@@ -1,7 +1,7 @@
 import ModelFormat
 import TensorBasics
 
-/// Byte-pair encoding by learnt merges, within the pieces of a pre-tokenizer.
+/// Byte-pair encoding by learned merges, within the pieces of a pre-tokenizer.
 struct BytePairEncoder: Sendable {
   let vocabulary: Vocabulary
   private let merges: RankedMerges

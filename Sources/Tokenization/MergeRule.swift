@@ -12,7 +12,7 @@ protocol MergeRule {
   func symbol(of span: UnsafeBufferPointer<UInt8>) -> UInt32
 }
 
-/// Byte-pair merging: pairs of symbols in the order the vocabulary learnt them.
+/// Byte-pair merging: pairs of symbols in the order the vocabulary learned them.
 struct RankedMerges: MergeRule, Sendable {
   let strings: StringIndex
   /// Rank in the table of slots, by open addressing on the pair.

@@ -28,7 +28,7 @@ public final class Tokenizer: Sendable {
   public let addsBOS: Bool
   /// Whether a prompt ends with ``eosToken``.
   public let addsEOS: Bool
-  /// Whether text begins with a space that nobody wrote.
+  /// Whether text begins with a space that the input does not have.
   public let addsSpacePrefix: Bool
 
   /// Builds the tables; `definition` is not needed afterwards.

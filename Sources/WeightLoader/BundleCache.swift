@@ -26,7 +26,7 @@ final class BundleCache {
     var pending: Int32 = 0
     /// Users that hold it.
     var holders: Int32 = 0
-    /// It was read ahead, and nobody has asked for it yet.
+    /// It was read ahead, and has not been asked for yet.
     var isReserved = false
     /// Parts that were interleaved in place, as bits.
     var interleaved: UInt32 = 0
@@ -148,7 +148,7 @@ final class BundleCache {
     return nil
   }
 
-  /// Ends reservations that nobody took up, of one family or of all.
+  /// Ends reservations that were not taken up, of one family or of all.
   func endReservations(of family: Int? = nil) {
     let keys = family.map { firstKey[$0]..<firstKey[$0] + families[$0].bundleCount }
     for index in slots.indices

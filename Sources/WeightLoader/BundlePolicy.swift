@@ -38,7 +38,7 @@ public struct BundlePolicy: Sendable {
   private var useNumber = 0.0
   /// The first and the latest token recorded; nil before.
   private var tokens: (first: Int, latest: Int)?
-  /// The highest key that the latest token used: the layers behind it are still to come.
+  /// The highest key that the latest token used: the layers after it are still to come.
   private var position = -1
   private var repeats = RepeatRate()
 

@@ -113,7 +113,7 @@ final class DecayedFrequency {
     last[list] = slot
   }
 
-  /// Puts the oldest list in front of the one behind it.
+  /// Puts the oldest list in front of the next one.
   private func mergeOldest() {
     let (old, new) = (index(oldest), index(oldest + 1))
     oldest += 1

@@ -46,7 +46,7 @@ public struct ExpertTrace: Sendable, Equatable {
     choices.reserveCapacity(choices.count + tokenCount * layerCount * usedCount)
   }
 
-  /// Appends the choice of the next layer: of layer 0 first, of the next token's behind the last.
+  /// Appends the choice of the next layer: layer 0 first; after the last layer, the next token's layer 0.
   ///
   /// - Parameter experts: ``usedCount`` different numbers below ``expertCount``.
   public mutating func append(_ experts: some Sequence<Int>) {

@@ -42,7 +42,7 @@ final class ExtentVerifier: ParallelRegion {
 
   private var extents: [ExtentRecord] { model.extents }
 
-  /// Longer extents are not read for the sake of a few bytes among theirs; a sweep checks them.
+  /// Longer extents are not read just to check a few of their bytes; a sweep checks them.
   private static let longestWholeExtent = 2 << 20
 
   /// Most bytes that whole extents reach beyond what they are read for, on both sides together.

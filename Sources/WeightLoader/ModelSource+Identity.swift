@@ -63,7 +63,7 @@ extension ModelSource {
   ///
   /// - Returns: the identity, and whether there was something to compare all of them with.
   /// - Throws: as ``computeIdentity(of:cancellation:note:)``; ``LoaderError/format(_:)`` for the first part
-  ///   that is not what it was when the file was read before, though nobody has changed it since.
+  ///   that differs from an earlier reading of the file, although it has not been changed since.
   public func verifyWeights(
     cancellation: CancellationFlag, note: (String) -> Void
   ) throws(LoaderError) -> (identity: ModelIdentity?, wasKnown: Bool) {

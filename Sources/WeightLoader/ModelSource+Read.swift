@@ -87,7 +87,7 @@ extension ModelSource {
     return regions
   }
 
-  /// Reads `extents` one behind the other to `address` and waits for all of them.
+  /// Reads `extents` one after the other to `address` and waits for all of them.
   private func readWave(
     _ extents: [Extent], into address: UnsafeMutableRawPointer
   ) throws(LoaderError) {

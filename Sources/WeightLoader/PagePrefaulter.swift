@@ -13,7 +13,7 @@ final class PagePrefaulter {
   private var thread: BackgroundThread?
 
   /// Starts on `memory`, which must stay until ``stop()``. Where no thread is to be had, pages are
-  /// committed by who touches them, as ever.
+  /// committed by whichever thread touches them, as usual.
   init(_ memory: UnsafeMutableRawBufferPointer) {
     shared = Shared(memory)
     guard memory.count >= Self.smallest else {

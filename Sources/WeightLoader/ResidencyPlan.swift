@@ -53,7 +53,7 @@ public struct ResidencyPlan: Sendable {
   /// Bytes that a sweep over all segments consumes, from memory and from the drive.
   public var sweepByteCount: Int { pinnedByteCount + streamedByteCount }
 
-  /// Whether a tensor's pieces are pinned one behind the other, as they lie in the file.
+  /// Whether a tensor's pieces are pinned one after the other, as they lie in the file.
   func isContiguous(_ tensor: Int) -> Bool {
     guard let first = piecesOfTensor[tensor].first, let start = homeAddress(first) else {
       return false
@@ -199,7 +199,7 @@ private struct Draft {
     byteCount = runs.reduce(0) { $0 + $1.byteCount }
   }
 
-  /// Adds a piece to the last run where it lies right behind it, else begins a new one.
+  /// Adds a piece to the last run if it follows it directly, else begins a new one.
   private mutating func append(
     _ piece: WeightPiece, segment: Int, firstRun: Int, options: ResidencyPlan.Options,
     alignment: Int

@@ -66,7 +66,7 @@ final class RowReader {
     return AlignedBuffer.roundedUp(largest)
   }
 
-  /// The extents of a table, where they are short enough to be read for a row's sake.
+  /// The extents of a table, if they are short enough to be read for a single row.
   private static func checkedExtents(
     of table: Extent, in model: ModelDescription
   ) -> ArraySlice<ExtentRecord>? {

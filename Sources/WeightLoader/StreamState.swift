@@ -16,7 +16,7 @@ struct StreamState {
     /// Pieces handed out and not given back.
     var userCount = 0
     var isVerified = false
-    /// Nobody will ask for the rest.
+    /// The rest will not be asked for.
     var isDiscarded = false
 
     var memoryRange: Range<Int> { start..<start + range.byteCount }
@@ -161,7 +161,7 @@ struct StreamState {
     return true
   }
 
-  /// Frees the memory of the oldest runs that nobody needs any more.
+  /// Frees the memory of the oldest runs that are not needed any more.
   private mutating func retire() {
     while firstSequence < nextSequence, flights[firstSequence % flights.count].isOver {
       ring.releaseOldest()

@@ -171,7 +171,7 @@ extension TensorLoader {
   func endStream() throws(LoaderError) {
     state.discard()
     while failure == nil, device.inFlight > 0, state.isUnderWay {
-      // A read that fails was for nobody.
+      // Nothing waits for a read that fails here.
       do throws(LoaderError) { _ = try reapOne(until: nil) } catch {
         guard case .interrupted = error else { continue }
         cancellation.lower()

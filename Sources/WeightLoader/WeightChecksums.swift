@@ -54,7 +54,7 @@ struct WeightChecksums {
   private static let slotByteCount =
     AlignedBuffer.roundedUp(ModelIdentity.partByteCount) + 2 * FlashImage.alignment
 
-  /// Reads on behind what is known, to the end or until `mayGoOn` says no.
+  /// Reads on after what is known, to the end or until `mayGoOn` says no.
   ///
   /// - Parameters:
   ///   - slotCount: reads in flight, of a MiB each.

@@ -90,7 +90,7 @@ public struct WeightRecords: Sendable {
   private struct Record {
     var layout: UInt64
     var identity: UInt64
-    /// Encoded identities, one behind the other.
+    /// Encoded identities, one after the other.
     var files: [UInt8]
     var checksums: [UInt64]
   }

@@ -50,7 +50,7 @@ public final class WeightStream {
   private let staging: AlignedBuffer
   private var ring: StagingRing
 
-  /// A run is in memory for good.
+  /// A run is in memory and stays there.
   var pinnedReady: [Bool]
   private var pinnedSubmitted: [Bool]
   var pinnedReadyCount = 0
@@ -168,7 +168,7 @@ public final class WeightStream {
   /// Promises a sweep over `segments` (bit i = segment i), in ascending order; reading ahead may begin
   /// at once.
   ///
-  /// - Throws: ``LoaderError/io(_:)`` when the drive fails; ``LoaderError/interrupted`` only behind
+  /// - Throws: ``LoaderError/io(_:)`` when the drive fails; ``LoaderError/interrupted`` only after
   ///   ``abandon()``, where reads are waited for.
   public func announce(segments: UInt64) throws(LoaderError) {
     try settleAbandoned()
@@ -264,7 +264,7 @@ public final class WeightStream {
     }
   }
 
-  /// Where all rows of a tensor lie one behind the other, interleaved and pinned for good; nil where or
+  /// Where all rows of a tensor lie one after the other, interleaved and pinned; nil where or
   /// while they do not.
   ///
   /// Spares the user of a model in memory the look at each piece. Once given, it stays.
@@ -301,7 +301,7 @@ public final class WeightStream {
     retireFlights()
   }
 
-  /// Frees the staging memory of the oldest runs that nobody needs any more.
+  /// Frees the staging memory of the oldest runs that are not needed any more.
   private func retireFlights() {
     while firstSequence < nextSequence, case let slot = firstSequence % flights.count,
       flights[slot].piecesLeft == 0

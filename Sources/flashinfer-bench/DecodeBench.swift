@@ -27,7 +27,7 @@ struct DecodeBench: ParsableCommand {
   @Option(help: "Random tokens to read into the context before anything is timed.")
   var depth = 0
   @OptionGroup var feed: TokenOptions
-  @Flag(help: "Also measure what DRAM gives just before and behind the timed tokens.")
+  @Flag(help: "Also measure what DRAM gives just before and after the timed tokens.")
   var dram = false
   @Flag(help: "Print one JSON object.") var json = false
 

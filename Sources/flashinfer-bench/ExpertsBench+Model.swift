@@ -54,7 +54,7 @@ extension ExpertsBench {
     // What a prompt or an earlier run brought is not in the trace, and no bound holds with it.
     let isBounded = prompt.count == 1 && bundles.recalls == 0
     let uses = Double(bundles.uses - bundlesBefore.uses)
-    // What was named early was read all the same.
+    // What was named early was read anyway.
     let hits = bundles.hits - bundlesBefore.hits - (bundles.prefetches - bundlesBefore.prefetches)
     let hitRate = Double(hits) / uses
     return [

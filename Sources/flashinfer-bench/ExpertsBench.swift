@@ -41,7 +41,7 @@ struct ExpertsBench: ParsableCommand {
   @Option(help: "Layers of the drawn trace.") var layers = 24
   @Option(help: "Experts of a layer.") var experts = 128
   @Option(help: "Experts that a token uses.") var used = 8
-  @Option(help: "Tokens to draw and count, behind those of the warm-up.") var tokens = 400
+  @Option(help: "Tokens to draw and count, after those of the warm-up.") var tokens = 400
   @Option(help: "First tokens, which are not counted.") var warmup = 100
   @Option(
     help: ArgumentHelp("Draw popularity anew after so many tokens.", valueName: "tokens"))

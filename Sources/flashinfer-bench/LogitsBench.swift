@@ -10,7 +10,7 @@ import WeightLoader
 struct LogitsBench: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "logits",
-    abstract: "Writes the logits behind every position of given tokens to a file.",
+    abstract: "Writes the logits after every position of given tokens to a file.",
     discussion: "The file holds little-endian f32, [tokens, vocabulary].")
 
   @Argument(help: "Flash image or GGUF file.") var model: String

@@ -3,7 +3,7 @@ import Glibc
 import Kernels
 import TensorBasics
 
-/// What DRAM gives, as the limit that figures are held against.
+/// What DRAM gives, as the limit that figures are compared with.
 enum MemoryLimit {
   /// What all threads of `pool` read together.
   static func bytesPerSecond(_ pool: ThreadPool) throws -> Double {

@@ -11,7 +11,7 @@ import Tokenization
 struct PolicyBench: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "policy",
-    abstract: "Agreement of a --kv-policy with full attention behind a long document.",
+    abstract: "Agreement of a --kv-policy with full attention after a long document.",
     discussion: """
       The first tokens of a text are read as a prompt; the text's next --positions tokens are then fed \
       one by one, with full attention and with the policy, and their distributions compared.

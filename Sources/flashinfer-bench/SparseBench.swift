@@ -255,7 +255,7 @@ extension Double {
 }
 
 extension String {
-  /// With blanks in front up to `width` characters, or behind where it is negative.
+  /// Padded with blanks to `width` characters: in front, or at the end if it is negative.
   fileprivate func padded(to width: Int) -> String {
     let blanks = String(repeating: " ", count: max(0, abs(width) - count))
     return width < 0 ? self + blanks : blanks + self

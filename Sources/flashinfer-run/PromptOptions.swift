@@ -51,7 +51,7 @@ struct PromptOptions: ParsableArguments {
     }
     do {
       // Control tokens written out are meant: without a template there is no other way to them. An
-      // EOS behind the prompt would end what is to be continued.
+      // EOS after the prompt would end what is to be continued.
       if raw {
         return try model.tokenizer.encodePrompt(
           [ChatPiece(text, isMarkup: true)], addsEOS: false)

@@ -165,7 +165,7 @@ struct Run: ParsableCommand {
     request.keyValues = keyValues.options(resources.io)
     request.neurons = neurons.options
     request.verification = verification.verify
-    // Distributions behind a prompt's tokens are computed with them.
+    // Distributions after a prompt's tokens are computed with them.
     let persistence = try store.open(
       model, prompt: tokens, for: &request, reuses: positions == .generated)
     let drives = try attention.makeDrives(

@@ -23,7 +23,7 @@ struct RunReport {
     var driveBytesPerSecond: Double
     /// How keys and values are stored.
     var kvType: KeyValueType
-    /// What tokens behind the prompt attend over, and how many blocks that was of those they see.
+    /// What tokens after the prompt attend over, and how many of the blocks that they see that was.
     var kvPolicy: KeyValuePolicyChoice
     var kvBlocksAttended: Int
     var kvBlocksSkipped: Int

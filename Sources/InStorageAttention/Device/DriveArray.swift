@@ -58,7 +58,7 @@ public final class DriveArray: DecodeAttention {
   /// What a drive's thread touches of its stack, and what small things it allocates.
   private static let threadByteCount = 64 << 10
 
-  /// Starts `driveCount` drives of one configuration; a named flash file gets the drive's number behind its
+  /// Starts `driveCount` drives of one configuration; a named flash file gets the drive's number after its
   /// name.
   ///
   /// - Throws: ``DriveError``.

@@ -44,7 +44,7 @@ public struct EngineOperations: Counters, Sendable, Equatable {
   public var pagesFromMemory = 0
   /// Bytes of flash pages that went into the flash controller's filter.
   public var bytesFiltered = 0
-  /// Bytes of keys and values that the engine took, behind the filter or from memory.
+  /// Bytes of keys and values that the engine took, from the filter or from memory.
   public var bytesPassed = 0
   /// Multiplications with addition: of queries and keys, of weights and values.
   public var multiplyAdds = 0

@@ -14,7 +14,7 @@ struct EngineBuffers {
   private let valueSumOffsets: [Int]
   private let valueSumCounts: [Int]
 
-  /// Pages of a token group, with room for a spare area behind the last.
+  /// Pages of a token group, with room for a spare area after the last.
   let keyPages: UnsafeMutablePointer<UInt8>
   let valuePages: UnsafeMutablePointer<UInt8>
   /// The tile being attended over: four blocks in the kernel's layout.

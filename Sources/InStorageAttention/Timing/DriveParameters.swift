@@ -47,7 +47,7 @@ public struct DriveParameters: Sendable, Equatable {
       Double(geometry.channelCount) * channelBytesPerSecond, planes * page / planeNanoseconds * 1e9)
   }
 
-  /// The most that leaves the drive; pages go into its DRAM and out again, whoever wants them.
+  /// The most that leaves the drive; pages go into its DRAM and out again, wherever they are bound.
   public var hostReadBytesPerSecond: Double {
     min(linkBytesPerSecond, flashReadBytesPerSecond, memoryBytesPerSecond / 2)
   }

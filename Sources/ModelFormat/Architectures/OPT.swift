@@ -1,7 +1,7 @@
 /// OPT, with the norms in front of attention and FFN: LayerNorm, biases everywhere, learned positions,
 /// an FFN of ReLU without gate.
 ///
-/// The 350M model, which normalises behind them and projects its embeddings, is another graph. There
+/// The 350M model, which normalises after them and projects its embeddings, is another graph. There
 /// are no GGUF files of it.
 enum OPT: Architecture {
   static let name = "opt"

@@ -30,7 +30,7 @@ extension FlashImage.Layout {
         "the down matrices of some layers have other blocks than those of others; bundles of single"
           + " neurons can hold them")
     }
-    // Equal distances in all layers: whoever keeps bundles in memory keeps them in equal slots.
+    // Equal distances in all layers, because a cache of bundles has equal slots.
     let stride = layers.map { FlashImage.roundedUp($0.byteCount) }.max() ?? 0
     for index in layers.indices { layers[index].byteStride = stride }
     let names = Set(

@@ -88,7 +88,7 @@ struct HuggingFaceTokenizerReader {
     return (value.array ?? [value]).compactMap(\.integer).filter { (0..<count).contains($0) }
   }
 
-  /// The special tokens that the post-processor puts before and behind a text.
+  /// The special tokens that the post-processor puts before and after a text.
   private func template(_ vocabulary: HuggingFaceVocabulary) -> (first: Int?, last: Int?) {
     let processor = root["post_processor"]
     let steps = processor?["processors"]?.array ?? processor.map { [$0] } ?? []

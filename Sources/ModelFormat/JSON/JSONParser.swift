@@ -2,7 +2,7 @@
 ///
 /// Python's `json`, which writes most of these documents, also writes `NaN` and `Infinity`, numbers
 /// beyond all doubles and halves of surrogate pairs, and nests as deep as it likes. Those are
-/// ``JSONValue/Content/unusable(_:)``: refused by whoever needs the value, and by nobody else.
+/// ``JSONValue/Content/unusable(_:)``: refused only where the value is needed.
 package struct JSONParser {
   private let bytes: UnsafeRawBufferPointer
   /// Offset of `bytes` in the file, for errors.
@@ -142,7 +142,7 @@ package struct JSONParser {
       skipSpace()
       guard accept(":") else { throw error("':' is missing") }
       let value = try parseValue(depth: depth + 1)
-      // A key that no string can stand for has a value that nobody can ask for.
+      // A key that is not a valid string has a value that cannot be asked for.
       members.append(
         key.map { JSONMember(key: $0, value: value) }
           ?? JSONMember(
@@ -170,7 +170,7 @@ package struct JSONParser {
   }
 
   /// Int and Double read more than JSON has, so its own grammar decides first: no zero in front of another
-  /// digit, digits on both sides of a point and behind an exponent's letter.
+  /// digit, digits on both sides of a point and after an exponent's letter.
   private mutating func parseNumber() throws(FormatError) -> JSONValue.Content {
     let start = position
     _ = accept("-")
