@@ -17,7 +17,7 @@ struct CInterfaceMachine {
 
   private var input: InputReader
   private var byteCount: Int
-  /// Handles, nil where the place is free or its loader was closed; the last one that was closed.
+  /// Handles, nil if the place is free or its loader was closed; the last one that was closed.
   private var loaders = [OpaquePointer?](repeating: nil, count: 3)
   private var closed: OpaquePointer?
   private var lent: [Lent] = []

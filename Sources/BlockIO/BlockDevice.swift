@@ -70,7 +70,7 @@ public protocol BlockDevice: AnyObject {
   /// - Parameters:
   ///   - waiting: whether to sleep until there is one.
   ///   - timeoutMilliseconds: the longest sleep; nil for no limit.
-  /// - Returns: nil where nothing is complete (yet, or within the timeout), nothing is in flight, or
+  /// - Returns: nil if nothing is complete (yet, or within the timeout), nothing is in flight, or
   ///   a signal arrived during the sleep.
   /// - Throws: the error of one failed read, which is in flight no more and whose tag it carries.
   func reap(waiting: Bool, timeoutMilliseconds: Int?) throws(BlockIOError) -> ReadCompletion?
@@ -91,10 +91,10 @@ public protocol BlockDevice: AnyObject {
   /// - Precondition: nothing is read into it.
   func unregister(_ region: UnsafeMutableRawBufferPointer)
 
-  /// Throws where a file is no longer the one that was opened: replaced, removed or changed.
+  /// Throws if a file is no longer the one that was opened: replaced, removed or changed.
   func checkUnchanged() throws(BlockIOError)
 
-  /// What the open files are now, in their order; nothing where the device has no files.
+  /// What the open files are now, in their order; nothing if the device has no files.
   func fileIdentities() throws(BlockIOError) -> [FileIdentity]
 
   /// Everything counted since the device was opened.
@@ -109,7 +109,7 @@ extension BlockDevice {
   public func unregister(_ region: UnsafeMutableRawBufferPointer) {}
   public func fileIdentities() throws(BlockIOError) -> [FileIdentity] { [] }
 
-  /// Waits until nothing is in flight, whatever becomes of the reads: before memory goes that they are bound
+  /// Waits until nothing is in flight, whatever happens to the reads: before memory goes that they are bound
   /// for. Where the device cannot even wait, or `cancellation` is raised and the drive does not answer within a
   /// second, the reads are abandoned.
   public func drain(unless cancellation: CancellationFlag? = nil) {

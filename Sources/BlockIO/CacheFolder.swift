@@ -3,7 +3,7 @@ import TensorBasics
 
 /// Where files are kept that can be made again.
 public enum CacheFolder {
-  /// `$XDG_CACHE_HOME/flashinfer/NAME`, by default under `~/.cache`; nil where there is no such place.
+  /// `$XDG_CACHE_HOME/flashinfer/NAME`, by default under `~/.cache`; nil if there is no such place.
   public static func standard(_ name: String) -> String? {
     func variable(_ name: String) -> String? {
       guard let value = getenv(name) else { return nil }
@@ -16,7 +16,7 @@ public enum CacheFolder {
 
   /// Makes a folder, whose path is absolute, and those above it.
   ///
-  /// - Throws: ``BlockIOError`` where that is not possible.
+  /// - Throws: ``BlockIOError`` if that is not possible.
   public static func make(_ path: String) throws(BlockIOError) {
     var folder = ""
     for part in path.utf8.split(separator: UInt8(ascii: "/")) {

@@ -10,7 +10,7 @@ struct Deadline {
     }
   }
 
-  /// Time left, at least zero; nil where there is no end.
+  /// Time left, at least zero; nil if there is no end.
   var remainingNanoseconds: Int? {
     nanoseconds.map { max(0, $0 - monotonicNanoseconds()) }
   }

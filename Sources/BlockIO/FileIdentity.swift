@@ -36,7 +36,7 @@ public struct FileIdentity: Hashable, Sendable {
     change = Moment(isRegular ? status.st_ctim : timespec())
   }
 
-  /// The identity of the file at `path`; nil where it cannot be inspected.
+  /// The identity of the file at `path`; nil if it cannot be inspected.
   public init?(path: String) {
     var status = stat()
     guard stat(path, &status) == 0 else { return nil }
@@ -67,7 +67,7 @@ public struct FileIdentity: Hashable, Sendable {
     isSameFile(as: other) && byteCount == other.byteCount && modification == other.modification
   }
 
-  /// Nanoseconds until a change made from then on cannot bear the present change time; at most 0 where that
+  /// Nanoseconds until a change made from then on cannot bear the present change time; at most 0 if that
   /// is so already.
   ///
   /// The kernel's clock for file times steps every 10 ms at most; file systems that keep whole seconds
@@ -87,7 +87,7 @@ extension BlockDevice {
   /// ``fileIdentities()``, waited for until any later change to a file alters its identity: 20 ms after a
   /// file was written at most, or 2 s where its file system keeps whole seconds.
   ///
-  /// - Returns: nothing where that cannot be had: for device nodes, files from the future and files that
+  /// - Returns: nothing if that cannot be had: for device nodes, files from the future and files that
   ///   change all the time.
   public func settledFileIdentities() throws(BlockIOError) -> [FileIdentity] {
     for _ in 0..<4 {

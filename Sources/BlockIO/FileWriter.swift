@@ -30,7 +30,7 @@ public struct WriteCompletion: Sendable {
 /// system agrees.
 ///
 /// One thread uses a writer. Writes are done in the order they were queued; queueing and taking
-/// completions allocates nothing. Destroying a writer ends its thread after the write in work.
+/// completions allocates nothing. Destroying a writer ends its thread after the current write.
 public final class FileWriter {
   /// What the file is called in messages.
   public let path: String
@@ -45,7 +45,7 @@ public final class FileWriter {
 
   /// Where a writer's file is.
   public enum Place: Sendable {
-    /// Of that name; created where there is none, and emptied.
+    /// Of that name; created if there is none, and emptied.
     case named(String)
     /// In that folder, without a name: no other process finds it, and it goes with the writer.
     case temporary(folder: String)
@@ -53,7 +53,7 @@ public final class FileWriter {
 
   /// Makes the file and gives it `byteCount` bytes, which take no room before they are written.
   ///
-  /// - Throws: ``BlockIOError`` where the file cannot be made.
+  /// - Throws: ``BlockIOError`` if the file cannot be made.
   public convenience init(
     _ place: Place, byteCount: Int, capacity: Int
   ) throws(BlockIOError) {
@@ -97,7 +97,7 @@ public final class FileWriter {
     worker.enqueue(request)
   }
 
-  /// Takes a completion; nil where none is there yet, or nothing is pending.
+  /// Takes a completion; nil if none is there yet, or nothing is pending.
   ///
   /// - Parameters:
   ///   - waiting: whether to sleep until there is one.
@@ -113,7 +113,7 @@ public final class FileWriter {
     return completion
   }
 
-  /// Gives up the writes that are pending: the thread ends by itself after the write in work, whose bytes
+  /// Gives up the writes that are pending: the thread ends by itself after the current write, whose bytes
   /// are never given back. The writer writes no more.
   public func abandonWrites() {
     guard pendingCount > 0 else { return }

@@ -2,7 +2,7 @@
 package enum FolderListing {
   /// Names of what is in `folder`, itself and its parent included, in no order.
   ///
-  /// - Throws: ``BlockIOError`` where it cannot be read to its end.
+  /// - Throws: ``BlockIOError`` if it cannot be read to its end.
   package static func names(in folder: String) throws(BlockIOError) -> [String] {
     var names: [String] = []
     let status = SystemCalls.list(folder, &names)

@@ -66,7 +66,7 @@ public struct LatencyHistogram: Sendable {
     buckets[min(bucket, Self.bucketCount - 1)] += 1
   }
 
-  /// An upper bound, within a factor of two, of the `fraction` quantile; nil where nothing was
+  /// An upper bound, within a factor of two, of the `fraction` quantile; nil if nothing was
   /// recorded.
   public func quantileNanoseconds(_ fraction: Double) -> Int? {
     let total = count

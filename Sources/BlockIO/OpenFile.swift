@@ -55,7 +55,7 @@ final class OpenFile: Sendable {
     return true
   }
 
-  /// Throws where the path names another file now, or this one was changed.
+  /// Throws if the path names another file now, or this one was changed.
   func checkUnchanged() throws(BlockIOError) {
     guard try currentIdentity().isUnmodified(since: identity) else {
       throw BlockIOError(.inspect, path: path, reason: .modified)
@@ -75,7 +75,7 @@ final class OpenFile: Sendable {
     FileIdentity(try Self.status(of: descriptor, path: path))
   }
 
-  /// The file's size now; nil where the system will not say.
+  /// The file's size now; nil if the system will not say.
   var currentByteCount: Int? {
     var status = stat()
     guard SystemCalls.inspect(descriptor.rawValue, &status) == 0 else { return nil }

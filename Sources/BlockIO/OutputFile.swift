@@ -30,7 +30,7 @@ public final class OutputFile {
   /// - Parameters:
   ///   - path: a regular file, which is replaced, or nothing; a link stands for the file that it names.
   ///   - inputs: files, or folders of files, that are being read: none of them is ever replaced.
-  /// - Throws: ``BlockIOError`` where no file may be written there, or the folder cannot be written to or
+  /// - Throws: ``BlockIOError`` if no file may be written there, or the folder cannot be written to or
   ///   has too little room.
   public init(
     path: String, reserving byteCount: Int, inputs: [String]
@@ -101,7 +101,7 @@ public final class OutputFile {
     for file in files { file.forgetPrevious() }
   }
 
-  /// Throws where two files would lie at one place.
+  /// Throws if two files would lie at one place.
   static func checkDistinct(_ files: [OutputFile]) throws(BlockIOError) {
     for (index, file) in files.enumerated() {
       for other in files[..<index] where try other.place.isSame(as: file.place) {

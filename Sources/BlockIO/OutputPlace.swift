@@ -15,11 +15,11 @@ struct OutputPlace {
   let folder: String
   /// The target's name in it.
   let name: String
-  /// The file to be replaced; nil where there is none.
+  /// The file to be replaced; nil if there is none.
   let previous: stat?
 
   /// - Parameter inputs: what is being read; of a folder every file in it.
-  /// - Throws: ``BlockIOError`` where no file may be written there.
+  /// - Throws: ``BlockIOError`` if no file may be written there.
   init(_ path: String, inputs: [String]) throws(BlockIOError) {
     self.path = path
     let (target, previous) = try Self.resolve(path)
@@ -38,9 +38,9 @@ struct OutputPlace {
     }
   }
 
-  /// What lies at the place now, which may have changed since it was looked at; nil where nothing does.
+  /// What lies at the place now, which may have changed since it was looked at; nil if nothing does.
   ///
-  /// - Throws: ``BlockIOError`` where it is no regular file.
+  /// - Throws: ``BlockIOError`` if it is no regular file.
   func current() throws(BlockIOError) -> stat? {
     guard let status = try Self.status(target, following: false) else { return nil }
     if let kind = status.unwritableKind {
@@ -101,9 +101,9 @@ struct OutputPlace {
     return files
   }
 
-  /// What lies at a path; nil where nothing does.
+  /// What lies at a path; nil if nothing does.
   ///
-  /// - Throws: ``BlockIOError`` where the system does not tell.
+  /// - Throws: ``BlockIOError`` if the system does not tell.
   private static func status(
     _ path: String, following: Bool = true
   ) throws(BlockIOError) -> stat? {

@@ -72,7 +72,7 @@ package enum PartName {
 
   /// Waits until the names in a folder are on the drive; not all file systems can be asked.
   ///
-  /// - Throws: ``BlockIOError`` where they may be lost.
+  /// - Throws: ``BlockIOError`` if they may be lost.
   package static func syncFolder(_ path: String) throws(BlockIOError) {
     let raw = SystemCalls.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     // A folder may be written to and not be read.

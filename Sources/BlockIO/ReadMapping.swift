@@ -7,7 +7,7 @@ public enum ReadMapping: Sendable, Equatable {
 
   /// A range of a request that one file serves.
   public struct Part: Sendable, Equatable {
-    /// The file that has the bytes; nil where every file has them.
+    /// The file that has the bytes; nil if every file has them.
     public var fileIndex: Int?
     /// First byte in that file.
     public var offset: Int

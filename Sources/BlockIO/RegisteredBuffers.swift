@@ -3,7 +3,7 @@ import TensorBasics
 
 /// The memory regions a ring holds pinned, so that reads into them need not pin and unpin pages.
 struct RegisteredBuffers {
-  /// What the entries of the ring's table hold that were used so far; nil where one is free again.
+  /// What the entries of the ring's table hold that were used so far; nil if one is free again.
   private var table: [UnsafeMutableRawBufferPointer?] = []
   private var hasTable = false
   private var gaveUp = false

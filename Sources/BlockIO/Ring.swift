@@ -93,9 +93,9 @@ struct Ring: ~Copyable {
     case registered(index: Int)
   }
 
-  /// Queues a read into `bytes`, which lie in registered buffer `bufferIndex` where that is given.
+  /// Queues a read into `bytes`, which lie in registered buffer `bufferIndex` if that is given.
   ///
-  /// - Returns: false where the queue is full.
+  /// - Returns: false if the queue is full.
   borrowing func queueRead(
     _ source: Source, offset: Int, into bytes: UnsafeMutableRawBufferPointer, bufferIndex: Int?,
     slot: Int

@@ -168,7 +168,7 @@ public final class RingDevice: BlockDevice {
     }
   }
 
-  /// Sleeps for a result, or until something is to be tried again; false where there is none for a signal
+  /// Sleeps for a result, or until something is to be tried again; false if there is none for a signal
   /// or the deadline.
   private func sleep(until deadline: Deadline) throws(BlockIOError) -> Bool {
     let start = monotonicNanoseconds()

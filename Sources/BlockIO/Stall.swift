@@ -43,7 +43,7 @@ public struct StallWatch: Sendable {
 
   public init() {}
 
-  /// Takes one completion of `device`, sleeping one step at most; nil where none came.
+  /// Takes one completion of `device`, sleeping one step at most; nil if none came.
   ///
   /// - Parameter report: called with the seconds waited, where it is time to speak of them.
   public mutating func step(

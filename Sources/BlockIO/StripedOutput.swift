@@ -7,7 +7,7 @@ public final class StripedOutput {
   /// Creates a file beside each path and reserves its room.
   ///
   /// - Parameter inputs: files, or folders of files, that are being read: no member may be one of them.
-  /// - Throws: ``BlockIOError`` where no file may be written at a path, two paths are one file, a folder
+  /// - Throws: ``BlockIOError`` if no file may be written at a path, two paths are one file, a folder
   ///   cannot be written to or a drive has too little room.
   public init(
     paths: [String], layout: StripeLayout, inputs: [String]

@@ -149,7 +149,7 @@ private struct Run {
     endNanoseconds = startNanoseconds + Int(seconds * 1e9)
   }
 
-  /// Begins the next read; false where the probe is at its end.
+  /// Begins the next read; false if the probe is at its end.
   mutating func submit() throws(BlockIOError) -> Bool {
     let now = monotonicNanoseconds()
     if let limit = probe.byteLimit, submittedCount >= (limit - 1) / probe.blockByteCount + 1 {
@@ -202,7 +202,7 @@ public struct FineLatencyHistogram: Sendable {
     buckets[exponent * 8 + (value >> (exponent - 3)) & 7] += 1
   }
 
-  /// An upper bound of the `fraction` quantile in nanoseconds; 0 where nothing was recorded.
+  /// An upper bound of the `fraction` quantile in nanoseconds; 0 if nothing was recorded.
   public func quantileNanoseconds(_ fraction: Double) -> Int {
     let total = buckets.reduce(0, +)
     let rank = max(1, Int((Double(total) * min(max(fraction, 0), 1)).rounded(.up)))

@@ -35,7 +35,7 @@ final class WorkQueue: @unchecked Sendable {
   /// Takes a slot that is done, without waiting.
   func popDone() -> Int? { monitor.locked { done.removeFirst() } }
 
-  /// Sleeps until a slot is done; false where a signal or the time came first.
+  /// Sleeps until a slot is done; false if a signal or the time came first.
   func waitForDone(nanoseconds: Int?) throws(BlockIOError) -> Bool {
     let mustSleep = monitor.locked {
       coordinatorSleeps = done.isEmpty
@@ -66,7 +66,7 @@ final class WorkQueue: @unchecked Sendable {
 
   // MARK: Reading threads
 
-  /// Sleeps for a slot to work on; nil where the thread is to end.
+  /// Sleeps for a slot to work on; nil if the thread is to end.
   func takePending() -> Int? {
     monitor.locked {
       while true {

@@ -43,7 +43,7 @@ final class WriterThread: BackgroundWork, @unchecked Sendable {
     thread = nil
   }
 
-  /// Ends the thread after the write in work, without waiting for that; what is written stays mapped.
+  /// Ends the thread after the current write, without waiting for that; what is written stays mapped.
   func abandon() {
     monitor.locked {
       isStopping = true

@@ -8,7 +8,7 @@ import TensorBasics
 /// A file that is missing, damaged, of another version or of another drive or processor is as if it
 /// were not there.
 public struct CalibrationCache: Sendable {
-  /// The folder; nil where there is no place for one, and nothing is kept.
+  /// The folder; nil if there is no place for one, and nothing is kept.
   public let folder: String?
 
   /// Counts changes of the files' meaning.
@@ -35,7 +35,7 @@ public struct CalibrationCache: Sendable {
 
   /// Keeps `profile` in place of an older one.
   ///
-  /// - Throws: `BlockIOError` where the folder cannot be made or written to.
+  /// - Throws: `BlockIOError` if the folder cannot be made or written to.
   public func store(_ profile: DriveProfile) throws(BlockIOError) {
     let drive = profile.drive
     try write(
@@ -91,7 +91,7 @@ public struct CalibrationCache: Sendable {
 
   /// Keeps `profile` in place of an older one.
   ///
-  /// - Throws: `BlockIOError` where the folder cannot be made or written to.
+  /// - Throws: `BlockIOError` if the folder cannot be made or written to.
   public func store(_ profile: ComputeProfile) throws(BlockIOError) {
     let products = profile.products.map { rate in
       """

@@ -45,7 +45,7 @@ public struct ComputeProfile: Sendable, Equatable {
     self.products = products
   }
 
-  /// The rate of one kind of weights; nil where it was not measured.
+  /// The rate of one kind of weights; nil if it was not measured.
   public func rate(_ type: ElementType, _ layout: RowLayout) -> ProductRate? {
     products.first { $0.type == type && $0.layout == layout }
   }

@@ -7,11 +7,11 @@ public struct DriveIdentity: Sendable, Hashable {
   /// Device number of the file system, or of the device itself where the file is one.
   public var major: Int
   public var minor: Int
-  /// The file system's type, empty where the system names none.
+  /// The file system's type, empty if the system names none.
   public var fileSystem: String
-  /// The drive's model, empty where the system names none.
+  /// The drive's model, empty if the system names none.
   public var model: String
-  /// Size in sectors of 512 bytes, 0 where the system names none.
+  /// Size in sectors of 512 bytes, 0 if the system names none.
   public var sectorCount: Int
 
   public init(major: Int, minor: Int, fileSystem: String, model: String, sectorCount: Int) {
@@ -22,7 +22,7 @@ public struct DriveIdentity: Sendable, Hashable {
     self.sectorCount = sectorCount
   }
 
-  /// The drive of the file at `path`; nil where the file cannot be inspected.
+  /// The drive of the file at `path`; nil if the file cannot be inspected.
   public init?(ofFileAt path: String) {
     var status = stat()
     guard path.withSystemPath({ stat($0, &status) }) == 0 else { return nil }
@@ -57,7 +57,7 @@ extension DriveIdentity {
 
 /// Short text files of /proc and /sys.
 enum SystemFile {
-  /// The first line without characters that JSON would escape; empty where there is none.
+  /// The first line without characters that JSON would escape; empty if there is none.
   static func line(_ path: String) -> String { lines(path).first ?? "" }
 
   /// All lines of the first 16 KiB, cleaned like ``line(_:)``.

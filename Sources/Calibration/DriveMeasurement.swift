@@ -26,7 +26,7 @@ public struct DriveMeasurement: ~Copyable {
   /// Opens `path`, which has at least one byte, and reserves at most `memoryByteCount` for reads in
   /// flight.
   ///
-  /// - Throws: `BlockIOError` for a file that cannot be opened or is empty, and where there is no
+  /// - Throws: `BlockIOError` for a file that cannot be opened or is empty, and if there is no
   ///   memory.
   public init(
     path: String, backend: StorageBackend, memoryByteCount: Int = 32 << 20,

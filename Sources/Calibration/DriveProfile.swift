@@ -81,7 +81,7 @@ public struct DrivePoint: Sendable, Equatable {
   ///
   /// Blocks below ``leastBlockByteCount`` are for files that allow no other.
   ///
-  /// - Returns: nil where no point keeps to ``mostByteCountInFlight``.
+  /// - Returns: nil if no point keeps to ``mostByteCountInFlight``.
   public static func choose(_ points: [DrivePoint], tolerance: Double = 0.05) -> DrivePoint? {
     let possible = points.filter { $0.byteCountInFlight <= mostByteCountInFlight }
     let large = possible.filter { $0.blockByteCount >= leastBlockByteCount }

@@ -108,7 +108,7 @@ public struct SpeedPrediction: Sendable, Equatable {
   /// Everything else a token takes.
   public var computeSeconds: Double
 
-  /// - Returns: nil where a kind of weights was not measured, or there is no work.
+  /// - Returns: nil if a kind of weights was not measured, or there is no work.
   public init?(_ work: TokenWork, drive: DriveProfile, compute: ComputeProfile) {
     var (products, fromMemory, operations) = (0.0, 0.0, 0.0)
     for (kind, byteCount) in work.weightByteCounts {

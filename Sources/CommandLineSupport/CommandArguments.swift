@@ -17,7 +17,7 @@ public enum CommandArguments {
   private static let valueHint =
     "a value that begins with a dash goes after an equals sign, as in --system='- be brief'"
 
-  /// What may help where `arguments` were refused with `message`; nil where nothing is known.
+  /// What may help where `arguments` were refused with `message`; nil if nothing is known.
   static func hint(for message: String, _ arguments: [String]) -> String? {
     if message.contains("Unknown option '") || message.contains("Invalid option: -") {
       return promptHint
@@ -40,7 +40,7 @@ public enum CommandArguments {
 
 extension ParsableCommand {
   /// Runs the command on the process's arguments, byte for byte; what is wrong with them becomes usage,
-  /// an exit code and, where there is one, a hint.
+  /// an exit code and, if there is one, a hint.
   public static func runAsProgram() {
     // A file longer than the user's limit is an error like a full drive, not an end.
     signal(SIGXFSZ, SIG_IGN)

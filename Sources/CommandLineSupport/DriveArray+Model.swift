@@ -40,7 +40,7 @@ extension ModelParameters {
 
 extension SparseAttention {
   /// Reads the share of a query's elements and of positions: `1/8` or `0.125` for both, `1/4,1/8` for each;
-  /// nil where the text is none. The shares may be out of range.
+  /// nil if the text is none. The shares may be out of range.
   public init?(shares text: Substring) {
     let parts = text.split(separator: ",", omittingEmptySubsequences: false)
     let shares = parts.compactMap(Self.share)

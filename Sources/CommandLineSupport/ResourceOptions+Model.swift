@@ -37,7 +37,7 @@ extension Terminal {
     for note in session.notes { warn(note) }
   }
 
-  /// Keeps what was measured for later runs; where there is no place for it, this run goes on without.
+  /// Keeps what was measured for later runs; if there is no place for it, this run goes on without.
   public static func warnWhereNotKept(_ store: () throws(BlockIOError) -> Void) {
     do throws(BlockIOError) { try store() } catch {
       warn("the calibration is not kept for later runs: \(error)")

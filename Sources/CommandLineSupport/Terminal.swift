@@ -60,7 +60,7 @@ public enum Terminal {
 
   /// Everything on standard input, or in `path`.
   ///
-  /// - Throws: ``CommandError`` where it cannot be read, or exceeds 64 MiB.
+  /// - Throws: ``CommandError`` if it cannot be read, or exceeds 64 MiB.
   public static func readAll(path: String?) throws -> [UInt8] {
     let limit = 64 << 20
     let file =

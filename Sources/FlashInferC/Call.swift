@@ -27,7 +27,7 @@ enum Status: flashinfer_status {
 struct CallError: Error {
   let status: Status
   let message: String
-  /// What to do about it, where that is known.
+  /// What to do about it, if that is known.
   var remedy: String?
   /// The file at fault, the place in it and the system's error number, where there are such.
   var path: String?

@@ -44,7 +44,7 @@ final class Cancellations: Sendable {
     }
   }
 
-  /// Ends the generation under way, or where there is none the next.
+  /// Ends the generation under way, or if there is none the next.
   func cancel() {
     state.withLock { state in
       state.isWanted = true

@@ -51,7 +51,7 @@ final class HandleTable: Sendable {
 
   /// The object under `number`.
   ///
-  /// - Throws: ``CallError`` where there is none of that kind.
+  /// - Throws: ``CallError`` if there is none of that kind.
   func find<Object: AnyObject>(_ number: UInt64, as type: Object.Type) throws(CallError) -> Object {
     let entry = objects.withLock { $0[number] }
     if let object = entry?.object as? Object { return object }

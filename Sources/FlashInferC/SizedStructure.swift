@@ -31,7 +31,7 @@ extension SizedStructure {
 
   /// The size that the caller states.
   ///
-  /// - Throws: ``CallError`` where no version has that size.
+  /// - Throws: ``CallError`` if no version has that size.
   static func size(at pointer: UnsafeRawPointer, _ name: String) throws(CallError) -> Int {
     let size = pointer.loadUnaligned(as: Int.self)
     guard (firstByteCount...Int(FLASHINFER_SIZE_LIMIT)).contains(size) else {
@@ -45,7 +45,7 @@ extension SizedStructure {
 
   /// The caller's structure as the library knows it.
   ///
-  /// - Throws: ``CallError`` where its size is no version's, or where members are set that the library does
+  /// - Throws: ``CallError`` if its size is no version's, or where members are set that the library does
   ///   not know.
   static func read(from pointer: UnsafeRawPointer, _ name: String) throws(CallError) -> Self {
     try read(from: pointer, size: try size(at: pointer, name), name)
@@ -100,7 +100,7 @@ func fill<Characters>(_ characters: inout Characters, _ text: String) {
   }
 }
 
-/// As ``fill(_:_:)``, with a path as the system has it; left empty where it does not fit.
+/// As ``fill(_:_:)``, with a path as the system has it; left empty if it does not fit.
 func fill<Characters>(_ characters: inout Characters, path: [UInt8]) {
   withUnsafeMutableBytes(of: &characters) { bytes in
     guard path.count < bytes.count else { return }

@@ -22,7 +22,7 @@ package struct BackgroundThread: Sendable {
 
   /// Starts a thread that keeps `work` alive while it runs.
   ///
-  /// - Throws: ``ThreadError`` where the system refuses one.
+  /// - Throws: ``ThreadError`` if the system refuses one.
   package init(_ work: any BackgroundWork) throws(ThreadError) {
     let refusal = FaultPlan.refusal(of: .startThread)
     guard refusal == 0 else { throw ThreadError(errno: refusal) }

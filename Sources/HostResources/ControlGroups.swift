@@ -61,7 +61,7 @@ struct ControlGroups {
     }
   }
 
-  /// What follows `root` in `path`; nil where `path` is not at or below it.
+  /// What follows `root` in `path`; nil if `path` is not at or below it.
   private static func below(_ root: [Substring], _ path: [Substring]) -> [Substring]? {
     path.starts(with: root) && !path.dropFirst(root.count).contains("..")
       ? Array(path.dropFirst(root.count)) : nil

@@ -16,11 +16,11 @@ public struct StatedLimit: Sendable, Equatable {
 public struct HostLimits: Sendable {
   /// Processors that the process may run on.
   public let allowedProcessorCount: Int
-  /// Processors' worth of time that a control group grants, e.g. 0.5; nil where none limits it.
+  /// Processors' worth of time that a control group grants, e.g. 0.5; nil if none limits it.
   public let processorQuota: Double?
   /// The file that states ``processorQuota``.
   public let processorQuotaPath: String?
-  /// The tightest limit on memory in bytes; nil where no control group states one.
+  /// The tightest limit on memory in bytes; nil if no control group states one.
   public let memory: StatedLimit?
   /// Bytes that can be had now: file pages count as free, since the kernel gives them up.
   public let availableByteCount: Int
@@ -53,7 +53,7 @@ public struct HostLimits: Sendable {
 
   /// What is wrong with asking for more than there is, in a line each.
   ///
-  /// - Parameters: what a person asked for, in threads and bytes; nil where nothing.
+  /// - Parameters: what a person asked for, in threads and bytes; nil if nothing.
   public func warnings(threadCount: Int?, budget: Int?) -> [String] {
     var warnings: [String] = []
     if let threadCount, let quota = processorQuota, let path = processorQuotaPath,
@@ -172,7 +172,7 @@ public struct HostLimits: Sendable {
     }
   }
 
-  /// The soft limit of that name; nil where it is `unlimited` or not stated.
+  /// The soft limit of that name; nil if it is `unlimited` or not stated.
   private static func own(_ name: String, _ files: SystemFiles) -> StatedLimit? {
     let path = "/proc/self/limits"
     guard let soft = files.field(name, in: path)?.split(separator: " ").first.flatMap({ Int($0) })

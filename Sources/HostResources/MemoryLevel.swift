@@ -7,7 +7,7 @@ struct MemoryLevel {
   /// Bytes that can still be had: the limit without what is in use and cannot be given back at once.
   let available: Int
 
-  /// The level of version 2 at `folder`; nil where it states no limit.
+  /// The level of version 2 at `folder`; nil if it states no limit.
   ///
   /// Beyond `memory.high` a process is slowed down until it is of no use, so that is a limit too.
   init?(unified folder: String, _ files: SystemFiles) {
@@ -21,7 +21,7 @@ struct MemoryLevel {
     self.init(limit: tightest.bytes, path: tightest.path, used: used, freeable: filePages)
   }
 
-  /// The level of version 1 at `folder`; nil where it states no limit.
+  /// The level of version 1 at `folder`; nil if it states no limit.
   ///
   /// `hierarchical_memory_limit` is the tightest of all groups around this one, also of those that a
   /// container does not see.
@@ -61,7 +61,7 @@ struct MemoryLevel {
     return max(0, sum(lists) - sum(unwritten))
   }
 
-  /// A number of bytes, 0 where there is none; sums of a few do not overflow.
+  /// A number of bytes, 0 if there is none; sums of a few do not overflow.
   private static func byteCount(_ text: String?) -> Int {
     min(unlimited, max(0, text.flatMap { Int($0) } ?? 0))
   }

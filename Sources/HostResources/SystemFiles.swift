@@ -61,7 +61,7 @@ final class SystemFiles {
     if !findings.contains(finding) { findings.append(finding) }
   }
 
-  /// A file's contents, up to a length that no file of the kind has; nil where it cannot be read.
+  /// A file's contents, up to a length that no file of the kind has; nil if it cannot be read.
   static func text(_ path: String) -> String? {
     guard let file = fopen(path, "re") else { return nil }
     defer { fclose(file) }

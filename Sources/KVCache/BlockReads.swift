@@ -6,7 +6,7 @@ import TensorBasics
 /// A row's own checksum covers all its blocks. Theirs are computed while the row is in memory; before that
 /// it is read whole.
 final class BlockReads {
-  /// Reads under way of a row's blocks [rowCount]; 0 where it is read whole or not at all.
+  /// Reads under way of a row's blocks [rowCount]; 0 if it is read whole or not at all.
   let pendingRuns: UnsafeMutablePointer<UInt8>
 
   private let shape: KeyValueShape
@@ -41,7 +41,7 @@ final class BlockReads {
     }
   }
 
-  /// How many reads bring the planned blocks of a row whose blocks have checksums; nil where it is read
+  /// How many reads bring the planned blocks of a row whose blocks have checksums; nil if it is read
   /// whole anyway.
   func runs(of row: Int, _ selection: BlockSelection, most: Int) -> Int? {
     var (count, head) = (0, 0)

@@ -6,7 +6,7 @@ public struct KeyValuePrefix: Sendable {
   /// Where they lie, in the order of positions: each source goes on where the one before it ends.
   public let sources: [Source]
 
-  /// What continues after the sources in the middle of a slab; nil where nothing does.
+  /// What continues after the sources in the middle of a slab; nil if nothing does.
   public internal(set) var tail: Tail?
 
   /// Some positions of a slab of one entry.
@@ -16,7 +16,7 @@ public struct KeyValuePrefix: Sendable {
     /// The slab, as the entry counts.
     let slab: Int
 
-    /// Reads a layer's row of the slab; false where it cannot be read or is not what was written.
+    /// Reads a layer's row of the slab; false if it cannot be read or is not what was written.
     public func read(layer: Int, into row: UnsafeMutableRawBufferPointer) -> Bool {
       entry.readRow(slab: slab, layer: layer, into: row)
     }
@@ -163,7 +163,7 @@ extension KeyValueDirectory {
     return headers
   }
 
-  /// Entries whose parent is gone can never be reached again, unless it is computed anew.
+  /// Entries whose parent is gone can never be reached again, unless it is computed again.
   private func deleteOrphans(_ headers: [KeyValueEntryHeader]) {
     let known = Set(headers.map(\.id))
     for header in headers where header.firstSlab > 0 && !known.contains(header.parent) {
@@ -172,7 +172,7 @@ extension KeyValueDirectory {
     }
   }
 
-  /// Opens an entry whose header was read before; nil where it is gone or no longer that one.
+  /// Opens an entry whose header was read before; nil if it is gone or no longer that one.
   private func open(_ header: KeyValueEntryHeader) -> KeyValueEntry? {
     do throws(KeyValueEntry.Failure) {
       let entry = try KeyValueEntry(path: path(of: header.id))

@@ -18,9 +18,9 @@ public final class KeyValueDirectory {
   static let ending = ".kv"
   static let partEnding = ".part"
 
-  /// Opens a folder, which is made where there is none, and removes what killed processes left there.
+  /// Opens a folder, which is made if there is none, and removes what killed processes left there.
   ///
-  /// - Throws: `BlockIOError` where the folder cannot be made.
+  /// - Throws: `BlockIOError` if the folder cannot be made.
   public init(path: String, byteLimit: Int) throws(BlockIOError) {
     self.path = Self.absolute(path)
     self.byteLimit = byteLimit
@@ -30,7 +30,7 @@ public final class KeyValueDirectory {
 
   /// Opens a folder only to look and to delete.
   ///
-  /// - Throws: `BlockIOError` where there is none.
+  /// - Throws: `BlockIOError` if there is none.
   public init(openingExisting path: String) throws(BlockIOError) {
     self.path = Self.absolute(path)
     byteLimit = .max
@@ -53,7 +53,7 @@ public final class KeyValueDirectory {
     public let ownTokenCount: Int
     /// Seconds since it was written or used last.
     public let ageSeconds: Int
-    /// Whose weights it was computed with; nil where that cannot be read.
+    /// Whose weights it was computed with; nil if that cannot be read.
     public let model: KeyValueOrigin.Model?
     /// Of the model; bytes as they were, which a damaged name may make no text.
     public let modelName: [UInt8]

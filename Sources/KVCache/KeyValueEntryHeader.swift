@@ -5,7 +5,7 @@ struct KeyValueEntryHeader: Sendable {
   var dataOffset: Int
   /// The entry's name: a hash of origin and all tokens up to the end of its last complete slab.
   var id: UInt64
-  /// The entry that holds the slabs before this one's; 0 where there are none.
+  /// The entry that holds the slabs before this one's; 0 if there are none.
   var parent: UInt64
   /// Slabs before this entry's.
   var firstSlab: Int

@@ -25,7 +25,7 @@ public final class KeyValueEntryWriter {
   /// - Parameters:
   ///   - slabCapacity: most slabs that the sequence will have.
   ///   - modelName: for people.
-  /// - Throws: `BlockIOError` where the folder cannot be written to.
+  /// - Throws: `BlockIOError` if the folder cannot be written to.
   public init(
     in directory: KeyValueDirectory, origin: KeyValueOrigin, slabCapacity: Int,
     modelName: String
@@ -70,9 +70,9 @@ public final class KeyValueEntryWriter {
   ///   - tokens: of the sequence from its beginning; what exceeds the slabs is not kept.
   ///   - rowChecksums: XXH3-64 of the rows after the prefix's complete slabs: [slabs, layerCount]. Their
   ///     number tells how many slabs there are.
-  ///   - partial: the slab after these, which is written here; nil where there is none.
+  ///   - partial: the slab after these, which is written here; nil if there is none.
   ///   - text: the beginning of the text, for people.
-  /// - Throws: `BlockIOError` where the drive fails or is full; the store is as it was.
+  /// - Throws: `BlockIOError` if the drive fails or is full; the store is as it was.
   public func commit(
     after prefix: KeyValuePrefix, tokens: [Int32], rowChecksums: [UInt64],
     partial: PartialSlab? = nil, text: [UInt8]

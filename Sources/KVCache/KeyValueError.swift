@@ -17,7 +17,7 @@ public enum KeyValueError: Error, Sendable, CustomStringConvertible {
   /// Tokens follow a chunk that was broken off; the context must be read again.
   case contextAborted
 
-  /// The file that could not be read, or does not hold what was written; nil where that is not the reason.
+  /// The file that could not be read, or does not hold what was written; nil if that is not the reason.
   public var unreadablePath: String? {
     switch self {
     case .damaged(let path, _, _): path

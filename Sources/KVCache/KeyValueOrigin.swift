@@ -64,7 +64,7 @@ public struct KeyValueOrigin: Sendable, Hashable {
     precondition(isPlausible, "a header cannot hold this shape: \(self)")
   }
 
-  /// What a header says, which may be anything; nil where no cache has such a shape.
+  /// What a header says, which may be anything; nil if no cache has such a shape.
   init?(
     stated model: Model, graph: UInt64, type: String, layerCount: Int, keyValueHeadCount: Int,
     headDim: Int, rowByteCount: Int, rowStride: Int

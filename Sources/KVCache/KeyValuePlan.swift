@@ -7,14 +7,14 @@ import Kernels
 /// that stays until no query sees it is never written; then the oldest slabs of the other layers.
 ///
 /// Rows being filled are rows of the pool, unless complete rows are quantised: then they lie apart, of
-/// every layer the one that a chunk begins in, and of the layer in work the others that it reaches into.
+/// every layer the one that a chunk begins in, and of the current layer the others that it reaches into.
 public struct KeyValuePlan: Sendable {
   public let shape: KeyValueShape
   /// Rows of the pool: those that stay, those being filled and those being written.
   public let slotCount: Int
   /// Rows being filled, where they lie apart.
   public let openRowCount: Int
-  /// Rows that reads go through; 0 where every row stays.
+  /// Rows that reads go through; 0 if every row stays.
   public let stagingCount: Int
 
   /// Of each layer with a window, how many of its visible rows stay.
@@ -47,7 +47,7 @@ public struct KeyValuePlan: Sendable {
     shape.rowCount * 32 + BlockSelection.byteCount(shape)
   }
 
-  /// Divides `budgetByteCount`; nil where it is below ``minimumByteCount(_:chunkLength:)``.
+  /// Divides `budgetByteCount`; nil if it is below ``minimumByteCount(_:chunkLength:)``.
   ///
   /// - Parameter chunkLength: most positions that enter at once.
   public init?(_ shape: KeyValueShape, budgetByteCount: Int, chunkLength: Int) {

@@ -5,7 +5,7 @@ import TensorBasics
 ///
 /// A query sees its own slab as f16 and every slab before that quantised, however tokens are chunked. The
 /// open rows of a chunk lie apart from the pool: of every layer the row of the slab that the chunk begins in
-/// [layerCount], then of the layer in work the rows of the other slabs that it reaches into.
+/// [layerCount], then of the current layer the rows of the other slabs that it reaches into.
 extension KeyValueStore {
   /// Quantises the rows of a layer that the chunk completes, where the type says so.
   public func quantiseCompleted(layer: Int, on pool: ThreadPool) {
@@ -75,12 +75,12 @@ extension KeyValueStore {
     shape.quantises ? AttentionTile.blockCount * shape.openBlockByteCount : 0
   }
 
-  /// Whether queries of the chunk in work find a slab among the open rows.
+  /// Whether queries of the current chunk find a slab among the open rows.
   func isOpen(_ slab: Int) -> Bool {
     shape.quantises && slab >= chunk.lowerBound / KeyValueBlock.positionCount
   }
 
-  /// Where a slab that the chunk reaches into is filled, of one layer; nil where there is no place yet.
+  /// Where a slab that the chunk reaches into is filled, of one layer; nil if there is no place yet.
   func openRow(layer: Int, slab: Int) -> UnsafeMutableRawPointer? {
     guard shape.quantises else { return addresses[row(layer, slab)] }
     let later = slab - chunk.lowerBound / KeyValueBlock.positionCount

@@ -1,7 +1,7 @@
 /// The slab that is still being filled, which no file of the tier holds: it can be taken out, and put back
 /// into another store, unless its rows are of another type than complete ones.
 extension KeyValueStore {
-  /// Positions of the slab being filled; 0 where the last slab is complete, a chunk was broken off, or slabs
+  /// Positions of the slab being filled; 0 if the last slab is complete, a chunk was broken off, or slabs
   /// are quantised.
   public var partialPositionCount: Int {
     finishedLayerCount == shape.layerCount && !shape.quantises
@@ -23,7 +23,7 @@ extension KeyValueStore {
   ///
   /// - Parameters:
   ///   - positionCount: positions of that slab that count, of which a context has room for more.
-  ///   - fill: brings a layer's row; false where it could not.
+  ///   - fill: brings a layer's row; false if it could not.
   /// - Returns: whether all rows came; otherwise the store is as it was.
   /// - Precondition: nothing entered the store yet, and slabs are not quantised.
   public func resume(

@@ -19,7 +19,7 @@ extension KeyValueStore {
   }
 
   /// Positions at a prompt's end whose attention the policy wants to see, whatever chunks they are in; nil
-  /// where it wants none, or they are not in the chunk in work.
+  /// where it wants none, or they are not in the current chunk.
   public var observedPositions: Range<Int>? {
     guard let count = policy?.observedTokenCount, count > 0,
       case .prefill(let end?) = selection.phase, chunk.upperBound > end - count
@@ -194,7 +194,7 @@ final class BlockSelection {
       || isBlockPlanned[row * shape.keyValueHeadCount + head]
   }
 
-  /// Whether it is known what will be read of a layer, in the sweep in work or in the next.
+  /// Whether it is known what will be read of a layer, in the current sweep or in the next.
   func isPlanned(layer: Int, isNext: Bool) -> Bool {
     guard phase != .storeOnly else { return false }
     guard isSelective, usesQueries else { return true }

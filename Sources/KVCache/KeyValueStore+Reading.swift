@@ -130,7 +130,7 @@ extension KeyValueStore {
     do { try files.device.flush() } catch { throw .io(error, layer: nil) }
   }
 
-  /// The next row to read, at the cursor; nil where there is none yet.
+  /// The next row to read, at the cursor; nil if there is none yet.
   private func nextRow() -> Int? {
     while true {
       if cursor.layer == shape.layerCount {
@@ -159,7 +159,7 @@ extension KeyValueStore {
     }
   }
 
-  /// Takes a read that is done; false where there is none.
+  /// Takes a read that is done; false if there is none.
   private func takeRead(_ files: KeyValueFiles, waiting: Bool) throws(KeyValueError) -> Bool {
     let completion: ReadCompletion?
     do throws(BlockIOError) {
@@ -238,7 +238,7 @@ extension KeyValueStore {
 
   /// Waits for the reads in flight and gives their room back.
   ///
-  /// - Throws: ``KeyValueError/interrupted``; ``KeyValueError/io(_:layer:)`` where the device cannot even
+  /// - Throws: ``KeyValueError/interrupted``; ``KeyValueError/io(_:layer:)`` if the device cannot even
   ///   wait, and reads no more.
   func discardReads() throws(KeyValueError) {
     guard let files else { return }

@@ -38,7 +38,7 @@ public final class KeyValueStore {
   let checksums: UnsafeMutableBufferPointer<UInt64>
   /// Where a quantised block is expanded for the policy.
   let summaryExpansion: AlignedBuffer
-  /// What reading single blocks of a row takes; nil where rows are always read whole.
+  /// What reading single blocks of a row takes; nil if rows are always read whole.
   let blocks: BlockReads?
 
   private(set) var files: KeyValueFiles?
@@ -51,11 +51,11 @@ public final class KeyValueStore {
   /// Rows of each layer that leave memory once they are written.
   var leavingCounts: [Int]
 
-  /// Positions of the chunk in work.
+  /// Positions of the current chunk.
   var chunk: Range<Int>
   /// Positions from the start whose tokens attended over everything before them.
   public internal(set) var exactPositionCount: Int
-  /// Layers that the chunk in work has passed.
+  /// Layers that the current chunk has passed.
   var finishedLayerCount: Int
   /// Of each layer, slabs from the start that no query sees any more.
   private var expiredSlabCounts: [Int]
@@ -143,7 +143,7 @@ public final class KeyValueStore {
 
   /// Begins the chunk of tokens at `positions`, which follow those there are.
   ///
-  /// - Throws: ``KeyValueError/contextAborted`` where the chunk before did not pass all layers,
+  /// - Throws: ``KeyValueError/contextAborted`` if the chunk before did not pass all layers,
   ///   ``KeyValueError/interrupted``, ``KeyValueError/io(_:layer:)``.
   public func begin(_ positions: Range<Int>, _ phase: Phase = .prefill(end: nil))
     throws(KeyValueError)
@@ -413,7 +413,7 @@ public final class KeyValueStore {
     addresses[row].map { $0 - memory.address < plan.slotCount * shape.rowStride } ?? false
   }
 
-  /// Slabs of which the chunk in work needs rows of the pool.
+  /// Slabs of which the current chunk needs rows of the pool.
   private var enteringSlabs: Range<Int> {
     let end =
       shape.quantises

@@ -20,7 +20,7 @@ final class TopBlocksPolicy: KeyValuePolicy {
   private let summaryCount: Int
   /// Slabs that are summed up [layerCount, slabCount, keyValueHeadCount].
   private var isKnown: [Bool]
-  // Of the query in work: of each group, and of each slab.
+  // Of the current query: of each group, and of each slab.
   private var estimates: [Float]
   private var weights: [Float]
   private var chosen: [Int32]

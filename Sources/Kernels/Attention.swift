@@ -6,7 +6,7 @@ public enum AttentionTile {
   public static let blockCount = positionCount / KeyValueBlock.positionCount
 }
 
-/// The positions a query sees, both ends included; none where `last < first`.
+/// The positions a query sees, both ends included; none if `last < first`.
 public struct VisibleRange: Sendable, BitwiseCopyable {
   public var first: Int32
   public var last: Int32

@@ -9,7 +9,7 @@ public enum KeyValueType: String, Sendable, CaseIterable {
   /// Four bits a value.
   case q4
 
-  /// Bits of a code; nil where there are no codes.
+  /// Bits of a code; nil if there are no codes.
   var codeBitCount: Int? {
     switch self {
     case .f16: nil

@@ -21,7 +21,7 @@ public final class ThreadPool: @unchecked Sendable {
   public let threadCount: Int
   private let state: State
   private var threads: [BackgroundThread] = []
-  /// What to tell people where the system refused some of the threads; nil where it granted all.
+  /// What to tell people where the system refused some of the threads; nil if it granted all.
   public let note: String?
 
   /// Starts as many of the threads as the system grants; the caller alone will do.

@@ -39,7 +39,7 @@ public enum VectorOps {
 
   /// y = x / √(mean(x²) + epsilon) · weight; `y` may be `x`.
   ///
-  /// - Returns: whether the mean is finite: false where an element of `x` is not, or its square is too large.
+  /// - Returns: whether the mean is finite: false if an element of `x` is not, or its square is too large.
   @discardableResult
   public static func rmsNorm(
     _ x: UnsafePointer<Float>, weight: UnsafePointer<Float>, epsilon: Float, count: Int,

@@ -9,7 +9,7 @@ public enum WeightValues {
   /// - Parameters:
   ///   - rows: row-major, [rowCount, columnCount].
   ///   - columnCount: whole blocks of `type`.
-  /// - Returns: its row and first column; nil where all weights are finite.
+  /// - Returns: its row and first column; nil if all weights are finite.
   public static func firstNotFinite(
     _ rows: UnsafeRawPointer, type: ElementType, columnCount: Int, rowCount: Int
   ) -> (row: Int, column: Int)? {

@@ -4,8 +4,8 @@ import WeightLoader
 
 /// What a conversion changed.
 public struct ConversionReport: Sendable {
-  /// Of columns of quantised down matrices that were quantised anew, for bundles of single neurons: the
-  /// root of the sum of squared differences over that of squared values, of all layers; nil where there
+  /// Of columns of quantised down matrices that were requantised, for bundles of single neurons: the
+  /// root of the sum of squared differences over that of squared values, of all layers; nil if there
   /// were none.
   public let columnError: Double?
 }

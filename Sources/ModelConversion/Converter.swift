@@ -32,7 +32,7 @@ public struct Converter {
   ///   - bundling: what lies together; nil = each expert, where the model has experts.
   ///   - selector: what chooses neurons, for bundles of them.
   ///   - cancellation: stops the reading of weights for the source's identity.
-  /// - Throws: ``ConversionError`` where the source is an image already, describes no whole model, or
+  /// - Throws: ``ConversionError`` if the source is an image already, describes no whole model, or
   ///   has nothing to put in such bundles, or where the selector is another model's.
   public init(
     _ source: ModelSource, contents: [TensorContent]? = nil, quantisation: ElementType? = nil,

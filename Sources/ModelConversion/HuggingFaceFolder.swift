@@ -20,7 +20,7 @@ public struct HuggingFaceFolder {
 
   /// Opens the folder at `path`.
   ///
-  /// - Throws: ``ConversionError`` where files are missing, damaged or not supported.
+  /// - Throws: ``ConversionError`` if files are missing, damaged or not supported.
   public static func open(
     _ path: String, backend: StorageBackend = .auto
   ) throws(ConversionError) -> HuggingFaceFolder {
@@ -61,7 +61,7 @@ public struct HuggingFaceFolder {
     path.withSystemPath { access($0, F_OK) } == 0
   }
 
-  /// A file of the folder; nil where there is none.
+  /// A file of the folder; nil if there is none.
   private static func document(
     _ folder: String, _ name: String
   ) throws(ConversionError) -> HuggingFace.Document? {

@@ -15,7 +15,7 @@ final class NeuronColumnWriter {
   private let isConverted: Bool
   /// Rows as f32, a few at a time, and then the columns of a chunk of neurons.
   private let scratch: AlignedBuffer
-  /// Sums of squares over everything that was quantised anew: of differences, and of values.
+  /// Sums of squares over everything that was requantised: of differences, and of values.
   private(set) var squaredError = 0.0
   private(set) var squaredNorm = 0.0
 

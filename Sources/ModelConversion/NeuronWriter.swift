@@ -98,7 +98,7 @@ final class NeuronWriter {
     self.down = down
   }
 
-  /// Sums of squares over columns that were quantised anew: of differences, and of values.
+  /// Sums of squares over columns that were requantised: of differences, and of values.
   var squares: (error: Double, norm: Double) { (columns.squaredError, columns.squaredNorm) }
 
   /// Writes the layer.

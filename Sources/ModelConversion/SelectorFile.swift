@@ -12,7 +12,7 @@ public struct SelectorFile {
 
   /// Opens the safetensors file at `path`, which must be for such a decoder.
   ///
-  /// - Throws: ``ConversionError`` where it is damaged or not for this model's shape.
+  /// - Throws: ``ConversionError`` if it is damaged or not for this model's shape.
   public init(
     _ path: String, for configuration: DecoderConfiguration, backend: StorageBackend = .auto
   ) throws(ConversionError) {

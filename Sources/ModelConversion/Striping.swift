@@ -19,7 +19,7 @@ public struct Striping: Sendable {
   /// - Parameters:
   ///   - otherPaths: the other members, best each on a drive of its own.
   ///   - unitByteCount: bytes that lie together on one member, a multiple of 4096.
-  /// - Throws: ``ConversionError/notPossible(_:)`` where there is no such set.
+  /// - Throws: ``ConversionError/notPossible(_:)`` if there is no such set.
   public init(
     path: String, otherPaths: [String],
     unitByteCount: Int = defaultUnitByteCount

@@ -46,7 +46,7 @@ final class TensorEncoder {
   /// - Parameters:
   ///   - firstRow: number of the first row, to be named.
   ///   - rowCount: whole row groups, except at the tensor's end.
-  /// - Throws: ``ConversionError/notPossible(_:)`` where a weight is too large for the target's scales.
+  /// - Throws: ``ConversionError/notPossible(_:)`` if a weight is too large for the target's scales.
   func encode(
     _ address: UnsafeRawPointer, firstRow: Int, rowCount: Int
   ) throws(ConversionError) -> UnsafeRawBufferPointer {

@@ -17,7 +17,7 @@ struct ByteKeyIndex: Sendable {
     return slot == 0 ? nil : Int(slot) - 1
   }
 
-  /// Adds the key at `range` of `header`; false where an equal one is there.
+  /// Adds the key at `range` of `header`; false if an equal one is there.
   mutating func insert(_ range: Range<Int>, in header: UnsafeRawBufferPointer) -> Bool {
     if 2 * (count + 1) > slots.count { grow(header) }
     let place = freeOrEqualSlot(UnsafeRawBufferPointer(rebasing: header[range]), in: header)

@@ -32,7 +32,7 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
   /// The same base for sliding-window layers; nil = ``ropeBase``.
   public var slidingRopeBase: Double?
 
-  /// Positions a sliding-window layer sees, its own included; nil where no layer slides.
+  /// Positions a sliding-window layer sees, its own included; nil if no layer slides.
   public var slidingWindow: Int?
   /// For each layer whether it slides; empty = none does.
   public var slidingLayers: [Bool]

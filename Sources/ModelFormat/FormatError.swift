@@ -16,7 +16,7 @@ public struct FormatError: Error, Sendable, Equatable, CustomStringConvertible {
   public var kind: Kind
   /// The file, once the reader knows it.
   public var path: String?
-  /// Byte offset of what is wrong, where there is one.
+  /// Byte offset of what is wrong, if there is one.
   public var offset: Int?
   /// What is wrong and what would be right.
   public var message: String

@@ -7,7 +7,7 @@ public import TensorBasics
 public struct ModelDescription: Sendable {
   /// Shape and arithmetic of the decoder; nil in a file that holds only a vocabulary.
   public var configuration: DecoderConfiguration?
-  /// Vocabulary and merge rules; nil where the file has none.
+  /// Vocabulary and merge rules; nil if the file has none.
   public var tokenizer: TokenizerDefinition?
   /// Why ``tokenizer`` is nil although the file has one: it is not of a supported kind.
   public var tokenizerProblem: FormatError?
@@ -19,11 +19,11 @@ public struct ModelDescription: Sendable {
   public var files: [String]
   /// Tensors under their GGUF names (`blk.0.attn_q.weight`), in the order of the file.
   public var tensors: [TensorRecord]
-  /// Checksums over the data, in ascending file offsets; empty where the format has none.
+  /// Checksums over the data, in ascending file offsets; empty if the format has none.
   public var extents: [ExtentRecord]
-  /// FFNs in bundles of neurons; nil where gate, up and down are tensors.
+  /// FFNs in bundles of neurons; nil if gate, up and down are tensors.
   public var neurons: NeuronLayout?
-  /// Of an image, the identity of the model that it was converted from; nil where it is not known.
+  /// Of an image, the identity of the model that it was converted from; nil if it is not known.
   public var sourceIdentity: ModelIdentity?
 
   public init(

@@ -41,7 +41,7 @@ public struct ModelIdentity: Hashable, Sendable, CustomStringConvertible {
 }
 
 extension ModelDescription {
-  /// The identity of a model in an image, whose header has checksums of all weights; nil where the file has
+  /// The identity of a model in an image, whose header has checksums of all weights; nil if the file has
   /// none.
   ///
   /// Readers compare such weights with these checksums, so the identity holds for what was read.

@@ -11,7 +11,7 @@ extension NeuronBundles {
     isGated ? [.up, .down, .gate] : [.down, .up]
   }
 
-  /// Bytes that a part has in a bundle of `neuronsPerBundle` neurons; nil where the type cannot hold
+  /// Bytes that a part has in a bundle of `neuronsPerBundle` neurons; nil if the type cannot hold
   /// its rows.
   ///
   /// Lengths must be within the bounds of ``DecoderConfiguration/validate(path:)``.

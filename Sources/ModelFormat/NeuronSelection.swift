@@ -19,7 +19,7 @@ public struct NeuronSelection: Sendable {
   /// and `active_fractions`, JSON arrays of a number a layer; with tensors `blk.N.ffn_threshold` also
   /// `kept_fraction`.
   ///
-  /// - Throws: ``FormatError`` where something is missing, superfluous or of the wrong shape.
+  /// - Throws: ``FormatError`` if something is missing, superfluous or of the wrong shape.
   public init(
     _ file: SafetensorsFile, for configuration: DecoderConfiguration
   ) throws(FormatError) {

@@ -104,7 +104,7 @@ extension DecoderConfiguration {
     }
   }
 
-  /// The router, the shared expert where there is one, and the stacked experts.
+  /// The router, the shared expert if there is one, and the stacked experts.
   private func appendExperts(
     _ experts: ExpertConfiguration, _ prefix: String, to tensors: inout [TensorExpectation]
   ) {
@@ -212,7 +212,7 @@ extension TensorRecord {
 public struct TensorTable: Sendable {
   private let records: [String: TensorRecord]
 
-  /// - Throws: ``FormatError`` where two tensors share a name.
+  /// - Throws: ``FormatError`` if two tensors share a name.
   public init(_ tensors: [TensorRecord], path: String? = nil) throws(FormatError) {
     try self.init(tensors, origins: StoredTensorNames(path: path))
   }

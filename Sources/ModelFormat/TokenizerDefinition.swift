@@ -25,11 +25,11 @@ public struct TokenizerDefinition: Sendable {
   }
 
   public var model: Model
-  /// The pre-tokenizer's name as the file gives it (`smollm`, `llama-bpe`); nil where it gives none.
+  /// The pre-tokenizer's name as the file gives it (`smollm`, `llama-bpe`); nil if it gives none.
   public var preTokenizer: String?
   /// Token spellings, by id.
   public var tokens: PackedStrings
-  /// Scores by id; empty where the file has none.
+  /// Scores by id; empty if the file has none.
   public var scores: [Float]
   /// Raw ``TokenKind`` by id; empty = all normal.
   public var kinds: [UInt8]
@@ -40,12 +40,12 @@ public struct TokenizerDefinition: Sendable {
   /// End of turn, where the file names one beside ``eosToken``.
   public var eotToken: Int?
   public var unknownToken: Int?
-  /// Whether a prompt begins with BOS; nil where the file does not say.
+  /// Whether a prompt begins with BOS; nil if the file does not say.
   public var addsBOS: Bool?
   public var addsEOS: Bool?
-  /// SentencePiece's dummy prefix: a space before the text; nil where the file does not say.
+  /// SentencePiece's dummy prefix: a space before the text; nil if the file does not say.
   public var addsSpacePrefix: Bool?
-  /// SentencePiece's collapsing of repeated spaces; nil where the file does not say.
+  /// SentencePiece's collapsing of repeated spaces; nil if the file does not say.
   public var removesExtraWhitespace: Bool?
 
   public init(

@@ -10,7 +10,7 @@ final class AttentionObservation {
   private let pool: ThreadPool
   private let memory: AlignedBuffer
   private let workerByteCount: Int
-  /// [slabCount, keyValueHeadCount, queryCount] of the layer in work.
+  /// [slabCount, keyValueHeadCount, queryCount] of the current layer.
   private let maxima: UnsafeMutablePointer<Float>
   private let sums: UnsafeMutablePointer<Float>
 

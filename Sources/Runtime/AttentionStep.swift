@@ -57,7 +57,7 @@ package final class AttentionStep: ParallelRegion {
     var queries: UnsafeMutablePointer<Float>
     var visible: VisibleRange
     var firstTile: Int
-    /// Tasks of the region in work.
+    /// Tasks of the current region.
     var taskCount = 0
   }
   private var tokenTask: TokenTask?
@@ -318,7 +318,7 @@ package final class AttentionStep: ParallelRegion {
       visible: area.visible, queryCount: groupSize, into: partials, scratch: area.scratch)
   }
 
-  /// The blocks to fetch into the cache ahead; nil where they must be expanded first, which fetches as it
+  /// The blocks to fetch into the cache ahead; nil if they must be expanded first, which fetches as it
   /// reads.
   private func nextBlocks(
     layer: Int, head: Int, tile: Int, _ area: AttentionWorkerArea

@@ -7,7 +7,7 @@ struct AttentionWorkerArea {
   let queries: UnsafeMutablePointer<Float>
   /// [queryCount]
   let visible: UnsafeMutablePointer<VisibleRange>
-  /// Of the tile in work, and of the one after it [AttentionTile.blockCount].
+  /// Of the current tile, and of the one after it [AttentionTile.blockCount].
   let blocks: UnsafeMutablePointer<UnsafeRawPointer?>
   let nextBlocks: UnsafeMutablePointer<UnsafeRawPointer?>
   let partials: AttentionPartials

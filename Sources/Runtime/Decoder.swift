@@ -26,7 +26,7 @@ final class Decoder {
   private let neurons: NeuronStep?
   private let rope: RopeTable
   private let slidingRope: RopeTable
-  /// Sees every dense FFN; nil, as it is but for measurements, costs nothing.
+  /// Sees every dense FFN; nil, as usual except when measuring, costs nothing.
   var feedForwardObserver: (any FeedForwardObserver)?
   /// Sweeps the stream was told of and that have not begun, oldest first.
   private var announced: [DecoderWeights.Segment] = []
@@ -310,7 +310,7 @@ final class Decoder {
   /// output = down(act(gate(x)) * up(x)), [x.tokenCount, hiddenSize]; may be where x was. Without
   /// gate it is down(relu(up(x) + bias)).
   ///
-  /// - Parameter place: what the observer is told; nil where it is not to see this FFN.
+  /// - Parameter place: what the observer is told; nil if it is not to see this FFN.
   private func gated(
     _ matrices: DecoderWeights.GatedMatrices, _ x: Activations, length: Int,
     into output: UnsafeMutablePointer<Float>, observedAt place: FeedForwardPlace? = nil
@@ -345,7 +345,7 @@ final class Decoder {
         tensor: matrices.down, output: output, outputStride: configuration.hiddenSize))
   }
 
-  /// Shows an FFN's input and what decides about its neurons to the observer, where there is one.
+  /// Shows an FFN's input and what decides about its neurons to the observer, if there is one.
   private func observe(
     _ place: FeedForwardPlace?, _ x: Activations, _ gate: UnsafePointer<Float>, length: Int
   ) {
@@ -355,7 +355,7 @@ final class Decoder {
       gate: UnsafeBufferPointer(start: gate, count: x.tokenCount * length))
   }
 
-  /// hidden = the chosen experts' sum, and the shared expert's output where there is one.
+  /// hidden = the chosen experts' sum, and the shared expert's output if there is one.
   private func mixtureOfExperts(
     _ layer: DecoderWeights.Experts, _ number: Int, tokenCount: Int
   ) throws(RuntimeError) {
@@ -488,7 +488,7 @@ final class Decoder {
     try expectFinite(part)
   }
 
-  /// Throws where a check has failed since the last call.
+  /// Throws if a check has failed since the last call.
   private func expectFinite(_ part: FiniteCheck.Part) throws(RuntimeError) {
     guard finite.takeFailure() else { return }
     throw .notFinite(path: stream.source.path, part: part.description)

@@ -32,7 +32,7 @@ final class DecoderWeights {
     var weight: UnsafePointer<Float>  // [hiddenSize]
     var bias: UnsafePointer<Float>?  // [hiddenSize]
 
-    /// y = RMSNorm(x) * weight, or with a bias LayerNorm(x) * weight + bias; false where x is not finite.
+    /// y = RMSNorm(x) * weight, or with a bias LayerNorm(x) * weight + bias; false if x is not finite.
     @discardableResult
     func apply(
       _ x: UnsafePointer<Float>, epsilon: Float, count: Int, into y: UnsafeMutablePointer<Float>
@@ -111,7 +111,7 @@ final class DecoderWeights {
 
   /// Resolves names and reads the vectors.
   ///
-  /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` where a tensor is missing.
+  /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` if a tensor is missing.
   init(
     source: ModelSource, configuration: DecoderConfiguration, selector: NeuronSelector?
   ) throws(RuntimeError) {
@@ -141,7 +141,7 @@ final class DecoderWeights {
 
   /// The order of use, from names alone: nothing is read.
   ///
-  /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` where a tensor is missing.
+  /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` if a tensor is missing.
   static func order(
     source: ModelSource, configuration: DecoderConfiguration, selector: NeuronSelector?
   ) throws(RuntimeError) -> StreamOrder {

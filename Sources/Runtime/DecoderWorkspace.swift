@@ -27,7 +27,7 @@ final class DecoderWorkspace {
   /// [tokens, feedForwardLength]
   let up: UnsafeMutablePointer<Float>
   /// Cosines and sines of RoPE [tokens, ropeDimensionCount / 2], whole-context layers first, then
-  /// sliding ones; nothing where positions are learned.
+  /// sliding ones; nothing if positions are learned.
   let rope: UnsafeMutablePointer<Float>
   /// Rows of the table of positions [tokens], where they are learned.
   let positionRows: UnsafeMutablePointer<Int32>

@@ -46,7 +46,7 @@ final class ExpertStep {
 
   deinit { products.deallocate() }
 
-  /// Forgets the token in work, which was broken off.
+  /// Forgets the current token, which was broken off.
   func abandon() {
     trace?.dropPartialToken()
     prefetcher.abandon()

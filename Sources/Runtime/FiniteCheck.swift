@@ -1,7 +1,7 @@
 import Kernels
 import Synchronization
 
-/// Notes, on whatever thread, that values of the chunk in work are not finite numbers.
+/// Notes, on whatever thread, that values of the current chunk are not finite numbers.
 ///
 /// Kernels keep infinities and NaN what they are until a check sees them: int8 activations have a scale that
 /// is not finite, and ReLU leaves alone what is not. Checks stand where values would otherwise be lost: before keys and

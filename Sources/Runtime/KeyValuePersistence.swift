@@ -14,12 +14,12 @@ import WeightLoader
 public final class KeyValuePersistence {
   private let directory: KeyValueDirectory
   private let source: ModelSource
-  /// What stood for the model before its weights were read; nil where nothing can.
+  /// What stood for the model before its weights were read; nil if nothing can.
   private let references: ModelReferences?
   private let tokenizer: Tokenizer
   private let warn: (String) -> Void
   private var prefix: KeyValuePrefix
-  /// The new entry; nil where none can be written.
+  /// The new entry; nil if none can be written.
   private var writer: KeyValueEntryWriter?
 
   /// Looks for the beginning of `prompt` in the store.
@@ -28,7 +28,7 @@ public final class KeyValuePersistence {
   ///   - request: what the session will be planned from; tells it where keys and values come from and go.
   ///   - reuses: whether to take anything from the store.
   ///   - warn: is told what keeps the store from being used.
-  /// - Throws: ``RuntimeError`` where the model cannot be read.
+  /// - Throws: ``RuntimeError`` if the model cannot be read.
   public init(
     _ directory: KeyValueDirectory, _ model: LanguageModel, prompt: [Int32],
     for request: inout MemoryPlan.Request, reuses: Bool = true,
@@ -87,7 +87,7 @@ public final class KeyValuePersistence {
     session.resume(positionCount: tail.positionCount) { tail.read(layer: $0, into: $1) }
   }
 
-  /// Deletes what the run could not read, which it computes anew and keeps in its place.
+  /// Deletes what the run could not read, which it computes again and keeps in its place.
   public func removePrefix(because error: KeyValueError) {
     for source in prefix.sources where source.path == error.unreadablePath {
       warn("\(directory.remove(source)): damaged; deleted, and the prompt computed anew")

@@ -17,7 +17,7 @@ extension LanguageModel {
   /// The tokens of a conversation to be answered, which the model's chat template frames; control tokens
   /// spelt out in its messages stay text.
   ///
-  /// - Throws: ``RuntimeError/badPrompt(_:)`` where the model has no chat template or its template has no
+  /// - Throws: ``RuntimeError/badPrompt(_:)`` if the model has no chat template or its template has no
   ///   place for such a conversation, ``RuntimeError/tokenizer(_:)``.
   public func prompt(_ messages: [ChatMessage]) throws(RuntimeError) -> [Int32] {
     guard let template = source.description.chatTemplate else {

@@ -170,7 +170,7 @@ final class LinearExecutor: ParallelRegion {
     }
   }
 
-  /// Throws where products were left out, or the next ones would be.
+  /// Throws if products were left out, or the next ones would be.
   private func checkWhole() throws(LoaderError) {
     let isCut = isCutShort.exchange(false, ordering: .relaxed)
     if isCut || stream.cancellation.isRaised { throw .interrupted }

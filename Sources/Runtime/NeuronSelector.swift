@@ -21,9 +21,9 @@ public enum NeuronSelector: String, Sendable, CaseIterable {
 
   /// The selector to use with an image.
   ///
-  /// - Parameter request: the one asked for; nil = exact where that is possible.
-  /// - Returns: nil where the model's FFNs do not lie in bundles of neurons.
-  /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` where the image lacks what the selector needs.
+  /// - Parameter request: the one asked for; nil = exact if that is possible.
+  /// - Returns: nil if the model's FFNs do not lie in bundles of neurons.
+  /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` if the image lacks what the selector needs.
   static func resolve(
     _ request: NeuronSelector?, for source: ModelSource, _ configuration: DecoderConfiguration
   ) throws(RuntimeError) -> NeuronSelector? {

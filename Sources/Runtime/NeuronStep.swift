@@ -48,7 +48,7 @@ final class NeuronStep: ParallelRegion {
     }
   }
 
-  // What the region in work does.
+  // What the current region does.
   private enum Phase { case choose, neurons, bundles, columns, rows }
   private var phase = Phase.choose
   private var layer: DecoderWeights.Neurons

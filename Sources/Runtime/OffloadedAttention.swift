@@ -27,7 +27,7 @@ final class OffloadedAttention {
 
   /// As ``DecodeAttention/append(layer:position:tokenCount:keys:values:)``.
   ///
-  /// - Throws: ``RuntimeError/decodeAttention(_:)`` where the host is not to go on by itself.
+  /// - Throws: ``RuntimeError/decodeAttention(_:)`` if the host is not to go on by itself.
   func append(
     layer: Int, position: Int, tokenCount: Int, keys: UnsafePointer<Float>,
     values: UnsafePointer<Float>

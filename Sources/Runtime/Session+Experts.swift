@@ -9,7 +9,7 @@ extension Session {
   /// experts, it does nothing.
   ///
   /// - Parameter note: is told in one line why a file that is there was ignored.
-  /// - Throws: ``RuntimeError`` where the drive fails.
+  /// - Throws: ``RuntimeError`` if the drive fails.
   public func loadExpertUsage(note: (String) -> Void = { _ in }) throws(RuntimeError) {
     try checkCondition()
     guard stream.bundleStatistics.uses == 0, let values = hotness?.load(note: note) else { return }
@@ -21,7 +21,7 @@ extension Session {
   }
 
   /// Keeps, beside the model or in the user's cache folder, how much each expert was used, for
-  /// ``loadExpertUsage(note:)`` of a later run; does nothing where no expert was used.
+  /// ``loadExpertUsage(note:)`` of a later run; does nothing if no expert was used.
   ///
   /// Reads nothing, so it may follow an interruption or a failure of the drive.
   ///

@@ -65,8 +65,8 @@ public final class Session {
   /// - Parameter decodeAttention: computes the attention of decoded tokens, for which it is given all keys
   ///   and values; nil = the host does. The host's own must all have room in memory, and begin empty.
   /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)`` before anything large is allocated;
-  ///   ``RuntimeError/notRunnable(path:reason:)`` where stored keys and values come before attention that is
-  ///   computed elsewhere; ``RuntimeError/loader(_:)`` where not every read of the file can be verified, as
+  ///   ``RuntimeError/notRunnable(path:reason:)`` if stored keys and values come before attention that is
+  ///   computed elsewhere; ``RuntimeError/loader(_:)`` if not every read of the file can be verified, as
   ///   was asked for.
   public init(
     _ source: ModelSource, _ configuration: DecoderConfiguration, _ request: MemoryPlan.Request,
@@ -107,7 +107,7 @@ public final class Session {
   ///
   /// - Parameter continues: whether tokens will be decoded afterwards, so that the drive may read on.
   /// - Returns: logits [vocabularyCount], valid until the next call; the caller may change them.
-  /// - Throws: ``RuntimeError/badPrompt(_:)`` where they do not fit.
+  /// - Throws: ``RuntimeError/badPrompt(_:)`` if they do not fit.
   public func prefill(
     _ tokens: [Int32], continues: Bool = true
   ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
@@ -234,7 +234,7 @@ public final class Session {
     }
   }
 
-  /// Throws where no step may follow the last one.
+  /// Throws if no step may follow the last one.
   func checkCondition() throws(RuntimeError) {
     switch condition {
     case .ready: return

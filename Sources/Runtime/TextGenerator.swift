@@ -113,13 +113,13 @@ public struct TextGenerator {
     self.tokenizer = tokenizer
   }
 
-  /// Called where stored keys and values of the prompt could not be read, before they are computed anew.
+  /// Called where stored keys and values of the prompt could not be read, before they are computed again.
   public var onLostPrefix: ((KeyValueError) -> Void)?
 
   /// Generates until an end token, `maximumTokenCount`, or the session's cancellation.
   ///
   /// The session may hold keys and values of the prompt's first tokens, which are not computed again. Where
-  /// these turn out to be damaged before the first token is drawn, generation begins anew without them; later,
+  /// these turn out to be damaged before the first token is drawn, generation begins again without them; later,
   /// it ends with an error.
   ///
   /// - Parameter emit: text as it is generated, in whole UTF-8 characters.

@@ -74,7 +74,7 @@ public enum ElementType: UInt32, CaseIterable, Sendable, Codable {
     self = match
   }
 
-  /// Bytes of one row of `columnCount` elements, or nil where that is not a whole number of blocks.
+  /// Bytes of one row of `columnCount` elements, or nil if that is not a whole number of blocks.
   public func rowByteCount(columnCount: Int) -> Int? {
     guard columnCount > 0, columnCount % blockElementCount == 0 else { return nil }
     let (bytes, overflow) = (columnCount / blockElementCount)

@@ -55,7 +55,7 @@ package enum FaultPlan {
   private static let isArmed = Atomic(false)
   private static let state = Mutex(State())
 
-  /// The error number that a call is to fail with; 0 where it is to be made.
+  /// The error number that a call is to fail with; 0 if it is to be made.
   package static func refusal(of call: Call) -> Int32 {
     guard isArmed.load(ordering: .relaxed) else { return 0 }
     return state.withLock { state in

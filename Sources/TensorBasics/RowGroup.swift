@@ -32,7 +32,7 @@ public enum RowGroup {
     type.isQuantised ? type.blockByteCount : 4
   }
 
-  /// Byte offset, inside a block, of its lone 2-byte word (an f16 scale), or nil where the block is
+  /// Byte offset, inside a block, of its lone 2-byte word (an f16 scale), or nil if the block is
   /// whole 4-byte words. That word is stored before the others.
   public static func halfWordOffset(_ type: ElementType) -> Int? {
     switch type {

@@ -54,7 +54,7 @@ package struct FaultSweep {
     package var description: String { "\(call) \(index) with errno \(errno)" }
   }
 
-  /// Where the work did not end well, in sentences; none where it always did.
+  /// Where the work did not end well, in sentences; none if it always did.
   ///
   /// - Parameters:
   ///   - isFitting: whether an error tells of the call that failed.

@@ -84,7 +84,7 @@ public enum ImageBuilder {
     let blockByteCount = RowGroup.blockByteCount(type)
     let rowByteCount = rows.count / tensor.rowCount
     var result: [UInt8] = []
-    /// `count` bytes of block `block` of row `row`, zero where there are none.
+    /// `count` bytes of block `block` of row `row`, zero if there are none.
     func append(_ count: Int, row: Int, block: Int, at offset: Int) {
       for index in block * blockByteCount + offset..<block * blockByteCount + offset + count {
         let isThere = row < tensor.rowCount && index < rowByteCount

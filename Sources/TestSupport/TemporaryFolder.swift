@@ -45,7 +45,7 @@ public final class TemporaryFolder: Sendable {
     return path
   }
 
-  /// A file's bytes; none where there is no such file.
+  /// A file's bytes; none if there is no such file.
   public func read(_ name: String) -> [UInt8] {
     guard let file = fopen("\(path)/\(name)", "r") else { return [] }
     defer { fclose(file) }

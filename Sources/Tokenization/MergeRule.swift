@@ -2,7 +2,7 @@
 ///
 /// A symbol is a number of the vocabulary's string index, or `StringIndex.none`.
 protocol MergeRule {
-  /// Priority (the lowest is merged first) of joining two neighbours, nil where they do not join.
+  /// Priority (the lowest is merged first) of joining two neighbours, nil if they do not join.
   ///
   /// - Parameter span: the bytes of both.
   func priority(

@@ -3,7 +3,7 @@ import CPCRE2
 /// A compiled PCRE2 pattern over UTF-8, applied from match to match.
 ///
 /// `\s` and `\S` are Unicode's White_Space here, as in the libraries the patterns were written for;
-/// PCRE2's own would include U+180E. The pattern is compiled by JIT where that is permitted.
+/// PCRE2's own would include U+180E. The pattern is compiled by JIT if that is permitted.
 final class RegularExpression: @unchecked Sendable {
   // Safety: a compiled pattern is not written to after `init`; match data belong to one `Matcher`.
   private let code: OpaquePointer

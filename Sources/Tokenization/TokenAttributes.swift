@@ -21,7 +21,7 @@ struct TokenAttributes: OptionSet, Sendable {
   /// Searched for in the text before it is split.
   static let special: TokenAttributes = [.control, .userDefined, .unknown]
 
-  /// The attribute of a raw kind of the file; none where ggml knows no such kind.
+  /// The attribute of a raw kind of the file; none if ggml knows no such kind.
   init(kind: UInt8) {
     switch TokenizerDefinition.TokenKind(rawValue: kind) {
     case .normal: self = .normal

@@ -37,7 +37,7 @@ enum UTF8Scanner {
     return .character(length)
   }
 
-  /// Length of the character at `position`, or 1 where there is none.
+  /// Length of the character at `position`, or 1 if there is none.
   static func symbolLength(in bytes: UnsafeBufferPointer<UInt8>, at position: Int) -> Int {
     if case .character(let length) = unit(in: bytes, at: position) { return length }
     return 1

@@ -27,7 +27,7 @@ struct Vocabulary: Sendable {
   let endTokens: [Int32]
   /// Token of each extra string, -1 for none.
   private var extraTokens: [Int32] = []
-  /// Token that stands for each byte, -1 where there is none.
+  /// Token that stands for each byte, -1 if there is none.
   private(set) var byteTokens = [Int32](repeating: -1, count: 256)
 
   /// - Parameters:
@@ -127,7 +127,7 @@ struct Vocabulary: Sendable {
     return number < count ? Int32(number) : extraTokens[Int(number) - count]
   }
 
-  /// Appends the token with this string number or, where there is none, those of its bytes.
+  /// Appends the token with this string number or, if there is none, those of its bytes.
   ///
   /// - Parameter unknown: token for a byte that has none; -1 leaves it out.
   func appendTokens(

@@ -38,7 +38,7 @@ final class BundleCache {
   private var policy: BundlePolicy
   /// Bundles to read before they are asked for, the hottest last; see ``seed(_:)``.
   private var expected: [Int32] = []
-  /// Running number of the token in work.
+  /// Running number of the current token.
   var token = 0
   private(set) var statistics = BundleStatistics()
 
@@ -100,7 +100,7 @@ final class BundleCache {
     return slot
   }
 
-  /// Reserves a slot for `bundle`, which will probably be asked for; nil where it is in memory.
+  /// Reserves a slot for `bundle`, which will probably be asked for; nil if it is in memory.
   ///
   /// - Precondition: ``hasRoom``.
   func reserve(_ family: Int, _ bundle: Int) -> Int? {
@@ -132,7 +132,7 @@ final class BundleCache {
   var expectsMore: Bool { usedSlotCount < slotCount && !expected.isEmpty }
 
   /// Takes a slot that was never used for the hottest bundle of an earlier run that is not in memory;
-  /// nil where there is no such slot or bundle.
+  /// nil if there is no such slot or bundle.
   func takeExpected() -> (family: Int, bundle: Int, slot: Int)? {
     while usedSlotCount < slotCount, let key = expected.popLast() {
       guard slotOfKey[Int(key)] < 0 else { continue }

@@ -27,7 +27,7 @@ public struct BundlePolicy: Sendable {
   private var weightedUses: [Double]
   /// Per key, the tokens that used it.
   private var useCounts: [Double]
-  /// Per key, the running number of its last use; below 1 where there was none.
+  /// Per key, the running number of its last use; below 1 if there was none.
   private var useOrder: [Double]
   /// Per key, the token that used it last; ``never`` where none did.
   private var lastToken: [Int]
@@ -186,7 +186,7 @@ private struct RepeatRate {
   private var uses = 0.0
   private var expected = 0.0
   private var repeated = 0.0
-  /// ``uses`` and ``expected`` of the token before; nil where that is not the neighbour.
+  /// ``uses`` and ``expected`` of the token before; nil if that is not the neighbour.
   private var before: (uses: Double, expected: Double)?
 
   /// Pairs that the rate is a running mean of.

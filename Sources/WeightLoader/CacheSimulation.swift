@@ -13,7 +13,7 @@ public enum CacheSimulation {
       self.missCount = missCount
     }
 
-    /// Hits ÷ uses; 0 where nothing was used.
+    /// Hits ÷ uses; 0 if nothing was used.
     public var hitRate: Double {
       hitCount == 0 ? 0 : Double(hitCount) / Double(hitCount + missCount)
     }

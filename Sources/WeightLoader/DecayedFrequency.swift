@@ -93,7 +93,7 @@ final class DecayedFrequency {
     if behind >= 0 { previous[Int(behind)] = before } else { last[list] = before }
   }
 
-  /// The slot whose bundle is worth least, taken out of its list; nil where there is none.
+  /// The slot whose bundle is worth least, taken out of its list; nil if there is none.
   func removeLeast() -> Int32? {
     for virtual in oldest..<oldest + Self.listCount where first[index(virtual)] >= 0 {
       let slot = first[index(virtual)]

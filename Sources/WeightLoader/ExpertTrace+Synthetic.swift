@@ -16,7 +16,7 @@ extension ExpertTrace {
   /// replacement, by popularity.
   ///
   /// - Parameters:
-  ///   - shiftInterval: tokens after which popularity is drawn anew; nil where it stays.
+  ///   - shiftInterval: tokens after which popularity is drawn anew; nil if it stays.
   public static func synthetic(
     _ popularity: Popularity, repeatProbability: Double, layerCount: Int, expertCount: Int,
     usedCount: Int, tokenCount: Int, shiftInterval: Int? = nil, seed: UInt64

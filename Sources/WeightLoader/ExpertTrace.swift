@@ -7,7 +7,7 @@ public struct ExpertTrace: Sendable, Equatable {
   public let usedCount: Int
   /// The model that was run, for people; at most `modelNameByteLimit` bytes are kept in a file.
   public var modelName: String
-  /// Checksum of the model's header; 0 where there is none.
+  /// Checksum of the model's header; 0 if there is none.
   public var modelChecksum: UInt64
   /// The choices, [tokens, layers, used].
   public private(set) var choices: [UInt16] = []

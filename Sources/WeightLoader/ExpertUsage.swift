@@ -20,7 +20,7 @@ import TensorBasics
 /// | 32 | 4 × layers × experts | hotness, f32, 0...1 |
 /// | | 8 | XXH3-64 over everything before |
 public struct ExpertUsage: Sendable {
-  /// Where the file is looked for, and is written where that is possible, in this order.
+  /// Where the file is looked for, and is written if that is possible, in this order.
   public let paths: [String]
   public let layerCount: Int
   /// Experts of a layer.
@@ -37,7 +37,7 @@ public struct ExpertUsage: Sendable {
   /// - Parameters:
   ///   - modelPath: the model's file; of a striped image the member that was opened.
   ///   - references: what stands for the model.
-  ///   - cacheFolder: the other place; nil where there is none.
+  ///   - cacheFolder: the other place; nil if there is none.
   public init(
     modelPath: String, _ references: ModelReferences, layerCount: Int, expertCount: Int,
     cacheFolder: String? = CacheFolder.standard("experts")
@@ -59,7 +59,7 @@ public struct ExpertUsage: Sendable {
     paths = [modelPath + ".experts"] + (others ?? [])
   }
 
-  /// What was remembered, one number a bundle; nil where nothing is.
+  /// What was remembered, one number a bundle; nil if nothing is.
   ///
   /// - Parameter note: is told in one line why a file that is there was ignored.
   public func load(note: (String) -> Void = { _ in }) -> [Float]? {
@@ -122,7 +122,7 @@ public struct ExpertUsage: Sendable {
     Self.headerByteCount + 4 * layerCount * expertCount + SmallFile.checksumByteCount
   }
 
-  /// Why a file's bytes are not to be used; nil where they are.
+  /// Why a file's bytes are not to be used; nil if they are.
   private func problem(of bytes: UnsafeRawBufferPointer) -> String? {
     guard bytes.starts(with: Self.magic) else { return "it is no file of this kind" }
     guard bytes.count >= Self.headerByteCount else { return "it is truncated" }

@@ -51,7 +51,7 @@ final class ExtentVerifier: ParallelRegion {
     return 2 * max(AlignedBuffer.pageByteCount, min(longest, longestWholeExtent))
   }
 
-  /// The extents of an image that hold `extent`, and their range; nil where the file has none or they
+  /// The extents of an image that hold `extent`, and their range; nil if the file has none or they
   /// are too long to be read for it.
   static func wholeExtents(
     around extent: Extent, in model: ModelDescription

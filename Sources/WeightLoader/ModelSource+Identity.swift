@@ -15,7 +15,7 @@ public struct ModelReferences: Sendable, Equatable {
   public var best: Reference
   /// All that stand for these weights, the best first.
   public var all: [Reference]
-  /// The files as they were; nothing where that cannot be told.
+  /// The files as they were; nothing if that cannot be told.
   public var files: [FileIdentity]
 
   public init(best: Reference, all: [Reference], files: [FileIdentity]) {
@@ -122,7 +122,7 @@ extension ModelSource {
     } catch {}
   }
 
-  /// What stands for the model in stores; nil where neither checksums nor a file that shows its changes can.
+  /// What stands for the model in stores; nil if neither checksums nor a file that shows its changes can.
   ///
   /// To be called before weights are read: what is computed from them is theirs as long as
   /// ``isUnchanged(since:)``.

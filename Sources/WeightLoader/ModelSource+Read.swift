@@ -12,7 +12,7 @@ extension ModelSource {
   ///   - tensors: indexes into `description.tensors`.
   ///   - use: index into `tensors`, address of the tensor's first byte; parts of a stacked tensor are
   ///     as far apart as in the file.
-  /// - Throws: ``LoaderError/io(_:)``; ``LoaderError/format(_:)`` where the file has become shorter or
+  /// - Throws: ``LoaderError/io(_:)``; ``LoaderError/format(_:)`` if the file has become shorter or
   ///   is damaged.
   public func readTensors(
     _ tensors: [Int], _ use: (_ index: Int, _ address: UnsafeRawPointer) -> Void

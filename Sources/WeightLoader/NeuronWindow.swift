@@ -43,7 +43,7 @@ final class NeuronWindow: ParallelRegion {
   private let isListed: UnsafeMutablePointer<Bool>
   /// Whether the read that fills a slot is under way.
   private let isReading: UnsafeMutablePointer<Bool>
-  /// Slots that the step in work uses, and those read ahead for the next one.
+  /// Slots that the current step uses, and those read ahead for the next one.
   private let held: UnsafeMutablePointer<Int32>
   private var heldCount = 0
   private let ahead: UnsafeMutablePointer<Int32>
@@ -53,7 +53,7 @@ final class NeuronWindow: ParallelRegion {
   /// Slots from here on are given anew at each step, where nothing recent is kept.
   private let passingSlot: Int
 
-  // The step in work: what is missing, and the reads that bring it.
+  // The current step: what is missing, and the reads that bring it.
   private let missingBundle: UnsafeMutablePointer<Int32>
   private let missingSlot: UnsafeMutablePointer<Int32>
   private let planned: UnsafeMutablePointer<PlannedRead>
@@ -77,7 +77,7 @@ final class NeuronWindow: ParallelRegion {
   private let stagedReadByteCount: Int
   private var freeStaging: [Int32]
 
-  /// Running number of the token in work.
+  /// Running number of the current token.
   var token: Int32 = 0
   private(set) var statistics = NeuronStatistics()
 
@@ -93,7 +93,7 @@ final class NeuronWindow: ParallelRegion {
   }
 
   /// - Parameter slotCount: at least 1.
-  /// - Throws: ``LoaderError`` where memory or the checksums cannot be had.
+  /// - Throws: ``LoaderError`` if memory or the checksums cannot be had.
   init(
     _ layout: NeuronLayout, _ reading: NeuronReading, slotCount: Int, source: ModelSource,
     verifier: ExtentVerifier?, pool: ThreadPool?
@@ -400,7 +400,7 @@ final class NeuronWindow: ParallelRegion {
   /// Whether all that the step holds is in memory.
   var isComplete: Bool { completedCount == plannedCount }
 
-  /// The next read of the step; nil where all are under way, or no memory is free to read into.
+  /// The next read of the step; nil if all are under way, or no memory is free to read into.
   func nextRead() -> ReadRequest? {
     guard submittedCount < plannedCount else { return nil }
     let read = planned[submittedCount]

@@ -10,7 +10,7 @@ final class RereadVerifier: ParallelRegion {
   private let pool: ThreadPool?
   private var checksums: [UInt64]
   private var isKnown: [Bool]
-  /// The run in work, and the checksums of its chunks.
+  /// The current run, and the checksums of its chunks.
   private var bytes = UnsafeRawBufferPointer(start: nil, count: 0)
   private let chunks: UnsafeMutableBufferPointer<UInt64>
 

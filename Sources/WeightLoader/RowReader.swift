@@ -134,9 +134,9 @@ final class RowReader {
       tag: Tag.row(slot))
   }
 
-  /// Takes a completed read; false where the file ended inside the row.
+  /// Takes a completed read; false if the file ended inside the row.
   ///
-  /// - Throws: ``LoaderError/format(_:)`` where the bytes are not what was written.
+  /// - Throws: ``LoaderError/format(_:)`` if the bytes are not what was written.
   func complete(slot: Int, byteCount: Int) throws(LoaderError) -> Bool {
     isReady[slot] = true
     guard byteCount >= neededByteCount[slot] else { return false }

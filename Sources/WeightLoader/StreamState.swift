@@ -120,7 +120,7 @@ struct StreamState {
     retire()
   }
 
-  /// The next read of the stream; nil where the ring has no room, or at the end.
+  /// The next read of the stream; nil if the ring has no room, or at the end.
   mutating func nextRead(_ memory: StreamMemory, _ plan: LoaderPlan) -> ReadRequest? {
     while submissionSequence == nextSequence {
       guard makeFlight() else { return nil }
@@ -144,7 +144,7 @@ struct StreamState {
     return request
   }
 
-  /// Makes the next run and finds it a place; false where there is none, or no further run.
+  /// Makes the next run and finds it a place; false if there is none, or no further run.
   private mutating func makeFlight() -> Bool {
     guard let run = waiting ?? runs?.next(&submission) else { return false }
     guard nextSequence - firstSequence < flights.count,

@@ -63,7 +63,7 @@ struct TensorCatalogue {
 
   /// Opens the files for reading.
   ///
-  /// - Throws: ``LoaderError/format(_:)`` where one is not as long as when its header was read.
+  /// - Throws: ``LoaderError/format(_:)`` if one is not as long as when its header was read.
   func openDevice(
     backend: StorageBackend, queueDepth: Int
   ) throws(LoaderError) -> any BlockDevice {
@@ -80,7 +80,7 @@ struct TensorCatalogue {
     return device
   }
 
-  /// The safetensors files of a folder, in the order of their names; none where `path` is no folder.
+  /// The safetensors files of a folder, in the order of their names; none if `path` is no folder.
   private static func shardPaths(_ path: String) throws(LoaderError) -> [String] {
     var status = stat()
     guard path.withSystemPath({ stat($0, &status) }) == 0, status.st_mode & S_IFMT == S_IFDIR else {

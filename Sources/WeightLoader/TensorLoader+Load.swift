@@ -71,7 +71,7 @@ final class PendingLoad {
 extension TensorLoader {
   /// Begins to read `parts` into memory of their own, to be taken with `load(_:)` of the same list.
   ///
-  /// - Throws: ``LoaderError/tensorsInUse(wanted:free:limit:)`` where the budget has no room for them now,
+  /// - Throws: ``LoaderError/tensorsInUse(wanted:free:limit:)`` if the budget has no room for them now,
   ///   ``LoaderError/noSuchPart(_:path:)`` and what every call may throw.
   public func prefetch(_ parts: [TensorPart]) throws(LoaderError) {
     try enter()
@@ -92,7 +92,7 @@ extension TensorLoader {
   /// Parts that lie together are read together: ``bundle(layer:expert:)`` is one read in an image.
   ///
   /// - Throws: as ``prefetch(_:)``, ``LoaderError/interrupted``, ``LoaderError/io(_:)``,
-  ///   ``LoaderError/format(_:)`` where the bytes are damaged.
+  ///   ``LoaderError/format(_:)`` if the bytes are damaged.
   public func load(_ parts: [TensorPart]) throws(LoaderError) -> LoadedTensors {
     while true {
       if let loaded = try load(parts, timeoutMilliseconds: nil) { return loaded }
@@ -107,7 +107,7 @@ extension TensorLoader {
     return try load((0..<tensors[index].partCount).map { TensorPart(index, part: $0) })
   }
 
-  /// As `load(_:)`, but waits only so long: nil where it takes longer, after which the same call goes on
+  /// As `load(_:)`, but waits only so long: nil if it takes longer, after which the same call goes on
   /// waiting.
   package func load(
     _ parts: [TensorPart], timeoutMilliseconds: Int?

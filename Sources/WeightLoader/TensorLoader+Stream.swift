@@ -16,7 +16,7 @@ extension TensorLoader {
   ///
   /// Neighbours are read together, whatever their order of use. Reads go out as far ahead as the ring holds.
   ///
-  /// - Throws: ``LoaderError/noSuchPart(_:path:)``; ``LoaderError/interrupted`` where reads of the stream
+  /// - Throws: ``LoaderError/noSuchPart(_:path:)``; ``LoaderError/interrupted`` if reads of the stream
   ///   before were waited for, after which no stream has begun; and what every call may throw.
   public func begin(_ parts: [TensorPart]? = nil) throws(LoaderError) {
     try enter()
@@ -39,7 +39,7 @@ extension TensorLoader {
   /// Waits for the next piece; nil at the end.
   ///
   /// - Throws: ``LoaderError/interrupted``; ``LoaderError/piecesInUse(_:)`` where earlier pieces fill the
-  ///   ring; ``LoaderError/io(_:)`` and ``LoaderError/format(_:)`` where the drive fails or the bytes are
+  ///   ring; ``LoaderError/io(_:)`` and ``LoaderError/format(_:)`` if the drive fails or the bytes are
   ///   damaged, which end the stream.
   public func next() throws(LoaderError) -> TensorPiece? {
     guard case .piece(let piece) = try next(timeoutMilliseconds: nil) else { return nil }
@@ -125,7 +125,7 @@ extension TensorLoader {
     }
   }
 
-  /// Waits for one read; false where none came until `deadline`.
+  /// Waits for one read; false if none came until `deadline`.
   func reapOne(until deadline: Int?) throws(LoaderError) -> Bool {
     while true {
       if cancellation.isRaised { throw .interrupted }

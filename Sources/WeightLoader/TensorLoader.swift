@@ -29,7 +29,7 @@ public final class TensorLoader {
   public let tensors: [LoadableTensor]
   /// Where the budget goes.
   public let plan: LoaderPlan
-  /// Raised from any thread, it ends the stream or the wait under way, or where there is none the next one,
+  /// Raised from any thread, it ends the stream or the wait under way, or if there is none the next one,
   /// with ``LoaderError/interrupted``.
   public let cancellation = CancellationFlag()
 
@@ -67,7 +67,7 @@ public final class TensorLoader {
   ///
   /// - Parameters:
   ///   - ram: bound on the process's peak resident set from now on, in bytes; nil = 80 % of what is free.
-  /// - Throws: ``LoaderError/budgetTooSmall(budget:minimum:)`` where that is not enough,
+  /// - Throws: ``LoaderError/budgetTooSmall(budget:minimum:)`` if that is not enough,
   ///   ``LoaderError/io(_:)``, ``LoaderError/format(_:)``, ``LoaderError/missingFile(path:_:)``,
   ///   ``LoaderError/allocation(_:)``.
   public static func open(
@@ -128,7 +128,7 @@ public final class TensorLoader {
 
   // MARK: - What there is
 
-  /// The index of the tensor of that name; nil where there is none.
+  /// The index of the tensor of that name; nil if there is none.
   public func index(of name: String) -> Int? {
     indexOfName.withLock { index in
       let known =
@@ -168,7 +168,7 @@ public final class TensorLoader {
   /// The matrices of one expert of a layer, which in an image with bundles lie together: gate, up and down
   /// for most models.
   ///
-  /// - Throws: ``LoaderError/noSuchTensor(_:path:)`` where the layer has no such expert.
+  /// - Throws: ``LoaderError/noSuchTensor(_:path:)`` if the layer has no such expert.
   public func bundle(layer: Int, expert: Int) throws(LoaderError) -> [TensorPart] {
     let names = ["gate", "up", "gate_up", "down"].map { "blk.\(layer).ffn_\($0)_exps.weight" }
     let parts = names.compactMap { index(of: $0) }.filter {

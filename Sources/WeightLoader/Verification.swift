@@ -9,7 +9,7 @@ public enum Verification: String, Sendable, CaseIterable {
 }
 
 extension Verification {
-  /// Throws where a model's file does not let every read be compared.
+  /// Throws if a model's file does not let every read be compared.
   ///
   /// - Parameters: as those of a ``WeightStream``.
   /// - Throws: ``LoaderError/notVerifiable(path:_:)``, which says what would help.

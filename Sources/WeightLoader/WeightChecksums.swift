@@ -59,7 +59,7 @@ struct WeightChecksums {
   /// - Parameters:
   ///   - slotCount: reads in flight, of a MiB each.
   ///   - mayGoOn: is asked before each read.
-  /// - Throws: ``LoaderError/io(_:)``; ``LoaderError/format(_:)`` where the file has become shorter.
+  /// - Throws: ``LoaderError/io(_:)``; ``LoaderError/format(_:)`` if the file has become shorter.
   mutating func read(
     _ device: any BlockDevice, paths: [String], slotCount: Int, mayGoOn: () -> Bool
   ) throws(LoaderError) {

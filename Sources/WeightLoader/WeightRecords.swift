@@ -20,7 +20,7 @@ import ModelFormat
 /// | | 8 × parts | XXH3-64 of each MiB |
 /// | | 8 | XXH3-64 over everything before |
 public struct WeightRecords: Sendable {
-  /// Where records lie; nil where nothing is remembered.
+  /// Where records lie; nil if nothing is remembered.
   public let folder: String?
 
   public init(folder: String?) { self.folder = folder }
@@ -40,7 +40,7 @@ public struct WeightRecords: Sendable {
     (Array("FLASHFIL".utf8) + files.flatMap(\.encoded)).withUnsafeBytes(FlashImage.checksum)
   }
 
-  /// Checksums that are known of `files`; none where nothing is.
+  /// Checksums that are known of `files`; none if nothing is.
   func load(_ files: [FileIdentity], layout: UInt64) -> [UInt64] {
     guard let path = path(files, layout), let record = Self.record(at: path),
       record.files == files.flatMap(\.encoded), record.layout == layout
@@ -50,7 +50,7 @@ public struct WeightRecords: Sendable {
 
   /// Keeps checksums in place of what was known.
   ///
-  /// - Throws: `BlockIOError` where the folder cannot be written to.
+  /// - Throws: `BlockIOError` if the folder cannot be written to.
   func save(
     _ checksums: [UInt64], of files: [FileIdentity], layout: UInt64, identity: ModelIdentity?
   ) throws(BlockIOError) {
@@ -108,7 +108,7 @@ public struct WeightRecords: Sendable {
     return "\(folder)/" + ModelIdentity.text(of: bytes.withUnsafeBytes(FlashImage.checksum))
   }
 
-  /// The identity that a record's first bytes state, to be checked by reading it all; nil where it is none.
+  /// The identity that a record's first bytes state, to be checked by reading it all; nil if it is none.
   private static func stated(_ path: String) -> UInt64? {
     guard let prefix = try? FilePrefix(path: path, byteCount: headerByteCount),
       prefix.byteCount == headerByteCount, prefix.bytes.starts(with: magic)

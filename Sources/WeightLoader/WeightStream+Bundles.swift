@@ -41,7 +41,7 @@ extension WeightStream {
     try read(bundle, of: family, slot: slot, bundles)
   }
 
-  /// Families, and bundles of each; nil where there are none or the families differ.
+  /// Families, and bundles of each; nil if there are none or the families differ.
   public var bundleShape: (familyCount: Int, bundleCount: Int)? {
     guard let families = bundles?.families, let first = families.first,
       families.allSatisfy({ $0.bundleCount == first.bundleCount })

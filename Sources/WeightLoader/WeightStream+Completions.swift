@@ -10,13 +10,13 @@ extension WeightStream {
     case row(tensor: Int, row: Int)
     /// A bundle of that family.
     case bundle(Int)
-    /// Neurons of the layer in work.
+    /// Neurons of the current layer.
     case neurons
     /// Whatever is under way.
     case rest
   }
 
-  /// Takes one completion of the device, waiting for it while `wanted` is needed; false where none came.
+  /// Takes one completion of the device, waiting for it while `wanted` is needed; false if none came.
   ///
   /// What was taken is settled whatever follows: a caller that is interrupted may come back.
   @discardableResult
@@ -70,7 +70,7 @@ extension WeightStream {
   /// stay.
   ///
   /// What is to follow ``LoaderError/interrupted`` before the stream is used again. It only notes the fact:
-  /// the next ``announce(segments:)`` waits for the reads under way and begins anew.
+  /// the next ``announce(segments:)`` waits for the reads under way and begins again.
   public func abandon() { isAbandoned = true }
 
   /// Waits for the reads of sweeps that were given up. Interrupted, it goes on the next time.

@@ -86,7 +86,7 @@ public final class WeightStream {
 
   let rowReader: RowReader
   let verifier: ExtentVerifier?
-  /// Where every reading of a run is compared; nil where only the first is.
+  /// Where every reading of a run is compared; nil if only the first is.
   let rereads: RereadVerifier?
   let bundles: BundleCache?
   let neurons: NeuronWindow?
@@ -103,7 +103,7 @@ public final class WeightStream {
   ///   - tables: tensors that ``readRows(tensor:rows:_:)`` will be asked for.
   ///   - families: bundles that ``request(bundle:of:)`` will be asked for.
   ///   - slotCount: bundles to have room for, at least as many as are held at once.
-  ///   - neurons: how an image's bundles of neurons are read and kept; nil where none are asked for.
+  ///   - neurons: how an image's bundles of neurons are read and kept; nil if none are asked for.
   ///   - verification: when an image's bytes are compared with its checksums.
   ///   - pool: shares the work of comparing, outside of its own regions; nil = the caller alone does it.
   /// - Throws: ``LoaderError/allocation(_:)``; ``LoaderError/notVerifiable(path:_:)``.
@@ -252,7 +252,7 @@ public final class WeightStream {
     return base + (plan.pieces[piece].offset - run.offset)
   }
 
-  /// Throws where a file of the model was changed since it was opened.
+  /// Throws if a file of the model was changed since it was opened.
   ///
   /// To be called before what a sweep computed is shown to anyone. A file that was replaced or removed
   /// is no error: the one that was opened is still read. ``onReplacement`` hears of it once.
@@ -414,7 +414,7 @@ public final class WeightStream {
     return nil
   }
 
-  /// Hands a run to the device; false where the staging ring has no room yet.
+  /// Hands a run to the device; false if the staging ring has no room yet.
   private func submit(_ index: Int) throws(LoaderError) -> Bool {
     let run = plan.runs[index]
     let address: UnsafeMutableRawPointer

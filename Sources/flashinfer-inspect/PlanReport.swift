@@ -10,7 +10,7 @@ import WeightLoader
 
 /// What `--plan` prints: where the memory goes, and how fast a token will be.
 struct PlanReport {
-  /// nil where it is not known without reading all weights.
+  /// nil if it is not known without reading all weights.
   let identity: ModelIdentity?
   let sourceIdentity: ModelIdentity?
   let plan: MemoryPlan

@@ -57,7 +57,7 @@ struct AttentionArguments: ParsableArguments {
 
   private var driveCount: Int { devices ?? 1 }
 
-  /// The drives' engine; nil where the host attends.
+  /// The drives' engine; nil if the host attends.
   private func engine() throws -> AttentionEngineKind? {
     switch attention {
     case "host": return nil
@@ -77,7 +77,7 @@ struct AttentionArguments: ParsableArguments {
     }
   }
 
-  /// Drives for a session that `request` describes, whose memory becomes part of its budget; nil where the
+  /// Drives for a session that `request` describes, whose memory becomes part of its budget; nil if the
   /// host attends.
   ///
   /// - Parameter folder: where their flash files lie, without names; nil = where temporary files do.

@@ -11,7 +11,7 @@ struct InStorageReport {
   private let hostPathBytes: Int
   /// Whether the host took over.
   private let fellBack: Bool
-  /// What attention of the answer would have taken in drives like the paper's; nil where the timing model
+  /// What attention of the answer would have taken in drives like the paper's; nil if the timing model
   /// knows no such work.
   private let modelledSeconds: Double?
 

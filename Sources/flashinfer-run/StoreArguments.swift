@@ -18,7 +18,7 @@ struct StoreArguments: ParsableArguments {
       valueName: "size"))
   var kvStoreLimit = ByteCount(8 << 30)
 
-  /// The store as `request` wants it; nil where there is none, or it cannot be used.
+  /// The store as `request` wants it; nil if there is none, or it cannot be used.
   func open(
     _ model: LanguageModel, prompt: [Int32], for request: inout MemoryPlan.Request, reuses: Bool
   ) throws -> KeyValuePersistence? {

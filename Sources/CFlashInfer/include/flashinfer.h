@@ -16,8 +16,8 @@
  * Structures begin with their size, which the caller sets before each call (use the initialisers). Later
  * versions only append members, and a program and a library of different versions understand each other:
  * what a program's version lacks counts as zero, the default of every member that is appended; what the
- * library's version lacks must be zero where the library reads it (FLASHINFER_INVALID otherwise) and becomes
- * zero where it is filled in. In an array all structures have the first one's size. A size below that of the
+ * library's version lacks must be zero if the library reads it (FLASHINFER_INVALID otherwise) and becomes
+ * zero if it is filled in. In an array all structures have the first one's size. A size below that of the
  * structure's first version, or above FLASHINFER_SIZE_LIMIT, is FLASHINFER_INVALID. Members that a call fills
  * in need no other initialisation.
  *
@@ -84,11 +84,11 @@ typedef struct flashinfer_error {
   /* The system's error number (errno), where the system refused something; otherwise 0. */
   int32_t system_error;
   uint32_t reserved;
-  /* Byte of the file where what is wrong begins; -1 where there is no such place. */
+  /* Byte of the file where what is wrong begins; -1 if there is no such place. */
   int64_t offset;
   /* The file at fault, in the system's bytes; otherwise empty. */
   char path[1024];
-  /* What to do about it, where that is known; otherwise empty. */
+  /* What to do about it, if that is known; otherwise empty. */
   char remedy[256];
 } flashinfer_error;
 #define FLASHINFER_ERROR_INIT {sizeof(flashinfer_error), 0, {0}, 0, 0, 0, {0}, {0}}

@@ -12,7 +12,7 @@
   void ck_relu_multiply_##suffix(float *x, const float *y, size_t count); /* x = max(x, 0) y */     \
   void ck_exp_##suffix(float *x, size_t count);                           /* x = e^x */             \
   void ck_scale_##suffix(float *x, float factor, size_t count);                                     \
-  /* y = x / sqrt(mean(x^2) + epsilon) * weight; y may be x. 0 where the mean is not finite: x is    \
+  /* y = x / sqrt(mean(x^2) + epsilon) * weight; y may be x. 0 if the mean is not finite: x is    \
      not, or overflows. */                                                                          \
   int ck_rms_norm_##suffix(                                                                        \
       const float *x, const float *weight, float epsilon, size_t count, float *y);                  \

@@ -26,7 +26,7 @@ final class CommandQueue: BackgroundWork, @unchecked Sendable {
     thread = try BackgroundThread(self)
   }
 
-  /// Ends the thread after the command in work.
+  /// Ends the thread after the current command.
   func stop() {
     monitor.locked { isStopping = true }
     monitor.wakeAll()

@@ -7,7 +7,7 @@ import TensorBasics
 /// This is a functional model. It really stores and computes, with a thread, memory and flash file of its
 /// own, and is reached through commands alone; what they move over the bus is counted. It keeps no time:
 /// ``DriveStatistics/operations`` is what a model of the time needs. Destroying a drive ends its thread after
-/// the command in work and takes a temporary flash file with it.
+/// the current command and takes a temporary flash file with it.
 ///
 /// One thread uses a drive.
 public final class ComputationalDrive {
@@ -18,7 +18,7 @@ public final class ComputationalDrive {
 
   /// Starts a drive and configures it.
   ///
-  /// - Throws: ``DriveError`` where it cannot be, or not hold a context of these contents in its memory.
+  /// - Throws: ``DriveError`` if it cannot be, or not hold a context of these contents in its memory.
   public init(
     _ configuration: DriveConfiguration, _ contents: DriveContents
   ) throws(DriveError) {

@@ -123,7 +123,7 @@ public final class DriveArray: DecodeAttention {
     }
   }
 
-  /// - Throws: ``DriveError/impossible(_:)`` where there cannot be so many drives.
+  /// - Throws: ``DriveError/impossible(_:)`` if there cannot be so many drives.
   package static func checkCount(_ driveCount: Int) throws(DriveError) {
     guard (1...largestDriveCount).contains(driveCount) else {
       throw .impossible("\(driveCount) drives cannot be: 1 to \(largestDriveCount)")

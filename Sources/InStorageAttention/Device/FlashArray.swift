@@ -20,7 +20,7 @@ package struct FlashArray: ~Copyable {
   private let path: String
   private let descriptor: UnixDescriptor
   private var generator: SeededGenerator
-  /// Bits flipped in the read in work, to be flipped back.
+  /// Bits flipped in the current read, to be flipped back.
   private var flipped: [Int32] = []
   package private(set) var counts = FlashCounts()
 

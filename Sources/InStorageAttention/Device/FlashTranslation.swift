@@ -123,7 +123,7 @@ package struct FlashTranslation: ~Copyable {
 
   // MARK: Blocks
 
-  /// Gives `channel` an open block with room, collecting garbage where it must; false where it cannot.
+  /// Gives `channel` an open block with room, collecting garbage where it must; false if it cannot.
   private mutating func open(_ channel: Int) throws(DriveError) -> Bool {
     if tables.openBlocks[channel] != 0 { return true }
     if try levelWear(channel), tables.openBlocks[channel] != 0 { return true }
@@ -242,7 +242,7 @@ package struct FlashTranslation: ~Copyable {
     channel * geometry.blocksPerChannel..<(channel + 1) * geometry.blocksPerChannel
   }
 
-  /// Where a page of an open block lies in memory; nil where it is in flash.
+  /// Where a page of an open block lies in memory; nil if it is in flash.
   private func openPlace(ofPage page: Int) -> UnsafeMutableRawPointer? {
     let (block, index) = page.quotientAndRemainder(dividingBy: geometry.pagesPerBlock)
     guard tables.states[block] == .open else { return nil }

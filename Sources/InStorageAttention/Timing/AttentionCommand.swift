@@ -64,7 +64,7 @@ public struct AttentionCommand: Sendable, Equatable {
       * operationsPerBufferedToken
   }
 
-  /// Scores through the softmax units: the approximate ones first where there are any.
+  /// Scores through the softmax units: the approximate ones first if there are any.
   public var softmaxScoreCount: Double {
     exactScoreCount + (channelPageCount > 0 ? scoreCount : 0)
   }

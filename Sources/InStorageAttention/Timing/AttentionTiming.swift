@@ -20,7 +20,7 @@ public struct AttentionTiming: Sendable, Equatable {
   /// Commands of one layer and one context length are alike, and so is their flow once the pipeline is
   /// full; scaling counts the filling of the pipeline once per played stretch instead of once.
   ///
-  /// - Throws: ``TimingError`` where the drive, the model or the counts are impossible, or the drive has no
+  /// - Throws: ``TimingError`` if the drive, the model or the counts are impossible, or the drive has no
   ///   engine.
   public init(
     model: ModelParameters, drive: DriveParameters, commandCount: Int, context: Int,

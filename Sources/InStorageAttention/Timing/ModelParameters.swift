@@ -62,7 +62,7 @@ public struct ModelParameters: Sendable, Equatable {
     2 * Double((queryHeadCount + keyValueHeadCount) * headTokenByteCount)
   }
 
-  /// - Throws: ``TimingError`` where a count is not positive or heads do not divide.
+  /// - Throws: ``TimingError`` if a count is not positive or heads do not divide.
   func validate() throws(TimingError) {
     try requireCount("layers", layerCount, upTo: 1 << 20)
     try requireCount("query heads", queryHeadCount, upTo: 1 << 20)

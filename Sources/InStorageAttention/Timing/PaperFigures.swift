@@ -5,7 +5,7 @@ public struct PaperFigures {
   private let model: SystemModel
   private static let sparse = AttentionMode.sparse(compression: 0.125)
 
-  /// - Throws: ``TimingError`` where the parameters are impossible.
+  /// - Throws: ``TimingError`` if the parameters are impossible.
   public init(system: SystemParameters = .paper, drive: DriveParameters = .paper)
     throws(TimingError)
   {

@@ -12,7 +12,7 @@ public struct SystemModel: Sendable {
     self.drive = drive
   }
 
-  /// - Throws: ``TimingError`` where something cannot be, lacks an engine or does not fit.
+  /// - Throws: ``TimingError`` if something cannot be, lacks an engine or does not fit.
   public func run(
     _ workload: SystemWorkload, _ placement: KeyValuePlacement, _ mode: AttentionMode
   ) throws(TimingError) -> SystemTiming {

@@ -24,7 +24,7 @@ public struct SystemParameters: Sendable, Equatable {
   public var readsWholePages: Bool
   /// Memory in which the system keeps pages of such files.
   public var fileCacheByteCount: Double
-  /// Keys and values from host memory to where attention is computed; none where the processor computes in
+  /// Keys and values from host memory to where attention is computed; none if the processor computes in
   /// host memory.
   public var copyBytesPerSecond: Double?
   /// Whether weights lie in host memory, and are sent for every step, when keys and values do.

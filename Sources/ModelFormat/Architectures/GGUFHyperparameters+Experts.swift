@@ -9,7 +9,7 @@ extension GGUFHyperparameters {
     }
   }
 
-  /// What the file says of its experts; nil where it has none.
+  /// What the file says of its experts; nil if it has none.
   ///
   /// - Parameters:
   ///   - configuration: what the file says otherwise.

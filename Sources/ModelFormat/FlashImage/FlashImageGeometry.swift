@@ -161,7 +161,7 @@ struct FlashImageGeometry {
 }
 
 extension TensorRecord {
-  /// Bytes that type, shape and layout make, or nil where rows are not whole blocks.
+  /// Bytes that type, shape and layout make, or nil if rows are not whole blocks.
   ///
   /// Shapes must be within the bounds of ``DecoderConfiguration/validate(path:)``.
   var expectedByteCount: Int? {

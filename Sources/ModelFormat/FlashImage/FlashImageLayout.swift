@@ -65,7 +65,7 @@ extension FlashImage {
     /// The first ``dataOffset`` bytes of the image: prologue, header, tokenizer section, padding.
     ///
     /// - Parameter checksums: ``FlashImage/checksum(_:)`` of each extent.
-    /// - Throws: ``FormatError`` where the header cannot be expressed in JSON.
+    /// - Throws: ``FormatError`` if the header cannot be expressed in JSON.
     public func preamble(checksums: [UInt64]) throws(FormatError) -> [UInt8] {
       precondition(checksums.count == description.extents.count, "one checksum an extent")
       var description = description

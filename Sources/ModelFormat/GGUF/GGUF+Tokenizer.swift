@@ -1,7 +1,7 @@
 import TensorBasics
 
 extension GGUF {
-  /// Copies the tokenizer out of the metadata; nil where the file has none.
+  /// Copies the tokenizer out of the metadata; nil if the file has none.
   ///
   /// - Throws: ``FormatError``; of kind `unsupported` for a tokenizer model that is not known.
   static func tokenizer(

@@ -5,7 +5,7 @@ public struct GGUFMetadata: Sendable {
     case uint8, int8, uint16, int16, uint32, int32, float32, bool, string, array, uint64, int64
     case float64
 
-    /// Bytes of a value, or nil where they vary.
+    /// Bytes of a value, or nil if they vary.
     var byteCount: Int? {
       switch self {
       case .uint8, .int8, .bool: 1

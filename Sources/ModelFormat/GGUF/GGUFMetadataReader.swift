@@ -2,7 +2,7 @@ public import TensorBasics
 
 /// Typed access to a GGUF file's metadata while its header is in memory.
 ///
-/// Every method returns nil where the key is missing and throws ``FormatError`` (with the value's byte
+/// Every method returns nil if the key is missing and throws ``FormatError`` (with the value's byte
 /// offset) where its value has another type or range. Arrays are copied element by element; none is
 /// longer than the header it lies in.
 public struct GGUFMetadataReader {

@@ -6,7 +6,7 @@ extension HuggingFaceHyperparameters {
     /// Key of one expert's length.
     var lengthKey: StaticString = "moe_intermediate_size"
     var length: Int?
-    /// Length of the gated shared expert; nil where the family has none.
+    /// Length of the gated shared expert; nil if the family has none.
     var sharedLength: Int?
     /// Whether weights are normalised where the file does not say it.
     var normalisesWeights = false

@@ -121,7 +121,7 @@ struct HuggingFaceHyperparameters {
     }
   }
 
-  /// For each layer whether `layer_types` says that it slides; nil where there is no such list.
+  /// For each layer whether `layer_types` says that it slides; nil if there is no such list.
   func slidingLayers(layerCount: Int) throws(FormatError) -> [Bool]? {
     guard let types = config["layer_types"] else { return nil }
     var slides: [Bool] = []

@@ -90,7 +90,7 @@ struct HuggingFaceTensors {
   /// Where a record's tensor is described; nil of one that no file holds.
   subscript(record: TensorRecord) -> TensorOrigin? { origins[Place(record)] }
 
-  /// Rows of the tensor with a GGUF name; nil where there is none.
+  /// Rows of the tensor with a GGUF name; nil if there is none.
   func rowCount(_ name: String) -> Int? { records.first { $0.name == name }?.rowCount }
 
   /// Adds a vector that no file holds; its record only says its shape.

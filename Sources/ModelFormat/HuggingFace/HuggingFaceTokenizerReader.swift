@@ -11,7 +11,7 @@ struct HuggingFaceTokenizerReader {
   /// `generation_config.json`.
   private let generation: JSONValue?
 
-  /// nil where the folder has no `tokenizer.json`.
+  /// nil if the folder has no `tokenizer.json`.
   init?(_ documents: HuggingFace.Documents, root configuration: JSONValue) throws(FormatError) {
     guard let document = documents.tokenizer else { return nil }
     path = document.path

@@ -198,7 +198,7 @@ package struct JSONParser {
     return position - start
   }
 
-  /// - Returns: the string; nil where it holds half a surrogate pair, which no `String` does.
+  /// - Returns: the string; nil if it holds half a surrogate pair, which no `String` does.
   private mutating func parseString() throws(FormatError) -> String? {
     position += 1
     let start = position

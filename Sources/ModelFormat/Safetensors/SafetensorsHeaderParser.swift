@@ -31,7 +31,7 @@ struct SafetensorsHeaderParser {
     return tensors
   }
 
-  /// The strings of `__metadata__`; none where there is no such member.
+  /// The strings of `__metadata__`; none if there is no such member.
   func metadata(_ json: JSONValue) -> [String: String] {
     var metadata: [String: String] = [:]
     for member in json["__metadata__"]?.members ?? [] {
