@@ -103,7 +103,7 @@ final class Decoder {
     } catch { throw RuntimeError(error) }
   }
 
-  /// Gives up the sweeps under way, which an error ended somewhere.
+  /// Abandons the sweeps under way, which an error ended somewhere.
   func abandon() {
     announced.removeAll(keepingCapacity: true)
     stream.abandon()
@@ -164,7 +164,7 @@ final class Decoder {
     try expectFinite(.logits)
   }
 
-  /// Logits that one worker looks at.
+  /// Logits that one worker checks.
   private static let checkedLogitCount = 1 << 16
 
   // MARK: - The parts of a layer

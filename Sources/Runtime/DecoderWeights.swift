@@ -68,7 +68,7 @@ final class DecoderWeights {
     var sharedGate: UnsafePointer<Float>?  // [hiddenSize]
   }
 
-  /// An FFN in bundles of neurons, and who chooses among them.
+  /// An FFN in bundles of neurons, and what chooses among them.
   struct Neurons {
     var layer: Int
     var choice: NeuronChoice

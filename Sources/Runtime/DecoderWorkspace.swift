@@ -2,9 +2,9 @@ import Kernels
 import ModelFormat
 import TensorBasics
 
-/// The memory one chunk of tokens passes through the graph in, allocated once.
+/// The buffers that a chunk of tokens passes through the graph in, allocated once.
 ///
-/// All f32, row per token. Buffers are shared where their lives do not overlap.
+/// All are f32, a row per token. Buffers whose lifetimes do not overlap share memory.
 final class DecoderWorkspace {
   /// Most tokens of a chunk.
   let tokenCapacity: Int

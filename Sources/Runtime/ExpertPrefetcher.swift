@@ -6,8 +6,8 @@ import WeightLoader
 /// The next layer's router, run early on the current hidden state, so that its experts are read while
 /// this layer's compute (speculative loading, arXiv:2312.17238, §3.2).
 ///
-/// What it names is only read ahead, so it changes no bit. How often it names right is measured as it
-/// goes; while that is rare, nothing is read and every few tokens it is tried again.
+/// Its predictions are only read ahead, so they change no bit. How often they are right is measured as it
+/// goes; while that is rare, nothing is read, and every few tokens it is tried again.
 final class ExpertPrefetcher {
   private let experts: ExpertConfiguration
   private let width: Int
@@ -28,7 +28,7 @@ final class ExpertPrefetcher {
   private(set) var namedTotal = 0
   private(set) var rightTotal = 0
 
-  /// Naming wrong costs a read and an eviction, naming right saves a wait of the same length.
+  /// A wrong prediction costs a read and an eviction; a right one saves a wait of the same length.
   private static let leastPrecision = 0.5
   private static let tokensBetweenTrials = 8
   private static let weightOfNew = 1.0 / 256
@@ -95,10 +95,10 @@ final class ExpertPrefetcher {
     }
   }
 
-  /// Forgets what was named for a layer that will not come.
+  /// Discards the predictions for a layer that will not be computed.
   func abandon() { namedCount = 0 }
 
-  /// Learns what the router chose whose experts were named.
+  /// Compares what the router chose with what was predicted.
   func learn(chosen: UnsafeBufferPointer<Int32>) {
     guard namedCount > 0 else { return }
     for index in 0..<namedCount {

@@ -46,7 +46,7 @@ final class ExpertStep {
 
   deinit { products.deallocate() }
 
-  /// Forgets the current token, which was broken off.
+  /// Forgets the current token, which was not completed.
   func abandon() {
     trace?.dropPartialToken()
     prefetcher.abandon()
@@ -108,7 +108,7 @@ final class ExpertStep {
       where scores[expert] >= 0 && (best < 0 || scores[expert] > scores[best]) {
         best = expert
       }
-      // Only scores that are no numbers leave nothing to choose from.
+      // Nothing is left to choose from only if all scores are NaN.
       if best < 0 { best = rank }
       chosen[rank] = Int32(best)
       weights[rank] = scores[best] / total
@@ -135,12 +135,12 @@ final class ExpertStep {
 
   // MARK: - One token
 
-  /// Asks for all experts of the token, then computes those that are there, until all were.
+  /// Asks for all experts of the token, then computes them as they arrive.
   private func runToken(
     _ family: Int, _ x: Activations, _ next: ExpertPrefetcher.Next?
   ) throws(LoaderError) {
     let used = experts.expertsPerToken
-    // Those in memory first: a place for another may not be made where one of them lies.
+    // Those in memory first, so that none of them is evicted for another.
     for rank in 0..<used {
       memory.isDone[rank] = false
       memory.isResident[rank] = stream.holds(bundle: Int(memory.chosen[rank]), of: family)

@@ -3,7 +3,7 @@ import ModelFormat
 import TensorBasics
 import WeightLoader
 
-/// A layer's FFN in bundles of neurons: a selector names those a token needs, the window brings them.
+/// A layer's FFN in bundles of neurons: a selector chooses those a token needs, the window provides them.
 ///
 /// "LLM in a flash" (arXiv:2312.11514), §3: selection, windowing, row-column bundles. A neuron's
 /// products are computed when it is there, but the outputs are added in the order of the neurons, so

@@ -1,11 +1,11 @@
 import Kernels
 import TensorBasics
 
-/// Attention of decoded tokens that is computed elsewhere, and the host's place for it where that fails.
+/// Attention of decoded tokens that is computed elsewhere, and by the host after that has failed.
 ///
 /// The host keeps keys and values too: prompts are read with them, and after a failure it can go on.
 final class OffloadedAttention {
-  /// Told why no more is computed elsewhere; says whether the host is to go on by itself.
+  /// Called with the reason when nothing more is computed elsewhere; returns whether the host goes on by itself.
   var onFailure: ((any Error) -> Bool)?
   /// Whether it is still computed elsewhere.
   private(set) var isInUse = true

@@ -13,9 +13,9 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
   /// The memory budget is below what this model needs at this context.
   case budgetTooSmall(budget: ByteCount, minimum: ByteCount)
   case keyValues(KeyValueError)
-  /// Keys and values need more memory than was set aside for them.
+  /// Keys and values need more memory than was reserved for them.
   case keyValueBudgetTooSmall(budget: ByteCount, needed: ByteCount)
-  /// Attention that was to be computed elsewhere, such as in a computational storage drive, was not.
+  /// Attention could not be computed elsewhere, such as in a computational storage drive.
   case decodeAttention(any Error)
   /// What a part of the model computed is infinite or not a number: its weights are damaged.
   case notFinite(path: String, part: String)

@@ -2,10 +2,10 @@ import ModelFormat
 public import WeightLoader
 
 extension Session {
-  /// Uses what ``saveExpertUsage(note:)`` kept at the end of an earlier run: it decides what stays in
+  /// Loads what ``saveExpertUsage(note:)`` kept at the end of an earlier run: it decides what stays in
   /// memory, and the experts used most are read while the drive has little to do.
   ///
-  /// No token depends on it. To be called before the first token; later, and for a model without
+  /// No token depends on it. Call it before the first token; later, and for a model without
   /// experts, it does nothing.
   ///
   /// - Parameter note: is told in one line why a file that is there was ignored.
@@ -33,7 +33,7 @@ extension Session {
     }
   }
 
-  /// Records from now on which experts each decoded token uses; for a model without, does nothing.
+  /// Starts recording which experts each decoded token uses; does nothing for a model without experts.
   ///
   /// - Parameter tokenCount: tokens for which recording allocates nothing.
   public func recordExperts(tokenCount: Int) {
@@ -54,7 +54,7 @@ extension Session {
     (decoder.experts?.prefetcher.namedTotal ?? 0, decoder.experts?.prefetcher.rightTotal ?? 0)
   }
 
-  /// The file of this model's experts; nil for a model without.
+  /// The file of this model's expert history; nil for a model without experts.
   private var hotness: ExpertUsage? {
     guard let shape = stream.bundleShape else { return nil }
     guard let references = try? stream.source.references() else { return nil }

@@ -4,26 +4,26 @@ public import ModelFormat
 public import TensorBasics
 public import WeightLoader
 
-/// One sequence of tokens being read and continued under a memory budget.
+/// One sequence of tokens that is read and continued under a memory budget.
 ///
-/// One thread uses a session; nothing else may use the model's device meanwhile.
+/// One thread uses a session. Nothing else may use the model's device at the same time.
 ///
 /// A step that throws leaves the session in one of two ways (`docs/decisions/0022`):
-/// - ``RuntimeError/interrupted``, and what goes wrong with keys and values, **break off** the context. Lower
-///   the flag and ``reset()``: the weights are what they were, and the same tokens give the same bits. Until
+/// - ``RuntimeError/interrupted``, and errors of keys and values, **abort** the context. Lower
+///   the flag and call ``reset()``: the weights are unchanged, and the same tokens give the same bits. Until
 ///   then every step throws `KVCache.KeyValueError.contextAborted`.
-/// - Any other error of a step is **final**: a drive that failed once, or a file that changed, is not gone on
-///   with. Every later step throws the same error, ``reset()`` or not; make a new session.
+/// - Any other error of a step is **final**: a drive that failed once, or a file that changed, is not used
+///   again. Every later step throws the same error, even after ``reset()``; make a new session.
 ///
-/// ``RuntimeError/badPrompt(_:)`` comes before anything is computed and changes nothing.
+/// ``RuntimeError/badPrompt(_:)`` is thrown before anything is computed and changes nothing.
 public final class Session {
   public let plan: MemoryPlan
   /// Tokens in the context so far.
   public private(set) var position: Int
-  /// Delivery of weights, for its statistics.
+  /// The stream that delivers weights, for its statistics.
   public let stream: WeightStream
 
-  /// What to tell people of what this session does without, e.g. threads that the system refused.
+  /// One-line warnings for people, e.g. of threads that the system refused.
   public let notes: [String]
 
   /// Keys and values, for their statistics and files.
@@ -38,7 +38,7 @@ public final class Session {
     set { decoder.feedForwardObserver = newValue }
   }
 
-  /// Told why the attention given at the start is no longer used; says whether the session is to go on
+  /// Called with the reason when the attention given at the start is no longer used; returns whether to go on
   /// with the host's. nil = it is not.
   public var onDecodeAttentionFailure: ((any Error) -> Bool)? {
     get { decoder.outsourced?.onFailure }
@@ -209,9 +209,9 @@ public final class Session {
     if decoder.cache.resume(positionCount: positionCount, fill) { position += positionCount }
   }
 
-  /// Forgets the context; weights stay in memory, and what broke the context off is over.
+  /// Forgets the context, also one that was aborted; weights stay in memory.
   ///
-  /// Waits for no read of weights: the next step does, where a sweep was broken off.
+  /// Does not wait for reads of weights: after an abandoned sweep, the next step does.
   public func reset() {
     if case .contextAborted = condition {
       decoder.abandon()

@@ -11,7 +11,7 @@ public struct GenerationOptions: Sendable {
   /// Most tokens of the answer, which ends earlier where the context is full.
   public var maximumTokenCount: Int
   public var sampling: SamplingOptions
-  /// Go on past end-of-generation tokens.
+  /// Whether to continue past end-of-generation tokens.
   public var ignoresEnd: Bool
   /// Pairs of (token, log-probability) to report per position; 0 = none.
   public var logProbabilityCount: Int
@@ -35,11 +35,11 @@ public struct GenerationOptions: Sendable {
   }
 }
 
-/// Why an answer ends where it does.
+/// Why an answer ended.
 public enum FinishReason: String, Sendable {
-  /// The model ended it.
+  /// The model ended it, with an end-of-generation token.
   case stop
-  /// The most tokens that were asked for.
+  /// It reached the number of tokens that was asked for.
   case length
   /// The context is full.
   case context
@@ -113,17 +113,17 @@ public struct TextGenerator {
     self.tokenizer = tokenizer
   }
 
-  /// Called where stored keys and values of the prompt could not be read, before they are computed again.
+  /// Called if stored keys and values of the prompt could not be read, before they are computed again.
   public var onLostPrefix: ((KeyValueError) -> Void)?
 
   /// Generates until an end token, `maximumTokenCount`, or the session's cancellation.
   ///
-  /// The session may hold keys and values of the prompt's first tokens, which are not computed again. Where
-  /// these turn out to be damaged before the first token is drawn, generation begins again without them; later,
+  /// The session may hold keys and values of the prompt's first tokens, which are not computed again. If
+  /// these turn out to be damaged before the first token is drawn, generation starts over without them; later,
   /// it ends with an error.
   ///
   /// - Parameter emit: text as it is generated, in whole UTF-8 characters.
-  /// - Throws: ``RuntimeError``; a cancellation is no error but marks the result.
+  /// - Throws: ``RuntimeError``. A cancellation is not an error; the result says that it was cancelled.
   public func generate(
     _ options: GenerationOptions, emit: (UnsafeBufferPointer<UInt8>) -> Void
   ) throws(RuntimeError) -> GenerationResult {

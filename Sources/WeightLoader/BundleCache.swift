@@ -4,7 +4,7 @@ import TensorBasics
 
 /// Bundles in memory: a pool of equal slots over all families, filled on demand.
 ///
-/// A bundle that is asked for is held until it is released; what leaves for another is, of those not
+/// A bundle that is asked for is held until it is released. To make room, the cache evicts, of those not
 /// held, the one whose score by use is lowest. Bookkeeping only decides and addresses: the stream that
 /// owns the cache submits its reads and hands it their completions.
 final class BundleCache {
@@ -115,7 +115,7 @@ final class BundleCache {
     return slot
   }
 
-  /// Tells of the use of every bundle in an earlier run, before the first use in this one.
+  /// Seeds the cache with the use of every bundle in an earlier run, before the first use in this one.
   func seed(_ hotness: [Float]) {
     policy.seed(hotness)
     let used = hotness.indices.filter { hotness[$0] > 0 }
@@ -183,7 +183,7 @@ final class BundleCache {
     return lowest
   }
 
-  /// Whether the bundle of a slot in use is not looked for there any more.
+  /// Whether a slot in use has lost its bundle, which is not looked for there any more.
   private func isDropped(_ slot: Int) -> Bool { slotOfKey[Int(slots[slot].key)] != Int32(slot) }
 
   /// Forgets a bundle of which not every read was submitted; its slot is free once the others are there.
@@ -194,7 +194,7 @@ final class BundleCache {
     slotOfKey[Int(slots[slot].key)] = -1
   }
 
-  /// Ends all that is held and reserved; bundles stay where they are.
+  /// Releases everything that is held or reserved; bundles stay where they are.
   func abandon() {
     for index in slots.indices {
       slots[index].holders = 0
@@ -300,7 +300,7 @@ final class BundleCache {
   }
 }
 
-/// What a bundle cache did.
+/// Counters of a bundle cache.
 public struct BundleStatistics: Sendable {
   /// Bundles asked for.
   public var uses = 0

@@ -1,14 +1,14 @@
 import Glibc
 
-/// Rules by which a cache of bundles decides what leaves.
+/// Rules by which a cache of bundles decides what to evict.
 public enum BundlePolicyKind: String, Sendable, CaseIterable {
-  /// The bundle that was not used for the longest time leaves.
+  /// Evicts the least recently used bundle.
   case lru
-  /// The bundle that was used for the fewest tokens leaves; of equals the older one.
+  /// Evicts the bundle that was used for the fewest tokens; of equals the older one.
   case lfu
-  /// The bundle with the lowest decayed frequency leaves (LRFU).
+  /// Evicts the bundle with the lowest decayed frequency (LRFU).
   case decayed
-  /// The bundle leaves whose next use is expected last: by decayed frequency, by the measured chance
+  /// Evicts the bundle whose next use is expected last: by decayed frequency, by the measured chance
   /// that a router repeats the last token's choice, and by how far away its layer's next visit is.
   case nextUse = "next-use"
 
@@ -80,7 +80,7 @@ public struct BundlePolicy: Sendable {
     lastToken[key] = token
   }
 
-  /// How much bundle `key` is worth keeping; the lowest leaves, of equals that with the lowest key.
+  /// How much bundle `key` is worth keeping; the lowest is evicted, of equals that with the lowest key.
   ///
   /// - Parameter token: the token that needs room, not below the latest one recorded.
   public func score(of key: Int, at token: Int) -> Double {
@@ -96,7 +96,7 @@ public struct BundlePolicy: Sendable {
     }
   }
 
-  /// Tells of an earlier run, before the first use is recorded; ``hotness`` of then.
+  /// Seeds the policy with an earlier run's ``hotness``, before the first use is recorded.
   ///
   /// What was hot counts as half of a long history.
   public mutating func seed(_ hotness: [Float]) {
@@ -198,7 +198,7 @@ private struct RepeatRate {
     if isRepeat { repeated += 1 }
   }
 
-  /// Closes the latest token's accounts.
+  /// Counts what the latest token repeated of the one before.
   mutating func beginToken(isNeighbour: Bool) {
     if let before, before.uses - before.expected > 0 {
       let excess = (repeated - before.expected) / (before.uses - before.expected)

@@ -1,7 +1,7 @@
-/// Replays traces through a cache of equal slots, as the runtime's would fetch: on demand, every bundle
-/// into a slot, those of the layer under way staying until it is done.
+/// Replays traces through a cache of equal slots that fetches as the runtime does: on demand, every bundle
+/// into a slot, keeping those of the current layer until it is done.
 public enum CacheSimulation {
-  /// What a replay came to, without the tokens of the warm-up.
+  /// The result of a replay, without the tokens of the warm-up.
   public struct Result: Sendable, Equatable {
     /// Uses of bundles that were in a slot.
     public var hitCount = 0
@@ -45,7 +45,7 @@ public enum CacheSimulation {
   }
 
   /// The most hits that any policy reaches on the whole trace: what is needed furthest in the future
-  /// leaves (Belady, IBM Systems Journal 5(2), 1966).
+  /// is evicted (Belady, IBM Systems Journal 5(2), 1966).
   ///
   /// The parameters are those of ``replay(_:slotCount:warmupTokenCount:policy:)``. It is the optimum of
   /// warm-up and counted tokens together.

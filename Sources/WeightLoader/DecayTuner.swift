@@ -2,15 +2,15 @@ import TensorBasics
 
 /// Finds out how fast uses should lose weight, by running small windows beside the real one.
 ///
-/// Each is given every 31st bundle and as large a share of the slots, holds nothing but names, and counts
-/// what it would have read (sampled ghost caches; set dueling, Qureshi et al., ISCA 2007). Texts differ:
-/// where neurons have favourite tokens a slow decay reads a third less than recency alone, where they come
+/// Each gets every 31st bundle and the same share of the slots, holds only keys, and counts
+/// the reads it would have made (sampled ghost caches; set dueling, Qureshi et al., ISCA 2007). Texts differ:
+/// where neurons favour certain tokens, a slow decay reads a third less than recency alone; where they come
 /// and go in runs it reads half as much again.
 final class DecayTuner {
   private let ghosts: [Ghost]
   private var reads: [Double]
   private var token: Int32 = 0
-  /// The decay that read least of late.
+  /// The decay that has read least lately.
   private(set) var best = DecayTuner.candidates[DecayTuner.first]
 
   static let candidates: [Float] = [0, 0.8, 0.95, 0.98, 0.995]

@@ -76,7 +76,7 @@ final class DecayedFrequency {
     lastToken[key] = token
   }
 
-  /// Puts a slot into the list that its bundle's worth wants.
+  /// Puts a slot into the list for its bundle's worth.
   func append(key: Int, slot: Int32) {
     let credit = decay > 0 && worth[key] > 0 ? logf(worth[key]) / -logOfDecay : 0
     append(slot, at: lastToken[key] + Int32(credit))

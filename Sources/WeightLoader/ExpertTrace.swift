@@ -58,7 +58,7 @@ public struct ExpertTrace: Sendable, Equatable {
     precondition(choices.count - before == usedCount, "a layer uses \(usedCount) experts")
   }
 
-  /// Takes back the layers of a token that was broken off.
+  /// Removes the layers of a token that was not completed.
   public mutating func dropPartialToken() {
     choices.removeLast(choices.count % (layerCount * usedCount))
   }

@@ -3,10 +3,10 @@ import Glibc
 import ModelFormat
 import TensorBasics
 
-/// How hot each bundle of a model was, kept from one run to the next in a small file.
+/// How often each expert of a model was used, kept from one run to the next in a small file.
 ///
 /// The file is `MODEL.experts` beside the model or, where that cannot be written, one in the user's
-/// cache folder. A file that is missing, damaged, of another version or of another model is as if it
+/// cache folder. A file that is damaged, of another version or of another model is treated as if it
 /// were not there. All numbers are little-endian:
 ///
 /// | offset | bytes | content |

@@ -176,7 +176,7 @@ final class ExtentVerifier: ParallelRegion {
         + "written: the file or what the drive returned is damaged")
   }
 
-  /// Whose bytes an extent holds, for people.
+  /// Which tensors' bytes an extent holds, for messages.
   private static func contents(of extent: ExtentRecord, in model: ModelDescription) -> String {
     let range = extent.offset..<extent.offset + extent.byteCount
     let names = model.tensors.lazy.filter { $0.byteSpan.overlaps(range) }.map(\.name)

@@ -10,7 +10,7 @@ public enum LoaderError: Error, Sendable, CustomStringConvertible {
   case format(FormatError)
   /// A file that belongs to the model is not there; the text says which, and where it should be.
   case missingFile(path: String, String)
-  /// The system would not give memory.
+  /// The system refused memory.
   case allocation(AllocationError)
   /// The budget cannot hold what must be in memory at once.
   case budgetTooSmall(budget: ByteCount, minimum: ByteCount)
@@ -18,9 +18,9 @@ public enum LoaderError: Error, Sendable, CustomStringConvertible {
   case interrupted
   /// The caller named a tensor that the model does not have.
   case noSuchTensor(String, path: String)
-  /// A piece was asked for that no announced sweep brings while the pieces in use are kept.
+  /// A piece was asked for that no announced sweep can deliver while the pieces in use are kept.
   case notExpected(piece: Int)
-  /// The pieces in use leave the stream no memory to go on.
+  /// The pieces in use leave the stream no memory to continue.
   case piecesInUse(ByteCount)
   /// The tensors in use leave too little of the memory that the budget has for them.
   case tensorsInUse(wanted: ByteCount, free: ByteCount, limit: ByteCount)
@@ -28,7 +28,7 @@ public enum LoaderError: Error, Sendable, CustomStringConvertible {
   case closedByCaller(path: String)
   /// Another thread is in a call of the loader.
   case inUse(path: String)
-  /// The loader was opened before this process was forked from the one that owns it.
+  /// The loader belongs to the process that this one was forked from.
   case forked(path: String)
   /// Not every read of the file can be compared with a checksum; the text says what would help.
   case notVerifiable(path: String, String)

@@ -12,7 +12,7 @@ public struct LoaderOptions: Sendable {
   public var queueDepth = 32
   /// Longer tensors are streamed in pieces of whole rows of at most so many bytes.
   public var pieceByteCount = 8 << 20
-  /// Part of the budget that the caller needs for itself, beside what the process holds already.
+  /// Part of the budget that the caller needs for itself, in addition to what the process holds already.
   public var callerByteCount = 0
   /// Whole copies of the file on other drives; each read is shared among all of them. Copies of a file without
   /// checksums are read whole and compared the first time.
@@ -44,7 +44,7 @@ public struct LoaderPlan: Sendable {
 
   /// Code pages, stacks and allocator slack that come after planning.
   private static let marginByteCount = 3 << 20
-  /// A ring that no drive is faster than.
+  /// A ring large enough for any drive.
   private static let usefulStreamByteCount = 64 << 20
   /// Pieces are not made shorter than this to fit a small budget.
   private static let leastPieceByteCount = 256 << 10

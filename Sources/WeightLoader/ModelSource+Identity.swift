@@ -2,7 +2,7 @@ public import BlockIO
 public import ModelFormat
 public import TensorBasics
 
-/// What stands for a model where something is kept of it.
+/// What identifies a model in things that are kept about it.
 public struct ModelReferences: Sendable, Equatable {
   public enum Reference: Sendable, Hashable {
     /// All its weights, whatever files they lie in.
@@ -11,11 +11,11 @@ public struct ModelReferences: Sendable, Equatable {
     case files(UInt64)
   }
 
-  /// What new things are kept under.
+  /// The reference under which new things are kept.
   public var best: Reference
-  /// All that stand for these weights, the best first.
+  /// All references to these weights, the best first.
   public var all: [Reference]
-  /// The files as they were; nothing if that cannot be told.
+  /// The files when this was made; empty if that is unknown.
   public var files: [FileIdentity]
 
   public init(best: Reference, all: [Reference], files: [FileIdentity]) {
@@ -95,8 +95,8 @@ extension ModelSource {
     return WeightChecksums.memoryByteCount(slotCount: 1) + 64 * partCount
   }
 
-  /// Reads weights for a moment where their checksums are not known yet, and remembers how far it came: after
-  /// a few runs they are known without anybody's waiting for it.
+  /// Reads weights for a moment if their checksums are not known yet, and remembers how far it came: after
+  /// a few runs they are known, and no run has waited for them.
   ///
   /// Uses a device of its own, as this one may be reading ahead. Failures leave things as they are.
   ///
@@ -122,9 +122,9 @@ extension ModelSource {
     } catch {}
   }
 
-  /// What stands for the model in stores; nil if neither checksums nor a file that shows its changes can.
+  /// What identifies the model in stores; nil if neither checksums nor an unchanged file can.
   ///
-  /// To be called before weights are read: what is computed from them is theirs as long as
+  /// Call this before weights are read: what is computed from them belongs to them as long as
   /// ``isUnchanged(since:)``.
   ///
   /// - Throws: ``LoaderError/io(_:)``.

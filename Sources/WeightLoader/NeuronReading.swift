@@ -29,7 +29,7 @@ public struct NeuronReading: Sendable, Equatable {
     self.readsPartsApart = readsPartsApart
   }
 
-  /// Bytes that are wanted of a bundle.
+  /// Bytes of a bundle that are needed.
   public func contentByteCount(_ bundles: NeuronBundles) -> Int {
     includesDecidingPart ? bundles.byteCount : bundles.prefixByteCount
   }
@@ -54,7 +54,7 @@ public struct NeuronReading: Sendable, Equatable {
       : ((layout.layers.map(contentByteCount).max() ?? 0) + 63) & ~63
   }
 
-  /// Memory that a window takes beside its slots: what bundles are copied from, and the books.
+  /// Memory that a window takes besides its slots: buffers that bundles are copied from, and bookkeeping.
   public func fixedByteCount(_ layout: NeuronLayout, slotCount: Int) -> Int {
     guard let first = layout.layers.first else { return 0 }
     let staging =
@@ -79,7 +79,7 @@ public struct NeuronReading: Sendable, Equatable {
   static let longestReadByteCount = 1 << 20
 }
 
-/// What a window of neurons did.
+/// Counters of a window of neurons.
 public struct NeuronStatistics: Counters, Sendable {
   public init() {}
 

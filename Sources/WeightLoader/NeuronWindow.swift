@@ -23,7 +23,7 @@ final class NeuronWindow: ParallelRegion {
   private let memory: AlignedBuffer
   private let population: PagePrefaulter
 
-  // Books of keys: a key is layer × bundles of a layer + bundle.
+  // Bookkeeping by key: a key is layer × bundles of a layer + bundle.
   private let books: AlignedBuffer
   /// The slot of each key, −1 = none.
   private let slotOfKey: UnsafeMutablePointer<Int32>
@@ -50,7 +50,7 @@ final class NeuronWindow: ParallelRegion {
   private var aheadCount = 0
   private var aheadLayer = -1
   private var usedSlotCount = 0
-  /// Slots from here on are given anew at each step, where nothing recent is kept.
+  /// Slots from here on are reassigned at each step, where nothing recent is kept.
   private let passingSlot: Int
 
   // The current step: what is missing, and the reads that bring it.
@@ -62,7 +62,7 @@ final class NeuronWindow: ParallelRegion {
   /// Places, among the bundles of the step, of those that were not in memory.
   private let waiting: UnsafeMutablePointer<Int32>
   private var waitingCount = 0
-  /// Numbers, among what is missing, of those that are there and not yet compared with their checksums.
+  /// Indexes into the missing bundles, of those that have arrived and were not yet verified.
   private let unchecked: UnsafeMutablePointer<Int32>
   private var uncheckedCount = 0
   /// The lowest bundle that differs from its checksum.
@@ -236,7 +236,7 @@ final class NeuronWindow: ParallelRegion {
       held[holds] = slot
       holds += 1
     }
-    // Those that are there are held, so none of them gives up its place.
+    // Resident bundles are held first, so that none of them is evicted for another.
     var next = firstMissing
     for place in 0..<waits where next < misses {
       let index = Int(waiting[place])
@@ -273,7 +273,7 @@ final class NeuronWindow: ParallelRegion {
     aheadLayer = layer
     for bundle in bundles {
       let key = layer * bundleCount + Int(bundle)
-      // What is in use stays; a window full of it has no room for what may be.
+      // What is in use stays; a window that is full of it has no room for guesses.
       guard slotOfKey[key] < 0, heldCount + aheadCount < slotCount / 2 else { continue }
       let slot = evict(for: key)
       missingBundle[missingCount] = bundle
@@ -302,7 +302,7 @@ final class NeuronWindow: ParallelRegion {
     if let decay, decay.best != ages.decay { ages.decay = decay.best }
   }
 
-  /// Gives up what was read ahead; what of it is in use is held.
+  /// Gives up what was read ahead, except what is in use.
   private func endAhead() {
     for index in 0..<aheadCount {
       if ages.lastUse(of: Int(keyOfSlot[Int(ahead[index])])) == token {
@@ -314,7 +314,7 @@ final class NeuronWindow: ParallelRegion {
     (aheadCount, aheadLayer) = (0, -1)
   }
 
-  /// Lets a slot leave when its turn comes.
+  /// Makes a slot evictable.
   private func list(_ slot: Int32) {
     guard !isListed[Int(slot)] else { return }
     isListed[Int(slot)] = true
@@ -432,7 +432,7 @@ final class NeuronWindow: ParallelRegion {
     return (bundles.offset + bundle * bundles.byteStride, reading.readByteCount(bundles))
   }
 
-  /// Takes the completion of a read, and copies; ``checkArrivals()`` is to follow before the bundles are used.
+  /// Takes the completion of a read, and copies; call ``checkArrivals()`` before the bundles are used.
   func completed(_ number: Int, byteCount: Int) throws(LoaderError) {
     let start = monotonicNanoseconds()
     let read = planned[number]

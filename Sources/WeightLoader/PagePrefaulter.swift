@@ -6,13 +6,13 @@ import TensorBasics
 /// Commits the pages of memory on a thread of its own, front to back.
 ///
 /// A read into memory that was never touched first clears its pages, in the thread that submits it; for
-/// weights that are pinned that is gigabytes, and the drive waits. This clears ahead of the reads, at 10 GB/s
+/// pinned weights that is gigabytes, and the drive waits. This clears pages ahead of the reads, at 10 GB/s
 /// on a machine's own memory; in a virtual machine whose host must find the memory first, at 0.4 GB/s.
 final class PagePrefaulter {
   private let shared: Shared
   private var thread: BackgroundThread?
 
-  /// Starts on `memory`, which must stay until ``stop()``. Where no thread is to be had, pages are
+  /// Starts on `memory`, which must stay until ``stop()``. If no thread can be started, pages are
   /// committed by whichever thread touches them, as usual.
   init(_ memory: UnsafeMutableRawBufferPointer) {
     shared = Shared(memory)
@@ -31,7 +31,7 @@ final class PagePrefaulter {
     thread = nil
   }
 
-  /// Bytes from the front that are committed; all of them where no thread is at work.
+  /// Bytes from the front that are committed; all of them if no thread is running.
   var populatedByteCount: Int { shared.populated.load(ordering: .relaxed) }
 
   /// Whether to stop for as long as others need the processors, where committing is slow: memory that the
@@ -41,7 +41,7 @@ final class PagePrefaulter {
     set { shared.yields.store(newValue, ordering: .relaxed) }
   }
 
-  /// Below, the thread costs more than it saves.
+  /// Below this size, the thread costs more than it saves.
   private static let smallest = 32 << 20
 
   private final class Shared: BackgroundWork, @unchecked Sendable {

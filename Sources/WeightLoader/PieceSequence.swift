@@ -53,8 +53,8 @@ struct PieceSequence {
 
 /// Pieces that one contiguous range of a file brings.
 struct PieceRun {
-  /// What to read: aligned, and in an image widened to whole extents where it does not go on from the run
-  /// before or is not gone on from.
+  /// What to read: aligned, and in an image widened to whole extents at an end that does not continue the run
+  /// before or is not continued by the next.
   var range: Extent
   var pieceCount: Int
 }

@@ -1,7 +1,7 @@
 import Kernels
 import ModelFormat
 
-/// Compares what a run's reads bring with what its first reading brought, which was compared with the
+/// Compares each reading of a run with its first reading, which was compared with the
 /// image's checksums.
 ///
 /// A run need not be whole extents, so it has a checksum of its own: that of the checksums of its chunks,

@@ -1,7 +1,7 @@
 import BlockIO
 import ModelFormat
 
-/// Files that are read and written whole, with a checksum at their end.
+/// Small files that are read and written whole, with a checksum at their end.
 enum SmallFile {
   /// Bytes of the checksum: XXH3-64 over all before it.
   static let checksumByteCount = 8

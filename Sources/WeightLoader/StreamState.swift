@@ -61,7 +61,7 @@ struct StreamState {
     submissionSequence = nextSequence
   }
 
-  /// Gives up everything that was not handed out.
+  /// Discards everything that was not handed out.
   mutating func discard() {
     for sequence in firstSequence..<nextSequence {
       let index = sequence % flights.count

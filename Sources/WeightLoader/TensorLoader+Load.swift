@@ -4,7 +4,7 @@ import TensorBasics
 
 /// Parts of tensors on their way into memory of their own.
 final class PendingLoad {
-  /// Tags of loads' reads have this bit, those of a stream's have not.
+  /// Tags of reads for loads have this bit; tags of reads for a stream do not.
   static let tagBit: UInt64 = 1 << 62
 
   /// A range to read, and where it goes.
@@ -130,7 +130,7 @@ extension TensorLoader {
       }
     } catch {
       abandonLoad(of: parts)
-      // Another load, or a stream, is not stopped by what stopped this one.
+      // The error that stopped this load does not stop another load or a stream.
       if case .interrupted = error { cancellation.lower() }
       throw error
     }
@@ -144,7 +144,7 @@ extension TensorLoader {
     if load.isComplete { loadOfTag[load.tag] = nil }
   }
 
-  /// The load of `parts`, begun where it was not.
+  /// The load of `parts`, which is started if it was not yet.
   private func pendingLoad(_ parts: [TensorPart]) throws(LoaderError) -> PendingLoad {
     if let load = loads[parts] { return load }
     try check(parts)

@@ -3,7 +3,7 @@ import ModelFormat
 import TensorBasics
 
 extension TensorLoader {
-  /// What asking for the next piece gave.
+  /// The answer to a request for the next piece.
   package enum Next {
     case piece(TensorPiece)
     /// Every piece has been handed out.
@@ -56,7 +56,7 @@ extension TensorLoader {
       // What is under way is waited for when the next stream begins.
       state.discard()
       streamFailure = error
-      // Asked for once, it ends one wait: whichever is next where none is under way.
+      // One cancellation ends one wait: the current one, or if there is none the next.
       if case .interrupted = error { cancellation.lower() }
       throw error
     }
@@ -146,7 +146,7 @@ extension TensorLoader {
     }
   }
 
-  /// How long a wait is deaf to ``cancellation``.
+  /// How long a wait may take to notice ``cancellation``.
   private static let longestWaitMilliseconds = 50
 
   private func complete(_ tag: UInt64, _ error: BlockIOError?) {
@@ -158,7 +158,7 @@ extension TensorLoader {
     }
   }
 
-  /// Notes that the device can be used no more, once nothing is read into memory.
+  /// Marks the device as unusable, once nothing is being read into memory.
   private func fail(_ error: BlockIOError) -> LoaderError {
     failure = .io(error)
     device.drain(unless: cancellation)

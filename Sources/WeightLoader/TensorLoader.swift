@@ -33,7 +33,7 @@ public final class TensorLoader {
   /// with ``LoaderError/interrupted``.
   public let cancellation = CancellationFlag()
 
-  /// What the drive did so far; to be asked by the thread that uses the loader.
+  /// What the drive did so far; only for the thread that uses the loader.
   public var statistics: IOStatistics { device.statistics }
   /// One-line warnings for people, e.g. that a slower way of reading had to do.
   public var notes: [String] { device.notes }
@@ -77,7 +77,7 @@ public final class TensorLoader {
     let catalogue = try TensorCatalogue(path, mirrors: options.mirrors)
     let device = try catalogue.openDevice(
       backend: options.backend, queueDepth: min(max(1, options.queueDepth), 1024))
-    // What reading the header took is over, but it counts where it was more than ever before.
+    // Reading the header is over, but its memory counts if it set the process's peak.
     let peak = ProcessMemory.peakResidentByteCount
     let budget = ram ?? HostLimits().defaultBudget
     guard peak <= budget || peak == earlierPeak || options.assumedResidentByteCount != nil else {
@@ -200,7 +200,7 @@ public final class TensorLoader {
       throw error
     }
     defer { leave() }
-    // What is under way is waited for where its memory goes.
+    // Reads in flight are waited for when their memory is freed.
     state.discard()
     loads = [:]
     isClosed = true

@@ -1,9 +1,9 @@
 import Synchronization
 import TensorBasics
 
-/// Bytes of one tensor that a stream has brought: all of a part, or whole rows of it.
+/// Bytes of one tensor that a stream has delivered: a whole part, or whole rows of it.
 ///
-/// Its memory is read into again once the piece is gone. It may outlive the loader, and any thread may let
+/// Its memory is reused once the piece is gone. A piece may outlive the loader, and any thread may let
 /// go of it.
 public final class TensorPiece: Sendable {
   /// Index into ``TensorLoader/tensors``.
@@ -34,7 +34,7 @@ public final class TensorPiece: Sendable {
 
   public var byteCount: Int { range.count }
 
-  /// Hands the bytes to `body`, during whose call they are valid.
+  /// Calls `body` with the bytes, which are valid during the call.
   public func withBytes<Result, Failure>(
     _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
   ) throws(Failure) -> Result {
@@ -48,7 +48,7 @@ public final class TensorPiece: Sendable {
   }
 }
 
-/// The ring's memory, and which of its runs lost a user.
+/// The ring's memory, and the runs whose pieces were given back.
 final class StreamMemory: Sendable {
   private let buffer: AlignedBuffer
   private let returned = Mutex<[Int]>([])
@@ -59,7 +59,7 @@ final class StreamMemory: Sendable {
 
   var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(buffer.bytes) }
 
-  /// To be written to by the device alone.
+  /// Only the device writes to it.
   var destination: UnsafeMutableRawBufferPointer { buffer.bytes }
 
   /// Notes that a piece of run `sequence` is used no more.
@@ -94,7 +94,7 @@ public final class LoadedTensors: Sendable {
   /// Bytes of `parts[index]`.
   public func byteCount(_ index: Int = 0) -> Int { ranges[index].count }
 
-  /// Hands the bytes of `parts[index]` to `body`, during whose call they are valid.
+  /// Calls `body` with the bytes of `parts[index]`, which are valid during the call.
   public func withBytes<Result, Failure>(
     _ index: Int = 0, _ body: (UnsafeRawBufferPointer) throws(Failure) -> Result
   ) throws(Failure) -> Result {
@@ -125,7 +125,7 @@ final class HeldMemory: Sendable {
   deinit { account.giveBack(buffer.byteCount) }
 }
 
-/// What of a budget for tensors is in use.
+/// The part of a budget for tensors that is in use.
 final class MemoryAccount: Sendable {
   let limit: Int
   private let used = Mutex(0)

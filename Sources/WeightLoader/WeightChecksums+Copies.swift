@@ -56,7 +56,7 @@ extension WeightChecksums {
         throw BlockIOError(.inspect, path: path, reason: .modified)
       }
     } catch { throw .io(error) }
-    // A folder that cannot be written to costs the same reading next time, and nothing else.
+    // If the folder cannot be written to, the next run reads again; nothing else is lost.
     try? records.save(
       checksums.known, of: files, layout: layout, identity: identity(checksums))
     return checksums

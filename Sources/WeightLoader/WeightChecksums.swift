@@ -32,7 +32,7 @@ struct WeightChecksums {
   var isComplete: Bool { known.count == parts.count }
   var byteCount: Int { parts.reduce(0) { $0 + $1.byteCount } }
 
-  /// Tells these parts from those of another layout.
+  /// A number that distinguishes these parts from those of another layout.
   var layoutChecksum: UInt64 {
     var bytes: [UInt8] = []
     for part in parts {
@@ -43,7 +43,7 @@ struct WeightChecksums {
     return bytes.withUnsafeBytes(FlashImage.checksum)
   }
 
-  /// Takes what was remembered, if it can be these parts'.
+  /// Takes over what was remembered, if it fits these parts.
   mutating func resume(_ remembered: [UInt64]) {
     if remembered.count <= parts.count { known = remembered }
   }

@@ -5,7 +5,7 @@ import ModelFormat
 /// Remembers the checksums of weights, so that a file is read for them once.
 ///
 /// A record holds for the very files that were read: device, inode, size, modification and change time. It is
-/// a file in the user's cache folder; one that is damaged, of another version or of other files is as if it
+/// a file in the user's cache folder; one that is damaged, of another version or of other files is treated as if it
 /// were not there. All numbers are little-endian:
 ///
 /// | offset | bytes | content |
@@ -31,11 +31,11 @@ public struct WeightRecords: Sendable {
   private static let magic = Array("FLASHSUM".utf8)
   private static let version: UInt32 = 1
   private static let headerByteCount = 40
-  /// More records than models that anybody uses; beyond, those written first go.
+  /// More records than anyone has models; beyond this, the oldest are deleted.
   private static let countLimit = 512
   private static let byteLimit = 256 << 20
 
-  /// A number that stands for the very files.
+  /// A number that identifies these very files.
   static func number(of files: [FileIdentity]) -> UInt64 {
     (Array("FLASHFIL".utf8) + files.flatMap(\.encoded)).withUnsafeBytes(FlashImage.checksum)
   }

@@ -82,7 +82,7 @@ extension WeightStream {
   /// Gives up a family's bundles that were read ahead and not asked for; they may leave.
   public func endPrefetching(of family: Int) { bundles?.endReservations(of: family) }
 
-  /// Sees to it that a bundle can be asked for, at the cost of what was read ahead.
+  /// Makes sure that a bundle can be asked for, if need be by giving up what was read ahead.
   ///
   /// - Precondition: not every slot is held.
   public func makeRoomForBundle() throws(LoaderError) {
@@ -108,7 +108,7 @@ extension WeightStream {
   public func isReady(bundle: Int, of family: Int) throws(LoaderError) -> Bool {
     guard let bundles else { return false }
     while !bundles.isReady(family, bundle) {
-      // Look at what has come meanwhile, without waiting.
+      // Take the completions that have arrived meanwhile, without waiting.
       guard try reapOne(for: .bundle(family), waiting: false) else { return false }
     }
     return true

@@ -2,7 +2,7 @@ import BlockIO
 import ModelFormat
 import TensorBasics
 
-// What comes back from the drive, and what becomes of it where a sweep is broken off.
+// Completions from the drive, and what happens to them when a sweep is abandoned.
 extension WeightStream {
   /// What the caller of a wait needs.
   enum Wanted {
@@ -12,13 +12,13 @@ extension WeightStream {
     case bundle(Int)
     /// Neurons of the current layer.
     case neurons
-    /// Whatever is under way.
+    /// Any completion.
     case rest
   }
 
   /// Takes one completion of the device, waiting for it while `wanted` is needed; false if none came.
   ///
-  /// What was taken is settled whatever follows: a caller that is interrupted may come back.
+  /// A completion that was taken is always processed, because an interrupted caller may come back.
   @discardableResult
   func reapOne(for wanted: Wanted, waiting: Bool = true) throws(LoaderError) -> Bool {
     if let failure { throw failure }
@@ -66,14 +66,14 @@ extension WeightStream {
     }
   }
 
-  /// Gives up all sweeps, wherever they were broken off, and everything that is held; weights in memory
+  /// Abandons all sweeps, wherever they are, and everything that is held; weights in memory
   /// stay.
   ///
-  /// What is to follow ``LoaderError/interrupted`` before the stream is used again. It only notes the fact:
+  /// Call this after ``LoaderError/interrupted``, before the stream is used again. It only takes a note:
   /// the next ``announce(segments:)`` waits for the reads under way and begins again.
   public func abandon() { isAbandoned = true }
 
-  /// Waits for the reads of sweeps that were given up. Interrupted, it goes on the next time.
+  /// Waits for the reads of abandoned sweeps. If it is interrupted, the next call continues.
   func settleAbandoned() throws(LoaderError) {
     guard isAbandoned else { return }
     while device.inFlight > 0 || neurons?.isComplete == false {
