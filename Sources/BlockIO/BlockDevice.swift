@@ -2,7 +2,7 @@ public import TensorBasics
 
 /// A read of one byte range of one file.
 public struct ReadRequest: @unchecked Sendable {
-  // Safety: plain values; the destination is lent to one device, which alone writes to it.
+  // Safety: plain values; the destination is lent to one device, and only that device writes to it.
 
   /// Which of the device's files.
   public var fileIndex: Int
@@ -11,7 +11,7 @@ public struct ReadRequest: @unchecked Sendable {
   /// Where the bytes go; its count is the read's length. Address and count are multiples of the
   /// device's alignment. Lent to the device from submission until the completion is reaped.
   public var destination: UnsafeMutableRawBufferPointer
-  /// The caller's name for this read, handed back by its completion.
+  /// The caller's identifier for this read, returned in its completion.
   public var tag: UInt64
 
   public init(
@@ -47,7 +47,7 @@ public protocol BlockDevice: AnyObject {
   /// Size of each file when it was opened.
   var fileByteCounts: [Int] { get }
 
-  /// What offset, length and address of every read are multiples of: 4096 for direct I/O, 1 where
+  /// Offset, length and address of every read are multiples of this: 4096 for direct I/O, 1 where
   /// anything goes.
   var alignment: Int { get }
 
@@ -72,11 +72,11 @@ public protocol BlockDevice: AnyObject {
   ///   - timeoutMilliseconds: the longest sleep; nil for no limit.
   /// - Returns: nil if nothing is complete (yet, or within the timeout), nothing is in flight, or
   ///   a signal arrived during the sleep.
-  /// - Throws: the error of one failed read, which is in flight no more and whose tag it carries.
+  /// - Throws: the error of one failed read, with its tag; that read is no longer in flight.
   func reap(waiting: Bool, timeoutMilliseconds: Int?) throws(BlockIOError) -> ReadCompletion?
 
   /// Gives up the reads in flight, because it can no longer be known whether they have ended: memory
-  /// of `AlignedBuffer` that they go to is never given back. The device reads no more.
+  /// of `AlignedBuffer` that they write to is never freed. The device accepts no further reads.
   func abandonReads()
 
   /// Tells the device that destinations lie in `region`, so that it can register the memory with the
@@ -86,7 +86,7 @@ public protocol BlockDevice: AnyObject {
   /// the device's end: reads go to the pages that were registered, whatever is mapped there later.
   func register(_ region: UnsafeMutableRawBufferPointer)
 
-  /// Lets go of a region that ``register(_:)`` was told of, before its memory goes.
+  /// Unregisters a region that was given to ``register(_:)``, before its memory is freed.
   ///
   /// - Precondition: nothing is read into it.
   func unregister(_ region: UnsafeMutableRawBufferPointer)
@@ -94,13 +94,13 @@ public protocol BlockDevice: AnyObject {
   /// Throws if a file is no longer the one that was opened: replaced, removed or changed.
   func checkUnchanged() throws(BlockIOError)
 
-  /// What the open files are now, in their order; nothing if the device has no files.
+  /// The present identities of the open files, in their order; empty if the device has no files.
   func fileIdentities() throws(BlockIOError) -> [FileIdentity]
 
   /// Everything counted since the device was opened.
   var statistics: IOStatistics { get }
 
-  /// One-line warnings for people, e.g. that a slower way of reading had to do.
+  /// One-line warnings for people, e.g. that a slower way of reading is in use.
   var notes: [String] { get }
 }
 
@@ -109,8 +109,8 @@ extension BlockDevice {
   public func unregister(_ region: UnsafeMutableRawBufferPointer) {}
   public func fileIdentities() throws(BlockIOError) -> [FileIdentity] { [] }
 
-  /// Waits until nothing is in flight, whatever happens to the reads: before memory goes that they are bound
-  /// for. Where the device cannot even wait, or `cancellation` is raised and the drive does not answer within a
+  /// Waits until nothing is in flight, however the reads end: call this before memory is freed that they write
+  /// to. If the device cannot even wait, or `cancellation` is raised and the drive does not answer within a
   /// second, the reads are abandoned.
   public func drain(unless cancellation: CancellationFlag? = nil) {
     var patience = Self.patienceSteps
@@ -132,7 +132,7 @@ extension BlockDevice {
 
   /// Reads one range and waits for it; for the few reads outside the stream.
   ///
-  /// Where that fails, nothing is in flight any more either.
+  /// If that fails, nothing is left in flight.
   ///
   /// - Precondition: nothing is in flight.
   /// - Returns: bytes that came from the file.

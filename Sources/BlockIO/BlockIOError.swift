@@ -27,11 +27,11 @@ public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible 
     case replaced
     /// Size or modification time differ from those at opening.
     case modified
-    /// Reads were given up on this device, which reads no more.
+    /// Reads were abandoned on this device, which accepts no further ones.
     case abandoned
-    /// Neither a regular file nor a block device; the text says what instead, e.g. "a directory".
+    /// Neither a regular file nor a block device; the text says what it is, e.g. "a directory".
     case notReadable(kind: String)
-    /// Not a regular file, which alone is ever replaced; the text says what instead, e.g. "a pipe".
+    /// Not a regular file, and only regular files are replaced; the text says what it is, e.g. "a pipe".
     case notWritable(kind: String)
     /// An output that is also a file being read, or another output.
     case inUse(as: String)
@@ -65,19 +65,19 @@ public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible 
     self.init(.startThreads, path: path, reason: .system(errno: error.errno))
   }
 
-  /// What a device throws that gave reads up.
+  /// What a device throws after it abandoned reads.
   static let afterAbandonment = BlockIOError(.read, reason: .abandoned)
-  /// What it says for people.
+  /// The message for people.
   static let abandonmentNote =
     "reads that may still be under way were given up: their memory stays taken"
 
-  /// The same error of a file that is called otherwise.
+  /// The same error with another name for the file.
   package func named(_ path: String) -> BlockIOError {
     BlockIOError(
       operation, path: path, offset: offset, byteCount: byteCount, reason: reason, tag: tag)
   }
 
-  /// The same error of a request with another tag.
+  /// The same error with another request tag.
   func tagged(_ tag: UInt64?) -> BlockIOError {
     BlockIOError(
       operation, path: path, offset: offset, byteCount: byteCount, reason: reason, tag: tag)

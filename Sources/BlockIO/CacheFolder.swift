@@ -1,7 +1,7 @@
 import Glibc
 import TensorBasics
 
-/// Where files are kept that can be made again.
+/// The folder for files that can be made again.
 public enum CacheFolder {
   /// `$XDG_CACHE_HOME/flashinfer/NAME`, by default under `~/.cache`; nil if there is no such place.
   public static func standard(_ name: String) -> String? {

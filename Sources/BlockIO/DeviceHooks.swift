@@ -1,7 +1,7 @@
-/// Where tests stand in for the kernel in the reads and writes of one device; empty outside tests. What
-/// else may fail is a `TensorBasics.FaultPlan`'s.
+/// Where tests take the kernel's place in the reads and writes of one device; empty outside tests. Other
+/// failures come from a `TensorBasics.FaultPlan`.
 package struct DeviceHooks: Sendable {
-  /// Called with each read's result; returns the result to go by.
+  /// Called with each read's result; returns the result to use instead.
   package var filterResult: (@Sendable (ReadAttempt) -> Int)?
   /// Called before each write at an offset; an error number other than 0 is the kernel's refusal.
   package var writeErrno: (@Sendable (_ offset: Int) -> Int32)?

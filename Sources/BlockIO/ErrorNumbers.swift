@@ -1,8 +1,8 @@
 import Glibc
 import TensorBasics
 
-/// What error numbers have in common: calls that fail are judged by these classes, and not by single
-/// numbers, of which file systems and kernels return one or another.
+/// Classes of error numbers: failed calls are judged by these, not by single
+/// numbers, which differ among file systems and kernels.
 extension Int32 {
   /// A signal came, or the thread that submitted ended: the call can be made again at once.
   package var isInterruption: Bool { self == EINTR || self == ECANCELED }
@@ -19,14 +19,14 @@ extension Int32 {
   }
 }
 
-/// How calls are made again that brought nothing: up to ``maximumCount`` times, after 0, 1, 2, 4 … and
-/// at most 128 milliseconds where the system is short of something, which is 1.3 s in all.
+/// How calls that made no progress are repeated: up to ``maximumCount`` times, after 0, 1, 2, 4 … and
+/// at most 128 milliseconds if the system is short of something, which is 1.3 s in all.
 enum Retries {
-  /// Attempts in a row that may bring nothing.
+  /// Attempts in a row that may make no progress.
   static let maximumCount = 16
   private static let longestNanoseconds = 128_000_000
 
-  /// How long to wait before an attempt that follows `count` fruitless ones.
+  /// How long to wait before an attempt that follows `count` without progress.
   static func delayNanoseconds(after count: Int, errno: Int32) -> Int {
     guard errno.isShortage, count > 0 else { return 0 }
     return min(1_000_000 << min(count - 1, 16), longestNanoseconds)
@@ -40,7 +40,7 @@ enum Retries {
   }
 }
 
-/// When a call that the system refused for want of something is made again.
+/// When to repeat a call that the system refused because it was short of something.
 struct BackOff {
   private var count = 0
   private(set) var nextNanoseconds = 0

@@ -1,11 +1,11 @@
 import Glibc
 import TensorBasics
 
-/// "This very file": which file it is, its size and its last changes.
+/// Which file it is, its size and the time of its last change.
 ///
 /// While two identities of a regular file are equal, its bytes are the same. Writing to a file sets its
 /// change time (ctime), which no program can set back as it can the modification time. A rename, a hard
-/// link or a change of permissions sets it as well: the bytes are then the same, which cannot be told from here.
+/// link or a change of permissions sets it as well, although the bytes stay the same.
 public struct FileIdentity: Hashable, Sendable {
   public let device: UInt64
   public let inode: UInt64
@@ -103,7 +103,7 @@ extension BlockDevice {
 }
 
 extension stat {
-  /// What the file is where it is neither a regular file nor a block device, else nil.
+  /// What kind of file it is, if neither a regular file nor a block device; otherwise nil.
   var unreadableKind: String? {
     switch st_mode & S_IFMT {
     case S_IFREG, S_IFBLK: nil

@@ -42,7 +42,7 @@ struct FileSet: Sendable {
     return ["O_DIRECT is refused for '\(first.path)'\(others): reading through the page cache"]
   }
 
-  /// Traps where the caller broke the contract of `submit`.
+  /// Traps if the caller violated the contract of `submit`.
   func checkContract(_ request: ReadRequest, inFlight: Int, capacity: Int) {
     precondition(inFlight < capacity, "more reads submitted than the device's capacity")
     precondition(files.indices.contains(request.fileIndex), "no such file in this device")

@@ -9,7 +9,7 @@ public struct WriteRequest: @unchecked Sendable {
   public var offset: Int
   /// Address and count are multiples of 4096. Lent until the completion is taken.
   public var bytes: UnsafeRawBufferPointer
-  /// The caller's name for this write, handed back by its completion.
+  /// The caller's identifier for this write, returned in its completion.
   public var tag: Int
 
   public init(offset: Int, bytes: UnsafeRawBufferPointer, tag: Int) {
@@ -19,7 +19,7 @@ public struct WriteRequest: @unchecked Sendable {
   }
 }
 
-/// A write that is done, well or badly; its bytes are the caller's again.
+/// A write that succeeded or failed; its bytes are the caller's again.
 public struct WriteCompletion: Sendable {
   public var tag: Int
   public var byteCount: Int
@@ -113,8 +113,8 @@ public final class FileWriter {
     return completion
   }
 
-  /// Gives up the writes that are pending: the thread ends by itself after the current write, whose bytes
-  /// are never given back. The writer writes no more.
+  /// Abandons the pending writes: the thread ends after the current write, whose bytes
+  /// are never freed. The writer accepts no further writes.
   public func abandonWrites() {
     guard pendingCount > 0 else { return }
     worker.abandon()

@@ -59,7 +59,7 @@ public final class MappedDevice: BlockDevice {
     firstIndex = 0
   }
 
-  /// Drops the queue: nothing is read but by ``reap(waiting:timeoutMilliseconds:)``.
+  /// Drops the queue: only ``reap(waiting:timeoutMilliseconds:)`` reads.
   public func abandonReads() {
     firstIndex = queue.count
     startedCount = queue.count
@@ -114,7 +114,7 @@ public final class MappedDevice: BlockDevice {
     return ReadCompletion(tag: transfer.request.tag, byteCount: transfer.expectedByteCount)
   }
 
-  /// Copies one range through a mapping of it, or by `pread` what that cannot bring.
+  /// Copies one range through a mapping of it, and with `pread` what the mapping cannot deliver.
   private func copy(_ transfer: inout Transfer) -> Transfer.Step {
     let file = files[transfer.request.fileIndex]
     let (offset, count) = (transfer.nextOffset, transfer.expectedByteCount)

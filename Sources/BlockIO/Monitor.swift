@@ -29,7 +29,7 @@ package final class Monitor: @unchecked Sendable {
     return body()
   }
 
-  /// Gives the lock back, sleeps until another thread wakes this one, and takes it again; only inside
+  /// Releases the lock, sleeps until another thread wakes this one, and takes the lock again; only inside
   /// ``locked(_:)``. It may wake for no reason.
   package func sleep() { pthread_cond_wait(changed, mutex) }
 

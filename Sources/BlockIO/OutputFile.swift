@@ -3,13 +3,13 @@ import TensorBasics
 
 /// A file being written, which takes its name when it is complete and on the drive.
 ///
-/// Until ``commit()`` nothing at its path changes; without it, the file goes away. It has no name
-/// meanwhile where the file system can do that, so that a killed process leaves nothing behind; elsewhere
+/// Until ``commit()`` nothing at its path changes; without it, the file is removed. Until then it has no name
+/// if the file system can do that, so that a killed process leaves nothing behind; otherwise
 /// it is called `….part-` and sixteen digits, and the next one to write the same path removes it. A file
 /// that is replaced keeps its mode and owner.
 ///
 /// After a write that failed nothing is known of the pages that were dropped with it, and a later `fsync`
-/// may report success: the file is given up then, and every later call throws the same error.
+/// may report success. The file is therefore given up, and every later call throws the same error.
 public final class OutputFile {
   /// Where the file will be, as the user called it.
   public var path: String { place.path }
@@ -21,7 +21,7 @@ public final class OutputFile {
   /// Where the file that was replaced waits until the whole set has its names.
   private var keptPath: String?
   private var hasName = false
-  /// What made the file be given up.
+  /// The error that made the file be given up.
   private var failure: BlockIOError?
 
   /// Creates the file without its name and reserves its room, so that a full drive is noticed before
@@ -37,12 +37,12 @@ public final class OutputFile {
   ) throws(BlockIOError) {
     place = try OutputPlace(path, inputs: inputs)
     PartName.removeAbandoned(of: place)
-    // What replaces a private file is not for others to read either while it is written.
+    // The replacement of a private file must not be readable by others while it is written.
     let mode: mode_t = place.previous == nil ? 0o666 : 0o600
     let created = try PartName.create(beside: place, mode: mode)
     descriptor = UnixDescriptor(owning: created.descriptor)
     temporaryPath = created.temporaryPath
-    // Tells others that the file is being written, also those who do not see this process.
+    // Tells other processes that the file is being written, also those in other containers.
     _ = SystemCalls.lock(descriptor.rawValue, LOCK_EX | LOCK_NB)
     let status = SystemCalls.reserve(descriptor.rawValue, byteCount: byteCount)
     guard status == 0 || (-status).isLackOfSupport else {
@@ -142,15 +142,15 @@ extension OutputFile {
     guard let previous = place.previous else { return }
     var mode = previous.st_mode & 0o7777
     if fchown(descriptor.rawValue, previous.st_uid, previous.st_gid) != 0 {
-      // The new owner's programs are not the old one's.
+      // Set-user-ID would apply to another owner than before.
       mode &= 0o1777
-      // Nor is what the old group might do for another group.
+      // Set-group-ID would apply to another group than before.
       if fchown(descriptor.rawValue, uid_t.max, previous.st_gid) != 0 { mode &= 0o1707 }
     }
     fchmod(descriptor.rawValue, mode)
   }
 
-  /// Gives the file that is replaced another name for the time being.
+  /// Gives the file that is replaced a temporary name.
   private func keepPrevious() throws(BlockIOError) {
     guard try place.current() != nil else { return }
     let kept = PartName.next(beside: place)
@@ -188,7 +188,7 @@ extension OutputFile {
     }
   }
 
-  /// Puts back what was there. A file that replaced another by itself stays: it is whole.
+  /// Restores what was there. A file that replaced another on its own stays: it is complete.
   private func undo(isAlone: Bool) {
     if let keptPath {
       _ = SystemCalls.rename(keptPath, to: place.target)

@@ -120,7 +120,7 @@ struct OutputPlace {
 }
 
 extension stat {
-  /// What the file is where it is no regular file, else nil.
+  /// What kind of file it is, if not a regular file; otherwise nil.
   fileprivate var unwritableKind: String? {
     switch st_mode & S_IFMT {
     case S_IFREG: nil

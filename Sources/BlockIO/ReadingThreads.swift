@@ -30,7 +30,7 @@ final class ReadingThreads: BackgroundWork, @unchecked Sendable {
     slots.deallocate()
   }
 
-  /// Starts up to `count` threads; fewer than asked for will do.
+  /// Starts up to `count` threads; one is enough.
   func start(count: Int) throws(BlockIOError) {
     for _ in 0..<count {
       do throws(ThreadError) { threads.append(try BackgroundThread(self)) } catch {
@@ -40,14 +40,14 @@ final class ReadingThreads: BackgroundWork, @unchecked Sendable {
     }
   }
 
-  /// Ends every thread after its present read; queued reads are dropped.
+  /// Ends every thread after its current read; queued reads are dropped.
   func stop() {
     queue.stop()
     for thread in threads { thread.join() }
     threads = []
   }
 
-  /// Ends every thread after its present read, without waiting for that.
+  /// Ends every thread after its current read, without waiting for that.
   func abandon() {
     queue.stop()
     for thread in threads { thread.detach() }
@@ -82,7 +82,7 @@ final class ReadingThreads: BackgroundWork, @unchecked Sendable {
 extension Transfer {
   /// Reads with `pread` until the request is done; returns why it failed if it did.
   ///
-  /// - Parameter isStopping: asked before another attempt, which is not made where it says so.
+  /// - Parameter isStopping: asked before another attempt; true prevents it.
   mutating func readToEnd(
     _ file: OpenFile, hooks: DeviceHooks, isStopping: () -> Bool = { false }
   ) -> BlockIOError.Reason? {

@@ -3,7 +3,7 @@ import TensorBasics
 
 /// The memory regions a ring holds pinned, so that reads into them need not pin and unpin pages.
 struct RegisteredBuffers {
-  /// What the entries of the ring's table hold that were used so far; nil if one is free again.
+  /// The regions in the used entries of the ring's table; nil for an entry that is free again.
   private var table: [UnsafeMutableRawBufferPointer?] = []
   private var hasTable = false
   private var gaveUp = false
@@ -54,11 +54,11 @@ struct RegisteredBuffers {
     return nil
   }
 
-  /// Lets go of what lies in `region`.
+  /// Unregisters everything in `region`.
   mutating func remove(_ region: UnsafeMutableRawBufferPointer, from ring: borrowing Ring) {
     for (index, part) in table.enumerated() {
       guard let part, Self.holds(region, part) else { continue }
-      // An entry that the kernel keeps is not used again: it means pages that are gone.
+      // An entry that the kernel will not release is not used again: it refers to pages that are gone.
       table[index] =
         ring.unregister(bufferAt: index) >= 0
         ? nil : UnsafeMutableRawBufferPointer(start: nil, count: 0)

@@ -8,7 +8,7 @@ import TensorBasics
 /// kernel gives them.
 struct Ring: ~Copyable {
   private let ring: UnsafeMutablePointer<io_uring>
-  /// Whether the kernel may still use it when its owner is gone: it is then left as it is.
+  /// Whether the kernel may still use it after its owner is gone; it is then not destroyed.
   var isAbandoned = false
 
   /// One result.
@@ -80,7 +80,7 @@ struct Ring: ~Copyable {
     return io_uring_register_buffers_update_tag(ring, UInt32(index), &vector, &tag, 1)
   }
 
-  /// Lets go of registered buffer `index`.
+  /// Unregisters buffer `index`.
   borrowing func unregister(bufferAt index: Int) -> Int32 {
     register(buffer: UnsafeMutableRawBufferPointer(start: nil, count: 0), at: index)
   }

@@ -13,7 +13,7 @@ public final class RingDevice: BlockDevice {
   private var freeSlots: [Int]
   /// Reads to be tried again, and when; the system was short of something.
   private var delayed: [(slot: Int, nanoseconds: Int)] = []
-  /// Whether the kernel would not take reads of late, or let this thread sleep for results.
+  /// Whether the kernel recently refused reads, or refused to let this thread sleep for results.
   private var submission = BackOff()
   private var sleeping = BackOff()
   private var recorder = StatisticsRecorder()
@@ -102,7 +102,7 @@ public final class RingDevice: BlockDevice {
   }
 
   public func unregister(_ region: UnsafeMutableRawBufferPointer) {
-    // What was given up is never let go of.
+    // Abandoned reads are never released.
     if !ring.isAbandoned { buffers.remove(region, from: ring) }
   }
 

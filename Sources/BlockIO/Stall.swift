@@ -30,22 +30,22 @@ public struct Stall: Sendable, CustomStringConvertible {
   }
 }
 
-/// The steps in which everybody waits for a drive, so that a request to stop is heard within a tenth of a
-/// second; and when a wait has lasted long enough to be spoken of: after two seconds, then whenever it has
+/// The steps in which all waits for a drive are made, so that a request to stop is noticed within a tenth of a
+/// second; and when a wait has lasted long enough to be reported: after two seconds, then whenever it has
 /// doubled.
 public struct StallWatch: Sendable {
   private var start: Int?
   private var nextNanoseconds = Self.firstNanoseconds
   private static let firstNanoseconds = 2_000_000_000
 
-  /// The longest sleep that is deaf to a `TensorBasics.CancellationFlag`; a signal ends it at once.
+  /// The longest sleep between looks at a `TensorBasics.CancellationFlag`; a signal ends it at once.
   public static let stepMilliseconds = 100
 
   public init() {}
 
   /// Takes one completion of `device`, sleeping one step at most; nil if none came.
   ///
-  /// - Parameter report: called with the seconds waited, where it is time to speak of them.
+  /// - Parameter report: called with the seconds waited, when it is time to report them.
   public mutating func step(
     _ device: any BlockDevice, report: (_ seconds: Int) -> Void
   ) throws(BlockIOError) -> ReadCompletion? {
@@ -68,7 +68,7 @@ public struct StallWatch: Sendable {
     }
   }
 
-  /// Called when a step ended without a completion; the seconds waited, where it is time to say so.
+  /// Called when a step ended without a completion; the seconds waited, when it is time to report them.
   private mutating func secondsToReport(at now: Int) -> Int? {
     guard let start else {
       // The first step began that long ago.

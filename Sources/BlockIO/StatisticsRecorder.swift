@@ -15,7 +15,7 @@ package struct StatisticsRecorder {
     inFlight += 1
   }
 
-  /// Counts a read done, well or badly, at `now`.
+  /// Counts a read that succeeded or failed at `now`.
   package mutating func ended(startedAt start: Int, at now: Int) {
     totals = snapshot(at: now)
     lastChangeNanoseconds = now
@@ -24,7 +24,7 @@ package struct StatisticsRecorder {
     totals.latency.record(nanoseconds: now - start)
   }
 
-  /// Counts every read in flight as given up at `now`.
+  /// Counts every read in flight as abandoned at `now`.
   package mutating func gaveUp(at now: Int) {
     totals = snapshot(at: now)
     lastChangeNanoseconds = now
@@ -51,7 +51,7 @@ package struct StatisticsRecorder {
 }
 
 extension StatisticsRecorder {
-  /// Counts a transfer that is done, well or badly.
+  /// Counts a transfer that succeeded or failed.
   mutating func ended(_ transfer: Transfer, at now: Int) {
     received(byteCount: transfer.receivedByteCount)
     retried(transfer.retryCount)

@@ -1,8 +1,8 @@
 package import Glibc
 import TensorBasics
 
-/// The system calls on files that BlockIO and KVCache make: the one door that a test's `FaultPlan`
-/// stands at.
+/// The system calls on files that BlockIO and KVCache make, in one place, where a test's `FaultPlan`
+/// can make them fail.
 ///
 /// Results are what the call returns, or the negated error number, as io_uring gives them. Calls that a
 /// signal interrupts are made again, except reads and writes, whose callers count.
@@ -14,7 +14,7 @@ package enum SystemCalls {
     }
   }
 
-  /// A new file in `folder`, whose name is gone.
+  /// A new file in `folder` whose name was removed.
   static func openUnnamed(in folder: String) -> Int32 {
     while true {
       let path = "\(folder)/flashinfer-\(UInt64.random(in: .min ... .max))"
@@ -149,7 +149,7 @@ package enum SystemCalls {
     }
   }
 
-  /// Takes a file's name away. No plan makes it fail: it is what failures are cleaned up with.
+  /// Removes a file's name. No plan makes it fail, because failures are cleaned up with it.
   ///
   /// - Returns: whether there was one.
   @discardableResult

@@ -67,7 +67,7 @@ public final class ThreadedDevice: BlockDevice {
   /// Nothing to do: threads take reads as they are submitted.
   public func flush() throws(BlockIOError) {}
 
-  /// Leaves the threads to themselves: each ends after its present read, whenever that is.
+  /// Detaches the threads: each ends after its current read, whenever that is.
   public func abandonReads() {
     guard recorder.inFlight > 0 else { return }
     for case let destination? in destinations { AbandonedMemory.keep(destination) }

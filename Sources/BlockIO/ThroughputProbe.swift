@@ -1,7 +1,7 @@
 import Glibc
 public import TensorBasics
 
-/// Reads one file through a device as fast as it goes, to learn what the drive gives.
+/// Reads one file through a device as fast as possible, to measure the drive.
 ///
 /// The queue is kept full: each completion is replaced at once, and replacements go out a few with one
 /// system call.

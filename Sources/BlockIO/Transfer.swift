@@ -45,7 +45,7 @@ struct Transfer {
       rebasing: rest[..<min(rest.count, Self.maximumAttemptByteCount)])
   }
 
-  /// Draws the consequence of an attempt's result: bytes read or a negated error number.
+  /// Decides what follows from an attempt's result: bytes read or a negated error number.
   mutating func accept(result rawResult: Int, file: OpenFile, hooks: DeviceHooks) -> Step {
     var result = rawResult
     if let filter = hooks.filterResult {

@@ -18,7 +18,7 @@ final class KeyValueEntry: Sendable {
     case unusable(KeyValueEntryHeader.Problem)
   }
 
-  /// Where the open file can be opened once more, whatever its name stands for by now.
+  /// Where the open file can be opened once more, whatever its name refers to by now.
   var path: String { descriptor.path }
 
   /// Opens the entry at `path` and checks its header and tables, not its data.

@@ -3,7 +3,7 @@ import Glibc
 
 /// An entry being written: a temporary file, which takes its name when it is complete.
 ///
-/// Somebody else writes the slabs to ``path``, each where it would be if the file held all slabs of the
+/// The caller writes the slabs to ``path``, each where it would be if the file held all slabs of the
 /// sequence; the header comes last. Without ``commit(after:tokens:rowChecksums:partial:text:)`` the file
 /// goes away with the writer, and after a kill with the
 /// next process that opens the folder.
@@ -42,7 +42,7 @@ public final class KeyValueEntryWriter {
 
   deinit { if !isCommitted { SystemCalls.remove(path) } }
 
-  /// What became of an entry.
+  /// What happened to an entry.
   public enum Outcome: Sendable, Equatable {
     case stored(id: String)
     /// There is nothing after the prefix, or another process stored the same.
@@ -124,7 +124,7 @@ public final class KeyValueEntryWriter {
       try check(SystemCalls.rename(path, to: name))
       isCommitted = true
       do throws(BlockIOError) { try PartName.syncFolder(directory.path) } catch {
-        // What may be gone after a crash was not stored.
+        // An entry that a crash could lose does not count as stored.
         SystemCalls.remove(name)
         throw error
       }

@@ -1,7 +1,7 @@
 public import BlockIO
 public import TensorBasics
 
-/// Why keys and values could not be kept or had again.
+/// Why keys and values could not be stored or read back.
 public enum KeyValueError: Error, Sendable, CustomStringConvertible {
   case allocation(AllocationError)
   /// A file could not be made, opened or read.
@@ -14,7 +14,7 @@ public enum KeyValueError: Error, Sendable, CustomStringConvertible {
   case badPrefix(String)
   /// The caller asked to stop while the drive was waited for.
   case interrupted
-  /// Tokens follow a chunk that was broken off; the context must be read again.
+  /// Tokens follow a chunk that was aborted; the context must be read again.
   case contextAborted
 
   /// The file that could not be read, or does not hold what was written; nil if that is not the reason.

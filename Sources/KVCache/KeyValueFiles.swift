@@ -115,12 +115,12 @@ final class KeyValueFiles {
     return (paths.count - 1, ownDataOffset + row * shape.rowStride)
   }
 
-  /// From here on every row is in the store's own file.
+  /// Called when every row is in the store's own file from here on.
   func removePrefix() { partCount = 0 }
 }
 
 extension KeyValueStore.Prefix {
-  /// Checks what a file said of itself.
+  /// Checks what a file states about itself.
   func check(_ shape: KeyValueShape) throws(KeyValueError) {
     for part in parts {
       let rowCount = part.slabCount.multipliedReportingOverflow(by: shape.layerCount)

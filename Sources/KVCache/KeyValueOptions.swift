@@ -22,7 +22,7 @@ public struct KeyValueOptions: Sendable {
   public var backend = StorageBackend.auto
   /// Raised, it ends every wait for a drive with ``KeyValueError/interrupted``.
   public var cancellation = CancellationFlag()
-  /// Where tests stand in for the kernel.
+  /// Where tests take the kernel's place.
   package var hooks = DeviceHooks()
 
   public init() {}

@@ -1,8 +1,8 @@
-/// What keys and values of equal tokens must have in common to be equal themselves.
+/// What two runs must have in common for equal tokens to have equal keys and values.
 public struct KeyValueOrigin: Sendable, Hashable {
   /// Whose weights they were computed with.
   public let model: Model
-  /// Tells whatever else decides the values from others: the graph, a selector of neurons, the arithmetic.
+  /// A number for everything else that decides the values: the graph, a selector of neurons, the arithmetic.
   public let graph: UInt64
   /// How elements are stored, in up to eight characters of ASCII: `f16`, `q8`, `q4`.
   public let type: String
@@ -14,11 +14,11 @@ public struct KeyValueOrigin: Sendable, Hashable {
   /// Bytes from a row to the next, a multiple of 4096.
   public let rowStride: Int
 
-  /// What stands for a model's weights.
+  /// What identifies a model's weights.
   public enum Model: Sendable, Hashable, CustomStringConvertible {
     /// A checksum of all of them, whatever file they lie in.
     case content(UInt64)
-    /// The very file, unchanged, of a model whose checksums were not known.
+    /// The unchanged file of a model whose checksums were not known.
     case file(UInt64)
 
     /// How a header states it: 1 or 2, and the number.

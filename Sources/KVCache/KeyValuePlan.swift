@@ -1,6 +1,6 @@
 import Kernels
 
-/// Which rows of keys and values stay in memory, and what room the others pass through.
+/// Which rows of keys and values stay in memory, and which buffers the others pass through.
 ///
 /// The rows that stay are a fixed set: every token reads all rows in the same order, and of a cyclic scan
 /// no policy saves more reads than keeping the same rows. Rows of sliding windows come first, as a row
@@ -25,7 +25,7 @@ public struct KeyValuePlan: Sendable {
   private let places: [Int]
   private let wholeLayerCount: Int
 
-  /// A tile must have room, so that attention goes on.
+  /// A tile must have room, so that attention can proceed.
   private static let leastStagingCount = AttentionTile.blockCount
   /// Bytes of reads in flight that keep any drive busy.
   private static let stagingByteCount = 8 << 20
@@ -42,7 +42,7 @@ public struct KeyValuePlan: Sendable {
   var slotByteCount: Int { (slotCount + stagingCount) * shape.rowStride }
   var openByteCount: Int { openRowCount * shape.openRowStride }
 
-  /// Memory of the books of every row.
+  /// Memory of the bookkeeping of every row.
   public static func bookByteCount(_ shape: KeyValueShape) -> Int {
     shape.rowCount * 32 + BlockSelection.byteCount(shape)
   }

@@ -13,10 +13,10 @@ public protocol KeyValuePolicy: AnyObject {
   /// Tokens at the end of a prompt whose attention it wants to see; 0 = none.
   var observedTokenCount: Int { get }
 
-  /// Told of a complete block while it lies in memory as f16.
+  /// Called with each complete block while it lies in memory as f16.
   func complete(layer: Int, head: Int, slab: Int, block: UnsafeRawPointer)
 
-  /// Told what each block weighs in the attention of the tokens at a prompt's end, which may be in several
+  /// Called with each block's weight in the attention of the tokens at a prompt's end, which may be in several
   /// chunks.
   func observe(_ weights: BlockWeights, layer: Int)
 
@@ -27,7 +27,7 @@ public protocol KeyValuePolicy: AnyObject {
   ///   - plan: to be filled; empty at first.
   func plan(layer: Int, queries: UnsafePointer<Float>?, into plan: BlockPlan)
 
-  /// Forgets what it was told.
+  /// Forgets all blocks and observations.
   func reset()
 }
 

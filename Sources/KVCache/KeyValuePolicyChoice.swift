@@ -57,7 +57,7 @@ public enum KeyValuePolicyChoice: Sendable, Equatable {
     if case .snapKV = self { SnapKVPolicy.windowLength } else { 0 }
   }
 
-  /// The policy; nil for full attention, which has no need of one.
+  /// The policy; nil for full attention, which needs none.
   ///
   /// - Parameter queryHeadCount: a multiple of the shape's KV heads.
   public func makePolicy(

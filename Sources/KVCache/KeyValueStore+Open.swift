@@ -1,7 +1,7 @@
 public import Kernels
 import TensorBasics
 
-/// Rows that are being filled, and what becomes of them where complete rows are quantised.
+/// Rows that are being filled, and what happens to them if complete rows are quantised.
 ///
 /// A query sees its own slab as f16 and every slab before that quantised, however tokens are chunked. The
 /// open rows of a chunk lie apart from the pool: of every layer the row of the slab that the chunk begins in

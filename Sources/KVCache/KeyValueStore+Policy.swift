@@ -61,7 +61,7 @@ extension KeyValueStore {
     )
     let hasChanged =
       selection.isSelective != isSelective || isSelective && selection.slabEnd != slabEnd
-    // What is being read was chosen by the plan there was.
+    // The reads in flight were chosen by the previous plan.
     if hasChanged { try discardReads() }
     selection.isSelective = isSelective
     selection.slabEnd = slabEnd
@@ -74,7 +74,7 @@ extension KeyValueStore {
     if hasChanged { try demote() }
   }
 
-  /// Makes known what is needed to leave blocks of a complete row out, while it lies in memory: once.
+  /// Computes, once, what is needed to leave out blocks of a complete row, while it lies in memory.
   func summarise(layer: Int, slab: Int) {
     let row = row(layer, slab)
     guard let policy, !flags[row].contains(.isSummarised), let address = addresses[row]
@@ -121,7 +121,7 @@ extension KeyValueStore {
       ? selection.includes(row(layer, slab)) : plan.keeps(layer: layer, slab: slab)
   }
 
-  /// Takes rows that are not to stay out of memory.
+  /// Evicts rows that are not to stay in memory.
   private func demote() throws(KeyValueError) {
     cursor = ReadCursor()
     guard plan.hasTier, let files else { return }

@@ -13,7 +13,7 @@ struct ReadCursor {
 
 /// Rows that are not in memory come through the staging slots, in the order that a sweep needs them:
 /// layer by layer, ascending slabs. Reads run ahead across layers, and into the next sweep up to the
-/// layer in work: what happens to a row after that is not known yet. For the same reason they stop at a
+/// current layer: what happens to a row after that is not known yet. For the same reason they stop at a
 /// layer with rows that are still being written.
 extension KeyValueStore {
   /// Whether every block of a tile that is attended over is in memory.
@@ -80,7 +80,7 @@ extension KeyValueStore {
     while try !takeRead(files, waiting: true) {
       if cancellation.isRaised { throw .interrupted }
     }
-    // What else is done makes regions longer.
+    // Other work only makes regions longer.
     while try takeRead(files, waiting: false) {}
   }
 
@@ -229,7 +229,7 @@ extension KeyValueStore {
     abandon(row, address)
   }
 
-  /// Gives the slot of a row back that could not be read.
+  /// Frees the slot of a row that could not be read.
   private func abandon(_ row: Int, _ address: UnsafeMutableRawPointer) {
     flags[row].remove(.isBeingRead)
     addresses[row] = address
@@ -258,7 +258,7 @@ extension KeyValueStore {
     }
   }
 
-  /// Tells ``onStall`` of the first row that the drive has to do with.
+  /// Reports the first row that waits for the drive to ``onStall``.
   func report(_ files: KeyValueFiles, _ flag: RowFlags, _ seconds: Int) {
     guard let row = (0..<shape.rowCount).first(where: { flags[$0].contains(flag) }) else { return }
     let place = files.place(ofRow: row)

@@ -16,13 +16,13 @@ import TensorBasics
 public final class KeyValueStore {
   public let plan: KeyValuePlan
   public let shape: KeyValueShape
-  /// Called with one line when the file can be written no more.
+  /// Called with one line when the file can no longer be written.
   public var onWarning: ((String) -> Void)?
   /// Called, on the thread that waits, while the drive has not answered for a while.
   public var onStall: ((Stall) -> Void)?
   var stallWatch = StallWatch()
   let cancellation: CancellationFlag
-  /// Whether a reset could not wait for what was under way, which the next chunk's beginning must.
+  /// Whether a reset could not wait for I/O in flight, so that the next chunk must.
   private(set) var isResetPending = false
 
   /// Slots of the pool, then those that reads go through.
@@ -46,7 +46,7 @@ public final class KeyValueStore {
   let writesAll: Bool
   /// Slabs that came from other files.
   private(set) var prefixSlabCount: Int
-  /// Why the file is written no more.
+  /// Why the file is no longer written.
   public private(set) var writeFailure: BlockIOError?
   /// Rows of each layer that leave memory once they are written.
   var leavingCounts: [Int]
@@ -128,7 +128,7 @@ public final class KeyValueStore {
   }
 
   deinit {
-    // Reads and writes in flight end before the memory goes, or it never goes.
+    // Reads and writes in flight end before the memory is freed, or it is never freed.
     files?.device.drain(unless: cancellation)
     while let files, files.pendingWriteCount > 0 {
       if files.takeWrite(waiting: true) == nil, cancellation.isRaised { files.abandonWrites() }
@@ -201,7 +201,7 @@ public final class KeyValueStore {
   public func finish(layer: Int) throws(KeyValueError) {
     finishedLayerCount = layer + 1
     do { try close(layer) } catch {
-      // What did not find its place is missing from here on.
+      // Rows that found no place are missing from here on.
       finishedLayerCount = min(finishedLayerCount, shape.layerCount - 1)
       throw error
     }
@@ -298,7 +298,7 @@ public final class KeyValueStore {
   /// What the drive did for reads.
   public var readStatistics: IOStatistics { files?.device.statistics ?? IOStatistics() }
 
-  /// One-line warnings of the device, e.g. that a slower way of reading had to do.
+  /// One-line warnings of the device, e.g. that a slower way of reading is in use.
   public var notes: [String] { files?.notes ?? [] }
 
   /// Bytes read from files.
@@ -395,7 +395,7 @@ public final class KeyValueStore {
 
   // MARK: Rows
 
-  /// Takes a row out of memory.
+  /// Evicts a row.
   func drop(_ row: Int) {
     guard let address = addresses[row] else { return }
     addresses[row] = nil

@@ -5,7 +5,7 @@
 /// blocks are chosen for each KV head by the sum over its queries, as the paper's models have one KV
 /// head for each; nothing is deleted.
 final class SnapKVPolicy: KeyValuePolicy {
-  /// The paper's code observes as many.
+  /// The same number as in the paper's code.
   static let windowLength = 64
 
   let observedTokenCount = SnapKVPolicy.windowLength

@@ -56,7 +56,7 @@ public struct AlignedBuffer: ~Copyable, @unchecked Sendable {
   }
 }
 
-/// The system would not give memory.
+/// The system refused memory.
 public struct AllocationError: Error, CustomStringConvertible, Sendable {
   /// Bytes asked for.
   public let byteCount: Int

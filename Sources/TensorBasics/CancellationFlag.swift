@@ -11,6 +11,6 @@ public final class CancellationFlag: Sendable {
   /// Asks for a stop; safe in a signal handler.
   public func raise() { raised.store(true, ordering: .relaxed) }
 
-  /// Takes the request back, once what it stopped has ended.
+  /// Withdraws the request, once what it stopped has ended.
   public func lower() { raised.store(false, ordering: .relaxed) }
 }

@@ -1,4 +1,4 @@
-/// A value made of counters, of which two are added, or one is taken from a later one, counter by counter.
+/// A value made of counters, which are added and subtracted one by one.
 public protocol Counters {
   /// All counters; what is not listed keeps the left side's value.
   static var counters: [any WritableKeyPath<Self, Int> & Sendable] { get }

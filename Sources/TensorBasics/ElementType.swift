@@ -1,5 +1,5 @@
 // swift-format-ignore-file: AlwaysUseLowerCamelCase
-// Cases are spelt as ggml spells its types.
+// Cases are spelled as ggml spells its types.
 
 /// A tensor's storage type: plain floats, or ggml's quantised blocks.
 ///

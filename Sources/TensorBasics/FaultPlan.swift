@@ -2,7 +2,7 @@ import Synchronization
 
 /// For tests: makes chosen calls to the system fail, wherever in the process they are made.
 ///
-/// Every call that may fail on a healthy machine's bad day passes ``refusal(of:)`` first, which outside
+/// Every system call that can fail passes ``refusal(of:)`` first, which outside
 /// tests is one relaxed load. A plan holds for the whole process: tests that make one run in a process of
 /// their own.
 package enum FaultPlan {

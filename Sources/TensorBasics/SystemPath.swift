@@ -66,7 +66,7 @@ extension String {
     body(systemPath.map { CChar(bitPattern: $0) } + [0])
   }
 
-  /// The text as people are shown it: `\xff` for bytes of paths that are no characters.
+  /// The text as shown to people: `\xff` for bytes of paths that are not characters.
   package var displayingPaths: String {
     guard unicodeScalars.contains(where: { Self.escapedByte($0) != nil }) else { return self }
     var text = ""

@@ -35,7 +35,7 @@ public final class TensorLoader {
 
   /// What the drive did so far; only for the thread that uses the loader.
   public var statistics: IOStatistics { device.statistics }
-  /// One-line warnings for people, e.g. that a slower way of reading had to do.
+  /// One-line warnings for people, e.g. that a slower way of reading is in use.
   public var notes: [String] { device.notes }
   /// Bytes of all tensors.
   public var byteCount: Int { tensors.reduce(0) { $0 + $1.byteCount } }

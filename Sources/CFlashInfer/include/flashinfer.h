@@ -4,7 +4,7 @@
  * Every function returns a status and, where `error` is not NULL, fills in a message; nothing here ends the
  * host program, whatever it is given, as long as pointers point to what their types say.
  *
- * Handles (flashinfer_loader *, flashinfer_generator *, holds) are names, not addresses: they are looked up,
+ * Handles (flashinfer_loader *, flashinfer_generator *, holds) are numbers, not addresses: they are looked up,
  * so one that was closed, belongs to another kind or was opened before a fork is an error.
  *
  * Threads: different handles may be used by different threads at the same time. One loader or generator is
@@ -33,11 +33,11 @@
 extern "C" {
 #endif
 
-/* Grows where a function changes; members that structures gain do not change it. */
+/* Increased when a function changes; new members of structures do not change it. */
 #define FLASHINFER_ABI_VERSION 2u
 #define FLASHINFER_SIZE_LIMIT 16384
 
-/* The version of the library that runs; compatible where it equals FLASHINFER_ABI_VERSION. */
+/* The version of the loaded library; compatible if it equals FLASHINFER_ABI_VERSION. */
 uint32_t flashinfer_abi_version(void);
 
 typedef int32_t flashinfer_status;
@@ -55,7 +55,7 @@ enum {
   FLASHINFER_BAD_DATA = 5,
   /* The drive or the system failed. */
   FLASHINFER_IO = 6,
-  /* The budget, or what is left of it, is too small; the message says what would do. */
+  /* The budget, or what is left of it, is too small; the message says what would be enough. */
   FLASHINFER_NO_MEMORY = 7,
   /* flashinfer_cancel ended it. */
   FLASHINFER_CANCELLED = 8,
@@ -102,7 +102,7 @@ typedef struct flashinfer_options {
   size_t size;
   /* Bound on the process's peak resident set from now on, in bytes; default: 80 % of what is free. */
   uint64_t ram;
-  /* Part of it that the caller needs for itself, beside what the process holds already. */
+  /* Part of it that the caller needs for itself, in addition to what the process holds already. */
   uint64_t caller_bytes;
   /* Bytes of one read, a multiple of 4096; default 1 MiB. */
   uint64_t read_bytes;
@@ -194,7 +194,7 @@ typedef struct flashinfer_part {
 } flashinfer_part;
 #define FLASHINFER_LIST_LIMIT 16777216
 
-/* Names memory that the library lends; 0 is none. */
+/* Identifies memory that the library lends; 0 is none. */
 typedef uint64_t flashinfer_hold;
 
 /* Bytes of a tensor in memory, lent until `hold` is released. */
