@@ -14,9 +14,9 @@ usage: keys_and_values.py context MODEL [--budgets 4MiB,8MiB,16MiB,64MiB] [--lea
   attention  no model: attention over a context in memory (÷ DRAM), from the drive (64 MiB, and the least) and mixed
              (half): bytes per second ÷ fio's random reads of a row's size at the same depth; bytes read ÷ the
              least that the budget allows; ÷ the nearer of both limits, the drive's and memory's
-  depth      decode and a prompt of 512 behind a context ÷ llama.cpp's
+  depth      decode and a prompt of 512 after a context ÷ llama.cpp's
   types      perplexity with q8 and q4 ÷ f16's
-  policies   agreement with full attention behind a document, and what share of its bytes is read
+  policies   agreement with full attention after a document, and what share of its bytes is read
   same       whether flashinfer-run answers greedily with keys and values on the drive, in each budget of --ram, what it
              answers with all in memory, and stays within the budget; exit code 1 where not. --prompts are about so
              many tokens of the text's beginning; rows name how many there were
@@ -216,7 +216,7 @@ def policies(a):
         print(f"{policy}: " + ", ".join(f"{figure} {value:.4g}" for figure, value, _, _ in values), flush=True)
         for figure, value, unit, limit in values if a.record else []:
             record(f"benchmarks/keys_and_values.py policies {os.path.basename(a.model)} --kv-ram {a.kv_ram}", f"{policy}: {figure}",
-                   value, unit, limit, "direct", f"context {a.context}, {own['comparedTokens']:.0f} positions behind the prompt")
+                   value, unit, limit, "direct", f"context {a.context}, {own['comparedTokens']:.0f} positions after the prompt")
 
 def answer(a, prompt, *options):
     """What flashinfer-run reports of continuing a text greedily."""

@@ -150,7 +150,7 @@ def shapes_of_layer(o, n):
 
 
 def tokenizer(vocabulary):
-    """GPT-2's byte alphabet behind the special tokens, and tokens that no text has."""
+    """GPT-2's byte alphabet after the special tokens, and tokens that no text has."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in plain]
     alphabet = [chr(byte) for byte in plain] + [chr(256 + index) for index in range(len(others))]

@@ -75,7 +75,7 @@ enum EntryTarget {
     let descriptor = open(path, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0o600)
     defer { close(descriptor) }
     let count = Glibc.write(descriptor, file.bytes, file.bytes.count)
-    // Cut short where the input says so, and of zeros behind what is there.
+    // Cut short where the input says so, and padded with zeros.
     let cut = ftruncate(descriptor, off_t(file.byteCount))
     try require(count == file.bytes.count && cut == 0, "\(path) cannot be written")
   }

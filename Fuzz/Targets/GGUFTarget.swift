@@ -48,7 +48,7 @@ enum GGUFTarget {
     for tensor in file.tensors.sorted(by: { $0.offset < $1.offset }) {
       try require(tensor.offset >= end, "tensor \(tensor.name) begins in another one")
       end = tensor.offset + tensor.byteCount
-      try require(end <= file.fileByteCount, "tensor \(tensor.name) ends behind the file")
+      try require(end <= file.fileByteCount, "tensor \(tensor.name) ends after the file")
       try require(
         tensor.type.rowByteCount(columnCount: tensor.columnCount).map { $0 * tensor.rowCount }
           == tensor.byteCount, "tensor \(tensor.name) has another length than its shape")
@@ -57,7 +57,7 @@ enum GGUFTarget {
     for entry in file.metadata.entries {
       try require(
         entry.key.upperBound <= file.headerByteCount
-          && entry.value.upperBound <= file.headerByteCount, "metadata behind the header")
+          && entry.value.upperBound <= file.headerByteCount, "metadata after the header")
     }
   }
 

@@ -103,7 +103,7 @@ enum ImageTarget {
       checksums: layout.description.extents.map { _ in 0x0123_4567_89AB_CDEF })
     let length = (0..<8).reduce(0) { $0 | Int(preamble[24 + $1]) << (8 * $1) }
     var header = Array(preamble[64..<64 + length])
-    // Behind the section's last string there are zeros up to the data.
+    // After the section's last string there are zeros up to the data.
     let rest = preamble[(64 + length + 4095) / 4096 * 4096..<layout.dataOffset]
     let section = Array(rest[...(rest.lastIndex { $0 != 0 } ?? rest.startIndex)])
     // The checksum that is no extent's is the section's.

@@ -47,7 +47,7 @@ enum JSONTarget {
   }
 
   /// Compares the values of what is JSON with those of Foundation. What is JSON, Foundation cannot say: it
-  /// reads numbers that nobody asked for without looking, lets a comma stand behind the last value and
+  /// reads numbers that nobody asked for without looking, lets a comma stand after the last value and
   /// refuses `0E1`.
   private static func checkValues(_ value: JSONValue, _ input: Data) throws(FuzzFinding) {
     guard let other = try? JSONDecoder().decode(AnyJSON.self, from: input) else { return }

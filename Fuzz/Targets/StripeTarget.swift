@@ -24,7 +24,7 @@ enum StripeTarget {
     var bytes = Array(input.prefix(checkedByteCount))
     bytes.padWithZeros(to: checkedByteCount)
     bytes.appendLittleEndian(bytes.withUnsafeBytes(FlashImage.checksum))
-    // Bytes behind the first 4088 cut the header short.
+    // Bytes after the first 4088 cut the header short.
     let lost = max(0, input.count - checkedByteCount)
     guard let member = try parse(bytes.dropLast(lost)) else { return false }
     try require(

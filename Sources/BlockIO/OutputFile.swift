@@ -142,9 +142,9 @@ extension OutputFile {
     guard let previous = place.previous else { return }
     var mode = previous.st_mode & 0o7777
     if fchown(descriptor.rawValue, previous.st_uid, previous.st_gid) != 0 {
-      // Set-user-ID would apply to another owner than before.
+      // Set-user-ID and set-group-ID would apply to another owner or group than before.
       mode &= 0o1777
-      // Set-group-ID would apply to another group than before.
+      // The permissions of the group would apply to another group than before.
       if fchown(descriptor.rawValue, uid_t.max, previous.st_gid) != 0 { mode &= 0o1707 }
     }
     fchmod(descriptor.rawValue, mode)

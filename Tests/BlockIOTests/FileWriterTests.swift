@@ -52,7 +52,7 @@ import Testing
     }
   }
 
-  @Test func `A write that fails says where; those behind it are tried`() throws {
+  @Test func `A write that fails says where; those after it are tried`() throws {
     let folder = TemporaryFolder()
     defer { extendLifetime(folder) }
     var hooks = DeviceHooks()

@@ -5,7 +5,7 @@
 
 enum { BLOCK_POSITIONS = 128, TILE_BLOCKS = 4 };
 
-// Writes `positions` positions into blocks, slots behind the last one of a group as zeros.
+// Writes `positions` positions into blocks, slots after the last one of a group as zeros.
 static void store(
     const ck_kernels *k, generator *g, int kind, size_t length, size_t positions,
     uint16_t **blocks) {

@@ -12,7 +12,7 @@ struct ActivationsBenchTests {
     try Program.run("flashinfer-bench", ["activations"] + arguments)
   }
 
-  /// The header of a safetensors file, and how many bytes lie behind it.
+  /// The header of a safetensors file, and how many bytes follow it.
   private func file(_ name: String) throws -> (header: String, dataByteCount: Int) {
     let bytes = folder.read(name)
     try #require(bytes.count > 8)

@@ -24,7 +24,7 @@ final class ContainerTests {
     return (onParent ? try #require(ControlGroup(controller, in: outer)) : outer, outer)
   }
 
-  /// The whole number behind a key in JSON.
+  /// The whole number after a key in JSON.
   private func number(_ key: String, in json: String) -> Int? {
     guard let start = json.ranges(of: "\"\(key)\":").last?.upperBound else { return nil }
     return Int(json[start...].prefix { $0.isNumber })

@@ -74,7 +74,7 @@ final class KeyValueStoreTests {
     let first = try text("flashinfer-run", run)
     #expect(first.contains("\"reusedTokens\":0"))
     #expect(try inspect().output.contains("  file "))
-    // The moment behind the answer was enough for a model as small as this.
+    // The moment after the answer was enough for a model as small as this.
     #expect(
       try text("flashinfer-inspect", [model]).contains("of the checksums of all weights"))
     let copy = folder.write("copy", Self.modelBytes(seed: 1))
@@ -96,7 +96,7 @@ final class KeyValueStoreTests {
     #expect(expected.reusedTokens == 0)
     #expect(try answer(long) == expected)
     #expect(try answer(long) == Answer(tokens: expected.tokens, reusedTokens: 699))
-    // A prompt that leaves the stored one, and one that goes on behind it.
+    // A prompt that leaves the stored one, and one that continues after it.
     let branch = Array(long[..<400]) + prompt(300, seed: 5)
     let fresh = try answer(branch, inStore: false)
     #expect(try answer(branch) == Answer(tokens: fresh.tokens, reusedTokens: 400))

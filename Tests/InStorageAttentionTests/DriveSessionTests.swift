@@ -218,7 +218,7 @@ import WeightLoader
       for token in Int32(0)..<20 {
         let expected = Array(try host.decode(token))
         let found = Array(try session.decode(token))
-        // Attention differs by rounding; int8 activations behind it make more of that.
+        // Attention differs by rounding; the int8 activations that follow amplify it.
         let scale = expected.map(abs).max() ?? 1
         #expect(largestDifference(expected, found) <= 5e-3 * scale, "\(example.testDescription)")
       }

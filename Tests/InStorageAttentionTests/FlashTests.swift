@@ -108,7 +108,7 @@ import Testing
     }
     let wear = chip.translation.eraseRange
     #expect(wear.upperBound > 50)
-    // A block just behind the limit is moved when the next one opens.
+    // A block just past the limit is moved when the next one opens.
     #expect(wear.upperBound - wear.lowerBound <= 2 * FlashTranslation.wearGap, "\(wear)")
     #expect(chip.translation.flash.counts.pagesMoved > 0)
     for page in 0..<64 {

@@ -19,7 +19,7 @@ struct EntryMaker {
     return (0..<origin.rowByteCount).map { _ in UInt8(truncatingIfNeeded: generator.next()) }
   }
 
-  /// Stores slabs of `tokens` behind what the store holds of them, with `keepsPartial` the last one in part.
+  /// Stores slabs of `tokens` after what the store holds of them, with `keepsPartial` the last one in part.
   @discardableResult
   func store(
     _ tokens: [Int32], text: String = "text", keepsPartial: Bool = false

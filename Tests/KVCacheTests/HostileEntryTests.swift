@@ -15,7 +15,7 @@ import Testing
     EntryMaker(directory: try KeyValueDirectory(path: folder.path, byteLimit: 1 << 30))
   }
 
-  /// Puts the right checksum behind a page that was changed, so that what it says is believed.
+  /// Puts the right checksum at the end of a page that was changed, so that what it says is believed.
   private func sign(_ bytes: inout [UInt8]) {
     guard bytes.count >= 4096 else { return }
     var checksum = bytes[..<4088].withUnsafeBytes(FlashImage.checksum)

@@ -70,7 +70,7 @@ import Testing
             path: folder.path + "/own\(fileCount)", dataOffset: 4096, firstSlab: 0,
             slabCount: slabCount, checksums: checked.store.rowChecksums(ofSlabs: 0..<slabCount))
           fileCount += 1
-          // Its own file is not another's prefix: it holds what is behind that alone.
+          // Its own file is not another's prefix: it holds only what follows.
           var next = options
           next.ownFile = nil
           next.prefix.parts = [part]

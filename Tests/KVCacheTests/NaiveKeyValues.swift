@@ -93,7 +93,7 @@ struct NaiveKeyValues {
         return memcmp(block, expanded, byteCount) == 0
       }
     }
-    // Behind the last position there may be anything.
+    // After the last position there may be anything.
     let found = block.assumingMemoryBound(to: Float16.self)
     for index in 0..<min(128, positionCount - slab * 128) {
       for element in 0..<shape.headDim {

@@ -40,7 +40,7 @@ import Testing
       let blockByteCount = KeyValueBlock.byteCount(headDim: headDim)
       let blockCount = (positionCount + 127) / 128
       var memory = [UInt16](repeating: 0x7E00, count: blockCount * blockByteCount / 2)  // NaN
-      // Slots behind the last position exist in a cache as zeros.
+      // Slots after the last position exist in a cache as zeros.
       let padding = [Float](repeating: 0, count: 15 * headDim)
       let (keys, values) = (keys + padding, values + padding)
       memory.withUnsafeMutableBytes { memory in

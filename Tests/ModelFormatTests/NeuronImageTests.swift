@@ -110,7 +110,7 @@ import Testing
         refuse(changed(image, key, all: all, change), "\(key): \(change(4096))")
       }
     }
-    // Both places moved together, onto what lies before or behind.
+    // Both places moved together, onto what lies before or after.
     for distance in [-4096, 4096, 1 << 40] {
       let moved = changed(changed(image, "offset") { $0 + distance }, "checksumOffset") {
         $0 + distance

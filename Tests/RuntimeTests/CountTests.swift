@@ -23,7 +23,7 @@ import WeightLoader
     }
   }
 
-  /// Of opening the model, a prompt and eight tokens, behind which nothing is read ahead.
+  /// Of opening the model, a prompt and eight tokens, after which nothing is read ahead.
   static let counts = [
     Count(family: "llama", isImage: true, spareByteCount: 0, requests: 440, bytes: 36_864_000),
     Count(family: "llama", isImage: false, spareByteCount: 0, requests: 447, bytes: 37_021_984),

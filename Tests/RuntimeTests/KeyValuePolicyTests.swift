@@ -8,7 +8,7 @@ import TensorBasics
 import TestSupport
 import Testing
 
-/// What tokens behind a prompt attend over, as policies choose it.
+/// What tokens after a prompt attend over, as policies choose it.
 @Suite struct KeyValuePolicyTests {
   private struct Fixture {
     let file: TemporaryFile

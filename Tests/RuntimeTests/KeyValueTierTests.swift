@@ -44,7 +44,7 @@ import WeightLoader
         file.path, contextLength: contextLength, promptLength: promptLength, shape)
     }
 
-    /// Logits behind a prompt and behind tokens decoded after it.
+    /// Logits after a prompt and after tokens decoded from there.
     func bits(_ prompt: [Int32], _ decoding: [Int32], _ shape: RunShape) throws -> [[UInt32]] {
       let session = try session(
         contextLength: prompt.count + decoding.count, promptLength: prompt.count, shape)

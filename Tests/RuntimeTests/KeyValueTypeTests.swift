@@ -20,7 +20,7 @@ import Testing
     defer { extendLifetime(file) }
     var generator = SeededGenerator(seed: 3)
     let tokens = (0..<400).map { _ in Int32(generator.next() % 300) }
-    /// Bits of the logits behind the last twenty tokens, the first `promptLength` read as a prompt.
+    /// Bits of the logits after each of the last twenty tokens, the first `promptLength` read as a prompt.
     func bits(_ promptLength: Int, _ shape: RunShape) throws -> [[UInt32]] {
       let session = try makeSession(
         file.path, contextLength: 512, promptLength: promptLength, shape)
@@ -34,7 +34,7 @@ import Testing
     let least = KeyValuePlan.minimumByteCount(
       try makeSession(file.path, contextLength: 512, promptLength: 380, whole).plan.keyValues.shape,
       chunkLength: 1)
-    // Behind 256 a block ends, behind 384 the next.
+    // A block ends after 256, the next after 384.
     for promptLength in [1, 127, 128, 129, 255, 256, 257, 380] {
       var shape = RunShape(
         backend: [.uring, .pread, .mmap].randomElement(using: &generator) ?? .auto,

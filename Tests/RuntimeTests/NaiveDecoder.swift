@@ -14,7 +14,7 @@ struct NaiveDecoder {
   /// A tensor's values, row by row, or nil where the model has none of that name.
   let tensor: (String) -> [Double]?
 
-  /// Logits behind each of `tokens`: [tokens.count][vocabularyCount].
+  /// Logits after each of `tokens`: [tokens.count][vocabularyCount].
   func logits(_ tokens: [Int32]) -> [[Double]] {
     let width = configuration.hiddenSize
     let table = weights("token_embd.weight")

@@ -166,7 +166,7 @@ import WeightLoader
     for _ in 0..<12 {
       let rig = try Rig(file.path, .auto)
       let session = try rig.session(delivery)
-      // What was read ahead behind the last token may never be taken.
+      // What was read ahead after the last token may never be taken.
       let failing = rig.device.readCount + Int.random(in: 0..<readCount / 2, using: &generator)
       rig.device.onRead = { number, _ in number == failing ? .error(EIO) : nil }
       let first = #expect(throws: RuntimeError.self) { try bits(session) }

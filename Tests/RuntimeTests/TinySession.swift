@@ -65,7 +65,7 @@ func makeSession(
   return session
 }
 
-/// Bits of the logits behind a prompt and behind each token decoded after it.
+/// Bits of the logits after a prompt and after each token decoded from there.
 func logitBits(_ session: Session, prompt: [Int32], decoding: [Int32]) throws -> [[UInt32]] {
   var rows = [Array(try session.prefill(prompt)).map(\.bitPattern)]
   for token in decoding { rows.append(Array(try session.decode(token)).map(\.bitPattern)) }

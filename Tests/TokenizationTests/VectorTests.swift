@@ -49,7 +49,7 @@ import Tokenization
     }
   }
 
-  /// The texts of a file, behind each of which stands a separator.
+  /// The texts of a file, each followed by a separator.
   static func texts(_ bytes: [UInt8], separator: String) -> [[UInt8]] {
     let separator = Array(separator.utf8)
     var texts: [[UInt8]] = []
