@@ -126,14 +126,19 @@ def context(a):
 
 # attention
 
+def least_kv_ram(a, shape):
+    """The smallest --kv-ram that works, which the refusal of a smaller one names."""
+    command = [a.bench, "attention", *map(str, shape), "--kv-ram", "1"]
+    return "".join(subprocess.run(command, capture_output=True, text=True).stderr.split()[-2:])
+
 def attention(a):
     measure.need_fio()
     shape = ["--context", a.context, "--layers", a.layers, "--query-heads", a.query_heads, "--kv-heads", a.kv_heads,
              "--head-size", a.head_size]
     row = a.kv_heads * POSITIONS * a.head_size * 4
     block, total = f"{row + 4095 >> 12 << 2}KiB", row * a.layers * -(-a.context // POSITIONS)
-    # 1 byte stands for the least that works, whose few rows cannot fill a drive's queue.
-    placements = {"from the drive": "64MiB", "in the least memory": "1", "mixed": str(total // 2)}
+    # The least that works has few rows, which cannot fill a drive's queue.
+    placements = {"from the drive": "64MiB", "in the least memory": least_kv_ram(a, shape), "mixed": str(total // 2)}
     depths = {}
 
     def tiered(file, place, whole):

@@ -3,6 +3,12 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 models=${FLASHINFER_MODELS:-${XDG_CACHE_HOME:-$HOME/.cache}/flashinfer/models}
 
+# Prints the comment at the top of the script, which says what it does and how it is used.
+usage() { sed -n '2,${/^#/!q;s/^# \{0,1\}//p}' "$0"; }
+
+# Every script that sources this one answers --help.
+case ${1:-} in -h | --help) usage; exit 0 ;; esac
+
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 69; }
 

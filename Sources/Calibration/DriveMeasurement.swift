@@ -78,9 +78,12 @@ public struct DriveMeasurement: ~Copyable {
 
   /// Measures every allowed pair of block size and queue depth, three times in shuffled orders, and
   /// takes each pair's median: a drive's speed drifts, and one pass in order would show that instead.
+  ///
+  /// - Parameter progress: is told what share of the reads is done.
   public mutating func curve(
     blockByteCounts: [Int] = DriveMeasurement.blockByteCounts,
-    queueDepths: [Int] = DriveMeasurement.queueDepths, secondsPerPoint: Double
+    queueDepths: [Int] = DriveMeasurement.queueDepths, secondsPerPoint: Double,
+    progress: (_ fraction: Double) -> Void = { _ in }
   ) throws(BlockIOError) -> [DrivePoint] {
     let pairs = blockByteCounts.flatMap { block in
       queueDepths.filter { allows(blockByteCount: block, queueDepth: $0) }.map { (block, $0) }

@@ -17,6 +17,17 @@ public enum CommandArguments {
   private static let valueHint =
     "a value that begins with a dash goes after an equals sign, as in --system='- be brief'"
 
+  /// A refusal of the argument parser, which begins like all other errors.
+  static func plain(_ message: String) -> String {
+    let prefix = "Error: "
+    guard message.hasPrefix(prefix) else { return message }
+    let rest = message.dropFirst(prefix.count)
+    // An option's or an argument's name stays as it is.
+    let startsWithWord = rest.dropFirst().first?.isLowercase ?? false
+    return "error: "
+      + (startsWithWord ? rest.prefix(1).lowercased() + rest.dropFirst() : String(rest))
+  }
+
   /// What may help where `arguments` were refused with `message`; nil if nothing is known.
   static func hint(for message: String, _ arguments: [String]) -> String? {
     if message.contains("Unknown option '") || message.contains("Invalid option: -") {
@@ -34,7 +45,7 @@ public enum CommandArguments {
     let bundle = arguments.prefix { $0 != "--" }.first {
       $0.hasPrefix("-") && !$0.hasPrefix("--") && $0 != "-h" && $0.contains("h")
     }
-    return bundle.map { "Error: Unknown option '\($0)'\nHint: \(promptHint); \(valueHint)." }
+    return bundle.map { "error: unknown option '\($0)'\nhint: \(promptHint); \(valueHint)." }
   }
 }
 
@@ -49,16 +60,34 @@ extension ParsableCommand {
       Terminal.note(refusal)
       Terminal.exit(.usage)
     }
+    if let refusal = subcommandRefusal(of: arguments) {
+      Terminal.note(refusal)
+      Terminal.exit(.usage)
+    }
     do {
       var command = try parseAsRoot(arguments)
       try command.run()
     } catch {
+      // Help, versions and exit codes of commands that have said what there is to say.
+      guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
       let message = fullMessage(for: error)
-      guard exitCode(for: error) == .validationFailure,
-        let hint = CommandArguments.hint(for: message, arguments)
-      else { exit(withError: error) }
-      Terminal.note("\(message)\nHint: \(hint).")
+      let text = CommandArguments.plain(message)
+      let hint = CommandArguments.hint(for: message, arguments).map { "\nhint: \($0)." } ?? ""
+      Terminal.note(text + hint)
       Terminal.exit(.usage)
     }
+  }
+
+  /// What is wrong where a command that only has subcommands is given none, or help is asked for on one
+  /// that there is not.
+  private static func subcommandRefusal(of arguments: [String]) -> String? {
+    let names = configuration.subcommands.compactMap { $0.configuration.commandName }
+    guard !names.isEmpty else { return nil }
+    if arguments.isEmpty { return "error: name what to do\n\n\(helpMessage())" }
+    guard arguments[0] == "help", arguments.count > 1, !names.contains(arguments[1]) else {
+      return nil
+    }
+    return "error: there is no subcommand '\(arguments[1])'; there are: "
+      + names.joined(separator: ", ")
   }
 }

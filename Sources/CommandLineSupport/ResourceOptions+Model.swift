@@ -1,5 +1,6 @@
 public import BlockIO
 import Calibration
+import ModelFormat
 public import Runtime
 
 extension ResourceOptions {
@@ -7,9 +8,17 @@ extension ResourceOptions {
   public func open(_ path: String) throws -> LanguageModel {
     warnBeyondLimits()
     let profile = CalibrationCache.standard.driveProfile(forFileAt: path, backend: io)
-    return try LanguageModel.open(
-      path, mirrors: mirror, backend: io,
-      queueDepth: max(Self.leastQueueDepth, (profile?.queueDepth ?? 0) + Self.rowReadCount))
+    let model = try Progress.showing("opening \(Progress.name(path))") { _ in
+      try LanguageModel.open(
+        path, mirrors: mirror, backend: io,
+        queueDepth: max(Self.leastQueueDepth, (profile?.queueDepth ?? 0) + Self.rowReadCount))
+    }
+    let trained = model.configuration.contextLength
+    if let context, context > trained {
+      Terminal.warn(
+        "--context \(context) is more than the \(trained) tokens that the model was trained for")
+    }
+    return model
   }
 
   /// Reads that finish while the processors compute are replaced only afterwards; a deeper queue than

@@ -1,29 +1,68 @@
 import Glibc
 import Synchronization
-public import TensorBasics
+import TensorBasics
 
 /// Standard output and error without buffering surprises.
 public enum Terminal {
-  /// One line on standard error.
+  /// One line on standard error, never behind half a line of an answer.
   public static func note(_ line: String) {
-    write(line.displayingPaths + "\n", to: STDERR_FILENO)
+    ProgressLine.interrupt {
+      endLine()
+      // The terminal itself writes ^C where the cursor is.
+      let isBehindEcho = Interruption.flag.isRaised && errorIsInteractive
+      writeBytes(of: (isBehindEcho ? "\r\u{1B}[K" : "") + line.displayingPaths + "\n")
+    }
   }
 
-  /// Replaces the current line of an interactive standard error.
-  static func status(_ line: String) { write("\r\u{1B}[K" + line, to: STDERR_FILENO) }
+  /// Ends the line that standard output has left unfinished where standard error would go on with it.
+  static func endLine() {
+    guard isMidLine.load(ordering: .relaxed), outputsShareFile else { return }
+    isMidLine.store(false, ordering: .relaxed)
+    writeBytes(of: "\n")
+  }
+
+  /// Whether the last byte on standard output was none that ends a line.
+  private static let isMidLine = Atomic(false)
+
+  /// Whether standard output and standard error are one terminal, pipe or file.
+  private static let outputsShareFile: Bool = {
+    var (output, error) = (stat(), stat())
+    return fstat(STDOUT_FILENO, &output) == 0 && fstat(STDERR_FILENO, &error) == 0
+      && output.st_dev == error.st_dev && output.st_ino == error.st_ino
+  }()
+
+  /// Text on standard error as it is.
+  static func writeBytes(of text: String) { write(text, to: STDERR_FILENO) }
+
+  /// Shows neither progress nor summaries from now on; warnings and errors stay.
+  public static func beQuiet() {
+    isQuiet.store(true, ordering: .relaxed)
+    ProgressLine.silence()
+  }
+
+  private static let isQuiet = Atomic(false)
+
+  /// A line on standard error for who wants to know, which `--quiet` leaves out.
+  public static func remark(_ line: String) {
+    if !isQuiet.load(ordering: .relaxed) { note(line) }
+  }
 
   /// A warning, once per call, on standard error.
   public static func warn(_ line: String) { note("warning: \(line)") }
 
   /// Text on standard output, at once.
-  public static func print(_ text: String) { write(text, to: STDOUT_FILENO) }
+  public static func print(_ text: String) {
+    var text = text
+    text.withUTF8 { print($0) }
+  }
 
   /// Bytes on standard output, at once.
   public static func print(_ bytes: [UInt8]) { bytes.withUnsafeBufferPointer { print($0) } }
 
   /// Bytes on standard output, at once.
   public static func print(_ bytes: UnsafeBufferPointer<UInt8>) {
-    write(UnsafeRawBufferPointer(bytes), to: STDOUT_FILENO)
+    ProgressLine.interrupt { write(UnsafeRawBufferPointer(bytes), to: STDOUT_FILENO) }
+    if let last = bytes.last { isMidLine.store(last != UInt8(ascii: "\n"), ordering: .relaxed) }
   }
 
   /// Ends the process without running destructors.
@@ -122,41 +161,12 @@ public enum Terminal {
       }
       guard count > 0 else {
         guard file == STDOUT_FILENO else { return }
-        if errno != EPIPE { note("error: standard output: \(String(cString: strerror(errno)))") }
+        let reason = String(cString: strerror(errno))
+        ProgressLine.clear()
+        if errno != EPIPE { writeBytes(of: "error: standard output: \(reason)\n") }
         _exit(ExitStatus.failure.rawValue)
       }
       rest = rest.dropFirst(count)
     }
-  }
-}
-
-/// Ctrl-C and SIGTERM as a flag that long work polls; a second one ends the process at once.
-public enum Interruption {
-  public static let flag = CancellationFlag()
-  private static let endsAtOnce = Atomic(false)
-  private static let lastWords: StaticString = "[interrupted before the first token]\n"
-
-  /// Whether a signal ends the process on the spot, with 130 and a line on standard error: for work
-  /// that leaves nothing behind and does not poll the flag.
-  public static func endProcessAtOnce(_ does: Bool) {
-    endsAtOnce.store(does, ordering: .sequentiallyConsistent)
-  }
-
-  /// Begins to catch signals.
-  public static func install() {
-    _ = flag
-    _ = endsAtOnce.load(ordering: .relaxed)
-    var action = sigaction()
-    action.__sigaction_handler.sa_handler = { _ in
-      Interruption.flag.raise()
-      guard Interruption.endsAtOnce.load(ordering: .relaxed) else { return }
-      _ = Glibc.write(
-        STDERR_FILENO, Interruption.lastWords.utf8Start, Interruption.lastWords.utf8CodeUnitCount)
-      _exit(130)
-    }
-    // Without SA_RESTART, so that a wait for the drive ends; once only, so that a second one kills.
-    action.sa_flags = Int32(bitPattern: UInt32(SA_RESETHAND))
-    sigaction(SIGINT, &action, nil)
-    sigaction(SIGTERM, &action, nil)
   }
 }

@@ -42,7 +42,8 @@ extension Converter {
   /// The identity of a dense model, for which predictors are trained and with which they are checked; all its
   /// weights are read for it unless its checksums are remembered. nil for a model with experts.
   static func identity(
-    of source: ModelSource, _ contents: [TensorContent], _ cancellation: CancellationFlag
+    of source: ModelSource, _ contents: [TensorContent], _ cancellation: CancellationFlag,
+    _ progress: (_ byteCount: Int) -> Void
   ) throws(ConversionError) -> ModelIdentity? {
     guard source.description.configuration?.experts == nil else { return nil }
     var stored: [TensorRecord] = []
@@ -54,7 +55,8 @@ extension Converter {
       }
     }
     do {
-      return try source.computeIdentity(of: stored, cancellation: cancellation)
+      return try source.computeIdentity(
+        of: stored, cancellation: cancellation, progress: progress)
     } catch { throw .loader(error) }
   }
 

@@ -15,6 +15,8 @@ public struct Converter {
   private let contents: [String: TensorContent]
   private let selector: SelectorFile?
   private let selectorTable: TensorTable
+  /// Float matrices that become quantised.
+  public let quantisedTensorCount: Int
   /// Where everything will lie.
   public let layout: FlashImage.Layout
 
@@ -32,12 +34,14 @@ public struct Converter {
   ///   - bundling: what lies together; nil = each expert, where the model has experts.
   ///   - selector: what chooses neurons, for bundles of them.
   ///   - cancellation: stops the reading of weights for the source's identity.
+  ///   - progress: is told how many bytes of weights were read for that.
   /// - Throws: ``ConversionError`` if the source is an image already, describes no whole model, or
   ///   has nothing to put in such bundles, or where the selector is another model's.
   public init(
     _ source: ModelSource, contents: [TensorContent]? = nil, quantisation: ElementType? = nil,
     bundling: Bundling? = nil, selector: SelectorFile? = nil,
-    cancellation: CancellationFlag = CancellationFlag()
+    cancellation: CancellationFlag = CancellationFlag(),
+    progress: (_ byteCount: Int) -> Void = { _ in }
   ) throws(ConversionError) {
     let tensors = source.description.tensors
     if tensors.contains(where: { $0.layout == .interleaved }) {
@@ -55,7 +59,10 @@ public struct Converter {
     for (index, content) in contents.enumerated() {
       plan.tensors[index].type = Self.type(tensors[index], content, quantisation)
     }
-    plan.sourceIdentity = try Self.identity(of: source, contents, cancellation)
+    quantisedTensorCount = zip(plan.tensors, tensors).count {
+      $0.type.isQuantised && !$1.type.isQuantised
+    }
+    plan.sourceIdentity = try Self.identity(of: source, contents, cancellation, progress)
     if let selector, selector.selector.identity != plan.sourceIdentity {
       throw .notPossible(
         "predictor of another model, or made before identities covered all weights:"

@@ -28,6 +28,10 @@ final class Decoder {
   private let slidingRope: RopeTable
   /// Sees every dense FFN; nil, as usual except when measuring, costs nothing.
   var feedForwardObserver: (any FeedForwardObserver)?
+  /// Told after each of ``partCount`` parts of a prompt's sweep over the layers; nil = nobody.
+  var onPart: (() -> Void)?
+  /// Two for each layer.
+  var partCount: Int { 2 * configuration.layerCount }
   /// Sweeps the stream was told of and that have not begun, oldest first.
   private var announced: [DecoderWeights.Segment] = []
 
@@ -138,8 +142,10 @@ final class Decoder {
     }
     for layer in 0..<configuration.layerCount {
       try attend(layer, tokenCount: tokens.count, position: position, decodes: phase == .decode)
+      onPart?()
       try feedForward(
         FeedForwardPlace(layer: layer, position: position, tokenCount: tokens.count))
+      onPart?()
     }
   }
 

@@ -38,6 +38,10 @@ public final class Session {
     set { decoder.feedForwardObserver = newValue }
   }
 
+  /// Told, while ``prefill(_:continues:)`` and ``score(_:skipping:_:)`` run, what share of their work is
+  /// done, from 0 to 1: after each half of a layer, for every chunk of tokens. nil = nobody.
+  public var onProgress: ((_ fraction: Double) -> Void)?
+
   /// Called with the reason when the attention given at the start is no longer used; returns whether to go on
   /// with the host's. nil = it is not.
   public var onDecodeAttentionFailure: ((any Error) -> Bool)? {
@@ -116,15 +120,17 @@ public final class Session {
     stream.isComputeBound = tokens.count >= Self.computeBoundTokenCount
     defer { stream.isComputeBound = false }
     try step { () throws(RuntimeError) in
-      let chunks = (tokens.count + plan.chunkLength - 1) / plan.chunkLength
+      let chunks = chunkCount(tokens)
       let end = position + tokens.count
-      for chunk in 0..<chunks {
-        let first = chunk * plan.chunkLength
-        let slice = first..<min(first + plan.chunkLength, tokens.count)
-        try decoder.expect(count: 2) { sweep in
-          chunk + sweep == chunks ? .head : .body
+      try reportingProgress(sweepCount: chunks) { () throws(RuntimeError) in
+        for chunk in 0..<chunks {
+          let first = chunk * plan.chunkLength
+          let slice = first..<min(first + plan.chunkLength, tokens.count)
+          try decoder.expect(count: 2) { sweep in
+            chunk + sweep == chunks ? .head : .body
+          }
+          try forward(tokens, slice, .prefill(end: end))
         }
-        try forward(tokens, slice, .prefill(end: end))
       }
       try decoder.expect(count: continues ? 2 : 1) { $0 == 0 ? .head : .body }
       let last = (tokens.count - 1) % plan.chunkLength
@@ -134,8 +140,27 @@ public final class Session {
     return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
   }
 
+  private func chunkCount(_ tokens: [Int32]) -> Int {
+    (tokens.count + plan.chunkLength - 1) / plan.chunkLength
+  }
+
   /// Tokens from which a sweep takes the processors longer than any drive.
   private static let computeBoundTokenCount = 64
+
+  /// Tells ``onProgress`` of the parts of `count` sweeps over the layers, while `work` does them.
+  private func reportingProgress(
+    sweepCount: Int, _ work: () throws(RuntimeError) -> Void
+  ) throws(RuntimeError) {
+    guard let onProgress else { return try work() }
+    let partCount = sweepCount * decoder.partCount
+    var done = 0
+    decoder.onPart = {
+      done += 1
+      onProgress(min(1, Double(done) / Double(partCount)))
+    }
+    defer { decoder.onPart = nil }
+    try work()
+  }
 
   /// Adds one token to the context and computes the logits after it.
   ///
@@ -170,7 +195,11 @@ public final class Session {
   ) throws(RuntimeError) {
     try checkCondition()
     try check(tokens)
-    try step { () throws(RuntimeError) in try scoreChunks(of: tokens, skipping: skipping, sink) }
+    try step { () throws(RuntimeError) in
+      try reportingProgress(sweepCount: chunkCount(tokens)) { () throws(RuntimeError) in
+        try scoreChunks(of: tokens, skipping: skipping, sink)
+      }
+    }
   }
 
   private func scoreChunks(

@@ -105,7 +105,7 @@ public struct GenerationResult: Sendable {
 
 /// Reads a prompt and continues it.
 public struct TextGenerator {
-  private let session: Session
+  public let session: Session
   private let tokenizer: Tokenizer
 
   public init(session: Session, tokenizer: Tokenizer) {

@@ -41,19 +41,20 @@ extension ModelSource {
   /// - Parameters:
   ///   - tensors: those that lie in the files, where the description has others too.
   ///   - note: is told in one line why it could not be remembered.
+  ///   - progress: is told how many bytes of the weights are being, or were, read so far.
   /// - Returns: nil for a file without a model.
   /// - Throws: ``LoaderError/io(_:)``, also where a file changed meanwhile; ``LoaderError/format(_:)`` where
   ///   it has become shorter; ``LoaderError/interrupted``.
   public func computeIdentity(
     of tensors: [TensorRecord]? = nil, cancellation: CancellationFlag = CancellationFlag(),
-    note: (String) -> Void = { _ in }
+    note: (String) -> Void = { _ in }, progress: (_ byteCount: Int) -> Void = { _ in }
   ) throws(LoaderError) -> ModelIdentity? {
     guard description.configuration != nil, !description.tensors.isEmpty else { return nil }
     if let identity = description.imageIdentity ?? identityOfCopies { return identity }
     let files = try settledFiles()
     var checksums = rememberedChecksums(files, of: tensors ?? description.tensors)
     if !checksums.isComplete {
-      try read(&checksums, files, cancellation)
+      try read(&checksums, files, cancellation, progress)
       remember(checksums, files, of: tensors, note: note)
     }
     return description.identity(of: tensors, checksums: checksums.known)
@@ -62,15 +63,16 @@ extension ModelSource {
   /// Reads all weights and compares them with the checksums that are remembered, or remembers theirs.
   ///
   /// - Returns: the identity, and whether there was something to compare all of them with.
-  /// - Throws: as ``computeIdentity(of:cancellation:note:)``; ``LoaderError/format(_:)`` for the first part
-  ///   that differs from an earlier reading of the file, although it has not been changed since.
+  /// - Throws: as ``computeIdentity(of:cancellation:note:progress:)``; ``LoaderError/format(_:)`` for the first
+  ///   part that differs from an earlier reading of the file, although it has not been changed since.
   public func verifyWeights(
-    cancellation: CancellationFlag, note: (String) -> Void
+    cancellation: CancellationFlag, note: (String) -> Void,
+    progress: (_ byteCount: Int) -> Void = { _ in }
   ) throws(LoaderError) -> (identity: ModelIdentity?, wasKnown: Bool) {
     let files = try settledFiles()
     let remembered = rememberedChecksums(files, of: description.tensors)
     var checksums = WeightChecksums(description.tensors)
-    try read(&checksums, files, cancellation)
+    try read(&checksums, files, cancellation, progress)
     if let index = remembered.known.indices.first(where: {
       remembered.known[$0] != checksums.known[$0]
     }) {
@@ -161,10 +163,17 @@ extension ModelSource {
   }
 
   private func read(
-    _ checksums: inout WeightChecksums, _ files: [FileIdentity], _ cancellation: CancellationFlag
+    _ checksums: inout WeightChecksums, _ files: [FileIdentity], _ cancellation: CancellationFlag,
+    _ progress: (_ byteCount: Int) -> Void
   ) throws(LoaderError) {
+    var (next, byteCount) = (checksums.known.count, 0)
+    let parts = checksums.parts
+    for part in parts[..<next] { byteCount += part.byteCount }
     try checksums.read(device, paths: description.files, slotCount: 16) {
-      !cancellation.isRaised
+      progress(byteCount)
+      byteCount += parts[next].byteCount
+      next += 1
+      return !cancellation.isRaised
     }
     guard checksums.isComplete else { throw .interrupted }
     do throws(BlockIOError) {

@@ -5,9 +5,11 @@ public import TensorBasics
 extension ModelSource {
   /// Reads every extent and compares it with its checksum.
   ///
+  /// - Parameter progress: is told how many bytes were compared so far.
   /// - Throws: ``LoaderError/format(_:)`` with the offset of the first extent that differs.
   public func verifyExtents(
-    cancellation: CancellationFlag = CancellationFlag()
+    cancellation: CancellationFlag = CancellationFlag(),
+    progress: (_ byteCount: Int) -> Void = { _ in }
   ) throws(LoaderError) {
     precondition(device.inFlight == 0, "the device is in use")
     let extents = description.extents
@@ -20,6 +22,7 @@ extension ModelSource {
     var freeSlots = Array(0..<slotCount)
     var slotOfExtent: [Int: Int] = [:]
     var submitted = 0
+    var comparedByteCount = 0
     var failure: FormatError?
     while submitted < extents.count || device.inFlight > 0 {
       do throws(BlockIOError) {
@@ -50,6 +53,8 @@ extension ModelSource {
             failure
             ?? ExtentVerifier.mismatch(extents[index], of: description, path: path)
         }
+        comparedByteCount += completion.byteCount
+        progress(comparedByteCount)
         freeSlots.append(slot)
         if cancellation.isRaised { submitted = extents.count }
       } catch {

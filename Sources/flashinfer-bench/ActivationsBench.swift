@@ -18,13 +18,17 @@ struct ActivationsBench: ParsableCommand {
       blk.N.ffn_input [tokens, dim], the FFN's normalised input, and blk.N.ffn_gate \
       [tokens, neurons], its gate before the activation, in F16, and blk.N.ffn_share [tokens], the \
       share of its output in the residual stream, in F32. tools/train-selector reads it.
+
+      Examples:
+        flashinfer-bench activations model.gguf text.txt --output seen.safetensors
       """)
 
   @Argument(help: "Flash image or GGUF file.") var model: String
-  @Argument(help: "Text file.") var file: String
+  @Argument(help: "Text file; - is standard input.") var file: String
   @Option(help: "File to write.") var output: String
   @Option(help: "Tokens to run at most.") var tokens = 16384
-  @OptionGroup var resources: ResourceOptions
+  @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
+  @OptionGroup(title: "Output") var messages: OutputOptions
 
   func validate() throws {
     guard tokens >= 1 else { throw ValidationError("--tokens must be at least 1") }
@@ -43,7 +47,7 @@ struct ActivationsBench: ParsableCommand {
       let length = min(resources.context ?? 512, ids.count)
       let activations = try ActivationFile(
         path: output, model.configuration, tokenCount: ids.count,
-        metadata: try metadata(model), inputs: model.source.files + [file])
+        metadata: try metadata(model), inputs: model.source.files + (file == "-" ? [] : [file]))
       let session = try Session(
         model.source, model.configuration,
         MemoryPlan.Request(
@@ -52,22 +56,22 @@ struct ActivationsBench: ParsableCommand {
           preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model)),
         cancellation: Interruption.flag)
       session.feedForwardObserver = activations
+      let progress = Progress.begin("running the text", total: ids.count, unit: .count("tokens"))
+      defer { progress.finish() }
       for first in stride(from: 0, to: ids.count, by: length) {
         var part = Array(ids[first..<min(first + length, ids.count)])
         if model.tokenizer.addsBOS, let bos = model.tokenizer.bosToken { part[0] = bos }
         activations.firstToken = first
+        progress.follow(session, from: first, count: part.count)
         session.reset()
         // The last position's logits are computed so that changed files are noticed.
         try session.score(part, skipping: part.count - 1) { _, _ in }
-        Terminal.note("[\(first + part.count)/\(ids.count)]")
       }
       try activations.commit()
     }
   }
 
-  /// The text's first tokens.
-
-  private func metadata(_ model: LanguageModel) throws(LoaderError) -> [String: String] {
+  private func metadata(_ model: LanguageModel) throws -> [String: String] {
     let activation =
       switch model.configuration.activation {
       case .silu: "silu"
@@ -77,7 +81,7 @@ struct ActivationsBench: ParsableCommand {
     let source = model.source
     let identity =
       source.description.extents.isEmpty
-      ? try source.computeIdentity(cancellation: Interruption.flag, note: { Terminal.warn($0) })
+      ? try source.computeIdentity(showingProgress: "reading all weights")
       : source.description.sourceIdentity
     return [
       "model_identity": identity?.description ?? ModelIdentity(0).description,

@@ -15,7 +15,11 @@ struct AttentionBench: ParsableCommand {
     discussion: """
       A cache of the given shape is filled with seeded keys and values and attended over layer by \
       layer, as decoded tokens would; no model is needed. All of it is in memory unless --kv-ram says \
-      otherwise: 1 gives the least that works, so that nearly all comes from the drive.
+      otherwise. Too little is refused with the least that works.
+
+      Examples:
+        flashinfer-bench attention --context 16384
+        flashinfer-bench attention --kv-ram 64MiB --kv-dir /fast
       """)
 
   @Option(help: "Positions of the cache.") var context = 65536
@@ -23,10 +27,11 @@ struct AttentionBench: ParsableCommand {
   @Option(help: "KV heads.") var kvHeads = 8
   @Option(help: "Elements of a head, a multiple of 16.") var headSize = 128
   @Option(help: "Layers.") var layers = 32
-  @OptionGroup var keyValues: KeyValueArguments
+  @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments
   @Option(help: "Tokens to time, which attend over all layers.") var repeats = 3
   @Option(help: "Worker threads (default: one per processor).") var threads: Int?
   @Flag(help: "Print one JSON object.") var json = false
+  @OptionGroup(title: "Output") var messages: OutputOptions
 
   /// Positions that enter the cache at once, where there is memory for them.
   private static let chunkLength = 4096
@@ -42,12 +47,14 @@ struct AttentionBench: ParsableCommand {
   }
 
   func run() throws {
+    Interruption.install()
+    Interruption.endProcessAtOnce(true)
     try reportingErrors {
       let pool = ThreadPool(threadCount: threads ?? HostLimits().processorCount)
       let shape = KeyValueShape(
         layerCount: layers, keyValueHeadCount: kvHeads, headDim: headSize,
         contextLength: context + repeats + 1, type: keyValues.kvType)
-      let plan = plan(shape)
+      let plan = try plan(shape)
       let cache = try KeyValueStore(
         plan, keyValues.options(.auto), queryHeadCount: queryHeads)
       try fill(cache, pool)
@@ -76,20 +83,18 @@ struct AttentionBench: ParsableCommand {
         }
       }
       try attend(context)
-      // Pages differ in how fast they are read: where all of the cache is in memory it is its own limit.
-      func memoryBytesPerSecond() throws -> Double {
-        plan.hasTier
-          ? try MemoryLimit.bytesPerSecond(pool)
-          : MemoryBandwidth.bytesPerSecond(
-            reading: cache.residentMemory, passCount: 2, pool: pool)
-      }
-      let memoryBefore = try memoryBytesPerSecond()
+      let memoryBefore = try memoryBytesPerSecond(cache, pool)
       let (before, readsBefore) = (cache.statistics, cache.readStatistics)
       let start = monotonicNanoseconds()
-      for token in 1...repeats { try attend(context + token) }
+      let progress = Progress.begin("attending", total: repeats, unit: .count("tokens"))
+      for token in 1...repeats {
+        try attend(context + token)
+        progress.update(token)
+      }
       let seconds = Double(monotonicNanoseconds() - start) / 1e9
+      progress.finish()
       let (moved, reads) = (cache.statistics - before, cache.readStatistics.since(readsBefore))
-      let memory = (memoryBefore + (try memoryBytesPerSecond())) / 2
+      let memory = (memoryBefore + (try memoryBytesPerSecond(cache, pool))) / 2
       let bytes = Double(moved.attendedBlockCount) / Double(repeats) * Double(shape.blockByteCount)
       // Every byte attended over that memory cannot hold crosses the bus once for each token.
       let bound = max(0, bytes - Double(plan.byteCount))
@@ -107,6 +112,13 @@ struct AttentionBench: ParsableCommand {
       }
       try FigureReport(figures).print(asJSON: json)
     }
+  }
+
+  /// Pages differ in how fast they are read: where all of the cache is in memory it is its own limit.
+  private func memoryBytesPerSecond(_ cache: KeyValueStore, _ pool: ThreadPool) throws -> Double {
+    cache.plan.hasTier
+      ? try MemoryLimit.bytesPerSecond(pool)
+      : MemoryBandwidth.bytesPerSecond(reading: cache.residentMemory, passCount: 2, pool: pool)
   }
 
   /// Figures of keys and values that are read from a drive.
@@ -127,11 +139,16 @@ struct AttentionBench: ParsableCommand {
   }
 
   /// All rows in memory, or as many as `--kv-ram` holds.
-  private func plan(_ shape: KeyValueShape) -> KeyValuePlan {
-    let budget = max(
+  private func plan(_ shape: KeyValueShape) throws -> KeyValuePlan {
+    let least = KeyValuePlan.minimumByteCount(
+      shape, chunkLength: KeyValueBlock.positionCount)
+    let budget =
       keyValues.kvRam?.bytes
-        ?? KeyValuePlan.residentByteCount(shape, chunkLength: Self.chunkLength),
-      KeyValuePlan.minimumByteCount(shape, chunkLength: KeyValueBlock.positionCount))
+      ?? max(least, KeyValuePlan.residentByteCount(shape, chunkLength: Self.chunkLength))
+    guard budget >= least else {
+      throw RuntimeError.keyValueBudgetTooSmall(
+        budget: ByteCount(budget), needed: ByteCount(least))
+    }
     let chunkLength = KeyValuePlan.longestChunk(
       Self.chunkLength, shape, budgetByteCount: budget)
     guard let plan = KeyValuePlan(shape, budgetByteCount: budget, chunkLength: chunkLength) else {
@@ -147,7 +164,10 @@ struct AttentionBench: ParsableCommand {
     let table = (0..<2 * tableLength).map { _ in Float(generator.nextUnit() * 2 - 1) }
     let chunkLength = KeyValuePlan.longestChunk(
       Self.chunkLength, cache.shape, budgetByteCount: cache.plan.byteCount)
+    let progress = Progress.begin("filling the cache", total: context, unit: .count("positions"))
+    defer { progress.finish() }
     for start in stride(from: 0, to: context, by: chunkLength) {
+      progress.update(start)
       let end = min(start + chunkLength, context)
       try cache.begin(start..<end, .storeOnly)
       for layer in 0..<layers {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import CommandLineSupport
+import TensorBasics
 
 /// `flashinfer-bench`: measures what the runtime reaches, against what the machine allows.
 @main
@@ -8,6 +9,12 @@ struct Bench: ParsableCommand {
     commandName: "flashinfer-bench",
     abstract:
       "Measures the runtime: speed against the machine's limits, quality against references.",
+    discussion: """
+      Examples:
+        flashinfer-bench load model.bin
+        flashinfer-bench decode model.bin --ram 2GiB
+      """,
+    version: FlashInferVersion.current,
     subcommands: [
       LoadBench.self, DecodeBench.self, PrefillBench.self, PerplexityBench.self, LogitsBench.self,
       ExpertsBench.self, SparseBench.self, AttentionBench.self, PolicyBench.self,

@@ -14,22 +14,28 @@ import WeightLoader
 /// Decoding speed.
 struct DecodeBench: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "decode", abstract: "Tokens per second of decoding, and bytes read per token.")
+    commandName: "decode", abstract: "Tokens per second of decoding, and bytes read per token.",
+    discussion: """
+      Examples:
+        flashinfer-bench decode model.bin --ram 2GiB
+        flashinfer-bench decode model.bin --ram 2GiB --depth 4096 --tokens 64
+      """)
 
   @Argument(help: "Flash image or GGUF file.") var model: String
-  @OptionGroup var resources: ResourceOptions
-  @OptionGroup var keyValues: KeyValueArguments
-  @OptionGroup var neurons: NeuronArguments
-  @OptionGroup var hotness: ExpertHistoryOptions
-  @OptionGroup var verification: VerifyArguments
+  @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
+  @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments
+  @OptionGroup(title: "Experts and neurons") var neurons: NeuronArguments
+  @OptionGroup(title: "Experts and neurons") var hotness: ExpertHistoryOptions
+  @OptionGroup(title: "Memory, processors and drive") var verification: VerifyArguments
   @Option(help: "Tokens to time.") var tokens = 32
   @Option(help: "Tokens to decode before timing begins.") var warmup = 4
   @Option(help: "Random tokens to read into the context before anything is timed.")
   var depth = 0
-  @OptionGroup var feed: TokenOptions
+  @OptionGroup(title: "Tokens") var feed: TokenOptions
   @Flag(help: "Also measure what DRAM gives just before and after the timed tokens.")
   var dram = false
   @Flag(help: "Print one JSON object.") var json = false
+  @OptionGroup(title: "Output") var messages: OutputOptions
 
   private static let mostSettlingTokens = 16
 
@@ -54,13 +60,7 @@ struct DecodeBench: ParsableCommand {
         token = feed.next(after: try session.decode(token, continues: continues))
       }
       try fill(session, vocabularyCount: model.configuration.vocabularyCount)
-      for _ in 0..<warmup { try step(continues: true) }
-      // Pinned weights come in as their memory is committed, at the latest with the second token.
-      var more = Self.mostSettlingTokens
-      while !session.stream.isSettled, more > 0 {
-        try step(continues: true)
-        more -= 1
-      }
+      try warmUp(session) { try step(continues: true) }
       let device = session.stream.source.device
       let pool = ThreadPool(threadCount: resources.threadCount)
       let dramBefore = dram ? try MemoryLimit.bytesPerSecond(pool) : nil
@@ -71,8 +71,13 @@ struct DecodeBench: ParsableCommand {
       let keyValuesBefore = session.keyValues.statistics
       let keyValueReadsBefore = session.keyValues.readStatistics
       let start = monotonicNanoseconds()
-      for index in 0..<tokens { try step(continues: index + 1 < tokens) }
+      let progress = Progress.begin("decoding", total: tokens, unit: .count("tokens"))
+      for index in 0..<tokens {
+        try step(continues: index + 1 < tokens)
+        progress.update(index + 1)
+      }
       let seconds = Double(monotonicNanoseconds() - start) / 1e9
+      progress.finish()
       let after = device.statistics
       let keyValueReads = session.keyValues.readStatistics.since(keyValueReadsBefore)
       let keyValuesAfter = session.keyValues.statistics
@@ -110,6 +115,21 @@ struct DecodeBench: ParsableCommand {
     }
   }
 
+  private func warmUp(_ session: Session, _ step: () throws -> Void) throws {
+    try Progress.showing("warming up", total: warmup, unit: .count("tokens")) { progress in
+      for index in 0..<warmup {
+        progress.update(index)
+        try step()
+      }
+      // Pinned weights come in as their memory is committed, at the latest with the second token.
+      var more = Self.mostSettlingTokens
+      while !session.stream.isSettled, more > 0 {
+        try step()
+        more -= 1
+      }
+    }
+  }
+
   private func openSession(_ model: LanguageModel) throws -> Session {
     var request = MemoryPlan.Request(
       budgetByteCount: resources.budget,
@@ -129,7 +149,9 @@ struct DecodeBench: ParsableCommand {
   private func fill(_ session: Session, vocabularyCount: Int) throws {
     guard depth > 0 else { return }
     var generator = SeededGenerator(seed: 1)
-    _ = try session.prefill(
-      (0..<depth).map { _ in Int32(generator.next() % UInt64(vocabularyCount)) })
+    _ = try Progress.reading(depth, in: session, "filling the context") {
+      try session.prefill(
+        (0..<depth).map { _ in Int32(generator.next() % UInt64(vocabularyCount)) })
+    }
   }
 }

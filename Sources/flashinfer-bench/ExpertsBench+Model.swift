@@ -31,7 +31,7 @@ extension ExpertsBench {
     defer { hotness.remember(session) }
     var generator = SeededGenerator(seed: randomTokens ?? 0)
     session.recordExperts(tokenCount: 1 + warmup + tokens)
-    var logits = try session.prefill(prompt)
+    var logits = try Progress.reading(prompt.count, in: session) { try session.prefill(prompt) }
     func step(continues: Bool) throws {
       let token =
         randomTokens == nil
@@ -39,11 +39,19 @@ extension ExpertsBench {
         : Int32(generator.next() % UInt64(model.configuration.vocabularyCount))
       logits = try session.decode(token, continues: continues)
     }
-    for _ in 0..<warmup { try step(continues: true) }
+    let progress = Progress.begin("decoding", total: warmup + tokens, unit: .count("tokens"))
+    defer { progress.finish() }
+    for index in 0..<warmup {
+      try step(continues: true)
+      progress.update(index + 1)
+    }
     let device = session.stream.source.device
     let (before, bundlesBefore) = (device.statistics, session.stream.bundleStatistics)
     let start = monotonicNanoseconds()
-    for index in 0..<tokens { try step(continues: index + 1 < tokens) }
+    for index in 0..<tokens {
+      try step(continues: index + 1 < tokens)
+      progress.update(warmup + index + 1)
+    }
     let nanoseconds = Double(monotonicNanoseconds() - start)
     let (read, bundles) = (device.statistics.since(before), session.stream.bundleStatistics)
     guard let trace = session.expertTrace else { return [] }

@@ -21,11 +21,15 @@ struct ExpertsBench: ParsableCommand {
       With MODEL, tokens are decoded under --ram, and what its cache hit is compared with the \
       optimum on the trace of this run, from an empty cache, under the same number of slots; the \
       share of it is printed where the run too began with an empty cache.
+
+      Examples:
+        flashinfer-bench experts moe.bin --ram 8GiB
+        flashinfer-bench experts --synthetic zipf --slots 1000
       """)
 
   @Argument(help: "Flash image or GGUF file to run.") var model: String?
-  @OptionGroup var resources: ResourceOptions
-  @OptionGroup var hotness: ExpertHistoryOptions
+  @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
+  @OptionGroup(title: "Experts and neurons") var hotness: ExpertHistoryOptions
   @Option(help: "With MODEL: feed seeded random ids instead of the model's own greedy text.")
   var randomTokens: UInt64?
   @Option(help: ArgumentHelp("With MODEL: the text to continue.", valueName: "file"))
@@ -52,6 +56,7 @@ struct ExpertsBench: ParsableCommand {
   @Option(help: ArgumentHelp("Also write the trace to this file.", valueName: "file"))
   var record: String?
   @Flag(help: "Print one JSON object.") var json = false
+  @OptionGroup(title: "Output") var messages: OutputOptions
 
   func validate() throws {
     guard [model != nil, replay != nil, synthetic != nil].count(where: { $0 }) == 1 else {

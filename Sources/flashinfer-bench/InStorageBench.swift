@@ -26,6 +26,10 @@ struct InStorageBench: ParsableCommand {
       holds the model against the figures that arXiv 2409.04992 prints; --explore sweeps what decides \
       whether attention belongs into the drive, always for host and in-storage, dense and sparse \
       (benchmarks/in_storage.py draws it).
+
+      Examples:
+        flashinfer-bench in-storage --paper
+        flashinfer-bench in-storage --explore --machine laptop
       """)
 
   @Flag(help: "Compare the model with the published figures.") var paper = false
@@ -34,6 +38,7 @@ struct InStorageBench: ParsableCommand {
   @Option(help: "With --explore: paper, 2026, or laptop (the drive of 2026 under a laptop's CPU).")
   var machine = Machine.year2026
   @Flag(help: "Print one JSON object.") var json = false
+  @OptionGroup(title: "Output") var messages: OutputOptions
 
   func validate() throws {
     guard paper != explore else { throw ValidationError("give one of --paper and --explore") }

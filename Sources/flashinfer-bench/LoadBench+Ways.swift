@@ -33,10 +33,15 @@ extension LoadBench {
     var byteCount = 0
     var pieceCount = 0
     var firstNanoseconds: Int?
+    let progress = Progress.begin(
+      "bringing tensors", total: loader.tensors.reduce(0) { $0 + $1.byteCount },
+      unit: random ? .unknown : .bytes)
+    defer { progress.finish() }
     while let piece = try loader.next() {
       firstNanoseconds = firstNanoseconds ?? monotonicNanoseconds()
       byteCount += piece.byteCount
       pieceCount += 1
+      progress.update(byteCount)
       if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
     }
     let end = monotonicNanoseconds()
@@ -72,8 +77,11 @@ extension LoadBench {
     defer { munmap(bytes, byteCount) }
     madvise(bytes, byteCount, MADV_SEQUENTIAL)
     var sum: UInt64 = 0
+    let progress = Progress.begin("reading \(Progress.name(file))", total: byteCount, unit: .bytes)
+    defer { progress.finish() }
     for offset in stride(from: 0, to: byteCount, by: AlignedBuffer.pageByteCount) {
       sum &+= UInt64(bytes.load(fromByteOffset: offset, as: UInt8.self))
+      if offset & 0xF_FFFF == 0 { progress.update(offset) }
     }
     try report(byteCount, since: start, sum: sum)
   }
@@ -84,10 +92,14 @@ extension LoadBench {
     defer { close(descriptor) }
     let buffer = try AlignedBuffer(byteCount: blockSize.bytes)
     let start = monotonicNanoseconds()
-    var sum: UInt64 = 0
+    var (sum, done): (UInt64, Int) = (0, 0)
+    let progress = Progress.begin("reading \(Progress.name(file))", total: byteCount, unit: .bytes)
+    defer { progress.finish() }
     while case let count = Glibc.read(descriptor, buffer.address, blockSize.bytes), count != 0 {
       guard count > 0 else { throw CommandError(.failure, "\(file) cannot be read (\(errno))") }
       sum &+= UInt64(buffer.address.load(as: UInt8.self))
+      done += count
+      progress.update(done)
     }
     try report(byteCount, since: start, sum: sum)
   }

@@ -13,6 +13,11 @@ struct LoadBench: ParsableCommand {
       FILE is any file; with --through loader one of tensors, all of which are brought once. With \
       --tune the whole curve of block size and queue depth is measured, and the point chosen from it \
       is what later runs of a model on that drive read with.
+
+      Examples:
+        flashinfer-bench load model.bin
+        flashinfer-bench load model.bin --tune
+        flashinfer-bench load model.bin --block-size 4KiB --queue-depth 32 --random
       """)
 
   @Argument(help: "File to read.") var file: String
@@ -32,6 +37,7 @@ struct LoadBench: ParsableCommand {
   var ram: ByteCount?
   @Flag(help: "Measure block size × queue depth and store the calibration.") var tune = false
   @Flag(help: "Print one JSON object.") var json = false
+  @OptionGroup(title: "Output") var messages: OutputOptions
 
   func validate() throws {
     guard blockSize.bytes % 4096 == 0, (4096...64 << 20).contains(blockSize.bytes) else {
@@ -82,7 +88,10 @@ struct LoadBench: ParsableCommand {
       byteCount: (probe.bufferByteCount + page - 1) & ~(page - 1), prefersHugePages: true)
     device.register(buffer.bytes)
     Terminal.warn(notesOf: device)
-    let result = try probe.run(device, buffer: buffer.bytes, cancellation: Interruption.flag)
+    let milliseconds = Int((probe.secondLimit ?? 0) * 1000)
+    let result = try Progress.showing(
+      "reading \(Progress.name(file))", total: milliseconds, unit: .milliseconds
+    ) { _ in try probe.run(device, buffer: buffer.bytes, cancellation: Interruption.flag) }
     if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
     let statistics = device.statistics
     try FigureReport([
@@ -106,6 +115,10 @@ struct LoadBench: ParsableCommand {
       path: file, backend: io, memoryByteCount: 64 << 20, cancellation: Interruption.flag)
     Terminal.warn(notesOf: measurement.device)
     let pointCount = DriveMeasurement.blockByteCounts.count * DriveMeasurement.queueDepths.count
+    let milliseconds = Int((seconds ?? 15) * 1000)
+    let tuning = Progress.begin(
+      "measuring block sizes and queue depths", total: milliseconds, unit: .milliseconds)
+    defer { tuning.finish() }
     let points = try measurement.curve(secondsPerPoint: (seconds ?? 15) / Double(pointCount))
     let profile = try measurement.profile(choosingFrom: points)
     if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }

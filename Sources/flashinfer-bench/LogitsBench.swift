@@ -11,16 +11,22 @@ struct LogitsBench: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "logits",
     abstract: "Writes the logits after every position of given tokens to a file.",
-    discussion: "The file holds little-endian f32, [tokens, vocabulary].")
+    discussion: """
+      The file holds little-endian f32, [tokens, vocabulary].
+
+      Examples:
+        flashinfer-bench logits model.bin --tokens 1,2,3 --output logits.f32
+      """)
 
   @Argument(help: "Flash image or GGUF file.") var model: String
   @Option(help: "Token ids, 1,2,3.") var tokens: String
   @Option(help: "File to write.") var output: String
   @Option(help: "Tokens read as a prompt; the others are decoded one by one (default: all).")
   var prompt: Int?
-  @OptionGroup var resources: ResourceOptions
-  @OptionGroup var keyValues: KeyValueArguments
-  @OptionGroup var neurons: NeuronArguments
+  @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
+  @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments
+  @OptionGroup(title: "Experts and neurons") var neurons: NeuronArguments
+  @OptionGroup(title: "Output") var messages: OutputOptions
 
   func run() throws {
     Interruption.install()
@@ -47,8 +53,15 @@ struct LogitsBench: ParsableCommand {
       request.neurons = neurons.options
       let session = try Session(
         model.source, model.configuration, request, cancellation: Interruption.flag)
-      try session.score(Array(ids[..<promptCount])) { _, logits in write(logits) }
-      for token in ids[promptCount...] { write(UnsafeBufferPointer(try session.decode(token))) }
+      try Progress.showing("computing logits", total: ids.count, unit: .count("tokens")) {
+        progress in
+        progress.follow(session, count: promptCount)
+        try session.score(Array(ids[..<promptCount])) { _, logits in write(logits) }
+        for (index, token) in ids[promptCount...].enumerated() {
+          write(UnsafeBufferPointer(try session.decode(token)))
+          progress.update(promptCount + index + 1)
+        }
+      }
       if let failure { throw failure }
       try file.commit()
     }

@@ -17,15 +17,19 @@ struct PerplexityBench: ParsableCommand {
       replaced by BOS where the model wants one; the last context/2 − 1 tokens of each are scored. \
       With an approximate --selector the same text is also read with all neurons, and what the \
       selector costs is printed: perplexity, and the divergence of the distributions.
+
+      Examples:
+        flashinfer-bench perplexity model.bin text.txt --chunks 16
       """)
 
   @Argument(help: "Flash image or GGUF file.") var model: String
-  @Argument(help: "Text file.") var file: String
-  @OptionGroup var resources: ResourceOptions
-  @OptionGroup var keyValues: KeyValueArguments
-  @OptionGroup var neurons: NeuronArguments
+  @Argument(help: "Text file; - is standard input.") var file: String
+  @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
+  @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments
+  @OptionGroup(title: "Experts and neurons") var neurons: NeuronArguments
   @Option(help: "Chunks to score; 0 = all.") var chunks = 0
   @Flag(help: "Print one JSON object.") var json = false
+  @OptionGroup(title: "Output") var messages: OutputOptions
 
   func validate() throws {
     guard resources.context ?? 512 >= 4 else {
@@ -61,7 +65,10 @@ struct PerplexityBench: ParsableCommand {
     let session = try Session(
       model.source, model.configuration, request, cancellation: Interruption.flag)
     var perplexity = Perplexity()
+    let progress = Self.begin(chunks)
+    defer { progress.finish() }
     for (index, chunk) in chunks.enumerated() {
+      progress.follow(session, from: index * chunk.count, count: chunk.count)
       try perplexity.score(chunk, in: session)
       Terminal.note("[\(index + 1)/\(chunks.count)] \(perplexity.value ?? 0)")
     }
@@ -70,6 +77,11 @@ struct PerplexityBench: ParsableCommand {
       Figure("perplexity", perplexity.value ?? 0, ""),
       Figure("scoredTokens", Double(perplexity.scoredTokenCount), "tokens"),
     ] + Figure.neurons(neurons, session.plan, tokens: chunks.reduce(0) { $0 + $1.count })
+  }
+
+  private static func begin(_ chunks: [[Int32]]) -> Progress {
+    Progress.begin(
+      "scoring the text", total: chunks.reduce(0) { $0 + $1.count }, unit: .count("tokens"))
   }
 
   /// Reads each chunk with all neurons, then with those the selector names.
@@ -93,7 +105,12 @@ struct PerplexityBench: ParsableCommand {
     let denseModel = try resources.open(self.model)
     let denseSession = try Session(
       denseModel.source, denseModel.configuration, dense, cancellation: Interruption.flag)
+    let progress = Self.begin(chunks)
+    defer { progress.finish() }
     for (index, chunk) in chunks.enumerated() {
+      progress.follow(denseSession, from: index * chunk.count, count: chunk.count / 2)
+      progress.follow(
+        sparseSession, from: index * chunk.count + chunk.count / 2, count: chunk.count / 2)
       try comparison.compare(chunk, denseSession, sparseSession)
       Terminal.note(
         "[\(index + 1)/\(chunks.count)] \(comparison.sparsePerplexity), with all neurons "

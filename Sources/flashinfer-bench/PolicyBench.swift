@@ -15,15 +15,19 @@ struct PolicyBench: ParsableCommand {
     discussion: """
       The first tokens of a text are read as a prompt; the text's next --positions tokens are then fed \
       one by one, with full attention and with the policy, and their distributions compared.
+
+      Examples:
+        flashinfer-bench policy model.bin text.txt --kv-policy top=1/8
       """)
 
   @Argument(help: "Flash image or GGUF file.") var model: String
-  @Argument(help: "Text file.") var file: String
-  @OptionGroup var resources: ResourceOptions
-  @OptionGroup var keyValues: KeyValueArguments
+  @Argument(help: "Text file; - is standard input.") var file: String
+  @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
+  @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments
   @Option(help: "Positions to compare; the prompt is --context less these (8192 by default).")
   var positions = 256
   @Flag(help: "Print one JSON object.") var json = false
+  @OptionGroup(title: "Output") var messages: OutputOptions
 
   private var contextLength: Int { resources.context ?? 8192 }
 
@@ -59,10 +63,14 @@ struct PolicyBench: ParsableCommand {
       let full = try Session(
         fullModel.source, fullModel.configuration, request, cancellation: Interruption.flag)
       let prompt = Array(tokens[..<(contextLength - positions)])
-      _ = try full.prefill(prompt)
-      _ = try session.prefill(prompt)
+      for session in [full, session] {
+        _ = try Progress.reading(prompt.count, in: session) { try session.prefill(prompt) }
+      }
       let (before, fullBefore) = (session.keyValues.statistics, full.keyValues.statistics)
+      let progress = Progress.begin("comparing", total: positions, unit: .count("positions"))
+      defer { progress.finish() }
       for position in prompt.count..<contextLength {
+        progress.update(position - prompt.count)
         comparison.keep(UnsafeBufferPointer(try full.decode(tokens[position])), row: 0)
         comparison.compare(
           UnsafeBufferPointer(try session.decode(tokens[position])), row: 0,

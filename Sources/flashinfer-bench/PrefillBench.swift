@@ -11,19 +11,24 @@ import WeightLoader
 struct PrefillBench: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "prefill",
-    abstract: "Tokens per second of reading a prompt, from a cold start and once weights are there."
-  )
+    abstract:
+      "Tokens per second of reading a prompt, from a cold start and once weights are there.",
+    discussion: """
+      Examples:
+        flashinfer-bench prefill model.bin --ram 2GiB --tokens 1024 --repeats 3
+      """)
 
   @Argument(help: "Flash image or GGUF file.") var model: String
-  @OptionGroup var resources: ResourceOptions
-  @OptionGroup var keyValues: KeyValueArguments
-  @OptionGroup var neurons: NeuronArguments
+  @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
+  @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments
+  @OptionGroup(title: "Experts and neurons") var neurons: NeuronArguments
   @Option(help: "Tokens of the prompt.") var tokens = 512
   @Option(help: "Times to read it after the first.") var repeats = 1
   @Option(help: "Random tokens in the context before the prompt, read anew for each repeat.")
   var depth = 0
   @Option(help: "Seed of the random ids that the prompt is made of.") var randomTokens: UInt64 = 1
   @Flag(help: "Print one JSON object.") var json = false
+  @OptionGroup(title: "Output") var messages: OutputOptions
 
   func validate() throws {
     guard tokens >= 1, repeats >= 0, depth >= 0 else {
@@ -55,8 +60,19 @@ struct PrefillBench: ParsableCommand {
       }
       let prompt = random(tokens)
       let context = random(depth)
-      if depth > 0 { _ = try session.prefill(context) }
-      _ = try session.prefill(prompt, continues: repeats > 0)
+      func fill() throws {
+        guard depth > 0 else { return }
+        _ = try Progress.reading(depth, in: session, "filling the context") {
+          try session.prefill(context)
+        }
+      }
+      func read(_ title: String, continues: Bool) throws {
+        _ = try Progress.reading(tokens, in: session, title) {
+          try session.prefill(prompt, continues: continues)
+        }
+      }
+      try fill()
+      try read("reading the prompt for the first time", continues: repeats > 0)
       let firstSeconds = secondsSinceProcessStart()
       var figures = [
         Figure("timeToFirstTokenSeconds", firstSeconds, "s"),
@@ -66,10 +82,10 @@ struct PrefillBench: ParsableCommand {
       var (seconds, bytes, times) = (0.0, 0.0, TimeBreakdown())
       for index in 0..<repeats {
         session.reset()
-        if depth > 0 { _ = try session.prefill(context) }
+        try fill()
         let (bytesBefore, timesBefore) = (device.statistics.bytesRead, session.times)
         let start = monotonicNanoseconds()
-        _ = try session.prefill(prompt, continues: index + 1 < repeats)
+        try read("reading it again, \(index + 1) of \(repeats)", continues: index + 1 < repeats)
         seconds += Double(monotonicNanoseconds() - start) / 1e9
         bytes += Double(device.statistics.bytesRead - bytesBefore)
         times = times + (session.times - timesBefore)

@@ -21,16 +21,20 @@ struct SparFBench: ParsableCommand {
       cosine compares the outputs of attention for the same query, keys and values, head by head, \
       along the dense model's way; the other figures compare whole models, each on its own way. Bytes \
       are those that the engine takes, as a share of what dense attention takes.
+
+      Examples:
+        flashinfer-bench sparf model.bin text.txt --share 1/8 --chunks 1
       """)
 
   @Argument(help: "Flash image or GGUF file.") var model: String
-  @Argument(help: "Text file.") var file: String
-  @OptionGroup var resources: ResourceOptions
+  @Argument(help: "Text file; - is standard input.") var file: String
+  @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
   @Option(help: "Shares of query elements and of positions: 1/8, or 1/4,1/8 for each; repeatable.")
   var share: [String] = ["1/8", "1/4"]
   @Option(help: "Chunks to score; 0 = all.") var chunks = 4
   @Option(help: "Drives that share the KV heads.") var devices = 1
   @Flag(help: "Print one JSON object.") var json = false
+  @OptionGroup(title: "Output") var messages: OutputOptions
 
   func validate() throws {
     guard resources.context ?? 512 >= 4 else {
@@ -80,8 +84,14 @@ struct SparFBench: ParsableCommand {
         DistributionComparison(
           vocabularyCount: vocabularyCount, reference: reference.elements(of: Float.self))
       }
+      let total = chunks.reduce(0) { $0 + $1.count }
+      let progress = Progress.begin(
+        "decoding the text", total: total, unit: .count("tokens"))
+      defer { progress.finish() }
       for (index, chunk) in chunks.enumerated() {
-        try decode(chunk, session, runs.map(\.session), into: &comparisons)
+        try decode(chunk, session, runs.map(\.session), into: &comparisons) {
+          progress.update(index * length + $0)
+        }
         Terminal.note(
           "[\(index + 1)/\(chunks.count)] dense \(comparisons[0].densePerplexity), "
             + runs.indices.map {
@@ -103,14 +113,16 @@ struct SparFBench: ParsableCommand {
   /// Decodes the second half of a chunk, save the last token, in all sessions.
   private func decode(
     _ tokens: [Int32], _ dense: Session, _ sparse: [Session],
-    into comparisons: inout [DistributionComparison]
+    into comparisons: inout [DistributionComparison], progress: (_ tokenCount: Int) -> Void
   ) throws {
     let half = tokens.count / 2
-    for session in [dense] + sparse {
+    for (index, session) in ([dense] + sparse).enumerated() {
+      progress(half * index / (sparse.count + 1))
       session.reset()
       _ = try session.prefill(Array(tokens[..<half]))
     }
     for position in half..<tokens.count - 1 {
+      progress(position)
       // All comparisons share the one row.
       comparisons[0].keep(UnsafeBufferPointer(try dense.decode(tokens[position])), row: 0)
       for (run, session) in sparse.enumerated() {

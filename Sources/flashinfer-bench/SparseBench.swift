@@ -19,17 +19,21 @@ struct SparseBench: ParsableCommand {
       of the last tokens; bundling reads a neuron's parts together. I/O is the time in which reads \
       were under way, and waiting the part of it in which nothing was computed. The published figures \
       are OPT-6.7B's in 16 bits, on another machine.
+
+      Examples:
+        flashinfer-bench sparse relu.bin --ram 2GiB --rungs windowing,bundling
       """)
 
   @Argument(help: "Flash image with bundles of neurons.") var model: String
-  @OptionGroup var resources: ResourceOptions
-  @OptionGroup var neurons: NeuronArguments
+  @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
+  @OptionGroup(title: "Experts and neurons") var neurons: NeuronArguments
   @Option(help: "Tokens to time on each rung.") var tokens = 16
   @Option(help: "Tokens to decode before timing begins, from hybrid on.") var warmup = 12
-  @OptionGroup var feed: TokenOptions
+  @OptionGroup(title: "Tokens") var feed: TokenOptions
   @Option(help: "Rungs to measure (default: all): naive,hybrid,selection,windowing,bundling.")
   var rungs: String?
   @Flag(help: "Print one JSON object.") var json = false
+  @OptionGroup(title: "Output") var messages: OutputOptions
 
   enum Rung: String, CaseIterable {
     case naive, hybrid, selection, windowing, bundling
@@ -88,7 +92,6 @@ struct SparseBench: ParsableCommand {
     try reportingErrors {
       var results: [Measurement] = []
       for rung in try chosenRungs() {
-        Terminal.note("\(rung.rawValue)…")
         results.append(try measure(rung))
       }
       if json {
@@ -122,13 +125,22 @@ struct SparseBench: ParsableCommand {
     }
     let first = rung == .naive ? 1 : warmup
     let timed = rung == .naive || rung == .hybrid ? min(tokens, 4) : tokens
-    for index in 0..<first { try step(index, of: first + timed) }
+    let progress = Progress.begin(
+      "\(rung.rawValue)", total: first + timed, unit: .count("tokens"))
+    defer { progress.finish() }
+    for index in 0..<first {
+      try step(index, of: first + timed)
+      progress.update(index + 1)
+    }
     let device = session.stream.source.device
     let (io, neurons, times) = (
       device.statistics, session.stream.neuronStatistics, session.times
     )
     let start = monotonicNanoseconds()
-    for index in 0..<timed { try step(first + index, of: first + timed) }
+    for index in 0..<timed {
+      try step(first + index, of: first + timed)
+      progress.update(first + index + 1)
+    }
     let nanoseconds = Double(monotonicNanoseconds() - start)
     return Self.measurement(
       rung, tokens: timed, nanoseconds: nanoseconds, device.statistics.since(io),

@@ -9,7 +9,9 @@ import Tokenization
 struct TokenOptions: ParsableArguments {
   @Option(help: "Feed seeded random ids instead of the model's own greedy text.")
   var randomTokens: UInt64?
-  @Option(help: ArgumentHelp("Feed the text of a file instead.", valueName: "file"))
+  @Option(
+    help: ArgumentHelp(
+      "Feed the text of a file instead, or with - of standard input.", valueName: "file"))
   var text: String?
 
   func validate() throws {
@@ -36,11 +38,14 @@ struct TokenOptions: ParsableArguments {
 }
 
 extension LanguageModel {
-  /// The tokens of a whole text file, as of a prompt.
+  /// What a text file is called in errors.
+  static func name(ofTextFile path: String) -> String { path == "-" ? "standard input" : path }
+
+  /// The tokens of a whole text file, or with `-` of standard input, as of a prompt.
   func encode(textFile path: String) throws -> [Int32] {
-    let text = try Terminal.readAll(path: path)
+    let text = try Terminal.readAll(path: path == "-" ? nil : path)
     do { return try tokenizer.encodePrompt(text) } catch {
-      throw CommandError(.badData, "\(path): \(error)")
+      throw CommandError(.badData, "\(Self.name(ofTextFile: path)): \(error)")
     }
   }
 }
@@ -55,7 +60,9 @@ extension LanguageModel {
     let available = tokens.count / length
     guard available > 0 else {
       throw CommandError(
-        .badData, "\(path): \(tokens.count) tokens are less than one chunk of \(length)")
+        .badData,
+        "\(Self.name(ofTextFile: path)): \(tokens.count) tokens are less than one chunk of \(length)"
+      )
     }
     return (0..<(most == 0 ? available : min(most, available))).map { chunk in
       var part = Array(tokens[chunk * length..<(chunk + 1) * length])

@@ -19,7 +19,13 @@ struct Convert: ParsableCommand {
       complete; a link at OUTPUT stays, and the file that it names is replaced. With --stripe it is \
       cut over OUTPUT and the files named, best each on a drive of its own; any one of them then \
       stands for the model.
-      """)
+
+      Examples:
+        flashinfer-convert model.gguf model.bin
+        flashinfer-convert folder model.bin --quantize q8_0
+        flashinfer-convert model.gguf /a/model.bin --stripe /b/model.bin
+      """,
+    version: FlashInferVersion.current)
 
   static func main() { runAsProgram() }
 
@@ -76,6 +82,7 @@ struct Convert: ParsableCommand {
   var stripeUnit: ByteCount?
   @Flag(help: "Replace OUTPUT where it exists.") var force = false
   @Option(help: "How to read: auto, uring, pread or mmap.") var io = StorageBackend.auto
+  @OptionGroup(title: "Output") var messages: OutputOptions
 
   func run() throws {
     Interruption.install()
@@ -95,16 +102,23 @@ struct Convert: ParsableCommand {
     }
     let striping = try makeStriping()
     let converter = try makeConverter()
-    var bar = ProgressBar(total: converter.imageByteCount)
-    let report = try converter.write(
-      to: output, striping: striping, cancellation: Interruption.flag
-    ) { bar.update($0) }
-    bar.finish()
+    if let quantize, converter.quantisedTensorCount == 0 {
+      Terminal.warn(
+        "--quantize \(quantize.rawValue) changes nothing: \(input) has no float matrices to quantise"
+      )
+    }
+    let report = try Progress.showing(
+      "writing \(Progress.name(output))", total: converter.imageByteCount, unit: .bytes
+    ) { progress in
+      try converter.write(
+        to: output, striping: striping, cancellation: Interruption.flag
+      ) { progress.update($0) }
+    }
     let others = stripe.isEmpty ? "" : " and \(stripe.count) more"
-    Terminal.note("\(output)\(others): \(ByteCount(converter.imageByteCount))")
+    Terminal.remark("\(output)\(others): \(ByteCount(converter.imageByteCount))")
     if let error = report.columnError {
       let percent = (error * 1e5).rounded() / 1e3
-      Terminal.note("down matrices quantised anew along columns; relative error \(percent) %")
+      Terminal.remark("down matrices quantised anew along columns; relative error \(percent) %")
     }
   }
 
@@ -125,19 +139,25 @@ struct Convert: ParsableCommand {
     if HuggingFaceFolder.isOne(input) {
       let folder = try HuggingFaceFolder.open(input, backend: io)
       Terminal.warn(notesOf: folder.source.device)
-      return try Converter(
-        folder.source, contents: folder.contents, quantisation: quantize?.type,
-        bundling: bundle?.bundling, selector: try makeSelector(for: folder.source),
-        cancellation: Interruption.flag)
+      return try plan(folder.source, contents: folder.contents)
     }
     let source: ModelSource
     do { source = try ModelSource.open(input, backend: io) } catch {
       throw ConversionError.loader(error)
     }
     Terminal.warn(notesOf: source.device)
-    return try Converter(
-      source, quantisation: quantize?.type, bundling: bundle?.bundling,
-      selector: try makeSelector(for: source), cancellation: Interruption.flag)
+    return try plan(source, contents: nil)
+  }
+
+  private func plan(_ source: ModelSource, contents: [TensorContent]?) throws -> Converter {
+    let selector = try makeSelector(for: source)
+    let total = source.description.tensors.reduce(0) { $0 + $1.byteCount }
+    return try Progress.showing("checksumming the weights", total: total, unit: .bytes) {
+      progress in
+      try Converter(
+        source, contents: contents, quantisation: quantize?.type, bundling: bundle?.bundling,
+        selector: selector, cancellation: Interruption.flag, progress: { progress.update($0) })
+    }
   }
 
   private func makeSelector(for source: ModelSource) throws -> SelectorFile? {

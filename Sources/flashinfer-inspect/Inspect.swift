@@ -12,15 +12,24 @@ import WeightLoader
 struct Inspect: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "flashinfer-inspect",
-    abstract: "Shows a model's architecture, layout and sizes; tokenises, plans, verifies.")
+    abstract: "Shows a model's architecture, layout and sizes; tokenises, plans, verifies.",
+    discussion: """
+      Examples:
+        flashinfer-inspect model.bin
+        flashinfer-inspect model.bin --plan --ram 2GiB
+        flashinfer-inspect model.bin --verify
+        flashinfer-inspect --kv-store cache
+        flashinfer-inspect --machine
+      """,
+    version: FlashInferVersion.current)
 
   static func main() { runAsProgram() }
 
   @Argument(help: "Flash image or GGUF file; a vocabulary alone is enough for --tokenize.")
   var model: String?
 
-  @OptionGroup var resources: ResourceOptions
-  @OptionGroup var neurons: NeuronArguments
+  @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
+  @OptionGroup(title: "Experts and neurons") var neurons: NeuronArguments
 
   @Flag(help: "Predict residency, bytes per token and tokens/s under --ram; loads nothing.")
   var plan = false
@@ -59,6 +68,8 @@ struct Inspect: ParsableCommand {
   @Option(
     help: ArgumentHelp("With --kv-store: delete that entry, or all.", valueName: "id"))
   var forget: String?
+
+  @OptionGroup(title: "Output") var messages: OutputOptions
 
   /// The longest answer of flashinfer-run, where nothing else is asked for.
   private static let answerLength = 512
@@ -217,8 +228,11 @@ struct Inspect: ParsableCommand {
         try verifyWeights(copy)
         continue
       }
-      try copy.verifyExtents(cancellation: Interruption.flag)
       let bytes = copy.description.extents.reduce(0) { $0 + $1.byteCount }
+      try Progress.showing("verifying \(Progress.name(path))", total: bytes, unit: .bytes) {
+        progress in
+        try copy.verifyExtents(cancellation: Interruption.flag) { progress.update($0) }
+      }
       let name = resources.mirror.isEmpty ? "" : "\(path): "
       Terminal.print(
         "\(name)\(copy.description.extents.count) extents, \(ByteCount(bytes)): intact\n")
@@ -230,9 +244,14 @@ struct Inspect: ParsableCommand {
     guard source.description.configuration != nil, !source.description.tensors.isEmpty else {
       throw CommandError(.notPossibleHere, "\(source.path): the file holds no weights to verify")
     }
-    let (identity, wasKnown) = try source.verifyWeights(
-      cancellation: Interruption.flag, note: { Terminal.warn($0) })
     let bytes = source.description.tensors.reduce(0) { $0 + $1.byteCount }
+    let (identity, wasKnown) = try Progress.showing(
+      "verifying \(Progress.name(source.path))", total: bytes, unit: .bytes
+    ) { progress in
+      try source.verifyWeights(
+        cancellation: Interruption.flag, note: { Terminal.warn($0) },
+        progress: { progress.update($0) })
+    }
     Terminal.print(
       (resources.mirror.isEmpty ? "" : "\(source.path): ")
         + "\(source.description.tensors.count) tensors, \(ByteCount(bytes)): "

@@ -76,11 +76,16 @@ struct PlanReport {
     }
   }
 
+  /// About as long as it takes.
+  private static let calibrationMilliseconds = 6000
+
   private static func calibrate(
     _ source: ModelSource, _ resources: ResourceOptions, memoryByteCount: Int,
     _ cache: CalibrationCache
   ) throws -> (DriveProfile, ComputeProfile) {
-    Terminal.note("calibrating drive and processor for a few seconds")
+    let progress = Progress.begin(
+      "calibrating drive and processor", total: calibrationMilliseconds, unit: .milliseconds)
+    defer { progress.finish() }
     var drive = try DriveMeasurement(
       path: source.description.files.first ?? source.path, backend: resources.io,
       memoryByteCount: memoryByteCount / 3,

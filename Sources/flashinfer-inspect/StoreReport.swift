@@ -13,12 +13,21 @@ struct StoreReport {
   /// A line for each entry, the last used first.
   func print() {
     let items = directory.items()
+    if !items.isEmpty {
+      let names = [
+        "entry".padding(to: items[0].id.count), Self.padded("size", 11), Self.padded("tokens", 7),
+        Self.padded("last used", 10), "computed by".padding(to: Self.modelColumnCount), "name",
+        "text",
+      ]
+      Terminal.print(names.joined(separator: "  ") + "\n")
+    }
     for item in items {
       var columns = [
         item.id, Self.padded("\(ByteCount(item.byteCount))", 11),
-        Self.padded("\(item.tokenCount) tokens", 13), Self.padded(Self.age(item.ageSeconds), 8),
+        Self.padded("\(item.tokenCount)", 7),
+        Self.padded("\(Self.age(item.ageSeconds)) ago", 10),
       ]
-      if let model = item.model { columns.append("\(model)") }
+      columns.append((item.model.map { "\($0)" } ?? "–").padding(to: Self.modelColumnCount))
       if let problem = item.problem {
         columns.append(problem)
       } else {
@@ -27,13 +36,13 @@ struct StoreReport {
       Terminal.print(columns.joined(separator: "  ") + "\n")
     }
     let byteCount = items.reduce(0) { $0 + $1.byteCount }
-    Terminal.print("\(items.count) entries, \(ByteCount(byteCount))\n")
+    Terminal.print("\(Self.entries(items.count)), \(ByteCount(byteCount))\n")
   }
 
   /// Deletes an entry by its name, or `all`.
   func remove(_ id: String) throws {
     if id == "all" {
-      Terminal.print("\(directory.removeAll()) entries forgotten\n")
+      Terminal.print("\(Self.entries(directory.removeAll())) forgotten\n")
       return
     }
     guard directory.remove(id) else {
@@ -41,6 +50,13 @@ struct StoreReport {
     }
     Terminal.print("\(id) forgotten\n")
   }
+
+  private static func entries(_ count: Int) -> String {
+    count == 1 ? "1 entry" : "\(count) entries"
+  }
+
+  /// What a model's identity takes, after the kind of it.
+  private static let modelColumnCount = "model ".count + 16
 
   /// At most so many characters of a text that might be anything, on one line.
   private static func line(_ bytes: [UInt8]) -> String {
@@ -71,5 +87,12 @@ struct StoreReport {
 
   private static func padded(_ text: String, _ width: Int) -> String {
     String(repeating: " ", count: max(0, width - text.count)) + text
+  }
+}
+
+extension String {
+  /// With blanks after it up to `width` characters.
+  func padding(to width: Int) -> String {
+    self + String(repeating: " ", count: max(0, width - count))
   }
 }

@@ -94,26 +94,27 @@ struct InStorageReport {
     }
   }
 
-  /// One line for people.
-  var summary: String {
+  /// For people: a few lines, each shorter than 80 characters.
+  var summary: [String] {
     let (bus, flash) = (statistics.bus, statistics.flash)
-    var parts = [
-      "in-storage \(engine) on \(usedDriveCount) of \(driveCount) drives",
-      "bus \(ByteCount(bus.byteCount)) in \(bus.commandCount) commands, the host path "
+    var lines = [
+      "in-storage: \(engine) on \(usedDriveCount) of \(driveCount) drives"
+        + (fellBack ? "; the host took over" : ""),
+      "bus: \(ByteCount(bus.byteCount)) in \(bus.commandCount) commands, the host path "
         + "\(ByteCount(hostPathBytes))",
-      "flash \(ByteCount(flash.bytesProgrammed)) written, \(flash.pagesRead) pages read, "
+      "flash: \(ByteCount(flash.bytesProgrammed)) written, \(flash.pagesRead) pages read, "
         + "\(statistics.mostEraseCount) erases at most",
     ]
     if flash.bitsCorrected + flash.readRetries > 0 {
-      parts.append("\(flash.bitsCorrected) bits corrected, \(flash.readRetries) reads retried")
+      lines.append(
+        "errors: \(flash.bitsCorrected) bits corrected, \(flash.readRetries) reads retried")
     }
-    parts.append("drives' memory \(ByteCount(statistics.memoryByteCount))")
+    lines.append("drives' memory: \(ByteCount(statistics.memoryByteCount))")
     if let modelledSeconds {
-      parts.append(
-        "attention in drives like the paper's \((modelledSeconds * 1e4).rounded() / 1e4) s (modelled)"
-      )
+      lines.append(
+        "attention in drives like the paper's: \((modelledSeconds * 1e4).rounded() / 1e4) s "
+          + "(simulated)")
     }
-    if fellBack { parts.append("the host took over") }
-    return "[" + parts.joined(separator: " · ") + "]"
+    return lines
   }
 }

@@ -10,8 +10,8 @@ import WeightLoader
 struct PromptOptions: ParsableArguments {
   @Argument(
     help: """
-      The prompt, byte for byte; after -- where it begins with a dash. Without it, --prompt-file or \
-      standard input is read, without a byte order mark at the start and one newline at the end.
+      The prompt, byte for byte; after -- where it begins with a dash. Without it, or as -, standard \
+      input is read, without a byte order mark at the start and one newline at the end.
       """)
   var prompt: String?
 
@@ -74,7 +74,7 @@ struct PromptOptions: ParsableArguments {
 
   /// The prompt's bytes, which must be text.
   private func text() throws -> [UInt8] {
-    if let prompt { return try Self.text(prompt, "the prompt") }
+    if let prompt, prompt != "-" { return try Self.text(prompt, "the prompt") }
     if promptFile ?? "-" == "-", Terminal.inputIsInteractive {
       throw CommandError(.usage, "no prompt: give one as an argument, --prompt-file or a pipe")
     }

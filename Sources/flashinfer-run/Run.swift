@@ -19,53 +19,33 @@ struct Run: ParsableCommand {
     discussion: """
       MODEL is a flash image (see flashinfer-convert) or a GGUF file. The answer goes to standard \
       output as it is generated; progress and a summary go to standard error.
-      """)
+
+      Examples:
+        flashinfer-run model.bin "Why is the sky blue?" --ram 2GiB
+        flashinfer-run model.bin --prompt-file long.txt --max-tokens 200
+        git log -5 | flashinfer-run model.bin --system "Summarise." --quiet
+        flashinfer-run model.bin --raw "Once upon a time" --temperature 0
+      """,
+    version: FlashInferVersion.current)
 
   static func main() { runAsProgram() }
 
   @Argument(help: "Flash image or GGUF file.")
   var model: String
 
-  @OptionGroup var prompt: PromptOptions
-  @OptionGroup var resources: ResourceOptions
-  @OptionGroup var keyValues: KeyValueArguments
-  @OptionGroup var store: StoreArguments
-  @OptionGroup var attention: AttentionArguments
-  @OptionGroup var neurons: NeuronArguments
-  @OptionGroup var hotness: ExpertHistoryOptions
-  @OptionGroup var verification: VerifyArguments
-  @OptionGroup var sampling: SamplingArguments
-
-  @Option(help: "Most tokens to generate.")
-  var maxTokens = 512
-
-  @Flag(help: "Generate past end-of-generation tokens.")
-  var ignoreEos = false
-
-  @Flag(help: "Print one JSON object on standard output and nothing else there.")
-  var json = false
-
-  @Option(help: "With --json: report the N most probable tokens of each position.")
-  var logprobs: Int?
-
-  @Option(
-    help: ArgumentHelp(
-      "With --logprobs: after which positions; generated, prompt, or one prompt position's number.",
-      valueName: "positions"))
-  var logprobsPosition: DistributionPositions?
+  @OptionGroup(title: "Prompt") var prompt: PromptOptions
+  @OptionGroup(title: "Answer") var sampling: SamplingArguments
+  @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
+  @OptionGroup(title: "Memory, processors and drive") var verification: VerifyArguments
+  @OptionGroup(title: "Output") var output: RunOutputOptions
+  @OptionGroup(title: "Output") var messages: OutputOptions
+  @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments
+  @OptionGroup(title: "Keys and values") var store: StoreArguments
+  @OptionGroup(title: "Experts and neurons") var hotness: ExpertHistoryOptions
+  @OptionGroup(title: "Experts and neurons") var neurons: NeuronArguments
+  @OptionGroup(title: "Attention in simulated drives") var attention: AttentionArguments
 
   func validate() throws {
-    let most = ResourceOptions.longestContext
-    guard (1...most).contains(maxTokens) else {
-      throw ValidationError("--max-tokens must be between 1 and \(most)")
-    }
-    guard (1...most).contains(logprobs ?? 1) else {
-      throw ValidationError("--logprobs must be between 1 and \(most)")
-    }
-    guard logprobs == nil || json else { throw ValidationError("--logprobs needs --json") }
-    guard logprobsPosition == nil || logprobs != nil else {
-      throw ValidationError("--logprobs-position needs --logprobs")
-    }
     guard attention.attention == "host" || store.kvStore == nil else {
       throw ValidationError(
         "--kv-store keeps the host's keys and values: drives need theirs from the first on")
@@ -90,49 +70,87 @@ struct Run: ParsableCommand {
           .badData,
           "--logprobs-position \(position) is outside the prompt of \(tokens.count) tokens")
       }
-      let (session, persistence, drives) = try makeSession(model, tokens)
-      session.stream.onStall = { Terminal.note("\($0)") }
-      session.keyValues.onStall = { Terminal.note("\($0)") }
-      session.stream.onReplacement = {
-        Terminal.warn("\($0); this run goes on with the file that it opened")
+      let (session, persistence, drives) = try Progress.showing("planning memory") { _ in
+        try makeSession(model, tokens)
       }
       try hotness.recall(session)
-      session.keyValues.onWarning = { Terminal.warn($0) }
-      Terminal.warn(notesOf: model.source.device)
-      Terminal.warn(notesOf: session)
+      reportTroubles(of: session, model)
       let loadSeconds = secondsSinceProcessStart()
       let seed = sampling.chosenSeed()
       let options = GenerationOptions(
-        prompt: tokens, maximumTokenCount: maxTokens,
-        sampling: sampling.options(seed: seed), ignoresEnd: ignoreEos,
-        logProbabilityCount: logprobs ?? 0, logProbabilityPromptPosition: positions.only,
+        prompt: tokens, maximumTokenCount: sampling.maxTokens,
+        sampling: sampling.options(seed: seed), ignoresEnd: sampling.ignoreEos,
+        logProbabilityCount: output.logprobs ?? 0, logProbabilityPromptPosition: positions.only,
         reportsWholePrompt: positions == .prompt)
       let processStart = secondsSinceProcessStart() - Double(monotonicNanoseconds()) / 1e9
       Interruption.endProcessAtOnce(false)
       var generator = TextGenerator(session: session, tokenizer: model.tokenizer)
       generator.onLostPrefix = { persistence?.removePrefix(because: $0) }
-      let result = try generator.generate(options) { if !json { Terminal.print($0) } }
+      let result = try generate(generator, options)
       hotness.remember(session)
       var report = RunReport(
         result: result, promptTokens: tokens, session: session, policy: keyValues.kvPolicy,
-        loadSeconds: loadSeconds, processStart: processStart,
-        reportsDistributions: logprobs != nil)
+        trainedContextLength: model.configuration.contextLength, loadSeconds: loadSeconds,
+        processStart: processStart,
+        reportsDistributions: output.logprobs != nil)
       report.inStorage = drives.map {
         InStorageReport(
           $0, fellBack: !session.usesDecodeAttention, model: ModelParameters(model.configuration),
           positions: tokens.count..<max(tokens.count, session.position))
       }
-      if json { report.printJSON() } else { Terminal.print("\n") }
-      Terminal.note(report.summary(seed: sampling.temperature > 0 ? seed : nil))
-      if let inStorage = report.inStorage { Terminal.note(inStorage.summary) }
+      if output.json { report.printJSON() } else { Terminal.print("\n") }
+      let summary = report.summary(
+        seed: sampling.temperature > 0 ? seed : nil, maximumTokenCount: sampling.maxTokens)
+      for line in summary + (report.inStorage?.summary ?? []) { Terminal.remark(line) }
       persistence?.store(tokens + result.tokens, of: session)
+      if persistence != nil, session.position < KeyValueOrigin.slabPositionCount {
+        Terminal.remark(
+          "--kv-store kept nothing: it keeps keys and values of "
+            + "\(KeyValueOrigin.slabPositionCount) tokens or more")
+      }
       if !result.wasInterrupted { persistence?.learnModel(cancellation: Interruption.flag) }
       // Not by way of destructors: they wait for reads that a slow drive has yet to answer.
       if result.wasInterrupted { Terminal.exit(.interrupted) }
     }
   }
 
-  private var positions: DistributionPositions { logprobsPosition ?? .generated }
+  /// What a session has to say to people, now and as it runs.
+  private func reportTroubles(of session: Session, _ model: LanguageModel) {
+    session.stream.onStall = { Terminal.note("\($0)") }
+    session.keyValues.onStall = { Terminal.note("\($0)") }
+    session.stream.onReplacement = {
+      Terminal.warn("\($0); this run goes on with the file that it opened")
+    }
+    session.keyValues.onWarning = { Terminal.warn($0) }
+    Terminal.warn(notesOf: model.source.device)
+    Terminal.warn(notesOf: session)
+  }
+
+  /// Generates the answer; shows how far reading the prompt has come, and of an answer that is not printed
+  /// as it comes how far that has.
+  private func generate(
+    _ generator: TextGenerator, _ options: GenerationOptions
+  ) throws -> GenerationResult {
+    let session = generator.session
+    let promptCount = options.prompt.count - session.position
+    var progress = Progress.begin(
+      "reading the prompt", total: promptCount, unit: .count("tokens"))
+    progress.follow(session, count: promptCount)
+    var generatedCount = 0
+    defer { progress.finish() }
+    return try generator.generate(options) { text in
+      if generatedCount == 0 {
+        progress.finish()
+        if output.json {
+          progress = Progress.begin("answering", total: sampling.maxTokens, unit: .count("tokens"))
+        }
+      }
+      generatedCount += 1
+      if output.json { progress.update(generatedCount) } else { Terminal.print(text) }
+    }
+  }
+
+  private var positions: DistributionPositions { output.logprobsPosition ?? .generated }
 
   /// A session whose context holds the prompt and the answer, what keeps its keys and values, and drives
   /// that attend for it.
@@ -140,7 +158,7 @@ struct Run: ParsableCommand {
     _ model: LanguageModel, _ tokens: [Int32]
   ) throws -> (Session, KeyValuePersistence?, DriveArray?) {
     let trained = model.configuration.contextLength
-    let context = resources.context ?? min(trained, tokens.count + maxTokens)
+    let context = resources.context ?? min(trained, tokens.count + sampling.maxTokens)
     guard tokens.count < context else {
       throw CommandError(
         .badData,
@@ -148,7 +166,7 @@ struct Run: ParsableCommand {
           + "\(max(0, context - 1)) and an answer"
           + (resources.context == nil ? " (the model was trained for \(trained))" : ""))
     }
-    let length = min(context, tokens.count + maxTokens)
+    let length = min(context, tokens.count + sampling.maxTokens)
     let distributions =
       switch positions {
       case .generated: length - tokens.count
@@ -159,8 +177,8 @@ struct Run: ParsableCommand {
       budgetByteCount: resources.budget, contextLength: length, promptLength: tokens.count,
       threadCount: resources.threadCount,
       callerByteCount: RunReport.byteCount(
-        tokenCount: length, distributionCount: logprobs == nil ? 0 : distributions,
-        pairCount: logprobs ?? 0, vocabularyCount: model.configuration.vocabularyCount),
+        tokenCount: length, distributionCount: output.logprobs == nil ? 0 : distributions,
+        pairCount: output.logprobs ?? 0, vocabularyCount: model.configuration.vocabularyCount),
       preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path))
     request.keyValues = keyValues.options(resources.io)
     request.neurons = neurons.options

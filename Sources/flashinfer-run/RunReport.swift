@@ -7,7 +7,7 @@ import Runtime
 import TensorBasics
 import WeightLoader
 
-/// What `--json` prints, and the summary line; names and units are the command-line contract.
+/// What `--json` prints, and the summary (`RunReport+Summary.swift`); names and units are the command-line contract.
 struct RunReport {
   struct Timing {
     var loadSeconds: Double
@@ -43,11 +43,13 @@ struct RunReport {
     var pinnedBytes: Int
     var streamedBytes: Int
   }
-  private let result: GenerationResult
-  private let promptTokens: [Int32]
+  let result: GenerationResult
+  let promptTokens: [Int32]
   /// Whether distributions were asked for.
   private let reportsDistributions: Bool
-  private let kvPositionCount: Int
+  let kvPositionCount: Int
+  /// Tokens that the context has room for, and that the model was trained for.
+  let contextLength: (reserved: Int, trained: Int)
   var timing: Timing
   var io: IO
   var memory: Memory
@@ -58,7 +60,8 @@ struct RunReport {
   /// - Parameter processStart: when the process started, in seconds of the monotonic clock, negated.
   init(
     result: GenerationResult, promptTokens: [Int32], session: Session,
-    policy: KeyValuePolicyChoice, loadSeconds: Double, processStart: Double,
+    policy: KeyValuePolicyChoice, trainedContextLength: Int, loadSeconds: Double,
+    processStart: Double,
     reportsDistributions: Bool
   ) {
     self.result = result
@@ -77,6 +80,7 @@ struct RunReport {
       Double(result.lastTokenNanoseconds &- result.startNanoseconds) / 1e9
     let keyValues = session.keyValues.statistics
     kvPositionCount = session.position
+    contextLength = (session.plan.contextLength, trainedContextLength)
     io = IO(
       bytesRead: statistics.bytesRead, requests: statistics.requests,
       bytesPerToken: result.bytesPerToken,
@@ -165,40 +169,5 @@ struct RunReport {
         }
       }
     }
-  }
-
-  /// One line for people.
-  func summary(seed: UInt64?) -> String {
-    var parts = ["\(promptTokens.count) + \(result.tokens.count) tokens"]
-    if result.reusedTokenCount > 0 { parts.append("\(result.reusedTokenCount) reused") }
-    if let rate = timing.prefillTokensPerSecond { parts.append("prompt \(Self.rate(rate))") }
-    if let rate = timing.decodeTokensPerSecond { parts.append("decode \(Self.rate(rate))") }
-    parts.append(
-      "read \(ByteCount(io.bytesRead)), \(ByteCount(Int(io.bytesPerToken))) a token at "
-        + "\(ByteCount(Int(io.driveBytesPerSecond)))/s")
-    if io.kvBytesWritten + io.kvBytesRead > 0 {
-      parts.append(
-        "keys and values \(io.kvType.rawValue), \(Self.percent(io.kvResidentFraction)) in memory, "
-          + "\(ByteCount(Int(io.kvBytesPerToken))) a token read, "
-          + "\(ByteCount(io.kvBytesWritten / max(1, kvPositionCount))) a token written")
-    } else if io.kvType != .f16 {
-      parts.append("keys and values \(io.kvType.rawValue)")
-    }
-    if io.kvPolicy != .full {
-      parts.append(
-        "\(io.kvPolicy): \(Self.percent(io.kvAttendedFraction)) of the blocks attended over")
-    }
-    parts.append(
-      "peak \(ByteCount(memory.peakResidentBytes)) of \(ByteCount(memory.budgetBytes))")
-    if let seed { parts.append("seed \(seed)") }
-    return "[" + parts.joined(separator: " · ") + "]"
-  }
-
-  private static func percent(_ fraction: Double) -> String {
-    "\(Int((100 * fraction).rounded())) %"
-  }
-
-  private static func rate(_ value: Double) -> String {
-    "\((value * 100).rounded() / 100) tokens/s"
   }
 }

@@ -1,27 +1,45 @@
 import ArgumentParser
+import CommandLineSupport
 import Runtime
 
-/// How tokens are drawn.
+/// How tokens are drawn, and how many.
+///
+/// Values are taken whatever they begin with, so that a negative one is refused for what it is.
 struct SamplingArguments: ParsableArguments {
-  @Option(help: "0 = greedy.")
+  @Option(parsing: .unconditional, help: "Most tokens to generate.")
+  var maxTokens = 512
+
+  @Option(
+    parsing: .unconditional, help: "How freely tokens are drawn; 0 = always the most probable.")
   var temperature: Float = 0.7
 
-  @Option(help: "Keep the k most probable tokens; 0 = all.")
+  @Option(parsing: .unconditional, help: "Keep the k most probable tokens; 0 = all.")
   var topK = 40
 
-  @Option(help: "Keep the most probable tokens up to this total probability; 1 = all.")
+  @Option(
+    parsing: .unconditional,
+    help: "Keep the most probable tokens up to this total probability; 1 = all.")
   var topP: Float = 0.95
 
-  @Option(help: "Keep tokens of at least this share of the highest probability; 0 = all.")
+  @Option(
+    parsing: .unconditional,
+    help: "Keep tokens of at least this share of the highest probability; 0 = all.")
   var minP: Float = 0.05
 
-  @Option(help: "Penalty on the last 64 tokens; 1 = none.")
+  @Option(parsing: .unconditional, help: "Penalty on the last 64 tokens; 1 = none.")
   var repetitionPenalty: Float = 1
 
-  @Option(help: "Seed of the random generator (default: random, printed).")
+  @Option(parsing: .unconditional, help: "Seed of the random generator (default: random, printed).")
   var seed: UInt64?
 
+  @Flag(help: "Generate past end-of-generation tokens.")
+  var ignoreEos = false
+
   func validate() throws {
+    guard (1...ResourceOptions.longestContext).contains(maxTokens) else {
+      throw ValidationError(
+        "--max-tokens must be between 1 and \(ResourceOptions.longestContext), not \(maxTokens)")
+    }
     guard temperature >= 0, temperature.isFinite else {
       throw ValidationError("--temperature must be 0 or more, not \(temperature)")
     }

@@ -8,8 +8,8 @@ import TensorBasics
 struct StoreArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Keep keys and values of prompts and answers in a folder, and take those of prompts that begin "
-        + "alike from there.", valueName: "dir"))
+      "Keep keys and values of prompts and answers of 128 tokens or more in a folder, and take those "
+        + "of prompts that begin alike from there.", valueName: "dir"))
   var kvStore: String?
 
   @Option(

@@ -68,26 +68,8 @@ enum Program {
     defer { for end in ends where end >= 0 { close(end) } }
     posix_spawn_file_actions_addopen(&actions, 1, outPath, O_WRONLY | O_CREAT, 0o600)
     posix_spawn_file_actions_addopen(&actions, 2, errorPath, O_WRONLY | O_CREAT, 0o600)
-    let command = launcher + ["\(directory)/\(name)"] + arguments
-    var argv: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) }
-    defer { for argument in argv { free(argument) } }
-    argv.append(nil)
-    let added = environment.map { strdup($0) }
-    defer { for variable in added { free(variable) } }
-    var envp: [UnsafeMutablePointer<CChar>?] = added
-    var own = environ
-    while let variable = own.pointee {
-      let name = String(cString: variable).prefix { $0 != "=" } + "="
-      if !environment.contains(where: { $0.hasPrefix(name) }) { envp.append(variable) }
-      own += 1
-    }
-    envp.append(nil)
-    var process: pid_t = 0
-    var attributes = unblockedSignals()
-    defer { posix_spawnattr_destroy(&attributes) }
-    guard
-      posix_spawn(&process, command[0], &actions, &attributes, &argv, &envp) == 0
-    else { throw NotStarted() }
+    let process = try start(
+      launcher + ["\(directory)/\(name)"] + arguments, environment, &actions)
     if let signal {
       usleep(signal.afterMilliseconds * 1000)
       kill(process, signal.number)
@@ -102,8 +84,34 @@ enum Program {
 }
 
 extension Program {
+  /// Starts a command with `actions`, in a session of its own where asked for.
+  static func start(
+    _ command: [String], _ environment: [String], _ actions: inout posix_spawn_file_actions_t,
+    inSession: Bool = false
+  ) throws -> pid_t {
+    var argv: [UnsafeMutablePointer<CChar>?] = command.map { strdup($0) }
+    defer { for argument in argv { free(argument) } }
+    argv.append(nil)
+    let added = environment.map { strdup($0) }
+    defer { for variable in added { free(variable) } }
+    var envp: [UnsafeMutablePointer<CChar>?] = added
+    var own = environ
+    while let variable = own.pointee {
+      let name = String(cString: variable).prefix { $0 != "=" } + "="
+      if !environment.contains(where: { $0.hasPrefix(name) }) { envp.append(variable) }
+      own += 1
+    }
+    envp.append(nil)
+    var process: pid_t = 0
+    var attributes = unblockedSignals(inSession: inSession)
+    defer { posix_spawnattr_destroy(&attributes) }
+    guard posix_spawn(&process, command[0], &actions, &attributes, &argv, &envp) == 0
+    else { throw NotStarted() }
+    return process
+  }
+
   /// The threads that tests run on block signals, which a program they start would inherit.
-  private static func unblockedSignals() -> posix_spawnattr_t {
+  private static func unblockedSignals(inSession: Bool) -> posix_spawnattr_t {
     var attributes = posix_spawnattr_t()
     posix_spawnattr_init(&attributes)
     var none = sigset_t()
@@ -112,13 +120,15 @@ extension Program {
     sigfillset(&all)
     posix_spawnattr_setsigmask(&attributes, &none)
     posix_spawnattr_setsigdefault(&attributes, &all)
+    // POSIX_SPAWN_SETSID, which the Glibc module does not have.
+    let session: Int32 = inSession ? 0x80 : 0
     posix_spawnattr_setflags(
-      &attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
+      &attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | session))
     return attributes
   }
 
   /// The wait status of a process, which is killed where it does not end within a minute.
-  private static func waitForEnd(of process: pid_t) -> Int32 {
+  static func waitForEnd(of process: pid_t) -> Int32 {
     var status: Int32 = 0
     for _ in 0..<60_000 {
       let ended = waitpid(process, &status, WNOHANG)

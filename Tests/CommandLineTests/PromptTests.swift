@@ -71,4 +71,27 @@ final class PromptTests {
       #expect(result.status == 65, "\(command): \(result.errors)")
     }
   }
+
+  @Test func `A dash is standard input wherever a text is named`() throws {
+    let bytes = Array("the end".utf8)
+    #expect(try tokens(["-"], input: bytes) == tokens(["the end"]))
+    let text = Array(String(repeating: "the quick brown fox jumps over it ", count: 40).utf8)
+    let file = folder.write("text", text)
+    for arguments in [
+      ["perplexity", model, "TEXT", "--context", "16", "--chunks", "2"],
+      ["policy", model, "TEXT", "--context", "32", "--positions", "4"],
+      ["decode", model, "--tokens", "2", "--warmup", "1", "--text", "TEXT"],
+    ] {
+      func run(_ name: String, _ input: [UInt8] = []) throws -> Program.Result {
+        let named = arguments.map { $0 == "TEXT" ? name : $0 }
+        return try Program.run("flashinfer-bench", named, input: input)
+      }
+      let (named, piped) = (try run(file), try run("-", text))
+      #expect(named.status == 0 && piped.status == 0, "\(arguments[0]): \(piped.errors)")
+      #expect(
+        named.output.split(separator: "\n").count == piped.output.split(separator: "\n").count)
+    }
+    let empty = try Program.run("flashinfer-bench", ["perplexity", model, "-"])
+    #expect(empty.status == 65 && empty.errors.contains("standard input"), "\(empty.errors)")
+  }
 }

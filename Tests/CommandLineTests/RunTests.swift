@@ -1,4 +1,5 @@
 import Glibc
+import TensorBasics
 import TestSupport
 import Testing
 
@@ -220,5 +221,29 @@ final class RunTests {
     folder.write("copy", damaged)
     let result = try Program.run("flashinfer-inspect", arguments)
     #expect(result.status == 65 && result.errors.contains(copy))
+  }
+
+  @Test func `What has no effect, or less than it seems to, says so`() throws {
+    let long = try run([model, "--raw", "the", "--context", "1000000", "--max-tokens", "2"])
+    #expect(
+      long.status == 0 && long.errors.contains("warning: --context 1000000"), "\(long.errors)")
+    let store = folder.path + "/store"
+    let short = try run([model, "--raw", "the", "--kv-store", store, "--max-tokens", "2"])
+    #expect(short.errors.contains("--kv-store kept nothing"), "\(short.errors)")
+    _ = try Program.shell("rm -r '\(store)'")
+    var floats = TinyModel()
+    (floats.matrixTypes, floats.tableType) = ([.f16], .f16)
+    let source = folder.write("floats", floats.gguf(seed: 1).bytes())
+    for (input, changesNothing) in [(source, false), (model, true)] {
+      let result = try Program.run(
+        "flashinfer-convert", [input, folder.path + "/image", "--force", "--quantize", "q8_0"])
+      #expect(result.status == 0)
+      #expect(result.errors.contains("changes nothing") == changesNothing, "\(result.errors)")
+    }
+    let attention = ["attention", "--context", "512", "--layers", "2", "--kv-ram"]
+    let refused = try Program.run("flashinfer-bench", attention + ["1"])
+    #expect(refused.status == 69 && refused.errors.contains("smallest"), "\(refused.errors)")
+    let least = refused.errors.split(whereSeparator: \.isWhitespace).suffix(2).joined()
+    #expect(try Program.run("flashinfer-bench", attention + [least]).status == 0)
   }
 }

@@ -1,0 +1,35 @@
+public import ModelFormat
+public import Runtime
+public import WeightLoader
+
+extension Progress {
+  /// Shows how far `session` comes with the next tokens that it is given, which are `count` of the total
+  /// from `first` on.
+  public func follow(_ session: Session, from first: Int = 0, count: Int) {
+    session.onProgress = { [self] in update(first + Int($0 * Double(count))) }
+  }
+
+  /// Shows how far `session` comes with tokens that `read` gives it.
+  public static func reading<Result>(
+    _ tokenCount: Int, in session: Session, _ title: String = "reading the prompt",
+    _ read: () throws -> Result
+  ) rethrows -> Result {
+    try showing(title, total: tokenCount, unit: .count("tokens")) { progress in
+      progress.follow(session, count: tokenCount)
+      defer { session.onProgress = nil }
+      return try read()
+    }
+  }
+}
+
+extension ModelSource {
+  /// The model's identity, for which all weights may have to be read: shows how far that has come.
+  public func computeIdentity(showingProgress title: String) throws -> ModelIdentity? {
+    let total = description.tensors.reduce(0) { $0 + $1.byteCount }
+    return try Progress.showing(title, total: total, unit: .bytes) { progress in
+      try computeIdentity(
+        cancellation: Interruption.flag, note: { Terminal.warn($0) },
+        progress: { progress.update($0) })
+    }
+  }
+}

@@ -1,0 +1,130 @@
+import Glibc
+import HostResources
+import Synchronization
+import TensorBasics
+
+/// The line on standard error that shows ``Progress``, and what else is on that line.
+enum ProgressLine {
+  private struct State {
+    var shown: Progress?
+    var isThreadRunning = false
+    var lastDrawing = 0
+    /// When a line was last written where there is no terminal.
+    var lastReport = 0
+    /// When work began that nobody has seen a line of, and when some last ended.
+    var silenceStart = 0
+    var lastEnd = 0
+  }
+
+  private static let state = Mutex(State())
+  /// Whether the line is on the screen; read by the signal handler.
+  private static let isDrawn = Atomic(false)
+  private static let isSilenced = Atomic(false)
+
+  private static let firstNanoseconds = 300_000_000
+  private static let intervalMicroseconds: UInt32 = 100_000
+  private static let reportNanoseconds = 10_000_000_000
+
+  /// Shows no progress from now on.
+  static func silence() { isSilenced.store(true, ordering: .relaxed) }
+
+  static func show(_ progress: Progress) {
+    guard !isSilenced.load(ordering: .relaxed) else { return }
+    state.withLock { state in
+      let now = monotonicNanoseconds()
+      // What follows other work at once goes on with its silence.
+      if now - state.lastEnd > firstNanoseconds { state.silenceStart = now }
+      state.shown = progress
+      state.lastReport = now
+      guard !state.isThreadRunning, hasRoomForThread,
+        let thread = try? BackgroundThread(Drawing())
+      else { return }
+      thread.detach()
+      state.isThreadRunning = true
+      isDrawnByThread.store(true, ordering: .relaxed)
+    }
+  }
+
+  /// Whether a thread draws; where there is none the work does, as it comes forward.
+  private static let isDrawnByThread = Atomic(false)
+
+  /// Threads that work needs come first where there may be few.
+  private static let hasRoomForThread = HostLimits().threadRoom ?? .max >= 64
+
+  /// Draws what is new where no thread does, and not more often than one would.
+  static func advance() {
+    guard !isDrawnByThread.load(ordering: .relaxed), !isSilenced.load(ordering: .relaxed)
+    else { return }
+    let isDue = state.withLock { state in
+      let now = monotonicNanoseconds()
+      let isDue = now - state.lastDrawing > Int(intervalMicroseconds) * 1000
+      if isDue { state.lastDrawing = now }
+      return isDue
+    }
+    if isDue { _ = draw() }
+  }
+
+  static func hide(_ progress: Progress) {
+    state.withLock { state in
+      guard state.shown === progress else { return }
+      state.shown = nil
+      state.lastEnd = monotonicNanoseconds()
+      clear()
+    }
+  }
+
+  /// Takes the line off the screen while `write` writes something else.
+  static func interrupt<Result>(_ write: () -> Result) -> Result {
+    guard isDrawn.load(ordering: .relaxed) else { return write() }
+    return state.withLock { _ in
+      clear()
+      return write()
+    }
+  }
+
+  /// Takes the line off the screen; for a signal handler, which may wait for nothing.
+  static func clear() {
+    guard isDrawn.exchange(false, ordering: .relaxed) else { return }
+    let text: StaticString = "\r\u{1B}[K"
+    _ = Glibc.write(STDERR_FILENO, text.utf8Start, text.utf8CodeUnitCount)
+  }
+
+  /// Redraws as long as there is something to show.
+  private final class Drawing: BackgroundWork {
+    func run() {
+      while ProgressLine.draw() { usleep(ProgressLine.intervalMicroseconds) }
+    }
+  }
+
+  /// - Returns: false where nothing is shown any more and the thread ends.
+  private static func draw() -> Bool {
+    state.withLock { state in
+      guard let shown = state.shown else {
+        state.isThreadRunning = false
+        isDrawnByThread.store(false, ordering: .relaxed)
+        return false
+      }
+      if Terminal.errorIsInteractive {
+        guard
+          isDrawn.load(ordering: .relaxed)
+            || monotonicNanoseconds() - state.silenceStart > firstNanoseconds
+        else { return true }
+        let line = "\r\u{1B}[K" + shown.drawing(columnCount: columnCount)
+        Terminal.endLine()
+        isDrawn.store(true, ordering: .relaxed)
+        Terminal.writeBytes(of: line)
+      } else if monotonicNanoseconds() - state.lastReport >= reportNanoseconds {
+        state.lastReport = monotonicNanoseconds()
+        Terminal.writeBytes(of: shown.description + "\n")
+      }
+      return true
+    }
+  }
+
+  /// Characters of a line of the terminal.
+  private static var columnCount: Int {
+    var size = winsize()
+    let isKnown = ioctl(STDERR_FILENO, UInt(TIOCGWINSZ), &size) == 0 && size.ws_col > 0
+    return isKnown ? Int(size.ws_col) : 80
+  }
+}
