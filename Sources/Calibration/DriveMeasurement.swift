@@ -79,19 +79,32 @@ public struct DriveMeasurement: ~Copyable {
   /// Measures every allowed pair of block size and queue depth, three times in shuffled orders, and
   /// takes each pair's median: a drive's speed drifts, and one pass in order would show that instead.
   ///
-  /// - Parameter progress: is told what share of the reads is done.
+  /// Pairs that may be chosen are measured again, up to `mostPassCount` times in all, until the choice's
+  /// ``DrivePoint/spread`` is small.
+  ///
+  /// - Parameter progress: is told what share of the reads is done, if no pair is measured again.
   public mutating func curve(
     blockByteCounts: [Int] = DriveMeasurement.blockByteCounts,
     queueDepths: [Int] = DriveMeasurement.queueDepths, secondsPerPoint: Double,
-    progress: (_ fraction: Double) -> Void = { _ in }
+    mostPassCount: Int = 3, progress: (_ fraction: Double) -> Void = { _ in }
   ) throws(BlockIOError) -> [DrivePoint] {
     let pairs = blockByteCounts.flatMap { block in
       queueDepths.filter { allows(blockByteCount: block, queueDepth: $0) }.map { (block, $0) }
     }
     var results = [[DrivePoint]](repeating: [], count: pairs.count)
     var generator = SeededGenerator(seed: 0)
-    for _ in 0..<Self.passCount {
-      for index in pairs.indices.shuffled(using: &generator) {
+    var done = 0
+    for pass in 0..<max(Self.passCount, mostPassCount) {
+      var indices = Array(pairs.indices)
+      if pass >= Self.passCount {
+        let points = results.map(DrivePoint.median)
+        guard let choice = DrivePoint.choose(points), choice.spread > Self.smallSpread,
+          !cancellation.isRaised
+        else { break }
+        let contend = DrivePoint.contend(points)
+        indices.removeAll { !contend[$0] }
+      }
+      for index in indices.shuffled(using: &generator) {
         let (block, depth) = pairs[index]
         let result = try probe(
           blockByteCount: block, queueDepth: depth,
@@ -100,12 +113,15 @@ public struct DriveMeasurement: ~Copyable {
           DrivePoint(
             blockByteCount: block, queueDepth: depth, bytesPerSecond: result.bytesPerSecond,
             processorSecondsPerByte: result.processorSecondsPerByte))
+        done += 1
+        progress(min(1, Double(done) / Double(pairs.count * Self.passCount)))
       }
     }
-    return results.map { passes in
-      passes.sorted { $0.bytesPerSecond < $1.bytesPerSecond }[Self.passCount / 2]
-    }
+    return results.map(DrivePoint.median)
   }
+
+  /// Spread of a choice that needs no further pass.
+  private static let smallSpread = 0.1
 
   /// The speed at `profile`'s point while all threads multiply weights of `kind`; 0.5 s.
   public mutating func bytesPerSecond(

@@ -56,11 +56,14 @@ public struct DrivePoint: Sendable, Equatable {
   public var queueDepth: Int
   public var bytesPerSecond: Double
   public var processorSecondsPerByte: Double
+  /// How far the middle half of its measurements lie apart, over their median; 0 for a single one.
+  public var spread: Double
 
   public init(
     blockByteCount: Int, queueDepth: Int, bytesPerSecond: Double,
-    processorSecondsPerByte: Double = 0
+    processorSecondsPerByte: Double = 0, spread: Double = 0
   ) {
+    self.spread = spread
     self.blockByteCount = blockByteCount
     self.queueDepth = queueDepth
     self.bytesPerSecond = bytesPerSecond
@@ -90,5 +93,25 @@ public struct DrivePoint: Sendable, Equatable {
     return points.filter { $0.bytesPerSecond >= (1 - tolerance) * fastest }.min {
       ($0.byteCountInFlight, -$0.blockByteCount) < ($1.byteCountInFlight, -$1.blockByteCount)
     }
+  }
+}
+
+extension DrivePoint {
+  /// What repeated measurements of one point say: that of the median, and how far they lie apart.
+  ///
+  /// - Precondition: there is at least one.
+  static func median(of passes: [DrivePoint]) -> DrivePoint {
+    let sorted = passes.sorted { $0.bytesPerSecond < $1.bytesPerSecond }
+    var point = sorted[sorted.count / 2]
+    let outer = sorted.count / 4
+    let range = sorted[sorted.count - 1 - outer].bytesPerSecond - sorted[outer].bytesPerSecond
+    point.spread = point.bytesPerSecond > 0 ? range / point.bytesPerSecond : 0
+    return point
+  }
+
+  /// Whether another measurement of the point could change the choice among `points`.
+  static func contend(_ points: [DrivePoint]) -> [Bool] {
+    let fastest = points.map(\.bytesPerSecond).max() ?? 0
+    return points.map { $0.bytesPerSecond * (1 + $0.spread) >= 0.8 * fastest }
   }
 }

@@ -12,7 +12,8 @@ struct LoadBench: ParsableCommand {
     discussion: """
       FILE is any file; with --through loader one of tensors, all of which are brought once. With \
       --tune the whole curve of block size and queue depth is measured, and the point chosen from it \
-      is what later runs of a model on that drive read with.
+      is what later runs of a model on that drive read with. Points that may be chosen are measured again \
+      until they agree; where they do not, the machine is too busy and nothing is kept.
 
       Examples:
         flashinfer-bench load model.bin
@@ -36,6 +37,12 @@ struct LoadBench: ParsableCommand {
     help: ArgumentHelp("With --through loader: bound on the process's memory.", valueName: "size"))
   var ram: ByteCount?
   @Flag(help: "Measure block size × queue depth and store the calibration.") var tune = false
+  @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "With --tune: how far repeated measurements of the choice may lie apart, over their median, for it "
+        + "to be kept.", valueName: "share"))
+  var maxSpread = 0.25
   @Flag(help: "Print one JSON object.") var json = false
   @OptionGroup(title: "Output") var messages: OutputOptions
 
@@ -55,6 +62,9 @@ struct LoadBench: ParsableCommand {
       !random || through == .device || through == .loader, tensors > 0
     else {
       throw ValidationError("--tune, --ram, --random and --tensors do not go with this --through")
+    }
+    guard maxSpread >= 0 else {
+      throw ValidationError("--max-spread must be 0 or more, not \(maxSpread)")
     }
     guard !(tune && random) else {
       throw ValidationError("--tune measures reading one block after the other, not --random")
@@ -115,16 +125,16 @@ struct LoadBench: ParsableCommand {
       path: file, backend: io, memoryByteCount: 64 << 20, cancellation: Interruption.flag)
     Terminal.warn(notesOf: measurement.device)
     let pointCount = DriveMeasurement.blockByteCounts.count * DriveMeasurement.queueDepths.count
-    let milliseconds = Int((seconds ?? 15) * 1000)
-    let tuning = Progress.begin(
-      "measuring block sizes and queue depths", total: milliseconds, unit: .milliseconds)
-    defer { tuning.finish() }
-    let points = try measurement.curve(secondsPerPoint: (seconds ?? 15) / Double(pointCount))
-    let profile = try measurement.profile(choosingFrom: points)
-    if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
-    Terminal.warnWhereNotKept { () throws(BlockIOError) in
-      try CalibrationCache.standard.store(profile)
+    let (points, profile) = try Progress.showing(
+      "measuring block sizes and queue depths", total: pointCount, unit: .count("points")
+    ) { progress in
+      let points = try measurement.curve(
+        secondsPerPoint: (seconds ?? 15) / Double(pointCount), mostPassCount: Self.mostPassCount
+      ) { progress.update(fraction: $0) }
+      return (points, try measurement.profile(choosingFrom: points))
     }
+    if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
+    keep(profile, spread: DrivePoint.choose(points)?.spread ?? 0)
     if !json { Terminal.print(Self.table(points, profile)) }
     let curve = points.map { point in
       Figure(
@@ -141,6 +151,22 @@ struct LoadBench: ParsableCommand {
         Figure("random32KiBytesPerSecond", profile.random32KiBytesPerSecond, "B/s"),
       ]
     ).print(asJSON: json)
+  }
+
+  private static let mostPassCount = 9
+
+  /// Keeps what was measured for later runs, unless the machine was too busy to believe it.
+  private func keep(_ profile: DriveProfile, spread: Double) {
+    guard spread <= maxSpread else {
+      Terminal.warn(
+        "this machine is too busy to be believed: measurements of one point differ by "
+          + "\(Int((spread * 100).rounded())) %; nothing is kept, measure again when it is idle "
+          + "(--max-spread \((spread * 100).rounded(.up) / 100) would keep it)")
+      return
+    }
+    Terminal.warnWhereNotKept { () throws(BlockIOError) in
+      try CalibrationCache.standard.store(profile)
+    }
   }
 
   private func checkNotEmpty(_ byteCount: Int) throws {

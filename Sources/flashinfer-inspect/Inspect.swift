@@ -17,6 +17,8 @@ struct Inspect: ParsableCommand {
       Examples:
         flashinfer-inspect model.bin
         flashinfer-inspect model.bin --plan --ram 2GiB
+        flashinfer-inspect model.bin --tensors
+        flashinfer-inspect model.bin --render "Why is the sky blue?"
         flashinfer-inspect model.bin --verify
         flashinfer-inspect --kv-store cache
         flashinfer-inspect --machine
@@ -69,6 +71,7 @@ struct Inspect: ParsableCommand {
     help: ArgumentHelp("With --kv-store: delete that entry, or all.", valueName: "id"))
   var forget: String?
 
+  @OptionGroup(title: "Parts of a model") var views: ViewOptions
   @OptionGroup(title: "Output") var messages: OutputOptions
 
   /// The longest answer of flashinfer-run, where nothing else is asked for.
@@ -99,7 +102,7 @@ struct Inspect: ParsableCommand {
         if let forget { try report.remove(forget) } else { report.print() }
       }
       if machine { MachineReport(resources: resources).print(asJSON: json) }
-      guard let model else { return }
+      guard let model, try !views.show(model) else { return }
       if let tokenize {
         try printTokens(tokenize, model)
       } else if plan {
@@ -150,11 +153,20 @@ struct Inspect: ParsableCommand {
         Terminal.print("experts: \(text(of: experts, description))\n")
       }
     }
+    if let count = description.parameterCount, count > 0 {
+      Terminal.print("parameters: \(Self.inMillions(count))\n")
+    }
+    if let type = description.commonMatrixType {
+      Terminal.print("quantisation: \(type.isQuantised ? type.name : "none, \(type.name)")\n")
+    }
     if let tokenizer = description.tokenizer {
       Terminal.print(
         "tokenizer: \(tokenizer.model.rawValue)"
           + (tokenizer.preTokenizer.map { ", \($0)" } ?? "")
           + ", \(tokenizer.tokens.count) tokens\n")
+    }
+    if let template = description.chatTemplate {
+      Terminal.print("chat template: \(Self.text(ofTemplate: template))\n")
     }
     if description.configuration != nil { try printIdentity(source) }
     if let neurons = description.neurons { Terminal.print("neurons: \(text(of: neurons))\n") }
@@ -168,6 +180,18 @@ struct Inspect: ParsableCommand {
     Terminal.print(
       "tensors: \(description.tensors.count), "
         + "\(ByteCount(description.tensors.reduce(0) { $0 + $1.byteCount }))\n")
+  }
+
+  private static func inMillions(_ count: Int) -> String {
+    let (unit, name) = count >= 1_000_000_000 ? (1e9, "billion") : (1e6, "million")
+    return "\((Double(count) / unit * 100).rounded() / 100) \(name)"
+  }
+
+  /// What is known of a chat template.
+  private static func text(ofTemplate source: String) -> String {
+    do { return "of the form \(try ChatTemplate.recognise(source).name)" } catch {
+      return "not one of the supported forms"
+    }
   }
 
   /// What the model is, or why that is not known; and what stands for its very file.

@@ -135,8 +135,7 @@ struct PlanReport {
       "context: \(plan.contextLength) tokens, prompt \(promptLength) of them, "
         + "in chunks of \(plan.chunkLength)\n")
     guard let prediction else {
-      Terminal.print(
-        "predicted: nothing, this machine is not calibrated for it; --calibrate does that\n")
+      printWhatIsMissing()
       return
     }
     Terminal.print(
@@ -149,6 +148,23 @@ struct PlanReport {
           + "\(ByteCount(drive.blockByteCount)) × \(drive.queueDepth), "
           + "memory \(Self.gigabytes(compute.memoryBytesPerSecond))\n")
     }
+  }
+
+  /// Why nothing is predicted, and what is known all the same.
+  private func printWhatIsMissing() {
+    guard let drive else {
+      Terminal.print(
+        "predicted: nothing, this machine is not calibrated for it; --calibrate does that\n")
+      return
+    }
+    Terminal.print(
+      "predicted: nothing, as the drive is measured (\(Self.gigabytes(drive.bytesPerSecond)) in reads of "
+        + "\(ByteCount(drive.blockByteCount)) × \(drive.queueDepth)), but not the processor; "
+        + "--calibrate measures both\n")
+    let streamed = Double(plan.residency.streamedByteCount)
+    guard streamed > 0 else { return }
+    Terminal.print(
+      "the drive alone allows at most \(Self.rate(drive.bytesPerSecond / streamed)) of decode\n")
   }
 
   private func printJSON() {

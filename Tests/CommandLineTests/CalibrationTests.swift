@@ -59,14 +59,31 @@ final class CalibrationTests {
 
   @Test("load --tune shows the curve, marks the choice and keeps it") func tune() throws {
     let result = try run(
-      "flashinfer-bench", ["load", model, "--tune", "--seconds", "0.2", "--io", "pread"])
+      "flashinfer-bench",
+      ["load", model, "--tune", "--seconds", "0.2", "--max-spread", "100", "--io", "pread"])
     #expect(result.status == 0, "\(result.errors)")
     #expect(result.output.contains("[") && result.output.contains("64 KiB"))
     #expect(result.output.contains("chosenBlockBytes"))
     #expect(names().count == 1 && names().allSatisfy { $0.hasPrefix("drive-") })
     let json = try run(
-      "flashinfer-bench", ["load", model, "--tune", "--seconds", "0.2", "--io", "pread", "--json"])
+      "flashinfer-bench",
+      [
+        "load", model, "--tune", "--seconds", "0.2", "--max-spread", "100", "--io", "pread",
+        "--json",
+      ])
     #expect(json.status == 0 && json.output.contains("\"name\":\"loadBytesPerSecond/64KiB×1\""))
+    let plan = try run(
+      "flashinfer-inspect", [model, "--plan", "--ram", "100MiB", "--io", "pread"])
+    #expect(plan.output.contains("the drive is measured"), "\(plan.output)")
+    #expect(plan.output.contains("--calibrate"), "\(plan.output)")
+  }
+
+  @Test("load --tune keeps nothing of a machine that is too busy") func busy() throws {
+    let result = try run(
+      "flashinfer-bench",
+      ["load", model, "--tune", "--seconds", "0.2", "--max-spread", "0", "--io", "pread"])
+    #expect(result.status == 0 && result.errors.contains("too busy"), "\(result.errors)")
+    #expect(names().isEmpty)
   }
 
   @Test("inspect --plan predicts once it is calibrated, and running is not disturbed by it")
@@ -113,7 +130,8 @@ final class CalibrationTests {
     #expect(plan.errors.contains("warning: the calibration is not kept"), "\(plan.errors)")
     #expect(plan.output.contains("predicted decode"))
     let tune = try Program.run(
-      "flashinfer-bench", ["load", model, "--tune", "--seconds", "0.2", "--io", "pread"],
+      "flashinfer-bench",
+      ["load", model, "--tune", "--seconds", "0.2", "--max-spread", "100", "--io", "pread"],
       environment: environment)
     #expect(tune.status == 0 && tune.errors.contains("warning: the calibration is not kept"))
     #expect(tune.output.contains("chosenBlockBytes"))

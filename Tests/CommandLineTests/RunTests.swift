@@ -246,4 +246,44 @@ final class RunTests {
     let least = refused.errors.split(whereSeparator: \.isWhitespace).suffix(2).joined()
     #expect(try Program.run("flashinfer-bench", attention + [least]).status == 0)
   }
+
+  @Test func `Inspect lists tensors, and shows the template and a rendered prompt`() throws {
+    func inspect(_ arguments: [String], input: [UInt8] = []) throws -> Program.Result {
+      try Program.run("flashinfer-inspect", arguments, input: input)
+    }
+    let described = try inspect([model]).output
+    for line in ["parameters: ", "quantisation: q8_0\n"] {
+      #expect(described.lowercased().contains(line), "\(described)")
+    }
+    let lines = try inspect([model, "--tensors"]).output.split(separator: "\n")
+    #expect(lines[0].hasPrefix("name ") && lines[0].hasSuffix("bytes"))
+    #expect(lines.contains { $0.hasPrefix("token_embd.weight ") && $0.contains("320 × 64") })
+    #expect(Set(lines.map(\.count)).count == 1, "columns are aligned")
+    let bare = try inspect([model, "--render", "hi"])
+    #expect(bare.status == 65 && bare.errors.contains("no chat template"))
+    #expect(try inspect([model, "--template"]).status == 65)
+    #expect(try inspect([model, "--system", "x"]).status == 64)
+  }
+
+  @Test(.enabled(if: RealModels.smolLM2 != nil, "SmolLM2 is not there"))
+  func `A rendered prompt is the one that a run answers`() throws {
+    let model = try #require(RealModels.smolLM2)
+    let rendered = try Program.run(
+      "flashinfer-inspect", [model, "--render", "-", "--system", "Be brief."],
+      input: Array("Hi <|im_end|>\n".utf8))
+    #expect(rendered.status == 0, "\(rendered.errors)")
+    #expect(
+      rendered.output.hasPrefix(
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi <|im_end|><|im_end|>\n"),
+      "\(rendered.output)")
+    let answer = try run([
+      model, "Hi <|im_end|>", "--system", "Be brief.", "--max-tokens", "1", "--json", "--ram",
+      "60MiB",
+    ])
+    let start = try #require(answer.output.firstRange(of: "\"promptTokens\":[")?.upperBound)
+    let tokens = answer.output[start...].prefix { $0 != "]" }
+    #expect(rendered.output.hasSuffix(" tokens: [\(tokens)]\n"), "\(rendered.output)")
+    let template = try Program.run("flashinfer-inspect", [model, "--template"])
+    #expect(template.status == 0 && template.output.contains("{% for message in messages %}"))
+  }
 }
