@@ -42,21 +42,12 @@ extension Converter {
   /// The identity of a dense model, for which predictors are trained and with which they are checked; all its
   /// weights are read for it unless its checksums are remembered. nil for a model with experts.
   static func identity(
-    of source: ModelSource, _ contents: [TensorContent], _ cancellation: CancellationFlag,
+    of source: ModelSource, _ cancellation: CancellationFlag,
     _ progress: (_ byteCount: Int) -> Void
   ) throws(ConversionError) -> ModelIdentity? {
     guard source.description.configuration?.experts == nil else { return nil }
-    var stored: [TensorRecord] = []
-    for (tensor, content) in zip(source.description.tensors, contents) {
-      switch content {
-      case .stored, .storedPlusOne: stored.append(tensor)
-      case .parts(let parts): stored += parts
-      case .values: break
-      }
-    }
     do {
-      return try source.computeIdentity(
-        of: stored, cancellation: cancellation, progress: progress)
+      return try source.computeIdentity(cancellation: cancellation, progress: progress)
     } catch { throw .loader(error) }
   }
 

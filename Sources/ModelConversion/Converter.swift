@@ -12,7 +12,6 @@ public import WeightLoader
 public struct Converter {
   private let source: ModelSource
   private let table: TensorTable
-  private let contents: [String: TensorContent]
   private let selector: SelectorFile?
   private let selectorTable: TensorTable
   /// Float matrices that become quantised.
@@ -28,7 +27,6 @@ public struct Converter {
   /// Plans the image of `source`.
   ///
   /// - Parameters:
-  ///   - contents: where each of the source's tensors gets its elements; nil = all as stored.
   ///   - quantisation: `q8_0` or `q4_0` for float matrices whose rows are whole blocks, but not for
   ///     routers and positions; nil keeps them.
   ///   - bundling: what lies together; nil = each expert, where the model has experts.
@@ -38,9 +36,8 @@ public struct Converter {
   /// - Throws: ``ConversionError`` if the source is an image already, describes no whole model, or
   ///   has nothing to put in such bundles, or where the selector is another model's.
   public init(
-    _ source: ModelSource, contents: [TensorContent]? = nil, quantisation: ElementType? = nil,
-    bundling: Bundling? = nil, selector: SelectorFile? = nil,
-    cancellation: CancellationFlag = CancellationFlag(),
+    _ source: ModelSource, quantisation: ElementType? = nil, bundling: Bundling? = nil,
+    selector: SelectorFile? = nil, cancellation: CancellationFlag = CancellationFlag(),
     progress: (_ byteCount: Int) -> Void = { _ in }
   ) throws(ConversionError) {
     let tensors = source.description.tensors
@@ -52,17 +49,17 @@ public struct Converter {
       throw .notPossible("\(source.path) is a dense model; there are no experts to bundle")
     }
     self.source = source
-    let contents = contents ?? tensors.map { _ in .stored }
-    precondition(contents.count == tensors.count, "one content a tensor")
-    self.contents = Dictionary(zip(tensors.map(\.name), contents)) { first, _ in first }
     var plan = source.description
-    for (index, content) in contents.enumerated() {
-      plan.tensors[index].type = Self.type(tensors[index], content, quantisation)
+    for index in tensors.indices {
+      plan.tensors[index].type = Self.type(
+        tensors[index], plan.derivations[tensors[index].name], quantisation)
+      plan.tensors[index].stack?.places = nil
     }
+    plan.derivations = [:]
     quantisedTensorCount = zip(plan.tensors, tensors).count {
       $0.type.isQuantised && !$1.type.isQuantised
     }
-    plan.sourceIdentity = try Self.identity(of: source, contents, cancellation, progress)
+    plan.sourceIdentity = try Self.identity(of: source, cancellation, progress)
     if let selector, selector.selector.identity != plan.sourceIdentity {
       throw .notPossible(
         "predictor of another model, or made before identities covered all weights:"
@@ -80,12 +77,9 @@ public struct Converter {
 
   /// The type a tensor has in the image.
   private static func type(
-    _ record: TensorRecord, _ content: TensorContent, _ quantisation: ElementType?
+    _ record: TensorRecord, _ derivation: TensorDerivation?, _ quantisation: ElementType?
   ) -> ElementType {
-    switch content {
-    case .storedPlusOne, .values: return .f32
-    case .stored, .parts: break
-    }
+    guard derivation == nil else { return .f32 }
     guard let quantisation, record.rowCount > 1, !record.type.isQuantised,
       !record.name.hasSuffix(".ffn_gate_inp.weight"), record.name != "position_embd.weight",
       record.columnCount % quantisation.blockElementCount == 0
@@ -146,7 +140,8 @@ public struct Converter {
     _ tensors: [TensorRecord], _ reader: borrowing RowChunkReader, _ writer: inout ImageWriter,
     _ cancellation: CancellationFlag, _ progress: (_ byteCount: Int) -> Void
   ) throws(ConversionError) {
-    if case .values(let values) = contents[tensors[0].name] {
+    let derivations = source.description.derivations
+    if case .values(let values) = derivations[tensors[0].name] {
       do { try writer.pad(to: tensors[0].offset) } catch { throw .io(error) }
       return try Self.append(values, to: &writer)
     }
@@ -156,13 +151,13 @@ public struct Converter {
     for (source, target) in zip(sources, tensors) {
       encoders.append(
         try TensorEncoder(
-          from: part(0, of: source), to: target.part(0),
-          addsOne: contents[source.name] == .storedPlusOne))
+          from: source.part(0), to: target.part(0),
+          addsOne: derivations[source.name] == .plusOne))
     }
     var parts: [(source: TensorRecord, target: TensorRecord)] = []
     for expert in 0..<(tensors[0].stack?.count ?? 1) {
       for (source, target) in zip(sources, tensors) {
-        parts.append((part(expert, of: source), target.part(expert)))
+        parts.append((source.part(expert), target.part(expert)))
       }
     }
     try reader.read(parts.map(\.source)) { index, rows, address throws(ConversionError) in
@@ -175,12 +170,6 @@ public struct Converter {
       } catch { throw .io(error) }
       progress(writer.offset)
     }
-  }
-
-  /// Where the source holds one expert's matrix; `tensor` itself where it is plain.
-  private func part(_ expert: Int, of tensor: TensorRecord) -> TensorRecord {
-    if case .parts(let parts) = contents[tensor.name] { return parts[expert] }
-    return tensor.part(expert)
   }
 
   /// Where a tensor of the image comes from.

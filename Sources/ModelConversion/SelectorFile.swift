@@ -16,7 +16,8 @@ public struct SelectorFile {
   public init(
     _ path: String, for configuration: DecoderConfiguration, backend: StorageBackend = .auto
   ) throws(ConversionError) {
-    let file = try HuggingFaceFolder.shard(path)
+    let file: SafetensorsFile
+    do { file = try FileHeader.parse(path, Safetensors.parse) } catch { throw .loader(error) }
     var selector: NeuronSelection
     do {
       selector = try NeuronSelection(file, for: configuration)

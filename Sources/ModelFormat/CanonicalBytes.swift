@@ -29,6 +29,8 @@ struct CanonicalBytes {
     case bundlePart, predictorRanks, thresholds
     case tensorPlace = 256
     case bundlePlace, extent, checksums
+    case plusOne = 320
+    case derivedValues
   }
 
   /// Encodes everything but weights.
@@ -62,6 +64,20 @@ struct CanonicalBytes {
   mutating func checksums(_ values: [UInt64]) {
     field(.checksums, byteCount: 8 * values.count)
     for value in values { bytes.appendLittleEndian(value) }
+  }
+
+  /// What files imply and do not hold, in the order of names.
+  mutating func add(_ derivations: [String: TensorDerivation]) {
+    let names = derivations.keys.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+    for name in names {
+      switch derivations[name] {
+      case .plusOne: text(.plusOne, name)
+      case .values(let values):
+        text(.derivedValues, name)
+        integers(.derivedValues, values.map { Int($0.bitPattern) })
+      case nil: break
+      }
+    }
   }
 
   // MARK: Parts of a description

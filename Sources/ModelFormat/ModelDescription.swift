@@ -19,6 +19,8 @@ public struct ModelDescription: Sendable {
   public var files: [String]
   /// Tensors under their GGUF names (`blk.0.attn_q.weight`), in the order of the file.
   public var tensors: [TensorRecord]
+  /// By name, the tensors that are not used as they are stored; empty except for Hugging Face folders.
+  public var derivations: [String: TensorDerivation] = [:]
   /// Checksums over the data, in ascending file offsets; empty if the format has none.
   public var extents: [ExtentRecord]
   /// FFNs in bundles of neurons; nil if gate, up and down are tensors.
@@ -38,6 +40,19 @@ public struct ModelDescription: Sendable {
     self.files = files
     self.tensors = tensors
     self.extents = extents
+  }
+
+  /// What the files hold: ``tensors``, each part of its own where they are scattered, without those that no
+  /// file holds.
+  public var storedTensors: [TensorRecord] {
+    guard !derivations.isEmpty || tensors.contains(where: { $0.stack?.places != nil }) else {
+      return tensors
+    }
+    return tensors.flatMap { tensor -> [TensorRecord] in
+      if case .values = derivations[tensor.name] { return [] }
+      guard let places = tensor.stack?.places else { return [tensor] }
+      return places.indices.map(tensor.part)
+    }
   }
 }
 

@@ -65,22 +65,22 @@ extension ModelDescription {
 
   /// The identity of a model whose weights were read.
   ///
-  /// - Parameters:
-  ///   - tensors: those that lie in the files; nil = all.
-  ///   - checksums: XXH3-64 of each ``ModelIdentity/partByteCount`` bytes of each tensor (its last part may
-  ///     be shorter), the tensors in ``ModelIdentity/order(_:)``.
+  /// - Parameter checksums: XXH3-64 of each ``ModelIdentity/partByteCount`` bytes of each of
+  ///   ``storedTensors`` (its last part may be shorter), in ``ModelIdentity/order(_:)``.
   /// - Returns: nil for a file that describes no model.
-  public func identity(of tensors: [TensorRecord]? = nil, checksums: [UInt64]) -> ModelIdentity? {
-    guard let configuration else { return nil }
-    var bytes = CanonicalBytes(
-      configuration, tensors: tensors ?? self.tensors, neurons: neurons)
+  public func identity(checksums: [UInt64]) -> ModelIdentity? {
+    guard var bytes = graphBytes else { return nil }
     bytes.checksums(checksums)
     return bytes.identity
   }
 
   /// A checksum of everything that an identity covers but the weights.
-  public var graphChecksum: UInt64 {
-    guard let configuration else { return 0 }
-    return CanonicalBytes(configuration, tensors: tensors, neurons: neurons).identity.number
+  public var graphChecksum: UInt64 { graphBytes?.identity.number ?? 0 }
+
+  private var graphBytes: CanonicalBytes? {
+    guard let configuration else { return nil }
+    var bytes = CanonicalBytes(configuration, tensors: storedTensors, neurons: neurons)
+    bytes.add(derivations)
+    return bytes
   }
 }

@@ -341,11 +341,22 @@ private struct VectorLoader {
 
   func read() throws(RuntimeError) {
     let records = source.description.tensors
+    let derivations = source.description.derivations
+    var stored: [(tensor: Int, address: UnsafeMutablePointer<Float>)] = []
+    for (tensor, address) in placed {
+      guard case .values(let values) = derivations[records[tensor].name] else {
+        stored.append((tensor, address))
+        continue
+      }
+      for (index, value) in values.enumerated() { address[index] = value }
+    }
     do throws(LoaderError) {
-      try source.readTensors(placed.map(\.tensor)) { index, bytes in
-        let record = records[placed[index].tensor]
+      try source.readTensors(stored.map(\.tensor)) { index, bytes in
+        let (record, address) = (records[stored[index].tensor], stored[index].address)
         Dequantisation.row(
-          bytes, type: record.type, columnCount: record.columnCount, into: placed[index].address)
+          bytes, type: record.type, columnCount: record.columnCount, into: address)
+        guard derivations[record.name] == .plusOne else { return }
+        for column in 0..<record.columnCount { address[column] += 1 }
       }
     } catch { throw RuntimeError(error) }
     for (tensor, address) in placed { try checkFinite(records[tensor], address) }

@@ -214,11 +214,8 @@ final class BundleCache {
     _ family: Int, _ bundle: Int, slot: Int,
     _ submit: (ReadRequest) throws(LoaderError) -> Void
   ) throws(LoaderError) {
-    for (index, fragment) in families[family].fragments.enumerated() {
-      let bytes = families[family].fileRange(index, of: bundle)
-      let extent = Extent(
-        fileIndex: fragment.fileIndex, offset: bytes.lowerBound, byteCount: bytes.count
-      ).aligned(to: alignment)
+    for fragment in families[family].fragments {
+      let extent = fragment.extent(of: bundle).aligned(to: alignment)
       let address = memory.address + slot * slotByteCount + fragment.slotOffset
       var done = 0
       while done < extent.byteCount {
@@ -227,7 +224,7 @@ final class BundleCache {
         do throws(LoaderError) {
           try submit(
             ReadRequest(
-              fileIndex: fragment.fileIndex, offset: extent.offset + done,
+              fileIndex: extent.fileIndex, offset: extent.offset + done,
               destination: UnsafeMutableRawBufferPointer(start: address + done, count: count),
               tag: Tag.bundle(slot)))
         } catch {
@@ -247,11 +244,8 @@ final class BundleCache {
     slots[slot].pending -= 1
     guard slots[slot].pending == 0, !isDropped(slot), let verifier else { return }
     let (family, bundle) = place(of: Int(slots[slot].key))
-    for (index, fragment) in families[family].fragments.enumerated() {
-      let bytes = families[family].fileRange(index, of: bundle)
-      let extent = Extent(
-        fileIndex: fragment.fileIndex, offset: bytes.lowerBound, byteCount: bytes.count
-      ).aligned(to: alignment)
+    for fragment in families[family].fragments {
+      let extent = fragment.extent(of: bundle).aligned(to: alignment)
       guard
         let (whole, covered) = ExtentVerifier.wholeExtents(around: extent, in: model),
         covered == extent

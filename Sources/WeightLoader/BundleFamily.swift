@@ -25,9 +25,23 @@ public struct BundleFamily: Sendable {
     /// Of bundle 0, and from one bundle to the next.
     var offset: Int
     var byteStride: Int
+    /// Where each bundle's bytes begin, where they lie at no equal distances.
+    var places: [ExpertStack.Place]?
     var byteCount: Int
     /// First byte of the fragment's room in a slot: aligned, and long enough for aligned reads.
     var slotOffset = 0
+
+    /// Whether every bundle's bytes begin at a multiple of `alignment`.
+    func isAligned(to alignment: Int) -> Bool {
+      places?.allSatisfy { $0.offset % alignment == 0 } ?? ((offset | byteStride) % alignment == 0)
+    }
+
+    /// The bytes of `bundle`.
+    func extent(of bundle: Int) -> Extent {
+      Extent(
+        fileIndex: places?[bundle].fileIndex ?? fileIndex,
+        offset: places?[bundle].offset ?? offset + bundle * byteStride, byteCount: byteCount)
+    }
   }
 
   public let parts: [Part]
@@ -60,7 +74,7 @@ public struct BundleFamily: Sendable {
         fragments.append(
           Fragment(
             fileIndex: record.fileIndex, offset: record.offset, byteStride: stack.byteStride,
-            byteCount: record.partByteCount))
+            places: stack.places, byteCount: record.partByteCount))
       }
       parts.append(
         Part(
@@ -71,7 +85,7 @@ public struct BundleFamily: Sendable {
     precondition(counts.count == 1, "a bundle's tensors have equally many parts")
     // Bundles of an image fill their stride, so that the last one too is whole extents.
     for index in fragments.indices
-    where (fragments[index].offset | fragments[index].byteStride) % FlashImage.alignment == 0
+    where fragments[index].isAligned(to: FlashImage.alignment)
       && parts.count(where: { $0.fragment == index }) > 1
     {
       fragments[index].byteCount = fragments[index].byteStride
@@ -79,10 +93,9 @@ public struct BundleFamily: Sendable {
     var slotByteCount = 0
     for index in fragments.indices {
       fragments[index].slotOffset = slotByteCount
-      let isAligned = (fragments[index].offset | fragments[index].byteStride) % alignment == 0
       slotByteCount +=
         AlignedBuffer.roundedUp(fragments[index].byteCount)
-        + (isAligned ? 0 : AlignedBuffer.pageByteCount)
+        + (fragments[index].isAligned(to: alignment) ? 0 : AlignedBuffer.pageByteCount)
     }
     self.parts = parts
     self.fragments = fragments
@@ -91,20 +104,11 @@ public struct BundleFamily: Sendable {
     bundleByteCount = fragments.reduce(0) { $0 + $1.byteCount }
   }
 
-  /// The bytes of the file that `bundle`'s part of a fragment takes.
-  func fileRange(_ fragment: Int, of bundle: Int) -> Range<Int> {
-    let start = fragments[fragment].offset + bundle * fragments[fragment].byteStride
-    return start..<start + fragments[fragment].byteCount
-  }
-
   /// Whether the reads of every bundle are whole extents, so that they can be checked.
   func isVerifiable(_ model: ModelDescription, alignment: Int) -> Bool {
     fragments.indices.allSatisfy { fragment in
       (0..<bundleCount).allSatisfy { bundle in
-        let bytes = fileRange(fragment, of: bundle)
-        let read = Extent(
-          fileIndex: fragments[fragment].fileIndex, offset: bytes.lowerBound, byteCount: bytes.count
-        ).aligned(to: alignment)
+        let read = fragments[fragment].extent(of: bundle).aligned(to: alignment)
         return ExtentVerifier.wholeExtents(around: read, in: model)?.range == read
       }
     }
@@ -113,7 +117,6 @@ public struct BundleFamily: Sendable {
   /// Where a part of `bundle` begins in its slot, whose reads began at multiples of `alignment`.
   func slotOffset(ofPart part: Int, of bundle: Int, alignment: Int) -> Int {
     let fragment = fragments[parts[part].fragment]
-    let start = fragment.offset + bundle * fragment.byteStride
-    return fragment.slotOffset + start % alignment + parts[part].offset
+    return fragment.slotOffset + fragment.extent(of: bundle).offset % alignment + parts[part].offset
   }
 }

@@ -31,7 +31,7 @@ extension ModelSource {
   /// - Throws: ``LoaderError/io(_:)``.
   public func knownIdentity() throws(LoaderError) -> ModelIdentity? {
     if let identity = description.imageIdentity ?? identityOfCopies { return identity }
-    let checksums = rememberedChecksums(try settledFiles(), of: description.tensors)
+    let checksums = rememberedChecksums(try settledFiles())
     return checksums.isComplete ? description.identity(checksums: checksums.known) : nil
   }
 
@@ -39,39 +39,38 @@ extension ModelSource {
   /// and that is remembered.
   ///
   /// - Parameters:
-  ///   - tensors: those that lie in the files, where the description has others too.
   ///   - note: is told in one line why it could not be remembered.
   ///   - progress: is told how many bytes of the weights are being, or were, read so far.
   /// - Returns: nil for a file without a model.
   /// - Throws: ``LoaderError/io(_:)``, also where a file changed meanwhile; ``LoaderError/format(_:)`` where
   ///   it has become shorter; ``LoaderError/interrupted``.
   public func computeIdentity(
-    of tensors: [TensorRecord]? = nil, cancellation: CancellationFlag = CancellationFlag(),
-    note: (String) -> Void = { _ in }, progress: (_ byteCount: Int) -> Void = { _ in }
+    cancellation: CancellationFlag = CancellationFlag(), note: (String) -> Void = { _ in },
+    progress: (_ byteCount: Int) -> Void = { _ in }
   ) throws(LoaderError) -> ModelIdentity? {
     guard description.configuration != nil, !description.tensors.isEmpty else { return nil }
     if let identity = description.imageIdentity ?? identityOfCopies { return identity }
     let files = try settledFiles()
-    var checksums = rememberedChecksums(files, of: tensors ?? description.tensors)
+    var checksums = rememberedChecksums(files)
     if !checksums.isComplete {
       try read(&checksums, files, cancellation, progress)
-      remember(checksums, files, of: tensors, note: note)
+      remember(checksums, files, note: note)
     }
-    return description.identity(of: tensors, checksums: checksums.known)
+    return description.identity(checksums: checksums.known)
   }
 
   /// Reads all weights and compares them with the checksums that are remembered, or remembers theirs.
   ///
   /// - Returns: the identity, and whether there was something to compare all of them with.
-  /// - Throws: as ``computeIdentity(of:cancellation:note:progress:)``; ``LoaderError/format(_:)`` for the first
+  /// - Throws: as ``computeIdentity(cancellation:note:progress:)``; ``LoaderError/format(_:)`` for the first
   ///   part that differs from an earlier reading of the file, although it has not been changed since.
   public func verifyWeights(
     cancellation: CancellationFlag, note: (String) -> Void,
     progress: (_ byteCount: Int) -> Void = { _ in }
   ) throws(LoaderError) -> (identity: ModelIdentity?, wasKnown: Bool) {
     let files = try settledFiles()
-    let remembered = rememberedChecksums(files, of: description.tensors)
-    var checksums = WeightChecksums(description.tensors)
+    let remembered = rememberedChecksums(files)
+    var checksums = WeightChecksums(description.storedTensors)
     try read(&checksums, files, cancellation, progress)
     if let index = remembered.known.indices.first(where: {
       remembered.known[$0] != checksums.known[$0]
@@ -83,14 +82,14 @@ extension ModelSource {
           "the \(ByteCount(part.byteCount)) here are not what they were when they were read before, "
             + "and the file was not changed since: the drive returned something else"))
     }
-    remember(checksums, files, of: nil, note: note)
+    remember(checksums, files, note: note)
     return (description.identity(checksums: checksums.known), remembered.isComplete)
   }
 
   /// Memory that ``learnIdentity(within:cancellation:)`` takes.
   public var learningByteCount: Int {
     guard description.extents.isEmpty else { return 0 }
-    let partCount = description.tensors.reduce(0) {
+    let partCount = description.storedTensors.reduce(0) {
       $0 + $1.byteCount / ModelIdentity.partByteCount + 1
     }
     // Parts, checksums, and the record as it is read and written.
@@ -109,7 +108,7 @@ extension ModelSource {
     guard description.extents.isEmpty, identityOfCopies == nil, records.folder != nil,
       let files = try? settledFiles(), !files.isEmpty
     else { return }
-    var checksums = rememberedChecksums(files, of: description.tensors)
+    var checksums = rememberedChecksums(files)
     let end = monotonicNanoseconds() + milliseconds * 1_000_000
     guard !checksums.isComplete,
       let device = try? openDevice(paths: description.files, backend: .pread, queueDepth: 1),
@@ -120,7 +119,7 @@ extension ModelSource {
         monotonicNanoseconds() < end && !cancellation.isRaised
       }
       guard try device.fileIdentities() == files else { return }
-      remember(checksums, files, of: nil) { _ in }
+      remember(checksums, files) { _ in }
     } catch {}
   }
 
@@ -154,10 +153,8 @@ extension ModelSource {
     do { return try device.settledFileIdentities() } catch { throw .io(error) }
   }
 
-  private func rememberedChecksums(
-    _ files: [FileIdentity], of tensors: [TensorRecord]
-  ) -> WeightChecksums {
-    var checksums = WeightChecksums(tensors)
+  private func rememberedChecksums(_ files: [FileIdentity]) -> WeightChecksums {
+    var checksums = WeightChecksums(description.storedTensors)
     checksums.resume(records.load(files, layout: checksums.layoutChecksum))
     return checksums
   }
@@ -184,12 +181,11 @@ extension ModelSource {
   }
 
   private func remember(
-    _ checksums: WeightChecksums, _ files: [FileIdentity], of tensors: [TensorRecord]?,
-    note: (String) -> Void
+    _ checksums: WeightChecksums, _ files: [FileIdentity], note: (String) -> Void
   ) {
     let identity =
       checksums.isComplete
-      ? description.identity(of: tensors, checksums: checksums.known) : nil
+      ? description.identity(checksums: checksums.known) : nil
     do {
       try records.save(
         checksums.known, of: files, layout: checksums.layoutChecksum, identity: identity)

@@ -49,10 +49,11 @@ public final class ModelSource {
   /// Reads in flight of a model in bundles of neurons: a layer's, so that the drive always has the next.
   private static let leastNeuronDepth = 512
 
-  /// Opens a GGUF file or a flash image, which may be striped or mirrored over several files.
+  /// Opens a GGUF file, a flash image, which may be striped or mirrored over several files, or a Hugging
+  /// Face folder.
   ///
   /// - Parameters:
-  ///   - path: the model's file; of a striped image any member.
+  ///   - path: the model's file, of a striped image any member; or the folder.
   ///   - mirrors: whole copies of the model; each read is shared among all of them. Copies of a file without
   ///     checksums are read whole once, and what they are is remembered.
   ///   - backend: how to read; `.auto` takes the fastest that works here.
@@ -67,7 +68,7 @@ public final class ModelSource {
     var storage = try ModelStorage(path)
     let description = try storage.describe()
     let weights =
-      description.extents.isEmpty ? WeightChecksums(description.tensors) : nil
+      description.extents.isEmpty ? WeightChecksums(description.storedTensors) : nil
     let copied = try storage.add(
       mirrors: mirrors, headerByteCount: description.tensors.map(\.offset).min() ?? Int.max,
       weights: weights, records: records

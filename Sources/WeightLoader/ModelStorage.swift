@@ -1,4 +1,5 @@
 import BlockIO
+import Glibc
 import ModelFormat
 import TensorBasics
 
@@ -8,20 +9,30 @@ struct ModelStorage {
   let path: String
   /// Members of a stripe or copies of a mirror in order, or the one file.
   private(set) var files: [String]
-  /// How reads are split among ``files``; nil for one file.
+  /// How reads are split among ``files``; nil where they are not.
   private(set) var mapping: ReadMapping?
+  /// The folder that ``files`` are the safetensors files of; nil of other models.
+  private let folder: HuggingFaceFolder?
 
   /// Several files that are read as they are.
   init(path: String, files: [String]) {
     self.path = path
     self.files = files
+    folder = nil
   }
 
   /// Finds the files of the model at `path`.
   init(_ path: String) throws(LoaderError) {
     self.path = path
+    guard !Self.isFolder(path) else {
+      let folder = try HuggingFaceFolder(path)
+      files = folder.shards
+      self.folder = folder
+      return
+    }
+    folder = nil
     files = [path]
-    let prefix = try Self.prefix(path, byteCount: StripeMember.headerByteCount)
+    let prefix = try FileHeader.prefix(path, byteCount: StripeMember.headerByteCount)
     guard ModelFile.recognise(prefix.bytes) == .stripeMember else { return }
     let set = try StripeSet(member: try StripeSet.header(prefix, path: path), at: path)
     files = set.paths
@@ -40,9 +51,11 @@ struct ModelStorage {
 
   /// Parses the model's header, reading as much of it as it takes.
   func describe() throws(LoaderError) -> ModelDescription {
+    if let folder { return try folder.describe() }
+    guard let mapping else { return try FileHeader.parse(path, ModelFile.describe) }
     var prefixByteCount = ModelFile.firstReadByteCount
     while true {
-      switch try describe(prefixByteCount: prefixByteCount) {
+      switch try describe(mapping, prefixByteCount: prefixByteCount) {
       case .complete(let description): return description
       case .needsMore(let byteCount): prefixByteCount = max(byteCount, 2 * prefixByteCount)
       }
@@ -50,15 +63,8 @@ struct ModelStorage {
   }
 
   private func describe(
-    prefixByteCount: Int
+    _ mapping: ReadMapping, prefixByteCount: Int
   ) throws(LoaderError) -> ParseProgress<ModelDescription> {
-    guard let mapping else {
-      let prefix = try Self.prefix(path, byteCount: prefixByteCount)
-      do {
-        return try ModelFile.describe(
-          prefix.bytes, fileByteCount: prefix.fileByteCount, path: path)
-      } catch { throw .format(error) }
-    }
     let byteCount = min(prefixByteCount, mapping.byteCount)
     let buffer: AlignedBuffer
     do { buffer = try AlignedBuffer(byteCount: byteCount) } catch { throw .allocation(error) }
@@ -87,15 +93,15 @@ struct ModelStorage {
     records: WeightRecords, identity: (WeightChecksums) -> ModelIdentity? = { _ in nil }
   ) throws(LoaderError) -> WeightChecksums? {
     guard !mirrors.isEmpty else { return nil }
-    guard mapping == nil else {
+    guard mapping == nil, folder == nil else {
+      let what = folder == nil ? "a striped image" : "a folder"
       throw .format(
         FormatError(
-          .unsupported, path: path, "a striped image cannot be mirrored; copies must be whole files"
-        ))
+          .unsupported, path: path, "\(what) cannot be mirrored; copies must be whole files"))
     }
-    let original = try Self.prefix(path, byteCount: headerByteCount)
+    let original = try FileHeader.prefix(path, byteCount: headerByteCount)
     for mirror in mirrors {
-      let copy = try Self.prefix(mirror, byteCount: headerByteCount)
+      let copy = try FileHeader.prefix(mirror, byteCount: headerByteCount)
       guard copy.fileByteCount == original.fileByteCount else {
         throw .format(
           FormatError(
@@ -117,10 +123,9 @@ struct ModelStorage {
       files, parts: weights, records: records, identity: identity)
   }
 
-  private static func prefix(
-    _ path: String, byteCount: Int
-  ) throws(LoaderError) -> FilePrefix {
-    do { return try FilePrefix(path: path, byteCount: byteCount) } catch { throw .io(error) }
+  static func isFolder(_ path: String) -> Bool {
+    var status = stat()
+    return path.withSystemPath { stat($0, &status) } == 0 && status.st_mode & S_IFMT == S_IFDIR
   }
 
   private static func firstDifference(

@@ -1,5 +1,4 @@
 import BlockIO
-import Glibc
 import ModelFormat
 import TensorBasics
 
@@ -29,7 +28,7 @@ struct TensorCatalogue {
       return
     }
     var storage = try ModelStorage(path)
-    let prefix = try Self.prefix(path, byteCount: 16)
+    let prefix = try FileHeader.prefix(path, byteCount: 16)
     let found = ModelFile.recognise(prefix.bytes)
     switch found {
     case .flashImage, .stripeMember:
@@ -38,11 +37,11 @@ struct TensorCatalogue {
       image = description
       kind = .flashImage
     case .gguf:
-      let file = try Self.parse(path, GGUF.parse)
+      let file = try FileHeader.parse(path, GGUF.parse)
       tensors = file.tensors.map(LoadableTensor.init)
       (kind, image) = (.gguf, nil)
     case .safetensors:
-      let file = try Self.parse(path, Safetensors.parse)
+      let file = try FileHeader.parse(path, Safetensors.parse)
       tensors = file.tensors.map { LoadableTensor($0, fileIndex: 0) }
       (kind, image) = (.safetensors, nil)
     case .unknown:
@@ -82,10 +81,7 @@ struct TensorCatalogue {
 
   /// The safetensors files of a folder, in the order of their names; none if `path` is no folder.
   private static func shardPaths(_ path: String) throws(LoaderError) -> [String] {
-    var status = stat()
-    guard path.withSystemPath({ stat($0, &status) }) == 0, status.st_mode & S_IFMT == S_IFDIR else {
-      return []
-    }
+    guard ModelStorage.isFolder(path) else { return [] }
     let names: [String]
     do { names = try FolderListing.names(in: path) } catch { throw .io(error) }
     return names.filter { $0.hasSuffix(".safetensors") }.sorted().map { "\(path)/\($0)" }
@@ -97,33 +93,10 @@ struct TensorCatalogue {
     var tensors: [LoadableTensor] = []
     var fileByteCounts: [Int] = []
     for (index, path) in paths.enumerated() {
-      let file = try parse(path, Safetensors.parse)
+      let file = try FileHeader.parse(path, Safetensors.parse)
       tensors += file.tensors.map { LoadableTensor($0, fileIndex: index) }
       fileByteCounts.append(file.fileByteCount)
     }
     return (tensors, fileByteCounts)
-  }
-
-  /// Parses a file's header, reading as much of it as that takes.
-  private static func parse<File>(
-    _ path: String,
-    _ parse: (
-      _ prefix: UnsafeRawBufferPointer, _ fileByteCount: Int, _ path: String
-    ) throws(FormatError) -> ParseProgress<File>
-  ) throws(LoaderError) -> File {
-    var prefixByteCount = ModelFile.firstReadByteCount
-    while true {
-      let prefix = try prefix(path, byteCount: prefixByteCount)
-      do throws(FormatError) {
-        switch try parse(prefix.bytes, prefix.fileByteCount, path) {
-        case .complete(let file): return file
-        case .needsMore(let byteCount): prefixByteCount = max(byteCount, 2 * prefixByteCount)
-        }
-      } catch { throw .format(error) }
-    }
-  }
-
-  private static func prefix(_ path: String, byteCount: Int) throws(LoaderError) -> FilePrefix {
-    do { return try FilePrefix(path: path, byteCount: byteCount) } catch { throw .io(error) }
   }
 }

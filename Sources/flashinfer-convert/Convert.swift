@@ -136,27 +136,18 @@ struct Convert: ParsableCommand {
   }
 
   private func makeConverter() throws -> Converter {
-    if HuggingFaceFolder.isOne(input) {
-      let folder = try HuggingFaceFolder.open(input, backend: io)
-      Terminal.warn(notesOf: folder.source.device)
-      return try plan(folder.source, contents: folder.contents)
-    }
     let source: ModelSource
     do { source = try ModelSource.open(input, backend: io) } catch {
       throw ConversionError.loader(error)
     }
     Terminal.warn(notesOf: source.device)
-    return try plan(source, contents: nil)
-  }
-
-  private func plan(_ source: ModelSource, contents: [TensorContent]?) throws -> Converter {
     let selector = try makeSelector(for: source)
-    let total = source.description.tensors.reduce(0) { $0 + $1.byteCount }
+    let total = source.description.storedTensors.reduce(0) { $0 + $1.byteCount }
     return try Progress.showing("checksumming the weights", total: total, unit: .bytes) {
       progress in
       try Converter(
-        source, contents: contents, quantisation: quantize?.type, bundling: bundle?.bundling,
-        selector: selector, cancellation: Interruption.flag, progress: { progress.update($0) })
+        source, quantisation: quantize?.type, bundling: bundle?.bundling, selector: selector,
+        cancellation: Interruption.flag, progress: { progress.update($0) })
     }
   }
 

@@ -3,6 +3,7 @@ import ModelConversion
 import ModelFormat
 import Runtime
 import TensorBasics
+import TestSupport
 import Testing
 import Tokenization
 import WeightLoader
@@ -41,12 +42,9 @@ import WeightLoader
       unlink(target + "/model.bin")
       rmdir(target)
     }
-    let folder = try HuggingFaceFolder.open(Self.folder(name))
-    #expect(folder.contents.count == folder.source.description.tensors.count)
-    try Converter(
-      folder.source, contents: folder.contents, quantisation: quantisation, bundling: bundling
-    )
-    .write(to: target + "/model.bin")
+    let folder = try ModelSource.open(Self.folder(name))
+    try Converter(folder, quantisation: quantisation, bundling: bundling)
+      .write(to: target + "/model.bin")
     let image = try ModelSource.open(target + "/model.bin")
     try image.verifyExtents()
     try body(image)
@@ -168,11 +166,18 @@ import WeightLoader
   }
 
   @Test func `Folders without a model say what is missing`() {
-    for (path, text) in [("/no/such/folder", "config.json"), (Self.folder(""), "config.json")] {
-      do throws(ConversionError) {
-        _ = try HuggingFaceFolder.open(path)
-        Issue.record("opened")
-      } catch { #expect(error.description.contains(text)) }
+    let target = TemporaryFolder()
+    func error() -> String {
+      do throws(LoaderError) {
+        _ = try ModelSource.open(target.path)
+        return "opened"
+      } catch { return error.description }
     }
+    #expect(error().contains("a folder without config.json is no model"))
+    target.write("config.json", Array("{}".utf8))
+    #expect(error().contains("neither model.safetensors nor model.safetensors.index.json"))
+    let index = #"{"weight_map":{"a":"model-00001-of-00002.safetensors"}}"#
+    target.write("model.safetensors.index.json", Array(index.utf8))
+    #expect(error().contains("model-00001-of-00002.safetensors: the file is missing"))
   }
 }

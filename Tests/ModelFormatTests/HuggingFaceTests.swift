@@ -59,7 +59,7 @@ struct TinyFolder {
     return tensors
   }
 
-  func describe() throws(FormatError) -> HuggingFace.Model {
+  func describe() throws(FormatError) -> ModelDescription {
     var entries: [String] = []
     var offset = 0
     for (name, shape) in shapes {
@@ -84,7 +84,7 @@ struct TinyFolder {
   }
 
   func configuration() throws -> DecoderConfiguration {
-    try #require(try describe().description.configuration)
+    try #require(try describe().configuration)
   }
 }
 
@@ -106,18 +106,17 @@ struct TinyFolder {
     new.more = #""rope_parameters":{"rope_theta":500000.0,"rope_type":"llama3",\#(scaling)}"#
     for folder in [old, new] {
       let model = try folder.describe()
-      #expect(model.description.configuration?.ropeBase == 500_000)
-      #expect(model.description.configuration?.ropePairing == .halves)
-      let index = try #require(
-        model.description.tensors.firstIndex { $0.name == "rope_freqs.weight" })
-      guard case .values(let factors) = model.contents[index] else {
+      #expect(model.configuration?.ropeBase == 500_000)
+      #expect(model.configuration?.ropePairing == .halves)
+      guard case .values(let factors) = model.derivations["rope_freqs.weight"] else {
         Issue.record("no values")
         continue
       }
       // As transformers has it: waves of 6.3 stay, of 32.4 blend, longer than 64 slow down.
       #expect(factors.count == 8 && factors[0] == 1 && factors[2...].allSatisfy { $0 == 8 })
       #expect((factors[1] - 2.4423).magnitude < 0.0001)
-      #expect(model.contents.count == model.description.tensors.count)
+      #expect(model.tensors.contains { $0.name == "rope_freqs.weight" })
+      #expect(!model.storedTensors.contains { $0.name == "rope_freqs.weight" })
     }
   }
 
@@ -151,7 +150,7 @@ struct TinyFolder {
     qwen3.normalisesHeads = true
     qwen3.more = #""architectures":["Qwen3ForCausalLM"],"head_dim":16"#
     #expect(try qwen3.configuration().normalisesHeads)
-    #expect(!(try qwen3.describe().contents.contains(.storedPlusOne)))
+    #expect(try qwen3.describe().derivations.isEmpty)
   }
 
   @Test(arguments: ["", "language_model."])
@@ -169,12 +168,14 @@ struct TinyFolder {
       ? #""architectures":["Gemma3ForCausalLM"]"#
       : #""architectures":["Gemma3ForConditionalGeneration"]"#
     let model = try gemma.describe()
-    let configuration = try #require(model.description.configuration)
+    let configuration = try #require(model.configuration)
     #expect(configuration.tiesOutput && configuration.slidingRopeBase == 5000)
     #expect(configuration.slidingWindow == 7 && configuration.slidingLayers == [true])
     #expect(configuration.attentionScale == 0.125 && configuration.ropeLinearScale == 8)
-    for (tensor, content) in zip(model.description.tensors, model.contents) {
-      #expect((content == .storedPlusOne) == tensor.name.hasSuffix("norm.weight"), "\(tensor.name)")
+    for tensor in model.tensors {
+      #expect(
+        (model.derivations[tensor.name] == .plusOne) == tensor.name.hasSuffix("norm.weight"),
+        "\(tensor.name)")
     }
   }
 
@@ -214,15 +215,12 @@ struct TinyFolder {
     let model = try expertFolder([2, 0, 3, 1]).describe()
     let stated = ExpertConfiguration(
       expertCount: 4, expertsPerToken: 2, feedForwardLength: 24, normalisesWeights: true)
-    #expect(model.description.configuration?.experts == stated)
+    #expect(model.configuration?.experts == stated)
     let index = try #require(
-      model.description.tensors.firstIndex { $0.name == "blk.0.ffn_down_exps.weight" })
-    let record = model.description.tensors[index]
+      model.tensors.firstIndex { $0.name == "blk.0.ffn_down_exps.weight" })
+    let record = model.tensors[index]
     #expect(record.rowCount == 4 * 32 && record.stack?.count == 4)
-    guard case .parts(let parts) = model.contents[index] else {
-      Issue.record("not made of parts")
-      return
-    }
+    let parts = (0..<4).map(record.part)
     let partByteCount = 2 * 24 * 32
     let first = parts[2].offset
     #expect(parts.map { ($0.offset - first) / (3 * partByteCount) } == [1, 3, 0, 2])

@@ -36,7 +36,7 @@ import Testing
   private func definition(_ json: String, settings: String? = nil) throws -> TokenizerDefinition {
     var folder = TinyFolder()
     (folder.tokenizer, folder.settings) = (json, settings)
-    let description = try folder.describe().description
+    let description = try folder.describe()
     if let problem = description.tokenizerProblem { throw problem }
     return try #require(description.tokenizer)
   }
@@ -45,7 +45,7 @@ import Testing
     var folder = TinyFolder()
     folder.tokenizer = json
     do throws(FormatError) {
-      return try folder.describe().description.tokenizerProblem?.description ?? "none"
+      return try folder.describe().tokenizerProblem?.description ?? "none"
     } catch { return error.description }
   }
 
@@ -132,7 +132,7 @@ import Testing
     #expect(try definition(Self.byteLevel(more: more), settings: settings).addsBOS == true)
     var folder = TinyFolder()
     folder.settings = settings
-    #expect(try folder.describe().description.chatTemplate == "{{x}}")
+    #expect(try folder.describe().chatTemplate == "{{x}}")
   }
 
   @Test func `Damaged documents end in a model or an error`() throws {

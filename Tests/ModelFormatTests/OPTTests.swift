@@ -17,7 +17,7 @@ import Testing
 
   private func describe(
     _ more: String = "", prefix: String = "model.decoder.", hasBiases: Bool = true
-  ) throws(FormatError) -> HuggingFace.Model {
+  ) throws(FormatError) -> ModelDescription {
     var shapes = Self.outerShapes
     for (name, shape) in Self.layerShapes {
       shapes.append(("layers.0.\(name).weight", shape))
@@ -49,14 +49,14 @@ import Testing
   @Test(arguments: ["model.decoder.", "decoder."])
   func `A folder with either prefix is described`(prefix: String) throws {
     let model = try describe(prefix: prefix)
-    let configuration = try #require(model.description.configuration)
+    let configuration = try #require(model.configuration)
     #expect(!configuration.isGated && configuration.normKind == .layer && configuration.tiesOutput)
     #expect(configuration.hasProjectionBiases && configuration.hasQueryKeyValueBias)
     #expect(configuration.positionOffset == 2 && configuration.contextLength == 64)
     #expect(configuration.activation == .relu && configuration.feedForwardLength == 64)
     #expect(configuration.attentionScale == 0.25 && configuration.normEpsilon == 1e-5)
-    #expect(model.description.tensors.count == 20)
-    let image = try FlashImage.Layout(for: model.description).description
+    #expect(model.tensors.count == 20)
+    let image = try FlashImage.Layout(for: model).description
     let table = try TensorTable(image.tensors)
     #expect(table["position_embd.weight"]?.layout == .rowMajor)
     #expect(table["token_embd.weight"]?.layout == .interleaved)
@@ -64,7 +64,7 @@ import Testing
 
   @Test func `Biases may be missing altogether`() throws {
     let configuration = try describe(#""enable_bias":false"#, hasBiases: false)
-      .description.configuration
+      .configuration
     #expect(configuration?.hasProjectionBiases == false)
     #expect(throws: FormatError.self) { try describe(hasBiases: false) }
   }
@@ -103,13 +103,13 @@ import Testing
     for key in ["isGated", "normKind", "hasProjectionBiases", "positionOffset"] {
       #expect(!text.contains(key))
     }
-    let opt = try #require(try describe().description.configuration)
+    let opt = try #require(try describe().configuration)
     let bytes = try JSONEncoder().encode(opt)
     #expect(try JSONDecoder().decode(DecoderConfiguration.self, from: bytes) == opt)
   }
 
   @Test func `Values that contradict each other are refused`() throws {
-    let opt = try #require(try describe().description.configuration)
+    let opt = try #require(try describe().configuration)
     typealias Change = (inout DecoderConfiguration) -> Void
     let changes: [Change] = [
       { $0.positionOffset = -1 }, { $0.positionOffset = .max }, { $0.isGated = true },

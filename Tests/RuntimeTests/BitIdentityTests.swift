@@ -65,9 +65,9 @@ import WeightLoader
   /// OPT, of which there are no GGUF files: its image in every form.
   @Test(arguments: [nil, ElementType.q8_0, .q4_0])
   func `OPT from a Hugging Face folder`(quantisation: ElementType?) throws {
-    let folder = try HuggingFaceFolder.open(Self.vectors + "opt")
+    let folder = try ModelSource.open(Self.vectors + "opt")
     let target = TemporaryFolder()
-    try Converter(folder.source, contents: folder.contents, quantisation: quantisation)
+    try Converter(folder, quantisation: quantisation)
       .write(to: target.path + "/model.bin")
     let image = target.read("model.bin")
     let files = StoredModels(gguf: nil, image: image)

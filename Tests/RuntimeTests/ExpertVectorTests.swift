@@ -3,6 +3,7 @@ import ModelConversion
 import ModelFormat
 import TestSupport
 import Testing
+import WeightLoader
 
 /// Tiny models with experts that transformers wrote and ran (`tools/make-vectors`), converted, and run
 /// by the f64 reference.
@@ -35,9 +36,9 @@ import Testing
   private static func image(
     of name: String, _ bundling: Bundling?, in target: TemporaryFolder
   ) throws -> String {
-    let folder = try HuggingFaceFolder.open(folder(name))
+    let folder = try ModelSource.open(folder(name))
     let path = target.path + "/model.bin"
-    try Converter(folder.source, contents: folder.contents, bundling: bundling).write(to: path)
+    try Converter(folder, bundling: bundling).write(to: path)
     return path
   }
 

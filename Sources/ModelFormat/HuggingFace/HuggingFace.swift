@@ -42,13 +42,6 @@ public enum HuggingFace {
     public init(configuration: Document) { self.configuration = configuration }
   }
 
-  /// A model, and where each of its tensors gets its elements from.
-  public struct Model: Sendable {
-    public let description: ModelDescription
-    /// One entry a tensor of `description`.
-    public let contents: [TensorContent]
-  }
-
   /// The safetensors files that `model.safetensors.index.json` names, in ascending order.
   ///
   /// - Throws: ``FormatError``, also for names that lead out of the folder.
@@ -79,7 +72,7 @@ public enum HuggingFace {
   ///   not supported or contradicts the others.
   public static func describe(
     _ documents: Documents, name: String, shards: [SafetensorsFile]
-  ) throws(FormatError) -> Model {
+  ) throws(FormatError) -> ModelDescription {
     let path = documents.configuration.path
     let root = try documents.configuration.json()
     guard let family = (root["architectures"]?.array?.first)?.string else {
@@ -98,6 +91,7 @@ public enum HuggingFace {
     var description = ModelDescription(
       configuration: configuration.decoder, name: name, files: shards.map(\.path),
       tensors: tensors.records)
+    description.derivations = tensors.derivations
     let reader = try HuggingFaceTokenizerReader(documents, root: root)
     do throws(FormatError) {
       description.tokenizer = try reader?.definition()
@@ -108,7 +102,7 @@ public enum HuggingFace {
     }
     description.chatTemplate = try chatTemplate(documents)
     try description.validate(path: path, origins: tensors)
-    return Model(description: description, contents: tensors.contents)
+    return description
   }
 
   /// The template of `chat_template.jinja`, or else that of `tokenizer_config.json`, where a list

@@ -3,8 +3,8 @@ import TensorBasics
 /// A folder's tensors under their GGUF names.
 struct HuggingFaceTensors {
   private(set) var records: [TensorRecord] = []
-  /// One entry a record.
-  private(set) var contents: [TensorContent] = []
+  /// By GGUF name, what is not used as it is stored.
+  private(set) var derivations: [String: TensorDerivation] = [:]
   /// Where a record's tensor, or the first of its parts, is described: by file and data offset.
   private var origins: [Place: TensorOrigin] = [:]
   let names: HuggingFaceNames
@@ -49,8 +49,9 @@ struct HuggingFaceTensors {
           continue
         }
         records.append(record)
-        let isFromOne = architecture.huggingFaceNormsAreFromOne && name.hasSuffix("norm.weight")
-        contents.append(isFromOne ? .storedPlusOne : .stored)
+        if architecture.huggingFaceNormsAreFromOne && name.hasSuffix("norm.weight") {
+          derivations[name] = .plusOne
+        }
       }
     }
     for (name, parts) in parts.sorted(by: { $0.key < $1.key }) {
@@ -58,7 +59,7 @@ struct HuggingFaceTensors {
     }
   }
 
-  /// Adds a stacked tensor whose parts are tensors of the files; its record only says its shape.
+  /// Adds a stacked tensor whose parts are tensors of the files.
   private mutating func appendStack(
     _ name: String, _ parts: [(expert: Int, record: TensorRecord)], _ shards: [SafetensorsFile]
   ) throws(FormatError) {
@@ -82,9 +83,12 @@ struct HuggingFaceTensors {
     var record = first
     record.rowCount *= parts.count
     record.byteCount *= parts.count
-    record.stack = ExpertStack(count: parts.count, byteStride: first.byteCount)
+    record.stack = ExpertStack(
+      count: parts.count, byteStride: first.byteCount,
+      places: parts.map {
+        ExpertStack.Place(fileIndex: $0.record.fileIndex, offset: $0.record.offset)
+      })
     records.append(record)
-    contents.append(.parts(parts.map(\.record)))
   }
 
   /// Where a record's tensor is described; nil of one that no file holds.
@@ -99,6 +103,6 @@ struct HuggingFaceTensors {
       TensorRecord(
         name: name, type: .f32, columnCount: values.count, rowCount: 1, layout: .rowMajor,
         fileIndex: 0, offset: 0, byteCount: 4 * values.count))
-    contents.append(.values(values))
+    derivations[name] = .values(values)
   }
 }
