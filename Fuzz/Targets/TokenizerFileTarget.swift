@@ -54,7 +54,7 @@ enum TokenizerFileTarget {
     func describe() -> Outcome<ModelDescription> {
       Outcome { () throws(FormatError) in
         .complete(
-          try HuggingFace.describe(documents, name: "fuzz", shards: [shard]).description)
+          try HuggingFace.describe(documents, name: "fuzz", shards: [shard]))
       }
     }
     let described = describe()
