@@ -69,7 +69,7 @@ public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible 
   static let afterAbandonment = BlockIOError(.read, reason: .abandoned)
   /// The message for people.
   static let abandonmentNote =
-    "reads that may still be under way were given up: their memory stays taken"
+    "reads that may still be in flight were abandoned; their memory is not freed"
 
   /// The same error with another name for the file.
   package func named(_ path: String) -> BlockIOError {
@@ -125,7 +125,7 @@ extension BlockIOError.Reason: CustomStringConvertible {
     case .system(let errno): "\(String(cString: strerror(errno))) (errno \(errno))"
     case .truncated: "the file ends earlier than when it was opened"
     case .replaced: "the file was replaced by another while in use"
-    case .abandoned: "reads before it never ended; the device is used no more"
+    case .abandoned: "earlier reads never ended, so the device is no longer used"
     case .modified: "the file was changed while in use"
     case .notReadable(let kind): "it is \(kind), not a regular file or block device"
     case .notWritable(let kind): "it is \(kind); only a regular file is replaced"

@@ -26,7 +26,7 @@ struct RegisteredBuffers {
       let status = ring.reserveBuffers(count: Self.tableCount)
       guard status == 0 else {
         gaveUp = true
-        return "io_uring cannot register memory here (\(Self.text(-status))): reading without"
+        return "io_uring cannot register memory here (\(Self.text(-status))): reading without that"
       }
       hasTable = true
     }
@@ -48,7 +48,7 @@ struct RegisteredBuffers {
         gaveUp = true
         return
           "\(ByteCount(done)) of \(ByteCount(region.count)) of staging memory could be registered "
-          + "with io_uring (\(Self.text(-status))): reading into the rest without"
+          + "with io_uring (\(Self.text(-status))); the rest is read into without that"
       }
     }
     return nil

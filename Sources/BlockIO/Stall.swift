@@ -25,8 +25,8 @@ public struct Stall: Sendable, CustomStringConvertible {
   }
 
   public var description: String {
-    "\(path): waiting for the drive since \(seconds) s, for \(ByteCount(byteCount)) at byte "
-      + "\(offset) ('\(tensorName)'); \(readsInFlight) reads under way"
+    "\(path): the drive has not answered for \(seconds) s: \(ByteCount(byteCount)) at byte "
+      + "\(offset) ('\(tensorName)'); \(readsInFlight) reads in flight"
   }
 }
 

@@ -12,7 +12,7 @@ public enum CommandArguments {
   }
 
   private static let promptHint =
-    "what begins with a dash and is no option goes after --, as in -- '-1 + 1 ='; "
+    "an argument that begins with a dash and is not an option goes after --, as in -- '-1 + 1 ='; "
     + "a prompt can also come from --prompt-file, or with --prompt-file - from standard input"
   private static let valueHint =
     "a value that begins with a dash goes after an equals sign, as in --system='- be brief'"

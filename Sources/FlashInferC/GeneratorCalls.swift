@@ -168,7 +168,9 @@ public func flashinfer_cancel_ticket(
   _ error: UnsafeMutablePointer<flashinfer_error>?
 ) -> flashinfer_status {
   call(error) {
-    guard ticket > 0 else { throw CallError(.invalid, "ticket is 0, which is no generation's") }
+    guard ticket > 0 else {
+      throw CallError(.invalid, "ticket is 0, which belongs to no generation")
+    }
     try GeneratorHandle.find(generator).cancellations.cancel(through: ticket)
     return .ok
   }

@@ -137,7 +137,8 @@ public func flashinfer_dequantise(
     let record = loader.tensors[try tensorIndex(tensor, of: loader)]
     guard let type = record.type.elementType else {
       throw CallError(
-        .badData, "tensor '\(record.name)' is of type \(record.type.name), no weights")
+        .badData,
+        "tensor '\(record.name)' is of type \(record.type.name), which weights do not have")
     }
     let data = try required(data, "data")
     let values = try required(values, "values")

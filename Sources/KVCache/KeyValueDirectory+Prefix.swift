@@ -187,7 +187,7 @@ extension KeyValueDirectory {
   }
 
   private func deleteDamaged(_ id: UInt64) {
-    note("\(path(of: id)): damaged; deleted, and computed anew where it is needed")
+    note("\(path(of: id)): damaged; deleted, and computed again when it is needed")
     unlink(path(of: id))
   }
 }

@@ -34,10 +34,10 @@ public enum KeyValueError: Error, Sendable, CustomStringConvertible {
     case .damaged(let path, let offset, let layer):
       "keys and values of layer \(layer) at offset \(offset) of '\(path)' are not what was written"
     case .noRoom(let error):
-      "keys and values fit neither the memory set aside for them nor the drive: \(error)"
+      "keys and values fit neither the memory reserved for them nor the drive: \(error)"
     case .badPrefix(let reason): reason
     case .interrupted: "interrupted"
-    case .contextAborted: "reading the context was broken off; it can only begin again"
+    case .contextAborted: "reading the context was aborted; it must be read again from the start"
     }
   }
 }

@@ -132,7 +132,7 @@ extension KeyValueStore.Prefix {
       }
       let isFar = end.partialValue > Self.mostSlabs || part.dataOffset > Self.mostBytes
       guard part.dataOffset >= 0, part.dataOffset % 4096 == 0, !isFar else {
-        throw .badPrefix("keys and values of '\(part.path)' begin nowhere a file can have them")
+        throw .badPrefix("keys and values of '\(part.path)' begin at an impossible offset")
       }
     }
     let slabCount = slabCount

@@ -35,7 +35,7 @@ extension Converter {
       throw .notPossible(
         "the activation of \(source.path) is \(configuration.activation.rawValue), which leaves no"
           + " neuron exactly zero: skipping neurons is exact only with relu. A selector file with"
-          + " thresholds or a predictor says which ones to skip all the same")
+          + " thresholds or a predictor can choose which ones to skip anyway")
     }
   }
 

@@ -26,7 +26,7 @@ extension ModelSource {
         at: record.offset + row * (record.byteCount / record.rowCount)
           + column / record.type.blockElementCount * record.type.blockByteCount,
         path: description.files[record.fileIndex],
-        "row \(row) of tensor '\(record.name)' has a weight that is infinite or no number at column "
+        "row \(row) of tensor '\(record.name)' has a weight that is infinite or not a number at column "
           + "\(column): the file is damaged, or was made from weights that were"))
   }
 }

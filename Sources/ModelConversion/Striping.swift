@@ -41,8 +41,8 @@ public struct Striping: Sendable {
     }
     guard StripeMember.canHold(paths: recordedPaths) else {
       throw .notPossible(
-        "the members' absolute paths take more than the \(StripeMember.pathByteLimit) bytes that "
-          + "there are for them")
+        "the members' absolute paths take more than the \(StripeMember.pathByteLimit) bytes "
+          + "reserved for them")
     }
     self.otherPaths = otherPaths
     self.unitByteCount = unitByteCount

@@ -59,7 +59,8 @@ extension ExpertConfiguration {
         "\(name) is \(value); \(range.lowerBound) to \(range.upperBound) is possible")
     }
     guard sharedFeedForwardLength != nil || !gatesSharedExpert else {
-      throw FormatError(.malformed, path: path, "a gate for a shared expert that there is not")
+      throw FormatError(
+        .malformed, path: path, "there is a gate for a shared expert, but no shared expert")
     }
   }
 }

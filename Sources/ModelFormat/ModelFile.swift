@@ -48,7 +48,7 @@ public enum ModelFile {
       return try FlashImage.parse(prefix, fileByteCount: fileByteCount, path: path)
     case .stripeMember:
       throw FormatError(
-        .unrecognised, at: 0, path: path, "a member of a striped image is no model by itself")
+        .unrecognised, at: 0, path: path, "a member of a striped image is not a model by itself")
     case .safetensors, .unknown:
       throw FormatError(
         .unrecognised, at: 0, path: path, "neither a GGUF file nor a flash image")

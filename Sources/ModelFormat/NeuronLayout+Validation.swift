@@ -57,7 +57,7 @@ extension NeuronBundles {
       guard let expected, part.byteCount == expected else {
         throw error(
           "the part \"\(part.role.rawValue)\" of a bundle of neurons has \(part.byteCount) bytes,"
-            + " which its shape does not make")
+            + " which does not match its shape")
       }
     }
     guard byteStride % FlashImage.alignment == 0, byteStride >= byteCount else {

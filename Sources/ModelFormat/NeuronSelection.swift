@@ -67,7 +67,7 @@ private struct SelectorReader {
       let prefix = "blk.\(layer).ffn_predictor"
       let rank = records["\(prefix)_a.weight"]?.shape.first ?? 0
       guard (1...width).contains(rank) else {
-        throw error("tensor \"\(prefix)_a.weight\" is missing or has a rank that cannot be")
+        throw error("tensor \"\(prefix)_a.weight\" is missing or has an impossible rank")
       }
       ranks.append(rank)
       tensors.append(try tensor("\(prefix)_a.weight", [rank, width]))

@@ -45,7 +45,7 @@ public final class KeyValuePersistence {
     do { references = try source.references() } catch { throw RuntimeError(error) }
     guard let references else {
       warn(
-        "\(source.path): neither checksums nor times of change tell this model from others; its keys and "
+        "\(source.path): neither checksums nor change times identify this model; its keys and "
           + "values are not kept")
       prefix = .none
       return
@@ -90,7 +90,7 @@ public final class KeyValuePersistence {
   /// Deletes what the run could not read, which it computes again and keeps in its place.
   public func removePrefix(because error: KeyValueError) {
     for source in prefix.sources where source.path == error.unreadablePath {
-      warn("\(directory.remove(source)): damaged; deleted, and the prompt computed anew")
+      warn("\(directory.remove(source)): damaged; deleted, and the prompt computed again")
     }
     prefix = .none
   }
@@ -107,7 +107,7 @@ public final class KeyValuePersistence {
     // A drive that failed was reported when it did.
     guard let writer, keyValues.writeFailure == nil, end > prefix.slabCount else { return }
     guard let references, source.isUnchanged(since: references) else {
-      warn("\(source.path) was changed during the run, whose keys and values are not kept")
+      warn("\(source.path) was changed during the run; this run's keys and values are not kept")
       return
     }
     let checksums = keyValues.rowChecksums(ofSlabs: prefix.slabCount..<end)

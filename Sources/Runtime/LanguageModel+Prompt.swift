@@ -21,7 +21,7 @@ extension LanguageModel {
   ///   place for such a conversation, ``RuntimeError/tokenizer(_:)``.
   public func prompt(_ messages: [ChatMessage]) throws(RuntimeError) -> [Int32] {
     guard let template = source.description.chatTemplate else {
-      throw .badPrompt("the model has no chat template: have the text continued instead")
+      throw .badPrompt("the model has no chat template: continue plain text instead")
     }
     do throws(TokenizerError) {
       return try tokenizer.encodeChat(messages, template: ChatTemplate.recognise(template))
@@ -35,7 +35,7 @@ extension LanguageModel {
     guard let bos = tokenizer.bosToken, prompt.count > 1, prompt[0] == bos, prompt[1] == bos else {
       return nil
     }
-    return "the prompt begins with two BOS tokens (\(bos)): leave out the one that is spelt out, "
+    return "the prompt begins with two BOS tokens (\(bos)): leave out the one in the text, "
       + "because the model's own is added"
   }
 }

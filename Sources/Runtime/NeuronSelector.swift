@@ -61,8 +61,8 @@ public enum NeuronSelector: String, Sendable, CaseIterable {
       throw refusal(
         chosen == .exact
           ? "selector exact: the activation is \(configuration.activation.rawValue), which makes "
-            + "no neuron zero; \(names) can be had"
-          : "selector \(chosen.rawValue): the image holds none; \(names) can be had")
+            + "no neuron zero; \(names) can be used"
+          : "selector \(chosen.rawValue): the image holds none; \(names) can be used")
     }
     return chosen
   }

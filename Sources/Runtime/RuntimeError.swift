@@ -36,9 +36,9 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
       "a memory budget of \(budget) for keys and values is too small: the smallest that works here "
         + "is \(needed)"
     case .keyValues(let error): error.description
-    case .decodeAttention(let error): "attention elsewhere than on the host: \(error)"
+    case .decodeAttention(let error): "attention outside the host failed: \(error)"
     case .notFinite(let path, let part):
-      "\(path): \(part) gave values that are infinite or no numbers: weights are damaged there or just before, "
+      "\(path): \(part) gave values that are infinite or not numbers: weights are damaged there or just before, "
         + "or were when the file was made, or are too large; get the file again (converting a GGUF names the weight)"
     case .badPrompt(let reason): reason
     case .interrupted: "interrupted"

@@ -29,7 +29,7 @@ extension Session {
   public func saveExpertUsage(note: (String) -> Void = { _ in }) {
     guard stream.bundleStatistics.uses > 0, let hotness else { return }
     do { try hotness.save(stream.expertUsage) } catch {
-      note("what is known of the experts is not kept: \(error)")
+      note("the expert history is not saved: \(error)")
     }
   }
 

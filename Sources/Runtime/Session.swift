@@ -314,7 +314,7 @@ public final class Session {
       guard request.keyValues.prefix.parts.isEmpty else {
         throw .notRunnable(
           path: stream.source.path,
-          reason: "attention elsewhere than on the host needs keys and values from the first on")
+          reason: "attention outside the host needs keys and values from the first token on")
       }
     }
     let workspace: DecoderWorkspace

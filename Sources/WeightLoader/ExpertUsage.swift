@@ -74,7 +74,7 @@ public struct ExpertUsage: Sendable {
         }
         return values(file.bytes)
       } catch {
-        if !error.isMissingFile { note("what is known of experts is not read: \(error)") }
+        if !error.isMissingFile { note("the expert history cannot be read: \(error)") }
       }
     }
     return nil
@@ -124,7 +124,7 @@ public struct ExpertUsage: Sendable {
 
   /// Why a file's bytes are not to be used; nil if they are.
   private func problem(of bytes: UnsafeRawBufferPointer) -> String? {
-    guard bytes.starts(with: Self.magic) else { return "it is no file of this kind" }
+    guard bytes.starts(with: Self.magic) else { return "it is not an expert history" }
     guard bytes.count >= Self.headerByteCount else { return "it is truncated" }
     let version = SmallFile.integer(bytes, at: 8, as: UInt32.self)
     guard version == Self.version else { return "it is of version \(version)" }

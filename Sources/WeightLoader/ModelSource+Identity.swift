@@ -80,7 +80,7 @@ extension ModelSource {
         FormatError(
           .checksumMismatch, at: part.offset, path: description.files[part.fileIndex],
           "the \(ByteCount(part.byteCount)) here are not what they were when they were read before, "
-            + "and the file was not changed since: the drive returned something else"))
+            + "and the file has not changed since: the drive returned something else"))
     }
     remember(checksums, files, note: note)
     return (description.identity(checksums: checksums.known), remembered.isComplete)

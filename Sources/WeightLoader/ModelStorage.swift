@@ -106,14 +106,14 @@ struct ModelStorage {
         throw .format(
           FormatError(
             .malformed, path: mirror,
-            "no copy of \(path): it has \(copy.fileByteCount) bytes and not "
+            "not a copy of \(path): it has \(copy.fileByteCount) bytes and not "
               + "\(original.fileByteCount)"))
       }
       if let offset = Self.firstDifference(copy.bytes, original.bytes) {
         throw .format(
           FormatError(
             .malformed, at: offset, path: mirror,
-            "no copy of \(path): its header differs from here on"))
+            "not a copy of \(path): its header differs from here on"))
       }
     }
     files += mirrors

@@ -20,7 +20,7 @@ struct TensorCatalogue {
     let shards = try Self.shardPaths(path)
     guard shards.isEmpty else {
       guard mirrors.isEmpty else {
-        throw .format(FormatError(.unsupported, path: path, "a folder cannot be mirrored"))
+        throw .format(FormatError(.unsupported, path: path, "folders cannot be mirrored"))
       }
       storage = ModelStorage(path: path, files: shards)
       (tensors, fileByteCounts) = try Self.safetensors(shards)

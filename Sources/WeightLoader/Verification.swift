@@ -22,7 +22,7 @@ extension Verification {
       throw .notVerifiable(
         path: source.path,
         "the file has no checksums that its reads could be compared with: make an image of it with "
-          + "flashinfer-convert, or verify nothing")
+          + "flashinfer-convert, or do not ask for verification")
     }
     for table in tables where !RowReader.checksRows(of: model.tensors[table], in: model) {
       throw .notVerifiable(

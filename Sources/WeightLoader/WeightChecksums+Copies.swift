@@ -28,7 +28,7 @@ extension WeightChecksums {
         throw .format(
           FormatError(
             .malformed, at: parts.parts[index].offset, path: path,
-            "no copy of \(paths[0]): the \(ByteCount(parts.parts[index].byteCount)) of weights from here "
+            "not a copy of \(paths[0]): the \(ByteCount(parts.parts[index].byteCount)) of weights from here "
               + "on differ"))
       }
       first = first ?? checksums

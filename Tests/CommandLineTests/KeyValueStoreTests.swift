@@ -130,9 +130,9 @@ final class KeyValueStoreTests {
     #expect(try Program.run("flashinfer-inspect", [model, "--forget", "all"]).status == 64)
   }
 
-  @Test("Damaged data is found before a token is shown, and computed anew") func damage() throws {
+  @Test("Damaged data is found before a token is shown, and computed again") func damage() throws {
     let long = prompt(700)
-    // What is computed anew takes the place of what was damaged where both are known by the same weights.
+    // What is computed again takes the place of what was damaged where both are known by the same weights.
     #expect(try Program.run("flashinfer-inspect", [model, "--verify"]).status == 0)
     let expected = try answer(long)
     let name = try #require(store.entries.first)

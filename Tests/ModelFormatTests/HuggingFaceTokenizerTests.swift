@@ -105,9 +105,9 @@ import Testing
     (Self.byteLevel(model: #","end_of_word_suffix":"</w>""#), "</w>"),
     (Self.byteLevel(more: #","normalizer":{"type":"Lowercase"}"#), "normaliser"),
     (Self.byteLevel().replacing("\"BPE\"", with: "\"WordPiece\""), "WordPiece"),
-    (Self.byteLevel().replacing("\"tag\"", with: "\"tag\",\"lstrip\":true"), "surrounds"),
+    (Self.byteLevel().replacing("\"tag\"", with: "\"tag\",\"lstrip\":true"), "absorbs"),
     (Self.byteLevel().replacing("\"abc\":4", with: "\"abc\":3"), "appears twice"),
-    (Self.byteLevel().replacing("\"abc\":4", with: "\"abc\":999999999"), "no possible id"),
+    (Self.byteLevel().replacing("\"abc\":4", with: "\"abc\":999999999"), "the impossible id"),
     (Self.byteLevel(merges: #"["ab"]"#), "join two"), (Self.byteLevel(merges: "7"), "merges"),
   ])
   func `What would give other tokens is refused`(json: String, text: String) throws {

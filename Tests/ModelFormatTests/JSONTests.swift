@@ -48,8 +48,11 @@ import Testing
     (#""x":-"#, "no value begins at '-"), (#""x":'a'"#, "no value begins at ''a'"),
     (#""x" 1"#, "':' is missing at '1"), (#""x":[1 2]"#, "',' or ']' is missing at '2]"),
     (#""x":"\q""#, "unknown escape at 'q"), (#""x":1,"#, "a key is missing at '}"),
-    (String(repeating: #"{"x":["#, count: 60), "a bracket closes nothing at '}"),
-    (#""x":"# + String(repeating: "[", count: 70) + "}", "a bracket closes nothing at '}"),
+    (String(repeating: #"{"x":["#, count: 60), "a closing bracket has no opening one at '}"),
+    (
+      #""x":"# + String(repeating: "[", count: 70) + "}",
+      "a closing bracket has no opening one at '}"
+    ),
   ]) func `What is no JSON is shown with its place`(more: String, text: String) {
     let more = more.hasPrefix("{") ? #""x":"# + more : more
     let message = error(more)

@@ -220,7 +220,7 @@ import WeightLoader
     }
   }
 
-  @Test("An entry that cannot be read is computed anew, and kept again") func unreadable() throws {
+  @Test("An entry that cannot be read is computed again, and kept again") func unreadable() throws {
     let expected = try answer()
     var hooks = DeviceHooks()
     let prefixIsRead = Atomic(0)

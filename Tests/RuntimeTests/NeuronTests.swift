@@ -157,7 +157,7 @@ import WeightLoader
       }
       return ""
     }
-    #expect(refusal(relu.path, .predictor).contains("the image holds none; all, exact can be had"))
+    #expect(refusal(relu.path, .predictor).contains("the image holds none; all, exact can be used"))
     #expect(refusal(silu.path, nil).contains("the activation is silu"))
     #expect(refusal(silu.path, .exact).contains("makes no neuron zero"))
     #expect(refusal(dense.path, .exact).contains("do not lie in bundles"))

@@ -157,7 +157,7 @@ import WeightLoader
       #expect(source.device.fileByteCounts == [bytes.count], "\(name)")
       if !source.description.extents.isEmpty { try source.verifyExtents() }
       folder.write("b", bytes + [0])
-      expect(try error(opening: path, mirrors: [copy]), of: copy, says: "no copy of \(path)")
+      expect(try error(opening: path, mirrors: [copy]), of: copy, says: "not a copy of \(path)")
       var other = bytes
       other[60] ^= 1
       folder.write("b", other)

@@ -214,7 +214,7 @@ import WeightLoader
       #expect {
         _ = try open(mirrors: [folder.path + "/fake"])
       } throws: {
-        "\($0)".contains("no copy of \(folder.path)/model: ") && "\($0)".contains("weights")
+        "\($0)".contains("not a copy of \(folder.path)/model: ") && "\($0)".contains("weights")
       }
     }
   }
@@ -229,7 +229,7 @@ import WeightLoader
     options.mirrors = [folder.path + "/fake"]
     #expect {
       _ = try TensorLoader.open(folder.path + "/model", options: options)
-    } throws: { "\($0)".contains("no copy of \(folder.path)/model: ") }
+    } throws: { "\($0)".contains("not a copy of \(folder.path)/model: ") }
   }
 
   @Test func `An image is known at once, whatever it is called and wherever it lies`() throws {

@@ -126,7 +126,7 @@ public final class DriveArray: DecodeAttention {
   /// - Throws: ``DriveError/impossible(_:)`` if there cannot be so many drives.
   package static func checkCount(_ driveCount: Int) throws(DriveError) {
     guard (1...largestDriveCount).contains(driveCount) else {
-      throw .impossible("\(driveCount) drives cannot be: 1 to \(largestDriveCount)")
+      throw .impossible("\(driveCount) drives are not possible: 1 to \(largestDriveCount)")
     }
   }
 

@@ -41,7 +41,7 @@ public struct DriveConfiguration: Sendable {
     try faults.check()
     guard memoryByteCount > 0 else { throw .impossible("a drive needs memory of its own") }
     guard eraseLimit > 0 else {
-      throw .impossible("a block must bear at least one erase, not \(eraseLimit)")
+      throw .impossible("a block must endure at least one erase, not \(eraseLimit)")
     }
     try contents.check()
     let tokenByteCount = 2 * contents.headDim
@@ -67,15 +67,15 @@ extension FlashGeometry {
       ("pages in a block", pagesPerBlock, 1, 1 << 14),
     ]
     for (name, count, least, most) in counts where !(least...most).contains(count) {
-      throw .impossible("a drive of \(count) \(name) cannot be: \(least) to \(most)")
+      throw .impossible("a drive of \(count) \(name) is not possible: \(least) to \(most)")
     }
     guard (512...1 << 20).contains(pageByteCount), pageByteCount & (pageByteCount - 1) == 0 else {
       throw .impossible(
-        "a page of \(pageByteCount) bytes cannot be: a power of two from 512 bytes to 1 MiB")
+        "a page of \(pageByteCount) bytes is not possible: a power of two from 512 bytes to 1 MiB")
     }
     guard blocksPerChannel >= 2 else {
       throw .impossible(
-        "a channel of one block cannot be: one is kept free to collect garbage into")
+        "a channel of one block is not possible: one is kept free for garbage collection")
     }
     guard pageCount < Int(Int32.max) else {
       throw .impossible("a drive of more than \(Int32.max) pages cannot be addressed")

@@ -94,7 +94,7 @@ extension GGUFHyperparameters {
         throw FormatError(
           .unsupported, path: metadata.file.path,
           "tensor \"\(split)\" holds one expert; files with each layer's experts stacked in"
-            + " \"blk.\(layer).ffn_gate_exps.weight\" are read: convert the model anew")
+            + " \"blk.\(layer).ffn_gate_exps.weight\" are read: convert the model again")
       }
       let dense = "blk.\(layer).ffn_gate.weight"
       if hasTensor(dense) {

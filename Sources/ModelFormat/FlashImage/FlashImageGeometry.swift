@@ -34,7 +34,8 @@ struct FlashImageGeometry {
       else {
         throw error(
           at: tensor.offset,
-          "tensor \"\(tensor.name)\" is not aligned, overlaps the one before or leaves the file")
+          "tensor \"\(tensor.name)\" is not aligned, overlaps the one before, or extends past the file"
+        )
       }
       end = FlashImage.roundedUp(tensor.offset + tensor.byteCount)
       index += 1
@@ -52,7 +53,7 @@ struct FlashImageGeometry {
     guard let byteCount = tensor.expectedByteCount, byteCount == tensor.byteCount else {
       throw error(
         at: tensor.offset,
-        "tensor \"\(tensor.name)\" has \(tensor.byteCount) bytes, which its shape does not make")
+        "tensor \"\(tensor.name)\" has \(tensor.byteCount) bytes, which does not match its shape")
     }
   }
 
@@ -79,7 +80,7 @@ struct FlashImageGeometry {
         tensor.partByteCount <= data.upperBound - partEnd
       else {
         throw error(
-          at: tensor.offset, "tensor \"\(tensor.name)\" is not where its bundle wants it")
+          at: tensor.offset, "tensor \"\(tensor.name)\" is not at its place in the bundle")
       }
       partEnd += tensor.partByteCount
     }
@@ -88,7 +89,7 @@ struct FlashImageGeometry {
     else {
       throw error(
         at: gate.offset,
-        "the bundles of \"\(gate.name)\" have a wrong stride or leave the file")
+        "the bundles of \"\(gate.name)\" have a wrong stride or extend past the file")
     }
     return gate.offset + stack.count * stack.byteStride
   }
@@ -107,7 +108,7 @@ struct FlashImageGeometry {
       else {
         throw error(
           at: layer.offset,
-          "bundles of neurons are not aligned, not behind their checksums or leave the file")
+          "bundles of neurons are not aligned, not after their checksums, or extend past the file")
       }
       spans.append(layer.byteSpan)
     }

@@ -27,7 +27,7 @@ extension FlashImage.Layout {
     guard layers.allSatisfy({ $0.neuronsPerBundle == layers[0].neuronsPerBundle }) else {
       throw FormatError(
         .unsupported,
-        "the down matrices of some layers have other blocks than those of others; bundles of single"
+        "the down matrices of the layers differ in their blocks; bundles of single"
           + " neurons can hold them")
     }
     // Equal distances in all layers, because a cache of bundles has equal slots.

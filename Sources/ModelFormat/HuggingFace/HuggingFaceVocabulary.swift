@@ -41,7 +41,7 @@ struct HuggingFaceVocabulary {
       if !isSpecial, reaches.contains(where: { token[$0]?.bool == true }) {
         throw reader.error(
           .unsupported, token,
-          "added token \"\(content)\" takes in what surrounds it; that is not supported")
+          "added token \"\(content)\" absorbs the spaces around it, which is not supported")
       }
     }
     for id in tokens.indices where kinds[id] == 0 {
@@ -58,7 +58,7 @@ struct HuggingFaceVocabulary {
       let found = id.map { "\($0)" } ?? (value["id"] ?? value).found
       throw reader.error(
         .malformed, value,
-        "token \"\(token)\" has no possible id, which is below \(limit), but \(found)")
+        "token \"\(token)\" has the impossible id \(found); ids are below \(limit)")
     }
     while tokens.count <= id {
       tokens.append("")

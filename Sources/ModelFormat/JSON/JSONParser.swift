@@ -119,7 +119,7 @@ package struct JSONParser {
         closers.append(byte + 2)
         position += 1
       case UInt8(ascii: "}"), UInt8(ascii: "]"):
-        guard closers.popLast() == byte else { throw error("a bracket closes nothing") }
+        guard closers.popLast() == byte else { throw error("a closing bracket has no opening one") }
         position += 1
       case UInt8(ascii: ","), UInt8(ascii: ":"):
         guard !closers.isEmpty else { throw error("a value is missing") }
