@@ -5,7 +5,7 @@ import ModelFormat
 extension FuzzTarget {
   /// Entries of the store of keys and values, in parts, which the target puts together with checksums
   /// that agree: 144 bytes of the first page, a length and so many bytes of names (two bytes), the
-  /// file's length in pages (two bytes), the tables. The rows are zeros.
+  /// file's length in pages (two bytes), the tables. The pages are zeros.
   static let entry = FuzzTarget(
     name: "kv-entry", inputByteLimit: 4096, dictionary: ["FLASHKVE", "f16", "q8", "q4"],
     seeds: { EntryTarget.seeds }, run: EntryTarget.run)
@@ -14,8 +14,8 @@ extension FuzzTarget {
 enum EntryTarget {
   private static let origin = KeyValueOrigin(
     model: .content(7), graph: 9, type: "f16", layerCount: 2, keyValueHeadCount: 1, headDim: 8,
-    rowByteCount: 4000,
-    rowStride: 4096)
+    pageByteCount: 4000,
+    pageStride: 4096)
   private static let pageByteCount = 4096
   private static let mostPages = 4096
 
@@ -59,15 +59,16 @@ enum EntryTarget {
     try require(prefix.tokenCount < promptCount, "more tokens found than asked for")
     for source in prefix.sources {
       try require(
-        source.rowChecksums.count == source.slabCount * origin.layerCount
+        source.pageChecksums.count == source.pageGroupCount * origin.layerCount
           && source.dataOffset % pageByteCount == 0, "an impossible source")
     }
     guard let tail = prefix.tail else { return }
     try require(
-      (1..<KeyValueOrigin.slabPositionCount + 1).contains(tail.positionCount), "an impossible tail")
-    var row = [UInt8](repeating: 0, count: origin.rowStride)
+      (1..<KeyValueOrigin.pageGroupPositionCount + 1).contains(tail.positionCount),
+      "an impossible tail")
+    var page = [UInt8](repeating: 0, count: origin.pageStride)
     for layer in 0..<origin.layerCount {
-      _ = row.withUnsafeMutableBytes { tail.read(layer: layer, into: $0) }
+      _ = page.withUnsafeMutableBytes { tail.read(layer: layer, into: $0) }
     }
   }
 
@@ -84,7 +85,7 @@ enum EntryTarget {
   private struct File {
     var bytes: [UInt8]
     let byteCount: Int
-    /// The tokens of the tables, at most those of eight slabs.
+    /// The tokens of the tables, at most those of eight page groups.
     let tokens: [Int32]
 
     var name: String {
@@ -101,12 +102,12 @@ enum EntryTarget {
       let pageCount = Int(reader.integer(byteCount: 2)) % mostPages
       bytes.padWithZeros(to: pageByteCount)
       bytes += reader.rest()
-      let slabCount = EntryTarget.integer(bytes, at: 88, byteCount: 8)
+      let pageGroupCount = EntryTarget.integer(bytes, at: 88, byteCount: 8)
       let layerCount = EntryTarget.integer(bytes, at: 32, byteCount: 4)
-      let tablesByteCount = Int(clamping: min(slabCount, 64) * (512 + 8 * min(layerCount, 64)))
+      let tablesByteCount = Int(clamping: min(pageGroupCount, 64) * (512 + 8 * min(layerCount, 64)))
       bytes.padWithZeros(to: pageByteCount + tablesByteCount)
       let bytes = bytes
-      tokens = (0..<Int(min(slabCount, 8)) * KeyValueOrigin.slabPositionCount).map {
+      tokens = (0..<Int(min(pageGroupCount, 8)) * KeyValueOrigin.pageGroupPositionCount).map {
         Int32(
           truncatingIfNeeded: EntryTarget.integer(
             bytes, at: pageByteCount + 4 * $0, byteCount: 4))
@@ -132,8 +133,8 @@ enum EntryTarget {
 
   // MARK: Seeds
 
-  /// One slab, three slabs, and one and a part; the file's length fits each.
-  static let seeds: [[UInt8]] = [(1, 128), (3, 128), (2, 5)].map { slabCount, lastCount in
+  /// One page group, three page groups, and one and a part; the file's length fits each.
+  static let seeds: [[UInt8]] = [(1, 128), (3, 128), (2, 5)].map { pageGroupCount, lastCount in
     var page = Array("FLASHKVE".utf8)
     page.appendLittleEndian(UInt32(2))
     page.appendLittleEndian(UInt32(128))
@@ -141,7 +142,7 @@ enum EntryTarget {
     page += origin.type.utf8
     page.padWithZeros(to: 32)
     for value in [2, 1, 8, 4] { page.appendLittleEndian(UInt32(value)) }
-    for value in [4096, 8192, 0xAB, 0, 0, slabCount, 0, 0] {
+    for value in [4096, 8192, 0xAB, 0, 0, pageGroupCount, 0, 0] {
       page.appendLittleEndian(UInt64(value))
     }
     page.appendLittleEndian(UInt32(2))
@@ -152,8 +153,8 @@ enum EntryTarget {
     page.appendLittleEndian(UInt32(0))
     page.appendLittleEndian(UInt16(6))
     page += "tinyhi".utf8
-    page.appendLittleEndian(UInt16(2 + 2 * slabCount))
-    for token in 0..<Int32(128 * slabCount) { page.appendLittleEndian(token & 15) }
+    page.appendLittleEndian(UInt16(2 + 2 * pageGroupCount))
+    for token in 0..<Int32(128 * pageGroupCount) { page.appendLittleEndian(token & 15) }
     return page
   }
 }

@@ -80,7 +80,7 @@ public struct TokenWork: Sendable {
     let shape = KeyValueShape(
       configuration, contextLength: max(1, plan.contextLength / 2),
       type: plan.keyValues.shape.type)
-    keyValueByteCount = shape.rowCount * shape.rowByteCount
+    keyValueByteCount = shape.pageCount * shape.pageByteCount
     // Attention, four groups of products, and what lies between them.
     regionCount += 8 * configuration.layerCount
   }

@@ -6,96 +6,96 @@ public struct KeyValuePrefix: Sendable {
   /// Where they lie, in the order of positions: each source goes on where the one before it ends.
   public let sources: [Source]
 
-  /// What continues after the sources in the middle of a slab; nil if nothing does.
+  /// What continues after the sources in the middle of a page group; nil if nothing does.
   public internal(set) var tail: Tail?
 
-  /// Some positions of a slab of one entry.
+  /// Some positions of a page group of one entry.
   public struct Tail: Sendable {
     public let positionCount: Int
     let entry: KeyValueEntry
-    /// The slab, as the entry counts.
-    let slab: Int
+    /// The page group, as the entry counts.
+    let pageGroup: Int
 
-    /// Reads a layer's row of the slab; false if it cannot be read or is not what was written.
-    public func read(layer: Int, into row: UnsafeMutableRawBufferPointer) -> Bool {
-      entry.readRow(slab: slab, layer: layer, into: row)
+    /// Reads a layer's page of the page group; false if it cannot be read or is not what was written.
+    public func read(layer: Int, into page: UnsafeMutableRawBufferPointer) -> Bool {
+      entry.readPage(pageGroup: pageGroup, layer: layer, into: page)
     }
   }
 
-  /// Slabs of one entry.
+  /// Page groups of one entry.
   public struct Source: Sendable {
-    /// Where the first of them is among the slabs of the sequence.
-    public let firstSlab: Int
-    public let slabCount: Int
-    /// XXH3-64 of each row: [slabCount, layerCount].
-    public let rowChecksums: [UInt64]
+    /// Where the first of them is among the page groups of the sequence.
+    public let firstPageGroup: Int
+    public let pageGroupCount: Int
+    /// XXH3-64 of each page: [pageGroupCount, layerCount].
+    public let pageChecksums: [UInt64]
     /// Stays open as long as the source lives.
     let entry: KeyValueEntry
 
     /// The file, which can be opened as long as the source lives.
     public var path: String { entry.path }
-    /// Where the first slab lies in the file.
+    /// Where the first page group lies in the file.
     public var dataOffset: Int { entry.header.dataOffset }
 
-    init(_ entry: KeyValueEntry, slabCount: Int) {
+    init(_ entry: KeyValueEntry, pageGroupCount: Int) {
       self.entry = entry
-      self.slabCount = slabCount
-      firstSlab = entry.header.firstSlab
-      rowChecksums = Array(
-        entry.rowChecksums.prefix(slabCount * entry.header.origin.layerCount))
+      self.pageGroupCount = pageGroupCount
+      firstPageGroup = entry.header.firstPageGroup
+      pageChecksums = Array(
+        entry.pageChecksums.prefix(pageGroupCount * entry.header.origin.layerCount))
     }
   }
 
-  /// No slabs at all.
+  /// No page groups at all.
   public static let none = KeyValuePrefix(sources: [])
 
-  /// Complete slabs, those of the sources.
-  public var slabCount: Int { sources.last.map { $0.firstSlab + $0.slabCount } ?? 0 }
+  /// Complete page groups, those of the sources.
+  public var pageGroupCount: Int { sources.last.map { $0.firstPageGroup + $0.pageGroupCount } ?? 0 }
   public var tokenCount: Int {
-    slabCount * KeyValueOrigin.slabPositionCount + (tail?.positionCount ?? 0)
+    pageGroupCount * KeyValueOrigin.pageGroupPositionCount + (tail?.positionCount ?? 0)
   }
 }
 
 extension KeyValueDirectory {
-  /// The longest prefix of `tokens` that the entries hold, of at least a slab, which leaves at least one token
+  /// The longest prefix of `tokens` that the entries hold, of at least a page group, which leaves at least one token
   /// to compute; and makes the entries used.
   ///
-  /// Entries that are damaged or have lost the one they continue are deleted. Reads a page of each entry,
+  /// Entries that are damaged or have lost the one they continue are deleted. Reads the header of each entry,
   /// and more only of those that go on where the prompt matches.
   ///
   /// - Parameters:
   ///   - models: all that stand for the weights of `origin`'s model, itself among them; nil = itself alone.
-  ///   - dividingSlabs: whether rows can be used in part, so that the prefix may have a tail.
+  ///   - dividingPageGroups: whether pages can be used in part, so that the prefix may have a tail.
   public func prefix(
     of tokens: [Int32], origin: KeyValueOrigin, models: [KeyValueOrigin.Model]? = nil,
-    dividingSlabs: Bool = true
+    dividingPageGroups: Bool = true
   ) -> KeyValuePrefix {
-    let most = max(0, tokens.count - 1) / KeyValueOrigin.slabPositionCount
+    let most = max(0, tokens.count - 1) / KeyValueOrigin.pageGroupPositionCount
     let usable = usableHeaders(Set((models ?? [origin.model]).map(origin.of)))
     deleteOrphans(usable)
-    let length = KeyValueOrigin.slabPositionCount
+    let length = KeyValueOrigin.pageGroupPositionCount
     let openings = (0..<most).map {
       Self.checksum(tokens[($0 * length)..<(($0 + 1) * length)])
     }
     var matches: [UInt64: (entry: KeyValueEntry, end: Int, depth: Int)] = [:]
     var best: (entry: KeyValueEntry, end: Int)?
     var bestTail = 0
-    // An entry begins after its parent's first slab, so parents come first.
-    for header in usable.sorted(by: { $0.firstSlab < $1.firstSlab }) {
-      let start = header.firstSlab
+    // An entry begins after its parent's first page group, so parents come first.
+    for header in usable.sorted(by: { $0.firstPageGroup < $1.firstPageGroup }) {
+      let start = header.firstPageGroup
       guard start < most, header.openingChecksum == openings[start] else { continue }
       var depth = 1
       if start > 0 {
         guard let parent = matches[header.parent], parent.end >= start,
-          parent.entry.header.firstSlab < start, parent.depth < Self.longestChain
+          parent.entry.header.firstPageGroup < start, parent.depth < Self.longestChain
         else { continue }
         depth = parent.depth + 1
       }
       guard let entry = open(header) else { continue }
-      let end = min(most, start + entry.matchingSlabCount(tokens))
+      let end = min(most, start + entry.matchingPageGroupCount(tokens))
       guard end > start else { continue }
       matches[header.id] = (entry, end, depth)
-      let tail = dividingSlabs ? entry.matchingTokenCount(tokens, slab: end - start) : 0
+      let tail = dividingPageGroups ? entry.matchingTokenCount(tokens, pageGroup: end - start) : 0
       if (end, tail) > (best?.end ?? 0, bestTail) {
         best = (entry, end)
         bestTail = tail
@@ -105,13 +105,14 @@ extension KeyValueDirectory {
       bestTail == 0
         ? nil
         : KeyValuePrefix.Tail(
-          positionCount: bestTail, entry: entry, slab: end - entry.header.firstSlab)
+          positionCount: bestTail, entry: entry, pageGroup: end - entry.header.firstPageGroup)
     }
     var sources: [KeyValuePrefix.Source] = []
     while let (entry, end) = best {
-      sources.append(KeyValuePrefix.Source(entry, slabCount: end - entry.header.firstSlab))
+      sources.append(
+        KeyValuePrefix.Source(entry, pageGroupCount: end - entry.header.firstPageGroup))
       best = matches[entry.header.parent].flatMap { parent in
-        entry.header.firstSlab > 0 ? (parent.entry, entry.header.firstSlab) : nil
+        entry.header.firstPageGroup > 0 ? (parent.entry, entry.header.firstPageGroup) : nil
       }
     }
     Self.touch(sources.map { $0.entry.descriptor.rawValue })
@@ -129,7 +130,7 @@ extension KeyValueDirectory {
   }
 
   static func checksum(_ tokens: ArraySlice<Int32>) -> UInt64 {
-    KeyValueEntry.tables(tokens: tokens, rowChecksums: []).withUnsafeBytes(KeyValueStore.checksum)
+    KeyValueEntry.tables(tokens: tokens, pageChecksums: []).withUnsafeBytes(KeyValueStore.checksum)
   }
 
   /// Headers of the entries of `origins`; says in a line how many others there are.
@@ -166,7 +167,7 @@ extension KeyValueDirectory {
   /// Entries whose parent is gone can never be reached again, unless it is computed again.
   private func deleteOrphans(_ headers: [KeyValueEntryHeader]) {
     let known = Set(headers.map(\.id))
-    for header in headers where header.firstSlab > 0 && !known.contains(header.parent) {
+    for header in headers where header.firstPageGroup > 0 && !known.contains(header.parent) {
       // It may have been written since the folder was read.
       if access(path(of: header.parent), F_OK) != 0 { unlink(path(of: header.id)) }
     }
@@ -178,7 +179,8 @@ extension KeyValueDirectory {
       let entry = try KeyValueEntry(path: path(of: header.id))
       let same =
         entry.header.id == header.id && entry.header.origin == header.origin
-        && entry.header.firstSlab == header.firstSlab && entry.header.parent == header.parent
+        && entry.header.firstPageGroup == header.firstPageGroup
+        && entry.header.parent == header.parent
       return same ? entry : nil
     } catch {
       if case .unusable(.damaged) = error { deleteDamaged(header.id) }

@@ -78,10 +78,10 @@ public final class KeyValueDirectory {
         case .unusable(.otherVersion): problem = "of another version"
         }
       }
-      let length = KeyValueOrigin.slabPositionCount
+      let length = KeyValueOrigin.pageGroupPositionCount
       return Item(
         id: Self.text(of: file.id), byteCount: file.byteCount,
-        tokenCount: header.map { $0.firstSlab * length + $0.tokenCount } ?? 0,
+        tokenCount: header.map { $0.firstPageGroup * length + $0.tokenCount } ?? 0,
         ownTokenCount: header.map(\.tokenCount) ?? 0,
         ageSeconds: max(0, now - file.lastUse.seconds), model: header?.origin.model,
         modelName: header?.modelName ?? [],

@@ -5,10 +5,10 @@ import TensorBasics
 /// An entry that is open for reading: it stays readable although others delete or replace its file.
 final class KeyValueEntry: Sendable {
   let header: KeyValueEntryHeader
-  /// Tokens of the entry's slabs.
+  /// Tokens of the entry's page groups.
   let tokens: [Int32]
-  /// XXH3-64 of each row: [slabCount, layerCount].
-  let rowChecksums: [UInt64]
+  /// XXH3-64 of each page: [pageGroupCount, layerCount].
+  let pageChecksums: [UInt64]
   let descriptor: UnixDescriptor
 
   /// Why an entry could not be opened.
@@ -26,13 +26,13 @@ final class KeyValueEntry: Sendable {
     let file = try EntryFile(path: path)
     let header = try file.header()
     let tables = try file.read(
-      header.tablesByteCount, at: KeyValueEntryHeader.pageByteCount)
+      header.tablesByteCount, at: KeyValueEntryHeader.byteCount)
     guard tables.count == header.tablesByteCount,
       tables.withUnsafeBytes(KeyValueStore.checksum) == header.tablesChecksum
     else { throw .unusable(.damaged) }
-    let tokenCount = header.slabCount * KeyValueOrigin.slabPositionCount
-    let checksumCount = header.slabCount * header.origin.layerCount
-    (tokens, rowChecksums) = tables.withUnsafeBytes { bytes in
+    let tokenCount = header.pageGroupCount * KeyValueOrigin.pageGroupPositionCount
+    let checksumCount = header.pageGroupCount * header.origin.layerCount
+    (tokens, pageChecksums) = tables.withUnsafeBytes { bytes in
       (
         (0..<tokenCount).map {
           Int32(littleEndian: bytes.loadUnaligned(fromByteOffset: 4 * $0, as: Int32.self))
@@ -48,30 +48,30 @@ final class KeyValueEntry: Sendable {
     descriptor = file.takeDescriptor()
   }
 
-  /// How many of the entry's complete slabs hold the tokens that `prompt` has there.
-  func matchingSlabCount(_ prompt: [Int32]) -> Int {
-    let length = KeyValueOrigin.slabPositionCount
-    let first = header.firstSlab * length
+  /// How many of the entry's complete page groups hold the tokens that `prompt` has there.
+  func matchingPageGroupCount(_ prompt: [Int32]) -> Int {
+    let length = KeyValueOrigin.pageGroupPositionCount
+    let first = header.firstPageGroup * length
     var count = 0
-    while count < header.wholeSlabCount, first + (count + 1) * length <= prompt.count,
+    while count < header.wholePageGroupCount, first + (count + 1) * length <= prompt.count,
       prompt[(first + count * length)..<(first + (count + 1) * length)]
         == tokens[(count * length)..<((count + 1) * length)]
     { count += 1 }
     return count
   }
 
-  /// How many tokens of a slab are those that `prompt` has there, its last token left out.
-  func matchingTokenCount(_ prompt: [Int32], slab: Int) -> Int {
-    let length = KeyValueOrigin.slabPositionCount
-    let own = tokens[..<header.tokenCount].dropFirst(slab * length).prefix(length)
-    let theirs = prompt.dropLast().dropFirst((header.firstSlab + slab) * length)
+  /// How many tokens of a page group are those that `prompt` has there, its last token left out.
+  func matchingTokenCount(_ prompt: [Int32], pageGroup: Int) -> Int {
+    let length = KeyValueOrigin.pageGroupPositionCount
+    let own = tokens[..<header.tokenCount].dropFirst(pageGroup * length).prefix(length)
+    let theirs = prompt.dropLast().dropFirst((header.firstPageGroup + pageGroup) * length)
     return zip(own, theirs).prefix { $0 == $1 }.count
   }
 
-  /// Reads and checks a row of one of the entry's slabs.
-  func readRow(slab: Int, layer: Int, into bytes: UnsafeMutableRawBufferPointer) -> Bool {
-    let row = slab * header.origin.layerCount + layer
-    let offset = header.dataOffset + row * header.origin.rowStride
+  /// Reads and checks a page of one of the entry's page groups.
+  func readPage(pageGroup: Int, layer: Int, into bytes: UnsafeMutableRawBufferPointer) -> Bool {
+    let page = pageGroup * header.origin.layerCount + layer
+    let offset = header.dataOffset + page * header.origin.pageStride
     var filled = 0
     while filled < bytes.count {
       let got = SystemCalls.read(
@@ -81,16 +81,16 @@ final class KeyValueEntry: Sendable {
       guard got > 0 else { return false }
       filled += got
     }
-    let content = UnsafeRawBufferPointer(rebasing: bytes[..<header.origin.rowByteCount])
-    return KeyValueStore.checksum(content) == rowChecksums[row]
+    let content = UnsafeRawBufferPointer(rebasing: bytes[..<header.origin.pageByteCount])
+    return KeyValueStore.checksum(content) == pageChecksums[page]
   }
 
-  /// The tables' bytes: tokens, then row checksums.
-  static func tables(tokens: ArraySlice<Int32>, rowChecksums: ArraySlice<UInt64>) -> [UInt8] {
+  /// The tables' bytes: tokens, then page checksums.
+  static func tables(tokens: ArraySlice<Int32>, pageChecksums: ArraySlice<UInt64>) -> [UInt8] {
     var bytes: [UInt8] = []
-    bytes.reserveCapacity(4 * tokens.count + 8 * rowChecksums.count)
+    bytes.reserveCapacity(4 * tokens.count + 8 * pageChecksums.count)
     for token in tokens { bytes.appendLittleEndian(token) }
-    for checksum in rowChecksums { bytes.appendLittleEndian(checksum) }
+    for checksum in pageChecksums { bytes.appendLittleEndian(checksum) }
     return bytes
   }
 }
@@ -115,9 +115,9 @@ struct EntryFile: ~Copyable {
 
   /// The checked header.
   borrowing func header() throws(KeyValueEntry.Failure) -> KeyValueEntryHeader {
-    let page = try read(KeyValueEntryHeader.pageByteCount, at: 0)
+    let start = try read(KeyValueEntryHeader.byteCount, at: 0)
     var problem: KeyValueEntryHeader.Problem?
-    let header = page.withUnsafeBytes { bytes -> KeyValueEntryHeader? in
+    let header = start.withUnsafeBytes { bytes -> KeyValueEntryHeader? in
       do throws(KeyValueEntryHeader.Problem) {
         return try KeyValueEntryHeader(parsing: bytes, fileByteCount: byteCount)
       } catch {

@@ -1,39 +1,39 @@
-/// The first page of an entry's file, as `docs/kv-store.md` specifies it.
+/// The first 4096 bytes of an entry's file, as `docs/kv-store.md` specifies it.
 struct KeyValueEntryHeader: Sendable {
   var origin: KeyValueOrigin
-  /// Where the entry's first slab lies in the file.
+  /// Where the entry's first page group lies in the file.
   var dataOffset: Int
-  /// The entry's name: a hash of origin and all tokens up to the end of its last complete slab.
+  /// The entry's name: a hash of origin and all tokens up to the end of its last complete page group.
   var id: UInt64
-  /// The entry that holds the slabs before this one's; 0 if there are none.
+  /// The entry that holds the page groups before this one's; 0 if there are none.
   var parent: UInt64
-  /// Slabs before this entry's.
-  var firstSlab: Int
-  /// Slabs of this entry, the last perhaps in part.
-  var slabCount: Int
-  /// Positions of the last slab: 1...128.
+  /// Page groups before this entry's.
+  var firstPageGroup: Int
+  /// Page groups of this entry, the last perhaps in part.
+  var pageGroupCount: Int
+  /// Positions of the last page group: 1...128.
   var lastPositionCount: Int
-  /// Over the tokens of its first slab, so that most entries need no second look.
+  /// Over the tokens of its first page group, so that most entries need no second look.
   var openingChecksum: UInt64
-  /// Over its tokens and row checksums.
+  /// Over its tokens and page checksums.
   var tablesChecksum: UInt64
   /// The model's name, for people.
   var modelName: [UInt8]
   /// The beginning of the text from the first token on, for people.
   var text: [UInt8]
 
-  static let pageByteCount = 4096
+  static let byteCount = 4096
   static let version: UInt32 = 2
   /// Longest tables that are read.
   static let tablesByteLimit = 64 << 20
 
   private static let magic = Array("FLASHKVE".utf8)
   private static let namesOffset = 144
-  private static let checksumOffset = pageByteCount - 8
+  private static let checksumOffset = byteCount - 8
   /// Most bytes of ``modelName`` and of ``text``.
   static let nameByteLimit = 256
   static let textByteLimit = 1024
-  private static let slabLimit = 1 << 23
+  private static let pageGroupLimit = 1 << 23
 
   /// Why a file is not an entry that can be used.
   enum Problem: Error, Equatable {
@@ -43,38 +43,39 @@ struct KeyValueEntryHeader: Sendable {
     case otherVersion
   }
 
-  /// Where the data of an entry of at most `slabCount` slabs begins: after the room for its tables.
-  static func dataOffset(_ origin: KeyValueOrigin, slabCount: Int) -> Int {
-    let end = pageByteCount + slabCount * origin.tableByteCount
-    return (end + pageByteCount - 1) / pageByteCount * pageByteCount
+  /// Where the data of an entry of at most `pageGroupCount` page groups begins: after the room for its tables.
+  static func dataOffset(_ origin: KeyValueOrigin, pageGroupCount: Int) -> Int {
+    let end = byteCount + pageGroupCount * origin.tableByteCount
+    return (end + byteCount - 1) / byteCount * byteCount
   }
 
-  /// Slabs of this entry that are complete, at least one.
-  var wholeSlabCount: Int {
-    lastPositionCount == KeyValueOrigin.slabPositionCount ? slabCount : slabCount - 1
+  /// Page groups of this entry that are complete, at least one.
+  var wholePageGroupCount: Int {
+    lastPositionCount == KeyValueOrigin.pageGroupPositionCount ? pageGroupCount : pageGroupCount - 1
   }
 
   /// Tokens of this entry.
   var tokenCount: Int {
-    (slabCount - 1) * KeyValueOrigin.slabPositionCount + lastPositionCount
+    (pageGroupCount - 1) * KeyValueOrigin.pageGroupPositionCount + lastPositionCount
   }
 
-  /// Bytes of the tables, which follow the page.
-  var tablesByteCount: Int { slabCount * origin.tableByteCount }
+  /// Bytes of the tables, which follow the header.
+  var tablesByteCount: Int { pageGroupCount * origin.tableByteCount }
 
   /// Bytes of the file, a hole before the data included.
-  var fileByteCount: Int { dataOffset + slabCount * origin.slabByteCount }
+  var fileByteCount: Int { dataOffset + pageGroupCount * origin.pageGroupByteCount }
 
   /// Bytes of the file that take room on the drive.
   var ownByteCount: Int {
-    Self.dataOffset(origin, slabCount: slabCount) + slabCount * origin.slabByteCount
+    Self.dataOffset(origin, pageGroupCount: pageGroupCount) + pageGroupCount
+      * origin.pageGroupByteCount
   }
 
-  /// The page's bytes.
+  /// The header's bytes.
   func encoded() -> [UInt8] {
     var bytes = Self.magic
     bytes.appendLittleEndian(Self.version)
-    bytes.appendLittleEndian(UInt32(KeyValueOrigin.slabPositionCount))
+    bytes.appendLittleEndian(UInt32(KeyValueOrigin.pageGroupPositionCount))
     bytes.appendLittleEndian(origin.model.stated.number)
     bytes.append(contentsOf: origin.type.utf8)
     bytes.append(contentsOf: [UInt8](repeating: 0, count: 32 - bytes.count))
@@ -82,17 +83,17 @@ struct KeyValueEntryHeader: Sendable {
     bytes.appendLittleEndian(UInt32(origin.keyValueHeadCount))
     bytes.appendLittleEndian(UInt32(origin.headDim))
     bytes.appendLittleEndian(UInt32(modelName.count))
-    bytes.appendLittleEndian(UInt64(origin.rowStride))
+    bytes.appendLittleEndian(UInt64(origin.pageStride))
     bytes.appendLittleEndian(UInt64(dataOffset))
     bytes.appendLittleEndian(id)
     bytes.appendLittleEndian(parent)
-    bytes.appendLittleEndian(UInt64(firstSlab))
-    bytes.appendLittleEndian(UInt64(slabCount))
+    bytes.appendLittleEndian(UInt64(firstPageGroup))
+    bytes.appendLittleEndian(UInt64(pageGroupCount))
     bytes.appendLittleEndian(openingChecksum)
     bytes.appendLittleEndian(tablesChecksum)
     bytes.appendLittleEndian(UInt32(text.count))
     bytes.appendLittleEndian(UInt32(lastPositionCount))
-    bytes.appendLittleEndian(UInt64(origin.rowByteCount))
+    bytes.appendLittleEndian(UInt64(origin.pageByteCount))
     bytes.appendLittleEndian(origin.graph)
     bytes.appendLittleEndian(origin.model.stated.kind)
     bytes.appendLittleEndian(UInt32(0))
@@ -105,57 +106,58 @@ struct KeyValueEntryHeader: Sendable {
 }
 
 extension KeyValueEntryHeader {
-  /// Reads and checks a page, which may hold anything.
+  /// Reads and checks a header, which may hold anything.
   ///
   /// - Parameters:
-  ///   - page: the file's first ``pageByteCount`` bytes, or all it has.
+  ///   - bytes: the file's first ``byteCount`` bytes, or all it has.
   ///   - fileByteCount: the file's size.
-  init(parsing page: UnsafeRawBufferPointer, fileByteCount: Int) throws(Problem) {
+  init(parsing bytes: UnsafeRawBufferPointer, fileByteCount: Int) throws(Problem) {
     func integer<Value: FixedWidthInteger & BitwiseCopyable>(
       _ offset: Int, _ type: Value.Type
     ) -> Value {
-      Value(littleEndian: page.loadUnaligned(fromByteOffset: offset, as: Value.self))
+      Value(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Value.self))
     }
-    guard page.count == Self.pageByteCount, page.starts(with: Self.magic) else { throw .damaged }
+    guard bytes.count == Self.byteCount, bytes.starts(with: Self.magic) else { throw .damaged }
     guard integer(8, UInt32.self) == Self.version else { throw .otherVersion }
     guard
       integer(Self.checksumOffset, UInt64.self)
-        == KeyValueStore.checksum(UnsafeRawBufferPointer(rebasing: page[..<Self.checksumOffset])),
-      integer(12, UInt32.self) == UInt32(KeyValueOrigin.slabPositionCount),
+        == KeyValueStore.checksum(UnsafeRawBufferPointer(rebasing: bytes[..<Self.checksumOffset])),
+      integer(12, UInt32.self) == UInt32(KeyValueOrigin.pageGroupPositionCount),
       let model = KeyValueOrigin.Model(
         statedKind: integer(136, UInt32.self), number: integer(16, UInt64.self)),
       let origin = KeyValueOrigin(
         stated: model, graph: integer(128, UInt64.self),
-        type: String(decoding: page[24..<32].prefix { $0 != 0 }, as: UTF8.self),
+        type: String(decoding: bytes[24..<32].prefix { $0 != 0 }, as: UTF8.self),
         layerCount: Int(integer(32, UInt32.self)),
         keyValueHeadCount: Int(integer(36, UInt32.self)),
         headDim: Int(integer(40, UInt32.self)),
-        rowByteCount: Int(clamping: integer(120, UInt64.self)),
-        rowStride: Int(clamping: integer(48, UInt64.self)))
+        pageByteCount: Int(clamping: integer(120, UInt64.self)),
+        pageStride: Int(clamping: integer(48, UInt64.self)))
     else { throw .damaged }
     self.origin = origin
     let nameByteCount = Int(integer(44, UInt32.self))
     dataOffset = Int(clamping: integer(56, UInt64.self))
     id = integer(64, UInt64.self)
     parent = integer(72, UInt64.self)
-    firstSlab = Int(clamping: integer(80, UInt64.self))
-    slabCount = Int(clamping: integer(88, UInt64.self))
+    firstPageGroup = Int(clamping: integer(80, UInt64.self))
+    pageGroupCount = Int(clamping: integer(88, UInt64.self))
     openingChecksum = integer(96, UInt64.self)
     tablesChecksum = integer(104, UInt64.self)
     let textByteCount = Int(integer(112, UInt32.self))
     lastPositionCount = Int(integer(116, UInt32.self))
     guard nameByteCount <= Self.nameByteLimit, textByteCount <= Self.textByteLimit,
-      (1...Self.slabLimit).contains(slabCount),
-      (1...KeyValueOrigin.slabPositionCount).contains(lastPositionCount),
-      slabCount > 1 || lastPositionCount == KeyValueOrigin.slabPositionCount,
-      (0...Self.slabLimit).contains(firstSlab),
-      slabCount * origin.tableByteCount <= Self.tablesByteLimit,
-      dataOffset % Self.pageByteCount == 0,
-      dataOffset >= Self.dataOffset(origin, slabCount: slabCount), dataOffset <= fileByteCount,
+      (1...Self.pageGroupLimit).contains(pageGroupCount),
+      (1...KeyValueOrigin.pageGroupPositionCount).contains(lastPositionCount),
+      pageGroupCount > 1 || lastPositionCount == KeyValueOrigin.pageGroupPositionCount,
+      (0...Self.pageGroupLimit).contains(firstPageGroup),
+      pageGroupCount * origin.tableByteCount <= Self.tablesByteLimit,
+      dataOffset % Self.byteCount == 0,
+      dataOffset >= Self.dataOffset(origin, pageGroupCount: pageGroupCount),
+      dataOffset <= fileByteCount,
       // In this order nothing overflows, whatever the file states.
-      slabCount <= (fileByteCount - dataOffset) / origin.slabByteCount
+      pageGroupCount <= (fileByteCount - dataOffset) / origin.pageGroupByteCount
     else { throw .damaged }
-    let names = page[Self.namesOffset...]
+    let names = bytes[Self.namesOffset...]
     modelName = Array(names.prefix(nameByteCount))
     text = Array(names.dropFirst(nameByteCount).prefix(textByteCount))
   }

@@ -3,19 +3,19 @@ import Glibc
 
 /// An entry being written: a temporary file, which takes its name when it is complete.
 ///
-/// The caller writes the slabs to ``path``, each where it would be if the file held all slabs of the
-/// sequence; the header comes last. Without ``commit(after:tokens:rowChecksums:partial:text:)`` the file
+/// The caller writes the page groups to ``path``, each where it would be if the file held all page groups of the
+/// sequence; the header comes last. Without ``commit(after:tokens:pageChecksums:partial:text:)`` the file
 /// goes away with the writer, and after a kill with the
 /// next process that opens the folder.
 public final class KeyValueEntryWriter {
   /// The temporary file.
   public let path: String
-  /// Where the sequence's first slab belongs, or would if it were not in another entry.
+  /// Where the sequence's first page group belongs, or would if it were not in another entry.
   public let dataOffset: Int
 
   private let directory: KeyValueDirectory
   private let origin: KeyValueOrigin
-  private let slabCapacity: Int
+  private let pageGroupCapacity: Int
   private let modelName: [UInt8]
   private let descriptor: UnixDescriptor
   private var isCommitted = false
@@ -23,11 +23,11 @@ public final class KeyValueEntryWriter {
   /// Creates the temporary file and locks it.
   ///
   /// - Parameters:
-  ///   - slabCapacity: most slabs that the sequence will have.
+  ///   - pageGroupCapacity: most page groups that the sequence will have.
   ///   - modelName: for people.
   /// - Throws: `BlockIOError` if the folder cannot be written to.
   public init(
-    in directory: KeyValueDirectory, origin: KeyValueOrigin, slabCapacity: Int,
+    in directory: KeyValueDirectory, origin: KeyValueOrigin, pageGroupCapacity: Int,
     modelName: String
   ) throws(BlockIOError) {
     let (path, raw) = try Self.create(in: directory.path)
@@ -35,9 +35,9 @@ public final class KeyValueEntryWriter {
     descriptor = UnixDescriptor(owning: raw)
     self.directory = directory
     self.origin = origin
-    self.slabCapacity = slabCapacity
+    self.pageGroupCapacity = pageGroupCapacity
     self.modelName = Self.shortened(Array(modelName.utf8), KeyValueEntryHeader.nameByteLimit)
-    dataOffset = KeyValueEntryHeader.dataOffset(origin, slabCount: slabCapacity)
+    dataOffset = KeyValueEntryHeader.dataOffset(origin, pageGroupCount: pageGroupCapacity)
   }
 
   deinit { if !isCommitted { SystemCalls.remove(path) } }
@@ -51,15 +51,15 @@ public final class KeyValueEntryWriter {
     case tooLarge
   }
 
-  /// A slab that is not complete.
-  public struct PartialSlab {
+  /// A page group that is not complete.
+  public struct PartialPageGroup {
     public var positionCount: Int
-    /// A layer's row; valid until the next call.
-    public var row: (_ layer: Int) -> UnsafeRawBufferPointer
+    /// A layer's page; valid until the next call.
+    public var page: (_ layer: Int) -> UnsafeRawBufferPointer
 
-    public init(positionCount: Int, row: @escaping (_ layer: Int) -> UnsafeRawBufferPointer) {
+    public init(positionCount: Int, page: @escaping (_ layer: Int) -> UnsafeRawBufferPointer) {
       self.positionCount = positionCount
-      self.row = row
+      self.page = page
     }
   }
 
@@ -67,46 +67,48 @@ public final class KeyValueEntryWriter {
   ///
   /// - Parameters:
   ///   - prefix: what the entry continues.
-  ///   - tokens: of the sequence from its beginning; what exceeds the slabs is not kept.
-  ///   - rowChecksums: XXH3-64 of the rows after the prefix's complete slabs: [slabs, layerCount]. Their
-  ///     number tells how many slabs there are.
-  ///   - partial: the slab after these, which is written here; nil if there is none.
+  ///   - tokens: of the sequence from its beginning; what exceeds the page groups is not kept.
+  ///   - pageChecksums: XXH3-64 of the pages after the prefix's complete page groups: [pageGroups, layerCount]. Their
+  ///     number tells how many page groups there are.
+  ///   - partial: the page group after these, which is written here; nil if there is none.
   ///   - text: the beginning of the text, for people.
   /// - Throws: `BlockIOError` if the drive fails or is full; the store is as it was.
   public func commit(
-    after prefix: KeyValuePrefix, tokens: [Int32], rowChecksums: [UInt64],
-    partial: PartialSlab? = nil, text: [UInt8]
+    after prefix: KeyValuePrefix, tokens: [Int32], pageChecksums: [UInt64],
+    partial: PartialPageGroup? = nil, text: [UInt8]
   ) throws(BlockIOError) -> Outcome {
-    let first = prefix.slabCount
-    let wholeSlabCount = rowChecksums.count / origin.layerCount
-    guard wholeSlabCount > 0 else { return .nothingNew }
-    let slabCount = wholeSlabCount + (partial == nil ? 0 : 1)
-    let length = KeyValueOrigin.slabPositionCount
-    let end = (first + wholeSlabCount) * length
+    let first = prefix.pageGroupCount
+    let wholePageGroupCount = pageChecksums.count / origin.layerCount
+    guard wholePageGroupCount > 0 else { return .nothingNew }
+    let pageGroupCount = wholePageGroupCount + (partial == nil ? 0 : 1)
+    let length = KeyValueOrigin.pageGroupPositionCount
+    let end = (first + wholePageGroupCount) * length
     precondition(
-      !isCommitted && first + slabCount <= slabCapacity, "\(slabCount) slabs were not planned")
+      !isCommitted && first + pageGroupCount <= pageGroupCapacity,
+      "\(pageGroupCount) page groups were not planned")
     precondition(
       tokens.count >= end + (partial?.positionCount ?? 0), "each position has its token")
     var own = Array(tokens[(first * length)..<end])
-    var rowChecksums = rowChecksums
+    var pageChecksums = pageChecksums
     if let partial {
       own += tokens[end..<(end + partial.positionCount)]
       own += [Int32](repeating: 0, count: length - partial.positionCount)
-      rowChecksums += try write(partial, slab: first + wholeSlabCount)
+      pageChecksums += try write(partial, pageGroup: first + wholePageGroupCount)
     }
-    let tables = KeyValueEntry.tables(tokens: own[...], rowChecksums: rowChecksums[...])
+    let tables = KeyValueEntry.tables(tokens: own[...], pageChecksums: pageChecksums[...])
     guard tables.count <= KeyValueEntryHeader.tablesByteLimit else { return .tooLarge }
     let header = KeyValueEntryHeader(
-      origin: origin, dataOffset: dataOffset + first * origin.slabByteCount,
+      origin: origin, dataOffset: dataOffset + first * origin.pageGroupByteCount,
       id: origin.id(of: tokens[..<end]),
-      parent: prefix.sources.last?.entry.header.id ?? 0, firstSlab: first, slabCount: slabCount,
+      parent: prefix.sources.last?.entry.header.id ?? 0, firstPageGroup: first,
+      pageGroupCount: pageGroupCount,
       lastPositionCount: partial?.positionCount ?? length,
       openingChecksum: KeyValueDirectory.checksum(own.prefix(length)),
       tablesChecksum: tables.withUnsafeBytes(KeyValueStore.checksum), modelName: modelName,
       text: Self.shortened(text, KeyValueEntryHeader.textByteLimit))
     guard header.ownByteCount <= directory.byteLimit else { return .tooLarge }
     try check(SystemCalls.truncate(descriptor.rawValue, byteCount: header.fileByteCount))
-    try write(tables, at: KeyValueEntryHeader.pageByteCount)
+    try write(tables, at: KeyValueEntryHeader.byteCount)
     try write(header.encoded(), at: 0)
     try check(SystemCalls.synchronise(descriptor.rawValue))
     return try publish(header, prefix)
@@ -135,16 +137,16 @@ public final class KeyValueEntryWriter {
     }
   }
 
-  /// Writes a slab that the tier does not write itself, and returns its rows' checksums.
-  private func write(_ partial: PartialSlab, slab: Int) throws(BlockIOError) -> [UInt64] {
+  /// Writes a page group that the tier does not write itself, and returns its pages' checksums.
+  private func write(_ partial: PartialPageGroup, pageGroup: Int) throws(BlockIOError) -> [UInt64] {
     var checksums: [UInt64] = []
     for layer in 0..<origin.layerCount {
-      let row = partial.row(layer)
-      precondition(row.count == origin.rowStride, "a row has \(origin.rowStride) bytes")
-      let offset = dataOffset + (slab * origin.layerCount + layer) * origin.rowStride
-      try write(row, at: offset)
+      let page = partial.page(layer)
+      precondition(page.count == origin.pageStride, "a page has \(origin.pageStride) bytes")
+      let offset = dataOffset + (pageGroup * origin.layerCount + layer) * origin.pageStride
+      try write(page, at: offset)
       checksums.append(
-        KeyValueStore.checksum(UnsafeRawBufferPointer(rebasing: row[..<origin.rowByteCount])))
+        KeyValueStore.checksum(UnsafeRawBufferPointer(rebasing: page[..<origin.pageByteCount])))
     }
     return checksums
   }

@@ -6,9 +6,9 @@ public enum KeyValueError: Error, Sendable, CustomStringConvertible {
   case allocation(AllocationError)
   /// A file could not be made, opened or read.
   case io(BlockIOError, layer: Int?)
-  /// A row is not what was written.
+  /// A page is not what was written.
   case damaged(path: String, offset: Int, layer: Int)
-  /// A row could not be written and there is no memory for it either.
+  /// A page could not be written and there is no memory for it either.
   case noRoom(BlockIOError)
   /// A prefix that does not fit the model.
   case badPrefix(String)

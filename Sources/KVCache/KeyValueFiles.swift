@@ -16,7 +16,7 @@ final class KeyValueFiles {
   /// Parts of the prefix in use.
   private var partCount: Int
 
-  /// Rows that may wait to be written; memory bounds them before.
+  /// Pages that may wait to be written; memory bounds them before.
   private static let writeCapacity = 64
   /// A temporary file has no header.
   private static let temporaryDataOffset = 0
@@ -30,7 +30,7 @@ final class KeyValueFiles {
         writer = try FileWriter(
           options.ownFile.map { .named($0.path) }
             ?? .temporary(folder: options.folder ?? KeyValueOptions.defaultFolder),
-          byteCount: dataOffset + shape.rowCount * shape.rowStride,
+          byteCount: dataOffset + shape.pageCount * shape.pageStride,
           capacity: Self.writeCapacity, hooks: options.hooks)
       }
       device = try openDevice(
@@ -58,9 +58,9 @@ final class KeyValueFiles {
 
   var hasRoomForWrite: Bool { writer.map { $0.pendingCount < $0.capacity } ?? false }
 
-  func write(row: Int, _ bytes: UnsafeRawBufferPointer) {
+  func write(page: Int, _ bytes: UnsafeRawBufferPointer) {
     writer?.enqueue(
-      WriteRequest(offset: ownDataOffset + row * shape.rowStride, bytes: bytes, tag: row))
+      WriteRequest(offset: ownDataOffset + page * shape.pageStride, bytes: bytes, tag: page))
   }
 
   /// Takes a write that is done, sleeping for one step of a ``StallWatch`` at most where it is waited for.
@@ -73,20 +73,20 @@ final class KeyValueFiles {
 
   // MARK: Reading
 
-  /// Queues the read of a row's bytes `part` into their place in the slot at `address`.
+  /// Queues the read of a page's bytes `part` into their place in the slot at `address`.
   func submitRead(
-    row: Int, part: Range<Int>, slot: Int, _ address: UnsafeMutableRawPointer
+    page: Int, part: Range<Int>, slot: Int, _ address: UnsafeMutableRawPointer
   ) throws(BlockIOError) {
-    let place = place(ofRow: row)
+    let place = place(ofPage: page)
     try device.submit(
       ReadRequest(
         fileIndex: place.file, offset: place.offset + part.lowerBound,
         destination: UnsafeMutableRawBufferPointer(
           start: address + part.lowerBound, count: part.count),
-        tag: UInt64(row) << 32 | UInt64(slot)))
+        tag: UInt64(page) << 32 | UInt64(slot)))
   }
 
-  func row(ofTag tag: UInt64) -> Int { Int(tag >> 32) }
+  func page(ofTag tag: UInt64) -> Int { Int(tag >> 32) }
   func slot(ofTag tag: UInt64) -> Int { Int(tag & 0xFFFF_FFFF) }
 
   func path(ofFile index: Int) -> String { paths[index] }
@@ -97,25 +97,26 @@ final class KeyValueFiles {
     return error.named(writer.path)
   }
 
-  /// The file that holds a row, and where.
-  func place(ofRow row: Int) -> (file: Int, offset: Int) {
-    let (slab, layer) = row.quotientAndRemainder(dividingBy: shape.layerCount)
+  /// The file that holds a page, and where.
+  func place(ofPage page: Int) -> (file: Int, offset: Int) {
+    let (pageGroup, layer) = page.quotientAndRemainder(dividingBy: shape.layerCount)
     var first = 0
     for index in 0..<partCount {
       let part = parts[index]
-      if slab < first + part.slabCount {
+      if pageGroup < first + part.pageGroupCount {
         return (
           index,
           shape.fileOffset(
-            layer: layer, slab: part.firstSlab + slab - first, dataOffset: part.dataOffset)
+            layer: layer, pageGroup: part.firstPageGroup + pageGroup - first,
+            dataOffset: part.dataOffset)
         )
       }
-      first += part.slabCount
+      first += part.pageGroupCount
     }
-    return (paths.count - 1, ownDataOffset + row * shape.rowStride)
+    return (paths.count - 1, ownDataOffset + page * shape.pageStride)
   }
 
-  /// Called when every row is in the store's own file from here on.
+  /// Called when every page is in the store's own file from here on.
   func removePrefix() { partCount = 0 }
 }
 
@@ -123,26 +124,26 @@ extension KeyValueStore.Prefix {
   /// Checks what a file states about itself.
   func check(_ shape: KeyValueShape) throws(KeyValueError) {
     for part in parts {
-      let rowCount = part.slabCount.multipliedReportingOverflow(by: shape.layerCount)
-      let end = part.firstSlab.addingReportingOverflow(part.slabCount)
-      guard part.slabCount > 0, part.firstSlab >= 0, !rowCount.overflow, !end.overflow,
-        part.checksums.count == rowCount.partialValue
+      let pageCount = part.pageGroupCount.multipliedReportingOverflow(by: shape.layerCount)
+      let end = part.firstPageGroup.addingReportingOverflow(part.pageGroupCount)
+      guard part.pageGroupCount > 0, part.firstPageGroup >= 0, !pageCount.overflow, !end.overflow,
+        part.checksums.count == pageCount.partialValue
       else {
-        throw .badPrefix("'\(part.path)' has no such rows of keys and values")
+        throw .badPrefix("'\(part.path)' has no such pages of keys and values")
       }
-      let isFar = end.partialValue > Self.mostSlabs || part.dataOffset > Self.mostBytes
+      let isFar = end.partialValue > Self.mostPageGroups || part.dataOffset > Self.mostBytes
       guard part.dataOffset >= 0, part.dataOffset % 4096 == 0, !isFar else {
         throw .badPrefix("keys and values of '\(part.path)' begin at an impossible offset")
       }
     }
-    let slabCount = slabCount
-    guard parts.isEmpty || slabCount * KeyValueBlock.positionCount < shape.contextLength else {
+    let pageGroupCount = pageGroupCount
+    guard parts.isEmpty || pageGroupCount * KeyValueBlock.positionCount < shape.contextLength else {
       throw .badPrefix(
-        "a prefix of \(slabCount * KeyValueBlock.positionCount) positions leaves no room in a "
+        "a prefix of \(pageGroupCount * KeyValueBlock.positionCount) positions leaves no room in a "
           + "context of \(shape.contextLength)")
     }
   }
 
-  private static let mostSlabs = 1 << 24
+  private static let mostPageGroups = 1 << 24
   private static let mostBytes = 1 << 50
 }

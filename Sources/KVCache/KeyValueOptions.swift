@@ -7,14 +7,14 @@ public import TensorBasics
 public struct KeyValueOptions: Sendable {
   /// Bound on the memory of keys and values; nil = as the plan finds best.
   public var budgetByteCount: Int?
-  /// How complete rows are stored.
+  /// How complete pages are stored.
   public var type = KeyValueType.f16
   /// Folder of the file that holds what memory does not, which has no name there; nil =
   /// ``defaultFolder``.
   public var folder: String?
-  /// A file that gets every complete slab and stays; nil = none.
+  /// A file that gets every complete page group and stays; nil = none.
   public var ownFile: OwnFile?
-  /// The first slabs, from files that others wrote.
+  /// The first page groups, from files that others wrote.
   public var prefix = KeyValueStore.Prefix()
   /// Which blocks the tokens after a prompt attend over.
   public var policy = KeyValuePolicyChoice.full
@@ -30,7 +30,7 @@ public struct KeyValueOptions: Sendable {
   /// A file that a store writes for others.
   public struct OwnFile: Sendable {
     public var path: String
-    /// Where slab 0 begins, a multiple of 4096; what lies before is the caller's.
+    /// Where page group 0 begins, a multiple of 4096; what lies before is the caller's.
     public var dataOffset: Int
 
     public init(path: String, dataOffset: Int = 4096) {
@@ -60,32 +60,32 @@ public struct KeyValueOptions: Sendable {
 }
 
 extension KeyValueStore {
-  /// Slabs from the start of the context that lie in read-only files.
+  /// Page groups from the start of the context that lie in read-only files.
   public struct Prefix: Sendable {
     public var parts: [Part] = []
 
     public init(parts: [Part] = []) { self.parts = parts }
 
-    public var slabCount: Int { parts.reduce(0) { $0 + $1.slabCount } }
+    public var pageGroupCount: Int { parts.reduce(0) { $0 + $1.pageGroupCount } }
 
-    /// Slabs of one file, which follow those of the parts before.
+    /// Page groups of one file, which follow those of the parts before.
     public struct Part: Sendable {
       public var path: String
-      /// Where the file's slab 0 begins, a multiple of 4096.
+      /// Where the file's page group 0 begins, a multiple of 4096.
       public var dataOffset: Int
-      /// The first slab taken, as the file counts them.
-      public var firstSlab: Int
-      public var slabCount: Int
-      /// XXH3-64 of each row [slabCount, layerCount].
+      /// The first page group taken, as the file counts them.
+      public var firstPageGroup: Int
+      public var pageGroupCount: Int
+      /// XXH3-64 of each page [pageGroupCount, layerCount].
       public var checksums: [UInt64]
 
       public init(
-        path: String, dataOffset: Int, firstSlab: Int, slabCount: Int, checksums: [UInt64]
+        path: String, dataOffset: Int, firstPageGroup: Int, pageGroupCount: Int, checksums: [UInt64]
       ) {
         self.path = path
         self.dataOffset = dataOffset
-        self.firstSlab = firstSlab
-        self.slabCount = slabCount
+        self.firstPageGroup = firstPageGroup
+        self.pageGroupCount = pageGroupCount
         self.checksums = checksums
       }
     }
@@ -100,9 +100,9 @@ extension KeyValueStore {
     /// Complete blocks that tokens after a prompt attended over, and that their policy left out.
     public var attendedBlockCount = 0
     public var skippedBlockCount = 0
-    /// Complete rows that queries still see, and how many of them are in memory.
-    public var rowCount = 0
-    public var residentRowCount = 0
+    /// Complete pages that queries still see, and how many of them are in memory.
+    public var pageCount = 0
+    public var residentPageCount = 0
 
     public static let counters: [any WritableKeyPath<Self, Int> & Sendable] = [
       \.bytesRead, \.bytesWritten, \.stallNanoseconds, \.attendedBlockCount, \.skippedBlockCount,
@@ -115,7 +115,7 @@ extension KeyValueStore {
     }
 
     public var residentFraction: Double {
-      rowCount == 0 ? 1 : Double(residentRowCount) / Double(rowCount)
+      pageCount == 0 ? 1 : Double(residentPageCount) / Double(pageCount)
     }
 
     public init() {}

@@ -9,10 +9,10 @@ public struct KeyValueOrigin: Sendable, Hashable {
   public let layerCount: Int
   public let keyValueHeadCount: Int
   public let headDim: Int
-  /// Bytes of a row, one layer's part of a slab; what its checksum covers.
-  public let rowByteCount: Int
-  /// Bytes from a row to the next, a multiple of 4096.
-  public let rowStride: Int
+  /// Bytes of a page, one layer's part of a page group; what its checksum covers.
+  public let pageByteCount: Int
+  /// Bytes from a page to the next, a multiple of 4096.
+  public let pageStride: Int
 
   /// What identifies a model's weights.
   public enum Model: Sendable, Hashable, CustomStringConvertible {
@@ -45,13 +45,13 @@ public struct KeyValueOrigin: Sendable, Hashable {
     }
   }
 
-  /// Positions of a slab.
-  public static let slabPositionCount = 128
+  /// Positions of a page group.
+  public static let pageGroupPositionCount = 128
 
   /// - Precondition: sizes are positive, and a header can hold them.
   public init(
     model: Model, graph: UInt64, type: String, layerCount: Int, keyValueHeadCount: Int,
-    headDim: Int, rowByteCount: Int, rowStride: Int
+    headDim: Int, pageByteCount: Int, pageStride: Int
   ) {
     self.model = model
     self.graph = graph
@@ -59,15 +59,15 @@ public struct KeyValueOrigin: Sendable, Hashable {
     self.layerCount = layerCount
     self.keyValueHeadCount = keyValueHeadCount
     self.headDim = headDim
-    self.rowByteCount = rowByteCount
-    self.rowStride = rowStride
+    self.pageByteCount = pageByteCount
+    self.pageStride = pageStride
     precondition(isPlausible, "a header cannot hold this shape: \(self)")
   }
 
   /// What a header says, which may be anything; nil if no cache has such a shape.
   init?(
     stated model: Model, graph: UInt64, type: String, layerCount: Int, keyValueHeadCount: Int,
-    headDim: Int, rowByteCount: Int, rowStride: Int
+    headDim: Int, pageByteCount: Int, pageStride: Int
   ) {
     self.model = model
     self.graph = graph
@@ -75,8 +75,8 @@ public struct KeyValueOrigin: Sendable, Hashable {
     self.layerCount = layerCount
     self.keyValueHeadCount = keyValueHeadCount
     self.headDim = headDim
-    self.rowByteCount = rowByteCount
-    self.rowStride = rowStride
+    self.pageByteCount = pageByteCount
+    self.pageStride = pageStride
     guard isPlausible else { return nil }
   }
 
@@ -84,17 +84,17 @@ public struct KeyValueOrigin: Sendable, Hashable {
   public func of(_ model: Model) -> KeyValueOrigin {
     KeyValueOrigin(
       model: model, graph: graph, type: type, layerCount: layerCount,
-      keyValueHeadCount: keyValueHeadCount, headDim: headDim, rowByteCount: rowByteCount,
-      rowStride: rowStride)
+      keyValueHeadCount: keyValueHeadCount, headDim: headDim, pageByteCount: pageByteCount,
+      pageStride: pageStride)
   }
 
-  /// Bytes of a slab: the rows of all layers.
-  public var slabByteCount: Int { layerCount * rowStride }
+  /// Bytes of a page group: the pages of all layers.
+  public var pageGroupByteCount: Int { layerCount * pageStride }
 
-  /// Bytes that a header holds for each slab: its tokens and the checksums of its rows.
-  var tableByteCount: Int { 4 * Self.slabPositionCount + 8 * layerCount }
+  /// Bytes that a header holds for each page group: its tokens and the checksums of its pages.
+  var tableByteCount: Int { 4 * Self.pageGroupPositionCount + 8 * layerCount }
 
-  /// The name of the entry whose last complete slab ends with `tokens`.
+  /// The name of the entry whose last complete page group ends with `tokens`.
   func id(of tokens: ArraySlice<Int32>) -> UInt64 {
     var bytes: [UInt8] = []
     bytes.appendLittleEndian(model.stated.kind)
@@ -109,9 +109,9 @@ public struct KeyValueOrigin: Sendable, Hashable {
   /// Sizes whose products cannot overflow.
   private var isPlausible: Bool {
     (1...1 << 12).contains(layerCount) && (1...1 << 16).contains(keyValueHeadCount)
-      && (1...1 << 16).contains(headDim) && (1...1 << 32).contains(rowStride)
-      && rowStride % KeyValueEntryHeader.pageByteCount == 0
-      && (1...rowStride).contains(rowByteCount)
+      && (1...1 << 16).contains(headDim) && (1...1 << 32).contains(pageStride)
+      && pageStride % KeyValueEntryHeader.byteCount == 0
+      && (1...pageStride).contains(pageByteCount)
       && (1...8).contains(type.utf8.count) && type.utf8.allSatisfy { (0x21...0x7E).contains($0) }
   }
 }

@@ -1,26 +1,26 @@
 import Kernels
 
-/// Which rows of keys and values stay in memory, and which buffers the others pass through.
+/// Which pages of keys and values stay in memory, and which buffers the others pass through.
 ///
-/// The rows that stay are a fixed set: every token reads all rows in the same order, and of a cyclic scan
-/// no policy saves more reads than keeping the same rows. Rows of sliding windows come first, as a row
-/// that stays until no query sees it is never written; then the oldest slabs of the other layers.
+/// The pages that stay are a fixed set: every token reads all pages in the same order, and of a cyclic scan
+/// no policy saves more reads than keeping the same pages. Pages of sliding windows come first, as a page
+/// that stays until no query sees it is never written; then the oldest page groups of the other layers.
 ///
-/// Rows being filled are rows of the pool, unless complete rows are quantised: then they lie apart, of
+/// Pages being filled are pages of the pool, unless complete pages are quantised: then they lie apart, of
 /// every layer the one that a chunk begins in, and of the current layer the others that it reaches into.
 public struct KeyValuePlan: Sendable {
   public let shape: KeyValueShape
-  /// Rows of the pool: those that stay, those being filled and those being written.
+  /// Pages of the pool: those that stay, those being filled and those being written.
   public let slotCount: Int
-  /// Rows being filled, where they lie apart.
-  public let openRowCount: Int
-  /// Rows that reads go through; 0 if every row stays.
+  /// Pages being filled, where they lie apart.
+  public let openPageCount: Int
+  /// Pages that reads go through; 0 if every page stays.
   public let stagingCount: Int
 
-  /// Of each layer with a window, how many of its visible rows stay.
-  private let keptVisibleRows: [Int]
-  /// Rows of layers without a window that stay, counted slab by slab.
-  private let keptRowCount: Int
+  /// Of each layer with a window, how many of its visible pages stay.
+  private let keptVisiblePages: [Int]
+  /// Pages of layers without a window that stay, counted page group by page group.
+  private let keptPageCount: Int
   /// The place of each layer without a window among such layers.
   private let places: [Int]
   private let wholeLayerCount: Int
@@ -30,21 +30,21 @@ public struct KeyValuePlan: Sendable {
   /// Bytes of reads in flight that keep any drive busy.
   private static let stagingByteCount = 8 << 20
 
-  /// Rows of the pool that are filled or written while tokens are decoded.
-  var workingRowCount: Int { Self.workingRowCount(shape, chunkLength: 1) }
+  /// Pages of the pool that are filled or written while tokens are decoded.
+  var workingPageCount: Int { Self.workingPageCount(shape, chunkLength: 1) }
 
-  /// Whether some rows do not stay in memory.
+  /// Whether some pages do not stay in memory.
   public var hasTier: Bool { stagingCount > 0 }
 
-  /// Memory of all rows.
+  /// Memory of all pages.
   public var byteCount: Int { slotByteCount + openByteCount }
-  /// Memory of the pool and of the rows that reads go through.
-  var slotByteCount: Int { (slotCount + stagingCount) * shape.rowStride }
-  var openByteCount: Int { openRowCount * shape.openRowStride }
+  /// Memory of the pool and of the pages that reads go through.
+  var slotByteCount: Int { (slotCount + stagingCount) * shape.pageStride }
+  var openByteCount: Int { openPageCount * shape.openPageStride }
 
-  /// Memory of the bookkeeping of every row.
+  /// Memory of the bookkeeping of every page.
   public static func bookByteCount(_ shape: KeyValueShape) -> Int {
-    shape.rowCount * 32 + BlockSelection.byteCount(shape)
+    shape.pageCount * 32 + BlockSelection.byteCount(shape)
   }
 
   /// Divides `budgetByteCount`; nil if it is below ``minimumByteCount(_:chunkLength:)``.
@@ -59,109 +59,110 @@ public struct KeyValuePlan: Sendable {
     }
     self.places = places
     self.wholeLayerCount = wholeLayerCount
-    let all = Self.residentRowCount(shape, chunkLength: chunkLength)
-    openRowCount = Self.openRowCount(shape, chunkLength: chunkLength)
-    let forSlots = budgetByteCount - openRowCount * shape.openRowStride
+    let all = Self.residentPageCount(shape, chunkLength: chunkLength)
+    openPageCount = Self.openPageCount(shape, chunkLength: chunkLength)
+    let forSlots = budgetByteCount - openPageCount * shape.openPageStride
     guard forSlots >= 0 else { return nil }
-    let rowCount = forSlots / shape.rowStride
-    if rowCount >= all {
+    let pageCount = forSlots / shape.pageStride
+    if pageCount >= all {
       slotCount = all
       stagingCount = 0
-      keptVisibleRows = (0..<shape.layerCount).map { shape.visibleRowCount(layer: $0) }
-      keptRowCount = wholeLayerCount * shape.slabCount
+      keptVisiblePages = (0..<shape.layerCount).map { shape.visiblePageCount(layer: $0) }
+      keptPageCount = wholeLayerCount * shape.pageGroupCount
       return
     }
-    let working = Self.workingRowCount(shape, chunkLength: chunkLength)
-    guard rowCount >= working + Self.leastStagingCount else { return nil }
+    let working = Self.workingPageCount(shape, chunkLength: chunkLength)
+    guard pageCount >= working + Self.leastStagingCount else { return nil }
     stagingCount = min(
-      rowCount - working,
+      pageCount - working,
       max(
         Self.leastStagingCount,
-        min(rowCount / 4, max(16, Self.stagingByteCount / shape.rowStride))))
-    slotCount = rowCount - stagingCount
+        min(pageCount / 4, max(16, Self.stagingByteCount / shape.pageStride))))
+    slotCount = pageCount - stagingCount
     var left = slotCount - working
-    keptVisibleRows = (0..<shape.layerCount).map { layer in
+    keptVisiblePages = (0..<shape.layerCount).map { layer in
       guard shape.windows[layer] != nil else { return 0 }
-      let kept = min(left, shape.visibleRowCount(layer: layer))
+      let kept = min(left, shape.visiblePageCount(layer: layer))
       left -= kept
       return kept
     }
-    keptRowCount = min(left, wholeLayerCount * shape.slabCount)
+    keptPageCount = min(left, wholeLayerCount * shape.pageGroupCount)
   }
 
-  /// Whether the row stays in memory for as long as a query sees it.
-  public func keeps(layer: Int, slab: Int) -> Bool {
+  /// Whether the page stays in memory for as long as a query sees it.
+  public func keeps(layer: Int, pageGroup: Int) -> Bool {
     guard shape.windows[layer] != nil else {
-      return slab * wholeLayerCount + places[layer] < keptRowCount
+      return pageGroup * wholeLayerCount + places[layer] < keptPageCount
     }
-    // Of any neighbouring rows that a window spans, as many stay.
-    return slab % max(1, shape.visibleRowCount(layer: layer)) < keptVisibleRows[layer]
+    // Of any neighbouring pages that a window spans, as many stay.
+    return pageGroup % max(1, shape.visiblePageCount(layer: layer)) < keptVisiblePages[layer]
   }
 
   /// The least memory that works.
   public static func minimumByteCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
     min(
-      workingRowCount(shape, chunkLength: chunkLength) + leastStagingCount,
-      residentRowCount(shape, chunkLength: chunkLength)) * shape.rowStride
-      + openRowCount(shape, chunkLength: chunkLength) * shape.openRowStride
+      workingPageCount(shape, chunkLength: chunkLength) + leastStagingCount,
+      residentPageCount(shape, chunkLength: chunkLength)) * shape.pageStride
+      + openPageCount(shape, chunkLength: chunkLength) * shape.openPageStride
   }
 
-  /// Memory with which every row that a query still sees stays.
+  /// Memory with which every page that a query still sees stays.
   public static func residentByteCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
-    residentRowCount(shape, chunkLength: chunkLength) * shape.rowStride
-      + openRowCount(shape, chunkLength: chunkLength) * shape.openRowStride
+    residentPageCount(shape, chunkLength: chunkLength) * shape.pageStride
+      + openPageCount(shape, chunkLength: chunkLength) * shape.openPageStride
   }
 
-  /// The longest chunk up to `limit` whose rows take at most half of what a budget leaves them.
+  /// The longest chunk up to `limit` whose pages take at most half of what a budget leaves them.
   public static func longestChunk(
     _ limit: Int, _ shape: KeyValueShape, budgetByteCount: Int
   ) -> Int {
     guard budgetByteCount < residentByteCount(shape, chunkLength: limit) else { return limit }
-    // A chunk may begin anywhere in its first slab, which is one more that it touches.
+    // A chunk may begin anywhere in its first page group, which is one more that it touches.
     let (fillingCount, begun) = shape.quantises ? (0, 0) : (shape.layerCount, 1)
-    let slabByteCount = 2 * shape.rowStride + (shape.quantises ? shape.openRowStride : 0)
+    let pageGroupByteCount = 2 * shape.pageStride + (shape.quantises ? shape.openPageStride : 0)
     let left =
-      budgetByteCount - (fillingCount + leastStagingCount) * shape.rowStride
-      - openRowCount(shape, chunkLength: 1) * shape.openRowStride
-    guard left >= (1 + begun) * slabByteCount else { return 1 }
-    return min(limit, max(1, left / (2 * slabByteCount) - begun) * KeyValueBlock.positionCount)
+      budgetByteCount - (fillingCount + leastStagingCount) * shape.pageStride
+      - openPageCount(shape, chunkLength: 1) * shape.openPageStride
+    guard left >= (1 + begun) * pageGroupByteCount else { return 1 }
+    return min(limit, max(1, left / (2 * pageGroupByteCount) - begun) * KeyValueBlock.positionCount)
   }
 
-  /// Rows of the pool that are being filled or written.
-  static func workingRowCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
-    (shape.quantises ? 0 : shape.layerCount) + 2 * enteringRowCount(shape, chunkLength: chunkLength)
+  /// Pages of the pool that are being filled or written.
+  static func workingPageCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
+    (shape.quantises ? 0 : shape.layerCount) + 2
+      * enteringPageCount(shape, chunkLength: chunkLength)
   }
 
-  private static func openRowCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
+  private static func openPageCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
     shape.quantises
-      ? shape.layerCount + touchedSlabCount(chunkLength: chunkLength) - 1 : 0
+      ? shape.layerCount + touchedPageGroupCount(chunkLength: chunkLength) - 1 : 0
   }
 
-  /// Rows of a layer that a chunk brings into the pool at most: of all slabs that it touches, or of those
+  /// Pages of a layer that a chunk brings into the pool at most: of all page groups that it touches, or of those
   /// that it completes.
-  private static func enteringRowCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
+  private static func enteringPageCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
     shape.quantises
       ? (chunkLength + KeyValueBlock.positionCount - 1) / KeyValueBlock.positionCount
-      : touchedSlabCount(chunkLength: chunkLength)
+      : touchedPageGroupCount(chunkLength: chunkLength)
   }
 
-  private static func residentRowCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
-    let whole = shape.windows.reduce(0) { $0 + ($1 == nil ? shape.slabCount : 0) }
+  private static func residentPageCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
+    let whole = shape.windows.reduce(0) { $0 + ($1 == nil ? shape.pageGroupCount : 0) }
     let sliding = (0..<shape.layerCount).reduce(0) {
       shape.windows[$1] == nil
         ? $0
         : $0
           + min(
-            shape.slabCount,
-            shape.visibleRowCount(layer: $1) + (shape.quantises ? 0 : 1))
+            shape.pageGroupCount,
+            shape.visiblePageCount(layer: $1) + (shape.quantises ? 0 : 1))
     }
     guard sliding > 0 else { return whole }
     return min(
-      shape.rowCount, whole + sliding + enteringRowCount(shape, chunkLength: chunkLength))
+      shape.pageCount, whole + sliding + enteringPageCount(shape, chunkLength: chunkLength))
   }
 
-  /// Slabs that a chunk reaches into at most.
-  static func touchedSlabCount(chunkLength: Int) -> Int {
+  /// Page groups that a chunk reaches into at most.
+  static func touchedPageGroupCount(chunkLength: Int) -> Int {
     (chunkLength + KeyValueBlock.positionCount - 2) / KeyValueBlock.positionCount + 1
   }
 }

@@ -4,17 +4,17 @@ import Glibc
 ///
 /// A policy sees summaries and queries and plans blocks for each (layer, KV head); it moves no data.
 /// What it leaves out stays where it is, in memory or on the drive, and may be planned by the next token.
-/// Prompts are read with full attention. The slab that is being filled is always attended over.
+/// Prompts are read with full attention. The page group that is being filled is always attended over.
 ///
 /// A policy whose bounds exceed the context plans everything, and then gives the bits of full attention.
 public protocol KeyValuePolicy: AnyObject {
-  /// Whether a plan depends on the token's queries; where it does not, rows are read ahead.
+  /// Whether a plan depends on the token's queries; where it does not, pages are read ahead.
   var usesQueries: Bool { get }
   /// Tokens at the end of a prompt whose attention it wants to see; 0 = none.
   var observedTokenCount: Int { get }
 
   /// Called with each complete block while it lies in memory as f16.
-  func complete(layer: Int, head: Int, slab: Int, block: UnsafeRawPointer)
+  func complete(layer: Int, head: Int, pageGroup: Int, block: UnsafeRawPointer)
 
   /// Called with each block's weight in the attention of the tokens at a prompt's end, which may be in several
   /// chunks.
@@ -34,73 +34,75 @@ public protocol KeyValuePolicy: AnyObject {
 extension KeyValuePolicy {
   public var usesQueries: Bool { false }
   public var observedTokenCount: Int { 0 }
-  public func complete(layer: Int, head: Int, slab: Int, block: UnsafeRawPointer) {}
+  public func complete(layer: Int, head: Int, pageGroup: Int, block: UnsafeRawPointer) {}
   public func observe(_ weights: BlockWeights, layer: Int) {}
   public func reset() {}
 }
 
 /// The blocks of one layer that a token attends over, as a policy plans them.
 public struct BlockPlan {
-  /// Complete slabs that the token sees; only these can be planned.
-  public let slabs: Range<Int>
+  /// Complete page groups that the token sees; only these can be planned.
+  public let pageGroups: Range<Int>
   public let keyValueHeadCount: Int
-  /// Of each slab [slabCount, keyValueHeadCount].
+  /// Of each page group [pageGroupCount, keyValueHeadCount].
   private let isPlanned: UnsafeMutablePointer<Bool>
-  /// Blocks from one slab to the next.
+  /// Blocks from one page group to the next.
   private let stride: Int
 
   /// - Parameters:
-  ///   - isPlanned: of the first slab's blocks [keyValueHeadCount].
-  ///   - stride: blocks from one slab to the next.
+  ///   - isPlanned: of the first page group's blocks [keyValueHeadCount].
+  ///   - stride: blocks from one page group to the next.
   package init(
-    slabs: Range<Int>, keyValueHeadCount: Int, isPlanned: UnsafeMutablePointer<Bool>, stride: Int
+    pageGroups: Range<Int>, keyValueHeadCount: Int, isPlanned: UnsafeMutablePointer<Bool>,
+    stride: Int
   ) {
-    self.slabs = slabs
+    self.pageGroups = pageGroups
     self.keyValueHeadCount = keyValueHeadCount
     self.isPlanned = isPlanned
     self.stride = stride
   }
 
   /// Plans a block of one KV head.
-  public func include(slab: Int, head: Int) {
-    precondition(slabs.contains(slab), "slab \(slab) is not among \(slabs)")
-    isPlanned[slab * stride + head] = true
+  public func include(pageGroup: Int, head: Int) {
+    precondition(
+      pageGroups.contains(pageGroup), "page group \(pageGroup) is not among \(pageGroups)")
+    isPlanned[pageGroup * stride + head] = true
   }
 
-  /// Plans a slab's blocks of all heads.
-  public func include(slab: Int) {
-    for head in 0..<keyValueHeadCount { include(slab: slab, head: head) }
+  /// Plans a page group's blocks of all heads.
+  public func include(pageGroup: Int) {
+    for head in 0..<keyValueHeadCount { include(pageGroup: pageGroup, head: head) }
   }
 
   func clear() {
-    for slab in slabs {
-      (isPlanned + slab * stride).update(repeating: false, count: keyValueHeadCount)
+    for pageGroup in pageGroups {
+      (isPlanned + pageGroup * stride).update(repeating: false, count: keyValueHeadCount)
     }
   }
 }
 
 /// What blocks weigh in the attention of some queries: partial softmax results of each block alone.
 public struct BlockWeights {
-  /// Slabs before the observed tokens.
-  public let slabs: Range<Int>
+  /// Page groups before the observed tokens.
+  public let pageGroups: Range<Int>
   public let keyValueHeadCount: Int
   /// Queries of each KV head.
   public let queryCount: Int
   /// Whether the first of the observed tokens is among these.
   public let isFirst: Bool
-  /// Maximum and sum [slabs.count, keyValueHeadCount, queryCount] of each block's scores.
+  /// Maximum and sum [pageGroups.count, keyValueHeadCount, queryCount] of each block's scores.
   let maxima: UnsafePointer<Float>
   let sums: UnsafePointer<Float>
 
   /// - Parameters:
-  ///   - maxima: largest score [slabs.count, keyValueHeadCount, queryCount]; −∞ where a query sees none.
+  ///   - maxima: largest score [pageGroups.count, keyValueHeadCount, queryCount]; −∞ where a query sees none.
   ///   - sums: of e^(score − maximum), of the same shape.
   public init(
-    slabs: Range<Int>, keyValueHeadCount: Int, queryCount: Int, isFirst: Bool,
+    pageGroups: Range<Int>, keyValueHeadCount: Int, queryCount: Int, isFirst: Bool,
     maxima: UnsafePointer<Float>,
     sums: UnsafePointer<Float>
   ) {
-    self.slabs = slabs
+    self.pageGroups = pageGroups
     self.keyValueHeadCount = keyValueHeadCount
     self.queryCount = queryCount
     self.isFirst = isFirst
@@ -110,19 +112,21 @@ public struct BlockWeights {
 }
 
 extension BlockWeights {
-  /// Adds the shares of attention that go to each block of a KV head [slabs.count], query by query.
-  func addShares(ofHead head: Int, to shares: inout [Double], at place: (_ slab: Int) -> Int) {
-    func index(_ slab: Int, _ query: Int) -> Int {
-      ((slab - slabs.lowerBound) * keyValueHeadCount + head) * queryCount + query
+  /// Adds the shares of attention that go to each block of a KV head [pageGroups.count], query by query.
+  func addShares(ofHead head: Int, to shares: inout [Double], at place: (_ pageGroup: Int) -> Int) {
+    func index(_ pageGroup: Int, _ query: Int) -> Int {
+      ((pageGroup - pageGroups.lowerBound) * keyValueHeadCount + head) * queryCount + query
     }
     for query in 0..<queryCount {
-      let top = slabs.reduce(-.infinity) { max($0, maxima[index($1, query)]) }
+      let top = pageGroups.reduce(-.infinity) { max($0, maxima[index($1, query)]) }
       guard top > -.infinity else { continue }
-      let weights = slabs.map {
+      let weights = pageGroups.map {
         Double(sums[index($0, query)]) * exp(Double(maxima[index($0, query)] - top))
       }
       let sum = weights.reduce(0, +)
-      for (slab, weight) in zip(slabs, weights) { shares[place(slab)] += weight / sum }
+      for (pageGroup, weight) in zip(pageGroups, weights) {
+        shares[place(pageGroup)] += weight / sum
+      }
     }
   }
 }

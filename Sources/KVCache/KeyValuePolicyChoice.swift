@@ -67,11 +67,11 @@ public enum KeyValuePolicyChoice: Sendable, Equatable {
     case .full: nil
     case .recent(let sinks, let recent):
       RecentPolicy(
-        sinkSlabCount: KeyValueShape.slabCount(positionCount: sinks),
-        recentSlabCount: KeyValueShape.slabCount(positionCount: recent))
+        sinkPageGroupCount: KeyValueShape.pageGroupCount(positionCount: sinks),
+        recentPageGroupCount: KeyValueShape.pageGroupCount(positionCount: recent))
     case .top(let share): try TopBlocksPolicy(shape, queryHeadCount: queryHeadCount, share: share)
     case .snapKV(let positions):
-      SnapKVPolicy(shape, slabCount: KeyValueShape.slabCount(positionCount: positions))
+      SnapKVPolicy(shape, pageGroupCount: KeyValueShape.pageGroupCount(positionCount: positions))
     }
   }
 

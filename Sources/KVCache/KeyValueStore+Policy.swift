@@ -1,11 +1,11 @@
 import Kernels
 import TensorBasics
 
-/// Blocks that a policy leaves out, and what follows for where rows lie.
+/// Blocks that a policy leaves out, and what follows for where pages lie.
 ///
 /// After a prompt a policy plans the blocks of each layer: before the token where no queries are
-/// needed, else when the layer's queries are there. Only rows with a planned block are read. Where the plan
-/// is known beforehand the rows that stay in memory are those it names, as far as there is room; the
+/// needed, else when the layer's queries are there. Only pages with a planned block are read. Where the plan
+/// is known beforehand the pages that stay in memory are those it names, as far as there is room; the
 /// others leave, and are written first unless a file has them.
 extension KeyValueStore {
   /// What a chunk is part of.
@@ -46,25 +46,25 @@ extension KeyValueStore {
     policy?.observe(weights, layer: layer)
   }
 
-  /// Whether a row stays in memory while queries see it.
-  func keeps(layer: Int, slab: Int) -> Bool {
-    isWanted(layer: layer, slab: slab)
-      && (!isPlanResident || poolSlots.count > plan.workingRowCount)
+  /// Whether a page stays in memory while queries see it.
+  func keeps(layer: Int, pageGroup: Int) -> Bool {
+    isWanted(layer: layer, pageGroup: pageGroup)
+      && (!isPlanResident || poolSlots.count > plan.workingPageCount)
   }
 
   /// Begins a chunk of that phase: plans what can be planned without queries.
   func select(_ phase: Phase) throws(KeyValueError) {
     selection.phase = phase
     guard let policy else { return }
-    let (isSelective, slabEnd) = (
+    let (isSelective, pageGroupEnd) = (
       phase == .decode, chunk.lowerBound / KeyValueBlock.positionCount
     )
     let hasChanged =
-      selection.isSelective != isSelective || isSelective && selection.slabEnd != slabEnd
+      selection.isSelective != isSelective || isSelective && selection.pageGroupEnd != pageGroupEnd
     // The reads in flight were chosen by the previous plan.
     if hasChanged { try discardReads() }
     selection.isSelective = isSelective
-    selection.slabEnd = slabEnd
+    selection.pageGroupEnd = pageGroupEnd
     selection.queriedLayer = nil
     if selection.isPlannedAhead {
       for layer in 0..<shape.layerCount where hasChanged || shape.windows[layer] != nil {
@@ -74,18 +74,18 @@ extension KeyValueStore {
     if hasChanged { try demote() }
   }
 
-  /// Computes, once, what is needed to leave out blocks of a complete row, while it lies in memory.
-  func summarise(layer: Int, slab: Int) {
-    let row = row(layer, slab)
-    guard let policy, !flags[row].contains(.isSummarised), let address = addresses[row]
+  /// Computes, once, what is needed to leave out blocks of a complete page, while it lies in memory.
+  func summarise(layer: Int, pageGroup: Int) {
+    let page = page(layer, pageGroup)
+    guard let policy, !flags[page].contains(.isSummarised), let address = addresses[page]
     else { return }
-    flags[row].insert(.isSummarised)
-    blocks?.sum(row, address)
+    flags[page].insert(.isSummarised)
+    blocks?.sum(page, address)
     guard policy.usesQueries else { return }
     for head in 0..<shape.keyValueHeadCount {
       let block = expandedBlock(
-        layer: layer, head: head, slab: slab, expansion: summaryExpansion.address)
-      if let block { policy.complete(layer: layer, head: head, slab: slab, block: block) }
+        layer: layer, head: head, pageGroup: pageGroup, expansion: summaryExpansion.address)
+      if let block { policy.complete(layer: layer, head: head, pageGroup: pageGroup, block: block) }
     }
   }
 
@@ -93,7 +93,7 @@ extension KeyValueStore {
   func countBlocks(layer: Int) {
     guard selection.phase == .decode else { return }
     let end = chunk.lowerBound / KeyValueBlock.positionCount
-    let first = min(end, shape.firstVisibleSlab(layer: layer, position: chunk.lowerBound))
+    let first = min(end, shape.firstVisiblePageGroup(layer: layer, position: chunk.lowerBound))
     let all = (end - first) * shape.keyValueHeadCount
     let attended = selection.isSelective ? selection.blockCounts[layer] : all
     moved.attendedBlockCount += attended
@@ -103,37 +103,39 @@ extension KeyValueStore {
   private func plan(
     _ layer: Int, _ policy: any KeyValuePolicy, _ queries: UnsafePointer<Float>?
   ) {
-    let end = selection.slabEnd
-    let first = min(end, shape.firstVisibleSlab(layer: layer, position: chunk.lowerBound))
-    let blocks = selection.blocks(layer: layer, slabs: first..<end)
+    let end = selection.pageGroupEnd
+    let first = min(end, shape.firstVisiblePageGroup(layer: layer, position: chunk.lowerBound))
+    let blocks = selection.blocks(layer: layer, pageGroups: first..<end)
     blocks.clear()
     if first < end { policy.plan(layer: layer, queries: queries, into: blocks) }
-    selection.close(layer: layer, slabs: first..<end)
+    selection.close(layer: layer, pageGroups: first..<end)
   }
 
-  /// Whether the rows that stay in memory are those that the policy planned: not all have room, and it is
+  /// Whether the pages that stay in memory are those that the policy planned: not all have room, and it is
   /// known which will be attended over.
   private var isPlanResident: Bool { plan.hasTier && selection.isPlannedAhead }
 
-  /// Whether a row is to stay in memory as far as there is room.
-  private func isWanted(layer: Int, slab: Int) -> Bool {
+  /// Whether a page is to stay in memory as far as there is room.
+  private func isWanted(layer: Int, pageGroup: Int) -> Bool {
     isPlanResident
-      ? selection.includes(row(layer, slab)) : plan.keeps(layer: layer, slab: slab)
+      ? selection.includes(page(layer, pageGroup)) : plan.keeps(layer: layer, pageGroup: pageGroup)
   }
 
-  /// Evicts rows that are not to stay in memory.
+  /// Evicts pages that are not to stay in memory.
   private func demote() throws(KeyValueError) {
     cursor = ReadCursor()
     guard plan.hasTier, let files else { return }
-    for slab in 0..<chunk.lowerBound / KeyValueBlock.positionCount {
+    for pageGroup in 0..<chunk.lowerBound / KeyValueBlock.positionCount {
       for layer in 0..<shape.layerCount {
-        let row = row(layer, slab)
-        guard let address = addresses[row], !flags[row].contains(.isBeingWritten) else { continue }
-        if isWanted(layer: layer, slab: slab), isInPool(row) { continue }
-        if flags[row].contains(.isOnFile) {
-          drop(row)
+        let page = page(layer, pageGroup)
+        guard let address = addresses[page], !flags[page].contains(.isBeingWritten) else {
+          continue
+        }
+        if isWanted(layer: layer, pageGroup: pageGroup), isInPool(page) { continue }
+        if flags[page].contains(.isOnFile) {
+          drop(page)
         } else if files.writes, writeFailure == nil {
-          try write(row, at: address, files, layer: layer, isLeaving: true)
+          try write(page, at: address, files, layer: layer, isLeaving: true)
         }
       }
     }
@@ -145,8 +147,8 @@ final class BlockSelection {
   /// Whether blocks may be left out.
   var isSelective = false
   var phase = KeyValueStore.Phase.prefill(end: nil)
-  /// Slabs that were complete when blocks were planned; later ones are attended over.
-  var slabEnd = 0
+  /// Page groups that were complete when blocks were planned; later ones are attended over.
+  var pageGroupEnd = 0
   /// Where plans take queries: the layer that has one.
   var queriedLayer: Int?
   /// Blocks planned of each layer.
@@ -154,44 +156,44 @@ final class BlockSelection {
 
   private let usesQueries: Bool
   private let shape: KeyValueShape
-  /// [slabCount, layerCount, keyValueHeadCount], as rows are numbered.
+  /// [pageGroupCount, layerCount, keyValueHeadCount], as pages are numbered.
   private let isBlockPlanned: UnsafeMutablePointer<Bool>
-  /// [rowCount]
-  private let isRowPlanned: UnsafeMutablePointer<Bool>
+  /// [pageCount]
+  private let isPagePlanned: UnsafeMutablePointer<Bool>
 
   /// - Parameter usesQueries: whether plans take a layer's queries.
   init(_ shape: KeyValueShape, usesQueries: Bool) {
     self.shape = shape
     self.usesQueries = usesQueries
     blockCounts = Array(repeating: 0, count: shape.layerCount)
-    isBlockPlanned = .allocate(capacity: shape.rowCount * shape.keyValueHeadCount)
-    isBlockPlanned.initialize(repeating: false, count: shape.rowCount * shape.keyValueHeadCount)
-    isRowPlanned = .allocate(capacity: shape.rowCount)
-    isRowPlanned.initialize(repeating: false, count: shape.rowCount)
+    isBlockPlanned = .allocate(capacity: shape.pageCount * shape.keyValueHeadCount)
+    isBlockPlanned.initialize(repeating: false, count: shape.pageCount * shape.keyValueHeadCount)
+    isPagePlanned = .allocate(capacity: shape.pageCount)
+    isPagePlanned.initialize(repeating: false, count: shape.pageCount)
   }
 
   deinit {
     isBlockPlanned.deallocate()
-    isRowPlanned.deallocate()
+    isPagePlanned.deallocate()
   }
 
   /// Memory of a selection.
   static func byteCount(_ shape: KeyValueShape) -> Int {
-    shape.rowCount * (shape.keyValueHeadCount + 1)
+    shape.pageCount * (shape.keyValueHeadCount + 1)
   }
 
   /// Whether blocks may be left out, and which is known of all layers before the token.
   var isPlannedAhead: Bool { isSelective && !usesQueries }
 
-  /// Whether any block of a row is attended over.
-  func includes(_ row: Int) -> Bool {
-    !isSelective || row >= slabEnd * shape.layerCount || isRowPlanned[row]
+  /// Whether any block of a page is attended over.
+  func includes(_ page: Int) -> Bool {
+    !isSelective || page >= pageGroupEnd * shape.layerCount || isPagePlanned[page]
   }
 
-  /// Whether a row's block of one head is attended over.
-  func includes(_ row: Int, head: Int) -> Bool {
-    !isSelective || row >= slabEnd * shape.layerCount
-      || isBlockPlanned[row * shape.keyValueHeadCount + head]
+  /// Whether a page's block of one head is attended over.
+  func includes(_ page: Int, head: Int) -> Bool {
+    !isSelective || page >= pageGroupEnd * shape.layerCount
+      || isBlockPlanned[page * shape.keyValueHeadCount + head]
   }
 
   /// Whether it is known what will be read of a layer, in the current sweep or in the next.
@@ -202,24 +204,24 @@ final class BlockSelection {
   }
 
   /// A layer's blocks, for a policy to fill.
-  func blocks(layer: Int, slabs: Range<Int>) -> BlockPlan {
+  func blocks(layer: Int, pageGroups: Range<Int>) -> BlockPlan {
     BlockPlan(
-      slabs: slabs, keyValueHeadCount: shape.keyValueHeadCount,
+      pageGroups: pageGroups, keyValueHeadCount: shape.keyValueHeadCount,
       isPlanned: isBlockPlanned + layer * shape.keyValueHeadCount,
       stride: shape.layerCount * shape.keyValueHeadCount)
   }
 
   /// Ends the planning of a layer.
-  func close(layer: Int, slabs: Range<Int>) {
+  func close(layer: Int, pageGroups: Range<Int>) {
     var count = 0
-    for slab in slabs {
-      let row = slab * shape.layerCount + layer
+    for pageGroup in pageGroups {
+      let page = pageGroup * shape.layerCount + layer
       var planned = 0
       for head in 0..<shape.keyValueHeadCount
-      where isBlockPlanned[row * shape.keyValueHeadCount + head] {
+      where isBlockPlanned[page * shape.keyValueHeadCount + head] {
         planned += 1
       }
-      isRowPlanned[row] = planned > 0
+      isPagePlanned[page] = planned > 0
       count += planned
     }
     blockCounts[layer] = count

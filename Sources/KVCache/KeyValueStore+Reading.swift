@@ -3,26 +3,26 @@ import CXXHash
 import Kernels
 import TensorBasics
 
-/// Where the read-ahead stands: the next row that may have to be read.
+/// Where the read-ahead stands: the next page that may have to be read.
 struct ReadCursor {
   /// Whether it is in the sweep after the current one.
   var isNext = false
   var layer = 0
-  var slab = 0
+  var pageGroup = 0
 }
 
-/// Rows that are not in memory come through the staging slots, in the order that a sweep needs them:
-/// layer by layer, ascending slabs. Reads run ahead across layers, and into the next sweep up to the
-/// current layer: what happens to a row after that is not known yet. For the same reason they stop at a
-/// layer with rows that are still being written.
+/// Pages that are not in memory come through the staging slots, in the order that a sweep needs them:
+/// layer by layer, ascending page groups. Reads run ahead across layers, and into the next sweep up to the
+/// current layer: what happens to a page after that is not known yet. For the same reason they stop at a
+/// layer with pages that are still being written.
 extension KeyValueStore {
   /// Whether every block of a tile that is attended over is in memory.
   ///
   /// - Parameter positions: what the queries see, all together.
   public func isReady(layer: Int, tile: Int, positions: ClosedRange<Int>) -> Bool {
-    for slab in slabs(ofTile: tile, positions)
-    where addresses[row(layer, slab)] == nil && !isOpen(slab)
-      && selection.includes(row(layer, slab))
+    for pageGroup in pageGroups(ofTile: tile, positions)
+    where addresses[page(layer, pageGroup)] == nil && !isOpen(pageGroup)
+      && selection.includes(page(layer, pageGroup))
     {
       return false
     }
@@ -31,7 +31,7 @@ extension KeyValueStore {
 
   /// Whether any block of a tile is attended over.
   public func isAttended(layer: Int, tile: Int, positions: ClosedRange<Int>) -> Bool {
-    slabs(ofTile: tile, positions).contains { selection.includes(row(layer, $0)) }
+    pageGroups(ofTile: tile, positions).contains { selection.includes(page(layer, $0)) }
   }
 
   /// The addresses of the blocks of tile `tile` of one layer and head, as they are stored; nil for blocks
@@ -43,10 +43,10 @@ extension KeyValueStore {
   ) {
     let offset = head * shape.blockByteCount
     for index in 0..<AttentionTile.blockCount {
-      let slab = tile * AttentionTile.blockCount + index
+      let pageGroup = tile * AttentionTile.blockCount + index
       result[index] =
-        slab < shape.slabCount && selection.includes(row(layer, slab), head: head)
-        ? addresses[row(layer, slab)].map { UnsafeRawPointer($0 + offset) } : nil
+        pageGroup < shape.pageGroupCount && selection.includes(page(layer, pageGroup), head: head)
+        ? addresses[page(layer, pageGroup)].map { UnsafeRawPointer($0 + offset) } : nil
     }
   }
 
@@ -54,9 +54,9 @@ extension KeyValueStore {
   public func release(layer: Int, tile: Int) {
     guard plan.hasTier else { return }
     let first = tile * AttentionTile.blockCount
-    for slab in first..<min(first + AttentionTile.blockCount, shape.slabCount) {
-      let row = row(layer, slab)
-      if addresses[row] != nil, !isInPool(row) { drop(row) }
+    for pageGroup in first..<min(first + AttentionTile.blockCount, shape.pageGroupCount) {
+      let page = page(layer, pageGroup)
+      if addresses[page] != nil, !isInPool(page) { drop(page) }
     }
   }
 
@@ -72,7 +72,7 @@ extension KeyValueStore {
   /// - Throws: ``KeyValueError/interrupted``, ``KeyValueError/io(_:layer:)``,
   ///   ``KeyValueError/damaged(path:offset:layer:)``.
   public func waitForRead() throws(KeyValueError) {
-    guard let files else { preconditionFailure("rows are missing and there is no file") }
+    guard let files else { preconditionFailure("pages are missing and there is no file") }
     try submitReads(files)
     precondition(files.device.inFlight > 0, "nothing is read that could be waited for")
     let start = monotonicNanoseconds()
@@ -84,7 +84,7 @@ extension KeyValueStore {
     while try takeRead(files, waiting: false) {}
   }
 
-  private func slabs(ofTile tile: Int, _ positions: ClosedRange<Int>) -> Range<Int> {
+  private func pageGroups(ofTile tile: Int, _ positions: ClosedRange<Int>) -> Range<Int> {
     let first = tile * AttentionTile.blockCount
     let lower = max(first, positions.lowerBound / KeyValueBlock.positionCount)
     let upper = min(
@@ -94,13 +94,13 @@ extension KeyValueStore {
 
   private func submitReads(_ files: KeyValueFiles) throws(KeyValueError) {
     var hasNew = false
-    while files.device.inFlight < files.device.capacity, let row = nextRow() {
-      let (slab, layer) = row.quotientAndRemainder(dividingBy: shape.layerCount)
-      let kept = keeps(layer: layer, slab: slab) ? poolSlots.pop() : nil
+    while files.device.inFlight < files.device.capacity, let page = nextPage() {
+      let (pageGroup, layer) = page.quotientAndRemainder(dividingBy: shape.layerCount)
+      let kept = keeps(layer: layer, pageGroup: pageGroup) ? poolSlots.pop() : nil
       guard let slot = kept ?? stagingSlots.pop() else { break }
       let runs =
-        kept == nil && flags[row].contains(.isSummarised)
-        ? blocks?.runs(of: row, selection, most: files.device.capacity) : nil
+        kept == nil && flags[page].contains(.isSummarised)
+        ? blocks?.runs(of: page, selection, most: files.device.capacity) : nil
       if let runs, files.device.inFlight + runs > files.device.capacity {
         stagingSlots.push(slot)
         break
@@ -108,30 +108,30 @@ extension KeyValueStore {
       do throws(BlockIOError) {
         if runs == nil {
           try files.submitRead(
-            row: row, part: 0..<shape.rowStride, slot: slot, address(ofSlot: slot))
+            page: page, part: 0..<shape.pageStride, slot: slot, address(ofSlot: slot))
         } else {
           var head = 0
-          while let run = blocks?.nextRun(of: row, selection, from: head) {
-            try files.submitRead(row: row, part: run.bytes, slot: slot, address(ofSlot: slot))
+          while let run = blocks?.nextRun(of: page, selection, from: head) {
+            try files.submitRead(page: page, part: run.bytes, slot: slot, address(ofSlot: slot))
             head = run.end
           }
         }
       } catch {
-        // A device that takes no reads took none of this row.
+        // A device that takes no reads took none of this page.
         if kept == nil { stagingSlots.push(slot) } else { poolSlots.push(slot) }
         throw .io(files.named(error), layer: layer)
       }
-      blocks?.pendingRuns[row] = UInt8(runs ?? 0)
-      flags[row].insert(.isBeingRead)
-      cursor.slab = slab + 1
+      blocks?.pendingRuns[page] = UInt8(runs ?? 0)
+      flags[page].insert(.isBeingRead)
+      cursor.pageGroup = pageGroup + 1
       hasNew = true
     }
     guard hasNew else { return }
     do { try files.device.flush() } catch { throw .io(error, layer: nil) }
   }
 
-  /// The next row to read, at the cursor; nil if there is none yet.
-  private func nextRow() -> Int? {
+  /// The next page to read, at the cursor; nil if there is none yet.
+  private func nextPage() -> Int? {
     while true {
       if cursor.layer == shape.layerCount {
         // After the current sweep comes the next; after that nothing is known.
@@ -143,18 +143,18 @@ extension KeyValueStore {
       guard leavingCounts[cursor.layer] == 0 else { return nil }
       let start = cursor.isNext ? chunk.upperBound : chunk.lowerBound
       let end = start / KeyValueBlock.positionCount
-      var slab = max(
-        cursor.slab, shape.firstVisibleSlab(layer: cursor.layer, position: start))
-      while slab < end {
-        let row = row(cursor.layer, slab)
-        if addresses[row] == nil, flags[row].contains(.isOnFile),
-          !flags[row].contains(.isBeingRead), selection.includes(row)
+      var pageGroup = max(
+        cursor.pageGroup, shape.firstVisiblePageGroup(layer: cursor.layer, position: start))
+      while pageGroup < end {
+        let page = page(cursor.layer, pageGroup)
+        if addresses[page] == nil, flags[page].contains(.isOnFile),
+          !flags[page].contains(.isBeingRead), selection.includes(page)
         {
-          return row
+          return page
         }
-        slab += 1
+        pageGroup += 1
       }
-      cursor.slab = 0
+      cursor.pageGroup = 0
       cursor.layer += 1
     }
   }
@@ -170,70 +170,70 @@ extension KeyValueStore {
     } catch {
       if let tag = error.tag { endRead(files, tag) }
       throw .io(
-        files.named(error), layer: error.tag.map { files.row(ofTag: $0) % shape.layerCount })
+        files.named(error), layer: error.tag.map { files.page(ofTag: $0) % shape.layerCount })
     }
     guard let completion else { return false }
-    let row = files.row(ofTag: completion.tag)
+    let page = files.page(ofTag: completion.tag)
     let address = address(ofSlot: files.slot(ofTag: completion.tag))
-    let (slab, layer) = row.quotientAndRemainder(dividingBy: shape.layerCount)
-    let place = files.place(ofRow: row)
-    if let blocks, blocks.pendingRuns[row] > 0 {
+    let (pageGroup, layer) = page.quotientAndRemainder(dividingBy: shape.layerCount)
+    let place = files.place(ofPage: page)
+    if let blocks, blocks.pendingRuns[page] > 0 {
       moved.bytesRead += completion.byteCount
-      guard blocks.pendingRuns[row] == 1, !flags[row].contains(.isLost) else {
-        endPart(row, address)
+      guard blocks.pendingRuns[page] == 1, !flags[page].contains(.isLost) else {
+        endPart(page, address)
         return true
       }
-      blocks.pendingRuns[row] = 0
-      guard blocks.areIntact(row, selection, address) else {
-        abandon(row, address)
+      blocks.pendingRuns[page] = 0
+      guard blocks.areIntact(page, selection, address) else {
+        abandon(page, address)
         throw .damaged(path: files.path(ofFile: place.file), offset: place.offset, layer: layer)
       }
-      flags[row].remove(.isBeingRead)
-      addresses[row] = address
+      flags[page].remove(.isBeingRead)
+      addresses[page] = address
       return true
     }
-    guard completion.byteCount >= shape.rowByteCount else {
-      abandon(row, address)
+    guard completion.byteCount >= shape.pageByteCount else {
+      abandon(page, address)
       throw .io(
         BlockIOError(
           .read, path: files.path(ofFile: place.file), offset: place.offset,
-          byteCount: shape.rowByteCount, reason: .truncated), layer: layer)
+          byteCount: shape.pageByteCount, reason: .truncated), layer: layer)
     }
-    let bytes = UnsafeRawBufferPointer(start: address, count: shape.rowByteCount)
-    guard Self.checksum(bytes) == checksums[self.row(layer, slab)] else {
-      abandon(row, address)
+    let bytes = UnsafeRawBufferPointer(start: address, count: shape.pageByteCount)
+    guard Self.checksum(bytes) == checksums[self.page(layer, pageGroup)] else {
+      abandon(page, address)
       throw .damaged(path: files.path(ofFile: place.file), offset: place.offset, layer: layer)
     }
-    moved.bytesRead += shape.rowStride
-    flags[row].remove(.isBeingRead)
-    addresses[row] = address
-    summarise(layer: layer, slab: slab)
+    moved.bytesRead += shape.pageStride
+    flags[page].remove(.isBeingRead)
+    addresses[page] = address
+    summarise(layer: layer, pageGroup: pageGroup)
     return true
   }
 
-  /// Notes that a read of a row failed; its slot is free when nothing is read into it any more.
+  /// Notes that a read of a page failed; its slot is free when nothing is read into it any more.
   private func endRead(_ files: KeyValueFiles, _ tag: UInt64) {
-    let row = files.row(ofTag: tag)
+    let page = files.page(ofTag: tag)
     let address = address(ofSlot: files.slot(ofTag: tag))
-    guard let blocks, blocks.pendingRuns[row] > 0 else { return abandon(row, address) }
-    flags[row].insert(.isLost)
-    endPart(row, address)
+    guard let blocks, blocks.pendingRuns[page] > 0 else { return abandon(page, address) }
+    flags[page].insert(.isLost)
+    endPart(page, address)
   }
 
-  /// Notes the end of one of the reads that bring parts of a row.
-  private func endPart(_ row: Int, _ address: UnsafeMutableRawPointer) {
+  /// Notes the end of one of the reads that bring parts of a page.
+  private func endPart(_ page: Int, _ address: UnsafeMutableRawPointer) {
     guard let blocks else { return }
-    blocks.pendingRuns[row] -= 1
-    guard blocks.pendingRuns[row] == 0, flags[row].contains(.isLost) else { return }
-    flags[row].remove(.isLost)
-    abandon(row, address)
+    blocks.pendingRuns[page] -= 1
+    guard blocks.pendingRuns[page] == 0, flags[page].contains(.isLost) else { return }
+    flags[page].remove(.isLost)
+    abandon(page, address)
   }
 
-  /// Frees the slot of a row that could not be read.
-  private func abandon(_ row: Int, _ address: UnsafeMutableRawPointer) {
-    flags[row].remove(.isBeingRead)
-    addresses[row] = address
-    drop(row)
+  /// Frees the slot of a page that could not be read.
+  private func abandon(_ page: Int, _ address: UnsafeMutableRawPointer) {
+    flags[page].remove(.isBeingRead)
+    addresses[page] = address
+    drop(page)
   }
 
   /// Waits for the reads in flight and gives their room back.
@@ -258,14 +258,16 @@ extension KeyValueStore {
     }
   }
 
-  /// Reports the first row that waits for the drive to ``onStall``.
-  func report(_ files: KeyValueFiles, _ flag: RowFlags, _ seconds: Int) {
-    guard let row = (0..<shape.rowCount).first(where: { flags[$0].contains(flag) }) else { return }
-    let place = files.place(ofRow: row)
+  /// Reports the first page that waits for the drive to ``onStall``.
+  func report(_ files: KeyValueFiles, _ flag: PageFlags, _ seconds: Int) {
+    guard let page = (0..<shape.pageCount).first(where: { flags[$0].contains(flag) }) else {
+      return
+    }
+    let place = files.place(ofPage: page)
     onStall?(
       Stall(
-        path: files.path(ofFile: place.file), offset: place.offset, byteCount: shape.rowByteCount,
-        tensorName: "keys and values of layer \(row % shape.layerCount)",
+        path: files.path(ofFile: place.file), offset: place.offset, byteCount: shape.pageByteCount,
+        tensorName: "keys and values of layer \(page % shape.layerCount)",
         readsInFlight: files.device.inFlight, seconds: seconds))
   }
 

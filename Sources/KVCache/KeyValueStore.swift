@@ -3,12 +3,12 @@ import Glibc
 import Kernels
 import TensorBasics
 
-/// Keys and values of every position so far: rows in memory as far as the plan has room, the others in
+/// Keys and values of every position so far: pages in memory as far as the plan has room, the others in
 /// files.
 ///
 /// A chunk of tokens passes as ``begin(_:_:)``, then in each layer ``prepare(layer:)``,
 /// ``store(layer:position:keys:values:)`` for every position, ``quantiseCompleted(layer:on:)``, attention over tiles
-/// as they become ready (`KeyValueStore+Reading.swift`), and ``finish(layer:)``. Where every row stays in
+/// as they become ready (`KeyValueStore+Reading.swift`), and ``finish(layer:)``. Where every page stays in
 /// memory and no file is asked for, there is none.
 ///
 /// One thread uses a store; between ``prepare(layer:)`` and attention others may call `store` for
@@ -27,28 +27,28 @@ public final class KeyValueStore {
 
   /// Slots of the pool, then those that reads go through.
   let memory: AlignedBuffer
-  /// Rows being filled, where they lie apart (`KeyValueStore+Open.swift`).
+  /// Pages being filled, where they lie apart (`KeyValueStore+Open.swift`).
   let openMemory: AlignedBuffer
   var poolSlots: SlotStack
   var stagingSlots: SlotStack
-  /// Of each row: where it lies in memory, once it can be read there; nil elsewhere.
+  /// Of each page: where it lies in memory, once it can be read there; nil elsewhere.
   let addresses: UnsafeMutableBufferPointer<UnsafeMutableRawPointer?>
-  let flags: UnsafeMutableBufferPointer<RowFlags>
-  /// XXH3-64 of each row, where it is in a file.
+  let flags: UnsafeMutableBufferPointer<PageFlags>
+  /// XXH3-64 of each page, where it is in a file.
   let checksums: UnsafeMutableBufferPointer<UInt64>
   /// Where a quantised block is expanded for the policy.
   let summaryExpansion: AlignedBuffer
-  /// What reading single blocks of a row takes; nil if rows are always read whole.
+  /// What reading single blocks of a page takes; nil if pages are always read whole.
   let blocks: BlockReads?
 
   private(set) var files: KeyValueFiles?
-  /// Whether every row is written, wherever it stays.
+  /// Whether every page is written, wherever it stays.
   let writesAll: Bool
-  /// Slabs that came from other files.
-  private(set) var prefixSlabCount: Int
+  /// Page groups that came from other files.
+  private(set) var prefixPageGroupCount: Int
   /// Why the file is no longer written.
   public private(set) var writeFailure: BlockIOError?
-  /// Rows of each layer that leave memory once they are written.
+  /// Pages of each layer that leave memory once they are written.
   var leavingCounts: [Int]
 
   /// Positions of the current chunk.
@@ -57,8 +57,8 @@ public final class KeyValueStore {
   public internal(set) var exactPositionCount: Int
   /// Layers that the current chunk has passed.
   var finishedLayerCount: Int
-  /// Of each layer, slabs from the start that no query sees any more.
-  private var expiredSlabCounts: [Int]
+  /// Of each layer, page groups from the start that no query sees any more.
+  private var expiredPageGroupCounts: [Int]
   var cursor = ReadCursor()
   var moved = Statistics()
   /// What decides which blocks the tokens after a prompt attend over; nil = all.
@@ -69,13 +69,13 @@ public final class KeyValueStore {
   /// Memory from which a few MiB more or less committed do not matter.
   private static let hugePagesByteCount = 64 << 20
 
-  /// Room for rows in memory, as they lie; to measure what reading them takes at least.
+  /// Room for pages in memory, as they lie; to measure what reading them takes at least.
   package var residentMemory: UnsafeRawBufferPointer {
-    UnsafeRawBufferPointer(start: memory.address, count: plan.slotCount * shape.rowStride)
+    UnsafeRawBufferPointer(start: memory.address, count: plan.slotCount * shape.pageStride)
   }
 
   /// Positions that the prefix holds: the first token's position.
-  public var prefixPositionCount: Int { prefixSlabCount * KeyValueBlock.positionCount }
+  public var prefixPositionCount: Int { prefixPageGroupCount * KeyValueBlock.positionCount }
 
   /// - Throws: ``KeyValueError``.
   ///
@@ -105,24 +105,24 @@ public final class KeyValueStore {
     cancellation = options.cancellation
     blocks = policy != nil && files != nil ? BlockReads(shape) : nil
     writesAll = options.ownFile != nil
-    prefixSlabCount = options.prefix.slabCount
+    prefixPageGroupCount = options.prefix.pageGroupCount
     poolSlots = SlotStack(0..<plan.slotCount)
     stagingSlots = SlotStack(plan.slotCount..<(plan.slotCount + plan.stagingCount))
-    addresses = .allocate(capacity: shape.rowCount)
+    addresses = .allocate(capacity: shape.pageCount)
     addresses.initialize(repeating: nil)
-    flags = .allocate(capacity: shape.rowCount)
+    flags = .allocate(capacity: shape.pageCount)
     flags.initialize(repeating: [])
-    checksums = .allocate(capacity: shape.rowCount)
+    checksums = .allocate(capacity: shape.pageCount)
     checksums.initialize(repeating: 0)
     leavingCounts = Array(repeating: 0, count: shape.layerCount)
-    expiredSlabCounts = Array(repeating: 0, count: shape.layerCount)
-    let start = prefixSlabCount * KeyValueBlock.positionCount
+    expiredPageGroupCounts = Array(repeating: 0, count: shape.layerCount)
+    let start = prefixPageGroupCount * KeyValueBlock.positionCount
     chunk = start..<start
     exactPositionCount = start
     finishedLayerCount = shape.layerCount
-    for (row, checksum) in options.prefix.parts.lazy.flatMap(\.checksums).enumerated() {
-      checksums[row] = checksum
-      flags[row] = .isOnFile
+    for (page, checksum) in options.prefix.parts.lazy.flatMap(\.checksums).enumerated() {
+      checksums[page] = checksum
+      flags[page] = .isOnFile
     }
     cursor.isNext = true
   }
@@ -155,7 +155,8 @@ public final class KeyValueStore {
       "\(positions) do not follow \(chunk) in the context")
     chunk = positions
     finishedLayerCount = 0
-    cursor = cursor.isNext ? ReadCursor(layer: cursor.layer, slab: cursor.slab) : ReadCursor()
+    cursor =
+      cursor.isNext ? ReadCursor(layer: cursor.layer, pageGroup: cursor.pageGroup) : ReadCursor()
     try select(phase)
     if !selection.isSelective, exactPositionCount == chunk.lowerBound {
       exactPositionCount = chunk.upperBound
@@ -164,14 +165,14 @@ public final class KeyValueStore {
 
   /// Makes room for the chunk's keys and values of a layer.
   ///
-  /// - Throws: ``KeyValueError/noRoom(_:)`` where rows that do not fit could not be written.
+  /// - Throws: ``KeyValueError/noRoom(_:)`` where pages that do not fit could not be written.
   public func prepare(layer: Int) throws(KeyValueError) {
     completeWrites()
     while leavingCounts[layer] > 0 { try waitForWrite() }
-    for slab in enteringSlabs {
-      let row = row(layer, slab)
-      guard addresses[row] == nil else { continue }
-      addresses[row] = address(ofSlot: try takePoolSlot())
+    for pageGroup in enteringPageGroups {
+      let page = page(layer, pageGroup)
+      guard addresses[page] == nil else { continue }
+      addresses[page] = address(ofSlot: try takePoolSlot())
     }
     try readAhead()
   }
@@ -185,23 +186,23 @@ public final class KeyValueStore {
   public func store(
     layer: Int, position: Int, keys: UnsafePointer<Float>, values: UnsafePointer<Float>
   ) {
-    let (slab, index) = position.quotientAndRemainder(dividingBy: KeyValueBlock.positionCount)
-    guard chunk.contains(position), let row = openRow(layer: layer, slab: slab) else {
+    let (pageGroup, index) = position.quotientAndRemainder(dividingBy: KeyValueBlock.positionCount)
+    guard chunk.contains(position), let page = openPage(layer: layer, pageGroup: pageGroup) else {
       preconditionFailure("position \(position) is outside the chunk")
     }
     for head in 0..<shape.keyValueHeadCount {
       KeyValueBlock.store(
         key: keys + head * shape.headDim, value: values + head * shape.headDim,
-        headDim: shape.headDim, position: index, into: row + head * shape.openBlockByteCount)
+        headDim: shape.headDim, position: index, into: page + head * shape.openBlockByteCount)
     }
   }
 
-  /// Ends the chunk's work on a layer: rows that it completed are written or stay, rows that no later
+  /// Ends the chunk's work on a layer: pages that it completed are written or stay, pages that no later
   /// query sees make room.
   public func finish(layer: Int) throws(KeyValueError) {
     finishedLayerCount = layer + 1
     do { try close(layer) } catch {
-      // Rows that found no place are missing from here on.
+      // Pages that found no place are missing from here on.
       finishedLayerCount = min(finishedLayerCount, shape.layerCount - 1)
       throw error
     }
@@ -210,19 +211,19 @@ public final class KeyValueStore {
   private func close(_ layer: Int) throws(KeyValueError) {
     if !cursor.isNext, cursor.layer <= layer { cursor = ReadCursor(layer: layer + 1) }
     let complete = chunk.upperBound / KeyValueBlock.positionCount
-    for slab in chunk.lowerBound / KeyValueBlock.positionCount..<complete {
-      summarise(layer: layer, slab: slab)
-      try completeRow(layer: layer, slab: slab)
+    for pageGroup in chunk.lowerBound / KeyValueBlock.positionCount..<complete {
+      summarise(layer: layer, pageGroup: pageGroup)
+      try completePage(layer: layer, pageGroup: pageGroup)
     }
     countBlocks(layer: layer)
-    keepOpenRow(layer: layer)
+    keepOpenPage(layer: layer)
     let visible = min(
-      complete, shape.firstVisibleSlab(layer: layer, position: chunk.upperBound))
-    for slab in expiredSlabCounts[layer]..<max(visible, expiredSlabCounts[layer]) {
-      let row = row(layer, slab)
-      if !flags[row].contains(.isBeingWritten) { drop(row) }
+      complete, shape.firstVisiblePageGroup(layer: layer, position: chunk.upperBound))
+    for pageGroup in expiredPageGroupCounts[layer]..<max(visible, expiredPageGroupCounts[layer]) {
+      let page = page(layer, pageGroup)
+      if !flags[page].contains(.isBeingWritten) { drop(page) }
     }
-    expiredSlabCounts[layer] = max(visible, expiredSlabCounts[layer])
+    expiredPageGroupCounts[layer] = max(visible, expiredPageGroupCounts[layer])
     completeWrites()
     try readAhead()
   }
@@ -234,7 +235,7 @@ public final class KeyValueStore {
   public func reset() {
     isResetPending = true
     chunk = 0..<0
-    prefixSlabCount = 0
+    prefixPageGroupCount = 0
     do { try clear() } catch {}
   }
 
@@ -246,7 +247,7 @@ public final class KeyValueStore {
     flags.update(repeating: [])
     poolSlots = SlotStack(0..<plan.slotCount)
     stagingSlots = SlotStack(plan.slotCount..<(plan.slotCount + plan.stagingCount))
-    for layer in 0..<shape.layerCount { expiredSlabCounts[layer] = 0 }
+    for layer in 0..<shape.layerCount { expiredPageGroupCounts[layer] = 0 }
     files?.removePrefix()
     exactPositionCount = 0
     finishedLayerCount = shape.layerCount
@@ -259,26 +260,28 @@ public final class KeyValueStore {
 
   // MARK: The file
 
-  /// Waits until every complete slab is written, where the store has a file of its own, or the caller asks
+  /// Waits until every complete page group is written, where the store has a file of its own, or the caller asks
   /// to stop.
   ///
-  /// - Returns: slabs from the start of the context that files hold completely.
+  /// - Returns: page groups from the start of the context that files hold completely.
   public func finish() -> Int {
     do throws(KeyValueError) {
       while let files, files.pendingWriteCount > 0 { try waitForWrite() }
     } catch {}
-    return completedSlabCount
+    return completedPageGroupCount
   }
 
-  /// Slabs from the start of the context that files hold completely, the prefix included.
-  public var completedSlabCount: Int {
-    let first = (0..<shape.rowCount).first { !flags[$0].contains(.isOnFile) }
-    return (first ?? shape.rowCount) / shape.layerCount
+  /// Page groups from the start of the context that files hold completely, the prefix included.
+  public var completedPageGroupCount: Int {
+    let first = (0..<shape.pageCount).first { !flags[$0].contains(.isOnFile) }
+    return (first ?? shape.pageCount) / shape.layerCount
   }
 
-  /// XXH3-64 of every row of slabs that files hold: [slabs.count, layerCount].
-  public func rowChecksums(ofSlabs slabs: Range<Int>) -> [UInt64] {
-    Array(checksums[slabs.lowerBound * shape.layerCount..<slabs.upperBound * shape.layerCount])
+  /// XXH3-64 of every page of page groups that files hold: [pageGroups.count, layerCount].
+  public func pageChecksums(ofPageGroups pageGroups: Range<Int>) -> [UInt64] {
+    Array(
+      checksums[pageGroups.lowerBound * shape.layerCount..<pageGroups.upperBound * shape.layerCount]
+    )
   }
 
   /// What was moved so far, and what is where.
@@ -286,10 +289,10 @@ public final class KeyValueStore {
     var result = moved
     let complete = chunk.upperBound / KeyValueBlock.positionCount
     for layer in 0..<shape.layerCount {
-      let first = shape.firstVisibleSlab(layer: layer, position: chunk.upperBound)
-      for slab in min(first, complete)..<complete {
-        result.rowCount += 1
-        if isInPool(row(layer, slab)) { result.residentRowCount += 1 }
+      let first = shape.firstVisiblePageGroup(layer: layer, position: chunk.upperBound)
+      for pageGroup in min(first, complete)..<complete {
+        result.pageCount += 1
+        if isInPool(page(layer, pageGroup)) { result.residentPageCount += 1 }
       }
     }
     return result
@@ -307,35 +310,35 @@ public final class KeyValueStore {
   /// Time spent waiting for reads and writes.
   public var stallNanoseconds: Int { moved.stallNanoseconds }
 
-  /// Queues a complete row for writing where it leaves memory or all rows are written.
-  private func completeRow(layer: Int, slab: Int) throws(KeyValueError) {
-    let row = row(layer, slab)
-    let stays = stays(layer: layer, slab: slab)
+  /// Queues a complete page for writing where it leaves memory or all pages are written.
+  private func completePage(layer: Int, pageGroup: Int) throws(KeyValueError) {
+    let page = page(layer, pageGroup)
+    let stays = stays(layer: layer, pageGroup: pageGroup)
     guard let files, files.writes, writeFailure == nil, writesAll || !stays else { return }
-    guard writesAll || isVisible(layer: layer, slab: slab) else { return }
-    guard let address = addresses[row] else { return }
-    try write(row, at: address, files, layer: layer, isLeaving: !stays)
+    guard writesAll || isVisible(layer: layer, pageGroup: pageGroup) else { return }
+    guard let address = addresses[page] else { return }
+    try write(page, at: address, files, layer: layer, isLeaving: !stays)
   }
 
-  /// Queues a row for writing.
+  /// Queues a page for writing.
   ///
   /// - Parameter isLeaving: whether it leaves memory then.
   func write(
-    _ row: Int, at address: UnsafeMutableRawPointer, _ files: KeyValueFiles, layer: Int,
+    _ page: Int, at address: UnsafeMutableRawPointer, _ files: KeyValueFiles, layer: Int,
     isLeaving: Bool
   ) throws(KeyValueError) {
     while !files.hasRoomForWrite { try waitForWrite() }
     // The failure of that write ends writing.
     guard writeFailure == nil else { return }
-    let bytes = UnsafeRawBufferPointer(start: address, count: shape.rowStride)
-    checksums[row] = Self.checksum(
-      UnsafeRawBufferPointer(rebasing: bytes[..<shape.rowByteCount]))
-    flags[row].insert(.isBeingWritten)
+    let bytes = UnsafeRawBufferPointer(start: address, count: shape.pageStride)
+    checksums[page] = Self.checksum(
+      UnsafeRawBufferPointer(rebasing: bytes[..<shape.pageByteCount]))
+    flags[page].insert(.isBeingWritten)
     if isLeaving {
-      flags[row].insert(.isLeaving)
+      flags[page].insert(.isLeaving)
       leavingCounts[layer] += 1
     }
-    files.write(row: row, bytes)
+    files.write(page: page, bytes)
   }
 
   /// Takes the completions of writes that are there.
@@ -359,12 +362,12 @@ public final class KeyValueStore {
   }
 
   private func complete(_ completion: WriteCompletion) {
-    let row = completion.tag
-    let (slab, layer) = row.quotientAndRemainder(dividingBy: shape.layerCount)
-    flags[row].remove(.isBeingWritten)
-    let isLeaving = flags[row].contains(.isLeaving)
+    let page = completion.tag
+    let (pageGroup, layer) = page.quotientAndRemainder(dividingBy: shape.layerCount)
+    flags[page].remove(.isBeingWritten)
+    let isLeaving = flags[page].contains(.isLeaving)
     if isLeaving {
-      flags[row].remove(.isLeaving)
+      flags[page].remove(.isLeaving)
       leavingCounts[layer] -= 1
     }
     if let failure = completion.failure {
@@ -372,12 +375,12 @@ public final class KeyValueStore {
         writeFailure = failure
         onWarning?("\(failure); keys and values stay in memory as long as there is room")
       }
-      if !isVisible(layer: layer, slab: slab) { drop(row) }
+      if !isVisible(layer: layer, pageGroup: pageGroup) { drop(page) }
       return
     }
     moved.bytesWritten += completion.byteCount
-    flags[row].insert(.isOnFile)
-    if isLeaving || !isVisible(layer: layer, slab: slab) { drop(row) }
+    flags[page].insert(.isOnFile)
+    if isLeaving || !isVisible(layer: layer, pageGroup: pageGroup) { drop(page) }
   }
 
   /// A slot of the pool, for which writes are waited for.
@@ -387,65 +390,65 @@ public final class KeyValueStore {
       guard let files, files.pendingWriteCount > 0 else {
         throw .noRoom(
           writeFailure
-            ?? BlockIOError(.allocate, byteCount: shape.rowStride, reason: .system(errno: ENOMEM)))
+            ?? BlockIOError(.allocate, byteCount: shape.pageStride, reason: .system(errno: ENOMEM)))
       }
       try waitForWrite()
     }
   }
 
-  // MARK: Rows
+  // MARK: Pages
 
-  /// Evicts a row.
-  func drop(_ row: Int) {
-    guard let address = addresses[row] else { return }
-    addresses[row] = nil
-    let slot = (address - memory.address) / shape.rowStride
+  /// Evicts a page.
+  func drop(_ page: Int) {
+    guard let address = addresses[page] else { return }
+    addresses[page] = nil
+    let slot = (address - memory.address) / shape.pageStride
     if slot < plan.slotCount { poolSlots.push(slot) } else { stagingSlots.push(slot) }
   }
 
-  func row(_ layer: Int, _ slab: Int) -> Int { slab * shape.layerCount + layer }
+  func page(_ layer: Int, _ pageGroup: Int) -> Int { pageGroup * shape.layerCount + layer }
 
   func address(ofSlot slot: Int) -> UnsafeMutableRawPointer {
-    memory.address + slot * shape.rowStride
+    memory.address + slot * shape.pageStride
   }
 
-  func isInPool(_ row: Int) -> Bool {
-    addresses[row].map { $0 - memory.address < plan.slotCount * shape.rowStride } ?? false
+  func isInPool(_ page: Int) -> Bool {
+    addresses[page].map { $0 - memory.address < plan.slotCount * shape.pageStride } ?? false
   }
 
-  /// Slabs of which the current chunk needs rows of the pool.
-  private var enteringSlabs: Range<Int> {
+  /// Page groups of which the current chunk needs pages of the pool.
+  private var enteringPageGroups: Range<Int> {
     let end =
       shape.quantises
       ? chunk.upperBound / KeyValueBlock.positionCount
-      : KeyValueShape.slabCount(positionCount: chunk.upperBound)
+      : KeyValueShape.pageGroupCount(positionCount: chunk.upperBound)
     return chunk.lowerBound / KeyValueBlock.positionCount..<end
   }
 
-  /// Whether the layer's next query sees a slab.
-  func isVisible(layer: Int, slab: Int) -> Bool {
+  /// Whether the layer's next query sees a page group.
+  func isVisible(layer: Int, pageGroup: Int) -> Bool {
     let next = layer < finishedLayerCount ? chunk.upperBound : chunk.lowerBound
-    return slab >= shape.firstVisibleSlab(layer: layer, position: next)
+    return pageGroup >= shape.firstVisiblePageGroup(layer: layer, position: next)
   }
 
-  private func stays(layer: Int, slab: Int) -> Bool {
-    keeps(layer: layer, slab: slab) && isVisible(layer: layer, slab: slab)
+  private func stays(layer: Int, pageGroup: Int) -> Bool {
+    keeps(layer: layer, pageGroup: pageGroup) && isVisible(layer: layer, pageGroup: pageGroup)
   }
 }
 
-/// What is known of a row.
-struct RowFlags: OptionSet {
+/// What is known of a page.
+struct PageFlags: OptionSet {
   let rawValue: UInt8
   /// A file holds it.
-  static let isOnFile = RowFlags(rawValue: 1)
-  static let isBeingWritten = RowFlags(rawValue: 2)
+  static let isOnFile = PageFlags(rawValue: 1)
+  static let isBeingWritten = PageFlags(rawValue: 2)
   /// It leaves memory once it is written.
-  static let isLeaving = RowFlags(rawValue: 4)
-  static let isBeingRead = RowFlags(rawValue: 8)
+  static let isLeaving = PageFlags(rawValue: 4)
+  static let isBeingRead = PageFlags(rawValue: 8)
   /// Its blocks have checksums, and the policy was told of them.
-  static let isSummarised = RowFlags(rawValue: 16)
+  static let isSummarised = PageFlags(rawValue: 16)
   /// A read of a part of it failed, and others are under way.
-  static let isLost = RowFlags(rawValue: 32)
+  static let isLost = PageFlags(rawValue: 32)
 }
 
 /// Free slots; never allocates after initialisation.

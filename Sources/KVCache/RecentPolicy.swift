@@ -1,18 +1,20 @@
-/// Attends over the first and the last slabs (StreamingLLM, arXiv:2309.17453 §3.2); positions keep their
+/// Attends over the first and the last page groups (StreamingLLM, arXiv:2309.17453 §3.2); positions keep their
 /// places, where the paper renumbers those of its cache.
 final class RecentPolicy: KeyValuePolicy {
-  private let sinkSlabCount: Int
-  private let recentSlabCount: Int
+  private let sinkPageGroupCount: Int
+  private let recentPageGroupCount: Int
 
-  init(sinkSlabCount: Int, recentSlabCount: Int) {
-    self.sinkSlabCount = sinkSlabCount
-    self.recentSlabCount = recentSlabCount
+  init(sinkPageGroupCount: Int, recentPageGroupCount: Int) {
+    self.sinkPageGroupCount = sinkPageGroupCount
+    self.recentPageGroupCount = recentPageGroupCount
   }
 
   func plan(layer: Int, queries: UnsafePointer<Float>?, into plan: BlockPlan) {
-    for slab in plan.slabs
-    where slab < sinkSlabCount || slab >= plan.slabs.upperBound - recentSlabCount {
-      plan.include(slab: slab)
+    for pageGroup in plan.pageGroups
+    where pageGroup < sinkPageGroupCount
+      || pageGroup >= plan.pageGroups.upperBound - recentPageGroupCount
+    {
+      plan.include(pageGroup: pageGroup)
     }
   }
 }

@@ -11,19 +11,19 @@ final class SnapKVPolicy: KeyValuePolicy {
   let observedTokenCount = SnapKVPolicy.windowLength
 
   private let shape: KeyValueShape
-  private let slabCount: Int
-  /// Of each layer: slabs that a choice is made among.
+  private let pageGroupCount: Int
+  /// Of each layer: page groups that a choice is made among.
   private var candidates: [Range<Int>]
-  /// What blocks weighed so far [layerCount, slabCount, keyValueHeadCount].
+  /// What blocks weighed so far [layerCount, pageGroupCount, keyValueHeadCount].
   private var shares: [Double]
   /// Blocks that are chosen, of the same shape, and layers whose choice is up to date.
   private var isChosen: [Bool]
   private var isUpToDate: [Bool]
 
-  init(_ shape: KeyValueShape, slabCount: Int) {
+  init(_ shape: KeyValueShape, pageGroupCount: Int) {
     self.shape = shape
-    self.slabCount = slabCount
-    let blockCount = shape.rowCount * shape.keyValueHeadCount
+    self.pageGroupCount = pageGroupCount
+    let blockCount = shape.pageCount * shape.keyValueHeadCount
     candidates = Array(repeating: 0..<0, count: shape.layerCount)
     shares = Array(repeating: 0, count: blockCount)
     isChosen = Array(repeating: false, count: blockCount)
@@ -31,16 +31,16 @@ final class SnapKVPolicy: KeyValuePolicy {
   }
 
   static func byteCount(_ shape: KeyValueShape) -> Int {
-    shape.rowCount * shape.keyValueHeadCount * 9
+    shape.pageCount * shape.keyValueHeadCount * 9
   }
 
   func observe(_ weights: BlockWeights, layer: Int) {
     if weights.isFirst {
-      for slab in weights.slabs {
-        for head in 0..<shape.keyValueHeadCount { shares[index(layer, slab, head)] = 0 }
+      for pageGroup in weights.pageGroups {
+        for head in 0..<shape.keyValueHeadCount { shares[index(layer, pageGroup, head)] = 0 }
       }
     }
-    candidates[layer] = weights.slabs
+    candidates[layer] = weights.pageGroups
     isUpToDate[layer] = false
     for head in 0..<shape.keyValueHeadCount {
       weights.addShares(ofHead: head, to: &shares) { index(layer, $0, head) }
@@ -49,23 +49,23 @@ final class SnapKVPolicy: KeyValuePolicy {
 
   func plan(layer: Int, queries: UnsafePointer<Float>?, into plan: BlockPlan) {
     if !isUpToDate[layer] { choose(layer) }
-    for slab in plan.slabs {
+    for pageGroup in plan.pageGroups {
       for head in 0..<shape.keyValueHeadCount
-      where !candidates[layer].contains(slab) || isChosen[index(layer, slab, head)] {
-        plan.include(slab: slab, head: head)
+      where !candidates[layer].contains(pageGroup) || isChosen[index(layer, pageGroup, head)] {
+        plan.include(pageGroup: pageGroup, head: head)
       }
     }
   }
 
-  /// Chooses a layer's blocks that weigh most, one slab less than there is room for: the observed tokens' own.
+  /// Chooses a layer's blocks that weigh most, one page group less than there is room for: the observed tokens' own.
   private func choose(_ layer: Int) {
     for head in 0..<shape.keyValueHeadCount {
       // Ties go to the earlier block.
       let ranking = candidates[layer].sorted {
         (shares[index(layer, $1, head)], $0) < (shares[index(layer, $0, head)], $1)
       }
-      for (rank, slab) in ranking.enumerated() {
-        isChosen[index(layer, slab, head)] = rank < slabCount - 1
+      for (rank, pageGroup) in ranking.enumerated() {
+        isChosen[index(layer, pageGroup, head)] = rank < pageGroupCount - 1
       }
     }
     isUpToDate[layer] = true
@@ -75,7 +75,7 @@ final class SnapKVPolicy: KeyValuePolicy {
     for layer in 0..<shape.layerCount { candidates[layer] = 0..<0 }
   }
 
-  private func index(_ layer: Int, _ slab: Int, _ head: Int) -> Int {
-    (layer * shape.slabCount + slab) * shape.keyValueHeadCount + head
+  private func index(_ layer: Int, _ pageGroup: Int, _ head: Int) -> Int {
+    (layer * shape.pageGroupCount + pageGroup) * shape.keyValueHeadCount + head
   }
 }

@@ -15,12 +15,12 @@ final class TopBlocksPolicy: KeyValuePolicy {
   private let shape: KeyValueShape
   private let share: Double
   private let groupSize: Int
-  /// [layerCount, keyValueHeadCount, summaryCount] of ``KeySummary``, two slabs each.
+  /// [layerCount, keyValueHeadCount, summaryCount] of ``KeySummary``, two page groups each.
   private let summaries: AlignedBuffer
   private let summaryCount: Int
-  /// Slabs that are summed up [layerCount, slabCount, keyValueHeadCount].
+  /// Page groups that are summed up [layerCount, pageGroupCount, keyValueHeadCount].
   private var isKnown: [Bool]
-  // Of the current query: of each group, and of each slab.
+  // Of the current query: of each group, and of each page group.
   private var estimates: [Float]
   private var weights: [Float]
   private var chosen: [Int32]
@@ -36,57 +36,58 @@ final class TopBlocksPolicy: KeyValuePolicy {
         byteCount: shape.layerCount * shape.keyValueHeadCount * summaryCount
           * KeySummary.byteCount(headDim: shape.headDim))
     } catch { throw .allocation(error) }
-    isKnown = Array(repeating: false, count: shape.rowCount * shape.keyValueHeadCount)
+    isKnown = Array(repeating: false, count: shape.pageCount * shape.keyValueHeadCount)
     estimates = Array(repeating: 0, count: summaryCount * KeySummary.laneCount)
-    weights = Array(repeating: 0, count: shape.slabCount)
-    chosen = Array(repeating: 0, count: shape.slabCount)
+    weights = Array(repeating: 0, count: shape.pageGroupCount)
+    chosen = Array(repeating: 0, count: shape.pageGroupCount)
   }
 
   static func byteCount(_ shape: KeyValueShape) -> Int {
     shape.layerCount * shape.keyValueHeadCount * summaryCount(shape)
       * KeySummary.byteCount(headDim: shape.headDim)
-      + shape.slabCount * 68 + shape.openBlockByteCount + shape.rowCount * shape.keyValueHeadCount
+      + shape.pageGroupCount * 68 + shape.openBlockByteCount + shape.pageCount
+      * shape.keyValueHeadCount
   }
 
-  func complete(layer: Int, head: Int, slab: Int, block: UnsafeRawPointer) {
+  func complete(layer: Int, head: Int, pageGroup: Int, block: UnsafeRawPointer) {
     KeySummary.summarise(
-      block: block, headDim: shape.headDim, firstLane: slab % 2 * (KeySummary.laneCount / 2),
-      into: summary(layer, head, slab / 2))
-    isKnown[(layer * shape.slabCount + slab) * shape.keyValueHeadCount + head] = true
+      block: block, headDim: shape.headDim, firstLane: pageGroup % 2 * (KeySummary.laneCount / 2),
+      into: summary(layer, head, pageGroup / 2))
+    isKnown[(layer * shape.pageGroupCount + pageGroup) * shape.keyValueHeadCount + head] = true
   }
 
   func plan(layer: Int, queries: UnsafePointer<Float>?, into plan: BlockPlan) {
     guard let queries else { return }
-    let count = plan.slabs.count
+    let count = plan.pageGroups.count
     let budget = Int((Double(count) * share).rounded(.up))
     for head in 0..<shape.keyValueHeadCount {
       guard budget < count else {
-        for slab in plan.slabs { plan.include(slab: slab, head: head) }
+        for pageGroup in plan.pageGroups { plan.include(pageGroup: pageGroup, head: head) }
         continue
       }
       for member in 0..<groupSize {
         weigh(
-          plan.slabs, layer: layer, head: head,
+          plan.pageGroups, layer: layer, head: head,
           query: queries + (head * groupSize + member) * shape.headDim)
-        // Ties go to the earlier slab.
+        // Ties go to the earlier page group.
         weights.withUnsafeBufferPointer { weights in
           chosen.withUnsafeMutableBufferPointer { chosen in
             TopSelection.largest(
-              budget, of: weights.baseAddress! + plan.slabs.lowerBound, valueCount: count,
+              budget, of: weights.baseAddress! + plan.pageGroups.lowerBound, valueCount: count,
               into: chosen.baseAddress!)
           }
         }
         for place in chosen[..<budget] {
-          plan.include(slab: plan.slabs.lowerBound + Int(place), head: head)
+          plan.include(pageGroup: plan.pageGroups.lowerBound + Int(place), head: head)
         }
       }
     }
   }
 
-  /// What each of `slabs` may weigh for a query, relative to the others, in `weights`.
-  private func weigh(_ slabs: Range<Int>, layer: Int, head: Int, query: UnsafePointer<Float>) {
+  /// What each of `pageGroups` may weigh for a query, relative to the others, in `weights`.
+  private func weigh(_ pageGroups: Range<Int>, layer: Int, head: Int, query: UnsafePointer<Float>) {
     estimates.withUnsafeMutableBufferPointer { estimates in
-      for index in slabs.lowerBound / 2...(slabs.upperBound - 1) / 2 {
+      for index in pageGroups.lowerBound / 2...(pageGroups.upperBound - 1) / 2 {
         KeySummary.estimateScores(
           query: query, headDim: shape.headDim, summary: summary(layer, head, index),
           into: estimates.baseAddress! + index * KeySummary.laneCount)
@@ -94,20 +95,20 @@ final class TopBlocksPolicy: KeyValuePolicy {
     }
     let groups = KeySummary.laneCount / 2
     var highest = -Float.infinity
-    for group in slabs.lowerBound * groups..<slabs.upperBound * groups {
+    for group in pageGroups.lowerBound * groups..<pageGroups.upperBound * groups {
       highest = max(highest, estimates[group])
     }
-    for slab in slabs {
-      weights[slab] = 0
-      for group in slab * groups..<(slab + 1) * groups {
-        weights[slab] += expf(estimates[group] - highest)
+    for pageGroup in pageGroups {
+      weights[pageGroup] = 0
+      for group in pageGroup * groups..<(pageGroup + 1) * groups {
+        weights[pageGroup] += expf(estimates[group] - highest)
       }
-      if !isKnown[(layer * shape.slabCount + slab) * shape.keyValueHeadCount + head] {
-        weights[slab] = .infinity
+      if !isKnown[(layer * shape.pageGroupCount + pageGroup) * shape.keyValueHeadCount + head] {
+        weights[pageGroup] = .infinity
       }
     }
-    weights[slabs.lowerBound] = .infinity
-    weights[slabs.upperBound - 1] = .infinity
+    weights[pageGroups.lowerBound] = .infinity
+    weights[pageGroups.upperBound - 1] = .infinity
   }
 
   func reset() {
@@ -120,5 +121,5 @@ final class TopBlocksPolicy: KeyValuePolicy {
       * KeySummary.byteCount(headDim: shape.headDim)
   }
 
-  private static func summaryCount(_ shape: KeyValueShape) -> Int { (shape.slabCount + 1) / 2 }
+  private static func summaryCount(_ shape: KeyValueShape) -> Int { (shape.pageGroupCount + 1) / 2 }
 }

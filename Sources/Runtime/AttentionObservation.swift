@@ -10,7 +10,7 @@ final class AttentionObservation {
   private let pool: ThreadPool
   private let memory: AlignedBuffer
   private let workerByteCount: Int
-  /// [slabCount, keyValueHeadCount, queryCount] of the current layer.
+  /// [pageGroupCount, keyValueHeadCount, queryCount] of the current layer.
   private let maxima: UnsafeMutablePointer<Float>
   private let sums: UnsafeMutablePointer<Float>
 
@@ -30,7 +30,7 @@ final class AttentionObservation {
         byteCount: Self.byteCount(
           shape, cache.shape, tokenCount: tokenCount, threadCount: pool.threadCount))
     } catch { throw .allocation(error) }
-    let count = cache.shape.slabCount * shape.queryHeadCount * tokenCount
+    let count = cache.shape.pageGroupCount * shape.queryHeadCount * tokenCount
     maxima = (memory.address + pool.threadCount * workerByteCount).bindMemory(
       to: Float.self, capacity: 2 * count)
     sums = maxima + count
@@ -44,7 +44,7 @@ final class AttentionObservation {
     return AlignedBuffer.roundedUp(
       threadCount
         * AttentionWorkerArea.byteCount(shape, keyValues, queryCount: shape.groupSize)
-        + 8 * keyValues.slabCount * shape.queryHeadCount * tokenCount)
+        + 8 * keyValues.pageGroupCount * shape.queryHeadCount * tokenCount)
   }
 
   /// Weighs the blocks of `tiles` before the observed positions for those of them that are in a chunk; the
@@ -59,24 +59,25 @@ final class AttentionObservation {
   ) {
     guard let extent = extent(position: position, tokenCount: tokenCount, window: window)
     else { return }
-    let (slabs, observed) = (extent.slabs, extent.tokens)
-    let here = slabs.clamped(
+    let (pageGroups, observed) = (extent.pageGroups, extent.tokens)
+    let here = pageGroups.clamped(
       to: tiles.lowerBound * AttentionTile.blockCount..<tiles.upperBound * AttentionTile.blockCount)
     guard !here.isEmpty else { return }
     let heads = shape.keyValueHeadCount
     // Safety: read by all workers, written by none.
     nonisolated(unsafe) let queries = queries
     pool.run(count: here.count * heads) { index, worker in
-      let (slab, head) = (here.lowerBound + index / heads, index % heads)
+      let (pageGroup, head) = (here.lowerBound + index / heads, index % heads)
       let area = AttentionWorkerArea(
         memory.address + worker * workerByteCount, shape, queryCount: shape.groupSize)
-      let place = ((slab - slabs.lowerBound) * heads + head) * shape.groupSize * observed.count
+      let place =
+        ((pageGroup - pageGroups.lowerBound) * heads + head) * shape.groupSize * observed.count
       let block = cache.expandedBlock(
-        layer: layer, head: head, slab: slab, expansion: area.expansion)
+        layer: layer, head: head, pageGroup: pageGroup, expansion: area.expansion)
       for token in 0..<observed.count {
         let at = observed.lowerBound + token
         weigh(
-          slab: slab, block: block,
+          pageGroup: pageGroup, block: block,
           queries: queries
             + ((at - position) * shape.queryHeadCount + head * shape.groupSize) * shape.headDim,
           visible: AttentionStep.visible(at, window), area)
@@ -94,7 +95,7 @@ final class AttentionObservation {
     else { return }
     cache.observe(
       BlockWeights(
-        slabs: extent.slabs, keyValueHeadCount: shape.keyValueHeadCount,
+        pageGroups: extent.pageGroups, keyValueHeadCount: shape.keyValueHeadCount,
         queryCount: shape.groupSize * extent.tokens.count, isFirst: extent.isFirst,
         maxima: maxima, sums: sums),
       layer: layer)
@@ -102,10 +103,10 @@ final class AttentionObservation {
 
   /// One token's attention over one block alone.
   private func weigh(
-    slab: Int, block: UnsafeRawPointer?, queries: UnsafePointer<Float>, visible: VisibleRange,
+    pageGroup: Int, block: UnsafeRawPointer?, queries: UnsafePointer<Float>, visible: VisibleRange,
     _ area: AttentionWorkerArea
   ) {
-    let (tile, index) = slab.quotientAndRemainder(dividingBy: AttentionTile.blockCount)
+    let (tile, index) = pageGroup.quotientAndRemainder(dividingBy: AttentionTile.blockCount)
     for other in 0..<AttentionTile.blockCount { area.blocks[other] = other == index ? block : nil }
     for member in 0..<shape.groupSize { area.visible[member] = visible }
     area.partials.reset()
@@ -118,8 +119,8 @@ final class AttentionObservation {
 
   /// What is weighed with a chunk's tokens.
   private struct Extent {
-    /// Slabs before the observed positions that the first of them sees.
-    var slabs: Range<Int>
+    /// Page groups before the observed positions that the first of them sees.
+    var pageGroups: Range<Int>
     /// Positions of the chunk that are observed, and whether the first of all is among them.
     var tokens: Range<Int>
     var isFirst: Bool
@@ -133,7 +134,7 @@ final class AttentionObservation {
       Int(AttentionStep.visible(positions.lowerBound, window).first) / KeyValueBlock.positionCount
     let tokens = positions.clamped(to: position..<position + tokenCount)
     return Extent(
-      slabs: min(first, end)..<end, tokens: tokens,
+      pageGroups: min(first, end)..<end, tokens: tokens,
       isFirst: tokens.lowerBound == positions.lowerBound)
   }
 }

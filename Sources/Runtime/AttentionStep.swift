@@ -217,12 +217,13 @@ package final class AttentionStep: ParallelRegion {
       Int(area.visible[0].first)
       / AttentionTile.positionCount..<(task.position
       + tokens.upperBound - 1) / AttentionTile.positionCount + 1
-    let slabs = Self.slabs(
+    let pageGroups = Self.pageGroups(
       VisibleRange(first: area.visible[0].first, last: Int32(task.position + tokens.lowerBound)))
     let tilesHere = tiles.clamped(to: seen)
     for tile in tilesHere {
       cache.expandedBlocks(
-        layer: task.layer, head: head, tile: tile, slabs: slabs, expansion: area.expansion,
+        layer: task.layer, head: head, tile: tile, pageGroups: pageGroups,
+        expansion: area.expansion,
         into: area.blocks)
       let nextBlocks = nextBlocks(
         layer: task.layer, head: head, tile: min(tile + 1, tilesHere.upperBound - 1), area)
@@ -303,7 +304,8 @@ package final class AttentionStep: ParallelRegion {
     let partials = tilePartials(tile * heads + head)
     partials.reset()
     cache.expandedBlocks(
-      layer: task.layer, head: head, tile: task.firstTile + tile, slabs: Self.slabs(task.visible),
+      layer: task.layer, head: head, tile: task.firstTile + tile,
+      pageGroups: Self.pageGroups(task.visible),
       expansion: area.expansion, into: area.blocks)
     // A worker's next task is the next index unless another takes it.
     let next = min(index + 1, task.taskCount - 1)
@@ -328,7 +330,7 @@ package final class AttentionStep: ParallelRegion {
     return UnsafePointer(area.nextBlocks)
   }
 
-  private static func slabs(_ visible: VisibleRange) -> ClosedRange<Int> {
+  private static func pageGroups(_ visible: VisibleRange) -> ClosedRange<Int> {
     Int(visible.first)
       / KeyValueBlock.positionCount...Int(visible.last) / KeyValueBlock.positionCount
   }

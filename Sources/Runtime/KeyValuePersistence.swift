@@ -54,16 +54,16 @@ public final class KeyValuePersistence {
       model: KeyValueOrigin.Model(references.best), graph: source.keyValueGraph(selector),
       type: shape.type.rawValue, layerCount: shape.layerCount,
       keyValueHeadCount: shape.keyValueHeadCount, headDim: shape.headDim,
-      rowByteCount: shape.rowByteCount, rowStride: shape.rowStride)
+      pageByteCount: shape.pageByteCount, pageStride: shape.pageStride)
     prefix =
       reuses
       ? directory.prefix(
         of: prompt, origin: origin, models: references.all.map(KeyValueOrigin.Model.init),
-        dividingSlabs: !shape.quantises) : .none
+        dividingPageGroups: !shape.quantises) : .none
     if case .files = references.best { request.callerByteCount += source.learningByteCount }
     do {
       writer = try KeyValueEntryWriter(
-        in: directory, origin: origin, slabCapacity: shape.slabCount,
+        in: directory, origin: origin, pageGroupCapacity: shape.pageGroupCount,
         modelName: model.source.description.name ?? "")
     } catch {
       warn("\(error); this run's keys and values are not kept")
@@ -75,12 +75,13 @@ public final class KeyValuePersistence {
     request.keyValues.prefix = KeyValueStore.Prefix(
       parts: prefix.sources.map {
         KeyValueStore.Prefix.Part(
-          path: $0.path, dataOffset: $0.dataOffset, firstSlab: 0, slabCount: $0.slabCount,
-          checksums: $0.rowChecksums)
+          path: $0.path, dataOffset: $0.dataOffset, firstPageGroup: 0,
+          pageGroupCount: $0.pageGroupCount,
+          checksums: $0.pageChecksums)
       })
   }
 
-  /// Gives a new session what is stored of the slab in the middle of which the prompt leaves the store; where
+  /// Gives a new session what is stored of the page group in the middle of which the prompt leaves the store; where
   /// that is damaged, its tokens are computed like those that follow.
   public func resume(_ session: Session) {
     guard let tail = prefix.tail else { return }
@@ -103,24 +104,24 @@ public final class KeyValuePersistence {
     defer { writer = nil }
     let keyValues = session.keyValues
     let exact = keyValues.exactPositionCount
-    let end = min(keyValues.finish(), exact / KeyValueOrigin.slabPositionCount)
+    let end = min(keyValues.finish(), exact / KeyValueOrigin.pageGroupPositionCount)
     // A drive that failed was reported when it did.
-    guard let writer, keyValues.writeFailure == nil, end > prefix.slabCount else { return }
+    guard let writer, keyValues.writeFailure == nil, end > prefix.pageGroupCount else { return }
     guard let references, source.isUnchanged(since: references) else {
       warn("\(source.path) was changed during the run; this run's keys and values are not kept")
       return
     }
-    let checksums = keyValues.rowChecksums(ofSlabs: prefix.slabCount..<end)
-    // After a row that was not written, the next slab does not belong to the entry.
-    let isNext = session.position / KeyValueOrigin.slabPositionCount == end
+    let checksums = keyValues.pageChecksums(ofPageGroups: prefix.pageGroupCount..<end)
+    // After a page that was not written, the next page group does not belong to the entry.
+    let isNext = session.position / KeyValueOrigin.pageGroupPositionCount == end
     let rest = min(
-      keyValues.partialPositionCount, exact - end * KeyValueOrigin.slabPositionCount)
+      keyValues.partialPositionCount, exact - end * KeyValueOrigin.pageGroupPositionCount)
     let partial =
       isNext && rest > 0
-      ? KeyValueEntryWriter.PartialSlab(positionCount: rest, row: keyValues.partialRow) : nil
+      ? KeyValueEntryWriter.PartialPageGroup(positionCount: rest, page: keyValues.partialPage) : nil
     do {
       let outcome = try writer.commit(
-        after: prefix, tokens: tokens, rowChecksums: checksums, partial: partial,
+        after: prefix, tokens: tokens, pageChecksums: checksums, partial: partial,
         text: opening(of: tokens))
       if outcome == .tooLarge {
         warn("\(directory.path): this run's keys and values exceed the store's limit; not kept")

@@ -132,7 +132,7 @@ struct AttentionBench: ParsableCommand {
       Figure("readBytesOverBound", read / bound, "of the I/O lower bound"),
       Figure("driveBytesPerSecond", read * Double(repeats) / seconds, "B/s"),
       Figure("queueDepth", reads.meanQueueDepth, ""),
-      Figure("rowBytes", Double(shape.rowStride), "B"),
+      Figure("rowBytes", Double(shape.pageStride), "B"),
       Figure("residentFraction", moved.residentFraction, "of the rows"),
       Figure("waitFraction", Double(moved.stallNanoseconds) / 1e9 / seconds, "of the time"),
     ]
@@ -175,7 +175,7 @@ struct AttentionBench: ParsableCommand {
         table.withUnsafeBufferPointer { table in
           // Safety: read by all workers, written by none.
           nonisolated(unsafe) let rows = table.baseAddress!
-          pool.run(count: KeyValueShape.slabCount(positionCount: end - start)) { block, _ in
+          pool.run(count: KeyValueShape.pageGroupCount(positionCount: end - start)) { block, _ in
             let first = start + block * KeyValueBlock.positionCount
             for position in first..<min(first + KeyValueBlock.positionCount, end) {
               let offset = (layer + position * 7) % 4096

@@ -162,7 +162,8 @@ final class KeyValueStoreTests {
     #expect(store.entries.count == 2)
   }
 
-  @Test("Entries of another type are ignored; quantised slabs are taken whole") func types() throws
+  @Test("Entries of another type are ignored; quantised page groups are taken whole") func types()
+    throws
   {
     let long = prompt(300)
     _ = try answer(long)

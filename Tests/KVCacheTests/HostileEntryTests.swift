@@ -26,7 +26,7 @@ import Testing
   }
 
   @Test(
-    "Damage of any kind is found, by the header's checksums or by the rows'",
+    "Damage of any kind is found, by the header's checksums or by the pages'",
     arguments: [false, true])
   func mutations(signed: Bool) throws {
     let maker = try maker()
@@ -75,7 +75,7 @@ import Testing
     for (model, graph, type) in origins {
       maker.origin = KeyValueOrigin(
         model: model, graph: graph, type: type, layerCount: 2, keyValueHeadCount: 1,
-        headDim: 8, rowByteCount: 4000, rowStride: 4096)
+        headDim: 8, pageByteCount: 4000, pageStride: 4096)
       try maker.store(prompt)
     }
     maker.origin = own

@@ -14,7 +14,7 @@ import Testing
     EntryMaker(directory: try KeyValueDirectory(path: folder.path, byteLimit: limit))
   }
 
-  @Test("Whole slabs of a prompt's beginning are found, and one token is left to compute")
+  @Test("Whole page groups of a prompt's beginning are found, and one token is left to compute")
   func prefixes() throws {
     let maker = try maker()
     let tokens = EntryMaker.tokens(500, seed: 1)
@@ -30,7 +30,7 @@ import Testing
     #expect(maker.found(other) == 0)
   }
 
-  @Test("A prompt may leave an entry in the middle of a slab") func tails() throws {
+  @Test("A prompt may leave an entry in the middle of a page group") func tails() throws {
     let maker = try maker()
     let tokens = EntryMaker.tokens(500, seed: 1)
     try maker.store(tokens, keepsPartial: true)
@@ -44,12 +44,12 @@ import Testing
     #expect(found(Array(tokens[..<256]) + [2000]).tail == nil)
     #expect(found(Array(tokens[..<100]) + [2000]).tokenCount == 0)
     #expect(maker.directory.items().first?.tokenCount == 500)
-    let row = try AlignedBuffer(byteCount: maker.origin.rowStride)
+    let page = try AlignedBuffer(byteCount: maker.origin.pageStride)
     for (end, prompt) in [(500, tokens), (384, Array(tokens[..<300]))] {
       let tail = try #require(found(prompt).tail)
       for layer in 0..<2 {
-        #expect(tail.read(layer: layer, into: row.bytes))
-        #expect(row.bytes.starts(with: maker.row(tokens[..<end], layer: layer)))
+        #expect(tail.read(layer: layer, into: page.bytes))
+        #expect(page.bytes.starts(with: maker.page(tokens[..<end], layer: layer)))
       }
     }
     let name = try #require(folder.entries.first)
@@ -57,13 +57,14 @@ import Testing
     bytes[bytes.count - 4096] ^= 1
     folder.write(name, bytes)
     let tail = try #require(found(tokens).tail)
-    #expect(tail.read(layer: 0, into: row.bytes) && !tail.read(layer: 1, into: row.bytes))
-    // What continues it begins with whole slabs of its own.
+    #expect(tail.read(layer: 0, into: page.bytes) && !tail.read(layer: 1, into: page.bytes))
+    // What continues it begins with whole page groups of its own.
     try maker.store(tokens + EntryMaker.tokens(100, seed: 2))
     #expect(maker.found(tokens + EntryMaker.tokens(100, seed: 2)) == 512)
   }
 
-  @Test("A continuation stores its own slabs alone, and branches share what they have in common")
+  @Test(
+    "A continuation stores its own page groups alone, and branches share what they have in common")
   func continuations() throws {
     let maker = try maker()
     let stem = EntryMaker.tokens(384, seed: 1)
@@ -129,7 +130,7 @@ import Testing
     folder.write("0123456789abcdef.part", [1, 2, 3])
     folder.write("mine.part", [1])
     let writer = try KeyValueEntryWriter(
-      in: maker.directory, origin: maker.origin, slabCapacity: 1, modelName: "")
+      in: maker.directory, origin: maker.origin, pageGroupCapacity: 1, modelName: "")
     _ = try self.maker()
     #expect(folder.entries.count == 2 && folder.entries.contains("mine.part"))
     #expect(access(writer.path, F_OK) == 0)
@@ -146,8 +147,8 @@ import Testing
     // The entry it continues is gone, so it can never be found: it is stored, and removed later.
     let longer = tokens + EntryMaker.tokens(128, seed: 3)
     let late = try KeyValueEntryWriter(
-      in: reader.directory, origin: reader.origin, slabCapacity: 3, modelName: "")
-    _ = try late.commit(after: prefix, tokens: longer, rowChecksums: [1, 2], text: [])
+      in: reader.directory, origin: reader.origin, pageGroupCapacity: 3, modelName: "")
+    _ = try late.commit(after: prefix, tokens: longer, pageChecksums: [1, 2], text: [])
     #expect(reader.found(longer + [1]) == 0)
     #expect(folder.entries.count == 1)
   }
@@ -156,10 +157,10 @@ import Testing
     let maker = try maker()
     let tokens = EntryMaker.tokens(128, seed: 1)
     let late = try KeyValueEntryWriter(
-      in: maker.directory, origin: maker.origin, slabCapacity: 9, modelName: "")
+      in: maker.directory, origin: maker.origin, pageGroupCapacity: 9, modelName: "")
     try maker.store(tokens)
     #expect(
-      try late.commit(after: .none, tokens: tokens, rowChecksums: [1, 2], text: [])
+      try late.commit(after: .none, tokens: tokens, pageChecksums: [1, 2], text: [])
         == .nothingNew)
     #expect(maker.found(tokens + [1]) == 128)
   }
@@ -169,12 +170,12 @@ import Testing
     var maker = try maker()
     maker.directory = try KeyValueDirectory(path: path, byteLimit: 1 << 30)
     let writer = try KeyValueEntryWriter(
-      in: maker.directory, origin: maker.origin, slabCapacity: 1, modelName: "")
+      in: maker.directory, origin: maker.origin, pageGroupCapacity: 1, modelName: "")
     unlink(writer.path)
     rmdir(path)
     #expect(throws: BlockIOError.self) {
       try writer.commit(
-        after: .none, tokens: EntryMaker.tokens(128, seed: 1), rowChecksums: [1, 2], text: [])
+        after: .none, tokens: EntryMaker.tokens(128, seed: 1), pageChecksums: [1, 2], text: [])
     }
     #expect(maker.found([1, 2]) == 0)
     #expect(throws: BlockIOError.self) { try maker.store(EntryMaker.tokens(128, seed: 1)) }

@@ -20,12 +20,12 @@ import Testing
       type: type, windows: (0..<layerCount).map { $0 == 0 ? window : nil })
   }
 
-  /// A plan of the least memory and `spare` rows.
+  /// A plan of the least memory and `spare` pages.
   private static func plan(_ shape: KeyValueShape, spare: Int?) throws -> KeyValuePlan {
     let least = KeyValuePlan.minimumByteCount(shape, chunkLength: chunkLength)
     return try #require(
       KeyValuePlan(
-        shape, budgetByteCount: spare.map { least + $0 * shape.rowStride } ?? 1 << 30,
+        shape, budgetByteCount: spare.map { least + $0 * shape.pageStride } ?? 1 << 30,
         chunkLength: chunkLength))
   }
 
@@ -62,13 +62,14 @@ import Testing
           try Self.resume(checked, using: &generator)
         case 1 where options.ownFile != nil && !isAnswering:
           // Another store goes on from the file.
-          let slabCount = min(checked.store.finish(), checked.known.positionCount / 128)
-          guard slabCount > 0 else { continue }
+          let pageGroupCount = min(checked.store.finish(), checked.known.positionCount / 128)
+          guard pageGroupCount > 0 else { continue }
           var known = checked.known
-          known.truncate(to: slabCount * 128)
+          known.truncate(to: pageGroupCount * 128)
           let part = KeyValueStore.Prefix.Part(
-            path: folder.path + "/own\(fileCount)", dataOffset: 4096, firstSlab: 0,
-            slabCount: slabCount, checksums: checked.store.rowChecksums(ofSlabs: 0..<slabCount))
+            path: folder.path + "/own\(fileCount)", dataOffset: 4096, firstPageGroup: 0,
+            pageGroupCount: pageGroupCount,
+            checksums: checked.store.pageChecksums(ofPageGroups: 0..<pageGroupCount))
           fileCount += 1
           // Its own file is not another's prefix: it holds only what follows.
           var next = options
@@ -76,7 +77,7 @@ import Testing
           next.prefix.parts = [part]
           options.ownFile = nil
           checked = try CheckedStore(shape, plan, next, known: known)
-          #expect(checked.store.prefixPositionCount == slabCount * 128)
+          #expect(checked.store.prefixPositionCount == pageGroupCount * 128)
         case 2...6 where !isAnswering && room > 0:
           let count = min(room, Int.random(in: 1...Self.chunkLength, using: &generator))
           try checked.pass(count, .prefill(end: nil), using: &generator)
@@ -90,7 +91,7 @@ import Testing
     }
   }
 
-  /// Puts some positions of the first slab back into a store that was reset, where its type allows.
+  /// Puts some positions of the first page group back into a store that was reset, where its type allows.
   private static func resume(
     _ checked: CheckedStore, using generator: inout SeededGenerator
   ) throws {
@@ -100,8 +101,8 @@ import Testing
     _ = checked.known.append(count, using: &generator)
     let known = checked.known
     #expect(
-      checked.store.resume(positionCount: count) { layer, row in
-        known.openRow(layer: layer, slab: 0).withUnsafeBytes { row.copyMemory(from: $0) }
+      checked.store.resume(positionCount: count) { layer, page in
+        known.openPage(layer: layer, pageGroup: 0).withUnsafeBytes { page.copyMemory(from: $0) }
         return true
       })
     #expect(checked.store.partialPositionCount == count)
@@ -221,10 +222,10 @@ import Testing
     for _ in 0..<3 { try checked.pass(1, .decode, using: &generator) }
     let stall = try #require(stalls.first)
     #expect(stall.path.contains(folder.path) && stall.readsInFlight > 0 && stall.seconds >= 2)
-    #expect(stall.byteCount == shape.rowByteCount && stall.description.contains("layer"))
+    #expect(stall.byteCount == shape.pageByteCount && stall.description.contains("layer"))
   }
 
-  /// Every read fails once, of rows and of parts of rows: an error with its place, and after a reset the
+  /// Every read fails once, of pages and of parts of pages: an error with its place, and after a reset the
   /// store works.
   @Test(arguments: [KeyValuePolicyChoice.full, .top(share: 0.3)])
   func `A read that fails costs the chunk and not the store`(policy: KeyValuePolicyChoice) throws {

@@ -10,7 +10,7 @@ import Testing
 struct NaiveKeyValues {
   let shape: KeyValueShape
   private(set) var positionCount = 0
-  /// Of each layer, head and slab: groups of sixteen positions, keys [headDim][16] then values
+  /// Of each layer, head and page group: groups of sixteen positions, keys [headDim][16] then values
   /// [16][headDim], f16 [128 positions].
   private var blocks: [[[[Float16]]]]
 
@@ -19,7 +19,8 @@ struct NaiveKeyValues {
     let empty = [Float16](repeating: 0, count: 2 * 128 * shape.headDim)
     blocks = Array(
       repeating: Array(
-        repeating: Array(repeating: empty, count: shape.slabCount), count: shape.keyValueHeadCount),
+        repeating: Array(repeating: empty, count: shape.pageGroupCount),
+        count: shape.keyValueHeadCount),
       count: shape.layerCount)
   }
 
@@ -32,9 +33,9 @@ struct NaiveKeyValues {
     _ count: Int, using generator: inout SeededGenerator
   ) -> [[(keys: [Float], values: [Float])]] {
     let length = shape.headDim
-    var rows: [[(keys: [Float], values: [Float])]] = []
+    var pages: [[(keys: [Float], values: [Float])]] = []
     for layer in 0..<shape.layerCount {
-      var row: [(keys: [Float], values: [Float])] = []
+      var page: [(keys: [Float], values: [Float])] = []
       for position in positionCount..<positionCount + count {
         let numbers = (0..<2 * shape.keyValueHeadCount * length).map { _ in
           Float(Float16(Float.random(in: -4...4, using: &generator)))
@@ -42,19 +43,19 @@ struct NaiveKeyValues {
         let keys = Array(numbers[..<(numbers.count / 2)])
         let values = Array(numbers[(numbers.count / 2)...])
         for head in 0..<shape.keyValueHeadCount {
-          let (slab, index) = position.quotientAndRemainder(dividingBy: 128)
+          let (pageGroup, index) = position.quotientAndRemainder(dividingBy: 128)
           for element in 0..<length {
             let (key, value) = places(index, element)
-            blocks[layer][head][slab][key] = Float16(keys[head * length + element])
-            blocks[layer][head][slab][value] = Float16(values[head * length + element])
+            blocks[layer][head][pageGroup][key] = Float16(keys[head * length + element])
+            blocks[layer][head][pageGroup][value] = Float16(values[head * length + element])
           }
         }
-        row.append((keys, values))
+        page.append((keys, values))
       }
-      rows.append(row)
+      pages.append(page)
     }
     positionCount += count
-    return rows
+    return pages
   }
 
   private func places(_ index: Int, _ element: Int) -> (key: Int, value: Int) {
@@ -64,18 +65,18 @@ struct NaiveKeyValues {
     return (base + element * 16 + slot, base + 16 * length + slot * length + element)
   }
 
-  /// A layer's row of a slab as it is being filled.
-  func openRow(layer: Int, slab: Int) -> [Float16] {
-    (0..<shape.keyValueHeadCount).flatMap { blocks[layer][$0][slab] }
+  /// A layer's page of a page group as it is being filled.
+  func openPage(layer: Int, pageGroup: Int) -> [Float16] {
+    (0..<shape.keyValueHeadCount).flatMap { blocks[layer][$0][pageGroup] }
   }
 
-  /// Whether a block is what queries of slab `own` should see of a slab.
+  /// Whether a block is what queries of page group `own` should see of a page group.
   func matches(
-    _ block: UnsafeRawPointer, layer: Int, head: Int, slab: Int, own: Int
+    _ block: UnsafeRawPointer, layer: Int, head: Int, pageGroup: Int, own: Int
   ) -> Bool {
-    let known = blocks[layer][head][slab]
+    let known = blocks[layer][head][pageGroup]
     let byteCount = 2 * known.count
-    guard slab == own || slab == positionCount / 128 else {
+    guard pageGroup == own || pageGroup == positionCount / 128 else {
       return known.withUnsafeBytes { bytes in
         guard let start = bytes.baseAddress else { return false }
         guard shape.quantises else { return memcmp(block, start, byteCount) == 0 }
@@ -95,7 +96,7 @@ struct NaiveKeyValues {
     }
     // After the last position there may be anything.
     let found = block.assumingMemoryBound(to: Float16.self)
-    for index in 0..<min(128, positionCount - slab * 128) {
+    for index in 0..<min(128, positionCount - pageGroup * 128) {
       for element in 0..<shape.headDim {
         let (key, value) = places(index, element)
         guard found[key] == known[key], found[value] == known[value] else { return false }
@@ -133,11 +134,11 @@ final class CheckedStore {
     let first = known.positionCount
     let positions = first..<first + count
     try store.begin(positions, phase)
-    let rows = known.append(count, using: &generator)
+    let pages = known.append(count, using: &generator)
     for layer in 0..<shape.layerCount {
       try store.prepare(layer: layer)
-      for (position, row) in zip(positions, rows[layer]) {
-        store.store(layer: layer, position: position, keys: row.keys, values: row.values)
+      for (position, page) in zip(positions, pages[layer]) {
+        store.store(layer: layer, position: position, keys: page.keys, values: page.values)
       }
       store.quantiseCompleted(layer: layer, on: pool)
       if phase == .decode {
@@ -165,8 +166,8 @@ final class CheckedStore {
       }
       while !store.isReady(layer: layer, tile: tile, positions: seen) { try store.waitForRead() }
       for own in positions.lowerBound / 128...(positions.upperBound - 1) / 128 {
-        let slabs = firstSeen(max(positions.lowerBound, own * 128)) / 128...own
-        try check(layer: layer, tile: tile, slabs, all: all)
+        let pageGroups = firstSeen(max(positions.lowerBound, own * 128)) / 128...own
+        try check(layer: layer, tile: tile, pageGroups, all: all)
       }
       store.release(layer: layer, tile: tile)
       try store.readAhead()
@@ -174,23 +175,25 @@ final class CheckedStore {
   }
 
   private func check(
-    layer: Int, tile: Int, _ slabs: ClosedRange<Int>, all: Bool
+    layer: Int, tile: Int, _ pageGroups: ClosedRange<Int>, all: Bool
   ) throws {
     var found = [UnsafeRawPointer?](repeating: nil, count: AttentionTile.blockCount)
     for head in 0..<known.shape.keyValueHeadCount {
       store.expandedBlocks(
-        layer: layer, head: head, tile: tile, slabs: slabs, expansion: expansion.address,
+        layer: layer, head: head, tile: tile, pageGroups: pageGroups, expansion: expansion.address,
         into: &found)
       for (index, block) in found.enumerated() {
-        let slab = tile * AttentionTile.blockCount + index
-        guard slabs.contains(slab) else { continue }
+        let pageGroup = tile * AttentionTile.blockCount + index
+        guard pageGroups.contains(pageGroup) else { continue }
         guard let block else {
-          #expect(!all && slab != slabs.upperBound, "layer \(layer), slab \(slab)")
+          #expect(
+            !all && pageGroup != pageGroups.upperBound, "layer \(layer), page group \(pageGroup)")
           continue
         }
         #expect(
-          known.matches(block, layer: layer, head: head, slab: slab, own: slabs.upperBound),
-          "layer \(layer), head \(head), slab \(slab) of \(slabs)")
+          known.matches(
+            block, layer: layer, head: head, pageGroup: pageGroup, own: pageGroups.upperBound),
+          "layer \(layer), head \(head), page group \(pageGroup) of \(pageGroups)")
       }
     }
   }

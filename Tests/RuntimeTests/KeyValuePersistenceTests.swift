@@ -175,7 +175,9 @@ import WeightLoader
     #expect(store.entries.isEmpty)
   }
 
-  @Test("Entries of each type are its own; quantised slabs are reused whole") func types() throws {
+  @Test("Entries of each type are its own; quantised page groups are reused whole") func types()
+    throws
+  {
     for type in KeyValueType.allCases {
       let expected = try answer(type: type)
       #expect(expected.reusedTokenCount == 0, "\(type)")
@@ -193,7 +195,7 @@ import WeightLoader
     arguments: [KeyValuePolicyChoice.recent(sinks: 0, recent: 128), .top(share: 0.25)],
     [nil, 400 << 10])
   func policies(policy: KeyValuePolicyChoice, budget: Int?) throws {
-    // The answer completes the slab that the prompt leaves in part, or it does not.
+    // The answer completes the page group that the prompt leaves in part, or it does not.
     for (tokenCount, kept) in [(200, 640), (12, 700)] {
       let (own, empty) = (TemporaryFolder(), TemporaryFolder())
       let approximate = try answer(
@@ -250,7 +252,7 @@ import WeightLoader
       store.write(name, bytes)
       let outcome = try answer(keyValueBudget: Bool.random(using: &generator) ? nil : 300 << 10)
       #expect(outcome.tokens == expected.tokens, "byte \(place)")
-      // Without its slab in part, or without the entry.
+      // Without its page group in part, or without the entry.
       #expect([699, 640, 0].contains(outcome.reusedTokenCount))
     }
   }

@@ -16,7 +16,7 @@ import Testing
       windows: (0..<layerCount).map { _ in Bool.random(using: &generator) ? window : nil })
   }
 
-  @Test func `Rows that stay and rows in work fit the budget`() throws {
+  @Test func `Pages that stay and pages being filled fit the budget`() throws {
     for seed in UInt64(0)..<300 {
       var generator = SeededGenerator(seed: seed)
       let shape = shape(using: &generator)
@@ -34,14 +34,14 @@ import Testing
           KeyValuePlan(shape, budgetByteCount: budget, chunkLength: longest) != nil,
           "seed \(seed)")
       }
-      // Complete rows that the next token sees, at any length of the context.
+      // Complete pages that the next token sees, at any length of the context.
       let position = Int.random(in: 0..<shape.contextLength, using: &generator)
       var (kept, visible) = (0, 0)
       for layer in 0..<shape.layerCount {
         let first = shape.windows[layer].map { max(0, position - $0 + 1) / 128 } ?? 0
-        for slab in first..<max(first, position / 128) {
+        for pageGroup in first..<max(first, position / 128) {
           visible += 1
-          if plan.keeps(layer: layer, slab: slab) { kept += 1 }
+          if plan.keeps(layer: layer, pageGroup: pageGroup) { kept += 1 }
         }
       }
       #expect(plan.hasTier || kept == visible, "seed \(seed)")

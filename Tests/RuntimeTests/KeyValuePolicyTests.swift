@@ -31,7 +31,7 @@ import Testing
       decoding = Array(tokens[promptLength...])
     }
 
-    /// - Parameter spare: rows of keys and values beyond the least; nil = all in memory.
+    /// - Parameter spare: pages of keys and values beyond the least; nil = all in memory.
     func session(
       _ policy: KeyValuePolicyChoice, spare: Int? = nil, _ shape: RunShape = RunShape()
     ) throws -> Session {
@@ -40,11 +40,11 @@ import Testing
       shape.keyValues.policy = policy
       let length = prompt.count + decoding.count + 400
       if let spare {
-        let rows = KeyValueShape(
+        let pages = KeyValueShape(
           layerCount: model.layerCount, keyValueHeadCount: model.keyValueHeadCount,
           headDim: model.headDim, contextLength: length, type: type)
         shape.keyValues.budgetByteCount =
-          KeyValuePlan.minimumByteCount(rows, chunkLength: 1) + spare * rows.rowStride
+          KeyValuePlan.minimumByteCount(pages, chunkLength: 1) + spare * pages.pageStride
       }
       return try makeSession(
         file.path, contextLength: length, promptLength: prompt.count, shape)
@@ -81,7 +81,7 @@ import Testing
   }
 
   @Test(arguments: ["llama", "gemma3"], [KeyValueType.f16, .q4])
-  func `A policy gives the same bits wherever rows lie`(
+  func `A policy gives the same bits wherever pages lie`(
     family: String, type: KeyValueType
   ) throws {
     let fixture = Fixture(family, type: type)
@@ -101,7 +101,7 @@ import Testing
     }
   }
 
-  /// Rows that left memory for one phase are there again in the next.
+  /// Pages that left memory for one phase are there again in the next.
   @Test(arguments: narrow)
   func `A prompt may follow an answer`(policy: KeyValuePolicyChoice) throws {
     let fixture = Fixture("llama")
@@ -161,12 +161,12 @@ import Testing
     _ = try session.prefill(fixture.prompt)
     _ = try session.decode(fixture.decoding[0])
     #expect(session.keyValues.finish() == fixture.prompt.count / 128)
-    // Of the second head of every row, so that whoever reads the first alone goes on.
-    let stride = session.keyValues.shape.rowStride
+    // Of the second head of every page, so that whoever reads the first alone goes on.
+    let stride = session.keyValues.shape.pageStride
     let descriptor = open(folder.path + "/own", O_RDWR)
     defer { close(descriptor) }
-    for row in 0..<fixture.prompt.count / 128 * fixture.model.layerCount {
-      let place = 4096 + row * stride + stride / 2 + 77
+    for page in 0..<fixture.prompt.count / 128 * fixture.model.layerCount {
+      let place = 4096 + page * stride + stride / 2 + 77
       var byte: UInt8 = 0
       #expect(pread(descriptor, &byte, 1, place) == 1)
       byte ^= 4
@@ -197,17 +197,17 @@ import Testing
       sums.withUnsafeBufferPointer { sums in
         policy.observe(
           BlockWeights(
-            slabs: 0..<10, keyValueHeadCount: 1, queryCount: 1, isFirst: true,
+            pageGroups: 0..<10, keyValueHeadCount: 1, queryCount: 1, isFirst: true,
             maxima: maxima.baseAddress!, sums: sums.baseAddress!), layer: 0)
       }
     }
     let planned = PlannedBlocks(shape)
-    policy.plan(layer: 0, queries: nil, into: planned.plan(slabs: 0..<10))
-    #expect(planned.slabs == [3])
+    policy.plan(layer: 0, queries: nil, into: planned.plan(pageGroups: 0..<10))
+    #expect(planned.pageGroups == [3])
     // What follows the prompt is always attended over.
     let later = PlannedBlocks(shape)
-    policy.plan(layer: 0, queries: nil, into: later.plan(slabs: 0..<12))
-    #expect(later.slabs == [3, 10, 11])
+    policy.plan(layer: 0, queries: nil, into: later.plan(pageGroups: 0..<12))
+    #expect(later.pageGroups == [3, 10, 11])
   }
 
   @Test func `Policies are read by name`() {
@@ -239,10 +239,10 @@ private final class PlannedBlocks {
 
   deinit { memory.deallocate() }
 
-  func plan(slabs: Range<Int>) -> BlockPlan {
+  func plan(pageGroups: Range<Int>) -> BlockPlan {
     BlockPlan(
-      slabs: slabs, keyValueHeadCount: 1, isPlanned: memory.baseAddress!, stride: 1)
+      pageGroups: pageGroups, keyValueHeadCount: 1, isPlanned: memory.baseAddress!, stride: 1)
   }
 
-  var slabs: [Int] { memory.indices.filter { memory[$0] } }
+  var pageGroups: [Int] { memory.indices.filter { memory[$0] } }
 }

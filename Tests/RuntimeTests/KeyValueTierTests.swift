@@ -12,7 +12,7 @@ import WeightLoader
 
 /// Keys and values beyond memory: the same bits, and errors that say where.
 @Suite struct KeyValueTierTests {
-  /// A tiny model whose rows take 16 KiB as f16, and less in fewer bits.
+  /// A tiny model whose pages take 16 KiB as f16, and less in fewer bits.
   private struct Fixture {
     let file: TemporaryFile
     let model: TinyModel
@@ -57,12 +57,12 @@ import WeightLoader
       return KeyValuePlan.minimumByteCount(session.plan.keyValues.shape, chunkLength: 1)
     }
 
-    /// Bytes from a row to the next.
-    var rowStride: Int {
+    /// Bytes from a page to the next.
+    var pageStride: Int {
       KeyValueShape(
         layerCount: 1, keyValueHeadCount: model.keyValueHeadCount, headDim: model.headDim,
         contextLength: 1, type: type
-      ).rowStride
+      ).pageStride
     }
   }
 
@@ -89,7 +89,7 @@ import WeightLoader
           threadCount: Int.random(in: 1...3, using: &generator),
           maximumChunkLength: [1, 37, 128, 200, 512].randomElement(using: &generator) ?? 1)
         if spare == 0 { shape.maximumChunkLength = 256 }
-        shape.keyValues.budgetByteCount = least + spare * fixture.rowStride
+        shape.keyValues.budgetByteCount = least + spare * fixture.pageStride
         shape.keyValues.backend = shape.backend
         shape.keyValues.hooks.directOpenErrno =
           [0, EINVAL, EOPNOTSUPP].randomElement(using: &generator) ?? 0
@@ -111,11 +111,11 @@ import WeightLoader
     for token in fixture.tokens(4) { _ = try session.decode(token) }
     let after = session.keyValues.statistics
     #expect(session.plan.keyValues.byteCount <= shape.keyValues.budgetByteCount ?? 0)
-    #expect(after.rowCount == 16 && after.residentRowCount < 8)
-    #expect(after.bytesWritten <= 16 * fixture.rowStride)
-    let missing = after.rowCount - after.residentRowCount
-    #expect(after.bytesRead - before.bytesRead >= 3 * missing * fixture.rowStride)
-    #expect(after.bytesRead - before.bytesRead <= 6 * missing * fixture.rowStride)
+    #expect(after.pageCount == 16 && after.residentPageCount < 8)
+    #expect(after.bytesWritten <= 16 * fixture.pageStride)
+    let missing = after.pageCount - after.residentPageCount
+    #expect(after.bytesRead - before.bytesRead >= 3 * missing * fixture.pageStride)
+    #expect(after.bytesRead - before.bytesRead <= 6 * missing * fixture.pageStride)
   }
 
   @Test(arguments: KeyValueType.allCases)
@@ -133,7 +133,7 @@ import WeightLoader
     }
   }
 
-  /// Slabs that one session wrote are another's prefix, with and without room for them.
+  /// Page groups that one session wrote are another's prefix, with and without room for them.
   @Test(arguments: KeyValueType.allCases, ["llama", "gemma3"])
   func `A prefix from files that another session wrote`(
     type: KeyValueType, family: String
@@ -144,24 +144,24 @@ import WeightLoader
     let (prompt, decoding) = (fixture.tokens(900), fixture.tokens(20, seed: 3))
     let expected = try fixture.bits(prompt, decoding, RunShape())
     let least = try fixture.budget(contextLength: 1000, promptLength: 900)
-    for budget in [nil, least, least + 10 * fixture.rowStride] {
+    for budget in [nil, least, least + 10 * fixture.pageStride] {
       var shape = RunShape()
       shape.keyValues.budgetByteCount = budget
       shape.keyValues.ownFile = .init(path: folder.path + "/own", dataOffset: 8192)
       let writer = try fixture.session(contextLength: 1000, promptLength: 900, shape)
       #expect(try logitBits(writer, prompt: prompt, decoding: decoding) == expected)
       #expect(writer.keyValues.finish() == 7)
-      let checksums = writer.keyValues.rowChecksums(ofSlabs: 0..<7)
+      let checksums = writer.keyValues.pageChecksums(ofPageGroups: 0..<7)
       for secondBudget in [nil, least] {
         var shape = RunShape(maximumChunkLength: 100)
         shape.keyValues.budgetByteCount = secondBudget
         let layers = fixture.model.layerCount
         shape.keyValues.prefix.parts = [
           .init(
-            path: folder.path + "/own", dataOffset: 8192, firstSlab: 0, slabCount: 2,
+            path: folder.path + "/own", dataOffset: 8192, firstPageGroup: 0, pageGroupCount: 2,
             checksums: Array(checksums[..<(2 * layers)])),
           .init(
-            path: folder.path + "/own", dataOffset: 8192, firstSlab: 2, slabCount: 4,
+            path: folder.path + "/own", dataOffset: 8192, firstPageGroup: 2, pageGroupCount: 4,
             checksums: Array(checksums[(2 * layers)..<(6 * layers)])),
         ]
         let reader = try fixture.session(contextLength: 1000, promptLength: 900, shape)
@@ -182,14 +182,15 @@ import WeightLoader
     }
     let path = fixture.file.path
     for part: KeyValueStore.Prefix.Part in [
-      .init(path: path, dataOffset: 0, firstSlab: 0, slabCount: 1, checksums: [1]),
-      .init(path: path, dataOffset: 12, firstSlab: 0, slabCount: 1, checksums: [1, 2]),
-      .init(path: path, dataOffset: 0, firstSlab: -1, slabCount: 1, checksums: [1, 2]),
-      .init(path: path, dataOffset: 0, firstSlab: .max, slabCount: 1, checksums: [1, 2]),
-      .init(path: path, dataOffset: 0, firstSlab: 0, slabCount: .max, checksums: [1, 2]),
-      .init(path: path, dataOffset: -4096, firstSlab: 0, slabCount: 1, checksums: [1, 2]),
+      .init(path: path, dataOffset: 0, firstPageGroup: 0, pageGroupCount: 1, checksums: [1]),
+      .init(path: path, dataOffset: 12, firstPageGroup: 0, pageGroupCount: 1, checksums: [1, 2]),
+      .init(path: path, dataOffset: 0, firstPageGroup: -1, pageGroupCount: 1, checksums: [1, 2]),
+      .init(path: path, dataOffset: 0, firstPageGroup: .max, pageGroupCount: 1, checksums: [1, 2]),
+      .init(path: path, dataOffset: 0, firstPageGroup: 0, pageGroupCount: .max, checksums: [1, 2]),
       .init(
-        path: path, dataOffset: 0, firstSlab: 0, slabCount: 4,
+        path: path, dataOffset: -4096, firstPageGroup: 0, pageGroupCount: 1, checksums: [1, 2]),
+      .init(
+        path: path, dataOffset: 0, firstPageGroup: 0, pageGroupCount: 4,
         checksums: Array(repeating: 1, count: 8)),
     ] {
       #expect(throws: RuntimeError.self) { try open(part) }
@@ -215,7 +216,7 @@ import WeightLoader
       session.keyValues.onWarning = { _ in _ = warnings.next() }
       do throws(RuntimeError) {
         _ = try session.prefill(prompt)
-        Issue.record("rows went nowhere")
+        Issue.record("pages went nowhere")
       } catch {
         guard case .keyValues(.noRoom(let cause)) = error else {
           Issue.record("\(error)")
@@ -225,7 +226,7 @@ import WeightLoader
       }
       #expect(warnings.count == 1)
     }
-    // With all rows in memory a file that fails is a warning.
+    // With all pages in memory a file that fails is a warning.
     let folder = TemporaryFolder()
     defer { extendLifetime(folder) }
     var shape = RunShape()
@@ -279,14 +280,14 @@ import WeightLoader
     let writer = try fixture.session(contextLength: 610, promptLength: 600, shape)
     _ = try writer.prefill(prompt)
     #expect(writer.keyValues.finish() == 4)
-    let checksums = writer.keyValues.rowChecksums(ofSlabs: 0..<4)
+    let checksums = writer.keyValues.pageChecksums(ofPageGroups: 0..<4)
     var bytes = folder.read("own")
-    bytes[4096 + 3 * fixture.rowStride + 77] ^= 4
+    bytes[4096 + 3 * fixture.pageStride + 77] ^= 4
     folder.write("own", bytes)
     var second = RunShape()
     second.keyValues.prefix.parts = [
       .init(
-        path: folder.path + "/own", dataOffset: 4096, firstSlab: 0, slabCount: 4,
+        path: folder.path + "/own", dataOffset: 4096, firstPageGroup: 0, pageGroupCount: 4,
         checksums: checksums)
     ]
     let reader = try fixture.session(contextLength: 610, promptLength: 600, second)
@@ -298,7 +299,7 @@ import WeightLoader
         Issue.record("\(error)")
         return
       }
-      #expect(offset == 4096 + 3 * fixture.rowStride && layer == 1)
+      #expect(offset == 4096 + 3 * fixture.pageStride && layer == 1)
     }
   }
 }
