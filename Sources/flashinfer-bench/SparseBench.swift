@@ -91,7 +91,7 @@ struct SparseBench: ParsableCommand {
     Interruption.install()
     try reportingErrors {
       var results: [Measurement] = []
-      for rung in try chosenRungs() {
+      for rung in try plannedRungs() {
         results.append(try measure(rung))
       }
       if json {
@@ -102,13 +102,27 @@ struct SparseBench: ParsableCommand {
     }
   }
 
-  private func measure(_ rung: Rung) throws -> Measurement {
+  /// The rungs to measure, each planned, so that what cannot run is refused before any is measured.
+  private func plannedRungs() throws -> [Rung] {
+    let rungs = try chosenRungs()
     let model = try resources.open(self.model)
+    for rung in rungs {
+      _ = try MemoryPlan.make(
+        request(rung, layout(of: model)), source: model.source, configuration: model.configuration)
+    }
+    return rungs
+  }
+
+  private func layout(of model: LanguageModel) throws -> NeuronLayout {
     guard let layout = model.source.description.neurons else {
       throw CommandError(
         .badData,
         "\(self.model): the FFNs do not lie in bundles of neurons (flashinfer-convert --bundle)")
     }
+    return layout
+  }
+
+  private func request(_ rung: Rung, _ layout: NeuronLayout) -> MemoryPlan.Request {
     var request = MemoryPlan.Request(
       budgetByteCount: resources.budget,
       contextLength: max(resources.context ?? 0, warmup + tokens), promptLength: 1,
@@ -116,8 +130,14 @@ struct SparseBench: ParsableCommand {
       preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model))
     request.neurons = options(rung, layout)
     if rung == .naive { request.pinnedByteCount = 0 }
+    return request
+  }
+
+  private func measure(_ rung: Rung) throws -> Measurement {
+    let model = try resources.open(self.model)
+    let layout = try layout(of: model)
     let session = try Session(
-      model.source, model.configuration, request, cancellation: Interruption.flag)
+      model.source, model.configuration, request(rung, layout), cancellation: Interruption.flag)
     var feed = try feed.makeFeed(model, count: warmup + tokens)
     var token = model.tokenizer.bosToken ?? 0
     func step(_ index: Int, of count: Int) throws {

@@ -50,6 +50,17 @@ struct BenchTests {
     #expect(once.contains("timeToFirstTokenSeconds") && !once.contains("prefillTokensPerSecond"))
   }
 
+  @Test func `sparse refuses what it cannot measure before it measures anything`() throws {
+    let model = folder.write("dense", TinyModel().gguf(seed: 1).bytes())
+    for (path, reason) in [
+      (folder.path + "/missing", "No such file"), (model, "bundles of neurons"),
+    ] {
+      let result = try Program.run("flashinfer-bench", ["sparse", path])
+      #expect(result.status != 0 && result.errors.contains(reason), "\(result.errors)")
+      #expect(!result.errors.contains("naive…"), "\(result.errors)")
+    }
+  }
+
   @Test func `in-storage prints published figures and sweeps`() throws {
     let paper = try figures(["in-storage", "--paper"])
     #expect(paper.hasPrefix("{\"figures\":[{\"name\":"))
