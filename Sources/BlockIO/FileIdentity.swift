@@ -84,8 +84,9 @@ public struct FileIdentity: Hashable, Sendable {
 }
 
 extension BlockDevice {
-  /// ``fileIdentities()``, waited for until any later change to a file alters its identity: 20 ms after a
-  /// file was written at most, or 2 s where its file system keeps whole seconds.
+  /// Waits until any later change to a file must alter its identity, then returns ``fileIdentities()``.
+  ///
+  /// That is at most 20 ms after a file was written, or 2 s if its file system keeps whole seconds.
   ///
   /// - Returns: nothing if that cannot be had: for device nodes, files from the future and files that
   ///   change all the time.

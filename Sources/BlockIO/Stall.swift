@@ -30,9 +30,10 @@ public struct Stall: Sendable, CustomStringConvertible {
   }
 }
 
-/// The steps in which all waits for a drive are made, so that a request to stop is noticed within a tenth of a
-/// second; and when a wait has lasted long enough to be reported: after two seconds, then whenever it has
-/// doubled.
+/// The steps in which all waits for a drive are made, and when a wait has lasted long enough to be reported.
+///
+/// Steps are short, so that a request to stop is noticed within a tenth of a second. A wait is reported after two
+/// seconds, then whenever it has doubled.
 public struct StallWatch: Sendable {
   private var start: Int?
   private var nextNanoseconds = Self.firstNanoseconds

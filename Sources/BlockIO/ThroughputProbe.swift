@@ -19,8 +19,9 @@ public struct ThroughputProbe: Sendable {
   public var byteLimit: Int?
   /// Begin no read after so many seconds.
   public var secondLimit: Double?
-  /// Whether reads go through all of the buffer, as through a staging ring, and not through as much of
-  /// it as is in flight: a few MiB stay in the processor's caches, and a virtual drive is faster then.
+  /// Whether reads go through all of the buffer, as through a staging ring, or only through as much as is in flight.
+  ///
+  /// A few MiB stay in the processor's caches, and a virtual drive is faster then.
   public var cyclesThroughBuffer = false
 
   public init(blockByteCount: Int, queueDepth: Int, randomSeed: UInt64? = nil) {

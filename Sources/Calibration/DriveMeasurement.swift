@@ -76,8 +76,9 @@ public struct DriveMeasurement: ~Copyable {
     return measurement
   }
 
-  /// Measures every allowed pair of block size and queue depth, three times in shuffled orders, and
-  /// takes each pair's median: a drive's speed drifts, and one pass in order would show that instead.
+  /// Measures every allowed pair of block size and queue depth three times and takes each pair's median.
+  ///
+  /// The orders are shuffled: a drive's speed drifts, and one pass in order would show that instead.
   ///
   /// Pairs that may be chosen are measured again, up to `mostPassCount` times in all, until the choice's
   /// ``DrivePoint/spread`` is small.

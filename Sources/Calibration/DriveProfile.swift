@@ -79,8 +79,9 @@ public struct DrivePoint: Sendable, Equatable {
   /// Shorter reads make shorter regions of arithmetic, which cost more than a drive gives back.
   public static let leastBlockByteCount = 512 << 10
 
-  /// The point to read at: of those within `tolerance` of the fastest, the one with the least memory
-  /// in flight, and of equals the one with the largest blocks, whose requests cost least.
+  /// The point to read at: of those within `tolerance` of the fastest, the one with the least memory in flight.
+  ///
+  /// Of equals it is the one with the largest blocks, whose requests cost least.
   ///
   /// Blocks below ``leastBlockByteCount`` are for files that allow no other.
   ///

@@ -11,8 +11,9 @@ public struct StatedLimit: Sendable, Equatable {
   }
 }
 
-/// What this process may use of the machine: the tightest of what the machine has, the process's own limits
-/// and those of the control groups that it is in.
+/// What this process may use of the machine.
+///
+/// Each value is the tightest of what the machine has, the process's own limit and the limits of its control groups.
 public struct HostLimits: Sendable {
   /// Processors that the process may run on.
   public let allowedProcessorCount: Int
@@ -27,8 +28,10 @@ public struct HostLimits: Sendable {
   /// Threads and processes in the tightest control group, and how many more fit in.
   public let threads: StatedLimit?
   public let threadRoom: Int?
-  /// Threads and processes of this user (RLIMIT_NPROC); open files (RLIMIT_NOFILE); bytes of locked memory
-  /// (RLIMIT_MEMLOCK) and of address space (RLIMIT_AS). nil = no limit.
+  /// The process's own limits; nil = no limit.
+  ///
+  /// Threads and processes of this user (RLIMIT_NPROC), open files (RLIMIT_NOFILE), bytes of locked memory
+  /// (RLIMIT_MEMLOCK) and of address space (RLIMIT_AS).
   public let userThreads: StatedLimit?
   public let descriptors: StatedLimit?
   public let lockedByteCount: StatedLimit?
@@ -47,8 +50,9 @@ public struct HostLimits: Sendable {
   /// Bytes that this process holds and that no reclaim would free.
   public let ownByteCount: Int
 
-  /// A bound on the process's resident memory for when the user names none: what it holds already, which is
-  /// little but in a host program, and 80 % of what can be had besides.
+  /// The bound on the process's resident memory if the user names none: what it holds, and 80 % of what is free.
+  ///
+  /// What it holds already is little, except in a host program.
   public var defaultBudget: Int { ownByteCount + availableByteCount / 10 * 8 }
 
   /// What is wrong with asking for more than there is, in a line each.

@@ -57,8 +57,9 @@ public struct KeyValuePrefix: Sendable {
 }
 
 extension KeyValueDirectory {
-  /// The longest prefix of `tokens` that the entries hold, of at least a page group, which leaves at least one token
-  /// to compute; and makes the entries used.
+  /// Finds the longest prefix of `tokens` that the entries hold, and marks these entries as used.
+  ///
+  /// It has at least one page group, and leaves at least one token to compute.
   ///
   /// Entries that are damaged or have lost the one they continue are deleted. Reads the header of each entry,
   /// and more only of those that go on where the prompt matches.

@@ -25,8 +25,9 @@ extension KeyValueStore {
     }
   }
 
-  /// Writes the addresses of a tile's blocks as f16, as the queries of one page group see them; nil for blocks that
-  /// are not in memory or that none of them sees.
+  /// Writes the addresses of a tile's blocks as f16, as the queries of one page group see them.
+  ///
+  /// Blocks that are not in memory, or that none of the queries sees, are nil.
   ///
   /// - Parameters:
   ///   - pageGroups: what the queries see, their own page group last.

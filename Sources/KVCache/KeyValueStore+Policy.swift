@@ -18,8 +18,9 @@ extension KeyValueStore {
     case storeOnly
   }
 
-  /// Positions at a prompt's end whose attention the policy wants to see, whatever chunks they are in; nil
-  /// where it wants none, or they are not in the current chunk.
+  /// Positions at a prompt's end whose attention the policy observes, whatever chunks they are in.
+  ///
+  /// Nil if it observes none, or they are not in the current chunk.
   public var observedPositions: Range<Int>? {
     guard let count = policy?.observedTokenCount, count > 0,
       case .prefill(let end?) = selection.phase, chunk.upperBound > end - count

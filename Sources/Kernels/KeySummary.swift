@@ -1,7 +1,8 @@
 import CKernels
 
-/// The ends of keys, channel by channel, from which scores are estimated without the keys (Quest,
-/// arXiv:2406.10774 §3.2, whose pages are our groups; it takes the scores' upper bound).
+/// The least and greatest elements of keys, channel by channel, from which scores are estimated without the keys.
+///
+/// As in Quest (arXiv:2406.10774 §3.2), whose pages are our groups; Quest takes the scores' upper bound.
 ///
 /// A summary holds sixteen groups of one KV head: the lowest elements [headDim][16] f16, then the
 /// highest ones; a lane is a group, two blocks lie together.

@@ -47,11 +47,11 @@ public enum MatrixProduct {
       weights, groups, x, output, outputStride, scratch, accumulates: false, instructionSet)
   }
 
-  /// As ``multiply(_:groups:by:into:outputStride:scratch:instructionSet:)``, but each sum goes on from
-  /// what is in `output`: multiplying blocks of a matrix's columns one after the other gives the bits
-  /// of one product over all of them.
+  /// Multiplies and adds to `output`: each sum continues from what is there.
   ///
-  /// For quantised weights only; a product of floats has four sums an output, which cannot go on.
+  /// Otherwise as ``multiply(_:groups:by:into:outputStride:scratch:instructionSet:)``. Multiplying blocks of a
+  /// matrix's columns one after the other gives the bits of one product over all of them. For quantised weights only;
+  /// a product of floats has four sums an output, which cannot be continued.
   public static func accumulate(
     _ weights: MatrixOperand, groups: Range<Int>, by x: Activations,
     into output: UnsafeMutablePointer<Float>, outputStride: Int,

@@ -1,8 +1,10 @@
 import CKernels
 public import TensorBasics
 
-/// Sums of row-major rows weighted by activations: the products of matrices whose columns are stored as
-/// rows, one a neuron, so that neurons without an activation cost nothing.
+/// Sums of row-major rows weighted by activations.
+///
+/// These are the products of matrices whose columns are stored as rows, one a neuron, so that inactive neurons cost
+/// nothing.
 public enum NeuronColumns {
   /// Whether ``accumulate(rows:rowCount:type:columns:values:valueStride:tokenCount:into:outputStride:instructionSet:)``
   /// takes rows of this type.
@@ -13,8 +15,9 @@ public enum NeuronColumns {
     }
   }
 
-  /// output[t · outputStride + c] += Σ values[t · valueStride + i] · row i [c] for the columns c of
-  /// `columns`, in canonical arithmetic (`docs/decisions/0001`).
+  /// output[t · outputStride + c] += Σ values[t · valueStride + i] · row i [c], for the columns c of `columns`.
+  ///
+  /// The arithmetic is canonical (`docs/decisions/0001`).
   ///
   /// A value of 0 leaves its token's sums as they are, whatever the row holds. Columns, rows and tokens
   /// may be cut into several calls, rows in ascending order, without changing a bit.

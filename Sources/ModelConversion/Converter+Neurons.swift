@@ -4,9 +4,9 @@ import WeightLoader
 
 /// What a conversion changed.
 public struct ConversionReport: Sendable {
-  /// Of columns of quantised down matrices that were requantised, for bundles of single neurons: the
-  /// root of the sum of squared differences over that of squared values, of all layers; nil if there
-  /// were none.
+  /// The relative error of columns that were requantised for bundles of single neurons; nil if there were none.
+  ///
+  /// The root of the sum of squared differences over that of squared values, of all layers.
   public let columnError: Double?
 }
 

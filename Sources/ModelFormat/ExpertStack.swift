@@ -17,8 +17,9 @@ public struct ExpertStack: Sendable, Codable, Equatable {
   /// Bytes from the beginning of one part to that of the next, at least a part's length; without meaning
   /// where ``places`` are given.
   public var byteStride: Int
-  /// Where each part begins, where they do not lie at equal distances in one file: a Hugging Face folder
-  /// has a tensor for each expert. nil otherwise; no file's header states them.
+  /// Where each part begins, if they do not lie at equal distances in one file; otherwise nil.
+  ///
+  /// A Hugging Face folder has a tensor for each expert. No file's header states these.
   public var places: [Place]?
 
   public init(count: Int, byteStride: Int, places: [Place]? = nil) {

@@ -36,8 +36,10 @@ public struct NeuronBundles: Sendable, Codable, Equatable {
   /// neuron is active: gate, or up in an FFN without gate. So a reader that has the deciding matrix by
   /// itself reads all but the last part.
   public var parts: [Part]
-  /// File offset of the layer's checksums, a multiple of 4096: for each bundle two 4-byte words, the low
-  /// halves of XXH3-64 over the parts before the last, and over the last.
+  /// File offset of the layer's checksums, a multiple of 4096.
+  ///
+  /// For each bundle there are two 4-byte words: the low halves of XXH3-64 over the parts before the last, and over
+  /// the last.
   public var checksumOffset: Int
 
   /// A matrix's share of a bundle.
@@ -90,8 +92,9 @@ public struct NeuronBundles: Sendable, Codable, Equatable {
   }
 }
 
-/// Low-rank predictors of active neurons (arXiv:2312.11514, §3.1): neuron *i* is predicted active where
-/// `(B (A x))[i] + bias[i] > 0`, x being the FFN's normalised input.
+/// Low-rank predictors of active neurons (arXiv:2312.11514, §3.1).
+///
+/// Neuron *i* is predicted to be active if `(B (A x))[i] + bias[i] > 0`, x being the FFN's normalised input.
 ///
 /// Layer *n* has the tensors `blk.n.ffn_predictor_a.weight` [rank, hiddenSize],
 /// `blk.n.ffn_predictor_b.weight` [feedForwardLength, rank], `blk.n.ffn_predictor.bias`
@@ -115,8 +118,9 @@ public struct NeuronPredictor: Sendable, Codable, Equatable {
   }
 }
 
-/// Per layer, the least |activation(gate)| of a neuron that is taken to be active, calibrated so that
-/// `keptFraction` of neurons are; skipping the others is an approximation.
+/// Per layer, the least |activation(gate)| of a neuron that is taken to be active.
+///
+/// Thresholds are calibrated so that `keptFraction` of neurons are active; skipping the others is an approximation.
 public struct NeuronThresholds: Sendable, Codable, Equatable {
   public var values: [Float]
   public var keptFraction: Double

@@ -128,8 +128,10 @@ extension DecoderConfiguration {
 }
 
 extension ModelDescription {
-  /// Every tensor of such a model, as ``DecoderConfiguration/expectedTensors``; where ``neurons`` are in
-  /// bundles, what chooses them instead of gate, up and down. The description must be valid.
+  /// Every tensor of such a model, as ``DecoderConfiguration/expectedTensors``.
+  ///
+  /// If ``neurons`` are in bundles, what chooses them takes the place of gate, up and down. The description must be
+  /// valid.
   public var expectedTensors: [TensorExpectation] {
     configuration?.expectedTensors(neurons: neurons) ?? []
   }

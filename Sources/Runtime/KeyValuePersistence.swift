@@ -81,8 +81,9 @@ public final class KeyValuePersistence {
       })
   }
 
-  /// Gives a new session what is stored of the page group in the middle of which the prompt leaves the store; where
-  /// that is damaged, its tokens are computed like those that follow.
+  /// Gives a new session the stored part of the page group in which the prompt diverges from the store.
+  ///
+  /// If that is damaged, its tokens are computed like those that follow.
   public func resume(_ session: Session) {
     guard let tail = prefix.tail else { return }
     session.resume(positionCount: tail.positionCount) { tail.read(layer: $0, into: $1) }

@@ -2,8 +2,9 @@ import ModelFormat
 public import WeightLoader
 
 extension Session {
-  /// Loads what ``saveExpertUsage(note:)`` kept at the end of an earlier run: it decides what stays in
-  /// memory, and the experts used most are read while the drive has little to do.
+  /// Loads the expert history that ``saveExpertUsage(note:)`` kept at the end of an earlier run.
+  ///
+  /// It decides what stays in memory, and the experts used most are read while the drive has little to do.
   ///
   /// No token depends on it. Call it before the first token; later, and for a model without
   /// experts, it does nothing.
@@ -20,10 +21,10 @@ extension Session {
     }
   }
 
-  /// Keeps, beside the model or in the user's cache folder, how much each expert was used, for
-  /// ``loadExpertUsage(note:)`` of a later run; does nothing if no expert was used.
+  /// Saves how often each expert was used, for ``loadExpertUsage(note:)`` of a later run.
   ///
-  /// Reads nothing, so it may follow an interruption or a failure of the drive.
+  /// The file lies beside the model or in the user's cache folder. Does nothing if no expert was used. Reads
+  /// nothing, so it may follow an interruption or a failure of the drive.
   ///
   /// - Parameter note: is told in one line why nothing could be kept.
   public func saveExpertUsage(note: (String) -> Void = { _ in }) {

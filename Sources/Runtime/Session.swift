@@ -38,8 +38,10 @@ public final class Session {
     set { decoder.feedForwardObserver = newValue }
   }
 
-  /// Told, while ``prefill(_:continues:)`` and ``score(_:skipping:_:)`` run, what share of their work is
-  /// done, from 0 to 1: after each half of a layer, for every chunk of tokens. nil = nobody.
+  /// Called with the share of a prompt's work that is done, from 0 to 1; nil = no observer.
+  ///
+  /// While ``prefill(_:continues:)`` and ``score(_:skipping:_:)`` run, after each half of a layer, for every chunk of
+  /// tokens.
   public var onProgress: ((_ fraction: Double) -> Void)?
 
   /// Called with the reason when the attention given at the start is no longer used; returns whether to go on

@@ -1,8 +1,9 @@
 public import ModelFormat
 import TensorBasics
 
-/// Builds a flash image in memory from a GGUF file in memory, word by word as `docs/format.md` says:
-/// slow, obvious, and independent of the converter it checks.
+/// Builds a flash image in memory from a GGUF file in memory, word by word as `docs/format.md` says.
+///
+/// Slow, obvious, and independent of the converter that it checks.
 public enum ImageBuilder {
   /// The image of the model in `gguf`.
   ///

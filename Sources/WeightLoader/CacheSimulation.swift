@@ -1,5 +1,6 @@
-/// Replays traces through a cache of equal slots that fetches as the runtime does: on demand, every bundle
-/// into a slot, keeping those of the current layer until it is done.
+/// Replays traces through a cache of equal slots that fetches as the runtime does.
+///
+/// Every bundle is fetched on demand into a slot; those of the current layer stay until it is done.
 public enum CacheSimulation {
   /// The result of a replay, without the tokens of the warm-up.
   public struct Result: Sendable, Equatable {

@@ -96,10 +96,10 @@ extension ModelSource {
     return WeightChecksums.memoryByteCount(slotCount: 1) + 64 * partCount
   }
 
-  /// Reads weights for a moment if their checksums are not known yet, and remembers how far it came: after
-  /// a few runs they are known, and no run has waited for them.
+  /// Reads weights for a moment if their checksums are not known yet, and remembers how far it came.
   ///
-  /// Uses a device of its own, as this one may be reading ahead. Failures leave things as they are.
+  /// After a few runs all are known, and no run has waited for them. Uses a device of its own, as this one may
+  /// be reading ahead. Failures leave things as they are.
   ///
   /// - Parameter milliseconds: for how long.
   public func learnIdentity(

@@ -14,8 +14,9 @@ public final class ModelSource {
   /// Of copies that were compared when they were opened.
   let identityOfCopies: ModelIdentity?
 
-  /// What reads of weights are aligned to: what the device needs, and for an image 4096 bytes at least, so
-  /// that they are whole extents with their padding whatever the device.
+  /// What reads of weights are aligned to: what the device needs, and for an image at least 4096 bytes.
+  ///
+  /// Reads of an image are then whole extents with their padding, whatever the device.
   public var readAlignment: Int {
     description.extents.isEmpty
       ? device.alignment : max(device.alignment, FlashImage.alignment)

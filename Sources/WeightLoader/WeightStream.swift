@@ -3,12 +3,12 @@ public import Kernels
 public import ModelFormat
 public import TensorBasics
 
-/// Delivers a model's weights in the order of use: pinned ones from memory, the others from the
-/// drive, read ahead through a staging ring across the boundaries of sweeps.
+/// Delivers a model's weights in the order of use: pinned ones from memory, the others from the drive.
 ///
-/// One thread owns a stream. It announces sweeps, acquires each piece when it needs it (which waits
-/// if the drive is behind), lets any threads read the bytes, and releases the piece. Streamed pieces
-/// must be acquired and released in the plan's order.
+/// Those are read ahead through a staging ring, across the boundaries of sweeps. One thread owns a stream. It
+/// announces sweeps, acquires each piece when it needs it (which waits if the drive is behind), lets any
+/// threads read the bytes, and releases the piece. Streamed pieces must be acquired and released in the plan's
+/// order.
 ///
 /// ```swift
 /// try stream.announce(segments: 0b11)
@@ -158,8 +158,9 @@ public final class WeightStream {
     device.unregister(staging.bytes)
   }
 
-  /// Whether the processors have more to do than the drive: committing memory for weights to be pinned
-  /// then waits where it is slow, and they are streamed meanwhile.
+  /// Whether the processors have more to do than the drive.
+  ///
+  /// Committing memory for weights to be pinned then waits where it is slow, and these are streamed meanwhile.
   public var isComputeBound: Bool {
     get { population.yields }
     set { if plan.stagingByteCount > 0 { population.yields = newValue } }

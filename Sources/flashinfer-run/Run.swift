@@ -103,10 +103,10 @@ struct Run: ParsableCommand {
         seed: sampling.temperature > 0 ? seed : nil, maximumTokenCount: sampling.maxTokens)
       for line in summary + (report.inStorage?.summary ?? []) { Terminal.remark(line) }
       persistence?.store(tokens + result.tokens, of: session)
-      if persistence != nil, session.position < KeyValueOrigin.slabPositionCount {
+      if persistence != nil, session.position < KeyValueOrigin.pageGroupPositionCount {
         Terminal.remark(
           "--kv-store kept nothing: it keeps keys and values of "
-            + "\(KeyValueOrigin.slabPositionCount) tokens or more")
+            + "\(KeyValueOrigin.pageGroupPositionCount) tokens or more")
       }
       if !result.wasInterrupted { persistence?.learnModel(cancellation: Interruption.flag) }
       // Not by way of destructors: they wait for reads that a slow drive has yet to answer.

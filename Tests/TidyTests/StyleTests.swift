@@ -79,6 +79,49 @@ import Testing
     #expect(count > 10)
   }
 
+  @Test func `Public declarations begin with a sentence of at most 150 characters`() {
+    var count = 0
+    for source in SourceTree.sources where source.isSwift {
+      for (number, summary) in Self.summaries(in: source.lines) {
+        count += 1
+        #expect(
+          summary.count <= 150,
+          "\(source.path):\(number + 1): a summary of \(summary.count) characters: \(summary)")
+      }
+    }
+    #expect(count > 1000)
+    let lines = [
+      "/// One. Two.", "/// Three.", "@frozen", "public struct S {", "/// No.", "var x: Int",
+    ]
+    #expect(Self.summaries(in: lines).map(\.1) == ["One."])
+  }
+
+  /// The first sentence of each public declaration's comment, and the number of the comment's first line.
+  private static func summaries(in lines: [String]) -> [(Int, String)] {
+    func comment(_ number: Int) -> Substring? {
+      guard lines.indices.contains(number) else { return nil }
+      let line = lines[number].drop { $0 == " " }
+      return line.hasPrefix("///") ? line.dropFirst(3).drop { $0 == " " } : nil
+    }
+    return lines.indices.compactMap { first in
+      guard let start = comment(first), comment(first - 1) == nil, !start.hasPrefix("- ") else {
+        return nil
+      }
+      let end = lines[first...].indices.first { comment($0) == nil } ?? lines.endIndex
+      let declaration = lines[end...].first { !$0.drop { $0 == " " }.hasPrefix("@") } ?? ""
+      guard declaration.drop(while: { $0 == " " }).hasPrefix("public ") else { return nil }
+      let paragraph = (first..<end).map { comment($0) ?? "" }.prefix { !$0.isEmpty }
+      let text = paragraph.joined(separator: " ")
+      let sentence = text.ranges(of: ". ").first { range in
+        text[range.upperBound...].first?.isUppercase ?? false
+      }
+      return (
+        first,
+        String(text[..<(sentence?.lowerBound ?? text.endIndex)]) + (sentence == nil ? "" : ".")
+      )
+    }
+  }
+
   @Test func `No two files of a tree have the same name`() {
     for tree in [SourceTree.sources, SourceTree.tests] {
       let names = Dictionary(grouping: tree.filter(\.isSwift), by: \.name)

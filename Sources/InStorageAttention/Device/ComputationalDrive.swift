@@ -1,8 +1,9 @@
 import BlockIO
 import TensorBasics
 
-/// A computational storage drive: a drive with an engine that attends over the keys and values it holds, so
-/// that queries and outputs cross the bus and keys and values do so once (InstInfer, arXiv:2409.04992).
+/// A computational storage drive: a drive with an engine that attends over the keys and values it holds.
+///
+/// Queries and outputs cross the bus, and keys and values only once (InstInfer, arXiv:2409.04992).
 ///
 /// This is a functional model. It really stores and computes, with a thread, memory and flash file of its
 /// own, and is reached through commands alone; what they move over the bus is counted. It keeps no time:

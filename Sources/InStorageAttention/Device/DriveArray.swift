@@ -36,8 +36,9 @@ public final class DriveArray: DecodeAttention {
 
   public let shape: Shape
   public let drives: [ComputationalDrive]
-  /// What a host that attends itself would have moved, with keys and values on a drive without an engine:
-  /// for each attended token all visible keys and values of every head, and for each appended position its
+  /// Bytes that a host that attends itself would have moved, with keys and values on a drive without an engine.
+  ///
+  /// For each attended token these are all visible keys and values of every head, and for each appended position its
   /// own, in f16.
   public private(set) var hostPathByteCount = 0
   /// Steps of ``attend(layer:visible:queries:)``.

@@ -95,8 +95,9 @@ extension FlashGeometry {
   /// The paper's page (arXiv:2409.04992).
   public static let standardPageByteCount = 4096
 
-  /// Eight channels of 16-page blocks of 4 KiB pages: room for at least `pageCount` pages, beside the block
-  /// of each channel that is kept free and one that is being filled.
+  /// Eight channels of 16-page blocks of 4 KiB pages, with room for at least `pageCount` pages.
+  ///
+  /// One block of each channel is kept free, and one is being filled; these come on top.
   public static func holding(pageCount: Int) -> FlashGeometry {
     let (channels, planes, pages) = (8, 2, 16)
     let perBlock = channels * planes * pages
@@ -127,8 +128,9 @@ public struct SparseAttention: Sendable, Equatable {
   public var channelFraction: Double
   /// k / S: the share of visible positions that are attended over exactly.
   public var tokenFraction: Double
-  /// The share of those k positions that are the most recent ones whatever their scores; a quarter, as
-  /// in SparQ (arXiv:2312.04985), of which SparF is a form.
+  /// The share of those k positions that are the most recent ones whatever their scores.
+  ///
+  /// A quarter, as in SparQ (arXiv:2312.04985), of which SparF is a form.
   public var recentFraction = 0.25
 
   public init(channelFraction: Double, tokenFraction: Double) {
