@@ -1,6 +1,7 @@
 public import ArgumentParser
 import BlockIO
 import Glibc
+import HostResources
 import InStorageAttention
 import KVCache
 import ModelFormat
@@ -27,7 +28,7 @@ public enum ExitStatus: Int32, Sendable {
     case is FormatError: self = .badData
     case let error as BlockIOError: self = Self.status(of: error)
     case let error as DriveError: self = Self.status(of: error)
-    case is AllocationError: self = .notPossibleHere
+    case is AllocationError, is BudgetError: self = .notPossibleHere
     case let error as CommandError: self = error.status
     default: self = .failure
     }
@@ -81,7 +82,9 @@ public enum ExitStatus: Int32, Sendable {
     case (.open, .system(errno: EACCES)): .noInput
     case (.open, .notReadable), (.inspect, .notReadable): .badData
     // The command names a place where nothing may be written.
-    case (.create, .notWritable), (.create, .inUse), (.create, .system(errno: EISDIR)): .usage
+    case (.create, .notWritable), (.create, .inUse), (.create, .unnamed),
+      (.create, .openElsewhere), (.create, .system(errno: EISDIR)):
+      .usage
     case (.setUpRing, _), (.startThreads, _), (.allocate, _): .notPossibleHere
     case (_, .system(errno: EMFILE)), (_, .system(errno: ENFILE)): .notPossibleHere
     default: .failure

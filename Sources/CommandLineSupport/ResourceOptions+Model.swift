@@ -6,7 +6,7 @@ public import Runtime
 extension ResourceOptions {
   /// Opens a model, with its mirrors, as many reads in flight as the drive's calibration says, or more.
   public func open(_ path: String) throws -> LanguageModel {
-    warnBeyondLimits()
+    try checkLimits()
     let profile = CalibrationCache.standard.driveProfile(forFileAt: path, backend: io)
     let model = try Progress.showing("opening \(Progress.name(path))") { _ in
       try LanguageModel.open(

@@ -54,5 +54,13 @@ public struct ResourceOptions: ParsableArguments {
     }
   }
 
-  public var threadCount: Int { threads ?? HostLimits().processorCount }
+  /// Warns as ``warnBeyondLimits()``, before a model is run.
+  ///
+  /// - Throws: `HostResources.BudgetError` where the process would not survive it.
+  func checkLimits() throws {
+    if let ram { try HostLimits().check(budget: ram.bytes) }
+    warnBeyondLimits()
+  }
+
+  public var threadCount: Int { threads ?? HostLimits().defaultThreadCount }
 }

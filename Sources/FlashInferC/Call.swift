@@ -1,6 +1,7 @@
 import BlockIO
 import CFlashInfer
 import Glibc
+import HostResources
 import Runtime
 import TensorBasics
 import WeightLoader
@@ -49,6 +50,9 @@ struct CallError: Error {
     case let error as RuntimeError:
       self.init(Self.status(of: error), error.description)
       note(error)
+    case let error as BudgetError:
+      self.init(
+        .noMemory, error.description, remedy: "allow at most \(ByteCount(error.roomByteCount))")
     default: self.init(.failed, "\(error)")
     }
   }

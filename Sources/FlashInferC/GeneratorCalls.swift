@@ -23,11 +23,12 @@ public func flashinfer_generator_open(
       throw CallError(.invalid, "at most 256 threads and a context of 2^30 are possible")
     }
     let ram = try integer(wanted.ram, "options->ram")
+    try HostLimits().check(budget: ram)
     let opened = try GeneratorHandle(
       path: path, ram: ram == 0 ? nil : ram,
       contextLength: wanted.context_length == 0 ? 2048 : Int(wanted.context_length),
       threadCount: wanted.thread_count == 0
-        ? HostLimits().processorCount : Int(wanted.thread_count))
+        ? HostLimits().defaultThreadCount : Int(wanted.thread_count))
     generator.pointee = handle(HandleTable.shared.add(opened))
     return .ok
   }

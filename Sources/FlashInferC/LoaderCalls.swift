@@ -3,6 +3,7 @@
 
 import BlockIO
 public import CFlashInfer
+import HostResources
 import ModelFormat
 import TensorBasics
 import WeightLoader
@@ -19,6 +20,7 @@ public func flashinfer_open(
     let path = try FlashInferC.path(path)
     let loader = try required(loader, "loader")
     let (ram, settings) = try loaderOptions(options)
+    if let ram { try HostLimits().check(budget: ram) }
     let opened = LoaderHandle(try TensorLoader.open(path, ram: ram, options: settings))
     loader.pointee = handle(HandleTable.shared.add(opened))
     return .ok

@@ -1,4 +1,5 @@
 import Glibc
+import TensorBasics
 
 /// A limit on this process and the file that states it.
 public struct StatedLimit: Sendable, Equatable {
@@ -8,6 +9,20 @@ public struct StatedLimit: Sendable, Equatable {
   package init(value: Int, path: String) {
     self.value = value
     self.path = path
+  }
+}
+
+/// A memory budget that a container cannot grant: its kernel would end the process before it is reached.
+public struct BudgetError: Error, Sendable, Equatable, CustomStringConvertible {
+  /// Bytes that were asked for.
+  public let budget: Int
+  public let limit: StatedLimit
+  /// Bytes that fit now.
+  public let roomByteCount: Int
+
+  public var description: String {
+    "a memory budget of \(ByteCount(budget)) cannot be kept: \(limit.path) ends a process that takes more "
+      + "than \(ByteCount(limit.value)); \(ByteCount(roomByteCount)) fit now"
   }
 }
 
@@ -23,11 +38,17 @@ public struct HostLimits: Sendable {
   public let processorQuotaPath: String?
   /// The tightest limit on memory in bytes; nil if no control group states one.
   public let memory: StatedLimit?
+  /// The tightest limit on memory beyond which the kernel ends the process, in bytes; nil where there is none.
+  public let hardMemory: StatedLimit?
   /// Bytes that can be had now: file pages count as free, since the kernel gives them up.
   public let availableByteCount: Int
   /// Threads and processes in the tightest control group, and how many more fit in.
   public let threads: StatedLimit?
   public let threadRoom: Int?
+  /// The most threads that this process can compute with, its first included; nil = no limit.
+  ///
+  /// What the tightest group has room for, and no more than its user may have.
+  public let mostThreads: StatedLimit?
   /// The process's own limits; nil = no limit.
   ///
   /// Threads and processes of this user (RLIMIT_NPROC), open files (RLIMIT_NOFILE), bytes of locked memory
@@ -39,13 +60,16 @@ public struct HostLimits: Sendable {
   /// Every value that was read for this, and from where.
   public let findings: [Finding]
 
-  /// Threads that keep the processors busy, and no more: with fewer processors than one, one.
+  /// Processors that the process can keep busy: with less than one, one.
   public var processorCount: Int {
     guard let quota = processorQuota, quota < Double(allowedProcessorCount) else {
       return allowedProcessorCount
     }
     return max(1, Int(quota.rounded(.up)))
   }
+
+  /// Threads to compute with where nobody says how many: one a processor, as far as they can be had.
+  public var defaultThreadCount: Int { min(processorCount, mostThreads?.value ?? .max) }
 
   /// Bytes that this process holds and that no reclaim would free.
   public let ownByteCount: Int
@@ -67,12 +91,25 @@ public struct HostLimits: Sendable {
         "\(threadCount) threads share the time of \((quota * 100).rounded() / 100) processors "
           + "(\(path)): they will be stopped again and again; \(processorCount) would be faster")
     }
-    if let budget, let memory, budget > memory.value {
+    guard let budget else { return warnings }
+    do throws(BudgetError) { try check(budget: budget) } catch {
+      warnings.append(error.description)
+      return warnings
+    }
+    if let memory, budget > memory.value {
       warnings.append(
-        "a memory budget of \(budget) bytes is more than the \(memory.value) that \(memory.path) "
-          + "allows: the process may be killed")
+        "a memory budget of \(ByteCount(budget)) is more than the \(ByteCount(memory.value)) that "
+          + "\(memory.path) allows: beyond that the process is slowed until it is of no use")
     }
     return warnings
+  }
+
+  /// Refuses a budget that the process would be ended for keeping to.
+  public func check(budget: Int) throws(BudgetError) {
+    guard let hardMemory, budget > hardMemory.value else { return }
+    throw BudgetError(
+      budget: budget, limit: hardMemory,
+      roomByteCount: min(hardMemory.value, ownByteCount + availableByteCount))
   }
 
   /// Reads what holds now.
@@ -86,13 +123,19 @@ public struct HostLimits: Sendable {
     (processorQuota, processorQuotaPath) = (quota?.value, quota?.path)
     let pids = Self.threads(groups, files)
     threads = pids.min { $0.limit.value < $1.limit.value }?.limit
-    threadRoom = pids.map(\.room).min()
+    let tightest = pids.min { $0.room < $1.room }
+    threadRoom = tightest?.room
     userThreads = Self.own("Max processes", files)
+    mostThreads = [
+      tightest.map { StatedLimit(value: 1 + $0.room, path: $0.limit.path) },
+      Self.isBoundAsUser(files) ? userThreads : nil,
+    ].compactMap(\.self).min { $0.value < $1.value }
     descriptors = Self.own("Max open files", files)
     lockedByteCount = Self.own("Max locked memory", files)
     addressSpaceByteCount = Self.own("Max address space", files)
     let levels = Self.memory(groups, files)
     memory = levels.min { $0.limit < $1.limit }.map { StatedLimit(value: $0.limit, path: $0.path) }
+    hardMemory = levels.compactMap(\.hard).min { $0.value < $1.value }
     ownByteCount = ["RssAnon", "RssShmem"].reduce(0) {
       $0 + (files.kibibytes($1, in: "/proc/self/status") ?? 0)
     }
@@ -174,6 +217,15 @@ public struct HostLimits: Sendable {
       let used = files.value("\(folder)/pids.current").flatMap { Int($0) } ?? 0
       return (StatedLimit(value: limit, path: "\(folder)/pids.max"), max(0, limit - max(0, used)))
     }
+  }
+
+  /// Whether the limit on a user's threads holds for this process: not for root, nor with CAP_SYS_ADMIN or
+  /// CAP_SYS_RESOURCE.
+  private static func isBoundAsUser(_ files: SystemFiles) -> Bool {
+    let path = "/proc/self/status"
+    if files.field("Uid", in: path)?.split(separator: " ").first == "0" { return false }
+    let capabilities = files.field("CapEff", in: path).flatMap { UInt64($0, radix: 16) } ?? 0
+    return capabilities & (1 << 21 | 1 << 24) == 0
   }
 
   /// The soft limit of that name; nil if it is `unlimited` or not stated.

@@ -4,6 +4,8 @@ struct MemoryLevel {
   let limit: Int
   /// The file that states the limit.
   let path: String
+  /// What ends a process that takes more; nil where it is only slowed down.
+  let hard: StatedLimit?
   /// Bytes that can still be had: the limit without what is in use and cannot be given back at once.
   let available: Int
 
@@ -11,14 +13,18 @@ struct MemoryLevel {
   ///
   /// Beyond `memory.high` a process is slowed down until it is of no use, so that is a limit too.
   init?(unified folder: String, _ files: SystemFiles) {
-    let limits = ["memory.max", "memory.high"].compactMap { name in
-      Self.limit(files.value("\(folder)/\(name)")).map { (bytes: $0, path: "\(folder)/\(name)") }
+    let limits = ["memory.max", "memory.high"].map { name in
+      Self.limit(files.value("\(folder)/\(name)")).map {
+        StatedLimit(value: $0, path: "\(folder)/\(name)")
+      }
     }
-    guard let tightest = limits.min(by: { $0.bytes < $1.bytes }) else { return nil }
+    guard let tightest = limits.compactMap(\.self).min(by: { $0.value < $1.value }) else {
+      return nil
+    }
     let used = Self.byteCount(files.value("\(folder)/memory.current"))
     let filePages = Self.freeable(
       ["active_file", "inactive_file"], ["file_dirty", "file_writeback"], folder, files)
-    self.init(limit: tightest.bytes, path: tightest.path, used: used, freeable: filePages)
+    self.init(tightest, hard: limits[0], used: used, freeable: filePages)
   }
 
   /// The level of version 1 at `folder`; nil if it states no limit.
@@ -34,14 +40,14 @@ struct MemoryLevel {
     let filePages = Self.freeable(
       ["total_active_file", "total_inactive_file"], ["total_dirty", "total_writeback"], folder,
       files)
-    self.init(
-      limit: limit, path: limit == own ? "\(folder)/memory.limit_in_bytes" : stat, used: used,
-      freeable: filePages)
+    let stated = StatedLimit(
+      value: limit, path: limit == own ? "\(folder)/memory.limit_in_bytes" : stat)
+    self.init(stated, hard: stated, used: used, freeable: filePages)
   }
 
-  private init(limit: Int, path: String, used: Int, freeable: Int) {
-    self.limit = limit
-    self.path = path
+  private init(_ tightest: StatedLimit, hard: StatedLimit?, used: Int, freeable: Int) {
+    (limit, path) = (tightest.value, tightest.path)
+    self.hard = hard
     available = max(0, limit - max(0, used - freeable))
   }
 

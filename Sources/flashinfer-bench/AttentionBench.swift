@@ -50,7 +50,7 @@ struct AttentionBench: ParsableCommand {
     Interruption.install()
     Interruption.endProcessAtOnce(true)
     try reportingErrors {
-      let pool = ThreadPool(threadCount: threads ?? HostLimits().processorCount)
+      let pool = ThreadPool(threadCount: threads ?? HostLimits().defaultThreadCount)
       let shape = KeyValueShape(
         layerCount: layers, keyValueHeadCount: kvHeads, headDim: headSize,
         contextLength: context + repeats + 1, type: keyValues.kvType)

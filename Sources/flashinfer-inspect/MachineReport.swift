@@ -5,13 +5,19 @@ import TensorBasics
 /// What `--machine` prints: every limit that was read and from where, and what follows from them.
 struct MachineReport {
   private let limits = HostLimits()
+  /// As many as are wanted and can be had, and what holds them down.
   private let threadCount: Int
+  private let threadNote: String
   private let budget: Int
   private let warnings: [String]
 
   /// - Parameter resources: what was asked for; its defaults are what follows from the limits.
   init(resources: ResourceOptions) {
-    threadCount = resources.threads ?? limits.processorCount
+    let wanted = resources.threads ?? limits.processorCount
+    threadCount = min(wanted, limits.mostThreads?.value ?? wanted)
+    threadNote =
+      threadCount < wanted
+      ? limits.mostThreads.map { " (of \(wanted): \($0.path) grants no more)" } ?? "" : ""
     budget = resources.ram?.bytes ?? limits.defaultBudget
     warnings = limits.warnings(threadCount: resources.threads, budget: resources.ram?.bytes)
   }
@@ -37,7 +43,7 @@ struct MachineReport {
       descriptors: \(Self.text(limits.descriptors) { "\($0)" })
       locked memory: \(Self.text(limits.lockedByteCount) { "\(ByteCount($0))" })
       address space: \(Self.text(limits.addressSpaceByteCount) { "\(ByteCount($0))" })
-      --threads: \(threadCount)
+      --threads: \(threadCount)\(threadNote)
       --ram: \(ByteCount(budget)) (\(budget) bytes)
 
       """)

@@ -68,11 +68,20 @@ final class ContainerTests {
       let answer = try Program.run(
         "flashinfer-run", [model, "--ram", ram] + Self.prompt, launcher: reading)
       #expect(answer.status == 0, "\(answer.errors)")
-      #expect(!answer.errors.contains("may be killed"))
     }
-    let warned = try Program.run(
-      "flashinfer-run", [model, "--ram", "300MiB"] + Self.prompt, launcher: enter)
-    #expect(warned.errors.contains("may be killed"))
+    for program in [["flashinfer-run"], ["flashinfer-bench", "decode"]] {
+      let refused = try Program.run(
+        program[0],
+        program[1...] + [model, "--ram", "300MiB"] + (program.count > 1 ? [] : Self.prompt),
+        launcher: enter)
+      #expect(refused.status == 69, "\(refused.errors)")
+      for words in ["300 MiB cannot be kept: \(outer.path)/", "256 MiB;", "MiB fit now"] {
+        #expect(refused.errors.contains(words), "\(refused.errors)")
+      }
+    }
+    let planned = try Program.run(
+      "flashinfer-inspect", [model, "--plan", "--ram", "300MiB"], launcher: enter)
+    #expect(planned.status == 0 && planned.errors.contains("300 MiB cannot be kept"))
   }
 
   @Test(
@@ -88,6 +97,10 @@ final class ContainerTests {
     #expect(result.output == expected.output)
     #expect(result.errors.components(of: "the system refuses threads: \(count) of 4") == 1)
     #expect(result.errors.contains("pids.max allows \(count) threads"))
+    let machine = try Program.run(
+      "flashinfer-inspect", ["--machine", "--threads", "4"], launcher: inner.launcher)
+    #expect(machine.output.contains("--threads: \(count) (of 4: "), "\(machine.output)")
+    #expect(machine.output.contains("pids.max grants no more)"))
   }
 
   @Test(
@@ -134,6 +147,10 @@ final class ContainerTests {
     #expect(result.output == (try Program.run("flashinfer-run", arguments).output))
     #expect(result.errors.contains("the system refuses threads: 1 of 3"))
     #expect(result.errors.contains("this user may have 1 threads"))
+    let machine = try Program.run(
+      "flashinfer-inspect", ["--machine", "--json", "--threads", "3"],
+      launcher: Self.asLimitedUser)
+    #expect(number("threads", in: machine.output) == 1, "\(machine.output)")
   }
 
   /// A user that nobody else is, with room for one thread.

@@ -158,10 +158,41 @@ private let mebibyte = 1 << 20
     #expect(limits.findings.isEmpty)
   }
 
-  @Test func `A budget beyond the limit is warned of`() {
-    let limits = version2(path: "/a", ["a/memory.high": "1000000"]).limits
-    #expect(limits.warnings(threadCount: nil, budget: 1_000_000).isEmpty)
-    #expect(
-      limits.warnings(threadCount: nil, budget: 1_000_001).first?.contains("memory.high") == true)
+  @Test func `A budget beyond what slows the process down is warned of`() throws {
+    let limits = version2(path: "/a", ["a/memory.high": "\(mebibyte)"]).limits
+    #expect(limits.warnings(threadCount: nil, budget: mebibyte).isEmpty)
+    let warning = limits.warnings(threadCount: nil, budget: 2 * mebibyte).first
+    #expect(warning?.contains("memory.high") == true && warning?.contains("2 MiB") == true)
+    try limits.check(budget: 1 << 40)
+  }
+
+  @Test(
+    "A budget beyond what ends the process is refused, with the limit and what fits",
+    arguments: [
+      version2(
+        path: "/a/b", ["a/memory.max": "\(60 * mebibyte)", "a/memory.current": "\(20 * mebibyte)"]),
+      version2(
+        path: "/a",
+        [
+          "a/memory.max": "\(60 * mebibyte)", "a/memory.high": "\(50 * mebibyte)",
+          "a/memory.current": "\(10 * mebibyte)",
+        ]),
+      hybrid(
+        path: "/a",
+        [
+          "memory/a/memory.limit_in_bytes": "\(60 * mebibyte)",
+          "memory/a/memory.usage_in_bytes": "\(20 * mebibyte)",
+        ]),
+    ])
+  func refusedBudgets(root: RecordedRoot) throws {
+    let limits = root.limits
+    try limits.check(budget: 60 * mebibyte)
+    let error = #expect(throws: BudgetError.self) {
+      try limits.check(budget: 60 * mebibyte + 1)
+    }
+    #expect(error?.roomByteCount == limits.ownByteCount + 40 * mebibyte)
+    let text = error?.description ?? ""
+    #expect(text.contains("/a/memory.") && text.contains("60 MiB"), "\(text)")
+    #expect(limits.warnings(threadCount: nil, budget: 200 * mebibyte).count == 1)
   }
 }

@@ -68,6 +68,27 @@ import Testing
     #expect(processors(version2(path: "/a", ["a/cpu.max": text])) == 8)
   }
 
+  @Test(
+    "Nobody computes with more threads than a group or a user may have",
+    arguments: [
+      // Limits on the group and the user, threads in the group, the user's number and capabilities.
+      ("max", "5000", 3, "1000", "0", 8), ("6", "5000", 3, "1000", "0", 4),
+      ("3", "5000", 3, "1000", "0", 1), ("max", "2", 3, "1000", "0", 2),
+      ("6", "2", 3, "1000", "0", 2), ("6", "2", 3, "0", "0", 4),
+      ("6", "2", 3, "1000", "1000000", 4),
+    ])
+  func limitsOnThreads(
+    group: String, user: String, used: Int, number: String, capabilities: String, count: Int
+  ) {
+    let root = version2(path: "/a", ["a/pids.max": group, "a/pids.current": "\(used)"])
+    root.write(
+      "proc/self/limits",
+      "Limit  Soft Limit  Hard Limit  Units\nMax processes  \(user)  \(user)  processes\n")
+    root.write("proc/self/status", "Uid:\t\(number)\t0\t0\t0\nCapEff:\t\(capabilities)\n")
+    #expect(root.limits.defaultThreadCount == count)
+    #expect(root.limits.processorCount == 8)
+  }
+
   @Test
   func `Asking for more threads than a quota is worth is warned of once, and for fewer is not`() {
     let limits = version2(path: "/a", ["a/cpu.max": "150000 100000"]).limits

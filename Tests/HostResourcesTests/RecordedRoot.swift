@@ -2,7 +2,7 @@ import Glibc
 import HostResources
 
 /// A folder with the files of a machine, which goes away with its last reference.
-final class RecordedRoot {
+final class RecordedRoot: Sendable {
   let path: String
 
   /// - Parameter files: contents by path below the root, without a slash before it.

@@ -92,6 +92,7 @@ import Testing
     ).limits
     #expect(limits.threads == StatedLimit(value: 20, path: "/sys/fs/cgroup/a/b/pids.max"))
     #expect(limits.threadRoom == 1)
+    #expect(limits.mostThreads == StatedLimit(value: 2, path: "/sys/fs/cgroup/a/pids.max"))
     #expect(limits.descriptors?.value == 1024)
     #expect(limits.userThreads?.value == 96365)
     #expect(limits.lockedByteCount?.value == 8 << 20)
