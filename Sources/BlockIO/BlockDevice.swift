@@ -130,6 +130,16 @@ extension BlockDevice {
 
   private static var patienceSteps: Int { 10 }
 
+  /// Waits for one read, however often a signal interrupts that.
+  ///
+  /// - Throws: the error of one failed read; an error where nothing is in flight, so that nothing would come.
+  public func nextCompletion() throws(BlockIOError) -> ReadCompletion {
+    while inFlight > 0 {
+      if let done = try reap(waiting: true, timeoutMilliseconds: nil) { return done }
+    }
+    throw .afterAbandonment
+  }
+
   /// Reads one range and waits for it; for the few reads outside the stream.
   ///
   /// If that fails, nothing is left in flight.
@@ -143,9 +153,7 @@ extension BlockDevice {
     do {
       try submit(
         ReadRequest(fileIndex: fileIndex, offset: offset, destination: destination, tag: 0))
-      while true {
-        if let done = try reap(waiting: true, timeoutMilliseconds: nil) { return done.byteCount }
-      }
+      return try nextCompletion().byteCount
     } catch {
       drain()
       throw error

@@ -35,6 +35,10 @@ public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible 
     case notWritable(kind: String)
     /// An output that is also a file being read, or another output.
     case inUse(as: String)
+    /// An empty path.
+    case unnamed
+    /// A path that leads to an open file of a process, whatever its name, e.g. `/dev/stdout`.
+    case openElsewhere
   }
 
   public let operation: Operation
@@ -130,6 +134,9 @@ extension BlockIOError.Reason: CustomStringConvertible {
     case .notReadable(let kind): "it is \(kind), not a regular file or block device"
     case .notWritable(let kind): "it is \(kind); only a regular file is replaced"
     case .inUse(let other): "it is the same file as '\(other)', which is in use"
+    case .unnamed: "the path is empty; name a file"
+    case .openElsewhere:
+      "it stands for a file that a process has open, which cannot be replaced; name the file itself"
     }
   }
 }

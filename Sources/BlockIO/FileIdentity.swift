@@ -56,6 +56,12 @@ public struct FileIdentity: Hashable, Sendable {
     ].flatMap { number in (0..<8).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) } }
   }
 
+  /// Whether ``encoded`` bytes are of the same file, changed or not.
+  package func isSameFile(asEncoded bytes: ArraySlice<UInt8>) -> Bool {
+    let deviceAndInode = 16
+    return encoded.prefix(deviceAndInode).elementsEqual(bytes.prefix(deviceAndInode))
+  }
+
   /// Whether both are the same file, changed or not.
   func isSameFile(as other: FileIdentity) -> Bool {
     device == other.device && inode == other.inode

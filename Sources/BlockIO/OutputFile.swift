@@ -93,7 +93,7 @@ public final class OutputFile {
         if files.count > 1 { try file.keepPrevious() }
         try file.publish()
       }
-      for file in files { try PartName.syncFolder(file.place.folder) }
+      for file in files { try file.syncFolder() }
     } catch {
       for file in files.reversed() { file.undo(isAlone: files.count == 1) }
       throw error
@@ -114,6 +114,14 @@ public final class OutputFile {
 // MARK: Steps of appearing
 
 extension OutputFile {
+  /// Waits until the file's name is on the drive.
+  private func syncFolder() throws(BlockIOError) {
+    do throws(BlockIOError) { try PartName.syncFolder(place.folder) } catch {
+      // A file beside nothing but a name has the folder `./`, which nobody named.
+      throw error.named(path)
+    }
+  }
+
   /// Waits until the file is on the drive.
   private func makeDurable() throws(BlockIOError) {
     if let failure { throw failure }

@@ -21,6 +21,7 @@ struct OutputPlace {
   /// - Parameter inputs: what is being read; of a folder every file in it.
   /// - Throws: ``BlockIOError`` if no file may be written there.
   init(_ path: String, inputs: [String]) throws(BlockIOError) {
+    guard !path.isEmpty else { throw BlockIOError(.create, path: path, reason: .unnamed) }
     self.path = path
     let (target, previous) = try Self.resolve(path)
     self.target = target
@@ -68,6 +69,9 @@ struct OutputPlace {
       }
       return (path, named)
     }
+    guard try !isOpenFile(path) else {
+      throw BlockIOError(.create, path: path, reason: .openElsewhere)
+    }
     var target = ""
     let outcome = SystemCalls.resolve(path, &target)
     guard outcome == 0 else {
@@ -82,6 +86,25 @@ struct OutputPlace {
         .create, path: path, reason: .notWritable(kind: "a link to \(kind)"))
     }
     return (target, found)
+  }
+
+  /// Whether links lead from a path through `/proc`, where they stand for what a process has open: the file
+  /// may lie anywhere, and whoever has it open would go on with the old one.
+  private static func isOpenFile(_ path: String) throws(BlockIOError) -> Bool {
+    guard let processes = try status("/proc") else { return false }
+    var path = path
+    // As many links as the kernel follows.
+    for _ in 0..<40 {
+      guard let link = try status(path, following: false), link.st_mode & S_IFMT == S_IFLNK else {
+        return false
+      }
+      if link.st_dev == processes.st_dev { return true }
+      var next = ""
+      guard SystemCalls.readLink(path, &next) == 0 else { return false }
+      let folder = path.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(path[...$0]) } ?? ""
+      path = next.hasPrefix("/") ? next : folder + next
+    }
+    return false
   }
 
   /// What an input consists of; nothing if it cannot be read.

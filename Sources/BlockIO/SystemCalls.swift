@@ -69,6 +69,23 @@ package enum SystemCalls {
     }
   }
 
+  /// The path that a link holds; or the negated error number.
+  static func readLink(_ path: String, _ target: inout String) -> Int32 {
+    whole(.inspect) {
+      let room = Int(PATH_MAX)
+      var bytes = [UInt8](repeating: 0, count: room)
+      let count = bytes.withUnsafeMutableBytes { bytes in
+        let characters = bytes.assumingMemoryBound(to: CChar.self)
+        return characters.baseAddress.map { start in
+          path.withSystemPath { readlink($0, start, room) }
+        } ?? -1
+      }
+      guard count >= 0 else { return Int32(-1) }
+      target = String(systemPath: bytes[..<count])
+      return 0
+    }
+  }
+
   /// The size of a file, or of what lies behind a device node.
   static func byteCount(_ descriptor: Int32) -> Int {
     whole(.inspect) { lseek(descriptor, 0, SEEK_END) }

@@ -91,12 +91,6 @@ struct PieceReader: ~Copyable {
   }
 
   private func arrival() throws(ConversionError) -> ReadCompletion {
-    while true {
-      do throws(BlockIOError) {
-        if let done = try source.device.reap(waiting: true, timeoutMilliseconds: nil) {
-          return done
-        }
-      } catch { throw .io(error) }
-    }
+    do { return try source.device.nextCompletion() } catch { throw .io(error) }
   }
 }

@@ -78,18 +78,14 @@ struct RowChunkReader: ~Copyable {
     _ record: TensorRecord, _ rows: Range<Int>, buffer: Int
   ) throws(ConversionError) -> UnsafeRawPointer {
     let range = extent(record, rows)
-    var completion: ReadCompletion?
-    while completion == nil {
-      do { completion = try source.device.reap(waiting: true, timeoutMilliseconds: nil) } catch {
-        throw .io(error)
-      }
-    }
+    let completion: ReadCompletion
+    do { completion = try source.device.nextCompletion() } catch { throw .io(error) }
     let start = record.offset + rows.lowerBound * Self.rowByteCount(record)
     let end = record.offset + rows.upperBound * Self.rowByteCount(record)
-    guard let completion, completion.byteCount >= end - range.offset else {
+    guard completion.byteCount >= end - range.offset else {
       throw .format(
         FormatError(
-          .truncated, at: range.offset + (completion?.byteCount ?? 0),
+          .truncated, at: range.offset + completion.byteCount,
           path: source.description.files[record.fileIndex],
           "the file ends inside tensor '\(record.name)'; it was complete when it was opened"))
     }

@@ -14,7 +14,7 @@ extension ModelSource {
   ///     as far apart as in the file.
   /// - Throws: ``LoaderError/io(_:)``; ``LoaderError/format(_:)`` if the file has become shorter or
   ///   is damaged.
-  public func readTensors(
+  package func readTensors(
     _ tensors: [Int], _ use: (_ index: Int, _ address: UnsafeRawPointer) -> Void
   ) throws(LoaderError) {
     precondition(device.inFlight == 0, "the device is in use")
@@ -104,11 +104,8 @@ extension ModelSource {
       try device.flush()
     } catch { throw .io(error) }
     while device.inFlight > 0 {
-      let completion: ReadCompletion?
-      do { completion = try device.reap(waiting: true, timeoutMilliseconds: nil) } catch {
-        throw .io(error)
-      }
-      guard let completion else { continue }
+      let completion: ReadCompletion
+      do { completion = try device.nextCompletion() } catch { throw .io(error) }
       let extent = extents[Int(completion.tag)]
       let fileByteCount = device.fileByteCounts[extent.fileIndex]
       guard completion.byteCount >= min(extent.byteCount, fileByteCount - extent.offset) else {

@@ -90,6 +90,24 @@ import Testing
   }
 
   @Test(arguments: backends)
+  func `Who waits for a read while there is none is told so and does not wait for ever`(
+    backend: StorageBackend
+  ) throws {
+    let file = TemporaryFile([UInt8](repeating: 7, count: 1 << 16))
+    defer { extendLifetime(file) }
+    let buffer = try AlignedBuffer(byteCount: 1 << 16)
+    let device = try openDevice(paths: [file.path], backend: backend, queueDepth: 8)
+    #expect(throws: BlockIOError.self) { try device.nextCompletion() }
+    for tag in UInt64(0)..<2 {
+      try device.submit(
+        ReadRequest(fileIndex: 0, offset: 0, destination: buffer.bytes, tag: tag))
+      if tag == 0 { #expect(try device.nextCompletion().byteCount == 1 << 16) }
+    }
+    device.abandonReads()
+    #expect(throws: BlockIOError.self) { try device.nextCompletion() }
+  }
+
+  @Test(arguments: backends)
   func `What cannot be read at random is refused by kind`(backend: StorageBackend) {
     func refusal(_ path: String) -> BlockIOError? {
       do throws(BlockIOError) {

@@ -54,6 +54,42 @@ final class OutputTests {
     #expect(lstat(path("soft"), &status) == 0 && status.st_mode & S_IFMT == S_IFLNK)
   }
 
+  @Test func `No command replaces what the shell has opened for it, nor writes to an empty path`()
+    throws
+  {
+    symlink("/dev/stdout", path("link"))
+    let before = folder.entries
+    for writer in writers {
+      // Standard output is a file here, as behind `>log`.
+      for name in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/2", path("link"), ""] {
+        let result = try Program.run(writer[0], Array(writer[1...]) + [name])
+        #expect(result.status == 64, "\(writer[1...]) \(name): \(result.errors)")
+        let reason = name.isEmpty ? "the path is empty" : "that a process has open"
+        #expect(result.errors.contains(reason) && result.output.isEmpty, "\(result.errors)")
+      }
+    }
+    #expect(folder.entries == before)
+  }
+
+  @Test(
+    "Where descriptors run out, a conversion names the file that it could not open",
+    .enabled(if: access("/usr/bin/prlimit", X_OK) == 0, "prlimit is missing"))
+  func descriptors() throws {
+    var isEnough = false
+    for count in 4...24 where !isEnough {
+      let command =
+        "cd '\(folder.path)' && exec prlimit --nofile=\(count) \"$BIN/flashinfer-convert\" model new --force"
+      let result = try Program.shell(command)
+      isEnough = result.status == 0
+      guard !isEnough, result.errors.contains("open: `ulimit") else { continue }
+      #expect(result.status == 69, "\(count): \(result.errors)")
+      let names = ["'new'", "'model'", "io_uring", "a thread"]
+      #expect(names.contains { result.errors.contains($0) }, "\(count): \(result.errors)")
+    }
+    #expect(isEnough)
+    #expect(folder.entries.filter { $0.hasPrefix("new") } == ["new"])
+  }
+
   @Test func `A trace is not recorded over the one that is replayed`() throws {
     let record = ["experts", "--synthetic", "uniform", "--slots", "64", "--layers", "2"]
     let first = try Program.run("flashinfer-bench", record + ["--record", path("trace")])
