@@ -13,8 +13,8 @@ public protocol ParallelRegion: AnyObject {
 /// Workers for short parallel regions.
 ///
 /// The caller takes part as worker 0. Each worker has a contiguous share of the indexes, so that it reads
-/// memory in long runs, and takes from the others' shares when its own is done; it spins at most 50 µs
-/// for the next region, then sleeps on a futex. A region that is an object allocates nothing; one that is a
+/// memory in long runs, and takes from the others' shares when its own is done. A worker without a region, and
+/// the caller while workers finish theirs, spin 50 µs at most and then sleep on a futex. A region that is an object allocates nothing; one that is a
 /// closure costs a few small allocations, which a prompt can bear and a decoded token need not.
 public final class ThreadPool: @unchecked Sendable {
   // Safety: `state` is shared through atomics; `threads` is touched by init and deinit alone.
@@ -104,31 +104,42 @@ private final class Worker: BackgroundWork {
 ///
 /// A region is published by opening the gate for a new generation. A worker that finds the gate open
 /// counts itself in before it touches the region, and out afterwards. The caller, out of indexes, shuts
-/// the gate and waits for those inside: a worker that slept through the region is not waited for.
+/// the gate and waits for those inside: a worker that slept through the region is not waited for. If that
+/// takes long, the caller notes that it sleeps, and the last worker out wakes it.
 private final class State: @unchecked Sendable {
   // Safety: `region`, `count` and `threadCount` are written before the gate opens (release) and read after
   // entering it (acquire); they stay until all who entered have left.
   private unowned(unsafe) var region: (any ParallelRegion)?
   private var count = 0
-  /// The generation in the upper half, then whether the gate is open, then how many are inside.
-  private let gate = Atomic<UInt64>(0)
+  /// The generation in the upper half, then whether the gate is open, whether the caller sleeps until nobody is
+  /// inside, and how many are. The caller sleeps on the lower half, which comes first in memory.
+  private let gate: UnsafeMutablePointer<Atomic<UInt64>>
   private static let open: UInt64 = 1 << 31
+  private static let callerSleeps: UInt64 = 1 << 30
+  private static let inside: UInt64 = callerSleeps - 1
   /// The generation by itself, for sleepers to wait on.
-  private let generation = UnsafeMutablePointer<Atomic<UInt32>>.allocate(capacity: 1)
+  private let generation: UnsafeMutablePointer<Atomic<UInt32>>
   /// The next index of each worker's share, a cache line apart.
   private let cursors: UnsafeMutablePointer<Atomic<Int>>
   private let capacity: Int
+  /// ``gate`` and ``generation``, a cache line apart.
+  private let words = UnsafeMutableRawPointer.allocate(
+    byteCount: 2 * State.cacheLineByteCount, alignment: State.cacheLineByteCount)
   /// The caller and those workers that there are, at most `capacity`.
   var threadCount = 1
   private let sleepers = Atomic<Int>(0)
   private let isStopping = Atomic<Bool>(false)
 
   private static let spinNanoseconds: UInt64 = 50_000
-  private static let cursorStride = 64 / MemoryLayout<Atomic<Int>>.stride
+  private static let cacheLineByteCount = 64
+  private static let cursorStride = cacheLineByteCount / MemoryLayout<Atomic<Int>>.stride
 
   /// - Parameter capacity: the most threads, the caller included.
   init(capacity: Int) {
     self.capacity = capacity
+    gate = words.bindMemory(to: Atomic<UInt64>.self, capacity: 1)
+    generation = (words + Self.cacheLineByteCount).bindMemory(to: Atomic<UInt32>.self, capacity: 1)
+    gate.initialize(to: Atomic(0))
     generation.initialize(to: Atomic(0))
     cursors = .allocate(capacity: capacity * Self.cursorStride)
     for index in 0..<capacity * Self.cursorStride {
@@ -137,8 +148,9 @@ private final class State: @unchecked Sendable {
   }
 
   deinit {
+    gate.deinitialize(count: 1)
     generation.deinitialize(count: 1)
-    generation.deallocate()
+    words.deallocate()
     cursors.deinitialize(count: capacity * Self.cursorStride)
     cursors.deallocate()
   }
@@ -158,14 +170,33 @@ private final class State: @unchecked Sendable {
       cursor(worker).pointee.store(share(worker), ordering: .relaxed)
     }
     let next = generation.pointee.load(ordering: .relaxed) &+ 1
-    gate.store(UInt64(next) << 32 | Self.open, ordering: .sequentiallyConsistent)
+    gate.pointee.store(UInt64(next) << 32 | Self.open, ordering: .sequentiallyConsistent)
     publish(next)
     takeIndexes(as: 0)
-    gate.bitwiseAnd(~Self.open, ordering: .acquiringAndReleasing)
-    while gate.load(ordering: .acquiring) & (Self.open - 1) != 0 { ck_pause() }
+    gate.pointee.bitwiseAnd(~Self.open, ordering: .acquiringAndReleasing)
+    waitForWorkers()
     // The caller keeps the region alive until here: `region` does not own it.
     extendLifetime(region)
     self.region = nil
+  }
+
+  /// Waits until nobody is inside the gate, which is shut.
+  private func waitForWorkers() {
+    let start = now()
+    var spins = 0
+    var value = gate.pointee.load(ordering: .acquiring)
+    while value & Self.inside != 0 {
+      ck_pause()
+      spins += 1
+      if spins % 64 == 0, now() - start > Self.spinNanoseconds {
+        let (_, sleeping) = gate.pointee.bitwiseOr(Self.callerSleeps, ordering: .acquiring)
+        // Wakes at once where somebody left meanwhile: the word is another then.
+        if sleeping & Self.inside != 0 {
+          ck_futex_wait(gate, UInt32(truncatingIfNeeded: sleeping))
+        }
+      }
+      value = gate.pointee.load(ordering: .acquiring)
+    }
   }
 
   func stop() {
@@ -187,20 +218,26 @@ private final class State: @unchecked Sendable {
       if isStopping.load(ordering: .acquiring) { return }
       guard enter(seen) else { continue }
       takeIndexes(as: worker)
-      gate.wrappingSubtract(1, ordering: .releasing)
+      leave()
     }
   }
 
   /// Counts a worker in, where the gate is open for `generation`.
   private func enter(_ generation: UInt32) -> Bool {
-    var value = gate.load(ordering: .relaxed)
+    var value = gate.pointee.load(ordering: .relaxed)
     while value >> 32 == UInt64(generation), value & Self.open != 0 {
-      let (exchanged, original) = gate.weakCompareExchange(
+      let (exchanged, original) = gate.pointee.weakCompareExchange(
         expected: value, desired: value + 1, ordering: .acquiring)
       if exchanged { return true }
       value = original
     }
     return false
+  }
+
+  /// Counts a worker out, and wakes a caller who waits for the last.
+  private func leave() {
+    let (_, value) = gate.pointee.wrappingSubtract(1, ordering: .releasing)
+    if value & (Self.callerSleeps | Self.inside) == Self.callerSleeps { ck_futex_wake_all(gate) }
   }
 
   /// The generation, once it is another than `seen`.

@@ -15,7 +15,7 @@ public enum WeightValues {
   ) -> (row: Int, column: Int)? {
     let blockByteCount = type.blockByteCount
     let blocksPerRow = columnCount / type.blockElementCount
-    let halves = blocksPerRow * rowCount
+    let blockCount = blocksPerRow * rowCount
     func place(_ block: Int) -> (row: Int, column: Int) {
       (block / blocksPerRow, block % blocksPerRow * type.blockElementCount)
     }
@@ -27,11 +27,11 @@ public enum WeightValues {
         return (row, (0..<columnCount).first { !values[$0].isFinite } ?? 0)
       }
       return nil
-    case .f16: return first(of: halves, in: rows, exponent: 0x7C00).map(place)
-    case .bf16: return first(of: halves, in: rows, exponent: 0x7F80).map(place)
+    case .f16: return first(of: blockCount, in: rows, exponent: 0x7C00).map(place)
+    case .bf16: return first(of: blockCount, in: rows, exponent: 0x7F80).map(place)
     default:
       let offsets = scaleOffsets(type)
-      for block in 0..<halves {
+      for block in 0..<blockCount {
         for offset in offsets where !isFinite(rows + block * blockByteCount + offset) {
           return place(block)
         }

@@ -68,6 +68,31 @@ import Testing
     }
   }
 
+  @Test func `A caller sleeps while a worker is long about its part`() {
+    let pool = ThreadPool(threadCount: 2)
+    /// How often this thread has slept of its own accord.
+    func sleepCount() -> Int {
+      var usage = rusage()
+      let thisThread: Int32 = 1  // RUSAGE_THREAD, which only GNU's C has.
+      getrusage(thisThread, &usage)
+      return usage.ru_nvcsw
+    }
+    let before = sleepCount()
+    for _ in 0..<20 {
+      let isBegun = Atomic(false)
+      pool.run(count: 2) { index, _ in
+        if index == 0 {
+          while !isBegun.load(ordering: .acquiring) {}
+        } else {
+          isBegun.store(true, ordering: .releasing)
+          usleep(20_000)
+        }
+      }
+    }
+    // Not every time: on a busy machine the worker may be done before the caller comes to wait.
+    #expect(sleepCount() >= before + 5)
+  }
+
   @Test func `A refusal for want of a limit names the limits`() {
     let note = pool(wanted: 2, granted: 0).note
     #expect(note?.contains("memory for a stack") == true)
