@@ -67,6 +67,19 @@ public struct TinyModel: Sendable {
     family == "mixtral" ? mixtral() : TinyModel(architecture: family)
   }
 
+  /// llama of three layers, wide enough for every element type and for bundles of neurons, whose activations
+  /// are zero half of the time; its weights take several reads.
+  public static func wide() -> TinyModel {
+    var model = TinyModel()
+    model.hiddenActivation = "relu"
+    model.hiddenSize = 256
+    model.headDim = 64
+    model.feedForwardLength = 512
+    model.layerCount = 3
+    model.tiesOutput = false
+    return model
+  }
+
   /// The file with weights drawn from `seed`.
   public func gguf(seed: UInt64) -> TinyGGUF {
     var generator = SeededGenerator(seed: seed)

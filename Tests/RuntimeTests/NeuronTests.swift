@@ -12,12 +12,9 @@ import WeightLoader
 /// the formula says.
 @Suite struct NeuronTests {
   private static func model(_ types: [ElementType], activation: String? = "relu") -> TinyModel {
-    var model = TinyModel()
+    var model = TinyModel.wide()
     model.hiddenActivation = activation
-    model.hiddenSize = 256
-    model.feedForwardLength = 512
-    model.headDim = 64
-    model.layerCount = 3
+    model.tiesOutput = true
     model.matrixTypes = types
     return model
   }

@@ -19,13 +19,7 @@ import WeightLoader
         model.experts?.feedForwardLength = 256
         return try ImageBuilder.image(of: model.gguf(seed: 9).bytes())
       }
-      var model = TinyModel()
-      model.hiddenActivation = "relu"
-      model.hiddenSize = 256
-      model.headDim = 64
-      model.feedForwardLength = 512
-      model.layerCount = 3
-      model.tiesOutput = false
+      var model = TinyModel.wide()
       model.matrixTypes = self == .singleNeurons ? [.f16] : [.q8_0]
       let bundling: Bundling? =
         switch self {

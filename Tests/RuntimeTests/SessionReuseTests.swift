@@ -43,16 +43,7 @@ import WeightLoader
       }
     }
 
-    private var model: TinyModel {
-      var model = TinyModel()
-      model.hiddenActivation = "relu"
-      model.hiddenSize = 256
-      model.headDim = 64
-      model.feedForwardLength = 512
-      model.layerCount = 3
-      model.tiesOutput = false
-      return model
-    }
+    private var model: TinyModel { .wide() }
   }
 
   private static let prompt = (0..<9).map { Int32($0 * 37 % 300) }
