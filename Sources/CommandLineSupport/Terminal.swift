@@ -60,7 +60,7 @@ public enum Terminal {
   public static func print(_ bytes: [UInt8]) { bytes.withUnsafeBufferPointer { print($0) } }
 
   /// Bytes on standard output, at once.
-  public static func print(_ bytes: UnsafeBufferPointer<UInt8>) {
+  package static func print(_ bytes: UnsafeBufferPointer<UInt8>) {
     ProgressLine.interrupt { write(UnsafeRawBufferPointer(bytes), to: STDOUT_FILENO) }
     if let last = bytes.last { isMidLine.store(last != UInt8(ascii: "\n"), ordering: .relaxed) }
   }

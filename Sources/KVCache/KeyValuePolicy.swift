@@ -7,7 +7,7 @@ import Glibc
 /// Prompts are read with full attention. The page group that is being filled is always attended over.
 ///
 /// A policy whose bounds exceed the context plans everything, and then gives the bits of full attention.
-public protocol KeyValuePolicy: AnyObject {
+package protocol KeyValuePolicy: AnyObject {
   /// Whether a plan depends on the token's queries; where it does not, pages are read ahead.
   var usesQueries: Bool { get }
   /// Tokens at the end of a prompt whose attention it wants to see; 0 = none.
@@ -32,11 +32,11 @@ public protocol KeyValuePolicy: AnyObject {
 }
 
 extension KeyValuePolicy {
-  public var usesQueries: Bool { false }
-  public var observedTokenCount: Int { 0 }
-  public func complete(layer: Int, head: Int, pageGroup: Int, block: UnsafeRawPointer) {}
-  public func observe(_ weights: BlockWeights, layer: Int) {}
-  public func reset() {}
+  package var usesQueries: Bool { false }
+  package var observedTokenCount: Int { 0 }
+  package func complete(layer: Int, head: Int, pageGroup: Int, block: UnsafeRawPointer) {}
+  package func observe(_ weights: BlockWeights, layer: Int) {}
+  package func reset() {}
 }
 
 /// The blocks of one layer that a token attends over, as a policy plans them.
@@ -97,7 +97,7 @@ public struct BlockWeights {
   /// - Parameters:
   ///   - maxima: largest score [pageGroups.count, keyValueHeadCount, queryCount]; −∞ where a query sees none.
   ///   - sums: of e^(score − maximum), of the same shape.
-  public init(
+  package init(
     pageGroups: Range<Int>, keyValueHeadCount: Int, queryCount: Int, isFirst: Bool,
     maxima: UnsafePointer<Float>,
     sums: UnsafePointer<Float>

@@ -60,7 +60,7 @@ public enum KeyValuePolicyChoice: Sendable, Equatable {
   /// The policy; nil for full attention, which needs none.
   ///
   /// - Parameter queryHeadCount: a multiple of the shape's KV heads.
-  public func makePolicy(
+  package func makePolicy(
     _ shape: KeyValueShape, queryHeadCount: Int
   ) throws(KeyValueError) -> (any KeyValuePolicy)? {
     switch self {

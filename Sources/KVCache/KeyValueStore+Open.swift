@@ -33,7 +33,7 @@ extension KeyValueStore {
   ///   - pageGroups: what the queries see, their own page group last.
   ///   - expansion: where quantised blocks are expanded, ``expansionByteCount(_:)``.
   ///   - result: [`AttentionTile.blockCount`], written.
-  public func expandedBlocks(
+  package func expandedBlocks(
     layer: Int, head: Int, tile: Int, pageGroups: ClosedRange<Int>,
     expansion: UnsafeMutableRawPointer, into result: UnsafeMutablePointer<UnsafeRawPointer?>
   ) {
@@ -56,7 +56,7 @@ extension KeyValueStore {
   /// A complete block that is in memory, as f16; nil for others.
   ///
   /// - Parameter expansion: where it is expanded if it is quantised, a block of f16.
-  public func expandedBlock(
+  package func expandedBlock(
     layer: Int, head: Int, pageGroup: Int, expansion: UnsafeMutableRawPointer
   ) -> UnsafeRawPointer? {
     addresses[page(layer, pageGroup)].map {

@@ -11,7 +11,7 @@ extension KeyValueStore {
   /// A layer's page of the page group being filled; the bytes after its positions are undefined.
   ///
   /// - Precondition: ``partialPositionCount`` is not 0.
-  public func partialPage(layer: Int) -> UnsafeRawBufferPointer {
+  package func partialPage(layer: Int) -> UnsafeRawBufferPointer {
     let pageGroup = chunk.upperBound / KeyValueOrigin.pageGroupPositionCount
     guard partialPositionCount > 0, let address = addresses[page(layer, pageGroup)] else {
       preconditionFailure("no page group is being filled")
@@ -26,7 +26,7 @@ extension KeyValueStore {
   ///   - fill: brings a layer's page; false if it could not.
   /// - Returns: whether all pages came; otherwise the store is as it was.
   /// - Precondition: nothing entered the store yet, and page groups are not quantised.
-  public func resume(
+  package func resume(
     positionCount: Int, _ fill: (_ layer: Int, UnsafeMutableRawBufferPointer) -> Bool
   ) -> Bool {
     let start = prefixPositionCount

@@ -34,7 +34,7 @@ extension KeyValueStore {
   /// Plans the blocks of a layer where that takes its queries.
   ///
   /// - Parameter queries: [queryHeadCount, headDim], scaled and rotated.
-  public func planBlocks(layer: Int, queries: UnsafePointer<Float>) throws(KeyValueError) {
+  package func planBlocks(layer: Int, queries: UnsafePointer<Float>) throws(KeyValueError) {
     guard let policy, selection.isSelective, policy.usesQueries else { return }
     plan(layer, policy, queries)
     selection.queriedLayer = layer

@@ -1,5 +1,5 @@
 import BlockIO
-public import TensorBasics
+package import TensorBasics
 
 // Bundles go through the stream's device, so the thread that owns the stream asks for them too.
 extension WeightStream {
@@ -126,7 +126,7 @@ extension WeightStream {
   }
 
   /// The first byte and the layout of a part of a bundle that is held and in memory.
-  public func part(
+  package func part(
     _ part: Int, ofBundle bundle: Int, of family: Int
   ) -> (address: UnsafeMutableRawPointer, layout: RowLayout) {
     guard let bundles else { preconditionFailure("this stream has no bundles") }

@@ -15,7 +15,7 @@ extension WeightStream {
   ///   - bundles: ascending, at most ``neuronBatchLimit``.
   ///   - addresses: of each bundle's first byte, until the next call; the bytes of the bundles at
   ///     ``missingNeurons`` are there after ``waitForNeurons()``.
-  public func holdNeurons(
+  package func holdNeurons(
     layer: Int, bundles: UnsafeBufferPointer<Int32>,
     addresses: UnsafeMutablePointer<UnsafeRawPointer>
   ) throws(LoaderError) {
@@ -30,7 +30,7 @@ extension WeightStream {
   /// Starts to read those of a layer's bundles that are not in memory, which will probably be held next.
   ///
   /// - Precondition: all bundles that are held are in memory.
-  public func expectNeurons(
+  package func expectNeurons(
     layer: Int, bundles: UnsafeBufferPointer<Int32>
   ) throws(LoaderError) {
     if let failure { throw failure }
@@ -39,7 +39,7 @@ extension WeightStream {
   }
 
   /// Indexes into the bundles held last of those that are read.
-  public var missingNeurons: UnsafeBufferPointer<Int32> {
+  package var missingNeurons: UnsafeBufferPointer<Int32> {
     neurons?.missingIndexes ?? UnsafeBufferPointer(start: nil, count: 0)
   }
 

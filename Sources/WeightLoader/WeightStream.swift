@@ -100,7 +100,7 @@ public final class WeightStream {
   var isAbandoned = false
 
   /// - Parameters:
-  ///   - tables: tensors that ``readRows(tensor:rows:_:)`` will be asked for.
+  ///   - tables: tensors that `readRows(tensor:rows:_:)` will be asked for.
   ///   - families: bundles that ``request(bundle:of:)`` will be asked for.
   ///   - slotCount: bundles to have room for, at least as many as are held at once.
   ///   - neurons: how an image's bundles of neurons are read and kept; nil if none are asked for.
@@ -180,7 +180,7 @@ public final class WeightStream {
 
   /// Takes back every announcement and drops what was read ahead; no piece may be acquired.
   ///
-  /// - Throws: as ``acquire(_:)``; after ``LoaderError/interrupted`` the sweeps are to be abandoned.
+  /// - Throws: as `acquire(_:)`; after ``LoaderError/interrupted`` the sweeps are to be abandoned.
   public func cancelAnnounced() throws(LoaderError) {
     for sequence in firstSequence..<nextSequence {
       while !flights[sequence % flights.count].isReady {
@@ -218,7 +218,7 @@ public final class WeightStream {
   /// Whether all runs to be pinned are in memory, so that a sweep reads what the plan says.
   public var isSettled: Bool { pinnedReadyCount == plan.pinnedRunCount }
 
-  /// Whether ``acquire(_:)`` would not wait.
+  /// Whether `acquire(_:)` would not wait.
   public func isReady(_ piece: Int) -> Bool {
     let run = plan.runOfPiece[piece]
     let sequence = sequenceOfRun[run]
@@ -229,7 +229,7 @@ public final class WeightStream {
   ///
   /// - Throws: ``LoaderError/io(_:)`` when the drive fails, ``LoaderError/interrupted``,
   ///   ``LoaderError/notExpected(piece:)`` for a piece that nothing will bring.
-  public func acquire(_ piece: Int) throws(LoaderError) -> UnsafeMutableRawPointer {
+  package func acquire(_ piece: Int) throws(LoaderError) -> UnsafeMutableRawPointer {
     try pump()
     if !isReady(piece) {
       let start = monotonicNanoseconds()
@@ -269,7 +269,7 @@ public final class WeightStream {
   /// while they do not.
   ///
   /// Spares the user of a model in memory the look at each piece. Once given, it stays.
-  public func residentAddress(ofTensor tensor: Int) -> UnsafeMutableRawPointer? {
+  package func residentAddress(ofTensor tensor: Int) -> UnsafeMutableRawPointer? {
     switch residence[tensor] {
     case .resident(let address): return address
     case .never: return nil
@@ -319,7 +319,7 @@ public final class WeightStream {
   ///
   /// - Parameter use: index into `rows`, address of the row (row-major) or of its row group
   ///   (interleaved), and that layout.
-  public func readRows(
+  package func readRows(
     tensor: Int, rows: UnsafeBufferPointer<Int32>,
     _ use: (_ index: Int, _ address: UnsafeRawPointer, _ layout: RowLayout) -> Void
   ) throws(LoaderError) {

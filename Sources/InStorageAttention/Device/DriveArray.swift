@@ -1,4 +1,4 @@
-public import Kernels
+package import Kernels
 import TensorBasics
 
 /// Several computational storage drives that attend for a decoder, each for KV heads of its own: the host's
@@ -10,7 +10,7 @@ import TensorBasics
 /// never divided, because SparF's choice of positions is one of a whole head (docs/in-storage-device.md).
 ///
 /// The host rounds keys and values to f16 as its own store does.
-public final class DriveArray: DecodeAttention {
+package final class DriveArray: DecodeAttention {
   /// The model's side of attention.
   public struct Shape: Sendable {
     public var layerCount: Int
@@ -153,7 +153,7 @@ public final class DriveArray: DecodeAttention {
   /// As the protocol says; what a command meets is thrown by a later call.
   ///
   /// - Throws: ``DriveFailure``.
-  public func append(
+  package func append(
     layer: Int, position: Int, tokenCount: Int, keys: UnsafePointer<Float>,
     values: UnsafePointer<Float>
   ) throws {
@@ -180,7 +180,7 @@ public final class DriveArray: DecodeAttention {
   }
 
   /// - Throws: ``DriveFailure``; some queries may be replaced by then.
-  public func attend(
+  package func attend(
     layer: Int, visible: VisibleRange, queries: UnsafeMutablePointer<Float>
   ) throws {
     reclaim(layer: layer, before: Int(visible.first))
