@@ -70,17 +70,17 @@ let package = Package(
     .target(name: "CKernels"),
 
     // Libraries, lowest first
-    library("TensorBasics"),
+    library("TensorBasics", ["CXXHash"]),
     library("HostResources", ["TensorBasics"]),
     library("BlockIO", ["TensorBasics", "HostResources", "CLinuxURing"]),
-    library("ModelFormat", ["TensorBasics", "CXXHash"]),
+    library("ModelFormat", ["TensorBasics"]),
     library("Tokenization", ["TensorBasics", "ModelFormat", "CPCRE2"]),
     library("Kernels", ["TensorBasics", "HostResources", "CKernels"]),
     library(
       "WeightLoader", ["TensorBasics", "HostResources", "BlockIO", "ModelFormat", "Kernels"]),
-    library("KVCache", ["TensorBasics", "BlockIO", "Kernels", "CXXHash"]),
+    library("KVCache", ["TensorBasics", "BlockIO", "Kernels"]),
     library(
-      "InStorageAttention", ["TensorBasics", "HostResources", "BlockIO", "Kernels", "CXXHash"]),
+      "InStorageAttention", ["TensorBasics", "HostResources", "BlockIO", "Kernels"]),
     library(
       "ModelConversion", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader"]),
     library(

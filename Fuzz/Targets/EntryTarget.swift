@@ -1,6 +1,7 @@
 import Glibc
 import KVCache
 import ModelFormat
+import TensorBasics
 
 extension FuzzTarget {
   /// Entries of the store of keys and values, in parts, which the target puts together with checksums
@@ -120,7 +121,7 @@ enum EntryTarget {
 
     /// Puts the checksum of a range at `offset`.
     private mutating func sign(_ offset: Int, _ range: Range<Int>) {
-      let checksum = bytes[range].withUnsafeBytes(FlashImage.checksum)
+      let checksum = bytes[range].withUnsafeBytes(Checksum.of)
       for index in 0..<8 {
         bytes[offset + index] = UInt8(truncatingIfNeeded: checksum >> UInt64(8 * index))
       }

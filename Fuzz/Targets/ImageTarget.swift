@@ -1,4 +1,5 @@
 import ModelFormat
+import TensorBasics
 import TestSupport
 
 extension FuzzTarget {
@@ -38,7 +39,7 @@ enum ImageTarget {
     var header = header
     let place = header.indices.first { header[$0...].starts(with: placeholder) }
     if let place {
-      let checksum = section.withUnsafeBytes(FlashImage.checksum)
+      let checksum = section.withUnsafeBytes(Checksum.of)
       let digits = String(checksum, radix: 16)
       let zeros = [UInt8](repeating: UInt8(ascii: "0"), count: 16 - digits.utf8.count)
       header.replaceSubrange(place..<place + 16, with: zeros + Array(digits.utf8))
@@ -48,10 +49,10 @@ enum ImageTarget {
     bytes.appendLittleEndian(UInt32(0))
     bytes.appendLittleEndian(UInt64(64))
     bytes.appendLittleEndian(UInt64(header.count))
-    bytes.appendLittleEndian(header.withUnsafeBytes(FlashImage.checksum))
+    bytes.appendLittleEndian(header.withUnsafeBytes(Checksum.of))
     bytes.appendLittleEndian(UInt64(max(fileByteCount, 64)))
     bytes.appendLittleEndian(UInt64(0))
-    bytes.appendLittleEndian(bytes.withUnsafeBytes(FlashImage.checksum))
+    bytes.appendLittleEndian(bytes.withUnsafeBytes(Checksum.of))
     bytes += header
     bytes.padWithZeros(to: (bytes.count + 4095) / 4096 * 4096)
     bytes += section

@@ -1,4 +1,5 @@
 import ModelFormat
+import TensorBasics
 
 extension FuzzTarget {
   /// Headers of members of striped images: their first 4088 bytes without trailing zeros, to which the
@@ -23,7 +24,7 @@ enum StripeTarget {
     let checkedByteCount = StripeMember.headerByteCount - 8
     var bytes = Array(input.prefix(checkedByteCount))
     bytes.padWithZeros(to: checkedByteCount)
-    bytes.appendLittleEndian(bytes.withUnsafeBytes(FlashImage.checksum))
+    bytes.appendLittleEndian(bytes.withUnsafeBytes(Checksum.of))
     // Bytes after the first 4088 cut the header short.
     let lost = max(0, input.count - checkedByteCount)
     guard let member = try parse(bytes.dropLast(lost)) else { return false }

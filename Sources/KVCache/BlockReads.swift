@@ -76,7 +76,7 @@ final class BlockReads {
   }
 
   private func checksum(_ head: Int, _ address: UnsafeRawPointer) -> UInt64 {
-    KeyValueStore.checksum(
+    Checksum.of(
       UnsafeRawBufferPointer(
         start: address + head * shape.blockByteCount, count: shape.blockByteCount))
   }

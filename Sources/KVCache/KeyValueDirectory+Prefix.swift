@@ -1,5 +1,6 @@
 import BlockIO
 import Glibc
+import TensorBasics
 
 /// Keys and values of a prompt's first tokens, found in a store.
 public struct KeyValuePrefix: Sendable {
@@ -17,7 +18,7 @@ public struct KeyValuePrefix: Sendable {
     let pageGroup: Int
 
     /// Reads a layer's page of the page group; false if it cannot be read or is not what was written.
-    public func read(layer: Int, into page: UnsafeMutableRawBufferPointer) -> Bool {
+    package func read(layer: Int, into page: UnsafeMutableRawBufferPointer) -> Bool {
       entry.readPage(pageGroup: pageGroup, layer: layer, into: page)
     }
   }
@@ -131,7 +132,7 @@ extension KeyValueDirectory {
   }
 
   static func checksum(_ tokens: ArraySlice<Int32>) -> UInt64 {
-    KeyValueEntry.tables(tokens: tokens, pageChecksums: []).withUnsafeBytes(KeyValueStore.checksum)
+    KeyValueEntry.tables(tokens: tokens, pageChecksums: []).withUnsafeBytes(Checksum.of)
   }
 
   /// Headers of the entries of `origins`; says in a line how many others there are.

@@ -28,7 +28,7 @@ final class KeyValueEntry: Sendable {
     let tables = try file.read(
       header.tablesByteCount, at: KeyValueEntryHeader.byteCount)
     guard tables.count == header.tablesByteCount,
-      tables.withUnsafeBytes(KeyValueStore.checksum) == header.tablesChecksum
+      tables.withUnsafeBytes(Checksum.of) == header.tablesChecksum
     else { throw .unusable(.damaged) }
     let tokenCount = header.pageGroupCount * KeyValueOrigin.pageGroupPositionCount
     let checksumCount = header.pageGroupCount * header.origin.layerCount
@@ -82,7 +82,7 @@ final class KeyValueEntry: Sendable {
       filled += got
     }
     let content = UnsafeRawBufferPointer(rebasing: bytes[..<header.origin.pageByteCount])
-    return KeyValueStore.checksum(content) == pageChecksums[page]
+    return Checksum.of(content) == pageChecksums[page]
   }
 
   /// The tables' bytes: tokens, then page checksums.

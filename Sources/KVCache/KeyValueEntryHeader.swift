@@ -1,3 +1,5 @@
+import TensorBasics
+
 /// The first 4096 bytes of an entry's file, as `docs/kv-store.md` specifies it.
 struct KeyValueEntryHeader: Sendable {
   var origin: KeyValueOrigin
@@ -100,7 +102,7 @@ struct KeyValueEntryHeader: Sendable {
     bytes.append(contentsOf: modelName)
     bytes.append(contentsOf: text)
     bytes.append(contentsOf: [UInt8](repeating: 0, count: Self.checksumOffset - bytes.count))
-    bytes.appendLittleEndian(bytes.withUnsafeBytes(KeyValueStore.checksum))
+    bytes.appendLittleEndian(bytes.withUnsafeBytes(Checksum.of))
     return bytes
   }
 }
@@ -121,7 +123,7 @@ extension KeyValueEntryHeader {
     guard integer(8, UInt32.self) == Self.version else { throw .otherVersion }
     guard
       integer(Self.checksumOffset, UInt64.self)
-        == KeyValueStore.checksum(UnsafeRawBufferPointer(rebasing: bytes[..<Self.checksumOffset])),
+        == Checksum.of(UnsafeRawBufferPointer(rebasing: bytes[..<Self.checksumOffset])),
       integer(12, UInt32.self) == UInt32(KeyValueOrigin.pageGroupPositionCount),
       let model = KeyValueOrigin.Model(
         statedKind: integer(136, UInt32.self), number: integer(16, UInt64.self)),

@@ -1,5 +1,6 @@
 public import BlockIO
 import Glibc
+import TensorBasics
 
 /// An entry being written: a temporary file, which takes its name when it is complete.
 ///
@@ -55,9 +56,9 @@ public final class KeyValueEntryWriter {
   public struct PartialPageGroup {
     public var positionCount: Int
     /// A layer's page; valid until the next call.
-    public var page: (_ layer: Int) -> UnsafeRawBufferPointer
+    package var page: (_ layer: Int) -> UnsafeRawBufferPointer
 
-    public init(positionCount: Int, page: @escaping (_ layer: Int) -> UnsafeRawBufferPointer) {
+    package init(positionCount: Int, page: @escaping (_ layer: Int) -> UnsafeRawBufferPointer) {
       self.positionCount = positionCount
       self.page = page
     }
@@ -104,7 +105,7 @@ public final class KeyValueEntryWriter {
       pageGroupCount: pageGroupCount,
       lastPositionCount: partial?.positionCount ?? length,
       openingChecksum: KeyValueDirectory.checksum(own.prefix(length)),
-      tablesChecksum: tables.withUnsafeBytes(KeyValueStore.checksum), modelName: modelName,
+      tablesChecksum: tables.withUnsafeBytes(Checksum.of), modelName: modelName,
       text: Self.shortened(text, KeyValueEntryHeader.textByteLimit))
     guard header.ownByteCount <= directory.byteLimit else { return .tooLarge }
     try check(SystemCalls.truncate(descriptor.rawValue, byteCount: header.fileByteCount))
@@ -146,7 +147,7 @@ public final class KeyValueEntryWriter {
       let offset = dataOffset + (pageGroup * origin.layerCount + layer) * origin.pageStride
       try write(page, at: offset)
       checksums.append(
-        KeyValueStore.checksum(UnsafeRawBufferPointer(rebasing: page[..<origin.pageByteCount])))
+        Checksum.of(UnsafeRawBufferPointer(rebasing: page[..<origin.pageByteCount])))
     }
     return checksums
   }

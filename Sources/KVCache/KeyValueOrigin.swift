@@ -1,3 +1,5 @@
+import TensorBasics
+
 /// What two runs must have in common for equal tokens to have equal keys and values.
 public struct KeyValueOrigin: Sendable, Hashable {
   /// Whose weights they were computed with.
@@ -103,7 +105,7 @@ public struct KeyValueOrigin: Sendable, Hashable {
     bytes.append(contentsOf: type.utf8)
     bytes.append(0)
     for token in tokens { bytes.appendLittleEndian(token) }
-    return bytes.withUnsafeBytes(KeyValueStore.checksum)
+    return bytes.withUnsafeBytes(Checksum.of)
   }
 
   /// Sizes whose products cannot overflow.

@@ -1,5 +1,4 @@
 import BlockIO
-import CXXHash
 import Kernels
 import TensorBasics
 
@@ -38,7 +37,7 @@ extension KeyValueStore {
   /// that are not in memory, or not attended over.
   ///
   /// - Parameter addresses: [`AttentionTile.blockCount`], written.
-  public func blockAddresses(
+  package func blockAddresses(
     layer: Int, head: Int, tile: Int, into result: UnsafeMutablePointer<UnsafeRawPointer?>
   ) {
     let offset = head * shape.blockByteCount
@@ -200,7 +199,7 @@ extension KeyValueStore {
           byteCount: shape.pageByteCount, reason: .truncated), layer: layer)
     }
     let bytes = UnsafeRawBufferPointer(start: address, count: shape.pageByteCount)
-    guard Self.checksum(bytes) == checksums[self.page(layer, pageGroup)] else {
+    guard Checksum.of(bytes) == checksums[self.page(layer, pageGroup)] else {
       abandon(page, address)
       throw .damaged(path: files.path(ofFile: place.file), offset: place.offset, layer: layer)
     }
@@ -269,9 +268,5 @@ extension KeyValueStore {
         path: files.path(ofFile: place.file), offset: place.offset, byteCount: shape.pageByteCount,
         tensorName: "keys and values of layer \(page % shape.layerCount)",
         readsInFlight: files.device.inFlight, seconds: seconds))
-  }
-
-  static func checksum(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
-    XXH3_64bits(bytes.baseAddress, bytes.count)
   }
 }

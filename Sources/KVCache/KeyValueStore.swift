@@ -183,7 +183,7 @@ public final class KeyValueStore {
   ///   - position: one of the chunk.
   ///   - keys: [keyValueHeadCount, headDim], after RoPE.
   ///   - values: [keyValueHeadCount, headDim].
-  public func store(
+  package func store(
     layer: Int, position: Int, keys: UnsafePointer<Float>, values: UnsafePointer<Float>
   ) {
     let (pageGroup, index) = position.quotientAndRemainder(dividingBy: KeyValueBlock.positionCount)
@@ -331,7 +331,7 @@ public final class KeyValueStore {
     // The failure of that write ends writing.
     guard writeFailure == nil else { return }
     let bytes = UnsafeRawBufferPointer(start: address, count: shape.pageStride)
-    checksums[page] = Self.checksum(
+    checksums[page] = Checksum.of(
       UnsafeRawBufferPointer(rebasing: bytes[..<shape.pageByteCount]))
     flags[page].insert(.isBeingWritten)
     if isLeaving {

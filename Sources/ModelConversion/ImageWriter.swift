@@ -88,7 +88,7 @@ struct ImageWriter: ~Copyable {
       var index = extents.firstIndex { $0.offset == start } ?? extents.count
       while index < extents.count, extents[index].offset < start + bytes.count {
         let first = extents[index].offset - start
-        checksums[index] = FlashImage.checksum(
+        checksums[index] = Checksum.of(
           UnsafeRawBufferPointer(rebasing: bytes[first..<first + extents[index].byteCount]))
         index += 1
       }

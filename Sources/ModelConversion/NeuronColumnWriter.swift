@@ -105,10 +105,8 @@ final class NeuronColumnWriter {
     let again = columns + length * count
     for neuron in 0..<count {
       let values = columns + neuron * length
-      Quantisation.row(
-        values, type: part.type, columnCount: length, into: output + neuron * stride)
-      try TensorEncoder.checkScales(
-        of: output + neuron * stride, type: part.type, columnCount: length,
+      try TensorEncoder.quantise(
+        values, type: part.type, columnCount: length, into: output + neuron * stride,
         "a column of tensor '\(down.name)'")
       guard down.type.isQuantised else { continue }
       Dequantisation.row(

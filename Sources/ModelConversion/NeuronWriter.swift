@@ -169,7 +169,7 @@ final class NeuronWriter {
       let bytes = UnsafeRawBufferPointer(
         start: output + bundle * stride, count: bundles.byteCount)
       for part in [bytes[..<prefix], bytes[prefix...]] {
-        let checksum = FlashImage.checksum(UnsafeRawBufferPointer(rebasing: part))
+        let checksum = Checksum.of(UnsafeRawBufferPointer(rebasing: part))
         withUnsafeBytes(of: UInt32(truncatingIfNeeded: checksum).littleEndian) { checksums += $0 }
       }
     }

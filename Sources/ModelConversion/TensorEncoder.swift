@@ -67,16 +67,22 @@ final class TensorEncoder {
     return UnsafeRawBufferPointer(start: groups, count: groupCount * groupByteCount)
   }
 
-  /// Refuses a quantised row whose scale does not fit in 16 bits: its weights would be infinite.
-  static func checkScales(
-    of row: UnsafeRawPointer, type: ElementType, columnCount: Int, _ place: String
+  /// Writes a row in `type`. Refuses one whose scale does not fit in 16 bits: its weights would be infinite.
+  ///
+  /// - Parameters:
+  ///   - values: [columnCount].
+  ///   - place: what the row is, for people.
+  static func quantise(
+    _ values: UnsafePointer<Float>, type: ElementType, columnCount: Int,
+    into output: UnsafeMutableRawPointer, _ place: @autoclosure () -> String
   ) throws(ConversionError) {
+    Quantisation.row(values, type: type, columnCount: columnCount, into: output)
     guard
       let found = WeightValues.firstNotFinite(
-        row, type: type, columnCount: columnCount, rowCount: 1)
+        output, type: type, columnCount: columnCount, rowCount: 1)
     else { return }
     throw .notPossible(
-      "\(place) cannot be stored as \(type.name): a weight from column \(found.column) on is too large for a "
+      "\(place()) cannot be stored as \(type.name): a weight from column \(found.column) on is too large for a "
         + "scale of 16 bits; convert without quantising")
   }
 
@@ -94,9 +100,8 @@ final class TensorEncoder {
       if target.type == .f32 {
         output.copyMemory(from: values, byteCount: to)
       } else {
-        Quantisation.row(values, type: target.type, columnCount: source.columnCount, into: output)
-        try Self.checkScales(
-          of: output, type: target.type, columnCount: source.columnCount,
+        try Self.quantise(
+          values, type: target.type, columnCount: source.columnCount, into: output,
           "row \(firstRow + index) of tensor '\(source.name)'")
       }
     }

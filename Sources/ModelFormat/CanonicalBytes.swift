@@ -54,7 +54,7 @@ struct CanonicalBytes {
   }
 
   /// The checksum of the bytes.
-  var identity: ModelIdentity { ModelIdentity(bytes.withUnsafeBytes(FlashImage.checksum)) }
+  var identity: ModelIdentity { ModelIdentity(bytes.withUnsafeBytes(Checksum.of)) }
 
   mutating func integers(_ tag: Tag, _ values: [Int]) {
     field(tag, byteCount: 8 * values.count)

@@ -19,7 +19,7 @@ extension ModelSource {
       withUnsafeBytes(of: number.littleEndian) { bytes += $0 }
     }
     bytes += (selector?.rawValue ?? "").utf8
-    return bytes.withUnsafeBytes(FlashImage.checksum)
+    return bytes.withUnsafeBytes(Checksum.of)
   }
 }
 

@@ -21,7 +21,7 @@ extension ImageBuilder {
       image.replaceSubrange(start..<start + bundle.count, with: bundle)
       let prefix = bundles.prefixByteCount
       for (word, part) in [bundle[..<prefix], bundle[prefix...]].enumerated() {
-        let checksum = part.withUnsafeBytes { FlashImage.checksum($0) }
+        let checksum = part.withUnsafeBytes { Checksum.of($0) }
         for byte in 0..<4 {
           image[bundles.checksumOffset + 8 * number + 4 * word + byte] =
             UInt8(truncatingIfNeeded: checksum >> UInt64(8 * byte))

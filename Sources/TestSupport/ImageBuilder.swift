@@ -38,7 +38,7 @@ public enum ImageBuilder {
     }
     let checksums = layout.description.extents.map { extent in
       bytes.withUnsafeBytes {
-        FlashImage.checksum(
+        Checksum.of(
           UnsafeRawBufferPointer(rebasing: $0[extent.offset..<extent.offset + extent.byteCount]))
       }
     }
@@ -56,7 +56,7 @@ public enum ImageBuilder {
       let end = tensor.offset + tensor.byteCount
       for start in stride(from: tensor.offset, to: end, by: 1 << 20) {
         checksums.append(
-          gguf[start..<min(start + (1 << 20), end)].withUnsafeBytes(FlashImage.checksum))
+          gguf[start..<min(start + (1 << 20), end)].withUnsafeBytes(Checksum.of))
       }
     }
     return description.identity(checksums: checksums)

@@ -1,4 +1,5 @@
 import ModelFormat
+import TensorBasics
 
 /// Cuts an image in memory in stripes, as `docs/format.md`, section 9 says, number by number and
 /// independently of the converter it checks.
@@ -37,6 +38,6 @@ public enum StripeBuilder {
   }
 
   private static func checksum(_ bytes: [UInt8]) -> UInt64 {
-    bytes.withUnsafeBytes { FlashImage.checksum($0) }
+    bytes.withUnsafeBytes { Checksum.of($0) }
   }
 }

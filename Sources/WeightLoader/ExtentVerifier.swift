@@ -138,7 +138,7 @@ final class ExtentVerifier: ParallelRegion {
     let bytes = UnsafeRawBufferPointer(
       start: address + (extent.offset - extents[region.lowerBound].offset),
       count: extent.byteCount)
-    guard FlashImage.checksum(bytes) != extent.checksum else { return }
+    guard Checksum.of(bytes) != extent.checksum else { return }
     firstMismatch.min(number, ordering: .relaxed)
   }
 
@@ -150,7 +150,7 @@ final class ExtentVerifier: ParallelRegion {
       let range = extent.offset - offset..<extent.offset + extent.byteCount - offset
       index += 1
       guard range.lowerBound >= 0, range.upperBound <= bytes.count else { continue }
-      if FlashImage.checksum(UnsafeRawBufferPointer(rebasing: bytes[range])) != extent.checksum {
+      if Checksum.of(UnsafeRawBufferPointer(rebasing: bytes[range])) != extent.checksum {
         return Self.mismatch(extent, of: model, path: path)
       }
     }

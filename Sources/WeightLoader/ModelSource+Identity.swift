@@ -25,6 +25,17 @@ public struct ModelReferences: Sendable, Equatable {
   }
 }
 
+/// What was remembered of weights when they were read again.
+public enum WeightMemory: Sendable {
+  /// Checksums of all, which they still have.
+  case unchanged
+  /// Checksums of some, which they still have: a run had begun to learn them.
+  case inPart
+  /// Checksums from before the files were written to, which say nothing of them now.
+  case changed
+  case none
+}
+
 extension ModelSource {
   /// The model's identity where no weights need to be read for it: an image's, or one that is remembered.
   ///
@@ -61,13 +72,13 @@ extension ModelSource {
 
   /// Reads all weights and compares them with the checksums that are remembered, or remembers theirs.
   ///
-  /// - Returns: the identity, and whether there was something to compare all of them with.
+  /// - Returns: the identity, and what there was to compare the weights with.
   /// - Throws: as ``computeIdentity(cancellation:note:progress:)``; ``LoaderError/format(_:)`` for the first
   ///   part that differs from an earlier reading of the file, although it has not been changed since.
   public func verifyWeights(
     cancellation: CancellationFlag, note: (String) -> Void,
     progress: (_ byteCount: Int) -> Void = { _ in }
-  ) throws(LoaderError) -> (identity: ModelIdentity?, wasKnown: Bool) {
+  ) throws(LoaderError) -> (identity: ModelIdentity?, memory: WeightMemory) {
     let files = try settledFiles()
     let remembered = rememberedChecksums(files)
     var checksums = WeightChecksums(description.storedTensors)
@@ -82,8 +93,13 @@ extension ModelSource {
           "the \(ByteCount(part.byteCount)) here are not what they were when they were read before, "
             + "and the file has not changed since: the drive returned something else"))
     }
+    let memory: WeightMemory =
+      remembered.isComplete
+      ? .unchanged
+      : !remembered.known.isEmpty
+        ? .inPart : records.holdsOtherContents(of: files) ? .changed : .none
     remember(checksums, files, note: note)
-    return (description.identity(checksums: checksums.known), remembered.isComplete)
+    return (description.identity(checksums: checksums.known), memory)
   }
 
   /// Memory that ``learnIdentity(within:cancellation:)`` takes.

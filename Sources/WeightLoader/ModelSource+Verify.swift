@@ -47,7 +47,7 @@ extension ModelSource {
         let bytes = UnsafeRawBufferPointer(
           start: buffer.address + slot * slotByteCount, count: completion.byteCount)
         if completion.byteCount != extents[index].byteCount
-          || FlashImage.checksum(bytes) != extents[index].checksum
+          || Checksum.of(bytes) != extents[index].checksum
         {
           failure =
             failure

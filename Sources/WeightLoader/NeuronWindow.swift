@@ -511,11 +511,11 @@ final class NeuronWindow: ParallelRegion {
     let bundles = layout.layers[layer]
     let address = UnsafeRawPointer(memory.address + Int(missingSlot[number]) * slotByteCount)
     let prefix = UnsafeRawBufferPointer(start: address, count: bundles.prefixByteCount)
-    var isRight = UInt32(truncatingIfNeeded: FlashImage.checksum(prefix)) == checksums[2 * key]
+    var isRight = UInt32(truncatingIfNeeded: Checksum.of(prefix)) == checksums[2 * key]
     if isRight, reading.includesDecidingPart {
       let rest = UnsafeRawBufferPointer(
         start: address + prefix.count, count: bundles.byteCount - prefix.count)
-      isRight = UInt32(truncatingIfNeeded: FlashImage.checksum(rest)) == checksums[2 * key + 1]
+      isRight = UInt32(truncatingIfNeeded: Checksum.of(rest)) == checksums[2 * key + 1]
     }
     if !isRight { firstMismatch.min(bundle, ordering: .relaxed) }
   }

@@ -1,5 +1,6 @@
 import Kernels
 import ModelFormat
+import TensorBasics
 
 /// Compares each reading of a run with its first reading, which was compared with the
 /// image's checksums.
@@ -37,7 +38,7 @@ final class RereadVerifier: ParallelRegion {
     } else {
       for index in 0..<count { perform(index: index, worker: 0) }
     }
-    let found = FlashImage.checksum(
+    let found = Checksum.of(
       UnsafeRawBufferPointer(UnsafeMutableBufferPointer(rebasing: chunks[..<count])))
     guard isKnown[run] else {
       checksums[run] = found
@@ -49,7 +50,7 @@ final class RereadVerifier: ParallelRegion {
 
   func perform(index: Int, worker: Int) {
     let start = index * Self.chunkByteCount
-    chunks[index] = FlashImage.checksum(
+    chunks[index] = Checksum.of(
       UnsafeRawBufferPointer(
         rebasing: bytes[start..<min(start + Self.chunkByteCount, bytes.count)]))
   }

@@ -1,5 +1,6 @@
 import BlockIO
 import ModelFormat
+import TensorBasics
 
 /// Small files that are read and written whole, with a checksum at their end.
 enum SmallFile {
@@ -9,7 +10,7 @@ enum SmallFile {
   /// Writes `bytes` and their checksum, and gives the file its name.
   static func write(_ bytes: [UInt8], to file: OutputFile) throws(BlockIOError) {
     var bytes = bytes
-    bytes.appendLittleEndian(bytes.withUnsafeBytes(FlashImage.checksum))
+    bytes.appendLittleEndian(bytes.withUnsafeBytes(Checksum.of))
     try file.write(bytes, at: 0)
     try file.commit()
   }
@@ -26,7 +27,7 @@ enum SmallFile {
     let end = bytes.count - checksumByteCount
     guard end >= 0 else { return false }
     return integer(bytes, at: end, as: UInt64.self)
-      == FlashImage.checksum(UnsafeRawBufferPointer(rebasing: bytes[..<end]))
+      == Checksum.of(UnsafeRawBufferPointer(rebasing: bytes[..<end]))
   }
 }
 

@@ -40,7 +40,7 @@ struct WeightChecksums {
         bytes.appendLittleEndian(number)
       }
     }
-    return bytes.withUnsafeBytes(FlashImage.checksum)
+    return bytes.withUnsafeBytes(Checksum.of)
   }
 
   /// Takes over what was remembered, if it fits these parts.
@@ -132,7 +132,7 @@ private struct PartSlots {
           .truncated, at: range.offset + found, path: paths[part.fileIndex],
           "the file ends inside a tensor; it was complete when it was opened"))
     }
-    return FlashImage.checksum(
+    return Checksum.of(
       UnsafeRawBufferPointer(
         start: address + number % count * byteCount + start, count: part.byteCount))
   }

@@ -1,6 +1,7 @@
 import BlockIO
 import Glibc
 import ModelFormat
+import TensorBasics
 
 /// Remembers the checksums of weights, so that a file is read for them once.
 ///
@@ -37,7 +38,7 @@ public struct WeightRecords: Sendable {
 
   /// A number that identifies these very files.
   static func number(of files: [FileIdentity]) -> UInt64 {
-    (Array("FLASHFIL".utf8) + files.flatMap(\.encoded)).withUnsafeBytes(FlashImage.checksum)
+    (Array("FLASHFIL".utf8) + files.flatMap(\.encoded)).withUnsafeBytes(Checksum.of)
   }
 
   /// Checksums that are known of `files`; none if nothing is.
@@ -81,7 +82,22 @@ public struct WeightRecords: Sendable {
       guard Self.stated(path) == identity.number, let record = Self.record(at: path),
         record.identity == identity.number
       else { return nil }
-      return (Array("FLASHFIL".utf8) + record.files).withUnsafeBytes(FlashImage.checksum)
+      return (Array("FLASHFIL".utf8) + record.files).withUnsafeBytes(Checksum.of)
+    }
+  }
+
+  /// Whether something is remembered of the same files as they were before they were written to, or before
+  /// their names or rights were changed.
+  func holdsOtherContents(of files: [FileIdentity]) -> Bool {
+    guard let folder, !files.isEmpty else { return false }
+    return Self.names(in: folder).contains { name in
+      guard let record = Self.record(at: "\(folder)/\(name)"),
+        record.files.count == files.count * FileIdentity.encodedByteCount
+      else { return false }
+      return files.indices.allSatisfy { index in
+        files[index].isSameFile(
+          asEncoded: record.files[(index * FileIdentity.encodedByteCount)...])
+      }
     }
   }
 
@@ -105,7 +121,7 @@ public struct WeightRecords: Sendable {
     guard let folder, !files.isEmpty else { return nil }
     var bytes = files.flatMap(\.encoded)
     bytes.appendLittleEndian(layout)
-    return "\(folder)/" + ModelIdentity.text(of: bytes.withUnsafeBytes(FlashImage.checksum))
+    return "\(folder)/" + ModelIdentity.text(of: bytes.withUnsafeBytes(Checksum.of))
   }
 
   /// The identity that a record's first bytes state, to be checked by reading it all; nil if it is none.

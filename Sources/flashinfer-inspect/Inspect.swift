@@ -263,13 +263,23 @@ struct Inspect: ParsableCommand {
     }
   }
 
+  private static func text(_ memory: WeightMemory) -> String {
+    switch memory {
+    case .unchanged: "as they were when they were read before"
+    case .inPart: "as far as they were read before, as they were then"
+    case .changed:
+      "the file was changed since they were read before; there is nothing to compare them with"
+    case .none: "read for the first time"
+    }
+  }
+
   /// Reads all weights of a file without checksums of its own.
   private func verifyWeights(_ source: ModelSource) throws {
     guard source.description.configuration != nil, !source.description.tensors.isEmpty else {
       throw CommandError(.notPossibleHere, "\(source.path): the file holds no weights to verify")
     }
     let bytes = source.description.tensors.reduce(0) { $0 + $1.byteCount }
-    let (identity, wasKnown) = try Progress.showing(
+    let (identity, memory) = try Progress.showing(
       "verifying \(Progress.name(source.path))", total: bytes, unit: .bytes
     ) { progress in
       try source.verifyWeights(
@@ -279,7 +289,7 @@ struct Inspect: ParsableCommand {
     Terminal.print(
       (resources.mirror.isEmpty ? "" : "\(source.path): ")
         + "\(source.description.tensors.count) tensors, \(ByteCount(bytes)): "
-        + (wasKnown ? "as they were when they were read before" : "read for the first time")
+        + Self.text(memory)
         + (identity.map { "; identity \($0)" } ?? "") + "\n")
   }
 }

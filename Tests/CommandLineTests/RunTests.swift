@@ -144,6 +144,12 @@ final class RunTests {
       #expect(verification.status == 0 && verification.output.contains(words))
     }
     #expect(try inspect().output.contains("of the checksums of all weights"))
+    // Other bytes in the same file.
+    folder.write("model", TinyModel().gguf(seed: 2).bytes())
+    for words in ["the file was changed since", "as they were when they were read before"] {
+      let verification = try inspect(["--verify"])
+      #expect(verification.status == 0 && verification.output.contains(words))
+    }
   }
 
   @Test("Striped and mirrored models answer like the file they came from")

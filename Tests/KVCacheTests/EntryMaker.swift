@@ -37,7 +37,7 @@ struct EntryMaker {
     for pageGroup in prefix.pageGroupCount..<max(prefix.pageGroupCount, pageGroupCount) {
       for layer in 0..<origin.layerCount {
         let page = page(tokens[..<((pageGroup + 1) * length)], layer: layer)
-        checksums.append(page.withUnsafeBytes(FlashImage.checksum))
+        checksums.append(page.withUnsafeBytes(Checksum.of))
         precondition(pwrite(file, page, page.count, off_t(offset)) == page.count)
         offset += origin.pageStride
       }
@@ -89,7 +89,7 @@ struct EntryMaker {
         pages.append(
           (
             isRight: count == bytes.count && bytes == page(prompt[..<end], layer: layer),
-            isBelieved: bytes.withUnsafeBytes(FlashImage.checksum) == source.pageChecksums[index]
+            isBelieved: bytes.withUnsafeBytes(Checksum.of) == source.pageChecksums[index]
           ))
       }
     }

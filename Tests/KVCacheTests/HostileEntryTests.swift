@@ -18,7 +18,7 @@ import Testing
   /// Puts the right checksum at the end of a page that was changed, so that what it says is believed.
   private func sign(_ bytes: inout [UInt8]) {
     guard bytes.count >= 4096 else { return }
-    var checksum = bytes[..<4088].withUnsafeBytes(FlashImage.checksum)
+    var checksum = bytes[..<4088].withUnsafeBytes(Checksum.of)
     for index in 4088..<4096 {
       bytes[index] = UInt8(truncatingIfNeeded: checksum)
       checksum >>= 8

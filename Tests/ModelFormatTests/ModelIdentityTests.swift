@@ -72,7 +72,7 @@ import Testing
       field(129, shape.flatMap { number(UInt64($0)) })
     }
     field(259, number(1) + number(2))
-    #expect(found?.number == bytes.withUnsafeBytes(FlashImage.checksum))
+    #expect(found?.number == bytes.withUnsafeBytes(Checksum.of))
   }
 
   @Test func `Every field of a configuration counts, and floats by their bits`() throws {

@@ -1,4 +1,5 @@
 import ModelFormat
+import TensorBasics
 import TestSupport
 
 /// Parses `bytes` as the beginning of a file of `fileByteCount` bytes (default: all of it).
@@ -59,7 +60,7 @@ func repairChecksums(_ bytes: inout [UInt8]) {
     }
   }
   func checksum(_ range: Range<Int>, _ bytes: [UInt8]) -> UInt64 {
-    bytes.withUnsafeBytes { FlashImage.checksum(UnsafeRawBufferPointer(rebasing: $0[range])) }
+    bytes.withUnsafeBytes { Checksum.of(UnsafeRawBufferPointer(rebasing: $0[range])) }
   }
   store(UInt64(bytes.count), at: 40, &bytes)
   let length = littleEndian(bytes, at: 24)

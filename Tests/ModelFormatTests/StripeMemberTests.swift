@@ -55,7 +55,7 @@ import Testing
     guard bytes.count >= 4096 else { return bytes }
     var bytes = bytes
     let checksum = bytes.withUnsafeBytes {
-      FlashImage.checksum(UnsafeRawBufferPointer(rebasing: $0[..<4088]))
+      Checksum.of(UnsafeRawBufferPointer(rebasing: $0[..<4088]))
     }
     for place in 0..<8 { bytes[4088 + place] = UInt8(checksum >> UInt64(8 * place) & 0xFF) }
     return bytes

@@ -49,9 +49,16 @@ import Testing
     }
   }
 
-  @Test func `Only BlockIO sees io_uring`() {
-    for source in SourceTree.sources where source.imports.contains("CLinuxURing") {
-      #expect(source.target == "BlockIO", "\(source.path)")
+  @Test(
+    "A system library has one home",
+    arguments: [
+      ("CLinuxURing", "BlockIO"), ("CXXHash", "TensorBasics"), ("CPCRE2", "Tokenization"),
+    ])
+  func systemLibraries(library: String, home: String) {
+    let importing = (SourceTree.sources + SourceTree.tests).filter { $0.imports.contains(library) }
+    #expect(!importing.isEmpty)
+    for source in importing {
+      #expect(source.target == home, "\(source.path) imports \(library)")
     }
   }
 

@@ -16,7 +16,7 @@ import WeightLoader
   }
 
   private func withChecksum(_ bytes: [UInt8]) -> [UInt8] {
-    let checksum = bytes.withUnsafeBytes(FlashImage.checksum)
+    let checksum = bytes.withUnsafeBytes(Checksum.of)
     return bytes + (0..<8).map { UInt8(truncatingIfNeeded: checksum >> (8 * $0)) }
   }
 

@@ -25,9 +25,9 @@ private enum Loading {
         options.pieceByteCount = 1 << 14
         options.assumedResidentByteCount = 0
         let loader = try TensorLoader.open(path, ram: 8 << 20, options: options)
-        try loader.stream { checksums.append($0.withBytes(FlashImage.checksum)) }
+        try loader.stream { checksums.append($0.withBytes(Checksum.of)) }
         let loaded = try loader.load([TensorPart(0), TensorPart(1)])
-        checksums += [0, 1].map { loaded.withBytes($0, FlashImage.checksum) }
+        checksums += [0, 1].map { loaded.withBytes($0, Checksum.of) }
       }
       return checksums
     }

@@ -55,7 +55,24 @@ import WeightLoader
     #expect(try again.knownIdentity() == identity)
     #expect(try again.computeIdentity() == identity)
     #expect(again.device.statistics.requests == before)
-    #expect(try again.verifyWeights(cancellation: CancellationFlag()) { _ in }.wasKnown)
+    #expect(try again.verifyWeights(cancellation: CancellationFlag()) { _ in }.memory == .unchanged)
+  }
+
+  @Test func `A verification says what there was to compare the weights with`() throws {
+    func memory(_ name: String = "model") throws -> WeightMemory {
+      try open(name).verifyWeights(cancellation: CancellationFlag()) { _ in }.memory
+    }
+    folder.write("model", bytes)
+    #expect(try memory() == .none)
+    #expect(try memory() == .unchanged)
+    overwrite("model", try edited("blk.1.ffn_down.weight"))
+    #expect(try memory() == .changed)
+    #expect(try memory() == .unchanged)
+    // Written anew under its name, and as another file that takes the name.
+    folder.write("model", bytes)
+    #expect(try memory() == .changed)
+    folder.write("new", bytes)
+    #expect(try memory("new") == .none)
   }
 
   @Test(
@@ -195,7 +212,7 @@ import WeightLoader
       })
     var record = cache.read(own)
     record[record.count - 16] ^= 1
-    let sum = record.dropLast(8).withUnsafeBytes(FlashImage.checksum)
+    let sum = record.dropLast(8).withUnsafeBytes(Checksum.of)
     record.replaceSubrange(
       (record.count - 8)..., with: withUnsafeBytes(of: sum.littleEndian, Array.init))
     cache.write(own, record)

@@ -1,5 +1,4 @@
 import BlockIO
-import CXXHash
 import Glibc
 import TensorBasics
 
@@ -154,6 +153,8 @@ package struct FlashArray: ~Copyable {
 
   /// XXH3-64 of a page, seeded with its logical number.
   private func checksum(_ bytes: UnsafeRawPointer, logicalPage: Int) -> UInt64 {
-    XXH3_64bits_withSeed(bytes, geometry.pageByteCount, UInt64(logicalPage))
+    Checksum.of(
+      UnsafeRawBufferPointer(start: bytes, count: geometry.pageByteCount),
+      seed: UInt64(logicalPage))
   }
 }

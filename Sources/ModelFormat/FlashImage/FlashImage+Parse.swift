@@ -20,7 +20,7 @@ extension FlashImage {
         headerByteLimit: headerByteLimit + tokenizerByteLimit + 4 * alignment, path: path)
       let prologue = try FlashImagePrologue(&cursor)
       let range = try cursor.skip(UInt64(prologue.headerByteCount), "the header")
-      guard checksum(cursor.slice(range)) == prologue.headerChecksum else {
+      guard Checksum.of(cursor.slice(range)) == prologue.headerChecksum else {
         throw cursor.error(
           .checksumMismatch, at: range.lowerBound, "the header is damaged (checksum)")
       }

@@ -1,4 +1,4 @@
-import CXXHash
+import TensorBasics
 
 /// The flash image `model.bin`, as `docs/format.md` specifies it.
 public enum FlashImage {
@@ -13,11 +13,6 @@ public enum FlashImage {
   public static let tokenizerByteLimit = 256 << 20
   /// How long writers make extents unless told otherwise.
   public static let defaultExtentByteCount = 1 << 20
-
-  /// XXH3-64 with seed 0, the checksum of every part of an image.
-  public static func checksum(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
-    XXH3_64bits(bytes.baseAddress, bytes.count)
-  }
 
   /// How long they make the extents of a table whose rows are read one by one: a row brings its extent,
   /// so that it can be checked.
@@ -45,7 +40,7 @@ struct FlashImagePrologue {
     bytes.appendLittleEndian(headerChecksum)
     bytes.appendLittleEndian(UInt64(fileByteCount))
     bytes.appendLittleEndian(UInt64(0))
-    bytes.appendLittleEndian(bytes.withUnsafeBytes(FlashImage.checksum))
+    bytes.appendLittleEndian(bytes.withUnsafeBytes(Checksum.of))
   }
 
 }
@@ -71,7 +66,7 @@ extension FlashImagePrologue {
     let fileByteCount = try cursor.read(UInt64.self, "the file length")
     let reserved = try cursor.read(UInt64.self, "the prologue")
     let stored = try cursor.read(UInt64.self, "the prologue checksum")
-    guard stored == FlashImage.checksum(cursor.slice(0..<Self.byteCount - 8)) else {
+    guard stored == Checksum.of(cursor.slice(0..<Self.byteCount - 8)) else {
       throw cursor.error(.checksumMismatch, at: 0, "the prologue is damaged (checksum)")
     }
     guard flags == 0, reserved == 0 else {

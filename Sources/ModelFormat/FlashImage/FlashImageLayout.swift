@@ -64,7 +64,7 @@ extension FlashImage {
 
     /// The first ``dataOffset`` bytes of the image: prologue, header, tokenizer section, padding.
     ///
-    /// - Parameter checksums: ``FlashImage/checksum(_:)`` of each extent.
+    /// - Parameter checksums: XXH3-64 of each extent.
     /// - Throws: ``FormatError`` if the header cannot be expressed in JSON.
     public func preamble(checksums: [UInt64]) throws(FormatError) -> [UInt8] {
       precondition(checksums.count == description.extents.count, "one checksum an extent")
@@ -74,7 +74,7 @@ extension FlashImage {
       }
       let section = description.tokenizer.map(FlashImageHeader.Tokenizer.section) ?? []
       var tokenizer = tokenizer
-      tokenizer?.checksum = HexChecksum(section.withUnsafeBytes(FlashImage.checksum))
+      tokenizer?.checksum = HexChecksum(section.withUnsafeBytes(Checksum.of))
       let header = try FlashImageHeader(
         dataOffset: dataOffset, description: description, tokenizer: tokenizer
       ).encode()
@@ -83,7 +83,7 @@ extension FlashImage {
       bytes.reserveCapacity(dataOffset)
       FlashImagePrologue(
         headerByteCount: header.count,
-        headerChecksum: header.withUnsafeBytes(FlashImage.checksum), fileByteCount: fileByteCount
+        headerChecksum: header.withUnsafeBytes(Checksum.of), fileByteCount: fileByteCount
       ).encode(into: &bytes)
       bytes += header
       if let tokenizer {

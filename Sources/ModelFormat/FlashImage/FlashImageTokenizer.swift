@@ -69,7 +69,7 @@ extension FlashImageHeader.Tokenizer {
   func definition(
     _ section: UnsafeRawBufferPointer, path: String
   ) throws(FormatError) -> TokenizerDefinition {
-    guard FlashImage.checksum(section) == checksum.value else {
+    guard Checksum.of(section) == checksum.value else {
       throw FormatError(
         .checksumMismatch, at: offset, path: path, "the tokenizer section is damaged (checksum)")
     }

@@ -46,7 +46,7 @@ public struct StripeMember: Sendable, Equatable {
   /// The prologue holds the header's checksum and the header those of everything else, so sets with
   /// one identifier hold the same bytes.
   public static func setIdentifier(image: UnsafeRawBufferPointer) -> UInt64 {
-    FlashImage.checksum(UnsafeRawBufferPointer(rebasing: image[..<FlashImagePrologue.byteCount]))
+    Checksum.of(UnsafeRawBufferPointer(rebasing: image[..<FlashImagePrologue.byteCount]))
   }
 
   /// Whether paths fit into a header and can be told apart there.
@@ -74,7 +74,7 @@ public struct StripeMember: Sendable, Equatable {
       bytes.append(0)
     }
     bytes.padWithZeros(to: Self.checksumOffset)
-    bytes.appendLittleEndian(bytes.withUnsafeBytes(FlashImage.checksum))
+    bytes.appendLittleEndian(bytes.withUnsafeBytes(Checksum.of))
     return bytes
   }
 }
@@ -121,7 +121,7 @@ extension StripeMember {
     _ = try cursor.skip(UInt64(Self.fixedByteCount - cursor.offset), "the member header")
     let paths = try cursor.skip(UInt64(Self.pathByteLimit), "the members' paths")
     let stored = try cursor.read(UInt64.self, "the member header")
-    guard stored == FlashImage.checksum(cursor.slice(0..<Self.checksumOffset)) else {
+    guard stored == Checksum.of(cursor.slice(0..<Self.checksumOffset)) else {
       throw cursor.error(.checksumMismatch, at: 0, "the member header is damaged (checksum)")
     }
     guard flags == 0 else {

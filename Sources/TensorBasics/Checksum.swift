@@ -1,15 +1,27 @@
 import CXXHash
 import Glibc
-public import TensorBasics
 
-/// ``FlashImage/checksum(_:)`` of bytes that arrive in parts.
+/// XXH3-64, the checksum of everything that the project writes or verifies.
+public enum Checksum {
+  /// With seed 0, as files have it.
+  public static func of(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
+    XXH3_64bits(bytes.baseAddress, bytes.count)
+  }
+
+  /// With a seed, where equal bytes in different places must have different checksums.
+  public static func of(_ bytes: UnsafeRawBufferPointer, seed: UInt64) -> UInt64 {
+    XXH3_64bits_withSeed(bytes.baseAddress, bytes.count, seed)
+  }
+}
+
+/// ``Checksum/of(_:)`` of bytes that arrive in parts.
 public struct RunningChecksum: ~Copyable {
   private let state: OpaquePointer
 
   /// What libxxhash keeps of the bytes so far, rounded up; only for messages.
   private static let stateByteCount = 640
 
-  /// - Throws: `AllocationError` when the system refuses the memory.
+  /// - Throws: ``AllocationError`` if the system refuses the memory.
   public init() throws(AllocationError) {
     let refusal = FaultPlan.refusal(of: .allocate)
     guard refusal == 0, let state = XXH3_createState() else {
