@@ -67,8 +67,9 @@ public struct TinyModel: Sendable {
     family == "mixtral" ? mixtral() : TinyModel(architecture: family)
   }
 
-  /// llama of three layers, wide enough for every element type and for bundles of neurons, whose activations
-  /// are zero half of the time; its weights take several reads.
+  /// llama of three layers, wide enough for every element type and for bundles of neurons.
+  ///
+  /// Activations are zero half of the time; the weights take several reads.
   public static func wide() -> TinyModel {
     var model = TinyModel()
     model.hiddenActivation = "relu"
