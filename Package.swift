@@ -149,7 +149,8 @@ let package = Package(
     tests("Calibration", ["TensorBasics", "BlockIO", "ModelFormat", "WeightLoader", "Runtime"]),
     // Runs the executables; they are not its dependencies, so that a test build links them once.
     .testTarget(
-      name: "CommandLineTests", dependencies: ["TestSupport", "TensorBasics"], swiftSettings: strict),
+      name: "CommandLineTests", dependencies: ["TestSupport", "TensorBasics"], swiftSettings: strict
+    ),
     // Runs what tools/test installs: the C library, the Python package and the examples.
     .testTarget(
       name: "EmbeddingTests", dependencies: ["TestSupport", "ModelFormat", "TensorBasics"],

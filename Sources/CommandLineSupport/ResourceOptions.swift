@@ -14,10 +14,13 @@ public struct ResourceOptions: ParsableArguments {
       valueName: "size"))
   public var ram: ByteCount?
 
-  @Option(parsing: .unconditional, help: "Worker threads (default: one per processor that may be used).")
+  @Option(
+    parsing: .unconditional, help: "Worker threads (default: one per processor that may be used).")
   public var threads: Int?
 
-  @Option(parsing: .unconditional, help: "Positions to reserve for keys and values (default: prompt + --max-tokens).")
+  @Option(
+    parsing: .unconditional,
+    help: "Positions to reserve for keys and values (default: prompt + --max-tokens).")
   public var context: Int?
 
   @Option(help: "How to read: auto, uring, pread or mmap.")
