@@ -1,4 +1,3 @@
-import Glibc
 import TensorBasics
 
 /// The first bytes of a file, for parsing its header.
@@ -27,18 +26,7 @@ public struct FilePrefix: ~Copyable {
       throw BlockIOError(
         .allocate, path: path, byteCount: count, reason: .system(errno: error.errno))
     }
-    if count > 0 {
-      let request = ReadRequest(
-        fileIndex: 0, offset: 0,
-        destination: UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<count]), tag: 0)
-      var transfer = Transfer(request, fileByteCount: file.byteCount, at: 0)
-      if let reason = transfer.readToEnd(file, hooks: DeviceHooks()) {
-        throw BlockIOError(
-          .read, path: path, offset: transfer.nextOffset, byteCount: transfer.nextBytes.count,
-          reason: reason)
-      }
-      posix_fadvise(file.descriptor.rawValue, 0, count, POSIX_FADV_DONTNEED)
-    }
+    try file.read(at: 0, into: UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<count]))
     fileByteCount = file.byteCount
     self.byteCount = count
     self.buffer = buffer

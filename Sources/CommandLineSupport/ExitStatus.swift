@@ -68,11 +68,14 @@ public enum ExitStatus: Int32, Sendable {
   private static func status(of error: LoaderError) -> ExitStatus {
     switch error {
     case .io(let error): status(of: error)
-    case .format, .notVerifiable, .noSuchTensor, .noSuchPart: .badData
+    case .format, .notVerifiable, .noSuchTensor, .noSuchTensorIndex, .noSuchPart, .noSuchRows,
+      .noSuchExpert, .notWeights:
+      .badData
     case .missingFile: .noInput
     case .allocation, .budgetTooSmall, .tensorsInUse: .notPossibleHere
     case .interrupted: .interrupted
-    case .closedByCaller, .inUse, .forked, .notExpected, .piecesInUse: .failure
+    case .closedByCaller, .inUse, .forked, .notExpected, .piecesInUse, .badDestination, .badRows:
+      .failure
     }
   }
 

@@ -71,14 +71,15 @@ struct CallError: Error {
   private static func status(of error: LoaderError) -> Status {
     switch error {
     case .io(let error): error.isMissingFile ? .noFile : isForeign(error) ? .badData : .io
-    case .format, .notVerifiable: .badData
+    case .format, .notVerifiable, .notWeights: .badData
     case .missingFile: .noFile
     case .allocation, .budgetTooSmall, .piecesInUse, .tensorsInUse: .noMemory
     case .interrupted: .cancelled
     case .closedByCaller: .closed
     case .inUse: .busy
     case .forked: .forked
-    case .noSuchTensor, .noSuchPart: .notFound
+    case .noSuchTensor, .noSuchTensorIndex, .noSuchPart, .noSuchRows, .noSuchExpert: .notFound
+    case .badDestination, .badRows: .invalid
     case .notExpected: .failed
     }
   }

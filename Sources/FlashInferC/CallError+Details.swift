@@ -28,7 +28,10 @@ extension CallError {
     case .budgetTooSmall(_, let minimum): remedy = Self.allowing(minimum)
     case .piecesInUse: remedy = "release pieces before asking for the next"
     case .tensorsInUse: remedy = "release some tensors, or allow more memory"
-    case .missingFile(let file, _), .noSuchTensor(_, let file), .noSuchPart(_, let file):
+    case .missingFile(let file, _), .noSuchTensor(_, let file), .noSuchTensorIndex(_, _, let file),
+      .noSuchPart(_, _, _, let file), .noSuchRows(_, _, _, let file),
+      .noSuchExpert(_, _, _, let file),
+      .notWeights(_, _, let file):
       path = file
     case .closedByCaller(let file): path = file
     case .inUse(let file):

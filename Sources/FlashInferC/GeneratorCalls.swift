@@ -107,27 +107,45 @@ private func generate(
   let resultSize = try result.map { pointer throws(CallError) in
     try flashinfer_result.size(at: pointer, "result")
   }
-  guard wanted.temperature >= 0, wanted.temperature.isFinite, wanted.top_p > 0, wanted.top_p <= 1,
-    (1...(1 << 30)).contains(wanted.maximum_tokens)
-  else {
-    throw CallError(
-      .invalid,
-      "temperature must be 0 or more, top_p above 0 and at most 1, maximum_tokens 1 to 2^30")
+  let sampling = try wanted.sampling
+  guard (1...(1 << 30)).contains(wanted.maximum_tokens) else {
+    throw CallError(.invalid, "maximum_tokens is \(wanted.maximum_tokens), not 1 to 2^30")
   }
-  let seed = wanted.is_seeded != 0 ? wanted.seed : UInt64.random(in: 0...UInt64(UInt32.max))
   let generated = try GeneratorHandle.find(generator).generate(
     prompt, maximumTokenCount: Int(wanted.maximum_tokens),
-    sampling: SamplingOptions(
-      temperature: wanted.temperature, topK: Int(wanted.top_k), topP: wanted.top_p, seed: seed),
-    ticket: wanted.ticket
+    sampling: sampling, ticket: wanted.ticket
   ) { text in
     text.withMemoryRebound(to: CChar.self) { sink(context, $0.baseAddress, $0.count) == 0 }
   }
   if let result, let resultSize {
-    generated.structure(seed: seed).write(to: result, size: resultSize)
+    generated.structure(seed: sampling.seed).write(to: result, size: resultSize)
   }
   guard generated.finishReason != .cancelled else { throw CallError(.cancelled, "cancelled") }
   return .ok
+}
+
+extension flashinfer_generation {
+  /// How tokens are drawn; a seed where none is given.
+  fileprivate var sampling: SamplingOptions {
+    get throws(CallError) {
+      func check(_ value: Float, _ name: String, _ range: String, _ isInRange: Bool)
+        throws(CallError)
+      {
+        guard isInRange, value.isFinite else {
+          throw CallError(.invalid, "\(name) is \(value), not \(range)")
+        }
+      }
+      try check(temperature, "temperature", "0 or more", temperature >= 0)
+      try check(top_p, "top_p", "above 0 and at most 1", top_p > 0 && top_p <= 1)
+      try check(min_p, "min_p", "0 to 1", min_p >= 0 && min_p <= 1)
+      try check(
+        repetition_penalty, "repetition_penalty", "0 or more", repetition_penalty >= 0)
+      return SamplingOptions(
+        temperature: temperature, topK: Int(top_k), topP: top_p, minP: min_p,
+        repetitionPenalty: repetition_penalty == 0 ? 1 : repetition_penalty,
+        seed: is_seeded != 0 ? seed : UInt64.random(in: 0...UInt64(UInt32.max)))
+    }
+  }
 }
 
 extension Generated {

@@ -12,6 +12,11 @@ import WeightLoader
 public func flashinfer_abi_version() -> UInt32 { FLASHINFER_ABI_VERSION }
 
 @c @implementation
+public func flashinfer_version() -> UnsafePointer<CChar>! {
+  LastingStrings.string(FlashInferVersion.current)
+}
+
+@c @implementation
 public func flashinfer_open(
   _ path: UnsafePointer<CChar>?, _ options: UnsafePointer<flashinfer_options>?,
   _ loader: UnsafeMutablePointer<OpaquePointer?>?, _ error: UnsafeMutablePointer<flashinfer_error>?
@@ -46,12 +51,22 @@ private func loaderOptions(
   if options.piece_bytes > 0 {
     settings.pieceByteCount = try integer(options.piece_bytes, "options->piece_bytes")
   }
-  if options.queue_depth > 0 { settings.queueDepth = Int(options.queue_depth) }
+  if options.queue_depth > 0 {
+    settings.queueDepth = Int(options.queue_depth)
+    guard settings.queueDepth <= LoaderOptions.queueDepthLimit else {
+      throw CallError(
+        .invalid,
+        "options->queue_depth is \(options.queue_depth), not 1 to \(LoaderOptions.queueDepthLimit)")
+    }
+  }
   let backends: [StorageBackend] = [.auto, .uring, .pread, .mmap]
   guard options.backend < UInt32(backends.count) else {
     throw CallError(.invalid, "options->backend is \(options.backend), not 0 to 3")
   }
   settings.backend = backends[Int(options.backend)]
+  if options.stream_bytes > 0 {
+    settings.streamByteCount = try integer(options.stream_bytes, "options->stream_bytes")
+  }
   let ram = try integer(options.ram, "options->ram")
   return (ram == 0 ? nil : ram, settings)
 }
@@ -110,7 +125,7 @@ public func flashinfer_tensor_at(
     var tensor = flashinfer_tensor()
     let found = handle.loader.tensors[index]
     tensor.name = handle.name(index)
-    tensor.type = TypeNames.string(found.type.name)
+    tensor.type = LastingStrings.string(found.type.name)
     tensor.byte_count = UInt64(found.byteCount)
     tensor.part_byte_count = UInt64(found.partByteCount)
     tensor.part_count = UInt64(found.partCount)
@@ -131,6 +146,12 @@ public func flashinfer_tensor_at(
     tensor.block_element_count = UInt32(found.type.blockElementCount)
     tensor.block_byte_count = UInt32(found.type.blockByteCount)
     tensor.is_weight = found.type.elementType == nil ? 0 : 1
+    tensor.unit_row_count = UInt32(found.unitRowCount)
+    tensor.unit_byte_count = UInt64(found.unitByteCount)
+    tensor.column_count = UInt64(found.columnCount)
+    tensor.part_row_count = UInt64(found.partRowCount)
+    (tensor.file, tensor.file_offset) = (UInt64(found.fileIndex), UInt64(found.offset))
+    tensor.part_stride = UInt64(found.byteStride)
     tensor.write(to: place, size: size)
     return .ok
   }
@@ -142,7 +163,8 @@ func size(_ count: Int) -> Int { count < 0 ? .max : count }
 func tensorIndex(_ index: UInt64, of loader: TensorLoader) throws(CallError) -> Int {
   guard index < UInt64(loader.tensors.count) else {
     throw CallError(
-      .notFound, "\(loader.path): tensor \(index) of \(loader.tensors.count) does not exist")
+      LoaderError.noSuchTensorIndex(
+        Int(clamping: index), count: loader.tensors.count, path: loader.path))
   }
   return Int(index)
 }

@@ -16,6 +16,7 @@ extension flashinfer_error: SizedStructure { static let firstByteCount = 1024 }
 extension flashinfer_options: SizedStructure { static let firstByteCount = 48 }
 extension flashinfer_plan: SizedStructure { static let firstByteCount = 72 }
 extension flashinfer_tensor: SizedStructure { static let firstByteCount = 136 }
+extension flashinfer_metadata: SizedStructure { static let firstByteCount = 56 }
 extension flashinfer_piece: SizedStructure { static let firstByteCount = 64 }
 extension flashinfer_statistics: SizedStructure { static let firstByteCount = 56 }
 extension flashinfer_generator_options: SizedStructure { static let firstByteCount = 32 }

@@ -14,10 +14,12 @@ public struct LoadableTensor: Sendable {
   public let partCount: Int
   /// Bytes of one part, which lie together.
   public let partByteCount: Int
-  /// Which file, the first byte of part 0 there, and from one part to the next.
-  let fileIndex: Int
-  let offset: Int
-  let byteStride: Int
+  /// Index into ``TensorLoader/files``.
+  public let fileIndex: Int
+  /// The first byte of part 0 in its file, and bytes from the beginning of one part to that of the next. Of a
+  /// striped image they count in the image that its members are together.
+  public let offset: Int
+  public let byteStride: Int
 
   /// Bytes of all parts.
   public var byteCount: Int { partCount * partByteCount }
@@ -29,6 +31,15 @@ public struct LoadableTensor: Sendable {
   public var partRowCount: Int {
     shape.contains(0) ? 0 : shape.dropLast().reduce(1, *) / partCount
   }
+
+  /// The type's name in the file's format, e.g. `BF16`, `I64`, `Q4_K`.
+  public var typeName: String { type.name }
+
+  /// Bytes of one row; where rows are interleaved, of a row's share in a group of sixteen.
+  public var rowByteCount: Int { unitByteCount / unitRowCount }
+
+  /// Rows that belong together: one, or sixteen interleaved ones.
+  public var unitRowCount: Int { layout == .interleaved ? RowGroup.rowCount : 1 }
 
   /// Bytes that belong together: a row, or of interleaved rows a group of sixteen; 0 in an empty tensor,
   /// whose other dimensions may be anything.
@@ -48,6 +59,29 @@ public struct LoadableTensor: Sendable {
   /// Where the bytes of `part` lie.
   func extent(ofPart part: Int) -> Extent {
     Extent(fileIndex: fileIndex, offset: offset + part * byteStride, byteCount: partByteCount)
+  }
+
+  /// Where the rows of `part` lie, or of interleaved ones their whole groups.
+  func extent(of part: TensorPart) -> Extent {
+    var extent = extent(ofPart: part.part)
+    guard let rows = part.rows else { return extent }
+    let first = rows.lowerBound / unitRowCount
+    let end = rows.isEmpty ? first : (rows.upperBound + unitRowCount - 1) / unitRowCount
+    extent.offset += first * unitByteCount
+    extent.byteCount = (end - first) * unitByteCount
+    return extent
+  }
+
+  /// Bytes of a part before a row, or before the group of interleaved ones that it lies in.
+  package func byteOffset(ofRow row: Int) -> Int { row / unitRowCount * unitByteCount }
+
+  /// The rows of a part that lie whole in `range` of its bytes; none from the row that a piece of less than
+  /// a row belongs to.
+  func rows(inBytes range: Range<Int>) -> Range<Int> {
+    guard unitByteCount > 0 else { return 0..<(range.isEmpty ? partRowCount : 0) }
+    let first = min(partRowCount, range.lowerBound / unitByteCount * unitRowCount)
+    guard range.lowerBound % unitByteCount == 0 else { return first..<first }
+    return first..<max(first, min(partRowCount, range.upperBound / unitByteCount * unitRowCount))
   }
 
   /// The longest piece of at most `limit` bytes that the tensor is cut into: whole rows or row groups where
@@ -90,14 +124,17 @@ extension LoadableTensor {
   }
 }
 
-/// A part of a tensor: one matrix of a stacked tensor, or all of a plain one (part 0).
+/// A part of a tensor: one matrix of a stacked tensor, all of a plain one (part 0), or some rows of either.
 public struct TensorPart: Hashable, Sendable {
   /// Index into ``TensorLoader/tensors``.
   public var tensor: Int
   public var part: Int
+  /// Rows of the part; nil = all. Interleaved rows come in the whole groups of sixteen that they lie in.
+  public var rows: Range<Int>?
 
-  public init(_ tensor: Int, part: Int = 0) {
+  public init(_ tensor: Int, part: Int = 0, rows: Range<Int>? = nil) {
     self.tensor = tensor
     self.part = part
+    self.rows = rows
   }
 }

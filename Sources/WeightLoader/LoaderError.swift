@@ -32,8 +32,20 @@ public enum LoaderError: Error, Sendable, CustomStringConvertible {
   case forked(path: String)
   /// Not every read of the file can be compared with a checksum; the text says what would help.
   case notVerifiable(path: String, String)
-  /// A tensor or part that the file does not have.
-  case noSuchPart(TensorPart, path: String)
+  /// The file has only `count` tensors.
+  case noSuchTensorIndex(Int, count: Int, path: String)
+  /// The tensor of that name has only `count` parts.
+  case noSuchPart(Int, of: String, count: Int, path: String)
+  /// The part has only `count` rows.
+  case noSuchRows(Range<Int>, of: String, count: Int, path: String)
+  /// The caller's memory is too short or does not begin at a page.
+  case badDestination(byteCount: Int, needed: Int)
+  /// The bytes given are not these rows, or there is no room for their values; the text says which.
+  case badRows(String)
+  /// The tensor holds integers or other data that are no weights.
+  case notWeights(String, type: String, path: String)
+  /// The layer has only `count` experts; none in a layer that is not of experts.
+  case noSuchExpert(Int, layer: Int, count: Int, path: String)
 
   public var description: String {
     switch self {
@@ -59,8 +71,21 @@ public enum LoaderError: Error, Sendable, CustomStringConvertible {
       "\(path): two threads use one loader at the same time; take turns, or open it once for each"
     case .forked(let path):
       "\(path): opened before this process was forked; open it again in the child"
-    case .noSuchPart(let part, let path):
-      "\(path): there is no part \(part.part) of a tensor number \(part.tensor)"
+    case .noSuchTensorIndex(let index, let count, let path):
+      "\(path): there is no tensor number \(index): there are \(count), counted from 0"
+    case .noSuchPart(let part, let name, let count, let path):
+      "\(path): there is no part \(part) of tensor '\(name)': there are \(count), counted from 0"
+    case .noSuchRows(let rows, let name, let count, let path):
+      "\(path): there are no rows \(rows.lowerBound) to \(rows.upperBound) of tensor '\(name)': each part "
+        + "has \(count), counted from 0"
+    case .badDestination(let byteCount, let needed):
+      "the memory to read into has \(byteCount) bytes; \(needed) that begin at a multiple of "
+        + "\(AlignedBuffer.pageByteCount) are needed"
+    case .badRows(let text): text
+    case .notWeights(let name, let type, let path):
+      "\(path): tensor '\(name)' is of type \(type), no weights"
+    case .noSuchExpert(let expert, let layer, let count, let path):
+      "\(path): there is no expert \(expert) in layer \(layer), which has \(count) of them"
     }
   }
 }

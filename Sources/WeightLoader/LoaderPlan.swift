@@ -8,10 +8,15 @@ public struct LoaderOptions: Sendable {
   public var backend = StorageBackend.auto
   /// Bytes of one read, a multiple of 4096.
   public var readByteCount = 1 << 20
-  /// Reads in flight at most.
+  /// Reads in flight at most, 1 to ``queueDepthLimit``.
   public var queueDepth = 32
+  /// Far more than any drive needs.
+  public static let queueDepthLimit = 1024
   /// Longer tensors are streamed in pieces of whole rows of at most so many bytes.
   public var pieceByteCount = 8 << 20
+  /// Length of the ring that tensors stream through; nil = as it serves both, at most 64 MiB. What the budget
+  /// leaves beside it is for tensors that are loaded. A length below what streaming needs is raised to that.
+  public var streamByteCount: Int?
   /// Part of the budget that the caller needs for itself, in addition to what the process holds already.
   public var callerByteCount = 0
   /// Whole copies of the file on other drives; each read is shared among all of them. Copies of a file without
@@ -21,6 +26,9 @@ public struct LoaderOptions: Sendable {
   package var assumedResidentByteCount: Int?
 
   public init() {}
+
+  /// ``queueDepth``, where it is in its range.
+  var deviceQueueDepth: Int { min(max(1, queueDepth), Self.queueDepthLimit) }
 }
 
 /// Where a loader's memory budget goes: a promise on the process's peak resident set from its opening on.
@@ -68,7 +76,8 @@ public struct LoaderPlan: Sendable {
     let process = residentByteCount + marginByteCount
     // More than any budget, and less than overflows.
     let caller = min(max(0, options.callerByteCount), 1 << 60)
-    let minimum = process + caller + leastStream
+    let stated = options.streamByteCount.map { max(leastStream, roundedUp(min($0, 1 << 60))) }
+    let minimum = process + caller + (stated ?? leastStream)
     guard budget >= minimum else {
       throw .budgetTooSmall(budget: ByteCount(budget), minimum: ByteCount(minimum))
     }
@@ -76,14 +85,14 @@ public struct LoaderPlan: Sendable {
     let wantedPiece = max(leastPiece, min(options.pieceByteCount, longest))
     let wanted = max(
       usefulStreamByteCount, leastPieceCount * (roundedUp(wantedPiece) + slackByteCount))
-    let stream = roundedDown(max(leastStream, min(wanted, available / 4 * 3)))
+    let stream = stated ?? roundedDown(max(leastStream, min(wanted, available / 4 * 3)))
     let piece = min(wantedPiece, max(leastPiece, stream / leastPieceCount - slackByteCount))
     let page = AlignedBuffer.pageByteCount
     return LoaderPlan(
       budgetByteCount: budget, processByteCount: process, callerByteCount: caller,
       streamByteCount: stream, heldByteCount: available - stream, pieceByteCount: piece,
       readByteCount: max(page, roundedDown(min(options.readByteCount, max(64 << 10, stream / 8)))),
-      queueDepth: min(max(1, options.queueDepth), 1024))
+      queueDepth: options.deviceQueueDepth)
   }
 
   private static func roundedUp(_ count: Int) -> Int { AlignedBuffer.roundedUp(count) }

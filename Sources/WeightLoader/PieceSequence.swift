@@ -3,7 +3,7 @@ import BlockIO
 /// Where a piece lies in its tensor and its file.
 struct PiecePlace {
   let part: TensorPart
-  /// Bytes of the part before the piece.
+  /// Bytes of the whole part before the piece.
   let byteOffset: Int
   let isLast: Bool
   let extent: Extent
@@ -27,14 +27,15 @@ struct PieceSequence {
     guard index < parts.count else { return nil }
     let part = parts[index]
     let tensor = tensors[part.tensor]
-    var extent = tensor.extent(ofPart: part.part)
+    var extent = tensor.extent(of: part)
+    let start = extent.offset - tensor.extent(ofPart: part.part).offset
     let left = extent.byteCount - byteOffset
     let byteCount =
       left <= pieceByteCount ? left : min(left, tensor.pieceByteCount(limit: pieceByteCount))
     extent.offset += byteOffset
     extent.byteCount = byteCount
     let place = PiecePlace(
-      part: part, byteOffset: byteOffset, isLast: byteCount == left, extent: extent)
+      part: part, byteOffset: start + byteOffset, isLast: byteCount == left, extent: extent)
     if place.isLast {
       index += 1
       byteOffset = 0

@@ -6,6 +6,7 @@ import TensorBasics
 struct TensorCatalogue {
   let kind: ModelFile.Kind
   let tensors: [LoadableTensor]
+  let metadata: [MetadataEntry]
   /// The image's description, whose extents have checksums; nil for other files.
   let image: ModelDescription?
   /// Lengths of the files that the tensors were checked against.
@@ -17,13 +18,12 @@ struct TensorCatalogue {
   init(
     _ path: String, mirrors: [String], records: WeightRecords = .standard
   ) throws(LoaderError) {
-    let shards = try Self.shardPaths(path)
-    guard shards.isEmpty else {
+    if let shards = try Self.shardPaths(path) {
       guard mirrors.isEmpty else {
         throw .format(FormatError(.unsupported, path: path, "folders cannot be mirrored"))
       }
       storage = ModelStorage(path: path, files: shards)
-      (tensors, fileByteCounts) = try Self.safetensors(shards)
+      (tensors, metadata, fileByteCounts) = try Self.safetensors(shards)
       (kind, image) = (.safetensors, nil)
       return
     }
@@ -34,15 +34,18 @@ struct TensorCatalogue {
     case .flashImage, .stripeMember:
       let description = try storage.describe()
       tensors = description.tensors.map(LoadableTensor.init)
+      metadata = []
       image = description
       kind = .flashImage
     case .gguf:
-      let file = try FileHeader.parse(path, GGUF.parse)
-      tensors = file.tensors.map(LoadableTensor.init)
+      let file = try FileHeader.parse(path, Self.gguf)
+      tensors = file.tensors
+      metadata = file.metadata
       (kind, image) = (.gguf, nil)
     case .safetensors:
       let file = try FileHeader.parse(path, Safetensors.parse)
       tensors = file.tensors.map { LoadableTensor($0, fileIndex: 0) }
+      metadata = MetadataEntry.entries(file, fileIndex: 0)
       (kind, image) = (.safetensors, nil)
     case .unknown:
       throw .format(
@@ -59,6 +62,9 @@ struct TensorCatalogue {
     fileByteCounts = found == .stripeMember ? [] : [prefix.fileByteCount]
     self.storage = storage
   }
+
+  /// Paths of the files that hold the tensors; a striped image is the one that its user named.
+  var files: [String] { storage.mapping == nil ? storage.files : [storage.path] }
 
   /// Opens the files for reading.
   ///
@@ -79,24 +85,44 @@ struct TensorCatalogue {
     return device
   }
 
-  /// The safetensors files of a folder, in the order of their names; none if `path` is no folder.
-  private static func shardPaths(_ path: String) throws(LoaderError) -> [String] {
-    guard ModelStorage.isFolder(path) else { return [] }
+  /// The safetensors files of a folder, in the order of their names; nil if `path` is no folder.
+  ///
+  /// - Throws: ``LoaderError/missingFile(path:_:)`` for a folder without any.
+  private static func shardPaths(_ path: String) throws(LoaderError) -> [String]? {
+    guard ModelStorage.isFolder(path) else { return nil }
     let names: [String]
     do { names = try FolderListing.names(in: path) } catch { throw .io(error) }
-    return names.filter { $0.hasSuffix(".safetensors") }.sorted().map { "\(path)/\($0)" }
+    let shards = names.filter { $0.hasSuffix(".safetensors") }
+    guard !shards.isEmpty else {
+      throw .missingFile(path: path, "this folder holds no safetensors file")
+    }
+    return shards.sorted().map { "\(path)/\($0)" }
   }
 
   private static func safetensors(
     _ paths: [String]
-  ) throws(LoaderError) -> ([LoadableTensor], fileByteCounts: [Int]) {
+  ) throws(LoaderError) -> ([LoadableTensor], [MetadataEntry], fileByteCounts: [Int]) {
     var tensors: [LoadableTensor] = []
+    var metadata: [MetadataEntry] = []
     var fileByteCounts: [Int] = []
     for (index, path) in paths.enumerated() {
       let file = try FileHeader.parse(path, Safetensors.parse)
       tensors += file.tensors.map { LoadableTensor($0, fileIndex: index) }
+      metadata += MetadataEntry.entries(file, fileIndex: index)
       fileByteCounts.append(file.fileByteCount)
     }
-    return (tensors, fileByteCounts)
+    return (tensors, metadata, fileByteCounts)
+  }
+
+  /// What a GGUF header says of tensors and under its keys.
+  private static func gguf(
+    _ prefix: UnsafeRawBufferPointer, fileByteCount: Int, path: String
+  ) throws(FormatError) -> ParseProgress<(tensors: [LoadableTensor], metadata: [MetadataEntry])> {
+    switch try GGUF.parse(prefix, fileByteCount: fileByteCount, path: path) {
+    case .needsMore(let byteCount): return .needsMore(atLeast: byteCount)
+    case .complete(let file):
+      return .complete(
+        (file.tensors.map(LoadableTensor.init), MetadataEntry.entries(file, header: prefix)))
+    }
   }
 }

@@ -1,78 +1,11 @@
 import BlockIO
-import ModelFormat
 import TensorBasics
-
-/// Parts of tensors on their way into memory of their own.
-final class PendingLoad {
-  /// Tags of reads for loads have this bit; tags of reads for a stream do not.
-  static let tagBit: UInt64 = 1 << 62
-
-  /// A range to read, and where it goes.
-  struct Run {
-    var range: Extent
-    /// First byte in the memory.
-    var start: Int
-    /// The extents of an image that the range consists of.
-    var wholeExtents: Range<Int>?
-  }
-
-  let parts: [TensorPart]
-  let runs: [Run]
-  /// Where each part's bytes lie in the memory.
-  let ranges: [Range<Int>]
-  let memory: HeldMemory
-  let tag: UInt64
-  private var runIndex = 0
-  private var submittedByteCount = 0
-  private var pendingReadCount = 0
-  private(set) var failure: BlockIOError?
-
-  init(
-    _ parts: [TensorPart], runs: [Run], ranges: [Range<Int>], memory: HeldMemory, tag: UInt64
-  ) {
-    self.parts = parts
-    self.runs = runs
-    self.ranges = ranges
-    self.memory = memory
-    self.tag = tag
-  }
-
-  /// Whether every read was submitted.
-  var isSubmitted: Bool { runIndex == runs.count || failure != nil }
-  /// Whether every byte has come, or will not.
-  var isComplete: Bool { isSubmitted && pendingReadCount == 0 }
-
-  /// The next read; there is one while ``isSubmitted`` is false.
-  func nextRead(limit: Int) -> ReadRequest {
-    let run = runs[runIndex]
-    let part = ReadCut.next(of: run.range.byteCount, after: submittedByteCount, limit: limit)
-    let start = run.start + part.lowerBound
-    submittedByteCount = part.upperBound
-    if submittedByteCount >= run.range.byteCount {
-      runIndex += 1
-      submittedByteCount = 0
-    }
-    pendingReadCount += 1
-    return ReadRequest(
-      fileIndex: run.range.fileIndex, offset: run.range.offset + part.lowerBound,
-      destination: UnsafeMutableRawBufferPointer(
-        rebasing: memory.buffer.bytes[start..<start + part.count]), tag: tag)
-  }
-
-  /// Submits no further read.
-  func abandon() { runIndex = runs.count }
-
-  func completed(_ error: BlockIOError?) {
-    pendingReadCount -= 1
-    if let error { failure = failure ?? error }
-  }
-}
 
 extension TensorLoader {
   /// Begins to read `parts` into memory of their own, to be taken with `load(_:)` of the same list.
   ///
   /// - Throws: ``LoaderError/tensorsInUse(wanted:free:limit:)`` if the budget has no room for them now,
-  ///   ``LoaderError/noSuchPart(_:path:)`` and what every call may throw.
+  ///   ``LoaderError/noSuchPart(_:of:count:path:)`` and what every call may throw.
   public func prefetch(_ parts: [TensorPart]) throws(LoaderError) {
     try enter()
     defer { leave() }
@@ -107,6 +40,55 @@ extension TensorLoader {
     return try load((0..<tensors[index].partCount).map { TensorPart(index, part: $0) })
   }
 
+  /// Bytes of memory that `load(_:into:)` of the same list needs.
+  ///
+  /// - Throws: as ``prefetch(_:)``, but nothing about memory.
+  public func loadByteCount(_ parts: [TensorPart]) throws(LoaderError) -> Int {
+    try enter()
+    defer { leave() }
+    return try layout(of: parts).byteCount
+  }
+
+  /// Reads `parts` into the caller's memory, beside the budget: memory that is pinned for a device, or shared.
+  ///
+  /// Direct reads take whole pages, so that bytes lie in it as in the file's pages and not one part after the
+  /// other; ``loadByteCount(_:)`` says how much there must be.
+  ///
+  /// - Parameter memory: begins at a multiple of 4096. It is written to until the call returns or throws.
+  /// - Returns: where the bytes of each part lie in `memory`, and which rows they are.
+  /// - Throws: ``LoaderError/badDestination(byteCount:needed:)``, and as `load(_:)`.
+  public func load(
+    _ parts: [TensorPart], into memory: inout MutableRawSpan
+  ) throws(LoaderError) -> [(bytes: Range<Int>, rows: Range<Int>)] {
+    try memory.withUnsafeMutableBytes { (memory) throws(LoaderError) in
+      try load(parts, into: memory)
+    }
+  }
+
+  /// As the public one.
+  package func load(
+    _ parts: [TensorPart], into memory: UnsafeMutableRawBufferPointer
+  ) throws(LoaderError) -> [(bytes: Range<Int>, rows: Range<Int>)] {
+    try enter()
+    defer { leave() }
+    let layout = try layout(of: parts)
+    let isAligned = UInt(bitPattern: memory.baseAddress) % UInt(AlignedBuffer.pageByteCount) == 0
+    guard isAligned, memory.count >= layout.byteCount else {
+      throw .badDestination(byteCount: memory.count, needed: layout.byteCount)
+    }
+    let load = PendingLoad(layout, into: memory, tag: nextTag())
+    begin(load)
+    do throws(LoaderError) { _ = try finish(load, until: nil) } catch {
+      load.abandon()
+      // Nothing is read into it any more when the caller has it back.
+      while failure == nil, !load.isComplete { reapUncancelled() }
+      loadOfTag[load.tag] = nil
+      if case .interrupted = error { cancellation.lower() }
+      throw error
+    }
+    return parts.indices.map { (layout.ranges[$0], layout.rows[$0]) }
+  }
+
   /// As `load(_:)`, but waits only so long: nil if it takes longer, after which the same call goes on
   /// waiting.
   package func load(
@@ -115,26 +97,32 @@ extension TensorLoader {
     try enter()
     defer { leave() }
     let load = try pendingLoad(parts)
-    let deadline = Self.deadline(timeoutMilliseconds)
     do throws(LoaderError) {
-      while true {
-        try pump()
-        if load.isComplete { break }
-        guard try reapOne(until: deadline) else { return nil }
-      }
+      guard try finish(load, until: Self.deadline(timeoutMilliseconds)) else { return nil }
       loads[parts] = nil
-      if let failure = load.failure { throw .io(failure) }
-      for run in load.runs {
-        guard let whole = run.wholeExtents else { continue }
-        try verifier?.check(whole, at: load.memory.buffer.address + run.start)
-      }
     } catch {
       abandonLoad(of: parts)
       // The error that stopped this load does not stop another load or a stream.
       if case .interrupted = error { cancellation.lower() }
       throw error
     }
-    return LoadedTensors(parts, ranges: load.ranges, in: load.memory)
+    guard let held = load.held else { return nil }
+    return LoadedTensors(parts, rows: load.layout.rows, ranges: load.layout.ranges, in: held)
+  }
+
+  /// Waits until all of a load has come, and checks it; false where it takes longer.
+  private func finish(_ load: PendingLoad, until deadline: Int?) throws(LoaderError) -> Bool {
+    while true {
+      try pump()
+      if load.isComplete { break }
+      guard try reapOne(until: deadline) else { return false }
+    }
+    if let failure = load.failure { throw .io(failure) }
+    for run in load.layout.runs {
+      guard let whole = run.wholeExtents, let address = load.address(of: run) else { continue }
+      try verifier?.check(whole, at: address)
+    }
+    return true
   }
 
   /// Gives a load up; its memory goes when nothing is read into it any more.
@@ -147,33 +135,30 @@ extension TensorLoader {
   /// The load of `parts`, which is started if it was not yet.
   private func pendingLoad(_ parts: [TensorPart]) throws(LoaderError) -> PendingLoad {
     if let load = loads[parts] { return load }
-    try check(parts)
-    let extents = parts.map { tensors[$0.tensor].extent(ofPart: $0.part) }
-    var runs: [PendingLoad.Run] = []
-    var byteCount = 0
-    let plan = ReadPlan(
-      extents, alignment: device.alignment, maximumByteCount: 1 << 40, maximumGapByteCount: 4095)
-    for read in plan.reads {
-      let whole = image.flatMap { ExtentVerifier.wholeExtents(around: read.range, in: $0) }
-      let range = whole?.range ?? read.range
-      runs.append(PendingLoad.Run(range: range, start: byteCount, wholeExtents: whole?.indexes))
-      byteCount += AlignedBuffer.roundedUp(range.byteCount)
-    }
-    let ranges = extents.map { extent in
-      guard extent.byteCount > 0, let run = runs.first(where: { $0.range.contains(extent) }) else {
-        return 0..<0
-      }
-      let start = run.start + (extent.offset - run.range.offset)
-      return start..<start + extent.byteCount
-    }
-    let load = PendingLoad(
-      parts, runs: runs, ranges: ranges, memory: try HeldMemory(byteCount: byteCount, of: account),
-      tag: PendingLoad.tagBit | nextLoadTag)
-    nextLoadTag += 1
+    let layout = try layout(of: parts)
+    let memory = try HeldMemory(byteCount: layout.byteCount, of: account)
+    let load = PendingLoad(layout, in: memory, tag: nextTag())
     loads[parts] = load
+    begin(load)
+    return load
+  }
+
+  private func layout(of parts: [TensorPart]) throws(LoaderError) -> LoadLayout {
+    try check(parts)
+    let image = image
+    return LoadLayout(parts, of: tensors, alignment: device.alignment) { extent in
+      image.flatMap { ExtentVerifier.wholeExtents(around: extent, in: $0) }
+    }
+  }
+
+  private func nextTag() -> UInt64 {
+    defer { nextLoadTag += 1 }
+    return PendingLoad.tagBit | nextLoadTag
+  }
+
+  private func begin(_ load: PendingLoad) {
     loadOfTag[load.tag] = load
     if !load.isSubmitted { loadQueue.append(load) }
-    return load
   }
 
   /// The next read of the oldest load that has one.

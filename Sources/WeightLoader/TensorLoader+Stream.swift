@@ -16,7 +16,7 @@ extension TensorLoader {
   ///
   /// Neighbours are read together, whatever their order of use. Reads go out as far ahead as the ring holds.
   ///
-  /// - Throws: ``LoaderError/noSuchPart(_:path:)``; ``LoaderError/interrupted`` if reads of the stream
+  /// - Throws: ``LoaderError/noSuchPart(_:of:count:path:)``; ``LoaderError/interrupted`` if reads of the stream
   ///   before were waited for, after which no stream has begun; and what every call may throw.
   public func begin(_ parts: [TensorPart]? = nil) throws(LoaderError) {
     try enter()
@@ -100,8 +100,11 @@ extension TensorLoader {
     }
     let (place, sequence) = state.takePiece(tensors)
     let start = flight.start + (place.extent.offset - flight.range.offset)
+    let tensor = tensors[place.part.tensor]
     return TensorPiece(
-      place, range: start..<start + place.extent.byteCount, in: memory, sequence: sequence)
+      place,
+      rows: tensor.rows(inBytes: place.byteOffset..<place.byteOffset + place.extent.byteCount),
+      range: start..<start + place.extent.byteCount, in: memory, sequence: sequence)
   }
 
   // MARK: - The device
@@ -134,6 +137,10 @@ extension TensorLoader {
         let wait = min(max(0, left ?? Self.longestWaitMilliseconds), Self.longestWaitMilliseconds)
         if let done = try device.reap(waiting: true, timeoutMilliseconds: wait) {
           complete(done.tag, nil)
+          // Those that came meanwhile, so that as many go out at once.
+          while let more = try device.reap(waiting: false, timeoutMilliseconds: 0) {
+            complete(more.tag, nil)
+          }
           return true
         }
       } catch {
@@ -143,6 +150,16 @@ extension TensorLoader {
         return true
       }
       if let left, left <= 0 { return false }
+    }
+  }
+
+  /// Waits a little for reads, whether or not a cancellation was asked for.
+  func reapUncancelled() {
+    do throws(BlockIOError) {
+      let done = try device.reap(waiting: true, timeoutMilliseconds: Self.longestWaitMilliseconds)
+      if let done { complete(done.tag, nil) }
+    } catch {
+      if let tag = error.tag { complete(tag, error) } else { _ = fail(error) }
     }
   }
 

@@ -27,6 +27,10 @@ public final class TensorLoader {
   public let kind: ModelFile.Kind
   /// What the file holds, in its order; of an image without bundles of neurons.
   public let tensors: [LoadableTensor]
+  /// The files that it lies in: one, or those of a folder.
+  public let files: [String]
+  /// What its files say beside their tensors.
+  public let metadata: [MetadataEntry]
   /// Where the budget goes.
   public let plan: LoaderPlan
   /// Raised from any thread, it ends the stream or the wait under way, or if there is none the next one,
@@ -76,7 +80,7 @@ public final class TensorLoader {
     let earlierPeak = ProcessMemory.peakResidentByteCount
     let catalogue = try TensorCatalogue(path, mirrors: options.mirrors)
     let device = try catalogue.openDevice(
-      backend: options.backend, queueDepth: min(max(1, options.queueDepth), 1024))
+      backend: options.backend, queueDepth: options.deviceQueueDepth)
     // Reading the header is over, but its memory counts if it set the process's peak.
     let peak = ProcessMemory.peakResidentByteCount
     let budget = ram ?? HostLimits().defaultBudget
@@ -107,6 +111,8 @@ public final class TensorLoader {
     self.memory = memory
     kind = catalogue.kind
     tensors = catalogue.tensors
+    files = catalogue.files
+    metadata = catalogue.metadata
     image = catalogue.image
     if let image {
       verifier = try ExtentVerifier(image)
@@ -168,16 +174,15 @@ public final class TensorLoader {
   /// The matrices of one expert of a layer, which in an image with bundles lie together: gate, up and down
   /// for most models.
   ///
-  /// - Throws: ``LoaderError/noSuchTensor(_:path:)`` if the layer has no such expert.
+  /// - Throws: ``LoaderError/noSuchExpert(_:layer:count:path:)``.
   public func bundle(layer: Int, expert: Int) throws(LoaderError) -> [TensorPart] {
     let names = ["gate", "up", "gate_up", "down"].map { "blk.\(layer).ffn_\($0)_exps.weight" }
-    let parts = names.compactMap { index(of: $0) }.filter {
-      (0..<tensors[$0].partCount).contains(expert)
+    let matrices = names.compactMap { index(of: $0) }
+    let count = matrices.map { tensors[$0].partCount }.min() ?? 0
+    guard (0..<count).contains(expert) else {
+      throw .noSuchExpert(expert, layer: layer, count: count, path: path)
     }
-    guard !parts.isEmpty else {
-      throw .noSuchTensor("expert \(expert) of blk.\(layer)", path: path)
-    }
-    return parts.map { TensorPart($0, part: expert) }
+    return matrices.map { TensorPart($0, part: expert) }
   }
 
   /// ``statistics``, where no other thread uses the loader.
@@ -220,9 +225,16 @@ public final class TensorLoader {
 
   func check(_ parts: [TensorPart]) throws(LoaderError) {
     for part in parts {
-      guard tensors.indices.contains(part.tensor),
-        (0..<tensors[part.tensor].partCount).contains(part.part)
-      else { throw .noSuchPart(part, path: path) }
+      guard tensors.indices.contains(part.tensor) else {
+        throw .noSuchTensorIndex(part.tensor, count: tensors.count, path: path)
+      }
+      let tensor = tensors[part.tensor]
+      guard (0..<tensor.partCount).contains(part.part) else {
+        throw .noSuchPart(part.part, of: tensor.name, count: tensor.partCount, path: path)
+      }
+      if let rows = part.rows, rows.lowerBound < 0 || rows.upperBound > tensor.partRowCount {
+        throw .noSuchRows(rows, of: tensor.name, count: tensor.partRowCount, path: path)
+      }
     }
   }
 }

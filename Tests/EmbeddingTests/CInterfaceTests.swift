@@ -1,3 +1,4 @@
+import Foundation
 import TestSupport
 import Testing
 
@@ -34,6 +35,11 @@ struct CInterfaceTests {
   ) throws { try expectOK("versions", [files.two, files.model], options) }
 
   @Test(arguments: sanitizers)
+  func `Rows, memory and what files say beside tensors are the caller's to ask for`(
+    options: [String]
+  ) throws { try expectOK("rows", [files.two, files.model, files.shards], options) }
+
+  @Test(arguments: sanitizers)
   func `Nothing that a program hands over ends it`(options: [String]) throws {
     try expectOK("boundary", [files.two, files.model], options)
   }
@@ -63,8 +69,11 @@ struct CInterfaceTests {
     #expect(needed.contains("libflashinfer.so.1") && !needed.contains("libswift"))
     let symbols = try Tool.run(["nm", "-D", "--defined-only", library]).output
     let visible = symbols.split(separator: "\n").filter { $0.contains(" T ") }
-    #expect(visible.count == 21)
-    #expect(visible.allSatisfy { $0.contains(" T flashinfer_") })
+      .compactMap { $0.split(separator: " ").last.map(String.init) }
+    let header = try String(contentsOfFile: Tool.prefix + "/include/flashinfer.h", encoding: .utf8)
+    let declared = header.matches(
+      of: /(?m)^(?:flashinfer_status|uint32_t|const char \*) ?(flashinfer_\w+)\(/)
+    #expect(declared.count > 20 && Set(visible) == Set(declared.map { String($0.output.1) }))
   }
 
   @Test func `The example checks checksums, of every tensor and of an image`() throws {

@@ -1,3 +1,4 @@
+import Glibc
 import ModelFormat
 import TensorBasics
 import TestSupport
@@ -23,6 +24,17 @@ struct Files {
   }
   var experts: String {
     folder.write("experts.gguf", TinyModel.withExperts("qwen3moe").gguf(seed: 7).bytes())
+  }
+
+  /// A folder of two safetensors files, each of which says its number.
+  var shards: String {
+    mkdir(folder.path + "/shards", 0o700)
+    for number in 0..<2 {
+      let layout = SafetensorsLayout(
+        [.init("tensor.\(number)", .f32, [1])], metadata: ["number": "\(number)"])
+      folder.write("shards/\(number).safetensors", layout.header + [0, 0, 0, 0])
+    }
+    return folder.path + "/shards"
   }
 
   private static let twoBytes: [UInt8] = {

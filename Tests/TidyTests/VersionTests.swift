@@ -11,7 +11,12 @@ import Testing
     #expect(version.wholeMatch(of: /[0-9]+\.[0-9]+\.[0-9]+/) != nil, "\(version)")
   }
 
-  @Test(arguments: [("Sources/TensorBasics/FlashInferVersion.swift", "current = \"")])
+  @Test(arguments: [
+    ("Sources/TensorBasics/FlashInferVersion.swift", "current = \""),
+    ("Sources/CFlashInfer/include/flashinfer.h", "#define FLASHINFER_VERSION \""),
+    ("Sources/WeightLoader/WeightLoader.docc/WeightLoader.md", "from: \""),
+    ("examples/swift/Package.swift", "from: \""),
+  ])
   func `What states a version states this one`(path: String, before: String) throws {
     let file = try #require(SourceTree.file(path))
     let stated = file.lines.compactMap { line in

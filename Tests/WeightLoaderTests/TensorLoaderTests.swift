@@ -221,7 +221,7 @@ import WeightLoader
 
   @Test func `Calls after the end, during another, or of what is not there are errors`() throws {
     let loader = try open(folder.write("closed", safetensors([100, 200])))
-    guard case .noSuchPart? = failure({ try loader.begin([TensorPart(2)]) }) else {
+    guard case .noSuchTensorIndex(2, 2, _)? = failure({ try loader.begin([TensorPart(2)]) }) else {
       Issue.record("a tensor that is not there")
       return
     }

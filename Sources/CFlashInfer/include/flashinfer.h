@@ -33,12 +33,17 @@
 extern "C" {
 #endif
 
-/* Increased when a function changes; new members of structures do not change it. */
+/* The version of this header. */
+#define FLASHINFER_VERSION "0.2.0"
+/* Increased when a function changes; new functions and new members of structures do not change it. */
 #define FLASHINFER_ABI_VERSION 2u
 #define FLASHINFER_SIZE_LIMIT 16384
 
 /* The version of the loaded library; compatible if it equals FLASHINFER_ABI_VERSION. */
 uint32_t flashinfer_abi_version(void);
+
+/* The version of the loaded library, such as "0.2.0"; static. */
+const char *flashinfer_version(void);
 
 typedef int32_t flashinfer_status;
 enum {
@@ -108,12 +113,15 @@ typedef struct flashinfer_options {
   uint64_t read_bytes;
   /* Longer tensors are streamed in pieces of whole rows of at most so many bytes; default 8 MiB. */
   uint64_t piece_bytes;
-  /* Reads in flight; default 32. */
+  /* Reads in flight, at most 1024; default 32. */
   uint32_t queue_depth;
   /* 0 automatic, 1 io_uring, 2 pread, 3 mmap. */
   uint32_t backend;
+  /* Length of the ring that streams go through; what the budget leaves beside it is for tensors that are loaded.
+     Default: as it serves both, at most 64 MiB; raised to what streaming needs. */
+  uint64_t stream_bytes;
 } flashinfer_options;
-#define FLASHINFER_OPTIONS_INIT {sizeof(flashinfer_options), 0, 0, 0, 0, 0, 0}
+#define FLASHINFER_OPTIONS_INIT {sizeof(flashinfer_options), 0, 0, 0, 0, 0, 0, 0}
 
 /*
  * Opens a GGUF file, flash image or safetensors file, or a folder of safetensors files.
@@ -145,6 +153,7 @@ typedef struct flashinfer_plan {
   uint32_t queue_depth;
   uint32_t reserved;
 } flashinfer_plan;
+#define FLASHINFER_PLAN_INIT {sizeof(flashinfer_plan), 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 flashinfer_status flashinfer_get_plan(flashinfer_loader *loader, flashinfer_plan *plan,
                                       flashinfer_error *error);
@@ -166,15 +175,27 @@ typedef struct flashinfer_tensor {
   /* Outermost first; a tensor of more than eight dimensions has its outer ones multiplied. */
   uint64_t shape[FLASHINFER_DIMENSION_LIMIT];
   uint32_t dimension_count;
-  /* 0: one row after the other; 1: sixteen rows interleaved (docs/format.md, section 5). */
+  /* 0: one row after the other; 1: sixteen rows interleaved (section 5 of format.md, which is installed too). */
   uint32_t layout;
   /* Elements and bytes of one block; 1 element where the type is not quantised. */
   uint32_t block_element_count;
   uint32_t block_byte_count;
   /* Whether flashinfer_dequantise knows the type. */
   uint32_t is_weight;
-  uint32_t reserved;
+  /* Rows that belong together in the file: 1, or 16 interleaved ones; their bytes are unit_byte_count. */
+  uint32_t unit_row_count;
+  uint64_t unit_byte_count;
+  /* Elements of a row, and rows of each part. */
+  uint64_t column_count;
+  uint64_t part_row_count;
+  /* Where the bytes of part 0 begin: in which file, see flashinfer_file_at, and at which byte of it (of a striped
+     image: of the image that its members are together). Part i begins i * part_stride bytes later. */
+  uint64_t file;
+  uint64_t file_offset;
+  uint64_t part_stride;
 } flashinfer_tensor;
+#define FLASHINFER_TENSOR_INIT \
+  {sizeof(flashinfer_tensor), NULL, NULL, 0, 0, 0, {0}, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 flashinfer_status flashinfer_tensor_count(flashinfer_loader *loader, uint64_t *count,
                                           flashinfer_error *error);
@@ -187,12 +208,70 @@ flashinfer_status flashinfer_tensor_at(flashinfer_loader *loader, uint64_t index
 flashinfer_status flashinfer_find(flashinfer_loader *loader, const char *name, uint64_t *index,
                                   flashinfer_error *error);
 
+/*
+ * The path of a file that tensors lie in: number 0, or more in a folder. Writes it with its NUL where `capacity`
+ * bytes are enough, and its length without NUL to *byte_count. path: may be NULL where capacity is 0.
+ * FLASHINFER_NOT_FOUND after the last.
+ */
+flashinfer_status flashinfer_file_at(flashinfer_loader *loader, uint64_t file, char *path, size_t capacity,
+                                     size_t *byte_count, flashinfer_error *error);
+
+/* What a file says under one key: any of a GGUF file's, or a text of a safetensors file's __metadata__. */
+typedef struct flashinfer_metadata {
+  size_t size;
+  /* UTF-8, ends with NUL; the loader's, valid until it is closed. */
+  const char *key;
+  /* Of the value, or of an array's elements: "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64",
+     "int64", "float32", "float64", "bool" or "string"; static. */
+  const char *type;
+  /* Elements of an array; 1 for a plain value. */
+  uint64_t count;
+  /* Bytes of the value, for flashinfer_metadata_read. */
+  uint64_t byte_count;
+  uint32_t is_array;
+  uint32_t reserved;
+  /* Which file says so; keys of a folder's files may be the same. */
+  uint64_t file;
+} flashinfer_metadata;
+#define FLASHINFER_METADATA_INIT {sizeof(flashinfer_metadata), NULL, NULL, 0, 0, 0, 0, 0}
+
+flashinfer_status flashinfer_metadata_count(flashinfer_loader *loader, uint64_t *count, flashinfer_error *error);
+
+/* Describes entry number `index`, in the order of the file's header. */
+flashinfer_status flashinfer_metadata_at(flashinfer_loader *loader, uint64_t index,
+                                         flashinfer_metadata *metadata, flashinfer_error *error);
+
+/* Finds the number of the first entry with this key. */
+flashinfer_status flashinfer_metadata_find(flashinfer_loader *loader, const char *key, uint64_t *index,
+                                           flashinfer_error *error);
+
+/*
+ * Reads a value from the file: byte_count bytes, little-endian. A text is its UTF-8 without NUL; in an array of
+ * texts each has its length (uint64_t) before it. values: room for `capacity` bytes; FLASHINFER_INVALID where
+ * the value is longer.
+ */
+flashinfer_status flashinfer_metadata_read(flashinfer_loader *loader, uint64_t index, void *values,
+                                           size_t capacity, flashinfer_error *error);
+
 /* A part of a tensor: one matrix of a stacked tensor; part 0 is all of a plain one. It never grows. */
 typedef struct flashinfer_part {
   uint64_t tensor;
   uint64_t part;
 } flashinfer_part;
 #define FLASHINFER_LIST_LIMIT 16777216
+
+/*
+ * Rows of a part. Interleaved rows come in the whole groups of sixteen that they lie in; a piece says which rows
+ * it is. It never grows.
+ */
+typedef struct flashinfer_rows {
+  uint64_t tensor;
+  uint64_t part;
+  uint64_t first_row;
+  /* FLASHINFER_ALL_ROWS: to the end of the part. */
+  uint64_t row_count;
+} flashinfer_rows;
+#define FLASHINFER_ALL_ROWS UINT64_MAX
 
 /* Identifies memory that the library lends; 0 is none. */
 typedef uint64_t flashinfer_hold;
@@ -208,11 +287,15 @@ typedef struct flashinfer_piece {
   uint64_t part;
   /* Bytes of the part before these. */
   uint64_t byte_offset;
-  /* Whether the part ends with these. */
+  /* Whether the part, or what was asked for of it, ends with these. */
   uint32_t is_last;
   uint32_t reserved;
+  /* Rows of the part that lie whole in these bytes. Where a row is longer than a piece: none, from the row that
+     the bytes belong to. */
+  uint64_t first_row;
+  uint64_t row_count;
 } flashinfer_piece;
-#define FLASHINFER_PIECE_INIT {sizeof(flashinfer_piece), 0, NULL, 0, 0, 0, 0, 0, 0}
+#define FLASHINFER_PIECE_INIT {sizeof(flashinfer_piece), 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /*
  * Begins to stream `count` parts in their order, and ends the stream under way; parts == NULL: all, as they
@@ -221,6 +304,10 @@ typedef struct flashinfer_piece {
  */
 flashinfer_status flashinfer_stream(flashinfer_loader *loader, const flashinfer_part *parts, size_t count,
                                     flashinfer_error *error);
+
+/* As flashinfer_stream, of rows. rows is not NULL. */
+flashinfer_status flashinfer_stream_rows(flashinfer_loader *loader, const flashinfer_rows *rows, size_t count,
+                                         flashinfer_error *error);
 
 /*
  * Waits for the next piece, at most timeout_milliseconds (-1: as long as it takes). FLASHINFER_END after
@@ -250,6 +337,37 @@ flashinfer_status flashinfer_load(flashinfer_loader *loader, const flashinfer_pa
                                   flashinfer_error *error);
 
 /*
+ * As flashinfer_prefetch and flashinfer_load, of rows: thousands may be asked for at once, anywhere in the file, and
+ * are read with the drive's queue kept full. Neighbours are read together. An image's checksums are of extents
+ * (32 KiB of embedding tables, 1 MiB of others), which are read whole.
+ */
+flashinfer_status flashinfer_prefetch_rows(flashinfer_loader *loader, const flashinfer_rows *rows,
+                                           size_t count, flashinfer_error *error);
+flashinfer_status flashinfer_load_rows(flashinfer_loader *loader, const flashinfer_rows *rows, size_t count,
+                                       int64_t timeout_milliseconds, flashinfer_piece *pieces,
+                                       flashinfer_error *error);
+
+/*
+ * Reads rows into the caller's memory, beside the budget: memory that is pinned for a device, or shared.
+ *
+ * memory: begins at a multiple of 4096 and has byte_count bytes, at least what flashinfer_load_byte_count says
+ * for the same list: whole pages of the file are read. pieces: as for flashinfer_load; data lies in `memory`, and
+ * hold is 0. Where this fails, or is cancelled, nothing writes to `memory` after it has returned.
+ */
+flashinfer_status flashinfer_load_byte_count(flashinfer_loader *loader, const flashinfer_rows *rows,
+                                             size_t count, uint64_t *byte_count, flashinfer_error *error);
+flashinfer_status flashinfer_load_into(flashinfer_loader *loader, const flashinfer_rows *rows, size_t count,
+                                       void *memory, uint64_t byte_count, flashinfer_piece *pieces,
+                                       flashinfer_error *error);
+
+/*
+ * Lends memory within the budget, zero at first, for what the caller makes of tensors; aligned to 4096.
+ * FLASHINFER_NO_MEMORY where the budget has no room for it now.
+ */
+flashinfer_status flashinfer_allocate(flashinfer_loader *loader, uint64_t byte_count, void **data,
+                                      flashinfer_hold *hold, flashinfer_error *error);
+
+/*
  * The matrices of one expert of a layer: writes at most `capacity` parts and their number.
  * FLASHINFER_NOT_FOUND where the layer has no such expert.
  */
@@ -263,7 +381,7 @@ flashinfer_status flashinfer_bundle(flashinfer_loader *loader, uint64_t layer, u
  *
  * data: byte_count bytes of the tensor's type, as a piece has them. first_row, row_count: counted from the
  * piece's first. values: room for `capacity` floats, of which row_count times the tensor's columns are
- * written. FLASHINFER_INVALID where the bytes do not hold these rows or values has no room for them;
+ * written; it is the caller's, who counts it in caller_bytes, or of flashinfer_allocate. FLASHINFER_INVALID where the bytes do not hold these rows or values has no room for them;
  * FLASHINFER_BAD_DATA where the type is no weight's.
  */
 flashinfer_status flashinfer_dequantise(flashinfer_loader *loader, uint64_t tensor, const void *data,
@@ -281,6 +399,7 @@ typedef struct flashinfer_statistics {
   uint64_t wait_nanoseconds;
   double mean_queue_depth;
 } flashinfer_statistics;
+#define FLASHINFER_STATISTICS_INIT {sizeof(flashinfer_statistics), 0, 0, 0, 0, 0, 0.0}
 
 flashinfer_status flashinfer_get_statistics(flashinfer_loader *loader, flashinfer_statistics *statistics,
                                             flashinfer_error *error);
@@ -313,15 +432,21 @@ typedef struct flashinfer_generation {
   uint64_t maximum_tokens;
   /* 0 takes the most probable token. */
   float temperature;
+  /* Only the most probable tokens that reach this probability together; 1: all. */
   float top_p;
+  /* Only so many of the most probable tokens; 0: all. */
   uint32_t top_k;
   /* Whether `seed` counts; otherwise one is drawn, which the result tells. */
   uint32_t is_seeded;
   uint64_t seed;
   /* The caller's number for this generation, for flashinfer_cancel_ticket; 0: none. */
   uint64_t ticket;
+  /* Only tokens with at least this share of the highest probability; 0: all. */
+  float min_p;
+  /* What the latest 64 tokens are made less likely by; 0 or 1: nothing. */
+  float repetition_penalty;
 } flashinfer_generation;
-#define FLASHINFER_GENERATION_INIT {sizeof(flashinfer_generation), 512, 0.7f, 0.95f, 40, 0, 0, 0}
+#define FLASHINFER_GENERATION_INIT {sizeof(flashinfer_generation), 512, 0.7f, 0.95f, 40, 0, 0, 0, 0.05f, 1.0f}
 
 typedef int32_t flashinfer_finish_reason;
 enum {

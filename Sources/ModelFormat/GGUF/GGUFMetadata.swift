@@ -6,7 +6,7 @@ public struct GGUFMetadata: Sendable {
     case float64
 
     /// Bytes of a value, or nil if they vary.
-    var byteCount: Int? {
+    public var byteCount: Int? {
       switch self {
       case .uint8, .int8, .bool: 1
       case .uint16, .int16: 2

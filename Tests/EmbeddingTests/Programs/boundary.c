@@ -67,8 +67,13 @@ static void check_arguments(const char *path, flashinfer_loader *loader) {
     options.backend = (uint32_t)huge | 4;
     EXPECT_ERROR(flashinfer_open(path, &options, &other, &error), FLASHINFER_INVALID);
     options.backend = 0;
+    options.queue_depth = (uint32_t)huge | 1024;
+    if (options.queue_depth > 1024) {
+      EXPECT_ERROR(flashinfer_open(path, &options, &other, &error), FLASHINFER_INVALID);
+      EXPECT(strstr(error.message, "queue_depth"));
+    }
+    options.queue_depth = 1024;
     options.piece_bytes = options.ram = huge;
-    options.queue_depth = UINT32_MAX;
     if (!flashinfer_open(path, &options, &other, &error)) EXPECT(!flashinfer_close(other, &error));
 
     flashinfer_part parts[2] = {{huge, 0}, {0, huge}};
@@ -117,12 +122,13 @@ static void check_arguments(const char *path, flashinfer_loader *loader) {
 static void check_generation(flashinfer_generator *generator) {
   flashinfer_generation good = FLASHINFER_GENERATION_INIT;
   good.maximum_tokens = 2;
-  flashinfer_generation bad[9];
-  for (int i = 0; i < 9; i++) bad[i] = good;
+  flashinfer_generation bad[13];
+  for (int i = 0; i < 13; i++) bad[i] = good;
   bad[0].temperature = NAN, bad[1].temperature = INFINITY, bad[2].temperature = -1;
   bad[3].top_p = 0, bad[4].top_p = NAN, bad[5].top_p = 2;
   bad[6].maximum_tokens = 0, bad[7].maximum_tokens = UINT64_MAX, bad[8].size = 0;
-  for (int i = 0; i < 9; i++) {
+  bad[9].min_p = -1, bad[10].min_p = NAN, bad[11].repetition_penalty = -1, bad[12].repetition_penalty = INFINITY;
+  for (int i = 0; i < 13; i++) {
     EXPECT_ERROR(flashinfer_generate(generator, "a", &bad[i], ignore, NULL, NULL, &error), FLASHINFER_INVALID);
   }
   EXPECT_ERROR(flashinfer_generate(generator, NULL, &good, ignore, NULL, NULL, &error), FLASHINFER_INVALID);

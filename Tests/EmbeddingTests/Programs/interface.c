@@ -142,6 +142,7 @@ static void check_fork(const char *path, flashinfer_loader *loader) {
 
 int main(int argc, char **argv) {
   EXPECT(argc == 4 && flashinfer_abi_version() == FLASHINFER_ABI_VERSION);
+  EXPECT(!strcmp(flashinfer_version(), FLASHINFER_VERSION));
   open_fails("/nowhere/at/all", 0, FLASHINFER_NO_FILE);
   open_fails("/dev/null", 0, FLASHINFER_BAD_DATA);
   open_fails(argv[2], 0, FLASHINFER_BAD_DATA);
