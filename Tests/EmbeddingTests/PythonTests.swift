@@ -1,3 +1,4 @@
+import Foundation
 import TestSupport
 import Testing
 
@@ -13,6 +14,56 @@ struct PythonTests {
       files.model, files.experts, large.path, files.chat,
     ])
     #expect(result.status == 0, "\(result.errors)")
+  }
+
+  @Test func `The distribution leaves others whole, and says what it is and where it runs`() throws
+  {
+    let result = try Tool.run([
+      Tool.python, Tool.programs + "/test_package.py", Tool.root,
+      Tool.selfContained + "/lib/libflashinfer.so.1",
+    ])
+    #expect(result.status == 0, "\(result.errors)")
+  }
+
+  @Test func `The library of a wheel needs nothing of a system but what all have`() throws {
+    let library = Tool.selfContained + "/lib/libflashinfer.so.1"
+    let needed = try Tool.run(["readelf", "-d", library]).output
+    for name in ["uring", "pcre2", "xxhash", "swift"] {
+      #expect(!needed.contains(name), "\(needed)")
+    }
+  }
+
+  @Test func `Code in documents and docstrings runs as it is shown`() throws {
+    let paths = [
+      (files.model, "model.gguf"), (files.two, "model.safetensors"), (files.chat, "chat.gguf"),
+    ]
+    for (path, name) in paths {
+      let copy = files.folder.path + "/" + name
+      if path != copy { #expect(try Tool.run(["cp", path, copy]).status == 0) }
+    }
+    let converted = try Tool.run([
+      Tool.root + "/.build/release/flashinfer-convert", files.model,
+      files.folder.path + "/model.bin",
+    ])
+    #expect(converted.status == 0, "\(converted.errors)")
+    let result = try Tool.run([
+      Tool.python, Tool.programs + "/test_documents.py", Tool.root, files.folder.path,
+    ])
+    #expect(result.status == 0, "\(result.errors)")
+  }
+
+  @Test func `Twenty uses of a file that is larger than the budget keep to it`() throws {
+    let large = files.large(tensorCount: 6, rowCount: 300, columnCount: 20_000)
+    // Two tensors of 24 MB fit beside each other, a third does not.
+    let result = try Tool.run([
+      Tool.python, Tool.programs + "/budget.py", large.path, "\(140 << 20)",
+    ])
+    #expect(result.status == 0, "\(result.errors)")
+    let figures = result.output.split(separator: " ").compactMap {
+      Int($0.trimmingCharacters(in: .whitespacesAndNewlines))
+    }
+    #expect(figures.count == 3 && figures[0] <= figures[1], "\(result.output)")
+    #expect(figures.last.map { (1..<20).contains($0) } == true, "\(result.output)")
   }
 
   @Test func `The example keeps to its budget on a file that is larger`() throws {

@@ -1,6 +1,7 @@
 """The Python package on small files; see PythonTests.swift for the arguments."""
 import faulthandler
 import gc
+import mmap
 import os
 import pathlib
 import random
@@ -14,7 +15,7 @@ import time
 import unittest
 import warnings
 
-import flashinfer
+import flashinfer_ssd
 import numpy as np
 
 # The tests' threads block signals, which a program they start inherits.
@@ -26,7 +27,7 @@ TWO, FOREIGN, TRUNCATED, MODEL, EXPERTS, LARGE, CHAT = sys.argv[1:]
 
 class Arrays(unittest.TestCase):
     def test_names_shapes_and_types(self):
-        with flashinfer.open(TWO, ram="2GiB") as model:
+        with flashinfer_ssd.open(TWO, ram="2GiB") as model:
             self.assertEqual([(t.name, t.type, t.shape) for t in model],
                              [("first", "F32", (16,)), ("second", "F32", (3, 4))])
             self.assertEqual(len(model), 2)
@@ -35,7 +36,7 @@ class Arrays(unittest.TestCase):
             self.assertEqual(model.plan.budget, 2 << 30)
 
     def test_whole_tensors_without_a_copy(self):
-        model = flashinfer.open(TWO)
+        model = flashinfer_ssd.open(TWO)
         array = model["second"]
         np.testing.assert_array_equal(array, np.arange(100, 112, dtype="f4").reshape(3, 4))
         self.assertFalse(array.flags.owndata or array.flags.writeable)
@@ -46,14 +47,14 @@ class Arrays(unittest.TestCase):
         np.testing.assert_array_equal(view[0], [104, 105, 106, 107])
 
     def test_streams_in_any_order(self):
-        with flashinfer.open(TWO) as model:
+        with flashinfer_ssd.open(TWO) as model:
             self.assertEqual([p.tensor.name for p in model.stream()], ["first", "second"])
             pieces = list(model.stream(["second", "first"]))
             self.assertEqual([p.array.shape for p in pieces], [(3, 4), (16,)])
             self.assertEqual(pieces[1].array[15], 15)
 
     def test_long_tensors_come_in_rows(self):
-        with flashinfer.open(LARGE, piece="1MiB") as model:
+        with flashinfer_ssd.open(LARGE, piece="1MiB") as model:
             rows, sums = {}, {}
             for piece in model.stream():
                 self.assertEqual(piece.first_row, rows.get(piece.tensor.name, 0))
@@ -65,7 +66,7 @@ class Arrays(unittest.TestCase):
                 self.assertEqual(model[name].sum(dtype="f8"), total)
 
     def test_dequantised(self):
-        with flashinfer.open(MODEL) as model:
+        with flashinfer_ssd.open(MODEL) as model:
             tensor = next(t for t in model if t.type == "Q8_0")
             raw = model.load(tensor)
             blocks = raw.reshape(tensor.shape[0], -1, 34)
@@ -73,8 +74,80 @@ class Arrays(unittest.TestCase):
             wanted = (blocks[:, :, 2:].view("i1") * scales).reshape(tensor.shape)
             np.testing.assert_array_equal(model.load(tensor, dequantise=True), wanted)
 
+    def test_rows(self):
+        for path in (MODEL, EXPERTS, LARGE):
+            with flashinfer_ssd.open(path) as model:
+                tensor = max(model, key=lambda tensor: tensor.row_count)
+                whole = model.load(tensor, dequantise=True).reshape(-1, tensor.column_count)
+                rows = [random.Random(3).randrange(tensor.row_count) for _ in range(50)]
+                np.testing.assert_array_equal(model.load_rows(tensor, rows, dequantise=True), whole[rows])
+                raw = model.load(tensor).reshape(-1, model.load_rows(tensor, [0]).shape[1])
+                np.testing.assert_array_equal(model.load_rows(tensor, rows), raw[rows])
+                pieces = list(model.stream([tensor.rows(1, 2), tensor.rows(0)]))
+                self.assertEqual([(p.first_row, p.row_count) for p in pieces], [(1, 2), (0, 1)])
+                np.testing.assert_array_equal(pieces[0].dequantise(), whole[1:3])
+                self.assertEqual(model.load_rows(tensor, []).shape[0], 0)
+                self.assertRaisesRegex(flashinfer_ssd.NotFound, "no rows", model.load_rows, tensor, [tensor.row_count])
+                self.assertRaises(TypeError, model.load_rows, tensor, ["1"])
+
+    def test_one_row_is_a_small_read(self):
+        with flashinfer_ssd.open(LARGE) as model:
+            model.load_rows("layer.3.weight", [7])
+            self.assertLessEqual(model.statistics.bytes_read, 80000 + 8192)
+
+    def test_memory_of_the_program(self):
+        with flashinfer_ssd.open(MODEL) as model:
+            parts = [model.tensors[0].rows(1, 2), model.tensors[1]]
+            memory = mmap.mmap(-1, model.load_byte_count(parts))
+            pieces = model.load_into(memory, parts)
+            for piece, loaded in zip(pieces, model.load_parts(parts)):
+                np.testing.assert_array_equal(piece.array, loaded.array)
+            address = np.frombuffer(memory, dtype=np.uint8).ctypes.data
+            self.assertTrue(address <= pieces[0].bytes.ctypes.data < address + len(memory))
+            self.assertRaisesRegex(flashinfer_ssd.Invalid, "needed", model.load_into, bytearray(10), parts)
+            self.assertRaises(TypeError, model.load_into, bytes(1 << 16), parts)
+
+    def test_places_in_files(self):
+        with flashinfer_ssd.open(EXPERTS) as model:
+            self.assertEqual(model.files, [EXPERTS])
+            with open(EXPERTS, "rb") as file:
+                for tensor in model:
+                    for part in range(tensor.part_count):
+                        file.seek(tensor.file_offset + part * tensor.part_stride)
+                        found = file.read(tensor.byte_count // tensor.part_count)
+                        self.assertEqual(found, model.load_parts([(tensor.index, part)])[0].bytes.tobytes())
+
+    def test_metadata(self):
+        with flashinfer_ssd.open(MODEL) as model:
+            metadata = model.metadata
+            self.assertEqual(metadata["general.architecture"], "llama")
+            self.assertEqual(metadata.type("general.architecture"), "string")
+            self.assertEqual(metadata.type("tokenizer.ggml.tokens"), "array of string")
+            self.assertTrue(all(isinstance(token, str) for token in metadata["tokenizer.ggml.tokens"]))
+            self.assertIsInstance(metadata["llama.block_count"], int)
+            self.assertIsInstance(metadata["llama.attention.layer_norm_rms_epsilon"], float)
+            self.assertEqual(len(dict(metadata)), len(metadata))
+            self.assertRaisesRegex(flashinfer_ssd.NotFound, "no metadata key 'x'", metadata.__getitem__, "x")
+            self.assertTrue("x" not in metadata and metadata.get("x") is None)
+        with flashinfer_ssd.open(TWO) as model:
+            self.assertEqual(dict(model.metadata), {})
+
+    def test_the_budget_is_divided_as_asked(self):
+        with flashinfer_ssd.open(LARGE, ram="2GiB", stream="16MiB") as model:
+            self.assertEqual(model.plan.stream, 16 << 20)
+        self.assertRaises(flashinfer_ssd.NotEnoughMemory, flashinfer_ssd.open, LARGE, ram="2GiB", stream="2GiB")
+
+    def test_floats_are_in_the_budget(self):
+        with flashinfer_ssd.open(LARGE, ram=(resident() + 70 << 20), stream="16MiB", piece="1MiB") as model:
+            floats = model.load("layer.0.weight", dequantise=True)
+            kept = [floats]
+            with self.assertRaises(flashinfer_ssd.NotEnoughMemory):
+                for _ in range(4):
+                    kept.append(model.load("layer.0.weight", dequantise=True))
+            self.assertFalse(floats.flags.owndata)
+
     def test_experts(self):
-        with flashinfer.open(EXPERTS) as model:
+        with flashinfer_ssd.open(EXPERTS) as model:
             parts = model.bundle(0, 3)
             model.prefetch(parts)
             pieces = model.load_parts(parts)
@@ -82,17 +155,17 @@ class Arrays(unittest.TestCase):
                              [f"blk.0.ffn_{name}_exps.weight" for name in ("gate", "up", "down")])
             whole = model.load(pieces[0].tensor.name, dequantise=True)
             np.testing.assert_array_equal(pieces[0].dequantise(), whole[3])
-            self.assertRaises(flashinfer.NotFound, model.bundle, 0, 99)
+            self.assertRaises(flashinfer_ssd.NotFound, model.bundle, 0, 99)
 
     def test_pieces_in_use_are_an_error_and_no_deadlock(self):
-        with flashinfer.open(LARGE, ram=(resident() + 40 << 20)) as model:
-            with self.assertRaises(flashinfer.NotEnoughMemory):
+        with flashinfer_ssd.open(LARGE, ram=(resident() + 40 << 20)) as model:
+            with self.assertRaises(flashinfer_ssd.NotEnoughMemory):
                 kept = list(model.stream())
             kept = None
             self.assertGreater(sum(p.bytes.size for p in model.stream()), 100 << 20)
 
     def test_statistics(self):
-        with flashinfer.open(LARGE) as model:
+        with flashinfer_ssd.open(LARGE) as model:
             total = sum(p.bytes.size for p in model.stream())
             self.assertGreaterEqual(model.statistics.bytes_read, total)
 
@@ -103,37 +176,86 @@ def resident():
         return int(file.read().split()[1]) * resource.getpagesize() >> 20
 
 
+class Names(unittest.TestCase):
+    def test_the_version_is_the_librarys(self):
+        from importlib.metadata import version
+        self.assertEqual(flashinfer_ssd.__version__, version("flashinfer-ssd"))
+
+    def test_what_is_public_is_named_as_users_find_it(self):
+        for name in flashinfer_ssd.__all__:
+            if name != "__version__":
+                self.assertEqual(getattr(flashinfer_ssd, name).__module__, "flashinfer_ssd")
+
+    def test_objects_say_what_they_are(self):
+        with flashinfer_ssd.open(TWO) as model:
+            self.assertEqual(repr(model), f"<Model {TWO!r}: 2 tensors>")
+            self.assertEqual(model.keys(), ["first", "second"])
+            self.assertEqual(str(model.tensor("second")), "second: F32 [3, 4]")
+            self.assertIn("name='second'", repr(model.tensor("second")))
+            piece, = model.load_parts([model.tensor("second").rows(1, 2)])
+            self.assertEqual(repr(piece), "<Piece of second: F32 [3, 4]: rows 1 to 3, 32 bytes>")
+        self.assertIn("closed", repr(model))
+
+
 class BadInput(unittest.TestCase):
     def test_files(self):
-        self.assertRaisesRegex(flashinfer.NoSuchFile, "No such file", flashinfer.open, "/nowhere")
-        self.assertRaises(FileNotFoundError, flashinfer.open, "/nowhere")
-        self.assertRaisesRegex(flashinfer.BadData, "neither", flashinfer.open, FOREIGN)
-        self.assertRaisesRegex(flashinfer.BadData, "ends at byte", flashinfer.open, TRUNCATED)
-        self.assertRaises(flashinfer.BadData, flashinfer.Generator, TWO)
+        self.assertRaisesRegex(flashinfer_ssd.NoSuchFile, "No such file", flashinfer_ssd.open, "/nowhere")
+        self.assertRaises(FileNotFoundError, flashinfer_ssd.open, "/nowhere")
+        self.assertRaisesRegex(flashinfer_ssd.BadData, "neither", flashinfer_ssd.open, FOREIGN)
+        self.assertRaisesRegex(flashinfer_ssd.BadData, "ends at byte", flashinfer_ssd.open, TRUNCATED)
+        self.assertRaises(flashinfer_ssd.BadData, flashinfer_ssd.Generator, TWO)
+
+    def test_amounts(self):
+        for ram in (2e9, np.int64(2 * 10**9), np.float64(2e9), "2GB", 2 * 10**9):
+            with flashinfer_ssd.open(TWO, ram=ram) as model:
+                self.assertEqual(model.plan.budget, 2 * 10**9)
+        for ram in (object(), [1], 1j):
+            self.assertRaisesRegex(TypeError, "ram is a number of bytes", flashinfer_ssd.open, TWO, ram=ram)
+        for ram in (-1, float("nan"), float("inf"), "2 gigabytes", 1 << 63):
+            self.assertRaisesRegex(ValueError, "ram is .* no number of bytes", flashinfer_ssd.open, TWO, ram=ram)
+        self.assertRaisesRegex(TypeError, "queue_depth is a whole number", flashinfer_ssd.open, TWO, queue_depth=1.5)
+        self.assertRaisesRegex(flashinfer_ssd.Invalid, "queue_depth is 2048, not 1 to 1024", flashinfer_ssd.open, TWO,
+                               queue_depth=2048)
+
+    def test_lists(self):
+        with flashinfer_ssd.open(TWO) as model:
+            for wrong in ("first", model.tensors[0], model.tensors[0].rows(0)):
+                self.assertRaisesRegex(TypeError, "a list of tensors", model.stream, wrong)
+                self.assertRaisesRegex(TypeError, "a list of tensors", model.load_parts, wrong)
+            self.assertRaisesRegex(ValueError, "empty", model.load_parts, [])
+            self.assertEqual(list(model.stream([])), [])
+            self.assertRaisesRegex(flashinfer_ssd.NotFound, "no part 5 of tensor 'second'", model.load_parts, [(1, 5)])
+            self.assertRaisesRegex(flashinfer_ssd.NotFound, "no tensor number 9", model.load_parts, [(9, 0)])
+            self.assertRaisesRegex(flashinfer_ssd.NotFound, "no expert 0 in layer 0", model.bundle, 0, 0)
+            self.assertRaisesRegex(TypeError, "the name is text", model.load, 3)
+
+    def test_folders(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.assertRaisesRegex(flashinfer_ssd.NoSuchFile, "no safetensors file", flashinfer_ssd.open, folder)
 
     def test_budgets(self):
-        self.assertRaisesRegex(flashinfer.NotEnoughMemory, "smallest that works", flashinfer.open, TWO, ram="1MiB")
-        self.assertRaisesRegex(flashinfer.NotEnoughMemory, "smallest that works", flashinfer.Generator, MODEL, ram="1MiB")
-        self.assertRaises(ValueError, flashinfer.open, TWO, ram="much")
-        self.assertRaisesRegex(ValueError, "not one of auto", flashinfer.open, TWO, io="fast")
-        self.assertRaises(ValueError, flashinfer.open, TWO, queue_depth=-1)
-        self.assertRaises(ValueError, flashinfer.Generator, MODEL, threads=1 << 32)
-        with flashinfer.open(LARGE, ram=(resident() + 40 << 20)) as model:
-            self.assertRaises(flashinfer.NotEnoughMemory, model.load, "layer.0.weight")
+        self.assertRaisesRegex(flashinfer_ssd.NotEnoughMemory, "smallest that works", flashinfer_ssd.open, TWO, ram="1MiB")
+        self.assertRaisesRegex(flashinfer_ssd.NotEnoughMemory, "smallest that works", flashinfer_ssd.Generator, MODEL, ram="1MiB")
+        self.assertRaises(ValueError, flashinfer_ssd.open, TWO, ram="much")
+        self.assertRaisesRegex(ValueError, "not one of auto", flashinfer_ssd.open, TWO, io="fast")
+        self.assertRaises(ValueError, flashinfer_ssd.open, TWO, queue_depth=-1)
+        self.assertRaises(ValueError, flashinfer_ssd.Generator, MODEL, threads=1 << 32)
+        with flashinfer_ssd.open(LARGE, ram=(resident() + 40 << 20)) as model:
+            self.assertRaises(flashinfer_ssd.NotEnoughMemory, model.load, "layer.0.weight")
 
     def test_what_errors_say(self):
-        with self.assertRaises(flashinfer.NoSuchFile) as caught:
-            flashinfer.open("/nowhere/model")
+        with self.assertRaises(flashinfer_ssd.NoSuchFile) as caught:
+            flashinfer_ssd.open("/nowhere/model")
         failure = caught.exception
         self.assertEqual((failure.status, failure.path, failure.offset, failure.system_error),
                          (4, "/nowhere/model", None, 2))
         self.assertEqual((failure.errno, failure.filename), (2, "/nowhere/model"))
-        with self.assertRaises(flashinfer.BadData) as caught:
-            flashinfer.open(TRUNCATED)
+        with self.assertRaises(flashinfer_ssd.BadData) as caught:
+            flashinfer_ssd.open(TRUNCATED)
         self.assertEqual(caught.exception.path, TRUNCATED)
         self.assertIsInstance(caught.exception.offset, int)
-        with self.assertRaises(flashinfer.NotEnoughMemory) as caught:
-            flashinfer.open(TWO, ram="1MiB")
+        with self.assertRaises(flashinfer_ssd.NotEnoughMemory) as caught:
+            flashinfer_ssd.open(TWO, ram="1MiB")
         self.assertRegex(caught.exception.remedy, "allow at least .*MiB")
 
     def test_paths_are_bytes(self):
@@ -146,39 +268,39 @@ class BadInput(unittest.TestCase):
             gguf = odd + b"/m\xe9.gguf"
             shutil.copy(MODEL, gguf)
             for path in (file, os.fsdecode(file), pathlib.Path(os.fsdecode(file)), odd, os.fsdecode(odd)):
-                with flashinfer.open(path) as model:
+                with flashinfer_ssd.open(path) as model:
                     self.assertEqual(model["second"][0, 0], 100)
                     self.assertEqual(sum(piece.bytes.size for piece in model.stream()), 112)
-            with flashinfer.Generator(gguf, context=32) as generator:
+            with flashinfer_ssd.Generator(gguf, context=32) as generator:
                 self.assertTrue("".join(generator.generate("a b", max_tokens=3)) is not None)
             os.truncate(file, 100)
-            with self.assertRaises(flashinfer.BadData) as caught:
-                flashinfer.open(file)
+            with self.assertRaises(flashinfer_ssd.BadData) as caught:
+                flashinfer_ssd.open(file)
             self.assertEqual(os.fsencode(caught.exception.path), file)
             self.assertIn(r"\xff\xfe \xc3(/\x80.safetensors", str(caught.exception))
-            self.assertRaises(ValueError, flashinfer.open, "a\0b")
+            self.assertRaises(ValueError, flashinfer_ssd.open, "a\0b")
 
     def test_closed(self):
-        model = flashinfer.open(TWO)
+        model = flashinfer_ssd.open(TWO)
         pieces = model.stream()
         model.close()
         model.close()
-        self.assertRaises(flashinfer.Closed, next, pieces)
-        self.assertRaises(flashinfer.Closed, model.load, "first")
-        self.assertRaises(flashinfer.Closed, lambda: model.statistics)
-        generator = flashinfer.Generator(MODEL, context=64)
+        self.assertRaises(flashinfer_ssd.Closed, next, pieces)
+        self.assertRaises(flashinfer_ssd.Closed, model.load, "first")
+        self.assertRaises(flashinfer_ssd.Closed, lambda: model.statistics)
+        generator = flashinfer_ssd.Generator(MODEL, context=64)
         generator.close()
-        self.assertRaises(flashinfer.Closed, next, generator.generate("a"))
+        self.assertRaises(flashinfer_ssd.Closed, next, generator.generate("a"))
 
     def test_another_stream_ends_the_first(self):
-        with flashinfer.open(TWO) as model:
+        with flashinfer_ssd.open(TWO) as model:
             first = model.stream()
             next(first)
             model.stream()
-            self.assertRaises(flashinfer.FlashInferError, next, first)
+            self.assertRaises(flashinfer_ssd.FlashInferError, next, first)
 
     def test_two_threads(self):
-        with flashinfer.open(LARGE) as model:
+        with flashinfer_ssd.open(LARGE) as model:
             failures = []
 
             def use():
@@ -186,7 +308,7 @@ class BadInput(unittest.TestCase):
                     try:
                         for piece in model.stream():
                             piece.bytes[0]
-                    except flashinfer.FlashInferError as failure:
+                    except flashinfer_ssd.FlashInferError as failure:
                         failures.append(failure)
 
             threads = [threading.Thread(target=use) for _ in range(2)]
@@ -195,14 +317,14 @@ class BadInput(unittest.TestCase):
             self.assertEqual(len(list(model.stream(["layer.1.weight"]))), 3)
 
     def test_fork(self):
-        model = flashinfer.open(TWO)
+        model = flashinfer_ssd.open(TWO)
         child = os.fork()
         if child == 0:
             status = 1
             try:
                 model["first"]
-            except flashinfer.Forked:
-                with flashinfer.open(TWO) as own:
+            except flashinfer_ssd.Forked:
+                with flashinfer_ssd.open(TWO) as own:
                     status = 0 if own["first"][3] == 3 else 2
             os._exit(status)
         self.assertEqual(os.waitpid(child, 0)[1], 0)
@@ -237,19 +359,19 @@ class Interrupting(unittest.TestCase):
                 for piece in model.stream():
                     piece.bytes[0]
 
-        with flashinfer.open(LARGE) as model:
+        with flashinfer_ssd.open(LARGE) as model:
             self.assertLess(self.interrupted_after(0.3, forever), 0.5)
             self.assertEqual(model.load("layer.2.weight").shape, (300, 20000))
 
     def test_text(self):
-        with flashinfer.Generator(MODEL, context=500) as generator:
+        with flashinfer_ssd.Generator(MODEL, context=500) as generator:
             self.start = time.monotonic()
             self.assertLess(self.interrupted_after(0.3, lambda: self.texts(generator, "a b c", 480)), 0.5)
             self.assertTrue("".join(generator.generate("a b c", max_tokens=20, temperature=0)))
 
     def test_text_at_any_moment(self):
         # Short answers, so that many interruptions strike where an answer begins or ends.
-        with flashinfer.Generator(MODEL, context=64) as generator:
+        with flashinfer_ssd.Generator(MODEL, context=64) as generator:
             moments = random.Random(7)
             for _ in range(150):
                 self.interrupted_after(moments.uniform(0.001, 0.01), lambda: self.texts(generator, "a", 1))
@@ -258,21 +380,28 @@ class Interrupting(unittest.TestCase):
 
 class Text(unittest.TestCase):
     def test_generate(self):
-        texts = ["".join(flashinfer.generate(MODEL, "a b c", max_tokens=12, temperature=0)) for _ in range(2)]
+        texts = ["".join(flashinfer_ssd.generate(MODEL, "a b c", max_tokens=12, temperature=0)) for _ in range(2)]
         self.assertTrue(texts[0])
         self.assertEqual(texts[0], texts[1])
-        with flashinfer.Generator(MODEL, context=64) as generator:
+        with flashinfer_ssd.Generator(MODEL, context=64) as generator:
             self.assertEqual("".join(generator.generate("a b c", max_tokens=12, temperature=0)), texts[0])
             next(generator.generate("a b c", max_tokens=40))
             self.assertEqual("".join(generator.generate("a b c", max_tokens=12, temperature=0)), texts[0])
-            self.assertRaises(flashinfer.FlashInferError, next, generator.generate("a " * 200))
-            self.assertRaisesRegex(flashinfer.Invalid, "no chat template", next, generator.chat("a"))
+            self.assertRaises(flashinfer_ssd.FlashInferError, next, generator.generate("a " * 200))
+            self.assertRaisesRegex(flashinfer_ssd.Invalid, "no chat template", next, generator.chat("a"))
             self.assertRaisesRegex(ValueError, "character", generator.generate, "a\ud800")
             self.assertRaisesRegex(ValueError, "NUL", generator.generate, "a\0")
             self.assertRaises(ValueError, generator.generate, "a", top_k=-1)
+            for wrong in ({"min_p": 2}, {"min_p": -1}, {"repetition_penalty": float("nan")}, {"top_p": 0}):
+                self.assertRaisesRegex(flashinfer_ssd.Invalid, next(iter(wrong)), next, generator.generate("a", **wrong))
+            greedy = "".join(generator.generate("a b c", max_tokens=12, temperature=0))
+            # With the share of the most probable token alone, sampling is greedy.
+            self.assertEqual("".join(generator.generate("a b c", max_tokens=12, temperature=2, min_p=1)), greedy)
+            self.assertNotEqual("".join(generator.generate("a b c", max_tokens=12, temperature=0, repetition_penalty=9)),
+                                greedy)
 
     def test_a_seed_is_drawn_unless_given(self):
-        with flashinfer.Generator(MODEL, context=64) as generator:
+        with flashinfer_ssd.Generator(MODEL, context=64) as generator:
             answers = [generator.generate("a b c", max_tokens=24, temperature=1.5) for _ in range(6)]
             self.assertEqual(answers[0].seed, None)
             texts = ["".join(answer) for answer in answers]
@@ -284,7 +413,7 @@ class Text(unittest.TestCase):
             self.assertEqual(*zeros)
 
     def test_answers_say_why_they_end(self):
-        with flashinfer.Generator(MODEL, context=64) as generator:
+        with flashinfer_ssd.Generator(MODEL, context=64) as generator:
             short = generator.generate("a b c", max_tokens=2, temperature=0)
             self.assertEqual(short.finish_reason, None)
             list(short)
@@ -302,7 +431,7 @@ class Text(unittest.TestCase):
                 self.assertEqual(left.finish_reason, "cancelled")
 
     def test_conversations(self):
-        with flashinfer.Generator(CHAT, context=256) as generator:
+        with flashinfer_ssd.Generator(CHAT, context=256) as generator:
             user = {"role": "user", "content": "the ant"}
             counts = []
             for messages in ("the ant", [user], [{"role": "system", "content": "an"}, user],
@@ -312,13 +441,13 @@ class Text(unittest.TestCase):
                 counts.append(answer.prompt_token_count)
             self.assertEqual(counts[0], counts[1])
             self.assertTrue(counts[1] < counts[2] and counts[1] < counts[3], counts)
-            self.assertRaisesRegex(flashinfer.Invalid, "user", list, generator.chat([user, user]))
-            self.assertRaises(flashinfer.Invalid, list, generator.chat([]))
+            self.assertRaisesRegex(flashinfer_ssd.Invalid, "user", list, generator.chat([user, user]))
+            self.assertRaises(flashinfer_ssd.Invalid, list, generator.chat([]))
             self.assertRaises(ValueError, generator.chat, [{"role": "tool", "content": "a"}])
             self.assertRaises(ValueError, generator.chat, [{"role": "user"}])
 
     def test_two_bos_tokens_are_warned_of(self):
-        with flashinfer.Generator(CHAT, context=64) as generator:
+        with flashinfer_ssd.Generator(CHAT, context=64) as generator:
             with self.assertWarnsRegex(UserWarning, "two BOS"):
                 list(generator.generate("<s>the ant", max_tokens=1))
             with warnings.catch_warnings():
@@ -328,7 +457,7 @@ class Text(unittest.TestCase):
 
     def test_closing_waits_for_answers_left_standing(self):
         for _ in range(20):
-            generator = flashinfer.Generator(MODEL, context=500)
+            generator = flashinfer_ssd.Generator(MODEL, context=500)
             answer = generator.generate("a b c", max_tokens=480)
             next(answer)
             generator.close()

@@ -2,15 +2,21 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 import os
 import pathlib
 from ctypes import (CFUNCTYPE, POINTER, Structure, byref, c_char, c_char_p, c_double, c_float, c_int32, c_int64,
                     c_size_t, c_uint32, c_uint64, c_void_p, sizeof)
-from typing import Any
+from typing import Any, SupportsIndex, Union
 
 from ._errors import END, OK, TIMEOUT, Details, FlashInferError, error
 
 ABI_VERSION = 2
+
+#: A number of bytes, or text such as `2GiB`; None: the default.
+Amount = Union[SupportsIndex, float, str, None]
+#: A file or folder; bytes that are no UTF-8 as they are or as `os.fsdecode` writes them.
+Path = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 
 
 class Sized(Structure):
@@ -29,7 +35,8 @@ class Error(Sized):
 
 class Options(Sized):
     _fields_ = [("size", c_size_t), ("ram", c_uint64), ("caller_bytes", c_uint64), ("read_bytes", c_uint64),
-                ("piece_bytes", c_uint64), ("queue_depth", c_uint32), ("backend", c_uint32)]
+                ("piece_bytes", c_uint64), ("queue_depth", c_uint32), ("backend", c_uint32),
+                ("stream_bytes", c_uint64)]
 
 
 class Plan(Sized):
@@ -42,17 +49,28 @@ class Tensor(Sized):
     _fields_ = [("size", c_size_t), ("name", c_char_p), ("type", c_char_p), ("byte_count", c_uint64),
                 ("part_byte_count", c_uint64), ("part_count", c_uint64), ("shape", c_uint64 * 8),
                 ("dimension_count", c_uint32), ("layout", c_uint32), ("block_element_count", c_uint32),
-                ("block_byte_count", c_uint32), ("is_weight", c_uint32), ("reserved", c_uint32)]
+                ("block_byte_count", c_uint32), ("is_weight", c_uint32), ("unit_row_count", c_uint32),
+                ("unit_byte_count", c_uint64), ("column_count", c_uint64), ("part_row_count", c_uint64),
+                ("file", c_uint64), ("file_offset", c_uint64), ("part_stride", c_uint64)]
+
+
+class Rows(Structure):
+    _fields_ = [("tensor", c_uint64), ("part", c_uint64), ("first_row", c_uint64), ("row_count", c_uint64)]
 
 
 class Part(Structure):
     _fields_ = [("tensor", c_uint64), ("part", c_uint64)]
 
 
+class Metadata(Sized):
+    _fields_ = [("size", c_size_t), ("key", c_char_p), ("type", c_char_p), ("count", c_uint64),
+                ("byte_count", c_uint64), ("is_array", c_uint32), ("reserved", c_uint32), ("file", c_uint64)]
+
+
 class Piece(Sized):
     _fields_ = [("size", c_size_t), ("hold", c_uint64), ("data", c_void_p), ("byte_count", c_uint64),
                 ("tensor", c_uint64), ("part", c_uint64), ("byte_offset", c_uint64), ("is_last", c_uint32),
-                ("reserved", c_uint32)]
+                ("reserved", c_uint32), ("first_row", c_uint64), ("row_count", c_uint64)]
 
 
 class Statistics(Sized):
@@ -67,7 +85,8 @@ class GeneratorOptions(Sized):
 
 class Generation(Sized):
     _fields_ = [("size", c_size_t), ("maximum_tokens", c_uint64), ("temperature", c_float), ("top_p", c_float),
-                ("top_k", c_uint32), ("is_seeded", c_uint32), ("seed", c_uint64), ("ticket", c_uint64)]
+                ("top_k", c_uint32), ("is_seeded", c_uint32), ("seed", c_uint64), ("ticket", c_uint64),
+                ("min_p", c_float), ("repetition_penalty", c_float)]
 
 
 class Result(Sized):
@@ -88,11 +107,20 @@ SIGNATURES: dict[str, list[Any]] = {
     "tensor_count": [c_void_p, POINTER(c_uint64)],
     "tensor_at": [c_void_p, c_uint64, POINTER(Tensor)],
     "find": [c_void_p, c_char_p, POINTER(c_uint64)],
+    "file_at": [c_void_p, c_uint64, c_char_p, c_size_t, POINTER(c_size_t)],
+    "metadata_count": [c_void_p, POINTER(c_uint64)],
+    "metadata_at": [c_void_p, c_uint64, POINTER(Metadata)],
+    "metadata_find": [c_void_p, c_char_p, POINTER(c_uint64)],
+    "metadata_read": [c_void_p, c_uint64, c_void_p, c_size_t],
     "stream": [c_void_p, POINTER(Part), c_size_t],
+    "stream_rows": [c_void_p, POINTER(Rows), c_size_t],
     "next": [c_void_p, c_int64, POINTER(Piece)],
     "release": [c_uint64],
-    "prefetch": [c_void_p, POINTER(Part), c_size_t],
-    "load": [c_void_p, POINTER(Part), c_size_t, c_int64, POINTER(Piece)],
+    "prefetch_rows": [c_void_p, POINTER(Rows), c_size_t],
+    "load_rows": [c_void_p, POINTER(Rows), c_size_t, c_int64, POINTER(Piece)],
+    "load_byte_count": [c_void_p, POINTER(Rows), c_size_t, POINTER(c_uint64)],
+    "load_into": [c_void_p, POINTER(Rows), c_size_t, c_void_p, c_uint64, POINTER(Piece)],
+    "allocate": [c_void_p, c_uint64, POINTER(c_void_p), POINTER(c_uint64)],
     "bundle": [c_void_p, c_uint64, c_uint64, POINTER(Part), c_size_t, POINTER(c_size_t)],
     "dequantise": [c_void_p, c_uint64, c_void_p, c_uint64, c_uint64, c_uint64, c_void_p, c_size_t],
     "get_statistics": [c_void_p, POINTER(Statistics)],
@@ -109,6 +137,7 @@ def _load() -> ctypes.CDLL:
     path = os.environ.get("FLASHINFER_LIBRARY") or str(pathlib.Path(__file__).parent / "libflashinfer.so.1")
     library = ctypes.CDLL(path)
     library.flashinfer_abi_version.restype = c_uint32
+    library.flashinfer_version.restype = c_char_p
     version = library.flashinfer_abi_version()
     if version != ABI_VERSION:
         raise ImportError(f"{path} has version {version} of the interface; this package needs {ABI_VERSION}")
@@ -132,7 +161,7 @@ def call(name: str, *arguments: object) -> int:
     raise error(status, failure.message.decode("utf-8", "replace"), details)
 
 
-def system_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> bytes:
+def system_path(path: Path) -> bytes:
     """The path's bytes, which need not be UTF-8: as `os.fsencode`, but no NUL can be in it."""
     encoded = os.fsencode(path)
     if b"\0" in encoded:
@@ -142,6 +171,8 @@ def system_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> by
 
 def text(value: str, name: str) -> bytes:
     """Text as C takes it."""
+    if not isinstance(value, str):
+        raise TypeError(f"the {name} is text, not {value!r}")
     try:
         encoded = value.encode()
     except UnicodeEncodeError as failure:
@@ -151,11 +182,23 @@ def text(value: str, name: str) -> bytes:
     return encoded
 
 
-def unsigned(number: int, name: str, bits: int = 64) -> int:
+def unsigned(number: SupportsIndex, name: str, bits: int = 64) -> int:
     """A number as an unsigned one of C's, which would lose what does not fit without a word."""
-    if not 0 <= number < 1 << bits:
-        raise ValueError(f"{name} is {number}, not 0 to 2^{bits} - 1")
-    return number
+    try:
+        whole = operator.index(number)
+    except TypeError:
+        raise TypeError(f"{name} is a whole number, not {number!r}") from None
+    if not 0 <= whole < 1 << bits:
+        raise ValueError(f"{name} is {whole}, not 0 to 2^{bits} - 1")
+    return whole
+
+
+def pieces(count: int) -> ctypes.Array[Piece]:
+    """An array of pieces to be filled in."""
+    array = (Piece * count)()
+    for piece in array:
+        piece.size = sizeof(Piece)
+    return array
 
 
 class Hold:
@@ -169,25 +212,30 @@ class Hold:
         library.flashinfer_release(self._number, None)
 
 
-def byte_count(amount: int | str | None) -> int:
-    """Bytes of `2GiB`, `500MB` or a number; 0 for None."""
+UNITS = {"tib": 1 << 40, "gib": 1 << 30, "mib": 1 << 20, "kib": 1 << 10, "tb": 10**12, "gb": 10**9,
+         "mb": 10**6, "kb": 10**3, "t": 1 << 40, "g": 1 << 30, "m": 1 << 20, "k": 1 << 10, "b": 1}
+
+
+def byte_count(amount: Amount, name: str) -> int:
+    """Bytes of `2GiB`, `500MB`, 4096 or 2e9; 0 for None."""
     if amount is None:
         return 0
-    if isinstance(amount, int):
-        if amount < 0:
-            raise ValueError(f"{amount} is no number of bytes")
-        return amount
-    text = amount.strip().lower()
-    units = {"tib": 1 << 40, "gib": 1 << 30, "mib": 1 << 20, "kib": 1 << 10, "tb": 10**12, "gb": 10**9,
-             "mb": 10**6, "kb": 10**3, "t": 1 << 40, "g": 1 << 30, "m": 1 << 20, "k": 1 << 10, "b": 1}
-    unit = next((suffix for suffix in units if text.endswith(suffix)), "")
-    try:
-        count = float(text.removesuffix(unit)) * units.get(unit, 1)
-    except ValueError:
-        count = -1.0
+    if isinstance(amount, str):
+        text = amount.strip().lower()
+        unit = next((suffix for suffix in UNITS if text.endswith(suffix)), "")
+        try:
+            count = float(text.removesuffix(unit)) * UNITS.get(unit, 1)
+        except ValueError:
+            count = -1.0
+    else:
+        try:
+            # 2e9 and NumPy's numbers are numbers of bytes too.
+            count = amount if isinstance(amount, float) else operator.index(amount)
+        except TypeError:
+            raise TypeError(f"{name} is a number of bytes or text such as '2GiB', not {amount!r}") from None
     if not 0 <= count < 1 << 63:
-        raise ValueError(f"{amount!r} is no number of bytes: write 2GiB, 500MB or 4096")
+        raise ValueError(f"{name} is {amount!r}, which is no number of bytes: write '2GiB', '500MB' or 4096")
     return int(count)
 
 
-__all__ = ["FlashInferError", "Hold", "byte_count", "call", "library", "system_path", "text", "unsigned"]
+__all__ = ["FlashInferError", "Hold", "byte_count", "call", "library", "pieces", "system_path", "text", "unsigned"]

@@ -33,7 +33,8 @@ class FlashInferError(Exception):
         self.remedy = details.remedy or None
         if isinstance(self, OSError):
             # As Python's own have them.
-            self.errno, self.strerror, self.filename = self.system_error, message, self.path
+            for name, value in (("errno", self.system_error), ("strerror", message), ("filename", self.path)):
+                setattr(self, name, value)
 
     def __str__(self) -> str:
         return self.message

@@ -12,7 +12,7 @@ from . import _native
 from ._answer import Answer, Run
 from ._closing import Closing
 from ._errors import Busy, FlashInferError
-from ._native import byte_count, call, system_path, text, unsigned
+from ._native import Amount, Path, byte_count, call, system_path, text, unsigned
 
 #: A message to be answered, or a conversation whose last message is: `{"role": "user", "content": "Hi"}`, …
 Messages = Union[str, Sequence[Mapping[str, str]]]
@@ -28,13 +28,12 @@ class Generator(Closing):
     and answer together (2048); threads: default one per processor.
     """
 
-    def __init__(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes], ram: int | str | None = None, *,
-                 context: int = 0, threads: int = 0) -> None:
+    def __init__(self, path: Path, ram: Amount = None, *, context: int = 0, threads: int = 0) -> None:
         self._handle: ctypes.c_void_p | None = None
         self._runs: set[Run] = set()
         self._tickets = itertools.count(1)
         options = _native.GeneratorOptions()
-        options.ram = byte_count(ram)
+        options.ram = byte_count(ram, "ram")
         options.context_length = unsigned(context, "context")
         options.thread_count = unsigned(threads, "threads", 32)
         handle = ctypes.c_void_p()
@@ -55,17 +54,20 @@ class Generator(Closing):
                 pass
 
     def generate(self, prompt: str, *, max_tokens: int = 512, temperature: float = 0.7, top_p: float = 0.95,
-                 top_k: int = 40, seed: int | None = None) -> Answer:
+                 top_k: int = 40, min_p: float = 0.05, repetition_penalty: float = 1.0,
+                 seed: int | None = None) -> Answer:
         """Continues a prompt, in which control tokens may be spelt out; text comes as it is generated.
 
-        seed: makes the random choices the same each time; by default one is drawn, see `Answer.seed`. Ctrl-C and
+        temperature: 0 takes the most probable token; top_k: of so many (0: all); top_p: of the most probable ones
+        that reach this probability together (1: all); min_p: of those with at least this share of the highest
+        probability (0: all); repetition_penalty: what recent tokens are made less likely by (1: nothing). seed: makes the random choices the same each time; by default one is drawn, see `Answer.seed`. Ctrl-C and
         leaving the loop end the generation at once.
         """
-        generation = self._generation(max_tokens, temperature, top_p, top_k, seed)
+        generation = self._generation(max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed)
         return self._answer(Run("generate", (text(prompt, "prompt"),), generation))
 
     def chat(self, messages: Messages, *, max_tokens: int = 512, temperature: float = 0.7, top_p: float = 0.95,
-             top_k: int = 40, seed: int | None = None) -> Answer:
+             top_k: int = 40, min_p: float = 0.05, repetition_penalty: float = 1.0, seed: int | None = None) -> Answer:
         """Answers a message or a conversation, which the model's chat template frames; otherwise as `generate`.
 
         messages: a string, or a list of `{"role": …, "content": …}`: at most one of role `system`, first, then
@@ -82,17 +84,19 @@ class Generator(Closing):
             place.size = ctypes.sizeof(_native.Message)
             place.role = ROLES[role]
             place.text = text(message["content"], "message")
-        generation = self._generation(max_tokens, temperature, top_p, top_k, seed)
+        generation = self._generation(max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed)
         return self._answer(Run("chat", (native, len(native)), generation))
 
     @staticmethod
-    def _generation(max_tokens: int, temperature: float, top_p: float, top_k: int,
-                    seed: int | None) -> _native.Generation:
+    def _generation(max_tokens: int, temperature: float, top_p: float, top_k: int, min_p: float,
+                    repetition_penalty: float, seed: int | None) -> _native.Generation:
         generation = _native.Generation()
         generation.maximum_tokens = unsigned(max_tokens, "max_tokens")
         generation.temperature = temperature
         generation.top_p = top_p
         generation.top_k = unsigned(top_k, "top_k", 32)
+        generation.min_p = min_p
+        generation.repetition_penalty = repetition_penalty
         if seed is not None:
             generation.is_seeded = 1
             generation.seed = unsigned(seed, "seed")
@@ -121,15 +125,13 @@ class Generator(Closing):
             self._runs.discard(run)
 
 
-def generate(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], prompt: str, ram: int | str | None = None,
-             **options: Any) -> Iterator[str]:
+def generate(path: Path, prompt: str, ram: Amount = None, **options: Any) -> Iterator[str]:
     """Opens a model, continues one prompt and closes it; see `Generator.generate`."""
     with Generator(path, ram) as generator:
         yield from generator.generate(prompt, **options)
 
 
-def chat(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], messages: Messages,
-         ram: int | str | None = None, **options: Any) -> Iterator[str]:
+def chat(path: Path, messages: Messages, ram: Amount = None, **options: Any) -> Iterator[str]:
     """Opens a model, answers one conversation and closes it; see `Generator.chat`."""
     with Generator(path, ram) as generator:
         yield from generator.chat(messages, **options)

@@ -75,7 +75,8 @@ class Run:
     @property
     def warning(self) -> str:
         """What is odd about the prompt, once it has been read."""
-        return self.result.warning.decode("utf-8", "replace")
+        warning: bytes = self.result.warning
+        return warning.decode("utf-8", "replace")
 
     def start(self, handle: ctypes.c_void_p, ticket: int) -> None:
         self._handle = handle
