@@ -1,6 +1,7 @@
 # Functions shared by the scripts in tools/ and benchmarks/; sourced, not run.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+version=$(<"$root/VERSION")
 models=${FLASHINFER_MODELS:-${XDG_CACHE_HOME:-$HOME/.cache}/flashinfer/models}
 
 # Prints the comment at the top of the script, which says what it does and how it is used.

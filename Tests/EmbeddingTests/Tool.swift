@@ -12,12 +12,15 @@ enum Tool {
     .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
   /// Where `tools/test` installs the library, builds the Swift examples and makes the Python environment.
   static let prefix = root + "/.build/embed"
+  /// Where it installs the library that needs no other, as it is in the Python package.
+  static let selfContained = root + "/.build/embed-self-contained"
   static let swiftExamples = root + "/.build/examples/release"
   static let python = root + "/.build/python/bin/python3"
   static let programs = root + "/Tests/EmbeddingTests/Programs"
 
   static let isInstalled = exists(prefix + "/lib/libflashinfer.so.1")
   static let hasPython = exists(python)
+  static let hasCMake = (try? run(["cmake", "--version"]))?.status == 0
   static let hasExamples = exists(swiftExamples + "/experts")
   static let smallModel: String? = {
     let environment = ProcessInfo.processInfo.environment
@@ -65,6 +68,7 @@ enum Tool {
     return try run(
       ["clang", "-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pedantic"]
         + ["-fuse-ld=lld", "-D_DEFAULT_SOURCE", "-pthread", "-o", output, source] + options
+        + ["-Wl,-rpath," + prefix + "/lib"]
         + flags.split(whereSeparator: \.isWhitespace).map(String.init))
   }
 }
