@@ -7,9 +7,9 @@ usage: load_client.py flashinfer FILE RAM BLOCK DEPTH     with our package
 import json, resource, sys, time
 
 def ours(path, ram, block, depth):
-    import flashinfer
+    import flashinfer_ssd
     start = time.perf_counter()
-    model = flashinfer.open(path, ram=int(ram), read=int(block), queue_depth=int(depth))
+    model = flashinfer_ssd.open(path, ram=int(ram), read=int(block), queue_depth=int(depth))
     opened, count, first = time.perf_counter(), 0, None
     for piece in model.stream():
         if first is None: first = time.perf_counter()

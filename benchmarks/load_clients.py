@@ -35,12 +35,12 @@ def files(folder):
             write_safetensors(f"{folder}/random.safetensors", parts),
             write_safetensors(f"{folder}/many.safetensors", [256] * 100_000))
 
-def build_c_client(folder):
+def build_c_client(folder, name="load_client"):
     prefix = f"{ROOT}/.build/embed"
     flags = subprocess.run(["pkg-config", "--cflags", "--libs", "flashinfer"], check=True, capture_output=True, text=True,
                            env={**os.environ, "PKG_CONFIG_PATH": f"{prefix}/lib/pkgconfig"}).stdout.split()
-    out = f"{folder}/load_client"
-    subprocess.run(["clang", "-std=c11", "-O2", "-o", out, f"{FOLDER}/load_client.c", *flags], check=True)
+    out = f"{folder}/{name}"
+    subprocess.run(["clang", "-std=c11", "-O2", "-o", out, f"{FOLDER}/{name}.c", *flags, f"-Wl,-rpath,{prefix}/lib"], check=True)
     return out
 
 class Clients:

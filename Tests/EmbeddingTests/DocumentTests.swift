@@ -12,6 +12,8 @@ struct DocumentTests {
     ("Sources/WeightLoader/WeightLoader.docc/WeightLoader.md", "swift/Sources/stream/main.swift"),
     ("Sources/Runtime/Runtime.docc/Runtime.md", "swift/Sources/generate/main.swift"),
     ("docs/embedding.md", "c/stream.c"), ("docs/embedding.md", "python/stream.py"),
+    // Which tools/test builds, so that it resolves.
+    ("docs/embedding.md", "swift/Package.swift"),
   ])
   func `Pages show the examples as they are`(page: String, example: String) throws {
     let program = try text("examples/" + example)

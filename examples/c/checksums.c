@@ -99,7 +99,7 @@ int main(int argc, char **argv) {
     if (different) result = fail("not every tensor is as it was");
   } else if (!result) {
     for (uint64_t i = 0; i < count; i++) {
-      flashinfer_tensor tensor = {.size = sizeof tensor};
+      flashinfer_tensor tensor = FLASHINFER_TENSOR_INIT;
       if (!flashinfer_tensor_at(loader, i, &tensor, &error)) printf("%016" PRIx64 "  %s\n", sums[i], tensor.name);
     }
   }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-import flashinfer
+import flashinfer_ssd
 import numpy as np
 
 #: Rows whose floats are looked at together take at most so many bytes.
@@ -57,7 +57,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         # NumPy needs some memory for its own work.
-        with flashinfer.open(arguments.model, ram=arguments.ram, caller="48MiB", piece="1MiB") as model:
+        with flashinfer_ssd.open(arguments.model, ram=arguments.ram, caller="48MiB", piece="1MiB") as model:
             total = sum(tensor.byte_count for tensor in model)
             moments = {tensor.name: Moments() for tensor in model}
             done = 0
@@ -72,7 +72,7 @@ def main() -> int:
             print(f"{'least':>12} {'most':>12} {'mean':>12} {'deviation':>12}  tensor")
             for name, found in moments.items():
                 print(found, "", name)
-    except flashinfer.FlashInferError as failure:
+    except flashinfer_ssd.FlashInferError as failure:
         print(f"statistics.py: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
