@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 import tempfile
+import time
 
 import torch
 from safetensors import safe_open
@@ -92,7 +93,30 @@ class Stakes:
         return self.strength * gate.shape[1] * self.shares(gate)
 
 
-def train(x, gate, rank, stakes, epochs):
+class Progress:
+    """How far training has come: a line on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, layers, steps):
+        self.total, self.done, self.start = layers * steps, 0, time.monotonic()
+        self.last = self.start
+        self.interactive = sys.stderr.isatty()
+
+    def step(self):
+        self.done += 1
+        now = time.monotonic()
+        if now - self.last < (0.2 if self.interactive else 10):
+            return
+        self.last = now
+        left = (now - self.start) * (self.total / self.done - 1)
+        line = f"training: {self.done} of {self.total} steps, {round(left)} s left"
+        print(f"\r\033[K{line}" if self.interactive else line, end="" if self.interactive else "\n",
+              file=sys.stderr, flush=True)
+
+    def note(self, line):
+        print(("\r\033[K" if self.interactive else "") + line, file=sys.stderr, flush=True)
+
+
+def train(x, gate, rank, stakes, epochs, progress):
     """A predictor: least squares first, then logistic loss weighted by stakes, then the stakes."""
     predictor = reduced_rank(x, gate, rank)
     parameters = [predictor.a, predictor.b, predictor.bias]
@@ -118,6 +142,7 @@ def train(x, gate, rank, stakes, epochs):
                 loss(predictor(x[rows]), gate[rows]).mean().backward()
                 optimiser.step()
                 schedule.step()
+                progress.step()
     for parameter in parameters:
         parameter.requires_grad_(False)
     return predictor
@@ -156,17 +181,17 @@ def thresholds(curves, recall):
     return [float(c.thresholds[c.best(high)]) for c in curves]
 
 
-def train_layer(data, layer, arguments):
+def train_layer(data, layer, arguments, progress):
     """A layer's predictor and the curve of its thresholds."""
     x, gate = data.get(layer, "input"), data.get(layer, "gate")
     rank = min(arguments.rank or x.shape[1] // 3, *x.shape)
     weight = float(data.get(layer, "share").clamp_max(1).mean())
     stakes = Stakes(gate, arguments.strength * weight, arguments.memory)
-    predictor = train(x, gate, rank, stakes, arguments.epochs)
+    predictor = train(x, gate, rank, stakes, arguments.epochs, progress)
     # What the file will hold is what is calibrated.
     predictor.a, predictor.b = predictor.a.half().float(), predictor.b.half().float()
     z = predictor(data.get(layer, "input", held_out=True))
-    print(f"layer {layer}: trained, rank {rank}", file=sys.stderr, flush=True)
+    progress.note(f"layer {layer}: trained, rank {rank}")
     return predictor, Curve(z, data.get(layer, "gate", held_out=True), stakes, weight)
 
 
@@ -192,7 +217,9 @@ def report(data, predictors):
 
 def train_predictors(data, arguments):
     """Tensors and metadata of all layers' predictors."""
-    trained = [train_layer(data, layer, arguments) for layer in range(data.layers)]
+    steps = 2 * arguments.epochs * -(-data.first_held_out // BATCH)
+    progress = Progress(data.layers, steps)
+    trained = [train_layer(data, layer, arguments, progress) for layer in range(data.layers)]
     predictors = [predictor for predictor, _ in trained]
     tensors = {}
     for layer, threshold in enumerate(thresholds([c for _, c in trained], arguments.recall)):

@@ -17,6 +17,7 @@ struct LoadBench: ParsableCommand {
 
       Examples:
         flashinfer-bench load model.bin
+        flashinfer-bench load model.bin --fio
         flashinfer-bench load model.bin --tune
         flashinfer-bench load model.bin --block-size 4KiB --queue-depth 32 --random
       """)
@@ -36,6 +37,8 @@ struct LoadBench: ParsableCommand {
   @Option(
     help: ArgumentHelp("With --through loader: bound on the process's memory.", valueName: "size"))
   var ram: ByteCount?
+  @Flag(help: "Also read with fio, where it is installed: what it gives is the limit.") var fio =
+    false
   @Flag(help: "Measure block size × queue depth and store the calibration.") var tune = false
   @Option(
     parsing: .unconditional,
@@ -62,6 +65,9 @@ struct LoadBench: ParsableCommand {
       !random || through == .device || through == .loader, tensors > 0
     else {
       throw ValidationError("--tune, --ram, --random and --tensors do not go with this --through")
+    }
+    guard !fio || (through == .device && !tune) else {
+      throw ValidationError("--fio goes with --through device, and not with --tune")
     }
     guard maxSpread >= 0 else {
       throw ValidationError("--max-spread must be 0 or more, not \(maxSpread)")
@@ -104,8 +110,9 @@ struct LoadBench: ParsableCommand {
     ) { _ in try probe.run(device, buffer: buffer.bytes, cancellation: Interruption.flag) }
     if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
     let statistics = device.statistics
+    let limit = fio ? try readWithFio() : nil
     try FigureReport([
-      Figure("loadBytesPerSecond", result.bytesPerSecond, "B/s"),
+      Figure("loadBytesPerSecond", result.bytesPerSecond, "B/s", limit: limit),
       Figure("bytesRead", Double(result.byteCount), "B"),
       Figure("requests", Double(result.requestCount), ""),
       Figure("seconds", result.seconds, "s"),
@@ -116,6 +123,18 @@ struct LoadBench: ParsableCommand {
       Figure("cpuSecondsPerGigabyte", result.processorSecondsPerByte * 1e9, "s/GB"),
       Figure("meanQueueDepth", statistics.meanQueueDepth, "", limit: Double(queueDepth)),
     ]).print(asJSON: json)
+  }
+
+  /// The same reads by fio, in bytes per second.
+  private func readWithFio() throws -> Double {
+    let seconds = seconds ?? 4
+    return try Progress.showing(
+      "reading \(Progress.name(file)) with fio", total: Int(seconds * 1000), unit: .milliseconds
+    ) { _ in
+      try Fio.bytesPerSecond(
+        of: file, blockByteCount: blockSize.bytes, queueDepth: queueDepth, isRandom: random,
+        seconds: seconds)
+    }
   }
 
   /// Measures the curve, shows it, and keeps what is chosen from it.

@@ -87,4 +87,16 @@ struct HelpTests {
       #expect(result.output.contains("usage: \(script)"), "\(script): \(result.output)")
     }
   }
+
+  @Test(arguments: ["bash", "zsh", "fish"])
+  func `Every program writes its completions, and describes itself for a manual`(shell: String)
+    throws
+  {
+    for program in Self.programs {
+      let script = try Program.run(program, ["--generate-completion-script", shell])
+      #expect(script.status == 0 && script.output.contains("quiet"), "\(program): \(script.errors)")
+      let manual = try Program.run(program, ["--experimental-dump-help"])
+      #expect(manual.status == 0 && manual.output.first == "{", "\(program): \(manual.errors)")
+    }
+  }
 }

@@ -41,4 +41,19 @@ struct LoadBenchTests {
       #expect(result.status == 64, "\(options): \(result.errors)")
     }
   }
+
+  private static let hasFio = (try? Program.shell("command -v fio").status) == 0
+
+  @Test func `fio's speed is the limit, or its absence said`() throws {
+    let model = folder.write("mod:el's", TinyModel().gguf(seed: 1).bytes())
+    let arguments = ["load", model, "--seconds", "0.05", "--fio", "--json"]
+    let absent = try Program.run("flashinfer-bench", arguments, environment: ["PATH=/nowhere"])
+    #expect(absent.status == 69 && absent.errors.contains("fio is not installed"))
+    if Self.hasFio {
+      let result = try Program.run("flashinfer-bench", arguments)
+      #expect(result.status == 0 && result.output.contains("\"limit\":"), "\(result.errors)")
+    }
+    let refused = try Program.run("flashinfer-bench", ["load", model, "--fio", "--tune"])
+    #expect(refused.status == 64)
+  }
 }
