@@ -92,7 +92,8 @@ let package = Package(
     library(
       "Calibration",
       [
-        "TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "KVCache", "Runtime",
+        "TensorBasics", "HostResources", "BlockIO", "ModelFormat", "Kernels", "WeightLoader",
+        "KVCache", "Runtime",
       ]),
     library(
       "CommandLineSupport",
@@ -115,11 +116,14 @@ let package = Package(
       "flashinfer-run",
       [
         "CommandLineSupport", "InStorageAttention", "Runtime", "WeightLoader", "KVCache",
-        "HostResources", "TensorBasics",
+        "ModelFormat", "HostResources", "TensorBasics",
       ]),
     executable(
       "flashinfer-convert",
-      ["CommandLineSupport", "ModelConversion", "WeightLoader", "BlockIO", "TensorBasics"]),
+      [
+        "CommandLineSupport", "ModelConversion", "WeightLoader", "BlockIO", "ModelFormat",
+        "TensorBasics",
+      ]),
     executable(
       "flashinfer-inspect",
       [
@@ -146,6 +150,7 @@ let package = Package(
     tests(
       "InStorageAttention",
       ["TensorBasics", "BlockIO", "ModelFormat", "Kernels", "WeightLoader", "KVCache", "Runtime"]),
+    tests("CommandLineSupport"),
     tests("Calibration", ["TensorBasics", "BlockIO", "ModelFormat", "WeightLoader", "Runtime"]),
     // Runs the executables; they are not its dependencies, so that a test build links them once.
     .testTarget(

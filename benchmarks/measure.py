@@ -69,8 +69,10 @@ def run(command, enter=None):
     return subprocess.run(command, capture_output=True, text=True, check=True, preexec_fn=enter).stdout
 
 def ours(bench, *arguments, limit=None):
-    """Figures of one of our benches by name, in a control group of `limit` bytes where that is given."""
-    command = [bench, *map(str, arguments), "--json"]
+    """Figures of one of our benches by name, in a control group of `limit` bytes where that is given; measured once
+    where nothing else is said, since the scripts repeat in turn with what they compare with."""
+    once = ["--repeat", "1"] if arguments[0] in ("decode", "prefill", "load") and "--repeat" not in arguments else []
+    command = [bench, *map(str, arguments), *once, "--json"]
     if limit is None: out = run(command)
     else:
         with control_group(limit) as enter: out = run(command, enter)

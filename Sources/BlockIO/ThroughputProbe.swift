@@ -51,6 +51,15 @@ public struct ThroughputProbe: Sendable {
     public var processorSecondsPerByte: Double {
       byteCount > 0 ? processorSeconds / Double(byteCount) : 0
     }
+
+    /// Adds what another probe measured, after this one.
+    public static func += (sum: inout Self, other: Self) {
+      sum.byteCount += other.byteCount
+      sum.requestCount += other.requestCount
+      sum.seconds += other.seconds
+      sum.processorSeconds += other.processorSeconds
+      sum.latency += other.latency
+    }
   }
 
   /// Reads file 0 of `device` into `buffer` until a limit is reached; a probe has at least one.
@@ -201,6 +210,11 @@ public struct FineLatencyHistogram: Sendable {
     let value = min(max(8, nanoseconds), 1 << 60)
     let exponent = Int.bitWidth - 1 - value.leadingZeroBitCount
     buckets[exponent * 8 + (value >> (exponent - 3)) & 7] += 1
+  }
+
+  /// Adds the durations of another histogram.
+  public static func += (sum: inout Self, other: Self) {
+    for index in sum.buckets.indices { sum.buckets[index] += other.buckets[index] }
   }
 
   /// An upper bound of the `fraction` quantile in nanoseconds; 0 if nothing was recorded.

@@ -1,4 +1,5 @@
 public import BlockIO
+import HostResources
 import ModelFormat
 import TensorBasics
 
@@ -38,19 +39,21 @@ public struct CalibrationCache: Sendable {
   /// - Throws: `BlockIOError` if the folder cannot be made or written to.
   public func store(_ profile: DriveProfile) throws(BlockIOError) {
     let drive = profile.drive
-    try write(
-      Self.driveName(drive, profile.backend),
-      [
-        ("major", "\(drive.major)"), ("minor", "\(drive.minor)"),
-        ("fileSystem", "\"\(drive.fileSystem)\""), ("model", "\"\(drive.model)\""),
-        ("sectorCount", "\(drive.sectorCount)"), ("backend", "\"\(profile.backend)\""),
-        ("blockBytes", "\(profile.blockByteCount)"), ("queueDepth", "\(profile.queueDepth)"),
-        ("bytesPerSecond", "\(profile.bytesPerSecond)"),
-        ("processorSecondsPerByte", "\(profile.processorSecondsPerByte)"),
-        ("bytesPerSecondWhileComputing", "\(profile.bytesPerSecondWhileComputing)"),
-        ("random4KiBytesPerSecond", "\(profile.random4KiBytesPerSecond)"),
-        ("random32KiBytesPerSecond", "\(profile.random32KiBytesPerSecond)"),
-      ])
+    try write(Self.driveName(drive, profile.backend)) { json in
+      json.number("major", drive.major)
+      json.number("minor", drive.minor)
+      json.text("fileSystem", drive.fileSystem)
+      json.text("model", drive.model)
+      json.number("sectorCount", drive.sectorCount)
+      json.text("backend", profile.backend)
+      json.number("blockBytes", profile.blockByteCount)
+      json.number("queueDepth", profile.queueDepth)
+      json.number("bytesPerSecond", profile.bytesPerSecond)
+      json.number("processorSecondsPerByte", profile.processorSecondsPerByte)
+      json.number("bytesPerSecondWhileComputing", profile.bytesPerSecondWhileComputing)
+      json.number("random4KiBytesPerSecond", profile.random4KiBytesPerSecond)
+      json.number("random32KiBytesPerSecond", profile.random32KiBytesPerSecond)
+    }
   }
 
   private static func driveName(_ drive: DriveIdentity, _ backend: String) -> String {
@@ -83,7 +86,7 @@ public struct CalibrationCache: Sendable {
     guard let json = read(Self.computeName(threadCount)),
       let profile = Self.computeProfile(json), profile.isPlausible,
       profile.threadCount == threadCount,
-      profile.processor == ComputeMeasurement.processorName,
+      profile.processor == Machine.processorName(),
       profile.instructionSet == ComputeMeasurement.instructionSetName
     else { return nil }
     return profile
@@ -93,22 +96,21 @@ public struct CalibrationCache: Sendable {
   ///
   /// - Throws: `BlockIOError` if the folder cannot be made or written to.
   public func store(_ profile: ComputeProfile) throws(BlockIOError) {
-    let products = profile.products.map { rate in
-      """
-      {"type": "\(rate.type.name)", "layout": "\(rate.layout.rawValue)", \
-      "decodeBytesPerSecond": \(rate.decodeBytesPerSecond), \
-      "prefillOperationsPerSecond": \(rate.prefillOperationsPerSecond)}
-      """
+    try write(Self.computeName(profile.threadCount)) { json in
+      json.text("processor", profile.processor)
+      json.number("threads", profile.threadCount)
+      json.text("instructionSet", profile.instructionSet)
+      json.number("memoryBytesPerSecond", profile.memoryBytesPerSecond)
+      json.number("regionSeconds", profile.regionSeconds)
+      json.array("products", of: profile.products) { list, rate in
+        list.object { json in
+          json.text("type", rate.type.name)
+          json.text("layout", rate.layout.rawValue)
+          json.number("decodeBytesPerSecond", rate.decodeBytesPerSecond)
+          json.number("prefillOperationsPerSecond", rate.prefillOperationsPerSecond)
+        }
+      }
     }
-    try write(
-      Self.computeName(profile.threadCount),
-      [
-        ("processor", "\"\(profile.processor)\""), ("threads", "\(profile.threadCount)"),
-        ("instructionSet", "\"\(profile.instructionSet)\""),
-        ("memoryBytesPerSecond", "\(profile.memoryBytesPerSecond)"),
-        ("regionSeconds", "\(profile.regionSeconds)"),
-        ("products", "[\n    " + products.joined(separator: ",\n    ") + "\n  ]"),
-      ])
   }
 
   private static func computeName(_ threadCount: Int) -> String { "compute-\(threadCount)" }
@@ -151,14 +153,18 @@ public struct CalibrationCache: Sendable {
     return json
   }
 
-  private func write(_ name: String, _ members: [(String, String)]) throws(BlockIOError) {
+  private func write(
+    _ name: String, _ members: (inout JSONWriter) -> Void
+  ) throws(BlockIOError) {
     guard let folder else { return }
     try CacheFolder.make(folder)
-    let lines = [("version", "\(Self.version)")] + members
-    let text = "{\n" + lines.map { "  \"\($0)\": \($1)" }.joined(separator: ",\n") + "\n}\n"
+    let bytes = JSONWriter.document { json in
+      json.number("version", Self.version)
+      members(&json)
+    }
     let file = try OutputFile(
-      path: "\(folder)/\(name).json", reserving: text.utf8.count, inputs: [])
-    try file.write(Array(text.utf8), at: 0)
+      path: "\(folder)/\(name).json", reserving: bytes.count, inputs: [])
+    try file.write(bytes, at: 0)
     try file.commit()
   }
 }

@@ -1,3 +1,4 @@
+import HostResources
 import Kernels
 public import TensorBasics
 
@@ -77,19 +78,12 @@ public final class ComputeMeasurement {
           prefillOperationsPerSecond: prefillRate(kind, seconds: share * 0.3)))
     }
     return ComputeProfile(
-      processor: Self.processorName, threadCount: pool.threadCount,
+      processor: Machine.processorName(), threadCount: pool.threadCount,
       instructionSet: Self.instructionSetName, memoryBytesPerSecond: memory,
       regionSeconds: regionSeconds(), products: products)
   }
 
   static var instructionSetName: String { InstructionSet.best.rawValue }
-
-  /// This machine's processor, as the system names it.
-  static var processorName: String {
-    let line = SystemFile.lines("/proc/cpuinfo").first { $0.hasPrefix("model name") }
-    guard let line, let colon = line.firstIndex(of: ":") else { return "unknown" }
-    return String(line[colon...].dropFirst().drop { $0 == " " })
-  }
 
   /// The median of many empty regions: on a shared machine a few of them wait for a processor.
   private func regionSeconds() -> Double {

@@ -12,8 +12,16 @@ public struct Perplexity: Sendable {
 
   public init() {}
 
-  /// exp of the mean negative log-likelihood; nil before the first chunk.
-  public var value: Double? { running.last }
+  /// exp of the mean negative log-likelihood; nil before the first token.
+  public var value: Double? {
+    scoredTokenCount > 0 ? exp(negativeLogLikelihood / Double(scoredTokenCount)) : nil
+  }
+
+  /// Scores one token by the logits behind the tokens before it.
+  package mutating func score(_ token: Int32, logits: UnsafeBufferPointer<Float>) {
+    negativeLogLikelihood += LogProbabilities.logSumExp(logits) - Double(logits[Int(token)])
+    scoredTokenCount += 1
+  }
 
   /// Scores one chunk: the logits after each position of its second half but the last.
   ///
@@ -23,16 +31,10 @@ public struct Perplexity: Sendable {
   ) throws(RuntimeError) {
     session.reset()
     let first = tokens.count / 2
-    var sum = 0.0
-    var count = 0
     try session.score(tokens, skipping: first) { position, logits in
       guard position + 1 < tokens.count else { return }
-      let next = Int(tokens[position + 1])
-      sum += LogProbabilities.logSumExp(logits) - Double(logits[next])
-      count += 1
+      score(tokens[position + 1], logits: logits)
     }
-    negativeLogLikelihood += sum
-    scoredTokenCount += count
-    running.append(exp(negativeLogLikelihood / Double(max(1, scoredTokenCount))))
+    if let value { running.append(value) }
   }
 }

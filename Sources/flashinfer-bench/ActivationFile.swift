@@ -22,6 +22,9 @@ final class ActivationFile: FeedForwardObserver {
 
   private static let tensorsPerLayer = 3
 
+  /// Bytes of the whole file.
+  var byteCount: Int { layout.fileByteCount }
+
   /// Reserves the whole file and writes its header.
   ///
   /// - Parameter inputs: what is being read meanwhile.

@@ -28,6 +28,7 @@ struct ActivationsBench: ParsableCommand {
   @Option(help: "File to write.") var output: String
   @Option(help: "Tokens to run at most.") var tokens = 16384
   @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
+  @Flag(help: "Print one JSON object.") var json = false
   @OptionGroup(title: "Output") var messages: OutputOptions
 
   func validate() throws {
@@ -68,6 +69,11 @@ struct ActivationsBench: ParsableCommand {
         try session.score(part, skipping: part.count - 1) { _, _ in }
       }
       try activations.commit()
+      report(
+        [
+          Figure("tokens", ids.count, .tokens),
+          Figure("outputBytes", activations.byteCount, .bytes),
+        ], model.summary(self.model), asJSON: json)
     }
   }
 

@@ -28,7 +28,10 @@ struct AttentionBench: ParsableCommand {
   @Option(help: "Elements of a head, a multiple of 16.") var headSize = 128
   @Option(help: "Layers.") var layers = 32
   @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments
-  @Option(help: "Tokens to time, which attend over all layers.") var repeats = 3
+  @Option(
+    name: [.customLong("repeat"), .customLong("repeats")],
+    help: "Tokens to time, each of which attends over all layers.")
+  var repeats = 3
   @Option(help: "Worker threads (default: one per processor).") var threads: Int?
   @Flag(help: "Print one JSON object.") var json = false
   @OptionGroup(title: "Output") var messages: OutputOptions
@@ -85,32 +88,26 @@ struct AttentionBench: ParsableCommand {
       try attend(context)
       let memoryBefore = try memoryBytesPerSecond(cache, pool)
       let (before, readsBefore) = (cache.statistics, cache.readStatistics)
-      let start = monotonicNanoseconds()
-      let progress = Progress.begin("attending", total: repeats, unit: .count("tokens"))
-      for token in 1...repeats {
-        try attend(context + token)
-        progress.update(token)
+      let times = try Progress.showing("attending", total: repeats, unit: .count("tokens")) {
+        progress in
+        try (1...repeats).map { token in
+          let start = monotonicNanoseconds()
+          try attend(context + token)
+          progress.update(token)
+          return Double(monotonicNanoseconds() - start) / 1e9
+        }
       }
-      let seconds = Double(monotonicNanoseconds() - start) / 1e9
-      progress.finish()
       let (moved, reads) = (cache.statistics - before, cache.readStatistics.since(readsBefore))
       let memory = (memoryBefore + (try memoryBytesPerSecond(cache, pool))) / 2
+      let seconds = times.reduce(0, +)
       let bytes = Double(moved.attendedBlockCount) / Double(repeats) * Double(shape.blockByteCount)
       // Every byte attended over that memory cannot hold crosses the bus once for each token.
       let bound = max(0, bytes - Double(plan.byteCount))
-      let speed = bytes * Double(repeats) / seconds
-      let operations = 4.0 * Double(context * queryHeads * headSize * layers * repeats)
-      var figures = [
-        Figure("keyValueBytesPerSecond", speed, "B/s", limit: memory),
-        Figure("shareOfMemoryBandwidth", speed / memory, ""),
-        Figure("gigaflops", operations / seconds / 1e9, "GFLOP/s"),
-        Figure("layerSeconds", seconds / Double(layers * repeats), "s"),
-        Figure("keyValueBytes", bytes, "B"),
-      ]
-      if plan.hasTier {
-        figures += tierFigures(moved, reads, seconds: seconds, bound: bound, shape)
-      }
-      try FigureReport(figures).print(asJSON: json)
+      report(
+        speedFigures(times, bytes: bytes, memory: memory)
+          + (plan.hasTier
+            ? tierFigures(moved, reads, seconds: seconds, bound: bound, shape) : []),
+        asJSON: json)
     }
   }
 
@@ -121,6 +118,25 @@ struct AttentionBench: ParsableCommand {
       : MemoryBandwidth.bytesPerSecond(reading: cache.residentMemory, passCount: 2, pool: pool)
   }
 
+  /// - Parameters:
+  ///   - times: seconds of each token.
+  ///   - bytes: of keys and values that a token attends over.
+  ///   - memory: bytes per second that what holds them gives.
+  private func speedFigures(_ times: [Double], bytes: Double, memory: Double) -> [Figure] {
+    let seconds = times.reduce(0, +)
+    let operations = 4.0 * Double(context * queryHeads * headSize * layers * repeats)
+    return [
+      Figure(
+        "keyValueBytesPerSecond", samples: times.map { bytes / $0 }, .bytesPerSecond,
+        limit: memory),
+      Figure(
+        "shareOfMemoryBandwidth", bytes * Double(repeats) / seconds / memory, .fraction),
+      Figure("gigaflops", operations / seconds / 1e9, .gigaflops),
+      Figure("layerSeconds", samples: times.map { $0 / Double(layers) }, .seconds),
+      Figure("keyValueBytes", bytes, .bytes),
+    ]
+  }
+
   /// Figures of keys and values that are read from a drive.
   private func tierFigures(
     _ moved: KeyValueStore.Statistics, _ reads: IOStatistics, seconds: Double, bound: Double,
@@ -128,13 +144,14 @@ struct AttentionBench: ParsableCommand {
   ) -> [Figure] {
     let read = Double(moved.bytesRead) / Double(repeats)
     return [
-      Figure("readBytes", read, "B", limit: bound),
-      Figure("readBytesOverBound", read / bound, "of the I/O lower bound"),
-      Figure("driveBytesPerSecond", read * Double(repeats) / seconds, "B/s"),
-      Figure("queueDepth", reads.meanQueueDepth, ""),
-      Figure("rowBytes", Double(shape.pageStride), "B"),
-      Figure("residentFraction", moved.residentFraction, "of the rows"),
-      Figure("waitFraction", Double(moved.stallNanoseconds) / 1e9 / seconds, "of the time"),
+      Figure("readBytes", read, .bytes, limit: bound),
+      Figure("readBytesOverBound", read, dividedBy: bound, "the least that must be read", .number),
+      Figure("driveBytesPerSecond", read * Double(repeats) / seconds, .bytesPerSecond),
+      Figure("queueDepth", reads.meanQueueDepth, .number),
+      Figure("rowBytes", Double(shape.pageStride), .bytes),
+      Figure("residentFraction", moved.residentFraction, .fraction, "of the rows"),
+      Figure(
+        "waitFraction", Double(moved.stallNanoseconds) / 1e9 / seconds, .fraction, "of the time"),
     ]
   }
 

@@ -27,7 +27,10 @@ struct DecodeBench: ParsableCommand {
   @OptionGroup(title: "Experts and neurons") var neurons: NeuronArguments
   @OptionGroup(title: "Experts and neurons") var hotness: ExpertHistoryOptions
   @OptionGroup(title: "Memory, processors and drive") var verification: VerifyArguments
-  @Option(help: "Tokens to time.") var tokens = 32
+  @Option(help: "Tokens to time at once.") var tokens = 32
+  @Option(
+    name: .customLong("repeat"), help: "Times to time so many tokens, one after the other.")
+  var repeats = 3
   @Option(help: "Tokens to decode before timing begins.") var warmup = 4
   @Option(help: "Random tokens to read into the context before anything is timed.")
   var depth = 0
@@ -39,9 +42,13 @@ struct DecodeBench: ParsableCommand {
 
   private static let mostSettlingTokens = 16
 
+  /// Tokens timed in all.
+  private var timedCount: Int { tokens * repeats }
+
   func validate() throws {
-    guard tokens >= 1, warmup >= 1, depth >= 0 else {
-      throw ValidationError("--tokens and --warmup must be at least 1, --depth not negative")
+    guard tokens >= 1, warmup >= 1, depth >= 0, (1...1000).contains(repeats) else {
+      throw ValidationError(
+        "--tokens, --warmup and --repeat must be at least 1, --depth not negative")
     }
   }
 
@@ -54,64 +61,39 @@ struct DecodeBench: ParsableCommand {
       Terminal.warn(notesOf: session)
       try hotness.recall(session)
       defer { hotness.remember(session) }
-      var feed = try feed.makeFeed(model, count: warmup + Self.mostSettlingTokens + tokens)
+      var feed = try feed.makeFeed(model, count: warmup + Self.mostSettlingTokens + timedCount)
       var token = model.tokenizer.bosToken ?? 0
       func step(continues: Bool) throws {
         token = feed.next(after: try session.decode(token, continues: continues))
       }
       try fill(session, vocabularyCount: model.configuration.vocabularyCount)
       try warmUp(session) { try step(continues: true) }
-      let device = session.stream.source.device
       let pool = ThreadPool(threadCount: resources.threadCount)
       let dramBefore = dram ? try MemoryLimit.bytesPerSecond(pool) : nil
-      let (before, timesBefore) = (device.statistics, session.times)
-      let kernelBefore = ProcessMemory.storageReadByteCount
-      let bundlesBefore = session.stream.bundleStatistics
-      let neuronsBefore = session.stream.neuronStatistics
-      let keyValuesBefore = session.keyValues.statistics
-      let keyValueReadsBefore = session.keyValues.readStatistics
-      let start = monotonicNanoseconds()
-      let progress = Progress.begin("decoding", total: tokens, unit: .count("tokens"))
-      for index in 0..<tokens {
-        try step(continues: index + 1 < tokens)
-        progress.update(index + 1)
+      let before = DecodeCounters(session)
+      let progress = Progress.begin("decoding", total: timedCount, unit: .count("tokens"))
+      let times = try (0..<repeats).map { round in
+        let start = monotonicNanoseconds()
+        for index in round * tokens + 1...(round + 1) * tokens {
+          try step(continues: index < timedCount)
+          progress.update(index)
+        }
+        return Double(monotonicNanoseconds() - start) / 1e9
       }
-      let seconds = Double(monotonicNanoseconds() - start) / 1e9
       progress.finish()
-      let after = device.statistics
-      let keyValueReads = session.keyValues.readStatistics.since(keyValueReadsBefore)
-      let keyValuesAfter = session.keyValues.statistics
-      let kernelBytes = Double(ProcessMemory.storageReadByteCount - kernelBefore)
-      let bytes = Double(after.bytesRead - before.bytesRead)
+      let after = DecodeCounters(session)
       let memory = try dramBefore.map { ($0 + (try MemoryLimit.bytesPerSecond(pool))) / 2 }
       let active = Double(session.plan.residency.sweepByteCount)
-      try FigureReport(
+      let rates = times.map { Double(tokens) / $0 }
+      report(
         [
-          Figure("decodeTokensPerSecond", Double(tokens) / seconds, "tokens/s"),
+          Figure("decodeTokensPerSecond", samples: rates, .tokensPerSecond),
           Figure(
-            "activeBytesPerSecond", active * Double(tokens) / seconds, "B/s", limit: memory),
-          Figure("bytesPerToken", bytes / Double(tokens), "B"),
-          Figure("driveBytesPerSecond", bytes / seconds, "B/s"),
-          Figure("kernelReadBytesPerSecond", kernelBytes / seconds, "B/s"),
-          Figure("requestsPerToken", Double(after.requests - before.requests) / Double(tokens), ""),
-          Figure("pinnedBytes", Double(session.plan.residency.pinnedByteCount), "B"),
-          Figure("streamedBytes", Double(session.plan.residency.streamedByteCount), "B"),
-          Figure(
-            "kvBytesPerToken",
-            Double(keyValuesAfter.bytesRead - keyValuesBefore.bytesRead) / Double(tokens), "B"),
-          Figure(
-            "kvBytesWrittenPerToken",
-            Double(keyValuesAfter.bytesWritten) / Double(session.position), "B"),
-          Figure("kvDriveBytesPerSecond", keyValueReads.bytesPerSecond, "B/s"),
-          Figure("kvQueueDepth", keyValueReads.meanQueueDepth, ""),
-          Figure("kvResidentFraction", keyValuesAfter.residentFraction, ""),
-          Figure("peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B"),
-        ] + (memory.map { [Figure("dramBytesPerSecond", $0, "B/s")] } ?? [])
-          + Figure.bundles(session.stream.bundleStatistics, since: bundlesBefore, tokens: tokens)
-          + Figure.neurons(
-            session.stream.neuronStatistics - neuronsBefore, session.plan, tokens: tokens)
-          + Figure.shares(of: seconds, session.times - timesBefore)
-      ).print(asJSON: json)
+            "activeBytesPerSecond", samples: rates.map { $0 * active }, .bytesPerSecond,
+            limit: memory),
+        ] + (memory.map { [Figure("dramBytesPerSecond", $0, .bytesPerSecond)] } ?? [])
+          + after.figures(since: before, tokens: timedCount, seconds: times.reduce(0, +)),
+        model.summary(self.model), asJSON: json)
     }
   }
 
@@ -134,7 +116,7 @@ struct DecodeBench: ParsableCommand {
     var request = MemoryPlan.Request(
       budgetByteCount: resources.budget,
       contextLength: max(
-        resources.context ?? 0, depth + warmup + Self.mostSettlingTokens + tokens),
+        resources.context ?? 0, depth + warmup + Self.mostSettlingTokens + timedCount),
       promptLength: max(1, depth),
       threadCount: resources.threadCount,
       preferredReadByteCount: resources.preferredReadByteCount(forFileAt: self.model))

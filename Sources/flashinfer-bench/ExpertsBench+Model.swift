@@ -10,7 +10,7 @@ extension ExpertsBench {
   /// Decodes `path` and compares what its cache of experts hit with the most that is possible.
   ///
   /// - Parameter record: where the trace is written as well.
-  func measure(_ path: String, record: OutputFile?) throws -> [Figure] {
+  func measure(_ path: String, record: OutputFile?) throws -> (LanguageModel, [Figure]) {
     Interruption.install()
     let model = try resources.open(path)
     guard model.configuration.experts != nil else {
@@ -54,7 +54,7 @@ extension ExpertsBench {
     }
     let nanoseconds = Double(monotonicNanoseconds() - start)
     let (read, bundles) = (device.statistics.since(before), session.stream.bundleStatistics)
-    guard let trace = session.expertTrace else { return [] }
+    guard let trace = session.expertTrace else { return (model, []) }
     if let record { try trace.write(to: record) }
     let best = CacheSimulation.clairvoyant(
       trace, slotCount: session.plan.expertSlotCount,
@@ -65,19 +65,18 @@ extension ExpertsBench {
     // What was named early was read anyway.
     let hits = bundles.hits - bundlesBefore.hits - (bundles.prefetches - bundlesBefore.prefetches)
     let hitRate = Double(hits) / uses
-    return [
-      Figure("tokens", Double(tokens), "tokens"),
-      Figure(
-        "slots", Double(session.plan.expertSlotCount), "", limit: Double(trace.bundleCount)),
-      Figure("bytesPerToken", Double(read.bytesRead) / Double(tokens), "B"),
-      Figure("hitRate", hitRate, "of the uses, without reads ahead"),
-      Figure("dutyCycle", Double(read.busyNanoseconds) / nanoseconds, "of the time", limit: 1),
-    ] + Figure.bundles(bundles, since: bundlesBefore, tokens: tokens)
-      + Figure.foresight(session.expertPrefetcher) + [
-        Figure("hitRate/clairvoyant", best.hitRate, ""),
-        Figure("missesPerToken/clairvoyant", Double(best.missCount) / Double(tokens), ""),
-      ]
+    let figures =
+      [
+        Figure("tokens", Double(tokens), .tokens),
+        Figure(
+          "slots", Double(session.plan.expertSlotCount), .number, limit: Double(trace.bundleCount)),
+        Figure("bytesPerToken", Double(read.bytesRead) / Double(tokens), .bytes),
+        Figure("hitRate", hitRate, .fraction, "of the uses, without reads ahead"),
+        Figure("dutyCycle", Double(read.busyNanoseconds) / nanoseconds, .fraction, limit: 1),
+      ] + Figure.bundles(bundles, since: bundlesBefore, tokens: tokens)
+      + Figure.foresight(session.expertPrefetcher) + Self.figures(best, tokens: Double(tokens))
       + (isBounded && best.hitRate > 0
-        ? [Figure("ofClairvoyant", hitRate / best.hitRate, "", limit: 1)] : [])
+        ? [Figure("shareOfClairvoyant", hitRate / best.hitRate, .fraction, limit: 1)] : [])
+    return (model, figures)
   }
 }

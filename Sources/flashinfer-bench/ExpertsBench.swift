@@ -88,8 +88,9 @@ struct ExpertsBench: ParsableCommand {
     try reportingErrors {
       let record = try openRecord()
       guard let slots else {
-        if let model { try FigureReport(measure(model, record: record)).print(asJSON: json) }
-        return
+        guard let path = model else { return }
+        let (model, figures) = try measure(path, record: record)
+        return report(figures, model.summary(path), asJSON: json)
       }
       let trace = try trace()
       guard slots >= trace.usedCount else {
@@ -100,7 +101,7 @@ struct ExpertsBench: ParsableCommand {
           .usage, "the trace has \(trace.tokenCount) tokens; --warmup must be less")
       }
       if let record { try trace.write(to: record) }
-      try FigureReport(figures(trace, slots: slots)).print(asJSON: json)
+      report(figures(trace, slots: slots), asJSON: json)
     }
   }
 
@@ -123,24 +124,33 @@ struct ExpertsBench: ParsableCommand {
     let best = CacheSimulation.clairvoyant(trace, slotCount: slots, warmupTokenCount: warmup)
     let counted = Double(trace.tokenCount - warmup)
     var figures = [
-      Figure("tokens", counted, "tokens"),
-      Figure("slots", Double(slots), "", limit: Double(trace.bundleCount)),
+      Figure("tokens", counted, .tokens),
+      Figure("slots", Double(slots), .number, limit: Double(trace.bundleCount)),
     ]
     for kind in policy.map({ [$0] }) ?? BundlePolicyKind.allCases {
       let result = CacheSimulation.replay(
         trace, slotCount: slots, warmupTokenCount: warmup, kind: kind)
       figures += [
-        Figure("hitRate/\(kind.rawValue)", result.hitRate, "", limit: best.hitRate),
-        Figure("missesPerToken/\(kind.rawValue)", Double(result.missCount) / counted, ""),
+        Figure(
+          "hitRate/\(kind.rawValue)", result.hitRate, .fraction, "of the uses",
+          limit: best.hitRate),
+        Figure("missesPerToken/\(kind.rawValue)", Double(result.missCount) / counted, .number),
       ]
       if best.hitRate > 0 {
         figures.append(
-          Figure("ofClairvoyant/\(kind.rawValue)", result.hitRate / best.hitRate, "", limit: 1))
+          Figure(
+            "shareOfClairvoyant/\(kind.rawValue)", result.hitRate / best.hitRate, .fraction,
+            limit: 1))
       }
     }
-    return figures + [
-      Figure("hitRate/clairvoyant", best.hitRate, ""),
-      Figure("missesPerToken/clairvoyant", Double(best.missCount) / counted, ""),
+    return figures + Self.figures(best, tokens: counted)
+  }
+
+  /// What the optimum hits and misses.
+  static func figures(_ best: CacheSimulation.Result, tokens: Double) -> [Figure] {
+    [
+      Figure("hitRate/clairvoyant", best.hitRate, .fraction, "of the uses"),
+      Figure("missesPerToken/clairvoyant", Double(best.missCount) / tokens, .number),
     ]
   }
 }

@@ -10,9 +10,9 @@ extension Figure {
     for part in TimeBreakdown.Part.allCases {
       let part = (name: "\(part)", seconds: Double(times[part]) / 1e9)
       rest -= part.seconds
-      figures.append(Figure("\(part.name)Share", part.seconds / seconds, "of the time"))
+      figures.append(Figure("\(part.name)Share", part.seconds / seconds, .fraction, "of the time"))
     }
-    return figures + [Figure("restShare", rest / seconds, "of the time")]
+    return figures + [Figure("restShare", rest / seconds, .fraction, "of the time")]
   }
 
   /// What the window of neurons did for each token; nothing for a model without bundles of neurons.
@@ -22,23 +22,24 @@ extension Figure {
     guard let neurons = plan.neurons, tokens > 0 else { return [] }
     let all = Double(neurons.bundleCount * tokens)
     return [
-      Figure("neuronFractionUsed", Double(statistics.uses) / all, "of all bundles"),
-      Figure("neuronFractionRead", Double(statistics.reads) / all, "of all bundles"),
-      Figure("neuronBytesPerToken", Double(statistics.bytesRead) / Double(tokens), "B"),
+      Figure("neuronFractionUsed", Double(statistics.uses) / all, .fraction, "of all bundles"),
+      Figure("neuronFractionRead", Double(statistics.reads) / all, .fraction, "of all bundles"),
+      Figure("neuronBytesPerToken", Double(statistics.bytesRead) / Double(tokens), .bytes),
       Figure(
-        "neuronReadsAheadUsed",
-        Double(statistics.readsAheadUsed) / Double(max(1, statistics.readsAhead)),
-        "of \(statistics.readsAhead)"),
-      Figure("neuronRequestsPerToken", Double(statistics.requests) / Double(tokens), ""),
+        "neuronReadsAheadUsed", Double(statistics.readsAheadUsed),
+        dividedBy: Double(statistics.readsAhead), "bundles read ahead", .fraction,
+        "of the bundles read ahead"),
+      Figure("neuronRequestsPerToken", Double(statistics.requests) / Double(tokens), .number),
       Figure(
-        "windowFraction", Double(neurons.slotCount) / Double(neurons.bundleCount), "of all bundles"
+        "windowFraction", Double(neurons.slotCount) / Double(neurons.bundleCount), .fraction,
+        "of all bundles"
       ),
       Figure(
-        "windowTokens",
-        Double(statistics.evictedAges) / Double(max(1, statistics.evictions)), "tokens"),
+        "windowTokens", Double(statistics.evictedAges),
+        dividedBy: Double(statistics.evictions), "bundles evicted", .tokens),
       Figure(
         "managementMilliseconds",
-        Double(statistics.managementNanoseconds) / 1e6 / Double(tokens), "ms a token"),
+        Double(statistics.managementNanoseconds) / 1e6 / Double(tokens), .milliseconds, "per token"),
     ]
   }
 
@@ -46,8 +47,9 @@ extension Figure {
   static func foresight(_ count: (named: Int, right: Int)) -> [Figure] {
     guard count.named > 0 else { return [] }
     return [
-      Figure("namedEarly", Double(count.named), "experts not in memory"),
-      Figure("namedEarlyRight", Double(count.right) / Double(count.named), "of them"),
+      Figure("expertsPrefetched", count.named, .number),
+      Figure(
+        "expertsPrefetchedRight", Double(count.right) / Double(count.named), .fraction, "of them"),
     ]
   }
 
@@ -58,10 +60,11 @@ extension Figure {
     let uses = Double(now.uses - before.uses)
     guard uses > 0 else { return [] }
     return [
-      Figure("expertHitRate", Double(now.hits - before.hits) / uses, "of the uses"),
-      Figure("expertsPerToken", uses / Double(tokens), ""),
+      Figure("expertHitRate", Double(now.hits - before.hits) / uses, .fraction, "of the uses"),
+      Figure("expertsPerToken", uses / Double(tokens), .number),
       Figure(
-        "expertBytesPerToken", Double(now.bytesWanted - before.bytesWanted) / Double(tokens), "B"),
+        "expertBytesPerToken", Double(now.bytesWanted - before.bytesWanted) / Double(tokens), .bytes
+      ),
     ]
   }
 }

@@ -1,6 +1,7 @@
 import ArgumentParser
 import CommandLineSupport
 import InStorageAttention
+import ModelFormat
 
 /// A computational storage drive on a virtual clock: against published figures, and against the host.
 struct InStorageBench: ParsableCommand {
@@ -25,7 +26,7 @@ struct InStorageBench: ParsableCommand {
       Nothing is measured: drives, host and processor are simulated (docs/in-storage.md). --paper \
       holds the model against the figures that arXiv 2409.04992 prints; --explore sweeps what decides \
       whether attention belongs into the drive, always for host and in-storage, dense and sparse \
-      (benchmarks/in_storage.py draws it).
+      (tools/plots draws it).
 
       Examples:
         flashinfer-bench in-storage --paper
@@ -55,7 +56,8 @@ struct InStorageBench: ParsableCommand {
           try printCells()
         }
       } else {
-        try printSweeps(InStorageSweep.all(machine.model), asJSON: json)
+        let sweeps = try InStorageSweep.all(machine.model)
+        if json { printJSON(sweeps) } else { printLines(sweeps) }
       }
     }
   }
@@ -69,10 +71,12 @@ struct InStorageBench: ParsableCommand {
           String(index + 1), figure.name, figure.kind.rawValue, figure.level.rawValue,
           digits(figure.published), digits(figure.modelled), percent(figure.error)) + "\n")
     }
-    let summary = paper.deviceSummary
-    Terminal.print(
-      "device level, not inputs: \(summary.withinTenPercent) of \(summary.count) within 10 %, "
-        + "at most \(percent(summary.largest))\n")
+    for (level, bound) in [(PublishedFigure.Level.device, 0.1), (.system, 0.25)] {
+      let summary = paper.summary(of: level, within: bound)
+      Terminal.print(
+        "\(level.rawValue) level, inputs left out: \(summary.nearCount) of \(summary.count) within "
+          + "±\((bound * 100).fixed(0)) %; the furthest is \(percent(summary.furthest))\n")
+    }
   }
 
   /// Host and in-storage, dense and sparse, in tokens per second, which the paper does not print.
@@ -100,45 +104,35 @@ struct InStorageBench: ParsableCommand {
     _ number: String, _ name: String, _ kind: String, _ level: String, _ published: String,
     _ modelled: String, _ error: String
   ) -> String {
-    padded(number, 3) + " " + padded(name, 50) + padded(kind, 13) + padded(level, 8)
-      + padded(published, 11) + padded(modelled, 11) + error
+    number.padded(to: 3) + " " + name.padded(to: 50) + kind.padded(to: 13) + level.padded(to: 8)
+      + published.padded(to: -9) + modelled.padded(to: -11) + error.padded(to: -10)
   }
 
   private func printJSON(_ paper: PaperFigures) {
-    var printer = JSONPrinter()
-    printer.object { object in
-      object.array("figures") { array in
-        for figure in paper.figures {
-          array.object {
-            $0.text("name", utf8: Array(figure.name.utf8))
-            $0.text("kind", utf8: Array(figure.kind.rawValue.utf8))
-            $0.text("level", utf8: Array(figure.level.rawValue.utf8))
-            $0.number("published", figure.published)
-            $0.number("modelled", figure.modelled)
-          }
+    report([], asJSON: true) { json in
+      json.flag("simulated", true)
+      json.array("comparisons", of: paper.figures) { list, figure in
+        list.object { json in
+          json.text("name", figure.name)
+          json.text("kind", figure.kind.rawValue)
+          json.text("level", figure.level.rawValue)
+          json.number("published", figure.published)
+          json.number("modelled", figure.modelled)
+          json.number("error", figure.error)
         }
       }
     }
-    printer.finish()
   }
 }
 
-/// `text` with spaces up to `width` characters.
-func padded(_ text: String, _ width: Int) -> String {
-  text + String(repeating: " ", count: max(0, width - text.count))
-}
-
-/// Four significant digits.
+/// Four significant digits, without zeros at the end.
 func digits(_ value: Double) -> String {
-  guard value.isFinite, value != 0 else { return value.isFinite ? "0" : "–" }
-  var factor = 1.0
-  while factor < 1e6, value.magnitude * factor < 1000 { factor *= 10 }
-  let rounded = (value * factor).rounded() / factor
-  return rounded == rounded.rounded() && rounded.magnitude < 1e9
-    ? String(Int(rounded)) : String(rounded)
+  let text = value.significant(4)
+  guard text.contains(".") else { return text }
+  return String(text.reversed().drop { $0 == "0" }.drop { $0 == "." }.reversed())
 }
 
 /// A signed share in percent with one decimal.
 private func percent(_ share: Double) -> String {
-  (share < 0 ? "−" : "+") + "\((share.magnitude * 1000).rounded() / 10) %"
+  (share < 0 ? "" : "+") + "\((share * 100).fixed(1)) %"
 }

@@ -1,5 +1,6 @@
 import CommandLineSupport
 import InStorageAttention
+import ModelFormat
 
 /// One parameter varied, all others held: decoded tokens per second in every cell.
 struct InStorageSweep {
@@ -89,38 +90,37 @@ struct InStorageSweep {
   }
 }
 
-/// Prints sweeps for people, or as one JSON object.
-func printSweeps(_ sweeps: [InStorageSweep], asJSON: Bool) {
-  if asJSON {
-    var printer = JSONPrinter()
-    printer.object { object in
-      object.array("sweeps") { array in
-        for sweep in sweeps { array.object { append(sweep, to: &$0) } }
+extension InStorageBench {
+  /// Prints sweeps for people.
+  func printLines(_ sweeps: [InStorageSweep]) {
+    for sweep in sweeps {
+      Terminal.print("decoded tokens/s by \(sweep.unit), simulated\n")
+      let heads = ["host", "host sparse", "in-storage", "in-st. sparse", "DRAM", "DRAM sparse"]
+      Terminal.print(
+        sweep.name.padded(to: 9) + heads.map { $0.padded(to: -15) }.joined() + "\n")
+      for point in sweep.points {
+        let cells = point.cells.map { ($0.1.map(digits) ?? "–").padded(to: -15) }
+        Terminal.print(point.value.fixed(0).padded(to: 9) + cells.joined() + "\n")
       }
+      Terminal.print("\n")
     }
-    printer.finish()
-    return
   }
-  for sweep in sweeps {
-    Terminal.print("decoded tokens/s by \(sweep.unit)\n")
-    let heads = ["host", "host sparse", "in-storage", "in-st. sparse", "DRAM", "DRAM sparse"]
-    Terminal.print(padded(sweep.name, 12) + heads.map { padded($0, 15) }.joined() + "\n")
-    for point in sweep.points {
-      let cells = point.cells.map { padded($0.1.map(digits) ?? "–", 15) }
-      Terminal.print(padded(digits(point.value), 12) + cells.joined() + "\n")
-    }
-    Terminal.print("\n")
-  }
-}
 
-private func append(_ sweep: InStorageSweep, to object: inout JSONPrinter) {
-  object.text("name", utf8: Array(sweep.name.utf8))
-  object.text("unit", utf8: Array(sweep.unit.utf8))
-  object.array("points") { array in
-    for point in sweep.points {
-      array.object {
-        $0.number("value", point.value)
-        for (name, rate) in point.cells { $0.number(name, rate ?? .nan) }
+  /// Prints sweeps as one JSON object.
+  func printJSON(_ sweeps: [InStorageSweep]) {
+    report([], asJSON: true) { json in
+      json.flag("simulated", true)
+      json.array("sweeps", of: sweeps) { list, sweep in
+        list.object { json in
+          json.text("name", sweep.name)
+          json.text("unit", sweep.unit)
+          json.array("points", of: sweep.points) { list, point in
+            list.object { json in
+              json.number("value", point.value)
+              for (name, rate) in point.cells { json.number(name, rate) }
+            }
+          }
+        }
       }
     }
   }

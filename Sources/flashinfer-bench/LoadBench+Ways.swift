@@ -19,6 +19,14 @@ enum LoadWay: String, CaseIterable, ExpressibleByArgument {
 }
 
 extension LoadBench {
+  /// One time that a file was brought.
+  struct Passage {
+    var byteCount: Int
+    var nanoseconds: Int
+    /// Of what was looked at, so that it is looked at.
+    var sum: UInt64
+  }
+
   /// Brings all tensors of a file once, or with `--random` some of them in random order.
   func stream() throws {
     var options = LoaderOptions()
@@ -28,37 +36,48 @@ extension LoadBench {
     let start = monotonicNanoseconds()
     let loader = try TensorLoader.open(file, ram: ram?.bytes, options: options)
     for note in loader.notes { Terminal.warn(note) }
-    let streamStart = monotonicNanoseconds()
-    try loader.begin(random ? randomParts(of: loader) : nil)
-    var byteCount = 0
-    var pieceCount = 0
     var firstNanoseconds: Int?
+    let streamStart = monotonicNanoseconds()
+    var passages: [(byteCount: Int, pieceCount: Int, nanoseconds: Int)] = []
     let progress = Progress.begin(
-      "bringing tensors", total: loader.tensors.reduce(0) { $0 + $1.byteCount },
+      "bringing tensors", total: (repeats ?? 1) * loader.tensors.reduce(0) { $0 + $1.byteCount },
       unit: random ? .unknown : .bytes)
     defer { progress.finish() }
-    while let piece = try loader.next() {
-      firstNanoseconds = firstNanoseconds ?? monotonicNanoseconds()
-      byteCount += piece.byteCount
-      pieceCount += 1
-      progress.update(byteCount)
-      if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
+    for _ in 0..<(repeats ?? 1) {
+      let passageStart = monotonicNanoseconds()
+      try loader.begin(random ? randomParts(of: loader) : nil)
+      let before = passages.reduce(0) { $0 + $1.byteCount }
+      var (byteCount, pieceCount) = (0, 0)
+      while let piece = try loader.next() {
+        firstNanoseconds = firstNanoseconds ?? monotonicNanoseconds()
+        byteCount += piece.byteCount
+        pieceCount += 1
+        progress.update(before + byteCount)
+        if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
+      }
+      passages.append((byteCount, pieceCount, monotonicNanoseconds() - passageStart))
     }
     let end = monotonicNanoseconds()
     let statistics = loader.statistics
-    try FigureReport([
-      Figure("loadBytesPerSecond", Self.rate(byteCount, end - streamStart), "B/s"),
-      Figure("driveBytesPerSecond", Self.rate(statistics.bytesRead, end - streamStart), "B/s"),
-      Figure("bytes", Double(byteCount), "B"),
-      Figure("pieces", Double(pieceCount), ""),
-      Figure("requests", Double(statistics.requests), ""),
-      Figure("openSeconds", Double(streamStart - start) / 1e9, "s"),
-      Figure("timeToFirstTensorSeconds", Double((firstNanoseconds ?? end) - start) / 1e9, "s"),
-      Figure("meanQueueDepth", statistics.meanQueueDepth, "", limit: Double(queueDepth)),
-      Figure(
-        "peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B",
-        limit: Double(loader.plan.budgetByteCount)),
-    ]).print(asJSON: json)
+    report(
+      [
+        Figure(
+          "loadBytesPerSecond", samples: passages.map { Self.rate($0.byteCount, $0.nanoseconds) },
+          .bytesPerSecond),
+        Figure(
+          "driveBytesPerSecond", Self.rate(statistics.bytesRead, end - streamStart), .bytesPerSecond
+        ),
+        Figure("bytes", passages[0].byteCount, .bytes),
+        Figure("pieces", passages[0].pieceCount, .number),
+        Figure("requests", Double(statistics.requests), .number),
+        Figure("openSeconds", Double(streamStart - start) / 1e9, .seconds),
+        Figure(
+          "timeToFirstTensorSeconds", Double((firstNanoseconds ?? end) - start) / 1e9, .seconds),
+        Figure("meanQueueDepth", statistics.meanQueueDepth, .number, limit: Double(queueDepth)),
+        Figure(
+          "peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), .bytes,
+          limit: Double(loader.plan.budgetByteCount)),
+      ], asJSON: json)
   }
 
   /// As many parts as `--tensors` says, drawn without repetition.
@@ -67,7 +86,7 @@ extension LoadBench {
   }
 
   /// Looks at a byte of every page of the mapped file.
-  func touchMapping() throws {
+  func touchMapping() throws -> Passage {
     let (descriptor, byteCount) = try openForReading()
     defer { close(descriptor) }
     let start = monotonicNanoseconds()
@@ -83,11 +102,11 @@ extension LoadBench {
       sum &+= UInt64(bytes.load(fromByteOffset: offset, as: UInt8.self))
       if offset & 0xF_FFFF == 0 { progress.update(offset) }
     }
-    try report(byteCount, since: start, sum: sum)
+    return Passage(byteCount: byteCount, nanoseconds: monotonicNanoseconds() - start, sum: sum)
   }
 
   /// Reads the file to its end with one `read` after the other.
-  func readToEnd() throws {
+  func readToEnd() throws -> Passage {
     let (descriptor, byteCount) = try openForReading()
     defer { close(descriptor) }
     let buffer = try AlignedBuffer(byteCount: blockSize.bytes)
@@ -101,7 +120,7 @@ extension LoadBench {
       done += count
       progress.update(done)
     }
-    try report(byteCount, since: start, sum: sum)
+    return Passage(byteCount: byteCount, nanoseconds: monotonicNanoseconds() - start, sum: sum)
   }
 
   private func openForReading() throws -> (descriptor: Int32, byteCount: Int) {
@@ -110,14 +129,21 @@ extension LoadBench {
     return (descriptor, lseek(descriptor, 0, SEEK_END) - lseek(descriptor, 0, SEEK_SET))
   }
 
-  /// - Parameter sum: of what was looked at, so that it is looked at.
-  private func report(_ byteCount: Int, since start: Int, sum: UInt64) throws {
-    try FigureReport([
-      Figure("loadBytesPerSecond", Self.rate(byteCount, monotonicNanoseconds() - start), "B/s"),
-      Figure("bytes", Double(byteCount), "B"),
-      Figure("peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B"),
-      Figure("sum", Double(sum), ""),
-    ]).print(asJSON: json)
+  /// Brings the file `repeat` times in one of those ways.
+  func measure(_ bring: () throws -> Passage) throws {
+    let passages = try (0..<(repeats ?? 1)).map { _ in
+      if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
+      return try bring()
+    }
+    report(
+      [
+        Figure(
+          "loadBytesPerSecond",
+          samples: passages.map { Self.rate($0.byteCount, $0.nanoseconds) }, .bytesPerSecond),
+        Figure("bytes", passages[0].byteCount, .bytes),
+        Figure("peakResidentBytes", ProcessMemory.peakResidentByteCount, .bytes),
+        Figure("sum", Double(passages[0].sum), .number),
+      ], asJSON: json)
   }
 
   private static func rate(_ byteCount: Int, _ nanoseconds: Int) -> Double {

@@ -31,6 +31,10 @@ struct LoadBench: ParsableCommand {
   var random = false
   @Option(help: "Seconds to read for (default: 4; with --tune 15 for all points together).")
   var seconds: Double?
+  @Option(
+    name: .customLong("repeat"),
+    help: "Parts that --seconds are measured in, or times to bring the file (default: 4, or once).")
+  var repeats: Int?
   @Option(help: "How to read: auto, uring, pread or mmap.") var io = StorageBackend.auto
   @Option(help: "What brings the bytes: device, loader, mmap or read.") var through = LoadWay.device
   @Option(help: "With --through loader --random: how many tensors.") var tensors = 2000
@@ -61,6 +65,9 @@ struct LoadBench: ParsableCommand {
     guard (seconds ?? 1) > 0, (seconds ?? 1) <= 3600 else {
       throw ValidationError("--seconds must be above 0 and at most 3600")
     }
+    guard (1...1000).contains(repeats ?? 1), !tune || repeats == nil else {
+      throw ValidationError("--repeat must be between 1 and 1000, and does not go with --tune")
+    }
     guard !tune || through == .device, ram == nil || through == .loader,
       !random || through == .device || through == .loader, tensors > 0
     else {
@@ -84,8 +91,8 @@ struct LoadBench: ParsableCommand {
       case _ where tune: try printCurve()
       case .device: try load()
       case .loader: try stream()
-      case .mmap: try touchMapping()
-      case .read: try readToEnd()
+      case .mmap: try measure(touchMapping)
+      case .read: try measure(readToEnd)
       }
     }
   }
@@ -97,32 +104,46 @@ struct LoadBench: ParsableCommand {
     var probe = ThroughputProbe(
       blockByteCount: blockSize.bytes, queueDepth: min(queueDepth, device.capacity),
       randomSeed: random ? UInt64.random(in: 0...UInt64.max) : nil)
-    probe.secondLimit = seconds ?? 4
+    let partCount = repeats ?? 4
+    probe.secondLimit = (seconds ?? 4) / Double(partCount)
     // Whole huge pages, also where less is needed.
     let page = 2 << 20
     let buffer = try AlignedBuffer(
       byteCount: (probe.bufferByteCount + page - 1) & ~(page - 1), prefersHugePages: true)
     device.register(buffer.bytes)
     Terminal.warn(notesOf: device)
-    let milliseconds = Int((probe.secondLimit ?? 0) * 1000)
-    let result = try Progress.showing(
-      "reading \(Progress.name(file))", total: milliseconds, unit: .milliseconds
-    ) { _ in try probe.run(device, buffer: buffer.bytes, cancellation: Interruption.flag) }
-    if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
+    var result = ThroughputProbe.Measurement()
+    var rates: [Double] = []
+    let total = Int((seconds ?? 4) * 1000)
+    let progress = Progress.begin(
+      "reading \(Progress.name(file))", total: total, unit: .milliseconds)
+    defer { progress.finish() }
+    for _ in 0..<partCount {
+      let measured = try probe.run(device, buffer: buffer.bytes, cancellation: Interruption.flag)
+      if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
+      rates.append(measured.bytesPerSecond)
+      result += measured
+      probe.firstBlock += measured.requestCount
+      if random { probe.randomSeed = UInt64.random(in: 0...UInt64.max) }
+    }
+    progress.finish()
     let statistics = device.statistics
     let limit = fio ? try readWithFio() : nil
-    try FigureReport([
-      Figure("loadBytesPerSecond", result.bytesPerSecond, "B/s", limit: limit),
-      Figure("bytesRead", Double(result.byteCount), "B"),
-      Figure("requests", Double(result.requestCount), ""),
-      Figure("seconds", result.seconds, "s"),
-      Figure(
-        "latencyMedianMicroseconds", Double(result.latency.quantileNanoseconds(0.5)) / 1e3, "µs"),
-      Figure(
-        "latencyP99Microseconds", Double(result.latency.quantileNanoseconds(0.99)) / 1e3, "µs"),
-      Figure("cpuSecondsPerGigabyte", result.processorSecondsPerByte * 1e9, "s/GB"),
-      Figure("meanQueueDepth", statistics.meanQueueDepth, "", limit: Double(queueDepth)),
-    ]).print(asJSON: json)
+    report(
+      [
+        Figure("loadBytesPerSecond", samples: rates, .bytesPerSecond, limit: limit),
+        Figure("bytesRead", Double(result.byteCount), .bytes),
+        Figure("requests", Double(result.requestCount), .number),
+        Figure("seconds", result.seconds, .seconds),
+        Figure(
+          "latencyMedianMicroseconds", Double(result.latency.quantileNanoseconds(0.5)) / 1e3,
+          .microseconds),
+        Figure(
+          "latencyP99Microseconds", Double(result.latency.quantileNanoseconds(0.99)) / 1e3,
+          .microseconds),
+        Figure("cpuSecondsPerGigabyte", result.processorSecondsPerByte * 1e9, .secondsPerGigabyte),
+        Figure("meanQueueDepth", statistics.meanQueueDepth, .number, limit: Double(queueDepth)),
+      ], asJSON: json)
   }
 
   /// The same reads by fio, in bytes per second.
@@ -158,18 +179,17 @@ struct LoadBench: ParsableCommand {
     let curve = points.map { point in
       Figure(
         "loadBytesPerSecond/\(point.blockByteCount >> 10)KiB×\(point.queueDepth)",
-        point.bytesPerSecond, "B/s")
+        point.bytesPerSecond, .bytesPerSecond)
     }
-    try FigureReport(
+    report(
       (json ? curve : []) + [
-        Figure("chosenBlockBytes", Double(profile.blockByteCount), "B"),
-        Figure("chosenQueueDepth", Double(profile.queueDepth), ""),
-        Figure("loadBytesPerSecond", profile.bytesPerSecond, "B/s"),
-        Figure("cpuSecondsPerGigabyte", profile.processorSecondsPerByte * 1e9, "s/GB"),
-        Figure("random4KiBytesPerSecond", profile.random4KiBytesPerSecond, "B/s"),
-        Figure("random32KiBytesPerSecond", profile.random32KiBytesPerSecond, "B/s"),
-      ]
-    ).print(asJSON: json)
+        Figure("chosenBlockBytes", Double(profile.blockByteCount), .bytes),
+        Figure("chosenQueueDepth", Double(profile.queueDepth), .number),
+        Figure("loadBytesPerSecond", profile.bytesPerSecond, .bytesPerSecond),
+        Figure("cpuSecondsPerGigabyte", profile.processorSecondsPerByte * 1e9, .secondsPerGigabyte),
+        Figure("random4KiBytesPerSecond", profile.random4KiBytesPerSecond, .bytesPerSecond),
+        Figure("random32KiBytesPerSecond", profile.random32KiBytesPerSecond, .bytesPerSecond),
+      ], asJSON: json)
   }
 
   private static let mostPassCount = 9
@@ -194,9 +214,7 @@ struct LoadBench: ParsableCommand {
 
   /// The curve in GB/s, a row for each block size; the choice in brackets.
   private static func table(_ points: [DrivePoint], _ profile: DriveProfile) -> String {
-    func cell(_ text: String) -> String {
-      String(repeating: " ", count: max(0, 9 - text.count)) + text
-    }
+    func cell(_ text: String) -> String { text.padded(to: -9) }
     let depths = DriveMeasurement.queueDepths
     var text = "GB/s, block size × reads in flight; [the choice]\n" + cell("")
     text += depths.map { cell("\($0)") }.joined() + "\n"
@@ -205,7 +223,7 @@ struct LoadBench: ParsableCommand {
       for depth in depths {
         let point = points.first { $0.blockByteCount == block && $0.queueDepth == depth }
         let isChosen = block == profile.blockByteCount && depth == profile.queueDepth
-        let rate = point.map { "\(($0.bytesPerSecond / 1e7).rounded() / 100)" } ?? "–"
+        let rate = point.map { ($0.bytesPerSecond / 1e9).fixed(2) } ?? "–"
         text += cell(isChosen ? "[\(rate)]" : rate)
       }
       text += "\n"

@@ -26,6 +26,7 @@ struct LogitsBench: ParsableCommand {
   @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
   @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments
   @OptionGroup(title: "Experts and neurons") var neurons: NeuronArguments
+  @Flag(help: "Print one JSON object.") var json = false
   @OptionGroup(title: "Output") var messages: OutputOptions
 
   func run() throws {
@@ -64,6 +65,9 @@ struct LogitsBench: ParsableCommand {
       }
       if let failure { throw failure }
       try file.commit()
+      report(
+        [Figure("tokens", ids.count, .tokens), Figure("outputBytes", written, .bytes)],
+        model.summary(self.model), asJSON: json)
     }
   }
 }

@@ -55,7 +55,7 @@ struct PerplexityBench: ParsableCommand {
       let figures =
         isApproximate
         ? try compare(chunks, model, request) : try score(chunks, model, request)
-      try FigureReport(figures).print(asJSON: json)
+      report(figures, model.summary(self.model), asJSON: json)
     }
   }
 
@@ -70,12 +70,12 @@ struct PerplexityBench: ParsableCommand {
     for (index, chunk) in chunks.enumerated() {
       progress.follow(session, from: index * chunk.count, count: chunk.count)
       try perplexity.score(chunk, in: session)
-      Terminal.note("[\(index + 1)/\(chunks.count)] \(perplexity.value ?? 0)")
+      Terminal.note("[\(index + 1)/\(chunks.count)] \((perplexity.value ?? .nan).fixed(4))")
     }
     let neurons = session.stream.neuronStatistics
     return [
-      Figure("perplexity", perplexity.value ?? 0, ""),
-      Figure("scoredTokens", Double(perplexity.scoredTokenCount), "tokens"),
+      Figure("perplexity", perplexity.value ?? .nan, .number, absence: "no token was scored"),
+      Figure("scoredTokens", Double(perplexity.scoredTokenCount), .tokens),
     ] + Figure.neurons(neurons, session.plan, tokens: chunks.reduce(0) { $0 + $1.count })
   }
 
@@ -113,18 +113,19 @@ struct PerplexityBench: ParsableCommand {
         sparseSession, from: index * chunk.count + chunk.count / 2, count: chunk.count / 2)
       try comparison.compare(chunk, denseSession, sparseSession)
       Terminal.note(
-        "[\(index + 1)/\(chunks.count)] \(comparison.sparsePerplexity), with all neurons "
-          + "\(comparison.densePerplexity), divergence \(comparison.divergence)")
+        "[\(index + 1)/\(chunks.count)] \(comparison.sparsePerplexity.fixed(4)), with all neurons "
+          + "\(comparison.densePerplexity.fixed(4)), divergence "
+          + FigureUnit.nats.text(comparison.divergence))
     }
     return [
-      Figure("perplexity", comparison.sparsePerplexity, ""),
-      Figure("densePerplexity", comparison.densePerplexity, ""),
+      Figure("perplexity", comparison.sparsePerplexity, .number),
+      Figure("densePerplexity", comparison.densePerplexity, .number),
       Figure(
         "perplexityCost", comparison.sparsePerplexity / comparison.densePerplexity - 1,
-        "of the dense"),
-      Figure("meanDivergence", comparison.divergence, "nats"),
-      Figure("argmaxAgreement", comparison.agreement, "of the positions"),
-      Figure("scoredTokens", Double(comparison.count), "tokens"),
+        .fraction, "of the dense"),
+      Figure("meanDivergence", comparison.divergence, .nats),
+      Figure("argmaxAgreement", comparison.agreement, .fraction, "of the positions"),
+      Figure("scoredTokens", Double(comparison.count), .tokens),
     ]
       + Figure.neurons(
         sparseSession.stream.neuronStatistics, sparseSession.plan,

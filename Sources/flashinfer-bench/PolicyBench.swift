@@ -80,16 +80,19 @@ struct PolicyBench: ParsableCommand {
       let read = Double(moved.bytesRead) / Double(positions)
       let fullRead =
         Double((full.keyValues.statistics - fullBefore).bytesRead) / Double(positions)
-      try FigureReport([
-        Figure("argmaxAgreement", comparison.agreement, "of the positions"),
-        Figure("meanDivergence", comparison.divergence, "nats"),
-        Figure("perplexity", comparison.sparsePerplexity, ""),
-        Figure("fullPerplexity", comparison.densePerplexity, ""),
-        Figure("attendedBlockFraction", moved.attendedBlockFraction, "of the blocks"),
-        Figure("kvBytesPerToken", read, "B", limit: fullRead),
-        Figure("kvByteFraction", fullRead > 0 ? read / fullRead : .nan, "of full attention's"),
-        Figure("comparedTokens", Double(comparison.count), "tokens"),
-      ]).print(asJSON: json)
+      report(
+        [
+          Figure("argmaxAgreement", comparison.agreement, .fraction, "of the positions"),
+          Figure("meanDivergence", comparison.divergence, .nats),
+          Figure("perplexity", comparison.sparsePerplexity, .number),
+          Figure("fullPerplexity", comparison.densePerplexity, .number),
+          Figure("attendedBlockFraction", moved.attendedBlockFraction, .fraction, "of the blocks"),
+          Figure("kvBytesPerToken", read, .bytes, limit: fullRead),
+          Figure(
+            "kvByteFraction", read, dividedBy: fullRead,
+            "bytes that full attention reads from the drive", .fraction, "of full attention's"),
+          Figure("comparedTokens", comparison.count, .tokens),
+        ], model.summary(self.model), asJSON: json)
     }
   }
 }

@@ -23,7 +23,10 @@ struct PrefillBench: ParsableCommand {
   @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments
   @OptionGroup(title: "Experts and neurons") var neurons: NeuronArguments
   @Option(help: "Tokens of the prompt.") var tokens = 512
-  @Option(help: "Times to read it after the first.") var repeats = 1
+  @Option(
+    name: [.customLong("repeat"), .customLong("repeats")],
+    help: "Times to read it after the first.")
+  var repeats = 3
   @Option(help: "Random tokens in the context before the prompt, read anew for each repeat.")
   var depth = 0
   @Option(help: "Seed of the random ids that the prompt is made of.") var randomTokens: UInt64 = 1
@@ -32,7 +35,7 @@ struct PrefillBench: ParsableCommand {
 
   func validate() throws {
     guard tokens >= 1, repeats >= 0, depth >= 0 else {
-      throw ValidationError("--tokens must be at least 1, --repeats and --depth not negative")
+      throw ValidationError("--tokens must be at least 1, --repeat and --depth not negative")
     }
   }
 
@@ -75,35 +78,46 @@ struct PrefillBench: ParsableCommand {
       try read("reading the prompt for the first time", continues: repeats > 0)
       let firstSeconds = secondsSinceProcessStart()
       var figures = [
-        Figure("timeToFirstTokenSeconds", firstSeconds, "s"),
-        Figure("kernelReadBytes", Double(ProcessMemory.storageReadByteCount), "B"),
+        Figure("timeToFirstTokenSeconds", firstSeconds, .seconds),
+        Figure("kernelReadBytes", Double(ProcessMemory.storageReadByteCount), .bytes),
       ]
       let device = session.stream.source.device
-      var (seconds, bytes, times) = (0.0, 0.0, TimeBreakdown())
+      var (rounds, bytes, times) = ([Double](), 0.0, TimeBreakdown())
       for index in 0..<repeats {
         session.reset()
         try fill()
         let (bytesBefore, timesBefore) = (device.statistics.bytesRead, session.times)
         let start = monotonicNanoseconds()
         try read("reading it again, \(index + 1) of \(repeats)", continues: index + 1 < repeats)
-        seconds += Double(monotonicNanoseconds() - start) / 1e9
+        rounds.append(Double(monotonicNanoseconds() - start) / 1e9)
         bytes += Double(device.statistics.bytesRead - bytesBefore)
         times = times + (session.times - timesBefore)
       }
-      if repeats > 0 {
-        figures += [
-          Figure("prefillTokensPerSecond", Double(tokens * repeats) / seconds, "tokens/s"),
-          Figure("bytesPerPrompt", bytes / Double(repeats), "B"),
-          Figure("driveBytesPerSecond", bytes / seconds, "B/s"),
-        ]
-        figures += Figure.shares(of: seconds, times)
-      }
+      figures += warmFigures(rounds, bytes: bytes, times)
       figures += [
-        Figure("chunkTokens", Double(session.plan.chunkLength), "tokens"),
-        Figure("pinnedBytes", Double(session.plan.residency.pinnedByteCount), "B"),
-        Figure("peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), "B"),
+        Figure("chunkTokens", Double(session.plan.chunkLength), .tokens),
+        Figure("pinnedBytes", Double(session.plan.residency.pinnedByteCount), .bytes),
+        Figure("peakResidentBytes", Double(ProcessMemory.peakResidentByteCount), .bytes),
       ]
-      try FigureReport(figures).print(asJSON: json)
+      report(figures, model.summary(path), asJSON: json)
     }
+  }
+
+  /// Figures of reading the prompt again.
+  ///
+  /// - Parameters:
+  ///   - rounds: seconds of each time.
+  ///   - bytes: read in all of them.
+  private func warmFigures(
+    _ rounds: [Double], bytes: Double, _ times: TimeBreakdown
+  ) -> [Figure] {
+    guard !rounds.isEmpty else { return [] }
+    let seconds = rounds.reduce(0, +)
+    return [
+      Figure(
+        "prefillTokensPerSecond", samples: rounds.map { Double(tokens) / $0 }, .tokensPerSecond),
+      Figure("bytesPerPrompt", bytes / Double(rounds.count), .bytes),
+      Figure("driveBytesPerSecond", bytes / seconds, .bytesPerSecond),
+    ] + Figure.shares(of: seconds, times)
   }
 }

@@ -93,13 +93,14 @@ struct SparFBench: ParsableCommand {
           progress.update(index * length + $0)
         }
         Terminal.note(
-          "[\(index + 1)/\(chunks.count)] dense \(comparisons[0].densePerplexity), "
+          "[\(index + 1)/\(chunks.count)] perplexity \(comparisons[0].densePerplexity.fixed(3)) dense, "
             + runs.indices.map {
-              "\(runs[$0].name): \(comparisons[$0].sparsePerplexity), "
-                + "cosine \(comparing.cosine($0))"
+              "\(comparisons[$0].sparsePerplexity.fixed(3)) at \(runs[$0].name) "
+                + "(cosine \(comparing.cosine($0).fixed(4)))"
             }.joined(separator: ", "))
       }
-      try FigureReport(figures(comparisons, comparing, dense, runs)).print(asJSON: json)
+      report(
+        figures(comparisons, comparing, dense, runs), model.summary(self.model), asJSON: json)
     }
   }
 
@@ -123,8 +124,9 @@ struct SparFBench: ParsableCommand {
     }
     for position in half..<tokens.count - 1 {
       progress(position)
-      // All comparisons share the one row.
-      comparisons[0].keep(UnsafeBufferPointer(try dense.decode(tokens[position])), row: 0)
+      // All comparisons share the memory of the one row.
+      let reference = UnsafeBufferPointer(try dense.decode(tokens[position]))
+      for run in comparisons.indices { comparisons[run].keep(reference, row: 0) }
       for (run, session) in sparse.enumerated() {
         comparisons[run].compare(
           UnsafeBufferPointer(try session.decode(tokens[position])), row: 0,
@@ -138,29 +140,32 @@ struct SparFBench: ParsableCommand {
     _ runs: [SparseRun]
   ) -> [Figure] {
     var figures = [
-      Figure("densePerplexity", comparisons[0].densePerplexity, ""),
-      Figure("scoredTokens", Double(comparisons[0].count), "tokens"),
+      Figure("densePerplexity", comparisons[0].densePerplexity, .number),
+      Figure("scoredTokens", Double(comparisons[0].count), .tokens),
     ]
     let all = dense.statistics.operations
     for (index, run) in runs.enumerated() {
       let some = run.probe.statistics.operations
       let pages = some.pagesRead + some.pagesFromMemory
       figures += [
-        Figure("cosine \(run.name)", comparing.cosine(index), "mean of heads"),
-        Figure("lowestLayerCosine \(run.name)", comparing.lowestLayerCosine(index), ""),
-        Figure("perplexity \(run.name)", comparisons[index].sparsePerplexity, ""),
+        Figure("cosine/\(run.name)", comparing.cosine(index), .number, "(mean of the heads)"),
+        Figure("lowestLayerCosine/\(run.name)", comparing.lowestLayerCosine(index), .number),
+        Figure("perplexity/\(run.name)", comparisons[index].sparsePerplexity, .number),
         Figure(
-          "perplexityCost \(run.name)",
+          "perplexityCost/\(run.name)",
           comparisons[index].sparsePerplexity / comparisons[index].densePerplexity - 1,
-          "of the dense"),
-        Figure("meanDivergence \(run.name)", comparisons[index].divergence, "nats"),
-        Figure("greedyAgreement \(run.name)", comparisons[index].agreement, "of the positions"),
+          .fraction, "of the dense"),
+        Figure("meanDivergence/\(run.name)", comparisons[index].divergence, .nats),
         Figure(
-          "bytesPassed \(run.name)", Double(some.bytesPassed) / Double(max(1, all.bytesPassed)),
-          "of the dense"),
+          "argmaxAgreement/\(run.name)", comparisons[index].agreement, .fraction, "of the positions"
+        ),
         Figure(
-          "pages \(run.name)",
-          Double(pages) / Double(max(1, all.pagesRead + all.pagesFromMemory)), "of the dense"),
+          "bytesPassed/\(run.name)", Double(some.bytesPassed) / Double(max(1, all.bytesPassed)),
+          .fraction, "of the dense"),
+        Figure(
+          "pages/\(run.name)",
+          Double(pages) / Double(max(1, all.pagesRead + all.pagesFromMemory)), .fraction,
+          "of the dense"),
       ]
     }
     return figures

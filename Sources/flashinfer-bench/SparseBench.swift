@@ -90,12 +90,14 @@ struct SparseBench: ParsableCommand {
   func run() throws {
     Interruption.install()
     try reportingErrors {
+      let rungs = try plannedRungs()
       var results: [Measurement] = []
-      for rung in try plannedRungs() {
+      for rung in rungs {
         results.append(try measure(rung))
       }
       if json {
-        try FigureReport(results.flatMap(Self.figures)).print(asJSON: true)
+        report(
+          results.flatMap(Self.figures), try resources.open(model).summary(model), asJSON: true)
       } else {
         Self.printTable(results)
       }
@@ -218,18 +220,19 @@ struct SparseBench: ParsableCommand {
   private static func figures(_ result: Measurement) -> [Figure] {
     let name = result.rung.rawValue
     return [
-      Figure("\(name)/bytesPerToken", result.bytes, "B"),
-      Figure("\(name)/requestsPerToken", result.requests, ""),
-      Figure("\(name)/neuronBytesPerToken", result.neuronBytes, "B", limit: result.formulaBytes),
-      Figure("\(name)/ioMilliseconds", result.ioMilliseconds, "ms a token"),
-      Figure("\(name)/waitMilliseconds", result.waitMilliseconds, "ms a token"),
-      Figure("\(name)/managementMilliseconds", result.managementMilliseconds, "ms a token"),
-      Figure("\(name)/computeMilliseconds", result.computeMilliseconds, "ms a token"),
-      Figure("\(name)/totalMilliseconds", result.totalMilliseconds, "ms a token"),
-      Figure("\(name)/fractionUsed", result.usedFraction, "of all bundles"),
-      Figure("\(name)/fractionRead", result.readFraction, "of all bundles"),
-      Figure("\(name)/windowTokens", result.windowTokens, "tokens"),
-      Figure("\(name)/windowFraction", result.windowFraction, "of all bundles"),
+      Figure("bytesPerToken/\(name)", result.bytes, .bytes),
+      Figure("requestsPerToken/\(name)", result.requests, .number),
+      Figure("neuronBytesPerToken/\(name)", result.neuronBytes, .bytes, limit: result.formulaBytes),
+      Figure("ioMilliseconds/\(name)", result.ioMilliseconds, .milliseconds, "per token"),
+      Figure("waitMilliseconds/\(name)", result.waitMilliseconds, .milliseconds, "per token"),
+      Figure(
+        "managementMilliseconds/\(name)", result.managementMilliseconds, .milliseconds, "per token"),
+      Figure("computeMilliseconds/\(name)", result.computeMilliseconds, .milliseconds, "per token"),
+      Figure("totalMilliseconds/\(name)", result.totalMilliseconds, .milliseconds, "per token"),
+      Figure("fractionUsed/\(name)", result.usedFraction, .fraction, "of all bundles"),
+      Figure("fractionRead/\(name)", result.readFraction, .fraction, "of all bundles"),
+      Figure("windowTokens/\(name)", result.windowTokens, .tokens),
+      Figure("windowFraction/\(name)", result.windowFraction, .fraction, "of all bundles"),
     ]
   }
 
@@ -241,18 +244,18 @@ struct SparseBench: ParsableCommand {
       let published = result.rung.published
       let rate = result.ioMilliseconds > 0 ? result.bytes / result.ioMilliseconds * 1e-6 : 0
       let row = [
-        result.rung.rawValue.padded(to: -11), (result.bytes / 1e9).fixed(3, width: 9),
-        rate.fixed(2, width: 6), result.ioMilliseconds.fixed(1, width: 7),
-        result.waitMilliseconds.fixed(1, width: 8),
-        result.managementMilliseconds.fixed(1, width: 8),
-        result.computeMilliseconds.fixed(1, width: 11),
-        result.totalMilliseconds.fixed(1, width: 9),
-        (result.usedFraction * 100).fixed(1, width: 5) + "%",
-        (result.readFraction * 100).fixed(1, width: 5) + "%",
-        result.windowTokens.fixed(1, width: 7), "|",
-        (published.bytes / 1e9).fixed(1, width: 9),
-        (published.bytesPerSecond / 1e9).fixed(2, width: 6),
-        published.milliseconds.fixed(0, width: 7),
+        result.rung.rawValue.padded(to: 11), (result.bytes / 1e9).fixed(3).padded(to: -9),
+        rate.fixed(2).padded(to: -6), result.ioMilliseconds.fixed(1).padded(to: -7),
+        result.waitMilliseconds.fixed(1).padded(to: -8),
+        result.managementMilliseconds.fixed(1).padded(to: -8),
+        result.computeMilliseconds.fixed(1).padded(to: -11),
+        result.totalMilliseconds.fixed(1).padded(to: -9),
+        (result.usedFraction * 100).fixed(1).padded(to: -5) + "%",
+        (result.readFraction * 100).fixed(1).padded(to: -5) + "%",
+        result.windowTokens.fixed(1).padded(to: -7), "|",
+        (published.bytes / 1e9).fixed(1).padded(to: -9),
+        (published.bytesPerSecond / 1e9).fixed(2).padded(to: -6),
+        published.milliseconds.fixed(0).padded(to: -7),
       ]
       Terminal.print(row.joined(separator: " ") + "\n")
     }
@@ -263,33 +266,9 @@ struct SparseBench: ParsableCommand {
       let total = naive.totalMilliseconds / best.totalMilliseconds
       let share = best.managementMilliseconds / best.totalMilliseconds * 100
       Terminal.print(
-        "naive ÷ bundling: I/O \(io.fixed(1, width: 0)) (paper 25), total "
-          + "\(total.fixed(1, width: 0)) (paper 4.8, CPU); memory management "
-          + "\(share.fixed(1, width: 0)) % of the total\n")
+        "naive ÷ bundling: I/O \(io.fixed(1)) (paper 25), total "
+          + "\(total.fixed(1)) (paper 4.8, CPU); memory management "
+          + "\(share.fixed(1)) % of the total\n")
     }
-  }
-}
-
-extension Double {
-  /// With `digits` decimals, right-aligned in `width` columns.
-  fileprivate func fixed(_ digits: Int, width: Int) -> String {
-    guard isFinite else { return "–".padded(to: width) }
-    var scale = 1.0
-    for _ in 0..<digits { scale *= 10 }
-    let whole = Int((magnitude * scale).rounded())
-    var text = String(whole / Int(scale))
-    if digits > 0 {
-      let rest = String(whole % Int(scale))
-      text += "." + String(repeating: "0", count: digits - rest.count) + rest
-    }
-    return ((self < 0 && whole > 0 ? "-" : "") + text).padded(to: width)
-  }
-}
-
-extension String {
-  /// Padded with blanks to `width` characters: in front, or at the end if it is negative.
-  fileprivate func padded(to width: Int) -> String {
-    let blanks = String(repeating: " ", count: max(0, abs(width) - count))
-    return width < 0 ? self + blanks : blanks + self
   }
 }

@@ -82,6 +82,7 @@ struct Convert: ParsableCommand {
   var stripeUnit: ByteCount?
   @Flag(help: "Replace OUTPUT where it exists.") var force = false
   @Option(help: "How to read: auto, uring, pread or mmap.") var io = StorageBackend.auto
+  @Flag(help: "Print one JSON object.") var json = false
   @OptionGroup(title: "Output") var messages: OutputOptions
 
   func run() throws {
@@ -100,6 +101,7 @@ struct Convert: ParsableCommand {
     if !force, let taken {
       throw CommandError(.usage, "\(taken) exists; --force replaces it")
     }
+    let start = monotonicNanoseconds()
     let striping = try makeStriping()
     let converter = try makeConverter()
     if let quantize, converter.quantisedTensorCount == 0 {
@@ -114,11 +116,36 @@ struct Convert: ParsableCommand {
         to: output, striping: striping, cancellation: Interruption.flag
       ) { progress.update($0) }
     }
+    if json {
+      let seconds = Double(monotonicNanoseconds() - start) / 1e9
+      return try printJSON(report, imageByteCount: converter.imageByteCount, seconds: seconds)
+    }
     let others = stripe.isEmpty ? "" : " and \(stripe.count) more"
     Terminal.remark("\(output)\(others): \(ByteCount(converter.imageByteCount))")
     if let error = report.columnError {
       let percent = (error * 1e5).rounded() / 1e3
       Terminal.remark("down matrices quantised anew along columns; relative error \(percent) %")
+    }
+  }
+
+  /// Prints what was written as one JSON object.
+  private func printJSON(
+    _ report: ConversionReport, imageByteCount: Int, seconds: Double
+  ) throws {
+    var figures = [
+      Figure("imageBytes", imageByteCount, .bytes), Figure("seconds", seconds, .seconds),
+      Figure("imageBytesPerSecond", Double(imageByteCount) / seconds, .bytesPerSecond),
+    ]
+    if let error = report.columnError {
+      figures.append(Figure("columnError", error, .fraction, "relative error of down matrices"))
+    }
+    let image = try ModelSource.open(output, backend: io)
+    JSONDocument(
+      "flashinfer-convert", Self.self, model: ModelSummary(output, image), figures: figures
+    ).print { json in
+      json.text("input", input)
+      json.array("outputs", of: [output] + stripe) { $0.text(nil, $1) }
+      json.text("sourceIdentity", image.description.sourceIdentity?.description)
     }
   }
 

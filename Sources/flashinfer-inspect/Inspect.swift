@@ -45,7 +45,7 @@ struct Inspect: ParsableCommand {
   @Flag(help: "Show what this process may use of the machine, and from where; without MODEL.")
   var machine = false
 
-  @Flag(help: "With --plan or --machine: print one JSON object.")
+  @Flag(help: "Print one JSON object.")
   var json = false
 
   @Option(help: "Print the token ids of TEXT as a JSON array; - reads standard input to its end.")
@@ -85,9 +85,6 @@ struct Inspect: ParsableCommand {
       throw ValidationError("--forget goes with --kv-store")
     }
     guard plan || !calibrate else { throw ValidationError("--calibrate goes with --plan") }
-    guard plan || machine || !json else {
-      throw ValidationError("--json goes with --plan or --machine")
-    }
     guard (1...ResourceOptions.longestContext).contains(promptLength ?? 1) else {
       throw ValidationError(
         "--prompt-length must be between 1 and \(ResourceOptions.longestContext)")
@@ -97,26 +94,68 @@ struct Inspect: ParsableCommand {
   func run() throws {
     Interruption.install()
     try reportingErrors {
-      if let kvStore {
-        let report = try StoreReport(path: kvStore)
-        if let forget { try report.remove(forget) } else { report.print() }
-      }
-      if machine { MachineReport(resources: resources).print(asJSON: json) }
-      guard let model, try !views.show(model) else { return }
+      if let kvStore { return try showStore(StoreReport(path: kvStore)) }
+      if machine { return showMachine() }
+      guard let model else { return }
+      if views.areAsked { return try show(views, of: model) }
       if let tokenize {
         try printTokens(tokenize, model)
       } else if plan {
-        try PlanReport(
-          model,
-          PlanReport.Question(
-            resources: resources, promptLength: promptLength, answerLength: Self.answerLength,
-            calibrates: calibrate, neurons: neurons.options)
-        ).print(asJSON: json)
+        try showPlan(
+          PlanReport(
+            model,
+            PlanReport.Question(
+              resources: resources, promptLength: promptLength, answerLength: Self.answerLength,
+              calibrates: calibrate, neurons: neurons.options)))
       } else if verify {
         try verifyChecksums(model)
       } else {
         try describe(model)
       }
+    }
+  }
+
+  /// Prints one JSON object about what was asked for.
+  private func printJSON(
+    _ mode: String, _ model: ModelSummary?, _ members: (inout JSONWriter) -> Void
+  ) {
+    JSONDocument("flashinfer-inspect", Self.self, model: model).print { json in
+      json.text("mode", mode)
+      members(&json)
+    }
+  }
+
+  private func show(_ views: ViewOptions, of model: String) throws {
+    let description = try ModelSource.describe(model)
+    let found = try views.views(of: description, model)
+    guard json else { return found.printLines() }
+    printJSON("view", ModelSummary(model, description), found.write)
+  }
+
+  private func showPlan(_ report: PlanReport) {
+    if json { printJSON("plan", report.model, report.write) } else { report.printLines() }
+  }
+
+  private func showMachine() {
+    let report = MachineReport(resources: resources)
+    if json { printJSON("machine", nil, report.write) } else { report.printLines() }
+    report.warn()
+  }
+
+  private func showStore(_ report: StoreReport) throws {
+    guard let forget else {
+      if json { printJSON("kvStore", nil, report.write) } else { report.printLines() }
+      return
+    }
+    let count = try report.remove(forget)
+    if json {
+      printJSON("kvStore", nil) { json in
+        json.number("forgotten", count)
+        report.write(to: &json)
+      }
+    } else {
+      let what = forget == "all" ? StoreReport.entries(count) : forget
+      Terminal.print("\(what) forgotten\n")
     }
   }
 
@@ -129,13 +168,22 @@ struct Inspect: ParsableCommand {
       argument == "-" ? try Terminal.readAll(path: nil) : argument.systemPath
     do {
       let tokens = try Tokenizer(definition).encode(text, parseSpecial: special)
-      Terminal.print("[" + tokens.map(String.init).joined(separator: ",") + "]\n")
+      if json {
+        printJSON("tokenize", ModelSummary(model, description)) { json in
+          json.array("tokens", of: tokens) { $0.number(nil, $1) }
+        }
+      } else {
+        Terminal.print("[" + tokens.map(String.init).joined(separator: ",") + "]\n")
+      }
     } catch { throw RuntimeError.tokenizer(error) }
   }
 
   private func describe(_ model: String) throws {
     let source = try ModelSource.open(model, backend: resources.io)
     let description = source.description
+    if json {
+      return printJSON("describe", ModelSummary(model, source), DescriptionReport(source).write)
+    }
     if let name = description.name { Terminal.print("name: \(name)\n") }
     if let shape = description.configuration {
       Terminal.print(
@@ -244,52 +292,20 @@ struct Inspect: ParsableCommand {
   /// Compares every extent of a flash image with its checksum, and weights of other files with what they were
   /// when they were read before.
   private func verifyChecksums(_ model: String) throws {
-    _ = try ModelSource.open(model, mirrors: resources.mirror, backend: resources.io)
+    let whole = try ModelSource.open(model, mirrors: resources.mirror, backend: resources.io)
     // Each copy by itself: reads of a mirror are shared among its copies.
-    for path in [model] + resources.mirror {
-      let copy = try ModelSource.open(path, backend: resources.io)
-      guard !copy.description.extents.isEmpty else {
-        try verifyWeights(copy)
-        continue
+    let results = try ([model] + resources.mirror).map { path in
+      try VerificationResult(
+        path: path, ModelSource.open(path, backend: resources.io), Interruption.flag)
+    }
+    if json {
+      printJSON("verify", ModelSummary(model, whole)) { json in
+        json.array("copies", of: results) { $1.write(to: &$0) }
       }
-      let bytes = copy.description.extents.reduce(0) { $0 + $1.byteCount }
-      try Progress.showing("verifying \(Progress.name(path))", total: bytes, unit: .bytes) {
-        progress in
-        try copy.verifyExtents(cancellation: Interruption.flag) { progress.update($0) }
+    } else {
+      for result in results {
+        Terminal.print((results.count == 1 ? "" : "\(result.path): ") + result.text + "\n")
       }
-      let name = resources.mirror.isEmpty ? "" : "\(path): "
-      Terminal.print(
-        "\(name)\(copy.description.extents.count) extents, \(ByteCount(bytes)): intact\n")
     }
-  }
-
-  private static func text(_ memory: WeightMemory) -> String {
-    switch memory {
-    case .unchanged: "as they were when they were read before"
-    case .inPart: "as far as they were read before, as they were then"
-    case .changed:
-      "the file was changed since they were read before; there is nothing to compare them with"
-    case .none: "read for the first time"
-    }
-  }
-
-  /// Reads all weights of a file without checksums of its own.
-  private func verifyWeights(_ source: ModelSource) throws {
-    guard source.description.configuration != nil, !source.description.tensors.isEmpty else {
-      throw CommandError(.notPossibleHere, "\(source.path): the file holds no weights to verify")
-    }
-    let bytes = source.description.tensors.reduce(0) { $0 + $1.byteCount }
-    let (identity, memory) = try Progress.showing(
-      "verifying \(Progress.name(source.path))", total: bytes, unit: .bytes
-    ) { progress in
-      try source.verifyWeights(
-        cancellation: Interruption.flag, note: { Terminal.warn($0) },
-        progress: { progress.update($0) })
-    }
-    Terminal.print(
-      (resources.mirror.isEmpty ? "" : "\(source.path): ")
-        + "\(source.description.tensors.count) tensors, \(ByteCount(bytes)): "
-        + Self.text(memory)
-        + (identity.map { "; identity \($0)" } ?? "") + "\n")
   }
 }

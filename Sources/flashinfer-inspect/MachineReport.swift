@@ -1,5 +1,6 @@
 import CommandLineSupport
 import HostResources
+import ModelFormat
 import TensorBasics
 
 /// What `--machine` prints: every limit that was read and from where, and what follows from them.
@@ -22,12 +23,10 @@ struct MachineReport {
     warnings = limits.warnings(threadCount: resources.threads, budget: resources.ram?.bytes)
   }
 
-  func print(asJSON: Bool) {
-    if asJSON { printJSON() } else { printLines() }
-    for warning in warnings { Terminal.warn(warning) }
-  }
+  /// Says what is wrong with what was asked for.
+  func warn() { for warning in warnings { Terminal.warn(warning) } }
 
-  private func printLines() {
+  func printLines() {
     Terminal.print("read:\n")
     for finding in limits.findings {
       Terminal.print("  \(finding.path): \(finding.name) = \(finding.value)\n")
@@ -61,39 +60,36 @@ struct MachineReport {
     return "at most \(value(limit.value)) (\(limit.path))"
   }
 
-  private func printJSON() {
-    var printer = JSONPrinter()
-    printer.object { json in
-      json.array("findings") { json in
-        for finding in limits.findings {
-          json.object { json in
-            json.text("path", utf8: Array(finding.path.utf8))
-            json.text("name", utf8: Array(finding.name.utf8))
-            json.text("value", utf8: Array(finding.value.utf8))
-          }
+  /// Writes the members of the report.
+  func write(to json: inout JSONWriter) {
+    json.array("findings") { json in
+      for finding in limits.findings {
+        json.object { json in
+          json.text("path", finding.path)
+          json.text("name", finding.name)
+          json.text("value", finding.value)
         }
       }
-      json.object("processors") { json in
-        json.number("allowed", limits.allowedProcessorCount)
-        if let quota = limits.processorQuota { json.number("quota", quota) }
-      }
-      json.object("memory") { json in
-        json.number("availableBytes", limits.availableByteCount)
-        if let memory = limits.memory { json.number("limitBytes", memory.value) }
-        if let locked = limits.lockedByteCount { json.number("lockedLimitBytes", locked.value) }
-        if let space = limits.addressSpaceByteCount {
-          json.number("addressSpaceLimitBytes", space.value)
-        }
-      }
-      json.object("limits") { json in
-        if let threads = limits.threads { json.number("groupThreads", threads.value) }
-        if let room = limits.threadRoom { json.number("groupThreadRoom", room) }
-        if let user = limits.userThreads { json.number("userThreads", user.value) }
-        if let descriptors = limits.descriptors { json.number("descriptors", descriptors.value) }
-      }
-      json.number("threads", threadCount)
-      json.number("budgetBytes", budget)
     }
-    printer.finish()
+    json.object("processors") { json in
+      json.number("allowed", limits.allowedProcessorCount)
+      if let quota = limits.processorQuota { json.number("quota", quota) }
+    }
+    json.object("memory") { json in
+      json.number("availableBytes", limits.availableByteCount)
+      if let memory = limits.memory { json.number("limitBytes", memory.value) }
+      if let locked = limits.lockedByteCount { json.number("lockedLimitBytes", locked.value) }
+      if let space = limits.addressSpaceByteCount {
+        json.number("addressSpaceLimitBytes", space.value)
+      }
+    }
+    json.object("limits") { json in
+      if let threads = limits.threads { json.number("groupThreads", threads.value) }
+      if let room = limits.threadRoom { json.number("groupThreadRoom", room) }
+      if let user = limits.userThreads { json.number("userThreads", user.value) }
+      if let descriptors = limits.descriptors { json.number("descriptors", descriptors.value) }
+    }
+    json.number("threads", threadCount)
+    json.number("budgetBytes", budget)
   }
 }

@@ -30,24 +30,99 @@ struct ViewOptions: ParsableArguments {
     }
   }
 
-  /// Prints what was asked for.
-  ///
-  /// - Returns: whether anything was.
-  func show(_ path: String) throws -> Bool {
-    guard tensors || template || render != nil else { return false }
-    let description = try ModelSource.describe(path)
-    if tensors { Self.printTensors(description) }
-    if template { Terminal.print(try Self.template(description, path) + "\n") }
-    if let render { try printRendered(render, description, path) }
-    return true
+  /// Whether any of them is asked for.
+  var areAsked: Bool { tensors || template || render != nil }
+
+  /// What was asked for.
+  func views(of description: ModelDescription, _ path: String) throws -> ModelViews {
+    ModelViews(
+      description: description, listsTensors: tensors,
+      template: template ? try Self.template(description, path) : nil,
+      rendered: try render.map { try rendered($0, description, path) })
   }
 
-  private static func printTensors(_ description: ModelDescription) {
+  private static func template(_ description: ModelDescription, _ path: String) throws -> String {
+    guard let template = description.chatTemplate else {
+      throw CommandError(.badData, "\(path): the file has no chat template")
+    }
+    return template
+  }
+
+  private func rendered(
+    _ text: String, _ description: ModelDescription, _ path: String
+  ) throws -> ModelViews.Rendered {
+    guard let definition = description.tokenizer else {
+      throw CommandError(.badData, "\(path): the file holds no vocabulary")
+    }
+    let source = try Self.template(description, path)
+    let content = text == "-" ? try Terminal.readPrompt(path: nil) : text.systemPath
+    do {
+      let tokenizer = try Tokenizer(definition)
+      var messages = [ChatMessage(role: .user, content: content)]
+      if let system {
+        messages.insert(ChatMessage(role: .system, content: system.systemPath), at: 0)
+      }
+      let tokens = try tokenizer.encodeChat(messages, template: ChatTemplate.recognise(source))
+      var bytes: [UInt8] = []
+      for token in tokens { tokenizer.decode(token, into: &bytes, includesControl: true) }
+      return ModelViews.Rendered(text: bytes, tokens: tokens)
+    } catch { throw RuntimeError.tokenizer(error) }
+  }
+}
+
+/// Parts of a model file, for people and as JSON.
+struct ModelViews {
+  let description: ModelDescription
+  let listsTensors: Bool
+  let template: String?
+  let rendered: Rendered?
+
+  /// A prompt as the chat template frames it.
+  struct Rendered {
+    var text: [UInt8]
+    var tokens: [Int32]
+  }
+
+  func printLines() {
+    if listsTensors { printTensors() }
+    if let template { Terminal.print(template + "\n") }
+    if let rendered {
+      Terminal.print(rendered.text)
+      let tokens = rendered.tokens.map(String.init).joined(separator: ",")
+      Terminal.print("\n\n\(rendered.tokens.count) tokens: [\(tokens)]\n")
+    }
+  }
+
+  /// Writes the members of what was asked for.
+  func write(to json: inout JSONWriter) {
+    if listsTensors {
+      json.array("tensorList", of: description.tensors) { list, tensor in
+        list.object { json in
+          json.text("name", tensor.name)
+          json.text("type", tensor.type.name)
+          json.text("layout", tensor.layout.rawValue)
+          json.array("shape", of: Self.shape(of: tensor)) { $0.number(nil, $1) }
+          json.text("file", description.files[tensor.fileIndex])
+          json.number("offset", tensor.offset)
+          json.number("bytes", tensor.byteCount)
+        }
+      }
+    }
+    if let template { json.text("template", template) }
+    guard let rendered else { return }
+    json.object("rendered") { json in
+      json.text("text", utf8: Array(String(decoding: rendered.text, as: UTF8.self).utf8))
+      json.array("tokens", of: rendered.tokens) { $0.number(nil, $1) }
+    }
+  }
+
+  private func printTensors() {
     let names = ["name", "type", "layout", "shape", "offset", "bytes"]
     let hasFiles = description.files.count > 1
     let rows = description.tensors.map { tensor in
       [
-        tensor.name, tensor.type.name, tensor.layout.rawValue, shape(of: tensor),
+        tensor.name, tensor.type.name, tensor.layout.rawValue,
+        Self.shape(of: tensor).map(String.init).joined(separator: " × "),
         "\(tensor.offset)",
         "\(tensor.byteCount)",
       ] + (hasFiles ? [Progress.name(description.files[tensor.fileIndex])] : [])
@@ -64,43 +139,12 @@ struct ViewOptions: ParsableArguments {
     }
   }
 
-  /// Rows × elements of a row, before them the matrices of a stack.
-  private static func shape(of tensor: TensorRecord) -> String {
+  /// Matrices of a stack, rows, elements of a row; of a vector its elements.
+  private static func shape(of tensor: TensorRecord) -> [Int] {
     guard let stack = tensor.stack else {
-      return tensor.rowCount == 1
-        ? "\(tensor.columnCount)" : "\(tensor.rowCount) × \(tensor.columnCount)"
+      return tensor.rowCount == 1 ? [tensor.columnCount] : [tensor.rowCount, tensor.columnCount]
     }
-    return "\(stack.count) × \(tensor.rowCount / stack.count) × \(tensor.columnCount)"
-  }
-
-  private static func template(_ description: ModelDescription, _ path: String) throws -> String {
-    guard let template = description.chatTemplate else {
-      throw CommandError(.badData, "\(path): the file has no chat template")
-    }
-    return template
-  }
-
-  private func printRendered(
-    _ text: String, _ description: ModelDescription, _ path: String
-  ) throws {
-    guard let definition = description.tokenizer else {
-      throw CommandError(.badData, "\(path): the file holds no vocabulary")
-    }
-    let source = try Self.template(description, path)
-    let content = text == "-" ? try Terminal.readPrompt(path: nil) : text.systemPath
-    do {
-      let tokenizer = try Tokenizer(definition)
-      var messages = [ChatMessage(role: .user, content: content)]
-      if let system {
-        messages.insert(ChatMessage(role: .system, content: system.systemPath), at: 0)
-      }
-      let tokens = try tokenizer.encodeChat(messages, template: ChatTemplate.recognise(source))
-      var bytes: [UInt8] = []
-      for token in tokens { tokenizer.decode(token, into: &bytes, includesControl: true) }
-      Terminal.print(bytes)
-      Terminal.print(
-        "\n\n\(tokens.count) tokens: [\(tokens.map(String.init).joined(separator: ","))]\n")
-    } catch { throw RuntimeError.tokenizer(error) }
+    return [stack.count, tensor.rowCount / stack.count, tensor.columnCount]
   }
 }
 
@@ -108,14 +152,5 @@ extension ModelDescription {
   /// Elements of all tensors; nil where some of the model lies in bundles of neurons.
   var parameterCount: Int? {
     neurons == nil ? tensors.reduce(0) { $0 + $1.rowCount * $1.columnCount } : nil
-  }
-
-  /// The type that most bytes of matrices are of.
-  var commonMatrixType: ElementType? {
-    var byteCounts: [ElementType: Int] = [:]
-    for tensor in tensors where tensor.rowCount > 1 {
-      byteCounts[tensor.type, default: 0] += tensor.byteCount
-    }
-    return byteCounts.max { ($0.value, $0.key.name) < ($1.value, $1.key.name) }?.key
   }
 }

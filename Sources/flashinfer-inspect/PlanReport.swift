@@ -10,8 +10,7 @@ import WeightLoader
 
 /// What `--plan` prints: where the memory goes, and how fast a token will be.
 struct PlanReport {
-  /// nil if it is not known without reading all weights.
-  let identity: ModelIdentity?
+  let model: ModelSummary
   let sourceIdentity: ModelIdentity?
   let plan: MemoryPlan
   let promptLength: Int
@@ -40,7 +39,7 @@ struct PlanReport {
     let model = try LanguageModel.open(
       path, mirrors: resources.mirror, backend: resources.io)
     let process = ProcessMemory.residentByteCount
-    identity = try model.source.knownIdentity()
+    self.model = ModelSummary(path, model.source)
     sourceIdentity = model.source.description.sourceIdentity
     let cache = CalibrationCache.standard
     let file = model.source.description.files.first ?? path
@@ -109,11 +108,7 @@ struct PlanReport {
     return (profile, whole)
   }
 
-  func print(asJSON: Bool) {
-    if asJSON { printJSON() } else { printLines() }
-  }
-
-  private func printLines() {
+  func printLines() {
     for (name, bytes) in [
       ("budget", plan.budgetByteCount), ("process and margin", plan.processByteCount),
       ("keys and values", plan.keyValues.byteCount), ("activations", plan.workspaceByteCount),
@@ -165,54 +160,6 @@ struct PlanReport {
     guard streamed > 0 else { return }
     Terminal.print(
       "the drive alone allows at most \(Self.rate(drive.bytesPerSecond / streamed)) of decode\n")
-  }
-
-  private func printJSON() {
-    var printer = JSONPrinter()
-    printer.object { json in
-      if let identity { json.text("identity", utf8: Array(identity.description.utf8)) }
-      if let sourceIdentity {
-        json.text("sourceIdentity", utf8: Array(sourceIdentity.description.utf8))
-      }
-      json.object("plan") { json in
-        json.number("budgetBytes", plan.budgetByteCount)
-        json.number("processBytes", plan.processByteCount)
-        json.number("keyValueBytes", plan.keyValues.byteCount)
-        json.number("activationBytes", plan.workspaceByteCount)
-        json.number("pinnedBytes", plan.residency.pinnedByteCount)
-        json.number("stagingBytes", plan.residency.stagingByteCount)
-        json.number("streamedBytes", plan.residency.streamedByteCount)
-        if let neurons = plan.neurons {
-          json.text("selector", utf8: Array(neurons.selector.rawValue.utf8))
-          json.number("neuronBundlesInMemory", neurons.slotCount)
-          json.number("neuronBundles", neurons.bundleCount)
-        }
-        json.number("contextLength", plan.contextLength)
-        json.number("promptLength", promptLength)
-        json.number("chunkLength", plan.chunkLength)
-      }
-      if let prediction {
-        json.object("predicted") { json in
-          json.number("decodeTokensPerSecond", prediction.decodeTokensPerSecond)
-          json.number("prefillTokensPerSecond", prediction.prefillTokensPerSecond)
-          json.text("limit", utf8: Array(prediction.limit.rawValue.utf8))
-          json.number("driveSeconds", prediction.driveSeconds)
-          json.number("computeSeconds", prediction.computeSeconds)
-        }
-      }
-      if let drive, let compute {
-        json.object("calibration") { json in
-          json.number("driveBytesPerSecond", drive.bytesPerSecond)
-          json.number("driveBytesPerSecondWhileComputing", drive.bytesPerSecondWhileComputing)
-          json.number("blockBytes", drive.blockByteCount)
-          json.number("queueDepth", drive.queueDepth)
-          json.number("processorSecondsPerByte", drive.processorSecondsPerByte)
-          json.number("memoryBytesPerSecond", compute.memoryBytesPerSecond)
-          json.number("regionSeconds", compute.regionSeconds)
-        }
-      }
-    }
-    printer.finish()
   }
 
   private static func rate(_ value: Double) -> String {

@@ -1,5 +1,6 @@
 import CommandLineSupport
 import KVCache
+import ModelFormat
 import TensorBasics
 
 /// What a store of keys and values holds, for people, and deleting from it.
@@ -10,8 +11,26 @@ struct StoreReport {
     directory = try KeyValueDirectory(openingExisting: path)
   }
 
+  /// Writes the entries, the last used first.
+  func write(to json: inout JSONWriter) {
+    let items = directory.items()
+    json.array("entries", of: items) { list, item in
+      list.object { json in
+        json.text("id", item.id)
+        json.number("bytes", item.byteCount)
+        json.number("tokens", item.tokenCount)
+        json.number("ageSeconds", item.ageSeconds)
+        json.text("model", item.model.map { "\($0)" })
+        json.text("modelName", String(decoding: item.modelName, as: UTF8.self))
+        json.text("text", String(decoding: item.text, as: UTF8.self))
+        json.text("problem", item.problem)
+      }
+    }
+    json.number("bytes", items.reduce(0) { $0 + $1.byteCount })
+  }
+
   /// A line for each entry, the last used first.
-  func print() {
+  func printLines() {
     let items = directory.items()
     if !items.isEmpty {
       let names = [
@@ -40,18 +59,17 @@ struct StoreReport {
   }
 
   /// Deletes an entry by its name, or `all`.
-  func remove(_ id: String) throws {
-    if id == "all" {
-      Terminal.print("\(Self.entries(directory.removeAll())) forgotten\n")
-      return
-    }
+  ///
+  /// - Returns: how many were deleted.
+  func remove(_ id: String) throws -> Int {
+    if id == "all" { return directory.removeAll() }
     guard directory.remove(id) else {
       throw CommandError(.noInput, "\(directory.path): no entry \(id)")
     }
-    Terminal.print("\(id) forgotten\n")
+    return 1
   }
 
-  private static func entries(_ count: Int) -> String {
+  static func entries(_ count: Int) -> String {
     count == 1 ? "1 entry" : "\(count) entries"
   }
 

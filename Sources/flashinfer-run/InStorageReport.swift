@@ -1,5 +1,6 @@
 import CommandLineSupport
 import InStorageAttention
+import ModelFormat
 import TensorBasics
 
 /// What computational storage drives did for an answer: the object `inStorage` of `--json`.
@@ -54,10 +55,10 @@ struct InStorageReport {
     return (start + end) / 2 * Double(model.layerCount * positions.count) / 1e9
   }
 
-  func print(_ json: inout JSONPrinter) {
+  func write(to json: inout JSONWriter) {
     let (bus, flash, operations) = (statistics.bus, statistics.flash, statistics.operations)
     json.object("inStorage") { json in
-      json.text("engine", utf8: Array(engine.utf8))
+      json.text("engine", engine)
       json.number("devices", driveCount)
       json.number("usedDevices", usedDriveCount)
       json.flag("fellBack", fellBack)
@@ -66,7 +67,7 @@ struct InStorageReport {
       json.number("busBytesToDevices", bus.bytesToDrive)
       json.number("busBytesFromDevices", bus.bytesFromDrive)
       json.number("hostPathBytes", hostPathBytes)
-      json.number("modelledSeconds", modelledSeconds ?? .nan)
+      json.number("modelledSeconds", modelledSeconds)
       json.object("flash") { json in
         json.number("bytesWritten", flash.bytesProgrammed)
         json.number("pagesRead", flash.pagesRead)

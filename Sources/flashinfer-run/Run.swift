@@ -98,7 +98,11 @@ struct Run: ParsableCommand {
           $0, fellBack: !session.usesDecodeAttention, model: ModelParameters(model.configuration),
           positions: tokens.count..<max(tokens.count, session.position))
       }
-      if output.json { report.printJSON() } else { Terminal.print("\n") }
+      if output.json {
+        report.printJSON(model, path: self.model, seed: seed)
+      } else {
+        Terminal.print("\n")
+      }
       let summary = report.summary(
         seed: sampling.temperature > 0 ? seed : nil, maximumTokenCount: sampling.maxTokens)
       for line in summary + (report.inStorage?.summary ?? []) { Terminal.remark(line) }

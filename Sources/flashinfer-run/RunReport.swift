@@ -46,7 +46,7 @@ struct RunReport {
   let result: GenerationResult
   let promptTokens: [Int32]
   /// Whether distributions were asked for.
-  private let reportsDistributions: Bool
+  let reportsDistributions: Bool
   let kvPositionCount: Int
   /// Tokens that the context has room for, and that the model was trained for.
   let contextLength: (reserved: Int, trained: Int)
@@ -109,65 +109,5 @@ struct RunReport {
     let pairs = min(pairCount, vocabularyCount)
     return 16 * tokenCount + 16 * distributionCount * pairs
       + (distributionCount == 0 ? 0 : 24 * min(64 * pairs, vocabularyCount))
-  }
-
-  /// Writes the object of `--json` to standard output.
-  func printJSON() {
-    var printer = JSONPrinter()
-    printer.object { json in
-      json.text("text", utf8: result.text)
-      json.array("promptTokens") { list in for token in promptTokens { list.number(nil, token) } }
-      json.array("tokens") { list in for token in result.tokens { list.number(nil, token) } }
-      json.number("reusedTokens", result.reusedTokenCount)
-      json.text("finishReason", utf8: Array(result.finishReason.rawValue.utf8))
-      if reportsDistributions { printDistributions(&json) }
-      json.object("timing") { json in
-        json.number("loadSeconds", timing.loadSeconds)
-        json.number("timeToFirstTokenSeconds", timing.timeToFirstTokenSeconds ?? .nan)
-        json.number("prefillTokensPerSecond", timing.prefillTokensPerSecond ?? .nan)
-        json.number("decodeTokensPerSecond", timing.decodeTokensPerSecond ?? .nan)
-      }
-      json.object("io") { json in
-        json.number("bytesRead", io.bytesRead)
-        json.number("requests", io.requests)
-        json.number("bytesPerToken", io.bytesPerToken)
-        json.number("dutyCycle", io.dutyCycle)
-        json.number("driveBytesPerSecond", io.driveBytesPerSecond)
-        json.text("kvType", utf8: Array(io.kvType.rawValue.utf8))
-        json.text("kvPolicy", utf8: Array("\(io.kvPolicy)".utf8))
-        json.number("kvBlocksAttended", io.kvBlocksAttended)
-        json.number("kvBlocksSkipped", io.kvBlocksSkipped)
-        json.number("kvBytesRead", io.kvBytesRead)
-        json.number("kvBytesWritten", io.kvBytesWritten)
-        json.number("kvBytesPerToken", io.kvBytesPerToken)
-        json.number("kvResidentFraction", io.kvResidentFraction)
-      }
-      json.object("memory") { json in
-        json.number("budgetBytes", memory.budgetBytes)
-        json.number("peakResidentBytes", memory.peakResidentBytes)
-      }
-      json.object("plan") { json in
-        json.number("pinnedBytes", plan.pinnedBytes)
-        json.number("streamedBytes", plan.streamedBytes)
-      }
-      inStorage?.print(&json)
-    }
-    printer.finish()
-  }
-
-  /// For each position, pairs of [id, natural-log probability]; for a prompt position its pairs alone.
-  private func printDistributions(_ json: inout JSONPrinter) {
-    json.array("topLogprobs") { list in
-      for position in result.topLogProbabilities {
-        list.array { pairs in
-          for (token, logProbability) in position {
-            pairs.array { pair in
-              pair.number(nil, token)
-              pair.number(nil, logProbability)
-            }
-          }
-        }
-      }
-    }
   }
 }

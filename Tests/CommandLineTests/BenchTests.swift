@@ -63,7 +63,7 @@ struct BenchTests {
 
   @Test func `in-storage prints published figures and sweeps`() throws {
     let paper = try figures(["in-storage", "--paper"])
-    #expect(paper.hasPrefix("{\"figures\":[{\"name\":"))
+    #expect(paper.contains("\"simulated\":true") && paper.contains("\"comparisons\":[{\"name\":"))
     for text in ["\"kind\":\"predicted\"", "\"level\":\"system\"", "\"published\":6.85"] {
       #expect(paper.contains(text), "\(text)")
     }
@@ -74,9 +74,67 @@ struct BenchTests {
     #expect(try Program.run("flashinfer-bench", ["in-storage"]).status == 64)
   }
 
+  @Test func `Lines for people are words, numbers and units, without blanks at their ends`() throws
+  {
+    let model = folder.write("dense", TinyModel().gguf(seed: 1).bytes())
+    let text = folder.write("text", Array(String(repeating: "the rain on ", count: 60).utf8))
+    for arguments in [
+      ["decode", model, "--tokens", "2"], ["prefill", model, "--tokens", "9"],
+      ["load", model, "--seconds", "0.04"], ["load", model, "--through", "read", "--repeat", "2"],
+      ["perplexity", model, text, "--context", "16"], ["in-storage", "--explore"],
+      ["sparf", model, text, "--context", "16", "--chunks", "1"], ["in-storage", "--paper"],
+    ] {
+      let result = try Program.run("flashinfer-bench", arguments)
+      #expect(result.status == 0, "\(result.errors)")
+      for line in result.output.split(separator: "\n") {
+        #expect(line.last != " ", "\(line)")
+        // An opened word such as inStorage, but not KiB or GFLOP/s.
+        #expect(line.firstMatch(of: /\b[a-z]+[A-Z]/) == nil, "\(line)")
+        #expect(line.firstMatch(of: /\.\d{7}/) == nil, "\(line)")
+      }
+      let isRepeated = arguments[0] != "perplexity" && !arguments[0].contains("s")
+      #expect(!isRepeated || result.output.contains(" ± "), "\(result.output)")
+    }
+  }
+
+  @Test func `The furthest row of the paper keeps its sign, and systems are summed up too`() throws
+  {
+    let output = try Program.run("flashinfer-bench", ["in-storage", "--paper"]).output
+    #expect(output.contains("within ±10 %; the furthest is −12.1 %"))
+    #expect(output.contains("system level") && output.contains("the furthest is +138.2 %"))
+  }
+
+  @Test func `sparf's dense perplexity is perplexity's, to the last digit`() throws {
+    let model = folder.write("dense", TinyModel().gguf(seed: 1).bytes())
+    let text = folder.write("text", Array(String(repeating: "the rain on ", count: 60).utf8))
+    let arguments = [model, text, "--context", "32", "--chunks", "2"]
+    let sparf = try figures(["sparf"] + arguments)
+    let whole = try figures(["perplexity"] + arguments)
+    let value = try #require(whole.firstMatch(of: /"name":"perplexity","value":([^,]*)/)).output.1
+    #expect(sparf.contains("\"name\":\"densePerplexity\",\"value\":\(value),"), "\(value)")
+  }
+
+  @Test func `sparse refuses before it runs anything`() throws {
+    var tiny = TinyModel()
+    tiny.hiddenActivation = "relu"
+    let model = folder.write("dense", tiny.gguf(seed: 1).bytes())
+    let image = folder.path + "/image"
+    let conversion = try Program.run("flashinfer-convert", [model, image, "--bundle", "neurons"])
+    #expect(conversion.status == 0, "\(conversion.errors)")
+    for (arguments, status, reason) in [
+      ([folder.path + "/none"], 66, "none"),
+      ([image, "--selector", "predictor"], 65, "the image holds none"),
+      ([model], 65, "bundles of neurons"),
+    ] {
+      let result = try Program.run("flashinfer-bench", ["sparse"] + arguments)
+      #expect(result.status == Int32(status), "\(result.errors)")
+      #expect(result.errors.contains(reason) && !result.errors.contains("naive"))
+    }
+  }
+
   @Test(arguments: [
     ["decode", "--tokens", "0"], ["decode", "--warmup", "0"], ["prefill", "--tokens", "0"],
-    ["prefill", "--repeats", "-1"],
+    ["prefill", "--repeat", "-1"], ["decode", "--repeat", "0"],
   ])
   func `Impossible counts are usage errors`(arguments: [String]) throws {
     let model = folder.write("dense", TinyModel().gguf(seed: 1).bytes())

@@ -19,7 +19,7 @@ struct ExpertsBenchTests {
     #expect(result.status == 0, "\(result.errors)")
     #expect(result.output.filter { $0 == "\n" }.count == 1)
     for policy in ["lru", "lfu", "decayed", "next-use"] {
-      for figure in ["hitRate", "missesPerToken", "ofClairvoyant"] {
+      for figure in ["hitRate", "missesPerToken", "shareOfClairvoyant"] {
         #expect(result.output.contains("\"name\":\"\(figure)/\(policy)\""), "\(figure)/\(policy)")
       }
     }

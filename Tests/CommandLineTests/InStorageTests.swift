@@ -109,10 +109,11 @@ final class InStorageTests {
       ])
     #expect(result.status == 0, "\(result.errors)")
     for name in [
-      "densePerplexity", "cosine 1/4", "perplexity 1/4", "greedyAgreement 1/4", "bytesPassed 1/4",
+      "densePerplexity", "cosine/1/4", "perplexity/1/4", "argmaxAgreement/1/4", "bytesPassed/1/4",
     ] { #expect(result.output.contains("\"name\":\"\(name)\""), "\(name)") }
     #expect(
       result.output.contains(
-        "{\"name\":\"greedyAgreement 1\",\"unit\":\"of the positions\",\"value\":1}"))
+        "{\"name\":\"argmaxAgreement/1\",\"value\":1,\"unit\":\"fraction\",\"detail\":\"of the positions\"}"
+      ))
   }
 }

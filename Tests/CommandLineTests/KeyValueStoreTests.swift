@@ -40,15 +40,14 @@ final class KeyValueStoreTests {
   private func run(_ arguments: [String]) throws -> (answer: Answer, errors: String) {
     let result = try Program.run("flashinfer-run", arguments)
     #expect(result.status == 0, "\(result.errors)")
-    func value(_ key: String, until end: Character) -> String {
-      let mark = "\"\(key)\":"
+    func value(_ mark: String, until end: Character) -> String {
       guard let range = result.output.firstRange(of: mark) else { return "" }
       return String(result.output[range.upperBound...].prefix { $0 != end })
     }
     return (
       Answer(
-        tokens: value("tokens", until: "]"),
-        reusedTokens: Int(value("reusedTokens", until: ",")) ?? -1),
+        tokens: value("\"tokens\":[", until: "]"),
+        reusedTokens: Int(value("\"reusedTokens\":", until: ",")) ?? -1),
       result.errors
     )
   }

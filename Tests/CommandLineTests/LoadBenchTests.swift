@@ -26,7 +26,7 @@ struct LoadBenchTests {
         "--json",
       ])
     #expect(result.status == 0, "\(result.errors)")
-    #expect(result.output.contains("\"name\":\"pieces\",\"unit\":\"\",\"value\":5"))
+    #expect(result.output.contains("\"name\":\"pieces\",\"value\":5,\"unit\":\"1\""))
     let refused = try Program.run(
       "flashinfer-bench", ["load", model, "--through", "loader", "--ram", "1MiB"])
     #expect(refused.status == 69 && refused.errors.contains("the smallest that works"))

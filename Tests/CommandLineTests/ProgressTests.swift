@@ -24,7 +24,7 @@ final class ProgressTests {
     #expect(draws.count >= 5, "\(screen.transcript)")
     #expect(draws.allSatisfy { $0.contains("█") || $0.contains("░") })
     #expect(!screen.lines.contains { $0.contains("reading model") }, "\(screen.lines)")
-    #expect(screen.lines.first?.hasPrefix("loadBytesPerSecond") == true, "\(screen.lines)")
+    #expect(screen.lines.first?.hasPrefix("load ") == true, "\(screen.lines)")
   }
 
   @Test(arguments: [40, 80, 132] as [UInt16])

@@ -16,13 +16,17 @@ public struct PaperFigures {
       + (try Self.otherModels(model))
   }
 
-  /// Device-level figures that are no inputs: how many there are, how many lie within 10 %, and the
-  /// largest error.
-  public var deviceSummary: (count: Int, withinTenPercent: Int, largest: Double) {
-    let errors = figures.filter { $0.level == .device && $0.kind != .input }.map {
-      $0.error.magnitude
-    }
-    return (errors.count, errors.count { $0 <= 0.1 }, errors.max() ?? 0)
+  /// How many figures of a level are no inputs, how many of them lie within `bound`, and the largest error.
+  ///
+  /// Errors are shares of what was published; the largest keeps its sign.
+  public func summary(
+    of level: PublishedFigure.Level, within bound: Double
+  ) -> (count: Int, nearCount: Int, furthest: Double) {
+    let errors = figures.filter { $0.level == level && $0.kind != .input }.map(\.error)
+    return (
+      errors.count, errors.count { $0.magnitude <= bound },
+      errors.max { $0.magnitude < $1.magnitude } ?? 0
+    )
   }
 
   private static func opt13B(_ batch: Int) -> SystemWorkload {

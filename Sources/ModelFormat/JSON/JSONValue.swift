@@ -37,7 +37,7 @@ package struct JSONValue {
 
   var isNull: Bool { if case .null = content { true } else { false } }
 
-  var bool: Bool? { if case .bool(let value) = content { value } else { nil } }
+  package var bool: Bool? { if case .bool(let value) = content { value } else { nil } }
 
   package var integer: Int? { if case .integer(let value) = content { value } else { nil } }
 

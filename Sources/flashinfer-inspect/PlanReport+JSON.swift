@@ -1,0 +1,53 @@
+import BlockIO
+import Calibration
+import CommandLineSupport
+import KVCache
+import ModelFormat
+import Runtime
+import TensorBasics
+import WeightLoader
+
+extension PlanReport {
+  /// Writes the members of the plan.
+  func write(to json: inout JSONWriter) {
+    json.text("sourceIdentity", sourceIdentity?.description)
+    json.object("plan") { json in
+      json.number("budgetBytes", plan.budgetByteCount)
+      json.number("processBytes", plan.processByteCount)
+      json.number("keyValueBytes", plan.keyValues.byteCount)
+      json.number("activationBytes", plan.workspaceByteCount)
+      json.number("pinnedBytes", plan.residency.pinnedByteCount)
+      json.number("stagingBytes", plan.residency.stagingByteCount)
+      json.number("streamedBytes", plan.residency.streamedByteCount)
+      if let neurons = plan.neurons {
+        json.text("selector", neurons.selector.rawValue)
+        json.number("neuronBundlesInMemory", neurons.slotCount)
+        json.number("neuronBundles", neurons.bundleCount)
+        json.number("neuronBundleBytes", neurons.slotByteCount)
+      }
+      json.number("contextLength", plan.contextLength)
+      json.number("promptLength", promptLength)
+      json.number("chunkLength", plan.chunkLength)
+    }
+    if let prediction {
+      json.object("predicted") { json in
+        json.number("decodeTokensPerSecond", prediction.decodeTokensPerSecond)
+        json.number("prefillTokensPerSecond", prediction.prefillTokensPerSecond)
+        json.text("limit", prediction.limit.rawValue)
+        json.number("driveSeconds", prediction.driveSeconds)
+        json.number("computeSeconds", prediction.computeSeconds)
+      }
+    }
+    if let drive, let compute {
+      json.object("calibration") { json in
+        json.number("driveBytesPerSecond", drive.bytesPerSecond)
+        json.number("driveBytesPerSecondWhileComputing", drive.bytesPerSecondWhileComputing)
+        json.number("blockBytes", drive.blockByteCount)
+        json.number("queueDepth", drive.queueDepth)
+        json.number("processorSecondsPerByte", drive.processorSecondsPerByte)
+        json.number("memoryBytesPerSecond", compute.memoryBytesPerSecond)
+        json.number("regionSeconds", compute.regionSeconds)
+      }
+    }
+  }
+}
