@@ -53,7 +53,7 @@ for place in ("own", "parent"):
     print(f"half a processor ({place} group): throttled periods {figures['default'][0]} of {figures['default'][1]} by default, "
           f"{figures['1'][0]} of {figures['1'][1]} with --threads 1, {figures['2'][0]} of {figures['2'][1]} with --threads 2: "
           f"{ratio:.2f}, at most 1.1", flush=True)
-    note("throttledPeriods", ratio, "x", 1.1, f"{place} group, half a processor: {figures['default'][0]} against {figures['1'][0]} with --threads 1")
+    note(f"throttledPeriods, {place} group", ratio, "x", 1.1, f"half a processor: {figures['default'][0]} against {figures['1'][0]} with --threads 1")
     missed |= ratio > 1.1
 
     within = args.ram or str(args.memory // 10 * 9)
@@ -67,6 +67,6 @@ for place in ("own", "parent"):
         print(f"{args.memory >> 20} MiB ({place} group), {kind}: "
               + (f"budget {memory['budgetBytes'] >> 20} MiB, peak {memory['peakResidentBytes'] >> 20} MiB" if status == 0
                  else f"ended with {status}: {errors.strip()}"), flush=True)
-        note("killed", int(status != 0), "", 0, f"{place} group of {args.memory >> 20} MiB, {kind}: {memory}")
+        note(f"killed, {place} group, {kind}", int(status != 0), "", 0, f"{args.memory >> 20} MiB: {memory}")
         missed |= status != 0
 sys.exit(missed)

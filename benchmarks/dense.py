@@ -49,7 +49,8 @@ def budget(limit):
     return f"{(byte_count(limit) >> 20) - 64}MiB"
 
 def report(command, *values):
-    record.report(f"benchmarks/dense.py {command}", *values, a.record)
+    small = "small" in command
+    record.report(f"benchmarks/dense.py {command}", *values, a.record, model=os.path.basename(a.small_image if small else a.image))
 
 def ratio(x, y): return None if x is None or y is None else x / y
 
@@ -76,7 +77,7 @@ def resident(command, image, gguf, tokens, floor, random):
 
 def prefill(command, image, gguf, floor, repeats):
     def work():
-        own = ours("prefill", image, "--tokens", 512, "--repeats", repeats)["prefillTokensPerSecond"]
+        own = ours("prefill", image, "--tokens", 512, "--repeat", repeats)["prefillTokensPerSecond"]
         peer = llama(gguf, "-p", "512", "-n", "0")
         return {"speed": own, "peer": peer, "ratio": ratio(own, peer)}
     row = rounds(work)
@@ -99,7 +100,7 @@ def limited():
         row = rounds(work)
         command = f"limited {limit}"
         report(command, "decode", row("speed"), "tokens/s", "drive", "cold, direct")
-        report(command, "bytes read per second / fio", row("share"), "", f"0.95 (fio 1 MiB x 32, {pages} pages)", "cold, direct")
+        report(command, "bytes read per second / fio", row("share"), "", (0.95, f"fio 1 MiB x 32, {pages} pages"), "cold, direct")
         report(command, "share of the time that waits for the drive", row("waiting"), "", 1, "cold, direct")
         report(command, "llama.cpp decode", row("peer"), "tokens/s", "", "cold, mmap")
         report(command, "decode / llama.cpp", row("ratio"), "", floor, "cold")
@@ -122,7 +123,7 @@ def start():
             drop(a.image)
             before = fio(a.image)
             drop(a.image)
-            own = ours("prefill", a.image, "--tokens", tokens, "--repeats", 0, "--ram", budget(limits[0]), limit=byte_count(limits[0]))
+            own = ours("prefill", a.image, "--tokens", tokens, "--repeat", 0, "--ram", budget(limits[0]), limit=byte_count(limits[0]))
             drive = (before + fio(a.image)) / 2
             whole = ours("prefill", a.image, "--tokens", tokens)
             reading, computing = own["kernelReadBytes"] / drive, tokens / whole["prefillTokensPerSecond"]
@@ -130,8 +131,10 @@ def start():
                     "ratio": own["timeToFirstTokenSeconds"] / max(reading, computing)}
         row = rounds(work)
         command = f"start {limits[0]}, {tokens} tokens"
-        report(command, "time to first token", row("first"), "s", f"max of reading {statistics.median(row('reading')):.3g} s, computing {statistics.median(row('computing')):.3g} s", "cold, direct")
-        report(command, "time to first token / limit", row("ratio"), "", "at most 1.2", "cold, direct")
+        reading, computing = statistics.median(row("reading")), statistics.median(row("computing"))
+        limit = (max(reading, computing), f"max of reading {reading:.3g} s, computing {computing:.3g} s")
+        report(command, "time to first token", row("first"), "s", limit, "cold, direct")
+        report(command, "time to first token / limit", row("ratio"), "", (1.2, "at most"), "cold, direct")
 
 def smallest():
     refusal = subprocess.run([a.bench, "decode", a.image, "--context", "512", "--ram", "1MiB", "--threads", str(a.threads)],
@@ -149,7 +152,7 @@ def smallest():
             return {"speed": own["decodeTokensPerSecond"], "share": own["kernelReadBytesPerSecond"] / drive, "peak": own["peakResidentBytes"]}
         row = rounds(work)
         report(f"smallest {ram}", "decode", row("speed"), "tokens/s", "drive", "cold, direct")
-        report(f"smallest {ram}", "bytes read per second / fio", row("share"), "", "0.9" if ram == "200MiB" else "", "cold, direct")
+        report(f"smallest {ram}", "bytes read per second / fio", row("share"), "", 0.9 if ram == "200MiB" else "", "cold, direct")
         report(f"smallest {ram}", "peak resident / budget", [v / byte_count(ram) for v in row("peak")], "", 1, "")
 
 names = NAMES if "all" in a.names else a.names

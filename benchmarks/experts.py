@@ -13,7 +13,7 @@ uniformly, which is the worst case for a cache. Each round, in turn, in a memory
 
 Needs fio, and root for control groups and a cold cache. --record appends to results.tsv.
 """
-import argparse, os, re, shutil, statistics, subprocess, sys
+import argparse, json, os, shutil, statistics, subprocess, sys
 import measure
 from measure import byte_count, drop, fio
 import record
@@ -30,9 +30,9 @@ a = p.parse_args()
 measure.need_fio()
 if not a.llama_bench: print(measure.LLAMA_HINT, file=sys.stderr)
 limit, ram = byte_count(a.limit), f"{(byte_count(a.limit) >> 20) - 64}MiB"
-found = re.search(r"bundles of ([0-9.]+ [KM]iB)", measure.run([a.inspect, a.image]))
-if not found: sys.exit(f"{a.image} has no bundles of experts")
-bundle = f"{byte_count(found.group(1).replace(' ', '')) + 4095 >> 12 << 2}KiB"
+experts = json.loads(measure.run([a.inspect, a.image, "--json"]))["architecture"].get("experts") or {}
+if not experts.get("bundleBytes"): sys.exit(f"{a.image} has no bundles of experts")
+bundle = f"{experts['bundleBytes'] + 4095 >> 12 << 2}KiB"
 
 def ours(*arguments, limit=None):
     return measure.ours(a.bench, *arguments, "--threads", a.threads, limit=limit)
@@ -69,12 +69,12 @@ def report(figure, key, unit, limit, cache="cold, direct"):
                   unit, limit, cache, a.record)
 
 report("decode", "speed", "tokens/s", "drive")
-report("bytes read per second / fio random", "share", "", f"0.85 (fio {bundle} x 8)")
+report("bytes read per second / fio random", "share", "", (0.85, f"fio {bundle} x 8"))
 report("expert hit rate", "hits", "", "slots / experts, where routing is uniform")
 report("expert bytes per token", "bytes", "B", "")
 report("llama.cpp decode", "peer", "tokens/s", "", "cold, mmap")
 report("decode / llama.cpp", "ratio", "", 8, "cold")
-report(f"prefill {a.prompt}", "prefill", "tokens/s", f"{statistics.median(row['limit'] for row in rows):.4g} (sweep at the drive's speed, or resident)")
+report(f"prefill {a.prompt}", "prefill", "tokens/s", (statistics.median(row["limit"] for row in rows), "sweep at the drive's speed, or resident"))
 report(f"prefill {a.prompt} / limit", "prefillShare", "", 0.85)
 report(f"llama.cpp prefill {a.prompt}", "peerPrefill", "tokens/s", "", "cold, mmap")
 report(f"prefill {a.prompt} / llama.cpp", "prefillRatio", "", 1.3, "cold")

@@ -9,7 +9,7 @@ usage: keys_and_values.py context MODEL [--budgets 4MiB,8MiB,16MiB,64MiB] [--lea
        keys_and_values.py same MODEL TEXT [--prompts 1000,4000,7800] [--kv-ram 8MiB] [--ram 64MiB,400MiB] [--tokens 64]
 
   context    decode at depths from --least to --most, doubling, with --kv-ram of each of --budgets and with all in
-             memory; draws plots/kv-context.svg. The limit is fio's bandwidth before and after ÷ bytes of keys and
+             memory. The limit is fio's bandwidth before and after ÷ bytes of keys and
              values read per token, and at most what the same depth reached in memory
   attention  no model: attention over a context in memory (÷ DRAM), from the drive (64 MiB, and the least) and mixed
              (half): bytes per second ÷ fio's random reads of a row's size at the same depth; bytes read ÷ the
@@ -25,12 +25,12 @@ All take --rounds, --threads, --bench and --record, which appends to results.tsv
 within a round; the figure is the median of the rounds (types, policies and same give the same bits and run once; same
 takes --run in place of --bench). What is on a drive is in --folder, where fio's file is too;
 all of it is read past the page cache. Other work on the machine falsifies depth most: llama.cpp's threads spin.
-context and attention need fio; the plot needs matplotlib.
+context and attention need fio.
 """
 import argparse, contextlib, json, os, shlex, shutil, statistics, subprocess, sys, tempfile
 import measure
 from measure import byte_count, fio
-from record import FOLDER, record, report
+from record import record, report
 
 POLICIES = ["top=1/8", "top=1/4", "sinks=128+1024", "window=1024", "snapkv=1024"]
 POSITIONS = 128  # of a row: a layer's part of them, all heads
@@ -72,36 +72,13 @@ def context_point(a, budget, depth, file):
           + (f", drive's limit {drive:.4g}" if drive else ""), file=sys.stderr, flush=True)
     return {"speed": speed, "read": read, "drive": drive}
 
-def plot_context(lines, depths, path, title):
-    try: import matplotlib
-    except ImportError:
-        print("no plot: matplotlib is missing (apt-get install python3-matplotlib, or pip install matplotlib)", file=sys.stderr)
-        return
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "kv-context"
-    from matplotlib import pyplot
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    for budget, points in lines.items():
-        drawn, = axes.plot([p["depth"] for p in points], [p["speed"] for p in points], "o-", markersize=4,
-                           label=f"--kv-ram {budget}" if budget else "all in memory")
-        limits = [(p["depth"], p["limit"]) for p in points if p["limit"] is not None]
-        if limits: axes.plot(*zip(*limits), "x:", color=drawn.get_color(), markersize=4)
-    axes.plot([], [], "kx:", markersize=4, label="limit: fio's bandwidth ÷ bytes read a token, or in memory")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(depths, [f"{d}" if d < 1024 else f"{d / 1024:g}K" for d in depths])
-    axes.minorticks_off()
-    axes.set(xlabel="context, tokens", ylabel="decoded tokens per second", title=title, ylim=(0, None))
-    axes.grid(alpha=0.3); axes.legend(fontsize=8)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    figure.tight_layout(); figure.savefig(path, metadata={"Date": None})
-    print(path)
-
 def context(a):
     measure.need_fio()
     depths = [a.least]
     while depths[-1] * 2 <= a.most: depths.append(depths[-1] * 2)
     budgets = [None] + sorted(a.budgets.split(","), key=byte_count)
-    name, lines = os.path.basename(a.model), {budget: [] for budget in budgets}
+    name = os.path.basename(a.model)
+    against = f"fio 1 MiB x 32, {'huge' if measure.huge_pages() else 'small'} pages ÷ bytes a token, or in memory"
     with drive_file(a.folder, 1 << 30) as file:
         for depth in depths:
             rows = {budget: [] for budget in budgets}
@@ -113,16 +90,14 @@ def context(a):
                 limits = [min(p["drive"], whole["speed"]) for p, whole in points if p["drive"]]
                 limit = statistics.median(limits) if limits else None
                 speed = statistics.median(p["speed"] for p, _ in points)
-                lines[budget].append({"depth": depth, "speed": speed, "limit": limit})
                 command = f"benchmarks/keys_and_values.py context {name}" + (f" --kv-ram {budget}" if budget else "")
                 figure = f"decode at depth {depth}"
-                report(command, figure, [p["speed"] for p, _ in points], "tokens/s", "" if limit is None else limit,
+                report(command, figure, [p["speed"] for p, _ in points], "tokens/s", "" if limit is None else (limit, against),
                        "direct" if limits else "resident", a.record,
                        f"{statistics.median(p['read'] for p, _ in points):.4g} B of keys and values read a token")
                 if limits:
                     report(command, f"{figure} / limit", [p["speed"] / min(p["drive"], whole["speed"]) for p, whole in points if p["drive"]],
-                           "", "fio 1 MiB x 32 ÷ bytes a token, or in memory", "direct", a.record)
-    plot_context({b: p for b, p in lines.items() if p}, depths, a.plot, name)
+                           "", (1, against), "direct", a.record)
 
 # attention
 
@@ -144,7 +119,7 @@ def attention(a):
     def tiered(file, place, whole):
         """A placement's figures by name; fio reads before it as deep as its last round did, and after it."""
         before = fio(file, block, depths[place], True) if place in depths else None
-        own = ours(a, "attention", *shape, "--repeats", a.repeats, "--kv-ram", placements[place], "--kv-dir", a.folder)
+        own = ours(a, "attention", *shape, "--repeat", a.repeats, "--kv-ram", placements[place], "--kv-dir", a.folder)
         depths[place] = max(1, round(own["queueDepth"]))
         after = fio(file, block, depths[place], True)
         peer = after if before is None else (before + after) / 2
@@ -155,7 +130,7 @@ def attention(a):
     # As large as what we read: a host in front of a virtual drive may keep a smaller file.
     with drive_file(a.folder, total) as file:
         def work():
-            whole = ours(a, "attention", *shape, "--repeats", a.repeats)
+            whole = ours(a, "attention", *shape, "--repeat", a.repeats)
             parts = {place: tiered(file, place, whole) for place in placements}
             return {"speed": whole["keyValueBytesPerSecond"], "share": whole["shareOfMemoryBandwidth"],
                     **{f"{place}: {key}": value for place, part in parts.items() for key, value in part.items()}}
@@ -168,9 +143,9 @@ def attention(a):
         peer = f"fio {block} x {statistics.median(row_of(f'{place}: depth')):.0f} random, {pages} pages"
         report(of, f"{place}: keys and values attended over", row_of(f"{place}: speed"), "B/s", "drive or DRAM", "direct", a.record)
         report(of, f"{place}: bytes read per second", row_of(f"{place}: read"), "B/s", statistics.median(row_of(f"{place}: fio")), "direct", a.record, peer)
-        report(of, f"{place}: bytes read per second / fio", row_of(f"{place}: drive"), "", f"1 ({peer})", "direct", a.record)
-        report(of, f"{place}: speed / the nearer limit", row_of(f"{place}: limit"), "", "1 (fio, or in memory)", "direct", a.record)
-        report(of, f"{place}: bytes read / the least", row_of(f"{place}: extra"), "", "1 (what does not fit)", "direct", a.record)
+        report(of, f"{place}: bytes read per second / fio", row_of(f"{place}: drive"), "", (1, peer), "direct", a.record)
+        report(of, f"{place}: speed / the nearer limit", row_of(f"{place}: limit"), "", (1, "fio, or in memory"), "direct", a.record)
+        report(of, f"{place}: bytes read / the least", row_of(f"{place}: extra"), "", (1, "what does not fit"), "direct", a.record)
         report(of, f"{place}: share of the time that waits for the drive", row_of(f"{place}: waiting"), "", 1, "direct", a.record)
 
 # depth
@@ -265,7 +240,6 @@ def main():
     p = command(context)
     p.add_argument("model"); p.add_argument("--budgets", default="4MiB,8MiB,16MiB,64MiB"); p.add_argument("--tokens", type=int, default=32)
     p.add_argument("--least", type=int, default=512); p.add_argument("--most", type=int, default=16384)
-    p.add_argument("--plot", default=os.path.join(FOLDER, "plots", "kv-context.svg"))
     p = command(attention)
     p.add_argument("--context", type=int, default=32768); p.add_argument("--layers", type=int, default=8)
     p.add_argument("--query-heads", type=int, default=32); p.add_argument("--kv-heads", type=int, default=8)

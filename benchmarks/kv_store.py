@@ -10,10 +10,10 @@ one token at that depth).
 
 Needs fio, and root for a cold cache. --record appends to results.tsv.
 """
-import argparse, glob, json, os, random, statistics, sys, tempfile
+import argparse, glob, json, os, random, sys, tempfile
 import measure
 from measure import drop, fio
-from record import record
+from record import report
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument("model"); p.add_argument("--tokens", type=int, default=4000); p.add_argument("--rounds", type=int, default=5)
@@ -49,6 +49,4 @@ for figure, key, unit, limit in [("time to first token, second process", "second
                                  ("that ÷ (load + bytes ÷ fio + a token)", "ratio", "", 1.5),
                                  ("first process ÷ second", "first", "", 20)]:
     values = [row[key] for row in rows]
-    note = f"median of {a.rounds} rounds, {min(values):.3g} to {max(values):.3g}"
-    print(f"{figure}: {statistics.median(values):.4g} {unit} ({note})")
-    if a.record: record(command, figure, statistics.median(values), unit, limit, "cold, direct", note)
+    report(command, figure, values, unit, limit, "cold, direct", a.record)

@@ -58,9 +58,9 @@ def main():
         print(f"{label}: ours {speed / 1e9:.3f} GB/s, fio {peer / 1e9:.3f} GB/s, ratio {ratio:.3f} (floor 0.97), {cpu:.4f} s of processor per GB")
         if a.record:
             command = f"benchmarks/load.py {name}"
-            note = f"{label}, fio with {pages} pages, median of {a.rounds} rounds"
-            record(command, "load", speed, "B/s", f"{peer:.4g} (fio)", "direct", note)
-            record(command, "load / fio", ratio, "", "0.97", "direct", note)
+            against = f"fio, {pages} pages"
+            record(command, f"load, {label}", speed, "B/s", (peer, against), "direct", values=[o for o, _, _ in values])
+            record(command, f"load / fio, {label}", ratio, "", (0.97, against), "direct", values=[o / f for o, f, _ in values])
     sys.exit(0 if worst >= 0.97 else 1)
 
 if __name__ == "__main__": main()

@@ -80,10 +80,11 @@ def main(folder, rounds, seconds, bench, python, is_recorded):
     command = "benchmarks/load.py --clients"
     failed = []
 
-    def state(figure, value, unit, limit, holds, note):
+    def state(figure, values, unit, limit, holds, note):
+        value = statistics.median(values)
         print(f"{figure}: {value:.4g} {unit} (limit {limit}){'' if holds else '  MISSED'}  {note}")
         if not holds: failed.append(figure)
-        if is_recorded: record(command, figure, value, unit, limit, "cold", f"{note}, median of {rounds} rounds")
+        if is_recorded: record(command, figure, value, unit, limit, "cold", note, values=values)
 
     ratios, peaks = {name: [] for name in ("swift", "c", "python", "mmap", "read", "safetensors")}, {}
     for _ in range(rounds):
@@ -96,8 +97,8 @@ def main(folder, rounds, seconds, bench, python, is_recorded):
     for name, values in ratios.items():
         floor = floors.get(name)
         ratio = statistics.median(values)
-        state(f"{name} / fio", ratio, "", floor or "", floor is None or ratio >= floor, "4 GiB, 1 MiB x 32")
-        if floor: state(f"{name} peak / budget", peaks[name] / RAM, "", 1, peaks[name] <= RAM, "256 MiB")
+        state(f"{name} / fio", values, "", floor or "", floor is None or ratio >= floor, "4 GiB, 1 MiB x 32")
+        if floor: state(f"{name} peak / budget", [peaks[name] / RAM], "", 1, peaks[name] <= RAM, "256 MiB")
 
     limit = os.path.getsize(large) // 4
     ratios = {name: [] for name in ("swift", "c", "python")}
@@ -109,7 +110,7 @@ def main(folder, rounds, seconds, bench, python, is_recorded):
             peer = clients.run("safetensors", large, enter)[0]
             for name in ratios: ratios[name].append(clients.run(name, large, enter)[0] / peer)
     for name, values in ratios.items():
-        if values: state(f"{name} / safetensors", statistics.median(values), "", 1.5, statistics.median(values) >= 1.5, "in a quarter of the file")
+        if values: state(f"{name} / safetensors", values, "", 1.5, statistics.median(values) >= 1.5, "in a quarter of the file")
 
     values = []
     for _ in range(rounds):
@@ -117,11 +118,11 @@ def main(folder, rounds, seconds, bench, python, is_recorded):
         before = fio_random(scattered, seconds)
         f = clients.bench_figures(scattered, None, "--through", "loader", "--random", "--tensors", 2000, "--queue-depth", DEPTH, "--ram", RAM)
         values.append(f["loadBytesPerSecond"] / ((before + fio_random(scattered, seconds)) / 2))
-    state("random / fio", statistics.median(values), "", 0.9, statistics.median(values) >= 0.9, "2000 tensors of 32 KiB to 1 MiB")
+    state("random / fio", values, "", 0.9, statistics.median(values) >= 0.9, "2000 tensors of 32 KiB to 1 MiB")
 
     values = []
     for _ in range(rounds):
         drop(many)
         values.append(clients.bench_figures(many, None, "--through", "loader")["timeToFirstTensorSeconds"])
-    state("open to first tensor", statistics.median(values), "s", 0.5, statistics.median(values) <= 0.5, "100,000 tensors")
+    state("open to first tensor", values, "s", 0.5, statistics.median(values) <= 0.5, "100,000 tensors")
     return 1 if failed else 0

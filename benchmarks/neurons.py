@@ -7,7 +7,7 @@ usage: neurons.py relu IMAGE TEXT      a ReLU model with a trained predictor, me
 IMAGE comes from flashinfer-convert --bundle single-neurons --selector-file; TEXT is one that the selector was not
 trained on. Options: --chunks 8, --tokens 300, --record (appends to results.tsv).
 """
-import argparse, os, re, sys
+import argparse, json, os, sys
 import measure
 from record import record
 
@@ -31,22 +31,21 @@ def report(figure, value, unit, limit, note=""):
     print(f"{figure}: {value:.4g} {unit} (held against: {limit})", flush=True)
     if a.record:
         record(f"benchmarks/neurons.py {a.kind} {os.path.basename(a.image)}", figure, float(value), unit, limit, "cold, direct",
-               f"{a.tokens} tokens of text, {a.chunks} chunks of 512; {note}")
+               f"{a.tokens} tokens of text, {a.chunks} chunks of 512" + (f"; {note}" if note else ""))
 
 if a.kind == "relu":
-    plan = lambda selector, *more: measure.run([a.inspect, a.image, "--plan", "--selector", selector, *more])
-    slot = re.search(r"in memory: (\d+) of (\d+), ([0-9.]+) (B|KiB|MiB) each", plan("predictor"))
-    unit = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20}[slot.group(4)]
-    window = int(a.window * int(slot.group(2)) * float(slot.group(3)) * unit)
+    plan = lambda selector: json.loads(measure.run([a.inspect, a.image, "--plan", "--selector", selector, "--json"]))["plan"]
+    own = plan("predictor")
+    window = int(a.window * own["neuronBundles"] * own["neuronBundleBytes"])
     found = decode("predictor", "--window", f"{window >> 10}KiB")
     cost = quality("predictor")
-    report("predictor: FFN bytes read / all FFN bytes", found["neuronFractionRead"], "", "0.1 at most",
+    report("predictor: FFN bytes read / all FFN bytes", found["neuronFractionRead"], "", (0.1, "at most"),
            f"bundles read / bundles; window {found['windowFraction']:.3f} of the FFN")
     report("predictor: neurons selected", found["neuronFractionUsed"], "of all", "")
-    report("predictor: KL from all neurons", cost["meanDivergence"], "nats", "0.01 at most")
+    report("predictor: KL from all neurons", cost["meanDivergence"], "nats", (0.01, "at most"))
     report("predictor: perplexity cost", cost["perplexityCost"], "of the dense", "")
     exact, dense = quality("exact"), quality("all")
-    report("exact: perplexity - all neurons' perplexity", exact["perplexity"] - dense["perplexity"], "", "0")
+    report("exact: perplexity - all neurons' perplexity", exact["perplexity"] - dense["perplexity"], "", 0)
     # The gate stays in memory: a third of the FFN.
     third = decode("exact", "--window", f"{int(window * (a.window - 1 / 3) / a.window) >> 10}KiB")
     report("exact: neurons read / all, gate in memory", third["neuronFractionRead"], "", "",
@@ -55,9 +54,9 @@ else:
     cost = quality("threshold")
     kept = decode("threshold", "--ram", a.ram)
     dense = decode("all", "--ram", a.ram)
-    report("threshold: perplexity cost", cost["perplexityCost"], "of the dense", "0.02 at most")
+    report("threshold: perplexity cost", cost["perplexityCost"], "of the dense", (0.02, "at most"))
     report("threshold: neurons kept", kept["neuronFractionUsed"], "of all", "")
     report("threshold: FFN bytes a token / all neurons', same memory", kept["neuronBytesPerToken"] / dense["neuronBytesPerToken"],
-           "", "0.75 at most", f"--ram {a.ram}: {kept['neuronBytesPerToken']:.4g} and {dense['neuronBytesPerToken']:.4g} B")
+           "", (0.75, "at most"), f"--ram {a.ram}: {kept['neuronBytesPerToken']:.4g} and {dense['neuronBytesPerToken']:.4g} B")
     report("threshold: FFN bytes without window", (1 + 2 * kept["neuronFractionUsed"]) / 3, "of all", "",
            "(1 + 2 kept) / 3, the gate read whole")

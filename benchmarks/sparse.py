@@ -9,10 +9,10 @@ a bundle's size at the depth that decoding reaches, then flashinfer-bench sparse
 
 Needs fio, and root for a cold cache. --record appends to results.tsv.
 """
-import argparse, os, re, statistics, sys
+import argparse, json, os, sys
 import measure
 from measure import drop, fio
-from record import record
+import record
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument("image"); p.add_argument("--ram", required=True); p.add_argument("--rounds", type=int, default=3)
@@ -23,10 +23,9 @@ p.add_argument("--bench", default=".build/release/flashinfer-bench")
 p.add_argument("--inspect", default=".build/release/flashinfer-inspect"); p.add_argument("--record", action="store_true")
 a = p.parse_args()
 measure.need_fio()
-found = re.search(r"neurons: in bundles of \d+, ([0-9.]+) (B|KiB|MiB) each", measure.run([a.inspect, a.image]))
-if not found: sys.exit(f"{a.image} has no bundles of neurons")
-unit = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20}[found.group(2)]
-block = f"{int(float(found.group(1)) * unit) + 4095 >> 12 << 2}KiB"
+neurons = json.loads(measure.run([a.inspect, a.image, "--json"])).get("neurons")
+if not neurons: sys.exit(f"{a.image} has no bundles of neurons")
+block = f"{neurons['bundleBytes'] + 4095 >> 12 << 2}KiB"
 
 rows = []
 for number in range(a.rounds):
@@ -35,33 +34,29 @@ for number in range(a.rounds):
     figures = measure.ours(a.bench, "sparse", a.image, "--ram", a.ram, "--random-tokens", 1, "--selector", "predictor", "--tokens", a.tokens, "--warmup", a.warmup,
                            "--threads", a.threads)
     random = (random + fio(a.image, block, a.depth, True)) / 2
-    best = {key.split("/")[1]: value for key, value in figures.items() if key.startswith("bundling/")}
+    best = {key.removesuffix("/bundling"): value for key, value in figures.items() if key.endswith("/bundling")}
     rate = best["bytesPerToken"] / best["ioMilliseconds"] * 1e3
     figures |= {"fio sequential": sequential, "fio random": random, "reads": rate / random,
-                "io": figures["naive/ioMilliseconds"] / best["ioMilliseconds"],
-                "wait": figures["naive/ioMilliseconds"] / best["waitMilliseconds"],
-                "total": figures["naive/totalMilliseconds"] / best["totalMilliseconds"],
+                "io": figures["ioMilliseconds/naive"] / best["ioMilliseconds"],
+                "wait": figures["ioMilliseconds/naive"] / best["waitMilliseconds"],
+                "total": figures["totalMilliseconds/naive"] / best["totalMilliseconds"],
                 "management": best["managementMilliseconds"] / best["totalMilliseconds"]}
     rows.append(figures)
     print(f"round {number + 1}: " + ", ".join(f"{k} {figures[k]:.4g}" for k in list(figures)[-7:]), file=sys.stderr, flush=True)
 
 def report(figure, key, unit, limit):
     values = [row[key] for row in rows]
-    value, spread = statistics.median(values), f"{min(values):.3g} to {max(values):.3g}"
-    print(f"{figure}: {value:.4g} {unit} ({spread}; held against: {limit})", flush=True)
-    if a.record:
-        record(f"benchmarks/sparse.py {os.path.basename(a.image)} --ram {a.ram}", figure, value, unit, limit, "cold, direct",
-               f"median of {len(values)} rounds, {spread}")
+    record.report(f"benchmarks/sparse.py {os.path.basename(a.image)} --ram {a.ram}", figure, values, unit, limit, "cold, direct", a.record)
 
 published = {"naive": (13.4, 2196), "hybrid": (6.7, 1090), "selection": (0.9, 738), "windowing": (0.2, 164), "bundling": (0.2, 87)}
 for rung, (gigabytes, milliseconds) in published.items():
-    report(f"{rung}, bytes a token", f"{rung}/bytesPerToken", "B", f"the paper's OPT-6.7B: {gigabytes}e9")
-    report(f"{rung}, I/O", f"{rung}/ioMilliseconds", "ms", f"the paper's: {milliseconds}")
-    report(f"{rung}, total", f"{rung}/totalMilliseconds", "ms", "")
-for key, limit in [("fractionUsed", "the paper's: 0.1"), ("fractionRead", "the paper's: 0.024")]:
-    report(f"bundling, {key}", f"bundling/{key}", "of all neurons", limit)
-report("bundled reads / fio random", "reads", "", f"0.9 (fio {block} x {a.depth})")
-report("naive / bundling, I/O", "io", "", "25 (paper: 25)")
+    report(f"{rung}, bytes a token", f"bytesPerToken/{rung}", "B", (gigabytes * 1e9, "the paper's OPT-6.7B"))
+    report(f"{rung}, I/O", f"ioMilliseconds/{rung}", "ms", (milliseconds, "the paper's"))
+    report(f"{rung}, total", f"totalMilliseconds/{rung}", "ms", "")
+for key, limit in [("fractionUsed", (0.1, "the paper's")), ("fractionRead", (0.024, "the paper's"))]:
+    report(f"bundling, {key}", f"{key}/bundling", "of all neurons", limit)
+report("bundled reads / fio random", "reads", "", (0.9, f"fio {block} x {a.depth}"))
+report("naive / bundling, I/O", "io", "", (25, "paper: 25"))
 report("naive / bundling, I/O waited for", "wait", "", "")
-report("naive / bundling, total", "total", "", "15 (paper: 4.8, CPU)")
-report("memory management / total", "management", "", "0.05 at most")
+report("naive / bundling, total", "total", "", (15, "paper: 4.8, CPU"))
+report("memory management / total", "management", "", (0.05, "at most"))

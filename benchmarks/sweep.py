@@ -7,13 +7,12 @@ For each budget: drop caches; fio; `flashinfer-inspect --plan --calibrate` predi
 decode` measures, in a memory control group of budget + 64 MiB where one can be made (root); fio again.
 With --gguf and llama-bench (on PATH or by --llama-bench; cmake --build build --target llama-bench in
 llama.cpp) also that, mapping the file in a control group of the same size. The limit is what fio's mean
-allows for the streamed bytes, and what the fastest budget reached where little is streamed. Needs fio;
-the plot benchmarks/plots/decode-budget.svg needs matplotlib.
+allows for the streamed bytes, and what the fastest budget reached where little is streamed. Needs fio.
 """
 import argparse, json, os, shutil, statistics, sys
 import measure
 from measure import byte_count, control_group, drop, fio, run
-from record import FOLDER, record
+from record import report
 
 def measure_round(a, budget):
     """One round at one budget."""
@@ -31,27 +30,6 @@ def measure_round(a, budget):
             "calibratedDrive": plan["calibration"]["driveBytesPerSecond"], 
             "llama": measure.llama(a.llama_bench, a.gguf, "-p", "0", "-n", str(a.llama_tokens), threads=a.threads, limit=limit)}
 
-def plot(points, path, name):
-    try:
-        import matplotlib
-    except ImportError:
-        print("no plot: matplotlib is missing (apt-get install python3-matplotlib, or pip install matplotlib)", file=sys.stderr)
-        return
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-    figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    sizes = [p["budget"] / 2**30 for p in points]
-    axes.plot(sizes, [p["limit"] for p in points], "k--", label="limit: fio's bandwidth ÷ streamed bytes, or the fastest budget")
-    axes.plot(sizes, [p["predicted"] for p in points], "x:", color="tab:orange", label="predicted from the calibration")
-    axes.plot(sizes, [p["measured"] for p in points], "o-", color="tab:blue", label="measured")
-    peers = [(size, p["llama"]) for size, p in zip(sizes, points) if p["llama"]]
-    if peers: axes.plot(*zip(*peers), "s-", color="tab:red", label="llama.cpp, mmap, same control group")
-    axes.set(xlabel="memory budget, GiB", ylabel="decoded tokens per second", title=name, ylim=(0, None))
-    axes.grid(alpha=0.3); axes.legend(fontsize=8)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    figure.tight_layout(); figure.savefig(path, metadata={"Date": None})
-    print(path)
-
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("image"); p.add_argument("--gguf"); p.add_argument("--budgets", default="1GiB,2GiB,3GiB,4GiB,6GiB")
@@ -61,7 +39,6 @@ def main():
     p.add_argument("--bench", default=".build/release/flashinfer-bench")
     p.add_argument("--inspect", default=".build/release/flashinfer-inspect")
     p.add_argument("--llama-bench", default=shutil.which("llama-bench"))
-    p.add_argument("--plot", default=os.path.join(FOLDER, "plots", "decode-budget.svg"))
     p.add_argument("--record", action="store_true")
     a = p.parse_args()
     measure.need_fio()
@@ -71,10 +48,10 @@ def main():
         rounds = [measure_round(a, budget) for _ in range(a.rounds)]
         middle = lambda key: statistics.median(r[key] for r in rounds)
         peers = [r["llama"] for r in rounds if r["llama"]]
-        points.append({"budget": byte_count(budget), "label": budget, "predicted": middle("predicted"), "measured": middle("measured"),
+        points.append({"label": budget, "rounds": rounds, "predicted": middle("predicted"), "measured": middle("measured"),
                        "ratio": statistics.median(r["predicted"] / r["measured"] for r in rounds), "limitName": rounds[0]["limitName"],
                        "streamed": middle("streamed"), "drive": middle("drive"), "llama": statistics.median(peers) if peers else None})
-        print(json.dumps(points[-1]), file=sys.stderr)
+        print(json.dumps({key: value for key, value in points[-1].items() if key != 'rounds'}), file=sys.stderr)
     fastest = max(q["measured"] for q in points)
     name = os.path.basename(a.image)
     for q in points:
@@ -83,11 +60,12 @@ def main():
         print(f"{q['label']}: predicted {q['predicted']:.3f} ({q['limitName']}), measured {q['measured']:.3f} tokens/s, "
               f"ratio {q['ratio']:.3f} (0.85 to 1.15), limit {q['limit']:.3f}{peer}")
         if not a.record: continue
-        command, note = f"benchmarks/sweep.py {name} --ram {q['label']}", f"median of {a.rounds} rounds"
-        record(command, "decode", q["measured"], "tokens/s", q["limit"], "cold, direct", note)
-        record(command, "predicted decode", q["predicted"], "tokens/s", "", "", f"limit {q['limitName']}")
-        record(command, "predicted / measured decode", q["ratio"], "", "0.85 to 1.15", "", note)
-        if q["llama"]: record(command, "llama.cpp decode", q["llama"], "tokens/s", "", "cold, mmap", "same control group")
-    plot(points, a.plot, name)
+        command, pages = f"benchmarks/sweep.py {name} --ram {q['label']}", "huge" if measure.huge_pages() else "small"
+        of = lambda key: [r[key] for r in q["rounds"]]
+        report(command, "decode", of("measured"), "tokens/s", (q["limit"], f"fio 1 MiB x 32, {pages} pages ÷ streamed bytes") if q["limit"] < fastest
+               else "", "cold, direct", True)
+        report(command, "predicted decode", of("predicted"), "tokens/s", "", "", True, f"limit {q['limitName']}")
+        report(command, "predicted / measured decode", [r["predicted"] / r["measured"] for r in q["rounds"]], "", "0.85 to 1.15", "", True)
+        report(command, "llama.cpp decode", of("llama"), "tokens/s", "", "cold, mmap", True, "same control group")
 
 if __name__ == "__main__": main()
