@@ -12,25 +12,27 @@ struct HuggingFaceFolder {
   /// Longer documents are refused: the largest tokenizers in use are 33 MiB.
   private static let documentByteLimit = 256 << 20
 
-  /// - Throws: ``LoaderError/missingFile(path:_:)`` where the folder has no model, ``LoaderError/io(_:)``,
-  ///   ``LoaderError/format(_:)``.
+  /// - Throws: ``LoaderError/format(_:)`` if the folder is no model, ``LoaderError/missingFile(path:_:)`` if a
+  ///   file of it is missing, ``LoaderError/io(_:)``.
   init(_ path: String) throws(LoaderError) {
     self.path = path
     guard Self.exists(path + "/config.json") else {
-      throw .missingFile(
-        path: path,
-        "a folder without config.json is no model; name a GGUF file, an image made by flashinfer-convert, "
-          + "or a folder with config.json and safetensors files")
+      throw .format(
+        FormatError(
+          .unrecognised, path: path,
+          "a folder without config.json is no model; name a GGUF file, an image made by "
+            + "flashinfer-convert, or a folder with config.json and safetensors files"))
     }
     if Self.exists(path + "/model.safetensors") {
       shards = [path + "/model.safetensors"]
       return
     }
     guard let index = try Self.document(path, "model.safetensors.index.json") else {
-      throw .missingFile(
-        path: path,
-        "the folder has neither model.safetensors nor model.safetensors.index.json; weights in other "
-          + "formats (pytorch_model.bin) are not read")
+      throw .format(
+        FormatError(
+          .unrecognised, path: path,
+          "the folder has neither model.safetensors nor model.safetensors.index.json; weights in other "
+            + "formats (pytorch_model.bin) are not read"))
     }
     let names: [String]
     do { names = try HuggingFace.shardNames(index: index) } catch { throw .format(error) }
