@@ -48,7 +48,11 @@ import Testing
               said.contains("errno") || error is AllocationError || said.contains("replaced"),
               "\(call) \(index), \(errno): \(said)")
           }
-          #expect(FaultPlan.end().refusalCount == 1, "\(call) \(index), \(errno)")
+          let refusalCount = FaultPlan.end().refusalCount
+          // How often the kernel is waited for after the first time is the drive's affair.
+          #expect(
+            refusalCount == 1 || (refusalCount == 0 && call == .awaitReads && index > 0),
+            "\(call) \(index), \(errno)")
           #expect(FaultSweep.openDescriptorCount == descriptors, "\(call) \(index), \(errno)")
         }
       }
