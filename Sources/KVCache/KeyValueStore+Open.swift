@@ -73,7 +73,7 @@ extension KeyValueStore {
     return UnsafeRawPointer(expansion)
   }
 
-  /// Memory of the blocks of a tile that ``expandedBlocks(layer:head:tile:page groups:expansion:into:)`` expands.
+  /// Memory of the blocks of a tile that `expandedBlocks` expands.
   public static func expansionByteCount(_ shape: KeyValueShape) -> Int {
     shape.quantises ? AttentionTile.blockCount * shape.openBlockByteCount : 0
   }

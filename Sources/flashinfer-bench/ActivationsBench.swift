@@ -23,7 +23,7 @@ struct ActivationsBench: ParsableCommand {
         flashinfer-bench activations model.gguf text.txt --output seen.safetensors
       """)
 
-  @Argument(help: "Flash image or GGUF file.") var model: String
+  @Argument(help: "Flash image, GGUF file or Hugging Face folder.") var model: String
   @Argument(help: "Text file; - is standard input.") var file: String
   @Option(help: "File to write.") var output: String
   @Option(help: "Tokens to run at most.") var tokens = 16384

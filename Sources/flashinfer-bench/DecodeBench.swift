@@ -21,7 +21,7 @@ struct DecodeBench: ParsableCommand {
         flashinfer-bench decode model.bin --ram 2GiB --depth 4096 --tokens 64
       """)
 
-  @Argument(help: "Flash image or GGUF file.") var model: String
+  @Argument(help: "Flash image, GGUF file or Hugging Face folder.") var model: String
   @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
   @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments
   @OptionGroup(title: "Experts and neurons") var neurons: NeuronArguments

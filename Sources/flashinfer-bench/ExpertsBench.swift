@@ -27,7 +27,7 @@ struct ExpertsBench: ParsableCommand {
         flashinfer-bench experts --synthetic zipf --slots 1000
       """)
 
-  @Argument(help: "Flash image or GGUF file to run.") var model: String?
+  @Argument(help: "Flash image, GGUF file or Hugging Face folder to run.") var model: String?
   @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
   @OptionGroup(title: "Experts and neurons") var hotness: ExpertHistoryOptions
   @Option(help: "With MODEL: feed seeded random ids instead of the model's own greedy text.")

@@ -18,7 +18,7 @@ struct LogitsBench: ParsableCommand {
         flashinfer-bench logits model.bin --tokens 1,2,3 --output logits.f32
       """)
 
-  @Argument(help: "Flash image or GGUF file.") var model: String
+  @Argument(help: "Flash image, GGUF file or Hugging Face folder.") var model: String
   @Option(help: "Token ids, 1,2,3.") var tokens: String
   @Option(help: "File to write.") var output: String
   @Option(help: "Tokens read as a prompt; the others are decoded one by one (default: all).")

@@ -22,7 +22,7 @@ struct PerplexityBench: ParsableCommand {
         flashinfer-bench perplexity model.bin text.txt --chunks 16
       """)
 
-  @Argument(help: "Flash image or GGUF file.") var model: String
+  @Argument(help: "Flash image, GGUF file or Hugging Face folder.") var model: String
   @Argument(help: "Text file; - is standard input.") var file: String
   @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
   @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments

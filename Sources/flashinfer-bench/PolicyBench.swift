@@ -20,7 +20,7 @@ struct PolicyBench: ParsableCommand {
         flashinfer-bench policy model.bin text.txt --kv-policy top=1/8
       """)
 
-  @Argument(help: "Flash image or GGUF file.") var model: String
+  @Argument(help: "Flash image, GGUF file or Hugging Face folder.") var model: String
   @Argument(help: "Text file; - is standard input.") var file: String
   @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
   @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments

@@ -18,7 +18,7 @@ struct PrefillBench: ParsableCommand {
         flashinfer-bench prefill model.bin --ram 2GiB --tokens 1024 --repeats 3
       """)
 
-  @Argument(help: "Flash image or GGUF file.") var model: String
+  @Argument(help: "Flash image, GGUF file or Hugging Face folder.") var model: String
   @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
   @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments
   @OptionGroup(title: "Experts and neurons") var neurons: NeuronArguments

@@ -26,7 +26,7 @@ struct SparFBench: ParsableCommand {
         flashinfer-bench sparf model.bin text.txt --share 1/8 --chunks 1
       """)
 
-  @Argument(help: "Flash image or GGUF file.") var model: String
+  @Argument(help: "Flash image, GGUF file or Hugging Face folder.") var model: String
   @Argument(help: "Text file; - is standard input.") var file: String
   @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
   @Option(help: "Shares of query elements and of positions: 1/8, or 1/4,1/8 for each; repeatable.")

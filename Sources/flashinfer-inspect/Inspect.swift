@@ -27,7 +27,10 @@ struct Inspect: ParsableCommand {
 
   static func main() { runAsProgram() }
 
-  @Argument(help: "Flash image or GGUF file; a vocabulary alone is enough for --tokenize.")
+  @Argument(
+    help: """
+      Flash image, GGUF file or Hugging Face folder; a vocabulary alone is enough for --tokenize.
+      """)
   var model: String?
 
   @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions

@@ -17,8 +17,9 @@ struct Run: ParsableCommand {
     commandName: "flashinfer-run",
     abstract: "Answers a prompt with a model that need not fit in memory.",
     discussion: """
-      MODEL is a flash image (see flashinfer-convert) or a GGUF file. The answer goes to standard \
-      output as it is generated; progress and a summary go to standard error.
+      MODEL is a flash image (see flashinfer-convert), a GGUF file or a Hugging Face folder with \
+      safetensors. The answer goes to standard output as it is generated; progress and a summary \
+      go to standard error.
 
       Examples:
         flashinfer-run model.bin "Why is the sky blue?" --ram 2GiB
@@ -30,7 +31,7 @@ struct Run: ParsableCommand {
 
   static func main() { runAsProgram() }
 
-  @Argument(help: "Flash image or GGUF file.")
+  @Argument(help: "Flash image, GGUF file or Hugging Face folder.")
   var model: String
 
   @OptionGroup(title: "Prompt") var prompt: PromptOptions
