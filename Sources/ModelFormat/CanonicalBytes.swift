@@ -30,7 +30,7 @@ struct CanonicalBytes {
     case tensorPlace = 256
     case bundlePlace, extent, checksums
     case plusOne = 320
-    case derivedValues
+    case derivedValues, partOrder
   }
 
   /// Encodes everything but weights.
@@ -64,6 +64,18 @@ struct CanonicalBytes {
   mutating func checksums(_ values: [UInt64]) {
     field(.checksums, byteCount: 8 * values.count)
     for value in values { bytes.appendLittleEndian(value) }
+  }
+
+  /// Of tensors whose parts are scattered, which part each expert has: ``ModelIdentity/order(_:)`` goes by place.
+  mutating func addPartOrder(of tensors: [TensorRecord]) {
+    for tensor in ModelIdentity.order(tensors) {
+      guard let places = tensor.stack?.places else { continue }
+      let order = places.indices.sorted {
+        (places[$0].fileIndex, places[$0].offset) < (places[$1].fileIndex, places[$1].offset)
+      }
+      text(.partOrder, tensor.name)
+      integers(.partOrder, order)
+    }
   }
 
   /// What files imply and do not hold, in the order of names.

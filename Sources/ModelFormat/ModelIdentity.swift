@@ -80,6 +80,7 @@ extension ModelDescription {
   private var graphBytes: CanonicalBytes? {
     guard let configuration else { return nil }
     var bytes = CanonicalBytes(configuration, tensors: storedTensors, neurons: neurons)
+    bytes.addPartOrder(of: tensors)
     bytes.add(derivations)
     return bytes
   }

@@ -227,6 +227,14 @@ struct TinyFolder {
     #expect(parts.allSatisfy { $0.byteCount == partByteCount && $0.rowCount == 32 })
   }
 
+  /// Equal bytes in equal places: only the numbers tell that the router means others.
+  @Test func `The order of scattered experts is part of the identity`() throws {
+    let orders = [[0, 1, 2, 3], [1, 0, 2, 3], [3, 2, 1, 0]]
+    let checksums = try orders.map { try expertFolder($0).describe().graphChecksum }
+    #expect(Set(checksums).count == orders.count)
+    #expect(try expertFolder(orders[0]).describe().graphChecksum == checksums[0])
+  }
+
   @Test func `Experts that are missing, repeated or different are named`() {
     #expect(error(expertFolder([0, 1, 3])).contains("expert 2 is missing"))
     #expect(error(expertFolder([0, 1, 2])).contains("3 rows of 32, not 4"))
