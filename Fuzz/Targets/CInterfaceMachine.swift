@@ -18,9 +18,9 @@ struct CInterfaceMachine {
   private var input: InputReader
   private var byteCount: Int
   /// Handles, nil if the place is free or its loader was closed; the last one that was closed.
-  private var loaders = [OpaquePointer?](repeating: nil, count: 3)
+  var loaders = [OpaquePointer?](repeating: nil, count: 3)
   private var closed: OpaquePointer?
-  private var lent: [Lent] = []
+  var lent: [Lent] = []
   /// Where the library says what went wrong.
   // Safety: used under the turn of `CInterfaceTarget.run`.
   nonisolated(unsafe) static let error: UnsafeMutablePointer<flashinfer_error> = {
@@ -46,7 +46,7 @@ struct CInterfaceMachine {
   }
 
   /// A number that is mostly small.
-  private mutating func number() -> UInt64 {
+  mutating func number() -> UInt64 {
     let value = UInt64(byte())
     switch value {
     case 0..<240: return value
@@ -58,7 +58,7 @@ struct CInterfaceMachine {
     }
   }
 
-  private mutating func loader() -> OpaquePointer? { loaders[Int(byte()) % loaders.count] }
+  mutating func loader() -> OpaquePointer? { loaders[Int(byte()) % loaders.count] }
 
   private mutating func parts() -> [flashinfer_part] {
     (0..<Int(byte() % 6)).map { _ in
@@ -157,30 +157,43 @@ struct CInterfaceMachine {
 
   mutating func load() throws(FuzzFinding) {
     let place = Int(byte()) % loaders.count
-    let parts = parts()
-    // An older or a newer program's elements.
-    let size = MemoryLayout<flashinfer_piece>.size + (byte() & 1 == 0 ? 0 : 16)
-    var pieces = [UInt8](repeating: 0xA5, count: size * max(1, parts.count) + 8)
-    let status = pieces.withUnsafeMutableBytes { bytes in
-      bytes.storeBytes(of: size, as: Int.self)
-      return bytes.withMemoryRebound(to: flashinfer_piece.self) {
-        flashinfer_load(loaders[place], parts, parts.count, -1, $0.baseAddress, Self.error)
-      }
+    let (loader, parts) = (loaders[place], parts())
+    let isNewer = byte() & 1 == 1
+    let pieces = try Self.pieces(for: parts.map { ($0.tensor, $0.part) }, isNewer: isNewer) {
+      array throws(FuzzFinding) in
+      let status = flashinfer_load(loader, parts, parts.count, -1, array, Self.error)
+      try Self.expect(status, loader == nil ? [3] : [0, 3, 7, 8, 12])
+      return status == 0
     }
-    try Self.expect(status, loaders[place] == nil ? [3] : [0, 3, 7, 8, 12])
-    try require(pieces.suffix(8).allSatisfy { $0 == 0xA5 }, "written past the last element")
-    guard status == 0 else { return }
-    let filled = pieces.withUnsafeBytes { bytes in
-      parts.indices.map {
-        bytes.loadUnaligned(fromByteOffset: $0 * size, as: flashinfer_piece.self)
-      }
+    guard let pieces else { return }
+    lent.append(Lent(hold: pieces[0].hold, loader: place, pieces: pieces.map(Piece.init)))
+  }
+
+  /// Hands an array of structures of this or a newer program to a call that fills it in.
+  ///
+  /// - Returns: What it holds then, nil if the call failed.
+  static func pieces(
+    for parts: [(tensor: UInt64, part: UInt64)], isNewer: Bool,
+    fill: (UnsafeMutablePointer<flashinfer_piece>?) throws(FuzzFinding) -> Bool
+  ) throws(FuzzFinding) -> [flashinfer_piece]? {
+    let size = MemoryLayout<flashinfer_piece>.size + (isNewer ? 16 : 0)
+    let end = size * max(1, parts.count)
+    let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: end + 8, alignment: 16)
+    defer { bytes.deallocate() }
+    bytes.initializeMemory(as: UInt8.self, repeating: 0xA5)
+    bytes.storeBytes(of: size, as: Int.self)
+    let isFilled = try fill(bytes.baseAddress?.assumingMemoryBound(to: flashinfer_piece.self))
+    try require(bytes[end...].allSatisfy { $0 == 0xA5 }, "written past the last element")
+    guard isFilled, !parts.isEmpty else { return nil }
+    let filled = parts.indices.map {
+      bytes.loadUnaligned(fromByteOffset: $0 * size, as: flashinfer_piece.self)
     }
     for (piece, part) in zip(filled, parts) {
       try require(
         piece.tensor == part.tensor && piece.part == part.part && piece.hold == filled[0].hold,
         "a part that was not asked for")
     }
-    lent.append(Lent(hold: filled[0].hold, loader: place, pieces: filled.map(Piece.init)))
+    return filled
   }
 
   mutating func release() throws(FuzzFinding) {

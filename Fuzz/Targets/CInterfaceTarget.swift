@@ -26,7 +26,7 @@ enum CInterfaceTarget {
     var machine = CInterfaceMachine(input)
     while machine.hasMore {
       let function = machine.byte()
-      switch function % 20 {
+      switch function % 27 {
       case 0: try machine.open()
       case 1: try machine.close()
       case 2: try machine.describe()
@@ -42,7 +42,14 @@ enum CInterfaceTarget {
       case 16: try machine.cancelLoader()
       case 17: try machine.foreign()
       case 18: try machine.generate()
-      default: try machine.cancelGenerator()
+      case 19: try machine.cancelGenerator()
+      case 20: try machine.metadata()
+      case 21: try machine.file()
+      case 22: try machine.streamRows()
+      case 23: try machine.prefetchRows()
+      case 24: try machine.loadRows()
+      case 25: try machine.loadInto()
+      default: try machine.allocate()
       }
     }
     try machine.end()
@@ -56,5 +63,7 @@ enum CInterfaceTarget {
     [0, 3, 3, 4, 0, 255, 16, 0, 6, 0, 0, 4, 0, 255, 6, 0, 0, 1, 0, 8, 0, 17, 0, 0],
     [18, 0, 3, 0, 97, 98, 99, 19, 0, 18, 0, 2, 0, 97, 98, 99, 19, 1, 18, 1, 3, 0, 97, 0],
     [0, 4, 0, 0, 5, 1, 0, 6, 0, 0, 0, 1, 1, 0, 1, 4, 0, 1, 0, 0, 6, 0, 0],
+    [0, 0, 0, 0, 20, 0, 0, 20, 0, 1, 200, 21, 0, 0, 40, 22, 0, 2, 0, 0, 1, 1, 0, 2, 6, 0, 0],
+    [0, 1, 1, 0, 23, 0, 1, 0, 0, 2, 24, 1, 1, 0, 0, 2, 0, 25, 1, 1, 0, 0, 240, 0, 0, 26, 1, 64],
   ]
 }
