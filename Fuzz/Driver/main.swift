@@ -29,7 +29,9 @@ func prepare(_ folder: String) throws {
       // A word with backslashes is written as libFuzzer wants it already.
       "\"\(word.contains("\\x") ? word : word.replacing("\"", with: "\\\""))\"\n"
     }
-    write(Array(words.joined().utf8), to: "\(folder)/\(target.name).dict")
+    // libFuzzer ends at an empty dictionary; one of a comment alone will do.
+    let dictionary = "# words of \(target.name)\n" + words.joined()
+    write(Array(dictionary.utf8), to: "\(folder)/\(target.name).dict")
   }
 }
 
