@@ -1,5 +1,4 @@
 import BlockIO
-import Glibc
 import ModelFormat
 import TensorBasics
 
@@ -11,26 +10,33 @@ struct ModelStorage {
   private(set) var files: [String]
   /// How reads are split among ``files``; nil where they are not.
   private(set) var mapping: ReadMapping?
-  /// The folder that ``files`` are the safetensors files of; nil of other models.
-  private let folder: HuggingFaceFolder?
+  /// Whether ``files`` are the safetensors files of a folder.
+  private let isFolder: Bool
+  /// Of a folder, what says which model it holds; nil where only its tensors are wanted.
+  private let huggingFace: HuggingFaceFolder?
 
-  /// Several files that are read as they are.
-  init(path: String, files: [String]) {
-    self.path = path
-    self.files = files
-    folder = nil
+  /// The safetensors files of a folder, whatever else it holds.
+  ///
+  /// - Throws: ``LoaderError/missingFile(path:_:)`` for a folder without any.
+  init(tensorsOf folder: ModelFolder) throws(LoaderError) {
+    path = folder.path
+    files = try folder.safetensors()
+    guard !files.isEmpty else {
+      throw .missingFile(path: path, "this folder holds no safetensors file")
+    }
+    (isFolder, huggingFace) = (true, nil)
   }
 
   /// Finds the files of the model at `path`.
   init(_ path: String) throws(LoaderError) {
     self.path = path
-    guard !Self.isFolder(path) else {
-      let folder = try HuggingFaceFolder(path)
-      files = folder.shards
-      self.folder = folder
+    if let folder = ModelFolder(path) {
+      let model = try HuggingFaceFolder(folder)
+      files = model.shards
+      (isFolder, huggingFace) = (true, model)
       return
     }
-    folder = nil
+    (isFolder, huggingFace) = (false, nil)
     files = [path]
     let prefix = try FileHeader.prefix(path, byteCount: StripeMember.headerByteCount)
     guard ModelFile.recognise(prefix.bytes) == .stripeMember else { return }
@@ -51,7 +57,7 @@ struct ModelStorage {
 
   /// Parses the model's header, reading as much of it as it takes.
   func describe() throws(LoaderError) -> ModelDescription {
-    if let folder { return try folder.describe() }
+    if let huggingFace { return try huggingFace.describe() }
     guard let mapping else { return try FileHeader.parse(path, ModelFile.describe) }
     var prefixByteCount = ModelFile.firstReadByteCount
     while true {
@@ -93,8 +99,8 @@ struct ModelStorage {
     records: WeightRecords, identity: (WeightChecksums) -> ModelIdentity? = { _ in nil }
   ) throws(LoaderError) -> WeightChecksums? {
     guard !mirrors.isEmpty else { return nil }
-    guard mapping == nil, folder == nil else {
-      let what = folder == nil ? "a striped image" : "a folder"
+    guard mapping == nil, !isFolder else {
+      let what = isFolder ? "a folder" : "a striped image"
       throw .format(
         FormatError(
           .unsupported, path: path, "\(what) cannot be mirrored; copies must be whole files"))
@@ -121,11 +127,6 @@ struct ModelStorage {
     guard let weights else { return nil }
     return try WeightChecksums.ofCopies(
       files, parts: weights, records: records, identity: identity)
-  }
-
-  static func isFolder(_ path: String) -> Bool {
-    var status = stat()
-    return path.withSystemPath { stat($0, &status) } == 0 && status.st_mode & S_IFMT == S_IFDIR
   }
 
   private static func firstDifference(

@@ -18,12 +18,11 @@ struct TensorCatalogue {
   init(
     _ path: String, mirrors: [String], records: WeightRecords = .standard
   ) throws(LoaderError) {
-    if let shards = try Self.shardPaths(path) {
-      guard mirrors.isEmpty else {
-        throw .format(FormatError(.unsupported, path: path, "folders cannot be mirrored"))
-      }
-      storage = ModelStorage(path: path, files: shards)
-      (tensors, metadata, fileByteCounts) = try Self.safetensors(shards)
+    if let folder = ModelFolder(path) {
+      var storage = try ModelStorage(tensorsOf: folder)
+      try storage.add(mirrors: mirrors, headerByteCount: 0, weights: nil, records: records)
+      (tensors, metadata, fileByteCounts) = try Self.safetensors(storage.files)
+      self.storage = storage
       (kind, image) = (.safetensors, nil)
       return
     }
@@ -83,20 +82,6 @@ struct TensorCatalogue {
           .truncated, path: storage.files[index], "the file changed while it was being opened"))
     }
     return device
-  }
-
-  /// The safetensors files of a folder, in the order of their names; nil if `path` is no folder.
-  ///
-  /// - Throws: ``LoaderError/missingFile(path:_:)`` for a folder without any.
-  private static func shardPaths(_ path: String) throws(LoaderError) -> [String]? {
-    guard ModelStorage.isFolder(path) else { return nil }
-    let names: [String]
-    do { names = try FolderListing.names(in: path) } catch { throw .io(error) }
-    let shards = names.filter { $0.hasSuffix(".safetensors") }
-    guard !shards.isEmpty else {
-      throw .missingFile(path: path, "this folder holds no safetensors file")
-    }
-    return shards.sorted().map { "\(path)/\($0)" }
   }
 
   private static func safetensors(

@@ -72,6 +72,41 @@ import WeightLoader
     #expect(try open(folder.write("m.bin", image)).metadata.isEmpty)
   }
 
+  @Test func `A folder's files are model.safetensors, those of the index, or all that there are`()
+    throws
+  {
+    func add(_ name: String) {
+      folder.write(
+        name, SafetensorsLayout([.init(name, .f32, [1])], metadata: [:]).header + [0, 0, 0, 0])
+    }
+    func names() throws -> [String] {
+      try open(folder.path).files.map { String($0.dropFirst(folder.path.count + 1)) }
+    }
+    for name in ["b.safetensors", "a.safetensors"] { add(name) }
+    folder.write("config.json", [])
+    #expect(try names() == ["a.safetensors", "b.safetensors"])
+    let index = #"{"weight_map":{"x":"b.safetensors","y":"c.safetensors"}}"#
+    folder.write("model.safetensors.index.json", Array(index.utf8))
+    #expect(throws: LoaderError.self) { try names() }
+    add("c.safetensors")
+    #expect(try names() == ["b.safetensors", "c.safetensors"])
+    add("model.safetensors")
+    #expect(try names() == ["model.safetensors"])
+  }
+
+  @Test func `A folder cannot be mirrored, as a model or as tensors`() throws {
+    let layout = SafetensorsLayout([.init("a", .f32, [1])], metadata: [:])
+    folder.write("model.safetensors", layout.header + [0, 0, 0, 0])
+    var options = LoaderOptions()
+    options.mirrors = [folder.path]
+    do {
+      _ = try TensorLoader.open(folder.path, ram: 1 << 30, options: options)
+      Issue.record("it opened")
+    } catch {
+      #expect("\(error)".contains("a folder cannot be mirrored"), "\(error)")
+    }
+  }
+
   @Test func `A folder without tensors says so`() throws {
     folder.write("notes.txt", [1])
     do {

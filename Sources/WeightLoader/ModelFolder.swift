@@ -1,0 +1,60 @@
+import BlockIO
+import Glibc
+import ModelFormat
+import TensorBasics
+
+/// A folder that holds a model in several files.
+struct ModelFolder {
+  let path: String
+
+  /// Longer documents are refused: the largest tokenizers in use are 33 MiB.
+  private static let documentByteLimit = 256 << 20
+
+  /// The folder at `path`; nil if there is none.
+  init?(_ path: String) {
+    var status = stat()
+    guard path.withSystemPath({ stat($0, &status) }) == 0, status.st_mode & S_IFMT == S_IFDIR
+    else { return nil }
+    self.path = path
+  }
+
+  /// Its safetensors files in ascending order: `model.safetensors`; otherwise those that
+  /// `model.safetensors.index.json` names; without an index, all that there are.
+  ///
+  /// - Returns: nothing where the folder has none.
+  /// - Throws: ``LoaderError/missingFile(path:_:)`` if one that the index names is not there,
+  ///   ``LoaderError/format(_:)`` if the index is damaged, ``LoaderError/io(_:)``.
+  func safetensors() throws(LoaderError) -> [String] {
+    if has("model.safetensors") { return ["\(path)/model.safetensors"] }
+    guard let index = try document("model.safetensors.index.json") else {
+      let names: [String]
+      do { names = try FolderListing.names(in: path) } catch { throw .io(error) }
+      return names.filter { $0.hasSuffix(".safetensors") }.sorted().map { "\(path)/\($0)" }
+    }
+    let names: [String]
+    do { names = try HuggingFace.shardNames(index: index) } catch { throw .format(error) }
+    for name in names where !has(name) {
+      throw .missingFile(
+        path: "\(path)/\(name)",
+        "the file is missing, although \(index.path) names it; finish the download")
+    }
+    return names.map { "\(path)/\($0)" }
+  }
+
+  /// Whether there is a file of that name.
+  func has(_ name: String) -> Bool {
+    "\(path)/\(name)".withSystemPath { access($0, F_OK) } == 0
+  }
+
+  /// The bytes of a file; nil where there is none.
+  func document(_ name: String) throws(LoaderError) -> HuggingFace.Document? {
+    guard has(name) else { return nil }
+    let path = "\(path)/\(name)"
+    let prefix = try FileHeader.prefix(path, byteCount: Self.documentByteLimit)
+    guard prefix.byteCount == prefix.fileByteCount else {
+      throw .format(
+        FormatError(.unsupported, path: path, "longer than \(Self.documentByteLimit) bytes"))
+    }
+    return HuggingFace.Document(path: path, bytes: [UInt8](prefix.bytes))
+  }
+}
