@@ -56,31 +56,45 @@ public final class ComputeMeasurement {
     }
   }
 
+  /// Each rate is measured so many times; the median counts.
+  private static let passCount = 5
+
   /// Measures memory, regions and products.
   ///
   /// - Parameters:
   ///   - kinds: weights to measure.
   ///   - seconds: for all products together. A share of a second each: on a shared machine speed
   ///     changes from one tenth of a second to the next.
+  /// - Returns: the profile, and how far the middle half of a rate's measurements lie apart at most, over their
+  ///   median.
   public func profile(
     kinds: [TokenWork.Weights], seconds: Double
-  ) -> ComputeProfile {
+  ) -> (ComputeProfile, spread: Double) {
     let bytes = UnsafeRawBufferPointer(weights.bytes)
     _ = MemoryBandwidth.bytesPerSecond(reading: bytes, passCount: 1, pool: pool)
-    let memory = MemoryBandwidth.bytesPerSecond(reading: bytes, passCount: 24, pool: pool)
+    func repeated(_ measure: () -> Double) -> RepeatedRate {
+      RepeatedRate((0..<Self.passCount).map { _ in measure() })
+    }
+    let memory = repeated {
+      MemoryBandwidth.bytesPerSecond(reading: bytes, passCount: 5, pool: pool)
+    }
+    var spread = memory.spread
     var products: [ComputeProfile.ProductRate] = []
-    let share = seconds / Double(max(1, kinds.count))
+    let share = seconds / Double(max(1, kinds.count) * Self.passCount)
     for kind in kinds {
+      let decode = repeated { decodeRate(kind, seconds: share * 0.7) }
+      let prefill = repeated { prefillRate(kind, seconds: share * 0.3) }
+      spread = max(spread, decode.spread, prefill.spread)
       products.append(
         ComputeProfile.ProductRate(
-          type: kind.type, layout: kind.layout,
-          decodeBytesPerSecond: decodeRate(kind, seconds: share * 0.7),
-          prefillOperationsPerSecond: prefillRate(kind, seconds: share * 0.3)))
+          type: kind.type, layout: kind.layout, decodeBytesPerSecond: decode.median,
+          prefillOperationsPerSecond: prefill.median))
     }
-    return ComputeProfile(
+    let profile = ComputeProfile(
       processor: Machine.processorName(), threadCount: pool.threadCount,
-      instructionSet: Self.instructionSetName, memoryBytesPerSecond: memory,
+      instructionSet: Self.instructionSetName, memoryBytesPerSecond: memory.median,
       regionSeconds: regionSeconds(), products: products)
+    return (profile, spread)
   }
 
   static var instructionSetName: String { InstructionSet.best.rawValue }

@@ -104,9 +104,7 @@ extension DrivePoint {
   static func median(of passes: [DrivePoint]) -> DrivePoint {
     let sorted = passes.sorted { $0.bytesPerSecond < $1.bytesPerSecond }
     var point = sorted[sorted.count / 2]
-    let outer = sorted.count / 4
-    let range = sorted[sorted.count - 1 - outer].bytesPerSecond - sorted[outer].bytesPerSecond
-    point.spread = point.bytesPerSecond > 0 ? range / point.bytesPerSecond : 0
+    point.spread = RepeatedRate(sorted.map(\.bytesPerSecond)).spread
     return point
   }
 

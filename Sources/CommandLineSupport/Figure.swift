@@ -13,6 +13,8 @@ public struct Figure: Sendable {
   public var limit: Double?
   /// How repetitions differ; nil where the figure was found out once.
   public var spread: Spread?
+  /// Whether the figure is the same whenever it is found out: a count, or a function of text and model alone.
+  public private(set) var isExact = false
   /// Why there is no value.
   public let reason: String?
 
@@ -57,6 +59,13 @@ public struct Figure: Sendable {
     self.spread = samples.count > 1 ? spread : nil
   }
 
+  /// The figure as one that has no spread, however often it is found out.
+  public var exact: Figure {
+    var figure = self
+    figure.isExact = true
+    return figure
+  }
+
   /// Writes the figure as an object (docs/json.md).
   func write(to json: inout JSONWriter) {
     json.object { json in
@@ -66,6 +75,7 @@ public struct Figure: Sendable {
       if let detail { json.text("detail", detail) }
       if let limit { json.number("limit", limit) }
       if let reason { json.text("reason", reason) }
+      if isExact { json.flag("exact", true) }
       guard let spread else { return }
       json.object("spread") { json in
         json.number("count", spread.count)

@@ -44,12 +44,7 @@ struct LoadBench: ParsableCommand {
   @Flag(help: "Also read with fio, where it is installed: what it gives is the limit.") var fio =
     false
   @Flag(help: "Measure block size × queue depth and store the calibration.") var tune = false
-  @Option(
-    parsing: .unconditional,
-    help: ArgumentHelp(
-      "With --tune: how far repeated measurements of the choice may lie apart, over their median, for it "
-        + "to be kept.", valueName: "share"))
-  var maxSpread = 0.25
+  @OptionGroup var spread: SpreadArguments
   @Flag(help: "Print one JSON object.") var json = false
   @OptionGroup(title: "Output") var messages: OutputOptions
 
@@ -75,9 +70,6 @@ struct LoadBench: ParsableCommand {
     }
     guard !fio || (through == .device && !tune) else {
       throw ValidationError("--fio goes with --through device, and not with --tune")
-    }
-    guard maxSpread >= 0 else {
-      throw ValidationError("--max-spread must be 0 or more, not \(maxSpread)")
     }
     guard !(tune && random) else {
       throw ValidationError("--tune measures reading one block after the other, not --random")
@@ -174,7 +166,9 @@ struct LoadBench: ParsableCommand {
       return (points, try measurement.profile(choosingFrom: points))
     }
     if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
-    keep(profile, spread: DrivePoint.choose(points)?.spread ?? 0)
+    spread.keep("the drive", spread: DrivePoint.choose(points)?.spread ?? 0) {
+      () throws(BlockIOError) in try CalibrationCache.standard.store(profile)
+    }
     if !json { Terminal.print(Self.table(points, profile)) }
     let curve = points.map { point in
       Figure(
@@ -193,20 +187,6 @@ struct LoadBench: ParsableCommand {
   }
 
   private static let mostPassCount = 9
-
-  /// Keeps what was measured for later runs, unless the machine was too busy to believe it.
-  private func keep(_ profile: DriveProfile, spread: Double) {
-    guard spread <= maxSpread else {
-      Terminal.warn(
-        "this machine is too busy to be believed: measurements of one point differ by "
-          + "\(Int((spread * 100).rounded())) %; nothing is kept, measure again when it is idle "
-          + "(--max-spread \((spread * 100).rounded(.up) / 100) would keep it)")
-      return
-    }
-    Terminal.warnWhereNotKept { () throws(BlockIOError) in
-      try CalibrationCache.standard.store(profile)
-    }
-  }
 
   private func checkNotEmpty(_ byteCount: Int) throws {
     guard byteCount > 0 else { throw CommandError(.badData, "\(file): the file is empty") }

@@ -74,8 +74,9 @@ struct PerplexityBench: ParsableCommand {
     }
     let neurons = session.stream.neuronStatistics
     return [
-      Figure("perplexity", perplexity.value ?? .nan, .number, absence: "no token was scored"),
-      Figure("scoredTokens", Double(perplexity.scoredTokenCount), .tokens),
+      Figure("perplexity", perplexity.value ?? .nan, .number, absence: "no token was scored")
+        .exact,
+      Figure("scoredTokens", Double(perplexity.scoredTokenCount), .tokens).exact,
     ] + Figure.neurons(neurons, session.plan, tokens: chunks.reduce(0) { $0 + $1.count })
   }
 
@@ -118,14 +119,15 @@ struct PerplexityBench: ParsableCommand {
           + FigureUnit.nats.text(comparison.divergence))
     }
     return [
-      Figure("perplexity", comparison.sparsePerplexity, .number),
-      Figure("densePerplexity", comparison.densePerplexity, .number),
+      Figure("perplexity", comparison.sparsePerplexity, .number).exact,
+      Figure("densePerplexity", comparison.densePerplexity, .number).exact,
       Figure(
         "perplexityCost", comparison.sparsePerplexity / comparison.densePerplexity - 1,
-        .fraction, "of the dense"),
-      Figure("meanDivergence", comparison.divergence, .nats),
-      Figure("argmaxAgreement", comparison.agreement, .fraction, "of the positions"),
-      Figure("scoredTokens", Double(comparison.count), .tokens),
+        .fraction, "of the dense"
+      ).exact,
+      Figure("meanDivergence", comparison.divergence, .nats).exact,
+      Figure("argmaxAgreement", comparison.agreement, .fraction, "of the positions").exact,
+      Figure("scoredTokens", Double(comparison.count), .tokens).exact,
     ]
       + Figure.neurons(
         sparseSession.stream.neuronStatistics, sparseSession.plan,

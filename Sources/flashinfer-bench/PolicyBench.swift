@@ -82,16 +82,17 @@ struct PolicyBench: ParsableCommand {
         Double((full.keyValues.statistics - fullBefore).bytesRead) / Double(positions)
       report(
         [
-          Figure("argmaxAgreement", comparison.agreement, .fraction, "of the positions"),
-          Figure("meanDivergence", comparison.divergence, .nats),
-          Figure("perplexity", comparison.sparsePerplexity, .number),
-          Figure("fullPerplexity", comparison.densePerplexity, .number),
-          Figure("attendedBlockFraction", moved.attendedBlockFraction, .fraction, "of the blocks"),
+          Figure("argmaxAgreement", comparison.agreement, .fraction, "of the positions").exact,
+          Figure("meanDivergence", comparison.divergence, .nats).exact,
+          Figure("perplexity", comparison.sparsePerplexity, .number).exact,
+          Figure("fullPerplexity", comparison.densePerplexity, .number).exact,
+          Figure("attendedBlockFraction", moved.attendedBlockFraction, .fraction, "of the blocks")
+            .exact,
           Figure("kvBytesPerToken", read, .bytes, limit: fullRead),
           Figure(
             "kvByteFraction", read, dividedBy: fullRead,
             "bytes that full attention reads from the drive", .fraction, "of full attention's"),
-          Figure("comparedTokens", comparison.count, .tokens),
+          Figure("comparedTokens", comparison.count, .tokens).exact,
         ], model.summary(self.model), asJSON: json)
     }
   }

@@ -50,16 +50,18 @@ struct SparseBench: ParsableCommand {
     }
   }
 
+  /// What the time of a token is counted as; with these the figures' names begin.
+  enum Time: String, CaseIterable {
+    case io, wait, management, compute, total
+  }
+
   /// What a rung was measured to take for each token.
   struct Measurement {
     var rung: Rung
     var bytes = 0.0
     var requests = 0.0
-    var ioMilliseconds = 0.0
-    var waitMilliseconds = 0.0
-    var managementMilliseconds = 0.0
-    var computeMilliseconds = 0.0
-    var totalMilliseconds = 0.0
+    /// Milliseconds of each token.
+    var times: [Time: [Double]] = [:]
     var usedFraction = 0.0
     var readFraction = 0.0
     var windowTokens = 0.0
@@ -67,6 +69,11 @@ struct SparseBench: ParsableCommand {
     /// Bundles read × the bytes of one: what the drive should have been asked for.
     var formulaBytes = 0.0
     var neuronBytes = 0.0
+
+    /// Milliseconds of a token on average.
+    func mean(_ time: Time) -> Double { spread(time)?.mean ?? 0 }
+
+    func spread(_ time: Time) -> Spread? { Spread(times[time] ?? []) }
   }
 
   func validate() throws {
@@ -155,18 +162,31 @@ struct SparseBench: ParsableCommand {
       progress.update(index + 1)
     }
     let device = session.stream.source.device
-    let (io, neurons, times) = (
-      device.statistics, session.stream.neuronStatistics, session.times
-    )
-    let start = monotonicNanoseconds()
+    let (io, neurons) = (device.statistics, session.stream.neuronStatistics)
+    var clocks = [Self.clock(session)]
     for index in 0..<timed {
       try step(first + index, of: first + timed)
+      clocks.append(Self.clock(session))
       progress.update(first + index + 1)
     }
-    let nanoseconds = Double(monotonicNanoseconds() - start)
-    return Self.measurement(
-      rung, tokens: timed, nanoseconds: nanoseconds, device.statistics.since(io),
-      session.stream.neuronStatistics - neurons, session.times - times, session.plan, layout)
+    var result = Self.measurement(
+      rung, tokens: timed, device.statistics.since(io),
+      session.stream.neuronStatistics - neurons, session.plan, layout)
+    for (index, time) in Time.allCases.enumerated() {
+      result.times[time] = zip(clocks, clocks.dropFirst()).map { $1[index] - $0[index] }
+    }
+    return result
+  }
+
+  /// Milliseconds so far of each of ``Time``.
+  private static func clock(_ session: Session) -> [Double] {
+    let times = session.times
+    let nanoseconds = [
+      session.stream.source.device.statistics.busyNanoseconds, times[.drive],
+      session.stream.neuronStatistics.managementNanoseconds,
+      times[.products] + times[.attention] + times[.elementwise], monotonicNanoseconds(),
+    ]
+    return nanoseconds.map { Double($0) / 1e6 }
   }
 
   private func options(_ rung: Rung, _ layout: NeuronLayout) -> NeuronOptions {
@@ -192,19 +212,13 @@ struct SparseBench: ParsableCommand {
   private static let passingByteCount = 256 << 20
 
   private static func measurement(
-    _ rung: Rung, tokens: Int, nanoseconds: Double, _ io: IOStatistics,
-    _ neurons: NeuronStatistics, _ times: TimeBreakdown, _ plan: MemoryPlan, _ layout: NeuronLayout
+    _ rung: Rung, tokens: Int, _ io: IOStatistics, _ neurons: NeuronStatistics,
+    _ plan: MemoryPlan, _ layout: NeuronLayout
   ) -> Measurement {
     let count = Double(tokens)
     var result = Measurement(rung: rung)
     result.bytes = Double(io.bytesRead) / count
     result.requests = Double(io.requests) / count
-    result.ioMilliseconds = Double(io.busyNanoseconds) / 1e6 / count
-    result.waitMilliseconds = Double(times[.drive]) / 1e6 / count
-    result.managementMilliseconds = Double(neurons.managementNanoseconds) / 1e6 / count
-    result.totalMilliseconds = nanoseconds / 1e6 / count
-    result.computeMilliseconds =
-      Double(times[.products] + times[.attention] + times[.elementwise]) / 1e6 / count
     result.neuronBytes = Double(neurons.bytesRead) / count
     guard let window = plan.neurons, let shape = layout.layers.first else { return result }
     let all = Double(window.bundleCount) * count
@@ -223,33 +237,36 @@ struct SparseBench: ParsableCommand {
       Figure("bytesPerToken/\(name)", result.bytes, .bytes),
       Figure("requestsPerToken/\(name)", result.requests, .number),
       Figure("neuronBytesPerToken/\(name)", result.neuronBytes, .bytes, limit: result.formulaBytes),
-      Figure("ioMilliseconds/\(name)", result.ioMilliseconds, .milliseconds, "per token"),
-      Figure("waitMilliseconds/\(name)", result.waitMilliseconds, .milliseconds, "per token"),
-      Figure(
-        "managementMilliseconds/\(name)", result.managementMilliseconds, .milliseconds, "per token"),
-      Figure("computeMilliseconds/\(name)", result.computeMilliseconds, .milliseconds, "per token"),
-      Figure("totalMilliseconds/\(name)", result.totalMilliseconds, .milliseconds, "per token"),
-      Figure("fractionUsed/\(name)", result.usedFraction, .fraction, "of all bundles"),
-      Figure("fractionRead/\(name)", result.readFraction, .fraction, "of all bundles"),
-      Figure("windowTokens/\(name)", result.windowTokens, .tokens),
-      Figure("windowFraction/\(name)", result.windowFraction, .fraction, "of all bundles"),
     ]
+      + Time.allCases.map { time in
+        Figure(
+          "\(time.rawValue)Milliseconds/\(name)", samples: result.times[time] ?? [],
+          .milliseconds, "per token")
+      } + [
+        Figure("fractionUsed/\(name)", result.usedFraction, .fraction, "of all bundles"),
+        Figure("fractionRead/\(name)", result.readFraction, .fraction, "of all bundles"),
+        Figure("windowTokens/\(name)", result.windowTokens, .tokens),
+        Figure("windowFraction/\(name)", result.windowFraction, .fraction, "of all bundles"),
+      ]
   }
 
   private static func printTable(_ results: [Measurement]) {
     Terminal.print(
-      "rung        GB/token   GB/s  I/O ms  wait ms  mgmt ms  compute ms  total ms   used   read"
+      "rung        GB/token   GB/s  I/O ms  wait ms  mgmt ms  compute ms       total ms   used   read"
         + "  window | paper: GB   GB/s  I/O ms\n")
     for result in results {
       let published = result.rung.published
-      let rate = result.ioMilliseconds > 0 ? result.bytes / result.ioMilliseconds * 1e-6 : 0
+      let io = result.mean(.io)
+      let rate = io > 0 ? result.bytes / io * 1e-6 : 0
+      let total =
+        "\(result.mean(.total).fixed(1)) ± "
+        + "\((result.spread(.total)?.standardDeviation ?? 0).fixed(1))"
       let row = [
         result.rung.rawValue.padded(to: 11), (result.bytes / 1e9).fixed(3).padded(to: -9),
-        rate.fixed(2).padded(to: -6), result.ioMilliseconds.fixed(1).padded(to: -7),
-        result.waitMilliseconds.fixed(1).padded(to: -8),
-        result.managementMilliseconds.fixed(1).padded(to: -8),
-        result.computeMilliseconds.fixed(1).padded(to: -11),
-        result.totalMilliseconds.fixed(1).padded(to: -9),
+        rate.fixed(2).padded(to: -6), io.fixed(1).padded(to: -7),
+        result.mean(.wait).fixed(1).padded(to: -8),
+        result.mean(.management).fixed(1).padded(to: -8),
+        result.mean(.compute).fixed(1).padded(to: -11), total.padded(to: -14),
         (result.usedFraction * 100).fixed(1).padded(to: -5) + "%",
         (result.readFraction * 100).fixed(1).padded(to: -5) + "%",
         result.windowTokens.fixed(1).padded(to: -7), "|",
@@ -262,9 +279,9 @@ struct SparseBench: ParsableCommand {
     if let naive = results.first(where: { $0.rung == .naive }),
       let best = results.first(where: { $0.rung == .bundling })
     {
-      let io = naive.ioMilliseconds / best.ioMilliseconds
-      let total = naive.totalMilliseconds / best.totalMilliseconds
-      let share = best.managementMilliseconds / best.totalMilliseconds * 100
+      let io = naive.mean(.io) / best.mean(.io)
+      let total = naive.mean(.total) / best.mean(.total)
+      let share = best.mean(.management) / best.mean(.total) * 100
       Terminal.print(
         "naive ÷ bundling: I/O \(io.fixed(1)) (paper 25), total "
           + "\(total.fixed(1)) (paper 4.8, CPU); memory management "

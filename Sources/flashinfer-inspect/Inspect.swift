@@ -42,6 +42,8 @@ struct Inspect: ParsableCommand {
   @Flag(help: "With --plan: measure drive and processor anew, and keep that for later runs.")
   var calibrate = false
 
+  @OptionGroup var spread: SpreadArguments
+
   @Option(help: "With --plan: tokens of the prompt (default: 512, or half a shorter context).")
   var promptLength: Int?
 
@@ -109,7 +111,7 @@ struct Inspect: ParsableCommand {
             model,
             PlanReport.Question(
               resources: resources, promptLength: promptLength, answerLength: Self.answerLength,
-              calibrates: calibrate, neurons: neurons.options)))
+              calibrates: calibrate, spread: spread, neurons: neurons.options)))
       } else if verify {
         try verifyChecksums(model)
       } else {

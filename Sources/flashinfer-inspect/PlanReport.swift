@@ -26,6 +26,8 @@ struct PlanReport {
     var answerLength: Int
     /// Whether to measure anew and keep what is found.
     var calibrates: Bool
+    /// What of that is kept.
+    var spread: SpreadArguments
     /// Who chooses neurons, in a model that lies in bundles of them.
     var neurons: NeuronOptions
   }
@@ -45,7 +47,7 @@ struct PlanReport {
     let file = model.source.description.files.first ?? path
     if question.calibrates {
       (drive, compute) = try Self.calibrate(
-        model.source, resources, memoryByteCount: min(384 << 20, budget / 2), cache)
+        model.source, question, memoryByteCount: min(384 << 20, budget / 2), cache)
     } else {
       drive = cache.driveProfile(forFileAt: file, backend: resources.io)
       compute = cache.computeProfile(threadCount: resources.threadCount)
@@ -79,9 +81,9 @@ struct PlanReport {
   private static let calibrationMilliseconds = 6000
 
   private static func calibrate(
-    _ source: ModelSource, _ resources: ResourceOptions, memoryByteCount: Int,
-    _ cache: CalibrationCache
+    _ source: ModelSource, _ question: Question, memoryByteCount: Int, _ cache: CalibrationCache
   ) throws -> (DriveProfile, ComputeProfile) {
+    let resources = question.resources
     let progress = Progress.begin(
       "calibrating drive and processor", total: calibrationMilliseconds, unit: .milliseconds)
     defer { progress.finish() }
@@ -89,11 +91,11 @@ struct PlanReport {
       path: source.description.files.first ?? source.path, backend: resources.io,
       memoryByteCount: memoryByteCount / 3,
       cancellation: Interruption.flag)
-    var profile = try drive.shortProfile()
+    var (profile, driveSpread) = try drive.shortProfile()
     let processors = try ComputeMeasurement(
       threadCount: resources.threadCount, memoryByteCount: memoryByteCount / 3 * 2)
     let kinds = TokenWork.kinds(source.description)
-    let compute = processors.profile(kinds: kinds, seconds: 1.2)
+    let (compute, computeSpread) = processors.profile(kinds: kinds, seconds: 1.2)
     if let kind = kinds.first {
       profile.bytesPerSecondWhileComputing = try drive.bytesPerSecond(
         at: profile, whileComputing: processors, kind)
@@ -101,8 +103,10 @@ struct PlanReport {
     if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
     let whole = compute.keepingOthers(
       of: cache.computeProfile(threadCount: resources.threadCount))
-    Terminal.warnWhereNotKept { () throws(BlockIOError) in
+    question.spread.keep("the drive", spread: driveSpread) { () throws(BlockIOError) in
       try cache.store(profile)
+    }
+    question.spread.keep("the processor", spread: computeSpread) { () throws(BlockIOError) in
       try cache.store(whole)
     }
     return (profile, whole)

@@ -30,7 +30,8 @@ import Testing
         kinds: [
           TokenWork.Weights(type: .q4_0, layout: .interleaved),
           TokenWork.Weights(type: .f32, layout: .rowMajor),
-        ], seconds: 0.01)
+        ], seconds: 0.01
+      ).0
   }
 
   @Test func `What is stored comes back, for the same drive and back end alone`() throws {

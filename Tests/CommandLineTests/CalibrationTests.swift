@@ -27,6 +27,9 @@ final class CalibrationTests {
     try Program.run(program, arguments, environment: ["XDG_CACHE_HOME=\(folder.path)"])
   }
 
+  /// Keeps what is measured, however busy the machine is.
+  private let anySpread = ["--max-spread", "100"]
+
   /// Files in the cache.
   private func names() -> [String] {
     guard let directory = opendir(cache) else { return [] }
@@ -86,6 +89,27 @@ final class CalibrationTests {
     #expect(names().isEmpty)
   }
 
+  @Test(
+    "inspect --calibrate keeps nothing of a machine that is too busy, and predicts all the same")
+  func busyCalibration() throws {
+    // Long enough for points of the drive's curve to be measured several times.
+    var long = TinyModel()
+    long.vocabularyCount = 40_000
+    folder.write("long", long.gguf(seed: 1).bytes())
+    let plan = [folder.path + "/long", "--plan", "--ram", "100MiB", "--io", "pread"]
+    let result = try run("flashinfer-inspect", plan + ["--calibrate", "--max-spread", "0"])
+    #expect(result.status == 0 && result.output.contains("predicted decode"), "\(result.errors)")
+    for name in ["the drive", "the processor"] {
+      #expect(
+        result.errors.contains("too busy to be believed: measurements of \(name) differ by"),
+        "\(result.errors)")
+    }
+    #expect(names().isEmpty)
+    #expect(try run("flashinfer-inspect", plan + ["--max-spread", "-1"]).status == 64)
+    let kept = try run("flashinfer-inspect", plan + ["--calibrate", "--max-spread", "100"])
+    #expect(kept.status == 0 && !kept.errors.contains("too busy") && names().count == 2)
+  }
+
   @Test("inspect --plan predicts once it is calibrated, and running is not disturbed by it")
   func plan() throws {
     let arguments = [model, "--plan", "--ram", "100MiB", "--io", "pread", "--context", "96"]
@@ -98,7 +122,8 @@ final class CalibrationTests {
     let answer = [model, "--raw", "then", "--seed", "7", "--max-tokens", "9", "--io", "pread"]
     let uncalibrated = try run("flashinfer-run", answer)
     let calibrated = try run(
-      "flashinfer-inspect", arguments + ["--prompt-length", "32", "--calibrate", "--json"])
+      "flashinfer-inspect",
+      arguments + ["--prompt-length", "32", "--calibrate", "--json"] + anySpread)
     #expect(calibrated.status == 0, "\(calibrated.errors)")
     for field in [
       "pinnedBytes", "streamedBytes", "decodeTokensPerSecond", "prefillTokensPerSecond", "limit",
@@ -124,7 +149,8 @@ final class CalibrationTests {
     // What should be a folder is a file.
     let environment = ["XDG_CACHE_HOME=\(model)"]
     let plan = try Program.run(
-      "flashinfer-inspect", [model, "--plan", "--ram", "100MiB", "--io", "pread", "--calibrate"],
+      "flashinfer-inspect",
+      [model, "--plan", "--ram", "100MiB", "--io", "pread", "--calibrate"] + anySpread,
       environment: environment)
     #expect(plan.status == 0, "\(plan.errors)")
     #expect(plan.errors.contains("warning: the calibration is not kept"), "\(plan.errors)")
