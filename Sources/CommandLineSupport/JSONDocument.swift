@@ -1,7 +1,7 @@
 public import ArgumentParser
 import HostResources
 public import ModelFormat
-public import TensorBasics
+import TensorBasics
 public import WeightLoader
 
 /// The object that `--json` prints: what all commands have in common, then what is the command's own
@@ -86,18 +86,7 @@ public struct ModelSummary {
       json.text("name", description.name)
       json.text("quantisation", description.commonMatrixType?.name)
       json.text("identity", identity?.description)
-      json.number("bytes", description.tensors.reduce(0) { $0 + $1.byteCount })
+      json.number("bytes", description.weightByteCount)
     }
-  }
-}
-
-extension ModelDescription {
-  /// The type that most bytes of matrices are of; nil where there are no matrices.
-  public var commonMatrixType: ElementType? {
-    var byteCounts: [ElementType: Int] = [:]
-    for tensor in tensors where tensor.rowCount > 1 {
-      byteCounts[tensor.type, default: 0] += tensor.byteCount
-    }
-    return byteCounts.max { ($0.value, $0.key.name) < ($1.value, $1.key.name) }?.key
   }
 }

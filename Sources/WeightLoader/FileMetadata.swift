@@ -64,6 +64,74 @@ extension MetadataEntry {
   }
 }
 
+/// What the files of a model say beside their tensors, for who reads no tensor.
+package struct FileMetadata {
+  /// The files that ``MetadataEntry/fileIndex`` counts.
+  package let files: [String]
+  package let entries: [MetadataEntry]
+
+  /// Reads the header of a GGUF file, flash image or safetensors file, or of those of a folder.
+  ///
+  /// - Throws: ``LoaderError/io(_:)``, ``LoaderError/format(_:)``, ``LoaderError/missingFile(path:_:)``.
+  package init(_ path: String) throws(LoaderError) {
+    let catalogue = try TensorCatalogue(path, mirrors: [])
+    files = catalogue.files
+    entries = catalogue.metadata
+  }
+
+  /// A value, or of an array no more than its first `limit` elements, for which no more is read than they take.
+  ///
+  /// - Throws: ``LoaderError/io(_:)``, ``LoaderError/allocation(_:)``.
+  package func value(of entry: MetadataEntry, limit: Int) throws(LoaderError) -> MetadataValue {
+    guard case .file(_, let type) = entry.place else { return entry.text }
+    let count = min(entry.count, limit)
+    var byteCount =
+      entry.isArray ? min(entry.byteCount, count * (type.byteCount ?? 64)) : entry.byteCount
+    while true {
+      let (value, isPastEnd) = try value(of: entry, type, count, byteCount: byteCount)
+      if !isPastEnd || byteCount == entry.byteCount { return value }
+      // Texts longer than was thought.
+      byteCount = min(entry.byteCount, 4 * byteCount)
+    }
+  }
+
+  /// The value, or the first `count` elements, of its first `byteCount` bytes; and whether these were too few.
+  private func value(
+    of entry: MetadataEntry, _ type: GGUFMetadata.ValueType, _ count: Int, byteCount: Int
+  ) throws(LoaderError) -> (MetadataValue, isPastEnd: Bool) {
+    let memory: AlignedBuffer
+    do { memory = try AlignedBuffer(byteCount: byteCount) } catch { throw .allocation(error) }
+    let bytes = UnsafeMutableRawBufferPointer(rebasing: memory.bytes[..<byteCount])
+    try entry.read(files, into: bytes)
+    var reader = MetadataValueReader(bytes: UnsafeRawBufferPointer(bytes), type: type)
+    let value =
+      entry.isArray
+      ? MetadataValue.array((0..<count).map { _ in reader.element() }) : reader.plainValue()
+    extendLifetime(memory)
+    return (value, reader.isPastEnd)
+  }
+}
+
+extension MetadataEntry {
+  /// A text that was read with the header.
+  fileprivate var text: MetadataValue {
+    if case .text(let text) = place { .string(text) } else { .string("") }
+  }
+
+  /// Reads the first bytes of the value, as many as `bytes` holds.
+  fileprivate func read(
+    _ files: [String], into bytes: UnsafeMutableRawBufferPointer
+  ) throws(LoaderError) {
+    switch place {
+    case .text(let text): bytes.copyBytes(from: text.utf8)
+    case .file(let offset, _):
+      do {
+        try FileRange.read(path: files[fileIndex], offset: offset, into: bytes)
+      } catch { throw .io(error) }
+    }
+  }
+}
+
 extension TensorLoader {
   /// The value under `key`, in the first file that has it; nil where none has.
   ///
@@ -85,9 +153,7 @@ extension TensorLoader {
   /// - Throws: ``LoaderError/io(_:)``, ``LoaderError/tensorsInUse(wanted:free:limit:)``, and what every call may
   ///   throw.
   public func value(of entry: MetadataEntry) throws(LoaderError) -> MetadataValue {
-    guard case .file(_, let type) = entry.place else {
-      return if case .text(let text) = entry.place { .string(text) } else { .string("") }
-    }
+    guard case .file(_, let type) = entry.place else { return entry.text }
     let memory = try allocate(byteCount: entry.byteCount)
     let bytes = UnsafeMutableRawBufferPointer(rebasing: memory.bytes[..<entry.byteCount])
     try read(entry, into: bytes)
@@ -101,13 +167,7 @@ extension TensorLoader {
   package func read(
     _ entry: MetadataEntry, into bytes: UnsafeMutableRawBufferPointer
   ) throws(LoaderError) {
-    switch entry.place {
-    case .text(let text): bytes.copyBytes(from: text.utf8)
-    case .file(let offset, _):
-      do {
-        try FileRange.read(path: files[entry.fileIndex], offset: offset, into: bytes)
-      } catch { throw .io(error) }
-    }
+    try entry.read(files, into: bytes)
   }
 }
 
@@ -116,6 +176,8 @@ private struct MetadataValueReader {
   let bytes: UnsafeRawBufferPointer
   let type: GGUFMetadata.ValueType
   private var offset = 0
+  /// Whether an element was asked for that ends after the bytes.
+  private(set) var isPastEnd = false
 
   init(bytes: UnsafeRawBufferPointer, type: GGUFMetadata.ValueType) {
     self.bytes = bytes
@@ -147,14 +209,18 @@ private struct MetadataValueReader {
 
   private mutating func integer<Value: FixedWidthInteger & BitwiseCopyable>() -> Value {
     let size = MemoryLayout<Value>.size
-    guard bytes.count - offset >= size else { return 0 }
+    guard bytes.count - offset >= size else {
+      isPastEnd = true
+      return 0
+    }
     defer { offset += size }
     return Value(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Value.self))
   }
 
   private mutating func text() -> String {
     let length = Int(clamping: integer() as UInt64)
-    let end = min(bytes.count, offset + min(length, bytes.count))
+    let end = offset + min(length, bytes.count - offset)
+    if end - offset < length { isPastEnd = true }
     defer { offset = end }
     return String(decoding: bytes[offset..<end], as: UTF8.self)
   }

@@ -169,7 +169,7 @@ struct Convert: ParsableCommand {
     }
     Terminal.warn(notesOf: source.device)
     let selector = try makeSelector(for: source)
-    let total = source.description.storedTensors.reduce(0) { $0 + $1.byteCount }
+    let total = source.description.storedByteCount
     return try Progress.showing("checksumming the weights", total: total, unit: .bytes) {
       progress in
       try Converter(

@@ -1,3 +1,4 @@
+import CommandLineSupport
 import ModelFormat
 import TensorBasics
 import WeightLoader
@@ -29,8 +30,8 @@ struct DescriptionReport {
     if let neurons = description.neurons { write(neurons, to: &json) }
     json.number("parameters", description.parameterCount)
     json.object("tensors") { json in
-      json.number("count", description.tensors.count)
-      json.number("bytes", description.tensors.reduce(0) { $0 + $1.byteCount })
+      json.number("count", description.storedTensors.count)
+      json.number("bytes", description.storedByteCount)
       json.array("classes", of: classes(description)) { list, item in
         list.object { json in
           json.text("type", item.type.name)
@@ -80,7 +81,7 @@ struct DescriptionReport {
     _ description: ModelDescription
   ) -> [(type: ElementType, layout: RowLayout, byteCount: Int)] {
     var classes: [(type: ElementType, layout: RowLayout, byteCount: Int)] = []
-    for tensor in description.tensors {
+    for tensor in description.storedTensors {
       let index = classes.firstIndex { $0.type == tensor.type && $0.layout == tensor.layout }
       if let index {
         classes[index].byteCount += tensor.byteCount

@@ -18,6 +18,7 @@ struct Inspect: ParsableCommand {
         flashinfer-inspect model.bin
         flashinfer-inspect model.bin --plan --ram 2GiB
         flashinfer-inspect model.bin --tensors
+        flashinfer-inspect model.gguf --metadata
         flashinfer-inspect model.bin --render "Why is the sky blue?"
         flashinfer-inspect model.bin --verify
         flashinfer-inspect --kv-store cache
@@ -131,10 +132,9 @@ struct Inspect: ParsableCommand {
   }
 
   private func show(_ views: ViewOptions, of model: String) throws {
-    let description = try ModelSource.describe(model)
-    let found = try views.views(of: description, model)
+    let (found, description) = try views.views(of: model)
     guard json else { return found.printLines() }
-    printJSON("view", ModelSummary(model, description), found.write)
+    printJSON("view", description.map { ModelSummary(model, $0) }, found.write)
   }
 
   private func showPlan(_ report: PlanReport) {
@@ -189,7 +189,9 @@ struct Inspect: ParsableCommand {
     if json {
       return printJSON("describe", ModelSummary(model, source), DescriptionReport(source).write)
     }
-    if let name = description.name { Terminal.print("name: \(name)\n") }
+    if let name = description.name {
+      Terminal.print("name: \(name.escapingControlCharacters)\n")
+    }
     if let shape = description.configuration {
       Terminal.print(
         """
@@ -206,8 +208,8 @@ struct Inspect: ParsableCommand {
         Terminal.print("experts: \(text(of: experts, description))\n")
       }
     }
-    if let count = description.parameterCount, count > 0 {
-      Terminal.print("parameters: \(Self.inMillions(count))\n")
+    if description.parameterCount > 0 {
+      Terminal.print("parameters: \(Self.inMillions(description.parameterCount))\n")
     }
     if let type = description.commonMatrixType {
       Terminal.print("quantisation: \(type.isQuantised ? type.name : "none, \(type.name)")\n")
@@ -224,15 +226,14 @@ struct Inspect: ParsableCommand {
     if description.configuration != nil { try printIdentity(source) }
     if let neurons = description.neurons { Terminal.print("neurons: \(text(of: neurons))\n") }
     var classes: [String: Int] = [:]
-    for tensor in description.tensors {
+    for tensor in description.storedTensors {
       classes["\(tensor.type.name) \(tensor.layout.rawValue)", default: 0] += tensor.byteCount
     }
     for (name, bytes) in classes.sorted(by: { $0.value > $1.value }) {
       Terminal.print("\(name): \(ByteCount(bytes))\n")
     }
     Terminal.print(
-      "tensors: \(description.tensors.count), "
-        + "\(ByteCount(description.tensors.reduce(0) { $0 + $1.byteCount }))\n")
+      "tensors: \(description.storedTensors.count), \(ByteCount(description.storedByteCount))\n")
   }
 
   private static func inMillions(_ count: Int) -> String {

@@ -11,6 +11,13 @@ struct ViewOptions: ParsableArguments {
   @Flag(help: "List the tensors: type, shape, offset and bytes of each.")
   var tensors = false
 
+  @Flag(
+    help: """
+      Show what the files say under their keys: all keys of a GGUF file, __metadata__ of safetensors; of \
+      long arrays how they begin.
+      """)
+  var metadata = false
+
   @Flag(help: "Print the chat template, as it is in the file.")
   var template = false
 
@@ -31,14 +38,23 @@ struct ViewOptions: ParsableArguments {
   }
 
   /// Whether any of them is asked for.
-  var areAsked: Bool { tensors || template || render != nil }
+  var areAsked: Bool { metadata || needsDescription }
 
-  /// What was asked for.
-  func views(of description: ModelDescription, _ path: String) throws -> ModelViews {
-    ModelViews(
-      description: description, listsTensors: tensors,
-      template: template ? try Self.template(description, path) : nil,
+  /// Whether the file must be a model that is known; keys of any file can be shown.
+  private var needsDescription: Bool { tensors || template || render != nil }
+
+  /// What was asked for of the file or folder at `path`, and the model's description where it is known.
+  func views(of path: String) throws -> (ModelViews, ModelDescription?) {
+    let metadata = metadata ? try MetadataView(path) : nil
+    guard needsDescription else {
+      return (ModelViews(metadata: metadata), try? ModelSource.describe(path))
+    }
+    let description = try ModelSource.describe(path)
+    let views = ModelViews(
+      metadata: metadata, tensors: tensors ? description.storedTensors : nil,
+      files: description.files, template: template ? try Self.template(description, path) : nil,
       rendered: try render.map { try rendered($0, description, path) })
+    return (views, description)
   }
 
   private static func template(_ description: ModelDescription, _ path: String) throws -> String {
@@ -72,10 +88,12 @@ struct ViewOptions: ParsableArguments {
 
 /// Parts of a model file, for people and as JSON.
 struct ModelViews {
-  let description: ModelDescription
-  let listsTensors: Bool
-  let template: String?
-  let rendered: Rendered?
+  var metadata: MetadataView?
+  var tensors: [TensorRecord]?
+  /// Where the tensors lie.
+  var files: [String] = []
+  var template: String?
+  var rendered: Rendered?
 
   /// A prompt as the chat template frames it.
   struct Rendered {
@@ -84,7 +102,8 @@ struct ModelViews {
   }
 
   func printLines() {
-    if listsTensors { printTensors() }
+    metadata?.printLines()
+    if let tensors { printLines(of: tensors) }
     if let template { Terminal.print(template + "\n") }
     if let rendered {
       Terminal.print(rendered.text)
@@ -95,14 +114,15 @@ struct ModelViews {
 
   /// Writes the members of what was asked for.
   func write(to json: inout JSONWriter) {
-    if listsTensors {
-      json.array("tensorList", of: description.tensors) { list, tensor in
+    metadata?.write(to: &json)
+    if let tensors {
+      json.array("tensorList", of: tensors) { list, tensor in
         list.object { json in
           json.text("name", tensor.name)
           json.text("type", tensor.type.name)
           json.text("layout", tensor.layout.rawValue)
           json.array("shape", of: Self.shape(of: tensor)) { $0.number(nil, $1) }
-          json.text("file", description.files[tensor.fileIndex])
+          json.text("file", files[tensor.fileIndex])
           json.number("offset", tensor.offset)
           json.number("bytes", tensor.byteCount)
         }
@@ -116,27 +136,19 @@ struct ModelViews {
     }
   }
 
-  private func printTensors() {
-    let names = ["name", "type", "layout", "shape", "offset", "bytes"]
-    let hasFiles = description.files.count > 1
-    let rows = description.tensors.map { tensor in
-      [
-        tensor.name, tensor.type.name, tensor.layout.rawValue,
-        Self.shape(of: tensor).map(String.init).joined(separator: " × "),
-        "\(tensor.offset)",
-        "\(tensor.byteCount)",
-      ] + (hasFiles ? [Progress.name(description.files[tensor.fileIndex])] : [])
+  private func printLines(of tensors: [TensorRecord]) {
+    let hasFiles = files.count > 1
+    let columns = ["name", "type", "layout", "shape", "offset", "bytes"]
+    var table = Table(columns: columns + (hasFiles ? ["file"] : []), numbers: 3..<6)
+    for tensor in tensors {
+      table.add(
+        [
+          tensor.name, tensor.type.name, tensor.layout.rawValue,
+          Self.shape(of: tensor).map(String.init).joined(separator: " × "),
+          "\(tensor.offset)", "\(tensor.byteCount)",
+        ] + (hasFiles ? [Progress.name(files[tensor.fileIndex])] : []))
     }
-    let table = [names + (hasFiles ? ["file"] : [])] + rows
-    let widths = table[0].indices.map { column in table.map { $0[column].count }.max() ?? 0 }
-    for row in table {
-      let cells = zip(row, widths).enumerated().map { column, cell in
-        let blanks = String(repeating: " ", count: cell.1 - cell.0.count)
-        // Numbers end in one column.
-        return (3...5).contains(column) ? blanks + cell.0 : cell.0 + blanks
-      }
-      Terminal.print(cells.joined(separator: "  ") + "\n")
-    }
+    table.printLines()
   }
 
   /// Matrices of a stack, rows, elements of a row; of a vector its elements.
@@ -145,12 +157,5 @@ struct ModelViews {
       return tensor.rowCount == 1 ? [tensor.columnCount] : [tensor.rowCount, tensor.columnCount]
     }
     return [stack.count, tensor.rowCount / stack.count, tensor.columnCount]
-  }
-}
-
-extension ModelDescription {
-  /// Elements of all tensors; nil where some of the model lies in bundles of neurons.
-  var parameterCount: Int? {
-    neurons == nil ? tensors.reduce(0) { $0 + $1.rowCount * $1.columnCount } : nil
   }
 }

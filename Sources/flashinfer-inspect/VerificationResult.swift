@@ -53,7 +53,7 @@ struct VerificationResult {
     guard description.configuration != nil, !description.tensors.isEmpty else {
       throw CommandError(.notPossibleHere, "\(path): the file holds no weights to verify")
     }
-    byteCount = description.tensors.reduce(0) { $0 + $1.byteCount }
+    byteCount = description.storedByteCount
     let (identity, memory) = try Progress.showing(title, total: byteCount, unit: .bytes) {
       progress in
       try source.verifyWeights(
@@ -61,7 +61,7 @@ struct VerificationResult {
         progress: { progress.update($0) })
     }
     outcome = Outcome(memory)
-    partCount = description.tensors.count
+    partCount = description.storedTensors.count
     self.identity = identity
   }
 

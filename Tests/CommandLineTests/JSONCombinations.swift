@@ -122,7 +122,10 @@ struct JSONCombinations {
   private mutating func describe() -> Call {
     Self.inspect(
       [one(anyModel)]
-        + one([[], ["--io", "pread"], ["--tensors"], ["--tensors", "--io", "mmap"]]))
+        + one([
+          [], ["--io", "pread"], ["--tensors"], ["--tensors", "--io", "mmap"], ["--metadata"],
+          ["--metadata", "--tensors"],
+        ]))
   }
 
   private mutating func plan() -> Call {
