@@ -5,7 +5,7 @@ import TensorBasics
 ///
 /// On a terminal it is a line that is drawn again several times a second, from 0.3 s on, and that is gone
 /// before anything else is printed; elsewhere it is a line every ten seconds. `--quiet` silences both. What is
-/// shown is the work that began last.
+/// shown is the work that began last. Of an answer's tokens (``Unit/step``) only those are shown that take long.
 public final class Progress: Sendable {
   /// What is counted.
   public enum Unit: Sendable {
@@ -16,12 +16,15 @@ public final class Progress: Sendable {
     case milliseconds
     /// Nothing: how much there is to do is not known.
     case unknown
+    /// Bytes that one step reads, of work in many steps that ``Progress/restart()`` tells apart: what is shown is a
+    /// step of more than two seconds.
+    case step
   }
 
   let title: String
   private let unit: Unit
   private let total: Int
-  private let start = monotonicNanoseconds()
+  private let start = Atomic(monotonicNanoseconds())
   private let done = Atomic(0)
 
   private init(_ title: String, total: Int, unit: Unit) {
@@ -58,6 +61,12 @@ public final class Progress: Sendable {
   /// Says what share is done of the total.
   public func update(fraction: Double) { update(Int(fraction * Double(total))) }
 
+  /// Begins the next step.
+  public func restart() {
+    start.store(monotonicNanoseconds(), ordering: .relaxed)
+    done.store(0, ordering: .relaxed)
+  }
+
   /// Takes the line away.
   public func finish() { ProgressLine.hide(self) }
 
@@ -66,7 +75,16 @@ public final class Progress: Sendable {
     path.split(separator: "/").last.map(String.init) ?? path
   }
 
-  var elapsedNanoseconds: Int { monotonicNanoseconds() - start }
+  var startNanoseconds: Int { start.load(ordering: .relaxed) }
+  var elapsedNanoseconds: Int { monotonicNanoseconds() - startNanoseconds }
+
+  /// Whether the work is a step that has not taken long yet.
+  var isShortStep: Bool {
+    guard case .step = unit else { return false }
+    return elapsedNanoseconds < Self.longStepNanoseconds
+  }
+
+  private static let longStepNanoseconds = 2_000_000_000
 
   // MARK: What it says
 
@@ -78,7 +96,10 @@ public final class Progress: Sendable {
     let text = description
     // A line that wraps cannot be taken back.
     let room = columnCount - 1
-    if case .unknown = unit { return String(text.prefix(room)) }
+    switch unit {
+    case .unknown, .step: return String(text.prefix(room))
+    case .bytes, .count, .milliseconds: break
+    }
     let cellCount = min(Self.mostCells, room - text.count - 1)
     guard cellCount >= Self.leastCells else { return String(text.prefix(room)) }
     let filled = Int(fraction * Double(cellCount))
@@ -92,6 +113,7 @@ public final class Progress: Sendable {
     let left = timeLeft.map { ", \(Self.time($0)) left" } ?? ""
     switch unit {
     case .unknown: return "\(title), \(Self.time(seconds))"
+    case .step: return "\(title): \(Self.time(seconds)), \(ByteCount(done)) read"
     case .milliseconds: return "\(title)\(left)"
     case .bytes:
       return "\(title): \(ByteCount(done)) of \(ByteCount(total)), "

@@ -19,6 +19,8 @@ enum ProgressLine {
   private static let state = Mutex(State())
   /// Whether the line is on the screen; read by the signal handler.
   private static let isDrawn = Atomic(false)
+  /// Whether it is below the unfinished line of an answer, at whose end the cursor stays.
+  private static let isBelow = Atomic(false)
   private static let isSilenced = Atomic(false)
 
   private static let firstNanoseconds = 300_000_000
@@ -85,7 +87,9 @@ enum ProgressLine {
   /// Takes the line off the screen; for a signal handler, which may wait for nothing.
   static func clear() {
     guard isDrawn.exchange(false, ordering: .relaxed) else { return }
-    let text: StaticString = "\r\u{1B}[K"
+    // From the cursor to the end of the screen, or of the line.
+    let text: StaticString =
+      isBelow.load(ordering: .relaxed) ? "\u{1B}[J" : "\r\u{1B}[K"
     _ = Glibc.write(STDERR_FILENO, text.utf8Start, text.utf8CodeUnitCount)
   }
 
@@ -104,21 +108,41 @@ enum ProgressLine {
         isDrawnByThread.store(false, ordering: .relaxed)
         return false
       }
+      if shown.isShortStep {
+        clear()
+        return true
+      }
       if Terminal.errorIsInteractive {
         guard
           isDrawn.load(ordering: .relaxed)
             || monotonicNanoseconds() - state.silenceStart > firstNanoseconds
         else { return true }
-        let line = "\r\u{1B}[K" + shown.drawing(columnCount: columnCount)
-        Terminal.endLine()
-        isDrawn.store(true, ordering: .relaxed)
-        Terminal.writeBytes(of: line)
-      } else if monotonicNanoseconds() - state.lastReport >= reportNanoseconds {
+        draw(shown)
+      } else if monotonicNanoseconds() - max(state.lastReport, shown.startNanoseconds)
+        >= reportNanoseconds
+      {
         state.lastReport = monotonicNanoseconds()
+        Terminal.endLine()
         Terminal.writeBytes(of: shown.description + "\n")
       }
       return true
     }
+  }
+
+  /// Draws the line: in its own place, or below an answer that has not ended its line.
+  private static func draw(_ shown: Progress) {
+    let columnCount = columnCount
+    let line = shown.drawing(columnCount: columnCount)
+    let cellCount = Terminal.unfinishedCellCount
+    isBelow.store(cellCount > 0, ordering: .relaxed)
+    isDrawn.store(true, ordering: .relaxed)
+    guard cellCount > 0 else { return Terminal.writeBytes(of: "\r\u{1B}[K" + line) }
+    // Where the row is full, the next character begins the next row in any case, and the cursor can be moved.
+    let wrap = cellCount % columnCount == 0 ? "\r\n" : ""
+    // Makes room below, keeps the place, draws there and returns.
+    let (room, keep, below, back) = ("\u{1B}D\u{1B}[A", "\u{1B}7", "\u{1B}[B\r\u{1B}[K", "\u{1B}8")
+    Terminal.writeBytes(of: wrap + room + keep + below + line + back)
+    if !wrap.isEmpty { Terminal.beginRow() }
   }
 
   /// Characters of a line of the terminal.

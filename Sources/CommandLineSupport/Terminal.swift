@@ -18,6 +18,7 @@ public enum Terminal {
   static func endLine() {
     guard isMidLine.load(ordering: .relaxed), outputsShareFile else { return }
     isMidLine.store(false, ordering: .relaxed)
+    cellCount.store(0, ordering: .relaxed)
     writeBytes(of: "\n")
   }
 
@@ -30,6 +31,40 @@ public enum Terminal {
     return fstat(STDOUT_FILENO, &output) == 0 && fstat(STDERR_FILENO, &error) == 0
       && output.st_dev == error.st_dev && output.st_ino == error.st_ino
   }()
+
+  /// Cells of a terminal that the unfinished line of standard output fills where standard error is the same terminal;
+  /// otherwise 0.
+  static var unfinishedCellCount: Int { cellCount.load(ordering: .relaxed) }
+
+  private static let cellCount = Atomic(0)
+
+  /// Says that the unfinished line goes on at the beginning of a row.
+  static func beginRow() { cellCount.store(0, ordering: .relaxed) }
+
+  /// Adds text to the unfinished line.
+  private static func count(_ text: UnsafeBufferPointer<UInt8>) {
+    let previous = uselocale(characters)
+    defer { uselocale(previous) }
+    var count = unfinishedCellCount
+    for scalar in String(decoding: text, as: UTF8.self).unicodeScalars {
+      switch scalar {
+      case "\n", "\r": count = 0
+      case "\t": count = (count / 8 + 1) * 8
+      default: count += max(0, Int(cellWidth?(wchar_t(bitPattern: scalar.value)) ?? 1))
+      }
+    }
+    cellCount.store(count, ordering: .relaxed)
+  }
+
+  /// The C library's `wcwidth`, which its headers hide from Swift.
+  private static let cellWidth: (@convention(c) (wchar_t) -> Int32)? = dlsym(nil, "wcwidth").map {
+    unsafeBitCast($0, to: (@convention(c) (wchar_t) -> Int32).self)
+  }
+
+  /// Knows how wide Unicode's characters are; nil where the system has no such locale.
+  // Safety: never changed or freed.
+  private nonisolated(unsafe) static let characters = newlocale(
+    1 << LC_CTYPE, "C.UTF-8", nil)
 
   /// Text on standard error as it is.
   static func writeBytes(of text: String) { write(text, to: STDERR_FILENO) }
@@ -62,6 +97,7 @@ public enum Terminal {
   /// Bytes on standard output, at once.
   package static func print(_ bytes: UnsafeBufferPointer<UInt8>) {
     ProgressLine.interrupt { write(UnsafeRawBufferPointer(bytes), to: STDOUT_FILENO) }
+    if errorIsInteractive, outputsShareFile { count(bytes) }
     if let last = bytes.last { isMidLine.store(last != UInt8(ascii: "\n"), ordering: .relaxed) }
   }
 

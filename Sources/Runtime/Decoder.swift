@@ -28,7 +28,7 @@ final class Decoder {
   private let slidingRope: RopeTable
   /// Sees every dense FFN; nil, as usual except when measuring, costs nothing.
   var feedForwardObserver: (any FeedForwardObserver)?
-  /// Told after each of ``partCount`` parts of a prompt's sweep over the layers; nil = nobody.
+  /// Told after each of ``partCount`` parts of a sweep over the layers; nil = nobody.
   var onPart: (() -> Void)?
   /// Two for each layer.
   var partCount: Int { 2 * configuration.layerCount }

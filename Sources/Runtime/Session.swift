@@ -44,6 +44,9 @@ public final class Session {
   /// tokens.
   public var onProgress: ((_ fraction: Double) -> Void)?
 
+  /// Called when ``decode(_:continues:)`` begins, and after each half of a layer; nil = no observer.
+  public var onDecodePart: (() -> Void)?
+
   /// Called with the reason when the attention given at the start is no longer used; returns whether to go on
   /// with the host's. nil = it is not.
   public var onDecodeAttentionFailure: ((any Error) -> Bool)? {
@@ -178,6 +181,9 @@ public final class Session {
       throw .badPrompt("the context of \(plan.contextLength) tokens is full")
     }
     current[0] = token
+    onDecodePart?()
+    decoder.onPart = onDecodePart
+    defer { decoder.onPart = nil }
     try step { () throws(RuntimeError) in
       try decoder.expect(count: continues ? 3 : 2) { $0 == 1 ? .head : .body }
       try decoder.forward(UnsafeBufferPointer(current), at: position, .decode)

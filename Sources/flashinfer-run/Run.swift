@@ -148,6 +148,9 @@ struct Run: ParsableCommand {
         progress.finish()
         if output.json {
           progress = Progress.begin("answering", total: sampling.maxTokens, unit: .count("tokens"))
+        } else {
+          progress = Progress.begin("next token", unit: .step)
+          progress.followTokens(session)
         }
       }
       generatedCount += 1

@@ -9,28 +9,58 @@ extension Program {
     /// All bytes, with escape sequences and lines that were drawn over.
     var transcript: String
 
-    /// What is left on the screen: carriage returns go back, `ESC [ K` wipes the line.
-    var lines: [String] {
-      var (lines, line, column) = ([String](), [Character](), 0)
+    /// What is left on the screen, whatever its width.
+    var lines: [String] { rows(columns: .max) }
+
+    /// What is left on a screen of that width, row by row: carriage returns go back, the escape sequences of progress
+    /// are obeyed, and a full row goes on in the next one.
+    func rows(columns: Int) -> [String] {
+      var (rows, row, column) = ([[Character]()], 0, 0)
+      var saved = (row: 0, column: 0)
+      func goDown() {
+        row += 1
+        if row == rows.count { rows.append([]) }
+      }
       var rest = transcript[...]
       while let character = rest.first {
-        if rest.hasPrefix("\u{1B}[K") {
-          rest = rest.dropFirst(3)
-          line.removeSubrange(min(column, line.count)...)
+        let sequences = ["[K", "[J", "[A", "[B", "D", "7", "8"]
+        if let sequence = sequences.first(where: { rest.hasPrefix("\u{1B}" + $0) }) {
+          rest = rest.dropFirst(1 + sequence.count)
+          switch sequence {
+          case "[K": rows[row].removeSubrange(min(column, rows[row].count)...)
+          case "[J":
+            rows[row].removeSubrange(min(column, rows[row].count)...)
+            rows.removeSubrange((row + 1)...)
+          case "[A": row = max(0, row - 1)
+          case "[B": row = min(rows.count - 1, row + 1)
+          case "D": goDown()
+          case "7": saved = (row, column)
+          default: (row, column) = saved
+          }
           continue
         }
         rest = rest.dropFirst()
         switch character {
         case "\r": column = 0
         case "\n", "\r\n":
-          lines.append(String(line))
-          (line, column) = ([], 0)
+          goDown()
+          column = 0
         default:
-          if column < line.count { line[column] = character } else { line.append(character) }
+          if column == columns {
+            goDown()
+            column = 0
+          }
+          rows[row] += [Character](repeating: " ", count: max(0, column - rows[row].count))
+          if column < rows[row].count {
+            rows[row][column] = character
+          } else {
+            rows[row].append(character)
+          }
           column += 1
         }
       }
-      return line.isEmpty ? lines : lines + [String(line)]
+      if rows.last?.isEmpty == true { rows.removeLast() }
+      return rows.map { String($0) }
     }
   }
 

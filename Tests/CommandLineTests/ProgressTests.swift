@@ -84,6 +84,67 @@ final class ProgressTests {
     #expect(screen.lines.allSatisfy { $0.count < 80 }, "\(screen.lines)")
   }
 
+  /// A library before the C library's own, with which reads take as long as from a drive of 10 MB/s.
+  private func slowReads() throws -> [String] {
+    let source = """
+      #define _GNU_SOURCE
+      #include <dlfcn.h>
+      #include <pthread.h>
+      #include <unistd.h>
+      static pthread_mutex_t drive = PTHREAD_MUTEX_INITIALIZER;
+      ssize_t pread64(int file, void *bytes, size_t count, off64_t offset) {
+        ssize_t (*real)(int, void *, size_t, off64_t) = dlsym(RTLD_NEXT, "pread64");
+        if (count >= 65536) {
+          pthread_mutex_lock(&drive);
+          usleep(count / 10);
+          pthread_mutex_unlock(&drive);
+        }
+        return real(file, bytes, count, offset);
+      }
+      ssize_t pread(int file, void *bytes, size_t count, off_t offset) { return pread64(file, bytes, count, offset); }
+
+      """
+    let path = folder.write("slow.c", Array(source.utf8))
+    let library = folder.path + "/slow.so"
+    let compiled = try Program.shell("clang -shared -fPIC -o '\(library)' '\(path)' -ldl")
+    #expect(compiled.status == 0, "\(compiled.errors)")
+    return ["LD_PRELOAD=" + library]
+  }
+
+  @Test func `A token that takes long shows what is read, below the answer, until it comes`() throws
+  {
+    var wide = TinyModel()
+    (wide.layerCount, wide.hiddenSize, wide.feedForwardLength) = (16, 512, 1536)
+    (wide.queryHeadCount, wide.headDim) = (8, 64)
+    let path = folder.write("wide", wide.gguf(seed: 1).bytes())
+    let arguments = [
+      path, "--raw", "the", "--ram", "40MiB", "--io", "pread", "--temperature", "0",
+      "--ignore-eos", "--max-tokens", "3", "--no-expert-history",
+    ]
+    let answer = try Program.run("flashinfer-run", arguments).output.dropLast()
+    let first = try Program.run("flashinfer-run", arguments + ["--max-tokens", "1"]).output
+      .dropLast()
+    try #require(answer.hasPrefix(first) && answer.allSatisfy { $0 != "\n" }, "\(answer)")
+    let environment = try slowReads()
+    // On the narrow one the first token fills the row: the next begins another.
+    for columns in [80, max(1, first.count)] {
+      let screen = try Program.onTerminal(
+        "flashinfer-run", arguments, environment: environment, columns: UInt16(columns))
+      #expect(screen.status == 0)
+      // Drawn below, and the cursor is back.
+      let drawing = String("next token: 2 s, ".prefix(columns - 1))
+      let shown = screen.transcript.split(separator: "\u{1B}[B\r\u{1B}[K" + drawing)
+      #expect(shown.count >= 3, "\(screen.transcript)")
+      if columns == 80 { #expect(screen.transcript.contains(" MiB read\u{1B}8")) }
+      let rows = screen.rows(columns: columns)
+      #expect(rows.joined().hasPrefix(answer), "\(rows)")
+      #expect(!rows.contains { $0.contains("next token") }, "\(rows)")
+    }
+    let piped = try Program.run("flashinfer-run", arguments, environment: environment)
+    #expect(piped.status == 0 && piped.output.dropLast() == answer)
+    #expect(!piped.errors.contains("next token") && !piped.errors.contains("\u{1B}"))
+  }
+
   @Test func `A summary fits 80 columns and says why the answer ended, or keeps still`() throws {
     func run(_ arguments: [String]) throws -> Program.Result {
       try Program.run("flashinfer-run", [model, "--raw", "the", "--ignore-eos"] + arguments)
