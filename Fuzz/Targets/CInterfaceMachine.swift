@@ -153,6 +153,9 @@ struct CInterfaceMachine {
     let parts = parts()
     let status = flashinfer_prefetch(loader, parts, parts.count, Self.error)
     try Self.expect(status, loader == nil ? [3] : [0, 3, 7, 12])
+    guard status == 0, byte() & 3 == 0 else { return }
+    try Self.expect(
+      flashinfer_cancel_prefetch(loader, parts, parts.count, Self.error), [0])
   }
 
   mutating func load() throws(FuzzFinding) {

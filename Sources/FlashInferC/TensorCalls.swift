@@ -153,6 +153,29 @@ public func flashinfer_prefetch_rows(
   }
 }
 
+@c @implementation
+public func flashinfer_cancel_prefetch(
+  _ loader: OpaquePointer?, _ parts: UnsafePointer<flashinfer_part>?, _ count: Int,
+  _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    try LoaderHandle.find(loader).loader.cancelPrefetch(try list(parts, count))
+    return .ok
+  }
+}
+
+@c @implementation
+public func flashinfer_cancel_prefetch_rows(
+  _ loader: OpaquePointer?, _ rows: UnsafePointer<flashinfer_rows>?, _ count: Int,
+  _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    let loader = try LoaderHandle.find(loader).loader
+    try loader.cancelPrefetch(try list(rows, count, of: loader))
+    return .ok
+  }
+}
+
 /// C's array of pieces, whose elements have the caller's size.
 private struct PieceArray {
   private let start: UnsafeMutableRawPointer

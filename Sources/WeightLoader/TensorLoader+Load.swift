@@ -13,11 +13,15 @@ extension TensorLoader {
     try pump()
   }
 
-  /// Gives up a prefetch that will not be asked for.
+  /// Gives up a prefetch of the same list that will not be asked for, and waits for those of its reads that
+  /// are under way: the budget has its memory back. Where there is none nothing happens.
+  ///
+  /// - Throws: what every call may throw.
   public func cancelPrefetch(_ parts: [TensorPart]) throws(LoaderError) {
     try enter()
     defer { leave() }
-    abandonLoad(of: parts)
+    guard let load = abandonLoad(of: parts) else { return }
+    while failure == nil, !load.isComplete { reapUncancelled() }
   }
 
   /// Reads `parts` whole, or waits for their prefetch, and hands them over.
@@ -126,10 +130,13 @@ extension TensorLoader {
   }
 
   /// Gives a load up; its memory goes when nothing is read into it any more.
-  private func abandonLoad(of parts: [TensorPart]) {
-    guard let load = loads.removeValue(forKey: parts) else { return }
+  @discardableResult
+  private func abandonLoad(of parts: [TensorPart]) -> PendingLoad? {
+    guard let load = loads.removeValue(forKey: parts) else { return nil }
     load.abandon()
+    loadQueue.removeAll { $0 === load }
     if load.isComplete { loadOfTag[load.tag] = nil }
+    return load
   }
 
   /// The load of `parts`, which is started if it was not yet.

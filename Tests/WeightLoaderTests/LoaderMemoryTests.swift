@@ -121,6 +121,27 @@ import WeightLoader
     }
   }
 
+  @Test(arguments: StorageBackend.allCases)
+  func `A prefetch that is given up leaves its memory at once`(backend: StorageBackend) throws {
+    let path = folder.write("q", quantised(rowCount: 4096, columnCount: 2048).bytes())
+    var options = LoaderOptions()
+    options.assumedResidentByteCount = 0
+    options.backend = backend
+    // Few reads at a time, so that most of a list waits to be submitted.
+    (options.readByteCount, options.queueDepth) = (64 << 10, 2)
+    guard let loader = try? TensorLoader.open(path, ram: 150 << 20, options: options) else {
+      return
+    }
+    let most = loader.plan.heldByteCount & ~4095
+    let lists = (0..<6).map { [TensorPart(0, rows: $0 * 512..<($0 + 1) * 512)] }
+    for round in 0..<3 {
+      for list in lists { try loader.prefetch(list) }
+      for list in lists.dropFirst(round) { try loader.cancelPrefetch(list) }
+      for list in lists.prefix(round) { _ = try loader.load(list) }
+      #expect(try loader.allocate(byteCount: most).bytes.count == most)
+    }
+  }
+
   @Test func `The ring is as long as the caller says, or refused with what would do`() throws {
     let path = folder.write("q", quantised(rowCount: 4096, columnCount: 2048).bytes())
     let automatic = try open(path, extra: 100 << 20)

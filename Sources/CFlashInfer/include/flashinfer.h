@@ -35,7 +35,8 @@ extern "C" {
 
 /* The version of this header. */
 #define FLASHINFER_VERSION "0.2.0"
-/* Increased when a function changes; new functions and new members of structures do not change it. */
+/* Increased when a function changes, and with it the soname (libflashinfer.so.2); new functions and new members of
+ * structures do not change it. */
 #define FLASHINFER_ABI_VERSION 2u
 #define FLASHINFER_SIZE_LIMIT 16384
 
@@ -346,6 +347,16 @@ flashinfer_status flashinfer_prefetch_rows(flashinfer_loader *loader, const flas
 flashinfer_status flashinfer_load_rows(flashinfer_loader *loader, const flashinfer_rows *rows, size_t count,
                                        int64_t timeout_milliseconds, flashinfer_piece *pieces,
                                        flashinfer_error *error);
+
+/*
+ * Gives up a prefetch, or a load that timed out, of the same list and by the same kind of list: its reads are
+ * waited for, and the budget has its memory back. Nothing happens where there is none; without this call a
+ * prefetch keeps its memory until the loader is closed.
+ */
+flashinfer_status flashinfer_cancel_prefetch(flashinfer_loader *loader, const flashinfer_part *parts, size_t count,
+                                             flashinfer_error *error);
+flashinfer_status flashinfer_cancel_prefetch_rows(flashinfer_loader *loader, const flashinfer_rows *rows,
+                                                  size_t count, flashinfer_error *error);
 
 /*
  * Reads rows into the caller's memory, beside the budget: memory that is pinned for a device, or shared.
