@@ -19,7 +19,7 @@ def library():
     if given := os.environ.get("FLASHINFER_LIBRARY"): return pathlib.Path(given).read_bytes()
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([ROOT / "tools" / "install", "--prefix", folder, "--library-only", "--self-contained"], check=True)
-        return (pathlib.Path(folder) / "lib" / "libflashinfer.so.1").read_bytes()
+        return (pathlib.Path(folder) / "lib" / "libflashinfer.so").read_bytes()
 
 def information(tag):
     """Names and contents of what describes the package, RECORD apart."""
@@ -30,7 +30,7 @@ def information(tag):
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     files = {f"{NAME}/{path.name}": path.read_bytes()
              for path in sorted((HERE / NAME).iterdir()) if path.suffix in (".py", ".typed")}
-    files[f"{NAME}/libflashinfer.so.1"] = shared = library()
+    files[f"{NAME}/libflashinfer.so"] = shared = library()
     tag = platform_tag(shared)
     files.update(information(tag))
     record = ""

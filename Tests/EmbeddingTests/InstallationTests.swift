@@ -59,13 +59,13 @@ struct InstallationTests {
   }
 
   @Test func `The library has its version in its name, and links lead to it`() throws {
-    let name = "libflashinfer.so.1." + Self.version.drop { $0 != "." }.dropFirst()
+    let name = Tool.soname + "." + Self.version.drop { $0 != "." }.dropFirst()
     let files = FileManager.default
     #expect(
-      try files.destinationOfSymbolicLink(atPath: Tool.prefix + "/lib/libflashinfer.so.1") == name)
+      try files.destinationOfSymbolicLink(atPath: Tool.prefix + "/lib/" + Tool.soname) == name)
     #expect(
       try files.destinationOfSymbolicLink(atPath: Tool.prefix + "/lib/libflashinfer.so")
-        == "libflashinfer.so.1")
+        == Tool.soname)
     #expect(!FileManager.default.fileExists(atPath: Tool.prefix + "/bin"))
   }
 

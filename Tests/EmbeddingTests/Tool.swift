@@ -18,7 +18,15 @@ enum Tool {
   static let python = root + "/.build/python/bin/python3"
   static let programs = root + "/Tests/EmbeddingTests/Programs"
 
-  static let isInstalled = exists(prefix + "/lib/libflashinfer.so.1")
+  /// The library's name for programs that are linked with it: it ends with the number of the interface.
+  static let soname: String = {
+    let header = try? String(
+      contentsOfFile: root + "/Sources/CFlashInfer/include/flashinfer.h", encoding: .utf8)
+    let version = header?.firstMatch(of: /#define FLASHINFER_ABI_VERSION (\d+)u/)?.output.1
+    return "libflashinfer.so.\(version ?? "?")"
+  }()
+
+  static let isInstalled = exists(prefix + "/lib/" + soname)
   static let hasPython = exists(python)
   static let hasCMake = (try? run(["cmake", "--version"]))?.status == 0
   static let hasExamples = exists(swiftExamples + "/experts")

@@ -11,6 +11,17 @@ import Testing
     #expect(version.wholeMatch(of: /[0-9]+\.[0-9]+\.[0-9]+/) != nil, "\(version)")
   }
 
+  @Test func `The Python package speaks the interface that the header declares`() throws {
+    func number(_ path: String, after before: String) -> Int? {
+      let stated = SourceTree.file(path)?.lines.first { $0.hasPrefix(before) }
+      return stated.flatMap { Int($0.dropFirst(before.count).prefix { $0.isNumber }) }
+    }
+    let header = number(
+      "Sources/CFlashInfer/include/flashinfer.h", after: "#define FLASHINFER_ABI_VERSION ")
+    #expect(header != nil)
+    #expect(number("python/flashinfer_ssd/_native.py", after: "ABI_VERSION = ") == header)
+  }
+
   @Test(arguments: [
     ("Sources/TensorBasics/FlashInferVersion.swift", "current = \""),
     ("Sources/CFlashInfer/include/flashinfer.h", "#define FLASHINFER_VERSION \""),

@@ -1,6 +1,7 @@
 """Files of tensors: streams of their bytes, and single tensors and rows as NumPy arrays."""
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -167,14 +168,25 @@ class Model(Closing):
         rows = self._rows(parts)
         call("prefetch_rows", self._open_handle, rows, len(rows))
 
+    def cancel_prefetch(self, parts: Iterable[Part]) -> None:
+        """Gives up a prefetch of the same list: the budget has its memory back. Where there is none nothing happens."""
+        rows = self._rows(parts)
+        call("cancel_prefetch_rows", self._open_handle, rows, len(rows))
+
     def load_parts(self, parts: Iterable[Part]) -> list[Piece]:
         """Reads parts, each one piece; what lies together is read together, and the drive's queue is kept full."""
         rows = self._rows(parts)
         if not len(rows):
             raise ValueError("the list of tensors to load is empty")
         native = _native.pieces(len(rows))
-        while call("load_rows", self._open_handle, rows, len(rows), WAIT_MILLISECONDS, native) != OK:
-            pass
+        try:
+            while call("load_rows", self._open_handle, rows, len(rows), WAIT_MILLISECONDS, native) != OK:
+                pass
+        except BaseException:
+            # A load that is left in the middle, as by Ctrl-C, does not keep memory of the budget.
+            with contextlib.suppress(FlashInferError):
+                call("cancel_prefetch_rows", self._open_handle, rows, len(rows))
+            raise
         hold = _native.Hold(native[0].hold)
         return [Piece(self, self.tensors[piece.tensor], piece, hold) for piece in native]
 
@@ -278,17 +290,24 @@ class Model(Closing):
             step = max(16, (1 << 20) // max(1, tensor.row_byte_count) // 16 * 16)
             chunks += [tensor.rows(first, min(step, tensor.row_count - first), part)
                        for first in range(0, tensor.row_count, step)]
-        place = 0
-        for number, chunk in enumerate(chunks):
-            try:
-                for following in chunks[number:number + 4]:
-                    self.prefetch([following])
-            except NotEnoughMemory:
-                pass
-            piece, = self.load_parts([chunk])
-            end = place + chunk.count * tensor.column_count
-            piece._convert(values[place:end], 0, chunk.count)
-            place = end
+        place = number = 0
+        try:
+            for number, chunk in enumerate(chunks):
+                try:
+                    for following in chunks[number:number + 4]:
+                        self.prefetch([following])
+                except NotEnoughMemory:
+                    pass
+                piece, = self.load_parts([chunk])
+                end = place + chunk.count * tensor.column_count
+                piece._convert(values[place:end], 0, chunk.count)
+                place = end
+        except BaseException:
+            # What was asked for ahead does not keep memory of the budget.
+            for chunk in chunks[number:number + 4]:
+                with contextlib.suppress(FlashInferError):
+                    self.cancel_prefetch([chunk])
+            raise
 
     def bundle(self, layer: int, expert: int) -> list[tuple[int, int]]:
         """The parts of one expert, for `stream`, `prefetch` and `load_parts`."""

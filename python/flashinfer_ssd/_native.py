@@ -117,6 +117,7 @@ SIGNATURES: dict[str, list[Any]] = {
     "next": [c_void_p, c_int64, POINTER(Piece)],
     "release": [c_uint64],
     "prefetch_rows": [c_void_p, POINTER(Rows), c_size_t],
+    "cancel_prefetch_rows": [c_void_p, POINTER(Rows), c_size_t],
     "load_rows": [c_void_p, POINTER(Rows), c_size_t, c_int64, POINTER(Piece)],
     "load_byte_count": [c_void_p, POINTER(Rows), c_size_t, POINTER(c_uint64)],
     "load_into": [c_void_p, POINTER(Rows), c_size_t, c_void_p, c_uint64, POINTER(Piece)],
@@ -134,7 +135,7 @@ SIGNATURES: dict[str, list[Any]] = {
 
 
 def _load() -> ctypes.CDLL:
-    path = os.environ.get("FLASHINFER_LIBRARY") or str(pathlib.Path(__file__).parent / "libflashinfer.so.1")
+    path = os.environ.get("FLASHINFER_LIBRARY") or str(pathlib.Path(__file__).parent / "libflashinfer.so")
     library = ctypes.CDLL(path)
     library.flashinfer_abi_version.restype = c_uint32
     library.flashinfer_version.restype = c_char_p

@@ -40,6 +40,32 @@ static void check_rows(flashinfer_loader *loader) {
   EXPECT_ERROR(flashinfer_stream_rows(loader, NULL, 1, &error), FLASHINFER_INVALID);
 }
 
+/* A prefetch holds memory of the budget until it is taken or given up. */
+static void check_cancelled_prefetch(flashinfer_loader *loader) {
+  const flashinfer_rows rows[] = {{1, 0, 0, FLASHINFER_ALL_ROWS}, {0, 0, 0, 1}};
+  const flashinfer_part parts[] = {{1, 0}};
+  flashinfer_plan plan = FLASHINFER_PLAN_INIT;
+  flashinfer_piece piece = FLASHINFER_PIECE_INIT;
+  flashinfer_hold hold = 0;
+  void *data = NULL;
+  EXPECT(!flashinfer_get_plan(loader, &plan, &error));
+  const uint64_t all = plan.held / 4096 * 4096;
+  for (int round = 0; round < 3; round++) {
+    EXPECT(!flashinfer_prefetch_rows(loader, rows, 2, &error) && !flashinfer_prefetch(loader, parts, 1, &error));
+    EXPECT_ERROR(flashinfer_allocate(loader, all, &data, &hold, &error), FLASHINFER_NO_MEMORY);
+    EXPECT(!flashinfer_cancel_prefetch_rows(loader, rows, 2, &error));
+    EXPECT_ERROR(flashinfer_allocate(loader, all, &data, &hold, &error), FLASHINFER_NO_MEMORY);
+    EXPECT(!flashinfer_cancel_prefetch(loader, parts, 1, &error));
+    EXPECT(!flashinfer_allocate(loader, all, &data, &hold, &error) && !flashinfer_release(hold, &error));
+  }
+  /* There is none, and what was given up can be loaded all the same. */
+  EXPECT(!flashinfer_cancel_prefetch(loader, parts, 1, &error) && !flashinfer_cancel_prefetch_rows(loader, rows, 1, &error));
+  EXPECT(!flashinfer_load(loader, parts, 1, -1, &piece, &error) && ((const float *)piece.data)[11] == 111);
+  EXPECT(!flashinfer_release(piece.hold, &error));
+  EXPECT_ERROR(flashinfer_cancel_prefetch(loader, NULL, 1, &error), FLASHINFER_INVALID);
+  EXPECT_ERROR(flashinfer_cancel_prefetch_rows(NULL, rows, 1, &error), FLASHINFER_INVALID);
+}
+
 static void check_memory(flashinfer_loader *loader) {
   flashinfer_rows rows[] = {{1, 0, 1, 2}, {0, 0, 0, 1}};
   flashinfer_piece pieces[2] = {FLASHINFER_PIECE_INIT, FLASHINFER_PIECE_INIT};
@@ -161,6 +187,7 @@ int main(int argc, char **argv) {
   flashinfer_loader *loader;
   EXPECT(!flashinfer_open(argv[1], &options, &loader, &error));
   check_rows(loader);
+  check_cancelled_prefetch(loader);
   check_memory(loader);
   check_places(loader, argv[1]);
   EXPECT(find(loader, "second") == 1);

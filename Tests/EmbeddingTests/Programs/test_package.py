@@ -78,7 +78,7 @@ class Package(unittest.TestCase):
             information = f"flashinfer_ssd-{VERSION}.dist-info"
             record = wheel.read(f"{information}/RECORD").decode()
             names = set(wheel.namelist())
-            self.assertTrue({"flashinfer_ssd/py.typed", "flashinfer_ssd/libflashinfer.so.1"} <= names)
+            self.assertTrue({"flashinfer_ssd/py.typed", "flashinfer_ssd/libflashinfer.so"} <= names)
             self.assertEqual({line.split(",")[0] for line in record.splitlines()}, names)
             for line in record.splitlines():
                 name, digest, size = line.split(",")
