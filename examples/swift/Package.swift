@@ -10,6 +10,12 @@ let package = Package(
       name: "stream", dependencies: [.product(name: "WeightLoader", package: "flashinfer")],
       swiftSettings: [.enableUpcomingFeature("MemberImportVisibility")]),
     .executableTarget(
+      name: "budget",
+      dependencies: [
+        .product(name: "WeightLoader", package: "flashinfer"),
+        .product(name: "Runtime", package: "flashinfer"),
+      ]),
+    .executableTarget(
       name: "generate", dependencies: [.product(name: "Runtime", package: "flashinfer")]),
     .executableTarget(
       name: "experts", dependencies: [.product(name: "WeightLoader", package: "flashinfer")]),
