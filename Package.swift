@@ -70,11 +70,12 @@ let package = Package(
     .target(name: "CKernels"),
 
     // Libraries, lowest first
+    library("Jinja"),
     library("TensorBasics", ["CXXHash"]),
     library("HostResources", ["TensorBasics"]),
     library("BlockIO", ["TensorBasics", "HostResources", "CLinuxURing"]),
     library("ModelFormat", ["TensorBasics"]),
-    library("Tokenization", ["TensorBasics", "ModelFormat", "CPCRE2"]),
+    library("Tokenization", ["TensorBasics", "Jinja", "ModelFormat", "CPCRE2"]),
     library("Kernels", ["TensorBasics", "HostResources", "CKernels"]),
     library(
       "WeightLoader", ["TensorBasics", "HostResources", "BlockIO", "ModelFormat", "Kernels"]),
@@ -141,6 +142,7 @@ let package = Package(
     .testTarget(name: "TidyTests", swiftSettings: strict),
     library("TestSupport", ["TensorBasics", "BlockIO", "ModelFormat"]),
     tests("TensorBasics"),
+    tests("Jinja", ["ModelFormat", "Tokenization"], exclude: ["Cases"]),
     tests("HostResources", ["TensorBasics", "Kernels", "BlockIO"]),
     tests("BlockIO", ["TensorBasics"]),
     tests("ModelFormat", ["TensorBasics"]),
@@ -171,8 +173,8 @@ let package = Package(
     .target(
       name: "FuzzTargets",
       dependencies: [
-        "TensorBasics", "ModelFormat", "Tokenization", "KVCache", "TestSupport", "CFlashInfer",
-        "FlashInferC",
+        "TensorBasics", "Jinja", "ModelFormat", "Tokenization", "KVCache", "TestSupport",
+        "CFlashInfer", "FlashInferC",
       ],
       path: "Fuzz/Targets", swiftSettings: strict),
     tests("FuzzTargets", ["ModelFormat"]),

@@ -30,7 +30,7 @@ public struct FuzzTarget: Sendable {
   /// Every target, in the order in which `tools/fuzz` runs them.
   public static let all: [FuzzTarget] = [
     .gguf, .safetensors, .image, .stripe, .entry, .json, .tokenizerFile, .prompt, .chat,
-    .cInterface,
+    .jinja, .cInterface,
   ]
 
   public static func named(_ name: String) -> FuzzTarget? { all.first { $0.name == name } }

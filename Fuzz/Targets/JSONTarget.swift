@@ -72,7 +72,7 @@ enum JSONTarget {
     case .null: try require(first == UInt8(ascii: "n"), "null at \(value.offset)")
     case .bool: try require(first == UInt8(ascii: "t") || first == UInt8(ascii: "f"), "a word")
     case .string: try require(first == UInt8(ascii: "\""), "a string at \(value.offset)")
-    case .integer, .number, .unusable: break
+    case .integer, .wideInteger, .number, .unusable: break
     case .array(let values): for value in values { try checkOffsets(value, in: input) }
     case .object(let members): for member in members { try checkOffsets(member.value, in: input) }
     }
@@ -125,6 +125,7 @@ private indirect enum AnyJSON: Decodable {
     case (.null, .null): true
     case (.bool(let mine), .bool(let theirs)): mine == theirs
     case (.number(let mine), .integer(let theirs)): mine == Double(theirs)
+    case (.number(let mine), .wideInteger(let theirs)): mine == Double(theirs)
     case (.number(let mine), .number(let theirs)): mine == theirs
     case (.string(let mine), .string(let theirs)): mine.utf8.elementsEqual(theirs.utf8)
     case (.array(let mine), .array(let theirs)):

@@ -182,13 +182,14 @@ package struct JSONParser {
       if !accept("+") { _ = accept("-") }
       isNumber = skipDigits() > 0 && isNumber
     }
+    let isInteger = position - start == wholeCount + (bytes[start] == UInt8(ascii: "-") ? 1 : 0)
     let text = String(decoding: bytes[start..<position], as: UTF8.self)
     guard isNumber else { throw error("no value begins", at: start) }
     if let value = Int(text) { return .integer(value) }
     guard let value = Double(text), value.isFinite else {
       return .unusable("the number \(text.prefix(32))")
     }
-    return .number(value)
+    return isInteger ? .wideInteger(text) : .number(value)
   }
 
   /// Steps over decimal digits and returns how many there were.

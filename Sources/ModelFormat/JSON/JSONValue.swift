@@ -6,6 +6,8 @@ package struct JSONValue {
     case bool(Bool)
     /// A number that is an integer, as written, and fits.
     case integer(Int)
+    /// An integer that does not fit, as written.
+    case wideInteger(String)
     case number(Double)
     case string(String)
     case array([JSONValue])
@@ -25,6 +27,7 @@ package struct JSONValue {
     case .null: "null"
     case .bool(let value): "\(value)"
     case .integer(let value): "\(value)"
+    case .wideInteger(let digits): "\(digits.prefix(32))"
     case .number(let value): "\(value)"
     case .string(let value): "\"\(value.prefix(32))\(value.count > 32 ? "…" : "")\""
     case .array: "an array"
@@ -45,6 +48,7 @@ package struct JSONValue {
   package var double: Double? {
     switch content {
     case .integer(let value): Double(value)
+    case .wideInteger(let digits): Double(digits)
     case .number(let value): value
     default: nil
     }
@@ -54,7 +58,7 @@ package struct JSONValue {
 
   package var array: [JSONValue]? { if case .array(let values) = content { values } else { nil } }
 
-  var members: [JSONMember]? { if case .object(let members) = content { members } else { nil } }
+  package var members: [JSONMember]? { if case .object(let members) = content { members } else { nil } }
 
   /// The member called `key`, unless it is null; the last one where there are several.
   package subscript(key: StaticString) -> JSONValue? {

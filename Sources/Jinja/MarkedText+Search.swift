@@ -1,0 +1,161 @@
+/// Taking texts apart and putting them together, as Python's `str` does.
+extension MarkedText {
+  enum Side { case left, right, both }
+
+  /// Strips white space, or any of the characters of `set`.
+  func stripped(_ side: Side, of set: MarkedText? = nil) -> MarkedText {
+    let scalars = set.map { set in
+      Set(set.characters.map(\.bytes))
+    }
+    func isStripped(_ range: Range<Int>) -> Bool {
+      if let scalars { return scalars.contains(Array(bytes[range])) }
+      return bytes.scalar(at: range.lowerBound).scalar?.isPythonSpace ?? false
+    }
+    var (start, end) = (0, count)
+    if side != .right {
+      while start < end {
+        let next = start + bytes.scalar(at: start).length
+        guard isStripped(start..<next) else { break }
+        start = next
+      }
+    }
+    if side != .left {
+      while end > start {
+        let previous = bytes.characterStart(before: end)
+        guard isStripped(previous..<end) else { break }
+        end = previous
+      }
+    }
+    return start == 0 && end == count ? self : self[start..<end]
+  }
+
+  /// Splits at a separator, at most `most` times, from the left.
+  func split(at separator: MarkedText, most: Int) -> [MarkedText] {
+    var parts: [MarkedText] = []
+    var start = 0
+    while most < 0 || parts.count < most,
+      let found = bytes.firstIndex(of: separator.bytes, in: start..<count)
+    {
+      parts.append(self[start..<found])
+      start = found + separator.count
+    }
+    parts.append(self[start..<count])
+    return parts
+  }
+
+  /// Splits at a separator, at most `most` times, from the right.
+  func splitFromRight(at separator: MarkedText, most: Int) -> [MarkedText] {
+    var parts: [MarkedText] = []
+    var end = count
+    while most < 0 || parts.count < most,
+      let found = bytes.lastIndex(of: separator.bytes, in: 0..<end)
+    {
+      parts.append(self[found + separator.count..<end])
+      end = found
+    }
+    parts.append(self[0..<end])
+    return parts.reversed()
+  }
+
+  /// Splits at runs of white space, at most `most` times, from the left.
+  func splitAtSpace(most: Int) -> [MarkedText] {
+    var parts: [MarkedText] = []
+    var start = bytes.whiteSpaceEnd(from: 0)
+    while start < count {
+      if most >= 0, parts.count == most {
+        parts.append(self[start..<count])
+        break
+      }
+      var end = start
+      while end < count {
+        let (scalar, length) = bytes.scalar(at: end)
+        if scalar?.isPythonSpace ?? false { break }
+        end += length
+      }
+      parts.append(self[start..<end])
+      start = bytes.whiteSpaceEnd(from: end)
+    }
+    return parts
+  }
+
+  /// Splits at runs of white space, at most `most` times, from the right.
+  func splitAtSpaceFromRight(most: Int) -> [MarkedText] {
+    let parts = splitAtSpace(most: -1)
+    guard most >= 0, parts.count > most else { return parts }
+    var end = stripped(.right).count
+    for part in parts.suffix(most).reversed() {
+      end = self[0..<end - part.count].stripped(.right).count
+    }
+    return [self[0..<end]] + parts.suffix(most)
+  }
+
+  func lines(keepingEnds: Bool) -> [MarkedText] {
+    var lines: [MarkedText] = []
+    var (start, offset) = (0, 0)
+    while offset < count {
+      let (scalar, length) = bytes.scalar(at: offset)
+      let end = offset
+      offset += length
+      guard scalar?.isPythonLineEnd ?? false else { continue }
+      if scalar == "\r", offset < count, bytes[offset] == 0x0A { offset += 1 }
+      lines.append(self[start..<(keepingEnds ? offset : end)])
+      start = offset
+    }
+    if start < count { lines.append(self[start..<count]) }
+    return lines
+  }
+
+  /// Replaces at most `most` places from the left; all where it is negative.
+  func replacing(
+    _ old: MarkedText, with new: MarkedText, most: Int, _ meter: Meter
+  ) throws(JinjaError) -> MarkedText {
+    var result = MarkedText()
+    result.isSafe = isSafe
+    var (start, number) = (0, 0)
+    if old.isEmpty {
+      for character in characters where most < 0 || number < most {
+        try meter.copy(new.count + character.count)
+        result.append(new)
+        result.append(character)
+        start += character.count
+        number += 1
+      }
+      if most < 0 || number < most { result.append(new) }
+    } else {
+      while most < 0 || number < most,
+        let found = bytes.firstIndex(of: old.bytes, in: start..<count)
+      {
+        try meter.copy(new.count + found - start)
+        result.append(self, start..<found)
+        result.append(new)
+        start = found + old.count
+        number += 1
+      }
+    }
+    try meter.copy(count - start)
+    result.append(self, start..<count)
+    return result
+  }
+
+  /// Joins texts with this one between them.
+  func joining(_ parts: [MarkedText], _ meter: Meter) throws(JinjaError) -> MarkedText {
+    var result = MarkedText()
+    for (number, part) in parts.enumerated() {
+      try meter.copy(part.count + count)
+      if number > 0 { result.append(self) }
+      result.append(part)
+    }
+    result.isSafe = isSafe
+    return result
+  }
+
+  func repeated(_ times: Int, _ meter: Meter) throws(JinjaError) -> MarkedText {
+    var result = MarkedText()
+    result.isSafe = isSafe
+    guard times > 0, !isEmpty else { return result }
+    let (total, overflow) = count.multipliedReportingOverflow(by: times)
+    try meter.copy(overflow ? Int.max : total)
+    for _ in 0..<times { result.append(self) }
+    return result
+  }
+}

@@ -1,0 +1,64 @@
+import Glibc
+import Jinja
+import ModelFormat
+import Testing
+
+/// What templates render is what jinja2 renders, with transformers' settings.
+@Suite struct RenderingTests {
+  private static let groups = Golden.json("cases.json").compactMap { $0["name"]?.string }
+
+  @Test("As in jinja2", arguments: groups)
+  func cases(group name: String) throws {
+    let group = try #require(Golden.json("cases.json").first { $0["name"]?.string == name })
+    for entry in try #require(group["cases"]?.array) {
+      let template = try #require(entry["template"]?.string)
+      let expected = entry["text"]?.string
+      do throws(JinjaError) {
+        let text = try Golden.render(Array(template.utf8), entry["variables"])
+        #expect(text.string == expected, "\(template)")
+      } catch {
+        #expect(expected == nil, "\(template): \(error)")
+        #expect(error.line > 0, "\(template): \(error)")
+      }
+    }
+  }
+
+  @Test func `All cases are there`() {
+    #expect(Self.groups.count == 18)
+  }
+
+  /// The folder with the templates that `templates.tsv` knows; `Cases/README.md` says how to get them.
+  static let folder: String? = {
+    guard let named = getenv("FLASHINFER_CHAT_TEMPLATES") else { return nil }
+    let path = String(cString: named)
+    return access(path, R_OK) == 0 ? path : nil
+  }()
+
+  @Test(
+    "Published templates render twelve conversations as in jinja2, and fail where it raises",
+    .enabled(if: folder != nil, "no templates: set FLASHINFER_CHAT_TEMPLATES"))
+  func publishedTemplates() throws {
+    let folder = try #require(Self.folder)
+    let conversations = Golden.json("conversations.json")
+    let table = String(decoding: Golden.file("templates.tsv"), as: UTF8.self)
+    var count = 0
+    for line in table.split(separator: "\n") {
+      let cells = line.split(separator: "\t").map(String.init)
+      try #require(cells.count == 2 + conversations.count)
+      guard let source = Golden.bytes("\(folder)/\(cells[0])"),
+        Golden.checksum(source) == cells[1]
+      else { continue }
+      count += 1
+      for (conversation, expected) in zip(conversations, cells.dropFirst(2)) {
+        let name = "\(cells[0]): \(conversation["name"]?.string ?? "")"
+        do throws(JinjaError) {
+          let text = try Golden.render(source, conversation["variables"])
+          #expect(Golden.checksum(text.bytes) == expected, "\(name):\n\(text.string)")
+        } catch {
+          #expect(expected == "raises", "\(name): \(error)")
+        }
+      }
+    }
+    #expect(count > 0, "none of the templates is the one that the goldens were made from")
+  }
+}
