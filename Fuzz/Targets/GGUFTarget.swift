@@ -28,6 +28,11 @@ enum GGUFTarget {
       try ModelFile.describe(header, fileByteCount: fileByteCount, path: "fuzz")
     }
     try described.check(prefixByteCount: header.count, fileByteCount: fileByteCount)
+    if let file = parsed.value, let split = file.split, split.count > 1 {
+      try require(described.value == nil, "member \(split.index) was taken for a model")
+      checkMember(file, split, header)
+      return true
+    }
     guard let description = described.value else { return false }
     try description.checkPlaces(fileByteCount: fileByteCount)
     let again = Outcome { () throws(FormatError) in
@@ -43,6 +48,16 @@ enum GGUFTarget {
     return true
   }
 
+  /// What the first member says is read whatever its tensors are, but it is no model by itself.
+  private static func checkMember(
+    _ file: GGUFFile, _ split: GGUFSplit, _ header: UnsafeRawBufferPointer
+  ) {
+    guard split.index == 0 else { return }
+    _ = Outcome { () throws(FormatError) in
+      ParseProgress.complete(try GGUF.describe([file], header: header))
+    }
+  }
+
   private static func check(_ file: GGUFFile) throws(FuzzFinding) {
     var end = file.dataOffset
     for tensor in file.tensors.sorted(by: { $0.offset < $1.offset }) {
@@ -54,6 +69,11 @@ enum GGUFTarget {
           == tensor.byteCount, "tensor \(tensor.name) has another length than its shape")
     }
     try require(file.headerByteCount <= file.dataOffset, "the data begins in the header")
+    if let split = file.split {
+      try require(
+        (0..<split.count).contains(split.index) && split.count <= 65535 && split.tensorCount >= 0,
+        "member \(split.index) of \(split.count)")
+    }
     for entry in file.metadata.entries {
       try require(
         entry.key.upperBound <= file.headerByteCount
@@ -104,6 +124,9 @@ enum GGUFTarget {
         bare.alignment = 64
         inputs.append(header(bare))
         inputs.append(header(TinyGGUF(metadata: file.metadata)))
+        for member in bare.split(into: 1) + bare.split(into: 3, firstIsEmpty: true) {
+          inputs.append(header(member))
+        }
         bare.version = 2
         inputs.append(header(bare))
       }
@@ -147,6 +170,7 @@ enum GGUFTarget {
 
   static let words =
     ["GGUF", "general.alignment", "general.architecture", "general.name"]
+    + ["split.no", "split.count", "split.tensors.count"]
     + ["llama", "gemma3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "olmoe", "opt"]
     + [
       "block_count", "context_length", "embedding_length", "feed_forward_length",

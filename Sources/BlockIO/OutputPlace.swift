@@ -92,17 +92,11 @@ struct OutputPlace {
   /// may lie anywhere, and whoever has it open would go on with the old one.
   private static func isOpenFile(_ path: String) throws(BlockIOError) -> Bool {
     guard let processes = try status("/proc") else { return false }
-    var path = path
-    // As many links as the kernel follows.
-    for _ in 0..<40 {
-      guard let link = try status(path, following: false), link.st_mode & S_IFMT == S_IFLNK else {
+    for place in LinkTrail.places(from: path) {
+      guard let link = try status(place, following: false), link.st_mode & S_IFMT == S_IFLNK else {
         return false
       }
       if link.st_dev == processes.st_dev { return true }
-      var next = ""
-      guard SystemCalls.readLink(path, &next) == 0 else { return false }
-      let folder = path.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(path[...$0]) } ?? ""
-      path = next.hasPrefix("/") ? next : folder + next
     }
     return false
   }

@@ -1,13 +1,14 @@
-/// Where the bytes of one logical file lie on the files of a device.
+/// Where the bytes of logical files lie on the files of a device.
 public enum ReadMapping: Sendable, Equatable {
   /// Cut in units that lie in turn on several files.
   case stripe(StripeLayout)
-  /// Whole on each of `copyCount` files of `byteCount` bytes.
-  case mirror(copyCount: Int, byteCount: Int)
+  /// Several files, of these lengths, of which there are whole copies: first all files of one copy, then all
+  /// of the next.
+  case mirror(copyCount: Int, byteCounts: [Int])
 
   /// A range of a request that one file serves.
   public struct Part: Sendable, Equatable {
-    /// The file that has the bytes; nil if every file has them.
+    /// The file that has the bytes; nil if each copy has them.
     public var fileIndex: Int?
     /// First byte in that file.
     public var offset: Int
@@ -27,18 +28,21 @@ public enum ReadMapping: Sendable, Equatable {
   private static let partAlignment = 4096
 
   /// Files that hold the bytes.
-  public var fileCount: Int {
+  public var fileCount: Int { wayCount * byteCounts.count }
+
+  /// Files that a read is shared among at most: all members of a stripe, a file of each copy.
+  var wayCount: Int {
     switch self {
     case .stripe(let layout): layout.memberCount
     case .mirror(let copyCount, _): copyCount
     }
   }
 
-  /// Bytes of the logical file.
-  public var byteCount: Int {
+  /// Bytes of each logical file; a stripe is one.
+  public var byteCounts: [Int] {
     switch self {
-    case .stripe(let layout): layout.byteCount
-    case .mirror(_, let byteCount): byteCount
+    case .stripe(let layout): [layout.byteCount]
+    case .mirror(_, let byteCounts): byteCounts
     }
   }
 

@@ -1,5 +1,5 @@
-/// One logical file that lies on several files, striped or mirrored: each read is split among them,
-/// so that all drives work on it.
+/// Logical files that lie on several files, striped or mirrored: each read is split among them, so that all
+/// drives work on it.
 ///
 /// All parts go through one inner device, with io_uring through one ring. A read is complete when all
 /// its parts are; where one fails, the read fails once nothing of it is in flight any more.
@@ -35,8 +35,9 @@ public final class SplittingDevice: BlockDevice {
   private var done: SlotQueue
   private var parts: [Part]
   private var freePartSlots: [Int]
-  /// Bytes in flight on each file.
+  /// Bytes in flight on each member, or each copy.
   private var loads: [Int]
+  private let fileCount: Int
   /// The copy that was given a part last; ties between idle copies go to the next one.
   private var lastCopy = 0
 
@@ -63,10 +64,12 @@ public final class SplittingDevice: BlockDevice {
     done = SlotQueue(capacity: queueDepth)
     parts = Array(repeating: Part(), count: inner.capacity)
     freePartSlots = Array((0..<inner.capacity).reversed())
-    loads = Array(repeating: 0, count: mapping.fileCount)
+    loads = Array(repeating: 0, count: mapping.wayCount)
+    fileByteCounts = mapping.byteCounts
+    fileCount = fileByteCounts.count
   }
 
-  public var fileByteCounts: [Int] { [mapping.byteCount] }
+  public let fileByteCounts: [Int]
   public var alignment: Int { inner.alignment }
   public var notes: [String] { inner.notes }
   /// What the inner device did: bytes, requests and depths are those of parts.
@@ -82,7 +85,7 @@ public final class SplittingDevice: BlockDevice {
   public func submit(_ request: ReadRequest) throws(BlockIOError) {
     guard !isAbandoned else { throw .afterAbandonment }
     precondition(inFlight < capacity, "more reads submitted than the device's capacity")
-    precondition(request.fileIndex == 0, "no such file in this device")
+    precondition((0..<fileCount).contains(request.fileIndex), "no such file in this device")
     precondition(
       request.offset >= 0 && !request.destination.isEmpty, "a read is empty or nowhere")
     let slot = freeReadSlots.removeLast()
@@ -133,7 +136,7 @@ public final class SplittingDevice: BlockDevice {
       let request = read.request
       let part = mapping.part(
         at: read.submittedByteCount, offset: request.offset, byteCount: request.destination.count)
-      let fileIndex = part.fileIndex ?? idlestCopy()
+      let fileIndex = part.fileIndex ?? idlestCopy() * fileCount + request.fileIndex
       let start = read.submittedByteCount
       let partSlot = freePartSlots.removeLast()
       parts[partSlot] = Part(readSlot: slot, fileIndex: fileIndex, byteCount: part.byteCount)
@@ -144,7 +147,7 @@ public final class SplittingDevice: BlockDevice {
             destination: UnsafeMutableRawBufferPointer(
               rebasing: request.destination[start..<start + part.byteCount]),
             tag: UInt64(partSlot)))
-        loads[fileIndex] += part.byteCount
+        loads[fileIndex / fileCount] += part.byteCount
         read.submittedByteCount += part.byteCount
         read.partCount += 1
       } catch {
@@ -174,7 +177,7 @@ public final class SplittingDevice: BlockDevice {
   private func partEnded(slot partSlot: Int, byteCount: Int, failure: BlockIOError?) {
     let part = parts[partSlot]
     freePartSlots.append(partSlot)
-    loads[part.fileIndex] -= part.byteCount
+    loads[part.fileIndex / fileCount] -= part.byteCount
     guard var read = reads[part.readSlot] else { return }
     read.partCount -= 1
     read.deliveredByteCount += byteCount

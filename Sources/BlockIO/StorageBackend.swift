@@ -45,7 +45,7 @@ package func openDevice(
   }
 }
 
-/// Opens the members of a stripe or the copies of a mirror as one logical file.
+/// Opens the members of a stripe or the copies of a mirror as logical files.
 ///
 /// The device has room for a few parts of each read; reads cut in more parts take turns.
 ///
@@ -65,7 +65,7 @@ package func openDevice(
   hooks: DeviceHooks
 ) throws(BlockIOError) -> any BlockDevice {
   let depth = min(queueDepth, RingDevice.maximumDepth)
-  let partDepth = min(depth * max(2, mapping.fileCount), RingDevice.maximumDepth)
+  let partDepth = min(depth * max(2, mapping.wayCount), RingDevice.maximumDepth)
   let inner = try openDevice(
     paths: paths, backend: backend, queueDepth: partDepth, hooks: hooks)
   return SplittingDevice(inner, mapping: mapping, queueDepth: depth)

@@ -41,7 +41,13 @@ public enum ModelFile {
     switch recognise(prefix) {
     case .gguf:
       switch try GGUF.parse(prefix, fileByteCount: fileByteCount, path: path) {
-      case .complete(let file): return .complete(try GGUF.describe(file, header: prefix))
+      case .complete(let file):
+        if let split = file.split, split.count > 1 {
+          throw FormatError(
+            .unrecognised, path: path,
+            "member \(split.index + 1) of \(split.count) of a split model is not a model by itself")
+        }
+        return .complete(try GGUF.describe([file], header: prefix))
       case .needsMore(let byteCount): return .needsMore(atLeast: byteCount)
       }
     case .flashImage:

@@ -140,7 +140,7 @@ extension ModelDescription {
   ///
   /// - Throws: ``FormatError`` naming the tensor that is missing, unexpected or of the wrong shape.
   public func validate(path: String? = nil) throws(FormatError) {
-    try validate(path: path, origins: StoredTensorNames(path: path))
+    try validate(path: path, origins: StoredTensorNames(path: path, files: files))
   }
 
   /// - Parameter origins: what the files call their tensors, for errors.

@@ -16,9 +16,12 @@ protocol TensorOrigins {
 /// Of files that use the GGUF names themselves.
 struct StoredTensorNames: TensorOrigins {
   let path: String?
+  /// Those that tensors lie in, where they are known.
+  var files: [String] = []
 
   func origin(of tensor: TensorRecord) -> TensorOrigin {
-    TensorOrigin(name: tensor.name, path: path, offset: tensor.offset)
+    let file = files.indices.contains(tensor.fileIndex) ? files[tensor.fileIndex] : path
+    return TensorOrigin(name: tensor.name, path: file, offset: tensor.offset)
   }
 
   func origin(ofMissing name: String) -> TensorOrigin { TensorOrigin(name: name, path: path) }

@@ -3,6 +3,7 @@ public struct TinyGGUF: Sendable {
   /// A metadata value with its GGUF type.
   public enum Value: Sendable {
     case uint8(UInt8)
+    case uint16(UInt16)
     case uint32(UInt32)
     case int32(Int32)
     case uint64(UInt64)
@@ -139,6 +140,7 @@ public struct TinyGGUF: Sendable {
     mutating func value(_ value: Value) {
       switch value {
       case .uint8(let value): scalar(0, value)
+      case .uint16(let value): scalar(2, value)
       case .uint32(let value): scalar(4, value)
       case .int32(let value): scalar(5, value)
       case .float32(let value): scalar(6, value.bitPattern)

@@ -4,7 +4,8 @@ import TensorBasics
 
 /// Reading of file headers whose length only parsing tells.
 package enum FileHeader {
-  /// Parses a file's header, reading as much of the file as that takes.
+  /// Parses a file's header, reading as much of the file as that takes. The error of a file that is something
+  /// else says what it is.
   ///
   /// - Throws: ``LoaderError/io(_:)``, ``LoaderError/format(_:)``.
   package static func parse<File>(
@@ -21,7 +22,7 @@ package enum FileHeader {
         case .complete(let file): return file
         case .needsMore(let byteCount): prefixByteCount = max(byteCount, 2 * prefixByteCount)
         }
-      } catch { throw .format(error) }
+      } catch { throw .format(FileDiagnosis.explaining(error, prefix.bytes, path: path)) }
     }
   }
 

@@ -44,10 +44,13 @@ public enum MetadataValue: Sendable, Equatable {
 
 extension MetadataEntry {
   /// The keys of a parsed GGUF header, whose bytes are `header`.
-  static func entries(_ file: GGUFFile, header: UnsafeRawBufferPointer) -> [MetadataEntry] {
-    file.metadata.entries.map { entry in
+  static func entries(
+    _ file: GGUFFile, header: UnsafeRawBufferPointer
+  ) -> [MetadataEntry] {
+    let fileIndex = file.split?.index ?? 0
+    return file.metadata.entries.map { entry in
       MetadataEntry(
-        fileIndex: 0, key: String(decoding: header[entry.key], as: UTF8.self),
+        fileIndex: fileIndex, key: String(decoding: header[entry.key], as: UTF8.self),
         typeName: "\(entry.type)", isArray: entry.isArray, count: entry.count,
         byteCount: entry.value.count,
         place: .file(offset: entry.value.lowerBound, type: entry.type))

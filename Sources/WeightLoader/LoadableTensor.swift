@@ -104,13 +104,13 @@ extension LoadableTensor {
 
   /// A third dimension of experts counts matrices, which lie one after the other; of others it may be
   /// anything.
-  init(_ tensor: GGUFTensorInfo) {
+  init(_ tensor: GGUFTensorInfo, fileIndex: Int) {
     let isStacked = tensor.dimensions.count == 3 && tensor.name.hasSuffix("_exps.weight")
     let partCount = isStacked ? tensor.dimensions[2] : 1
     self.init(
       name: tensor.name, type: StorageType(tensor.type), shape: tensor.dimensions.reversed(),
       layout: .rowMajor, partCount: partCount, partByteCount: tensor.byteCount / partCount,
-      fileIndex: 0, offset: tensor.offset, byteStride: tensor.byteCount / partCount)
+      fileIndex: fileIndex, offset: tensor.offset, byteStride: tensor.byteCount / partCount)
   }
 
   init(_ record: TensorRecord) {

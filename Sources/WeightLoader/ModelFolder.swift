@@ -55,6 +55,9 @@ struct ModelFolder {
       throw .format(
         FormatError(.unsupported, path: path, "longer than \(Self.documentByteLimit) bytes"))
     }
+    if let text = FileDiagnosis.text(prefix.bytes) {
+      throw .format(FormatError(.unrecognised, path: path, text))
+    }
     return HuggingFace.Document(path: path, bytes: [UInt8](prefix.bytes))
   }
 }

@@ -7,7 +7,7 @@ public final class ModelSource {
   public let path: String
   public let description: ModelDescription
   public let device: any BlockDevice
-  /// Every file that is read: shards, members of a stripe, copies of a mirror.
+  /// Every file that is read: shards, members of a split model or a stripe, copies of a mirror.
   public let files: [String]
   /// Where checksums of weights are remembered.
   public let records: WeightRecords
@@ -20,6 +20,14 @@ public final class ModelSource {
   public var readAlignment: Int {
     description.extents.isEmpty
       ? device.alignment : max(device.alignment, FlashImage.alignment)
+  }
+
+  /// The file with most of the weights, which the drive is measured with.
+  public var largestFile: String {
+    var byteCounts = [Int](repeating: 0, count: description.files.count)
+    for tensor in description.storedTensors { byteCounts[tensor.fileIndex] += tensor.byteCount }
+    let largest = byteCounts.indices.max { byteCounts[$0] < byteCounts[$1] }
+    return largest.map { description.files[$0] } ?? path
   }
 
   /// For tests and embedders that bring their own device; its files are `description.files`.
@@ -50,13 +58,13 @@ public final class ModelSource {
   /// Reads in flight of a model in bundles of neurons: a layer's, so that the drive always has the next.
   private static let leastNeuronDepth = 512
 
-  /// Opens a GGUF file, a flash image, which may be striped or mirrored over several files, or a Hugging
-  /// Face folder.
+  /// Opens a GGUF model, which may be split into several files, a flash image, which may be striped, or a
+  /// Hugging Face folder.
   ///
   /// - Parameters:
-  ///   - path: the model's file, of a striped image any member; or the folder.
-  ///   - mirrors: whole copies of the model; each read is shared among all of them. Copies of a file without
-  ///     checksums are read whole once, and what they are is remembered.
+  ///   - path: the model's file, of a split model or a striped image any member; or the folder.
+  ///   - mirrors: whole copies of the model, of a split one any member of each; each read is shared among all
+  ///     of them. Copies of a model without checksums are read whole once, and what they are is remembered.
   ///   - backend: how to read; `.auto` takes the fastest that works here.
   ///   - queueDepth: most reads in flight.
   ///   - records: where checksums of weights are remembered.
@@ -71,7 +79,7 @@ public final class ModelSource {
     let weights =
       description.extents.isEmpty ? WeightChecksums(description.storedTensors) : nil
     let copied = try storage.add(
-      mirrors: mirrors, headerByteCount: description.tensors.map(\.offset).min() ?? Int.max,
+      mirrors: mirrors, headerByteCounts: description.headerByteCounts,
       weights: weights, records: records
     ) { description.identity(checksums: $0.known) }
     let identity = copied.flatMap { description.identity(checksums: $0.known) }
@@ -83,8 +91,21 @@ public final class ModelSource {
     } catch { throw .io(error) }
   }
 
-  /// Reads a model's description without opening its data; of a striped image from any member.
+  /// Reads a model's description without opening its data; of a split model or a striped image from any
+  /// member.
   public static func describe(_ path: String) throws(LoaderError) -> ModelDescription {
-    try ModelStorage(path).describe()
+    var storage = try ModelStorage(path)
+    return try storage.describe()
+  }
+}
+
+extension ModelDescription {
+  /// Bytes before the first tensor of each file; of one without tensors all.
+  fileprivate var headerByteCounts: [Int] {
+    var byteCounts = [Int](repeating: .max, count: files.count)
+    for tensor in tensors {
+      byteCounts[tensor.fileIndex] = min(byteCounts[tensor.fileIndex], tensor.offset)
+    }
+    return byteCounts
   }
 }

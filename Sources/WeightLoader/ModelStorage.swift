@@ -6,12 +6,17 @@ import TensorBasics
 struct ModelStorage {
   /// The path the user gave.
   let path: String
-  /// Members of a stripe or copies of a mirror in order, or the one file.
+  /// All that is read: the model's files in order, of a striped image its members, of a mirrored model first
+  /// the original's files and then those of each copy.
   private(set) var files: [String]
+  /// The model's files as `fileIndex` counts them: without copies; of a striped image the one that its user
+  /// named.
+  private(set) var logicalFiles: [String]
   /// How reads are split among ``files``; nil where they are not.
   private(set) var mapping: ReadMapping?
   /// Whether ``files`` are the safetensors files of a folder.
   private let isFolder: Bool
+  private let isGGUF: Bool
   /// Of a folder, what says which model it holds; nil where only its tensors are wanted.
   private let huggingFace: HuggingFaceFolder?
 
@@ -24,22 +29,28 @@ struct ModelStorage {
     guard !files.isEmpty else {
       throw .missingFile(path: path, "this folder holds no safetensors file")
     }
-    (isFolder, huggingFace) = (true, nil)
+    logicalFiles = files
+    (isFolder, isGGUF, huggingFace) = (true, false, nil)
   }
 
-  /// Finds the files of the model at `path`.
+  /// Finds the files of the model at `path`; the other members of a split GGUF model are found when
+  /// their headers are read.
   init(_ path: String) throws(LoaderError) {
     self.path = path
     if let folder = ModelFolder(path) {
       let model = try HuggingFaceFolder(folder)
       files = model.shards
-      (isFolder, huggingFace) = (true, model)
+      logicalFiles = files
+      (isFolder, isGGUF, huggingFace) = (true, false, model)
       return
     }
     (isFolder, huggingFace) = (false, nil)
     files = [path]
+    logicalFiles = files
     let prefix = try FileHeader.prefix(path, byteCount: StripeMember.headerByteCount)
-    guard ModelFile.recognise(prefix.bytes) == .stripeMember else { return }
+    let kind = ModelFile.recognise(prefix.bytes)
+    isGGUF = kind == .gguf
+    guard kind == .stripeMember else { return }
     let set = try StripeSet(member: try StripeSet.header(prefix, path: path), at: path)
     files = set.paths
     mapping = .stripe(set.layout)
@@ -55,9 +66,10 @@ struct ModelStorage {
       paths: files, mapping: mapping, backend: backend, queueDepth: queueDepth)
   }
 
-  /// Parses the model's header, reading as much of it as it takes.
-  func describe() throws(LoaderError) -> ModelDescription {
+  /// Parses the model's headers, reading as much of them as it takes.
+  mutating func describe() throws(LoaderError) -> ModelDescription {
     if let huggingFace { return try huggingFace.describe() }
+    if isGGUF { return try describeGGUF() }
     guard let mapping else { return try FileHeader.parse(path, ModelFile.describe) }
     var prefixByteCount = ModelFile.firstReadByteCount
     while true {
@@ -68,10 +80,40 @@ struct ModelStorage {
     }
   }
 
+  /// Reads the header of a GGUF file, or finds all members of a split model and reads theirs.
+  mutating func readGGUF<Content>(
+    _ read: (GGUFFile, _ header: UnsafeRawBufferPointer) throws(FormatError) -> Content
+  ) throws(LoaderError) -> GGUFModel<Content> {
+    let model = try GGUFModel(path, read)
+    files = model.files.map(\.path)
+    logicalFiles = files
+    return model
+  }
+
+  /// Describes a GGUF file, or all members of a split model.
+  private mutating func describeGGUF() throws(LoaderError) -> ModelDescription {
+    let model = try readGGUF { (file, header) throws(FormatError) -> ModelDescription? in
+      guard file.split?.count ?? 1 == 1 else { return nil }
+      return try GGUF.describe([file], header: header)
+    }
+    if let description = model.contents[0] { return description }
+    // What the first header says of the model depends on the tensors of all members.
+    return try FileHeader.parse(files[0]) { (prefix, fileByteCount, path) throws(FormatError) in
+      switch try GGUF.parse(prefix, fileByteCount: fileByteCount, path: path) {
+      case .needsMore(let byteCount):
+        return ParseProgress<ModelDescription>.needsMore(atLeast: byteCount)
+      case .complete(let first):
+        try model.files[0].split?.check(first, is: 0, withMemberAt: self.path)
+        return .complete(try GGUF.describe([first] + model.files.dropFirst(), header: prefix))
+      }
+    }
+  }
+
   private func describe(
     _ mapping: ReadMapping, prefixByteCount: Int
   ) throws(LoaderError) -> ParseProgress<ModelDescription> {
-    let byteCount = min(prefixByteCount, mapping.byteCount)
+    let imageByteCount = mapping.byteCounts[0]
+    let byteCount = min(prefixByteCount, imageByteCount)
     let buffer: AlignedBuffer
     do { buffer = try AlignedBuffer(byteCount: byteCount) } catch { throw .allocation(error) }
     let bytes = UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<byteCount])
@@ -81,21 +123,23 @@ struct ModelStorage {
     } catch { throw .io(error) }
     do {
       return try ModelFile.describe(
-        UnsafeRawBufferPointer(bytes), fileByteCount: mapping.byteCount, path: path)
+        UnsafeRawBufferPointer(bytes), fileByteCount: imageByteCount, path: path)
     } catch { throw .format(error) }
   }
 
-  /// Adds whole copies of the model, each of which must have its length and its first `headerByteCount`
-  /// bytes. For an image all checksums lie there; of other files all weights are compared as well.
+  /// Adds whole copies of the model, whose files must have the lengths and the headers of the original's. For
+  /// an image all checksums lie there; of other files all weights are compared as well.
   ///
   /// - Parameters:
+  ///   - mirrors: a file of each copy, of a split model any member.
+  ///   - headerByteCounts: bytes before the first tensor of each file.
   ///   - weights: where they lie, in a file without checksums; nil for an image.
   ///   - records: where checksums of weights are remembered.
   ///   - identity: the model's, where the file describes one.
   /// - Returns: the weights' checksums where copies were compared by them.
   @discardableResult
   mutating func add(
-    mirrors: [String], headerByteCount: Int, weights: WeightChecksums?,
+    mirrors: [String], headerByteCounts: [Int], weights: WeightChecksums?,
     records: WeightRecords, identity: (WeightChecksums) -> ModelIdentity? = { _ in nil }
   ) throws(LoaderError) -> WeightChecksums? {
     guard !mirrors.isEmpty else { return nil }
@@ -105,28 +149,57 @@ struct ModelStorage {
         FormatError(
           .unsupported, path: path, "\(what) cannot be mirrored; copies must be whole files"))
     }
-    let original = try FileHeader.prefix(path, byteCount: headerByteCount)
-    for mirror in mirrors {
-      let copy = try FileHeader.prefix(mirror, byteCount: headerByteCount)
-      guard copy.fileByteCount == original.fileByteCount else {
-        throw .format(
-          FormatError(
-            .malformed, path: mirror,
-            "not a copy of \(path): it has \(copy.fileByteCount) bytes and not "
-              + "\(original.fileByteCount)"))
-      }
-      if let offset = Self.firstDifference(copy.bytes, original.bytes) {
-        throw .format(
-          FormatError(
-            .malformed, at: offset, path: mirror,
-            "not a copy of \(path): its header differs from here on"))
-      }
+    var copies = [files]
+    for mirror in mirrors { copies.append(try copy(at: mirror)) }
+    var byteCounts: [Int] = []
+    for (index, file) in files.enumerated() {
+      byteCounts.append(
+        try Self.byteCount(
+          of: file, headerByteCount: headerByteCounts[index],
+          copies: copies.dropFirst().map { $0[index] }))
     }
-    files += mirrors
-    mapping = .mirror(copyCount: files.count, byteCount: original.fileByteCount)
+    files = copies.flatMap(\.self)
+    mapping = .mirror(copyCount: copies.count, byteCounts: byteCounts)
     guard let weights else { return nil }
     return try WeightChecksums.ofCopies(
-      files, parts: weights, records: records, identity: identity)
+      copies, parts: weights, records: records, identity: identity)
+  }
+
+  /// The files of the copy that `mirror` is, or is a member of.
+  private func copy(at mirror: String) throws(LoaderError) -> [String] {
+    guard files.count > 1 else { return [mirror] }
+    let copy = try GGUFModel(mirror) { _, _ in }.files.map(\.path)
+    guard copy.count == files.count else {
+      throw .format(
+        FormatError(
+          .malformed, path: mirror,
+          "not a copy of \(path): a model in \(copy.count) files and not \(files.count)"))
+    }
+    return copy
+  }
+
+  /// The length of `original`, which all copies have, with its header.
+  private static func byteCount(
+    of original: String, headerByteCount: Int, copies: [String]
+  ) throws(LoaderError) -> Int {
+    let header = try FileHeader.prefix(original, byteCount: headerByteCount)
+    for path in copies {
+      let copy = try FileHeader.prefix(path, byteCount: headerByteCount)
+      guard copy.fileByteCount == header.fileByteCount else {
+        throw .format(
+          FormatError(
+            .malformed, path: path,
+            "not a copy of \(original): it has \(copy.fileByteCount) bytes and not "
+              + "\(header.fileByteCount)"))
+      }
+      if let offset = firstDifference(copy.bytes, header.bytes) {
+        throw .format(
+          FormatError(
+            .malformed, at: offset, path: path,
+            "not a copy of \(original): its header differs from here on"))
+      }
+    }
+    return header.fileByteCount
   }
 
   private static func firstDifference(

@@ -18,6 +18,7 @@ final class RowReader {
   /// Where each slot's row is: in the slot, or in pinned memory.
   private var places: [(address: UnsafeRawPointer, layout: RowLayout)]
   private var neededByteCount: [Int]
+  private var fileIndexes: [Int]
   /// The image's extents that a slot's read brings.
   private var extents: [Range<Int>?]
   private let verifier: ExtentVerifier?
@@ -36,6 +37,7 @@ final class RowReader {
     extents = [Range<Int>?](repeating: nil, count: slotCount)
     isReady = [Bool](repeating: false, count: slotCount)
     neededByteCount = [Int](repeating: 0, count: slotCount)
+    fileIndexes = neededByteCount
     do { buffer = try AlignedBuffer(byteCount: slotCount * slotByteCount) } catch {
       throw .allocation(error)
     }
@@ -127,6 +129,7 @@ final class RowReader {
     let destination = buffer.address + slot * slotByteCount
     places[slot] = (UnsafeRawPointer(destination + (start - read.offset)), record.layout)
     neededByteCount[slot] = start - read.offset + unit
+    fileIndexes[slot] = read.fileIndex
     submitted += 1
     return ReadRequest(
       fileIndex: read.fileIndex, offset: read.offset,
@@ -134,16 +137,21 @@ final class RowReader {
       tag: Tag.row(slot))
   }
 
-  /// Takes a completed read; false if the file ended inside the row.
+  /// Takes a completed read.
   ///
-  /// - Throws: ``LoaderError/format(_:)`` if the bytes are not what was written.
-  func complete(slot: Int, byteCount: Int) throws(LoaderError) -> Bool {
+  /// - Throws: ``LoaderError/format(_:)`` if the file ended inside the row, or the bytes are not what was
+  ///   written.
+  func complete(slot: Int, byteCount: Int) throws(LoaderError) {
     isReady[slot] = true
-    guard byteCount >= neededByteCount[slot] else { return false }
+    guard byteCount >= neededByteCount[slot] else {
+      throw .format(
+        FormatError(
+          .truncated, path: source.description.files[fileIndexes[slot]],
+          "the file ends inside the embedding table; it was complete when it was opened"))
+    }
     if let extents = extents[slot] {
       try verifier?.check(extents, at: buffer.address + slot * slotByteCount)
     }
-    return true
   }
 
   private static func unitByteCount(_ record: TensorRecord) -> Int {

@@ -11,59 +11,69 @@ struct TensorCatalogue {
   let image: ModelDescription?
   /// Lengths of the files that the tensors were checked against.
   let fileByteCounts: [Int]
-  private let storage: ModelStorage
+  private var storage: ModelStorage
 
-  /// Reads the header of a GGUF file, flash image or safetensors file, or of all safetensors files of a
-  /// folder.
+  /// Reads the header of a GGUF file, flash image or safetensors file, of all members of a split GGUF model, or
+  /// of all safetensors files of a folder.
   init(
     _ path: String, mirrors: [String], records: WeightRecords = .standard
   ) throws(LoaderError) {
     if let folder = ModelFolder(path) {
       var storage = try ModelStorage(tensorsOf: folder)
-      try storage.add(mirrors: mirrors, headerByteCount: 0, weights: nil, records: records)
+      try storage.add(mirrors: mirrors, headerByteCounts: [], weights: nil, records: records)
       (tensors, metadata, fileByteCounts) = try Self.safetensors(storage.files)
       self.storage = storage
       (kind, image) = (.safetensors, nil)
       return
     }
     var storage = try ModelStorage(path)
-    let prefix = try FileHeader.prefix(path, byteCount: 16)
-    let found = ModelFile.recognise(prefix.bytes)
-    switch found {
+    let prefix = try FileHeader.prefix(path, byteCount: FileDiagnosis.prefixByteCount)
+    switch ModelFile.recognise(prefix.bytes) {
     case .flashImage, .stripeMember:
       let description = try storage.describe()
       tensors = description.tensors.map(LoadableTensor.init)
       metadata = []
       image = description
       kind = .flashImage
+      fileByteCounts = storage.mapping == nil ? [prefix.fileByteCount] : []
     case .gguf:
-      let file = try FileHeader.parse(path, Self.gguf)
-      tensors = file.tensors
-      metadata = file.metadata
+      let model = try storage.readGGUF(MetadataEntry.entries)
+      tensors = model.files.enumerated().flatMap { index, file in
+        file.tensors.map { LoadableTensor($0, fileIndex: index) }
+      }
+      metadata = model.contents.flatMap(\.self)
       (kind, image) = (.gguf, nil)
+      fileByteCounts = model.files.map(\.fileByteCount)
     case .safetensors:
-      let file = try FileHeader.parse(path, Safetensors.parse)
-      tensors = file.tensors.map { LoadableTensor($0, fileIndex: 0) }
-      metadata = MetadataEntry.entries(file, fileIndex: 0)
+      (tensors, metadata, fileByteCounts) = try Self.safetensors([path])
       (kind, image) = (.safetensors, nil)
     case .unknown:
-      throw .format(
-        FormatError(
-          .unrecognised, at: 0, path: path,
-          "neither a GGUF file, a flash image nor a safetensors file"))
+      let error = FormatError(
+        .unrecognised, at: 0, path: path,
+        "neither a GGUF file, a flash image nor a safetensors file")
+      throw .format(FileDiagnosis.explaining(error, prefix.bytes, path: path))
     }
-    let regions = tensors.sorted { $0.offset < $1.offset }.map {
-      Extent(fileIndex: 0, offset: $0.offset, byteCount: $0.byteCount)
+    self.storage = storage
+    try addMirrors(mirrors, records)
+  }
+
+  private mutating func addMirrors(
+    _ mirrors: [String], _ records: WeightRecords
+  ) throws(LoaderError) {
+    guard !mirrors.isEmpty else { return }
+    let regions = tensors.map {
+      Extent(fileIndex: $0.fileIndex, offset: $0.offset, byteCount: $0.byteCount)
+    }.sorted { ($0.fileIndex, $0.offset) < ($1.fileIndex, $1.offset) }
+    let headerByteCounts = storage.logicalFiles.indices.map { index in
+      regions.first { $0.fileIndex == index }?.offset ?? Int.max
     }
     try storage.add(
-      mirrors: mirrors, headerByteCount: regions.first?.offset ?? prefix.fileByteCount,
+      mirrors: mirrors, headerByteCounts: headerByteCounts,
       weights: image == nil ? WeightChecksums(regions: regions) : nil, records: records)
-    fileByteCounts = found == .stripeMember ? [] : [prefix.fileByteCount]
-    self.storage = storage
   }
 
   /// Paths of the files that hold the tensors; a striped image is the one that its user named.
-  var files: [String] { storage.mapping == nil ? storage.files : [storage.path] }
+  var files: [String] { storage.logicalFiles }
 
   /// Opens the files for reading.
   ///
@@ -97,17 +107,5 @@ struct TensorCatalogue {
       fileByteCounts.append(file.fileByteCount)
     }
     return (tensors, metadata, fileByteCounts)
-  }
-
-  /// What a GGUF header says of tensors and under its keys.
-  private static func gguf(
-    _ prefix: UnsafeRawBufferPointer, fileByteCount: Int, path: String
-  ) throws(FormatError) -> ParseProgress<(tensors: [LoadableTensor], metadata: [MetadataEntry])> {
-    switch try GGUF.parse(prefix, fileByteCount: fileByteCount, path: path) {
-    case .needsMore(let byteCount): return .needsMore(atLeast: byteCount)
-    case .complete(let file):
-      return .complete(
-        (file.tensors.map(LoadableTensor.init), MetadataEntry.entries(file, header: prefix)))
-    }
   }
 }

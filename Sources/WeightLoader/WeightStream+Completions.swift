@@ -45,17 +45,9 @@ extension WeightStream {
       try check(completion, of: flights[slot].run)
       flights[slot].isReady = true
     case .row(let slot):
-      let isComplete: Bool
       do {
-        isComplete = try rowReader.complete(slot: slot, byteCount: completion.byteCount)
+        try rowReader.complete(slot: slot, byteCount: completion.byteCount)
       } catch { throw fail(error) }
-      guard isComplete else {
-        throw fail(
-          .format(
-            FormatError(
-              .truncated, path: source.description.files.first,
-              "the file ends inside the embedding table; it was complete when it was opened")))
-      }
     case .bundle(let slot):
       // A bundle's last read may reach past the file's end by less than a block.
       do { try bundles?.completed(slot: slot) } catch { throw fail(error) }

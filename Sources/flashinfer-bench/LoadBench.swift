@@ -2,6 +2,7 @@ import ArgumentParser
 import BlockIO
 import Calibration
 import CommandLineSupport
+import ModelFormat
 import TensorBasics
 
 /// Reading speed of a drive.
@@ -79,6 +80,11 @@ struct LoadBench: ParsableCommand {
   func run() throws {
     Interruption.install()
     try reportingErrors {
+      if through != .loader, GGUFSplit.isMember(fileName: Progress.name(file)) {
+        Terminal.warn(
+          "only this file is read, one of several of a split model; --through loader reads all of them"
+        )
+      }
       switch through {
       case _ where tune: try printCurve()
       case .device: try load()

@@ -28,6 +28,13 @@ struct DescriptionReport {
       json.null("tokenizer")
     }
     if let neurons = description.neurons { write(neurons, to: &json) }
+    json.array("files", of: Self.files(of: source)) { list, file in
+      list.object { json in
+        json.text("path", file.path)
+        json.number("bytes", file.byteCount)
+        json.number("tensors", file.tensorCount)
+      }
+    }
     json.number("parameters", description.parameterCount)
     json.object("tensors") { json in
       json.number("count", description.storedTensors.count)
@@ -39,6 +46,17 @@ struct DescriptionReport {
           json.number("bytes", item.byteCount)
         }
       }
+    }
+  }
+
+  /// The files that the model lies in, with what each holds; a striped image counts as one.
+  static func files(
+    of source: ModelSource
+  ) -> [(path: String, byteCount: Int, tensorCount: Int)] {
+    var tensorCounts = [Int](repeating: 0, count: source.description.files.count)
+    for tensor in source.description.storedTensors { tensorCounts[tensor.fileIndex] += 1 }
+    return zip(source.description.files, zip(source.device.fileByteCounts, tensorCounts)).map {
+      ($0, $1.0, $1.1)
     }
   }
 

@@ -234,6 +234,12 @@ struct Inspect: ParsableCommand {
     }
     Terminal.print(
       "tensors: \(description.storedTensors.count), \(ByteCount(description.storedByteCount))\n")
+    guard description.files.count > 1 else { return }
+    for file in DescriptionReport.files(of: source) {
+      Terminal.print(
+        "file: \(Progress.name(file.path)), \(ByteCount(file.byteCount)), "
+          + "\(file.tensorCount) \(file.tensorCount == 1 ? "tensor" : "tensors")\n")
+    }
   }
 
   private static func inMillions(_ count: Int) -> String {

@@ -44,7 +44,7 @@ struct PlanReport {
     self.model = ModelSummary(path, model.source)
     sourceIdentity = model.source.description.sourceIdentity
     let cache = CalibrationCache.standard
-    let file = model.source.description.files.first ?? path
+    let file = model.source.largestFile
     if question.calibrates {
       (drive, compute) = try Self.calibrate(
         model.source, question, memoryByteCount: min(384 << 20, budget / 2), cache)
@@ -88,7 +88,7 @@ struct PlanReport {
       "calibrating drive and processor", total: calibrationMilliseconds, unit: .milliseconds)
     defer { progress.finish() }
     var drive = try DriveMeasurement(
-      path: source.description.files.first ?? source.path, backend: resources.io,
+      path: source.largestFile, backend: resources.io,
       memoryByteCount: memoryByteCount / 3,
       cancellation: Interruption.flag)
     var (profile, driveSpread) = try drive.shortProfile()

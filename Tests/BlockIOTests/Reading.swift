@@ -11,7 +11,7 @@ func randomBytes(_ count: Int, seed: UInt64) -> [UInt8] {
   return (0..<count).map { _ in UInt8(truncatingIfNeeded: generator.next()) }
 }
 
-/// Reads `extents` of file 0 through `device`, as many at a time as it takes; bytes by extent.
+/// Reads `extents` through `device`, as many at a time as it takes; bytes by extent.
 func readAll(_ extents: [Extent], of device: any BlockDevice) throws -> [[UInt8]] {
   let slot = AlignedBuffer.roundedUp(extents.map(\.byteCount).max() ?? 1)
   let buffer = try AlignedBuffer(byteCount: slot * extents.count)

@@ -73,7 +73,7 @@ import Testing
         return attempt.result
       }
       let device = try openDevice(
-        paths: files.map(\.path), mapping: .mirror(copyCount: copyCount, byteCount: bytes.count),
+        paths: files.map(\.path), mapping: .mirror(copyCount: copyCount, byteCounts: [bytes.count]),
         backend: backend, queueDepth: 6, hooks: hooks)
       var generator = SeededGenerator(seed: 3)
       try expectRandomReads(of: device, bytes: bytes, using: &generator, "\(copyCount) copies")
@@ -81,6 +81,38 @@ import Testing
       let even = shares.reduce(0, +) / copyCount
       #expect(shares.allSatisfy { $0 > even / 2 }, "\(shares)")
     }
+  }
+
+  @Test(arguments: backends)
+  func `Several files are mirrored file by file`(backend: StorageBackend) throws {
+    let contents = (0..<3).map { randomBytes([500_001, 4096, 900_000][$0], seed: UInt64($0)) }
+    let files = (0..<2).flatMap { _ in contents.map { TemporaryFile($0) } }
+    defer { extendLifetime(files) }
+    let read = files.map { _ in ByteTally() }
+    var hooks = DeviceHooks()
+    hooks.filterResult = { attempt in
+      read[attempt.fileIndex].add(max(0, attempt.result))
+      return attempt.result
+    }
+    let device = try openDevice(
+      paths: files.map(\.path), mapping: .mirror(copyCount: 2, byteCounts: contents.map(\.count)),
+      backend: backend, queueDepth: 6, hooks: hooks)
+    #expect(device.fileByteCounts == contents.map(\.count))
+    var generator = SeededGenerator(seed: 5)
+    for _ in 0..<20 {
+      let extents = randomExtents(
+        6, fileByteCount: 900_000, alignment: device.alignment, using: &generator
+      ).map { extent in
+        let index = Int.random(in: 0..<3, using: &generator)
+        let start = extent.offset % contents[index].count / device.alignment * device.alignment
+        return Extent(fileIndex: index, offset: start, byteCount: extent.byteCount)
+      }
+      for (extent, found) in zip(extents, try readAll(extents, of: device)) {
+        let end = min(extent.endOffset, contents[extent.fileIndex].count)
+        #expect(found == Array(contents[extent.fileIndex][extent.offset..<end]), "\(extent)")
+      }
+    }
+    #expect(read.allSatisfy { $0.total > 0 }, "\(read.map(\.total))")
   }
 
   @Test(arguments: backends)
@@ -95,7 +127,7 @@ import Testing
       return attempt.result
     }
     let device = try openDevice(
-      paths: files.map(\.path), mapping: .mirror(copyCount: 2, byteCount: bytes.count),
+      paths: files.map(\.path), mapping: .mirror(copyCount: 2, byteCounts: [bytes.count]),
       backend: backend, queueDepth: 1, hooks: hooks)
     for _ in 0..<10 {
       _ = try readAll([Extent(fileIndex: 0, offset: 4096, byteCount: 4096)], of: device)
@@ -115,7 +147,7 @@ import Testing
       return attempt.result
     }
     let device = try openDevice(
-      paths: files.map(\.path), mapping: .mirror(copyCount: 2, byteCount: bytes.count),
+      paths: files.map(\.path), mapping: .mirror(copyCount: 2, byteCounts: [bytes.count]),
       backend: .pread, queueDepth: 4, hooks: hooks)
     let whole = Extent(fileIndex: 0, offset: 0, byteCount: bytes.count)
     for found in try readAll(Array(repeating: whole, count: 60), of: device) {

@@ -54,7 +54,7 @@ import Testing
     for seed in UInt64(0)..<2000 {
       var generator = SeededGenerator(seed: seed)
       let copyCount = Int.random(in: 1...5, using: &generator)
-      let mapping = ReadMapping.mirror(copyCount: copyCount, byteCount: 1 << 30)
+      let mapping = ReadMapping.mirror(copyCount: copyCount, byteCounts: [1 << 30])
       let offset = Int.random(in: 0...1000, using: &generator) * 4096
       let byteCount = Int.random(in: 1...600, using: &generator) * 4096
       var lengths: [Int] = []

@@ -338,6 +338,8 @@ def open(path: Path, ram: Amount = None, *, caller: Amount = None, piece: Amount
          stream: Amount = None, queue_depth: int = 0, io: str = "auto") -> Model:
     """Opens a GGUF file, flash image or safetensors file, or a folder of safetensors files.
 
+    Any member of a split GGUF model opens all of them.
+
     ram: bound on the process's peak resident set from now on (default: 80 % of what is free); caller: the part
     of it that the program needs for itself; stream: the part that streams go through (default: at most 64 MiB), the
     rest being for arrays of tensors that are loaded; piece: longest piece of a stream (8 MiB); read: bytes of one

@@ -125,7 +125,8 @@ typedef struct flashinfer_options {
 #define FLASHINFER_OPTIONS_INIT {sizeof(flashinfer_options), 0, 0, 0, 0, 0, 0, 0}
 
 /*
- * Opens a GGUF file, flash image or safetensors file, or a folder of safetensors files.
+ * Opens a GGUF file, flash image or safetensors file, or a folder of safetensors files. Any member of a split GGUF
+ * model opens all of them.
  *
  * path: NUL-terminated, only read during the call. options: may be NULL. *loader: the caller's, to be given
  * to flashinfer_close; untouched on failure.
@@ -431,7 +432,7 @@ typedef struct flashinfer_generator_options {
 } flashinfer_generator_options;
 #define FLASHINFER_GENERATOR_OPTIONS_INIT {sizeof(flashinfer_generator_options), 0, 0, 0, 0}
 
-/* Opens a GGUF file or flash image that can be run. Ownership as with flashinfer_open. */
+/* Opens a GGUF file (of a split model any member) or flash image that can be run. Ownership as with flashinfer_open. */
 flashinfer_status flashinfer_generator_open(const char *path, const flashinfer_generator_options *options,
                                             flashinfer_generator **generator, flashinfer_error *error);
 

@@ -2,12 +2,13 @@
 struct GGUFHyperparameters {
   let metadata: GGUFMetadataReader
   let architecture: String
-  private let tensors: [String: GGUFTensorInfo]
+  private let tensors: [String: TensorRecord]
 
-  init(_ metadata: GGUFMetadataReader, architecture: String) {
+  /// - Parameter tensors: those of the whole model, of a split one in all its files.
+  init(_ metadata: GGUFMetadataReader, tensors: [TensorRecord], architecture: String) {
     self.metadata = metadata
     self.architecture = architecture
-    tensors = Dictionary(metadata.file.tensors.map { ($0.name, $0) }) { first, _ in first }
+    self.tensors = Dictionary(tensors.map { ($0.name, $0) }) { first, _ in first }
   }
 
   func key(_ suffix: String) -> String { "\(architecture).\(suffix)" }

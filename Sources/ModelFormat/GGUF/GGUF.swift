@@ -29,10 +29,13 @@ public enum GGUF {
   public static func parse(
     _ header: UnsafeRawBufferPointer, fileByteCount: Int, path: String
   ) throws(FormatError) -> ParseProgress<GGUFFile> {
-    try parseProgress { () throws(ParseInterruption) in
+    let progress = try parseProgress { () throws(ParseInterruption) in
       var parser = GGUFHeaderParser(header, fileByteCount: fileByteCount, path: path)
       return try parser.parse()
     }
+    guard case .complete(var file) = progress else { return progress }
+    file.split = try GGUFSplit.read(GGUFMetadataReader(file, header: header))
+    return .complete(file)
   }
 }
 
@@ -52,6 +55,8 @@ public struct GGUFFile: Sendable {
   public let headerByteCount: Int
   /// Where tensor data begins.
   public let dataOffset: Int
+  /// Which member of a split model it is; nil of a model by itself.
+  public internal(set) var split: GGUFSplit?
 }
 
 /// One tensor as the header lists it.
