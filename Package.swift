@@ -99,7 +99,8 @@ let package = Package(
     library(
       "CommandLineSupport",
       [
-        "TensorBasics", "HostResources", "BlockIO", "ModelFormat", "Kernels", "WeightLoader",
+        "TensorBasics", "HostResources", "BlockIO", "ModelFormat", "Tokenization", "Kernels",
+        "WeightLoader",
         "KVCache", "InStorageAttention", "Runtime", "Calibration", argumentParser,
       ]),
 
@@ -117,7 +118,7 @@ let package = Package(
       "flashinfer-run",
       [
         "CommandLineSupport", "InStorageAttention", "Runtime", "WeightLoader", "KVCache",
-        "ModelFormat", "HostResources", "TensorBasics",
+        "ModelFormat", "Tokenization", "HostResources", "TensorBasics",
       ]),
     executable(
       "flashinfer-convert",
@@ -129,7 +130,7 @@ let package = Package(
       "flashinfer-inspect",
       [
         "CommandLineSupport", "Calibration", "Runtime", "WeightLoader", "KVCache", "BlockIO",
-        "ModelFormat", "Tokenization", "HostResources", "TensorBasics",
+        "ModelFormat", "Jinja", "Tokenization", "HostResources", "TensorBasics",
       ]),
     executable(
       "flashinfer-bench",
@@ -146,7 +147,7 @@ let package = Package(
     tests("HostResources", ["TensorBasics", "Kernels", "BlockIO"]),
     tests("BlockIO", ["TensorBasics"]),
     tests("ModelFormat", ["TensorBasics"]),
-    tests("Tokenization", ["TensorBasics", "ModelFormat"], exclude: ["Vocabularies"]),
+    tests("Tokenization", ["TensorBasics", "Jinja", "ModelFormat"], exclude: ["Vocabularies"]),
     tests("Kernels", ["TensorBasics", "HostResources"]),
     tests("KVCache", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels"]),
     tests(

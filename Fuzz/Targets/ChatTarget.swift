@@ -1,85 +1,81 @@
-import ModelFormat
+import Jinja
 import Tokenization
 
 extension FuzzTarget {
   /// Conversations: a chat template up to a zero, then messages up to a zero each, of which the first
-  /// is the system's where its first byte is 1.
+  /// is the system's where its first byte is 1; or JSON, where the first is `[` or `{`.
   static let chat = FuzzTarget(
     name: "chat",
     dictionary: [
-      "<|im_start|>", "<|im_end|>", "<|im_sep|>", "[INST]", "[/INST]", "<<SYS>>",
-      "<|start_header_id|>", "<|eot_id|>", "<start_of_turn>", "<|assistant|>", "<|user|>",
-      "<|end|>", "eos_token", "bos_token", "| trim", ".strip()", "[SYSTEM_PROMPT]",
-      "default_system_message", "loop.last and system_message", "add_generation_prompt",
-      "<think>\\x5cn'", "split('</think>')", "</think>", "first_user_prefix", "system",
-      "Cutting Knowledge Date: December 2023", "bos_token + '[INST]", "\\xe2\\x80\\x83",
-      "<|im_start|>system\\x5cn", "message[\\\"content\\\"]|trim",
+      "<|im_start|>", "<|im_end|>", "{{ bos_token }}", "{% for m in messages %}", "{% endfor %}",
+      "m.content", "m['role']", "|trim", "|tojson", "add_generation_prompt", "tools", "<think>",
+      "enable_thinking", "raise_exception(", "m.tool_calls", "c.function.arguments", "split(",
+      "{\\\"messages\\\":[", "\\\"role\\\":\\\"user\\\"", "\\\"content\\\":", "\\\"tool_calls\\\":",
+      "\\\"arguments\\\":", "\\\"type\\\":\\\"text\\\"", "\\\"reasoning\\\":", "null",
+      "\\xe2\\x80\\x83",
     ], seeds: { ChatTarget.seeds }, run: ChatTarget.run)
 }
 
 enum ChatTarget {
-  static let seeds: [[UInt8]] = [
-    "'<|im_start|>system\\nBe kind.\\n<|im_end|>' '<|im_start|>' + role add_generation_prompt",
-    "<|im_start|><|im_sep|>",
-    "bos_token <|start_header_id|> | trim Cutting Knowledge Date: December 2023",
-    "bos_token <start_of_turn> first_user_prefix", "<|assistant|><|end|>system",
-    "<|assistant|><|user|>eos_token", "bos_token + '[INST] <<SYS>>.strip()",
-    "'[INST] ' [SYSTEM_PROMPT] ",
-    "' [INST] ' ' [/INST]' system_message loop.last and system_message",
-    "<|im_start|>split('</think>')add_generation_prompt<think>\\n'",
-  ].map { template in
-    Array(template.utf8) + [0, 1] + Array("Be brief. <|im_end|>\0Hi </think>\0\n ok\0 tag? \n".utf8)
+  private static let templates = [
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}",
+    "{{ bos_token }}{% for m in messages %}{{ m['content'].split('|')|join('<|')|trim }}{% endfor %}",
+    "{% for m in messages %}<|im_start|>{{ m.content|replace('t', '|')|indent }}<|im_end|>{% endfor %}",
+    "{% for m in messages %}{% for p in m.content %}{{ p.text }}<|im_end|>{% endfor %}{% endfor %}",
+    "{{ messages|tojson }}{{ messages }}<|im_start|>{{ tools }}",
+    "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ 'x' + c.function.arguments }}"
+      + "{% endfor %}{% endfor %}",
+  ]
+
+  static let seeds: [[UInt8]] = templates.flatMap { template in
+    [
+      "\u{1}Be brief. <|im_end|>\0Hi <|im_end|>\0\n ok\0 tag? \n",
+      #"[{"role":"user","content":"<|im_start|>"},{"role":"assistant","reasoning":"r","content":"ok","name":null,"#
+        + #""tool_calls":[{"function":{"name":"f","arguments":"{\"a\":1}"}}]}]"#,
+    ].map { Array(template.utf8) + [0] + Array($0.utf8) }
   }
 
   static func run(_ input: UnsafeRawBufferPointer) throws(FuzzFinding) -> Bool {
     var reader = InputReader(input)
     let source = String(decoding: reader.bytes(upTo: 0), as: UTF8.self)
-    var messages: [ChatMessage] = []
-    var rest = InputReader(reader.rest())
-    var roleNumber = 0
-    while messages.count < 8 {
-      let content = Array(rest.bytes(upTo: 0))
-      if content.isEmpty { break }
-      if messages.isEmpty, content[0] == 1 {
-        messages.append(ChatMessage(role: .system, content: Array(content.dropFirst())))
-      } else {
-        messages.append(
-          ChatMessage(role: roleNumber.isMultiple(of: 2) ? .user : .assistant, content: content))
-        roleNumber += 1
-      }
-    }
+    let rest = Array(reader.rest())
     let template: ChatTemplate
-    let pieces: [ChatPiece]
+    let text: MarkedText
     do throws(TokenizerError) {
-      template = try ChatTemplate.recognise(source)
-      pieces = try template.render(messages, bos: Array("<s>".utf8), eos: Array("</s>".utf8))
+      template = try ChatTemplate(source)
+      var conversation = try conversation(rest)
+      conversation.setNow("2026-01-31")
+      text = try template.render(conversation, bos: Array("<s>".utf8), eos: Array("</s>".utf8))
     } catch { return false }
-    try checkContents(pieces, messages)
     let tokenizer = PromptTarget.tokenizers[1]
     let isControl = tokenizer.token(spelled: "<|im_start|>")
-    let tokens = try TokenizerChecks.encode(tokenizer, pieces)
-    let markup = pieces.filter(\.isMarkup).flatMap(\.bytes)
-    // What stands in markup can be found at most as often as it is written there.
+    let tokens: [Int32]
+    do throws(TokenizerError) { tokens = try tokenizer.encode(text, of: template) } catch {
+      throw FuzzFinding("rendered text is refused: \(error)")
+    }
+    // A control token stands at most as often as it is written without a byte of data.
     let mark = Array("<|im_start|>".utf8)
-    let most = markup.indices.count { markup[$0...].starts(with: mark) }
+    let most = text.bytes.indices.count {
+      text.bytes[$0...].starts(with: mark) && !text.hasData(in: $0..<$0 + mark.count)
+    }
     try require(
-      tokens.count { $0 == isControl } <= most, "a message made a control token: \(pieces)")
+      tokens.count { $0 == isControl } <= most, "a message made a control token: \(text)")
     return true
   }
 
-  /// Nothing of a message is markup, and the last one is there.
-  private static func checkContents(
-    _ pieces: [ChatPiece], _ messages: [ChatMessage]
-  ) throws(FuzzFinding) {
-    let written = pieces.filter { !$0.isMarkup }.reduce(0) { $0 + $1.bytes.count }
-    let said = messages.reduce(0) { $0 + $1.content.count }
-    // Forms put a few characters of their own between the system's text and the first message.
-    try require(written <= said + 64, "\(written) bytes of messages that have \(said)")
-    guard let last = messages.last?.content else { return }
-    let isPlain = !last.isEmpty && last.allSatisfy { (0x21...0x7E).contains($0) }
-    let all = pieces.filter { !$0.isMarkup }.flatMap(\.bytes)
-    try require(
-      !isPlain || all.indices.contains { all[$0...].starts(with: last) },
-      "the last message is not in the prompt")
+  private static func conversation(_ input: [UInt8]) throws(TokenizerError) -> Conversation {
+    if let first = input.first, "[{".utf8.contains(first) {
+      return try Conversation(json: input, name: "chat")
+    }
+    var messages: [ChatMessage] = []
+    for (number, content) in input.split(separator: 0, maxSplits: 7).enumerated() {
+      if number == 0, content.first == 1 {
+        messages.append(ChatMessage(role: .system, content: Array(content.dropFirst())))
+      } else {
+        messages.append(
+          ChatMessage(role: number.isMultiple(of: 2) ? .user : .assistant, content: Array(content)))
+      }
+    }
+    return Conversation(messages)
   }
 }

@@ -14,6 +14,26 @@ package struct Clock: Sendable {
 
   package init(seconds: Int) { self.seconds = seconds }
 
+  /// Reads a local time, `2026-01-31` or `2026-01-31T18:30:00`, or seconds since 1970.
+  package init?(_ text: String) {
+    if let seconds = Int(text) {
+      self.init(seconds: seconds)
+      return
+    }
+    let parts = text.split { "-T: ".contains($0) }.map { Int($0) ?? -1 }
+    guard [3, 5, 6].contains(parts.count), parts.allSatisfy({ (0...9999).contains($0) }),
+      (1...12).contains(parts[1]), (1...31).contains(parts[2])
+    else { return nil }
+    var time = tm()
+    (time.tm_year, time.tm_mon, time.tm_mday) = (
+      Int32(parts[0] - 1900), Int32(parts[1] - 1), Int32(parts[2])
+    )
+    if parts.count > 3 { (time.tm_hour, time.tm_min) = (Int32(parts[3]), Int32(parts[4])) }
+    if parts.count > 5 { time.tm_sec = Int32(parts[5]) }
+    time.tm_isdst = -1
+    self.init(seconds: mktime(&time))
+  }
+
   /// The present time.
   package static var now: Clock { Clock(seconds: time(nil)) }
 

@@ -1,3 +1,14 @@
+extension Value {
+  /// It as JSON in one line, as text whose data stays marked.
+  package func json() throws(JinjaError) -> Value {
+    var writer = JSONText(
+      isASCII: false, indent: nil, separators: nil, sortsKeys: false,
+      Meter(Limits(templateByteCount: 0, inputByteCount: 1 << 24)))
+    try writer.write(self)
+    return .text(writer.out)
+  }
+}
+
 /// Python's `json.dumps`, as transformers' `tojson` calls it.
 struct JSONText {
   let meter: Meter

@@ -31,7 +31,7 @@ package struct MarkedText: Sendable {
     return first < data.count && data[first].lowerBound < range.upperBound
   }
 
-  mutating func append(_ other: MarkedText) {
+  package mutating func append(_ other: MarkedText) {
     for mark in other.data { appendMark(mark.lowerBound + count..<mark.upperBound + count) }
     bytes += other.bytes
   }
@@ -41,7 +41,7 @@ package struct MarkedText: Sendable {
     bytes += new
   }
 
-  mutating func append(_ string: String, isData: Bool = false) {
+  package mutating func append(_ string: String, isData: Bool = false) {
     append(string.utf8, isData: isData)
   }
 

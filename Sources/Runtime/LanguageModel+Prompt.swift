@@ -20,21 +20,40 @@ extension LanguageModel {
   /// - Throws: ``RuntimeError/badPrompt(_:)`` if the model has no chat template or its template has no
   ///   place for such a conversation, ``RuntimeError/tokenizer(_:)``.
   public func prompt(_ messages: [ChatMessage]) throws(RuntimeError) -> [Int32] {
-    guard let template = source.description.chatTemplate else {
+    try prompt(Conversation(messages))
+  }
+
+  /// As `prompt(_:)`, of a conversation that may have tools and documents.
+  ///
+  /// - Parameter template: what frames it instead of the model's own template.
+  public func prompt(
+    _ conversation: Conversation, template: ChatTemplate? = nil
+  ) throws(RuntimeError) -> [Int32] {
+    guard let framing = template == nil ? try ownTemplate() : template else {
       throw .badPrompt("the model has no chat template: continue plain text instead")
     }
     do throws(TokenizerError) {
-      return try tokenizer.encodeChat(messages, template: ChatTemplate.recognise(template))
+      return try tokenizer.encodeChat(conversation, template: framing)
     } catch .unsupportedConversation(let reason) {
       throw .badPrompt(TokenizerError.unsupportedConversation(reason).description)
     } catch { throw .tokenizer(error) }
   }
 
+  /// The template in the model's file, where it has one.
+  private func ownTemplate() throws(RuntimeError) -> ChatTemplate? {
+    guard let source = source.description.chatTemplate else { return nil }
+    do throws(TokenizerError) { return try ChatTemplate(source) } catch { throw .tokenizer(error) }
+  }
+
   /// What is odd about a prompt and makes answers worse, in one line; nil = nothing.
   public func oddity(of prompt: [Int32]) -> String? {
-    guard let bos = tokenizer.bosToken, prompt.count > 1, prompt[0] == bos, prompt[1] == bos else {
-      return nil
+    guard let bos = tokenizer.bosToken, prompt.count > 1 else { return nil }
+    if prompt[0] != bos, tokenizer.addsBOS {
+      return
+        "the prompt has no BOS token (\(bos)), which the model's file asks for: its chat template "
+        + "writes none, and as in transformers none is added"
     }
+    guard prompt[0] == bos, prompt[1] == bos else { return nil }
     return "the prompt begins with two BOS tokens (\(bos)): leave out the one in the text, "
       + "because the model's own is added"
   }

@@ -103,7 +103,7 @@ struct BytePairEncoder: Sendable {
         || (encoder.options.contains(.wholeNewlines) && piece[0] == 0x0A)
       if staysWhole {
         let token = vocabulary.token(of: vocabulary.strings.find(piece))
-        if token >= 0 {
+        if token >= 0, vocabulary.attributes[Int(token)].isDisjoint(with: .hidden) {
           output.append(token)
           return
         }

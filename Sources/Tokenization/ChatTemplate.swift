@@ -1,79 +1,239 @@
-/// One message of a conversation.
-public struct ChatMessage: Sendable, Equatable {
-  public enum Role: String, Sendable {
-    case system, user, assistant
+package import Jinja
+import ModelFormat
+
+/// How a model wants a conversation written down: a Jinja template, run as it is.
+public struct ChatTemplate: Sendable {
+  /// What the template was found to need when it was opened, by rendering small conversations.
+  public struct Needs: Sendable, Equatable {
+    /// Arguments of tool calls as text of JSON, not as objects.
+    public var argumentsAsText = false
+    /// Content as a list of parts, not as a string.
+    public var contentAsParts = false
+    /// A list of parts must be joined to a string.
+    public var joinsParts = false
   }
 
-  public var role: Role
-  /// The text as UTF-8; what looks like a control token in it stays text.
-  public var content: [UInt8]
+  private let template: Template
+  public private(set) var needs = Needs()
+  /// Whether it writes tools that it is given.
+  public private(set) var takesTools = false
+  /// Whether it takes a system message.
+  public private(set) var takesSystemMessage = false
+  /// Whether `enable_thinking` or `thinking` changes what it writes.
+  public private(set) var switchesThinking = false
 
-  public init(role: Role, content: [UInt8]) {
-    self.role = role
-    self.content = content
+  /// Parses a template and finds out what it needs.
+  ///
+  /// - Throws: ``TokenizerError/badChatTemplate(_:)``.
+  public init(_ source: String) throws(TokenizerError) {
+    do throws(JinjaError) { template = try Template(source) } catch {
+      throw .badChatTemplate(error.description)
+    }
+    probe()
   }
 
-  public init(role: Role, _ content: String) {
-    self.init(role: role, content: Array(content.utf8))
+  /// Writes a conversation down, marking what is data.
+  ///
+  /// - Parameters:
+  ///   - bos: spelling of the token at the beginning of a text.
+  ///   - eos: spelling of the token at the end of a text.
+  /// - Throws: ``TokenizerError/unsupportedConversation(_:)``.
+  package func render(
+    _ conversation: Conversation, bos: [UInt8] = [], eos: [UInt8] = []
+  ) throws(TokenizerError) -> MarkedText {
+    do throws(JinjaError) {
+      return try run(try normalised(conversation), bos: bos, eos: eos)
+    } catch { throw .unsupportedConversation(error.description) }
+  }
+
+  private func run(
+    _ conversation: Conversation, bos: [UInt8] = [], eos: [UInt8] = []
+  ) throws(JinjaError) -> MarkedText {
+    var variables: [(name: String, value: Value)] = [
+      ("messages", try .list(of: conversation.messages)),
+      ("tools", conversation.tools ?? .null),
+      ("documents", conversation.documents ?? .null),
+      ("add_generation_prompt", .bool(conversation.addsGenerationPrompt)),
+    ]
+    // As in transformers, a token that the model does not have is no variable.
+    if !bos.isEmpty { variables.append(("bos_token", .text(MarkedText(bos)))) }
+    if !eos.isEmpty { variables.append(("eos_token", .text(MarkedText(eos)))) }
+    return try template.render(
+      variables + conversation.arguments, inputByteCount: conversation.byteCount,
+      clock: conversation.now.map { Clock(seconds: $0) } ?? .now)
+  }
+
+  /// The texts that the template itself can write.
+  var literals: [[UInt8]] { template.literals }
+
+  // MARK: What it needs
+
+  private mutating func probe() {
+    let isThere = { (text: String?, needle: String) in text?.contains(needle) ?? false }
+    let plain = probed(#"[{"role":"user","content":"needle"}]"#)
+    let parts = probed(#"[{"role":"user","content":[{"type":"text","text":"needle"}]}]"#)
+    let takesText = isThere(plain, "needle")
+    // A list that is printed shows its keys.
+    let isPrinted = isThere(parts, "'type'") || isThere(parts, "\"type\"")
+    let takesParts = isThere(parts, "needle") && !isPrinted
+    needs.contentAsParts = takesParts && !takesText
+    needs.joinsParts = takesText && !takesParts
+    takesSystemMessage = isThere(
+      probed(
+        #"[{"role":"system","content":"needle"},{"role":"user","content":"q"}]"#), "needle")
+    let tool =
+      #"[{"type":"function","function":{"name":"needle","description":"d","parameters":"#
+      + #"{"type":"object","properties":{"a":{"type":"string","description":"e"}}}}}]"#
+    takesTools = isThere(
+      probed(#"{"messages":[{"role":"user","content":"q"}],"tools":"# + tool + "}"), "needle")
+    let asObject = probedCall(#"{"needle":1}"#, tool)
+    if !isThere(asObject, "needle\"") {
+      needs.argumentsAsText = isThere(probedCall(#""{\"needle\":1}""#, tool), "needle")
+    }
+    let thinking = ["true", "false"].map { value in
+      probed(
+        #"{"messages":[{"role":"user","content":"q"}],"chat_template_kwargs":{"enable_thinking":"#
+          + value + #","thinking":"# + value + "}}")
+    }
+    switchesThinking = thinking[0] != thinking[1]
+  }
+
+  private func probedCall(_ arguments: String, _ tool: String) -> String? {
+    probed(
+      #"{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"","tool_calls":"#
+        + #"[{"id":"abcdefghi","type":"function","function":{"name":"f","arguments":"# + arguments
+        + #"}}]},{"role":"tool","tool_call_id":"abcdefghi","name":"f","content":"r"}],"tools":"#
+        + tool.replacingName + "}")
+  }
+
+  /// What a conversation renders to without any change; nil where that fails.
+  private func probed(_ json: String) -> String? {
+    guard var conversation = try? Conversation(json: Array(json.utf8), name: "probe") else {
+      return nil
+    }
+    conversation.setNow("0")
+    return try? run(conversation, bos: Array("<s>".utf8), eos: Array("</s>".utf8)).string
+  }
+
+  // MARK: Changing conversations to what it needs
+
+  private func normalised(_ conversation: Conversation) throws(JinjaError) -> Conversation {
+    var conversation = conversation
+    try conversation.mapMessages { (message) throws(JinjaError) in
+      var pairs: [(key: MarkedText, value: Value)] = []
+      for (key, value) in zip(message.keys, message.values) {
+        guard case .text(let name) = key else { continue }
+        switch name.string {
+        case "content": pairs.append((name, try content(value)))
+        case "tool_calls": pairs.append((name, try calls(value)))
+        default: pairs.append((name, value))
+        }
+      }
+      return try Mapping(pairs)
+    }
+    return conversation
+  }
+
+  private func content(_ value: Value) throws(JinjaError) -> Value {
+    if case .text = value, needs.contentAsParts {
+      let part = try Mapping([(MarkedText("type"), .text("text")), (MarkedText("text"), value)])
+      return try .list(of: [.dictionary(part)])
+    }
+    guard case .list(let parts) = value, needs.joinsParts else { return value }
+    var text = MarkedText()
+    for (number, part) in parts.elements.enumerated() {
+      guard case .dictionary(let part) = part, case .text(let words)? = part["text"] else {
+        throw JinjaError(.value, "the template takes text only, and the content has other parts")
+      }
+      if number > 0 { text.append("\n", isData: true) }
+      text.append(words)
+    }
+    return .text(text)
+  }
+
+  private func calls(_ value: Value) throws(JinjaError) -> Value {
+    guard case .list(let calls) = value else { return value }
+    var changed: [Value] = []
+    for call in calls.elements {
+      guard case .dictionary(let mapping) = call else { return value }
+      changed.append(
+        .dictionary(
+          try replacing("function", in: mapping) { (function) throws(JinjaError) in
+            guard case .dictionary(let mapping) = function else { return function }
+            return .dictionary(
+              try replacing("arguments", in: mapping) { (value) throws(JinjaError) in
+                try arguments(value)
+              })
+          }))
+    }
+    return try .list(of: changed)
+  }
+
+  private func replacing(
+    _ name: String, in mapping: Mapping, _ change: (Value) throws(JinjaError) -> Value
+  ) throws(JinjaError) -> Mapping {
+    var pairs: [(key: MarkedText, value: Value)] = []
+    for (key, value) in zip(mapping.keys, mapping.values) {
+      guard case .text(let text) = key else { continue }
+      pairs.append((text, text.bytes.elementsEqual(name.utf8) ? try change(value) : value))
+    }
+    return try Mapping(pairs)
+  }
+
+  private func arguments(_ value: Value) throws(JinjaError) -> Value {
+    switch value {
+    case .text(let text) where !needs.argumentsAsText:
+      let json = text.bytes.withUnsafeBytes { bytes in
+        try? JSONParser.parse(bytes, path: "arguments")
+      }
+      guard let json, json.members != nil else { return value }
+      return try Value(data: json)
+    case .dictionary where needs.argumentsAsText: return try value.json()
+    default: return value
+    }
   }
 }
 
-/// How a model wants a conversation written down.
-///
-/// Model files carry templates in Jinja, a programming language. They are not run: the forms in common
-/// use are recognised by what only they contain, and written by hand.
-public struct ChatTemplate: Sendable, Equatable {
-  enum Form: Sendable, Equatable {
-    case framed(FramedForm)
-    case instruction(InstructionForm)
-  }
-
-  /// Name of the recognised form, for people.
-  public let name: String
-  /// Whether the template begins a conversation with BOS, whatever the file says of prompts.
-  public let beginsWithBOS: Bool
-  let form: Form
-
-  /// Writes `messages` down, ready for the model's answer. A leading BOS is not written.
-  ///
-  /// - Parameters:
-  ///   - messages: at most one system message, first; then user and assistant by turns, the last
-  ///     one the user's.
-  ///   - bos: spelling of the token before later turns, where the form repeats it.
-  ///   - eos: spelling of the token after the model's own turns, where the form has no other.
-  /// - Throws: `unsupportedConversation`.
-  public func render(
-    _ messages: [ChatMessage], bos: [UInt8] = [], eos: [UInt8] = []
-  ) throws(TokenizerError) -> [ChatPiece] {
-    let turns = messages.first?.role == .system ? messages.dropFirst() : messages[...]
-    for (index, message) in turns.enumerated() {
-      let expected: ChatMessage.Role = index.isMultiple(of: 2) ? .user : .assistant
-      guard message.role == expected else {
-        throw .unsupportedConversation(
-          "message \(index + 1) is from \(message.role.rawValue) where \(expected.rawValue)'s turn is"
-        )
-      }
-    }
-    guard turns.count % 2 == 1 else {
-      throw .unsupportedConversation("its last message must be the user's")
-    }
-    let system = messages.first?.role == .system ? messages[0].content : nil
-    switch form {
-    case .framed(let form): return try form.render(system: system, turns, eos: eos)
-    case .instruction(let form): return try form.render(system: system, turns, bos: bos, eos: eos)
-    }
+extension String {
+  /// The tool of the probe under another name, so that only arguments have the word.
+  fileprivate var replacingName: String {
+    split(separator: "needle", omittingEmptySubsequences: false).joined(separator: "f")
   }
 }
 
 extension Tokenizer {
   /// The tokens of a conversation up to the model's answer. Nothing in a message is a control token.
+  ///
+  /// As in transformers, the text has the BOS that the template writes, and no other.
   public func encodeChat(
-    _ messages: [ChatMessage], template: ChatTemplate
+    _ conversation: Conversation, template: ChatTemplate
   ) throws(TokenizerError) -> [Int32] {
-    let pieces = try template.render(
-      messages, bos: bosToken.map(spelling) ?? [], eos: eosToken.map(spelling) ?? [])
+    try encode(try render(conversation, template: template), of: template)
+  }
+
+  /// A conversation as the template writes it for this vocabulary.
+  package func render(
+    _ conversation: Conversation, template: ChatTemplate
+  ) throws(TokenizerError) -> MarkedText {
+    try template.render(
+      conversation, bos: bosToken.map(spelling) ?? [], eos: eosToken.map(spelling) ?? [])
+  }
+
+  /// The tokens of a rendered conversation.
+  package func encode(
+    _ text: MarkedText, of template: ChatTemplate
+  ) throws(TokenizerError) -> [Int32] {
+    var pieces: [ChatPiece] = []
+    var start = 0
+    for mark in text.data + [text.bytes.count..<text.bytes.count] {
+      if start < mark.lowerBound {
+        pieces.append(ChatPiece(Array(text.bytes[start..<mark.lowerBound]), isMarkup: true))
+      }
+      if !mark.isEmpty { pieces.append(ChatPiece(Array(text.bytes[mark]), isMarkup: false)) }
+      start = mark.upperBound
+    }
     return try encodePrompt(
-      pieces, addsBOS: addsBOS || template.beginsWithBOS, addsEOS: false)
+      pieces, addsBOS: false, addsEOS: false, markupTexts: template.literals)
   }
 
   private func spelling(_ token: Int32) -> [UInt8] {

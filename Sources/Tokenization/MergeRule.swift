@@ -66,16 +66,21 @@ struct RankedMerges: MergeRule, Sendable {
   }
 }
 
-/// SentencePiece's merging: any two neighbours that spell a token, the best score first.
+/// SentencePiece's merging: any two neighbours that spell a token, the best score first; never a control
+/// token, which text cannot become.
 struct ScoredMerges: MergeRule, Sendable {
   let strings: StringIndex
   let scores: [Float]
+  let attributes: [TokenAttributes]
 
   func priority(
     joining left: UInt32, _ right: UInt32, span: UnsafeBufferPointer<UInt8>
   ) -> UInt32? {
     let symbol = strings.find(span)
-    return symbol == StringIndex.none ? nil : Self.priority(ofScore: scores[Int(symbol)])
+    guard symbol != StringIndex.none, attributes[Int(symbol)].isDisjoint(with: .hidden) else {
+      return nil
+    }
+    return Self.priority(ofScore: scores[Int(symbol)])
   }
 
   func symbol(of span: UnsafeBufferPointer<UInt8>) -> UInt32 { strings.find(span) }

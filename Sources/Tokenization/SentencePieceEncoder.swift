@@ -17,7 +17,8 @@ struct SentencePieceEncoder: Sendable {
       throw .invalidVocabulary("\(scores.count) scores for \(vocabulary.count) tokens")
     }
     self.vocabulary = vocabulary
-    merges = ScoredMerges(strings: vocabulary.strings, scores: scores)
+    merges = ScoredMerges(
+      strings: vocabulary.strings, scores: scores, attributes: vocabulary.attributes)
     spaces = EscapedSpaces(vocabulary.strings)
     self.addsSpacePrefix = addsSpacePrefix
     self.unknown = unknown

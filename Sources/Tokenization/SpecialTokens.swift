@@ -23,10 +23,13 @@ struct SpecialTokens: Sendable {
 
   /// The fragments of `text` in order.
   ///
-  /// - Parameter controlRanges: where control and unknown tokens are recognised; elsewhere their
-  ///   spelling is text. User-defined tokens are recognised everywhere.
+  /// - Parameters:
+  ///   - controlRanges: where control and unknown tokens are recognised; elsewhere their spelling is
+  ///     text. User-defined tokens are recognised everywhere.
+  ///   - reserved: user-defined tokens that are recognised only where control tokens are.
   func partition(
-    _ text: UnsafeBufferPointer<UInt8>, controlRanges: [Range<Int>], of vocabulary: Vocabulary
+    _ text: UnsafeBufferPointer<UInt8>, controlRanges: [Range<Int>], reserved: Set<UInt32>,
+    of vocabulary: Vocabulary
   ) -> [Fragment] {
     var fragments = [Fragment(range: 0..<text.count, token: -1)]
     if text.isEmpty { return [] }
@@ -35,9 +38,27 @@ struct SpecialTokens: Sendable {
       in: text, of: vocabulary, includesHidden: !controlRanges.isEmpty)
     for token in present {
       fragments = split(
-        fragments, at: token, in: text, controlRanges: controlRanges, of: vocabulary)
+        fragments, at: token, in: text, controlRanges: controlRanges,
+        isReserved: reserved.contains(token), of: vocabulary)
     }
     return fragments
+  }
+
+  /// User-defined tokens of more than white space that are spelt out in any of `texts`.
+  func userDefined(in texts: [[UInt8]], of vocabulary: Vocabulary) -> Set<UInt32> {
+    var found = Set<UInt32>()
+    for text in texts {
+      text.withUnsafeBufferPointer { text in
+        for position in 0..<text.count {
+          matcher.forEachMatch(in: text, at: position) { number, count in
+            let isBlank = text[position..<position + count].allSatisfy(Self.isSpace)
+            let attributes = vocabulary.attributes[Int(number)]
+            if attributes.contains(.userDefined), !isBlank { found.insert(number) }
+          }
+        }
+      }
+    }
+    return found
   }
 
   /// Special tokens whose spelling occurs at all, in the order in which they are looked for.
@@ -62,10 +83,10 @@ struct SpecialTokens: Sendable {
 
   private func split(
     _ fragments: [Fragment], at token: UInt32, in text: UnsafeBufferPointer<UInt8>,
-    controlRanges: [Range<Int>], of vocabulary: Vocabulary
+    controlRanges: [Range<Int>], isReserved: Bool, of vocabulary: Vocabulary
   ) -> [Fragment] {
     let attributes = vocabulary.attributes[Int(token)]
-    let isHidden = !attributes.isDisjoint(with: .hidden)
+    let isHidden = isReserved || !attributes.isDisjoint(with: .hidden)
     let count = vocabulary.strings.byteCount(of: token)
     return vocabulary.strings[token].withUnsafeBufferPointer { spelling in
       var result: [Fragment] = []

@@ -133,6 +133,14 @@ public final class Tokenizer: Sendable {
   public func encodePrompt(
     _ pieces: [ChatPiece], addsBOS: Bool? = nil, addsEOS: Bool? = nil
   ) throws(TokenizerError) -> [Int32] {
+    try encodePrompt(pieces, addsBOS: addsBOS, addsEOS: addsEOS, markupTexts: [])
+  }
+
+  /// As `encodePrompt(_:addsBOS:addsEOS:)`; user-defined tokens that are spelt out in any of
+  /// `markupTexts` are recognised in markup only, as control tokens are.
+  func encodePrompt(
+    _ pieces: [ChatPiece], addsBOS: Bool?, addsEOS: Bool?, markupTexts: [[UInt8]]
+  ) throws(TokenizerError) -> [Int32] {
     var text: [UInt8] = []
     var controlRanges: [Range<Int>] = []
     for piece in pieces {
@@ -148,19 +156,23 @@ public final class Tokenizer: Sendable {
     var tokens: [Int32] = []
     if addsBOS ?? self.addsBOS, let bosToken { tokens.append(bosToken) }
     try text.withUnsafeBufferPointer { bytes throws(TokenizerError) in
-      try append(bytes, controlRanges: controlRanges, to: &tokens)
+      try append(
+        bytes, controlRanges: controlRanges,
+        reserved: special.userDefined(in: markupTexts, of: vocabulary), to: &tokens)
     }
     if addsEOS ?? self.addsEOS, let eosToken { tokens.append(eosToken) }
     return tokens
   }
 
   private func append(
-    _ text: UnsafeBufferPointer<UInt8>, controlRanges: [Range<Int>], to tokens: inout [Int32]
+    _ text: UnsafeBufferPointer<UInt8>, controlRanges: [Range<Int>], reserved: Set<UInt32> = [],
+    to tokens: inout [Int32]
   ) throws(TokenizerError) {
     guard text.count <= Self.maximumTextByteCount else {
       throw .textTooLong(byteCount: text.count)
     }
-    let fragments = special.partition(text, controlRanges: controlRanges, of: vocabulary)
+    let fragments = special.partition(
+      text, controlRanges: controlRanges, reserved: reserved, of: vocabulary)
     switch scheme {
     case .bytePair(let encoder):
       try Self.encode(fragments, of: text, in: try encoder.makeSession(), to: &tokens)

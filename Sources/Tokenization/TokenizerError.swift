@@ -10,10 +10,12 @@ public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible 
   case patternFailed(pattern: String, code: Int32)
   /// More text than offsets of 32 bits reach.
   case textTooLong(byteCount: Int)
-  /// The chat template is none of the recognised forms.
-  case unknownChatTemplate(String)
-  /// The chat template has no place for this conversation.
+  /// The chat template is not Jinja, or not as far as it is supported.
+  case badChatTemplate(String)
+  /// The chat template fails on this conversation, or refuses it.
   case unsupportedConversation(String)
+  /// A document of messages that is not JSON, or not a list of messages.
+  case badMessages(String)
 
   public var description: String {
     switch self {
@@ -29,10 +31,12 @@ public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible 
       return "regular expression failed with PCRE2 code \(code): \(pattern)"
     case .textTooLong(let byteCount):
       return "text of \(byteCount) bytes is too long; at most \(Tokenizer.maximumTextByteCount)"
-    case .unknownChatTemplate(let reason):
-      return "unknown chat template (\(reason)); use --raw to send the prompt as it is"
+    case .badChatTemplate(let reason):
+      return
+        "the chat template cannot be used: \(reason); --chat-template gives another, --raw none"
     case .unsupportedConversation(let reason):
       return "the chat template cannot express this conversation: \(reason)"
+    case .badMessages(let reason): return reason
     }
   }
 }

@@ -127,7 +127,8 @@ struct Vocabulary: Sendable {
     return number < count ? Int32(number) : extraTokens[Int(number) - count]
   }
 
-  /// Appends the token with this string number or, if there is none, those of its bytes.
+  /// Appends the token with this string number or, if there is none or only a control token, those of
+  /// its bytes.
   ///
   /// - Parameter unknown: token for a byte that has none; -1 leaves it out.
   func appendTokens(
@@ -135,7 +136,7 @@ struct Vocabulary: Sendable {
     to output: inout [Int32]
   ) {
     let token = token(of: number)
-    if token >= 0 {
+    if token >= 0, attributes[Int(token)].isDisjoint(with: .hidden) {
       output.append(token)
       return
     }

@@ -247,11 +247,19 @@ struct Inspect: ParsableCommand {
     return "\((Double(count) / unit * 100).rounded() / 100) \(name)"
   }
 
-  /// What is known of a chat template.
+  /// What a chat template was found to take and to need.
   private static func text(ofTemplate source: String) -> String {
-    do { return "of the form \(try ChatTemplate.recognise(source).name)" } catch {
-      return "not one of the supported forms"
-    }
+    let template: ChatTemplate
+    do { template = try ChatTemplate(source) } catch { return "\(error)" }
+    var takes = [template.takesSystemMessage ? "a system message" : "no system message"]
+    takes.append(template.takesTools ? "tools" : "no tools")
+    if template.switchesThinking { takes.append("thinking on or off") }
+    var needs: [String] = []
+    if template.needs.argumentsAsText { needs.append("arguments of calls are given as text") }
+    if template.needs.contentAsParts { needs.append("content is given as parts") }
+    if template.needs.joinsParts { needs.append("parts of a content are joined") }
+    let end = needs.isEmpty ? "" : "; " + needs.joined(separator: ", ")
+    return "takes " + takes.joined(separator: ", ") + end
   }
 
   /// What the model is, or why that is not known; and what stands for its very file.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import CommandLineSupport
+import Jinja
 import ModelFormat
 import Runtime
 import TensorBasics
@@ -28,20 +29,20 @@ struct ViewOptions: ParsableArguments {
       """)
   var render: String?
 
-  @Option(help: "With --render: a system message.")
-  var system: String?
+  @OptionGroup(title: "Parts of a model") var framing: TemplateOptions
 
   func validate() throws {
-    guard system == nil || render != nil else {
-      throw ValidationError("--system goes with --render")
-    }
+    guard let option = framing.firstGiven, render == nil, framing.messages == nil else { return }
+    throw ValidationError("\(option) goes with --render or --messages")
   }
+
+  private var isRendering: Bool { render != nil || framing.messages != nil }
 
   /// Whether any of them is asked for.
   var areAsked: Bool { metadata || needsDescription }
 
   /// Whether the file must be a model that is known; keys of any file can be shown.
-  private var needsDescription: Bool { tensors || template || render != nil }
+  private var needsDescription: Bool { tensors || template || isRendering }
 
   /// What was asked for of the file or folder at `path`, and the model's description where it is known.
   func views(of path: String) throws -> (ModelViews, ModelDescription?) {
@@ -53,7 +54,7 @@ struct ViewOptions: ParsableArguments {
     let views = ModelViews(
       metadata: metadata, tensors: tensors ? description.storedTensors : nil,
       files: description.files, template: template ? try Self.template(description, path) : nil,
-      rendered: try render.map { try rendered($0, description, path) })
+      rendered: isRendering ? try rendered(description, path) : nil)
     return (views, description)
   }
 
@@ -65,24 +66,23 @@ struct ViewOptions: ParsableArguments {
   }
 
   private func rendered(
-    _ text: String, _ description: ModelDescription, _ path: String
+    _ description: ModelDescription, _ path: String
   ) throws -> ModelViews.Rendered {
     guard let definition = description.tokenizer else {
       throw CommandError(.badData, "\(path): the file holds no vocabulary")
     }
-    let source = try Self.template(description, path)
-    let content = text == "-" ? try Terminal.readPrompt(path: nil) : text.systemPath
     do {
-      let tokenizer = try Tokenizer(definition)
-      var messages = [ChatMessage(role: .user, content: content)]
-      if let system {
-        messages.insert(ChatMessage(role: .system, content: system.systemPath), at: 0)
+      guard let template = try framing.chatTemplate(or: description.chatTemplate) else {
+        throw CommandError(.badData, "\(path): the file has no chat template")
       }
-      let tokens = try tokenizer.encodeChat(messages, template: ChatTemplate.recognise(source))
-      var bytes: [UInt8] = []
-      for token in tokens { tokenizer.decode(token, into: &bytes, includesControl: true) }
-      return ModelViews.Rendered(text: bytes, tokens: tokens)
-    } catch { throw RuntimeError.tokenizer(error) }
+      let tokenizer = try Tokenizer(definition, modelName: description.name)
+      let conversation = try framing.conversation {
+        render == "-" ? try Terminal.readPrompt(path: nil) : (render ?? "").systemPath
+      }
+      let text = try tokenizer.render(conversation, template: template)
+      return ModelViews.Rendered(
+        text: text.bytes, tokens: try tokenizer.encode(text, of: template))
+    } catch let error as TokenizerError { throw RuntimeError.tokenizer(error) }
   }
 }
 

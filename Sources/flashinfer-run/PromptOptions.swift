@@ -25,69 +25,61 @@ struct PromptOptions: ParsableArguments {
     help: "The prompt as token ids (1,2,3), taken as they are.")
   var tokenList: String?
 
-  @Option(help: "A system message for the chat template.")
-  var system: String?
+  @OptionGroup(title: "Prompt") var template: TemplateOptions
 
   @Flag(
     help: "No chat template: the prompt is text to be continued, control tokens in it included.")
   var raw = false
 
   func validate() throws {
-    let sources = [prompt, promptFile, tokenList].compactMap { $0 }.count
+    let sources = [prompt, promptFile, tokenList, template.messages].compactMap { $0 }.count
     guard sources <= 1 else {
-      throw ValidationError("give the prompt once: as an argument, --prompt-file or --tokens")
+      throw ValidationError(
+        "give the prompt once: as an argument, --prompt-file, --messages or --tokens")
     }
-    guard system == nil || !(raw || tokenList != nil) else {
-      throw ValidationError("--system needs the chat template: drop --raw and --tokens")
-    }
+    guard raw || tokenList != nil, let option = template.firstGiven else { return }
+    throw ValidationError("\(option) needs the chat template: drop --raw and --tokens")
   }
 
   /// The prompt's tokens for `model`.
   func tokens(_ model: LanguageModel) throws -> [Int32] {
     if let tokenList { return try Self.parse(tokenList) }
-    let text = try text()
-    guard !text.isEmpty else {
-      throw CommandError(.badData, "the prompt is empty: there is nothing to answer")
-    }
     do {
-      // Control tokens written out are meant: without a template there is no other way to them. An
-      // EOS after the prompt would end what is to be continued.
       if raw {
+        // Control tokens written out are meant: without a template there is no other way to them. An
+        // EOS after the prompt would end what is to be continued.
         return try model.tokenizer.encodePrompt(
-          [ChatPiece(text, isMarkup: true)], addsEOS: false)
+          [ChatPiece(try text(), isMarkup: true)], addsEOS: false)
       }
-      guard let source = model.source.description.chatTemplate else {
+      let conversation = try self.template.conversation(orPrompt: text)
+      let own = model.source.description.chatTemplate
+      guard let template = try template.chatTemplate(or: own) else {
         throw CommandError(
-          .badData, "the model has no chat template: use --raw to have the prompt continued as text"
+          .badData,
+          "the model has no chat template: use --raw to have the prompt continued as text, or give "
+            + "--chat-template"
         )
       }
-      let template = try ChatTemplate.recognise(source)
-      var messages: [ChatMessage] = []
-      if let system {
-        messages.append(
-          ChatMessage(role: .system, content: try Self.text(system, "the system message")))
-      }
-      messages.append(ChatMessage(role: .user, content: text))
-      return try model.tokenizer.encodeChat(messages, template: template)
+      return try model.tokenizer.encodeChat(conversation, template: template)
     } catch let error as TokenizerError { throw RuntimeError.tokenizer(error) }
   }
 
   /// The prompt's bytes, which must be text.
   private func text() throws -> [UInt8] {
-    if let prompt, prompt != "-" { return try Self.text(prompt, "the prompt") }
+    if let prompt, prompt != "-" {
+      return try Self.notEmpty(TemplateOptions.text(prompt, "the prompt"))
+    }
     if promptFile ?? "-" == "-", Terminal.inputIsInteractive {
       throw CommandError(.usage, "no prompt: give one as an argument, --prompt-file or a pipe")
     }
-    return try Terminal.readPrompt(path: promptFile)
+    return try Self.notEmpty(Terminal.readPrompt(path: promptFile))
   }
 
-  /// The bytes of an argument, which must be text.
-  private static func text(_ argument: String, _ name: String) throws -> [UInt8] {
-    let bytes = argument.systemPath
-    guard String(validating: bytes, as: UTF8.self) != nil else {
-      throw CommandError(.badData, "\(name) is not valid UTF-8 text")
+  private static func notEmpty(_ text: [UInt8]) throws -> [UInt8] {
+    guard !text.isEmpty else {
+      throw CommandError(.badData, "the prompt is empty: there is nothing to answer")
     }
-    return bytes
+    return text
   }
 
   private static func parse(_ list: String) throws -> [Int32] {

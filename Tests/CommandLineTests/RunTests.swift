@@ -268,7 +268,46 @@ final class RunTests {
     let bare = try inspect([model, "--render", "hi"])
     #expect(bare.status == 65 && bare.errors.contains("no chat template"))
     #expect(try inspect([model, "--template"]).status == 65)
-    #expect(try inspect([model, "--system", "x"]).status == 64)
+    for option in ["--system", "--chat-template", "--template-arg", "--now"] {
+      #expect(try inspect([model, option, "a=1"]).status == 64, "\(option)")
+    }
+  }
+
+  @Test func `Another template and a file of messages make the prompt`() throws {
+    let folder = TemporaryFolder()
+    let template = folder.write(
+      "t.jinja",
+      Array(
+        ("{% for m in messages %}[{{ m.role }}|{{ m.content }}{{ m.reasoning_content }}]{% endfor %}"
+          + "{{ effort }}{{ enable_thinking }}{{ strftime_now(' %Y-%m-%d') }}").utf8))
+    let messages = folder.write(
+      "m.json",
+      Array(
+        #"[{"role":"user","content":"the"},{"role":"assistant","content":null,"thinking":"an"}]"#
+          .utf8))
+    let rendered = try Program.run(
+      "flashinfer-inspect",
+      [
+        model, "--chat-template", template, "--messages", messages, "--no-thinking",
+        "--template-arg", "effort=high", "--now", "2026-01-31", "--system", "s",
+      ])
+    #expect(rendered.status == 0, "\(rendered.errors)")
+    #expect(
+      rendered.output.hasPrefix("[system|s][user|the][assistant|an]highFalse 2026-01-31\n"),
+      "\(rendered.output)")
+    let bad = folder.write("bad.jinja", Array("{% if %}".utf8))
+    let refused = try Program.run(
+      "flashinfer-inspect", [model, "--render", "x", "--chat-template", bad])
+    #expect(refused.status != 0 && refused.errors.contains("line 1, column "), "\(refused.errors)")
+    let answer = try run([
+      model, "--chat-template", template, "--messages", messages, "--max-tokens", "1", "--ram",
+      "60MiB", "--json",
+    ])
+    #expect(answer.status == 0, "\(answer.errors)")
+    #expect(try run([model, "x", "--messages", messages]).status == 64)
+    #expect(try run([model, "--raw", "x", "--no-thinking"]).status == 64)
+    #expect(try run([model, "x", "--template-arg", "=1"]).status == 64)
+    #expect(try run([model, "x", "--now", "soon"]).status == 64)
   }
 
   @Test(.enabled(if: RealModels.smolLM2 != nil, "SmolLM2 is not there"))

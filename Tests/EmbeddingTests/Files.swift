@@ -17,7 +17,7 @@ struct Files {
   var chat: String {
     var gguf = TinyModel(architecture: "gemma3").gguf(seed: 7)
     gguf["tokenizer.chat_template"] = .string(
-      "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content']"
+      "{{ bos_token }}{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content']"
         + " + '<|im_end|>' + '\\n' }}{% endfor %}"
         + "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
     return folder.write("chat.gguf", gguf.bytes())

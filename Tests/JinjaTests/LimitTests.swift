@@ -49,7 +49,8 @@ import Testing
     #expect(
       kind(
         "{% set p = namespace() %}{% set q = namespace(p=p) %}{% for i in range(9000) %}"
-          + "{% set m = namespace() %}{% set l = q.p %}{% set l.x = m %}{% set q.p = m %}{% endfor %}") == nil)
+          + "{% set m = namespace() %}{% set l = q.p %}{% set l.x = m %}{% set q.p = m %}{% endfor %}"
+      ) == nil)
   }
 
   @Test func `An error names line, column and kind`() throws {

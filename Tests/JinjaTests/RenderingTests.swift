@@ -54,6 +54,13 @@ import Testing
         do throws(JinjaError) {
           let text = try Golden.render(source, conversation["variables"])
           #expect(Golden.checksum(text.bytes) == expected, "\(name):\n\(text.string)")
+          // What was typed between markers that a template could take for its own.
+          let typed = Array("7 * 7".utf8)
+          for start in text.bytes.indices where text.bytes[start...].starts(with: typed) {
+            for offset in start..<start + typed.count {
+              #expect(text.hasData(in: offset..<offset + 1), "\(name): no mark at \(offset)")
+            }
+          }
         } catch {
           #expect(expected == "raises", "\(name): \(error)")
         }

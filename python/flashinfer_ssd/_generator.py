@@ -70,8 +70,8 @@ class Generator(Closing):
              top_k: int = 40, min_p: float = 0.05, repetition_penalty: float = 1.0, seed: int | None = None) -> Answer:
         """Answers a message or a conversation, which the model's chat template frames; otherwise as `generate`.
 
-        messages: a string, or a list of `{"role": …, "content": …}`: at most one of role `system`, first, then
-        `user` and `assistant` by turns, the last one the user's.
+        messages: a string, or a list of `{"role": …, "content": …}`. Most templates take one of role `system`, first, then
+        `user` and `assistant` by turns.
         """
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]

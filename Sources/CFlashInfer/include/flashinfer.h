@@ -514,9 +514,9 @@ typedef struct flashinfer_message {
 } flashinfer_message;
 
 /*
- * Answers a conversation, which the model's chat template frames: at most one system message, first, then
- * user and assistant by turns, the last one the user's. FLASHINFER_INVALID where the model has no chat
- * template or the template no place for such a conversation. messages: only read during the call.
+ * Answers a conversation, which the model's chat template frames. Most templates take one system message,
+ * first, then user and assistant by turns. FLASHINFER_INVALID where the model has no chat template or the
+ * template refuses such a conversation. messages: only read during the call.
  */
 flashinfer_status flashinfer_chat(flashinfer_generator *generator, const flashinfer_message *messages,
                                   size_t count, const flashinfer_generation *generation,

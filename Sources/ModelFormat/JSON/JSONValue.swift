@@ -58,7 +58,9 @@ package struct JSONValue {
 
   package var array: [JSONValue]? { if case .array(let values) = content { values } else { nil } }
 
-  package var members: [JSONMember]? { if case .object(let members) = content { members } else { nil } }
+  package var members: [JSONMember]? {
+    if case .object(let members) = content { members } else { nil }
+  }
 
   /// The member called `key`, unless it is null; the last one where there are several.
   package subscript(key: StaticString) -> JSONValue? {

@@ -441,7 +441,7 @@ class Text(unittest.TestCase):
                 counts.append(answer.prompt_token_count)
             self.assertEqual(counts[0], counts[1])
             self.assertTrue(counts[1] < counts[2] and counts[1] < counts[3], counts)
-            self.assertRaisesRegex(flashinfer_ssd.Invalid, "user", list, generator.chat([user, user]))
+            list(generator.chat([user, user], max_tokens=1))
             self.assertRaises(flashinfer_ssd.Invalid, list, generator.chat([]))
             self.assertRaises(ValueError, generator.chat, [{"role": "tool", "content": "a"}])
             self.assertRaises(ValueError, generator.chat, [{"role": "user"}])

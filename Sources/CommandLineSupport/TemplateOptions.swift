@@ -1,0 +1,101 @@
+public import ArgumentParser
+import TensorBasics
+public import Tokenization
+
+/// What a chat template is given, and which one.
+public struct TemplateOptions: ParsableArguments {
+  @Option(help: "A system message for the chat template.")
+  public var system: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Answer a conversation from a file of JSON (- is standard input): a list of messages as chat "
+        + "APIs take it, or an object with messages, tools and documents.",
+      valueName: "file"))
+  public var messages: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Use this Jinja template instead of the one in the model's file.", valueName: "file"))
+  public var chatTemplate: String?
+
+  @Flag(help: "Tell the chat template that the model shall not think before it answers.")
+  public var noThinking = false
+
+  @Option(
+    name: .customLong("template-arg"),
+    help: ArgumentHelp(
+      "Give the chat template a named argument, a value of JSON or else a text, such as "
+        + "reasoning_effort=high; may be repeated.", valueName: "name=value"))
+  public var templateArguments: [String] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "The local time that the chat template is told, such as 2026-01-31 or 2026-01-31T18:30:00 "
+        + "(default: now); a fixed one keeps prompts with a date equal.", valueName: "time"))
+  public var now: String?
+
+  public init() {}
+
+  public func validate() throws {
+    for argument in templateArguments
+    where (argument.firstIndex(of: "=") ?? argument.startIndex) == argument.startIndex {
+      throw ValidationError("--template-arg \(argument): it must be NAME=VALUE")
+    }
+    var conversation = Conversation([])
+    if let now, !conversation.setNow(now) {
+      throw ValidationError("--now \(now): not a time such as 2026-01-31 or 2026-01-31T18:30:00")
+    }
+  }
+
+  /// An option that was given, for errors.
+  public var firstGiven: String? {
+    if system != nil { return "--system" }
+    if messages != nil { return "--messages" }
+    if chatTemplate != nil { return "--chat-template" }
+    if noThinking { return "--no-thinking" }
+    if !templateArguments.isEmpty { return "--template-arg" }
+    return now != nil ? "--now" : nil
+  }
+
+  /// The template to use: the file's, or `own`; nil where there is neither.
+  public func chatTemplate(or own: String?) throws -> ChatTemplate? {
+    guard let chatTemplate else { return try own.map { try ChatTemplate($0) } }
+    let bytes = try Terminal.readAll(path: chatTemplate)
+    guard let text = String(validating: bytes, as: UTF8.self) else {
+      throw CommandError(.badData, "\(chatTemplate): not valid UTF-8 text")
+    }
+    return try ChatTemplate(text)
+  }
+
+  /// The conversation of `--messages`, or else of one prompt.
+  public func conversation(orPrompt prompt: () throws -> [UInt8]) throws -> Conversation {
+    var conversation: Conversation
+    if let messages {
+      let path = messages == "-" ? nil : messages
+      conversation = try Conversation(
+        json: Terminal.readAll(path: path), name: path ?? "standard input")
+    } else {
+      conversation = Conversation([ChatMessage(role: .user, content: try prompt())])
+    }
+    if let system {
+      conversation.insertSystemMessage(try Self.text(system, "the system message"))
+    }
+    if noThinking { conversation.setThinking(false) }
+    for argument in templateArguments {
+      let parts = argument.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+      conversation.setArgument(String(parts[0]), String(parts[1]))
+    }
+    if let now { conversation.setNow(now) }
+    return conversation
+  }
+
+  /// The bytes of an argument, which must be text.
+  public static func text(_ argument: String, _ name: String) throws -> [UInt8] {
+    let bytes = argument.systemPath
+    guard String(validating: bytes, as: UTF8.self) != nil else {
+      throw CommandError(.badData, "\(name) is not valid UTF-8 text")
+    }
+    return bytes
+  }
+}

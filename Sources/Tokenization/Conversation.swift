@@ -1,0 +1,174 @@
+import Jinja
+import ModelFormat
+
+/// What a chat template is given: messages, tools, documents and named arguments.
+public struct Conversation: @unchecked Sendable {
+  // Safety: it holds values made of JSON or text alone, which nothing can change.
+  private(set) var messages: [Value]
+  private(set) var tools: Value?
+  private(set) var documents: Value?
+  private(set) var arguments: [(name: String, value: Value)] = []
+  /// Whether the template is asked to begin the model's answer.
+  public var addsGenerationPrompt = true
+  /// Seconds since 1970 that `strftime_now` tells as local time; nil = the present time.
+  public private(set) var now: Int?
+
+  /// Roles that templates write and compare; any other is what somebody typed.
+  private static let roles: Set<String> = [
+    "system", "user", "assistant", "tool", "developer", "function", "model", "ipython",
+  ]
+  /// Names under which reasoning is passed, the standard one first.
+  private static let reasoning = ["reasoning_content", "thinking", "reasoning"]
+
+  public init(_ messages: [ChatMessage]) {
+    self.messages = messages.compactMap { message in
+      let pairs = [
+        (key: MarkedText("role"), value: Value.text(message.role.rawValue)),
+        (key: MarkedText("content"), value: .text(MarkedText(message.content, isData: true))),
+      ]
+      // Two texts are never nested too deep.
+      return try? .dictionary(Mapping(pairs))
+    }
+  }
+
+  /// Reads a list of messages as chat APIs take it, or an object with more than those.
+  ///
+  /// The object has `messages` and, where there are some, `tools`, `documents`,
+  /// `add_generation_prompt`, `reasoning_effort` and `chat_template_kwargs`.
+  ///
+  /// - Parameter name: what the document is called in errors.
+  /// - Throws: ``TokenizerError/badMessages(_:)``.
+  public init(json bytes: [UInt8], name: String) throws(TokenizerError) {
+    do throws(FormatError) {
+      let json = try bytes.withUnsafeBytes { bytes in
+        Result { () throws(FormatError) in try JSONParser.parse(bytes, path: name) }
+      }.get()
+      try self.init(json, name)
+    } catch let error {
+      throw .badMessages(error.description)
+    }
+  }
+
+  private init(_ json: JSONValue, _ name: String) throws(FormatError) {
+    self.messages = []
+    func fail(_ value: JSONValue, _ message: String) -> FormatError {
+      FormatError(.malformed, at: value.offset, path: name, message)
+    }
+    func value(_ json: JSONValue) throws(FormatError) -> Value {
+      do throws(JinjaError) { return try Value(data: json) } catch {
+        throw fail(json, error.description)
+      }
+    }
+    guard let list = json.array ?? json["messages"]?.array else {
+      throw fail(json, "there is no list of messages")
+    }
+    for message in list {
+      guard let members = message.members, message["role"]?.string != nil else {
+        throw fail(message, "a message is an object with a 'role'")
+      }
+      messages.append(try Self.message(members, value))
+    }
+    if messages.isEmpty { throw fail(json, "the list of messages is empty") }
+    tools = try json["tools"].map(value)
+    documents = try json["documents"].map(value)
+    addsGenerationPrompt = json["add_generation_prompt"]?.bool ?? true
+    if let effort = json["reasoning_effort"] {
+      arguments.append(("reasoning_effort", try value(effort)))
+    }
+    for member in json["chat_template_kwargs"]?.members ?? [] {
+      set(member.key, to: try value(member.value))
+    }
+  }
+
+  /// A message without what is null, its reasoning under the names that templates read.
+  private static func message(
+    _ members: [JSONMember], _ value: (JSONValue) throws(FormatError) -> Value
+  ) throws(FormatError) -> Value {
+    var pairs: [(key: MarkedText, value: Value)] = []
+    for member in members {
+      if case .null = member.value.content { continue }
+      if member.key == "role", let role = member.value.string, roles.contains(role) {
+        pairs.append((MarkedText("role"), .text(role)))
+      } else {
+        pairs.append((MarkedText(member.key, isData: true), try value(member.value)))
+      }
+    }
+    func find(_ name: String) -> Value? {
+      pairs.last { $0.key.bytes.elementsEqual(name.utf8) }?.value
+    }
+    if let thought = reasoning.lazy.compactMap(find).first {
+      if find("thinking") == nil { pairs.insert((MarkedText("thinking"), thought), at: 0) }
+      pairs.append((MarkedText("reasoning_content"), thought))
+    }
+    do throws(JinjaError) { return .dictionary(try Mapping(pairs)) } catch {
+      throw FormatError(.malformed, error.description)
+    }
+  }
+
+  /// Gives the template a named argument, in place of one of the same name.
+  mutating func set(_ name: String, to value: Value) {
+    arguments.removeAll { $0.name == name }
+    arguments.append((name, value))
+  }
+
+  /// Gives the template a named argument: a value of JSON, or else the text itself.
+  public mutating func setArgument(_ name: String, _ text: String) {
+    let json = Array(text.utf8).withUnsafeBytes { bytes in
+      try? JSONParser.parse(bytes, path: name)
+    }
+    let value = json.flatMap { try? Value(data: $0) }
+    set(name, to: value ?? .text(text, isData: true))
+  }
+
+  /// Fixes the time that templates are told: a local time, `2026-01-31` or `2026-01-31T18:30:00`, or
+  /// seconds since 1970.
+  ///
+  /// - Returns: whether the text is one.
+  @discardableResult
+  public mutating func setNow(_ text: String) -> Bool {
+    now = Clock(text)?.seconds
+    return now != nil
+  }
+
+  /// Turns thinking off or on, under the names that templates ask for.
+  public mutating func setThinking(_ isEnabled: Bool) {
+    set("enable_thinking", to: .bool(isEnabled))
+    set("thinking", to: .bool(isEnabled))
+  }
+
+  /// Adds a system message before the others.
+  public mutating func insertSystemMessage(_ content: [UInt8]) {
+    messages = Conversation([ChatMessage(role: .system, content: content)]).messages + messages
+  }
+
+  /// Bytes of text in it, for the interpreter's limits.
+  var byteCount: Int {
+    (messages + [tools, documents].compactMap { $0 } + arguments.map(\.value)).reduce(0) {
+      $0 + $1.textByteCount
+    }
+  }
+
+  /// Each message changed.
+  mutating func mapMessages(
+    _ change: (Mapping) throws(JinjaError) -> Mapping
+  ) throws(JinjaError) {
+    for (index, message) in messages.enumerated() {
+      if case .dictionary(let mapping) = message {
+        messages[index] = .dictionary(try change(mapping))
+      }
+    }
+  }
+}
+
+extension Value {
+  /// Bytes of its texts and a few for everything else.
+  fileprivate var textByteCount: Int {
+    switch self {
+    case .text(let text): 8 + text.bytes.count
+    case .list(let list): list.elements.reduce(8) { $0 + $1.textByteCount }
+    case .dictionary(let mapping):
+      (mapping.keys + mapping.values).reduce(8) { $0 + $1.textByteCount }
+    default: 8
+    }
+  }
+}
