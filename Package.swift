@@ -148,7 +148,7 @@ let package = Package(
     tests("BlockIO", ["TensorBasics"]),
     tests("ModelFormat", ["TensorBasics"]),
     tests("Tokenization", ["TensorBasics", "Jinja", "ModelFormat"], exclude: ["Vocabularies"]),
-    tests("Kernels", ["TensorBasics", "HostResources"]),
+    tests("Kernels", ["TensorBasics", "HostResources"], exclude: ["Vectors"]),
     tests("KVCache", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels"]),
     tests(
       "InStorageAttention",

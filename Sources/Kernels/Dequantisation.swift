@@ -9,7 +9,7 @@ public enum Dequantisation {
   ) {
     let blockCount = columnCount / type.blockElementCount
     for block in 0..<blockCount {
-      let source = Block(bytes: bytes + block * type.blockByteCount)
+      let source = WeightBlock(bytes: bytes + block * type.blockByteCount)
       let target = output + block * type.blockElementCount
       switch type {
       case .f32: target[0] = Float(bitPattern: source.uint32(0))
@@ -27,6 +27,21 @@ public enum Dequantisation {
       case .q4_K: source.q4K(to: target, quants: 16, high: nil)
       case .q5_K: source.q4K(to: target, quants: 48, high: 16)
       case .q6_K: source.q6K(to: target)
+      case .iq4_NL: source.lookedUp(to: target, scale: source.half(0), nibbles: 2, .iq4)
+      case .iq4_XS: source.iq4XS(to: target)
+      case .mxfp4: source.lookedUp(to: target, scale: source.e8m0(0), nibbles: 1, .e2m1)
+      case .nvfp4: source.nvfp4(to: target)
+      case .q1_0: source.q1(to: target)
+      case .q2_0: source.q2(to: target)
+      case .tq1_0: source.tq1(to: target)
+      case .tq2_0: source.tq2(to: target)
+      case .iq2_XXS: source.iq2XXS(to: target)
+      case .iq2_XS: source.iq2XS(to: target)
+      case .iq2_S: source.iq2S(to: target)
+      case .iq3_XXS: source.iq3XXS(to: target)
+      case .iq3_S: source.iq3S(to: target)
+      case .iq1_S: source.iq1S(to: target)
+      case .iq1_M: source.iq1M(to: target)
       }
     }
   }
@@ -46,8 +61,8 @@ public enum Dequantisation {
   }
 }
 
-/// One block of a quantised row.
-private struct Block {
+/// One block of a row, row-major.
+struct WeightBlock {
   let bytes: UnsafeRawPointer
 
   func uint8(_ offset: Int) -> UInt8 { bytes.load(fromByteOffset: offset, as: UInt8.self) }

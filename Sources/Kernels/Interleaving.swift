@@ -45,11 +45,12 @@ public enum Interleaving {
     _ set: InstructionSet?
   ) {
     precondition(rowCount <= RowGroup.rowCount, "a group has sixteen rows")
+    let layout = type.layout
     var rowSet = ck_row_set(
       rows: rows, row_count: rowCount, row_bytes: rowByteCount,
       blocks: RowGroup.blockCount(type, columnCount: columnCount),
       block_bytes: RowGroup.blockByteCount(type),
-      half_offset: Int32(RowGroup.halfWordOffset(type) ?? -1))
+      lone_offset: Int32(layout.loneOffset), lone_bytes: Int32(layout.loneByteCount))
     KernelTable.of(set).pointee.interleave_rows(&rowSet, group.assumingMemoryBound(to: UInt8.self))
   }
 
@@ -72,15 +73,15 @@ public enum Interleaving {
     _ move: (_ rowOffset: Int, _ groupOffset: Int, _ byteCount: Int) -> Void
   ) {
     let blockByteCount = RowGroup.blockByteCount(type)
-    let half = RowGroup.halfWordOffset(type)
+    let (lone, loneByteCount) = (type.layout.loneOffset, type.layout.loneByteCount)
     var groupOffset = 0
     for block in 0..<RowGroup.blockCount(type, columnCount: columnCount) {
       let start = block * blockByteCount
       var first = start
-      if let half {
-        move(start + half, groupOffset + 2 * row, 2)
-        groupOffset += 2 * RowGroup.rowCount
-        if half == 0 { first += 2 }
+      if loneByteCount > 0 {
+        move(start + lone, groupOffset + loneByteCount * row, loneByteCount)
+        groupOffset += loneByteCount * RowGroup.rowCount
+        if lone == 0 { first += loneByteCount }
       }
       for word in 0..<blockByteCount / 4 {
         let count = min(4, rowByteCount - (first + 4 * word))

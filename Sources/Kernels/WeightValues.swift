@@ -30,13 +30,9 @@ public enum WeightValues {
     case .f16: return first(of: blockCount, in: rows, exponent: 0x7C00).map(place)
     case .bf16: return first(of: blockCount, in: rows, exponent: 0x7F80).map(place)
     default:
-      let offsets = scaleOffsets(type)
-      for block in 0..<blockCount {
-        for offset in offsets where !isFinite(rows + block * blockByteCount + offset) {
-          return place(block)
-        }
-      }
-      return nil
+      let scale = type.layout.scale
+      let firstBad = (0..<blockCount).first { !isFinite(scale, rows + $0 * blockByteCount) }
+      return firstBad.map(place)
     }
   }
 
@@ -60,19 +56,23 @@ public enum WeightValues {
     return nil
   }
 
-  private static func isFinite(_ half: UnsafeRawPointer) -> Bool {
-    half.loadUnaligned(as: UInt16.self) & 0x7C00 != 0x7C00
-  }
-
-  /// Where the f16 scales and minima of a block lie.
-  private static func scaleOffsets(_ type: ElementType) -> [Int] {
-    switch type {
-    case .f32, .f16, .bf16: []
-    case .q4_0, .q5_0, .q8_0: [0]
-    case .q4_1, .q5_1, .q4_K, .q5_K: [0, 2]
-    case .q2_K: [80, 82]
-    case .q3_K: [108]
-    case .q6_K: [208]
+  private static func isFinite(_ scale: BlockLayout.Scale, _ block: UnsafeRawPointer) -> Bool {
+    func exponent(_ offset: Int) -> UInt16 {
+      UInt16(littleEndian: block.loadUnaligned(fromByteOffset: offset, as: UInt16.self)) & 0x7C00
+    }
+    switch scale {
+    case .none, .finite: return true
+    case .exponent(let offset): return block.load(fromByteOffset: offset, as: UInt8.self) < 253
+    case .half(let offset): return exponent(offset) != 0x7C00
+    case .halves(let scale, let minimum):
+      return exponent(scale) != 0x7C00 && exponent(minimum) != 0x7C00
+    case .nibbles(let offset):
+      // The exponent is the lower three bits of the top nibble and the upper two of the one below.
+      let (high, low) = (
+        block.load(fromByteOffset: offset + 7, as: UInt8.self),
+        block.load(fromByteOffset: offset + 5, as: UInt8.self)
+      )
+      return high & 0x70 != 0x70 || low & 0xC0 != 0xC0
     }
   }
 }

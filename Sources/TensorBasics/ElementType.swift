@@ -17,56 +17,34 @@ public enum ElementType: UInt32, CaseIterable, Sendable, Codable {
   case q4_K = 12
   case q5_K = 13
   case q6_K = 14
+  case iq2_XXS = 16
+  case iq2_XS = 17
+  case iq3_XXS = 18
+  case iq1_S = 19
+  case iq4_NL = 20
+  case iq3_S = 21
+  case iq2_S = 22
+  case iq4_XS = 23
+  case iq1_M = 29
   case bf16 = 30
+  case tq1_0 = 34
+  case tq2_0 = 35
+  case mxfp4 = 39
+  case nvfp4 = 40
+  case q1_0 = 41
+  case q2_0 = 42
 
-  /// Elements in one block: 1 for floats, 32 or 256 for quantised types.
-  public var blockElementCount: Int {
-    switch self {
-    case .f32, .f16, .bf16: 1
-    case .q4_0, .q4_1, .q5_0, .q5_1, .q8_0: 32
-    case .q2_K, .q3_K, .q4_K, .q5_K, .q6_K: 256
-    }
-  }
+  /// Elements in one block: 1 for floats, otherwise 32, 64, 128 or 256.
+  public var blockElementCount: Int { layout.elementCount }
 
   /// Bytes of one block.
-  public var blockByteCount: Int {
-    switch self {
-    case .f32: 4
-    case .f16, .bf16: 2
-    case .q4_0: 18
-    case .q4_1: 20
-    case .q5_0: 22
-    case .q5_1: 24
-    case .q8_0: 34
-    case .q2_K: 84
-    case .q3_K: 110
-    case .q4_K: 144
-    case .q5_K: 176
-    case .q6_K: 210
-    }
-  }
+  public var blockByteCount: Int { layout.byteCount }
 
   /// Whether values are integers under a block scale.
   public var isQuantised: Bool { blockElementCount > 1 }
 
   /// The name ggml prints, e.g. `Q4_K`.
-  public var name: String {
-    switch self {
-    case .f32: "F32"
-    case .f16: "F16"
-    case .bf16: "BF16"
-    case .q4_0: "Q4_0"
-    case .q4_1: "Q4_1"
-    case .q5_0: "Q5_0"
-    case .q5_1: "Q5_1"
-    case .q8_0: "Q8_0"
-    case .q2_K: "Q2_K"
-    case .q3_K: "Q3_K"
-    case .q4_K: "Q4_K"
-    case .q5_K: "Q5_K"
-    case .q6_K: "Q6_K"
-    }
-  }
+  public var name: String { layout.name }
 
   /// The type whose ``name`` is `name`.
   public init?(name: String) {

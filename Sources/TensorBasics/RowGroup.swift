@@ -9,8 +9,8 @@ public enum RowLayout: String, Sendable, Codable {
 /// The unit of the interleaved layout: sixteen rows whose 4-byte words alternate, so that one vector
 /// load brings the same columns of sixteen rows.
 ///
-/// A group holds, for each *interleave block* along the row, first the 2-byte word of each row where
-/// the block has one (16 × 2 bytes), then for each 4-byte word of the block the words of the sixteen
+/// A group holds, for each *interleave block* along the row, first the lone bytes of each row where
+/// the block has one or two that are no 4-byte word (16 × 1 or 2 bytes), then for each 4-byte word of the block the words of the sixteen
 /// rows (16 × 4 bytes). The interleave block is the quantisation block, or for floats 4 bytes of the
 /// row (1 × F32, 2 × F16, 2 × BF16). Rows missing from the last group, and an odd 16-bit element at
 /// the end of a row, are zero. `docs/format.md` is the specification.
@@ -30,17 +30,6 @@ public enum RowGroup {
   /// Bytes of one row in one interleave block.
   public static func blockByteCount(_ type: ElementType) -> Int {
     type.isQuantised ? type.blockByteCount : 4
-  }
-
-  /// Byte offset, inside a block, of its lone 2-byte word (an f16 scale), or nil if the block is
-  /// whole 4-byte words. That word is stored before the others.
-  public static func halfWordOffset(_ type: ElementType) -> Int? {
-    switch type {
-    case .q4_0, .q5_0, .q8_0: 0
-    case .q3_K: 108
-    case .q6_K: 208
-    default: nil
-    }
   }
 
   /// Interleave blocks in a row of `columnCount` elements.

@@ -95,12 +95,11 @@ public enum ImageBuilder {
     for group in 0..<RowGroup.groupCount(rows: tensor.rowCount) {
       let members = group * RowGroup.rowCount..<(group + 1) * RowGroup.rowCount
       for block in 0..<blockCount {
-        let half = RowGroup.halfWordOffset(type)
-        if let half { for row in members { append(2, row: row, block: block, at: half) } }
-        var offset = half == 0 ? 2 : 0
-        while offset < blockByteCount, offset != half {
+        let (lone, count) = (type.layout.loneOffset, type.layout.loneByteCount)
+        for row in members { append(count, row: row, block: block, at: lone) }
+        let first = lone == 0 ? count : 0
+        for offset in stride(from: first, to: first + blockByteCount / 4 * 4, by: 4) {
           for row in members { append(4, row: row, block: block, at: offset) }
-          offset += 4
         }
       }
     }

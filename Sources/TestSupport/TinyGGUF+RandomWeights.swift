@@ -48,10 +48,25 @@ public enum RandomWeights {
     while bytes.count < start + type.blockByteCount {
       bytes.append(UInt8(truncatingIfNeeded: generator.next()))
     }
-    let shape = scaleFields(type)
-    let scale = deviation / shape.unitDeviation * (0.5 + generator.nextUnit())
-    store(scale, at: start + shape.scaleOffset, &bytes)
-    if let (offset, factor) = shape.minimum { store(scale * factor, at: start + offset, &bytes) }
+    let scale = deviation / unitDeviation(type) * (0.5 + generator.nextUnit())
+    switch type.layout.scale {
+    case .none: preconditionFailure("floats have no blocks")
+    case .half(let offset): store(scale, at: start + offset, &bytes)
+    case .halves(let offset, let minimum):
+      store(scale, at: start + offset, &bytes)
+      store(scale * minimumFactor(type), at: start + minimum, &bytes)
+    case .nibbles(let offset):
+      for index in 0..<4 {
+        let byte = start + offset + 2 * index + 1
+        let nibble = UInt8(truncatingIfNeeded: halfBits(Float(scale)) >> UInt16(4 * index)) & 15
+        bytes[byte] = bytes[byte] & 15 | nibble << 4
+      }
+    case .exponent(let offset):
+      bytes[start + offset] = UInt8(max(0, Float(scale).exponent + 128))
+    case .finite:
+      // NVFP4: four numbers of four bits of exponent, bias 7, and three of mantissa, halved.
+      for byte in start..<start + 4 { bytes[byte] = UInt8(max(0, Float(scale).exponent + 8)) << 3 }
+    }
   }
 
   private static func store(_ value: Double, at offset: Int, _ bytes: inout [UInt8]) {
@@ -60,23 +75,38 @@ public enum RandomWeights {
     bytes[offset + 1] = UInt8(bits >> 8)
   }
 
-  /// Where a block's f16 scale and minimum lie, the deviation that a scale of 1 gives with random
-  /// bits, and the factor from scale to minimum that centres values on zero.
-  private static func scaleFields(
-    _ type: ElementType
-  ) -> (scaleOffset: Int, unitDeviation: Double, minimum: (offset: Int, factor: Double)?) {
+  /// The deviation that a scale of 1 gives with random bits.
+  private static func unitDeviation(_ type: ElementType) -> Double {
     switch type {
-    case .q4_0: (0, 4.6, nil)
-    case .q4_1: (0, 4.6, (2, -7.5))
-    case .q5_0: (0, 9.2, nil)
-    case .q5_1: (0, 9.2, (2, -15.5))
-    case .q8_0: (0, 74, nil)
-    case .q2_K: (80, 12, (82, 1.5))
-    case .q3_K: (108, 42, nil)
-    case .q4_K: (0, 220, (2, 7.5))
-    case .q5_K: (0, 440, (2, 15.5))
-    case .q6_K: (208, 1370, nil)
-    case .f32, .f16, .bf16: preconditionFailure("floats have no blocks")
+    case .f32, .f16, .bf16, .q1_0: 1
+    case .q4_0, .q4_1: 4.6
+    case .q5_0, .q5_1: 9.2
+    case .q8_0: 74
+    case .q2_K: 12
+    case .q3_K: 42
+    case .q4_K: 220
+    case .q5_K: 440
+    case .q6_K: 1370
+    case .iq4_NL: 67
+    case .iq4_XS: 1250
+    case .mxfp4, .nvfp4: 5.8
+    case .tq1_0: 0.8
+    case .tq2_0, .q2_0: 1.1
+    case .iq2_XXS, .iq2_XS, .iq2_S: 55
+    case .iq3_XXS, .iq3_S: 141
+    case .iq1_S, .iq1_M: 7.2
+    }
+  }
+
+  /// The factor from scale to minimum that centres values on zero.
+  private static func minimumFactor(_ type: ElementType) -> Double {
+    switch type {
+    case .q4_1: -7.5
+    case .q5_1: -15.5
+    case .q2_K: 1.5
+    case .q4_K: 7.5
+    case .q5_K: 15.5
+    default: preconditionFailure("\(type.name) has no minimum")
     }
   }
 

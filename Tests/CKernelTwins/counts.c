@@ -68,7 +68,7 @@ static void run_accumulate(void) { data.k->accumulate_rows(CK_Q4_0, &data.sum); 
 static void prepare_interleave(generator *g) {
   prepare_product(g, CK_Q4_0, 1);
   data.group = fenced(data.m.group_bytes);
-  data.rows = (ck_row_set){data.m.rows, 16, data.m.row_bytes, COLUMNS / 32, 18, 0};
+  data.rows = (ck_row_set){data.m.rows, 16, data.m.row_bytes, COLUMNS / 32, 18, 0, 2};
 }
 static void run_interleave(void) { data.k->interleave_rows(&data.rows, data.group); }
 

@@ -3,14 +3,35 @@
 
 #include "twins.h"
 
-const element_type element_types[13] = {
-  {"f32", CK_F32, 1, 4, -1, {-1, -1}},        {"f16", CK_F16, 2, 4, -1, {-1, -1}},
-  {"bf16", CK_BF16, 2, 4, -1, {-1, -1}},      {"q4_0", CK_Q4_0, 32, 18, 0, {0, -1}},
-  {"q4_1", CK_Q4_1, 32, 20, -1, {0, 2}},      {"q5_0", CK_Q5_0, 32, 22, 0, {0, -1}},
-  {"q5_1", CK_Q5_1, 32, 24, -1, {0, 2}},      {"q8_0", CK_Q8_0, 32, 34, 0, {0, -1}},
-  {"q2_K", CK_Q2_K, 256, 84, -1, {80, 82}},   {"q3_K", CK_Q3_K, 256, 110, 108, {108, -1}},
-  {"q4_K", CK_Q4_K, 256, 144, -1, {0, 2}},    {"q5_K", CK_Q5_K, 256, 176, -1, {0, 2}},
-  {"q6_K", CK_Q6_K, 256, 210, 208, {208, -1}},
+const element_type element_types[ELEMENT_TYPES] = {
+  {"f32", CK_F32, 1, 4, 0, 0, {-1, -1}},
+  {"f16", CK_F16, 2, 4, 0, 0, {-1, -1}},
+  {"bf16", CK_BF16, 2, 4, 0, 0, {-1, -1}},
+  {"q4_0", CK_Q4_0, 32, 18, 0, 2, {0, -1}},
+  {"q4_1", CK_Q4_1, 32, 20, 0, 0, {0, 2}},
+  {"q5_0", CK_Q5_0, 32, 22, 0, 2, {0, -1}},
+  {"q5_1", CK_Q5_1, 32, 24, 0, 0, {0, 2}},
+  {"q8_0", CK_Q8_0, 32, 34, 0, 2, {0, -1}},
+  {"q2_K", CK_Q2_K, 256, 84, 0, 0, {80, 82}},
+  {"q3_K", CK_Q3_K, 256, 110, 108, 2, {108, -1}},
+  {"q4_K", CK_Q4_K, 256, 144, 0, 0, {0, 2}},
+  {"q5_K", CK_Q5_K, 256, 176, 0, 0, {0, 2}},
+  {"q6_K", CK_Q6_K, 256, 210, 208, 2, {208, -1}},
+  {"iq2_xxs", CK_IQ2_XXS, 256, 66, 0, 2, {0, -1}},
+  {"iq2_xs", CK_IQ2_XS, 256, 74, 0, 2, {0, -1}},
+  {"iq2_s", CK_IQ2_S, 256, 82, 0, 2, {0, -1}},
+  {"iq3_xxs", CK_IQ3_XXS, 256, 98, 0, 2, {0, -1}},
+  {"iq3_s", CK_IQ3_S, 256, 110, 0, 2, {0, -1}},
+  {"iq1_s", CK_IQ1_S, 256, 50, 0, 2, {0, -1}},
+  {"iq1_m", CK_IQ1_M, 256, 56, 0, 0, {-1, -1}},
+  {"iq4_nl", CK_IQ4_NL, 32, 18, 0, 2, {0, -1}},
+  {"iq4_xs", CK_IQ4_XS, 256, 136, 0, 0, {0, -1}},
+  {"mxfp4", CK_MXFP4, 32, 17, 0, 1, {-1, -1}},
+  {"nvfp4", CK_NVFP4, 64, 36, 0, 0, {-1, -1}},
+  {"q1_0", CK_Q1_0, 128, 18, 0, 2, {0, -1}},
+  {"q2_0", CK_Q2_0, 64, 18, 0, 2, {0, -1}},
+  {"tq1_0", CK_TQ1_0, 256, 54, 52, 2, {52, -1}},
+  {"tq2_0", CK_TQ2_0, 256, 66, 64, 2, {64, -1}},
 };
 
 const element_type *element_type_of(int id) {
@@ -82,7 +103,8 @@ random_matrix make_matrix(
   for (size_t i = 0; i < groups; i++) {
     const ck_row_set set = {
         m.rows + 16 * i, rows - 16 * i < 16 ? rows - 16 * i : 16, m.row_bytes, blocks, type->bytes,
-        type->half_offset};
+        type->lone_offset,
+        type->lone_bytes};
     k->interleave_rows(&set, memory + i * m.group_bytes);
   }
   m.matrix = (ck_matrix){memory, groups, m.group_bytes, rows, columns, 0};
@@ -125,7 +147,7 @@ static void matmul(const ck_kernels *k, generator *g, int kind, int id) {
     product(k, g, kind, type, between(g, 1, 17), 2048 + 256 * between(g, 1, 2), between(g, 24, 29));
   } else {
     const size_t unit_columns = type->elements;
-    const size_t columns = unit_columns * between(g, 1, unit_columns == 32 ? 9 : 3);
+    const size_t columns = unit_columns * between(g, 1, unit_columns <= 64 ? 9 : 3);
     product(k, g, kind, type, rows, columns, tokens);
   }
 }
@@ -141,7 +163,8 @@ static void saturation(const ck_kernels *k, generator *g, int kind, int id) {
   const uint8_t *rows[16];
   for (int i = 0; i < 16; i++) rows[i] = row;
   uint8_t *group = fenced(16 * type->bytes);
-  const ck_row_set set = {rows, 16, type->bytes, 1, type->bytes, type->half_offset};
+  const ck_row_set set = {rows, 16, type->bytes, 1, type->bytes, type->lone_offset,
+        type->lone_bytes};
   k->interleave_rows(&set, group);
   const ck_matrix matrix = {group, 1, 16 * type->bytes, 16, type->elements, 0};
   const size_t tokens = 26, columns = type->elements;
@@ -201,7 +224,8 @@ static void interleave(const ck_kernels *k, generator *g, int kind, int id) {
   }
   const size_t blocks = columns / type->elements;
   uint8_t *group = fenced(16 * blocks * type->bytes);
-  const ck_row_set set = {rows, row_count, row_bytes, blocks, type->bytes, type->half_offset};
+  const ck_row_set set = {rows, row_count, row_bytes, blocks, type->bytes, type->lone_offset,
+        type->lone_bytes};
   k->interleave_rows(&set, group);
   emit(group, 16 * blocks * type->bytes);
 }
@@ -243,6 +267,21 @@ const twin_case product_cases[] = {
   {"matmul q4_K", matmul, CK_Q4_K, 24},
   {"matmul q5_K", matmul, CK_Q5_K, 24},
   {"matmul q6_K", matmul, CK_Q6_K, 24},
+  {"matmul iq2_xxs", matmul, CK_IQ2_XXS, 24},
+  {"matmul iq2_xs", matmul, CK_IQ2_XS, 24},
+  {"matmul iq2_s", matmul, CK_IQ2_S, 24},
+  {"matmul iq3_xxs", matmul, CK_IQ3_XXS, 24},
+  {"matmul iq3_s", matmul, CK_IQ3_S, 24},
+  {"matmul iq1_s", matmul, CK_IQ1_S, 24},
+  {"matmul iq1_m", matmul, CK_IQ1_M, 24},
+  {"matmul iq4_nl", matmul, CK_IQ4_NL, 24},
+  {"matmul iq4_xs", matmul, CK_IQ4_XS, 24},
+  {"matmul mxfp4", matmul, CK_MXFP4, 24},
+  {"matmul nvfp4", matmul, CK_NVFP4, 24},
+  {"matmul q1_0", matmul, CK_Q1_0, 24},
+  {"matmul q2_0", matmul, CK_Q2_0, 24},
+  {"matmul tq1_0", matmul, CK_TQ1_0, 24},
+  {"matmul tq2_0", matmul, CK_TQ2_0, 24},
   {"saturation q4_0", saturation, CK_Q4_0, KINDS},
   {"saturation q4_1", saturation, CK_Q4_1, KINDS},
   {"saturation q5_0", saturation, CK_Q5_0, KINDS},
@@ -253,10 +292,32 @@ const twin_case product_cases[] = {
   {"saturation q4_K", saturation, CK_Q4_K, KINDS},
   {"saturation q5_K", saturation, CK_Q5_K, KINDS},
   {"saturation q6_K", saturation, CK_Q6_K, KINDS},
+  {"saturation iq2_xxs", saturation, CK_IQ2_XXS, KINDS},
+  {"saturation iq2_xs", saturation, CK_IQ2_XS, KINDS},
+  {"saturation iq2_s", saturation, CK_IQ2_S, KINDS},
+  {"saturation iq3_xxs", saturation, CK_IQ3_XXS, KINDS},
+  {"saturation iq3_s", saturation, CK_IQ3_S, KINDS},
+  {"saturation iq1_s", saturation, CK_IQ1_S, KINDS},
+  {"saturation iq1_m", saturation, CK_IQ1_M, KINDS},
+  {"saturation iq4_nl", saturation, CK_IQ4_NL, KINDS},
+  {"saturation iq4_xs", saturation, CK_IQ4_XS, KINDS},
+  {"saturation mxfp4", saturation, CK_MXFP4, KINDS},
+  {"saturation nvfp4", saturation, CK_NVFP4, KINDS},
+  {"saturation q1_0", saturation, CK_Q1_0, KINDS},
+  {"saturation q2_0", saturation, CK_Q2_0, KINDS},
+  {"saturation tq1_0", saturation, CK_TQ1_0, KINDS},
+  {"saturation tq2_0", saturation, CK_TQ2_0, KINDS},
   {"unknown type", unknown_type, 9, 1},
   {"quantise", quantise, 0, 40},
   {"interleave f32", interleave, CK_F32, 16},
   {"interleave f16", interleave, CK_F16, 16},
+  {"interleave iq3_xxs", interleave, CK_IQ3_XXS, 16},
+  {"interleave iq1_m", interleave, CK_IQ1_M, 16},
+  {"interleave iq4_xs", interleave, CK_IQ4_XS, 16},
+  {"interleave mxfp4", interleave, CK_MXFP4, 16},
+  {"interleave nvfp4", interleave, CK_NVFP4, 16},
+  {"interleave q1_0", interleave, CK_Q1_0, 16},
+  {"interleave tq1_0", interleave, CK_TQ1_0, 16},
   {"interleave q4_0", interleave, CK_Q4_0, 16},
   {"interleave q4_1", interleave, CK_Q4_1, 16},
   {"interleave q5_0", interleave, CK_Q5_0, 16},

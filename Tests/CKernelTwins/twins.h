@@ -53,11 +53,13 @@ typedef struct {
   int id;             // enum ck_type
   size_t elements;    // of a block
   size_t bytes;       // of a block
-  int half_offset;    // of a block's lone 2-byte word, or negative
+  int lone_offset;    // of a block's lone word, and its bytes
+  int lone_bytes;
   int scales[2];      // where a block has f16 scales, or negative
 } element_type;
 
-extern const element_type element_types[13];
+#define ELEMENT_TYPES 28
+extern const element_type element_types[ELEMENT_TYPES];
 const element_type *element_type_of(int id);
 
 typedef struct {

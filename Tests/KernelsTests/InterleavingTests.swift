@@ -6,7 +6,7 @@ import Testing
   /// The layout of `docs/format.md` §5, byte for byte.
   private func reference(_ rows: [[UInt8]?], _ type: ElementType, columnCount: Int) -> [UInt8] {
     let blockByteCount = RowGroup.blockByteCount(type)
-    let half = RowGroup.halfWordOffset(type)
+    let (lone, count) = (type.layout.loneOffset, type.layout.loneByteCount)
     func byte(_ row: Int, _ offset: Int) -> UInt8 {
       guard row < rows.count, let bytes = rows[row], offset < bytes.count else { return 0 }
       return bytes[offset]
@@ -14,11 +14,9 @@ import Testing
     var group: [UInt8] = []
     for block in 0..<RowGroup.blockCount(type, columnCount: columnCount) {
       let start = block * blockByteCount
-      if let half {
-        for row in 0..<16 { group += [byte(row, start + half), byte(row, start + half + 1)] }
-      }
+      for row in 0..<16 { group += (0..<count).map { byte(row, start + lone + $0) } }
       for word in 0..<blockByteCount / 4 {
-        let offset = start + (half == 0 ? 2 : 0) + 4 * word
+        let offset = start + (lone == 0 ? count : 0) + 4 * word
         for row in 0..<16 { group += (0..<4).map { byte(row, offset + $0) } }
       }
     }

@@ -101,15 +101,7 @@ import Testing
   {
     let (rows, columns) = (3, 512)
     let rowByteCount = try #require(type.rowByteCount(columnCount: columns))
-    let offsets: [Int] =
-      switch type {
-      case .f32, .f16, .bf16: [0]
-      case .q4_0, .q5_0, .q8_0: [0]
-      case .q4_1, .q5_1, .q4_K, .q5_K: [0, 2]
-      case .q2_K: [80, 82]
-      case .q3_K: [108]
-      case .q6_K: [208]
-      }
+    let offsets = type.isQuantised ? type.layout.halfOffsets : [0]
     let clean = [UInt8](repeating: 0x11, count: rows * rowByteCount)
     #expect(
       WeightValues.firstNotFinite(clean, type: type, columnCount: columns, rowCount: rows) == nil)

@@ -32,24 +32,24 @@ struct RandomRows {
     default: break
     }
     var bytes = (0..<type.blockByteCount).map { _ in UInt8.random(in: 0...255, using: &generator) }
-    for offset in halfOffsets(type) {
-      let scale = Float16(generator.nextUnit() * 0.1 + 0.001)
-      withUnsafeBytes(of: scale.bitPattern.littleEndian) {
-        bytes.replaceSubrange(offset..<offset + 2, with: $0)
+    let scale = Float16(generator.nextUnit() * 0.1 + 0.001).bitPattern
+    switch type.layout.scale {
+    case .none, .finite: break
+    case .half(let offset): store(scale, at: offset, &bytes)
+    case .halves(let offset, let minimum):
+      store(scale, at: offset, &bytes)
+      store(
+        Float16(generator.nextUnit() * 0.1 + 0.001).bitPattern, at: minimum, &bytes)
+    case .exponent(let offset): bytes[offset] = UInt8.random(in: 118...127, using: &generator)
+    case .nibbles(let offset):
+      for index in 0..<4 {
+        let byte = offset + 2 * index + 1
+        bytes[byte] = bytes[byte] & 15 | UInt8(scale >> UInt16(4 * index) & 15) << 4
       }
     }
     return bytes
   }
-
-  /// Where a block's f16 scales are.
-  private static func halfOffsets(_ type: ElementType) -> [Int] {
-    switch type {
-    case .q4_0, .q5_0, .q8_0: [0]
-    case .q4_1, .q5_1, .q4_K, .q5_K: [0, 2]
-    case .q2_K: [80, 82]
-    case .q3_K: [108]
-    case .q6_K: [208]
-    default: []
-    }
+  private static func store(_ half: UInt16, at offset: Int, _ bytes: inout [UInt8]) {
+    (bytes[offset], bytes[offset + 1]) = (UInt8(half & 255), UInt8(half >> 8))
   }
 }

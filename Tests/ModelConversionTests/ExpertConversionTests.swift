@@ -41,19 +41,19 @@ import WeightLoader
   /// The rows of a plain interleaved matrix, word by word as `docs/format.md` gives their places.
   private func rows(_ image: [UInt8], _ tensor: TensorRecord, rowByteCount: Int) -> [UInt8] {
     let blockByteCount = RowGroup.blockByteCount(tensor.type)
-    let half = RowGroup.halfWordOffset(tensor.type)
+    let (lone, count) = (tensor.type.layout.loneOffset, tensor.type.layout.loneByteCount)
     let groupByteCount = tensor.byteCount / ((tensor.rowCount + 15) / 16)
     var rows: [UInt8] = []
     for row in 0..<tensor.rowCount {
       for byte in 0..<rowByteCount {
         let (block, place) = (byte / blockByteCount, byte % blockByteCount)
         let start = tensor.offset + row / 16 * groupByteCount + block * 16 * blockByteCount
-        if let half, (half..<half + 2).contains(place) {
-          rows.append(image[start + row % 16 * 2 + place - half])
+        if (lone..<lone + count).contains(place) {
+          rows.append(image[start + row % 16 * count + place - lone])
         } else {
-          let inWords = half.map { place > $0 ? place - 2 : place } ?? place
+          let inWords = place > lone ? place - count : place
           let word = inWords / 4 * 16 + row % 16
-          rows.append(image[start + (half == nil ? 0 : 32) + word * 4 + inWords % 4])
+          rows.append(image[start + 16 * count + word * 4 + inWords % 4])
         }
       }
     }

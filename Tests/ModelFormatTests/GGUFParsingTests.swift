@@ -123,7 +123,9 @@ import Testing
   }
 
   @Test func `Unsupported tensor types are refused by tensor and type`() {
-    #expect(refusal(TinyGGUF(tensors: [tensor(23)])).contains("tensor \"x\" has type IQ4_XS (23)"))
+    #expect(refusal(TinyGGUF(tensors: [tensor(9)])).contains("tensor \"x\" has type Q8_1 (9)"))
+    #expect(refusal(TinyGGUF(tensors: [tensor(36)])).contains("IQ4_NL_4_4 (36)"))
+    #expect(refusal(TinyGGUF(tensors: [tensor(137)])).contains("137, which only forks of"))
     #expect(refusal(TinyGGUF(tensors: [tensor(26)])).contains("I32 (26)"))
     #expect(refusal(TinyGGUF(tensors: [tensor(999)])).contains("type 999"))
   }

@@ -23,16 +23,6 @@ import WeightLoader
     }
   }
 
-  /// Where the first f16 scale of a block lies.
-  private static func scaleOffset(_ type: ElementType) -> Int {
-    switch type {
-    case .q2_K: 80
-    case .q3_K: 108
-    case .q6_K: 208
-    default: 0
-    }
-  }
-
   /// `tensor` with one weight, or the scale of one block, replaced.
   private static func poisoned(
     _ tensor: TinyGGUF.Tensor, _ poison: Poison, using generator: inout SeededGenerator
@@ -49,7 +39,7 @@ import WeightLoader
       bytes = withUnsafeBytes(of: Float16(poison.float).bitPattern.littleEndian) { Array($0) }
     }
     var tensor = tensor
-    let first = block * type.blockByteCount + Self.scaleOffset(type)
+    let first = block * type.blockByteCount + (type.layout.halfOffsets.first ?? 0)
     tensor.data.replaceSubrange(first..<first + bytes.count, with: bytes)
     return tensor
   }

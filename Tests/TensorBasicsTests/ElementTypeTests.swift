@@ -11,10 +11,12 @@ import Testing
     let row = try #require(type.rowByteCount(columnCount: columns))
     #expect(row == columns / type.blockElementCount * type.blockByteCount)
     #expect(RowGroup.byteCount(type, columnCount: columns) == RowGroup.rowCount * row)
-    // Words of four bytes and, where there is one, a lone word of two.
-    let lone = RowGroup.halfWordOffset(type)
-    #expect((RowGroup.blockByteCount(type) - (lone == nil ? 0 : 2)) % 4 == 0)
-    if let lone { #expect(lone + 2 <= RowGroup.blockByteCount(type)) }
+    // Words of four bytes and, before or after them, up to two bytes alone.
+    guard type.isQuantised else { return }
+    let layout = type.layout
+    #expect((layout.byteCount - layout.loneByteCount) % 4 == 0)
+    #expect([0, layout.byteCount - layout.loneByteCount].contains(layout.loneOffset))
+    for offset in layout.halfOffsets { #expect((0...layout.byteCount - 2).contains(offset)) }
   }
 
   @Test(arguments: ElementType.allCases)

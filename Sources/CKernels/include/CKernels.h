@@ -3,6 +3,7 @@
 #pragma once
 #include "ck_attention.h"
 #include "ck_bandwidth.h"
+#include "ck_codebooks.h"
 #include "ck_cpu.h"
 #include "ck_futex.h"
 #include "ck_interleave.h"

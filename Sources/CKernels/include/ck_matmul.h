@@ -10,7 +10,10 @@
 // ggml's type numbers, as in TensorBasics.ElementType.
 enum ck_type {
   CK_F32 = 0, CK_F16 = 1, CK_Q4_0 = 2, CK_Q4_1 = 3, CK_Q5_0 = 6, CK_Q5_1 = 7, CK_Q8_0 = 8,
-  CK_Q2_K = 10, CK_Q3_K = 11, CK_Q4_K = 12, CK_Q5_K = 13, CK_Q6_K = 14, CK_BF16 = 30,
+  CK_Q2_K = 10, CK_Q3_K = 11, CK_Q4_K = 12, CK_Q5_K = 13, CK_Q6_K = 14, CK_IQ2_XXS = 16,
+  CK_IQ2_XS = 17, CK_IQ3_XXS = 18, CK_IQ1_S = 19, CK_IQ4_NL = 20, CK_IQ3_S = 21, CK_IQ2_S = 22,
+  CK_IQ4_XS = 23, CK_IQ1_M = 29, CK_BF16 = 30, CK_TQ1_0 = 34, CK_TQ2_0 = 35, CK_MXFP4 = 39,
+  CK_NVFP4 = 40, CK_Q1_0 = 41, CK_Q2_0 = 42,
 };
 
 // What a kernel needs of 32 int8 activations beside their values, ready to be broadcast.

@@ -48,8 +48,24 @@ extension GGUF {
       throw metadata.error(.unsupported, key: key, "metadata key \"\(key)\" is missing")
     }
     let architecture = try Architectures.named(name, path: metadata.file.path)
+    try refuseFactors(metadata.file)
     return try architecture.configuration(
       gguf: GGUFHyperparameters(metadata, tensors: tensors, architecture: name))
+  }
+}
+
+extension GGUF {
+  /// Throws if products with a tensor are to be multiplied by a factor that stands in a tensor of its own, as
+  /// converters of NVFP4 files write it: `blk.0.ffn_up.scale` beside `blk.0.ffn_up.weight`.
+  private static func refuseFactors(_ file: GGUFFile) throws(FormatError) {
+    for tensor in file.tensors where tensor.name.hasSuffix(".scale") {
+      let weight = tensor.name.dropLast(".scale".count) + ".weight"
+      guard file.tensors.contains(where: { $0.name == weight }) else { continue }
+      throw FormatError(
+        .unsupported, at: tensor.offset, path: file.path,
+        "tensor \"\(tensor.name)\" scales what \"\(weight)\" gives, which is not supported; a file"
+          + " of another type than NVFP4 has no such factors")
+    }
   }
 }
 

@@ -114,10 +114,11 @@ struct GGUFTensorParser {
     let number = try cursor.read(UInt32.self, "the type of tensor \"\(name)\"")
     guard let type = ElementType(rawValue: number) else {
       let known = GGUF.unsupportedTypeNames[number].map { "\($0) (\(number))" } ?? "\(number)"
+      let origin = number >= 97 ? ", which only forks of llama.cpp write" : ""
       let supported = ElementType.allCases.map(\.name).joined(separator: ", ")
       throw cursor.error(
         .unsupported, at: cursor.offset - 4,
-        "tensor \"\(name)\" has type \(known); supported are \(supported)")
+        "tensor \"\(name)\" has type \(known)\(origin); supported are \(supported)")
     }
     return type
   }
@@ -148,9 +149,9 @@ struct GGUFTensorParser {
 extension GGUF {
   /// ggml's names of types that exist but are not read, for a clear refusal.
   static let unsupportedTypeNames: [UInt32: String] = [
-    4: "Q4_2", 5: "Q4_3", 9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS",
-    19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16",
-    26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8",
-    34: "TQ1_0", 35: "TQ2_0", 36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8", 39: "MXFP4",
+    4: "Q4_2", 5: "Q4_3", 9: "Q8_1", 15: "Q8_K", 24: "I8", 25: "I16", 26: "I32", 27: "I64",
+    28: "F64",
+    31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
   ]
 }
