@@ -141,7 +141,8 @@ let package = Package(
 
     // Tests
     .testTarget(name: "TidyTests", swiftSettings: strict),
-    library("TestSupport", ["TensorBasics", "BlockIO", "ModelFormat"]),
+    .target(name: "CThreadSanitizer", path: "Tests/CThreadSanitizer"),
+    library("TestSupport", ["TensorBasics", "BlockIO", "ModelFormat", "CThreadSanitizer"]),
     tests("TensorBasics"),
     tests("Jinja", ["ModelFormat", "Tokenization"], exclude: ["Cases"]),
     tests("HostResources", ["TensorBasics", "Kernels", "BlockIO"]),

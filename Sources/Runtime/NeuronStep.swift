@@ -1,5 +1,6 @@
 import Kernels
 import ModelFormat
+import Synchronization
 import TensorBasics
 import WeightLoader
 
@@ -154,10 +155,10 @@ final class NeuronStep: ParallelRegion {
     }
     var count = 0
     clock.measure(.elementwise) {
-      memory.isNeeded.update(repeating: false, count: bundleCount)
+      memory.clearNeeded(bundleCount: bundleCount)
       phase = .choose
       pool.run(count: x.tokenCount, self)
-      for bundle in 0..<bundleCount where memory.isNeeded[bundle] {
+      for bundle in 0..<bundleCount where memory.isNeeded[bundle].load(ordering: .relaxed) {
         memory.needed[count] = Int32(bundle)
         count += 1
       }
@@ -204,10 +205,12 @@ final class NeuronStep: ParallelRegion {
   @inline(__always)
   private func mark(_ isChosen: (_ neuron: Int) -> Bool) {
     if neuronsPerBundle == 1 {
-      for neuron in 0..<length where isChosen(neuron) { memory.isNeeded[neuron] = true }
+      for neuron in 0..<length where isChosen(neuron) {
+        memory.isNeeded[neuron].store(true, ordering: .relaxed)
+      }
     } else {
       for bundle in 0..<bundleCount where contains(bundle, isChosen) {
-        memory.isNeeded[bundle] = true
+        memory.isNeeded[bundle].store(true, ordering: .relaxed)
       }
     }
   }

@@ -1,5 +1,6 @@
 import Kernels
 import ModelFormat
+import Synchronization
 import TensorBasics
 
 /// Memory of the steps over bundles of neurons, for chunks of up to `tokenCapacity` tokens.
@@ -17,7 +18,7 @@ final class NeuronWorkspace {
   /// Ones [feedForwardLength].
   let ones: UnsafeMutablePointer<Float>
   /// Which bundles any token of the chunk needs [bundleCount], and their numbers in ascending order.
-  let isNeeded: UnsafeMutablePointer<Bool>
+  let isNeeded: UnsafeMutablePointer<Atomic<Bool>>
   let needed: UnsafeMutablePointer<Int32>
   /// First byte of each bundle of a batch, and of its down part [bundleCount].
   let addresses: UnsafeMutablePointer<UnsafeRawPointer>
@@ -57,7 +58,7 @@ final class NeuronWorkspace {
     inner = memory.pointer(2, as: Float.self)
     output = memory.pointer(3, as: Float.self)
     ones = memory.pointer(4, as: Float.self)
-    isNeeded = memory.pointer(5, as: Bool.self)
+    isNeeded = memory.pointer(5, as: Atomic<Bool>.self)
     needed = memory.pointer(6, as: Int32.self)
     addresses = memory.pointer(7, as: UnsafeRawPointer.self)
     downAddresses = memory.pointer(8, as: UnsafeRawPointer.self)
@@ -69,6 +70,12 @@ final class NeuronWorkspace {
     workerByteCount = self.sizes.byteCount
     blocksByteCount = Self.blocksByteCount(layout, tokenCapacity: tokenCapacity)
     ones.update(repeating: 1, count: configuration.feedForwardLength)
+  }
+
+  /// Makes every bundle one that no token needs; while no other thread marks some.
+  func clearNeeded(bundleCount: Int) {
+    UnsafeMutableRawPointer(isNeeded).initializeMemory(
+      as: UInt8.self, repeating: 0, count: bundleCount)
   }
 
   /// The memory of worker `index`.

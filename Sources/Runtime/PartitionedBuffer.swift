@@ -23,7 +23,7 @@ struct PartitionedBuffer: ~Copyable {
   func address(_ index: Int) -> UnsafeMutableRawPointer { parts[index].baseAddress! }
 
   /// A buffer as an array of `type`.
-  func pointer<T>(_ index: Int, as type: T.Type) -> UnsafeMutablePointer<T> {
+  func pointer<T: ~Copyable>(_ index: Int, as type: T.Type) -> UnsafeMutablePointer<T> {
     parts[index].bindMemory(to: type).baseAddress!
   }
 

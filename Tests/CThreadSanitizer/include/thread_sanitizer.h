@@ -1,0 +1,2 @@
+// Nothing to call: see thread_sanitizer.c.
+#pragma once
