@@ -113,7 +113,7 @@ final class InStorageTests {
     ] { #expect(result.output.contains("\"name\":\"\(name)\""), "\(name)") }
     #expect(
       result.output.contains(
-        "{\"name\":\"argmaxAgreement/1\",\"value\":1,\"unit\":\"fraction\",\"detail\":\"of the positions\"}"
+        "{\"name\":\"argmaxAgreement/1\",\"value\":1,\"unit\":\"fraction\",\"detail\":\"of the positions\",\"exact\":true}"
       ))
   }
 }
