@@ -31,7 +31,13 @@ package struct Clock: Sendable {
     if parts.count > 3 { (time.tm_hour, time.tm_min) = (Int32(parts[3]), Int32(parts[4])) }
     if parts.count > 5 { time.tm_sec = Int32(parts[5]) }
     time.tm_isdst = -1
-    self.init(seconds: mktime(&time))
+    let seconds = mktime(&time)
+    // The system makes 2 March of 30 February, and the next day of 25 o'clock.
+    guard time.tm_mday == Int32(parts[2]), parts.count == 3 || time.tm_hour == Int32(parts[3])
+    else {
+      return nil
+    }
+    self.init(seconds: seconds)
   }
 
   /// The present time.
@@ -92,7 +98,7 @@ extension Interpreter {
       return .joiner(Joiner(try separator.softString(meter)))
     case .raiseException:
       let message = try passed.bound(to: ["message"], of: function.rawValue, least: 1)[0]
-      throw JinjaError(.raised, try message?.string(meter).string ?? "")
+      throw JinjaError(.raised, String(try (message?.string(meter).string ?? "").prefix(1000)))
     case .strftimeNow:
       guard
         case .text(let format)? = try passed.bound(

@@ -156,9 +156,10 @@ extension Interpreter {
 
   private func repeated(_ value: Value, _ times: Int) throws(JinjaError) -> Value? {
     func elements(_ sequence: Value.Sequence) throws(JinjaError) -> [Value] {
-      guard times > 0 else { return [] }
-      let (count, overflow) = sequence.elements.count.multipliedReportingOverflow(by: times)
-      try meter.copy(overflow ? Int.max : count * MemoryLayout<Value>.stride)
+      guard times > 0, !sequence.elements.isEmpty else { return [] }
+      let (byteCount, overflow) = (sequence.elements.count * MemoryLayout<Value>.stride)
+        .multipliedReportingOverflow(by: times)
+      try meter.copy(overflow ? Int.max : byteCount)
       return (0..<times).flatMap { _ in sequence.elements }
     }
     switch value {

@@ -21,7 +21,10 @@ extension Value {
     return text
   }
 
-  private func writeRepr(_ out: inout MarkedText, _ meter: Meter) throws(JinjaError) {
+  /// - Parameter enclosing: namespaces that are being written: only they can hold what holds them.
+  private func writeRepr(
+    _ out: inout MarkedText, _ meter: Meter, in enclosing: [Namespace] = []
+  ) throws(JinjaError) {
     try meter.step()
     let before = out.count
     switch self {
@@ -37,23 +40,30 @@ extension Value {
       if text.isSafe { out.append(")") }
     case .list(let sequence):
       out.append("[")
-      try Self.writeElements(sequence.elements, &out, meter)
+      try Self.writeElements(sequence.elements, &out, meter, enclosing)
       out.append("]")
     case .tuple(let sequence):
       out.append("(")
-      try Self.writeElements(sequence.elements, &out, meter)
+      try Self.writeElements(sequence.elements, &out, meter, enclosing)
       out.append(sequence.elements.count == 1 ? ",)" : ")")
-    case .dictionary(let mapping): try Self.writePairs(mapping.pairs, &out, meter)
+    case .dictionary(let mapping): try Self.writePairs(mapping.pairs, &out, meter, enclosing)
     case .view(let view, let mapping):
       out.append("dict_\(view)([")
-      try Self.writeElements(mapping.elements(view), &out, meter)
+      try Self.writeElements(mapping.elements(view), &out, meter, enclosing)
       out.append("])")
     case .range(let range):
       out.append("range(\(range.start), \(range.stop)\(range.step == 1 ? "" : ", \(range.step)"))")
     case .namespace(let namespace):
+      guard !enclosing.contains(where: { $0 === namespace }) else {
+        out.append("<Namespace {...}>")
+        break
+      }
+      guard enclosing.count < Limits.depth else {
+        throw JinjaError(.limit, "namespaces inside namespaces are more than \(Limits.depth) deep")
+      }
       out.append("<Namespace ")
       let pairs = namespace.names.map { (key: Value.text($0), value: namespace[$0] ?? .null) }
-      try Self.writePairs(pairs, &out, meter)
+      try Self.writePairs(pairs, &out, meter, enclosing + [namespace])
       out.append(">")
     case .macro(let macro): out.append("<Macro '\(macro.definition.name)'>")
     case .loop, .generator, .cycler, .joiner, .method, .function: out.append("<\(typeName)>")
@@ -62,23 +72,24 @@ extension Value {
   }
 
   private static func writeElements(
-    _ elements: [Value], _ out: inout MarkedText, _ meter: Meter
+    _ elements: [Value], _ out: inout MarkedText, _ meter: Meter, _ enclosing: [Namespace]
   ) throws(JinjaError) {
     for (number, element) in elements.enumerated() {
       if number > 0 { out.append(", ") }
-      try element.writeRepr(&out, meter)
+      try element.writeRepr(&out, meter, in: enclosing)
     }
   }
 
   private static func writePairs(
-    _ pairs: [(key: Value, value: Value)], _ out: inout MarkedText, _ meter: Meter
+    _ pairs: [(key: Value, value: Value)], _ out: inout MarkedText, _ meter: Meter,
+    _ enclosing: [Namespace]
   ) throws(JinjaError) {
     out.append("{")
     for (number, pair) in pairs.enumerated() {
       if number > 0 { out.append(", ") }
-      try pair.key.writeRepr(&out, meter)
+      try pair.key.writeRepr(&out, meter, in: enclosing)
       out.append(": ")
-      try pair.value.writeRepr(&out, meter)
+      try pair.value.writeRepr(&out, meter, in: enclosing)
     }
     out.append("}")
   }

@@ -18,6 +18,10 @@ import Testing
       "{% set ns = namespace(l=[1]) %}{% for i in range(99) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l }}",
       "{% set ns = namespace(l=[1]) %}{% for i in range(90) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l == ns.l + [] }}{{ ns.l|tojson }}",
       "{{ 'x' * 99999999999 }}", "{{ 'x'.center(99999999) }}", "{{ [1] * 99999999 }}",
+      "{{ [1] * 9223372036854775807 }}", "{{ [1] * 10 ** 18 }}",
+      "{{ (1, 2) * 4611686018427387904 }}",
+      "{% set p = namespace() %}{% set q = namespace(p=p) %}{% for i in range(9000) %}"
+        + "{% set m = namespace() %}{% set l = q.p %}{% set l.x = m %}{% set q.p = m %}{% endfor %}{{ p }}",
       "{{ 7 ** 999999 }}", "{{ 2 ** 99999999999 }}", "{{ range(100001) }}",
       "{{ '%99999999d' % 1 }}",
       "{{ '{:999999999}'.format(1) }}", "{{ [[]]|tojson(indent=99999999) }}",
@@ -42,6 +46,19 @@ import Testing
     #expect(kind("{{ 1" + String(repeating: "|string", count: 9999) + " }}") == .limit)
     #expect(kind(String(repeating: "{% if 1 %}", count: 9999)) == .limit)
     #expect(kind("{{ 1" + String(repeating: " if 1 else 1", count: 9999) + " }}") == .limit)
+  }
+
+  @Test func `What is empty, or holds itself, is written at once`() throws {
+    func text(_ template: String) throws -> String {
+      String(decoding: try Template(template).render([], inputByteCount: 0).bytes, as: UTF8.self)
+    }
+    #expect(try text("{{ [] * 9223372036854775807 }}{{ () * 10 ** 18 }}") == "[]()")
+    #expect(
+      try text("{% set n = namespace() %}{% set n.a = n %}{{ n }}")
+        == "<Namespace {'a': <Namespace {...}>}>")
+    // Python leaves out what lies in a list that is being written; here it is the namespace.
+    #expect(
+      try text("{% set n = namespace() %}{% set n.a = [{'b': n}] %}{{ n.a }}").contains("{...}"))
   }
 
   @Test func `A namespace that holds itself is let go of`() {
