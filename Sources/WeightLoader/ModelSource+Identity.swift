@@ -31,8 +31,12 @@ public enum WeightMemory: Sendable {
   case unchanged
   /// Checksums of some, which they still have: a run had begun to learn them.
   case inPart
-  /// Checksums from before the files were written to, which say nothing of them now.
+  /// The identity from before the files were written to, which is another one.
   case changed
+  /// The identity from before the files were written to or renamed, which is the same.
+  case rewritten
+  /// Checksums of some of the weights from before the files were written to, which say nothing of them now.
+  case unknown
   case none
 }
 
@@ -93,13 +97,13 @@ extension ModelSource {
           "the \(ByteCount(part.byteCount)) here are not what they were when they were read before, "
             + "and the file has not changed since: the drive returned something else"))
     }
+    let identity = description.identity(checksums: checksums.known)
     let memory: WeightMemory =
       remembered.isComplete
       ? .unchanged
-      : !remembered.known.isEmpty
-        ? .inPart : records.holdsOtherContents(of: files) ? .changed : .none
+      : !remembered.known.isEmpty ? .inPart : memoryOfOthers(of: files, than: identity)
     remember(checksums, files, note: note)
-    return (description.identity(checksums: checksums.known), memory)
+    return (identity, memory)
   }
 
   /// Memory that ``learnIdentity(within:cancellation:)`` takes.
@@ -164,6 +168,16 @@ extension ModelSource {
   }
 
   // MARK: Details
+
+  /// What is remembered of the same files as they were before they were written to.
+  private func memoryOfOthers(
+    of files: [FileIdentity], than identity: ModelIdentity?
+  ) -> WeightMemory {
+    let identities = records.identitiesBefore(files)
+    guard !identities.isEmpty else { return .none }
+    if let identity, identities.contains(identity.number) { return .rewritten }
+    return identities.contains { $0 != 0 } ? .changed : .unknown
+  }
 
   private func settledFiles() throws(LoaderError) -> [FileIdentity] {
     do { return try device.settledFileIdentities() } catch { throw .io(error) }

@@ -86,18 +86,19 @@ public struct WeightRecords: Sendable {
     }
   }
 
-  /// Whether something is remembered of the same files as they were before they were written to, or before
-  /// their names or rights were changed.
-  func holdsOtherContents(of files: [FileIdentity]) -> Bool {
-    guard let folder, !files.isEmpty else { return false }
-    return Self.names(in: folder).contains { name in
+  /// Identities that the same files had before they were written to, or before their names or rights were
+  /// changed; 0 for one that was not learned to the end.
+  func identitiesBefore(_ files: [FileIdentity]) -> [UInt64] {
+    guard let folder, !files.isEmpty else { return [] }
+    return Self.names(in: folder).compactMap { name in
       guard let record = Self.record(at: "\(folder)/\(name)"),
         record.files.count == files.count * FileIdentity.encodedByteCount
-      else { return false }
-      return files.indices.allSatisfy { index in
+      else { return nil }
+      let isSame = files.indices.allSatisfy { index in
         files[index].isSameFile(
           asEncoded: record.files[(index * FileIdentity.encodedByteCount)...])
       }
+      return isSame ? record.identity : nil
     }
   }
 

@@ -12,8 +12,12 @@ struct VerificationResult {
     case unchanged
     /// Checksums of what was read the last time agree; the rest is remembered from now on.
     case unchangedInPart
-    /// The file was changed since the last time, so that there was nothing to compare with.
+    /// The file was written to since the last time, and holds other weights.
     case changed
+    /// The file was written to or renamed since the last time, and holds the same weights.
+    case rewritten
+    /// The file was written to since it was read in part, so that there was nothing to compare with.
+    case unknown
     /// It was never read before: its checksums are remembered from now on.
     case firstTime
 
@@ -23,6 +27,8 @@ struct VerificationResult {
         case .unchanged: .unchanged
         case .inPart: .unchangedInPart
         case .changed: .changed
+        case .rewritten: .rewritten
+        case .unknown: .unknown
         case .none: .firstTime
         }
     }
@@ -82,10 +88,14 @@ struct VerificationResult {
     let found =
       switch outcome {
       case .intact: "intact"
-      case .unchanged: "as they were when they were read before"
-      case .unchangedInPart: "as far as they were read before, as they were then"
+      case .unchanged: "unchanged since they were last read"
+      case .unchangedInPart: "unchanged as far as they were read before"
       case .changed:
-        "the file was changed since they were read before; there is nothing to compare them with"
+        "the file was written to since they were last read, and they are not what they were"
+      case .rewritten:
+        "the file was written to or renamed since they were last read, and they are what they were"
+      case .unknown:
+        "the file was written to since they were read before, and what they were is not known"
       case .firstTime: "read for the first time"
       }
     let parts = outcome == .intact ? "extents" : "tensors"
