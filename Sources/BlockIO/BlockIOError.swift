@@ -93,7 +93,7 @@ public struct BlockIOError: Error, Sendable, Equatable, CustomStringConvertible 
   }
 
   /// Whether the path names nothing: command-line tools exit with 66.
-  public var isMissingFile: Bool { operation == .open && (errno == ENOENT || errno == ENOTDIR) }
+  public var isMissingFile: Bool { operation == .open && [ENOENT, ENOTDIR, ELOOP].contains(errno) }
 
   /// Whether a file in use is no longer what its path names; what was opened can still be read.
   public var isReplacement: Bool {

@@ -12,7 +12,8 @@ extension StorageBackend: ExpressibleByArgument {}
 /// Runs a command's work; an error becomes one line on standard error and the exit code it stands for.
 public func reportingErrors(_ work: () throws -> Void) throws {
   do { try work() } catch let code as ExitCode { throw code } catch {
-    Terminal.note("error: \(error)")
+    // What files and templates say is not to move the cursor.
+    Terminal.note("error: " + "\(error)".escapingControlCharacters)
     throw ExitStatus(error).code
   }
 }

@@ -19,7 +19,7 @@ public struct TemplateOptions: ParsableArguments {
       "Use this Jinja template instead of the one in the model's file.", valueName: "file"))
   public var chatTemplate: String?
 
-  @Flag(help: "Tell the chat template that the model shall not think before it answers.")
+  @Flag(help: "Tell the chat template that the model should not think before it answers.")
   public var noThinking = false
 
   @Option(
@@ -32,7 +32,7 @@ public struct TemplateOptions: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "The local time that the chat template is told, such as 2026-01-31 or 2026-01-31T18:30:00 "
-        + "(default: now); a fixed one keeps prompts with a date equal.", valueName: "time"))
+        + "(default: now); fix it to get the same prompt every day.", valueName: "time"))
   public var now: String?
 
   public init() {}
@@ -69,7 +69,11 @@ public struct TemplateOptions: ParsableArguments {
   }
 
   /// The conversation of `--messages`, or else of one prompt.
-  public func conversation(orPrompt prompt: () throws -> [UInt8]) throws -> Conversation {
+  ///
+  /// Warns of what `template` has no place for.
+  public func conversation(
+    for template: ChatTemplate, orPrompt prompt: () throws -> [UInt8]
+  ) throws -> Conversation {
     var conversation: Conversation
     if let messages {
       let path = messages == "-" ? nil : messages
@@ -81,7 +85,15 @@ public struct TemplateOptions: ParsableArguments {
     if let system {
       conversation.insertSystemMessage(try Self.text(system, "the system message"))
     }
-    if noThinking { conversation.setThinking(false) }
+    if conversation.hasTools, !template.takesTools {
+      Terminal.warn("the chat template takes no tools: those of the conversation are left out")
+    }
+    if noThinking {
+      conversation.setThinking(false)
+      if !template.switchesThinking {
+        Terminal.warn("--no-thinking has no effect: the chat template cannot switch thinking off")
+      }
+    }
     for argument in templateArguments {
       let parts = argument.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
       conversation.setArgument(String(parts[0]), String(parts[1]))

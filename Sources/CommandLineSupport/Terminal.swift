@@ -145,7 +145,7 @@ public enum Terminal {
     let name = path ?? "standard input"
     guard file >= 0 else {
       throw CommandError(
-        [ENOENT, ENOTDIR, EACCES].contains(errno) ? .noInput : .failure,
+        [ENOENT, ENOTDIR, ELOOP, EACCES].contains(errno) ? .noInput : .failure,
         "\(name): \(String(cString: strerror(errno)))")
     }
     defer { if path != nil { close(file) } }

@@ -130,6 +130,9 @@ public struct Conversation: @unchecked Sendable {
     return now != nil
   }
 
+  /// Whether the model is offered tools.
+  public var hasTools: Bool { tools != nil }
+
   /// Turns thinking off or on, under the names that templates ask for.
   public mutating func setThinking(_ isEnabled: Bool) {
     set("enable_thinking", to: .bool(isEnabled))

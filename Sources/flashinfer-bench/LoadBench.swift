@@ -42,7 +42,7 @@ struct LoadBench: ParsableCommand {
   @Option(
     help: ArgumentHelp("With --through loader: bound on the process's memory.", valueName: "size"))
   var ram: ByteCount?
-  @Flag(help: "Also read with fio, where it is installed: what it gives is the limit.") var fio =
+  @Flag(help: "Also read with fio, where it is installed, to compare.") var fio =
     false
   @Flag(help: "Measure block size × queue depth and store the calibration.") var tune = false
   @OptionGroup var spread: SpreadArguments
@@ -128,20 +128,21 @@ struct LoadBench: ParsableCommand {
     let statistics = device.statistics
     let limit = fio ? try readWithFio() : nil
     report(
-      [
-        Figure("loadBytesPerSecond", samples: rates, .bytesPerSecond, limit: limit),
-        Figure("bytesRead", Double(result.byteCount), .bytes),
-        Figure("requests", Double(result.requestCount), .number),
-        Figure("seconds", result.seconds, .seconds),
-        Figure(
-          "latencyMedianMicroseconds", Double(result.latency.quantileNanoseconds(0.5)) / 1e3,
-          .microseconds),
-        Figure(
-          "latencyP99Microseconds", Double(result.latency.quantileNanoseconds(0.99)) / 1e3,
-          .microseconds),
-        Figure("cpuSecondsPerGigabyte", result.processorSecondsPerByte * 1e9, .secondsPerGigabyte),
-        Figure("meanQueueDepth", statistics.meanQueueDepth, .number, limit: Double(queueDepth)),
-      ], asJSON: json)
+      [Figure("loadBytesPerSecond", samples: rates, .bytesPerSecond, limit: limit)]
+        + (limit.map { [Figure("fioBytesPerSecond", $0, .bytesPerSecond)] } ?? []) + [
+          Figure("bytesRead", Double(result.byteCount), .bytes),
+          Figure("requests", Double(result.requestCount), .number),
+          Figure("seconds", result.seconds, .seconds),
+          Figure(
+            "latencyMedianMicroseconds", Double(result.latency.quantileNanoseconds(0.5)) / 1e3,
+            .microseconds),
+          Figure(
+            "latencyP99Microseconds", Double(result.latency.quantileNanoseconds(0.99)) / 1e3,
+            .microseconds),
+          Figure(
+            "cpuSecondsPerGigabyte", result.processorSecondsPerByte * 1e9, .secondsPerGigabyte),
+          Figure("meanQueueDepth", statistics.meanQueueDepth, .number, limit: Double(queueDepth)),
+        ], asJSON: json)
   }
 
   /// The same reads by fio, in bytes per second.

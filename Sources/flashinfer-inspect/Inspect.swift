@@ -62,8 +62,8 @@ struct Inspect: ParsableCommand {
 
   @Flag(
     help: """
-      Read everything and compare checksums; of a GGUF file, which brings none, those that are \
-      remembered from the first time.
+      Read everything and compare checksums; a GGUF file has none and is compared with those \
+      remembered from when it was read before.
       """)
   var verify = false
 
@@ -84,8 +84,18 @@ struct Inspect: ParsableCommand {
   private static let answerLength = 512
 
   func validate() throws {
-    guard [model != nil, kvStore != nil, machine].filter({ $0 }).count == 1 else {
-      throw ValidationError("give a MODEL, --kv-store or --machine")
+    let subjects = [model != nil, kvStore != nil, machine].count { $0 }
+    guard subjects == 1 else {
+      throw ValidationError(
+        "give \(subjects == 0 ? "" : "only one of ")a MODEL, --kv-store or --machine")
+    }
+    let asked = [
+      plan ? "--plan" : nil, verify ? "--verify" : nil, tokenize.map { _ in "--tokenize" },
+      views.firstAsked,
+    ].compactMap { $0 }
+    guard asked.count <= 1 else {
+      throw ValidationError(
+        "\(asked.joined(separator: " and ")) exclude each other: ask one after the other")
     }
     guard forget == nil || kvStore != nil else {
       throw ValidationError("--forget goes with --kv-store")
@@ -102,6 +112,8 @@ struct Inspect: ParsableCommand {
     try reportingErrors {
       if let kvStore { return try showStore(StoreReport(path: kvStore)) }
       if machine { return showMachine() }
+      // Reading and rendering leave nothing behind.
+      Interruption.endProcessAtOnce(!plan && !verify)
       guard let model else { return }
       if views.areAsked { return try show(views, of: model) }
       if let tokenize {
@@ -257,7 +269,7 @@ struct Inspect: ParsableCommand {
     var needs: [String] = []
     if template.needs.argumentsAsText { needs.append("arguments of calls are given as text") }
     if template.needs.contentAsParts { needs.append("content is given as parts") }
-    if template.needs.joinsParts { needs.append("parts of a content are joined") }
+    if template.needs.joinsParts { needs.append("parts of a message's content are joined") }
     let end = needs.isEmpty ? "" : "; " + needs.joined(separator: ", ")
     return "takes " + takes.joined(separator: ", ") + end
   }

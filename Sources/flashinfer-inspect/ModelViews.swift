@@ -14,8 +14,8 @@ struct ViewOptions: ParsableArguments {
 
   @Flag(
     help: """
-      Show what the files say under their keys: all keys of a GGUF file, __metadata__ of safetensors; of \
-      long arrays how they begin.
+      Show the files' metadata: all keys of a GGUF file, __metadata__ of safetensors; of long arrays how \
+      they begin.
       """)
   var metadata = false
 
@@ -32,6 +32,9 @@ struct ViewOptions: ParsableArguments {
   @OptionGroup(title: "Parts of a model") var framing: TemplateOptions
 
   func validate() throws {
+    guard render == nil || framing.messages == nil else {
+      throw ValidationError("give the prompt once: with --render or with --messages")
+    }
     guard let option = framing.firstGiven, render == nil, framing.messages == nil else { return }
     throw ValidationError("\(option) goes with --render or --messages")
   }
@@ -40,6 +43,15 @@ struct ViewOptions: ParsableArguments {
 
   /// Whether any of them is asked for.
   var areAsked: Bool { metadata || needsDescription }
+
+  /// An option that asks for one of them, for errors.
+  var firstAsked: String? {
+    if tensors { return "--tensors" }
+    if metadata { return "--metadata" }
+    if template { return "--template" }
+    if render != nil { return "--render" }
+    return framing.messages != nil ? "--messages" : nil
+  }
 
   /// Whether the file must be a model that is known; keys of any file can be shown.
   private var needsDescription: Bool { tensors || template || isRendering }
@@ -76,7 +88,7 @@ struct ViewOptions: ParsableArguments {
         throw CommandError(.badData, "\(path): the file has no chat template")
       }
       let tokenizer = try Tokenizer(definition, modelName: description.name)
-      let conversation = try framing.conversation {
+      let conversation = try framing.conversation(for: template) {
         render == "-" ? try Terminal.readPrompt(path: nil) : (render ?? "").systemPath
       }
       let text = try tokenizer.render(conversation, template: template)

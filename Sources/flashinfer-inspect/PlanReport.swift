@@ -153,11 +153,11 @@ struct PlanReport {
   private func printWhatIsMissing() {
     guard let drive else {
       Terminal.print(
-        "predicted: nothing, this machine is not calibrated for it; --calibrate does that\n")
+        "no prediction: this machine is not calibrated; run with --calibrate\n")
       return
     }
     Terminal.print(
-      "predicted: nothing, as the drive is measured (\(Self.gigabytes(drive.bytesPerSecond)) in reads of "
+      "no prediction: the drive is measured (\(Self.gigabytes(drive.bytesPerSecond)) in reads of "
         + "\(ByteCount(drive.blockByteCount)) × \(drive.queueDepth)), but not the processor; "
         + "--calibrate measures both\n")
     let streamed = Double(plan.residency.streamedByteCount)

@@ -51,7 +51,6 @@ struct PromptOptions: ParsableArguments {
         return try model.tokenizer.encodePrompt(
           [ChatPiece(try text(), isMarkup: true)], addsEOS: false)
       }
-      let conversation = try self.template.conversation(orPrompt: text)
       let own = model.source.description.chatTemplate
       guard let template = try template.chatTemplate(or: own) else {
         throw CommandError(
@@ -60,6 +59,7 @@ struct PromptOptions: ParsableArguments {
             + "--chat-template"
         )
       }
+      let conversation = try self.template.conversation(for: template, orPrompt: text)
       return try model.tokenizer.encodeChat(conversation, template: template)
     } catch let error as TokenizerError { throw RuntimeError.tokenizer(error) }
   }
@@ -85,7 +85,7 @@ struct PromptOptions: ParsableArguments {
   private static func parse(_ list: String) throws -> [Int32] {
     let tokens = try list.split(separator: ",").map { part in
       guard let token = Int32(part.filter { $0 != " " }) else {
-        throw CommandError(.usage, "--tokens: '\(part)' is no token id")
+        throw CommandError(.usage, "--tokens: '\(part)' is not a token id")
       }
       return token
     }

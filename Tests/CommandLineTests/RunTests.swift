@@ -139,16 +139,33 @@ final class RunTests {
       try Program.run("flashinfer-inspect", [model] + more, environment: environment)
     }
     #expect(try inspect().output.contains("identity: not known"))
-    for words in ["read for the first time", "as they were when they were read before"] {
+    for words in ["read for the first time", "unchanged since they were last read"] {
       let verification = try inspect(["--verify"])
       #expect(verification.status == 0 && verification.output.contains(words))
     }
     #expect(try inspect().output.contains("of the checksums of all weights"))
     // Other bytes in the same file.
     folder.write("model", TinyModel().gguf(seed: 2).bytes())
-    for words in ["the file was changed since", "as they were when they were read before"] {
+    for words in ["and they are not what they were", "unchanged since they were last read"] {
       let verification = try inspect(["--verify"])
       #expect(verification.status == 0 && verification.output.contains(words))
+    }
+    // The same bytes, written again; and other names and times of them.
+    folder.write("model", TinyModel().gguf(seed: 2).bytes())
+    for words in ["and they are what they were", "unchanged since they were last read"] {
+      #expect(try inspect(["--verify"]).output.contains(words))
+    }
+  }
+
+  @Test func `Questions to inspect that exclude each other are refused, not dropped`() throws {
+    for (arguments, reason) in [
+      (["--plan", "--tensors"], "--plan and --tensors exclude each other"),
+      (["--verify", "--tokenize", "a"], "--verify and --tokenize exclude"),
+      (["--render", "a", "--messages", "-"], "give the prompt once"),
+      (["--machine"], "give only one of"),
+    ] {
+      let result = try Program.run("flashinfer-inspect", [model] + arguments)
+      #expect(result.status == 64 && result.errors.contains(reason), "\(result.errors)")
     }
   }
 
