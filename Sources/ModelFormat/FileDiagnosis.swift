@@ -42,7 +42,7 @@ public enum FileDiagnosis {
       return nil
     }
     return
-      "a web page and not the file: the server asked for a login or had no such file; download it "
+      "a web page, not the file: the server asked for a login or had no such file; download it "
       + "again"
   }
 

@@ -33,7 +33,7 @@ public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible 
       return "text of \(byteCount) bytes is too long; at most \(Tokenizer.maximumTextByteCount)"
     case .badChatTemplate(let reason):
       return
-        "the chat template cannot be used: \(reason); --chat-template gives another, --raw none"
+        "the chat template cannot be used: \(reason); use another with --chat-template, or none with --raw"
     case .unsupportedConversation(let reason):
       return "the chat template cannot express this conversation: \(reason)"
     case .badMessages(let reason): return reason

@@ -15,7 +15,7 @@ struct HuggingFaceFolder {
       throw .format(
         FormatError(
           .unrecognised, path: folder.path,
-          "a folder without config.json is no model; name a GGUF file, an image made by "
+          "a folder without config.json is not a model; name a GGUF file, an image made by "
             + "flashinfer-convert, or a folder with config.json and safetensors files"))
     }
     shards = try folder.safetensors()

@@ -21,7 +21,7 @@ extension Verification {
     guard !model.extents.isEmpty else {
       throw .notVerifiable(
         path: source.path,
-        "the file has no checksums that its reads could be compared with: make an image of it with "
+        "the file has no checksums to verify its reads against: make an image of it with "
           + "flashinfer-convert, or do not ask for verification")
     }
     for table in tables where !RowReader.checksRows(of: model.tensors[table], in: model) {

@@ -79,7 +79,7 @@ extension RunReport {
     case .cancelled: return "the answer was interrupted"
     case .length:
       return "the answer was cut off at \(Self.tokens(maximumTokenCount)): "
-        + "--max-tokens N lets it go on"
+        + "raise --max-tokens for more"
     case .context:
       let remedy =
         contextLength.reserved < contextLength.trained

@@ -6,7 +6,7 @@ import Runtime
 ///
 /// Values are taken whatever they begin with, so that a negative one is refused for what it is.
 struct SamplingArguments: ParsableArguments {
-  @Option(parsing: .unconditional, help: "Most tokens to generate.")
+  @Option(parsing: .unconditional, help: "Maximum number of tokens to generate.")
   var maxTokens = 512
 
   @Option(

@@ -9,12 +9,12 @@ struct StoreArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "Keep keys and values of prompts and answers of 128 tokens or more in a folder, and take those "
-        + "of prompts that begin alike from there.", valueName: "dir"))
+        + "of prompts with the same beginning.", valueName: "dir"))
   var kvStore: String?
 
   @Option(
     help: ArgumentHelp(
-      "Most bytes that --kv-store keeps; what was used least recently goes first.",
+      "Maximum size of the store; what was used least recently goes first.",
       valueName: "size"))
   var kvStoreLimit = ByteCount(8 << 30)
 

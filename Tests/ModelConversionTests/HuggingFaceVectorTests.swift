@@ -173,7 +173,7 @@ import WeightLoader
         return "opened"
       } catch { return error.description }
     }
-    #expect(error().contains("a folder without config.json is no model"))
+    #expect(error().contains("a folder without config.json is not a model"))
     target.write("config.json", Array("{}".utf8))
     #expect(error().contains("neither model.safetensors nor model.safetensors.index.json"))
     let index = #"{"weight_map":{"a":"model-00001-of-00002.safetensors"}}"#
