@@ -151,8 +151,12 @@ struct LoadBench: ParsableCommand {
     return try Progress.showing(
       "reading \(Progress.name(file)) with fio", total: Int(seconds * 1000), unit: .milliseconds
     ) { _ in
-      try Fio.bytesPerSecond(
-        of: file, blockByteCount: blockSize.bytes, queueDepth: queueDepth, isRandom: random,
+      // fio reads nothing of a file that is shorter than a block.
+      let byteCount = try openDevice(paths: [file], backend: .pread, queueDepth: 1).fileByteCounts[
+        0]
+      return try Fio.bytesPerSecond(
+        of: file, blockByteCount: min(blockSize.bytes, max(4096, byteCount / 4096 * 4096)),
+        queueDepth: queueDepth, isRandom: random,
         seconds: seconds)
     }
   }
