@@ -69,11 +69,7 @@ public struct TemplateOptions: ParsableArguments {
   }
 
   /// The conversation of `--messages`, or else of one prompt.
-  ///
-  /// Warns of what `template` has no place for.
-  public func conversation(
-    for template: ChatTemplate, orPrompt prompt: () throws -> [UInt8]
-  ) throws -> Conversation {
+  public func conversation(orPrompt prompt: () throws -> [UInt8]) throws -> Conversation {
     var conversation: Conversation
     if let messages {
       let path = messages == "-" ? nil : messages
@@ -85,21 +81,23 @@ public struct TemplateOptions: ParsableArguments {
     if let system {
       conversation.insertSystemMessage(try Self.text(system, "the system message"))
     }
-    if conversation.hasTools, !template.takesTools {
-      Terminal.warn("the chat template takes no tools: those of the conversation are left out")
-    }
-    if noThinking {
-      conversation.setThinking(false)
-      if !template.switchesThinking {
-        Terminal.warn("--no-thinking has no effect: the chat template cannot switch thinking off")
-      }
-    }
+    if noThinking { conversation.setThinking(false) }
     for argument in templateArguments {
       let parts = argument.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
       conversation.setArgument(String(parts[0]), String(parts[1]))
     }
     if let now { conversation.setNow(now) }
     return conversation
+  }
+
+  /// Warns of what was asked for and `template` has no place for.
+  public func warn(of conversation: Conversation, for template: ChatTemplate) {
+    if conversation.hasTools, !template.takesTools {
+      Terminal.warn("the chat template takes no tools: those of the conversation are left out")
+    }
+    if noThinking, !template.switchesThinking {
+      Terminal.warn("--no-thinking has no effect: the chat template cannot switch thinking off")
+    }
   }
 
   /// The bytes of an argument, which must be text.

@@ -88,9 +88,10 @@ struct ViewOptions: ParsableArguments {
         throw CommandError(.badData, "\(path): the file has no chat template")
       }
       let tokenizer = try Tokenizer(definition, modelName: description.name)
-      let conversation = try framing.conversation(for: template) {
+      let conversation = try framing.conversation {
         render == "-" ? try Terminal.readPrompt(path: nil) : (render ?? "").systemPath
       }
+      framing.warn(of: conversation, for: template)
       let text = try tokenizer.render(conversation, template: template)
       return ModelViews.Rendered(
         text: text.bytes, tokens: try tokenizer.encode(text, of: template))

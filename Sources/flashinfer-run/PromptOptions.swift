@@ -51,6 +51,7 @@ struct PromptOptions: ParsableArguments {
         return try model.tokenizer.encodePrompt(
           [ChatPiece(try text(), isMarkup: true)], addsEOS: false)
       }
+      let conversation = try self.template.conversation(orPrompt: text)
       let own = model.source.description.chatTemplate
       guard let template = try template.chatTemplate(or: own) else {
         throw CommandError(
@@ -59,7 +60,7 @@ struct PromptOptions: ParsableArguments {
             + "--chat-template"
         )
       }
-      let conversation = try self.template.conversation(for: template, orPrompt: text)
+      self.template.warn(of: conversation, for: template)
       return try model.tokenizer.encodeChat(conversation, template: template)
     } catch let error as TokenizerError { throw RuntimeError.tokenizer(error) }
   }
