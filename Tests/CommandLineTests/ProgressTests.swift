@@ -151,7 +151,7 @@ final class ProgressTests {
     }
     let short = try run(["--max-tokens", "5", "--kv-type", "q8", "--kv-policy", "window=128"])
     #expect(short.status == 0 && short.errors.contains("answer: 5 tokens"), "\(short.errors)")
-    #expect(short.errors.contains("cut off at 5 tokens: --max-tokens"), "\(short.errors)")
+    #expect(short.errors.contains("cut off at 5 tokens: raise --max-tokens"), "\(short.errors)")
     #expect(short.errors.split(separator: "\n").allSatisfy { $0.count < 80 }, "\(short.errors)")
     #expect(!short.errors.contains(" 0 B") && short.errors.contains("seed "))
     let full = try run(["--context", "8", "--max-tokens", "100"])
