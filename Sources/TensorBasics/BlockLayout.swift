@@ -17,7 +17,7 @@ public struct BlockLayout: Sendable {
   }
 
   /// The name ggml prints, e.g. `Q4_K`.
-  public let name: String
+  public let name: StaticString
   /// Elements in one block: 1 for floats, otherwise 32, 64, 128 or 256.
   public let elementCount: Int
   /// Bytes of one block.
@@ -28,8 +28,11 @@ public struct BlockLayout: Sendable {
   public let loneByteCount: Int
   public let scale: Scale
 
+  // Inlined, so that who asks for one number makes no layout of it: streams ask for each read.
+  @inlinable
   init(
-    _ name: String, _ elementCount: Int, _ byteCount: Int, _ scale: Scale, lone: Range<Int> = 0..<0
+    _ name: StaticString, _ elementCount: Int, _ byteCount: Int, _ scale: Scale,
+    lone: Range<Int> = 0..<0
   ) {
     (self.name, self.elementCount, self.byteCount) = (name, elementCount, byteCount)
     (loneOffset, loneByteCount) = (lone.lowerBound, lone.count)
@@ -48,7 +51,7 @@ public struct BlockLayout: Sendable {
 
 extension ElementType {
   /// The layout of this type's blocks; bits inside are ggml's.
-  public var layout: BlockLayout {
+  @inlinable public var layout: BlockLayout {
     switch self {
     case .f32: BlockLayout("F32", 1, 4, .none)
     case .f16: BlockLayout("F16", 1, 2, .none)

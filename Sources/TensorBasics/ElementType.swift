@@ -35,16 +35,16 @@ public enum ElementType: UInt32, CaseIterable, Sendable, Codable {
   case q2_0 = 42
 
   /// Elements in one block: 1 for floats, otherwise 32, 64, 128 or 256.
-  public var blockElementCount: Int { layout.elementCount }
+  @inlinable public var blockElementCount: Int { layout.elementCount }
 
   /// Bytes of one block.
-  public var blockByteCount: Int { layout.byteCount }
+  @inlinable public var blockByteCount: Int { layout.byteCount }
 
   /// Whether values are integers under a block scale.
-  public var isQuantised: Bool { blockElementCount > 1 }
+  @inlinable public var isQuantised: Bool { blockElementCount > 1 }
 
   /// The name ggml prints, e.g. `Q4_K`.
-  public var name: String { layout.name }
+  public var name: String { layout.name.description }
 
   /// The type whose ``name`` is `name`.
   public init?(name: String) {

@@ -16,10 +16,10 @@ public enum RowLayout: String, Sendable, Codable {
 /// the end of a row, are zero. `docs/format.md` is the specification.
 public enum RowGroup {
   /// Rows in a group.
-  public static let rowCount = 16
+  @inlinable public static var rowCount: Int { 16 }
 
   /// Elements of one row in one interleave block.
-  public static func blockElementCount(_ type: ElementType) -> Int {
+  @inlinable public static func blockElementCount(_ type: ElementType) -> Int {
     switch type {
     case .f32: 1
     case .f16, .bf16: 2
@@ -28,18 +28,18 @@ public enum RowGroup {
   }
 
   /// Bytes of one row in one interleave block.
-  public static func blockByteCount(_ type: ElementType) -> Int {
+  @inlinable public static func blockByteCount(_ type: ElementType) -> Int {
     type.isQuantised ? type.blockByteCount : 4
   }
 
   /// Interleave blocks in a row of `columnCount` elements.
-  public static func blockCount(_ type: ElementType, columnCount: Int) -> Int {
+  @inlinable public static func blockCount(_ type: ElementType, columnCount: Int) -> Int {
     let elements = blockElementCount(type)
     return (columnCount + elements - 1) / elements
   }
 
   /// Bytes of one group of rows of `columnCount` elements.
-  public static func byteCount(_ type: ElementType, columnCount: Int) -> Int {
+  @inlinable public static func byteCount(_ type: ElementType, columnCount: Int) -> Int {
     rowCount * blockCount(type, columnCount: columnCount) * blockByteCount(type)
   }
 
