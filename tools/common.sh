@@ -41,8 +41,33 @@ need_build_packages() {
 # build PRODUCT...: release builds with the Swift runtime linked in.
 build() {
   for product in "$@"; do
-    swift build --package-path "$root" -c release --static-swift-stdlib --product "$product" >&2
+    showing_time "building $product" \
+      swift build --package-path "$root" -c release --static-swift-stdlib --product "$product"
   done
+}
+
+# showing_time WHAT COMMAND...: runs a command; on a terminal with one line that says how long it has taken and what it said
+# last, because compilers are silent for up to a quarter of a minute. All it said follows if it fails.
+showing_time() {
+  local what=$1 start=$SECONDS said pid status=0 line
+  shift
+  [[ -t 2 ]] || { "$@" >&2; return; }
+  said=$(mktemp)
+  "$@" >"$said" 2>&1 &
+  pid=$!
+  # In the background it would not hear of Ctrl-C.
+  trap 'kill "$pid" 2>/dev/null; rm -f "$said"; exit 130' INT TERM
+  while kill -0 "$pid" 2>/dev/null; do
+    line="$what: $((SECONDS - start)) s  $(tail -n 1 "$said" | tr -d '\r')"
+    printf '\r\e[K%s' "${line:0:$((${COLUMNS:-80} - 1))}" >&2
+    sleep 0.5
+  done
+  wait "$pid" || status=$?
+  trap - INT TERM
+  printf '\r\e[K' >&2
+  [[ $status == 0 ]] || cat "$said" >&2
+  rm -f "$said"
+  return "$status"
 }
 
 binary() { printf '%s/.build/release/%s' "$root" "$1"; }
