@@ -205,6 +205,17 @@ import WeightLoader
     expect(try #require(shape), of: paths[1], says: "rows of 32")
   }
 
+  @Test(arguments: [1, 3]) func `A factor beside a weight is refused in any member`(count: Int)
+    throws
+  {
+    var whole = Self.whole
+    whole.tensors.append(
+      .init(name: "blk.1.ffn_up.scale", type: 0, dimensions: [1], data: [0, 0, 0, 64]))
+    let paths = folder.write(members: whole.split(into: count))
+    let refusal = try #require(failure { _ = try ModelSource.open(paths[0]) })
+    expect(refusal, of: paths[count - 1], says: "scales what \"blk.1.ffn_up.weight\" gives")
+  }
+
   @Test func `Weights are remembered and verified over all members`() throws {
     let members = Self.whole.split(into: 3, firstIsEmpty: true)
     let paths = folder.write(members: members)

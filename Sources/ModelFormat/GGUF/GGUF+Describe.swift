@@ -33,6 +33,7 @@ extension GGUF {
     }
     do throws(FormatError) {
       description.configuration = try configuration(metadata, tensors: description.tensors)
+      try refuseFactors(description)
     } catch {
       guard description.tensors.isEmpty, error.kind == .unsupported else { throw error }
     }
@@ -48,7 +49,6 @@ extension GGUF {
       throw metadata.error(.unsupported, key: key, "metadata key \"\(key)\" is missing")
     }
     let architecture = try Architectures.named(name, path: metadata.file.path)
-    try refuseFactors(metadata.file)
     return try architecture.configuration(
       gguf: GGUFHyperparameters(metadata, tensors: tensors, architecture: name))
   }
@@ -57,13 +57,16 @@ extension GGUF {
 extension GGUF {
   /// Throws if products with a tensor are to be multiplied by a factor that stands in a tensor of its own, as
   /// converters of NVFP4 files write it: `blk.0.ffn_up.scale` beside `blk.0.ffn_up.weight`.
-  private static func refuseFactors(_ file: GGUFFile) throws(FormatError) {
-    for tensor in file.tensors where tensor.name.hasSuffix(".scale") {
-      let weight = tensor.name.dropLast(".scale".count) + ".weight"
-      guard file.tensors.contains(where: { $0.name == weight }) else { continue }
+  private static func refuseFactors(_ description: ModelDescription) throws(FormatError) {
+    let factors = description.tensors.filter { $0.name.hasSuffix(".scale") }
+    guard !factors.isEmpty else { return }
+    let names = Set(description.tensors.map(\.name))
+    for factor in factors {
+      let weight = String(factor.name.dropLast(".scale".count)) + ".weight"
+      guard names.contains(weight) else { continue }
       throw FormatError(
-        .unsupported, at: tensor.offset, path: file.path,
-        "tensor \"\(tensor.name)\" scales what \"\(weight)\" gives, which is not supported; a file"
+        .unsupported, at: factor.offset, path: description.files[factor.fileIndex],
+        "tensor \"\(factor.name)\" scales what \"\(weight)\" gives, which is not supported; a file"
           + " of another type than NVFP4 has no such factors")
     }
   }
