@@ -98,6 +98,7 @@ extension FigureUnit {
     case .microseconds: ["microseconds"]
     case .secondsPerGigabyte: ["seconds", "per", "gigabyte"]
     case .tokensPerSecond: ["tokens", "per", "second"]
+    case .gigaoperations: ["operations", "per", "second"]
     default: []
     }
   }

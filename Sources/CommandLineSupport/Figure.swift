@@ -100,6 +100,8 @@ public enum FigureUnit: String, Sendable, CaseIterable {
   case tokens = "tokens"
   case tokensPerSecond = "tokens/s"
   case gigaflops = "GFLOP/s"
+  /// Operations on integers.
+  case gigaoperations = "GOP/s"
   case nats = "nats"
   /// A share, 1 being all.
   case fraction = "fraction"

@@ -74,12 +74,38 @@ struct BenchTests {
     #expect(try Program.run("flashinfer-bench", ["in-storage"]).status == 64)
   }
 
+  @Test
+  func `products prints bytes of one row, operations of several, and refuses what is no type`()
+    throws
+  {
+    let small = ["products", "--memory", "1MiB", "--matrix-rows", "64", "--columns", "512"]
+    let one = try figures(small)
+    for type in ["Q4_0", "Q6_K", "IQ2_XXS", "IQ1_M", "TQ1_0", "NVFP4"] {
+      #expect(one.contains("\"name\":\"productBytesPerSecond/\(type)\""), "\(type)")
+    }
+    #expect(!one.contains("productOperationsPerSecond"))
+    let several = try figures(small + ["--type", "iq4_nl", "--rows", "1,30"])
+    for name in [
+      "productBytesPerSecond/IQ4_NL/1", "productSeconds/IQ4_NL/30",
+      "productOperationsPerSecond/IQ4_NL/30",
+    ] { #expect(several.contains("\"name\":\"\(name)\""), "\(name)") }
+    #expect(!several.contains("productBytesPerSecond/IQ4_NL/30"))
+    for (options, reason) in [
+      (["--type", "Q4_0,F16"], "'F16' is none of Q4_0"), (["--rows", "1,,2"], "'' is no number"),
+      (["--columns", "300"], "--columns of 256"), (["--memory", "4KiB"], "one matrix of"),
+    ] {
+      let result = try Program.run("flashinfer-bench", small + options)
+      #expect(result.status == 64 && result.errors.contains(reason), "\(result.errors)")
+    }
+  }
+
   @Test func `Lines for people are words, numbers and units, without blanks at their ends`() throws
   {
     let model = folder.write("dense", TinyModel().gguf(seed: 1).bytes())
     let text = folder.write("text", Array(String(repeating: "the rain on ", count: 60).utf8))
     for arguments in [
       ["decode", model, "--tokens", "2"], ["prefill", model, "--tokens", "9"],
+      ["products", "--memory", "1MiB", "--matrix-rows", "64", "--columns", "512"],
       ["load", model, "--seconds", "0.04"], ["load", model, "--through", "read", "--repeat", "2"],
       ["perplexity", model, text, "--context", "16"], ["in-storage", "--explore"],
       ["sparf", model, text, "--context", "16", "--chunks", "1"], ["in-storage", "--paper"],

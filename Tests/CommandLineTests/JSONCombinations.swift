@@ -42,7 +42,7 @@ struct JSONCombinations {
   /// The next call; kinds of calls take turns.
   mutating func call(_ index: Int) -> Call {
     var call =
-      switch index % 24 {
+      switch index % 25 {
       case 0, 1, 2: run()
       case 3: describe()
       case 4: plan()
@@ -64,6 +64,7 @@ struct JSONCombinations {
       case 20: policy()
       case 21: activations()
       case 22: inStorage()
+      case 23: products()
       default: sparf()
       }
     call.arguments.insert("--json", at: call.arguments.firstIndex(of: "--") ?? call.arguments.count)
@@ -234,6 +235,16 @@ struct JSONCombinations {
         + ["--kv-dir", folder.path]
         + some([
           ["--repeat", one(["1", "2"])], ["--kv-ram", "800KiB"], ["--kv-type", "q4"],
+        ]))
+  }
+
+  private mutating func products() -> Call {
+    Self.bench(
+      "products",
+      ["--memory", "1MiB", "--matrix-rows", "64", "--columns", "512"]
+        + some([
+          ["--type", one(["Q4_0", "mxfp4,IQ1_M"])], ["--rows", one(["3", "1,24"])],
+          ["--repeat", "1"], ["--threads", "1"],
         ]))
   }
 
