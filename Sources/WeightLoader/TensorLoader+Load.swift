@@ -143,7 +143,7 @@ extension TensorLoader {
   private func pendingLoad(_ parts: [TensorPart]) throws(LoaderError) -> PendingLoad {
     if let load = loads[parts] { return load }
     let layout = try layout(of: parts)
-    let memory = try HeldMemory(byteCount: layout.byteCount, of: account)
+    let memory = try HeldMemory(byteCount: layout.byteCount, isZero: false, of: account)
     let load = PendingLoad(layout, in: memory, tag: nextTag())
     loads[parts] = load
     begin(load)

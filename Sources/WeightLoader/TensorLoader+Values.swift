@@ -34,7 +34,7 @@ extension TensorLoader {
   public func allocate(byteCount: Int) throws(LoaderError) -> HeldMemory {
     try enter()
     defer { leave() }
-    return try HeldMemory(byteCount: max(0, min(byteCount, 1 << 60)), of: account)
+    return try HeldMemory(byteCount: max(0, min(byteCount, 1 << 60)), isZero: true, of: account)
   }
 
   /// Converts rows of `tensor` to 32-bit floats.

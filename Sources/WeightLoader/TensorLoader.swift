@@ -208,6 +208,7 @@ public final class TensorLoader {
     // Reads in flight are waited for when their memory is freed.
     state.discard()
     loads = [:]
+    account.close()
     isClosed = true
   }
 

@@ -121,6 +121,31 @@ import WeightLoader
     }
   }
 
+  @Test func `Loads of about one size use the same pages after one another, and nothing else does`()
+    throws
+  {
+    let path = folder.write("q", quantised(rowCount: 4096, columnCount: 2048).bytes())
+    let loader = try open(path, extra: 32 << 20)
+    func load(_ rows: Range<Int>) throws -> (address: UnsafeRawPointer?, copy: [UInt8]) {
+      let loaded = try loader.load([TensorPart(0, rows: rows)])
+      return loaded.withBytes { ($0.baseAddress?.alignedDown(toMultipleOf: 4096), Array($0)) }
+    }
+    let first = try load(0..<512)
+    for start in [513, 1024, 2000] {
+      let next = try load(start..<start + 500)
+      #expect(next.address == first.address)
+      #expect(next.copy != first.copy)
+    }
+    #expect(try load(0..<512).copy == first.copy)
+    // Far smaller ones have pages of their own, and a program's memory is zero.
+    #expect(try load(0..<40).address != first.address)
+    let own = try loader.allocate(byteCount: first.copy.count)
+    #expect(own.bytes.allSatisfy { $0 == 0 })
+    // What is kept makes room for what does not fit beside it.
+    let most = loader.plan.heldByteCount & ~4095
+    #expect(try loader.allocate(byteCount: most - own.bytes.count).bytes.count > 0)
+  }
+
   @Test(arguments: StorageBackend.allCases)
   func `A prefetch that is given up leaves its memory at once`(backend: StorageBackend) throws {
     let path = folder.write("q", quantised(rowCount: 4096, columnCount: 2048).bytes())
