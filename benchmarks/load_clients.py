@@ -70,7 +70,7 @@ def fio_random(path, seconds):
     """Direct random reads of the sizes that the tensors have."""
     out = subprocess.run(["fio", "--name=r", f"--filename={path}", "--rw=randread", "--bsrange=32k-1024k", "--blockalign=4k",
                           f"--iodepth={DEPTH}", "--direct=1", "--ioengine=io_uring", "--readonly", f"--runtime={seconds}",
-                          "--time_based", "--norandommap", "--output-format=json"], capture_output=True, text=True, check=True).stdout
+                          "--time_based", "--norandommap", "--randrepeat=0", "--output-format=json"], capture_output=True, text=True, check=True).stdout
     return json.loads(out)["jobs"][0]["read"]["bw_bytes"]
 
 def main(folder, rounds, seconds, bench, python, is_recorded):

@@ -21,7 +21,7 @@ def fio(path, block="1MiB", depth=32, random=False, seconds=2):
     """Bytes per second of direct reads."""
     out = subprocess.run(["fio", "--name=r", f"--filename={path}", f"--rw={'randread' if random else 'read'}",
                           f"--bs={block.removesuffix('iB')}", f"--iodepth={depth}", "--direct=1", "--ioengine=io_uring",
-                          "--readonly", f"--runtime={seconds}", "--time_based", "--norandommap", "--fixedbufs=1",
+                          "--readonly", f"--runtime={seconds}", "--time_based", "--norandommap", "--randrepeat=0", "--fixedbufs=1",
                           "--output-format=json", *huge_pages()], capture_output=True, text=True, check=True).stdout
     return json.loads(out)["jobs"][0]["read"]["bw_bytes"]
 

@@ -4,10 +4,11 @@
 usage: rows.py FOLDER [--rows 2000] [--depth 32] [--rounds 5] [--seconds 2] [--record]
 
 Writes a table of 4 KiB rows to FOLDER (4 GiB, kept), each of which is a page of the file. Each round runs fio, the C library
-and fio again, with direct reads through io_uring; the figure is the median of the rounds' ratios of ours to the mean
-of fio's two. Needs fio and what tools/test installs.
+and fio again, with direct reads through io_uring, of other rows each time: a virtual machine's host caches those of the
+round before. The figure is the median of the rounds' ratios of ours to the mean of fio's two. Needs fio and what
+tools/test installs.
 """
-import argparse, json, os, statistics, struct, sys
+import argparse, json, os, statistics, struct, sys, time
 import load_clients, measure
 from record import record
 
@@ -37,7 +38,7 @@ def main():
     ratios, speeds, peers, peak = [], [], [], 0
     for number in range(a.rounds):
         before = measure.fio(path, "4KiB", a.depth, True, a.seconds)
-        out = json.loads(measure.run([client, path, str(RAM), str(a.depth), str(a.rows), str(a.seconds)]))
+        out = json.loads(measure.run([client, path, str(RAM), str(a.depth), str(a.rows), str(a.seconds), str(time.time_ns())]))
         after = measure.fio(path, "4KiB", a.depth, True, a.seconds)
         speed, peer = out["bytes"] / out["seconds"], (before + after) / 2
         ratios.append(speed / peer); speeds.append(speed); peers.append(peer)

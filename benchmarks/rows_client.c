@@ -1,5 +1,5 @@
 /* Loads rows of a file's first tensor at random, a batch after the other, and prints one JSON object.
- * usage: rows_client FILE RAM DEPTH ROWS SECONDS */
+ * usage: rows_client FILE RAM DEPTH ROWS SECONDS SEED */
 #include <flashinfer.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +30,7 @@ static flashinfer_status ask(flashinfer_loader *loader, flashinfer_rows *rows, s
 }
 
 int main(int argc, char **argv) {
-  if (argc != 6) return 64;
+  if (argc != 7) return 64;
   flashinfer_options options = FLASHINFER_OPTIONS_INIT;
   options.ram = strtoull(argv[2], NULL, 10);
   options.queue_depth = (uint32_t)strtoul(argv[3], NULL, 10);
@@ -46,7 +46,7 @@ int main(int argc, char **argv) {
   flashinfer_status status = flashinfer_open(argv[1], &options, &loader, &error);
   if (!status) status = flashinfer_tensor_at(loader, 0, &tensor, &error);
 
-  uint64_t state = 1, bytes = 0;
+  uint64_t state = strtoull(argv[6], NULL, 10), bytes = 0;
   double start = seconds(), spent = 0;
   if (!status) status = ask(loader, rows[0], count, tensor.part_row_count, &state);
   for (int turn = 0; !status && spent < limit; turn ^= 1) {
