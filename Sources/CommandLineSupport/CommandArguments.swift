@@ -14,6 +14,13 @@ public enum CommandArguments {
   private static let promptHint =
     "an argument that begins with a dash and is not an option goes after --, as in -- '-1 + 1 ='; "
     + "a prompt can also come from --prompt-file, or with --prompt-file - from standard input"
+  /// Options that people look for in the wrong command.
+  private static let otherCommands = [
+    ("--plan", "flashinfer-inspect"), ("--tensors", "flashinfer-inspect"),
+    ("--metadata", "flashinfer-inspect"), ("--render", "flashinfer-inspect"),
+    ("--tokenize", "flashinfer-inspect"), ("--quantize", "flashinfer-convert"),
+    ("--max-tokens", "flashinfer-run"), ("--temperature", "flashinfer-run"),
+  ]
   private static let valueHint =
     "a value that begins with a dash goes after an equals sign, as in --system='- be brief'"
 
@@ -30,6 +37,10 @@ public enum CommandArguments {
 
   /// What may help where `arguments` were refused with `message`; nil if nothing is known.
   static func hint(for message: String, _ arguments: [String]) -> String? {
+    for (option, command) in Self.otherCommands where message.contains("Unknown option '\(option)'")
+    {
+      return "\(option) is an option of \(command)"
+    }
     if message.contains("Unknown option '") || message.contains("Invalid option: -") {
       return promptHint
     }
@@ -46,6 +57,12 @@ public enum CommandArguments {
       $0.hasPrefix("-") && !$0.hasPrefix("--") && $0 != "-h" && $0.contains("h")
     }
     return bundle.map { "error: unknown option '\($0)'\nhint: \(promptHint); \(valueHint)." }
+  }
+}
+
+extension String {
+  fileprivate var trimmingTrailingNewlines: String {
+    String(self[..<(lastIndex { !$0.isNewline }.map { index(after: $0) } ?? startIndex)])
   }
 }
 
@@ -68,10 +85,17 @@ extension ParsableCommand {
       var command = try parseAsRoot(arguments)
       try command.run()
     } catch {
-      // Help, versions and exit codes of commands that have said what there is to say.
-      guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
       let message = fullMessage(for: error)
-      let text = CommandArguments.plain(message)
+      switch exitCode(for: error) {
+      case .validationFailure: break
+      case .success:
+        // Help and versions, for which a full disk is an error as for any other output.
+        Terminal.print(message.isEmpty ? "" : message + "\n")
+        _exit(EXIT_SUCCESS)
+      // Exit codes of commands that have said what there is to say.
+      default: exit(withError: error)
+      }
+      let text = CommandArguments.plain(message).trimmingTrailingNewlines
       let hint = CommandArguments.hint(for: message, arguments).map { "\nhint: \($0)." } ?? ""
       Terminal.note(text + hint)
       Terminal.exit(.usage)

@@ -20,7 +20,7 @@ public struct ResourceOptions: ParsableArguments {
 
   @Option(
     parsing: .unconditional,
-    help: "Positions to reserve for keys and values (default: prompt + --max-tokens).")
+    help: "Positions to reserve for keys and values (default: what prompt and answer need).")
   public var context: Int?
 
   @Option(help: "How to read: auto, uring, pread or mmap.")
@@ -35,6 +35,11 @@ public struct ResourceOptions: ParsableArguments {
   public init() {}
 
   public func validate() throws {
+    if let ram, ram.bytes < 1 << 20 {
+      throw ValidationError(
+        "--ram \(ram): no program runs in so little; a number without a unit is in bytes, so write 2GiB"
+      )
+    }
     if let threads, !(1...256).contains(threads) {
       throw ValidationError("--threads must be between 1 and 256, not \(threads)")
     }

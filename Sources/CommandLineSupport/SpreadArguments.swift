@@ -6,7 +6,7 @@ public struct SpreadArguments: ParsableArguments {
   @Option(
     parsing: .unconditional,
     help: ArgumentHelp(
-      "With --tune or --calibrate: how far repeated measurements may lie apart, over their median, to be kept.",
+      "How far repeated measurements may lie apart, over their median, to be kept for later runs.",
       valueName: "share"))
   public var maxSpread = 0.25
 

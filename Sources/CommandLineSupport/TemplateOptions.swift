@@ -4,13 +4,16 @@ public import Tokenization
 
 /// What a chat template is given, and which one.
 public struct TemplateOptions: ParsableArguments {
-  @Option(help: "A system message for the chat template.")
+  @Option(
+    help: ArgumentHelp(
+      "A system message for the chat template; - reads it from standard input.",
+      valueName: "text"))
   public var system: String?
 
   @Option(
     help: ArgumentHelp(
-      "Answer a conversation from a file of JSON (- is standard input): a list of messages as chat "
-        + "APIs take it, or an object with messages, tools and documents.",
+      "A conversation in place of a prompt, from a file of JSON (- is standard input): a list of "
+        + "messages as chat APIs take it, or an object with messages, tools and documents.",
       valueName: "file"))
   public var messages: String?
 
@@ -41,6 +44,9 @@ public struct TemplateOptions: ParsableArguments {
     for argument in templateArguments
     where (argument.firstIndex(of: "=") ?? argument.startIndex) == argument.startIndex {
       throw ValidationError("--template-arg \(argument): it must be NAME=VALUE")
+    }
+    guard system != "-" || messages != "-" else {
+      throw ValidationError("standard input is read once: by --system or by --messages")
     }
     var conversation = Conversation([])
     if let now, !conversation.setNow(now) {
@@ -79,7 +85,14 @@ public struct TemplateOptions: ParsableArguments {
       conversation = Conversation([ChatMessage(role: .user, content: try prompt())])
     }
     if let system {
-      conversation.insertSystemMessage(try Self.text(system, "the system message"))
+      guard !conversation.hasSystemMessage else {
+        throw CommandError(
+          .badData,
+          "\(messages ?? "the conversation") has a system message of its own: leave --system out")
+      }
+      conversation.insertSystemMessage(
+        system == "-"
+          ? try Terminal.readPrompt(path: nil) : try Self.text(system, "the system message"))
     }
     if noThinking { conversation.setThinking(false) }
     for argument in templateArguments {

@@ -40,6 +40,8 @@ public struct HostLimits: Sendable {
   public let memory: StatedLimit?
   /// The tightest limit on memory beyond which the kernel ends the process, in bytes; nil where there is none.
   public let hardMemory: StatedLimit?
+  /// Bytes of memory that the machine has; nil where the system does not say.
+  public let machineByteCount: Int?
   /// Bytes that can be had now: file pages count as free, since the kernel gives them up.
   public let availableByteCount: Int
   /// Threads and processes in the tightest control group, and how many more fit in.
@@ -92,6 +94,13 @@ public struct HostLimits: Sendable {
           + "(\(path)): they will be stopped again and again; \(processorCount) would be faster")
     }
     guard let budget else { return warnings }
+    if let machineByteCount, budget > machineByteCount, memory == nil {
+      warnings.append(
+        "a memory budget of \(ByteCount(budget)) is more than this machine's memory of "
+          + "\(ByteCount(machineByteCount)): what does not fit is swapped out, or the process is ended"
+      )
+      return warnings
+    }
     do throws(BudgetError) { try check(budget: budget) } catch {
       warnings.append(error.description)
       return warnings
@@ -139,6 +148,7 @@ public struct HostLimits: Sendable {
     ownByteCount = ["RssAnon", "RssShmem"].reduce(0) {
       $0 + (files.kibibytes($1, in: "/proc/self/status") ?? 0)
     }
+    machineByteCount = files.kibibytes("MemTotal", in: "/proc/meminfo")
     var available = levels.map(\.available)
     if let bytes = files.kibibytes("MemAvailable", in: "/proc/meminfo") {
       available.append(bytes)

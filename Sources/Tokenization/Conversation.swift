@@ -62,9 +62,12 @@ public struct Conversation: @unchecked Sendable {
     guard let list = json.array ?? json["messages"]?.array else {
       throw fail(json, "there is no list of messages")
     }
-    for message in list {
-      guard let members = message.members, message["role"]?.string != nil else {
-        throw fail(message, "a message is an object with a 'role'")
+    for (index, message) in list.enumerated() {
+      guard let members = message.members, let role = message["role"]?.string else {
+        throw fail(message, "message \(index + 1) is no object with a 'role'")
+      }
+      guard message["content"] != nil || !["system", "user"].contains(role) else {
+        throw fail(message, "message \(index + 1), of role '\(role)', has no 'content'")
       }
       messages.append(try Self.message(members, value))
     }
@@ -137,6 +140,16 @@ public struct Conversation: @unchecked Sendable {
   public mutating func setThinking(_ isEnabled: Bool) {
     set("enable_thinking", to: .bool(isEnabled))
     set("thinking", to: .bool(isEnabled))
+  }
+
+  /// Whether a message has the role of the system, or of the developer, which stands for it.
+  public var hasSystemMessage: Bool {
+    messages.contains { message in
+      guard case .dictionary(let mapping) = message,
+        case .text(let role)? = mapping["role"]
+      else { return false }
+      return ["system", "developer"].contains { role.bytes.elementsEqual($0.utf8) }
+    }
   }
 
   /// Adds a system message before the others.

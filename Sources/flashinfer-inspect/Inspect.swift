@@ -54,7 +54,10 @@ struct Inspect: ParsableCommand {
   @Flag(help: "Print one JSON object.")
   var json = false
 
-  @Option(help: "Print the token ids of TEXT as a JSON array; - reads standard input to its end.")
+  @Option(
+    help: ArgumentHelp(
+      "Print the token ids of TEXT as a JSON array; - reads standard input to its end.",
+      valueName: "text"))
   var tokenize: String?
 
   @Flag(help: "With --tokenize: recognise control tokens.")

@@ -23,10 +23,9 @@ struct ViewOptions: ParsableArguments {
   var template = false
 
   @Option(
-    help: """
-      Print TEXT as the chat template frames it, with control tokens spelled out, and its tokens; - is \
-      standard input.
-      """)
+    help: ArgumentHelp(
+      "Print TEXT as the chat template frames it, with control tokens spelled out, and its tokens; - is "
+        + "standard input.", valueName: "text"))
   var render: String?
 
   @OptionGroup(title: "Parts of a model") var framing: TemplateOptions
@@ -34,6 +33,9 @@ struct ViewOptions: ParsableArguments {
   func validate() throws {
     guard render == nil || framing.messages == nil else {
       throw ValidationError("give the prompt once: with --render or with --messages")
+    }
+    guard render != "-" || framing.system != "-" else {
+      throw ValidationError("standard input is read once: by --system or by --render")
     }
     guard let option = framing.firstGiven, render == nil, framing.messages == nil else { return }
     throw ValidationError("\(option) goes with --render or --messages")

@@ -31,11 +31,20 @@ struct PromptOptions: ParsableArguments {
     help: "No chat template: the prompt is text to be continued, control tokens in it included.")
   var raw = false
 
+  /// Whether there is one, apart from standard input.
+  var isGiven: Bool {
+    prompt != nil || promptFile != nil || tokenList != nil || template.messages != nil
+  }
+
   func validate() throws {
     let sources = [prompt, promptFile, tokenList, template.messages].compactMap { $0 }.count
     guard sources <= 1 else {
       throw ValidationError(
         "give the prompt once: as an argument, --prompt-file, --messages or --tokens")
+    }
+    let isPiped = prompt ?? promptFile ?? "-" == "-" && tokenList == nil && template.messages == nil
+    guard template.system != "-" || !isPiped else {
+      throw ValidationError("standard input is read once: by --system or for the prompt")
     }
     guard raw || tokenList != nil, let option = template.firstGiven else { return }
     throw ValidationError("\(option) needs the chat template: drop --raw and --tokens")

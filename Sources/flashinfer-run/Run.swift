@@ -63,7 +63,7 @@ struct Run: ParsableCommand {
     Interruption.install()
     Interruption.endProcessAtOnce(true)
     try reportingErrors {
-      let model = try resources.open(model)
+      let model = try openModel()
       let tokens = try prompt.tokens(model)
       if let oddity = model.oddity(of: tokens) { Terminal.warn(oddity) }
       if let position = positions.only, position >= tokens.count {
@@ -110,12 +110,21 @@ struct Run: ParsableCommand {
       persistence?.store(tokens + result.tokens, of: session)
       if persistence != nil, session.position < KeyValueOrigin.pageGroupPositionCount {
         Terminal.remark(
-          "--kv-store kept nothing: it keeps keys and values of "
-            + "\(KeyValueOrigin.pageGroupPositionCount) tokens or more")
+          "--kv-store kept nothing of these \(session.position) tokens: it keeps keys and values of "
+            + "\(KeyValueOrigin.pageGroupPositionCount) or more")
       }
       if !result.wasInterrupted { persistence?.learnModel(cancellation: Interruption.flag) }
       // Not by way of destructors: they wait for reads that a slow drive has yet to answer.
       if result.wasInterrupted { Terminal.exit(.interrupted) }
+    }
+  }
+
+  /// - Throws: also where the argument reads like a prompt whose model was left out.
+  private func openModel() throws -> LanguageModel {
+    do { return try resources.open(model) } catch {
+      guard ExitStatus(error) == .noInput, model.contains(" "), !prompt.isGiven else { throw error }
+      throw CommandError(
+        .noInput, "\(error); the first argument is the model's path, the second the prompt")
     }
   }
 

@@ -63,6 +63,51 @@ final class PromptTests {
     #expect(tokens.status == 64 && tokens.errors.contains("='"), "\(tokens.errors)")
   }
 
+  @Test func `A system message is read from standard input, which serves one purpose`() throws {
+    let template = folder.write(
+      "t.jinja", Array("{% for m in messages %}[{{ m.role }}|{{ m.content }}]{% endfor %}".utf8))
+    let piped = try Program.run(
+      "flashinfer-inspect",
+      [model, "--chat-template", template, "--render", "hi", "--system", "-"],
+      input: Array("be brief\n".utf8))
+    #expect(piped.output.hasPrefix("[system|be brief][user|hi]\n"), "\(piped.errors)")
+    let own = folder.write(
+      "m.json", Array(#"[{"role":"system","content":"A"},{"role":"user","content":"hi"}]"#.utf8))
+    for (arguments, status, text) in [
+      ([model, "--system", "-"], 64, "read once"),
+      ([model, "-", "--system", "-"], 64, "read once"),
+      ([model, "--messages", "-", "--system", "-"], 64, "read once"),
+      ([model, "--messages", own, "--system", "B"], 65, "of its own"),
+    ] as [([String], Int32, String)] {
+      let result = try Program.run(
+        "flashinfer-run", arguments + ["--chat-template", template], input: [65])
+      #expect(result.status == status && result.errors.contains(text), "\(result.errors)")
+    }
+  }
+
+  @Test func `What is wrong with a command says where the right one is`() throws {
+    let second = folder.write(
+      "m.json", Array(#"[{"role":"user","content":"hi"},{"role":"user"}]"#.utf8))
+    for (arguments, status, text) in [
+      ([model, "hi", "--plan"], 64, "flashinfer-inspect"),
+      ([model, "hi", "--ram", "2"], 64, "2GiB"),
+      ([model, "--messages", second], 65, "message 2, of role 'user', has no 'content'"),
+      (["What is flash storage?"], 66, "the first argument is the model's path"),
+      ([], 64, "<model>"),
+    ] as [([String], Int32, String)] {
+      let result = try Program.run("flashinfer-run", arguments)
+      #expect(result.status == status && result.errors.contains(text), "\(result.errors)")
+      #expect(result.errors.hasSuffix("\n") && !result.errors.hasSuffix("\n\n"))
+    }
+  }
+
+  @Test func `Help that cannot be written is an error`() throws {
+    for command in ["run --help", "inspect --version", "bench help load"] {
+      let result = try Program.shell("\"$BIN\"/flashinfer-\(command) > /dev/full")
+      #expect(result.status == 1 && result.errors.contains("standard output"), "\(command)")
+    }
+  }
+
   @Test func `What is no UTF-8 is refused as a prompt and as a system message`() throws {
     for command in ["--raw \"$T\"", "x --system \"$T\"", "--raw --prompt-file text"] {
       let result = try Program.shell(

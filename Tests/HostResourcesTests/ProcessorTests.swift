@@ -97,7 +97,13 @@ import Testing
     #expect(warnings.count == 1)
     #expect(warnings.first?.contains("/sys/fs/cgroup/a/cpu.max") == true)
     #expect(
-      RecordedRoot(plainMachine).limits.warnings(threadCount: 64, budget: 1 << 50)
+      RecordedRoot(plainMachine).limits.warnings(threadCount: 64, budget: 15_000_000 << 10)
         .isEmpty)
+  }
+
+  @Test func `A budget beyond the machine's memory is warned of`() {
+    let warnings = RecordedRoot(plainMachine).limits.warnings(
+      threadCount: nil, budget: 16_000_001 << 10)
+    #expect(warnings.count == 1 && warnings[0].contains("this machine's memory"))
   }
 }
