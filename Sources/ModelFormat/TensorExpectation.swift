@@ -155,12 +155,6 @@ extension ModelDescription {
     try configuration.validate(path: path)
     try neurons?.validate(configuration, path: path)
     if tensors.isEmpty, neurons == nil { return }
-    if let tokenizer, tokenizer.tokens.count > configuration.vocabularyCount {
-      throw FormatError(
-        .malformed, path: path,
-        "the tokenizer has \(tokenizer.tokens.count) tokens, the embedding table only"
-          + " \(configuration.vocabularyCount) rows")
-    }
     let table = try TensorTable(tensors, origins: origins)
     var expectedCount = 0
     for expectation in expectedTensors {

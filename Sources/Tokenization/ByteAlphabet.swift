@@ -44,4 +44,49 @@ enum ByteAlphabet {
       }
     }
   }
+
+  /// The code point of each byte.
+  private static let codePointOfByte: [UInt16] = {
+    var table = [UInt16](repeating: 0, count: 256)
+    for (codePoint, byte) in byteOfCodePoint.enumerated() where byte >= 0 {
+      table[Int(byte)] = UInt16(codePoint)
+    }
+    return table
+  }()
+
+  /// Text in the alphabet, and where its pieces, which end at `ends`, end there.
+  static func encode(
+    _ text: UnsafeBufferPointer<UInt8>, _ ends: [UInt32]
+  ) -> (bytes: [UInt8], ends: [UInt32]) {
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(text.count * 3 / 2)
+    var position = 0
+    let newEnds = ends.map { end in
+      while position < Int(end) {
+        let codePoint = codePointOfByte[Int(text[position])]
+        if codePoint < 0x80 {
+          bytes.append(UInt8(codePoint))
+        } else {
+          bytes.append(UInt8(0xC0 | codePoint >> 6))
+          bytes.append(UInt8(0x80 | codePoint & 0x3F))
+        }
+        position += 1
+      }
+      return UInt32(bytes.count)
+    }
+    return (bytes, newEnds)
+  }
+
+  /// How many bytes the first `ends` bytes of a text in the alphabet stand for; `ends` ascend.
+  static func byteCounts(of bytes: [UInt8], upTo ends: [UInt32]) -> [UInt32] {
+    var count: UInt32 = 0
+    var position = 0
+    return ends.map { end in
+      while position < Int(end) {
+        if bytes[position] & 0xC0 != 0x80 { count += 1 }
+        position += 1
+      }
+      return count
+    }
+  }
 }

@@ -24,6 +24,9 @@ struct Defaults {
       (bos, eos, unknown) = (1, 2, 0)
       addsBOS = true
       addsSpacePrefix = true
+    case .bytePairs, .unigramPieces:
+      // A folder says all of it.
+      spelling = definition.pipeline?.isByteLevel == true ? .bytes : .escapedSpaces
     case .unigram:
       (eos, unknown) = (1, 2)
       addsEOS = true

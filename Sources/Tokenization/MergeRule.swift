@@ -26,7 +26,8 @@ struct RankedMerges: MergeRule, Sendable {
   /// - Parameters:
   ///   - rankedPairs: left symbol in the high half, right in the low, best pair first;
   ///     `UInt64.max` for a pair that no text can contain.
-  init(strings: StringIndex, rankedPairs: [UInt64]) {
+  ///   - takesLast: whether of equal pairs the last counts; otherwise the first.
+  init(strings: StringIndex, rankedPairs: [UInt64], takesLast: Bool) {
     var generator = SystemRandomNumberGenerator()
     key = generator.next()
     self.strings = strings
@@ -38,8 +39,7 @@ struct RankedMerges: MergeRule, Sendable {
       repeating: StringIndex.none, count: max(16, pairs.count + pairs.count / 3 + 1))
     for rank in pairs.indices where pairs[rank] != UInt64.max {
       let slot = slot(of: pairs[rank])
-      // Of equal pairs the first, that is the best, counts.
-      if slots[slot] == StringIndex.none { slots[slot] = UInt32(rank) }
+      if takesLast || slots[slot] == StringIndex.none { slots[slot] = UInt32(rank) }
     }
   }
 

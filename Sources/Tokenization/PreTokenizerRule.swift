@@ -1,20 +1,11 @@
+import ModelFormat
+
 /// How the vocabularies with a pre-tokenizer's name cut text, and what else the name stands for.
 ///
 /// The table holds the names and patterns that llama.cpp gives them. Where it simplifies a model's
 /// original pattern (gpt-4o, tekken, youtu and tiny_aya: letters outside ASCII are of either case)
 /// so do we: GGUF files are made for, and tested with, its reading.
 struct PreTokenizerRule: Sendable {
-  enum Stage: Sendable {
-    /// Cuts around every match of a pattern.
-    case matches(String)
-    /// Runs of line feeds and runs of everything else.
-    case newlines
-    /// Groups of three digits from the right of a run of digits.
-    case digitsFromRight
-    /// Before every ASCII digit from which a multiple of three is left in its run.
-    case thousands
-  }
-
   struct Options: OptionSet, Sendable {
     let rawValue: UInt8
     /// A piece that is a token stays whole, whatever merges say.
@@ -30,12 +21,14 @@ struct PreTokenizerRule: Sendable {
   }
 
   let names: [String]
-  let stages: [Stage]
+  let steps: [TokenizerPipeline.PreTokenizer]
   let options: Options
 
-  private init(_ names: [String], _ stages: [Stage], _ options: Options = []) {
+  private init(
+    _ names: [String], _ steps: [TokenizerPipeline.PreTokenizer], _ options: Options = []
+  ) {
     self.names = names
-    self.stages = stages
+    self.steps = steps
     self.options = options
   }
 
@@ -88,7 +81,7 @@ struct PreTokenizerRule: Sendable {
           contraction + #"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"#
             + #"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*"# + spaces)
       ]),
-    PreTokenizerRule(["laguna"], [.newlines, .matches(qwen2)]),
+    PreTokenizerRule(["laguna"], [newlines, .matches(qwen2)]),
     PreTokenizerRule(
       ["minicpm5"],
       [.matches(#"\p{N}{1,3}"#), .matches(contraction + word + #"|\p{N}+"# + symbols + spaces)],
@@ -130,7 +123,7 @@ struct PreTokenizerRule: Sendable {
         .matches(
           #"\s?[!-/:-~\x{ff01}-\x{ff0f}\x{ff1a}-\x{ff5e}\x{2018}-\x{201f}\x{3001}\x{3002}]+"#),
         // The look-behind only spares the search a run's other places.
-        .matches(#"(?<!\s)\s+$"#), .matches(deepseekIdeographs), .matches(#"\p{N}+"#),
+        .matches(#"(?<!\s)\s+\z"#), .matches(deepseekIdeographs), .matches(#"\p{N}+"#),
       ]),
     PreTokenizerRule(
       ["deepseek-coder"],
@@ -153,7 +146,7 @@ struct PreTokenizerRule: Sendable {
     PreTokenizerRule(
       ["afmoe"],
       [
-        .digitsFromRight, .matches(asianScripts),
+        .digitGroups, .matches(asianScripts),
         .matches(asciiWord + #"| ?[\p{P}\p{S}]+[\r\n]*"# + spaces),
       ]),
     PreTokenizerRule(
@@ -169,7 +162,7 @@ struct PreTokenizerRule: Sendable {
     PreTokenizerRule(
       ["tiny_aya", "cohere2moe"],
       [
-        .digitsFromRight,
+        .digitGroups,
         .matches(
           #"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+"# + suffix + #"|\p{N}{1,3}"# + slashSymbols + spaces),
       ]),
@@ -218,8 +211,20 @@ struct PreTokenizerRule: Sendable {
       ],
       [.addsBOS]),
     PreTokenizerRule(
-      ["gemma4", "gemma-4", "granite-embed-multi-311m"], [.newlines],
+      ["gemma4", "gemma-4", "granite-embed-multi-311m"], [newlines],
       [.escapesSpaces, .wholeNewlines, .forcesBOS]),
-    PreTokenizerRule(["sarvam-moe"], [.newlines], [.escapesSpaces]),
+    PreTokenizerRule(["sarvam-moe"], [newlines], [.escapesSpaces]),
   ]
+}
+
+extension PreTokenizerRule {
+  /// Runs of line feeds and runs of everything else.
+  private static let newlines = TokenizerPipeline.PreTokenizer.matches(#"\n+"#)
+}
+
+extension TokenizerPipeline.PreTokenizer {
+  /// Cuts around every match of a pattern.
+  fileprivate static func matches(_ pattern: String) -> Self {
+    .split(pattern: .regex(pattern), behavior: .isolated, inverted: false)
+  }
 }

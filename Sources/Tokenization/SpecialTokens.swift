@@ -121,7 +121,7 @@ struct SpecialTokens: Sendable {
   }
 
   /// Whether one of the ascending `ranges` contains all of `range`.
-  private static func contains(_ ranges: [Range<Int>], _ range: Range<Int>) -> Bool {
+  static func contains(_ ranges: [Range<Int>], _ range: Range<Int>) -> Bool {
     var (low, high) = (0, ranges.count)
     while low < high {
       let middle = (low + high) / 2

@@ -16,6 +16,11 @@ struct TokenAttributes: OptionSet, Sendable {
   /// Recognised together with the white space after it.
   static let stripsRight = TokenAttributes(rawValue: 64)
 
+  /// An added token that the model itself does not know: only looking for it makes it.
+  static let outside = TokenAttributes(rawValue: 128)
+
+  /// Never made of text by the model.
+  static let unreachable: TokenAttributes = [.control, .unknown, .outside]
   /// Recognised only where control tokens are asked for; written out only on request.
   static let hidden: TokenAttributes = [.control, .unknown]
   /// Searched for in the text before it is split.

@@ -17,6 +17,8 @@ public final class Tokenizer: Sendable {
 
   private let scheme: Scheme
   private let special: SpecialTokens
+  /// Of a Hugging Face folder, what is done before the model.
+  private let preparation: TextPreparation?
   let vocabulary: Vocabulary
   /// Beginning of text, where the vocabulary has such a token.
   public let bosToken: Int32?
@@ -28,6 +30,9 @@ public final class Tokenizer: Sendable {
   public let addsBOS: Bool
   /// Whether a prompt ends with ``eosToken``.
   public let addsEOS: Bool
+  /// Tokens before and after every prompt.
+  private let prefix: [Int32]
+  private let suffix: [Int32]
   /// Whether text begins with a space that the input does not have.
   public let addsSpacePrefix: Bool
 
@@ -55,37 +60,64 @@ public final class Tokenizer: Sendable {
     eosToken = try token(definition.eosToken, defaults.eos)
     let unknown = try token(definition.unknownToken, defaults.unknown)
     let turnEnd = try token(definition.eotToken, nil)
-    addsBOS = (defaults.forcesBOS || definition.addsBOS ?? defaults.addsBOS) && bosToken != nil
-    addsEOS = definition.addsEOS ?? defaults.addsEOS && eosToken != nil
+    if let pipeline = definition.pipeline {
+      for id in pipeline.prefix + pipeline.suffix { _ = try token(id, nil) }
+      prefix = pipeline.prefix.map { Int32($0) }
+      suffix = pipeline.suffix.map { Int32($0) }
+    } else {
+      let addsBOS = defaults.forcesBOS || definition.addsBOS ?? defaults.addsBOS
+      let addsEOS = definition.addsEOS ?? defaults.addsEOS
+      prefix = addsBOS ? [bosToken].compactMap { $0 } : []
+      suffix = addsEOS ? [eosToken].compactMap { $0 } : []
+    }
+    addsBOS = prefix.first != nil && prefix.first == bosToken
+    addsEOS = suffix.last != nil && suffix.last == eosToken
     addsSpacePrefix = definition.addsSpacePrefix ?? defaults.addsSpacePrefix
 
     let name = modelName?.lowercased() ?? ""
     let vocabulary = try Vocabulary(
       definition, spelling: defaults.spelling,
       stripsRight: name.contains("phi-3") || name.contains("phi3"),
-      stated: [eosToken, turnEnd].compactMap { $0.map(Int.init) })
+      stated: [eosToken, turnEnd].compactMap { $0.map(Int.init) } + definition.stopTokens)
+    preparation = try definition.pipeline.map { (pipeline) throws(TokenizerError) in
+      try TextPreparation(definition, pipeline)
+    }
+    (scheme, self.vocabulary) = try Self.scheme(
+      definition, vocabulary, defaults, addsSpacePrefix: addsSpacePrefix, unknown: unknown ?? -1)
+    endTokens = vocabulary.endTokens
+    special = SpecialTokens(self.vocabulary)
+  }
+
+  /// What encodes, and the vocabulary with what that has added to it.
+  private static func scheme(
+    _ definition: TokenizerDefinition, _ vocabulary: Vocabulary, _ defaults: Defaults,
+    addsSpacePrefix: Bool, unknown: Int32
+  ) throws(TokenizerError) -> (Scheme, Vocabulary) {
     switch definition.model {
     case .byteLevelBPE, .spacedBPE:
       let encoder = try BytePairEncoder(
-        vocabulary, merges: definition.merges, rule: defaults.rule!)
-      scheme = .bytePair(encoder)
-      self.vocabulary = encoder.vocabulary
+        vocabulary, merges: definition.merges, steps: defaults.rule!.steps,
+        options: defaults.rule!.options)
+      return (.bytePair(encoder), encoder.vocabulary)
+    case .bytePairs:
+      let pipeline = definition.pipeline ?? TokenizerPipeline()
+      let encoder = try BytePairEncoder(
+        vocabulary, merges: definition.merges, steps: pipeline.preTokenizers,
+        options: pipeline.ignoresMerges ? .wholePieces : [],
+        fallback: Vocabulary.Fallback(
+          unknown: unknown, usesBytes: pipeline.byteFallback, fuses: pipeline.fusesUnknown))
+      return (.bytePair(encoder), encoder.vocabulary)
     case .sentencePieceBPE:
-      scheme = .sentencePiece(
-        try SentencePieceEncoder(
-          vocabulary, scores: definition.scores, addsSpacePrefix: addsSpacePrefix,
-          unknown: unknown ?? -1))
-      self.vocabulary = vocabulary
-    case .unigram:
-      scheme = .unigram(
-        try UnigramEncoder(
-          vocabulary, scores: definition.scores, addsSpacePrefix: addsSpacePrefix,
-          removesExtraWhitespace: definition.removesExtraWhitespace ?? false,
-          unknown: unknown ?? -1))
-      self.vocabulary = vocabulary
+      let encoder = try SentencePieceEncoder(
+        vocabulary, scores: definition.scores, addsSpacePrefix: addsSpacePrefix, unknown: unknown)
+      return (.sentencePiece(encoder), vocabulary)
+    case .unigram, .unigramPieces:
+      let encoder = try UnigramEncoder(
+        vocabulary, scores: definition.scores, addsSpacePrefix: addsSpacePrefix,
+        removesExtraWhitespace: definition.removesExtraWhitespace ?? false, unknown: unknown,
+        pipeline: definition.pipeline)
+      return (.unigram(encoder), vocabulary)
     }
-    endTokens = vocabulary.endTokens
-    special = SpecialTokens(self.vocabulary)
   }
 
   /// Number of tokens.
@@ -154,13 +186,13 @@ public final class Tokenizer: Sendable {
       }
     }
     var tokens: [Int32] = []
-    if addsBOS ?? self.addsBOS, let bosToken { tokens.append(bosToken) }
+    tokens += addsBOS.map { $0 ? [bosToken].compactMap { $0 } : [] } ?? prefix
     try text.withUnsafeBufferPointer { bytes throws(TokenizerError) in
       try append(
         bytes, controlRanges: controlRanges,
         reserved: special.userDefined(in: markupTexts, of: vocabulary), to: &tokens)
     }
-    if addsEOS ?? self.addsEOS, let eosToken { tokens.append(eosToken) }
+    tokens += addsEOS.map { $0 ? [eosToken].compactMap { $0 } : [] } ?? suffix
     return tokens
   }
 
@@ -171,22 +203,26 @@ public final class Tokenizer: Sendable {
     guard text.count <= Self.maximumTextByteCount else {
       throw .textTooLong(byteCount: text.count)
     }
-    let fragments = special.partition(
-      text, controlRanges: controlRanges, reserved: reserved, of: vocabulary)
     switch scheme {
     case .bytePair(let encoder):
-      try Self.encode(fragments, of: text, in: try encoder.makeSession(), to: &tokens)
+      try encode(text, controlRanges, reserved, in: try encoder.makeSession(), to: &tokens)
     case .sentencePiece(let encoder):
-      try Self.encode(fragments, of: text, in: encoder.makeSession(), to: &tokens)
+      try encode(text, controlRanges, reserved, in: encoder.makeSession(), to: &tokens)
     case .unigram(let encoder):
-      try Self.encode(fragments, of: text, in: encoder.makeSession(), to: &tokens)
+      try encode(text, controlRanges, reserved, in: try encoder.makeSession(), to: &tokens)
     }
   }
 
-  private static func encode<Session: EncodingSession & ~Copyable>(
-    _ fragments: [SpecialTokens.Fragment], of text: UnsafeBufferPointer<UInt8>,
+  private func encode<Session: EncodingSession & ~Copyable>(
+    _ text: UnsafeBufferPointer<UInt8>, _ controlRanges: [Range<Int>], _ reserved: Set<UInt32>,
     in session: consuming Session, to tokens: inout [Int32]
   ) throws(TokenizerError) {
+    if let preparation {
+      return try preparation.encode(
+        text, controlRanges, reserved, of: vocabulary, in: &session, to: &tokens)
+    }
+    let fragments = special.partition(
+      text, controlRanges: controlRanges, reserved: reserved, of: vocabulary)
     var startsText = true
     for fragment in fragments {
       if fragment.token >= 0 {

@@ -8,6 +8,10 @@ public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible 
   case invalidVocabulary(String)
   /// PCRE2 refused a pattern or gave up on a text; `code` is PCRE2's.
   case patternFailed(pattern: String, code: Int32)
+  /// A regular expression of the file cannot be translated; `offset` counts its characters.
+  case unsupportedPattern(pattern: String, offset: Int, reason: String)
+  /// A step of a tokenizer that cannot be done as it stands.
+  case unsupportedStep(String)
   /// More text than offsets of 32 bits reach.
   case textTooLong(byteCount: Int)
   /// The chat template is not Jinja, or not as far as it is supported.
@@ -29,6 +33,10 @@ public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible 
       return "invalid vocabulary: \(reason)"
     case .patternFailed(let pattern, let code):
       return "regular expression failed with PCRE2 code \(code): \(pattern)"
+    case .unsupportedPattern(let pattern, let offset, let reason):
+      return
+        "the regular expression \(pattern) is not supported: at character \(offset) is \(reason)"
+    case .unsupportedStep(let step): return "the tokenizer has \(step), which is not supported"
     case .textTooLong(let byteCount):
       return "text of \(byteCount) bytes is too long; at most \(Tokenizer.maximumTextByteCount)"
     case .badChatTemplate(let reason):

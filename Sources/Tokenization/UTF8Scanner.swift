@@ -58,3 +58,17 @@ enum UTF8Scanner {
     return true
   }
 }
+
+extension UTF8Scanner {
+  /// The character at `position` of well-formed UTF-8, and its length.
+  static func codePoint(
+    in bytes: UnsafeBufferPointer<UInt8>, at position: Int
+  ) -> (codePoint: UInt32, byteCount: Int) {
+    let lead = UInt32(bytes[position])
+    if lead < 0x80 { return (lead, 1) }
+    func next(_ index: Int) -> UInt32 { UInt32(bytes[position + index] & 0x3F) }
+    if lead < 0xE0 { return ((lead & 0x1F) << 6 | next(1), 2) }
+    if lead < 0xF0 { return ((lead & 0xF) << 12 | next(1) << 6 | next(2), 3) }
+    return ((lead & 7) << 18 | next(1) << 12 | next(2) << 6 | next(3), 4)
+  }
+}

@@ -1,7 +1,9 @@
+import ModelFormat
+
 /// SentencePiece's unigram model: the segmentation whose tokens' scores add up to the most.
 ///
-/// Text is taken as it is but for spaces: a model's own normalisation map (NFKC and the like) is
-/// not part of a ``TokenizerDefinition``.
+/// Of a GGUF file text is taken as it is but for spaces: a model's own normalisation map (NFKC and the like)
+/// is not part of its definition. Of a Hugging Face folder a ``PreTokenizer`` cuts it.
 struct UnigramEncoder: Sendable {
   let vocabulary: Vocabulary
   private let matcher: PrefixMatcher
@@ -10,13 +12,15 @@ struct UnigramEncoder: Sendable {
   private let unknownScore: Double
   private let addsSpacePrefix: Bool
   private let removesExtraWhitespace: Bool
+  private let preTokenizer: PreTokenizer?
+  private let usesBytes: Bool
 
   /// How much worse than the worst token an unknown character is.
   private static let unknownPenalty: Float = 10
 
   init(
     _ vocabulary: Vocabulary, scores: [Float], addsSpacePrefix: Bool, removesExtraWhitespace: Bool,
-    unknown: Int32
+    unknown: Int32, pipeline: TokenizerPipeline? = nil
   ) throws(TokenizerError) {
     guard scores.count >= vocabulary.count else {
       throw .invalidVocabulary("\(scores.count) scores for \(vocabulary.count) tokens")
@@ -27,27 +31,49 @@ struct UnigramEncoder: Sendable {
     self.unknown = unknown
     self.addsSpacePrefix = addsSpacePrefix
     self.removesExtraWhitespace = removesExtraWhitespace
+    usesBytes = pipeline?.byteFallback ?? false
+    let isOurs: (UInt32) -> Bool = { vocabulary.attributes[Int($0)].isDisjoint(with: .outside) }
+    if let pipeline {
+      preTokenizer = try PreTokenizer(pipeline.preTokenizers)
+    } else {
+      preTokenizer = nil
+    }
     let ids = 0..<UInt32(vocabulary.count)
-    let text: TokenAttributes = [.normal, .userDefined, .unused]
+    var text: TokenAttributes = [.normal, .userDefined, .unused]
+    if pipeline != nil { text.insert(.byte) }
     matcher = PrefixMatcher(
-      ids.filter { !vocabulary.attributes[Int($0)].isDisjoint(with: text) }, of: vocabulary.strings)
+      ids.filter { !vocabulary.attributes[Int($0)].isDisjoint(with: text) && isOurs($0) },
+      of: vocabulary.strings)
     var lowest = Float.greatestFiniteMagnitude
-    for id in ids where vocabulary.attributes[Int(id)].contains(.normal) {
+    for id in ids
+    where pipeline == nil ? vocabulary.attributes[Int(id)].contains(.normal) : isOurs(id) {
       lowest = min(lowest, scores[Int(id)])
     }
     unknownScore = Double(lowest - Self.unknownPenalty)
   }
 
-  func makeSession() -> Session { Session(encoder: self) }
+  func makeSession() throws(TokenizerError) -> Session { try Session(self) }
 
   struct Session: EncodingSession, ~Copyable {
-    fileprivate let encoder: UnigramEncoder
+    private let encoder: UnigramEncoder
+    private let matcher: RegularExpression.Matcher
+
+    fileprivate init(_ encoder: UnigramEncoder) throws(TokenizerError) {
+      self.encoder = encoder
+      matcher = try RegularExpression.Matcher()
+    }
 
     mutating func encode(
       _ text: UnsafeBufferPointer<UInt8>, startsText: Bool, into output: inout [Int32]
     ) throws(TokenizerError) {
-      let normalized = encoder.normalize(text)
-      normalized.withUnsafeBufferPointer { encoder.appendBest(of: $0, to: &output) }
+      let encoder = self.encoder
+      guard let preTokenizer = encoder.preTokenizer else {
+        let normalized = encoder.normalize(text)
+        return normalized.withUnsafeBufferPointer { encoder.appendBest(of: $0, to: &output) }
+      }
+      try preTokenizer.forEachPiece(of: text, startsText: startsText, matcher) { piece in
+        encoder.appendBest(of: piece, to: &output)
+      }
     }
   }
 
@@ -117,16 +143,31 @@ struct UnigramEncoder: Sendable {
       if !hasCharacter { offer(unknown, end: characterEnd, score: base + unknownScore) }
       position = characterEnd
     }
-    // Backwards; neighbouring unknown characters are one token.
+    // Backwards; neighbouring unknown characters are one token, or the bytes of all of them.
     let first = output.count
     var end = text.count
-    var follower: Int32 = -1
+    var unknownEnd = 0
+    func closeUnknown(at start: Int) {
+      guard unknownEnd > start else { return }
+      let bytes = text[start..<unknownEnd]
+      if usesBytes, bytes.allSatisfy({ vocabulary.byteTokens[Int($0)] >= 0 }) {
+        for byte in bytes.reversed() { output.append(vocabulary.byteTokens[Int(byte)]) }
+      } else {
+        output.append(unknown)
+      }
+      unknownEnd = 0
+    }
     while end > 0 {
       let step = steps[end]
-      if !(step.token == unknown && follower == unknown) { output.append(step.token) }
-      follower = step.token
+      if step.token == unknown {
+        unknownEnd = max(unknownEnd, end)
+      } else {
+        closeUnknown(at: end)
+        output.append(step.token)
+      }
       end = Int(step.start)
     }
+    closeUnknown(at: 0)
     output[first...].reverse()
   }
 }

@@ -52,6 +52,10 @@ struct Vocabulary: Sendable {
       : definition.kinds.prefix(count).map { TokenAttributes(kind: $0) }
     let spelled = SpelledTokens(in: definition)
     endTokens = spelled.resolve(&attributes, stated: stated)
+    for (id, flags) in definition.addedFlags.prefix(count).enumerated()
+    where AddedTokenFlags(rawValue: flags).contains(.outsideModel) {
+      attributes[id].insert(.outside)
+    }
     if stripsRight { spelled.stripRightOfSpecial(&attributes) }
     self.attributes = attributes
 
@@ -143,6 +147,39 @@ struct Vocabulary: Sendable {
     for byte in bytes {
       let token = byteTokens[Int(byte)] >= 0 ? byteTokens[Int(byte)] : unknown
       if token >= 0 { output.append(token) }
+    }
+  }
+
+  /// What becomes of characters without a token, in a Hugging Face folder.
+  struct Fallback: Sendable {
+    /// -1 leaves them out.
+    var unknown: Int32
+    /// Whether the tokens of their bytes stand for them, if all have one.
+    var usesBytes: Bool
+    /// Whether neighbours are one unknown token.
+    var fuses: Bool
+  }
+
+  /// Appends the token with this string number or else what `fallback` says.
+  ///
+  /// - Parameter followsUnknown: whether the token before stands for unknown characters; updated.
+  func appendTokens(
+    of number: UInt32, _ bytes: UnsafeBufferPointer<UInt8>, _ fallback: Fallback,
+    followsUnknown: inout Bool, to output: inout [Int32]
+  ) {
+    let token = token(of: number)
+    if token >= 0, attributes[Int(token)].isDisjoint(with: .unreachable) {
+      output.append(token)
+      followsUnknown = false
+      return
+    }
+    let isSpelled = spelling == .bytes && (bytes.count > 1 || token < 0)
+    if isSpelled || fallback.usesBytes, bytes.allSatisfy({ byteTokens[Int($0)] >= 0 }) {
+      for byte in bytes { output.append(byteTokens[Int(byte)]) }
+      followsUnknown = false
+    } else if fallback.unknown >= 0 {
+      if !(followsUnknown && fallback.fuses) { output.append(fallback.unknown) }
+      followsUnknown = true
     }
   }
 

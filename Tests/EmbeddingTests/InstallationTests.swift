@@ -77,7 +77,7 @@ struct InstallationTests {
     let flags = try Tool.run(["pkg-config", "--libs", "flashinfer"]).output
     #expect(flags.contains("-lflashinfer") && !flags.contains("rpath") && !flags.contains("uring"))
     let whole = try Tool.run(["pkg-config", "--static", "--libs", "flashinfer"]).output
-    for library in ["-luring", "-lpcre2-8", "-lxxhash", "-lstdc++"] {
+    for library in ["-luring", "-lpcre2-8", "-lutf8proc", "-lxxhash", "-lstdc++"] {
       #expect(whole.contains(library), "\(whole)")
     }
   }

@@ -14,6 +14,7 @@ struct TinyFolder {
   var more = ""
   var tokenizer: String?
   var settings: String?
+  var generation: String?
   var hasHead = true
   var queryKeyValueBias = false
   var normalisesHeads = false
@@ -77,6 +78,9 @@ struct TinyFolder {
     var documents = HuggingFace.Documents(
       configuration: .init(path: "config.json", bytes: Array(text.utf8)))
     documents.tokenizer = tokenizer.map { .init(path: "tokenizer.json", bytes: Array($0.utf8)) }
+    documents.generationConfiguration = generation.map {
+      HuggingFace.Document(path: "generation_config.json", bytes: Array($0.utf8))
+    }
     documents.tokenizerConfiguration = settings.map {
       .init(path: "tokenizer_config.json", bytes: Array($0.utf8))
     }

@@ -54,6 +54,8 @@ struct FlashImageHeader: Codable {
   struct Tokenizer: Codable {
     var model: TokenizerDefinition.Model
     var preTokenizer: String?
+    var pipeline: TokenizerPipeline?
+    var stopTokens: [Int]?
     var bosToken: Int?
     var eosToken: Int?
     var eotToken: Int?
@@ -68,6 +70,7 @@ struct FlashImageHeader: Codable {
     var mergeByteCount: Int
     var hasScores: Bool
     var hasKinds: Bool
+    var hasFlags: Bool?
     var offset: Int
     var byteCount: Int
     var checksum: HexChecksum

@@ -7,6 +7,8 @@ extension FlashImageHeader.Tokenizer {
   init(_ definition: TokenizerDefinition) {
     model = definition.model
     preTokenizer = definition.preTokenizer
+    pipeline = definition.pipeline
+    stopTokens = definition.stopTokens.isEmpty ? nil : definition.stopTokens
     bosToken = definition.bosToken
     eosToken = definition.eosToken
     eotToken = definition.eotToken
@@ -21,6 +23,7 @@ extension FlashImageHeader.Tokenizer {
     mergeByteCount = definition.merges.bytes.count
     hasScores = !definition.scores.isEmpty
     hasKinds = !definition.kinds.isEmpty
+    hasFlags = definition.addedFlags.isEmpty ? nil : true
     offset = 0
     byteCount = 0
     checksum = HexChecksum(0)
@@ -30,7 +33,8 @@ extension FlashImageHeader.Tokenizer {
   /// Length of the section that the counts make.
   var sectionByteCount: Int {
     4 * (tokenCount + 1) + (hasScores ? 4 * tokenCount : 0) + 4 * (mergeCount + 1)
-      + (hasKinds ? tokenCount : 0) + tokenByteCount + mergeByteCount
+      + (hasKinds ? tokenCount : 0) + (hasFlags == true ? tokenCount : 0) + tokenByteCount
+      + mergeByteCount
   }
 
   /// The section's bytes.
@@ -41,6 +45,7 @@ extension FlashImageHeader.Tokenizer {
     for score in definition.scores { bytes.appendLittleEndian(score.bitPattern) }
     for offset in definition.merges.offsets { bytes.appendLittleEndian(offset) }
     bytes += definition.kinds
+    bytes += definition.addedFlags
     bytes += definition.tokens.bytes
     bytes += definition.merges.bytes
     return bytes
@@ -82,14 +87,19 @@ extension FlashImageHeader.Tokenizer {
     let scores = take(hasScores ? 4 * tokenCount : 0)
     let mergeOffsets = take(4 * (mergeCount + 1))
     let kinds = take(hasKinds ? tokenCount : 0)
+    let flags = take(hasFlags == true ? tokenCount : 0)
     let tokens = try strings(tokenOffsets, take(tokenByteCount), path)
     let merges = try strings(mergeOffsets, take(mergeByteCount), path)
-    return TokenizerDefinition(
+    var definition = TokenizerDefinition(
       model: model, preTokenizer: preTokenizer, tokens: tokens,
       scores: (0..<scores.count / 4).map { Float(bitPattern: word(scores, $0)) },
       kinds: [UInt8](kinds), merges: merges, bosToken: bosToken, eosToken: eosToken,
       eotToken: eotToken, unknownToken: unknownToken, addsBOS: addsBOS, addsEOS: addsEOS,
       addsSpacePrefix: addsSpacePrefix, removesExtraWhitespace: removesExtraWhitespace)
+    definition.pipeline = pipeline
+    definition.stopTokens = stopTokens ?? []
+    definition.addedFlags = [UInt8](flags)
+    return definition
   }
 
   private func word(_ bytes: UnsafeRawBufferPointer, _ index: Int) -> UInt32 {

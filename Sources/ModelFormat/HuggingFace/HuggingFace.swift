@@ -63,6 +63,15 @@ public enum HuggingFace {
     return names.sorted()
   }
 
+  /// The tokenizer of a `tokenizer.json` alone.
+  ///
+  /// - Throws: ``FormatError``; of kind `unsupported` for one that would not give the same tokens here.
+  package static func tokenizer(_ document: Document) throws(FormatError) -> TokenizerDefinition {
+    let definition = try HuggingFaceTokenizerReader(document).definition()
+    try definition.validate(path: document.path)
+    return definition
+  }
+
   /// Says what the folder holds.
   ///
   /// - Parameters:

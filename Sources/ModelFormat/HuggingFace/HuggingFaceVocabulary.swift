@@ -1,13 +1,14 @@
 import TensorBasics
 
-/// Tokens, kinds and merges of a `tokenizer.json`, by id.
+/// Tokens, kinds, flags and merges of a `tokenizer.json`, by id.
 struct HuggingFaceVocabulary {
   private var tokens: [String] = []
   private(set) var kinds: [UInt8] = []
-  /// SentencePiece scores; empty before ``scoreMerges()``.
+  /// Scores of a unigram vocabulary; otherwise empty.
   private(set) var scores: [Float] = []
+  /// ``AddedTokenFlags`` by id.
+  private(set) var flags: [UInt8] = []
   private var ids: [ExactString: Int] = [:]
-  private var pairs: [(left: String, right: String)] = []
   private let reader: HuggingFaceTokenizerReader
 
   /// Ids may have gaps, which become unused tokens, but not so many.
@@ -15,40 +16,70 @@ struct HuggingFaceVocabulary {
 
   private typealias Kind = TokenizerDefinition.TokenKind
 
-  init(
-    _ reader: HuggingFaceTokenizerReader, _ model: JSONValue, isByteLevel: Bool
-  ) throws(FormatError) {
+  init(_ reader: HuggingFaceTokenizerReader, _ model: JSONValue) throws(FormatError) {
     self.reader = reader
-    guard let vocabulary = model["vocab"]?.members else {
+    let added = reader.root["added_tokens"]?.array ?? []
+    if let vocabulary = model["vocab"]?.members {
+      let limit = vocabulary.count + added.count + Self.gapLimit
+      for member in vocabulary {
+        try set(member.key, member.value, member.value.integer, .normal, limit)
+      }
+    } else if let vocabulary = model["vocab"]?.array {
+      try readPieces(vocabulary, limit: vocabulary.count + added.count + Self.gapLimit)
+    } else {
       throw reader.error(.malformed, model, "\"vocab\" is missing")
     }
-    let added = reader.root["added_tokens"]?.array ?? []
-    let limit = vocabulary.count + added.count + Self.gapLimit
-    for member in vocabulary {
-      try set(member.key, member.value, member.value.integer, .normal, limit)
-    }
-    if !isByteLevel { markBytes() }
-    if let unknown = model["unk_token"]?.string, let id = ids[ExactString(unknown)] {
-      kinds[id] = Kind.unknown.rawValue
-    }
-    for token in added {
-      guard let content = token["content"]?.string, !content.isEmpty else {
-        throw reader.error(.malformed, token, "an added token has no content")
+    if model["byte_fallback"]?.bool == true { markBytes() }
+    let unknown = model["unk_token"]?.string.flatMap { ids[ExactString($0)] }
+    if let unknown = unknown ?? model["unk_id"]?.integer {
+      guard kinds.indices.contains(unknown) else {
+        throw reader.error(.malformed, model, "the unknown token is \(unknown), which is none")
       }
-      let isSpecial = token["special"]?.bool == true
-      try set(content, token, token["id"]?.integer, isSpecial ? .control : .userDefined, limit)
-      let reaches = ["lstrip", "rstrip", "single_word"] as [StaticString]
-      if !isSpecial, reaches.contains(where: { token[$0]?.bool == true }) {
-        throw reader.error(
-          .unsupported, token,
-          "added token \"\(content)\" absorbs the spaces around it, which is not supported")
-      }
+      kinds[unknown] = Kind.unknown.rawValue
     }
+    for token in added { try add(token, limit: kinds.count + added.count + Self.gapLimit) }
     for id in tokens.indices where kinds[id] == 0 {
       tokens[id] = "[PAD\(id)]"
       kinds[id] = Kind.unused.rawValue
     }
   }
+
+  /// The tokens of a unigram model, ["token", score] in the order of ids.
+  private mutating func readPieces(_ pieces: [JSONValue], limit: Int) throws(FormatError) {
+    for (id, piece) in pieces.enumerated() {
+      guard let pair = piece.array, pair.count == 2, let token = pair[0].string,
+        let score = pair[1].double
+      else { throw reader.error(.malformed, piece, "token \(id) is no token with a score") }
+      try set(token, piece, id, .normal, limit)
+      scores.append(Float(score))
+    }
+  }
+
+  private mutating func add(_ token: JSONValue, limit: Int) throws(FormatError) {
+    let fields = ["id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"]
+    try HuggingFaceFields.check(token, "an added token", fields, path: reader.path)
+    guard let content = token["content"]?.string, !content.isEmpty else {
+      throw reader.error(.malformed, token, "an added token has no content")
+    }
+    let isSpecial = token["special"]?.bool == true
+    let isKnown = ids[ExactString(content)] != nil
+    try set(content, token, token["id"]?.integer, isSpecial ? .control : .userDefined, limit)
+    var flag = AddedTokenFlags.added
+    for (key, value) in Self.flagNames where token[key]?.bool == true { flag.insert(value) }
+    if token["normalized"] == nil, !isSpecial { flag.insert(.normalized) }
+    if !isKnown { flag.insert(.outsideModel) }
+    if let id = ids[ExactString(content)] {
+      // A second entry of a token says nothing about the model.
+      let before = AddedTokenFlags(rawValue: flags[id])
+      if before.contains(.outsideModel) { flag.insert(.outsideModel) }
+      flags[id] = flag.rawValue
+    }
+  }
+
+  private static let flagNames: [(StaticString, AddedTokenFlags)] = [
+    ("single_word", .singleWord), ("lstrip", .stripsLeft), ("rstrip", .stripsRight),
+    ("normalized", .normalized),
+  ]
 
   /// Gives `id` to a token. An added token may repeat one of the vocabulary.
   private mutating func set(
@@ -63,6 +94,7 @@ struct HuggingFaceVocabulary {
     while tokens.count <= id {
       tokens.append("")
       kinds.append(0)
+      flags.append(0)
     }
     let isFree = kinds[id] == 0
     let known = ids.updateValue(id, forKey: ExactString(token))
@@ -95,13 +127,17 @@ struct HuggingFaceVocabulary {
     return packed
   }
 
+  /// Scores of all tokens, of which added ones have none.
+  func packedScores() -> [Float] {
+    scores + [Float](repeating: 0, count: tokens.count - scores.count)
+  }
+
   /// Reads the merges, "left right" or ["left", "right"], best first.
-  mutating func merges(of model: JSONValue) throws(FormatError) -> PackedStrings {
+  func merges(of model: JSONValue) throws(FormatError) -> PackedStrings {
     var packed = PackedStrings()
     guard let merges = model["merges"]?.array else {
       throw reader.error(.malformed, model, "\"merges\" is missing")
     }
-    pairs.reserveCapacity(merges.count)
     for merge in merges {
       var sides: [String]
       if let text = merge.string {
@@ -115,67 +151,18 @@ struct HuggingFaceVocabulary {
       guard !sides.contains(where: { $0.utf8.contains(0x20) }) else {
         throw reader.error(.unsupported, merge, "a merge of tokens with spaces")
       }
-      pairs.append((sides[0], sides[1]))
+      for token in sides + [sides[0] + sides[1]] where !isInModel(token) {
+        throw reader.error(
+          .malformed, merge,
+          "merge \"\(sides[0]) \(sides[1])\": \"\(token)\" is no token of the model")
+      }
       packed.append("\(sides[0]) \(sides[1])".utf8)
     }
     return packed
   }
 
-  /// Derives SentencePiece's scores from the order of merges: the best token is made first.
-  ///
-  /// Files converted from SentencePiece list, for each token, all pairs that spell it. Only then
-  /// does merging by score, which asks no pair's permission, give the same tokens; anything else is
-  /// refused.
-  mutating func scoreMerges() throws(FormatError) {
-    let unreachable = -Float(pairs.count + 1)
-    scores = [Float](repeating: unreachable, count: tokens.count)
-    var pairCounts = [Int32](repeating: 0, count: tokens.count)
-    var group: Float = 0
-    var last = -1
-    for (left, right) in pairs {
-      guard let id = ids[ExactString(left + right)], ids[ExactString(left)] != nil,
-        ids[ExactString(right)] != nil
-      else {
-        throw reader.error(
-          .unsupported, reader.root["model"], "merge \"\(left) \(right)\" makes no token")
-      }
-      if id != last {
-        let isNew = pairCounts[id] == 0
-        // Added tokens of equal score (runs of spaces in Gemma) come mixed; the first pair counts.
-        guard isNew || kinds[id] != Kind.normal.rawValue else { throw inconsistent(id) }
-        if isNew {
-          group -= 1
-          scores[id] = group
-        }
-        last = id
-      }
-      pairCounts[id] += 1
-    }
-    for id in tokens.indices where kinds[id] == Kind.normal.rawValue {
-      guard splitCount(of: tokens[id]) == Int(pairCounts[id]) else { throw inconsistent(id) }
-    }
-  }
-
-  private func inconsistent(_ id: Int) -> FormatError {
-    reader.error(
-      .unsupported, reader.root["model"],
-      "the merges that make token \"\(tokens[id])\" are not those of a SentencePiece vocabulary")
-  }
-
-  /// In how many ways a token is two others.
-  private func splitCount(of token: String) -> Int {
-    let scalars = token.unicodeScalars
-    var count = 0
-    var index = scalars.startIndex
-    while index < scalars.endIndex {
-      index = scalars.index(after: index)
-      guard index < scalars.endIndex else { break }
-      if ids[ExactString(String(token[..<index]))] != nil,
-        ids[ExactString(String(token[index...]))] != nil
-      {
-        count += 1
-      }
-    }
-    return count
+  private func isInModel(_ token: String) -> Bool {
+    guard let id = ids[ExactString(token)] else { return false }
+    return !AddedTokenFlags(rawValue: flags[id]).contains(.outsideModel)
   }
 }

@@ -12,6 +12,10 @@ public struct TokenizerDefinition: Sendable {
     case unigram
     /// BPE with merges over UTF-8 with `▁` for spaces and byte fallback (GGUF `gemma4`).
     case spacedBPE
+    /// BPE as ``TokenizerDefinition/pipeline`` says (Hugging Face folders).
+    case bytePairs
+    /// Unigram as ``TokenizerDefinition/pipeline`` says (Hugging Face folders).
+    case unigramPieces
   }
 
   /// ggml's token types, as they stand in GGUF files.
@@ -27,18 +31,25 @@ public struct TokenizerDefinition: Sendable {
   public var model: Model
   /// The pre-tokenizer's name as the file gives it (`smollm`, `llama-bpe`); nil if it gives none.
   public var preTokenizer: String?
+  /// What is done to text before the model; only, and always, of ``Model/bytePairs`` and
+  /// ``Model/unigramPieces``.
+  public var pipeline: TokenizerPipeline?
   /// Token spellings, by id.
   public var tokens: PackedStrings
   /// Scores by id; empty if the file has none.
   public var scores: [Float]
   /// Raw ``TokenKind`` by id; empty = all normal.
   public var kinds: [UInt8]
+  /// ``AddedTokenFlags`` by id; empty = none is looked for by flags.
+  public var addedFlags: [UInt8] = []
   /// Merge rules, best first, each "left right" with one space; empty without merges.
   public var merges: PackedStrings
   public var bosToken: Int?
   public var eosToken: Int?
   /// End of turn, where the file names one beside ``eosToken``.
   public var eotToken: Int?
+  /// All tokens that the files name as ends of an answer.
+  public var stopTokens: [Int] = []
   public var unknownToken: Int?
   /// Whether a prompt begins with BOS; nil if the file does not say.
   public var addsBOS: Bool?
