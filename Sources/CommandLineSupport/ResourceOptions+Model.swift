@@ -2,6 +2,7 @@ public import BlockIO
 import Calibration
 import ModelFormat
 public import Runtime
+public import WeightLoader
 
 extension ResourceOptions {
   /// Opens a model, with its mirrors, as many reads in flight as the drive's calibration says, or more.
@@ -39,6 +40,12 @@ extension Terminal {
   /// What a device has to say to people, e.g. that a slower way of reading had to do.
   public static func warn(notesOf device: any BlockDevice) {
     for note in device.notes { warn(note) }
+  }
+
+  /// As of its device, and how the file is read.
+  public static func warn(notesOf source: ModelSource) {
+    warn(notesOf: source.device)
+    for note in source.description.notes { warn(note) }
   }
 
   /// What a session does without, e.g. threads that the system refused.

@@ -27,6 +27,8 @@ public struct ModelDescription: Sendable {
   public var neurons: NeuronLayout?
   /// Of an image, the identity of the model that it was converted from; nil if it is not known.
   public var sourceIdentity: ModelIdentity?
+  /// What people should know of how the file is read; mostly nothing.
+  public var notes: [String] = []
 
   public init(
     configuration: DecoderConfiguration? = nil, tokenizer: TokenizerDefinition? = nil,

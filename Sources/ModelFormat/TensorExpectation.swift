@@ -22,6 +22,24 @@ public struct TensorExpectation: Sendable, Equatable {
     self.expertCount = expertCount
     self.isOptional = isOptional
   }
+
+  /// What a product with this matrix may be multiplied by at its end: one number, or one for each expert. Converters
+  /// write it for NVFP4; nil for what is no matrix of a layer and no output head, and for routers.
+  fileprivate var factor: TensorExpectation? {
+    guard rowCount > 1, name.hasPrefix("blk.") || name == "output.weight",
+      !name.hasSuffix(".ffn_gate_inp.weight"),
+      let factor = TensorRecord.factorName(ofWeight: name)
+    else { return nil }
+    return TensorExpectation(factor, expertCount ?? 1, isOptional: true)
+  }
+}
+
+extension TensorRecord {
+  /// The name of the tensor that holds the factor of products with the matrix called `weight`.
+  public static func factorName(ofWeight weight: String) -> String? {
+    let suffix = ".weight"
+    return weight.hasSuffix(suffix) ? weight.dropLast(suffix.count) + ".scale" : nil
+  }
 }
 
 extension DecoderConfiguration {
@@ -52,7 +70,7 @@ extension DecoderConfiguration {
     if !tiesOutput {
       tensors.append(TensorExpectation("output.weight", hiddenSize, vocabularyCount))
     }
-    return tensors
+    return tensors + tensors.compactMap(\.factor)
   }
 
   private func appendLayer(

@@ -51,7 +51,8 @@ final class Decoder {
     let clock = StepClock()
     self.clock = clock
     let linear = try LinearExecutor(
-      stream: stream, families: weights.families, pool: pool, clock: clock)
+      stream: stream, families: weights.families, factors: weights.factors, pool: pool,
+      clock: clock)
     self.linear = linear
     attention = try AttentionStep(
       AttentionShape(configuration), cache: cache, chunkLength: workspace.tokenCapacity,

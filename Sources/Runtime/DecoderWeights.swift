@@ -98,6 +98,9 @@ final class DecoderWeights {
   var tables: [Int] { [embedding] + (positions.map { [$0] } ?? []) }
   /// Divisors of RoPE's frequencies [ropeDimensionCount / 2], where the file has them.
   let ropeFactors: UnsafePointer<Float>?
+  /// By tensor number, what products with a matrix are multiplied by: one number, or one for each expert; nil for
+  /// most.
+  let factors: [UnsafePointer<Float>?]
   /// Matrices in the order of use, by ``Segment``.
   let order: StreamOrder
 
@@ -129,6 +132,10 @@ final class DecoderWeights {
     outputNorm = try Self.norm("output_norm", configuration, index, &loader)
     ropeFactors = try index.find("rope_freqs.weight").map { tensor throws(RuntimeError) in
       try loader.place(tensor)
+    }
+    factors = try source.description.tensors.map { tensor throws(RuntimeError) in
+      guard let name = TensorRecord.factorName(ofWeight: tensor.name) else { return nil }
+      return try index.find(name).map { number throws(RuntimeError) in try loader.place(number) }
     }
     embedding = try index.require("token_embd.weight")
     positions =

@@ -47,6 +47,8 @@ final class LinearExecutor: ParallelRegion {
   }
   private let matrices: [Matrix]
   private let families: [BundleFamily]
+  /// As ``DecoderWeights/factors``, whose memory it is.
+  private let factors: [UnsafePointer<Float>?]
   /// A piece, or a whole tensor, in a region: grains of `grainGroupCount` row groups, of which a worker
   /// takes one at a time.
   private struct RowSpan {
@@ -62,6 +64,8 @@ final class LinearExecutor: ParallelRegion {
     var output: UnsafeMutablePointer<Float>
     var outputStride: Int
     var layout: RowLayout
+    /// What the sums are multiplied by, once each is whole; 1 = they stay.
+    var factor: Float
     /// The workers leave the interleaved rows in place of the row-major ones: all of them, or what is
     /// left in memory would be neither layout.
     var interleavesInPlace: Bool
@@ -90,9 +94,11 @@ final class LinearExecutor: ParallelRegion {
   private static let spanCapacity = 256
   private static let longGrainTokenCount = 24
 
+  /// - Parameter factors: as ``DecoderWeights/factors``; they must outlive the executor.
   /// - Throws: ``RuntimeError/allocation(_:)``.
   init(
-    stream: WeightStream, families: [BundleFamily], pool: ThreadPool, clock: StepClock
+    stream: WeightStream, families: [BundleFamily], factors: [UnsafePointer<Float>?],
+    pool: ThreadPool, clock: StepClock
   ) throws(RuntimeError) {
     self.stream = stream
     self.pool = pool
@@ -106,6 +112,7 @@ final class LinearExecutor: ParallelRegion {
           == RowGroup.byteCount($0.type, columnCount: $0.columnCount))
     }
     self.families = families
+    self.factors = factors
     scratchByteCount = Self.scratchByteCount(
       stream.source.description, stream.plan.piecesOfTensor)
     do {
@@ -195,7 +202,7 @@ final class LinearExecutor: ParallelRegion {
           origin: .bundle(family: product.family, bundle: product.bundle, part: product.part),
           activations: product.activations, matrix: matrices[part.tensor], address: address,
           rowCount: part.rowCount, output: product.output, outputStride: product.outputStride,
-          layout: layout,
+          layout: layout, factor: factors[part.tensor]?[product.bundle] ?? 1,
           interleavesInPlace: layout == .rowMajor && part.rowCount % RowGroup.rowCount == 0
             && matrices[part.tensor].hasWholeGroups))
     }
@@ -223,6 +230,7 @@ final class LinearExecutor: ParallelRegion {
         origin: .piece(number), activations: x, matrix: matrix, address: address,
         rowCount: piece.rowCount,
         output: task.output + piece.firstRow, outputStride: task.outputStride, layout: layout,
+        factor: factors[piece.tensor]?.pointee ?? 1,
         interleavesInPlace: layout == .rowMajor && stream.isPinned(number)
           && piece.rowCount % RowGroup.rowCount == 0
           && groupCount * matrix.groupByteCount == piece.byteCount))
@@ -238,7 +246,7 @@ final class LinearExecutor: ParallelRegion {
         origin: .resident, activations: x, matrix: matrix, address: address,
         rowCount: matrix.rowCount,
         output: task.output, outputStride: task.outputStride, layout: .interleaved,
-        interleavesInPlace: false))
+        factor: factors[task.tensor]?.pointee ?? 1, interleavesInPlace: false))
   }
 
   private func append(_ span: RowSpan) {
@@ -309,6 +317,17 @@ final class LinearExecutor: ParallelRegion {
       operand, groups: groups, by: span.activations, into: span.output,
       outputStride: span.outputStride,
       scratch: workerScratch)
+    if span.factor != 1 { scale(span, groups) }
+  }
+
+  /// Multiplies the sums of whole rows, of every token, by their factor.
+  private func scale(_ span: RowSpan, _ groups: Range<Int>) {
+    let first = groups.lowerBound * RowGroup.rowCount
+    let count = min(groups.upperBound * RowGroup.rowCount, span.rowCount) - first
+    for token in 0..<span.activations.tokenCount {
+      VectorOps.scale(
+        span.output + token * span.outputStride + first, by: span.factor, count: count)
+    }
   }
 
   /// Turns row-major rows into row groups where they lie.

@@ -27,6 +27,8 @@ public struct TinyModel: Sendable {
   public var ropeLinearScale: Float = 1
   /// Adds `rope_freqs.weight`, as Llama 3 files have it.
   public var hasRopeFactors = false
+  /// Adds a factor for each matrix of the layers, one for each expert, as NVFP4 files have them.
+  public var hasFactors = false
   /// `llama.hidden_act`, where it is to be stated.
   public var hiddenActivation: String?
   /// Experts in place of each layer's FFN; nil = dense. Where ggml has no key for their width (llama,
@@ -86,7 +88,9 @@ public struct TinyModel: Sendable {
     var generator = SeededGenerator(seed: seed)
     var file = TinyGGUF(metadata: hyperparameters + tokenizer)
     for (index, expected) in configuration.expectedTensors.enumerated()
-    where !expected.isOptional || hasRopeFactors {
+    where !expected.isOptional
+      || (expected.name.hasSuffix(".scale") ? hasFactors : hasRopeFactors)
+    {
       file.tensors.append(tensor(expected, index: index, &generator))
     }
     return file

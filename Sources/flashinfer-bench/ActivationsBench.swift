@@ -39,7 +39,7 @@ struct ActivationsBench: ParsableCommand {
     Interruption.install()
     try reportingErrors {
       let model = try resources.open(model)
-      Terminal.warn(notesOf: model.source.device)
+      Terminal.warn(notesOf: model.source)
       guard model.configuration.experts == nil else {
         throw CommandError(.badData, "\(self.model): its FFNs are experts, which a router chooses")
       }

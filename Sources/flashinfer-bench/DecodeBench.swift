@@ -56,7 +56,7 @@ struct DecodeBench: ParsableCommand {
     Interruption.install()
     try reportingErrors {
       let model = try resources.open(model)
-      Terminal.warn(notesOf: model.source.device)
+      Terminal.warn(notesOf: model.source)
       let session = try openSession(model)
       Terminal.warn(notesOf: session)
       try hotness.recall(session)

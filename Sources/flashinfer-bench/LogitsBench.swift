@@ -33,7 +33,7 @@ struct LogitsBench: ParsableCommand {
     Interruption.install()
     try reportingErrors {
       let model = try resources.open(model)
-      Terminal.warn(notesOf: model.source.device)
+      Terminal.warn(notesOf: model.source)
       let ids = tokens.split(separator: ",").compactMap { Int32($0) }
       let promptCount = min(prompt ?? ids.count, ids.count)
       let file = try OutputFile(

@@ -42,7 +42,7 @@ struct PerplexityBench: ParsableCommand {
     Interruption.install()
     try reportingErrors {
       let model = try resources.open(model)
-      Terminal.warn(notesOf: model.source.device)
+      Terminal.warn(notesOf: model.source)
       let length = resources.context ?? 512
       let chunks = try model.chunks(ofTextFile: file, length: length, most: self.chunks)
       var request = MemoryPlan.Request(

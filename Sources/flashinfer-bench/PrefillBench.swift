@@ -44,7 +44,7 @@ struct PrefillBench: ParsableCommand {
     try reportingErrors {
       let path = model
       let model = try resources.open(path)
-      Terminal.warn(notesOf: model.source.device)
+      Terminal.warn(notesOf: model.source)
       var request = MemoryPlan.Request(
         budgetByteCount: resources.budget,
         contextLength: max(resources.context ?? 0, depth + tokens),

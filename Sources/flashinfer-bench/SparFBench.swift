@@ -62,7 +62,7 @@ struct SparFBench: ParsableCommand {
     Interruption.install()
     try reportingErrors {
       let model = try resources.open(model)
-      Terminal.warn(notesOf: model.source.device)
+      Terminal.warn(notesOf: model.source)
       if let note = KeyValueOptions.defaultFolderNote { Terminal.warn(note) }
       let length = resources.context ?? 512
       let chunks = try model.chunks(ofTextFile: file, length: length, most: self.chunks)

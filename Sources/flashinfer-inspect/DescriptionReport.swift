@@ -28,6 +28,7 @@ struct DescriptionReport {
       json.null("tokenizer")
     }
     if let neurons = description.neurons { write(neurons, to: &json) }
+    json.array("notes", of: description.notes) { $0.text(nil, $1) }
     json.array("files", of: Self.files(of: source)) { list, file in
       list.object { json in
         json.text("path", file.path)

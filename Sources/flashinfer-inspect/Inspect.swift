@@ -240,6 +240,7 @@ struct Inspect: ParsableCommand {
     }
     if description.configuration != nil { try printIdentity(source) }
     if let neurons = description.neurons { Terminal.print("neurons: \(text(of: neurons))\n") }
+    for note in description.notes { Terminal.print("note: \(note)\n") }
     var classes: [String: Int] = [:]
     for tensor in description.storedTensors {
       classes["\(tensor.type.name) \(tensor.layout.rawValue)", default: 0] += tensor.byteCount

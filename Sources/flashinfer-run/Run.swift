@@ -136,7 +136,7 @@ struct Run: ParsableCommand {
       Terminal.warn("\($0); this run goes on with the file that it opened")
     }
     session.keyValues.onWarning = { Terminal.warn($0) }
-    Terminal.warn(notesOf: model.source.device)
+    Terminal.warn(notesOf: model.source)
     Terminal.warn(notesOf: session)
   }
 

@@ -22,7 +22,7 @@ import WeightLoader
       commitStep: [nil, 0, 300, 1 << 13].randomElement(using: &generator) ?? nil)
   }
 
-  @Test(arguments: TinyFamilies.names + TinyFamilies.expertNames)
+  @Test(arguments: TinyFamilies.names + TinyFamilies.expertNames + TinyFamilies.factorNames)
   func `Tiny models of every family`(family: String) throws {
     for seed in UInt64(0)..<4 {
       var generator = SeededGenerator(seed: seed)

@@ -36,7 +36,7 @@ import WeightLoader
 
   /// Float weights meet f32 activations. What is left is f32 sums, and keys and values whose f32 and
   /// f64 round to neighbouring f16 numbers: 2^-11 of an element now and then.
-  @Test(arguments: TinyFamilies.names + TinyFamilies.expertNames)
+  @Test(arguments: TinyFamilies.names + TinyFamilies.expertNames + TinyFamilies.factorNames)
   func `Float models follow the f64 graph closely`(family: String) throws {
     for seed in UInt64(0)..<3 {
       var model = TinyFamilies.model(family)
@@ -52,7 +52,7 @@ import WeightLoader
   ///
   /// Of models with experts all experts run: which of two nearly equal ones is chosen is no matter of
   /// precision.
-  @Test(arguments: TinyFamilies.names + TinyFamilies.expertNames)
+  @Test(arguments: TinyFamilies.names + TinyFamilies.expertNames + TinyFamilies.factorNames)
   func `Quantised models follow the f64 graph`(family: String) throws {
     let types: [[ElementType]] = [
       [.q8_0], [.q4_0, .q5_1], [.q4_1, .q5_0], [.q4_K, .q6_K], [.q2_K, .q3_K, .q5_K],

@@ -178,10 +178,11 @@ struct NaiveDecoder {
   ) -> [Double] {
     let matrix = weights(name)
     let rowCount = matrix.count / x.count / part.count
+    let factor = tensor(name.replacingSuffix(".weight", ".scale"))?[part.index] ?? 1
     return (part.index * rowCount..<(part.index + 1) * rowCount).map { row in
       var sum = 0.0
       for column in x.indices { sum += matrix[row * x.count + column] * x[column] }
-      return sum
+      return sum * factor
     }
   }
 
@@ -191,6 +192,12 @@ struct NaiveDecoder {
   }
 
   private static func roundedToHalf(_ x: Double) -> Double { Double(Float16(Float(x))) }
+}
+
+extension String {
+  fileprivate func replacingSuffix(_ suffix: String, _ other: String) -> String {
+    hasSuffix(suffix) ? dropLast(suffix.count) + other : self
+  }
 }
 
 extension NaiveDecoder {

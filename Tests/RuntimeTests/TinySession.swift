@@ -82,6 +82,9 @@ enum TinyFamilies {
   /// Families with experts.
   static let expertNames = ["mixtral", "qwen2moe", "qwen3moe", "olmoe"]
 
+  /// Factors in tensors of their own.
+  static let factorNames = ["llama factors", "qwen2 factors", "qwen2moe factors"]
+
   static func model(_ name: String) -> TinyModel {
     if expertNames.contains(name) { return TinyModel.withExperts(name) }
     let words = name.split(separator: " ", maxSplits: 1).map(String.init)
@@ -91,6 +94,7 @@ enum TinyFamilies {
     case "rope factors": model.hasRopeFactors = true
     case "linear rope": model.ropeLinearScale = 4
     case "window": model.slidingWindow = 7
+    case "factors": model.hasFactors = true
     case "relu": model.hiddenActivation = "relu"
     default: break
     }

@@ -205,15 +205,43 @@ import WeightLoader
     expect(try #require(shape), of: paths[1], says: "rows of 32")
   }
 
-  @Test(arguments: [1, 3]) func `A factor beside a weight is refused in any member`(count: Int)
-    throws
-  {
+  @Test(arguments: [1, 3]) func `Factors are read from any member, and those of inputs are ignored`(
+    count: Int
+  ) throws {
     var whole = Self.whole
-    whole.tensors.append(
-      .init(name: "blk.1.ffn_up.scale", type: 0, dimensions: [1], data: [0, 0, 0, 64]))
+    for name in ["blk.1.ffn_up.scale", "blk.0.ffn_up.input_scale", "blk.1.ffn_up.input_scale"] {
+      whole.tensors.append(.init(name: name, type: 0, dimensions: [1], data: [0, 0, 0, 64]))
+    }
     let paths = folder.write(members: whole.split(into: count))
+    let description = try ModelSource.open(paths[0]).description
+    #expect(description.tensors.contains { $0.name == "blk.1.ffn_up.scale" })
+    #expect(!description.tensors.contains { $0.name.hasSuffix("input_scale") })
+    #expect(description.notes.count == 1 && description.notes[0].contains("2 tensors"))
+  }
+
+  /// Whatever llama.cpp would not look for is refused rather than left out of the arithmetic.
+  @Test(arguments: [
+    "token_embd.scale", "output.scale", "blk.0.attn_norm.scale", "ffn_up.input_scale",
+  ])
+  func `Factors without a matrix that takes them are refused by name`(name: String) throws {
+    var whole = Self.whole
+    whole.tensors.append(.init(name: name, type: 0, dimensions: [1], data: [0, 0, 0, 64]))
+    let paths = folder.write(members: whole.split(into: 3))
     let refusal = try #require(failure { _ = try ModelSource.open(paths[0]) })
-    expect(refusal, of: paths[count - 1], says: "scales what \"blk.1.ffn_up.weight\" gives")
+    expect(refusal, of: paths[2], says: name)
+  }
+
+  @Test(arguments: [[2], [1, 1, 1]] as [[UInt64]])
+  func `A factor of another shape is refused`(dimensions: [UInt64]) throws {
+    var whole = Self.whole
+    let count = Int(dimensions.reduce(1, *))
+    whole.tensors.append(
+      .init(
+        name: "blk.1.ffn_up.scale", type: 0, dimensions: dimensions,
+        data: .init(repeating: 0, count: 4 * count)))
+    let paths = folder.write(members: whole.split(into: 1))
+    let refusal = failure { _ = try ModelSource.open(paths[0]) }
+    #expect((refusal != nil) == (count > 1))
   }
 
   @Test func `Weights are remembered and verified over all members`() throws {

@@ -24,6 +24,7 @@ extension GGUF {
     for (index, file) in files.enumerated() {
       description.tensors += file.tensors.map { TensorRecord($0, fileIndex: index) }
     }
+    description.ignoreInputFactors()
     do throws(FormatError) {
       description.tokenizer = try tokenizer(metadata)
       try description.tokenizer?.validate(path: files[0].path)
@@ -33,7 +34,6 @@ extension GGUF {
     }
     do throws(FormatError) {
       description.configuration = try configuration(metadata, tensors: description.tensors)
-      try refuseFactors(description)
     } catch {
       guard description.tensors.isEmpty, error.kind == .unsupported else { throw error }
     }
@@ -54,21 +54,21 @@ extension GGUF {
   }
 }
 
-extension GGUF {
-  /// Throws if products with a tensor are to be multiplied by a factor that stands in a tensor of its own, as
-  /// converters of NVFP4 files write it: `blk.0.ffn_up.scale` beside `blk.0.ffn_up.weight`.
-  private static func refuseFactors(_ description: ModelDescription) throws(FormatError) {
-    let factors = description.tensors.filter { $0.name.hasSuffix(".scale") }
-    guard !factors.isEmpty else { return }
-    let names = Set(description.tensors.map(\.name))
-    for factor in factors {
-      let weight = String(factor.name.dropLast(".scale".count)) + ".weight"
-      guard names.contains(weight) else { continue }
-      throw FormatError(
-        .unsupported, at: factor.offset, path: description.files[factor.fileIndex],
-        "tensor \"\(factor.name)\" scales what \"\(weight)\" gives, which is not supported; a file"
-          + " of another type than NVFP4 has no such factors")
+extension ModelDescription {
+  /// Leaves out what would scale activations before a product (`blk.0.ffn_up.input_scale`): they have scales of their own
+  /// here, one for each 32, so nothing is lost.
+  fileprivate mutating func ignoreInputFactors() {
+    let suffix = ".input_scale"
+    let weights = Set(tensors.lazy.filter { $0.name.hasSuffix(".weight") }.map(\.name))
+    let count = tensors.count
+    tensors.removeAll { tensor in
+      tensor.name.hasSuffix(suffix)
+        && weights.contains(tensor.name.dropLast(suffix.count) + ".weight")
     }
+    guard tensors.count < count else { return }
+    notes.append(
+      "\(count - tensors.count) tensors \"*\(suffix)\" are ignored: activations have scales of their own here"
+    )
   }
 }
 
