@@ -89,7 +89,7 @@ final class ExpertPrefetcher {
       guard !stream.holds(bundle: best, of: next.layer.family) else { continue }
       named[namedCount] = Int32(best)
       namedCount += 1
-      if isWorth, stream.hasRoomForBundle, stream.canReadAhead {
+      if isWorth, stream.hasRoomForBundle(of: next.layer.family), stream.canReadAhead {
         try stream.prefetch(bundle: best, of: next.layer.family)
       }
     }

@@ -148,7 +148,7 @@ final class ExpertStep {
       try stream.request(bundle: Int(memory.chosen[rank]), of: family)
     }
     for rank in 0..<used where !memory.isResident[rank] {
-      try stream.makeRoomForBundle()
+      try stream.makeRoomForBundle(of: family)
       try stream.request(bundle: Int(memory.chosen[rank]), of: family)
     }
     stream.endPrefetching(of: family)
@@ -221,15 +221,17 @@ final class ExpertStep {
     let next = needsAll && family + 1 < familyCount ? experts.expertCount : 0
     var (requested, prefetched) = (0, 0)
     for index in 0..<needed {
-      if requested == index { try stream.makeRoomForBundle() }
-      while requested < needed, stream.hasRoomForBundle,
+      if requested == index { try stream.makeRoomForBundle(of: family) }
+      while requested < needed, stream.hasRoomForBundle(of: family),
         requested == index || stream.canReadAhead
       {
         try stream.request(bundle: Int(memory.needed[requested]), of: family)
         requested += 1
         if requested == needed { stream.endPrefetching(of: family) }
       }
-      while requested == needed, prefetched < next, stream.hasRoomForBundle, stream.canReadAhead {
+      while requested == needed, prefetched < next, stream.hasRoomForBundle(of: family + 1),
+        stream.canReadAhead
+      {
         try stream.prefetch(bundle: prefetched, of: family + 1)
         prefetched += 1
       }

@@ -39,12 +39,12 @@ public struct MemoryPlan: Sendable {
   public let contextLength: Int
   /// What stays and what is streamed.
   public let residency: ResidencyPlan
-  /// Experts that there is room for, of all layers together; 0 for a model without.
-  public let expertSlotCount: Int
+  /// Room for experts; nil for a model without.
+  public let expertSlots: BundleSlots?
+  /// Experts that there is room for, of all layers together.
+  public var expertSlotCount: Int { expertSlots?.slotCount ?? 0 }
   /// Experts of all layers.
   public let expertCount: Int
-  /// Memory of an expert's room.
-  public let expertSlotByteCount: Int
   /// Bundles of neurons that there is room for, of all layers together; nil for a model without.
   public let neurons: NeuronPlan?
 
@@ -150,9 +150,10 @@ public struct MemoryPlan: Sendable {
       request, source, configuration, order, neurons,
       try DecoderWeights.families(source: source, configuration: configuration))
     let options = readOptions(request)
-    let slot = fixed.expertSlotByteCount
+    let expertsAtOnce = configuration.experts?.expertsPerToken ?? 0
     let leastSlots =
-      (configuration.experts?.expertsPerToken ?? 0) * slot + (neurons?.leastByteCount ?? 0)
+      expertsAtOnce * (fixed.families.map(\.slotByteCount).max() ?? 0)
+      + (neurons?.leastByteCount ?? 0)
     func weightMinimum(_ options: ResidencyPlan.Options) -> Int {
       leastSlots
         + ResidencyPlan.minimumByteCount(
@@ -189,11 +190,8 @@ public struct MemoryPlan: Sendable {
           left - workspace - leastSlots,
           request.pinnedByteCount.map { $0 + chosen.stagingByteCount } ?? .max),
         options: chosen, alignment: source.readAlignment)
-      let slotCount =
-        slot == 0
-        ? 0
-        : min(
-          fixed.expertCount, (left - workspace - residency.byteCount) / slot)
+      let slots = BundleSlots(
+        fixed.families, within: left - workspace - residency.byteCount, heldAtOnce: expertsAtOnce)
       let windowByteCount = min(
         left - workspace - residency.byteCount, request.neurons.windowByteCount ?? .max)
       return MemoryPlan(
@@ -201,7 +199,8 @@ public struct MemoryPlan: Sendable {
         keyValues: keyValues, workspaceByteCount: workspace,
         vectorByteCount: fixed.vectorByteCount, chunkLength: chunkLength,
         contextLength: request.contextLength, residency: residency,
-        expertSlotCount: slotCount, expertCount: fixed.expertCount, expertSlotByteCount: slot,
+        expertSlots: fixed.families.isEmpty ? nil : slots,
+        expertCount: fixed.families.reduce(0) { $0 + $1.bundleCount },
         neurons: neurons?.plan(within: windowByteCount))
     } catch { throw RuntimeError(error) }
   }
@@ -284,9 +283,8 @@ public struct MemoryPlan: Sendable {
     let vectorByteCount: Int
     let scratchByteCount: Int
     let neurons: NeuronDemand?
-    /// Experts of all layers, and the room that one takes.
-    let expertCount: Int
-    let expertSlotByteCount: Int
+    /// The experts of each layer.
+    let families: [BundleFamily]
 
     var byteCount: Int {
       processByteCount + keyValueByteCount + vectorByteCount + scratchByteCount
@@ -298,8 +296,7 @@ public struct MemoryPlan: Sendable {
     ) {
       self.neurons = neurons
       self.request = request
-      expertCount = families.reduce(0) { $0 + $1.bundleCount }
-      expertSlotByteCount = families.map(\.slotByteCount).max() ?? 0
+      self.families = families
       self.configuration = configuration
       let tensors = source.description.tensors
       weightByteCount = tensors.reduce(0) { $0 + AlignedBuffer.roundedUp($1.byteCount) }

@@ -97,8 +97,8 @@ public final class Session {
       stream = try WeightStream(
         source: source, plan: plan.residency, tables: weights.tables,
         families: weights.families,
-        slotCount: plan.neurons?.slotCount ?? plan.expertSlotCount,
-        neurons: plan.neurons?.reading, verification: request.verification, pool: pool,
+        slots: plan.expertSlots, neurons: plan.neurons.map { ($0.reading, $0.slotCount) },
+        verification: request.verification, pool: pool,
         cancellation: cancellation)
     } catch { throw RuntimeError(error) }
     decoder = try Self.makeDecoder(

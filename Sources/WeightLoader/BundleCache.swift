@@ -2,16 +2,15 @@ import BlockIO
 import ModelFormat
 import TensorBasics
 
-/// Bundles in memory: a pool of equal slots over all families, filled on demand.
+/// Bundles in memory: for families of about equal bundles a pool of equal slots each, filled on demand.
 ///
 /// A bundle that is asked for is held until it is released. To make room, the cache evicts, of those not
 /// held, the one whose score by use is lowest. Bookkeeping only decides and addresses: the stream that
 /// owns the cache submits its reads and hands it their completions.
 final class BundleCache {
   let families: [BundleFamily]
-  let slotCount: Int
   private let firstKey: [Int]
-  private let slotByteCount: Int
+  private let classOfFamily: [Int]
   private let memory: AlignedBuffer
   private let population: PagePrefaulter
   private let alignment: Int
@@ -32,9 +31,23 @@ final class BundleCache {
     var interleaved: UInt32 = 0
   }
   private var slots: [Slot]
-  private var usedSlotCount = 0
-  /// Slots that are held or reserved.
-  private var keptSlotCount = 0
+  /// Slots of one length.
+  private struct Pool {
+    var slots: Range<Int>
+    var slotByteCount: Int
+    var firstByte: Int
+    /// Slots that were ever used, the first ones.
+    var usedCount = 0
+    /// Slots that are held or reserved.
+    var keptCount = 0
+
+    var hasUnused: Bool { usedCount < slots.count }
+    mutating func takeUnused() -> Int {
+      usedCount += 1
+      return slots.lowerBound + usedCount - 1
+    }
+  }
+  private var pools: [Pool]
   private var policy: BundlePolicy
   /// Bundles to read before they are asked for, the hottest last; see ``seed(_:)``.
   private var expected: [Int32] = []
@@ -44,10 +57,11 @@ final class BundleCache {
 
   /// - Throws: ``LoaderError/allocation(_:)``.
   init(
-    _ families: [BundleFamily], slotCount: Int, source: ModelSource, verifier: ExtentVerifier?
+    _ families: [BundleFamily], _ division: BundleSlots, source: ModelSource,
+    verifier: ExtentVerifier?
   ) throws(LoaderError) {
     self.families = families
-    self.slotCount = slotCount
+    classOfFamily = division.classOfFamily
     self.verifier = verifier
     model = source.description
     alignment = source.readAlignment
@@ -58,9 +72,19 @@ final class BundleCache {
       keyCount += family.bundleCount
     }
     self.firstKey = firstKey
-    slotByteCount = Self.slotByteCount(families)
+    var pools: [Pool] = []
+    var (slotCount, byteCount) = (0, 0)
+    for item in division.classes {
+      pools.append(
+        Pool(
+          slots: slotCount..<slotCount + item.slotCount, slotByteCount: item.slotByteCount,
+          firstByte: byteCount))
+      slotCount += item.slotCount
+      byteCount += item.slotCount * item.slotByteCount
+    }
+    self.pools = pools
     do {
-      memory = try AlignedBuffer(byteCount: slotCount * slotByteCount, prefersHugePages: true)
+      memory = try AlignedBuffer(byteCount: byteCount, prefersHugePages: true)
     } catch { throw .allocation(error) }
     population = PagePrefaulter(memory.bytes)
     slotOfKey = [Int32](repeating: -1, count: keyCount)
@@ -70,46 +94,50 @@ final class BundleCache {
 
   deinit { population.stop() }
 
-  /// Memory of one bundle of any family.
-  static func slotByteCount(_ families: [BundleFamily]) -> Int {
-    families.map(\.slotByteCount).max() ?? 0
+  /// Whether another bundle of `family` can be asked for without one being released first.
+  func hasRoom(_ family: Int) -> Bool {
+    let pool = pools[classOfFamily[family]]
+    return pool.keptCount < pool.slots.count && (pool.hasUnused || hasVictim(pool))
   }
 
-  /// Whether another bundle can be asked for without one being released first.
-  var hasRoom: Bool { keptSlotCount < slotCount && (usedSlotCount < slotCount || hasVictim) }
+  private func address(ofSlot slot: Int, in pool: Pool) -> UnsafeMutableRawPointer {
+    memory.address + pool.firstByte + (slot - pool.slots.lowerBound) * pool.slotByteCount
+  }
 
   /// Holds `bundle`; its slot where it must be read.
   func hold(_ family: Int, _ bundle: Int) -> Int? {
     let key = firstKey[family] + bundle
+    let number = classOfFamily[family]
     policy.recordUse(of: key, at: token)
     statistics.uses += 1
     if slotOfKey[key] >= 0 {
       let slot = Int(slotOfKey[key])
-      if slots[slot].holders == 0, !slots[slot].isReserved { keptSlotCount += 1 }
+      if slots[slot].holders == 0, !slots[slot].isReserved { pools[number].keptCount += 1 }
       slots[slot].holders += 1
       if slots[slot].isReserved { statistics.usedPrefetches += 1 }
       slots[slot].isReserved = false
       statistics.hits += 1
       return nil
     }
-    let slot = evict()
+    let slot = evict(number)
     slots[slot] = Slot(key: Int32(key), holders: 1)
     slotOfKey[key] = Int32(slot)
-    keptSlotCount += 1
+    pools[number].keptCount += 1
     statistics.bytesWanted += families[family].bundleByteCount
     return slot
   }
 
   /// Reserves a slot for `bundle`, which will probably be asked for; nil if it is in memory.
   ///
-  /// - Precondition: ``hasRoom``.
+  /// - Precondition: ``hasRoom(_:)``.
   func reserve(_ family: Int, _ bundle: Int) -> Int? {
     let key = firstKey[family] + bundle
     guard slotOfKey[key] < 0 else { return nil }
-    let slot = evict()
+    let number = classOfFamily[family]
+    let slot = evict(number)
     slots[slot] = Slot(key: Int32(key), isReserved: true)
     slotOfKey[key] = Int32(slot)
-    keptSlotCount += 1
+    pools[number].keptCount += 1
     statistics.prefetches += 1
     statistics.bytesWanted += families[family].bundleByteCount
     return slot
@@ -122,25 +150,31 @@ final class BundleCache {
     let hottestFirst = used.sorted {
       hotness[$0] != hotness[$1] ? hotness[$0] > hotness[$1] : $0 < $1
     }
-    expected = hottestFirst.prefix(slotCount).reversed().map(Int32.init)
+    var room = pools.map(\.slots.count)
+    let fitting = hottestFirst.filter { key in
+      let number = classOfFamily[place(of: key).family]
+      room[number] -= 1
+      return room[number] >= 0
+    }
+    expected = fitting.reversed().map(Int32.init)
   }
 
   /// Per bundle, the share of the last tokens that used it.
   var hotness: [Float] { policy.hotness }
 
   /// Whether ``takeExpected()`` may have something to read.
-  var expectsMore: Bool { usedSlotCount < slotCount && !expected.isEmpty }
+  var expectsMore: Bool { !expected.isEmpty && pools.contains(where: \.hasUnused) }
 
   /// Takes a slot that was never used for the hottest bundle of an earlier run that is not in memory;
   /// nil if there is no such slot or bundle.
   func takeExpected() -> (family: Int, bundle: Int, slot: Int)? {
-    while usedSlotCount < slotCount, let key = expected.popLast() {
-      guard slotOfKey[Int(key)] < 0 else { continue }
-      let slot = usedSlotCount
-      usedSlotCount += 1
+    while expectsMore, let key = expected.popLast() {
+      let (family, bundle) = place(of: Int(key))
+      let number = classOfFamily[family]
+      guard slotOfKey[Int(key)] < 0, pools[number].hasUnused else { continue }
+      let slot = pools[number].takeUnused()
       slots[slot] = Slot(key: key)
       slotOfKey[Int(key)] = Int32(slot)
-      let (family, bundle) = place(of: Int(key))
       statistics.recalls += 1
       statistics.bytesWanted += families[family].bundleByteCount
       return (family, bundle, slot)
@@ -154,20 +188,16 @@ final class BundleCache {
     for index in slots.indices
     where slots[index].isReserved && keys?.contains(Int(slots[index].key)) != false {
       slots[index].isReserved = false
-      keptSlotCount -= 1
+      pools[pool(ofSlot: index)].keptCount -= 1
     }
   }
 
-  /// A slot for another bundle: one never used, or that of the lowest score.
-  private func evict() -> Int {
-    precondition(hasRoom, "every bundle in memory is held")
-    if usedSlotCount < slotCount {
-      usedSlotCount += 1
-      return usedSlotCount - 1
-    }
+  /// A slot for another bundle of a class: one never used, or that of the lowest score.
+  private func evict(_ number: Int) -> Int {
+    if pools[number].hasUnused { return pools[number].takeUnused() }
     var lowest = -1
     var lowestScore = Double.infinity
-    for index in slots.indices where isVictim(slots[index]) {
+    for index in pools[number].slots where isVictim(slots[index]) {
       let score =
         isDropped(index) ? -.infinity : policy.score(of: Int(slots[index].key), at: token)
       if lowest < 0 || score < lowestScore
@@ -176,7 +206,7 @@ final class BundleCache {
         (lowest, lowestScore) = (index, score)
       }
     }
-    precondition(lowest >= 0, "bundles are released before they have been read")
+    precondition(lowest >= 0, "every bundle in memory is held, or was released before it was read")
     guard !isDropped(lowest) else { return lowest }
     slotOfKey[Int(slots[lowest].key)] = -1
     statistics.evictions += 1
@@ -188,7 +218,9 @@ final class BundleCache {
 
   /// Forgets a bundle of which not every read was submitted; its slot is free once the others are there.
   private func drop(_ slot: Int) {
-    if slots[slot].holders > 0 || slots[slot].isReserved { keptSlotCount -= 1 }
+    if slots[slot].holders > 0 || slots[slot].isReserved {
+      pools[pool(ofSlot: slot)].keptCount -= 1
+    }
     slots[slot].holders = 0
     slots[slot].isReserved = false
     slotOfKey[Int(slots[slot].key)] = -1
@@ -200,23 +232,31 @@ final class BundleCache {
       slots[index].holders = 0
       slots[index].isReserved = false
     }
-    keptSlotCount = 0
+    for number in pools.indices { pools[number].keptCount = 0 }
   }
 
   private func isVictim(_ slot: Slot) -> Bool {
     slot.holders == 0 && slot.pending == 0 && !slot.isReserved
   }
 
-  private var hasVictim: Bool { slots.contains(where: isVictim) }
+  private func hasVictim(_ pool: Pool) -> Bool { slots[pool.slots].contains(where: isVictim) }
+
+  /// The class that a slot belongs to.
+  private func pool(ofSlot slot: Int) -> Int {
+    var number = 0
+    while pools[number].slots.upperBound <= slot { number += 1 }
+    return number
+  }
 
   /// The reads that bring `bundle` into `slot`, one after the other; what `submit` throws drops the bundle.
   func forEachRead(
     _ family: Int, _ bundle: Int, slot: Int,
     _ submit: (ReadRequest) throws(LoaderError) -> Void
   ) throws(LoaderError) {
+    let slotAddress = address(ofSlot: slot, in: pools[classOfFamily[family]])
     for fragment in families[family].fragments {
       let extent = fragment.extent(of: bundle).aligned(to: alignment)
-      let address = memory.address + slot * slotByteCount + fragment.slotOffset
+      let address = slotAddress + fragment.slotOffset
       var done = 0
       while done < extent.byteCount {
         let count = min(Self.longestRead, extent.byteCount - done)
@@ -244,13 +284,14 @@ final class BundleCache {
     slots[slot].pending -= 1
     guard slots[slot].pending == 0, !isDropped(slot), let verifier else { return }
     let (family, bundle) = place(of: Int(slots[slot].key))
+    let slotAddress = address(ofSlot: slot, in: pools[classOfFamily[family]])
     for fragment in families[family].fragments {
       let extent = fragment.extent(of: bundle).aligned(to: alignment)
       guard
         let (whole, covered) = ExtentVerifier.wholeExtents(around: extent, in: model),
         covered == extent
       else { continue }
-      try verifier.check(whole, at: memory.address + slot * slotByteCount + fragment.slotOffset)
+      try verifier.check(whole, at: slotAddress + fragment.slotOffset)
     }
   }
 
@@ -273,7 +314,7 @@ final class BundleCache {
   func release(_ family: Int, _ bundle: Int) {
     let slot = slot(family, bundle)
     slots[slot].holders -= 1
-    if slots[slot].holders == 0 { keptSlotCount -= 1 }
+    if slots[slot].holders == 0 { pools[classOfFamily[family]].keptCount -= 1 }
   }
 
   /// A part's first byte and layout, of a bundle that is held and ready.
@@ -283,7 +324,7 @@ final class BundleCache {
     let slot = slot(family, bundle)
     let offset = families[family].slotOffset(ofPart: part, of: bundle, alignment: alignment)
     return (
-      memory.address + slot * slotByteCount + offset,
+      address(ofSlot: slot, in: pools[classOfFamily[family]]) + offset,
       slots[slot].interleaved & (1 << UInt32(part)) != 0
         ? .interleaved : families[family].parts[part].layout
     )

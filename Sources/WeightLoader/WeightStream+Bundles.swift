@@ -12,8 +12,8 @@ extension WeightStream {
     neurons?.token += 1
   }
 
-  /// Whether another bundle can be asked for before one is released.
-  public var hasRoomForBundle: Bool { bundles?.hasRoom ?? false }
+  /// Whether another bundle of `family` can be asked for before one is released.
+  public func hasRoomForBundle(of family: Int) -> Bool { bundles?.hasRoom(family) ?? false }
 
   /// Whether a bundle is in memory or on its way.
   public func holds(bundle: Int, of family: Int) -> Bool {
@@ -22,7 +22,7 @@ extension WeightStream {
 
   /// Asks for a bundle, which is read where it is not in memory, and holds it until it is released.
   ///
-  /// - Precondition: ``hasRoomForBundle``.
+  /// - Precondition: ``hasRoomForBundle(of:)``.
   public func request(bundle: Int, of family: Int) throws(LoaderError) {
     if let failure { throw failure }
     guard let bundles, let slot = bundles.hold(family, bundle) else { return }
@@ -34,7 +34,7 @@ extension WeightStream {
 
   /// Reads a bundle that will probably be asked for, and keeps it until ``endPrefetching(of:)``.
   ///
-  /// - Precondition: ``hasRoomForBundle``.
+  /// - Precondition: ``hasRoomForBundle(of:)``.
   public func prefetch(bundle: Int, of family: Int) throws(LoaderError) {
     if let failure { throw failure }
     guard let bundles, let slot = bundles.reserve(family, bundle) else { return }
@@ -82,13 +82,13 @@ extension WeightStream {
   /// Gives up a family's bundles that were read ahead and not asked for; they may leave.
   public func endPrefetching(of family: Int) { bundles?.endReservations(of: family) }
 
-  /// Makes sure that a bundle can be asked for, if need be by giving up what was read ahead.
+  /// Makes sure that a bundle of `family` can be asked for, if need be by giving up what was read ahead.
   ///
-  /// - Precondition: not every slot is held.
-  public func makeRoomForBundle() throws(LoaderError) {
-    guard let bundles, !bundles.hasRoom else { return }
+  /// - Precondition: not every slot for it is held.
+  public func makeRoomForBundle(of family: Int) throws(LoaderError) {
+    guard let bundles, !bundles.hasRoom(family) else { return }
     bundles.endReservations()
-    while !bundles.hasRoom {
+    while !bundles.hasRoom(family) {
       precondition(device.inFlight > 0, "every bundle in memory is held")
       try reapOne(for: .bundle(0))
     }

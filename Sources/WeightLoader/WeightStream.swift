@@ -102,14 +102,15 @@ public final class WeightStream {
   /// - Parameters:
   ///   - tables: tensors that `readRows(tensor:rows:_:)` will be asked for.
   ///   - families: bundles that ``request(bundle:of:)`` will be asked for.
-  ///   - slotCount: bundles to have room for, at least as many as are held at once.
-  ///   - neurons: how an image's bundles of neurons are read and kept; nil if none are asked for.
+  ///   - slots: room for bundles of these families.
+  ///   - neurons: how an image's bundles of neurons are read and how many are kept; nil if none are asked for.
   ///   - verification: when an image's bytes are compared with its checksums.
   ///   - pool: shares the work of comparing, outside of its own regions; nil = the caller alone does it.
   /// - Throws: ``LoaderError/allocation(_:)``; ``LoaderError/notVerifiable(path:_:)``.
   public init(
     source: ModelSource, plan: ResidencyPlan, tables: [Int] = [], families: [BundleFamily] = [],
-    slotCount: Int = 0, neurons: NeuronReading? = nil, verification: Verification = .first,
+    slots: BundleSlots? = nil, neurons: (reading: NeuronReading, slotCount: Int)? = nil,
+    verification: Verification = .first,
     pool: ThreadPool? = nil, cancellation: CancellationFlag = CancellationFlag()
   ) throws(LoaderError) {
     try verification.check(source, tables: tables, families: families)
@@ -137,16 +138,18 @@ public final class WeightStream {
     isVerified = [Bool](repeating: verifier == nil, count: plan.runs.count)
     isHomeCompared = [Bool](repeating: rereads == nil, count: plan.runs.count)
     rowReader = try RowReader(source: source, tables: tables, verifier: verifier)
-    if let reading = neurons, let layout = source.description.neurons {
+    if let neurons, let layout = source.description.neurons {
       self.neurons = try NeuronWindow(
-        layout, reading, slotCount: slotCount, source: source, verifier: verifier, pool: pool)
+        layout, neurons.reading, slotCount: neurons.slotCount, source: source, verifier: verifier,
+        pool: pool)
     } else {
       self.neurons = nil
     }
-    bundles =
-      families.isEmpty
-      ? nil
-      : try BundleCache(families, slotCount: slotCount, source: source, verifier: verifier)
+    if let slots {
+      bundles = try BundleCache(families, slots, source: source, verifier: verifier)
+    } else {
+      bundles = nil
+    }
     device.register(staging.bytes)
   }
 

@@ -19,6 +19,11 @@ extension PlanReport {
       json.number("pinnedBytes", plan.residency.pinnedByteCount)
       json.number("stagingBytes", plan.residency.stagingByteCount)
       json.number("streamedBytes", plan.residency.streamedByteCount)
+      if let slots = plan.expertSlots {
+        json.number("expertsInMemory", slots.slotCount)
+        json.number("experts", plan.expertCount)
+        json.number("expertBytesInMemory", slots.byteCount)
+      }
       if let neurons = plan.neurons {
         json.text("selector", neurons.selector.rawValue)
         json.number("neuronBundlesInMemory", neurons.slotCount)

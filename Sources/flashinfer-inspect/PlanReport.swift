@@ -120,10 +120,14 @@ struct PlanReport {
       ("staging", plan.residency.stagingByteCount),
       ("streamed per token", plan.residency.streamedByteCount),
     ] { Terminal.print("\(name): \(ByteCount(bytes))\n") }
-    if plan.expertSlotCount > 0 {
+    if let slots = plan.expertSlots {
+      let classes = slots.classes.map { item in
+        (slots.classes.count > 1 ? "\(item.slotCount) of \(item.bundleCount) with " : "")
+          + "\(ByteCount(item.slotByteCount)) each"
+      }
       Terminal.print(
         "experts in memory: \(plan.expertSlotCount) of \(plan.expertCount), "
-          + "\(ByteCount(plan.expertSlotByteCount)) each\n")
+          + "\(classes.joined(separator: ", "))\n")
     }
     if let neurons = plan.neurons {
       Terminal.print(

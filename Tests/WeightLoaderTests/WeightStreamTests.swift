@@ -123,13 +123,15 @@ import WeightLoader
       tensors: Array(stacked.prefix(3)), of: model, alignment: source.readAlignment)
     let plan = try ResidencyPlan.make(
       model: model, order: StreamOrder(segments: [matrices]), budget: 1 << 30)
-    let stream = try WeightStream(source: source, plan: plan, families: [family], slotCount: 3)
+    let stream = try WeightStream(
+      source: source, plan: plan, families: [family],
+      slots: BundleSlots([family], within: 3 * family.slotByteCount, heldAtOnce: 1))
     for round in 0..<4 {
       try stream.announce(segments: 1)
       stream.beginToken()
       for bundle in 0..<3 {
-        #expect(stream.hasRoomForBundle, "round \(round), bundle \(bundle)")
-        guard stream.hasRoomForBundle else { return }
+        #expect(stream.hasRoomForBundle(of: 0), "round \(round), bundle \(bundle)")
+        guard stream.hasRoomForBundle(of: 0) else { return }
         let number = (3 * round + bundle) % family.bundleCount
         if bundle == 2 {
           try stream.prefetch(bundle: number, of: 0)
@@ -137,7 +139,7 @@ import WeightLoader
           try stream.request(bundle: number, of: 0)
         }
       }
-      #expect(!stream.hasRoomForBundle)
+      #expect(!stream.hasRoomForBundle(of: 0))
       stream.abandon()
     }
   }
