@@ -127,7 +127,7 @@ let package = Package(
       "flashinfer-convert",
       [
         "CommandLineSupport", "ModelConversion", "WeightLoader", "BlockIO", "ModelFormat",
-        "TensorBasics",
+        "HostResources", "TensorBasics",
       ]),
     executable(
       "flashinfer-inspect",

@@ -1,17 +1,5 @@
 import CKernels
 
-/// What nibbles stand for.
-struct NibbleValues {
-  static let iq4 = NibbleValues(
-    values: [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113])
-  /// E2M1 (OCP Microscaling Formats 1.0, 5.3.3), doubled.
-  static let e2m1 = NibbleValues(values: [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12])
-
-  let values: [Float]
-
-  subscript(nibble: UInt8) -> Float { values[Int(nibble & 15)] }
-}
-
 /// Types whose quants are looked up, and those of one to two bits a weight.
 extension WeightBlock {
   typealias Target = UnsafeMutablePointer<Float>

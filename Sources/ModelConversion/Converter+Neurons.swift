@@ -57,7 +57,7 @@ extension Converter {
   /// quantised along its own length; a column of a quantised matrix becomes Q8_0.
   static func resolved(
     _ bundling: Bundling?, _ source: ModelSource, _ plan: inout ModelDescription,
-    _ quantisation: ElementType?
+    _ choice: QuantisationChoice?
   ) -> Bundling? {
     guard let bundling, bundling.isOfNeurons, let configuration = plan.configuration else {
       return bundling
@@ -71,12 +71,8 @@ extension Converter {
       let type = tensors[index].type
       if type.isQuantised {
         plan.tensors[index].type = .q8_0
-      } else if let quantisation,
-        configuration.hiddenSize % quantisation.blockElementCount == 0
-      {
-        plan.tensors[index].type = quantisation
       } else {
-        plan.tensors[index].type = type
+        plan.tensors[index].type = choice?.type(forLength: configuration.hiddenSize) ?? type
       }
     }
     return .singleNeurons

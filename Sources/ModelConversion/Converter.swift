@@ -16,6 +16,8 @@ public struct Converter {
   private let selectorTable: TensorTable
   /// Float matrices that become quantised.
   public let quantisedTensorCount: Int
+  /// Those that do not become the type asked for, in the order of the source's tensors.
+  public let quantisationExceptions: [QuantisationException]
   /// Where everything will lie.
   public let layout: FlashImage.Layout
 
@@ -24,11 +26,15 @@ public struct Converter {
   /// Bytes the image will have.
   public var imageByteCount: Int { layout.fileByteCount }
 
+  /// What float matrices can become.
+  public static var quantisedTypes: [ElementType] { Quantisation.types }
+
   /// Plans the image of `source`.
   ///
   /// - Parameters:
-  ///   - quantisation: `q8_0` or `q4_0` for float matrices whose rows are whole blocks, but not for
-  ///     routers and positions; nil keeps them.
+  ///   - quantisation: what float matrices become, but for routers and positions; one of
+  ///     ``quantisedTypes``. Where rows are no whole blocks of it, Q2_K, Q3_K and Q4_K become IQ4_NL, and Q5_K and Q6_K
+  ///     become Q8_0; floats stay where rows are no multiple of 32. nil keeps all.
   ///   - bundling: what lies together; nil = each expert, where the model has experts.
   ///   - selector: what chooses neurons, for bundles of them.
   ///   - cancellation: stops the reading of weights for the source's identity.
@@ -49,16 +55,15 @@ public struct Converter {
       throw .notPossible("\(source.path) is a dense model; there are no experts to bundle")
     }
     self.source = source
+    var choice: QuantisationChoice?
+    if let quantisation { choice = try QuantisationChoice(quantisation) }
     var plan = source.description
     for index in tensors.indices {
       plan.tensors[index].type = Self.type(
-        tensors[index], plan.derivations[tensors[index].name], quantisation)
+        tensors[index], plan.derivations[tensors[index].name], choice)
       plan.tensors[index].stack?.places = nil
     }
     plan.derivations = [:]
-    quantisedTensorCount = zip(plan.tensors, tensors).count {
-      $0.type.isQuantised && !$1.type.isQuantised
-    }
     plan.sourceIdentity = try Self.identity(of: source, cancellation, progress)
     if let selector, selector.selector.identity != plan.sourceIdentity {
       throw .notPossible(
@@ -66,7 +71,11 @@ public struct Converter {
           + " \(selector.source.path) has identity \(selector.selector.identity), the model"
           + " \(plan.sourceIdentity?.description ?? "none")")
     }
-    let bundling = Self.resolved(bundling, source, &plan, quantisation)
+    let bundling = Self.resolved(bundling, source, &plan, choice)
+    quantisedTensorCount = zip(plan.tensors, tensors).count {
+      $0.type.isQuantised && !$1.type.isQuantised
+    }
+    quantisationExceptions = Self.exceptions(plan, bundling, source, choice)
     self.selector = selector
     do throws(FormatError) {
       table = try TensorTable(tensors, path: source.path)
@@ -77,26 +86,41 @@ public struct Converter {
 
   /// The type a tensor has in the image.
   private static func type(
-    _ record: TensorRecord, _ derivation: TensorDerivation?, _ quantisation: ElementType?
+    _ record: TensorRecord, _ derivation: TensorDerivation?, _ choice: QuantisationChoice?
   ) -> ElementType {
     guard derivation == nil else { return .f32 }
-    guard let quantisation, record.rowCount > 1, !record.type.isQuantised,
-      !record.name.hasSuffix(".ffn_gate_inp.weight"), record.name != "position_embd.weight",
-      record.columnCount % quantisation.blockElementCount == 0
-    else { return record.type }
-    return quantisation
+    guard let choice, QuantisationChoice.concerns(record) else { return record.type }
+    return choice.type(forLength: record.columnCount) ?? record.type
+  }
+
+  /// The float matrices that did not become the type asked for.
+  private static func exceptions(
+    _ plan: ModelDescription, _ bundling: Bundling?, _ source: ModelSource,
+    _ choice: QuantisationChoice?
+  ) -> [QuantisationException] {
+    guard let choice else { return [] }
+    return zip(source.description.tensors, plan.tensors).compactMap { record, planned in
+      guard QuantisationChoice.concerns(record), planned.type != choice.asked,
+        plan.derivations[record.name] == nil
+      else { return nil }
+      let isColumn = bundling == .singleNeurons && record.name.hasSuffix(".ffn_down.weight")
+      return QuantisationException(
+        tensorName: record.name, length: isColumn ? record.rowCount : record.columnCount,
+        type: planned.type)
+    }
   }
 
   /// Writes the image to `path`, replacing what is there only when it is complete.
   ///
   /// - Parameters:
   ///   - striping: the other files to cut the image over; nil writes one file.
+  ///   - threadCount: how many threads quantise rows; the image's bytes are the same for any.
   ///   - progress: called now and then with the bytes written so far.
   /// - Returns: what the conversion changed.
   /// - Throws: ``ConversionError``; nothing at `path` or the other paths has changed then.
   @discardableResult
   public func write(
-    to path: String, striping: Striping? = nil,
+    to path: String, striping: Striping? = nil, threadCount: Int = 1,
     cancellation: CancellationFlag = CancellationFlag(),
     progress: (_ byteCount: Int) -> Void = { _ in }
   ) throws(ConversionError) -> ConversionReport {
@@ -105,6 +129,7 @@ public struct Converter {
     var writer = try ImageWriter(
       path: path, striping: striping, layout: layout,
       inputs: [source.path] + source.files + (selector?.source.files ?? []), checksum: checksum)
+    let pool = ThreadPool(threadCount: threadCount)
     let reader = try RowChunkReader(source: source)
     let selectorReader = try RowChunkReader(source: selector?.source ?? source)
     let pieceReader = try PieceReader(source: source)
@@ -115,12 +140,12 @@ public struct Converter {
       let count = layout.description.tensors[index].isBundled ? 3 : 1
       let tensors = Array(layout.description.tensors[index..<index + count])
       if selectorTable[tensors[0].name] != nil {
-        try write(tensors, selectorReader, &writer, cancellation, progress)
+        try write(tensors, selectorReader, pool, &writer, cancellation, progress)
       } else {
-        try write(tensors, reader, &writer, cancellation, progress)
+        try write(tensors, reader, pool, &writer, cancellation, progress)
       }
       if let layer = tensors[0].selectedLayer {
-        let sums = try writeNeurons(layer, pieceReader, &writer, cancellation, progress)
+        let sums = try writeNeurons(layer, pieceReader, pool, &writer, cancellation, progress)
         squares = (squares.error + sums.error, squares.norm + sums.norm)
       }
       index += count
@@ -137,8 +162,9 @@ public struct Converter {
 
   /// Writes tensors whose parts alternate; mostly one.
   private func write(
-    _ tensors: [TensorRecord], _ reader: borrowing RowChunkReader, _ writer: inout ImageWriter,
-    _ cancellation: CancellationFlag, _ progress: (_ byteCount: Int) -> Void
+    _ tensors: [TensorRecord], _ reader: borrowing RowChunkReader, _ pool: ThreadPool,
+    _ writer: inout ImageWriter, _ cancellation: CancellationFlag,
+    _ progress: (_ byteCount: Int) -> Void
   ) throws(ConversionError) {
     let derivations = source.description.derivations
     if case .values(let values) = derivations[tensors[0].name] {
@@ -152,7 +178,7 @@ public struct Converter {
       encoders.append(
         try TensorEncoder(
           from: source.part(0), to: target.part(0),
-          addsOne: derivations[source.name] == .plusOne))
+          addsOne: derivations[source.name] == .plusOne, pool: pool))
     }
     var parts: [(source: TensorRecord, target: TensorRecord)] = []
     for expert in 0..<(tensors[0].stack?.count ?? 1) {
@@ -184,13 +210,14 @@ public struct Converter {
 
   /// Writes a layer's bundles of neurons; returns the sums of ``NeuronWriter/squares``.
   private func writeNeurons(
-    _ layer: Int, _ reader: borrowing PieceReader, _ writer: inout ImageWriter,
-    _ cancellation: CancellationFlag, _ progress: (_ byteCount: Int) -> Void
+    _ layer: Int, _ reader: borrowing PieceReader, _ pool: ThreadPool,
+    _ writer: inout ImageWriter, _ cancellation: CancellationFlag,
+    _ progress: (_ byteCount: Int) -> Void
   ) throws(ConversionError) -> (error: Double, norm: Double) {
     guard let bundles = layout.description.neurons?.layers[layer] else { return (0, 0) }
     var sources: [NeuronBundles.Role: TensorRecord] = [:]
     for part in bundles.parts { sources[part.role] = table[part.role.tensorName(layer: layer)] }
-    let neurons = try NeuronWriter(bundles, sources: sources, buffers: neuronBuffers)
+    let neurons = try NeuronWriter(bundles, sources: sources, buffers: neuronBuffers, pool)
     try neurons.write(reader, to: &writer) { byteCount throws(ConversionError) in
       if cancellation.isRaised { throw .interrupted }
       progress(byteCount)

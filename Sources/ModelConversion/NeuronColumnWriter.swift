@@ -105,9 +105,11 @@ final class NeuronColumnWriter {
     let again = columns + length * count
     for neuron in 0..<count {
       let values = columns + neuron * length
-      try TensorEncoder.quantise(
-        values, type: part.type, columnCount: length, into: output + neuron * stride,
-        "a column of tensor '\(down.name)'")
+      Quantisation.row(
+        values, type: part.type, columnCount: length, into: output + neuron * stride)
+      try TensorEncoder.checkScales(
+        output + neuron * stride, type: part.type, columnCount: length
+      ) { [down] _ in "a column of tensor '\(down.name)'" }
       guard down.type.isQuantised else { continue }
       Dequantisation.row(
         UnsafeRawPointer(output + neuron * stride), type: part.type, columnCount: length,

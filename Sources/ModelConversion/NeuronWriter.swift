@@ -1,5 +1,6 @@
 import BlockIO
 import Glibc
+import Kernels
 import ModelFormat
 import TensorBasics
 import WeightLoader
@@ -43,10 +44,12 @@ final class NeuronWriter {
     let encoder: TensorEncoder
   }
 
-  /// - Parameter sources: gate, up and down as the source has them.
+  /// - Parameters:
+  ///   - sources: gate, up and down as the source has them.
+  ///   - pool: converts rows of gate and up.
   init(
     _ bundles: NeuronBundles, sources: [NeuronBundles.Role: TensorRecord],
-    buffers: NeuronBuffers
+    buffers: NeuronBuffers, _ pool: ThreadPool
   ) throws(ConversionError) {
     guard let down = sources[.down], let downPart = bundles.part(.down)?.part else {
       throw .notPossible("the source has no down matrix")
@@ -78,7 +81,8 @@ final class NeuronWriter {
         RowPart(
           source: source, offset: place.offset, byteCount: part.byteCount,
           encoder: try TensorEncoder(
-            from: source, to: target, addsOne: false, rowCapacity: chunkNeuronCount)))
+            from: source, to: target, addsOne: false, rowCapacity: chunkNeuronCount,
+            pool: pool)))
       rowByteCount = max(rowByteCount, source.byteCount / source.rowCount)
     }
     columns = try NeuronColumnWriter(

@@ -13,12 +13,16 @@ final class TensorEncoder {
   private let rows: UnsafeMutableRawPointer
   /// Interleaved groups of a chunk.
   private let groups: UnsafeMutableRawPointer
-  /// One row as f32.
+  /// One row as f32 for each thread.
   private let values: UnsafeMutablePointer<Float>
+  private let pool: ThreadPool
 
-  /// - Parameter rowCapacity: the most rows a call brings; nil = a chunk of ``RowChunkReader``.
+  /// - Parameters:
+  ///   - rowCapacity: the most rows a call brings; nil = a chunk of ``RowChunkReader``.
+  ///   - pool: converts rows.
   init(
-    from source: TensorRecord, to target: TensorRecord, addsOne: Bool, rowCapacity: Int? = nil
+    from source: TensorRecord, to target: TensorRecord, addsOne: Bool, rowCapacity: Int? = nil,
+    pool: ThreadPool
   ) throws(ConversionError) {
     let rowCount = rowCapacity ?? RowChunkReader.rowsPerChunk(source)
     let groupCount = RowGroup.groupCount(rows: rowCount)
@@ -27,14 +31,17 @@ final class TensorEncoder {
       groupCount * RowGroup.byteCount(target.type, columnCount: target.columnCount))
     do throws(AllocationError) {
       memory = try AlignedBuffer(
-        byteCount: rowsByteCount + groupsByteCount + 4 * source.columnCount)
+        byteCount: rowsByteCount + groupsByteCount
+          + 4 * source.columnCount * pool.threadCount)
     } catch { throw .allocation(error) }
     self.source = source
     self.target = target
     self.addsOne = addsOne
     rows = memory.address
     groups = rows + rowsByteCount
-    values = (groups + groupsByteCount).bindMemory(to: Float.self, capacity: source.columnCount)
+    values = (groups + groupsByteCount).bindMemory(
+      to: Float.self, capacity: source.columnCount * pool.threadCount)
+    self.pool = pool
   }
 
   private static func rowByteCount(_ record: TensorRecord) -> Int {
@@ -67,23 +74,22 @@ final class TensorEncoder {
     return UnsafeRawBufferPointer(start: groups, count: groupCount * groupByteCount)
   }
 
-  /// Writes a row in `type`. Refuses one whose scale does not fit in 16 bits: its weights would be infinite.
+  /// Refuses quantised rows with a scale that did not fit in its bits: their weights would be infinite.
   ///
   /// - Parameters:
-  ///   - values: [columnCount].
+  ///   - rows: [rowCount, columnCount] of `type`.
   ///   - place: what the row is, for people.
-  static func quantise(
-    _ values: UnsafePointer<Float>, type: ElementType, columnCount: Int,
-    into output: UnsafeMutableRawPointer, _ place: @autoclosure () -> String
+  static func checkScales(
+    _ rows: UnsafeRawPointer, type: ElementType, columnCount: Int, rowCount: Int = 1,
+    _ place: (_ row: Int) -> String
   ) throws(ConversionError) {
-    Quantisation.row(values, type: type, columnCount: columnCount, into: output)
     guard
       let found = WeightValues.firstNotFinite(
-        output, type: type, columnCount: columnCount, rowCount: 1)
+        rows, type: type, columnCount: columnCount, rowCount: rowCount)
     else { return }
     throw .notPossible(
-      "\(place()) cannot be stored as \(type.name): a weight from column \(found.column) on is too large for a "
-        + "scale of 16 bits; convert without quantising")
+      "\(place(found.row)) cannot be stored as \(type.name): a weight from column \(found.column) on is too large "
+        + "for its scale; convert without quantising")
   }
 
   /// The rows in the target's type; the source's own bytes where nothing changes.
@@ -92,19 +98,24 @@ final class TensorEncoder {
   ) throws(ConversionError) -> UnsafeRawPointer {
     guard source.type != target.type || addsOne else { return address }
     let (from, to) = (Self.rowByteCount(source), Self.rowByteCount(target))
-    for index in 0..<rowCount {
+    pool.run(count: rowCount) { [source, target, addsOne, values, rows] index, worker in
+      let values = values + worker * source.columnCount
       Dequantisation.row(
         address + index * from, type: source.type, columnCount: source.columnCount, into: values)
       if addsOne { for column in 0..<source.columnCount { values[column] += 1 } }
-      let output = self.rows + index * to
+      let output = rows + index * to
       if target.type == .f32 {
         output.copyMemory(from: values, byteCount: to)
       } else {
-        try Self.quantise(
-          values, type: target.type, columnCount: source.columnCount, into: output,
-          "row \(firstRow + index) of tensor '\(source.name)'")
+        Quantisation.row(
+          values, type: target.type, columnCount: source.columnCount, into: output)
       }
     }
-    return UnsafeRawPointer(self.rows)
+    if target.type.isQuantised {
+      try Self.checkScales(
+        rows, type: target.type, columnCount: target.columnCount, rowCount: rowCount
+      ) { [source] in "row \(firstRow + $0) of tensor '\(source.name)'" }
+    }
+    return UnsafeRawPointer(rows)
   }
 }

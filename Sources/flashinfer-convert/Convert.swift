@@ -2,6 +2,7 @@ import ArgumentParser
 import BlockIO
 import CommandLineSupport
 import Glibc
+import HostResources
 import ModelConversion
 import ModelFormat
 import TensorBasics
@@ -22,7 +23,7 @@ struct Convert: ParsableCommand {
 
       Examples:
         flashinfer-convert model.gguf model.bin
-        flashinfer-convert folder model.bin --quantize q8_0
+        flashinfer-convert folder model.bin --quantize q4_k
         flashinfer-convert model.gguf /a/model.bin --stripe /b/model.bin
       """,
     version: FlashInferVersion.current)
@@ -30,13 +31,22 @@ struct Convert: ParsableCommand {
   static func main() { runAsProgram() }
 
   /// What `--quantize` can make of float matrices.
-  enum Quantisation: String, ExpressibleByArgument, CaseIterable {
-    // swift-format-ignore: AlwaysUseLowerCamelCase
-    case q8_0
-    // swift-format-ignore: AlwaysUseLowerCamelCase
-    case q4_0
+  struct QuantisedType: ExpressibleByArgument {
+    let type: ElementType
 
-    var type: ElementType { self == .q8_0 ? .q8_0 : .q4_0 }
+    init?(argument: String) {
+      guard let type = Converter.quantisedTypes.first(where: { Self.name($0) == argument }) else {
+        return nil
+      }
+      self.type = type
+    }
+
+    var defaultValueDescription: String { Self.name(type) }
+
+    static let allValueStrings = Converter.quantisedTypes.map(name)
+    static let defaultCompletionKind = CompletionKind.list(allValueStrings)
+
+    private static func name(_ type: ElementType) -> String { type.name.lowercased() }
   }
 
   /// What `--bundle` can be.
@@ -58,8 +68,18 @@ struct Convert: ParsableCommand {
 
   @Argument(help: "GGUF file or Hugging Face folder.") var input: String
   @Argument(help: "Flash image to write.") var output: String
-  @Option(help: "Quantise float matrices to q8_0 or q4_0 (default: keep them).")
-  var quantize: Quantisation?
+  @Option(
+    help: ArgumentHelp(
+      "Quantise float matrices, but for routers and positions, to "
+        + "\(QuantisedType.allValueStrings.joined(separator: ", ")) (default: keep them). Types that end in k "
+        + "take rows of a multiple of 256; of others q2_k, q3_k and q4_k make iq4_nl, q5_k and q6_k make q8_0, "
+        + "and rows of no multiple of 32 stay floats. What that concerns is printed.",
+      valueName: "type"))
+  var quantize: QuantisedType?
+  @Option(
+    parsing: .unconditional,
+    help: "Threads that quantise (default: one per processor that may be used).")
+  var threads: Int?
   @Option(
     help: ArgumentHelp(
       "What lies together: experts (gate, up and down of each; default where there are any), "
@@ -85,6 +105,12 @@ struct Convert: ParsableCommand {
   @Flag(help: "Print one JSON object.") var json = false
   @OptionGroup(title: "Output") var messages: OutputOptions
 
+  func validate() throws {
+    if let threads, !(1...256).contains(threads) {
+      throw ValidationError("--threads must be between 1 and 256, not \(threads)")
+    }
+  }
+
   func run() throws {
     Interruption.install()
     try reportingErrors {
@@ -104,21 +130,18 @@ struct Convert: ParsableCommand {
     let start = monotonicNanoseconds()
     let striping = try makeStriping()
     let converter = try makeConverter()
-    if let quantize, converter.quantisedTensorCount == 0 {
-      Terminal.warn(
-        "--quantize \(quantize.rawValue) changes nothing: \(input) has no float matrices to quantise"
-      )
-    }
+    if let quantize { remark(onQuantising: converter, to: quantize) }
     let report = try Progress.showing(
       "writing \(Progress.name(output))", total: converter.imageByteCount, unit: .bytes
     ) { progress in
       try converter.write(
-        to: output, striping: striping, cancellation: Interruption.flag
+        to: output, striping: striping,
+        threadCount: threads ?? HostLimits().defaultThreadCount, cancellation: Interruption.flag
       ) { progress.update($0) }
     }
     if json {
       let seconds = Double(monotonicNanoseconds() - start) / 1e9
-      return try printJSON(report, imageByteCount: converter.imageByteCount, seconds: seconds)
+      return try printJSON(report, converter, seconds: seconds)
     }
     let others = stripe.isEmpty ? "" : " and \(stripe.count) more"
     Terminal.remark("\(output)\(others): \(ByteCount(converter.imageByteCount))")
@@ -128,10 +151,23 @@ struct Convert: ParsableCommand {
     }
   }
 
+  /// Says what did not become the type asked for.
+  private func remark(onQuantising converter: Converter, to quantize: QuantisedType) {
+    if converter.quantisedTensorCount == 0, converter.quantisationExceptions.isEmpty {
+      Terminal.warn(
+        "--quantize \(quantize.defaultValueDescription) changes nothing: \(input) has no float matrices to "
+          + "quantise")
+    }
+    let lines = QuantisationException.lines(
+      converter.quantisationExceptions, asked: quantize.type)
+    for line in lines { Terminal.remark(line) }
+  }
+
   /// Prints what was written as one JSON object.
   private func printJSON(
-    _ report: ConversionReport, imageByteCount: Int, seconds: Double
+    _ report: ConversionReport, _ converter: Converter, seconds: Double
   ) throws {
+    let imageByteCount = converter.imageByteCount
     var figures = [
       Figure("imageBytes", imageByteCount, .bytes), Figure("seconds", seconds, .seconds),
       Figure("imageBytesPerSecond", Double(imageByteCount) / seconds, .bytesPerSecond),
@@ -146,6 +182,13 @@ struct Convert: ParsableCommand {
       json.text("input", input)
       json.array("outputs", of: [output] + stripe) { $0.text(nil, $1) }
       json.text("sourceIdentity", image.description.sourceIdentity?.description)
+      json.array("otherTypes", of: converter.quantisationExceptions) { json, exception in
+        json.object(nil) { json in
+          json.text("tensor", exception.tensorName)
+          json.text("type", exception.type.name)
+          json.number("length", exception.length)
+        }
+      }
     }
   }
 
@@ -167,7 +210,7 @@ struct Convert: ParsableCommand {
     do { source = try ModelSource.open(input, backend: io) } catch {
       throw ConversionError.loader(error)
     }
-    Terminal.warn(notesOf: source.device)
+    Terminal.warn(notesOf: source)
     let selector = try makeSelector(for: source)
     let total = source.description.storedByteCount
     return try Progress.showing("checksumming the weights", total: total, unit: .bytes) {

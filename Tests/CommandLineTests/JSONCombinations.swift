@@ -156,7 +156,9 @@ struct JSONCombinations {
 
   private mutating func convert() -> Call {
     let output = folder.path + "/converted"
-    let options = some([["--quantize", "q4_0"], ["--io", "pread"]])
+    let options = some([
+      ["--quantize", one(["q4_0", "q6_k"])], ["--threads", "2"], ["--io", "pread"],
+    ])
     let cut = one([[], ["--stripe", output + "-2", "--stripe-unit", "64KiB"]])
     return Call(
       program: "flashinfer-convert",

@@ -56,7 +56,7 @@ import WeightLoader
   }
 
   /// A scale of 16 bits ends at 65504: quantised, larger weights would be infinite.
-  @Test(arguments: [ElementType.q8_0, .q4_0])
+  @Test(arguments: [ElementType.q8_0, .q4_0, .iq4_NL])
   func `A finite weight that its quantised type cannot hold`(type: ElementType) throws {
     var model = TinyModel()
     model.hiddenActivation = "relu"
