@@ -5,12 +5,12 @@ public import TensorBasics
 /// A float matrix that became another type than the one asked for.
 public struct QuantisationException: Sendable, Equatable {
   public let tensorName: String
-  /// Length of what is cut into blocks: a row, or in bundles of single neurons a column of a down matrix.
+  /// Length of what is divided into blocks: a row, or a column of a down matrix in bundles of single neurons.
   public let length: Int
-  /// What it is in the image: the type that stands in, or its own.
+  /// Its type in the image: the substitute, or the type it had.
   public let type: ElementType
 
-  /// What cannot be cut into whole blocks, for people: one line for each type and length.
+  /// One line to print for each type and length, naming the tensors.
   public static func lines(_ exceptions: [Self], asked: ElementType) -> [String] {
     var groups: [(first: Self, names: [String])] = []
     for exception in exceptions {
@@ -28,7 +28,7 @@ public struct QuantisationException: Sendable, Equatable {
       let end =
         group.first.type.isQuantised
         ? "stored as \(group.first.type.name)" : "kept as \(group.first.type.name)"
-      return "\(names): \(end), because \(group.first.length) is no multiple of "
+      return "\(names): \(end), because \(group.first.length) is not a multiple of "
         + "\(group.first.type.isQuantised ? asked.blockElementCount : 32)"
     }
   }

@@ -70,10 +70,10 @@ struct Convert: ParsableCommand {
   @Argument(help: "Flash image to write.") var output: String
   @Option(
     help: ArgumentHelp(
-      "Quantise float matrices, but for routers and positions, to "
-        + "\(QuantisedType.allValueStrings.joined(separator: ", ")) (default: keep them). Types that end in k "
-        + "take rows of a multiple of 256; of others q2_k, q3_k and q4_k make iq4_nl, q5_k and q6_k make q8_0, "
-        + "and rows of no multiple of 32 stay floats. What that concerns is printed.",
+      "Quantise float matrices, except routers and position embeddings, to "
+        + "\(QuantisedType.allValueStrings.joined(separator: ", ")) (default: keep them). Where rows are not "
+        + "a multiple of 256, q2_k, q3_k and q4_k become iq4_nl, and q5_k and q6_k become q8_0; rows that are not a "
+        + "multiple of 32 stay floats. The tensors this affects are printed.",
       valueName: "type"))
   var quantize: QuantisedType?
   @Option(

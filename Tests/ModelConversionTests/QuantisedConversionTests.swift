@@ -71,7 +71,7 @@ import WeightLoader
     #expect(lines.count == 1)
     #expect(
       lines[0].contains("blk.*.attn_q.weight")
-        && lines[0].hasSuffix("stored as \(standIn.name), because 64 is no multiple of 256"))
+        && lines[0].hasSuffix("stored as \(standIn.name), because 64 is not a multiple of 256"))
   }
 
   @Test(arguments: Converter.quantisedTypes)
@@ -86,7 +86,7 @@ import WeightLoader
     #expect(try types(path)["ffn_down.weight"] == [.f32])
     #expect(
       QuantisationException.lines(converter.quantisationExceptions, asked: type).contains(
-        "blk.*.ffn_down.weight: kept as F32, because 80 is no multiple of 32"))
+        "blk.*.ffn_down.weight: kept as F32, because 80 is not a multiple of 32"))
   }
 
   @Test func `In bundles of single neurons the length of a column counts`() throws {
