@@ -70,8 +70,7 @@ struct Convert: ParsableCommand {
   @Argument(help: "Flash image to write.") var output: String
   @Option(
     help: ArgumentHelp(
-      "Quantise float matrices, except routers and position embeddings, to "
-        + "\(QuantisedType.allValueStrings.joined(separator: ", ")) (default: keep them). Where rows are not "
+      "Quantise float matrices, except routers and position embeddings (default: keep them). Where rows are not "
         + "a multiple of 256, q2_k, q3_k and q4_k become iq4_nl, and q5_k and q6_k become q8_0; rows that are not a "
         + "multiple of 32 stay floats. The tensors this affects are printed.",
       valueName: "type"))
