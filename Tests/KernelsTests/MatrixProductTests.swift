@@ -11,8 +11,12 @@ import Testing
     var x: [Float]
     var tokenCount: Int
 
-    /// - Parameter isWide: more columns than a kernel takes at once.
-    init(_ type: ElementType, seed: UInt64, isWide: Bool = false) {
+    /// - Parameters:
+    ///   - isWide: more columns than a kernel takes at once.
+    ///   - tokens: how many there may be.
+    init(
+      _ type: ElementType, seed: UInt64, isWide: Bool = false, tokens: ClosedRange<Int> = 1...40
+    ) {
       var generator = SeededGenerator(seed: seed)
       let unit = max(32, type.blockElementCount)
       let columns =
@@ -22,7 +26,7 @@ import Testing
       rows = RandomRows(
         type, rowCount: Int.random(in: 1...50, using: &generator), columnCount: columns,
         using: &generator)
-      tokenCount = Int.random(in: 1...40, using: &generator)
+      tokenCount = Int.random(in: tokens, using: &generator)
       x = (0..<tokenCount * columns).map { _ in
         Float(generator.nextUnit() * 2 - 1) * (generator.next() % 97 == 0 ? 50 : 1)
       }
@@ -41,7 +45,7 @@ import Testing
         byteCount: groupByteCount * (groups + 1), alignment: 64)
       let blockMemory = UnsafeMutableRawPointer.allocate(
         byteCount: ActivationBlocks.byteCount(
-          tokenCapacity: 40, columnCount: (columns + 31) / 32 * 32),
+          tokenCapacity: tokenCount, columnCount: (columns + 31) / 32 * 32),
         alignment: 64)
       defer {
         scratch.deallocate()
@@ -123,6 +127,22 @@ import Testing
       #expect(
         test.product(.best, layout: .interleaved, tokens: last..<test.tokenCount)
           == Array(scalar[(last * test.rows.rowCount)...]), "seed \(seed)")
+    }
+  }
+
+  /// Blocks of weights that are expanded serve so many tokens and no more.
+  @Test(arguments: ElementType.allCases.filter(\.isQuantised))
+  func `More tokens than a block is expanded for change no bit`(type: ElementType) {
+    for (seed, tokens) in [97...99, 119...121, 192...219].enumerated() {
+      let test = Case(type, seed: UInt64(80 + seed), tokens: tokens)
+      let scalar = test.product(.scalar, layout: .interleaved)
+      for set in Self.vectorSets {
+        #expect(test.product(set, layout: .interleaved) == scalar, "\(tokens), \(set)")
+      }
+      let (first, count) = (96, test.tokenCount - 96)
+      #expect(
+        test.product(.best, layout: .interleaved, tokens: first..<first + count)
+          == Array(scalar[(first * test.rows.rowCount)...]), "\(tokens)")
     }
   }
 
