@@ -67,7 +67,9 @@ extension ModelDescription {
         && own?.merges.bytes == others?.merges.bytes && own?.kinds == others?.kinds
         && own?.scores.map(\.bitPattern) == others?.scores.map(\.bitPattern)
         && own?.bosToken == others?.bosToken && own?.eosToken == others?.eosToken
-        && own?.preTokenizer == others?.preTokenizer && own?.model == others?.model,
+        && own?.preTokenizer == others?.preTokenizer && own?.pipeline == others?.pipeline
+        && own?.addedFlags == others?.addedFlags && own?.stopTokens == others?.stopTokens
+        && own?.model == others?.model,
       "\(what): another tokenizer")
   }
 }

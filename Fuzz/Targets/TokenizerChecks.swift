@@ -4,12 +4,14 @@ import Tokenization
 
 /// What holds of every tokenizer.
 enum TokenizerChecks {
-  /// Builds the tokenizer of a definition from a file and runs `text` through it.
+  /// Builds the tokenizer of a definition from a file and runs `text` through it, which its patterns may
+  /// refuse in the end.
   static func check(_ definition: TokenizerDefinition, text: [UInt8]) throws(FuzzFinding) {
     let tokenizer: Tokenizer
     do throws(TokenizerError) {
       tokenizer = try Tokenizer(definition)
     } catch { return }
+    do throws(TokenizerError) { _ = try tokenizer.encode(text) } catch { return }
     try check(tokenizer, text: text, keepsText: false)
   }
 

@@ -2,7 +2,8 @@ import ModelFormat
 import TensorBasics
 
 extension FuzzTarget {
-  /// `tokenizer.json`, up to a zero, then perhaps `tokenizer_config.json`, of a model with one layer.
+  /// `tokenizer.json`, up to a zero, then perhaps `tokenizer_config.json`, up to a zero, then a text, of a model
+  /// with one layer.
   static let tokenizerFile = FuzzTarget(
     name: "tokenizer-json", inputByteLimit: 8192, dictionary: TokenizerFileTarget.words,
     seeds: { TokenizerFileTarget.seeds.map { Array($0.utf8) } }, run: TokenizerFileTarget.run)
@@ -45,7 +46,8 @@ enum TokenizerFileTarget {
   static func run(_ input: UnsafeRawBufferPointer) throws(FuzzFinding) -> Bool {
     var reader = InputReader(input)
     let tokenizer = Array(reader.bytes(upTo: 0))
-    let settings = Array(reader.rest())
+    let settings = Array(reader.bytes(upTo: 0))
+    let typed = Array(reader.rest())
     var documents = HuggingFace.Documents(configuration: configuration)
     documents.tokenizer = HuggingFace.Document(path: "fuzz", bytes: tokenizer)
     if !settings.isEmpty {
@@ -70,7 +72,7 @@ enum TokenizerFileTarget {
       definition.kinds.count == definition.tokens.count
         && (definition.scores.isEmpty || definition.scores.count == definition.tokens.count),
       "arrays of other lengths than the vocabulary")
-    try TokenizerChecks.check(definition, text: Array("ab abc\n<s>tag ▁12".utf8))
+    try TokenizerChecks.check(definition, text: Array("ab abc\n<s>tag ▁12".utf8) + typed)
     return true
   }
 
@@ -87,6 +89,18 @@ enum TokenizerFileTarget {
       + #""single":[{"SpecialToken":{"id":"<s>"}},{"Sequence":{"id":"A"}}]},"model":{"type":"BPE","#
       + #""dropout":null,"vocab":{"a":0,"b":1,"c":2,"ab":3,"abc":4},"merges":\#(merges)}}"#
   }
+
+  /// Steps of every kind, and a text for them.
+  private static let everything = #"""
+    {"added_tokens":[{"id":3,"content":"Ab","single_word":true,"lstrip":true,"rstrip":true,"normalized":true,
+    "special":false}],"normalizer":{"type":"Sequence","normalizers":[{"type":"NFKD"},{"type":"StripAccents"},
+    {"type":"Lowercase"},{"type":"Strip"},{"type":"Replace","pattern":{"Regex":"\\s{2,}|[[a-f]&&[^c]]++"},
+    "content":"a"}]},"pre_tokenizer":{"type":"Sequence","pretokenizers":[{"type":"WhitespaceSplit"},
+    {"type":"Split","pattern":{"Regex":"(?i:ab)|\\p{Han}{1,2}+|^\\h*$"},"behavior":"MergedWithPrevious",
+    "invert":true},{"type":"Punctuation"},{"type":"Metaspace","replacement":"▁"}]},
+    "decoder":{"type":"Metaspace","replacement":"▁"},"model":{"type":"Unigram","unk_id":0,
+    "byte_fallback":true,"vocab":[["<unk>",0],["a",-1.5],["▁",-2]]}}
+    """# + "\0\0A\u{301}b 北京\u{1c89}"
 
   static let seeds = [
     byteLevel(byteLevelStep + "}", merges: #"["a b","ab c"]"#),
@@ -106,6 +120,7 @@ enum TokenizerFileTarget {
     #"{"added_tokens":[],"pre_tokenizer":{"type":"Metaspace","replacement":"▁","split":false,"#
       + #""prepend_scheme":"first"},"model":{"byte_fallback":true,"vocab":{"a":0,"b":1,"▁":2},"#
       + #""merges":[]}}"#,
+    everything,
   ]
 
   static let words = [
@@ -120,5 +135,10 @@ enum TokenizerFileTarget {
     "\"merges\":", "\"post_processor\":", "\"processors\":", "\"TemplateProcessing\"",
     "\"single\":", "\"SpecialToken\":", "\"bos_token\":", "\"eos_token\":",
     "\"add_bos_token\":true", "\"add_eos_token\":true", "\"chat_template\":", "<0x0A>", "65535",
+    "\"Unigram\"", "\"unk_id\":", "\"Contiguous\"", "\"MergedWithNext\"", "\"Punctuation\"",
+    "\"NFKC\"", "\"Strip\"", "\"StripAccents\"", "\"Lowercase\"", "\"single_word\":true",
+    "\"normalized\":true", "\"decoder\":", "\"ByteFallback\"", "\\\\p{L}", "\\\\p{Han}", "(?i:",
+    "[^",
+    "&&", "{1,3}+", "(?=", "(?<!", "\\\\b", "\\\\w", "\\\\h", "(?m)",
   ]
 }

@@ -6,13 +6,16 @@ public import WeightLoader
 
 extension ResourceOptions {
   /// Opens a model, with its mirrors, as many reads in flight as the drive's calibration says, or more.
-  public func open(_ path: String) throws -> LanguageModel {
+  ///
+  /// - Parameter needsVocabulary: whether one without a vocabulary that can be used is refused.
+  public func open(_ path: String, needsVocabulary: Bool = true) throws -> LanguageModel {
     try checkLimits()
     let profile = CalibrationCache.standard.driveProfile(forFileAt: path, backend: io)
     let model = try Progress.showing("opening \(Progress.name(path))") { _ in
       try LanguageModel.open(
         path, mirrors: mirror, backend: io,
-        queueDepth: max(Self.leastQueueDepth, (profile?.queueDepth ?? 0) + Self.rowReadCount))
+        queueDepth: max(Self.leastQueueDepth, (profile?.queueDepth ?? 0) + Self.rowReadCount),
+        needsVocabulary: needsVocabulary)
     }
     let trained = model.configuration.contextLength
     if let context, context > trained {

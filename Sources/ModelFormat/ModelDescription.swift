@@ -13,6 +13,8 @@ public struct ModelDescription: Sendable {
   public var tokenizerProblem: FormatError?
   /// The chat template's source (Jinja), where the file has one.
   public var chatTemplate: String?
+  /// Further templates by name; `tool_use` is for conversations with tools.
+  public var otherTemplates: [String: String] = [:]
   /// The model's own name, for people.
   public var name: String?
   /// The files that tensors lie in; ``TensorRecord/fileIndex`` points here.
@@ -42,6 +44,16 @@ public struct ModelDescription: Sendable {
     self.files = files
     self.tensors = tensors
     self.extents = extents
+  }
+
+  /// Why there is no vocabulary, in a sentence's end: what is wrong with the one that the model has, or that it has none.
+  public var vocabularyProblem: String {
+    tokenizerProblem.map { "its vocabulary cannot be used: \($0)" } ?? "it holds no vocabulary"
+  }
+
+  /// The template for a conversation, with or without tools.
+  public func chatTemplate(hasTools: Bool) -> String? {
+    hasTools ? otherTemplates["tool_use"] ?? chatTemplate : chatTemplate
   }
 
   /// What the files hold: ``tensors``, each part of its own where they are scattered, without those that no

@@ -29,7 +29,9 @@ extension LanguageModel {
   public func prompt(
     _ conversation: Conversation, template: ChatTemplate? = nil
   ) throws(RuntimeError) -> [Int32] {
-    guard let framing = template == nil ? try ownTemplate() : template else {
+    guard
+      let framing = template == nil ? try ownTemplate(hasTools: conversation.hasTools) : template
+    else {
       throw .badPrompt("the model has no chat template: continue plain text instead")
     }
     do throws(TokenizerError) {
@@ -40,8 +42,8 @@ extension LanguageModel {
   }
 
   /// The template in the model's file, where it has one.
-  private func ownTemplate() throws(RuntimeError) -> ChatTemplate? {
-    guard let source = source.description.chatTemplate else { return nil }
+  private func ownTemplate(hasTools: Bool) throws(RuntimeError) -> ChatTemplate? {
+    guard let source = source.description.chatTemplate(hasTools: hasTools) else { return nil }
     do throws(TokenizerError) { return try ChatTemplate(source) } catch { throw .tokenizer(error) }
   }
 

@@ -26,29 +26,39 @@ public final class LanguageModel {
   /// - Parameters:
   ///   - mirrors: whole copies of it on other drives.
   ///   - queueDepth: most reads in flight.
+  ///   - needsVocabulary: whether a model without a vocabulary that can be used is refused; otherwise its
+  ///     tokens stand for nothing, and prompts are ids.
   /// - Throws: ``RuntimeError``.
   public static func open(
-    _ path: String, mirrors: [String] = [], backend: StorageBackend = .auto, queueDepth: Int = 64
+    _ path: String, mirrors: [String] = [], backend: StorageBackend = .auto, queueDepth: Int = 64,
+    needsVocabulary: Bool = true
   ) throws(RuntimeError) -> LanguageModel {
     let source: ModelSource
     do {
       source = try ModelSource.open(
         path, mirrors: mirrors, backend: backend, queueDepth: queueDepth)
     } catch { throw RuntimeError(error) }
-    return try LanguageModel(source)
+    return try LanguageModel(source, needsVocabulary: needsVocabulary)
   }
 
   /// - Throws: ``RuntimeError/notRunnable(path:reason:)``, ``RuntimeError/tokenizer(_:)``.
-  public init(_ source: ModelSource) throws(RuntimeError) {
+  public init(_ source: ModelSource, needsVocabulary: Bool = true) throws(RuntimeError) {
     self.source = source
     guard let configuration = source.description.configuration else {
       throw .notRunnable(
         path: source.path, reason: "the file holds a vocabulary and no model to run")
     }
-    guard let definition = source.description.tokenizer else {
-      throw .notRunnable(path: source.path, reason: "the file holds no vocabulary")
-    }
     self.configuration = configuration
-    do { tokenizer = try Tokenizer(definition) } catch { throw .tokenizer(error) }
+    guard let definition = source.description.tokenizer else {
+      guard !needsVocabulary else {
+        throw .notRunnable(path: source.path, reason: source.description.vocabularyProblem)
+      }
+      tokenizer = Tokenizer(idsBelow: configuration.vocabularyCount)
+      return
+    }
+    do throws(TokenizerError) { tokenizer = try Tokenizer(definition) } catch {
+      guard !needsVocabulary else { throw .tokenizer(error) }
+      tokenizer = Tokenizer(idsBelow: configuration.vocabularyCount)
+    }
   }
 }

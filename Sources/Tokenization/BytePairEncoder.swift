@@ -115,6 +115,8 @@ struct BytePairEncoder: Sendable {
     _ piece: UnsafeBufferPointer<UInt8>, _ merger: inout SegmentMerger<RankedMerges>,
     into output: inout [Int32]
   ) {
+    // What closures capture is counted anew for every piece: not all of the encoder.
+    let vocabulary = vocabulary
     let staysWhole =
       options.contains(.wholePieces) || (options.contains(.wholeNewlines) && piece[0] == 0x0A)
     if staysWhole {
@@ -143,6 +145,7 @@ struct BytePairEncoder: Sendable {
     _ merger: inout SegmentMerger<RankedMerges>, into output: inout [Int32]
   ) {
     var followsUnknown = false
+    let vocabulary = vocabulary
     func merge(_ segment: UnsafeBufferPointer<UInt8>, isByteLevel: Bool) {
       merger.merge(segment, isByteLevel: isByteLevel) { number, bytes in
         vocabulary.appendTokens(

@@ -91,7 +91,8 @@ struct PreTokenizer: Sendable {
     _ body: (UnsafeBufferPointer<UInt8>) throws(TokenizerError) -> Void
   ) throws(TokenizerError) {
     var start = 0
-    for end in ends {
+    // Two ends are one where both lie in a byte that is no UTF-8.
+    for end in ends where Int(end) > start {
       try body(UnsafeBufferPointer(rebasing: text[start..<Int(end)]))
       start = Int(end)
     }

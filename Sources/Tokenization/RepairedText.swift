@@ -19,12 +19,16 @@ struct RepairedText {
     }
   }
 
-  /// Offsets in the original text of ascending character boundaries in ``bytes``.
+  /// Offsets in the original text of ascending offsets in ``bytes``; inside a replacement, the end of the byte
+  /// that it stands for.
   func originalOffsets(_ offsets: [UInt32]) -> [UInt32] {
+    let grown = UInt32(UTF8Scanner.replacement.count - 1)
     var before = 0
     return offsets.map { offset in
       while before < replacements.count, replacements[before] < offset { before += 1 }
-      return offset - UInt32(before * (UTF8Scanner.replacement.count - 1))
+      guard before > 0 else { return offset }
+      let end = replacements[before - 1] + grown + 1
+      return max(offset, end) - UInt32(before) * grown
     }
   }
 }

@@ -46,6 +46,8 @@ struct TextNormalizer: Sendable {
     _ text: UnsafeBufferPointer<UInt8>, _ matcher: borrowing RegularExpression.Matcher
   ) throws(TokenizerError) -> [UInt8] {
     var result = UTF8Scanner.isValid(text) ? Array(text) : RepairedText(text).bytes
+    // No text grows so much but by steps that are made to.
+    let limit = 1 << 20 + 64 * text.count
     for step in steps {
       switch step {
       case .composed(let options): result = try Self.composed(result, options)
@@ -60,32 +62,33 @@ struct TextNormalizer: Sendable {
       case .strip(let left, let right): result = Self.stripped(result, left: left, right: right)
       case .prepend(let text): if !result.isEmpty { result = text + result }
       case .replace(let pattern, let text):
-        result = try Self.replacing(pattern, with: text, in: result, matcher)
+        result = try Self.replacing(pattern, with: text, in: result, limit: limit, matcher)
       }
     }
     return result
   }
 
   private static func replacing(
-    _ pattern: TextPattern, with text: [UInt8], in input: [UInt8],
+    _ pattern: TextPattern, with text: [UInt8], in input: [UInt8], limit: Int,
     _ matcher: borrowing RegularExpression.Matcher
   ) throws(TokenizerError) -> [UInt8] {
     var output: [UInt8] = []
     output.reserveCapacity(input.count + input.count / 2)
+    var isTooLong = false
     try input.withUnsafeBufferPointer { bytes throws(TokenizerError) in
       if bytes.isEmpty { return }
       var last = 0
       let isYoung = UnicodeTable.hasYoung(bytes)
       try pattern.forEachMatch(in: bytes, isYoung: isYoung, matcher) { match in
+        isTooLong = isTooLong || output.count + text.count > limit
+        if isTooLong { return }
         output.append(contentsOf: bytes[last..<match.lowerBound])
         output.append(contentsOf: text)
         last = match.upperBound
       }
       output.append(contentsOf: bytes[last...])
     }
-    guard output.count <= Tokenizer.maximumTextByteCount else {
-      throw .textTooLong(byteCount: output.count)
-    }
+    if isTooLong { throw .unsupportedStep("replacements that make a text too long") }
     return output
   }
 

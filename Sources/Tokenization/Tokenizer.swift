@@ -120,6 +120,15 @@ public final class Tokenizer: Sendable {
     }
   }
 
+  /// A tokenizer for a model without a vocabulary: there are ids, and no text.
+  public convenience init(idsBelow count: Int) {
+    var tokens = PackedStrings()
+    for _ in 0..<max(1, count) { tokens.append([]) }
+    var definition = TokenizerDefinition(model: .bytePairs, tokens: tokens)
+    definition.pipeline = TokenizerPipeline()
+    do { try self.init(definition) } catch { preconditionFailure("\(error)") }
+  }
+
   /// Number of tokens.
   public var vocabularyCount: Int { vocabulary.count }
 

@@ -37,9 +37,17 @@ struct HuggingFaceFolder {
     }
     var documents = HuggingFace.Documents(configuration: configuration)
     documents.tokenizer = try folder.document("tokenizer.json")
+    if documents.tokenizer == nil {
+      documents.tekken = try folder.document("tekken.json")
+      documents.pieces = try folder.document("tokenizer.model")
+      documents.ranks = try folder.ranks()
+      documents.vocabulary = try folder.document("vocab.json")
+      documents.merges = try folder.document("merges.txt")
+    }
     documents.tokenizerConfiguration = try folder.document("tokenizer_config.json")
     documents.generationConfiguration = try folder.document("generation_config.json")
     documents.chatTemplate = try folder.document("chat_template.jinja")
+    documents.otherTemplates = try folder.otherTemplates()
     var files: [SafetensorsFile] = []
     for shard in shards { files.append(try FileHeader.parse(shard, Safetensors.parse)) }
     let path = folder.path

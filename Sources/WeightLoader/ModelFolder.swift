@@ -41,6 +41,28 @@ struct ModelFolder {
     return names.map { "\(path)/\($0)" }
   }
 
+  /// The file with tiktoken's ranks, `tiktoken.model` or the only `*.tiktoken`; nil where there is none.
+  func ranks() throws(LoaderError) -> HuggingFace.Document? {
+    let names: [String]
+    do { names = try FolderListing.names(in: path) } catch { throw .io(error) }
+    let found = names.filter { $0 == "tiktoken.model" || $0.hasSuffix(".tiktoken") }
+    guard found.count == 1 else { return nil }
+    return try document(found[0])
+  }
+
+  /// The templates of `additional_chat_templates`, by name.
+  func otherTemplates() throws(LoaderError) -> [String: HuggingFace.Document] {
+    let name = "additional_chat_templates"
+    guard has(name) else { return [:] }
+    let files: [String]
+    do { files = try FolderListing.names(in: path + "/" + name) } catch { throw .io(error) }
+    var templates: [String: HuggingFace.Document] = [:]
+    for file in files.sorted().prefix(64) where file.hasSuffix(".jinja") {
+      templates[String(file.dropLast(6))] = try document(name + "/" + file)
+    }
+    return templates
+  }
+
   /// Whether there is a file of that name.
   func has(_ name: String) -> Bool {
     "\(path)/\(name)".withSystemPath { access($0, F_OK) } == 0

@@ -210,6 +210,9 @@ struct Convert: ParsableCommand {
       throw ConversionError.loader(error)
     }
     Terminal.warn(notesOf: source)
+    if let problem = VocabularyProblem.of(source.description) {
+      throw CommandError(.badData, "\(input): the vocabulary cannot be used: \(problem)")
+    }
     let selector = try makeSelector(for: source)
     let total = source.description.storedByteCount
     return try Progress.showing("checksumming the weights", total: total, unit: .bytes) {

@@ -27,6 +27,7 @@ struct DescriptionReport {
     } else {
       json.null("tokenizer")
     }
+    json.text("tokenizerProblem", VocabularyProblem.of(description))
     if let neurons = description.neurons { write(neurons, to: &json) }
     json.array("notes", of: description.notes) { $0.text(nil, $1) }
     json.array("files", of: Self.files(of: source)) { list, file in

@@ -182,7 +182,7 @@ struct Inspect: ParsableCommand {
   private func printTokens(_ argument: String, _ model: String) throws {
     let description = try ModelSource.describe(model)
     guard let definition = description.tokenizer else {
-      throw CommandError(.badData, "\(model): the file holds no vocabulary")
+      throw CommandError(.badData, "\(model): \(description.vocabularyProblem)")
     }
     let text =
       argument == "-" ? try Terminal.readAll(path: nil) : argument.systemPath
@@ -234,6 +234,9 @@ struct Inspect: ParsableCommand {
         "tokenizer: \(tokenizer.model.rawValue)"
           + (tokenizer.preTokenizer.map { ", \($0)" } ?? "")
           + ", \(tokenizer.tokens.count) tokens\n")
+    }
+    if let problem = VocabularyProblem.of(description) {
+      Terminal.print("tokenizer: cannot be used: \(problem)\n")
     }
     if let template = description.chatTemplate {
       Terminal.print("chat template: \(Self.text(ofTemplate: template))\n")

@@ -83,16 +83,19 @@ struct ViewOptions: ParsableArguments {
     _ description: ModelDescription, _ path: String
   ) throws -> ModelViews.Rendered {
     guard let definition = description.tokenizer else {
-      throw CommandError(.badData, "\(path): the file holds no vocabulary")
+      throw CommandError(.badData, "\(path): \(description.vocabularyProblem)")
     }
     do {
-      guard let template = try framing.chatTemplate(or: description.chatTemplate) else {
-        throw CommandError(.badData, "\(path): the file has no chat template")
-      }
-      let tokenizer = try Tokenizer(definition, modelName: description.name)
       let conversation = try framing.conversation {
         render == "-" ? try Terminal.readPrompt(path: nil) : (render ?? "").systemPath
       }
+      guard
+        let template = try framing.chatTemplate(
+          or: description.chatTemplate(hasTools: conversation.hasTools))
+      else {
+        throw CommandError(.badData, "\(path): the file has no chat template")
+      }
+      let tokenizer = try Tokenizer(definition, modelName: description.name)
       framing.warn(of: conversation, for: template)
       let text = try tokenizer.render(conversation, template: template)
       return ModelViews.Rendered(

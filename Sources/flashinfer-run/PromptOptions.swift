@@ -61,7 +61,7 @@ struct PromptOptions: ParsableArguments {
           [ChatPiece(try text(), isMarkup: true)], addsEOS: false)
       }
       let conversation = try self.template.conversation(orPrompt: text)
-      let own = model.source.description.chatTemplate
+      let own = model.source.description.chatTemplate(hasTools: conversation.hasTools)
       guard let template = try template.chatTemplate(or: own) else {
         throw CommandError(
           .badData,

@@ -121,7 +121,7 @@ struct Run: ParsableCommand {
 
   /// - Throws: also where the argument reads like a prompt whose model was left out.
   private func openModel() throws -> LanguageModel {
-    do { return try resources.open(model) } catch {
+    do { return try resources.open(model, needsVocabulary: prompt.tokenList == nil) } catch {
       guard ExitStatus(error) == .noInput, model.contains(" "), !prompt.isGiven else { throw error }
       throw CommandError(
         .noInput, "\(error); the first argument is the model's path, the second the prompt")

@@ -165,6 +165,20 @@ import WeightLoader
     }
   }
 
+  @Test(arguments: names + expertNames)
+  func `An image keeps all that a folder says of its tokenizer`(name: String) throws {
+    let folder = try #require(try ModelSource.describe(Self.folder(name)).tokenizer)
+    try Self.withImage(of: name) { image in
+      let kept = try #require(image.description.tokenizer)
+      #expect(kept.model == folder.model && kept.pipeline == folder.pipeline)
+      #expect(kept.pipeline != nil && kept.addedFlags == folder.addedFlags)
+      #expect(kept.stopTokens == folder.stopTokens && !kept.stopTokens.isEmpty)
+      #expect(kept.kinds == folder.kinds && kept.merges.bytes == folder.merges.bytes)
+      let ends = try Tokenizer(kept).endTokens
+      #expect(folder.stopTokens.allSatisfy { ends.contains(Int32($0)) })
+    }
+  }
+
   @Test func `Folders without a model say what is missing`() {
     let target = TemporaryFolder()
     func error() -> String {

@@ -164,11 +164,17 @@ import Testing
       #","post_processor":{"type":"Sequence","processors":[{"type":"ByteLevel"},"#
       + #"{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>","type_id":0}},"#
       + #"{"Sequence":{"id":"A","type_id":0}}]}]}"#
-    let settings = #"{"bos_token":"<s>","chat_template":[{"name":"default","template":"{{x}}"}]}"#
+    let settings =
+      #"{"bos_token":"<s>","chat_template":[{"name":"default","template":"{{x}}"},"#
+      + #"{"name":"tool_use","template":"{{y}}"}]}"#
     #expect(try definition(Self.byteLevel(more: more), settings: settings).addsBOS == true)
     var folder = TinyFolder()
     folder.settings = settings
-    #expect(try folder.describe().chatTemplate == "{{x}}")
+    let description = try folder.describe()
+    #expect(
+      description.chatTemplate == "{{x}}" && description.otherTemplates == ["tool_use": "{{y}}"])
+    #expect(description.chatTemplate(hasTools: true) == "{{y}}")
+    #expect(description.chatTemplate(hasTools: false) == "{{x}}")
   }
 
   @Test func `Damaged documents end in a model or an error`() throws {

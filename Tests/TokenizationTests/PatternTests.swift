@@ -74,6 +74,19 @@ import Tokenization
     #expect(problem(pattern).contains(reason), "\(problem(pattern))")
   }
 
+  /// A step after ByteLevel sees three characters where a byte is no UTF-8.
+  @Test func `Cuts inside a byte that is no character are one`() throws {
+    var tokens = PackedStrings()
+    for token in ["ÿ", "a"] { tokens.append(token.utf8) }
+    var definition = TokenizerDefinition(model: .bytePairs, tokens: tokens)
+    var pipeline = TokenizerPipeline()
+    pipeline.preTokenizers = [
+      .byteLevel, .split(pattern: .regex("¿"), behavior: .isolated, inverted: false),
+    ]
+    definition.pipeline = pipeline
+    #expect(try Tokenizer(definition).encode([0xFF, 0x61, 0xFF]) == [0, 1, 0])
+  }
+
   @Test func `A pattern that takes for ever ends in an error`() {
     let text = String(repeating: "a", count: 40) + "!"
     do {

@@ -65,6 +65,52 @@ import Tokenization
     }
   }
 
+  /// Where `tools/fetch-tokenizers` puts real tokenizers.
+  private static let fetched: String = {
+    let variables = ProcessInfo.processInfo.environment
+    if let models = variables["FLASHINFER_MODELS"] {
+      return URL(fileURLWithPath: models).deletingLastPathComponent().path + "/tokenizers"
+    }
+    let cache = variables["XDG_CACHE_HOME"] ?? (variables["HOME"] ?? "") + "/.cache"
+    return cache + "/flashinfer/tokenizers"
+  }()
+  private static let fetchedNames = [
+    "claude-2", "deepseek-v3", "mistral-v1", "mistral-v7", "qwen", "tekken-240718", "tekken-240911",
+  ]
+  private static let isFetched = fetchedNames.allSatisfy {
+    FileManager.default.fileExists(atPath: fetched + "/" + $0)
+  }
+
+  @Test(
+    .enabled(if: isFetched, "real tokenizers are not there: tools/fetch-tokenizers"),
+    arguments: fetchedNames)
+  func `Real tokenizers give the ids of their own libraries`(name: String) throws {
+    func document(_ file: String) throws -> HuggingFace.Document? {
+      let path = Self.fetched + "/" + name + "/" + file
+      guard FileManager.default.fileExists(atPath: path) else { return nil }
+      return HuggingFace.Document(path: path, bytes: try VocabularyFile.contents(path))
+    }
+    var documents = HuggingFace.Documents(
+      configuration: HuggingFace.Document(path: "config.json", bytes: Array("{}".utf8)))
+    documents.tokenizer = try document("tokenizer.json")
+    documents.tekken = try document("tekken.json")
+    documents.pieces = try document("tokenizer.model")
+    documents.ranks = try document("qwen.tiktoken")
+    if name == "qwen" {
+      documents.tokenizerConfiguration = HuggingFace.Document(
+        path: "tokenizer_config.json", bytes: Array(#"{"tokenizer_class":"QWenTokenizer"}"#.utf8))
+    }
+    let tokenizer = try Tokenizer(try #require(try HuggingFace.tokenizer(documents)))
+    let sums = try Self.lines("Real/" + name + ".sums")
+    #expect(sums.count == 500 && sums.count { $0 == "-" } < 150)
+    for (text, sum) in zip(try Self.texts(), sums) where sum != "-" {
+      let tokens = try tokenizer.encode(text, parseSpecial: true)
+      #expect(
+        Self.sum(tokens) == sum,
+        "\(String(decoding: text, as: UTF8.self).debugDescription) became \(tokens)")
+    }
+  }
+
   @Test(arguments: names)
   func `Bytes of any kind end in tokens, and no text in a control token`(name: String) throws {
     let tokenizer = try Self.tokenizer(name)

@@ -56,6 +56,7 @@ extension FlashImage {
     var description = ModelDescription(
       configuration: header.configuration, chatTemplate: header.chatTemplate, name: header.name,
       files: [path])
+    description.otherTemplates = header.otherTemplates ?? [:]
     description.sourceIdentity = header.sourceIdentity.map { ModelIdentity($0.value) }
     description.neurons = try header.neurons?.layout(path: path)
     if let section { description.tokenizer = try header.tokenizer?.definition(section, path: path) }

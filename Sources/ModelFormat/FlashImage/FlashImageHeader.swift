@@ -6,6 +6,7 @@ struct FlashImageHeader: Codable {
   var dataOffset: Int
   var name: String?
   var chatTemplate: String?
+  var otherTemplates: [String: String]?
   var configuration: DecoderConfiguration?
   var tokenizer: Tokenizer?
   var tensors: [Tensor]
@@ -105,6 +106,7 @@ struct FlashImageHeader: Codable {
     self.dataOffset = dataOffset
     name = description.name
     chatTemplate = description.chatTemplate
+    otherTemplates = description.otherTemplates.isEmpty ? nil : description.otherTemplates
     configuration = description.configuration
     self.tokenizer = tokenizer
     tensors = description.tensors.map { tensor in

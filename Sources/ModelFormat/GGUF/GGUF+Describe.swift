@@ -21,6 +21,12 @@ extension GGUF {
     var description = ModelDescription(
       chatTemplate: try metadata.string("tokenizer.chat_template"),
       name: try metadata.string("general.name"), files: files.map(\.path))
+    if let names = try metadata.strings("tokenizer.chat_templates") {
+      for index in 0..<min(names.count, 64) {
+        let name = String(decoding: names[index], as: UTF8.self)
+        description.otherTemplates[name] = try metadata.string("tokenizer.chat_template.\(name)")
+      }
+    }
     for (index, file) in files.enumerated() {
       description.tensors += file.tensors.map { TensorRecord($0, fileIndex: index) }
     }

@@ -32,12 +32,24 @@ public enum HuggingFace {
     public var configuration: Document
     /// `tokenizer.json`
     public var tokenizer: Document?
+    /// `tekken.json`
+    public var tekken: Document?
+    /// `tokenizer.model`: SentencePiece's, or tiktoken's under its name.
+    public var pieces: Document?
+    /// `*.tiktoken` or `tiktoken.model`
+    public var ranks: Document?
+    /// `vocab.json`
+    public var vocabulary: Document?
+    /// `merges.txt`
+    public var merges: Document?
     /// `tokenizer_config.json`
     public var tokenizerConfiguration: Document?
     /// `generation_config.json`
     public var generationConfiguration: Document?
     /// `chat_template.jinja`
     public var chatTemplate: Document?
+    /// `additional_chat_templates/NAME.jinja`, by name.
+    public var otherTemplates: [String: Document] = [:]
 
     public init(configuration: Document) { self.configuration = configuration }
   }
@@ -67,9 +79,24 @@ public enum HuggingFace {
   ///
   /// - Throws: ``FormatError``; of kind `unsupported` for one that would not give the same tokens here.
   package static func tokenizer(_ document: Document) throws(FormatError) -> TokenizerDefinition {
-    let definition = try HuggingFaceTokenizerReader(document).definition()
+    let definition = try HuggingFaceTokenizerReader(
+      document, HuggingFaceSpecialTokens()
+    ).definition()
     try definition.validate(path: document.path)
     return definition
+  }
+
+  /// The tokenizer of a folder, from the first of the files that it may be in; nil if there is none.
+  ///
+  /// - Throws: ``FormatError``; of kind `unsupported` for one that would not give the same tokens here.
+  package static func tokenizer(
+    _ documents: Documents
+  ) throws(FormatError) -> TokenizerDefinition? {
+    let special = try HuggingFaceSpecialTokens(documents)
+    if let document = documents.tokenizer {
+      return try HuggingFaceTokenizerReader(document, special).definition()
+    }
+    return try HuggingFaceVocabularies(special).definition(documents)
   }
 
   /// Says what the folder holds.
@@ -101,17 +128,30 @@ public enum HuggingFace {
       configuration: configuration.decoder, name: name, files: shards.map(\.path),
       tensors: tensors.records)
     description.derivations = tensors.derivations
-    let reader = try HuggingFaceTokenizerReader(documents, root: root)
     do throws(FormatError) {
-      description.tokenizer = try reader?.definition()
-      try description.tokenizer?.validate(path: documents.tokenizer?.path)
+      description.tokenizer = try tokenizer(documents)
+      try description.tokenizer?.validate(path: documents.tokenizer?.path ?? path)
     } catch {
       guard error.kind == .unsupported else { throw error }
       description.tokenizerProblem = error
     }
     description.chatTemplate = try chatTemplate(documents)
+    description.otherTemplates = try otherTemplates(documents)
     try description.validate(path: path, origins: tensors)
     return description
+  }
+
+  /// Templates beside the default one.
+  private static func otherTemplates(
+    _ documents: Documents
+  ) throws(FormatError) -> [String: String] {
+    var templates: [String: String] = [:]
+    for entry in try documents.tokenizerConfiguration?.json()["chat_template"]?.array ?? [] {
+      guard let name = entry["name"]?.string, name != "default" else { continue }
+      templates[name] = entry["template"]?.string
+    }
+    for (name, document) in documents.otherTemplates { templates[name] = try document.text() }
+    return templates
   }
 
   /// The template of `chat_template.jinja`, or else that of `tokenizer_config.json`, where a list

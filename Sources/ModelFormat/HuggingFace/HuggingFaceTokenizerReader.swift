@@ -4,28 +4,15 @@ import TensorBasics
 struct HuggingFaceTokenizerReader {
   let path: String
   let root: JSONValue
-  /// `tokenizer_config.json`.
-  private let settings: JSONValue?
-  /// `config.json`.
-  private let modelConfiguration: JSONValue?
-  /// `generation_config.json`.
-  private let generation: JSONValue?
+  private let special: HuggingFaceSpecialTokens
 
-  /// nil if the folder has no `tokenizer.json`.
-  init?(_ documents: HuggingFace.Documents, root configuration: JSONValue) throws(FormatError) {
-    guard let document = documents.tokenizer else { return nil }
+  /// - Parameter special: what the documents beside it say.
+  init(
+    _ document: HuggingFace.Document, _ special: HuggingFaceSpecialTokens
+  ) throws(FormatError) {
     path = document.path
     root = try document.json()
-    settings = try documents.tokenizerConfiguration?.json()
-    modelConfiguration = configuration
-    generation = try documents.generationConfiguration?.json()
-  }
-
-  /// Of a document without the others.
-  init(_ document: HuggingFace.Document) throws(FormatError) {
-    path = document.path
-    root = try document.json()
-    (settings, modelConfiguration, generation) = (nil, nil, nil)
+    self.special = special
   }
 
   func error(_ kind: FormatError.Kind, _ value: JSONValue?, _ message: String) -> FormatError {
@@ -62,8 +49,9 @@ struct HuggingFaceTokenizerReader {
       unknownToken: vocabulary.kinds.firstIndex(of: TokenizerDefinition.TokenKind.unknown.rawValue),
       addsSpacePrefix: steps.stripsFirstSpace)
     definition.addedFlags = vocabulary.flags
+    try addTemplate(to: &pipeline, vocabulary)
     definition.pipeline = pipeline
-    try addSpecialTokens(to: &definition, vocabulary)
+    special.add(to: &definition) { vocabulary.id(of: $0) }
     return definition
   }
 
@@ -83,46 +71,6 @@ struct HuggingFaceTokenizerReader {
         throw error(.unsupported, model, "\(key) \"\(text)\" is not supported")
       }
     }
-  }
-
-  private func addSpecialTokens(
-    to definition: inout TokenizerDefinition, _ vocabulary: HuggingFaceVocabulary
-  ) throws(FormatError) {
-    let count = definition.tokens.count
-    func id(_ key: StaticString, _ idKey: StaticString) -> Int? {
-      if let settings {
-        // A stated null means that there is none.
-        let token = settings[key]
-        return (token?.string ?? token?["content"]?.string).flatMap { vocabulary.id(of: $0) }
-      }
-      return ids(modelConfiguration?[idKey], below: count).first
-    }
-    definition.bosToken = id("bos_token", "bos_token_id")
-    definition.eosToken = id("eos_token", "eos_token_id")
-    definition.stopTokens =
-      ids(generation?["eos_token_id"], below: count)
-      + ids(modelConfiguration?["eos_token_id"], below: count)
-    definition.eosToken = definition.eosToken ?? definition.stopTokens.first
-    definition.eotToken = definition.stopTokens.first { $0 != definition.eosToken }
-    var pipeline = definition.pipeline ?? TokenizerPipeline()
-    try addTemplate(to: &pipeline, vocabulary)
-    if let bos = definition.bosToken, let adds = settings?["add_bos_token"]?.bool {
-      if pipeline.prefix.first == bos { pipeline.prefix.removeFirst() }
-      if adds { pipeline.prefix.insert(bos, at: 0) }
-    }
-    if let eos = definition.eosToken, let adds = settings?["add_eos_token"]?.bool {
-      if pipeline.suffix.last == eos { pipeline.suffix.removeLast() }
-      if adds { pipeline.suffix.append(eos) }
-    }
-    definition.pipeline = pipeline
-    definition.addsBOS = pipeline.prefix.first.map { $0 == definition.bosToken } ?? false
-    definition.addsEOS = pipeline.suffix.last.map { $0 == definition.eosToken } ?? false
-  }
-
-  /// One id or several; those that are no token are left out.
-  private func ids(_ value: JSONValue?, below count: Int) -> [Int] {
-    guard let value else { return [] }
-    return (value.array ?? [value]).compactMap(\.integer).filter { (0..<count).contains($0) }
   }
 
   /// Adds the tokens that the post-processor puts before and after a text.

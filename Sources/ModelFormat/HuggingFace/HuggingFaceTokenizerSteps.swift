@@ -83,6 +83,14 @@ struct HuggingFaceTokenizerSteps {
     return text
   }
 
+  private func character(_ step: Step, _ key: StaticString) throws(FormatError) -> String {
+    let text = try text(step, key)
+    guard text.unicodeScalars.count == 1 else {
+      throw error(.malformed, step.value, "\"\(key)\" of \(step.type) is not one character")
+    }
+    return text
+  }
+
   private func pattern(_ step: Step) throws(FormatError) -> TokenizerPipeline.Pattern {
     guard let pattern = step.value["pattern"] else {
       throw error(.malformed, step.value, "\(step.type) without \"pattern\"")
@@ -190,7 +198,7 @@ struct HuggingFaceTokenizerSteps {
       try check(step, ["delimiter"])
       pipeline.preTokenizers.append(
         .split(
-          pattern: .text(try text(step, "delimiter")), behavior: .removed, inverted: false))
+          pattern: .text(try character(step, "delimiter")), behavior: .removed, inverted: false))
     case "Metaspace": try metaspace(step)
     default:
       throw error(.unsupported, step.value, "the pre-tokenizer \"\(step.type)\" is not supported")
@@ -203,7 +211,7 @@ struct HuggingFaceTokenizerSteps {
 
   private mutating func metaspace(_ step: Step) throws(FormatError) {
     try check(step, Self.metaspaceFields)
-    let replacement = try text(step, "replacement")
+    let replacement = try character(step, "replacement")
     let prepending = try prepending(step)
     pipeline.preTokenizers.append(.metaspace(replacement: replacement, prepending: prepending))
     if try flag(step, "split", default: true) {

@@ -64,9 +64,7 @@ struct HuggingFaceVocabulary {
     let isSpecial = token["special"]?.bool == true
     let isKnown = ids[ExactString(content)] != nil
     try set(content, token, token["id"]?.integer, isSpecial ? .control : .userDefined, limit)
-    var flag = AddedTokenFlags.added
-    for (key, value) in Self.flagNames where token[key]?.bool == true { flag.insert(value) }
-    if token["normalized"] == nil, !isSpecial { flag.insert(.normalized) }
+    var flag = AddedTokenFlags(token)
     if !isKnown { flag.insert(.outsideModel) }
     if let id = ids[ExactString(content)] {
       // A second entry of a token says nothing about the model.
@@ -75,11 +73,6 @@ struct HuggingFaceVocabulary {
       flags[id] = flag.rawValue
     }
   }
-
-  private static let flagNames: [(StaticString, AddedTokenFlags)] = [
-    ("single_word", .singleWord), ("lstrip", .stripsLeft), ("rstrip", .stripsRight),
-    ("normalized", .normalized),
-  ]
 
   /// Gives `id` to a token. An added token may repeat one of the vocabulary.
   private mutating func set(

@@ -25,7 +25,7 @@ struct Oniguruma {
     return Translation(plain: plain, expanded: try second.whole())
   }
 
-  private static let patternByteLimit = 1 << 16
+  private static let patternByteLimit = 1 << 14
   private static let depthLimit = 64
 
   let pattern: String

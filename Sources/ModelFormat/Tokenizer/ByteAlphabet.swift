@@ -2,7 +2,7 @@
 ///
 /// Bytes 0x21–0x7E, 0xA1–0xAC and 0xAE–0xFF are the code points of the same value; the other 68
 /// are U+0100 onwards in ascending order (`Ġ`, U+0120, is the space).
-enum ByteAlphabet {
+package enum ByteAlphabet {
   /// Byte of each code point below U+0144; -1 for the code points outside the alphabet.
   private static let byteOfCodePoint: [Int16] = {
     var table = [Int16](repeating: -1, count: 0x144)
@@ -22,7 +22,7 @@ enum ByteAlphabet {
 
   /// Appends the bytes that `spelling` stands for; false, and an unspecified tail, where a
   /// character lies outside the alphabet.
-  static func decode(_ spelling: ArraySlice<UInt8>, into output: inout [UInt8]) -> Bool {
+  package static func decode(_ spelling: ArraySlice<UInt8>, into output: inout [UInt8]) -> Bool {
     byteOfCodePoint.withUnsafeBufferPointer { table in
       spelling.withUnsafeBufferPointer { bytes in
         var position = 0
@@ -55,7 +55,7 @@ enum ByteAlphabet {
   }()
 
   /// Text in the alphabet, and where its pieces, which end at `ends`, end there.
-  static func encode(
+  package static func encode(
     _ text: UnsafeBufferPointer<UInt8>, _ ends: [UInt32]
   ) -> (bytes: [UInt8], ends: [UInt32]) {
     var bytes: [UInt8] = []
@@ -78,7 +78,7 @@ enum ByteAlphabet {
   }
 
   /// How many bytes the first `ends` bytes of a text in the alphabet stand for; `ends` ascend.
-  static func byteCounts(of bytes: [UInt8], upTo ends: [UInt32]) -> [UInt32] {
+  package static func byteCounts(of bytes: [UInt8], upTo ends: [UInt32]) -> [UInt32] {
     var count: UInt32 = 0
     var position = 0
     return ends.map { end in
@@ -88,5 +88,10 @@ enum ByteAlphabet {
       }
       return count
     }
+  }
+
+  /// Bytes in the alphabet.
+  static func encode(_ bytes: [UInt8]) -> [UInt8] {
+    bytes.withUnsafeBufferPointer { encode($0, [UInt32(bytes.count)]).bytes }
   }
 }

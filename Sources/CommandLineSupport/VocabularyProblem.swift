@@ -1,0 +1,15 @@
+package import ModelFormat
+import Tokenization
+
+/// Why a model's vocabulary cannot be used.
+package enum VocabularyProblem {
+  /// What is wrong with it; nil if nothing is, or there is none.
+  package static func of(_ description: ModelDescription) -> String? {
+    if let problem = description.tokenizerProblem { return problem.description }
+    guard let definition = description.tokenizer else { return nil }
+    do throws(TokenizerError) {
+      _ = try Tokenizer(definition, modelName: description.name)
+      return nil
+    } catch { return error.description }
+  }
+}

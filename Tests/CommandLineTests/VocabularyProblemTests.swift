@@ -1,0 +1,58 @@
+import TestSupport
+import Testing
+
+/// A vocabulary that cannot be used is said so, by every program and before anything is written.
+@Suite(
+  .enabled(if: Program.isBuilt, "the executables are not built beside the tests: swift build first")
+)
+struct VocabularyProblemTests {
+  private let folder = TemporaryFolder()
+
+  /// A model whose vocabulary is changed.
+  private func model(_ change: (inout TinyGGUF) -> Void) -> String {
+    var file = TinyModel().gguf(seed: 1)
+    change(&file)
+    return folder.write("model.gguf", file.bytes())
+  }
+
+  private func expectProblem(_ path: String, _ reason: String) throws {
+    for (program, more) in [
+      ("flashinfer-run", ["hi", "--raw"]), ("flashinfer-inspect", ["--tokenize", "hi"]),
+      ("flashinfer-convert", [folder.path + "/image.bin"]),
+    ] {
+      let result = try Program.run(program, [path] + more)
+      #expect(result.status == 65 && result.errors.contains(reason), "\(program): \(result)")
+    }
+    #expect(!folder.entries.contains("image.bin"))
+    let text = try Program.run("flashinfer-inspect", [path])
+    #expect(text.status == 0 && text.output.contains(reason), "\(text)")
+    let json = try Program.run("flashinfer-inspect", [path, "--json"])
+    #expect(json.output.contains("\"tokenizerProblem\":\""), "\(json.output)")
+    // Ids need no vocabulary.
+    let ids = try Program.run(
+      "flashinfer-run",
+      [path, "--tokens", "1,42", "--max-tokens", "2", "--no-expert-history", "--quiet"])
+    #expect(ids.status == 0, "\(ids.errors)")
+  }
+
+  @Test func `An unknown kind of tokenizer is named`() throws {
+    try expectProblem(
+      model { $0["tokenizer.ggml.model"] = .string("rwkv") }, "\"rwkv\" is not supported")
+  }
+
+  @Test func `An unknown pre-tokenizer is named`() throws {
+    try expectProblem(
+      model {
+        $0["tokenizer.ggml.model"] = .string("gpt2")
+        $0["tokenizer.ggml.pre"] = .string("nonsense")
+      }, "unknown pre-tokenizer 'nonsense'")
+  }
+
+  @Test func `A pre-tokenizer that is left out is asked for`() throws {
+    try expectProblem(
+      model {
+        $0["tokenizer.ggml.model"] = .string("gpt2")
+        $0["tokenizer.ggml.pre"] = nil
+      }, "names no pre-tokenizer")
+  }
+}
