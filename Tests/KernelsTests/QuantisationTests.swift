@@ -125,7 +125,7 @@ import Testing
   }
 
   /// The plain scales are not even rounded, and the factors that parts share in a block are.
-  @Test(arguments: [ElementType.q6_K, .q5_K, .q4_K, .q4_0, .q3_K, .q2_K, .iq4_NL])
+  @Test(arguments: [ElementType.q6_K, .q5_K, .q4_K, .q3_K, .q2_K, .iq4_NL])
   func `The search loses less than scales that make the extreme fit`(type: ElementType) {
     var generator = SeededGenerator(seed: 11)
     let values = weights(256 * 64, &generator)

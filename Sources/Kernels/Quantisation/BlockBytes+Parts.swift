@@ -15,16 +15,19 @@ extension BlockBytes {
     }
   }
 
+  /// scale = (the x of largest magnitude) / −8, q = ⌊x / scale + 8.5⌋ at most 15. A search that weighs values by their
+  /// square raised the perplexity of a small model by 5 % (`docs/decisions/0039`).
   func q4(_ x: UnsafePointer<Float>) {
-    let search = ScaleSearch(quants: -8...7, trialCount: 9, trialStep: 0.1)
-    let scale = weighted(x) { search.symmetric(x, $0, 32) }
+    var extreme: Float = 0
+    for index in 0..<32 where x[index].magnitude > extreme.magnitude { extreme = x[index] }
+    let scale = extreme / -8
+    let inverse = scale == 0 ? 0 : 1 / scale
     setHalf(0, scale)
-    let rounded = Float(Float16(scale))
-    let inverse = rounded == 0 ? 0 : 1 / rounded
-    nibbles(2) { half in
-      let q = (Lanes(at: x + 16 * half) * inverse).limited(-8, 7).nearest
-      return SIMD16<UInt8>(truncatingIfNeeded: SIMD16<Int32>(q + 8))
+    func quant(_ value: Float) -> UInt8 {
+      let shifted = value * inverse + 8.5
+      return shifted.isFinite ? UInt8(min(15, max(0, shifted))) : 8
     }
+    for index in 0..<16 { set(2 + index, quant(x[index]) | quant(x[index + 16]) << 4) }
   }
 
   /// Calls `body` with the squares of 32 values.
