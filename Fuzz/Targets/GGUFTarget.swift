@@ -64,9 +64,11 @@ enum GGUFTarget {
       try require(tensor.offset >= end, "tensor \(tensor.name) begins in another one")
       end = tensor.offset + tensor.byteCount
       try require(end <= file.fileByteCount, "tensor \(tensor.name) ends after the file")
+      let rowByteCount =
+        tensor.columnCount / tensor.type.blockElementCount * tensor.type.blockByteCount
       try require(
-        tensor.type.rowByteCount(columnCount: tensor.columnCount).map { $0 * tensor.rowCount }
-          == tensor.byteCount, "tensor \(tensor.name) has another length than its shape")
+        tensor.type.isOpaque || rowByteCount * tensor.rowCount == tensor.byteCount,
+        "tensor \(tensor.name) has another length than its shape")
     }
     try require(file.headerByteCount <= file.dataOffset, "the data begins in the header")
     if let split = file.split {

@@ -33,7 +33,7 @@ extension ModelParameters {
   public init(_ configuration: DecoderConfiguration) {
     self.init(
       layerCount: configuration.layerCount, queryHeadCount: configuration.queryHeadCount,
-      keyValueHeadCount: configuration.keyValueHeadCount, headDim: configuration.headDim,
+      keyValueHeadCount: configuration.keyValueHeadCount, headDim: configuration.storedHeadDim,
       weightCount: 1)
   }
 }

@@ -20,7 +20,7 @@ extension ModelDescription {
   /// model's.
   public var parameterCount: Int {
     var count = 0
-    for tensor in storedTensors where !tensor.isOfSelector {
+    for tensor in storedTensors where !tensor.isOfSelector && !tensor.isScale {
       count += tensor.rowCount * tensor.columnCount
     }
     for layer in neurons?.layers ?? [] {
@@ -44,4 +44,7 @@ extension TensorRecord {
   fileprivate var isOfSelector: Bool {
     name.contains(".ffn_predictor") || name.contains(".ffn_select.")
   }
+
+  /// Whether the tensor holds the scales of a packed one.
+  fileprivate var isScale: Bool { name.hasSuffix(".weight_scale") }
 }

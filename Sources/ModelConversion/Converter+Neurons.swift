@@ -27,6 +27,11 @@ extension Converter {
     guard let configuration = source.description.configuration else {
       throw .notPossible("\(source.path) holds no weights")
     }
+    guard source.description.needsConversion == nil else {
+      throw .notPossible(
+        "the weights of \(source.path) are packed: bundles of neurons are made of weights that are stored"
+          + " as F32, F16, BF16 or a type of GGUF's")
+    }
     guard configuration.experts == nil else {
       throw .notPossible(
         "\(source.path) has experts; only a dense model is put in bundles of neurons")

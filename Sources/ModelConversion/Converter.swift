@@ -18,6 +18,8 @@ public struct Converter {
   public let quantisedTensorCount: Int
   /// Those that do not become the type asked for, in the order of the source's tensors.
   public let quantisationExceptions: [QuantisationException]
+  /// Matrices that lie packed in the source, and what they are called there.
+  public let packedTensors: (count: Int, name: String)?
   /// Where everything will lie.
   public let layout: FlashImage.Layout
 
@@ -63,6 +65,10 @@ public struct Converter {
         tensors[index], plan.derivations[tensors[index].name], choice)
       plan.tensors[index].stack?.places = nil
     }
+    let packed = tensors.compactMap { tensor -> PackedMatrix? in
+      if case .packed(let matrix) = plan.derivations[tensor.name] { matrix } else { nil }
+    }
+    packedTensors = packed.first.map { (packed.count, $0.name) }
     plan.derivations = [:]
     plan.sourceIdentity = try Self.identity(of: source, cancellation, progress)
     if let selector, selector.selector.identity != plan.sourceIdentity {
@@ -88,7 +94,10 @@ public struct Converter {
   private static func type(
     _ record: TensorRecord, _ derivation: TensorDerivation?, _ choice: QuantisationChoice?
   ) -> ElementType {
-    guard derivation == nil else { return .f32 }
+    switch derivation {
+    case .plusOne, .values: return .f32
+    case .packed, nil: break
+    }
     guard let choice, QuantisationChoice.concerns(record) else { return record.type }
     return choice.type(forLength: record.columnCount) ?? record.type
   }
@@ -177,19 +186,22 @@ public struct Converter {
     for (source, target) in zip(sources, tensors) {
       encoders.append(
         try TensorEncoder(
-          from: source.part(0), to: target.part(0),
-          addsOne: derivations[source.name] == .plusOne, pool: pool))
+          from: source.part(0), to: target.part(0), derivations[source.name], pool: pool))
     }
-    var parts: [(source: TensorRecord, target: TensorRecord)] = []
+    var parts: [(source: TensorRecord, target: TensorRecord, packed: PackedRows?)] = []
     for expert in 0..<(tensors[0].stack?.count ?? 1) {
-      for (source, target) in zip(sources, tensors) {
-        parts.append((source.part(expert), target.part(expert)))
+      for (origin, target) in zip(sources, tensors) {
+        parts.append(
+          (
+            origin.part(expert), target.part(expert),
+            PackedRows(origin, derivations[origin.name], part: expert, of: source)
+          ))
       }
     }
     try reader.read(parts.map(\.source)) { index, rows, address throws(ConversionError) in
       if cancellation.isRaised { throw .interrupted }
       let encoded = try encoders[index % tensors.count].encode(
-        address, firstRow: rows.lowerBound, rowCount: rows.count)
+        address, firstRow: rows.lowerBound, rowCount: rows.count, packed: parts[index].packed)
       do throws(BlockIOError) {
         if rows.lowerBound == 0 { try writer.pad(to: parts[index].target.offset) }
         try writer.append(encoded)

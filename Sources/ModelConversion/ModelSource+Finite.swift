@@ -4,6 +4,11 @@ import TensorBasics
 import WeightLoader
 
 extension ModelSource {
+  /// Whether a tensor's values are known only once its rows are unpacked.
+  func isPacked(_ record: TensorRecord) -> Bool {
+    if case .packed = description.derivations[record.name] { true } else { false }
+  }
+
   /// Refuses weights that are infinite or NaN.
   ///
   /// - Parameters:

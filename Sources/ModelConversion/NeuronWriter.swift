@@ -81,8 +81,7 @@ final class NeuronWriter {
         RowPart(
           source: source, offset: place.offset, byteCount: part.byteCount,
           encoder: try TensorEncoder(
-            from: source, to: target, addsOne: false, rowCapacity: chunkNeuronCount,
-            pool: pool)))
+            from: source, to: target, rowCapacity: chunkNeuronCount, pool: pool)))
       rowByteCount = max(rowByteCount, source.byteCount / source.rowCount)
     }
     columns = try NeuronColumnWriter(

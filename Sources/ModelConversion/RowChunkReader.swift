@@ -48,7 +48,7 @@ struct RowChunkReader: ~Copyable {
           let next = chunks[number + 1]
           try submit(records[next.index], next.rows, buffer: (number + 1) % 2)
         }
-        try source.checkFinite(record, rows: chunk.rows, address)
+        if !source.isPacked(record) { try source.checkFinite(record, rows: chunk.rows, address) }
         try use(chunk.index, chunk.rows, address)
       }
     } catch {

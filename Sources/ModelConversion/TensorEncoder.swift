@@ -2,12 +2,12 @@ import Kernels
 import ModelFormat
 import TensorBasics
 
-/// Turns row-major rows of a source into an image's bytes: as they are, with 1 added, or quantised;
+/// Turns row-major rows of a source into an image's bytes: as they are, with 1 added, unpacked or quantised;
 /// then row after row, or interleaved.
 final class TensorEncoder {
   private let source: TensorRecord
   private let target: TensorRecord
-  private let addsOne: Bool
+  private let derivation: TensorDerivation?
   private let memory: AlignedBuffer
   /// Rows in the target's type, where that differs from the source's bytes.
   private let rows: UnsafeMutableRawPointer
@@ -21,8 +21,8 @@ final class TensorEncoder {
   ///   - rowCapacity: the most rows a call brings; nil = a chunk of ``RowChunkReader``.
   ///   - pool: converts rows.
   init(
-    from source: TensorRecord, to target: TensorRecord, addsOne: Bool, rowCapacity: Int? = nil,
-    pool: ThreadPool
+    from source: TensorRecord, to target: TensorRecord, _ derivation: TensorDerivation? = nil,
+    rowCapacity: Int? = nil, pool: ThreadPool
   ) throws(ConversionError) {
     let rowCount = rowCapacity ?? RowChunkReader.rowsPerChunk(source)
     let groupCount = RowGroup.groupCount(rows: rowCount)
@@ -36,7 +36,7 @@ final class TensorEncoder {
     } catch { throw .allocation(error) }
     self.source = source
     self.target = target
-    self.addsOne = addsOne
+    self.derivation = derivation
     rows = memory.address
     groups = rows + rowsByteCount
     values = (groups + groupsByteCount).bindMemory(
@@ -53,11 +53,12 @@ final class TensorEncoder {
   /// - Parameters:
   ///   - firstRow: number of the first row, to be named.
   ///   - rowCount: whole row groups, except at the tensor's end.
+  ///   - packed: of a packed matrix, what unpacks the rows.
   /// - Throws: ``ConversionError/notPossible(_:)`` if a weight is too large for the target's scales.
   func encode(
-    _ address: UnsafeRawPointer, firstRow: Int, rowCount: Int
+    _ address: UnsafeRawPointer, firstRow: Int, rowCount: Int, packed: PackedRows? = nil
   ) throws(ConversionError) -> UnsafeRawBufferPointer {
-    let rows = try converted(address, firstRow: firstRow, rowCount: rowCount)
+    let rows = try converted(address, firstRow: firstRow, rowCount: rowCount, packed)
     let rowByteCount = Self.rowByteCount(target)
     guard target.layout == .interleaved else {
       return UnsafeRawBufferPointer(start: rows, count: rowCount * rowByteCount)
@@ -94,21 +95,29 @@ final class TensorEncoder {
 
   /// The rows in the target's type; the source's own bytes where nothing changes.
   private func converted(
-    _ address: UnsafeRawPointer, firstRow: Int, rowCount: Int
+    _ address: UnsafeRawPointer, firstRow: Int, rowCount: Int, _ packed: PackedRows?
   ) throws(ConversionError) -> UnsafeRawPointer {
-    guard source.type != target.type || addsOne else { return address }
-    let (from, to) = (Self.rowByteCount(source), Self.rowByteCount(target))
-    pool.run(count: rowCount) { [source, target, addsOne, values, rows] index, worker in
-      let values = values + worker * source.columnCount
-      Dequantisation.row(
-        address + index * from, type: source.type, columnCount: source.columnCount, into: values)
-      if addsOne { for column in 0..<source.columnCount { values[column] += 1 } }
-      let output = rows + index * to
-      if target.type == .f32 {
-        output.copyMemory(from: values, byteCount: to)
-      } else {
-        Quantisation.row(
-          values, type: target.type, columnCount: source.columnCount, into: output)
+    guard source.type != target.type || derivation != nil else { return address }
+    let (from, to) = (source.byteCount / source.rowCount, Self.rowByteCount(target))
+    if let packed {
+      // One row after the other: they share the scales that are read as they come.
+      for index in 0..<rowCount {
+        let (input, output) = (address + index * from, rows + index * to)
+        if target.type == packed.exactType {
+          try packed.repack(input, row: firstRow + index, into: output)
+        } else {
+          try packed.unpack(input, row: firstRow + index, into: values)
+          Self.store(values, as: target, at: output)
+        }
+      }
+    } else {
+      let addsOne = derivation == .plusOne
+      pool.run(count: rowCount) { [source, target, values, rows] index, worker in
+        let values = values + worker * source.columnCount
+        Dequantisation.row(
+          address + index * from, type: source.type, columnCount: source.columnCount, into: values)
+        if addsOne { for column in 0..<source.columnCount { values[column] += 1 } }
+        Self.store(values, as: target, at: rows + index * to)
       }
     }
     if target.type.isQuantised {
@@ -117,5 +126,31 @@ final class TensorEncoder {
       ) { [source] in "row \(firstRow + $0) of tensor '\(source.name)'" }
     }
     return UnsafeRawPointer(rows)
+  }
+
+  /// Writes a row in the target's type.
+  private static func store(
+    _ values: UnsafePointer<Float>, as target: TensorRecord, at output: UnsafeMutableRawPointer
+  ) {
+    switch target.type {
+    case .f32: output.copyMemory(from: values, byteCount: rowByteCount(target))
+    case .bf16:
+      for column in 0..<target.columnCount {
+        output.storeBytes(
+          of: BrainFloat.bits(values[column]).littleEndian, toByteOffset: 2 * column,
+          as: UInt16.self)
+      }
+    default:
+      Quantisation.row(values, type: target.type, columnCount: target.columnCount, into: output)
+    }
+  }
+}
+
+/// The upper half of an f32.
+enum BrainFloat {
+  /// The nearest one, ties to the even.
+  static func bits(_ value: Float) -> UInt16 {
+    let bits = value.bitPattern
+    return UInt16(truncatingIfNeeded: (bits &+ 0x7FFF &+ (bits >> 16 & 1)) >> 16)
   }
 }

@@ -21,6 +21,7 @@ struct CanonicalBytes {
     case slidingLayers, activation, embeddingScale, attentionScale, normalisesHeads
     case normalisesOutputs, hasQueryKeyValueBias, tiesOutput, normalisesProjections
     case positionOffset, isGated, normKind, hasProjectionBiases
+    case ropeMagnitude, shortContextLength
     case experts = 64
     case sharedExperts
     case tensor = 128
@@ -30,7 +31,7 @@ struct CanonicalBytes {
     case tensorPlace = 256
     case bundlePlace, extent, checksums
     case plusOne = 320
-    case derivedValues, partOrder
+    case derivedValues, partOrder, packed
   }
 
   /// Encodes everything but weights.
@@ -87,6 +88,15 @@ struct CanonicalBytes {
       case .values(let values):
         text(.derivedValues, name)
         integers(.derivedValues, values.map { Int($0.bitPattern) })
+      case .packed(let matrix):
+        let scales = matrix.scales
+        text(.packed, name)
+        integers(
+          .packed,
+          [
+            matrix.form.rawValue, matrix.firstRow, scales.type.rawValue, scales.blockRowCount,
+            scales.blockColumnCount,
+          ])
       case nil: break
       }
     }
@@ -112,6 +122,8 @@ struct CanonicalBytes {
     integers(.ropeDimensionCount, [configuration.ropeDimensionCount])
     double(.ropeBase, configuration.ropeBase)
     double(.ropeLinearScale, configuration.ropeLinearScale)
+    if configuration.ropeMagnitude != 1 { floats(.ropeMagnitude, [configuration.ropeMagnitude]) }
+    if let length = configuration.shortContextLength { integers(.shortContextLength, [length]) }
     if let base = configuration.slidingRopeBase { double(.slidingRopeBase, base) }
     if let window = configuration.slidingWindow { integers(.slidingWindow, [window]) }
     integers(.slidingLayers, configuration.slidingLayers.map { $0 ? 1 : 0 })

@@ -20,6 +20,7 @@ extension DecoderConfiguration {
       ("context length", contextLength, 1 << 30),
       ("RoPE dimension count", ropeDimensionCount, headDim),
       ("sliding window", slidingWindow ?? 1, 1 << 30),
+      ("context length of RoPE's short factors", shortContextLength ?? 1, 1 << 30),
     ]
     for (name, value, limit) in bounded where value < 1 || value > limit {
       throw FormatError(.malformed, path: path, "\(name) is \(value); 1 to \(limit) is possible")
@@ -34,7 +35,6 @@ extension DecoderConfiguration {
         queryHeadCount % keyValueHeadCount == 0,
         "\(queryHeadCount) query heads do not divide among \(keyValueHeadCount) key-value heads"
       ),
-      (headDim % 16 == 0, "head length \(headDim) is not a multiple of 16"),
       (ropeDimensionCount % 2 == 0, "RoPE dimension count \(ropeDimensionCount) is odd"),
       (
         slidingLayers.isEmpty || slidingLayers.count == layerCount,
@@ -66,7 +66,8 @@ extension DecoderConfiguration {
   private func validateNumbers(_ path: String?) throws(FormatError) {
     let numbers: [(name: String, value: Double)] = [
       ("norm epsilon", Double(normEpsilon)), ("RoPE base", ropeBase),
-      ("RoPE scale", ropeLinearScale), ("sliding RoPE base", slidingRopeBase ?? 1),
+      ("RoPE scale", ropeLinearScale), ("RoPE magnitude", Double(ropeMagnitude)),
+      ("sliding RoPE base", slidingRopeBase ?? 1),
       ("embedding scale", Double(embeddingScale)), ("attention scale", Double(attentionScale)),
     ]
     for (name, value) in numbers where !(value.isFinite && value > 0) {

@@ -3,8 +3,8 @@
 /// Families differ only in these values: reading a family's file is what fills them in
 /// (`Architectures/`), running it needs nothing else.
 public struct DecoderConfiguration: Sendable, Codable, Equatable {
-  /// ggml's architecture name: `llama`, `qwen2`, `qwen2moe`, `qwen3`, `qwen3moe`, `olmoe`, `gemma3`,
-  /// `opt`.
+  /// ggml's architecture name: `llama`, `phi3`, `qwen2`, `qwen2moe`, `qwen3`, `qwen3moe`, `olmoe`,
+  /// `gemma3`, `opt`.
   public var architecture: String
   public var layerCount: Int
   /// Width of the residual stream.
@@ -27,7 +27,7 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
   public var ropeDimensionCount: Int
   /// Base of RoPE's frequencies on layers that see the whole context.
   public var ropeBase: Double
-  /// Positions are divided by this (linear scaling); 1 = unscaled. Not applied on sliding layers.
+  /// Positions are divided by this (linear scaling); 1 = unscaled. Not applied on layers with ``slidingRopeBase``.
   public var ropeLinearScale: Double
   /// The same base for sliding-window layers; nil = ``ropeBase``.
   public var slidingRopeBase: Double?
@@ -67,6 +67,27 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
   /// Row of `position_embd.weight` that is added to the embedding at position 0, where positions are
   /// learned; nil = RoPE. The table has ``contextLength`` rows from there on: no context is longer.
   public var positionOffset: Int?
+  /// ``ropeMagnitude`` as headers state it: missing = 1.
+  private var statedRopeMagnitude: Float?
+  /// The longest context that uses RoPE's short factors; nil = all contexts use the same.
+  ///
+  /// Up to it RoPE's frequencies are divided by `rope_factors_short.weight`, in longer ones by
+  /// `rope_factors_long.weight`.
+  public var shortContextLength: Int?
+
+  /// Factor on RoPE's cosines and sines ("attention factor").
+  public var ropeMagnitude: Float {
+    get { statedRopeMagnitude ?? 1 }
+    set { statedRopeMagnitude = newValue == 1 ? nil : newValue }
+  }
+
+  /// The tensor that divides RoPE's frequencies in a context of that length; optional unless there are two.
+  public func ropeFactorsName(contextLength: Int) -> String {
+    guard let shortContextLength else { return RopeScaling.factorsName }
+    return contextLength <= shortContextLength
+      ? RopeScaling.shortFactorsName : RopeScaling.longFactorsName
+  }
+
   /// ``isGated`` as headers state it: missing = true.
   private var statedGate: Bool?
   /// ``normKind`` as headers state it: missing = RMSNorm.
@@ -102,7 +123,8 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
     case ropeDimensionCount, ropeBase, ropeLinearScale, slidingRopeBase, slidingWindow
     case slidingLayers, activation, embeddingScale, attentionScale, normalisesHeads
     case normalisesOutputs, hasQueryKeyValueBias, tiesOutput, experts
-    case positionOffset
+    case positionOffset, shortContextLength
+    case statedRopeMagnitude = "ropeMagnitude"
     case statedProjectionNorms = "normalisesProjections"
     case statedGate = "isGated"
     case statedNormKind = "normKind"
@@ -173,6 +195,9 @@ public struct DecoderConfiguration: Sendable, Codable, Equatable {
     statedNormKind = normKind == .rms ? nil : normKind
     statedProjectionBiases = hasProjectionBiases ? true : nil
   }
+
+  /// Elements that a head takes among keys and values: a multiple of 16, the last ones zeros.
+  public var storedHeadDim: Int { (headDim + 15) / 16 * 16 }
 
   /// Whether `layer` attends through the sliding window.
   public func slides(layer: Int) -> Bool { slidingLayers.isEmpty ? false : slidingLayers[layer] }

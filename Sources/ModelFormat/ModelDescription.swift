@@ -11,6 +11,9 @@ public struct ModelDescription: Sendable {
   public var tokenizer: TokenizerDefinition?
   /// Why ``tokenizer`` is nil although the file has one: it is not of a supported kind.
   public var tokenizerProblem: FormatError?
+  /// What keeps the model from being run, of a description that was made to show it; otherwise empty, as
+  /// reading ends with the first problem.
+  public var problems: [FormatError] = []
   /// The chat template's source (Jinja), where the file has one.
   public var chatTemplate: String?
   /// Further templates by name; `tool_use` is for conversations with tools.
@@ -21,7 +24,7 @@ public struct ModelDescription: Sendable {
   public var files: [String]
   /// Tensors under their GGUF names (`blk.0.attn_q.weight`), in the order of the file.
   public var tensors: [TensorRecord]
-  /// By name, the tensors that are not used as they are stored; empty except for Hugging Face folders.
+  /// By name, the tensors that are not used as they are stored.
   public var derivations: [String: TensorDerivation] = [:]
   /// Checksums over the data, in ascending file offsets; empty if the format has none.
   public var extents: [ExtentRecord]
@@ -59,14 +62,41 @@ public struct ModelDescription: Sendable {
   /// What the files hold: ``tensors``, each part of its own where they are scattered, without those that no
   /// file holds.
   public var storedTensors: [TensorRecord] {
-    guard !derivations.isEmpty || tensors.contains(where: { $0.stack?.places != nil }) else {
-      return tensors
-    }
+    guard !derivations.isEmpty || tensors.contains(where: isScattered) else { return tensors }
     return tensors.flatMap { tensor -> [TensorRecord] in
-      if case .values = derivations[tensor.name] { return [] }
-      guard let places = tensor.stack?.places else { return [tensor] }
-      return places.indices.map(tensor.part)
+      switch derivations[tensor.name] {
+      case .values: return []
+      case .packed(let matrix): return stored(tensor, matrix)
+      case .plusOne, nil: break
+      }
+      guard let stack = tensor.stack, isScattered(tensor) else { return [tensor] }
+      return (0..<stack.count).map(tensor.part)
     }
+  }
+
+  /// The parts of a packed matrix, and their scales.
+  private func stored(_ tensor: TensorRecord, _ matrix: PackedMatrix) -> [TensorRecord] {
+    let scales = matrix.scales
+    return scales.places.enumerated().flatMap { number, place in
+      [
+        tensor.part(number),
+        TensorRecord(
+          name: tensor.name + "_scale", type: .f32, columnCount: scales.columnCount,
+          rowCount: scales.rowCount, layout: .rowMajor, fileIndex: place.fileIndex,
+          offset: place.offset, byteCount: scales.byteCount),
+      ]
+    }
+  }
+
+  /// Adds a vector that no file holds; its record only says its shape.
+  mutating func append(_ name: String, values: [Float]) {
+    tensors.append(TensorRecord(name, values: values))
+    derivations[name] = .values(values)
+  }
+
+  /// Whether a tensor's parts lie apart, each for itself: bundles of an image are extents.
+  private func isScattered(_ tensor: TensorRecord) -> Bool {
+    tensor.stack?.places != nil || (tensor.isBundled && extents.isEmpty)
   }
 }
 
@@ -104,6 +134,15 @@ public struct TensorRecord: Sendable, Codable, Equatable {
     self.offset = offset
     self.byteCount = byteCount
     self.stack = stack
+  }
+}
+
+extension TensorRecord {
+  /// The shape of a vector that no file holds.
+  init(_ name: String, values: [Float]) {
+    self.init(
+      name: name, type: .f32, columnCount: values.count, rowCount: 1, layout: .rowMajor,
+      fileIndex: 0, offset: 0, byteCount: 4 * values.count)
   }
 }
 

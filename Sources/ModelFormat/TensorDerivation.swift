@@ -1,7 +1,9 @@
-/// How a vector of a model follows from what its files hold, where it is not stored as the graph needs it.
+/// How a tensor of a model follows from what its files hold, where it is not stored as the graph needs it.
 public enum TensorDerivation: Sendable, Equatable {
   /// The stored values with 1 added: norms that a family stores as their distance from 1.
   case plusOne
   /// These values; no file holds them (RoPE factors, which a configuration implies).
   case values([Float])
+  /// What a conversion makes of packed rows.
+  case packed(PackedMatrix)
 }

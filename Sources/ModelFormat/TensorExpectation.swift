@@ -58,9 +58,13 @@ extension DecoderConfiguration {
     if let positionOffset {
       tensors.append(
         TensorExpectation("position_embd.weight", hiddenSize, contextLength + positionOffset))
+    } else if shortContextLength != nil {
+      for name in [RopeScaling.longFactorsName, RopeScaling.shortFactorsName] {
+        tensors.insert(TensorExpectation(name, ropeDimensionCount / 2), at: 0)
+      }
     } else {
       tensors.insert(
-        TensorExpectation("rope_freqs.weight", ropeDimensionCount / 2, isOptional: true), at: 0)
+        TensorExpectation(RopeScaling.factorsName, ropeDimensionCount / 2, isOptional: true), at: 0)
     }
     for layer in 0..<layerCount { appendLayer(layer, neurons, to: &tensors) }
     tensors.append(TensorExpectation("output_norm.weight", hiddenSize))

@@ -18,7 +18,7 @@ package struct AttentionShape: Sendable {
   init(_ configuration: DecoderConfiguration) {
     self.init(
       queryHeadCount: configuration.queryHeadCount,
-      keyValueHeadCount: configuration.keyValueHeadCount, headDim: configuration.headDim)
+      keyValueHeadCount: configuration.keyValueHeadCount, headDim: configuration.storedHeadDim)
   }
 
   /// Query heads that share a KV head.

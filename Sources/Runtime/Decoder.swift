@@ -24,6 +24,7 @@ final class Decoder {
   let outsourced: OffloadedAttention?
   let experts: ExpertStep?
   private let neurons: NeuronStep?
+  private let heads: HeadLayout
   private let rope: RopeTable
   private let slidingRope: RopeTable
   /// Sees every dense FFN; nil, as usual except when measuring, costs nothing.
@@ -75,14 +76,16 @@ final class Decoder {
     } else {
       neurons = nil
     }
+    heads = HeadLayout(configuration)
     rope = RopeTable(
       base: configuration.ropeBase, dimensionCount: configuration.ropeDimensionCount,
-      linearScale: configuration.ropeLinearScale, frequencyFactors: weights.ropeFactors)
+      linearScale: configuration.ropeLinearScale, frequencyFactors: weights.ropeFactors,
+      magnitude: Double(configuration.ropeMagnitude))
     slidingRope = RopeTable(
       base: configuration.slidingRopeBase ?? configuration.ropeBase,
       dimensionCount: configuration.ropeDimensionCount,
       linearScale: configuration.slidingRopeBase == nil ? configuration.ropeLinearScale : 1,
-      frequencyFactors: weights.ropeFactors)
+      frequencyFactors: weights.ropeFactors, magnitude: Double(configuration.ropeMagnitude))
     announced.reserveCapacity(8)
   }
 
@@ -225,10 +228,7 @@ final class Decoder {
     _ number: Int, tokenCount: Int, position: Int, decodes: Bool
   ) throws(RuntimeError) {
     let layer = weights.layers[number]
-    let (queryLength, keyLength) = (
-      configuration.queryHeadCount * configuration.headDim,
-      configuration.keyValueHeadCount * configuration.headDim
-    )
+    let (queryStride, keyStride) = (heads.queryStride, heads.keyStride)
     try normalise(
       workspace.residual, layer.attentionNorm, tokenCount: tokenCount,
       after: number == 0 ? .embedding : .feedForward(number - 1))
@@ -236,21 +236,21 @@ final class Decoder {
       activations(
         workspace.hidden, configuration.hiddenSize, tokenCount, for: layer.query, layer.key,
         layer.value),
-      LinearTask(tensor: layer.query, output: workspace.queries, outputStride: queryLength),
-      LinearTask(tensor: layer.key, output: workspace.keys, outputStride: keyLength),
-      LinearTask(tensor: layer.value, output: workspace.values, outputStride: keyLength))
+      LinearTask(tensor: layer.query, output: workspace.queries, outputStride: queryStride),
+      LinearTask(tensor: layer.key, output: workspace.keys, outputStride: keyStride),
+      LinearTask(tensor: layer.value, output: workspace.values, outputStride: keyStride))
     let slides = configuration.slides(layer: number)
     let tables =
       workspace.rope + (slides ? tokenCount * configuration.ropeDimensionCount : 0)
     try timingKeyValues { () throws(KeyValueError) in try cache.prepare(layer: number) }
     forEach(token: tokenCount) { token in
-      finite.check(workspace.queries + token * queryLength, count: queryLength)
-      finite.check(workspace.keys + token * keyLength, count: keyLength)
-      finite.check(workspace.values + token * keyLength, count: keyLength)
+      finite.check(workspace.queries + token * queryStride, count: heads.queryLength)
+      finite.check(workspace.keys + token * keyStride, count: heads.keyLength)
+      finite.check(workspace.values + token * keyStride, count: heads.keyLength)
       prepareHeads(layer, token: token, rope: tables + token * configuration.ropeDimensionCount)
       cache.store(
-        layer: number, position: position + token, keys: workspace.keys + token * keyLength,
-        values: workspace.values + token * keyLength)
+        layer: number, position: position + token, keys: workspace.keys + token * keyStride,
+        values: workspace.values + token * keyStride)
     }
     try expectFinite(.heads(number))
     let window = slides ? configuration.slidingWindow : nil
@@ -274,8 +274,10 @@ final class Decoder {
       }
       try cache.finish(layer: number)
     }
+    heads.joinQueries(workspace.queries, tokenCount: tokenCount)
     try linear.multiply(
-      activations(workspace.queries, queryLength, tokenCount, for: layer.output),
+      activations(
+        workspace.queries, heads.queryLength, tokenCount, stride: queryStride, for: layer.output),
       LinearTask(
         tensor: layer.output, output: workspace.hidden,
         outputStride: configuration.hiddenSize))
@@ -419,15 +421,13 @@ final class Decoder {
     _ layer: DecoderWeights.Layer, token: Int, rope: UnsafePointer<Float>
   ) {
     let headDim = configuration.headDim
-    let queryLength = configuration.queryHeadCount * headDim
-    let keyLength = configuration.keyValueHeadCount * headDim
-    let queries = workspace.queries + token * queryLength
-    let keys = workspace.keys + token * keyLength
+    let (queryLength, keyLength) = (heads.queryLength, heads.keyLength)
+    let queries = workspace.queries + token * heads.queryStride
+    let keys = workspace.keys + token * heads.keyStride
+    let values = workspace.values + token * heads.keyStride
     if let bias = layer.queryBias { VectorOps.add(queries, bias, count: queryLength) }
     if let bias = layer.keyBias { VectorOps.add(keys, bias, count: keyLength) }
-    if let bias = layer.valueBias {
-      VectorOps.add(workspace.values + token * keyLength, bias, count: keyLength)
-    }
+    if let bias = layer.valueBias { VectorOps.add(values, bias, count: keyLength) }
     // Over each head, or over the projection as if it were one.
     let isWhole = configuration.normalisesProjections
     if let norm = layer.queryNorm {
@@ -445,6 +445,9 @@ final class Decoder {
       rotate(keys, headCount: configuration.keyValueHeadCount, rope)
     }
     VectorOps.scale(queries, by: configuration.attentionScale, count: queryLength)
+    heads.spread(queries, count: configuration.queryHeadCount)
+    heads.spread(keys, count: configuration.keyValueHeadCount)
+    heads.spread(values, count: configuration.keyValueHeadCount)
   }
 
   // MARK: - Small steps
@@ -542,11 +545,12 @@ final class Decoder {
   /// The right-hand side of products with the given tensors; int8 blocks are made where one of them
   /// takes them.
   private func activations(
-    _ x: UnsafePointer<Float>, _ columnCount: Int, _ tokenCount: Int, for first: Int,
-    _ second: Int? = nil, _ third: Int? = nil
+    _ x: UnsafePointer<Float>, _ columnCount: Int, _ tokenCount: Int, stride: Int? = nil,
+    for first: Int, _ second: Int? = nil, _ third: Int? = nil
   ) -> Activations {
     activations(
-      x, columnCount, tokenCount, withBlocks: takesBlocks(first, second, third))
+      x, columnCount, tokenCount, stride: stride,
+      withBlocks: takesBlocks(first, second, third))
   }
 
   /// Whether a product with one of the tensors takes int8 activations.
@@ -556,14 +560,16 @@ final class Decoder {
   }
 
   private func activations(
-    _ x: UnsafePointer<Float>, _ columnCount: Int, _ tokenCount: Int, withBlocks: Bool
+    _ x: UnsafePointer<Float>, _ columnCount: Int, _ tokenCount: Int, stride: Int? = nil,
+    withBlocks: Bool
   ) -> Activations {
-    var result = Activations(values: x, stride: columnCount, blocks: nil, tokenCount: tokenCount)
+    let stride = stride ?? columnCount
+    var result = Activations(values: x, stride: stride, blocks: nil, tokenCount: tokenCount)
     guard withBlocks else { return result }
     let blocks = ActivationBlocks(
       memory: workspace.blockMemory, columnCount: columnCount)
     clock.measure(.products) {
-      blocks.quantise(x, stride: columnCount, tokenCount: tokenCount, on: pool)
+      blocks.quantise(x, stride: stride, tokenCount: tokenCount, on: pool)
     }
     result.blocks = blocks
     return result

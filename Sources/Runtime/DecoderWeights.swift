@@ -114,9 +114,11 @@ final class DecoderWeights {
 
   /// Resolves names and reads the vectors.
   ///
+  /// - Parameter contextLength: the context that RoPE's frequencies are chosen for.
   /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` if a tensor is missing.
   init(
-    source: ModelSource, configuration: DecoderConfiguration, selector: NeuronSelector?
+    source: ModelSource, configuration: DecoderConfiguration, contextLength: Int,
+    selector: NeuronSelector?
   ) throws(RuntimeError) {
     let index = TensorIndex(source: source)
     var layers: [Layer] = []
@@ -130,7 +132,8 @@ final class DecoderWeights {
     }
     self.layers = layers
     outputNorm = try Self.norm("output_norm", configuration, index, &loader)
-    ropeFactors = try index.find("rope_freqs.weight").map { tensor throws(RuntimeError) in
+    let factorsName = configuration.ropeFactorsName(contextLength: contextLength)
+    ropeFactors = try index.find(factorsName).map { tensor throws(RuntimeError) in
       try loader.place(tensor)
     }
     factors = try source.description.tensors.map { tensor throws(RuntimeError) in

@@ -16,11 +16,11 @@ final class DecoderWorkspace {
   /// Normalised input of a projection, and what attention or FFN gives back
   /// [tokens, hiddenSize].
   let hidden: UnsafeMutablePointer<Float>
-  /// Queries, then attention's output [tokens, queryHeadCount * headDim].
+  /// Queries, then attention's output [tokens, queryHeadCount * storedHeadDim].
   let queries: UnsafeMutablePointer<Float>
-  /// [tokens, keyValueHeadCount * headDim]
+  /// [tokens, keyValueHeadCount * storedHeadDim]
   let keys: UnsafeMutablePointer<Float>
-  /// [tokens, keyValueHeadCount * headDim]
+  /// [tokens, keyValueHeadCount * storedHeadDim]
   let values: UnsafeMutablePointer<Float>
   /// [tokens, feedForwardLength], where the FFN has a gate.
   let gate: UnsafeMutablePointer<Float>
@@ -85,24 +85,23 @@ final class DecoderWorkspace {
     _ configuration: DecoderConfiguration, tokenCapacity: Int, logitRowCapacity: Int,
     hasNeurons: Bool
   ) -> [Int] {
-    let queryLength = configuration.queryHeadCount * configuration.headDim
-    let keyLength = configuration.keyValueHeadCount * configuration.headDim
+    let heads = HeadLayout(configuration)
     let experts = configuration.experts
     let usesRope = configuration.positionOffset == nil
     // Of an FFN that stands in the graph: a dense one, or a shared expert.
     let length =
       hasNeurons
       ? 0 : experts.map { $0.sharedFeedForwardLength ?? 0 } ?? configuration.feedForwardLength
-    let widest = max(configuration.hiddenSize, queryLength, length)
+    let widest = max(configuration.hiddenSize, heads.queryLength, length)
     func floats(_ rows: Int, _ columns: Int) -> Int {
       PartitionedBuffer.roundedUp(rows * columns * 4)
     }
     return [
       floats(tokenCapacity, configuration.hiddenSize),
       floats(tokenCapacity, configuration.hiddenSize),
-      floats(tokenCapacity, queryLength),
-      floats(tokenCapacity, keyLength),
-      floats(tokenCapacity, keyLength),
+      floats(tokenCapacity, heads.queryStride),
+      floats(tokenCapacity, heads.keyStride),
+      floats(tokenCapacity, heads.keyStride),
       floats(tokenCapacity, configuration.isGated ? length : 0),
       floats(tokenCapacity, length),
       floats(tokenCapacity, usesRope ? 2 * configuration.ropeDimensionCount : 0),

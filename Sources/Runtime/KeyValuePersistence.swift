@@ -51,7 +51,8 @@ public final class KeyValuePersistence {
       return
     }
     let origin = KeyValueOrigin(
-      model: KeyValueOrigin.Model(references.best), graph: source.keyValueGraph(selector),
+      model: KeyValueOrigin.Model(references.best),
+      graph: source.keyValueGraph(selector, contextLength: request.contextLength),
       type: shape.type.rawValue, layerCount: shape.layerCount,
       keyValueHeadCount: shape.keyValueHeadCount, headDim: shape.headDim,
       pageByteCount: shape.pageByteCount, pageStride: shape.pageStride)

@@ -44,6 +44,7 @@ public final class LanguageModel {
   /// - Throws: ``RuntimeError/notRunnable(path:reason:)``, ``RuntimeError/tokenizer(_:)``.
   public init(_ source: ModelSource, needsVocabulary: Bool = true) throws(RuntimeError) {
     self.source = source
+    try source.description.expectRunnable(source.path)
     guard let configuration = source.description.configuration else {
       throw .notRunnable(
         path: source.path, reason: "the file holds a vocabulary and no model to run")
@@ -60,5 +61,12 @@ public final class LanguageModel {
       guard !needsVocabulary else { throw .tokenizer(error) }
       tokenizer = Tokenizer(idsBelow: configuration.vocabularyCount)
     }
+  }
+}
+
+extension ModelDescription {
+  /// Throws if weights lie in a way that no product takes.
+  func expectRunnable(_ path: String) throws(RuntimeError) {
+    if let needsConversion { throw .notRunnable(path: path, reason: needsConversion) }
   }
 }

@@ -13,7 +13,7 @@ extension KeyValueShape {
   ) {
     self.init(
       layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
-      headDim: configuration.headDim, contextLength: contextLength, type: type,
+      headDim: configuration.storedHeadDim, contextLength: contextLength, type: type,
       windows: (0..<configuration.layerCount).map {
         configuration.slides(layer: $0) ? configuration.slidingWindow : nil
       })

@@ -12,13 +12,18 @@ extension ModelSource {
   /// Threads, memory, back end and instruction set change no bit (`docs/decisions/0001`), and the type of
   /// elements is stated beside it.
   ///
-  /// - Parameter selector: what chooses neurons; what it leaves out changes everything after.
-  func keyValueGraph(_ selector: NeuronSelector?) -> UInt64 {
+  /// - Parameters:
+  ///   - selector: what chooses neurons; what it leaves out changes everything after.
+  ///   - contextLength: what RoPE's frequencies are chosen for, of a model that has two sets.
+  func keyValueGraph(_ selector: NeuronSelector?, contextLength: Int) -> UInt64 {
     var bytes: [UInt8] = []
     for number in [Self.arithmeticVersion, description.graphChecksum] {
       withUnsafeBytes(of: number.littleEndian) { bytes += $0 }
     }
     bytes += (selector?.rawValue ?? "").utf8
+    if let configuration = description.configuration, configuration.shortContextLength != nil {
+      bytes += configuration.ropeFactorsName(contextLength: contextLength).utf8
+    }
     return bytes.withUnsafeBytes(Checksum.of)
   }
 }

@@ -82,13 +82,15 @@ public final class Session {
     cancellation: CancellationFlag = CancellationFlag(),
     decodeAttention: (any DecodeAttention)? = nil
   ) throws(RuntimeError) {
+    try source.description.expectRunnable(source.path)
     var request = request
     request.keepsAllKeyValues = decodeAttention != nil
     request.keyValues.cancellation = cancellation
     let selector = try NeuronSelector.resolve(
       request.neurons.selector, for: source, configuration)
     let weights = try DecoderWeights(
-      source: source, configuration: configuration, selector: selector)
+      source: source, configuration: configuration, contextLength: request.contextLength,
+      selector: selector)
     plan = try MemoryPlan.make(
       request, source: source, configuration: configuration, selector: selector,
       order: weights.order)
@@ -342,7 +344,7 @@ public final class Session {
       outsourced: try decodeAttention.map { attention throws(RuntimeError) in
         try OffloadedAttention(
           attention, queryHeadCount: configuration.queryHeadCount,
-          headDim: configuration.headDim)
+          headDim: configuration.storedHeadDim)
       })
   }
 }

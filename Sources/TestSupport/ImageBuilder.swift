@@ -22,6 +22,13 @@ public enum ImageBuilder {
       // The matrix that decides is a copy of gate.
       let name = tensor.name.replacing(".ffn_select.", with: ".ffn_gate.")
       guard let origin = table[name] else { continue }
+      if case .values(let values) = source.derivations[name] {
+        let data = values.flatMap { value in
+          withUnsafeBytes(of: value.bitPattern.littleEndian) { Array($0) }
+        }
+        bytes.replaceSubrange(tensor.offset..<tensor.offset + data.count, with: data)
+        continue
+      }
       let partByteCount = origin.byteCount / (tensor.stack?.count ?? 1)
       for number in 0..<(tensor.stack?.count ?? 1) {
         let start = origin.offset + number * partByteCount
@@ -52,7 +59,7 @@ public enum ImageBuilder {
   ) -> ModelIdentity? {
     guard description.configuration?.experts == nil else { return nil }
     var checksums: [UInt64] = []
-    for tensor in ModelIdentity.order(description.tensors) {
+    for tensor in ModelIdentity.order(description.storedTensors) {
       let end = tensor.offset + tensor.byteCount
       for start in stride(from: tensor.offset, to: end, by: 1 << 20) {
         checksums.append(

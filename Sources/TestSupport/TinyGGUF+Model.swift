@@ -25,6 +25,12 @@ public struct TinyModel: Sendable {
   public var slidingWindow = 0
   /// Divides positions (linear RoPE scaling); 1 = none.
   public var ropeLinearScale: Float = 1
+  /// YaRN's factor, over a quarter of ``contextLength``; 1 = none.
+  public var yarnFactor: Float = 1
+  /// The longest context of longrope's short factors; nil = no longrope.
+  public var shortContextLength: Int?
+  /// Elements of a head that RoPE rotates; nil = all.
+  public var rotatedCount: Int?
   /// Adds `rope_freqs.weight`, as Llama 3 files have it.
   public var hasRopeFactors = false
   /// Adds a factor for each matrix of the layers, one for each expert, as NVFP4 files have them.
@@ -129,18 +135,20 @@ public struct TinyModel: Sendable {
 
   /// What the file says of its shape; only for the list of tensors.
   private var configuration: DecoderConfiguration {
-    DecoderConfiguration(
+    var configuration = DecoderConfiguration(
       architecture: architecture, layerCount: layerCount, hiddenSize: hiddenSize,
       feedForwardLength: feedForwardLength, queryHeadCount: queryHeadCount,
       keyValueHeadCount: keyValueHeadCount, headDim: headDim,
       vocabularyCount: vocabularyCount, contextLength: contextLength, normEpsilon: 1e-5,
       ropePairing: architecture == "llama" ? .adjacent : .halves,
-      ropeDimensionCount: headDim, ropeBase: 10000,
+      ropeDimensionCount: rotatedCount ?? headDim, ropeBase: 10000,
       normalisesHeads: ["qwen3", "qwen3moe", "gemma3"].contains(architecture),
       normalisesProjections: architecture == "olmoe",
       normalisesOutputs: architecture == "gemma3",
       hasQueryKeyValueBias: architecture.hasPrefix("qwen2"), tiesOutput: tiesOutput,
       experts: experts)
+    configuration.shortContextLength = shortContextLength
+    return configuration
   }
 
   /// Whether ggml has a key for the width of the family's experts.
@@ -177,7 +185,7 @@ public struct TinyModel: Sendable {
       ("embedding_length", hiddenSize), ("feed_forward_length", denseLength),
       ("attention.head_count", queryHeadCount), ("attention.head_count_kv", keyValueHeadCount),
       ("attention.key_length", headDim), ("attention.value_length", headDim),
-      ("rope.dimension_count", headDim),
+      ("rope.dimension_count", rotatedCount ?? headDim),
     ]
     var metadata: [(key: String, value: TinyGGUF.Value)] = [
       ("general.architecture", .string(architecture)), ("general.name", .string("tiny")),
@@ -191,6 +199,17 @@ public struct TinyModel: Sendable {
     if ropeLinearScale != 1 {
       metadata.append((named("rope.scaling.type"), .string("linear")))
       metadata.append((named("rope.scaling.factor"), .float32(ropeLinearScale)))
+    }
+    if yarnFactor != 1 {
+      metadata.append((named("rope.scaling.type"), .string("yarn")))
+      metadata.append((named("rope.scaling.factor"), .float32(yarnFactor)))
+      let original = UInt32(contextLength / 4)
+      metadata.append((named("rope.scaling.original_context_length"), .uint32(original)))
+    }
+    if let shortContextLength {
+      let original = UInt32(shortContextLength)
+      metadata.append((named("rope.scaling.original_context_length"), .uint32(original)))
+      metadata.append((named("rope.scaling.attn_factor"), .float32(1.25)))
     }
     if let experts { metadata += expertMetadata(experts) }
     if let hiddenActivation { metadata.append((named("hidden_act"), .string(hiddenActivation))) }

@@ -67,11 +67,15 @@ extension MetadataEntry {
   }
 }
 
-/// What the files of a model say beside their tensors, for who reads no tensor.
+/// What the headers of a model's files say, for who reads no tensor.
 package struct FileMetadata {
-  /// The files that ``MetadataEntry/fileIndex`` counts.
+  /// The files that ``MetadataEntry/fileIndex`` and ``LoadableTensor/fileIndex`` count.
   package let files: [String]
+  /// Their lengths; none of a striped image.
+  package let fileByteCounts: [Int]
   package let entries: [MetadataEntry]
+  /// All tensors, also of types that models do not compute with.
+  package let tensors: [LoadableTensor]
 
   /// Reads the header of a GGUF file, flash image or safetensors file, or of those of a folder.
   ///
@@ -79,7 +83,9 @@ package struct FileMetadata {
   package init(_ path: String) throws(LoaderError) {
     let catalogue = try TensorCatalogue(path, mirrors: [])
     files = catalogue.files
+    fileByteCounts = catalogue.fileByteCounts
     entries = catalogue.metadata
+    tensors = catalogue.tensors
   }
 
   /// A value, or of an array no more than its first `limit` elements, for which no more is read than they take.

@@ -24,14 +24,18 @@ struct HuggingFaceFolder {
         FormatError(
           .unrecognised, path: folder.path,
           "the folder has neither model.safetensors nor model.safetensors.index.json nor another "
-            + "safetensors file; weights in other formats (pytorch_model.bin) are not read"))
+            + "safetensors file; weights in other formats (pytorch_model.bin) are not read: download the "
+            + "model's safetensors files (its page may have them under another revision), save it anew with "
+            + "transformers' save_pretrained, or take a GGUF file"))
     }
   }
 
   /// What the folder's documents and headers say.
   ///
   /// - Throws: ``LoaderError/format(_:)`` where they are damaged or not supported, ``LoaderError/io(_:)``.
-  func describe() throws(LoaderError) -> ModelDescription {
+  func describe(
+    collectingProblems collectsProblems: Bool = false
+  ) throws(LoaderError) -> ModelDescription {
     guard let configuration = try folder.document("config.json") else {
       throw .missingFile(path: folder.path + "/config.json", "the file has gone")
     }
@@ -53,7 +57,8 @@ struct HuggingFaceFolder {
     let path = folder.path
     let name = (path.split(separator: "/").last.map(String.init) ?? path).displayingPaths
     do {
-      return try HuggingFace.describe(documents, name: name, shards: files)
+      return try HuggingFace.describe(
+        documents, name: name, shards: files, collectingProblems: collectsProblems)
     } catch { throw .format(error) }
   }
 }

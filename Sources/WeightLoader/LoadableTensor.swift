@@ -27,9 +27,9 @@ public struct LoadableTensor: Sendable {
   /// Elements of a row; 1 for a scalar.
   public var columnCount: Int { shape.last ?? 1 }
 
-  /// Rows of one part.
+  /// Rows of one part; none where the type's layout is not known.
   public var partRowCount: Int {
-    shape.contains(0) ? 0 : shape.dropLast().reduce(1, *) / partCount
+    shape.contains(0) || type.isOpaque ? 0 : shape.dropLast().reduce(1, *) / partCount
   }
 
   /// The type's name in the file's format, e.g. `BF16`, `I64`, `Q4_K`.
@@ -41,10 +41,11 @@ public struct LoadableTensor: Sendable {
   /// Rows that belong together: one, or sixteen interleaved ones.
   public var unitRowCount: Int { layout == .interleaved ? RowGroup.rowCount : 1 }
 
-  /// Bytes that belong together: a row, or of interleaved rows a group of sixteen; 0 in an empty tensor,
-  /// whose other dimensions may be anything.
+  /// Bytes that belong together: a row, or of interleaved rows a group of sixteen.
+  ///
+  /// 0 in an empty tensor, whose other dimensions may be anything, and where the type's layout is not known.
   public var unitByteCount: Int {
-    guard byteCount > 0 else { return 0 }
+    guard byteCount > 0, !type.isOpaque else { return 0 }
     return switch (layout, type.elementType) {
     case (.interleaved, let type?): RowGroup.byteCount(type, columnCount: columnCount)
     default: columnCount / type.blockElementCount * type.blockByteCount
@@ -105,10 +106,12 @@ extension LoadableTensor {
   /// A third dimension of experts counts matrices, which lie one after the other; of others it may be
   /// anything.
   init(_ tensor: GGUFTensorInfo, fileIndex: Int) {
-    let isStacked = tensor.dimensions.count == 3 && tensor.name.hasSuffix("_exps.weight")
+    let isStacked =
+      tensor.dimensions.count == 3 && tensor.name.hasSuffix("_exps.weight")
+      && !tensor.type.isOpaque
     let partCount = isStacked ? tensor.dimensions[2] : 1
     self.init(
-      name: tensor.name, type: StorageType(tensor.type), shape: tensor.dimensions.reversed(),
+      name: tensor.name, type: tensor.type, shape: tensor.dimensions.reversed(),
       layout: .rowMajor, partCount: partCount, partByteCount: tensor.byteCount / partCount,
       fileIndex: fileIndex, offset: tensor.offset, byteStride: tensor.byteCount / partCount)
   }

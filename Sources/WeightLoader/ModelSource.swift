@@ -76,6 +76,7 @@ public final class ModelSource {
   ) throws(LoaderError) -> ModelSource {
     var storage = try ModelStorage(path)
     let description = try storage.describe()
+    try ZeroTail.check(description)
     let weights =
       description.extents.isEmpty ? WeightChecksums(description.storedTensors) : nil
     let copied = try storage.add(
@@ -99,11 +100,23 @@ public final class ModelSource {
   }
 }
 
+extension ModelSource {
+  /// Reads as much of a model's description as can be understood.
+  ///
+  /// ``ModelDescription/problems`` says what cannot, and would be refused by ``describe(_:)``.
+  ///
+  /// - Throws: ``LoaderError`` for a file whose header cannot be read at all.
+  public static func survey(_ path: String) throws(LoaderError) -> ModelDescription {
+    var storage = try ModelStorage(path)
+    return try storage.describe(collectingProblems: true)
+  }
+}
+
 extension ModelDescription {
   /// Bytes before the first tensor of each file; of one without tensors all.
   fileprivate var headerByteCounts: [Int] {
     var byteCounts = [Int](repeating: .max, count: files.count)
-    for tensor in tensors {
+    for tensor in storedTensors {
       byteCounts[tensor.fileIndex] = min(byteCounts[tensor.fileIndex], tensor.offset)
     }
     return byteCounts

@@ -67,9 +67,13 @@ struct ModelStorage {
   }
 
   /// Parses the model's headers, reading as much of them as it takes.
-  mutating func describe() throws(LoaderError) -> ModelDescription {
-    if let huggingFace { return try huggingFace.describe() }
-    if isGGUF { return try describeGGUF() }
+  ///
+  /// - Parameter collectsProblems: whether to go on after what keeps a GGUF model or a folder from being run.
+  mutating func describe(
+    collectingProblems collectsProblems: Bool = false
+  ) throws(LoaderError) -> ModelDescription {
+    if let huggingFace { return try huggingFace.describe(collectingProblems: collectsProblems) }
+    if isGGUF { return try describeGGUF(collectsProblems) }
     guard let mapping else { return try FileHeader.parse(path, ModelFile.describe) }
     var prefixByteCount = ModelFile.firstReadByteCount
     while true {
@@ -91,10 +95,12 @@ struct ModelStorage {
   }
 
   /// Describes a GGUF file, or all members of a split model.
-  private mutating func describeGGUF() throws(LoaderError) -> ModelDescription {
+  private mutating func describeGGUF(
+    _ collectsProblems: Bool
+  ) throws(LoaderError) -> ModelDescription {
     let model = try readGGUF { (file, header) throws(FormatError) -> ModelDescription? in
       guard file.split?.count ?? 1 == 1 else { return nil }
-      return try GGUF.describe([file], header: header)
+      return try GGUF.describe([file], header: header, collectingProblems: collectsProblems)
     }
     if let description = model.contents[0] { return description }
     // What the first header says of the model depends on the tensors of all members.
@@ -104,7 +110,10 @@ struct ModelStorage {
         return ParseProgress<ModelDescription>.needsMore(atLeast: byteCount)
       case .complete(let first):
         try model.files[0].split?.check(first, is: 0, withMemberAt: self.path)
-        return .complete(try GGUF.describe([first] + model.files.dropFirst(), header: prefix))
+        return .complete(
+          try GGUF.describe(
+            [first] + model.files.dropFirst(), header: prefix,
+            collectingProblems: collectsProblems))
       }
     }
   }

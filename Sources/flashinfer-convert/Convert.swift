@@ -130,6 +130,12 @@ struct Convert: ParsableCommand {
     let striping = try makeStriping()
     let converter = try makeConverter()
     if let quantize { remark(onQuantising: converter, to: quantize) }
+    if let packed = converter.packedTensors {
+      let type = quantize?.type.name ?? "BF16"
+      Terminal.remark(
+        "\(packed.count) matrices of \(packed.name) with scales become "
+          + (packed.name == "int4" ? "Q4_0, value for value" : "\(type), which rounds them"))
+    }
     let report = try Progress.showing(
       "writing \(Progress.name(output))", total: converter.imageByteCount, unit: .bytes
     ) { progress in

@@ -44,7 +44,7 @@ struct ViewOptions: ParsableArguments {
   private var isRendering: Bool { render != nil || framing.messages != nil }
 
   /// Whether any of them is asked for.
-  var areAsked: Bool { metadata || needsDescription }
+  var areAsked: Bool { metadata || tensors || needsDescription }
 
   /// An option that asks for one of them, for errors.
   var firstAsked: String? {
@@ -56,19 +56,19 @@ struct ViewOptions: ParsableArguments {
   }
 
   /// Whether the file must be a model that is known; keys of any file can be shown.
-  private var needsDescription: Bool { tensors || template || isRendering }
+  private var needsDescription: Bool { template || isRendering }
 
   /// What was asked for of the file or folder at `path`, and the model's description where it is known.
   func views(of path: String) throws -> (ModelViews, ModelDescription?) {
-    let metadata = metadata ? try MetadataView(path) : nil
-    guard needsDescription else {
-      return (ModelViews(metadata: metadata), try? ModelSource.describe(path))
+    var views = ModelViews(metadata: metadata ? try MetadataView(path) : nil)
+    if tensors {
+      let contents = try FileMetadata(path)
+      (views.tensors, views.files) = (contents.tensors, contents.files)
     }
-    let description = try ModelSource.describe(path)
-    let views = ModelViews(
-      metadata: metadata, tensors: tensors ? description.storedTensors : nil,
-      files: description.files, template: template ? try Self.template(description, path) : nil,
-      rendered: isRendering ? try rendered(description, path) : nil)
+    guard needsDescription else { return (views, try? ModelSource.describe(path)) }
+    let description = try ModelSource.survey(path)
+    if template { views.template = try Self.template(description, path) }
+    if isRendering { views.rendered = try rendered(description, path) }
     return (views, description)
   }
 
@@ -107,7 +107,7 @@ struct ViewOptions: ParsableArguments {
 /// Parts of a model file, for people and as JSON.
 struct ModelViews {
   var metadata: MetadataView?
-  var tensors: [TensorRecord]?
+  var tensors: [LoadableTensor]?
   /// Where the tensors lie.
   var files: [String] = []
   var template: String?
@@ -137,9 +137,9 @@ struct ModelViews {
       json.array("tensorList", of: tensors) { list, tensor in
         list.object { json in
           json.text("name", tensor.name)
-          json.text("type", tensor.type.name)
+          json.text("type", tensor.typeName)
           json.text("layout", tensor.layout.rawValue)
-          json.array("shape", of: Self.shape(of: tensor)) { $0.number(nil, $1) }
+          json.array("shape", of: tensor.shape) { $0.number(nil, $1) }
           json.text("file", files[tensor.fileIndex])
           json.number("offset", tensor.offset)
           json.number("bytes", tensor.byteCount)
@@ -154,26 +154,18 @@ struct ModelViews {
     }
   }
 
-  private func printLines(of tensors: [TensorRecord]) {
+  private func printLines(of tensors: [LoadableTensor]) {
     let hasFiles = files.count > 1
     let columns = ["name", "type", "layout", "shape", "offset", "bytes"]
     var table = Table(columns: columns + (hasFiles ? ["file"] : []), numbers: 3..<6)
     for tensor in tensors {
       table.add(
         [
-          tensor.name, tensor.type.name, tensor.layout.rawValue,
-          Self.shape(of: tensor).map(String.init).joined(separator: " × "),
+          tensor.name, tensor.typeName, tensor.layout.rawValue,
+          tensor.shape.map(String.init).joined(separator: " × "),
           "\(tensor.offset)", "\(tensor.byteCount)",
         ] + (hasFiles ? [Progress.name(files[tensor.fileIndex])] : []))
     }
     table.printLines()
-  }
-
-  /// Matrices of a stack, rows, elements of a row; of a vector its elements.
-  private static func shape(of tensor: TensorRecord) -> [Int] {
-    guard let stack = tensor.stack else {
-      return tensor.rowCount == 1 ? [tensor.columnCount] : [tensor.rowCount, tensor.columnCount]
-    }
-    return [stack.count, tensor.rowCount / stack.count, tensor.columnCount]
   }
 }

@@ -121,4 +121,56 @@ struct InspectTests {
     let lines = try inspect([images[1]]).output
     #expect(lines.contains("parameters: ") && lines.contains("quantisation: Q8_0"), "\(lines)")
   }
+
+  /// A file as forks of llama.cpp write it: some tensors are of types that only they know.
+  private var mixed: TinyGGUF {
+    var file = TinyModel().gguf(seed: 1)
+    for (name, type) in [("blk.0.ffn_up", 144), ("blk.1.ffn_up", 144), ("blk.1.ffn_down", 31)] {
+      for index in file.tensors.indices where file.tensors[index].name == name + ".weight" {
+        file.tensors[index].type = UInt32(type)
+      }
+    }
+    return file
+  }
+
+  @Test func `A model that cannot be run is shown with what would be refused`() throws {
+    var template = mixed
+    template["tokenizer.chat_template"] = .string("{{ messages[0].content }}")
+    template["tokenizer.ggml.eos_token_id"] = .uint32(7)
+    let path = folder.write("mixed.gguf", template.bytes())
+    let shown = try inspect([path])
+    #expect(shown.status == 0, "\(shown.errors)")
+    for words in [
+      "architecture: llama", "type 144 rowMajor: 2 tensors, ", ", not supported\n",
+      "Q4_0_4_4 rowMajor: 1 tensor, ", "stop tokens: 7 ", "chat template: takes",
+      "refused: \(path): at byte ", "tensor \"blk.0.ffn_up.weight\" has type 144, which only forks",
+      "; so have 1 more", "tensor \"blk.1.ffn_down.weight\" has type Q4_0_4_4 (31)",
+    ] {
+      #expect(shown.output.contains(words), "\(words) in \(shown.output)")
+    }
+    let json = try inspect([path, "--json"]).output
+    #expect(json.contains("\"problems\":[\"") && json.contains("\"isSupported\":false"))
+    #expect(json.contains("\"template\":\"{{ messages[0].content }}\""))
+    #expect(json.contains("\"stopTokens\":[{\"id\":7,"))
+    let list = try inspect([path, "--tensors"]).output
+    #expect(list.split(separator: "\n").count == 1 + mixed.tensors.count)
+    #expect(list.contains("blk.1.ffn_down.weight") && list.contains("Q4_0_4_4"))
+    #expect(try inspect([path, "--tokenize", "a"]).status == 65)
+    #expect(try Program.run("flashinfer-run", [path, "a"]).status == 65)
+  }
+
+  @Test func `Another architecture, or hyper-parameter, is shown too`() throws {
+    var other = TinyModel().gguf(seed: 1)
+    other["general.architecture"] = .string("mamba")
+    let shown = try inspect([folder.write("other.gguf", other.bytes())])
+    #expect(shown.status == 0 && shown.output.contains("refused: "), "\(shown.errors)")
+    #expect(shown.output.contains("architecture \"mamba\" is not supported"))
+    #expect(shown.output.contains("tokenizer: ") && shown.output.contains("Q8_0 rowMajor: "))
+    var scaled = TinyModel().gguf(seed: 1)
+    scaled["llama.logit_scale"] = .float32(2)
+    let refused = try inspect([folder.write("scaled.gguf", scaled.bytes())]).output
+    #expect(refused.contains("refused: ") && refused.contains("llama.logit_scale: 2.0"))
+    let runs = try inspect([folder.write("runs.gguf", TinyModel().gguf(seed: 1).bytes())]).output
+    #expect(!runs.contains("refused") && !runs.contains("not supported"))
+  }
 }

@@ -12,25 +12,6 @@ import WeightLoader
 @Suite struct HuggingFaceVectorTests {
   private static let names = ["llama", "llama-relu", "mistral", "qwen2", "qwen3", "gemma3", "opt"]
   private static let expertNames = ["mixtral", "qwen2moe", "qwen3moe", "olmoe"]
-  private static let tokens: [Int32] = [
-    1, 17, 255, 3, 99, 310, 42, 42, 7, 200, 128, 64, 5, 300, 11, 12, 13, 250, 77, 9, 160, 31, 2, 88,
-  ]
-
-  private static func folder(_ name: String) -> String {
-    let tests = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast()
-    return tests.joined(separator: "/") + "/Vectors/" + name
-  }
-
-  private static func read(_ path: String) throws -> [UInt8] {
-    let file = try #require(fopen(path, "r"), "\(path)")
-    defer { fclose(file) }
-    fseek(file, 0, SEEK_END)
-    var bytes = [UInt8](repeating: 0, count: ftell(file))
-    rewind(file)
-    try #require(fread(&bytes, 1, bytes.count, file) == bytes.count)
-    return bytes
-  }
-
   /// The model `name` as an image, while `body` runs.
   private static func withImage(
     of name: String, quantisation: ElementType? = nil, bundling: Bundling? = nil,
@@ -42,7 +23,7 @@ import WeightLoader
       unlink(target + "/model.bin")
       rmdir(target)
     }
-    let folder = try ModelSource.open(Self.folder(name))
+    let folder = try ModelSource.open(VectorModel.folder(name))
     try Converter(folder, quantisation: quantisation, bundling: bundling)
       .write(to: target + "/model.bin")
     let image = try ModelSource.open(target + "/model.bin")
@@ -50,48 +31,17 @@ import WeightLoader
     try body(image)
   }
 
-  /// Logits of ``tokens``: a prompt of `promptCount`, then one by one.
-  private static func logits(
-    _ image: ModelSource, _ configuration: DecoderConfiguration, promptCount: Int = 7
-  ) throws -> [Float] {
-    let session = try Session(
-      image, configuration,
-      MemoryPlan.Request(
-        budgetByteCount: 1 << 30, contextLength: tokens.count, promptLength: promptCount,
-        threadCount: 2, logitRowCount: 4))
-    var logits: [Float] = []
-    try session.score(Array(tokens[..<promptCount])) { _, row in logits.append(contentsOf: row) }
-    for token in tokens[promptCount...] { logits.append(contentsOf: try session.decode(token)) }
-    return logits
-  }
-
-  private static func expectedLogits(_ name: String) throws -> [Float] {
-    let bytes = try read(folder(name) + "/logits.f32")
-    return bytes.withUnsafeBytes { Array($0.bindMemory(to: Float.self)) }
-  }
-
-  /// The largest and the root mean square difference, in units of `expected`'s spread.
-  private static func difference(
-    _ found: [Float], _ expected: [Float]
-  ) -> (worst: Float, mean: Float) {
-    guard found.count == expected.count else { return (.infinity, .infinity) }
-    let count = Float(expected.count)
-    let spread = (expected.reduce(0) { $0 + $1 * $1 } / count).squareRoot()
-    let errors = zip(found, expected).map { ($0 - $1).magnitude / spread }
-    return (errors.max() ?? .infinity, (errors.reduce(0) { $0 + $1 * $1 } / count).squareRoot())
-  }
-
   /// Both sides compute in f32 and round keys and values to f16. What is left is the order of sums,
   /// and now and then a key or value that it tips over to the other f16 neighbour: gemma3's seven
   /// layers make 0.0013 of that, as much as transformers itself moves when it computes in f64.
   @Test(arguments: names + expertNames)
   func `Logits are those of transformers`(name: String) throws {
-    let expected = try Self.expectedLogits(name)
+    let expected = try VectorModel.expectedLogits(name)
     try Self.withImage(of: name) { image in
       let configuration = try #require(image.description.configuration)
-      for promptCount in [Self.tokens.count, 1, 7] {
-        let found = try Self.logits(image, configuration, promptCount: promptCount)
-        let (worst, mean) = Self.difference(found, expected)
+      for promptCount in [VectorModel.tokens.count, 1, 7] {
+        let found = try VectorModel.logits(image, configuration, promptCount: promptCount)
+        let (worst, mean) = VectorModel.difference(found, expected)
         #expect(worst <= 0.003 && mean <= 0.0003, "prompt of \(promptCount): \(worst), \(mean)")
       }
     }
@@ -99,10 +49,11 @@ import WeightLoader
 
   /// In bundles of neurons, all of them or those that ReLU lets through are added in another order.
   @Test func `Neurons without gates give the same`() throws {
-    let expected = try Self.expectedLogits("opt")
+    let expected = try VectorModel.expectedLogits("opt")
     try Self.withImage(of: "opt", bundling: .neurons) { image in
       let configuration = try #require(image.description.configuration)
-      let (worst, mean) = Self.difference(try Self.logits(image, configuration), expected)
+      let (worst, mean) = VectorModel.difference(
+        try VectorModel.logits(image, configuration), expected)
       #expect(worst <= 0.003 && mean <= 0.0003, "\(worst), \(mean)")
     }
   }
@@ -122,11 +73,12 @@ import WeightLoader
       ("qwen3", { $0.ropeBase *= 2 }), ("qwen2", { $0.ropePairing = .adjacent }),
     ]
     for (index, (name, change)) in changes.enumerated() {
-      let expected = try Self.expectedLogits(name)
+      let expected = try VectorModel.expectedLogits(name)
       try Self.withImage(of: name) { image in
         var configuration = try #require(image.description.configuration)
         change(&configuration)
-        let (worst, _) = Self.difference(try Self.logits(image, configuration), expected)
+        let (worst, _) = VectorModel.difference(
+          try VectorModel.logits(image, configuration), expected)
         #expect(worst > 0.03, "change \(index), \(name): \(worst)")
       }
     }
@@ -135,10 +87,10 @@ import WeightLoader
   /// Rounding weights to 8 bits moves logits by a few percent; nothing may break.
   @Test(arguments: names)
   func `Quantised, logits stay near`(name: String) throws {
-    let expected = try Self.expectedLogits(name)
+    let expected = try VectorModel.expectedLogits(name)
     try Self.withImage(of: name, quantisation: .q8_0) { image in
       let configuration = try #require(image.description.configuration)
-      let (_, mean) = Self.difference(try Self.logits(image, configuration), expected)
+      let (_, mean) = VectorModel.difference(try VectorModel.logits(image, configuration), expected)
       #expect(mean <= 0.1)
     }
   }
@@ -149,7 +101,7 @@ import WeightLoader
       #expect(image.description.tokenizerProblem == nil)
       let tokenizer = try Tokenizer(try #require(image.description.tokenizer))
       let lines = String(
-        decoding: try Self.read(Self.folder(name) + "/encodings.txt"), as: UTF8.self)
+        decoding: try VectorModel.read(VectorModel.folder(name) + "/encodings.txt"), as: UTF8.self)
       var count = 0
       for line in lines.split(separator: "\n") {
         let parts = line.split(separator: " ")
@@ -167,7 +119,7 @@ import WeightLoader
 
   @Test(arguments: names + expertNames)
   func `An image keeps all that a folder says of its tokenizer`(name: String) throws {
-    let folder = try #require(try ModelSource.describe(Self.folder(name)).tokenizer)
+    let folder = try #require(try ModelSource.describe(VectorModel.folder(name)).tokenizer)
     try Self.withImage(of: name) { image in
       let kept = try #require(image.description.tokenizer)
       #expect(kept.model == folder.model && kept.pipeline == folder.pipeline)

@@ -27,7 +27,7 @@ import Testing
     #expect(file.tensors.map(\.name) == ["x", "y"])
     #expect(file.tensors[0].offset == file.dataOffset && file.tensors[0].byteCount == 24)
     #expect(file.tensors[1].offset == file.dataOffset + 64)
-    #expect(file.tensors[1].type == .q8_0 && file.tensors[1].byteCount == 68)
+    #expect(file.tensors[1].type == StorageType(.q8_0) && file.tensors[1].byteCount == 68)
     #expect(file.tensors[0].columnCount == 3 && file.tensors[0].rowCount == 2)
 
     try withBytes(encoded.bytes) { bytes throws(FormatError) in
@@ -123,11 +123,31 @@ import Testing
   }
 
   @Test func `Unsupported tensor types are refused by tensor and type`() {
-    #expect(refusal(TinyGGUF(tensors: [tensor(9)])).contains("tensor \"x\" has type Q8_1 (9)"))
-    #expect(refusal(TinyGGUF(tensors: [tensor(36)])).contains("IQ4_NL_4_4 (36)"))
-    #expect(refusal(TinyGGUF(tensors: [tensor(137)])).contains("137, which only forks of"))
-    #expect(refusal(TinyGGUF(tensors: [tensor(26)])).contains("I32 (26)"))
-    #expect(refusal(TinyGGUF(tensors: [tensor(999)])).contains("type 999"))
+    func refusal(_ type: UInt32) -> String {
+      do throws(FormatError) {
+        let file = TinyGGUF(tensors: [tensor(type)])
+        _ = try ImageBuilder.description(of: file.bytes())
+        return "accepted"
+      } catch { return error.message }
+    }
+    #expect(refusal(26).contains("tensor \"x\" has type I32 (26)"))
+    #expect(refusal(36).contains("IQ4_NL_4_4 (36)"))
+    #expect(refusal(137).contains("type 137, which only forks of"))
+    #expect(refusal(999).contains("type 999"))
+  }
+
+  @Test func `Tensors of such types are listed, and what they hold ends where the next begins`()
+    throws
+  {
+    let file = TinyGGUF(tensors: [
+      tensor(137, [64, 3], name: "a"), tensor(0, name: "b"), tensor(26, name: "c"),
+      tensor(33, [5], name: "d"),
+    ])
+    let found = try #require(try parseGGUF(file.bytes()).value).tensors
+    #expect(found.map(\.type.name) == ["type 137", "F32", "I32", "Q4_0_8_8"])
+    #expect(found.map(\.byteCount) == [32, 32, 32, 32])
+    #expect(found.map(\.type.isOpaque) == [true, false, false, true])
+    #expect(found.map(\.type.elementType) == [nil, .f32, nil, nil])
   }
 
   @Test func `Impossible shapes are refused`() {

@@ -185,14 +185,15 @@ struct TinyFolder {
 
   @Test(arguments: [
     (#""architectures":["GPT2LMHeadModel"]"#, "GPT2LMHeadModel"),
-    (#""rope_scaling":{"rope_type":"yarn","factor":4}"#, "\"yarn\""),
+    (#""rope_scaling":{"rope_type":"dynamic","factor":4}"#, "\"dynamic\""),
     (#""rope_parameters":{"rope_type":"dynamic","rope_theta":1e4}"#, "\"dynamic\""),
     (#""rope_scaling":{"rope_type":"llama3","factor":8}"#, "low_freq_factor"),
     (#""attention_bias":true"#, "attention_bias"), (#""mlp_bias":true"#, "mlp_bias"),
     (#""hidden_act":"gelu""#, "\"gelu\""), (#""num_local_experts":8"#, "num_local_experts"),
-    (#""quantization_config":{"quant_method":"gptq"}"#, "gptq"),
+    (#""quantization_config":{"quant_method":"gptq"}"#, "GPTQ"),
     (#""hidden_size":"x""#, "hidden_size"),
-    (#""num_attention_heads":0"#, "zero heads"), (#""num_attention_heads":4"#, "head length 8"),
+    (#""num_attention_heads":0"#, "zero heads"),
+    (#""num_attention_heads":4"#, "has 16 rows of 32, not 8"),
     (#""partial_rotary_factor":0.5"#, "partial_rotary_factor"),
     (#""intermediate_size":96"#, "mlp.gate_proj.weight\" has 64 rows of 32, not 96"),
     (#""layer_types":["sliding_attention"]"#, "layer_types"), (#""x":"#, "config.json"),

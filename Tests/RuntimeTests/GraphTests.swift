@@ -47,6 +47,19 @@ import WeightLoader
     }
   }
 
+  /// Attention takes heads of a multiple of 16 elements; others are padded.
+  @Test(arguments: [4, 8, 20, 100, 120])
+  func `Heads of any length follow the f64 graph`(headDim: Int) throws {
+    for family in ["llama", "qwen3", "mixtral"] {
+      var model = TinyFamilies.model(family)
+      model.headDim = headDim
+      model.matrixTypes = [.f32]
+      model.tableType = .f32
+      let found = try error(model, seed: UInt64(headDim))
+      #expect(found < 5e-3, "\(family): \(found)")
+    }
+  }
+
   /// Quantised weights meet int8 activations with a scale per 32: about 1/254 of a block's largest
   /// value each, averaged over a row, through two to seven layers.
   ///

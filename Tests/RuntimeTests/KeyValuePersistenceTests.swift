@@ -88,6 +88,21 @@ import WeightLoader
     #expect(store.entries.count == 1)
   }
 
+  /// longrope chooses its frequencies by the length of the context, here 712 and 714 positions.
+  @Test func `Contexts with other frequencies share no keys`() throws {
+    var tiny = TinyModel(architecture: "phi3")
+    tiny.contextLength = 4096
+    tiny.shortContextLength = 713
+    folder.write("longrope", tiny.gguf(seed: 1).bytes())
+    try open("longrope")
+    #expect(try answer(tokenCount: 12).reusedTokenCount == 0)
+    #expect(try answer(tokenCount: 13).reusedTokenCount == 699)
+    let fresh = try answer(tokenCount: 14, in: TemporaryFolder())
+    let long = try answer(tokenCount: 14)
+    #expect(long.reusedTokenCount == 0 && long.tokens == fresh.tokens)
+    #expect(try answer(tokenCount: 15).reusedTokenCount == 699)
+  }
+
   /// The model with eight rows of its embedding table, or the end of another tensor, changed.
   private func edited(_ tensor: String) throws -> [UInt8] {
     let table = try TensorTable(model.source.description.tensors)

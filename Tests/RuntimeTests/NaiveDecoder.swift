@@ -13,6 +13,8 @@ struct NaiveDecoder {
   let configuration: DecoderConfiguration
   /// A tensor's values, row by row, or nil where the model has none of that name.
   let tensor: (String) -> [Double]?
+  /// What RoPE's frequencies are chosen for.
+  var contextLength = 24
 
   /// Logits after each of `tokens`: [tokens.count][vocabularyCount].
   func logits(_ tokens: [Int32]) -> [[Double]] {
@@ -138,15 +140,16 @@ struct NaiveDecoder {
     let base =
       slides ? configuration.slidingRopeBase ?? configuration.ropeBase : configuration.ropeBase
     let scale = slides ? 1 : configuration.ropeLinearScale
-    let factors = tensor("rope_freqs.weight")
+    let factors = tensor(configuration.ropeFactorsName(contextLength: contextLength))
     var result = head
     for pair in 0..<count / 2 {
       let frequency = pow(base, -2 * Double(pair) / Double(count)) / (factors?[pair] ?? 1) / scale
       let angle = Double(position) * frequency
       let (i, j) =
         configuration.ropePairing == .adjacent ? (2 * pair, 2 * pair + 1) : (pair, pair + count / 2)
-      result[i] = head[i] * cos(angle) - head[j] * sin(angle)
-      result[j] = head[i] * sin(angle) + head[j] * cos(angle)
+      let magnitude = Double(configuration.ropeMagnitude)
+      result[i] = magnitude * (head[i] * cos(angle) - head[j] * sin(angle))
+      result[j] = magnitude * (head[i] * sin(angle) + head[j] * cos(angle))
     }
     return result
   }
@@ -206,14 +209,18 @@ extension NaiveDecoder {
     let source = try ModelSource.open(path)
     var weights: [String: [Double]] = [:]
     let tensors = source.description.tensors
-    try source.readTensors(Array(tensors.indices)) { index, address in
-      let tensor = tensors[index]
+    let stored = tensors.indices.filter { source.description.derivations[tensors[$0].name] == nil }
+    try source.readTensors(stored) { index, address in
+      let tensor = tensors[stored[index]]
       var values: [Double] = []
       for number in 0..<(tensor.stack?.count ?? 1) {
         values += rows(
           of: tensor.part(number), address + number * (tensor.stack?.byteStride ?? 0))
       }
       weights[tensor.name] = values
+    }
+    for case (let name, .values(let values)) in source.description.derivations {
+      weights[name] = values.map(Double.init)
     }
     let configuration = try #require(source.description.configuration)
     return NaiveDecoder(configuration: configuration) { weights[$0] }

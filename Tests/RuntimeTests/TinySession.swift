@@ -76,7 +76,8 @@ func logitBits(_ session: Session, prompt: [Int32], decoding: [Int32]) throws ->
 enum TinyFamilies {
   static let names = [
     "llama", "llama untied", "llama rope factors", "llama linear rope", "llama window",
-    "llama relu", "qwen2", "qwen3", "gemma3",
+    "llama relu", "qwen2", "qwen3", "qwen3 yarn", "phi3", "phi3 short context",
+    "phi3 long context", "gemma3",
   ]
 
   /// Families with experts.
@@ -96,6 +97,11 @@ enum TinyFamilies {
     case "window": model.slidingWindow = 7
     case "factors": model.hasFactors = true
     case "relu": model.hiddenActivation = "relu"
+    case "yarn":
+      model.yarnFactor = 8
+      model.contextLength = 64
+    case "short context": (model.shortContextLength, model.rotatedCount) = (24, 12)
+    case "long context": (model.shortContextLength, model.rotatedCount) = (23, 12)
     default: break
     }
     return model

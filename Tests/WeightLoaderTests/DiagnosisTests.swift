@@ -53,4 +53,23 @@ import WeightLoader
     let error = try #require(failure { _ = try ModelSource.open(folder.path) })
     #expect(error.path == path && error.message.contains("git lfs pull"), "\(error)")
   }
+
+  @Test func `A file that ends with zeros is an unfinished download`() throws {
+    let whole = TinyModel().gguf(seed: 1).bytes()
+    let folders = ["model.gguf", "model-00002-of-00002.gguf.tmp"]
+    for (name, kept) in zip(folders, [whole.count / 2, whole.count / 4]) {
+      let zeros = [UInt8](repeating: 0, count: whole.count - kept)
+      let path = folder.write(name, Array(whole[..<kept]) + zeros)
+      let error = try #require(failure { _ = try ModelSource.open(path) })
+      #expect(error.path == path && error.kind == .truncated, "\(error)")
+      #expect(
+        error.message.contains("nothing but zeros") && error.message.contains("download"),
+        "\(error)")
+    }
+    // One zero matrix may be a model's own.
+    var model = TinyModel().gguf(seed: 1)
+    let last = try #require(model.tensors.lastIndex { $0.dimensions.count == 2 })
+    model.tensors[last].data = [UInt8](repeating: 0, count: model.tensors[last].data.count)
+    _ = try ModelSource.open(folder.write("zero.gguf", model.bytes()))
+  }
 }

@@ -283,4 +283,28 @@ import WeightLoader
       return
     }
   }
+
+  @Test func `Bytes of types that are not known come as they lie in the file`() throws {
+    var generator = SeededGenerator(seed: 2)
+    func random(_ count: Int) -> [UInt8] {
+      (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }
+    }
+    let contents = [random(96), random(128), random(64), random(4 * 292)]
+    let file = TinyGGUF(tensors: [
+      .init(name: "fork", type: 144, dimensions: [64, 4], data: contents[0]),
+      .init(name: "integers", type: 26, dimensions: [8, 4], data: contents[1]),
+      .init(name: "removed", type: 4, dimensions: [32], data: contents[2]),
+      .init(name: "intermediate", type: 15, dimensions: [256, 4], data: contents[3]),
+    ])
+    let loader = try open(folder.write("types.gguf", file.bytes()))
+    let found = try collected(loader)
+    #expect((0..<4).map { found[TensorPart($0)] } == contents)
+    #expect(loader.tensors.map(\.typeName) == ["type 144", "I32", "Q4_2", "Q8_K"])
+    #expect(loader.tensors.map(\.partRowCount) == [0, 4, 0, 4])
+    let rows = failure { try loader.stream([TensorPart(0, rows: 1..<2)]) { _ in } }
+    guard case .noSuchRows = rows else {
+      Issue.record("\(String(describing: rows))")
+      return
+    }
+  }
 }

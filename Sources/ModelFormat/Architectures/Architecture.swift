@@ -29,8 +29,8 @@ protocol Architecture: Sendable {
 /// A decoder as a Hugging Face configuration describes it.
 struct HuggingFaceConfiguration {
   var decoder: DecoderConfiguration
-  /// Divisors of RoPE's frequencies, which GGUF files hold as a tensor; nil without.
-  var ropeFactors: [Float]?
+  /// Divisors of RoPE's frequencies, by the name of the tensor that GGUF files hold them in.
+  var ropeFactors: [String: [Float]] = [:]
 }
 
 extension Architecture {
@@ -42,10 +42,11 @@ extension Architecture {
   static var denseHuggingFaceLayerNames: [String: String] {
     [
       "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
-      "self_attn.v_proj": "attn_v", "self_attn.q_norm": "attn_q_norm",
+      "self_attn.v_proj": "attn_v", "self_attn.qkv_proj": "attn_qkv",
+      "self_attn.q_norm": "attn_q_norm",
       "self_attn.k_norm": "attn_k_norm", "self_attn.o_proj": "attn_output",
       "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate",
-      "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+      "mlp.up_proj": "ffn_up", "mlp.gate_up_proj": "ffn_gate_up", "mlp.down_proj": "ffn_down",
     ]
   }
 }
@@ -53,7 +54,8 @@ extension Architecture {
 /// The families this project runs.
 enum Architectures {
   static let all: [any Architecture.Type] = [
-    Llama.self, Qwen2.self, Qwen2MoE.self, Qwen3.self, Qwen3MoE.self, OLMoE.self, Gemma3.self,
+    Llama.self, Phi3.self, Qwen2.self, Qwen2MoE.self, Qwen3.self, Qwen3MoE.self, OLMoE.self,
+    Gemma3.self,
     OPT.self,
   ]
 

@@ -62,18 +62,23 @@ struct GGUFHyperparameters {
         "attention.value_length", "values of \(valueLength) elements beside keys of \(headDim)")
     }
     let scale = try float("attention.scale").flatMap { $0 == 0 ? nil : Float($0) }
-    let configuration = DecoderConfiguration(
+    let ropeDimensionCount = try integer("rope.dimension_count") ?? headDim
+    let ropeBase = try float("rope.freq_base") ?? 10000
+    let scaling = try ropeScaling(base: ropeBase, dimensionCount: ropeDimensionCount)
+    var configuration = DecoderConfiguration(
       architecture: architecture, layerCount: layerCount, hiddenSize: hiddenSize,
       feedForwardLength: feedForwardLength, queryHeadCount: queryHeadCount,
       keyValueHeadCount: try perLayer("attention.head_count_kv") ?? queryHeadCount,
       headDim: headDim, vocabularyCount: try vocabularyCount(),
       contextLength: try required("context_length"), normEpsilon: Float(epsilon),
       ropePairing: pairing,
-      ropeDimensionCount: try integer("rope.dimension_count") ?? headDim,
-      ropeBase: try float("rope.freq_base") ?? 10000, ropeLinearScale: try ropeLinearScale(),
+      ropeDimensionCount: ropeDimensionCount, ropeBase: ropeBase,
+      ropeLinearScale: scaling.linearScale,
       activation: try activation(), attentionScale: scale,
-      hasQueryKeyValueBias: hasTensor("blk.0.attn_q.bias"),
+      hasQueryKeyValueBias: hasTensor("blk.0.attn_q.bias") || hasTensor("blk.0.attn_qkv.bias"),
       tiesOutput: !hasTensor("output.weight"))
+    configuration.ropeMagnitude = Float(scaling.magnitude)
+    configuration.shortContextLength = scaling.shortContextLength
     try configuration.validate(path: metadata.file.path)
     return configuration
   }
@@ -83,17 +88,6 @@ struct GGUFHyperparameters {
     if let table = tensors["token_embd.weight"] { return table.rowCount }
     if let tokens = metadata.entry("tokenizer.ggml.tokens"), tokens.isArray { return tokens.count }
     return try required("vocab_size")
-  }
-
-  private func ropeLinearScale() throws(FormatError) -> Double {
-    let type = try metadata.string(key("rope.scaling.type")) ?? "linear"
-    guard type == "none" || type == "linear" else {
-      throw unsupported(
-        "rope.scaling.type", "RoPE scaling \"\(type)\" is not supported; none and linear are")
-    }
-    let legacyFactor = try float("rope.scale_linear")
-    let factor = try float("rope.scaling.factor") ?? legacyFactor ?? 1
-    return type == "none" || factor == 0 ? 1 : factor
   }
 
   private func activation() throws(FormatError) -> DecoderConfiguration.Activation {
@@ -111,7 +105,7 @@ struct GGUFHyperparameters {
     let floats: [(suffix: String, neutral: [Double])] = [
       ("attn_logit_softcapping", [0]), ("final_logit_softcapping", [0]), ("logit_scale", [0, 1]),
       ("residual_scale", [0, 1]), ("embedding_scale", [0, 1]), ("attention.clamp_kqv", [0]),
-      ("attention.max_alibi_bias", [0]), ("rope.scaling.attn_factor", [0, 1]),
+      ("attention.max_alibi_bias", [0]),
     ]
     for (suffix, neutral) in floats {
       if let value = try float(suffix), !neutral.contains(value) {

@@ -81,7 +81,9 @@ enum Gemma3: Architecture {
     let slidingRope = try HuggingFaceRope(
       parameters, layerType: "sliding_attention", baseKey: "rope_local_base_freq",
       defaultBase: slidingRopeBase, isScaled: false)
-    guard rope.factors == nil, slidingRope.factors == nil, slidingRope.linearScale == 1 else {
+    guard rope.scaling.isLinear, slidingRope.scaling.isLinear,
+      slidingRope.scaling.linearScale == 1
+    else {
       throw parameters.unsupported("rope_parameters", "this scaling is not supported in gemma3")
     }
     var decoder = try parameters.commonConfiguration(defaults, rope: rope)

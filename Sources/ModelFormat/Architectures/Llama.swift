@@ -61,7 +61,7 @@ enum Llama: Architecture {
       decoder.slidingLayers = Array(repeating: true, count: decoder.layerCount)
       try decoder.validate(path: parameters.path)
     }
-    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.factors)
+    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)
   }
 }
 

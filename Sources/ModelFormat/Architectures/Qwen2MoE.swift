@@ -30,6 +30,6 @@ enum Qwen2MoE: Architecture {
     decoder.hasQueryKeyValueBias = true
     decoder.experts = try parameters.experts(
       .init(expertCount: 60, expertsPerToken: 4, length: 1408, sharedLength: 5632))
-    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.factors)
+    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)
   }
 }

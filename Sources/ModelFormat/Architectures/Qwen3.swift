@@ -20,6 +20,6 @@ enum Qwen3: Architecture {
     var decoder = try parameters.commonConfiguration(defaults, rope: rope)
     try parameters.refuseSlidingLayers()
     decoder.normalisesHeads = true
-    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.factors)
+    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)
   }
 }

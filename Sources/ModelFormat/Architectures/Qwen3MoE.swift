@@ -25,6 +25,6 @@ enum Qwen3MoE: Architecture {
     decoder.normalisesHeads = true
     decoder.experts = try parameters.experts(
       .init(expertCount: 128, expertsPerToken: 8, length: 768))
-    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.factors)
+    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)
   }
 }

@@ -26,15 +26,25 @@ public enum FlashImage {
 struct FlashImagePrologue {
   static let byteCount = 64
 
+  /// Flags of what readers must know: that RoPE's cosines and sines have a factor.
+  static let ropeMagnitudeFlag: UInt32 = 1
+  static let knownFlags = ropeMagnitudeFlag
+
+  var flags: UInt32 = 0
   var headerByteCount: Int
   var headerChecksum: UInt64
   var fileByteCount: Int
+
+  /// The flags that an image of such a decoder needs.
+  static func flags(_ configuration: DecoderConfiguration?) -> UInt32 {
+    configuration.map { $0.ropeMagnitude == 1 ? 0 : ropeMagnitudeFlag } ?? 0
+  }
 
   /// Appends the prologue to `bytes`, which is empty.
   func encode(into bytes: inout [UInt8]) {
     bytes.append(contentsOf: FlashImage.magic)
     bytes.appendLittleEndian(FlashImage.version)
-    bytes.appendLittleEndian(UInt32(0))
+    bytes.appendLittleEndian(flags)
     bytes.appendLittleEndian(UInt64(Self.byteCount))
     bytes.appendLittleEndian(UInt64(headerByteCount))
     bytes.appendLittleEndian(headerChecksum)
@@ -42,7 +52,6 @@ struct FlashImagePrologue {
     bytes.appendLittleEndian(UInt64(0))
     bytes.appendLittleEndian(bytes.withUnsafeBytes(Checksum.of))
   }
-
 }
 
 extension FlashImagePrologue {
@@ -59,7 +68,7 @@ extension FlashImagePrologue {
         .unsupported, at: 8,
         "flash image version \(version) is not known; \(FlashImage.version) is")
     }
-    let flags = try cursor.read(UInt32.self, "the flags")
+    flags = try cursor.read(UInt32.self, "the flags")
     let headerOffset = try cursor.read(UInt64.self, "the header offset")
     let headerByteCount = try cursor.read(UInt64.self, "the header length")
     headerChecksum = try cursor.read(UInt64.self, "the header checksum")
@@ -69,7 +78,7 @@ extension FlashImagePrologue {
     guard stored == Checksum.of(cursor.slice(0..<Self.byteCount - 8)) else {
       throw cursor.error(.checksumMismatch, at: 0, "the prologue is damaged (checksum)")
     }
-    guard flags == 0, reserved == 0 else {
+    guard flags & ~Self.knownFlags == 0, reserved == 0 else {
       throw cursor.error(.unsupported, at: 12, "flags \(flags) are not known")
     }
     guard fileByteCount <= UInt64(cursor.fileByteCount) else {

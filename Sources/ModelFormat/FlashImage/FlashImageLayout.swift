@@ -82,7 +82,7 @@ extension FlashImage {
       var bytes: [UInt8] = []
       bytes.reserveCapacity(dataOffset)
       FlashImagePrologue(
-        headerByteCount: header.count,
+        flags: FlashImagePrologue.flags(description.configuration), headerByteCount: header.count,
         headerChecksum: header.withUnsafeBytes(Checksum.of), fileByteCount: fileByteCount
       ).encode(into: &bytes)
       bytes += header

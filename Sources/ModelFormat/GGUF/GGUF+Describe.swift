@@ -10,10 +10,13 @@ extension GGUF {
   /// - Parameters:
   ///   - files: The one file, or all members of a split model in order.
   ///   - header: The bytes the first of them was parsed from.
+  ///   - collectsProblems: Whether what keeps the model from being run goes to
+  ///     ``ModelDescription/problems`` and is not thrown.
   /// - Throws: ``FormatError`` for an architecture, hyper-parameter or set of tensors that is not
   ///   supported or contradicts itself, and for members that do not belong together.
   public static func describe(
-    _ files: [GGUFFile], header: UnsafeRawBufferPointer
+    _ files: [GGUFFile], header: UnsafeRawBufferPointer,
+    collectingProblems collectsProblems: Bool = false
   ) throws(FormatError) -> ModelDescription {
     precondition(!files.isEmpty, "a model is in a file")
     try checkTensors(of: files)
@@ -27,36 +30,82 @@ extension GGUF {
         description.otherTemplates[name] = try metadata.string("tokenizer.chat_template.\(name)")
       }
     }
-    for (index, file) in files.enumerated() {
-      description.tensors += file.tensors.map { TensorRecord($0, fileIndex: index) }
-    }
+    var problems = ProblemCollector(collectsProblems)
+    description.tensors = try tensors(of: files, &problems)
     description.ignoreInputFactors()
     do throws(FormatError) {
       description.tokenizer = try tokenizer(metadata)
       try description.tokenizer?.validate(path: files[0].path)
     } catch {
-      guard error.kind == .unsupported else { throw error }
-      description.tokenizerProblem = error
+      if error.kind == .unsupported {
+        description.tokenizerProblem = error
+      } else {
+        try problems.note(error)
+      }
     }
     do throws(FormatError) {
-      description.configuration = try configuration(metadata, tensors: description.tensors)
+      try describeDecoder(metadata, &description)
+      // Without all tensors the rest cannot be judged.
+      if problems.problems.isEmpty { try description.validate(path: files[0].path) }
     } catch {
-      guard description.tensors.isEmpty, error.kind == .unsupported else { throw error }
+      let holdsVocabularyOnly = files.allSatisfy(\.tensors.isEmpty) && error.kind == .unsupported
+      if !holdsVocabularyOnly { try problems.note(error) }
     }
-    try description.validate(path: files[0].path)
+    description.problems = problems.problems
     return description
   }
 
-  private static func configuration(
-    _ metadata: GGUFMetadataReader, tensors: [TensorRecord]
-  ) throws(FormatError) -> DecoderConfiguration {
+  /// The tensors of types that models compute with.
+  private static func tensors(
+    of files: [GGUFFile], _ problems: inout ProblemCollector
+  ) throws(FormatError) -> [TensorRecord] {
+    var tensors: [TensorRecord] = []
+    var refused: [(error: FormatError, typeNumber: UInt32, count: Int)] = []
+    for (index, file) in files.enumerated() {
+      for info in file.tensors {
+        do throws(FormatError) {
+          tensors.append(try record(info, of: file, fileIndex: index))
+        } catch {
+          guard problems.collects else { throw error }
+          if let known = refused.firstIndex(where: { $0.typeNumber == info.typeNumber }) {
+            refused[known].count += 1
+          } else {
+            refused.append((error, info.typeNumber, 1))
+          }
+        }
+      }
+    }
+    for (error, _, count) in refused {
+      var error = error
+      if count > 1 { error.message += "; so have \(count - 1) more" }
+      try problems.note(error)
+    }
+    return tensors
+  }
+
+  /// Adds the configuration, and what follows from it for the tensors.
+  private static func describeDecoder(
+    _ metadata: GGUFMetadataReader, _ description: inout ModelDescription
+  ) throws(FormatError) {
     let key = "general.architecture"
     guard let name = try metadata.string(key) else {
       throw metadata.error(.unsupported, key: key, "metadata key \"\(key)\" is missing")
     }
     let architecture = try Architectures.named(name, path: metadata.file.path)
-    return try architecture.configuration(
-      gguf: GGUFHyperparameters(metadata, tensors: tensors, architecture: name))
+    let parameters = GGUFHyperparameters(
+      metadata, tensors: description.tensors, architecture: name)
+    let configuration = try architecture.configuration(gguf: parameters)
+    description.configuration = configuration
+    guard !description.tensors.isEmpty else { return }
+    description.tensors = try FusedTensors.split(
+      description.tensors, configuration,
+      origins: StoredTensorNames(path: metadata.file.path, files: description.files))
+    guard configuration.positionOffset == nil else { return }
+    let scaling = try parameters.ropeScaling(
+      base: configuration.ropeBase, dimensionCount: configuration.ropeDimensionCount)
+    for (name, values) in scaling.factors where !parameters.hasTensor(name) {
+      description.append(name, values: values)
+    }
   }
 }
 
@@ -78,12 +127,25 @@ extension ModelDescription {
   }
 }
 
-extension TensorRecord {
-  fileprivate init(_ info: GGUFTensorInfo, fileIndex: Int) {
+extension GGUF {
+  /// - Throws: ``FormatError`` of kind `unsupported` for a type that models do not compute with.
+  private static func record(
+    _ info: GGUFTensorInfo, of file: GGUFFile, fileIndex: Int
+  ) throws(FormatError) -> TensorRecord {
+    guard let type = info.type.elementType else {
+      let number = info.typeNumber
+      let name = info.type.name
+      let known = name.hasSuffix("\(number)") ? name : "type \(name) (\(number))"
+      let origin = number >= 97 ? ", which only forks of llama.cpp write" : ""
+      let supported = ElementType.allCases.map(\.name).joined(separator: ", ")
+      throw FormatError(
+        .unsupported, at: info.infoOffset, path: file.path,
+        "tensor \"\(info.name)\" has \(known)\(origin); supported are \(supported)")
+    }
     // A third dimension counts matrices, which lie one after the other.
     let count = info.dimensions.dropFirst(2).reduce(1, *)
-    self.init(
-      name: info.name, type: info.type, columnCount: info.columnCount, rowCount: info.rowCount,
+    return TensorRecord(
+      name: info.name, type: type, columnCount: info.columnCount, rowCount: info.rowCount,
       layout: .rowMajor, fileIndex: fileIndex, offset: info.offset, byteCount: info.byteCount,
       stack: count > 1 ? ExpertStack(count: count, byteStride: info.byteCount / count) : nil)
   }

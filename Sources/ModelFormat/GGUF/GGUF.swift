@@ -1,5 +1,3 @@
-public import TensorBasics
-
 /// The GGUF format, versions 2 and 3: parsing of the header.
 ///
 /// Layout, all little-endian:
@@ -62,12 +60,15 @@ public struct GGUFFile: Sendable {
 /// One tensor as the header lists it.
 public struct GGUFTensorInfo: Sendable {
   public let name: String
-  public let type: ElementType
+  public let type: StorageType
+  /// GGUF's number of the type.
+  let typeNumber: UInt32
   /// One to four, the row's length first.
   public let dimensions: [Int]
   /// Byte offset in the file (not in the data).
-  public let offset: Int
-  public let byteCount: Int
+  public internal(set) var offset: Int
+  /// Of an opaque type what lies before the next tensor.
+  public internal(set) var byteCount: Int
   /// Where the header describes it, for errors.
   public let infoOffset: Int
 

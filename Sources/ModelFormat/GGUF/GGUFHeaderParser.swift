@@ -59,7 +59,7 @@ struct GGUFHeaderParser {
   ) throws(ParseInterruption) {
     guard count <= UInt64((cursor.fileByteCount - cursor.offset) / byteCount) else {
       throw cursor.error(
-        .malformed, at: cursor.offset - 8,
+        .truncated, at: cursor.offset - 8,
         "\(count) \(what) do not fit into a file of \(cursor.fileByteCount) bytes")
     }
   }

@@ -16,7 +16,8 @@ struct GGUFTensorParser {
     let start = cursor.offset
     let name = try parseName(&cursor)
     let dimensions = try parseDimensions(&cursor, name)
-    let type = try parseType(&cursor, name)
+    let number = try cursor.read(UInt32.self, "the type of tensor \"\(name)\"")
+    let type = StorageType.gguf(number)
     let byteCount = try byteCount(dimensions, type, name, cursor, at: start)
     let offset = try cursor.read(UInt64.self, "the offset of tensor \"\(name)\"")
     guard offset % UInt64(alignment) == 0 else {
@@ -31,7 +32,7 @@ struct GGUFTensorParser {
     }
     infos.append(
       GGUFTensorInfo(
-        name: name, type: type, dimensions: dimensions, offset: Int(offset),
+        name: name, type: type, typeNumber: number, dimensions: dimensions, offset: Int(offset),
         byteCount: byteCount, infoOffset: start))
   }
 
@@ -40,10 +41,12 @@ struct GGUFTensorParser {
     after cursor: HeaderCursor
   ) throws(ParseInterruption) -> (dataOffset: Int, infos: [GGUFTensorInfo]) {
     let dataOffset = (cursor.offset + alignment - 1) & ~(alignment - 1)
-    let placed = infos.map {
-      GGUFTensorInfo(
-        name: $0.name, type: $0.type, dimensions: $0.dimensions, offset: dataOffset + $0.offset,
-        byteCount: $0.byteCount, infoOffset: $0.infoOffset)
+    var placed = infos
+    for index in placed.indices { placed[index].offset += dataOffset }
+    let order = placed.indices.sorted { placed[$0].offset < placed[$1].offset }
+    let ends = order.dropFirst().map { placed[$0].offset } + [cursor.fileByteCount]
+    for (index, end) in zip(order, ends) where placed[index].type.isOpaque {
+      placed[index].byteCount = max(0, end - placed[index].offset)
     }
     for info in placed
     where info.offset > cursor.fileByteCount || info.byteCount > cursor.fileByteCount - info.offset
@@ -53,7 +56,6 @@ struct GGUFTensorParser {
         "tensor \"\(info.name)\" (\(info.byteCount) bytes at byte \(info.offset)) does not lie in the"
           + " file of \(cursor.fileByteCount) bytes")
     }
-    let order = placed.indices.sorted { placed[$0].offset < placed[$1].offset }
     for (first, second) in zip(order, order.dropFirst())
     where placed[first].offset + placed[first].byteCount > placed[second].offset {
       throw cursor.error(
@@ -108,24 +110,10 @@ struct GGUFTensorParser {
     return dimensions
   }
 
-  private func parseType(
-    _ cursor: inout HeaderCursor, _ name: String
-  ) throws(ParseInterruption) -> ElementType {
-    let number = try cursor.read(UInt32.self, "the type of tensor \"\(name)\"")
-    guard let type = ElementType(rawValue: number) else {
-      let known = GGUF.unsupportedTypeNames[number].map { "\($0) (\(number))" } ?? "\(number)"
-      let origin = number >= 97 ? ", which only forks of llama.cpp write" : ""
-      let supported = ElementType.allCases.map(\.name).joined(separator: ", ")
-      throw cursor.error(
-        .unsupported, at: cursor.offset - 4,
-        "tensor \"\(name)\" has type \(known)\(origin); supported are \(supported)")
-    }
-    return type
-  }
-
   private func byteCount(
-    _ dimensions: [Int], _ type: ElementType, _ name: String, _ cursor: HeaderCursor, at start: Int
+    _ dimensions: [Int], _ type: StorageType, _ name: String, _ cursor: HeaderCursor, at start: Int
   ) throws(ParseInterruption) -> Int {
+    guard !type.isOpaque else { return 0 }
     guard dimensions[0] % type.blockElementCount == 0 else {
       throw cursor.error(
         .malformed, at: start,
@@ -133,10 +121,10 @@ struct GGUFTensorParser {
           + " \(type.blockElementCount) as \(type.name) needs")
     }
     let rowCount = dimensions.dropFirst().reduce(1, *)
-    let (byteCount, overflow) =
-      type.rowByteCount(columnCount: dimensions[0])?.multipliedReportingOverflow(by: rowCount)
-      ?? (0, true)
-    guard !overflow, byteCount <= cursor.fileByteCount else {
+    let (rowByteCount, isTooLong) = (dimensions[0] / type.blockElementCount)
+      .multipliedReportingOverflow(by: type.blockByteCount)
+    let (byteCount, overflow) = rowByteCount.multipliedReportingOverflow(by: rowCount)
+    guard !isTooLong, !overflow, byteCount <= cursor.fileByteCount else {
       throw cursor.error(
         .truncated, at: start,
         "tensor \"\(name)\" (\(type.name), \(rowCount) rows of \(dimensions[0])) is larger than the"
@@ -144,14 +132,4 @@ struct GGUFTensorParser {
     }
     return byteCount
   }
-}
-
-extension GGUF {
-  /// ggml's names of types that exist but are not read, for a clear refusal.
-  static let unsupportedTypeNames: [UInt32: String] = [
-    4: "Q4_2", 5: "Q4_3", 9: "Q8_1", 15: "Q8_K", 24: "I8", 25: "I16", 26: "I32", 27: "I64",
-    28: "F64",
-    31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8",
-    38: "IQ4_NL_8_8",
-  ]
 }

@@ -104,41 +104,61 @@ public enum HuggingFace {
   /// - Parameters:
   ///   - name: The model's name, for people.
   ///   - shards: Its safetensors files; ``TensorRecord/fileIndex`` counts them.
+  ///   - collectsProblems: Whether what keeps the model from being run goes to
+  ///     ``ModelDescription/problems`` and is not thrown.
   /// - Throws: ``FormatError`` for an architecture, hyper-parameter, tokenizer or tensor that is
   ///   not supported or contradicts the others.
   public static func describe(
-    _ documents: Documents, name: String, shards: [SafetensorsFile]
+    _ documents: Documents, name: String, shards: [SafetensorsFile],
+    collectingProblems collectsProblems: Bool = false
   ) throws(FormatError) -> ModelDescription {
-    let path = documents.configuration.path
     let root = try documents.configuration.json()
-    guard let family = (root["architectures"]?.array?.first)?.string else {
-      throw FormatError(.malformed, at: root.offset, path: path, "\"architectures\" is missing")
-    }
-    let architecture = try Architectures.named(huggingFace: family, path: path)
-    var tensors = try HuggingFaceTensors(shards: shards, architecture: architecture)
-    let parameters = HuggingFaceHyperparameters(
-      config: root["text_config"] ?? root, path: path, name: family,
-      architecture: architecture.name, vocabularyCount: tensors.rowCount("token_embd.weight") ?? 0,
-      hasOutputHead: tensors.rowCount("output.weight") != nil)
-    let configuration = try architecture.configuration(huggingFace: parameters)
-    if let factors = configuration.ropeFactors {
-      tensors.append("rope_freqs.weight", values: factors)
-    }
-    var description = ModelDescription(
-      configuration: configuration.decoder, name: name, files: shards.map(\.path),
-      tensors: tensors.records)
-    description.derivations = tensors.derivations
+    var description = ModelDescription(name: name, files: shards.map(\.path))
+    var problems = ProblemCollector(collectsProblems)
+    do throws(FormatError) {
+      let tensors = try describeDecoder(documents, root, shards, &description)
+      try description.validate(path: documents.configuration.path, origins: tensors)
+    } catch { try problems.note(error) }
     do throws(FormatError) {
       description.tokenizer = try tokenizer(documents)
-      try description.tokenizer?.validate(path: documents.tokenizer?.path ?? path)
+      try description.tokenizer?.validate(
+        path: documents.tokenizer?.path ?? documents.configuration.path)
     } catch {
       guard error.kind == .unsupported else { throw error }
       description.tokenizerProblem = error
     }
     description.chatTemplate = try chatTemplate(documents)
     description.otherTemplates = try otherTemplates(documents)
-    try description.validate(path: path, origins: tensors)
+    description.problems = problems.problems
     return description
+  }
+
+  /// Adds the configuration and the tensors.
+  private static func describeDecoder(
+    _ documents: Documents, _ root: JSONValue, _ shards: [SafetensorsFile],
+    _ description: inout ModelDescription
+  ) throws(FormatError) -> HuggingFaceTensors {
+    let path = documents.configuration.path
+    guard let family = (root["architectures"]?.array?.first)?.string else {
+      throw FormatError(.malformed, at: root.offset, path: path, "\"architectures\" is missing")
+    }
+    let architecture = try Architectures.named(huggingFace: family, path: path)
+    var tensors = try HuggingFaceTensors(
+      shards: shards, architecture: architecture,
+      quantisation: HuggingFaceQuantisation(root, path: path))
+    let parameters = HuggingFaceHyperparameters(
+      config: root["text_config"] ?? root, path: path, name: family,
+      architecture: architecture.name, vocabularyCount: tensors.rowCount("token_embd.weight") ?? 0,
+      hasOutputHead: tensors.rowCount("output.weight") != nil)
+    let configuration = try architecture.configuration(huggingFace: parameters)
+    try tensors.split(configuration.decoder)
+    description.configuration = configuration.decoder
+    description.tensors = tensors.records
+    description.derivations = tensors.derivations
+    for (name, factors) in configuration.ropeFactors.sorted(by: { $0.key < $1.key }) {
+      description.append(name, values: factors)
+    }
+    return tensors
   }
 
   /// Templates beside the default one.

@@ -35,19 +35,25 @@ extension HuggingFaceHyperparameters {
 }
 
 extension Architecture {
-  /// GGUF's names of the router's, the shared expert's and the experts' tensors, `*` being a number.
+  /// GGUF's names of the router's, the shared expert's and the experts' tensors, `*` being a number. Since
+  /// transformers 5 a layer's experts may be stacked, gate above up.
   static func expertNames(
     block: String = "mlp", gate: String = "gate_proj", up: String = "up_proj",
     down: String = "down_proj"
   ) -> [String: String] {
-    let names = [
-      "\(block).gate": "ffn_gate_inp", "\(block).experts.*.\(gate)": "ffn_gate_exps",
-      "\(block).experts.*.\(up)": "ffn_up_exps", "\(block).experts.*.\(down)": "ffn_down_exps",
+    var names = [
+      "\(block).experts.*.\(gate)": "ffn_gate_exps", "\(block).experts.*.\(up)": "ffn_up_exps",
+      "\(block).experts.*.\(down)": "ffn_down_exps",
       "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
       "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
       "mlp.shared_expert.up_proj": "ffn_up_shexp",
       "mlp.shared_expert.down_proj": "ffn_down_shexp",
     ]
+    for block in [block, "mlp"] {
+      names["\(block).gate"] = "ffn_gate_inp"
+      names["\(block).experts.gate_up_proj"] = "ffn_gate_up_exps"
+      names["\(block).experts.down_proj"] = "ffn_down_exps"
+    }
     return denseHuggingFaceLayerNames.merging(names) { _, new in new }
   }
 }

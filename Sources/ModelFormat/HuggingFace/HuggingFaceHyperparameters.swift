@@ -54,8 +54,10 @@ struct HuggingFaceHyperparameters {
     return number
   }
 
-  func bool(_ key: StaticString) throws(FormatError) -> Bool? {
-    guard let value = config[key] else { return nil }
+  func bool(
+    _ key: StaticString, in object: JSONValue? = nil
+  ) throws(FormatError) -> Bool? {
+    guard let value = (object ?? config)[key] else { return nil }
     guard let bool = value.bool else {
       throw error(.malformed, value, "\"\(key)\" should be true or false and is \(value.found)")
     }
@@ -91,7 +93,7 @@ struct HuggingFaceHyperparameters {
     let headDim =
       try integer("head_dim") ?? defaults.headDim ?? hiddenSize / queryHeadCount
     let ties = try bool("tie_word_embeddings") ?? defaults.tiesOutput
-    let configuration = DecoderConfiguration(
+    var configuration = DecoderConfiguration(
       architecture: architecture, layerCount: try required("num_hidden_layers"),
       hiddenSize: hiddenSize,
       feedForwardLength: try required(defaults.feedForwardLengthKey),
@@ -101,8 +103,11 @@ struct HuggingFaceHyperparameters {
       headDim: headDim, vocabularyCount: vocabularyCount,
       contextLength: try integer("max_position_embeddings") ?? defaults.contextLength,
       normEpsilon: Float(try double("rms_norm_eps") ?? defaults.normEpsilon), ropePairing: .halves,
-      ropeDimensionCount: headDim, ropeBase: rope.base, ropeLinearScale: rope.linearScale,
+      ropeDimensionCount: Int(Double(headDim) * rope.partialFactor), ropeBase: rope.base,
+      ropeLinearScale: rope.scaling.linearScale,
       activation: try activation(defaults), tiesOutput: ties && !hasOutputHead)
+    configuration.ropeMagnitude = Float(rope.scaling.magnitude)
+    configuration.shortContextLength = rope.scaling.shortContextLength
     try configuration.validate(path: path)
     return configuration
   }
@@ -158,19 +163,13 @@ struct HuggingFaceHyperparameters {
 
   /// Keys that change the graph in ways it does not have, unless they hold these neutral values.
   private func refuseWhatIsNotModelled() throws(FormatError) {
-    if let quantisation = config["quantization_config"] {
-      let method = quantisation["quant_method"]?.string ?? "unknown"
-      throw error(
-        .unsupported, quantisation,
-        "quantization_config: weights quantised by \"\(method)\" are not supported")
-    }
     let flags: [StaticString] = ["attention_bias", "mlp_bias", "use_bidirectional_attention"]
     for key in flags {
       if let value = config[key], value.bool != false { throw unsupported(key, "not supported") }
     }
     try refuse([
-      ("attn_logit_softcapping", 0), ("final_logit_softcapping", 0), ("partial_rotary_factor", 1),
-      ("logit_scale", 1), ("residual_multiplier", 1), ("embedding_multiplier", 1),
+      ("attn_logit_softcapping", 0), ("final_logit_softcapping", 0), ("logit_scale", 1),
+      ("residual_multiplier", 1), ("embedding_multiplier", 1),
     ])
   }
 

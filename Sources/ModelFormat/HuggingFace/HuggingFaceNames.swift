@@ -51,9 +51,15 @@ struct HuggingFaceNames {
     if let name = Self.outerNames[original] { return (name, nil) }
     var parts = original.split(separator: ".", omittingEmptySubsequences: false)
     guard parts.count >= 5, parts[0] == "model", parts[1] == "layers",
-      let layer = Self.number(parts[2]), let suffix = parts.last,
-      suffix == "weight" || suffix == "bias"
+      let layer = Self.number(parts[2]), let suffix = parts.last
     else { return nil }
+    if parts.count == 6, parts[4] == "experts" {
+      // Stacked experts are parameters of their block, whose names have no ending.
+      return layerNames[parts[3...].joined(separator: ".")].map {
+        ("blk.\(layer).\($0).weight", nil)
+      }
+    }
+    guard suffix == "weight" || suffix == "bias" else { return nil }
     var expert: Int?
     if parts.count == 8, parts[4] == "experts" {
       guard let index = Self.number(parts[5]), suffix == "weight" else { return nil }
@@ -77,7 +83,7 @@ struct HuggingFaceNames {
     var original = Self.outerNames.filter { $0.value == name }.map(\.key).max()
     let parts = name.split(separator: ".", omittingEmptySubsequences: false)
     if original == nil, parts.count == 4, parts[0] == "blk",
-      let layerName = layerNames.first(where: { $0.value == parts[2] })?.key
+      let layerName = layerNames.filter({ $0.value == parts[2] }).map(\.key).min()
     {
       original = "model.layers.\(parts[1]).\(layerName).\(parts[3])"
     }
@@ -89,11 +95,7 @@ struct HuggingFaceNames {
 
 extension HuggingFaceTensors: TensorOrigins {
   func origin(of tensor: TensorRecord) -> TensorOrigin {
-    let origin = TensorOrigin(name: names.original(tensor.name), path: names.place)
-    guard var found = self[tensor] else { return origin }
-    // Of stacked experts' the first is found.
-    if tensor.stack != nil { found.name = origin.name }
-    return found
+    self[tensor] ?? TensorOrigin(name: names.original(tensor.name), path: names.place)
   }
 
   func origin(ofMissing name: String) -> TensorOrigin {

@@ -18,37 +18,35 @@ struct HuggingFaceTensors {
 
   /// - Throws: ``FormatError`` for a tensor whose name has no meaning, or of three dimensions.
   init(
-    shards: [SafetensorsFile], architecture: any Architecture.Type
+    shards: [SafetensorsFile], architecture: any Architecture.Type,
+    quantisation: HuggingFaceQuantisation
   ) throws(FormatError) {
     names = HuggingFaceNames(architecture, shards)
-    var parts: [String: [(expert: Int, record: TensorRecord)]] = [:]
+    var parts: [String: [Part]] = [:]
+    let index = SafetensorsIndex(shards)
     for (fileIndex, shard) in shards.enumerated() {
       for tensor in shard.tensors {
-        if HuggingFaceNames.isIgnored(tensor.name) { continue }
-        guard let (name, expert) = names.stored(tensor.name) else {
+        if HuggingFaceNames.isIgnored(tensor.name) || quantisation.isCompanion(tensor.name) {
+          continue
+        }
+        let weightName = quantisation.weightName(tensor.name)
+        guard let (name, expert) = names.stored(weightName) else {
           throw FormatError(
             .unsupported, at: tensor.infoOffset, path: shard.path,
             "tensor \"\(tensor.name)\" has no place in the architecture \"\(architecture.name)\" as"
               + " it is supported")
         }
-        guard let columnCount = tensor.shape.last, tensor.shape.count <= 2,
-          !tensor.shape.contains(0)
-        else {
-          throw FormatError(
-            .malformed, at: tensor.infoOffset, path: shard.path,
-            "tensor \"\(tensor.name)\" is neither a vector nor a matrix: \(tensor.shape)")
-        }
-        let record = TensorRecord(
-          name: name, type: try tensor.weightType(path: shard.path), columnCount: columnCount,
-          rowCount: tensor.shape.count == 2 ? tensor.shape[0] : 1, layout: .rowMajor,
-          fileIndex: fileIndex, offset: tensor.offset, byteCount: tensor.byteCount)
+        let packing = try quantisation.packing(of: tensor, weightName, shard.path, index)
+        let record = try Self.record(name, tensor, shard, fileIndex, packing)
         origins[Place(record)] = TensorOrigin(
           name: tensor.name, path: shard.path, offset: tensor.infoOffset)
         if let expert {
-          parts[name, default: []].append((expert, record))
+          parts[name, default: []].append(
+            Part(expert: expert, record: record, packing: packing))
           continue
         }
         records.append(record)
+        derivations[name] = packing.map(TensorDerivation.packed)
         if architecture.huggingFaceNormsAreFromOne && name.hasSuffix("norm.weight") {
           derivations[name] = .plusOne
         }
@@ -59,12 +57,65 @@ struct HuggingFaceTensors {
     }
   }
 
+  /// A tensor that is one expert's.
+  private struct Part {
+    let expert: Int
+    let record: TensorRecord
+    let packing: PackedMatrix?
+  }
+
+  /// A tensor under its GGUF name; one of three dimensions stacks a matrix an expert.
+  private static func record(
+    _ name: String, _ tensor: SafetensorsTensor, _ shard: SafetensorsFile, _ fileIndex: Int,
+    _ packing: PackedMatrix?
+  ) throws(FormatError) -> TensorRecord {
+    let dimensionLimit = name.hasSuffix("_exps.weight") ? 3 : 2
+    guard let columnCount = tensor.shape.last, tensor.shape.count <= dimensionLimit,
+      !tensor.shape.contains(0)
+    else {
+      throw FormatError(
+        .malformed, at: tensor.infoOffset, path: shard.path,
+        "tensor \"\(tensor.name)\" is neither a vector nor a matrix: \(tensor.shape)")
+    }
+    let stackCount = tensor.shape.count == 3 ? tensor.shape[0] : nil
+    let type: ElementType
+    if let packing {
+      type = packing.unpackedType
+    } else {
+      type = try tensor.weightType(path: shard.path)
+    }
+    return TensorRecord(
+      name: name, type: type,
+      columnCount: columnCount * (packing?.elementsPerStoredElement ?? 1),
+      rowCount: tensor.shape.dropLast().reduce(1, *), layout: .rowMajor, fileIndex: fileIndex,
+      offset: tensor.offset, byteCount: tensor.byteCount,
+      stack: stackCount.map { ExpertStack(count: $0, byteStride: tensor.byteCount / $0) })
+  }
+
+  /// Puts the matrices of fused tensors in their place.
+  ///
+  /// - Throws: as ``FusedTensors/split(_:_:origins:note:)``.
+  mutating func split(_ configuration: DecoderConfiguration) throws(FormatError) {
+    var (origins, derivations) = (origins, derivations)
+    records = try FusedTensors.split(records, configuration, origins: self) { fused, matrices in
+      let origin = origins[Place(fused)]
+      for matrix in matrices { origins[Place(matrix)] = origin }
+      guard case .packed(var packing) = derivations.removeValue(forKey: fused.name) else { return }
+      for matrix in matrices {
+        derivations[matrix.name] = .packed(packing)
+        packing.firstRow += matrix.partRowCount
+      }
+    }
+    (self.origins, self.derivations) = (origins, derivations)
+  }
+
   /// Adds a stacked tensor whose parts are tensors of the files.
   private mutating func appendStack(
-    _ name: String, _ parts: [(expert: Int, record: TensorRecord)], _ shards: [SafetensorsFile]
+    _ name: String, _ parts: [Part], _ shards: [SafetensorsFile]
   ) throws(FormatError) {
     let first = parts[0].record
     let original = names.original(name)
+    origins[Place(first)]?.name = original
     for (number, part) in parts.enumerated() {
       let path = shards[part.record.fileIndex].path
       guard part.expert == number else {
@@ -73,7 +124,8 @@ struct HuggingFaceTensors {
           "\"\(original)\": expert \(number) is missing or appears twice")
       }
       guard part.record.type == first.type, part.record.columnCount == first.columnCount,
-        part.record.rowCount == first.rowCount
+        part.record.rowCount == first.rowCount,
+        part.packing?.placed(at: []) == parts[0].packing?.placed(at: [])
       else {
         throw FormatError(
           .malformed, at: part.record.offset, path: path,
@@ -89,6 +141,9 @@ struct HuggingFaceTensors {
         ExpertStack.Place(fileIndex: $0.record.fileIndex, offset: $0.record.offset)
       })
     records.append(record)
+    derivations[name] = parts[0].packing.map { packing in
+      .packed(packing.placed(at: parts.flatMap { $0.packing?.scales.places ?? [] }))
+    }
   }
 
   /// Where a record's tensor is described; nil of one that no file holds.
@@ -96,13 +151,4 @@ struct HuggingFaceTensors {
 
   /// Rows of the tensor with a GGUF name; nil if there is none.
   func rowCount(_ name: String) -> Int? { records.first { $0.name == name }?.rowCount }
-
-  /// Adds a vector that no file holds; its record only says its shape.
-  mutating func append(_ name: String, values: [Float]) {
-    records.append(
-      TensorRecord(
-        name: name, type: .f32, columnCount: values.count, rowCount: 1, layout: .rowMajor,
-        fileIndex: 0, offset: 0, byteCount: 4 * values.count))
-    derivations[name] = .values(values)
-  }
 }

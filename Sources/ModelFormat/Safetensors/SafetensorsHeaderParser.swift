@@ -70,9 +70,17 @@ struct SafetensorsHeaderParser {
         "tensor \"\(name)\" ends at byte \(range[1]) of the data, which has"
           + " \(fileByteCount - dataOffset)")
     }
+    guard (shape.last ?? 1) % type.blockElementCount == 0 else {
+      throw error(
+        .unsupported, info,
+        "tensor \"\(name)\" has rows of \(shape.last ?? 1) elements of \(typeName), which are not whole bytes"
+      )
+    }
     var byteCount = type.blockByteCount
-    for length in shape {
-      let (product, overflow) = byteCount.multipliedReportingOverflow(by: length)
+    for (index, length) in shape.enumerated() {
+      let isRow = index == shape.count - 1
+      let (product, overflow) = byteCount.multipliedReportingOverflow(
+        by: isRow ? length / type.blockElementCount : length)
       guard !overflow else {
         throw error(.malformed, info, "tensor \"\(name)\" has an impossible shape")
       }

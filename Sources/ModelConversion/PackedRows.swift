@@ -1,0 +1,170 @@
+import BlockIO
+import Kernels
+import ModelFormat
+import TensorBasics
+import WeightLoader
+
+/// The rows of a packed matrix, unpacked with their scales.
+///
+/// The scales of the rows at hand are read when they are first needed, a few at a time: those of a whole
+/// matrix may take more memory than a conversion has.
+final class PackedRows {
+  private let record: TensorRecord
+  private let matrix: PackedMatrix
+  private let path: String
+  private let scalesPath: String
+  private let place: ExpertStack.Place
+  /// Scales of rows of blocks ``loaded``.
+  private var scales: [Float] = []
+  private var loaded = 0..<0
+  private let values: [Float]
+
+  private static let chunkByteCount = 1 << 20
+
+  /// - Parameters:
+  ///   - record: the whole tensor.
+  ///   - part: which of its matrices.
+  /// - Returns: nil of a tensor that is not packed.
+  init?(
+    _ record: TensorRecord, _ derivation: TensorDerivation?, part: Int, of source: ModelSource
+  ) {
+    guard case .packed(let matrix) = derivation else { return nil }
+    self.record = record.part(part)
+    self.matrix = matrix
+    place = matrix.scales.places[part]
+    path = source.description.files[self.record.fileIndex]
+    scalesPath = source.description.files[place.fileIndex]
+    values = Self.values(of: matrix.form)
+  }
+
+  /// The type that holds every value; nil where they are rounded.
+  var exactType: ElementType? { matrix.form == .int4 ? .q4_0 : nil }
+
+  /// What each byte of a float of 8 bits stands for.
+  private static func values(of form: PackedMatrix.Form) -> [Float] {
+    (0..<256).map { byte in
+      switch form {
+      case .e5m2: return Float(Float16(bitPattern: UInt16(byte) << 8))
+      case .e4m3:
+        let (exponent, mantissa) = (byte >> 3 & 15, byte & 7)
+        if byte & 0x7F == 0x7F { return .nan }
+        let magnitude =
+          exponent == 0
+          ? Float(mantissa) * 0x1p-9
+          : Float(8 + mantissa) * Float(sign: .plus, exponent: exponent - 10, significand: 1)
+        return byte >= 128 ? -magnitude : magnitude
+      case .int4: return 0
+      }
+    }
+  }
+
+  /// Writes the values of a row.
+  ///
+  /// - Throws: ``ConversionError/format(_:)`` for one that is not finite, or a file that became shorter.
+  func unpack(
+    _ bytes: UnsafeRawPointer, row: Int, into output: UnsafeMutablePointer<Float>
+  ) throws(ConversionError) {
+    let scales = try scales(ofRow: row)
+    let width = matrix.scales.blockColumnCount
+    for block in 0..<matrix.scales.columnCount {
+      let scale = self.scales[scales + block]
+      for column in block * width..<min((block + 1) * width, record.columnCount) {
+        output[column] = element(bytes, column) * scale
+        guard BrainFloat.bits(output[column]) & 0x7F80 != 0x7F80 else {
+          throw notFinite(row: row, column: column)
+        }
+      }
+    }
+  }
+
+  private func element(_ bytes: UnsafeRawPointer, _ column: Int) -> Float {
+    guard matrix.form != .int4 else { return Float(nibble(bytes, column)) - 8 }
+    return values[Int(bytes.load(fromByteOffset: column, as: UInt8.self))]
+  }
+
+  private func nibble(_ bytes: UnsafeRawPointer, _ column: Int) -> UInt8 {
+    bytes.load(fromByteOffset: column / 2, as: UInt8.self) >> UInt8(column % 2 * 4) & 15
+  }
+
+  /// Writes a row of integers of 4 bits as Q4_0: the same integers and scales.
+  ///
+  /// - Throws: ``ConversionError/notPossible(_:)`` where a scale is none of f16's.
+  func repack(
+    _ bytes: UnsafeRawPointer, row: Int, into output: UnsafeMutableRawPointer
+  ) throws(ConversionError) {
+    let scales = try scales(ofRow: row)
+    let blockByteCount = ElementType.q4_0.blockByteCount
+    for block in 0..<record.columnCount / 32 {
+      let scale = self.scales[scales + block * 32 / matrix.scales.blockColumnCount]
+      let half = Float16(scale)
+      guard Float(half) == scale, half.isFinite else {
+        throw .notPossible(
+          "row \(row) of tensor '\(record.name)' has the scale \(scale), which Q4_0 cannot store exactly in "
+            + "its 16 bits: take the folder that this one was made from, and quantise that")
+      }
+      let target = output + block * blockByteCount
+      target.storeBytes(of: half.bitPattern.littleEndian, as: UInt16.self)
+      for index in 0..<16 {
+        let low = nibble(bytes, 32 * block + index)
+        let high = nibble(bytes, 32 * block + 16 + index)
+        target.storeBytes(of: low | high << 4, toByteOffset: 2 + index, as: UInt8.self)
+      }
+    }
+  }
+
+  private func notFinite(row: Int, column: Int) -> ConversionError {
+    .format(
+      FormatError(
+        .malformed, at: record.offset + row * (record.byteCount / record.rowCount) + column,
+        path: path,
+        "row \(row) of tensor '\(record.name)' has a weight that is infinite or not a number at column "
+          + "\(column): the file is damaged, or was made from weights that were"))
+  }
+
+  // MARK: - Scales
+
+  /// Where in ``scales`` those of a row begin.
+  private func scales(ofRow row: Int) throws(ConversionError) -> Int {
+    let block = (matrix.firstRow + row) / matrix.scales.blockRowCount
+    if !loaded.contains(block) { try load(from: block) }
+    return (block - loaded.lowerBound) * matrix.scales.columnCount
+  }
+
+  private func load(from block: Int) throws(ConversionError) {
+    let rowByteCount = matrix.scales.columnCount * matrix.scales.type.byteCount
+    let count = min(
+      matrix.scales.rowCount - block, max(1, Self.chunkByteCount / max(1, rowByteCount)))
+    var bytes = [UInt8](repeating: 0, count: count * rowByteCount)
+    do throws(BlockIOError) {
+      var failure: BlockIOError?
+      bytes.withUnsafeMutableBytes { buffer in
+        do throws(BlockIOError) {
+          try FileRange.read(
+            path: scalesPath, offset: place.offset + block * rowByteCount, into: buffer)
+        } catch { failure = error }
+      }
+      if let failure { throw failure }
+    } catch { throw .io(error) }
+    let size = matrix.scales.type.byteCount
+    scales = bytes.withUnsafeBytes { buffer in
+      (0..<count * matrix.scales.columnCount).map { index in
+        number(UnsafeRawBufferPointer(rebasing: buffer[index * size..<(index + 1) * size]))
+      }
+    }
+    loaded = block..<block + count
+  }
+
+  private func number(_ bytes: UnsafeRawBufferPointer) -> Float {
+    func half() -> UInt16 { UInt16(littleEndian: bytes.loadUnaligned(as: UInt16.self)) }
+    switch matrix.scales.type {
+    case .f32: return Float(bitPattern: UInt32(littleEndian: bytes.loadUnaligned(as: UInt32.self)))
+    case .f16: return Float(Float16(bitPattern: half()))
+    case .bf16: return Float(bitPattern: UInt32(half()) << 16)
+    // 0 is 2^−127, a denormal; 255 is no number.
+    case .e8m0:
+      let exponent = UInt32(bytes[0])
+      return exponent == 255
+        ? .nan : Float(bitPattern: exponent == 0 ? 0x0040_0000 : exponent << 23)
+    }
+  }
+}

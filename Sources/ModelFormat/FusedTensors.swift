@@ -1,0 +1,118 @@
+import TensorBasics
+
+/// Matrices that a file stores below each other in one tensor: query, key and value, or gate and up.
+///
+/// Their rows are row-major, so that each matrix is a record of some of the tensor's rows, and is read from
+/// where it lies.
+enum FusedTensors {
+  /// Puts the matrices of fused tensors in their place.
+  ///
+  /// - Parameters:
+  ///   - tensors: under GGUF names; `ffn_gate_up` is a dense FFN's gate and up, which GGUF files call `ffn_up`.
+  ///   - origins: what the files call their tensors, for errors.
+  ///   - note: is told of each fused tensor and the matrices that it holds.
+  /// - Throws: ``FormatError`` for a fused tensor that does not have the rows of its matrices.
+  static func split(
+    _ tensors: [TensorRecord], _ configuration: DecoderConfiguration,
+    origins: some TensorOrigins,
+    note: (_ fused: TensorRecord, _ matrices: [TensorRecord]) -> Void = { _, _ in }
+  ) throws(FormatError) -> [TensorRecord] {
+    let names = Set(tensors.map(\.name))
+    var result: [TensorRecord] = []
+    result.reserveCapacity(tensors.count)
+    for tensor in tensors {
+      guard let parts = parts(of: tensor, configuration, names) else {
+        result.append(tensor)
+        continue
+      }
+      try check(tensor, parts, configuration, origins.origin(of: tensor))
+      var matrices: [TensorRecord] = []
+      var row = 0
+      for part in parts {
+        matrices.append(tensor.rows(row..<row + part.rowCount, named: part.name))
+        row += part.rowCount
+      }
+      note(tensor, matrices)
+      result += matrices
+    }
+    return result
+  }
+
+  private typealias Part = (name: String, rowCount: Int)
+
+  /// The matrices in a tensor, first rows first; nil of a tensor that is one matrix.
+  private static func parts(
+    of tensor: TensorRecord, _ configuration: DecoderConfiguration, _ names: Set<String>
+  ) -> [Part]? {
+    let words = tensor.name.split(separator: ".", omittingEmptySubsequences: false)
+    guard words.count == 4, words[0] == "blk" else { return nil }
+    let prefix = "blk.\(words[1])."
+    let queryLength = configuration.queryHeadCount * configuration.headDim
+    let keyLength = configuration.keyValueHeadCount * configuration.headDim
+    let length = configuration.feedForwardLength
+    func gateAndUp(_ ending: String, _ length: Int) -> [Part] {
+      [("\(prefix)ffn_gate\(ending)", length), ("\(prefix)ffn_up\(ending)", length)]
+    }
+    switch "\(words[2]).\(words[3])" {
+    case "attn_qkv.weight", "attn_qkv.bias":
+      return [("q", queryLength), ("k", keyLength), ("v", keyLength)].map { (name, rowCount) in
+        ("\(prefix)attn_\(name).\(words[3])", rowCount)
+      }
+    case "ffn_gate_up.weight": return gateAndUp(".weight", length)
+    case "ffn_gate_up_exps.weight":
+      return configuration.experts.map { gateAndUp("_exps.weight", $0.feedForwardLength) }
+    case "ffn_up.weight"
+    where configuration.isGated && configuration.experts == nil && tensor.rowCount == 2 * length
+      && !names.contains("\(prefix)ffn_gate.weight"):
+      return gateAndUp(".weight", length)
+    default: return nil
+    }
+  }
+
+  private static func check(
+    _ tensor: TensorRecord, _ parts: [Part], _ configuration: DecoderConfiguration,
+    _ origin: TensorOrigin
+  ) throws(FormatError) {
+    let wanted = parts.reduce(0) { $0 + $1.rowCount }
+    let isVector = tensor.name.hasSuffix(".bias")
+    let found = isVector ? tensor.columnCount : tensor.partRowCount
+    guard found != wanted else { return }
+    let sum = parts.map { "\($0.rowCount)" }.joined(separator: " + ")
+    var message =
+      "tensor \"\(origin.name)\" has \(found) \(isVector ? "elements" : "rows"), not \(sum)"
+    if tensor.stack != nil, tensor.columnCount == wanted,
+      tensor.partRowCount == configuration.hiddenSize
+    {
+      message +=
+        ": its matrices are transposed, which is not how the architecture "
+        + "\"\(configuration.architecture)\" stores them"
+    }
+    throw FormatError(.malformed, at: origin.offset, path: origin.path, message)
+  }
+}
+
+extension TensorRecord {
+  /// Some of a row-major tensor's rows as a tensor of its own; of a vector some of its elements, of stacked
+  /// matrices the same rows of each.
+  func rows(_ rows: Range<Int>, named name: String) -> TensorRecord {
+    var record = self
+    record.name = name
+    if rowCount == 1 {
+      record.columnCount = rows.count
+      record.offset += rows.lowerBound * type.blockByteCount
+      record.byteCount = rows.count * type.blockByteCount
+      return record
+    }
+    let rowByteCount = byteCount / rowCount
+    let count = stack?.count ?? 1
+    let start = rows.lowerBound * rowByteCount
+    record.offset += start
+    record.rowCount = count * rows.count
+    record.byteCount = count * rows.count * rowByteCount
+    // Parts stay as far apart as they were.
+    record.stack?.places = stack?.places?.map {
+      ExpertStack.Place(fileIndex: $0.fileIndex, offset: $0.offset + start)
+    }
+    return record
+  }
+}

@@ -1,0 +1,214 @@
+import TensorBasics
+
+/// How a folder's weights are quantised, as `quantization_config` says; what cannot be read is refused with
+/// what to take instead.
+struct HuggingFaceQuantisation {
+  /// Rows and columns that share a scale, where they are stated.
+  private var block: (rowCount: Int, columnCount: Int)?
+  /// Whether words of eight 4-bit integers are expected.
+  private var hasInt4 = false
+  private let isStated: Bool
+  private let path: String
+
+  /// - Parameter root: `config.json`.
+  init(_ root: JSONValue, path: String) throws(FormatError) {
+    self.path = path
+    let text = root["text_config"]
+    guard
+      let stated = root["quantization_config"] ?? text?["quantization_config"]
+        ?? root["quantization"]
+    else {
+      isStated = false
+      return
+    }
+    isStated = true
+    switch stated["quant_method"]?.string {
+    case "fp8", "fbgemm_fp8": break
+    case "modelopt" where stated["quant_algo"]?.string == "FP8": break
+    case "compressed-tensors": try readCompressedTensors(stated)
+    case let method?: throw Self.refusal(of: Self.names[method] ?? method, stated, path)
+    case nil:
+      let isMLX = stated["bits"] != nil && stated["group_size"] != nil
+      throw Self.refusal(of: isMLX ? "MLX" : "a method that is not stated", stated, path)
+    }
+    if let sides = stated["weight_block_size"]?.array?.compactMap(\.integer) { setBlock(sides) }
+  }
+
+  private static let names = [
+    "awq": "AWQ", "gptq": "GPTQ", "bitsandbytes": "bitsandbytes", "hqq": "HQQ",
+    "mxfp4": "MXFP4 in gpt-oss's blocks", "modelopt": "ModelOpt in another format than FP8",
+  ]
+
+  private static func refusal(of method: String, _ value: JSONValue, _ path: String) -> FormatError
+  {
+    FormatError(
+      .unsupported, at: value.offset, path: path,
+      "weights quantised by \(method) are not supported: take the folder that they were made from "
+        + "(BF16, F16 or FP8), which flashinfer-convert reads and can quantise, or a GGUF file")
+  }
+
+  private mutating func setBlock(_ sides: [Int]) {
+    guard sides.count == 2, sides.allSatisfy({ (1...1 << 20).contains($0) }) else { return }
+    block = (sides[0], sides[1])
+  }
+
+  /// vLLM's format: FP8 with scales, or symmetric integers of 4 bits.
+  private mutating func readCompressedTensors(_ stated: JSONValue) throws(FormatError) {
+    let groups = stated["config_groups"]?.members ?? []
+    for group in groups {
+      guard let weights = group.value["weights"] else { continue }
+      let (bits, kind) = (weights["num_bits"]?.integer, weights["type"]?.string)
+      switch (bits, kind) {
+      case (8, "float"): break
+      case (4, "int"):
+        guard weights["symmetric"]?.bool == true else {
+          throw Self.refusal(of: "compressed-tensors with zero points", weights, path)
+        }
+        guard
+          weights["actorder"] == nil || weights["actorder"]?.string == "weight"
+            || weights["actorder"]?.string == "static"
+        else {
+          throw Self.refusal(of: "compressed-tensors with columns in another order", weights, path)
+        }
+        hasInt4 = true
+      default:
+        let bits = bits.map { "\($0) bits" } ?? "unstated bits"
+        throw Self.refusal(
+          of: "compressed-tensors (\(kind ?? "unstated type") of \(bits))", weights, path)
+      }
+      if let sides = weights["block_structure"]?.array?.compactMap(\.integer) { setBlock(sides) }
+    }
+    let formats = ["float-quantized", "naive-quantized", "pack-quantized", "dense"]
+    if let format = stated["format"]?.string, !formats.contains(format) {
+      throw Self.refusal(of: "compressed-tensors in the format \(format)", stated, path)
+    }
+  }
+
+  // MARK: - Tensors
+
+  /// Endings of tensors that belong to a weight, or only to activations and caches.
+  private static let companionEndings = [
+    "weight_scale_inv", "weight_scale", "gate_up_proj_scale_inv", "down_proj_scale_inv",
+    "gate_up_proj_scale", "down_proj_scale", "weight_shape", "input_scale", "activation_scale",
+    "output_scale", "q_scale", "k_scale", "v_scale", "weight_zero_point", "weight_g_idx",
+  ]
+
+  /// Whether a tensor is read with the weight that it belongs to, or not at all.
+  func isCompanion(_ name: String) -> Bool {
+    guard isStated, let ending = name.split(separator: ".").last else { return false }
+    return Self.companionEndings.contains { $0 == ending }
+  }
+
+  /// The weight's name of a tensor of packed words.
+  func weightName(_ name: String) -> String {
+    hasInt4 && name.hasSuffix(".weight_packed") ? String(name.dropLast("_packed".count)) : name
+  }
+
+  /// How the rows of a tensor are packed; nil of one of an element type.
+  ///
+  /// - Parameters:
+  ///   - weightName: as ``weightName(_:)`` gives it.
+  ///   - index: the tensors of all files.
+  /// - Throws: ``FormatError`` for scales that are missing or do not fit.
+  func packing(
+    of tensor: SafetensorsTensor, _ weightName: String, _ shardPath: String,
+    _ index: SafetensorsIndex
+  ) throws(FormatError) -> PackedMatrix? {
+    let form: PackedMatrix.Form
+    switch tensor.type.name {
+    case "F8_E4M3": form = .e4m3
+    case "F8_E5M2": form = .e5m2
+    case "I32" where weightName != tensor.name: form = .int4
+    default: return nil
+    }
+    func error(_ kind: FormatError.Kind, _ message: String) -> FormatError {
+      FormatError(
+        kind, at: tensor.infoOffset, path: shardPath, "tensor \"\(tensor.name)\" \(message)")
+    }
+    for ending in ["_zero_point", "_g_idx"] where index[weightName + ending] != nil {
+      throw error(
+        .unsupported,
+        "has a \"\(weightName + ending)\", which is not supported: take the folder that it was made from"
+      )
+    }
+    guard tensor.shape.count == 2 || tensor.shape.count == 3, !tensor.shape.contains(0) else {
+      throw error(.malformed, "of \(tensor.type.name) is no matrix: \(tensor.shape)")
+    }
+    guard let scale = index[weightName + "_scale_inv"] ?? index[weightName + "_scale"] else {
+      throw error(
+        .malformed, "of \(tensor.type.name) has no \"\(weightName)_scale_inv\" or \"_scale\"")
+    }
+    let stackCount = tensor.shape.count == 3 ? tensor.shape[0] : 1
+    let rowCount = tensor.shape[tensor.shape.count - 2]
+    let columnCount = tensor.shape[tensor.shape.count - 1] * (form == .int4 ? 8 : 1)
+    guard
+      let scales = Self.scales(
+        scale.tensor, scale.fileIndex, stackCount, rowCount: rowCount, columnCount: columnCount,
+        form, block)
+    else {
+      throw error(
+        .malformed,
+        "has scales of \(scale.tensor.type.name) \(scale.tensor.shape), which do not fit its shape "
+          + "\(tensor.shape)")
+    }
+    return PackedMatrix(form: form, scales: scales)
+  }
+
+  /// Which rows and columns each scale holds for; nil if that cannot be told.
+  private static func scales(
+    _ tensor: SafetensorsTensor, _ fileIndex: Int, _ stackCount: Int, rowCount: Int,
+    columnCount: Int, _ form: PackedMatrix.Form, _ stated: (rowCount: Int, columnCount: Int)?
+  ) -> PackedMatrix.Scales? {
+    let types: [String: PackedMatrix.Scales.NumberType] = [
+      "F32": .f32, "F16": .f16, "BF16": .bf16, "F8_E8M0": .e8m0,
+    ]
+    guard let type = types[tensor.type.name] else { return nil }
+    var shape = tensor.shape
+    if stackCount > 1 || shape.count == 3 {
+      guard shape.first == stackCount else { return nil }
+      shape.removeFirst()
+    }
+    // One for all, or one a row.
+    if shape.isEmpty || shape == [1] { shape = [1, 1] }
+    if shape.count == 1 { shape.append(1) }
+    guard shape.count == 2, shape[0] > 0, shape[1] > 0 else { return nil }
+    func blockCount(_ length: Int, _ block: Int) -> Int { (length + block - 1) / block }
+    var block = (
+      rowCount: shape[0] == rowCount ? 1 : rowCount,
+      columnCount: shape[1] == 1 ? columnCount : columnCount / shape[1]
+    )
+    let isWhole = shape[1] == 1 && (shape[0] == 1 || shape[0] == rowCount)
+    if form == .int4 {
+      guard shape[0] == rowCount, columnCount % shape[1] == 0, block.columnCount % 32 == 0 else {
+        return nil
+      }
+    } else if let side = stated ?? (isWhole ? nil : (128, 128)),
+      blockCount(rowCount, side.rowCount) == shape[0],
+      blockCount(columnCount, side.columnCount) == shape[1]
+    {
+      block = side
+    } else if !isWhole {
+      return nil
+    }
+    var scales = PackedMatrix.Scales(
+      type: type, blockRowCount: block.rowCount, blockColumnCount: block.columnCount,
+      columnCount: shape[1], rowCount: shape[0], places: [])
+    scales.places = (0..<stackCount).map {
+      ExpertStack.Place(fileIndex: fileIndex, offset: tensor.offset + $0 * scales.byteCount)
+    }
+    return scales
+  }
+}
+
+/// The tensors of a model's files by their names.
+struct SafetensorsIndex {
+  private var tensors: [String: (tensor: SafetensorsTensor, fileIndex: Int)] = [:]
+
+  init(_ shards: [SafetensorsFile]) {
+    for (index, shard) in shards.enumerated() {
+      for tensor in shard.tensors { tensors[tensor.name] = (tensor, index) }
+    }
+  }
+
+  subscript(name: String) -> (tensor: SafetensorsTensor, fileIndex: Int)? { tensors[name] }
+}
