@@ -27,6 +27,26 @@ import Testing
     #expect(Self.groups.count == 18)
   }
 
+  @Test(
+    "The cases of llama.cpp's tests of its interpreter and of its templates render as in jinja2",
+    .enabled(if: published != nil, "none: set FLASHINFER_CHAT_TEMPLATES"))
+  func publishedCases() throws {
+    for entry in try #require(Self.published?.array) {
+      let template = try #require(entry["template"]?.string)
+      let name = entry["name"]?.string ?? ""
+      do throws(JinjaError) {
+        let text = try Golden.render(Array(template.utf8), entry["variables"])
+        #expect(text.string == entry["text"]?.string, "\(name): \(template)")
+      } catch {
+        #expect(entry["text"] == nil, "\(name): \(template): \(error)")
+      }
+    }
+  }
+
+  private static let published = folder.flatMap { Golden.bytes("\($0)/published.json") }.flatMap {
+    bytes in bytes.withUnsafeBytes { try? JSONParser.parse($0, path: "published.json") }
+  }
+
   /// The folder with the templates that `templates.tsv` knows; `Cases/README.md` says how to get them.
   static let folder: String? = {
     guard let named = getenv("FLASHINFER_CHAT_TEMPLATES") else { return nil }
