@@ -134,7 +134,8 @@ extension Interpreter {
 
   private func truncate(_ value: Value, _ passed: Passed) throws(JinjaError) -> Value {
     let arguments = try passed.bound(to: ["length", "killwords", "end", "leeway"], of: "truncate")
-    guard case .text(let text) = value, let length = (arguments[0] ?? .integer(255)).index,
+    guard let text = value.isUndefined ? MarkedText("") : value.text,
+      let length = (arguments[0] ?? .integer(255)).index,
       let end = (arguments[2] ?? .text("...")).text,
       let leeway = (arguments[3].flatMap { $0.isNull ? nil : $0 } ?? .integer(5)).index
     else { throw JinjaError(.type, "'truncate' needs a string, a length and an end") }

@@ -252,6 +252,10 @@ extension Parser {
 
   private mutating func subscripted(_ value: Expression) throws(JinjaError) -> Expression {
     let offset = take().offset
+    if skipSymbol("]") {
+      let nothing = try Expression(.tuple([]), at: offset, of: [])
+      return try Expression(.item(value, nothing), at: offset, of: [value, nothing])
+    }
     var parts: [Expression?] = []
     var isSlice = false
     if !isSymbol(":") { parts.append(try expression()) } else { parts.append(nil) }

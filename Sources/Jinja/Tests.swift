@@ -74,6 +74,22 @@ extension Interpreter {
     }
   }
 
+  /// Python's `is`, but that equal texts and numbers of one type are always one object.
+  private func isSame(_ value: Value, _ other: Value) throws(JinjaError) -> Bool {
+    switch (value, other) {
+    // Each look for what is not there finds another nothing.
+    case (.undefined, _): return false
+    case (.dictionary(let left), .dictionary(let right)): return left === right
+    case (.list(let left), .list(let right)), (.tuple(let left), .tuple(let right)):
+      return left.elements.withUnsafeBufferPointer { left in
+        right.elements.withUnsafeBufferPointer { $0.baseAddress == left.baseAddress }
+      }
+    default:
+      let isEqual = try value.isEqual(to: other, meter)
+      return isEqual && value.typeName == other.typeName
+    }
+  }
+
   private func test(
     _ test: Test, _ value: Value, _ other: Value
   ) throws(JinjaError) -> Bool {
@@ -84,8 +100,7 @@ extension Interpreter {
       }
       return try Arithmetic(meter).apply("%", a, b).isEqual(to: .integer(0), meter)
     case .sameas:
-      let isEqual = try value.isEqual(to: other, meter)
-      return isEqual && value.typeName == other.typeName
+      return try isSame(value, other)
     case .in: return try compare(value, "in", other)
     case .eq, .equalto, .equals: return try compare(value, "==", other)
     case .ne, .differs: return try compare(value, "!=", other)

@@ -45,6 +45,13 @@ GROUPS = {
         "{{ name['upper']() }}{{ name.upper() }}{{ name['nope'] is defined }}{{ number.x is defined }}",
         "{{ [].append is defined }}", "{{ messages.append(1) }}", "{{ schema.pop('type') }}", "{{ schema.update({}) }}",
         "{{ messages.__class__ }}", "{{ ''.__class__.__mro__ }}", "{{ messages.copy()|length }}{{ schema.copy() == schema }}"),
+    "What is one object and what is nothing": with_data(
+        "{{ schema is sameas(schema) }}{{ messages[0] is sameas(messages[0]) }}{{ messages[0] is sameas(messages[1]) }}",
+        "{% set a = {'x': 1} %}{% set b = {'x': 1} %}{% set c = a %}{{ a is sameas(b) }}{{ a is sameas(c) }}{{ a == b }}",
+        "{% set a = [1] %}{% set b = [1] %}{% set c = a %}{{ a is sameas(b) }}{{ a is sameas(c) }}{{ a == b }}",
+        "{{ nope is sameas(nope) }}{{ none_value is sameas(none) }}{{ 1 is sameas(true) }}",
+        "{{ schema[] is undefined }}{{ messages[]|default('d') }}{{ schema[()]|default('d') }}{{ name[] is defined }}",
+        "{{ nope|truncate(9) }}|{{ nope|truncate(1) }}"),
     "Lists and dictionaries print as Python writes them": [
         "{{ ['a', \"it's\", 'q\"q', 'b\\'\"', 1, 1.0, true, none] }}", "{{ {'a': [1, {'b': ()}], 1: (1,), true: (1, 2)} }}",
         "{{ ['\\n\\t\\\\', '\\x07', 'é', '\\u200b', '\\u00a0', '\\U0001f600', '\\xad'] }}", "{{ (1,) }}{{ () }}{{ [] }}{{ {} }}",
