@@ -66,8 +66,26 @@ public func flashinfer_chat(
   _ error: UnsafeMutablePointer<flashinfer_error>?
 ) -> flashinfer_status {
   call(error) {
-    let conversation = Prompt.conversation(try list(messages, count))
+    let conversation = Prompt.conversation(Conversation(try list(messages, count)))
     return try generate(generator, conversation, generation, sink, context, result)
+  }
+}
+
+@c @implementation
+public func flashinfer_chat_json(
+  _ generator: OpaquePointer?, _ json: UnsafePointer<CChar>?,
+  _ generation: UnsafePointer<flashinfer_generation>?, _ sink: flashinfer_text_sink?,
+  _ context: UnsafeMutableRawPointer?, _ result: UnsafeMutablePointer<flashinfer_result>?,
+  _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    let json = Array(try text(json, "json").utf8)
+    let conversation: Conversation
+    do throws(TokenizerError) { conversation = try Conversation(json: json, name: "json") } catch {
+      throw CallError(.invalid, error.description)
+    }
+    return try generate(
+      generator, Prompt.conversation(conversation), generation, sink, context, result)
   }
 }
 

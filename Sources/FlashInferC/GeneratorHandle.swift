@@ -10,7 +10,7 @@ import WeightLoader
 /// What to continue.
 enum Prompt {
   case text(String)
-  case conversation([ChatMessage])
+  case conversation(Conversation)
 }
 
 /// How a generation went.
@@ -125,7 +125,7 @@ final class GeneratorHandle {
   private func tokens(of prompt: Prompt) throws(RuntimeError) -> [Int32] {
     switch prompt {
     case .text(let text): try model.prompt(text)
-    case .conversation(let messages): try model.prompt(messages)
+    case .conversation(let conversation): try model.prompt(conversation)
     }
   }
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +16,7 @@ from ._errors import Busy, FlashInferError
 from ._native import Amount, Path, byte_count, call, system_path, text, unsigned
 
 #: A message to be answered, or a conversation whose last message is: `{"role": "user", "content": "Hi"}`, …
-Messages = Union[str, Sequence[Mapping[str, str]]]
-
-#: Numbers of roles in flashinfer.h.
-ROLES = {"system": 1, "user": 2, "assistant": 3}
+Messages = Union[str, Sequence[Mapping[str, Any]]]
 
 
 class Generator(Closing):
@@ -66,26 +64,26 @@ class Generator(Closing):
         generation = self._generation(max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed)
         return self._answer(Run("generate", (text(prompt, "prompt"),), generation))
 
-    def chat(self, messages: Messages, *, max_tokens: int = 512, temperature: float = 0.7, top_p: float = 0.95,
-             top_k: int = 40, min_p: float = 0.05, repetition_penalty: float = 1.0, seed: int | None = None) -> Answer:
+    def chat(self, messages: Messages, *, tools: Sequence[Mapping[str, Any]] | None = None,
+             documents: Sequence[Mapping[str, Any]] | None = None, template_arguments: Mapping[str, Any] | None = None,
+             max_tokens: int = 512, temperature: float = 0.7, top_p: float = 0.95, top_k: int = 40, min_p: float = 0.05,
+             repetition_penalty: float = 1.0, seed: int | None = None) -> Answer:
         """Answers a message or a conversation, which the model's chat template frames; otherwise as `generate`.
 
-        messages: a string, or a list of `{"role": …, "content": …}`. Most templates take one of role `system`, first, then
-        `user` and `assistant` by turns.
+        messages: a string, or a list of `{"role": …, "content": …}` as chat APIs take it, with content in parts,
+        `reasoning_content` and `tool_calls` where there are some. Most templates take one of role `system`, first, then
+        `user` and `assistant` by turns. tools, documents: what the template is told of; template_arguments: what else,
+        such as `{"enable_thinking": False}`.
         """
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
-        native = (_native.Message * len(messages))()
-        for place, message in zip(native, messages):
-            role = message.get("role")
-            if role not in ROLES or not isinstance(message.get("content"), str):
-                raise ValueError(f"{message!r} is no message: write {{'role': 'user', 'content': 'Hi'}}; roles are "
-                                 + ", ".join(ROLES))
-            place.size = ctypes.sizeof(_native.Message)
-            place.role = ROLES[role]
-            place.text = text(message["content"], "message")
+        conversation: dict[str, Any] = {"messages": [dict(message) for message in messages]}
+        for name, value in (("tools", tools), ("documents", documents), ("chat_template_kwargs", template_arguments)):
+            if value is not None:
+                conversation[name] = value
+        json_text = json.dumps(conversation, ensure_ascii=False)
         generation = self._generation(max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed)
-        return self._answer(Run("chat", (native, len(native)), generation))
+        return self._answer(Run("chat_json", (text(json_text, "messages"),), generation))
 
     @staticmethod
     def _generation(max_tokens: int, temperature: float, top_p: float, top_k: int, min_p: float,

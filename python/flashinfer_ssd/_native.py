@@ -94,10 +94,6 @@ class Result(Sized):
                 ("finish_reason", c_int32), ("reserved", c_uint32), ("warning", c_char * 256)]
 
 
-class Message(Sized):
-    _fields_ = [("size", c_size_t), ("role", c_uint32), ("reserved", c_uint32), ("text", c_char_p)]
-
-
 TextSink = CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t)
 
 SIGNATURES: dict[str, list[Any]] = {
@@ -128,7 +124,7 @@ SIGNATURES: dict[str, list[Any]] = {
     "generator_open": [c_char_p, POINTER(GeneratorOptions), POINTER(c_void_p)],
     "generator_close": [c_void_p],
     "generate": [c_void_p, c_char_p, POINTER(Generation), TextSink, c_void_p, POINTER(Result)],
-    "chat": [c_void_p, POINTER(Message), c_size_t, POINTER(Generation), TextSink, c_void_p, POINTER(Result)],
+    "chat_json": [c_void_p, c_char_p, POINTER(Generation), TextSink, c_void_p, POINTER(Result)],
     "cancel": [c_void_p],
     "cancel_ticket": [c_void_p, c_uint64],
 }

@@ -524,6 +524,17 @@ flashinfer_status flashinfer_chat(flashinfer_generator *generator, const flashin
                                   flashinfer_error *error);
 
 /*
+ * As flashinfer_chat, of a conversation in JSON as chat APIs take it: a list of messages, which may hold
+ * content in parts, reasoning and tool calls, or an object with "messages" and, where there are some, "tools",
+ * "documents", "add_generation_prompt", "reasoning_effort" and "chat_template_kwargs". FLASHINFER_INVALID also
+ * where it is none, with the byte. json: UTF-8, NUL-terminated; what looks like a control token in it stays
+ * text.
+ */
+flashinfer_status flashinfer_chat_json(flashinfer_generator *generator, const char *json,
+                                       const flashinfer_generation *generation, flashinfer_text_sink sink,
+                                       void *context, flashinfer_result *result, flashinfer_error *error);
+
+/*
  * Ends the stream, load or generation under way with a loader or generator, whose call returns
  * FLASHINFER_CANCELLED soon. Where nothing is under way, what ends is the next wait for a piece, load or
  * generation: no cancellation is lost. handle: either kind.

@@ -43,6 +43,8 @@ static void check_no_generator(flashinfer_generator *generator, flashinfer_statu
   EXPECT_ERROR(flashinfer_generator_close(generator, &error), expected);
   EXPECT_ERROR(flashinfer_generate(generator, "a", &generation, ignore, NULL, NULL, &error), expected);
   EXPECT_ERROR(flashinfer_chat(generator, &message, 1, &generation, ignore, NULL, NULL, &error), expected);
+  const char *json = "[{\"role\":\"user\",\"content\":\"a\"}]";
+  EXPECT_ERROR(flashinfer_chat_json(generator, json, &generation, ignore, NULL, NULL, &error), expected);
   EXPECT_ERROR(flashinfer_cancel_ticket(generator, 1, &error), expected);
 }
 
@@ -150,6 +152,11 @@ static void check_generation(flashinfer_generator *generator) {
     EXPECT_ERROR(flashinfer_chat(generator, &message, count, &good, ignore, NULL, NULL, &error), FLASHINFER_INVALID);
   }
   EXPECT_ERROR(flashinfer_chat(generator, NULL, 1, &good, ignore, NULL, NULL, &error), FLASHINFER_INVALID);
+  for (int i = 0; i < 8; i++) {
+    const char *json = (const char *[]){NULL, "", "\xff", "[]", "[{\"role\":\"user\"}]", "{\"messages\":[1]}",
+                                        "[{\"role\":\"user\",\"content\":\"a\"}", "[[[["}[i];
+    EXPECT_ERROR(flashinfer_chat_json(generator, json, &good, ignore, NULL, NULL, &error), FLASHINFER_INVALID);
+  }
 }
 
 static void check_generator_options(const char *path) {

@@ -440,8 +440,15 @@ class Text(unittest.TestCase):
             self.assertTrue(counts[1] < counts[2] and counts[1] < counts[3], counts)
             list(generator.chat([user, user], max_tokens=1))
             self.assertRaises(flashinfer_ssd.Invalid, list, generator.chat([]))
-            self.assertRaises(ValueError, generator.chat, [{"role": "tool", "content": "a"}])
-            self.assertRaises(ValueError, generator.chat, [{"role": "user"}])
+            for wrong in ([{"role": "user"}], [{"content": "a"}], ["a"], [{"role": 1, "content": "a"}]):
+                self.assertRaises((flashinfer_ssd.Invalid, TypeError, ValueError), lambda: list(generator.chat(wrong)))
+            with self.assertRaisesRegex(flashinfer_ssd.Invalid, "message 2"):
+                list(generator.chat([user, {"role": "user", "content": None}]))
+            self.assertRaises(TypeError, generator.chat, [{"role": "user", "content": b"a"}])
+            parts = [{"role": "user", "content": [{"type": "text", "text": "the"}, {"type": "text", "text": " ant"}]}]
+            answer = generator.chat(parts, max_tokens=1, tools=[], documents=[], template_arguments={"day": "x"})
+            list(answer)
+            self.assertEqual(answer.prompt_token_count, counts[0])
 
     def test_two_bos_tokens_are_warned_of(self):
         with flashinfer_ssd.Generator(CHAT, context=64) as generator:
