@@ -17,8 +17,8 @@ struct Bench: ParsableCommand {
     version: FlashInferVersion.current,
     subcommands: [
       LoadBench.self, DecodeBench.self, PrefillBench.self, PerplexityBench.self, LogitsBench.self,
-      ExpertsBench.self, SparseBench.self, AttentionBench.self,
-      ProductsBench.self, PolicyBench.self, ActivationsBench.self, InStorageBench.self, SparFBench.self,
+      ExpertsBench.self, SparseBench.self, AttentionBench.self, ProductsBench.self,
+      PolicyBench.self, ActivationsBench.self, InStorageBench.self, SparFBench.self,
     ])
 
   static func main() { runAsProgram() }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Decoding with weights of one type, against llama.cpp with the same file.
 
-usage: types.py GGUF... [--tokens 32] [--rounds 5] [--llama-bench PATH] [--record]
+usage: llama_bench.py GGUF... [--tokens 32] [--rounds 5] [--llama-bench PATH] [--record]
 
 Each GGUF is a model whose matrices are of one type (llama-quantize --pure). In every round each file is decoded by
 flashinfer-bench and by llama-bench in turn, all of it in memory; the figure is the median of the rounds' ratios. --record
@@ -34,7 +34,7 @@ for number in range(a.rounds):
 for path, row in rows.items():
     kind = json.loads(measure.run([a.inspect, path, "--json"]))["model"]["quantisation"]
     def report(figure, key, unit, limit):
-        record.report(f"benchmarks/types.py {os.path.basename(path)}", figure, row[key], unit, limit, "resident", a.record, kind)
+        record.report(f"benchmarks/llama_bench.py {os.path.basename(path)}", figure, row[key], unit, limit, "resident", a.record, kind)
     report("decode", "own", "tokens/s", "")
     report("llama.cpp decode", "peer", "tokens/s", "")
     report("decode / llama.cpp", "ratio", "", (LEAST.get(kind, 1.0), "at least"))
