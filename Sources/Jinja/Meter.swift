@@ -28,10 +28,11 @@ final class Meter {
 
   /// Counts steps of the interpreter.
   func step(_ count: Int = 1) throws(JinjaError) {
-    steps += count
-    if steps > limits.work {
+    let (sum, overflow) = steps.addingReportingOverflow(count)
+    if overflow || sum > limits.work {
       throw JinjaError(.limit, "rendering takes more than \(limits.work) steps")
     }
+    steps = sum
   }
 
   /// Counts bytes before they are written.

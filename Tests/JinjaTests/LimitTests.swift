@@ -19,6 +19,8 @@ import Testing
       "{% set ns = namespace(l=[1]) %}{% for i in range(90) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l == ns.l + [] }}{{ ns.l|tojson }}",
       "{{ 'x' * 99999999999 }}", "{{ 'x'.center(99999999) }}", "{{ [1] * 99999999 }}",
       "{{ [1] * 9223372036854775807 }}", "{{ [1] * 10 ** 18 }}",
+      "{{ [1, 2]|batch(9223372036854775807, 1)|list }}",
+      "{{ [1]|batch(9223372036854775806, 1)|list }}",
       "{{ (1, 2) * 4611686018427387904 }}",
       "{% set p = namespace() %}{% set q = namespace(p=p) %}{% for i in range(9000) %}"
         + "{% set m = namespace() %}{% set l = q.p %}{% set l.x = m %}{% set q.p = m %}{% endfor %}{{ p }}",
