@@ -55,7 +55,12 @@ public enum ModelFile {
     case .stripeMember:
       throw FormatError(
         .unrecognised, at: 0, path: path, "a member of a striped image is not a model by itself")
-    case .safetensors, .unknown:
+    case .safetensors:
+      throw FormatError(
+        .unrecognised, path: path,
+        "a file of safetensors, which is a model together with the config.json beside it: name the folder"
+      )
+    case .unknown:
       throw FormatError(
         .unrecognised, at: 0, path: path, "neither a GGUF file nor a flash image")
     }

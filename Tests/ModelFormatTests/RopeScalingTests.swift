@@ -162,11 +162,27 @@ import Testing
       (#""type":"longrope","short_factor":[1,2],"long_factor":[1,2]"#, "short_factor should be 8"),
       (#""type":"longrope","short_factor":[1,1,1,1,1,1,1,0]"#, "short_factor should be 8"),
       (#""type":"dynamic","factor":2"#, "RoPE scaling \"dynamic\" is not supported"),
+      (#""type":1"#, "not an object with a \"rope_type\""),
       (#""type":"yarn","factor":4,"partial_rotary_factor":0.5"#, "partial_rotary_factor: 0.5"),
     ]
     for (scaling, words) in cases {
       let message = error(scaling)
       #expect(message.contains(words), "\(message)")
     }
+  }
+
+  @Test(arguments: [
+    (#""rope_scaling":"yarn""#, "not an object"), (#""rope_scaling":[]"#, "not an object"),
+    (#""head_dim":9223372036854775807"#, "head_dim"),
+  ])
+  func `What is no scaling, and heads that no model has, are refused`(
+    stated: String, words: String
+  ) {
+    var folder = TinyFolder()
+    folder.more = stated
+    do throws(FormatError) {
+      _ = try folder.describe()
+      Issue.record("described")
+    } catch { #expect(error.description.contains(words), "\(error)") }
   }
 }

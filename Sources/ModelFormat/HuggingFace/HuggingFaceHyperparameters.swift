@@ -92,6 +92,8 @@ struct HuggingFaceHyperparameters {
     guard queryHeadCount > 0 else { throw unsupported("num_attention_heads", "zero heads") }
     let headDim =
       try integer("head_dim") ?? defaults.headDim ?? hiddenSize / queryHeadCount
+    // Bounded before anything is computed with it; the configuration knows what is possible.
+    guard headDim <= 1 << 16 else { throw unsupported("head_dim", "heads of \(headDim) elements") }
     let ties = try bool("tie_word_embeddings") ?? defaults.tiesOutput
     var configuration = DecoderConfiguration(
       architecture: architecture, layerCount: try required("num_hidden_layers"),

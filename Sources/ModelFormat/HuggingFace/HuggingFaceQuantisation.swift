@@ -31,7 +31,7 @@ struct HuggingFaceQuantisation {
       let isMLX = stated["bits"] != nil && stated["group_size"] != nil
       throw Self.refusal(of: isMLX ? "MLX" : "a method that is not stated", stated, path)
     }
-    if let sides = stated["weight_block_size"]?.array?.compactMap(\.integer) { setBlock(sides) }
+    if let sides = stated["weight_block_size"] { try setBlock(sides) }
   }
 
   private static let names = [
@@ -47,8 +47,15 @@ struct HuggingFaceQuantisation {
         + "(BF16, F16 or FP8), which flashinfer-convert reads and can quantise, or a GGUF file")
   }
 
-  private mutating func setBlock(_ sides: [Int]) {
-    guard sides.count == 2, sides.allSatisfy({ (1...1 << 20).contains($0) }) else { return }
+  private mutating func setBlock(_ value: JSONValue) throws(FormatError) {
+    let sides = value.array?.compactMap(\.integer) ?? []
+    guard sides.count == 2, value.array?.count == 2,
+      sides.allSatisfy({ (1...1 << 20).contains($0) })
+    else {
+      throw FormatError(
+        .malformed, at: value.offset, path: path,
+        "the blocks of scales are not stated as two numbers of rows and columns")
+    }
     block = (sides[0], sides[1])
   }
 
@@ -76,7 +83,7 @@ struct HuggingFaceQuantisation {
         throw Self.refusal(
           of: "compressed-tensors (\(kind ?? "unstated type") of \(bits))", weights, path)
       }
-      if let sides = weights["block_structure"]?.array?.compactMap(\.integer) { setBlock(sides) }
+      if let sides = weights["block_structure"] { try setBlock(sides) }
     }
     let formats = ["float-quantized", "naive-quantized", "pack-quantized", "dense"]
     if let format = stated["format"]?.string, !formats.contains(format) {

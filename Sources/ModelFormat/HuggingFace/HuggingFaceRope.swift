@@ -70,7 +70,12 @@ private struct RopeScalingReader {
   let partialFactor: Double
 
   func scaling() throws(FormatError) -> RopeScaling {
-    let type = (values["rope_type"] ?? values["type"])?.string ?? "default"
+    let stated = values["rope_type"] ?? values["type"]
+    guard values.members != nil, stated == nil || stated?.string != nil else {
+      throw parameters.error(
+        .malformed, values, "RoPE scaling is not an object with a \"rope_type\"")
+    }
+    let type = stated?.string ?? "default"
     switch type {
     case "none", "default": return RopeScaling()
     case "linear": return RopeScaling(linearScale: try required("factor"))

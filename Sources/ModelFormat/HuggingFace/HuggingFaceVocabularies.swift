@@ -74,7 +74,7 @@ struct HuggingFaceVocabularies {
     guard let pattern = root["config"]?["pattern"]?.string, let entries = root["vocab"]?.array,
       let size = root["config"]?["default_vocab_size"]?.integer,
       let specialCount = root["config"]?["default_num_special_tokens"]?.integer,
-      specialCount >= 0, size >= specialCount, size < 1 << 24
+      (0...1 << 16).contains(specialCount), size >= specialCount, size < 1 << 24
     else { throw malformed("tekken.json without pattern, sizes or vocabulary") }
     var names = (0..<specialCount).map { "<SPECIAL_\($0)>" }
     let listed = root["special_tokens"]?.array ?? []
