@@ -40,6 +40,7 @@ struct AddedTokens: Sendable {
     var contents: (verbatim: [(Int32, [UInt8])], normalized: [(Int32, [UInt8])]) = ([], [])
     var spelled: [(Int32, [UInt8])] = []
     let matcher = try RegularExpression.Matcher()
+    var (byteCount, changedByteCount) = (0, 0)
     for id in definition.addedFlags.indices {
       let flag = AddedTokenFlags(rawValue: definition.addedFlags[id])
       guard flag.contains(.added) else { continue }
@@ -50,6 +51,11 @@ struct AddedTokens: Sendable {
       if flag.contains(.normalized) {
         let changed = try bytes.withUnsafeBufferPointer { bytes throws(TokenizerError) in
           try normalizer.normalized(bytes, matcher)
+        }
+        byteCount += bytes.count
+        changedByteCount += changed.count
+        guard changedByteCount <= 1 << 20 + 64 * byteCount else {
+          throw .unsupportedStep("replacements that make added tokens too long")
         }
         contents.normalized.append((token, changed))
       } else {

@@ -20,6 +20,11 @@ public struct Conversation: @unchecked Sendable {
   /// Names under which reasoning is passed, the standard one first.
   private static let reasoning = ["reasoning_content", "thinking", "reasoning"]
 
+  private static let knownMembers = [
+    "messages", "tools", "documents", "add_generation_prompt", "reasoning_effort",
+    "chat_template_kwargs",
+  ]
+
   public init(_ messages: [ChatMessage]) {
     self.messages = messages.compactMap { message in
       let pairs = [
@@ -59,15 +64,28 @@ public struct Conversation: @unchecked Sendable {
         throw fail(json, error.description)
       }
     }
+    for member in json.members ?? [] where !Self.knownMembers.contains(member.key) {
+      throw fail(
+        member.value,
+        "'\(member.key)' is no part of a conversation; there are: \(Self.knownMembers.joined(separator: ", "))"
+      )
+    }
+    for name: StaticString in ["tools", "documents"] {
+      if let value = json[name], value.array == nil { throw fail(value, "'\(name)' is not a list") }
+    }
     guard let list = json.array ?? json["messages"]?.array else {
       throw fail(json, "there is no list of messages")
     }
     for (index, message) in list.enumerated() {
       guard let members = message.members, let role = message["role"]?.string else {
-        throw fail(message, "message \(index + 1) is no object with a 'role'")
+        throw fail(message, "message \(index + 1) is not an object with a 'role'")
       }
       guard message["content"] != nil || !["system", "user"].contains(role) else {
         throw fail(message, "message \(index + 1), of role '\(role)', has no 'content'")
+      }
+      if let content = message["content"], content.string == nil, content.array == nil {
+        throw fail(
+          content, "the content of message \(index + 1) is neither text nor a list of parts")
       }
       messages.append(try Self.message(members, value))
     }

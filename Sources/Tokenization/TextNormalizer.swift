@@ -14,9 +14,14 @@ struct TextNormalizer: Sendable {
   }
 
   private let steps: [Step]
+  /// Far more than any tokenizer has; each reads the whole text.
+  private static let maximumStepCount = 64
 
   init(_ normalizers: [TokenizerPipeline.Normalizer]) throws(TokenizerError) {
     var steps: [Step] = []
+    guard normalizers.count <= Self.maximumStepCount else {
+      throw .unsupportedStep("more than \(Self.maximumStepCount) normalisers")
+    }
     for normalizer in normalizers {
       switch normalizer {
       case .unicode(let form):
@@ -60,7 +65,11 @@ struct TextNormalizer: Sendable {
           }
         }
       case .strip(let left, let right): result = Self.stripped(result, left: left, right: right)
-      case .prepend(let text): if !result.isEmpty { result = text + result }
+      case .prepend(let text):
+        guard result.count + text.count <= limit else {
+          throw .unsupportedStep("replacements that make a text too long")
+        }
+        if !result.isEmpty { result = text + result }
       case .replace(let pattern, let text):
         result = try Self.replacing(pattern, with: text, in: result, limit: limit, matcher)
       }

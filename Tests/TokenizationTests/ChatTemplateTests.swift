@@ -126,7 +126,7 @@ import Tokenization
 
   @Test(arguments: [
     ("", "JSON"), ("[]", "empty"), ("{}", "list of messages"), (#"[{"content":"x"}]"#, "'role'"),
-    ("[1]", "'role'"), (#"[{"role":"user","content":NaN}]"#, "NaN"),
+    ("[1]", "'role'"), (#"[{"role":"user","content":NaN}]"#, "neither text nor a list of parts"),
   ]) func `Bad messages are refused`(json: String, reason: String) {
     #expect {
       _ = try Conversation(json: Array(json.utf8), name: "chat.json")
