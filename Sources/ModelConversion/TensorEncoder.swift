@@ -1,5 +1,6 @@
 import Kernels
 import ModelFormat
+import Synchronization
 import TensorBasics
 
 /// Turns row-major rows of a source into an image's bytes: as they are, with 1 added, unpacked or quantised;
@@ -107,18 +108,23 @@ final class TensorEncoder {
           try packed.repack(input, row: firstRow + index, into: output)
         } else {
           try packed.unpack(input, row: firstRow + index, into: values)
+          if !fits(values) { throw tooLarge(row: firstRow + index) }
           Self.store(values, as: target, at: output)
         }
       }
     } else {
       let addsOne = derivation == .plusOne
+      let firstTooLarge = Atomic(Int.max)
       pool.run(count: rowCount) { [source, target, values, rows] index, worker in
         let values = values + worker * source.columnCount
         Dequantisation.row(
           address + index * from, type: source.type, columnCount: source.columnCount, into: values)
         if addsOne { for column in 0..<source.columnCount { values[column] += 1 } }
+        if !fits(values) { firstTooLarge.min(index, ordering: .relaxed) }
         Self.store(values, as: target, at: rows + index * to)
       }
+      let row = firstTooLarge.load(ordering: .relaxed)
+      if row < rowCount { throw tooLarge(row: firstRow + row) }
     }
     if target.type.isQuantised {
       try Self.checkScales(
@@ -126,6 +132,21 @@ final class TensorEncoder {
       ) { [source] in "row \(firstRow + $0) of tensor '\(source.name)'" }
     }
     return UnsafeRawPointer(rows)
+  }
+
+  /// Whether a row may be quantised: beyond what 16-bit scales reach anyway, the squares that the search for scales
+  /// adds up would overflow, and a block become zeros.
+  private func fits(_ values: UnsafePointer<Float>) -> Bool {
+    guard target.type.isQuantised else { return true }
+    var largest: Float = 0
+    for column in 0..<source.columnCount { largest = max(largest, abs(values[column])) }
+    return largest <= 0x1p27 || !largest.isFinite
+  }
+
+  private func tooLarge(row: Int) -> ConversionError {
+    .notPossible(
+      "row \(row) of tensor '\(source.name)' cannot be stored as \(target.type.name): it has a weight beyond "
+        + "2^27; convert without quantising")
   }
 
   /// Writes a row in the target's type.

@@ -100,6 +100,29 @@ import WeightLoader
     #expect(down?.type == .q8_0 && down?.length == 64)
   }
 
+  @Test
+  func `A weight beyond what any scale reaches is refused, and does not make its block zeros`()
+    throws
+  {
+    var model = TinyModel()
+    model.matrixTypes = [.f32]
+    for weight in [Float(0x1p28), -1e12, .greatestFiniteMagnitude] {
+      var file = model.gguf(seed: 3)
+      let index = try #require(file.tensors.firstIndex { $0.name == "blk.0.ffn_up.weight" })
+      let bytes = withUnsafeBytes(of: weight.bitPattern.littleEndian, Array.init)
+      file.tensors[index].data.replaceSubrange(8..<12, with: bytes)
+      let source = try ModelSource.open(folder.write("large.gguf", file.bytes()))
+      for type in Converter.quantisedTypes {
+        do throws(ConversionError) {
+          try Converter(source, quantisation: type).write(to: "\(folder.path)/large.bin")
+          Issue.record("\(type.name) took \(weight)")
+        } catch {
+          #expect(error.description.contains("row 0 of tensor"), "\(error)")
+        }
+      }
+    }
+  }
+
   @Test func `Types that floats are not quantised to are refused with those that they are`() throws
   {
     let source = try source { _ in }
