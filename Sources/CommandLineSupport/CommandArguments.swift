@@ -87,7 +87,7 @@ extension ParsableCommand {
     } catch {
       let message = fullMessage(for: error)
       switch exitCode(for: error) {
-      case .validationFailure: break
+      case .validationFailure where !message.isEmpty: break
       case .success:
         // Help and versions, for which a full disk is an error as for any other output.
         Terminal.print(message.isEmpty ? "" : message + "\n")

@@ -35,8 +35,11 @@ struct ProductsBench: ParsableCommand {
   @OptionGroup(title: "Output") var messages: OutputOptions
 
   func validate() throws {
-    guard [matrixRows, columns, repeats, threads ?? 1].allSatisfy({ $0 > 0 }) else {
-      throw ValidationError("counts must be at least 1")
+    guard [matrixRows, columns, repeats].allSatisfy({ (1...1 << 24).contains($0) }) else {
+      throw ValidationError("counts must be between 1 and \(1 << 24)")
+    }
+    if let threads, !(1...256).contains(threads) {
+      throw ValidationError("--threads must be between 1 and 256, not \(threads)")
     }
     guard matrixRows % RowGroup.rowCount == 0, columns % 256 == 0 else {
       throw ValidationError("--matrix-rows must be a multiple of 16, --columns of 256")

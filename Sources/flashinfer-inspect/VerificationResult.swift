@@ -91,7 +91,8 @@ struct VerificationResult {
       case .unchanged: "unchanged since they were last read"
       case .unchangedInPart: "unchanged as far as they were read before"
       case .changed:
-        "the file was written to since they were last read, and they are not what they were"
+        "the file was written to since they were last read, and they are not what they were: if you did not "
+          + "replace it, download it again"
       case .rewritten:
         "the file was written to or renamed since they were last read, and they are what they were"
       case .unknown:

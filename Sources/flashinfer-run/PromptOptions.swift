@@ -1,5 +1,6 @@
 import ArgumentParser
 import CommandLineSupport
+import Glibc
 import ModelFormat
 import Runtime
 import TensorBasics
@@ -47,7 +48,8 @@ struct PromptOptions: ParsableArguments {
       throw ValidationError("standard input is read once: by --system or for the prompt")
     }
     guard raw || tokenList != nil, let option = template.firstGiven else { return }
-    throw ValidationError("\(option) needs the chat template: drop --raw and --tokens")
+    throw ValidationError(
+      "\(option) is for the chat template, which \(raw ? "--raw" : "--tokens") does without")
   }
 
   /// The prompt's tokens for `model`.
@@ -77,6 +79,12 @@ struct PromptOptions: ParsableArguments {
   /// The prompt's bytes, which must be text.
   private func text() throws -> [UInt8] {
     if let prompt, prompt != "-" {
+      if prompt.hasSuffix(".gguf"), prompt.withSystemPath({ access($0, F_OK) }) == 0 {
+        throw CommandError(
+          .usage,
+          "the prompt '\(prompt)' is a model's file: give one file or member of a model, then the prompt "
+            + "(--prompt-file for a text that is in a file)")
+      }
       return try Self.notEmpty(TemplateOptions.text(prompt, "the prompt"))
     }
     if promptFile ?? "-" == "-", Terminal.inputIsInteractive {

@@ -93,6 +93,9 @@ struct BenchTests {
     for (options, reason) in [
       (["--type", "Q4_0,F16"], "'F16' is none of Q4_0"), (["--rows", "1,,2"], "'' is no number"),
       (["--columns", "300"], "--columns of 256"), (["--memory", "4KiB"], "one matrix of"),
+      (["--columns", "9223372036854775552"], "between 1 and"),
+      (["--matrix-rows", "4611686018427387904"], "between 1 and"),
+      (["--threads", "9223372036854775807"], "between 1 and 256"),
     ] {
       let result = try Program.run("flashinfer-bench", small + options)
       #expect(result.status == 64 && result.errors.contains(reason), "\(result.errors)")

@@ -88,10 +88,26 @@ final class PromptTests {
   @Test func `What is wrong with a command says where the right one is`() throws {
     let second = folder.write(
       "m.json", Array(#"[{"role":"user","content":"hi"},{"role":"user"}]"#.utf8))
+    func conversation(_ name: String, _ json: String) -> String {
+      folder.write(name, Array(json.utf8))
+    }
+    let message = #"[{"role":"user","content":"hi"}]"#
+    let number = conversation("n.json", #"[{"role":"user","content":5}]"#)
+    let request = conversation("r.json", #"{"temperature":0,"messages":\#(message)}"#)
+    let tools = conversation("t.json", #"{"tools":{"a":1},"messages":\#(message)}"#)
     for (arguments, status, text) in [
       ([model, "hi", "--plan"], 64, "flashinfer-inspect"),
       ([model, "hi", "--ram", "2"], 64, "2GiB"),
       ([model, "--messages", second], 65, "message 2, of role 'user', has no 'content'"),
+      ([model, "--messages", number], 65, "neither text nor a list of parts"),
+      ([model, "--messages", request], 65, "'temperature' is no part of a conversation"),
+      ([model, "--messages", tools], 65, "'tools' is not a list"),
+      ([model, folder.write("b.gguf", [0])], 64, "is a model's file"),
+      ([model, "hi", "--template-arg", "messages=1"], 64, "part of the conversation"),
+      (
+        [folder.write("m.safetensors", [2, 0, 0, 0, 0, 0, 0, 0] + Array("{}".utf8)), "hi"], 65,
+        "name the folder"
+      ),
       (["What is flash storage?"], 66, "the first argument is the model's path"),
       ([], 64, "<model>"),
     ] as [([String], Int32, String)] {

@@ -399,11 +399,11 @@ class Text(unittest.TestCase):
 
     def test_a_seed_is_drawn_unless_given(self):
         with flashinfer_ssd.Generator(MODEL, context=64) as generator:
-            answers = [generator.generate("a b c", max_tokens=24, temperature=1.5) for _ in range(6)]
+            answers = [generator.generate("a b c", max_tokens=24, temperature=1.5) for _ in range(12)]
             self.assertEqual(answers[0].seed, None)
             texts = ["".join(answer) for answer in answers]
             self.assertGreater(len(set(texts)), 1)
-            self.assertEqual(len({answer.seed for answer in answers}), 6)
+            self.assertEqual(len({answer.seed for answer in answers}), 12)
             again = generator.generate("a b c", max_tokens=24, temperature=1.5, seed=answers[2].seed)
             self.assertEqual("".join(again), texts[2])
             zeros = ["".join(generator.generate("a b c", max_tokens=24, temperature=1.5, seed=0)) for _ in range(2)]
@@ -445,7 +445,7 @@ class Text(unittest.TestCase):
             with self.assertRaisesRegex(flashinfer_ssd.Invalid, "message 2"):
                 list(generator.chat([user, {"role": "user", "content": None}]))
             self.assertRaises(TypeError, generator.chat, [{"role": "user", "content": b"a"}])
-            parts = [{"role": "user", "content": [{"type": "text", "text": "the"}, {"type": "text", "text": " ant"}]}]
+            parts = [{"role": "user", "content": [{"type": "text", "text": "the ant"}]}]
             answer = generator.chat(parts, max_tokens=1, tools=[], documents=[], template_arguments={"day": "x"})
             list(answer)
             self.assertEqual(answer.prompt_token_count, counts[0])
