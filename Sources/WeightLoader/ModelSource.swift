@@ -103,7 +103,7 @@ public final class ModelSource {
 extension ModelSource {
   /// Reads as much of a model's description as can be understood.
   ///
-  /// ``ModelDescription/problems`` says what cannot, and would be refused by ``describe(_:)``.
+  /// `ModelDescription.problems` says what cannot, and would be refused by ``describe(_:)``.
   ///
   /// - Throws: ``LoaderError`` for a file whose header cannot be read at all.
   public static func survey(_ path: String) throws(LoaderError) -> ModelDescription {
