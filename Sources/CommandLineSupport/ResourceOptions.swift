@@ -40,12 +40,17 @@ public struct ResourceOptions: ParsableArguments {
         "--ram \(ram): no program runs in so little; a number without a unit is in bytes, so write 2GiB"
       )
     }
-    if let threads, !(1...256).contains(threads) {
-      throw ValidationError("--threads must be between 1 and 256, not \(threads)")
-    }
+    try Self.check(threads: threads)
     if let context, !(1...Self.longestContext).contains(context) {
       throw ValidationError(
         "--context must be between 1 and \(Self.longestContext), not \(context)")
+    }
+  }
+
+  /// Refuses a number of `--threads` that no machine serves.
+  public static func check(threads: Int?) throws {
+    if let threads, !(1...256).contains(threads) {
+      throw ValidationError("--threads must be between 1 and 256, not \(threads)")
     }
   }
 

@@ -126,12 +126,10 @@ final class MemoryAccount: Sendable {
 
   /// Frees what is kept, and keeps nothing from here on.
   func close() {
-    let freed = state.withLock { state in
-      defer { state.kept = [] }
+    state.withLock { state in
       state.isClosed = true
       state.used -= state.keptByteCount
-      return state.kept
+      state.kept = []
     }
-    _ = freed
   }
 }

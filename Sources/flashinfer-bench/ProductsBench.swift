@@ -38,9 +38,7 @@ struct ProductsBench: ParsableCommand {
     guard [matrixRows, columns, repeats].allSatisfy({ (1...1 << 24).contains($0) }) else {
       throw ValidationError("counts must be between 1 and \(1 << 24)")
     }
-    if let threads, !(1...256).contains(threads) {
-      throw ValidationError("--threads must be between 1 and 256, not \(threads)")
-    }
+    try ResourceOptions.check(threads: threads)
     guard matrixRows % RowGroup.rowCount == 0, columns % 256 == 0 else {
       throw ValidationError("--matrix-rows must be a multiple of 16, --columns of 256")
     }

@@ -105,9 +105,7 @@ struct Convert: ParsableCommand {
   @OptionGroup(title: "Output") var messages: OutputOptions
 
   func validate() throws {
-    if let threads, !(1...256).contains(threads) {
-      throw ValidationError("--threads must be between 1 and 256, not \(threads)")
-    }
+    try ResourceOptions.check(threads: threads)
   }
 
   func run() throws {
