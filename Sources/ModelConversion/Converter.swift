@@ -18,8 +18,8 @@ public struct Converter {
   public let quantisedTensorCount: Int
   /// Those that do not become the type asked for, in the order of the source's tensors.
   public let quantisationExceptions: [QuantisationException]
-  /// Matrices that lie packed in the source, and what they are called there.
-  public let packedTensors: (count: Int, name: String)?
+  /// Matrices that lie packed in the source, by what they are there and what they become.
+  public let unpackedMatrices: [UnpackedMatrices]
   /// Where everything will lie.
   public let layout: FlashImage.Layout
 
@@ -65,10 +65,6 @@ public struct Converter {
         tensors[index], plan.derivations[tensors[index].name], choice)
       plan.tensors[index].stack?.places = nil
     }
-    let packed = tensors.compactMap { tensor -> PackedMatrix? in
-      if case .packed(let matrix) = plan.derivations[tensor.name] { matrix } else { nil }
-    }
-    packedTensors = packed.first.map { (packed.count, $0.name) }
     plan.derivations = [:]
     plan.sourceIdentity = try Self.identity(of: source, cancellation, progress)
     if let selector, selector.selector.identity != plan.sourceIdentity {
@@ -82,6 +78,7 @@ public struct Converter {
       $0.type.isQuantised && !$1.type.isQuantised
     }
     quantisationExceptions = Self.exceptions(plan, bundling, source, choice)
+    unpackedMatrices = UnpackedMatrices.groups(source.description, plan)
     self.selector = selector
     do throws(FormatError) {
       table = try TensorTable(tensors, path: source.path)
@@ -96,7 +93,7 @@ public struct Converter {
   ) -> ElementType {
     switch derivation {
     case .plusOne, .values: return .f32
-    case .packed, nil: break
+    case .packed, .transposed, nil: break
     }
     guard let choice, QuantisationChoice.concerns(record) else { return record.type }
     return choice.type(forLength: record.columnCount) ?? record.type
@@ -182,6 +179,9 @@ public struct Converter {
     }
     let sources = tensors.compactMap(origin)
     guard sources.count == tensors.count else { return }
+    if case .transposed = derivations[sources[0].name] {
+      return try writeTransposed(sources, tensors, pool, &writer, cancellation, progress)
+    }
     var encoders: [TensorEncoder] = []
     for (source, target) in zip(sources, tensors) {
       encoders.append(
@@ -207,6 +207,39 @@ public struct Converter {
         try writer.append(encoded)
       } catch { throw .io(error) }
       progress(writer.offset)
+    }
+  }
+
+  /// Writes matrices that the source stores transposed, whose parts alternate.
+  private func writeTransposed(
+    _ sources: [TensorRecord], _ targets: [TensorRecord], _ pool: ThreadPool,
+    _ writer: inout ImageWriter, _ cancellation: CancellationFlag,
+    _ progress: (_ byteCount: Int) -> Void
+  ) throws(ConversionError) {
+    let reader = try ColumnReader(source, for: sources)
+    var encoders: [TensorEncoder] = []
+    for (source, target) in zip(sources, targets) {
+      // The encoder sees rows as they would be stored if the matrix was not transposed.
+      var rows = source.part(0)
+      rows.byteCount = rows.rowCount * rows.columnCount * rows.type.blockByteCount
+      encoders.append(
+        try TensorEncoder(
+          from: rows, to: target.part(0), rowCapacity: ColumnReader.rowsPerChunk(source),
+          pool: pool))
+    }
+    for expert in 0..<(sources[0].stack?.count ?? 1) {
+      for (index, target) in targets.enumerated() {
+        try reader.read(sources[index], expert: expert) { rows, address throws(ConversionError) in
+          if cancellation.isRaised { throw .interrupted }
+          let encoded = try encoders[index].encode(
+            address, firstRow: rows.lowerBound, rowCount: rows.count)
+          do throws(BlockIOError) {
+            if rows.lowerBound == 0 { try writer.pad(to: target.part(expert).offset) }
+            try writer.append(encoded)
+          } catch { throw .io(error) }
+          progress(writer.offset)
+        }
+      }
     }
   }
 

@@ -28,10 +28,18 @@ extension ModelSource {
     throw .format(
       FormatError(
         .malformed,
-        at: record.offset + row * (record.byteCount / record.rowCount)
-          + column / record.type.blockElementCount * record.type.blockByteCount,
+        at: offset(of: record, row: row, column: column),
         path: description.files[record.fileIndex],
         "row \(row) of tensor '\(record.name)' has a weight that is infinite or not a number at column "
           + "\(column): the file is damaged, or was made from weights that were"))
+  }
+  /// Where the file has the block of an element.
+  private func offset(of record: TensorRecord, row: Int, column: Int) -> Int {
+    let type = record.type
+    if case .transposed(let first, let width) = description.derivations[record.name] {
+      return record.offset + (column * width + first + row) * type.blockByteCount
+    }
+    return record.offset + row * (record.byteCount / record.rowCount)
+      + column / type.blockElementCount * type.blockByteCount
   }
 }

@@ -19,9 +19,6 @@ final class NeuronColumnWriter {
   private(set) var squaredError = 0.0
   private(set) var squaredNorm = 0.0
 
-  /// Rows that are transposed together: a cache line of each, few enough to stay in the nearest cache.
-  private static let tileRowCount = 8
-
   /// - Parameter chunkNeuronCount: the most neurons that ``write(_:rowByteCount:first:count:to:stride:)``
   ///   is asked for.
   init(
@@ -32,7 +29,7 @@ final class NeuronColumnWriter {
     self.neuronsPerBundle = neuronsPerBundle
     isConverted = neuronsPerBundle == 1 && (down.type.isQuantised || part.type != down.type)
     // The longest group is of the longest blocks; a converted chunk has a tile, columns and one more.
-    let floats = (Self.tileRowCount + down.rowCount) * chunkNeuronCount + down.rowCount
+    let floats = (Transposition.tileRowCount + down.rowCount) * chunkNeuronCount + down.rowCount
     do {
       scratch = try AlignedBuffer(
         byteCount: isConverted ? 4 * floats : RowGroup.rowCount * down.type.blockByteCount)
@@ -56,7 +53,7 @@ final class NeuronColumnWriter {
           start + bundle * down.type.blockByteCount, rowByteCount, to: output + bundle * stride)
       }
     } else if !isConverted {
-      Self.transpose(
+      Transposition.transpose(
         start, rowByteCount: rowByteCount, rowCount: down.rowCount, columnCount: count,
         elementByteCount: down.type.blockByteCount, to: output, columnByteCount: stride)
     } else {
@@ -88,16 +85,16 @@ final class NeuronColumnWriter {
     to output: UnsafeMutableRawPointer, _ stride: Int
   ) throws(ConversionError) {
     let tile = scratch.elements(of: Float.self).baseAddress.unsafelyUnwrapped
-    let columns = tile + Self.tileRowCount * count
+    let columns = tile + Transposition.tileRowCount * count
     let length = down.rowCount
-    for first in Swift.stride(from: 0, to: length, by: Self.tileRowCount) {
-      let rowCount = min(Self.tileRowCount, length - first)
+    for first in Swift.stride(from: 0, to: length, by: Transposition.tileRowCount) {
+      let rowCount = min(Transposition.tileRowCount, length - first)
       for row in 0..<rowCount {
         Dequantisation.row(
           start + (first + row) * rowByteCount, type: down.type, columnCount: count,
           into: tile + row * count)
       }
-      Self.transpose(
+      Transposition.transpose(
         UnsafeRawPointer(tile), rowByteCount: 4 * count, rowCount: rowCount, columnCount: count,
         elementByteCount: 4, to: UnsafeMutableRawPointer(columns + first),
         columnByteCount: 4 * length)
@@ -122,42 +119,6 @@ final class NeuronColumnWriter {
       }
       squaredError += error
       squaredNorm += norm
-    }
-  }
-
-  /// Writes each column of a matrix of elements of 2 or 4 bytes as a row, columns `columnByteCount`
-  /// apart.
-  private static func transpose(
-    _ rows: UnsafeRawPointer, rowByteCount: Int, rowCount: Int, columnCount: Int,
-    elementByteCount: Int, to output: UnsafeMutableRawPointer, columnByteCount: Int
-  ) {
-    for first in stride(from: 0, to: rowCount, by: tileRowCount) {
-      let count = min(tileRowCount, rowCount - first)
-      let (from, to) = (rows + first * rowByteCount, output + first * elementByteCount)
-      if elementByteCount == 2 {
-        transposeTile(
-          UInt16.self, from, rowByteCount, count, columnCount, to, columnByteCount)
-      } else {
-        transposeTile(
-          UInt32.self, from, rowByteCount, count, columnCount, to, columnByteCount)
-      }
-    }
-  }
-
-  @inline(__always)
-  private static func transposeTile<Element: FixedWidthInteger & BitwiseCopyable>(
-    _ type: Element.Type, _ rows: UnsafeRawPointer, _ rowByteCount: Int, _ rowCount: Int,
-    _ columnCount: Int, _ output: UnsafeMutableRawPointer, _ columnByteCount: Int
-  ) {
-    let width = MemoryLayout<Element>.size
-    for column in 0..<columnCount {
-      let target = output + column * columnByteCount
-      let source = rows + column * width
-      for row in 0..<rowCount {
-        target.storeBytes(
-          of: source.loadUnaligned(fromByteOffset: row &* rowByteCount, as: Element.self),
-          toByteOffset: row &* width, as: Element.self)
-      }
     }
   }
 }

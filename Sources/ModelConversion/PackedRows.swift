@@ -6,8 +6,8 @@ import WeightLoader
 
 /// The rows of a packed matrix, unpacked with their scales.
 ///
-/// The scales of the rows at hand are read when they are first needed, a few at a time: those of a whole
-/// matrix may take more memory than a conversion has.
+/// Scales are read for the rows at hand, a few at a time: those of a whole matrix may take more memory than a
+/// conversion has.
 final class PackedRows {
   private let record: TensorRecord
   private let matrix: PackedMatrix
@@ -58,13 +58,22 @@ final class PackedRows {
     }
   }
 
-  /// Writes the values of a row.
+  /// Reads the scales of rows that are unpacked next; then several threads may unpack them.
   ///
-  /// - Throws: ``ConversionError/format(_:)`` for one that is not finite, or a file that became shorter.
+  /// - Throws: ``ConversionError/io(_:)``, also for a file that became shorter.
+  func prepare(rows: Range<Int>) throws(ConversionError) {
+    guard !rows.isEmpty else { return }
+    let (first, last) = (scaleRow(of: rows.lowerBound), scaleRow(of: rows.upperBound - 1))
+    if !loaded.contains(first) || !loaded.contains(last) { try load(first...last) }
+  }
+
+  /// Writes the values of a row among those prepared.
+  ///
+  /// - Throws: ``ConversionError/format(_:)`` for one that is not finite.
   func unpack(
     _ bytes: UnsafeRawPointer, row: Int, into output: UnsafeMutablePointer<Float>
   ) throws(ConversionError) {
-    let scales = try scales(ofRow: row)
+    let scales = firstScale(ofRow: row)
     let width = matrix.scales.blockColumnCount
     for block in 0..<matrix.scales.columnCount {
       let scale = self.scales[scales + block]
@@ -86,13 +95,13 @@ final class PackedRows {
     bytes.load(fromByteOffset: column / 2, as: UInt8.self) >> UInt8(column % 2 * 4) & 15
   }
 
-  /// Writes a row of integers of 4 bits as Q4_0: the same integers and scales.
+  /// Writes a row of integers of 4 bits, among those prepared, as Q4_0: the same integers and scales.
   ///
   /// - Throws: ``ConversionError/notPossible(_:)`` where a scale is none of f16's.
   func repack(
     _ bytes: UnsafeRawPointer, row: Int, into output: UnsafeMutableRawPointer
   ) throws(ConversionError) {
-    let scales = try scales(ofRow: row)
+    let scales = firstScale(ofRow: row)
     let blockByteCount = ElementType.q4_0.blockByteCount
     for block in 0..<record.columnCount / 32 {
       let scale = self.scales[scales + block * 32 / matrix.scales.blockColumnCount]
@@ -123,17 +132,23 @@ final class PackedRows {
 
   // MARK: - Scales
 
-  /// Where in ``scales`` those of a row begin.
-  private func scales(ofRow row: Int) throws(ConversionError) -> Int {
-    let block = (matrix.firstRow + row) / matrix.scales.blockRowCount
-    if !loaded.contains(block) { try load(from: block) }
-    return (block - loaded.lowerBound) * matrix.scales.columnCount
+  /// The row of blocks that a row belongs to.
+  private func scaleRow(of row: Int) -> Int {
+    (matrix.firstRow + row) / matrix.scales.blockRowCount
   }
 
-  private func load(from block: Int) throws(ConversionError) {
+  /// Where in ``scales`` those of a row begin.
+  private func firstScale(ofRow row: Int) -> Int {
+    (scaleRow(of: row) - loaded.lowerBound) * matrix.scales.columnCount
+  }
+
+  /// Reads the scales of some rows of blocks, and of those after them while they are few.
+  private func load(_ wanted: ClosedRange<Int>) throws(ConversionError) {
+    let block = wanted.lowerBound
     let rowByteCount = matrix.scales.columnCount * matrix.scales.type.byteCount
-    let count = min(
-      matrix.scales.rowCount - block, max(1, Self.chunkByteCount / max(1, rowByteCount)))
+    let count = max(
+      wanted.count,
+      min(matrix.scales.rowCount - block, Self.chunkByteCount / max(1, rowByteCount)))
     var bytes = [UInt8](repeating: 0, count: count * rowByteCount)
     do throws(BlockIOError) {
       var failure: BlockIOError?

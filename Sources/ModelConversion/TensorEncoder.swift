@@ -99,39 +99,53 @@ final class TensorEncoder {
     _ address: UnsafeRawPointer, firstRow: Int, rowCount: Int, _ packed: PackedRows?
   ) throws(ConversionError) -> UnsafeRawPointer {
     guard source.type != target.type || derivation != nil else { return address }
-    let (from, to) = (source.byteCount / source.rowCount, Self.rowByteCount(target))
-    if let packed {
-      // One row after the other: they share the scales that are read as they come.
-      for index in 0..<rowCount {
-        let (input, output) = (address + index * from, rows + index * to)
-        if target.type == packed.exactType {
-          try packed.repack(input, row: firstRow + index, into: output)
-        } else {
-          try packed.unpack(input, row: firstRow + index, into: values)
-          if !fits(values) { throw tooLarge(row: firstRow + index) }
-          Self.store(values, as: target, at: output)
-        }
-      }
-    } else {
-      let addsOne = derivation == .plusOne
-      let firstTooLarge = Atomic(Int.max)
-      pool.run(count: rowCount) { [source, target, values, rows] index, worker in
-        let values = values + worker * source.columnCount
-        Dequantisation.row(
-          address + index * from, type: source.type, columnCount: source.columnCount, into: values)
-        if addsOne { for column in 0..<source.columnCount { values[column] += 1 } }
-        if !fits(values) { firstTooLarge.min(index, ordering: .relaxed) }
-        Self.store(values, as: target, at: rows + index * to)
-      }
-      let row = firstTooLarge.load(ordering: .relaxed)
-      if row < rowCount { throw tooLarge(row: firstRow + row) }
+    let firstBad = Atomic(Int.max)
+    func convert(_ index: Int, _ values: UnsafeMutablePointer<Float>) throws(ConversionError) {
+      let input = address + index * (source.byteCount / source.rowCount)
+      try convertRow(
+        input, row: firstRow + index, packed, values,
+        to: rows + index * Self.rowByteCount(target))
     }
+    try packed?.prepare(rows: firstRow..<firstRow + rowCount)
+    pool.run(count: rowCount) { index, worker in
+      do throws(ConversionError) {
+        try convert(index, values + worker * source.columnCount)
+      } catch { firstBad.min(index, ordering: .relaxed) }
+    }
+    // The same row again, for its error.
+    let row = firstBad.load(ordering: .relaxed)
+    if row < rowCount { try convert(row, values) }
     if target.type.isQuantised {
       try Self.checkScales(
         rows, type: target.type, columnCount: target.columnCount, rowCount: rowCount
       ) { [source] in "row \(firstRow + $0) of tensor '\(source.name)'" }
     }
     return UnsafeRawPointer(rows)
+  }
+
+  /// Writes one row in the target's type; several threads may do so.
+  ///
+  /// - Parameter values: the thread's own row of f32.
+  private func convertRow(
+    _ input: UnsafeRawPointer, row: Int, _ packed: PackedRows?,
+    _ values: UnsafeMutablePointer<Float>, to output: UnsafeMutableRawPointer
+  ) throws(ConversionError) {
+    if let packed {
+      if target.type == packed.exactType {
+        return try packed.repack(input, row: row, into: output)
+      }
+      try packed.unpack(input, row: row, into: values)
+    } else {
+      Dequantisation.row(
+        input, type: source.type, columnCount: source.columnCount, into: values)
+      if derivation == .plusOne { for column in 0..<source.columnCount { values[column] += 1 } }
+    }
+    guard fits(values) else {
+      throw .notPossible(
+        "row \(row) of tensor '\(source.name)' cannot be stored as \(target.type.name): it has a weight beyond "
+          + "2^27; convert without quantising")
+    }
+    Self.store(values, as: target, at: output)
   }
 
   /// Whether a row may be quantised: beyond what 16-bit scales reach anyway, the squares that the search for scales
@@ -141,12 +155,6 @@ final class TensorEncoder {
     var largest: Float = 0
     for column in 0..<source.columnCount { largest = max(largest, abs(values[column])) }
     return largest <= 0x1p27 || !largest.isFinite
-  }
-
-  private func tooLarge(row: Int) -> ConversionError {
-    .notPossible(
-      "row \(row) of tensor '\(source.name)' cannot be stored as \(target.type.name): it has a weight beyond "
-        + "2^27; convert without quantising")
   }
 
   /// Writes a row in the target's type.

@@ -31,7 +31,7 @@ struct CanonicalBytes {
     case tensorPlace = 256
     case bundlePlace, extent, checksums
     case plusOne = 320
-    case derivedValues, partOrder, packed
+    case derivedValues, partOrder, packed, transposed
   }
 
   /// Encodes everything but weights.
@@ -97,6 +97,9 @@ struct CanonicalBytes {
             matrix.form.rawValue, matrix.firstRow, scales.type.rawValue, scales.blockRowCount,
             scales.blockColumnCount,
           ])
+      case .transposed(let firstColumn, let storedColumnCount):
+        text(.transposed, name)
+        integers(.transposed, [firstColumn, storedColumnCount])
       case nil: break
       }
     }

@@ -5,6 +5,14 @@ import TensorBasics
 /// Their rows are row-major, so that each matrix is a record of some of the tensor's rows, and is read from
 /// where it lies.
 enum FusedTensors {
+  /// How an architecture's folders stack experts.
+  enum ExpertLayout {
+    /// Gate above up, [experts, 2 · length, width], and down [experts, width, length].
+    case rows
+    /// Each of these transposed: [experts, width, 2 · length] and [experts, length, width].
+    case columns
+  }
+
   /// Puts the matrices of fused tensors in their place.
   ///
   /// - Parameters:

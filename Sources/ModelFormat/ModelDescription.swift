@@ -67,7 +67,9 @@ public struct ModelDescription: Sendable {
       switch derivations[tensor.name] {
       case .values: return []
       case .packed(let matrix): return stored(tensor, matrix)
-      case .plusOne, nil: break
+      // The bytes are another matrix's too, which comes first.
+      case .transposed(let firstColumn, _) where firstColumn > 0: return []
+      case .transposed, .plusOne, nil: break
       }
       guard let stack = tensor.stack, isScattered(tensor) else { return [tensor] }
       return (0..<stack.count).map(tensor.part)

@@ -78,6 +78,11 @@ extension ModelDescription {
   /// Why the model cannot be run as it lies in its files, and what to do about it; nil if it can.
   public var needsConversion: String? {
     for tensor in tensors {
+      if case .transposed = derivations[tensor.name] {
+        return
+          "its experts are stored transposed, which are not run as they lie there: convert the folder "
+          + "with flashinfer-convert"
+      }
       guard case .packed(let matrix) = derivations[tensor.name] else { continue }
       return
         "its weights are \(matrix.name) with scales, which are not run as they lie there: convert "

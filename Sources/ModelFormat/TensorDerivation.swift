@@ -6,4 +6,7 @@ public enum TensorDerivation: Sendable, Equatable {
   case values([Float])
   /// What a conversion makes of packed rows.
   case packed(PackedMatrix)
+  /// Columns of what is stored, from `firstColumn` on, of rows of `storedColumnCount` elements: a conversion
+  /// transposes them.
+  case transposed(firstColumn: Int, storedColumnCount: Int)
 }

@@ -128,11 +128,11 @@ struct Convert: ParsableCommand {
     let striping = try makeStriping()
     let converter = try makeConverter()
     if let quantize { remark(onQuantising: converter, to: quantize) }
-    if let packed = converter.packedTensors {
-      let type = quantize?.type.name ?? "BF16"
+    for group in converter.unpackedMatrices {
       Terminal.remark(
-        "\(packed.count) matrices of \(packed.name) with scales become "
-          + (packed.name == "int4" ? "Q4_0, value for value" : "\(type), which rounds them"))
+        "\(group.count) \(group.count == 1 ? "matrix" : "matrices") of \(group.packing) with scales (\(ByteCount(group.byteCount))) become "
+          + "\(group.type.name), "
+          + (group.isExact ? "value for value" : "which rounds them"))
     }
     let report = try Progress.showing(
       "writing \(Progress.name(output))", total: converter.imageByteCount, unit: .bytes
@@ -185,6 +185,14 @@ struct Convert: ParsableCommand {
       json.text("input", input)
       json.array("outputs", of: [output] + stripe) { $0.text(nil, $1) }
       json.text("sourceIdentity", image.description.sourceIdentity?.description)
+      json.array("unpacked", of: converter.unpackedMatrices) { json, group in
+        json.object(nil) { json in
+          json.text("from", group.packing)
+          json.text("to", group.type.name)
+          json.number("count", group.count)
+          json.number("bytes", group.byteCount)
+        }
+      }
       json.array("otherTypes", of: converter.quantisationExceptions) { json, exception in
         json.object(nil) { json in
           json.text("tensor", exception.tensorName)

@@ -1,3 +1,4 @@
+import Glibc
 import ModelConversion
 import ModelFormat
 import TestSupport
@@ -64,6 +65,68 @@ import WeightLoader
     var folder = try EditedFolder(name)
     try stackExperts(&folder)
     try expectSame(folder.write(), as: name)
+  }
+
+  /// Qwen 3 VL's checkpoints hold each expert's matrices transposed, below a folder's vision part.
+  @Test func `Experts stacked transposed give the same once they are converted`() throws {
+    var folder = try EditedFolder("qwen3moe")
+    try stackExperts(&folder)
+    for (name, tensor) in folder.tensors {
+      folder.tensors[name] = nil
+      var tensor = tensor
+      if name.contains(".experts.") {
+        let (rows, columns) = (tensor.shape[1], tensor.shape[2])
+        let stored = tensor.bytes
+        for index in 0..<stored.count / 2 {
+          let (part, row, column) = (
+            index / (rows * columns), index / columns % rows, index % columns
+          )
+          let turned = part * rows * columns + column * rows + row
+          tensor.bytes[2 * turned] = stored[2 * index]
+          tensor.bytes[2 * turned + 1] = stored[2 * index + 1]
+        }
+        tensor.shape = [tensor.shape[0], columns, rows]
+      }
+      let isHead = name.hasPrefix("lm_head")
+      let words = name.split(separator: ".").dropFirst()
+      folder.tensors[isHead ? name : "model.language_model." + words.joined(separator: ".")] =
+        tensor
+    }
+    folder.tensors["model.visual.patch_embed.proj.weight"] = .init(
+      type: "BF16", shape: [1, 2, 2, 2, 2], bytes: [UInt8](repeating: 0, count: 32))
+    folder.config = #"""
+      {"architectures":["Qwen3VLMoeForConditionalGeneration"],"text_config":\#(folder.config)}
+      """#
+    let target = folder.write()
+    let path = target.path + "/model.bin"
+    try Converter(try ModelSource.open(target.path)).write(to: path)
+    let original = TemporaryFolder().path + ".bin"
+    defer { unlink(original) }
+    try Converter(try ModelSource.open(VectorModel.folder("qwen3moe"))).write(to: original)
+    let checksums = try [path, original].map {
+      try ModelSource.open($0).description.extents.map(\.checksum)
+    }
+    #expect(checksums[0] == checksums[1])
+    let source = try ModelSource.open(target.path)
+    let configuration = try #require(source.description.configuration)
+    #expect {
+      try VectorModel.logits(source, configuration)
+    } throws: { "\($0)".contains("transposed") && "\($0)".contains("flashinfer-convert") }
+    let name = "model.language_model.layers.1.mlp.experts.gate_up_proj"
+    var damaged = folder
+    // The first expert's gate: column 2 of row 5.
+    damaged.tensors[name]?.bytes.replaceSubrange(
+      2 * (2 * 64 + 5)..<2 * (2 * 64 + 6), with: [0xC0, 0x7F])
+    let place = damaged.write()
+    #expect {
+      try Converter(try ModelSource.open(place.path)).write(to: place.path + "/model.bin")
+    } throws: { error in
+      "\(error)".contains("row 5 of tensor 'blk.1.ffn_gate_exps.weight'")
+        && "\(error)".contains("column 2:")
+    }
+    folder.config = folder.config.replacing(
+      "Qwen3VLMoeForConditionalGeneration", with: "Qwen3MoeForCausalLM")
+    #expect(error(folder.write()).contains("transposed"))
   }
 
   @Test func `So do Mixtral's, under the names of either version`() throws {

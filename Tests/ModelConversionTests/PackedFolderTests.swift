@@ -11,10 +11,12 @@ import WeightLoader
 @Suite struct PackedFolderTests {
   /// An image of `folder`, as the checksums of its data.
   private func checksums(
-    _ folder: TemporaryFolder, quantisation: ElementType? = nil
+    _ folder: TemporaryFolder, quantisation: ElementType? = nil, threadCount: Int = 3
   ) throws -> [UInt64] {
-    let path = folder.path + "/model.bin"
-    try Converter(try ModelSource.open(folder.path), quantisation: quantisation).write(to: path)
+    let target = TemporaryFolder()
+    let path = target.path + "/model.bin"
+    try Converter(try ModelSource.open(folder.path), quantisation: quantisation)
+      .write(to: path, threadCount: threadCount)
     return try ModelSource.open(path).description.extents.map(\.checksum)
   }
 
@@ -140,7 +142,10 @@ import WeightLoader
       type: "F32", shape: [], bytes: [0, 0, 0x80, 0x3F])
     let folder = packed.write()
     #expect(try checksums(folder) == checksums(plain.write()))
-    #expect(try Converter(try ModelSource.open(folder.path)).packedTensors?.count == 14)
+    let groups = try Converter(try ModelSource.open(folder.path)).unpackedMatrices
+    #expect(groups.map(\.packing) == [scaling.weights] && groups.map(\.type) == [.bf16])
+    let byteCount = Self.matrices.reduce(0) { $0 + (packed.tensors[$1]?.bytes.count ?? 0) }
+    #expect(groups.map(\.count) == [14] && groups.map(\.byteCount) == [byteCount])
   }
 
   @Test func `They are quantised from their full values`() throws {
@@ -150,6 +155,19 @@ import WeightLoader
     #expect(
       try checksums(packed.write(), quantisation: .q8_0)
         == checksums(plain.write(), quantisation: .q8_0))
+  }
+
+  @Test(arguments: [ElementType?.none, .q4_0])
+  func `Any number of threads unpacks the same`(quantisation: ElementType?) throws {
+    let scaling = Scaling(block: (24, 20))
+    var (packed, plain) = try folders("llama", scaling)
+    try pack(Self.matrices, scaling, &packed, &plain)
+    let folder = packed.write()
+    let expected = try checksums(folder, quantisation: quantisation, threadCount: 1)
+    for threadCount in [2, 5] {
+      #expect(
+        try checksums(folder, quantisation: quantisation, threadCount: threadCount) == expected)
+    }
   }
 
   @Test func `Scales belong to the rows of a fused matrix`() throws {
@@ -216,7 +234,8 @@ import WeightLoader
     var (packed, plain) = try folders("llama", Scaling())
     try pack([name], Scaling(), &packed, &plain)
     var other = packed
-    other.tensors[name]?.bytes[5 * 32 + 3] = 0x7F
+    // The first is named, whichever thread meets it.
+    for row in [5, 6, 20, 41] { other.tensors[name]?.bytes[row * 32 + 3] = 0x7F }
     var message = error(other.write())
     #expect(message.contains("row 5 of tensor 'blk.1.ffn_up.weight'"), "\(message)")
     #expect(message.contains("column 3"), "\(message)")

@@ -20,6 +20,9 @@ protocol Architecture: Sendable {
   /// GGUF's names of a layer's tensors by their Hugging Face names, without prefix and suffix.
   static var huggingFaceLayerNames: [String: String] { get }
 
+  /// How folders of the class `name` of transformers stack experts.
+  static func huggingFaceExpertLayout(_ name: String) -> FusedTensors.ExpertLayout
+
   /// Reads a Hugging Face folder's hyper-parameters.
   static func configuration(
     huggingFace parameters: HuggingFaceHyperparameters
@@ -37,6 +40,8 @@ extension Architecture {
   static var huggingFaceNormsAreFromOne: Bool { false }
 
   static var huggingFaceLayerNames: [String: String] { denseHuggingFaceLayerNames }
+
+  static func huggingFaceExpertLayout(_ name: String) -> FusedTensors.ExpertLayout { .rows }
 
   /// The names that most families share.
   static var denseHuggingFaceLayerNames: [String: String] {

@@ -1,8 +1,14 @@
-/// Qwen 3 with experts: heads normalised as in Qwen 3, weights normalised, no shared expert.
+/// Qwen 3 with experts: heads normalised as in Qwen 3, weights normalised, no shared expert; also the text
+/// part of Qwen 3 VL, whose three kinds of positions are equal where there is only text.
 enum Qwen3MoE: Architecture {
   static let name = "qwen3moe"
-  static let huggingFaceNames = ["Qwen3MoeForCausalLM"]
+  static let visionName = "Qwen3VLMoeForConditionalGeneration"
+  static let huggingFaceNames = ["Qwen3MoeForCausalLM", visionName]
   static var huggingFaceLayerNames: [String: String] { expertNames() }
+
+  static func huggingFaceExpertLayout(_ name: String) -> FusedTensors.ExpertLayout {
+    name == visionName ? .columns : .rows
+  }
 
   static func configuration(
     gguf parameters: GGUFHyperparameters

@@ -151,6 +151,8 @@ public enum HuggingFace {
       architecture: architecture.name, vocabularyCount: tensors.rowCount("token_embd.weight") ?? 0,
       hasOutputHead: tensors.rowCount("output.weight") != nil)
     let configuration = try architecture.configuration(huggingFace: parameters)
+    try tensors.transpose(
+      configuration.decoder, architecture.huggingFaceExpertLayout(family))
     try tensors.split(configuration.decoder)
     description.configuration = configuration.decoder
     description.tensors = tensors.records

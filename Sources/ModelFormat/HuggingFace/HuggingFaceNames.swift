@@ -10,7 +10,7 @@ struct HuggingFaceNames {
   /// Parts of multimodal models that see, not read.
   private static let ignoredPrefixes = [
     "vision_tower.", "multi_modal_projector.", "model.vision_tower.",
-    "model.multi_modal_projector.",
+    "model.multi_modal_projector.", "model.visual.",
   ]
   private static let outerNames = [
     "model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",

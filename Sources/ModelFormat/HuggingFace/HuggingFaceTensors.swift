@@ -92,6 +92,59 @@ struct HuggingFaceTensors {
       stack: stackCount.map { ExpertStack(count: $0, byteStride: tensor.byteCount / $0) })
   }
 
+  /// Puts matrices in the place of transposed stacks of experts, where the architecture has them.
+  ///
+  /// - Throws: ``FormatError`` for a stack of another shape.
+  mutating func transpose(
+    _ configuration: DecoderConfiguration, _ layout: FusedTensors.ExpertLayout
+  ) throws(FormatError) {
+    // Experts in tensors of their own are stored row by row, whatever the architecture.
+    guard case .columns = layout, let experts = configuration.experts,
+      !records.contains(where: { $0.stack?.places != nil })
+    else { return }
+    let (width, length) = (configuration.hiddenSize, experts.feedForwardLength)
+    for index in records.indices.reversed() {
+      let record = records[index]
+      guard record.stack != nil else { continue }
+      let prefix = record.name.split(separator: ".").prefix(2).joined(separator: ".")
+      let parts: [(name: String, rowCount: Int)]
+      if record.name == "\(prefix).ffn_gate_up_exps.weight" {
+        parts = [("ffn_gate_exps", length), ("ffn_up_exps", length)]
+      } else if record.name == "\(prefix).ffn_down_exps.weight" {
+        parts = [("ffn_down_exps", width)]
+      } else {
+        continue
+      }
+      let columnCount = parts.reduce(0) { $0 + $1.rowCount }
+      let rowCount = parts.count == 2 ? width : length
+      let origin = origin(of: record)
+      if case .packed(let matrix) = derivations[record.name] {
+        throw FormatError(
+          .unsupported, at: origin.offset, path: origin.path,
+          "tensor \"\(origin.name)\" stacks transposed matrices of \(matrix.name), which are not supported: take "
+            + "the folder that they were made from (BF16 or F16), or a GGUF file")
+      }
+      guard record.columnCount == columnCount, record.partRowCount == rowCount else {
+        throw FormatError(
+          .malformed, at: origin.offset, path: origin.path,
+          "tensor \"\(origin.name)\" has matrices of \(record.partRowCount) rows of \(record.columnCount), "
+            + "not \(rowCount) of \(columnCount), as the architecture stores them: transposed")
+      }
+      records.remove(at: index)
+      var firstColumn = 0
+      for part in parts {
+        var matrix = record
+        matrix.name = "\(prefix).\(part.name).weight"
+        matrix.columnCount = rowCount
+        matrix.rowCount = part.rowCount * (record.stack?.count ?? 1)
+        records.append(matrix)
+        derivations[matrix.name] = .transposed(
+          firstColumn: firstColumn, storedColumnCount: columnCount)
+        firstColumn += part.rowCount
+      }
+    }
+  }
+
   /// Puts the matrices of fused tensors in their place.
   ///
   /// - Throws: as ``FusedTensors/split(_:_:origins:note:)``.
