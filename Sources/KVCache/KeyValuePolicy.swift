@@ -1,4 +1,4 @@
-import Glibc
+import TensorBasics
 
 /// Decides which blocks the tokens after a prompt attend over.
 ///
@@ -121,7 +121,7 @@ extension BlockWeights {
       let top = pageGroups.reduce(-.infinity) { max($0, maxima[index($1, query)]) }
       guard top > -.infinity else { continue }
       let weights = pageGroups.map {
-        Double(sums[index($0, query)]) * exp(Double(maxima[index($0, query)] - top))
+        Double(sums[index($0, query)]) * CanonicalMath.exp(Double(maxima[index($0, query)] - top))
       }
       let sum = weights.reduce(0, +)
       for (pageGroup, weight) in zip(pageGroups, weights) {

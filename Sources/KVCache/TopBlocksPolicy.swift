@@ -1,4 +1,3 @@
-import Glibc
 import Kernels
 import TensorBasics
 
@@ -94,14 +93,17 @@ final class TopBlocksPolicy: KeyValuePolicy {
       }
     }
     let groups = KeySummary.laneCount / 2
+    let range = pageGroups.lowerBound * groups..<pageGroups.upperBound * groups
     var highest = -Float.infinity
-    for group in pageGroups.lowerBound * groups..<pageGroups.upperBound * groups {
-      highest = max(highest, estimates[group])
+    for group in range { highest = max(highest, estimates[group]) }
+    for group in range { estimates[group] -= highest }
+    estimates.withUnsafeMutableBufferPointer {
+      VectorOps.exp($0.baseAddress! + range.lowerBound, count: range.count)
     }
     for pageGroup in pageGroups {
       weights[pageGroup] = 0
       for group in pageGroup * groups..<(pageGroup + 1) * groups {
-        weights[pageGroup] += expf(estimates[group] - highest)
+        weights[pageGroup] += estimates[group]
       }
       if !isKnown[(layer * shape.pageGroupCount + pageGroup) * shape.keyValueHeadCount + head] {
         weights[pageGroup] = .infinity
