@@ -1,184 +1,126 @@
-import Glibc
 import TensorBasics
 
-/// How the next token is chosen from logits.
-public struct SamplingOptions: Sendable {
-  /// 0 = greedy: the highest logit, the lowest id on a tie.
-  public var temperature: Float
-  /// Keep the k highest logits; 0 = all.
-  public var topK: Int
-  /// Keep the smallest set of highest probabilities whose sum reaches this; 1 = all.
-  public var topP: Float
-  /// Keep tokens with at least this share of the highest probability; 0 = all.
-  public var minP: Float
-  /// Divides positive and multiplies negative logits of recent tokens (arXiv:1909.05858 §4.1);
-  /// 1 = off.
-  public var repetitionPenalty: Float
-  /// How many of the latest tokens count as recent.
-  public var repetitionWindow: Int
-  /// Seed of `SeededGenerator`.
-  public var seed: UInt64
-
-  public init(
-    temperature: Float = 0.7, topK: Int = 40, topP: Float = 0.95, minP: Float = 0.05,
-    repetitionPenalty: Float = 1, repetitionWindow: Int = 64, seed: UInt64 = 0
-  ) {
-    self.temperature = temperature
-    self.topK = topK
-    self.topP = topP
-    self.minP = minP
-    self.repetitionPenalty = repetitionPenalty
-    self.repetitionWindow = repetitionWindow
-    self.seed = seed
-  }
-}
-
-/// Draws tokens from logits; allocates nothing after its creation.
+/// Chooses tokens: the same one whenever logits, path, position and options are the same.
 ///
-/// Order: repetition penalty, top-k, top-p, min-p, temperature. Candidates are ordered by logit
-/// descending, then id ascending, so equal seeds give equal tokens.
+/// Nothing advances from one draw to the next: calls may come in any order, for any sequences. The stages, in this
+/// order (`docs/decisions/0042-keyed-sampling.md`):
+///
+/// 1. repetition penalty on the tokens at the path's end, each once;
+/// 2. top-k, 3. top-p among those, 4. min-p, all by probabilities at temperature 1;
+/// 5. the highest logit ÷ temperature + noise, in f64, the lowest id on a tie.
+///
+/// At temperature 0 the penalty alone matters. Logits are finite, or −∞ for tokens that must not be drawn (sessions
+/// give no others); NaN counts as −∞, and where no token is left, the answer is 0.
+///
+/// Allocates nothing after its creation. Copies share scratch memory until they draw, so threads have one each.
 public struct Sampler {
-  private struct Candidate {
-    var logit: Float
-    var token: Int32
-
-    /// Whether this one is preferred to `other`.
-    func precedes(_ other: Candidate) -> Bool {
-      logit > other.logit || (logit == other.logit && token < other.token)
-    }
-  }
-
   private let options: SamplingOptions
-  private var generator: SeededGenerator
-  /// The best candidates: a heap with the worst on top, then sorted best first.
-  private var candidates: [Candidate]
-  private var weights: [Double]
-  private var recent: [Int32]
-  private var recentCount = 0
+  /// Logits after the penalty [vocabularyCount]; empty where there is none.
+  private var penalised: [Float]
+  private var candidates: CandidateList
 
   public init(options: SamplingOptions, vocabularyCount: Int) {
     self.options = options
-    generator = SeededGenerator(seed: options.seed)
-    let kept = options.topK > 0 ? min(options.topK, vocabularyCount) : vocabularyCount
-    let capacity = options.temperature <= 0 ? 0 : kept
-    candidates = Array(repeating: Candidate(logit: 0, token: 0), count: capacity)
-    weights = Array(repeating: 0, count: capacity)
-    recent = Array(repeating: -1, count: max(0, options.repetitionWindow))
+    penalised = Array(
+      repeating: 0, count: options.repetitionPenalty == 1 ? 0 : vocabularyCount)
+    candidates = CandidateList(vocabularyCount: options.temperature > 0 ? vocabularyCount : 0)
   }
 
-  /// Notes a token of the prompt or the answer for the repetition penalty.
-  public mutating func observe(_ token: Int32) {
-    guard !recent.isEmpty else { return }
-    recent[recentCount % recent.count] = token
-    recentCount += 1
-  }
-
-  /// Chooses the next token; `logits` [vocabularyCount] may be changed.
-  public mutating func sample(_ logits: UnsafeMutableBufferPointer<Float>) -> Int32 {
-    penaliseRepetition(logits)
-    guard options.temperature > 0 else { return Self.argmax(UnsafeBufferPointer(logits)) }
-    let kept = selectCandidates(UnsafeBufferPointer(logits))
-    return draw(among: truncate(kept))
+  /// Chooses a token.
+  ///
+  /// - Parameters:
+  ///   - logits: [vocabularyCount], not changed.
+  ///   - history: the path before the token, or as much of its end as the repetition window holds.
+  ///   - position: index of the token in the context, which is the length of the whole path.
+  public mutating func draw(
+    _ logits: Span<Float>, history: Span<Int32>, position: Int
+  ) -> Int32 {
+    logits.withUnsafeBufferPointer { logits in
+      guard options.repetitionPenalty != 1 else { return choose(logits, position) }
+      return history.withUnsafeBufferPointer { history in
+        penalise(logits, history)
+        return penalised.withUnsafeBufferPointer { choose($0, position) }
+      }
+    }
   }
 
   /// The highest logit's token, the lowest id on a tie.
-  public static func argmax(_ logits: UnsafeBufferPointer<Float>) -> Int32 {
-    var best = 0
-    for token in logits.indices where logits[token] > logits[best] { best = token }
-    return Int32(best)
+  public static func argmax(_ logits: Span<Float>) -> Int32 {
+    logits.withUnsafeBufferPointer { Int32($0.indexOfHighest) }
   }
 
-  private func penaliseRepetition(_ logits: UnsafeMutableBufferPointer<Float>) {
+  private mutating func penalise(
+    _ logits: UnsafeBufferPointer<Float>, _ history: UnsafeBufferPointer<Int32>
+  ) {
     let penalty = options.repetitionPenalty
-    guard penalty != 1 else { return }
-    let count = min(recentCount, recent.count)
-    for index in 0..<count {
-      let token = recent[index]
-      // Each token once, however often it occurred.
-      guard !recent[..<index].contains(token), logits.indices.contains(Int(token)) else { continue }
-      let logit = logits[Int(token)]
-      logits[Int(token)] = logit > 0 ? logit / penalty : logit * penalty
-    }
-  }
-
-  /// Fills `candidates` with the best tokens, best first, and returns how many there are.
-  private mutating func selectCandidates(_ logits: UnsafeBufferPointer<Float>) -> Int {
-    let capacity = candidates.count
-    var count = 0
-    for token in logits.indices {
-      let candidate = Candidate(logit: logits[token], token: Int32(token))
-      if count < capacity {
-        candidates[count] = candidate
-        count += 1
-        if count == capacity { buildHeap(count) }
-      } else if candidate.precedes(candidates[0]) {
-        candidates[0] = candidate
-        siftDown(0, count)
+    penalised.withUnsafeMutableBufferPointer { penalised in
+      _ = penalised.update(fromContentsOf: logits)
+      for token in history.suffix(max(0, options.repetitionWindow)) {
+        guard logits.indices.contains(Int(token)) else { continue }
+        // From what it was: once, however often the token occurs.
+        let logit = logits[Int(token)]
+        penalised[Int(token)] = logit > 0 ? logit / penalty : logit * penalty
       }
     }
-    // Heapsort: the worst moves to the end until the best is first.
-    var end = count
-    while end > 1 {
-      end -= 1
-      candidates.swapAt(0, end)
-      siftDown(0, end)
-    }
-    return count
   }
 
-  private mutating func buildHeap(_ count: Int) {
-    for root in stride(from: count / 2 - 1, through: 0, by: -1) { siftDown(root, count) }
+  private mutating func choose(_ logits: UnsafeBufferPointer<Float>, _ position: Int) -> Int32 {
+    let best = logits.indexOfHighest
+    let highest = logits[best]
+    guard options.temperature > 0, highest > -.infinity else { return Int32(best) }
+    filter(logits, highest: highest)
+    return candidates.withTokens { draw(among: $0, logits, first: Int32(best), position) }
   }
 
-  private mutating func siftDown(_ start: Int, _ count: Int) {
-    var root = start
-    while case let left = 2 * root + 1, left < count {
-      var worst = candidates[root].precedes(candidates[left]) ? left : root
-      if left + 1 < count, candidates[worst].precedes(candidates[left + 1]) { worst = left + 1 }
-      guard worst != root else { return }
-      candidates.swapAt(root, worst)
-      root = worst
+  private mutating func filter(_ logits: UnsafeBufferPointer<Float>, highest: Float) {
+    let floor = options.minP > 0 ? Self.floor(minP: options.minP, highest: highest) : -.infinity
+    if options.topK > 0, options.topK < logits.count {
+      candidates.fill(best: options.topK, of: logits)
+    } else {
+      // Without top-p nothing depends on the tokens that min-p drops.
+      candidates.fill(logits, from: options.topP < 1 ? -.infinity : floor)
     }
-  }
-
-  /// How many of the sorted candidates top-p and min-p leave; at least one.
-  private mutating func truncate(_ count: Int) -> Int {
-    let highest = Double(candidates[0].logit)
-    var total = 0.0
-    for index in 0..<count {
-      weights[index] = exp(Double(candidates[index].logit) - highest)
-      total += weights[index]
-    }
-    var kept = count
     if options.topP < 1 {
-      var sum = 0.0
-      for index in 0..<count {
-        sum += weights[index]
-        if sum >= Double(options.topP) * total {
-          kept = index + 1
-          break
-        }
-      }
+      candidates.keep(share: Double(options.topP), of: logits, highest: highest)
     }
-    if options.minP > 0 {
-      kept = min(kept, weights[..<count].firstIndex { $0 < Double(options.minP) } ?? count)
-    }
-    return max(1, kept)
+    if floor > -.infinity { candidates.keep(from: floor, of: logits) }
   }
 
-  private mutating func draw(among count: Int) -> Int32 {
-    let highest = Double(candidates[0].logit)
-    var total = 0.0
-    for index in 0..<count {
-      weights[index] =
-        exp((Double(candidates[index].logit) - highest) / Double(options.temperature))
-      total += weights[index]
+  /// The lowest logit of those with at least this share of the highest probability.
+  private static func floor(minP: Float, highest: Float) -> Float {
+    let exact = Double(highest) + CanonicalMath.log(Double(minP))
+    let rounded = Float(exact)
+    return Double(rounded) < exact ? rounded.nextUp : rounded
+  }
+
+  /// - Parameter first: a candidate that none precedes.
+  private func draw(
+    among tokens: UnsafeBufferPointer<Int32>, _ logits: UnsafeBufferPointer<Float>, first: Int32,
+    _ position: Int
+  ) -> Int32 {
+    let noise = GumbelNoise(seed: options.seed, stream: options.stream, position: position)
+    let temperature = Double(options.temperature)
+    var chosen = first
+    var best = Double(logits[Int(first)]) / temperature + noise[first]
+    for token in tokens {
+      let scaled = Double(logits[Int(token)]) / temperature
+      // What cannot win costs no noise, or no logarithms.
+      guard scaled + GumbelNoise.highest >= best else { continue }
+      let bits = noise.bits(of: token)
+      guard scaled + GumbelNoise.bound(bits) >= best else { continue }
+      let perturbed = scaled + GumbelNoise.value(bits)
+      guard perturbed > best || (perturbed == best && token < chosen) else { continue }
+      (chosen, best) = (token, perturbed)
     }
-    var threshold = generator.nextUnit() * total
-    for index in 0..<count {
-      threshold -= weights[index]
-      if threshold < 0 { return candidates[index].token }
-    }
-    return candidates[count - 1].token
+    return chosen
+  }
+}
+
+extension UnsafeBufferPointer<Float> {
+  /// The lowest index of the highest value; 0 where all are −∞ or NaN.
+  fileprivate var indexOfHighest: Int {
+    var (best, highest) = (0, -Float.infinity)
+    for index in indices where self[index] > highest { (best, highest) = (index, self[index]) }
+    return best
   }
 }

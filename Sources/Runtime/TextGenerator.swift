@@ -172,7 +172,8 @@ public struct TextGenerator {
     let limit = limit(options)
     result.finishReason = limit < options.maximumTokenCount ? .context : .length
     var sampler = Sampler(options: options.sampling, vocabularyCount: tokenizer.vocabularyCount)
-    for token in options.prompt { sampler.observe(token) }
+    var path = options.prompt
+    path.reserveCapacity(path.count + limit)
     var detokenizer = StreamingDetokenizer(tokenizer)
     var logits = try prefill(options, &result)
     while result.sampledTokenCount < limit {
@@ -182,14 +183,14 @@ public struct TextGenerator {
         result.topLogProbabilities.append(
           LogProbabilities.top(options.logProbabilityCount, of: UnsafeBufferPointer(logits)))
       }
-      let token = sampler.sample(logits)
+      let token = sampler.draw(logits.span, history: path.span, position: path.count)
       note(&result)
       if !options.ignoresEnd, tokenizer.endTokens.contains(token) {
         result.finishReason = .stop
         break
       }
       result.tokens.append(token)
-      sampler.observe(token)
+      path.append(token)
       let written = result.text.count
       detokenizer.append(token, to: &result.text)
       Self.emit(result.text, from: written, emit)

@@ -1,6 +1,6 @@
 /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): the project's one seeded random generator.
 ///
-/// Samplers and tests use it, so that a seed names one sequence on every machine.
+/// Tests and benchmarks use it, so that a seed names one sequence on every machine.
 public struct SeededGenerator: RandomNumberGenerator, Sendable {
   private var state: UInt64
 

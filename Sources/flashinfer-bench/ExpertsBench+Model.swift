@@ -35,7 +35,7 @@ extension ExpertsBench {
     func step(continues: Bool) throws {
       let token =
         randomTokens == nil
-        ? Sampler.argmax(UnsafeBufferPointer(logits))
+        ? Sampler.argmax(logits.span)
         : Int32(generator.next() % UInt64(model.configuration.vocabularyCount))
       logits = try session.decode(token, continues: continues)
     }

@@ -91,7 +91,7 @@ struct TokenFeed {
       position += 1
       return text[position % text.count]
     }
-    guard var generator else { return Sampler.argmax(UnsafeBufferPointer(logits)) }
+    guard var generator else { return Sampler.argmax(logits.span) }
     let token = Int32(generator.next() % UInt64(vocabularyCount))
     self.generator = generator
     return token

@@ -29,7 +29,12 @@ struct SamplingArguments: ParsableArguments {
   @Option(parsing: .unconditional, help: "Penalty on the last 64 tokens; 1 = none.")
   var repetitionPenalty: Float = 1
 
-  @Option(parsing: .unconditional, help: "Seed of the random generator (default: random, printed).")
+  @Option(
+    parsing: .unconditional,
+    help: """
+      Seed of the answer's random choices (default: random, printed). The same prompt and seed give the same \
+      answer; earlier versions gave another.
+      """)
   var seed: UInt64?
 
   @Flag(help: "Generate past end-of-generation tokens.")

@@ -111,6 +111,38 @@ struct AllocationTests {
     Self.expectNone(result)
   }
 
+  @Test func `Drawing tokens allocates nothing`() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { print("allocations: \(Self.allocationsOfDraws());") }
+    Self.expectNone(result)
+  }
+
+  /// Allocations of twenty draws with each kind of filter after the first.
+  private static func allocationsOfDraws() -> Int {
+    var generator = SeededGenerator(seed: 1)
+    let logits = (0..<50_000).map { _ in Float(generator.nextUnit() * 20) }
+    let history = (0..<100).map { Int32($0 * 7) }
+    let filters: [(Float, Int, Float, Float, Float)] = [
+      (0, 0, 1, 0, 1), (1, 0, 1, 0, 1), (1, 0, 0.9, 0, 1), (1, 40, 0.95, 0.05, 1.1),
+      (1, 20_000, 1, 0, 1), (1, 0, 1, 0.05, 1.1),
+    ]
+    var samplers = filters.map {
+      Sampler(
+        options: SamplingOptions(
+          temperature: $0.0, topK: $0.1, topP: $0.2, minP: $0.3, repetitionPenalty: $0.4),
+        vocabularyCount: logits.count)
+    }
+    var before = 0
+    for position in 0...20 {
+      for index in samplers.indices {
+        _ = samplers[index].draw(logits.span, history: history.span, position: position)
+      }
+      if position == 0 { before = allocation_count() }
+    }
+    return allocation_count() - before
+  }
+
   /// Expects the process to have printed that it allocated nothing.
   private static func expectNone(_ result: ExitTest.Result?) {
     let output = String(decoding: result?.standardOutputContent ?? [], as: UTF8.self)

@@ -45,7 +45,7 @@ import WeightLoader
     _ prompt: [Int32]? = nil, tokenCount: Int = 12, in store: TemporaryFolder? = nil,
     hooks: DeviceHooks = DeviceHooks(), keyValueBudget: Int? = nil, threadCount: Int = 1,
     limit: Int = 1 << 30, type: KeyValueType = .f16, policy: KeyValuePolicyChoice = .full,
-    during work: () -> Void = {}
+    sampling: SamplingOptions = SamplingOptions(temperature: 0), during work: () -> Void = {}
   ) throws -> Outcome {
     let (prompt, store) = (prompt ?? self.prompt, store ?? self.store)
     var warnings: [String] = []
@@ -66,9 +66,8 @@ import WeightLoader
     session.keyValues.onWarning = { warnings.append($0) }
     var generator = TextGenerator(session: session, tokenizer: model.tokenizer)
     generator.onLostPrefix = { persistence.removePrefix(because: $0) }
-    var options = GenerationOptions(
-      prompt: prompt, maximumTokenCount: tokenCount, ignoresEnd: true)
-    options.sampling.temperature = 0
+    let options = GenerationOptions(
+      prompt: prompt, maximumTokenCount: tokenCount, sampling: sampling, ignoresEnd: true)
     let result = try generator.generate(options) { _ in }
     work()
     persistence.store(prompt + result.tokens, of: session)
@@ -86,6 +85,30 @@ import WeightLoader
       #expect(again.reusedTokenCount == 699)
     }
     #expect(store.entries.count == 1)
+  }
+
+  /// Each token's noise belongs to its position, wherever a run begins.
+  @Test(arguments: KeyValueType.allCases)
+  func `A drawn answer that was resumed is that of a run that never stopped`(
+    type: KeyValueType
+  ) throws {
+    let empty = TemporaryFolder()
+    var sampling = SamplingOptions(
+      temperature: 50, topK: 100, topP: 1, minP: 0, repetitionPenalty: 1.2, seed: 9)
+    let whole = try answer(tokenCount: 60, in: empty, type: type, sampling: sampling)
+    #expect(Set(whole.tokens).count > 20 && whole.reusedTokenCount == 0)
+    for cut in [1, 43] {
+      let own = TemporaryFolder()
+      let first = try answer(tokenCount: cut, in: own, type: type, sampling: sampling)
+      let rest = try answer(
+        prompt + first.tokens, tokenCount: 60 - cut, in: own, keyValueBudget: 1 << 20,
+        threadCount: 2, type: type, sampling: sampling)
+      #expect(rest.reusedTokenCount >= 640, "\(cut)")
+      #expect(first.tokens + rest.tokens == whole.tokens, "\(cut)")
+    }
+    sampling.stream = 1
+    let other = try answer(tokenCount: 60, in: empty, type: type, sampling: sampling)
+    #expect(other.tokens != whole.tokens)
   }
 
   /// longrope chooses its frequencies by the length of the context, here 712 and 714 positions.

@@ -58,8 +58,9 @@ class Generator(Closing):
 
         temperature: 0 takes the most probable token; top_k: of so many (0: all); top_p: of the most probable ones
         that reach this probability together (1: all); min_p: of those with at least this share of the highest
-        probability (0: all); repetition_penalty: what recent tokens are made less likely by (1: nothing). seed: makes the random choices the same each time; by default one is drawn, see `Answer.seed`. Ctrl-C and
-        leaving the loop end the generation at once.
+        probability (0: all); repetition_penalty: what recent tokens are made less likely by (1: nothing). seed: makes
+        the random choices the same each time (earlier versions made others); by default one is drawn, see
+        `Answer.seed`. Ctrl-C and leaving the loop end the generation at once.
         """
         generation = self._generation(max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed)
         return self._answer(Run("generate", (text(prompt, "prompt"),), generation))

@@ -448,7 +448,10 @@ typedef struct flashinfer_generation {
   float top_p;
   /* Only so many of the most probable tokens; 0: all. */
   uint32_t top_k;
-  /* Whether `seed` counts; otherwise one is drawn, which the result tells. */
+  /*
+   * Whether `seed` counts; otherwise one is drawn, which the result tells. Equal prompts and seeds give equal
+   * answers; earlier versions gave others.
+   */
   uint32_t is_seeded;
   uint64_t seed;
   /* The caller's number for this generation, for flashinfer_cancel_ticket; 0: none. */

@@ -1,0 +1,34 @@
+/// How the next token is chosen from logits.
+public struct SamplingOptions: Sendable {
+  /// 0 = greedy: the highest logit, the lowest id on a tie.
+  public var temperature: Float
+  /// Keep the k highest logits; 0 = all.
+  public var topK: Int
+  /// Keep the smallest set of highest probabilities whose sum reaches this; 1 = all.
+  public var topP: Float
+  /// Keep tokens with at least this share of the highest probability; 0 = all.
+  public var minP: Float
+  /// Divides positive and multiplies negative logits of recent tokens (arXiv:1909.05858 §4.1);
+  /// 1 = off.
+  public var repetitionPenalty: Float
+  /// How many of the latest tokens count as recent.
+  public var repetitionWindow: Int
+  /// Names the random choices: equal prompts, seeds and streams give equal answers.
+  public var seed: UInt64
+  /// Names one of several independent answers with the same seed.
+  public var stream: UInt32
+
+  public init(
+    temperature: Float = 0.7, topK: Int = 40, topP: Float = 0.95, minP: Float = 0.05,
+    repetitionPenalty: Float = 1, repetitionWindow: Int = 64, seed: UInt64 = 0, stream: UInt32 = 0
+  ) {
+    self.temperature = temperature
+    self.topK = topK
+    self.topP = topP
+    self.minP = minP
+    self.repetitionPenalty = repetitionPenalty
+    self.repetitionWindow = repetitionWindow
+    self.seed = seed
+    self.stream = stream
+  }
+}
