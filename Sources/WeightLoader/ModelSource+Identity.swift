@@ -31,7 +31,7 @@ public enum WeightMemory: Sendable {
   case unchanged
   /// Checksums of some, which they still have: a run had begun to learn them.
   case inPart
-  /// The identity from before the files were written to, which is another one.
+  /// The identity from before the files were written to, which is another model's: most weights differ.
   case changed
   /// The identity from before the files were written to or renamed, which is the same.
   case rewritten
@@ -78,7 +78,8 @@ extension ModelSource {
   ///
   /// - Returns: the identity, and what there was to compare the weights with.
   /// - Throws: as ``computeIdentity(cancellation:note:progress:)``; ``LoaderError/format(_:)`` for the first
-  ///   part that differs from an earlier reading of the file, although it has not been changed since.
+  ///   part that differs from an earlier reading of the file, although it has not been changed since, or although
+  ///   most of the others are what they were.
   public func verifyWeights(
     cancellation: CancellationFlag, note: (String) -> Void,
     progress: (_ byteCount: Int) -> Void = { _ in }
@@ -96,6 +97,14 @@ extension ModelSource {
           .checksumMismatch, at: part.offset, path: description.files[part.fileIndex],
           "the \(ByteCount(part.byteCount)) here are not what they were when they were read before, "
             + "and the file has not changed since: the drive returned something else"))
+    }
+    if let part = damagedPart(checksums, files) {
+      throw .format(
+        FormatError(
+          .checksumMismatch, at: part.offset, path: description.files[part.fileIndex],
+          "the \(ByteCount(part.byteCount)) here are not what they were when they were read before, unlike most of "
+            + "the other weights; the file was written to since: if you did not change it, delete it and download it again"
+        ))
     }
     let identity = description.identity(checksums: checksums.known)
     let memory: WeightMemory =
@@ -173,10 +182,27 @@ extension ModelSource {
   private func memoryOfOthers(
     of files: [FileIdentity], than identity: ModelIdentity?
   ) -> WeightMemory {
-    let identities = records.identitiesBefore(files)
+    let identities = records.identitiesBefore(files, at: description.files)
     guard !identities.isEmpty else { return .none }
     if let identity, identities.contains(identity.number) { return .rewritten }
     return identities.contains { $0 != 0 } ? .changed : .unknown
+  }
+
+  /// The first part that is not what it was before the files were written to; nil where nothing is known, where a
+  /// complete reading from before agrees, and where most parts differ: that is another model in their place, or in that
+  /// of a deleted file.
+  private func damagedPart(
+    _ checksums: WeightChecksums, _ files: [FileIdentity]
+  ) -> Extent? {
+    let earlier = records.checksumsBefore(
+      files, at: description.files, layout: checksums.layoutChecksum)
+    guard !earlier.contains(checksums.known) else { return nil }
+    for known in earlier {
+      let differing = zip(known, checksums.known).enumerated().filter { $1.0 != $1.1 }
+      guard let first = differing.first, 2 * differing.count < known.count else { continue }
+      return checksums.parts[first.offset]
+    }
+    return nil
   }
 
   private func settledFiles() throws(LoaderError) -> [FileIdentity] {

@@ -88,21 +88,41 @@ public struct WeightRecords: Sendable {
 
   /// Identities that the same files had before they were written to, or before their names or rights were
   /// changed; 0 for one that was not learned to the end.
-  func identitiesBefore(_ files: [FileIdentity]) -> [UInt64] {
+  func identitiesBefore(_ files: [FileIdentity], at paths: [String]) -> [UInt64] {
+    records(of: files, at: paths).map(\.identity)
+  }
+
+  /// Checksums of the parts that lay in the same places of the same files before they were written to, as far as
+  /// each record knows them.
+  func checksumsBefore(
+    _ files: [FileIdentity], at paths: [String], layout: UInt64
+  ) -> [[UInt64]] {
+    let encoded = files.flatMap(\.encoded)
+    return records(of: files, at: paths).filter { $0.layout == layout && $0.files != encoded }
+      .map(\.checksums)
+  }
+
+  // MARK: Details
+
+  /// What is remembered of the same files, as they are or were.
+  ///
+  /// A record that is older than one of them is of a deleted file whose number this one got; only some file systems
+  /// tell.
+  private func records(of files: [FileIdentity], at paths: [String]) -> [Record] {
     guard let folder, !files.isEmpty else { return [] }
+    let birth = paths.compactMap(BirthTime.of).max(by: <) ?? (0, 0)
     return Self.names(in: folder).compactMap { name in
       guard let record = Self.record(at: "\(folder)/\(name)"),
-        record.files.count == files.count * FileIdentity.encodedByteCount
+        record.files.count == files.count * FileIdentity.encodedByteCount,
+        record.lastChange >= birth
       else { return nil }
       let isSame = files.indices.allSatisfy { index in
         files[index].isSameFile(
           asEncoded: record.files[(index * FileIdentity.encodedByteCount)...])
       }
-      return isSame ? record.identity : nil
+      return isSame ? record : nil
     }
   }
-
-  // MARK: Details
 
   private struct Record {
     var layout: UInt64
@@ -110,6 +130,8 @@ public struct WeightRecords: Sendable {
     /// Encoded identities, one after the other.
     var files: [UInt8]
     var checksums: [UInt64]
+    /// When the record was written, since 1970.
+    var lastChange: (seconds: Int, nanoseconds: Int)
   }
 
   /// Records in a folder, in order; files that are being written have other names.
@@ -153,7 +175,10 @@ public struct WeightRecords: Sendable {
       files: Array(bytes[headerByteCount..<start]),
       checksums: (0..<partCount).map {
         SmallFile.integer(bytes, at: start + 8 * $0, as: UInt64.self)
-      })
+      },
+      lastChange: FileIdentity(path: path).map {
+        ($0.modification.seconds, $0.modification.nanoseconds)
+      } ?? (0, 0))
   }
 
   private func removeOldest(_ folder: String) {

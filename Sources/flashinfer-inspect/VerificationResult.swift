@@ -12,7 +12,7 @@ struct VerificationResult {
     case unchanged
     /// Checksums of what was read the last time agree; the rest is remembered from now on.
     case unchangedInPart
-    /// The file was written to since the last time, and holds other weights.
+    /// The file was written to since the last time, and holds another model.
     case changed
     /// The file was written to or renamed since the last time, and holds the same weights.
     case rewritten
@@ -91,8 +91,8 @@ struct VerificationResult {
       case .unchanged: "unchanged since they were last read"
       case .unchangedInPart: "unchanged as far as they were read before"
       case .changed:
-        "the file was written to since they were last read, and they are not what they were: if you did not "
-          + "replace it, download it again"
+        "the file was written to since they were last read, and now holds another model: most of them are not what "
+          + "they were"
       case .rewritten:
         "the file was written to or renamed since they were last read, and they are what they were"
       case .unknown:

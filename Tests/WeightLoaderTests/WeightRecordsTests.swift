@@ -65,7 +65,7 @@ import WeightLoader
     folder.write("model", bytes)
     #expect(try memory() == .none)
     #expect(try memory() == .unchanged)
-    overwrite("model", try edited("blk.1.ffn_down.weight"))
+    overwrite("model", TinyModel().gguf(seed: 2).bytes())
     #expect(try memory() == .changed)
     #expect(try memory() == .unchanged)
     // Written anew under its name, with what it held at first, and as another file.
@@ -73,6 +73,43 @@ import WeightLoader
     #expect(try memory() == .rewritten)
     folder.write("new", bytes)
     #expect(try memory("new") == .none)
+  }
+
+  @Test func `Weights few of which changed are damaged, and stay so until they are put back`()
+    throws
+  {
+    func verify(_ name: String = "model") throws -> WeightMemory {
+      try open(name).verifyWeights(cancellation: CancellationFlag()) { _ in }.memory
+    }
+    folder.write("model", bytes)
+    #expect(try verify() == .none)
+    let damaged = try edited("blk.1.ffn_down.weight")
+    overwrite("model", damaged)
+    for reads in 0..<3 {
+      #expect {
+        _ = try verify()
+      } throws: { error in
+        guard case .format(let cause)? = error as? LoaderError else { return false }
+        return cause.kind == .checksumMismatch && cause.path == folder.path + "/model"
+          && "\(cause)".contains("delete it and download it again")
+      }
+      // A run in between that learns what is there now does not make it good.
+      if reads == 0 { try open().learnIdentity(within: 10_000) }
+    }
+    // Where it never was anything else, nothing tells that it is damaged.
+    folder.write("copy", damaged)
+    #expect(try verify("copy") == .none)
+    overwrite("model", bytes)
+    #expect(try verify() == .rewritten)
+    #expect(try verify() == .unchanged)
+    // In the place of a deleted file, whose number it may get, another model is no damage.
+    unlink(folder.path + "/model")
+    folder.write("model", TinyModel().gguf(seed: 3).bytes())
+    #expect([.none, .changed].contains(try verify()))
+    // Nor is one with nearly all weights of the first.
+    unlink(folder.path + "/model")
+    folder.write("model", damaged)
+    _ = try verify()
   }
 
   @Test(
