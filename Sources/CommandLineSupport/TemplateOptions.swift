@@ -75,6 +75,11 @@ public struct TemplateOptions: ParsableArguments {
     guard let text = String(validating: bytes, as: UTF8.self) else {
       throw CommandError(.badData, "\(chatTemplate): not valid UTF-8 text")
     }
+    guard !text.allSatisfy(\.isWhitespace) else {
+      throw CommandError(
+        .badData,
+        "\(chatTemplate): the template is empty: every prompt would be; --raw does without one")
+    }
     return try ChatTemplate(text)
   }
 
@@ -114,6 +119,14 @@ public struct TemplateOptions: ParsableArguments {
     }
     if noThinking, !template.switchesThinking {
       Terminal.warn("--no-thinking has no effect: the chat template cannot switch thinking off")
+    }
+    var unread: [String] = []
+    for argument in templateArguments {
+      let name = String(argument.prefix { $0 != "=" })
+      if !template.reads(name), !unread.contains(name) { unread.append(name) }
+    }
+    for name in unread {
+      Terminal.warn("--template-arg \(name) has no effect: the chat template does not read it")
     }
   }
 

@@ -166,6 +166,7 @@ extension Parser {
         if ["caller", "varargs", "kwargs"].contains(name) {
           for index in macroReads.indices { macroReads[index].insert(name) }
         }
+        names.insert(name)
         return try Expression(.name(name), at: token.offset)
       }
     case .string:

@@ -14,17 +14,19 @@ struct Parser {
   var macroReads: [Set<String>] = []
   /// Texts outside tags and in string literals.
   var literals: [[UInt8]] = []
+  /// Names in expressions.
+  var names: Set<String> = []
 
   private init(_ tokens: [Token]) { self.tokens = tokens }
 
   /// - Parameter source: a normalised template.
   static func parse(
     _ source: [UInt8]
-  ) throws(JinjaError) -> (body: [Statement], literals: [[UInt8]]) {
+  ) throws(JinjaError) -> (body: [Statement], literals: [[UInt8]], names: Set<String>) {
     var parser = Parser(try Lexer.tokens(of: source))
     let body = try parser.statements(until: [])
     if let missing = parser.missing.first { throw missing }
-    return (body, parser.literals)
+    return (body, parser.literals, parser.names)
   }
 
   var current: Token { tokens[index] }

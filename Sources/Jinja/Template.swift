@@ -8,6 +8,8 @@ package struct Template: @unchecked Sendable {
   private let source: [UInt8]
   /// The texts that the template can write: those outside tags, and string literals.
   package let literals: [[UInt8]]
+  /// The names of variables, functions and macros that expressions read.
+  package let names: Set<String>
 
   /// Parses a template.
   ///
@@ -15,7 +17,7 @@ package struct Template: @unchecked Sendable {
   package init(_ source: [UInt8]) throws(JinjaError) {
     self.source = Lexer.normalised(source)
     do throws(JinjaError) {
-      (body, literals) = try Parser.parse(self.source)
+      (body, literals, names) = try Parser.parse(self.source)
     } catch { throw error.located(in: Lexer.normalised(source)) }
   }
 

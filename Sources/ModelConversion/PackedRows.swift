@@ -18,6 +18,8 @@ final class PackedRows {
   private var scales: [Float] = []
   private var loaded = 0..<0
   private let values: [Float]
+  /// Where the matrix's rows and columns are stated; nil once they were compared.
+  private var shapePlace: (path: String, offset: Int)?
 
   private static let chunkByteCount = 1 << 20
 
@@ -35,6 +37,10 @@ final class PackedRows {
     path = source.description.files[self.record.fileIndex]
     scalesPath = source.description.files[place.fileIndex]
     values = Self.values(of: matrix.form)
+    if matrix.shapes.indices.contains(part) {
+      let shape = matrix.shapes[part]
+      shapePlace = (source.description.files[shape.fileIndex], shape.offset)
+    }
   }
 
   /// The type that holds every value; nil where they are rounded.
@@ -60,9 +66,11 @@ final class PackedRows {
 
   /// Reads the scales of rows that are unpacked next; then several threads may unpack them.
   ///
-  /// - Throws: ``ConversionError/io(_:)``, also for a file that became shorter.
+  /// - Throws: ``ConversionError/io(_:)``, also for a file that became shorter; ``ConversionError/format(_:)`` where
+  ///   the file states another shape.
   func prepare(rows: Range<Int>) throws(ConversionError) {
     guard !rows.isEmpty else { return }
+    try checkShape()
     let (first, last) = (scaleRow(of: rows.lowerBound), scaleRow(of: rows.upperBound - 1))
     if !loaded.contains(first) || !loaded.contains(last) { try load(first...last) }
   }
@@ -130,6 +138,38 @@ final class PackedRows {
           + "\(column): the file is damaged, or was made from weights that were"))
   }
 
+  private func checkShape() throws(ConversionError) {
+    guard let (path, offset) = shapePlace else { return }
+    let bytes = try Self.read(16, path: path, offset: offset)
+    let stated = bytes.withUnsafeBytes { buffer in
+      [0, 8].map { Int64(littleEndian: buffer.loadUnaligned(fromByteOffset: $0, as: Int64.self)) }
+    }
+    // Of a fused matrix the shape is that of the whole, which has a row of scales for each row.
+    let found = [Int64(matrix.scales.rowCount), Int64(record.columnCount)]
+    guard stated == found else {
+      throw .format(
+        FormatError(
+          .malformed, at: offset, path: path,
+          "the weight_shape of tensor '\(record.name)' is \(stated), and what is packed has \(found[0]) rows of "
+            + "\(found[1])"))
+    }
+    shapePlace = nil
+  }
+
+  private static func read(
+    _ byteCount: Int, path: String, offset: Int
+  ) throws(ConversionError) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: byteCount)
+    var failure: BlockIOError?
+    bytes.withUnsafeMutableBytes { buffer in
+      do throws(BlockIOError) {
+        try FileRange.read(path: path, offset: offset, into: buffer)
+      } catch { failure = error }
+    }
+    if let failure { throw .io(failure) }
+    return bytes
+  }
+
   // MARK: - Scales
 
   /// The row of blocks that a row belongs to.
@@ -149,17 +189,8 @@ final class PackedRows {
     let count = max(
       wanted.count,
       min(matrix.scales.rowCount - block, Self.chunkByteCount / max(1, rowByteCount)))
-    var bytes = [UInt8](repeating: 0, count: count * rowByteCount)
-    do throws(BlockIOError) {
-      var failure: BlockIOError?
-      bytes.withUnsafeMutableBytes { buffer in
-        do throws(BlockIOError) {
-          try FileRange.read(
-            path: scalesPath, offset: place.offset + block * rowByteCount, into: buffer)
-        } catch { failure = error }
-      }
-      if let failure { throw failure }
-    } catch { throw .io(error) }
+    let bytes = try Self.read(
+      count * rowByteCount, path: scalesPath, offset: place.offset + block * rowByteCount)
     let size = matrix.scales.type.byteCount
     scales = bytes.withUnsafeBytes { buffer in
       (0..<count * matrix.scales.columnCount).map { index in

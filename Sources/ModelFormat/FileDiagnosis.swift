@@ -11,15 +11,21 @@ public enum FileDiagnosis {
   ) -> FormatError {
     guard error.kind != .unsupported else { return error }
     if ModelFile.recognise(prefix) == .unknown {
-      if let text = text(prefix) ?? otherText(prefix) {
+      if let text = text(prefix) ?? folderText(prefix, path) ?? otherText(prefix) {
         return FormatError(.unrecognised, path: path, text)
       }
     }
     guard error.kind == .truncated || error.kind == .unrecognised else { return error }
     if let text = pieceText(path) { return FormatError(.unrecognised, path: path, text) }
-    guard error.kind == .truncated else { return error }
     var error = error
-    error.message += "; the file is incomplete: finish the download, or copy it again"
+    let isTruncated = error.kind == .truncated
+    if isUnfinished(path) {
+      error.message +=
+        (isTruncated ? "; the file is incomplete: " : "; ")
+        + "its name says that its download is not finished: finish it, or download the file again"
+    } else if isTruncated {
+      error.message += "; the file is incomplete: finish the download, or copy it again"
+    }
     return error
   }
 
@@ -44,6 +50,26 @@ public enum FileDiagnosis {
     return
       "a web page, not the file: the server asked for a login or had no such file; download it "
       + "again"
+  }
+
+  /// What a document of a Hugging Face folder stands for.
+  private static func folderText(_ prefix: UnsafeRawBufferPointer, _ path: String) -> String? {
+    let slash = path.utf8.lastIndex(of: UInt8(ascii: "/"))
+    let name = slash.map { path[path.utf8.index(after: $0)...] } ?? path[...]
+    let isDocument =
+      ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]
+      .contains { $0 == name } || name.hasSuffix(".safetensors.index.json")
+    guard isDocument, prefix.contains(UInt8(ascii: "{")) else { return nil }
+    let folder = slash.map { path[..<$0] } ?? "."
+    return
+      "a document of a Hugging Face folder and not a model by itself: give the folder, "
+      + (folder.isEmpty ? "/" : "\(folder)")
+  }
+
+  /// Whether a name is what download tools call a file until they have all of it.
+  public static func isUnfinished(_ name: String) -> Bool {
+    [".incomplete", ".part", ".partial", ".crdownload", ".download", ".aria2", ".tmp"]
+      .contains(where: name.hasSuffix)
   }
 
   /// What other kind of file stands in place of a model.

@@ -14,7 +14,7 @@ public struct ModelDescription: Sendable {
   /// What keeps the model from being run, of a description that was made to show it; otherwise empty, as
   /// reading ends with the first problem.
   public var problems: [FormatError] = []
-  /// The chat template's source (Jinja), where the file has one.
+  /// The chat template's source (Jinja), where the file has one that is not blank.
   public var chatTemplate: String?
   /// Further templates by name; `tool_use` is for conversations with tools.
   public var otherTemplates: [String: String] = [:]
@@ -42,11 +42,16 @@ public struct ModelDescription: Sendable {
   ) {
     self.configuration = configuration
     self.tokenizer = tokenizer
-    self.chatTemplate = chatTemplate
+    self.chatTemplate = Self.unlessBlank(chatTemplate)
     self.name = name
     self.files = files
     self.tensors = tensors
     self.extents = extents
+  }
+
+  /// A template's text; nil where it is nothing but white space, as of files whose template was taken out.
+  static func unlessBlank(_ template: String?) -> String? {
+    template.flatMap { $0.allSatisfy(\.isWhitespace) ? nil : $0 }
   }
 
   /// Why there is no vocabulary, in a sentence's end: what is wrong with the one that the model has, or that it has none.

@@ -48,6 +48,8 @@ public struct PackedMatrix: Sendable, Equatable {
 
   public var form: Form
   public var scales: Scales
+  /// Where the file states the rows and columns of each part, as two integers of 8 bytes; empty where it does not.
+  public var shapes: [ExpertStack.Place] = []
   /// Rows before the matrix, or before each part, that the scales count too.
   public var firstRow = 0
 
@@ -66,10 +68,11 @@ public struct PackedMatrix: Sendable, Equatable {
   /// Elements in what the file counts as one.
   var elementsPerStoredElement: Int { form == .int4 ? 8 : 1 }
 
-  /// The same with scales elsewhere.
-  func placed(at places: [ExpertStack.Place]) -> PackedMatrix {
+  /// The same with the scales and stated shapes of all of `parts`.
+  func placed(as parts: [PackedMatrix]) -> PackedMatrix {
     var matrix = self
-    matrix.scales.places = places
+    matrix.scales.places = parts.flatMap(\.scales.places)
+    matrix.shapes = parts.flatMap(\.shapes)
     return matrix
   }
 }

@@ -33,6 +33,11 @@ struct YaRN {
   /// Whether the pairs where blending begins and ends are rounded outwards.
   var truncates = true
 
+  /// What is wrong with a factor below 1.
+  static func refusal(of factor: Double) -> String {
+    "YaRN's factor is \(factor): it lengthens the context, so that it is at least 1"
+  }
+
   /// Factor on cosines and sines: the paper's √(1/t).
   static func magnitude(_ factor: Double, _ scale: Double = 1) -> Double {
     factor <= 1 ? 1 : 0.1 * scale * log(factor) + 1

@@ -184,7 +184,8 @@ extension ModelDescription {
         if expectation.isOptional { continue }
         let origin = origins.origin(ofMissing: expectation.name)
         throw FormatError(
-          .malformed, path: origin.path, "tensor \"\(origin.name)\" is missing")
+          .malformed, path: origin.path,
+          "tensor \"\(origin.name)\" is missing" + reason(forMissing: expectation.name))
       }
       expectedCount += 1
       try tensor.validate(against: expectation, origin: origins.origin(of: tensor))
@@ -196,8 +197,32 @@ extension ModelDescription {
       throw FormatError(
         .unsupported, at: origin.offset, path: origin.path,
         "tensor \"\(origin.name)\" has no place in the architecture"
-          + " \"\(configuration.architecture)\" as it is supported")
+          + " \"\(configuration.architecture)\" as it is supported" + (layerMismatch ?? ""))
     }
+  }
+
+  /// What may be the reason for a tensor that is not there, as the end of a sentence.
+  private func reason(forMissing name: String) -> String {
+    if name == "output.weight" {
+      return
+        ": the model is not whole, or its configuration lacks \"tie_word_embeddings\": true, which says that the "
+        + "table of embeddings is the output too"
+    }
+    return name.hasPrefix("blk.") ? layerMismatch ?? "" : ""
+  }
+
+  /// That there are tensors of more or fewer layers than the configuration says; nil where the numbers agree.
+  private var layerMismatch: String? {
+    let layers = tensors.lazy.compactMap { tensor -> Int? in
+      let words = tensor.name.split(separator: ".", maxSplits: 2)
+      return words.count == 3 && words[0] == "blk" ? Int(words[1]) : nil
+    }
+    guard let configuration, let last = layers.max(), last + 1 != configuration.layerCount else {
+      return nil
+    }
+    return
+      ": there are tensors of \(last + 1) layers, and the configuration (num_hidden_layers, or block_count) says "
+      + "\(configuration.layerCount)"
   }
 }
 

@@ -63,6 +63,9 @@ public struct ChatTemplate: Sendable {
       clock: conversation.now.map { Clock(seconds: $0) } ?? .now)
   }
 
+  /// Whether the template reads a variable of that name anywhere.
+  public func reads(_ name: String) -> Bool { template.names.contains(name) }
+
   /// The texts that the template itself can write.
   var literals: [[UInt8]] { template.literals }
 

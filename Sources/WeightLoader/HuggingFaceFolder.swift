@@ -15,7 +15,8 @@ struct HuggingFaceFolder {
       throw .format(
         FormatError(
           .unrecognised, path: folder.path,
-          "a folder without config.json is not a model; name a GGUF file, an image made by "
+          try folder.otherModels()
+            ?? "a folder without config.json is not a model; name a GGUF file, an image made by "
             + "flashinfer-convert, or a folder with config.json and safetensors files"))
     }
     shards = try folder.safetensors()
@@ -23,19 +24,20 @@ struct HuggingFaceFolder {
       throw .format(
         FormatError(
           .unrecognised, path: folder.path,
-          "the folder has neither model.safetensors nor model.safetensors.index.json nor another "
+          try folder.otherModels()
+            ?? "the folder has neither model.safetensors nor model.safetensors.index.json nor another "
             + "safetensors file; weights in other formats (pytorch_model.bin) are not read: download the "
             + "model's safetensors files (its page may have them under another revision), save it anew with "
             + "transformers' save_pretrained, or take a GGUF file"))
     }
   }
 
-  /// What the folder's documents and headers say.
+  /// What the folder's documents and headers say, and the headers.
   ///
   /// - Throws: ``LoaderError/format(_:)`` where they are damaged or not supported, ``LoaderError/io(_:)``.
   func describe(
     collectingProblems collectsProblems: Bool = false
-  ) throws(LoaderError) -> ModelDescription {
+  ) throws(LoaderError) -> (model: ModelDescription, files: [SafetensorsFile]) {
     guard let configuration = try folder.document("config.json") else {
       throw .missingFile(path: folder.path + "/config.json", "the file has gone")
     }
@@ -57,8 +59,9 @@ struct HuggingFaceFolder {
     let path = folder.path
     let name = (path.split(separator: "/").last.map(String.init) ?? path).displayingPaths
     do {
-      return try HuggingFace.describe(
+      let model = try HuggingFace.describe(
         documents, name: name, shards: files, collectingProblems: collectsProblems)
+      return (model, files)
     } catch { throw .format(error) }
   }
 }

@@ -29,7 +29,13 @@ struct ModelFolder {
     guard let index = try document("model.safetensors.index.json") else {
       let names: [String]
       do { names = try FolderListing.names(in: path) } catch { throw .io(error) }
-      return names.filter { $0.hasSuffix(".safetensors") }.sorted().map { "\(path)/\($0)" }
+      let shards = names.filter { $0.hasSuffix(".safetensors") }.sorted()
+      if let missing = Self.missingShard(of: shards) {
+        throw .missingFile(
+          path: "\(path)/\(missing)",
+          "the file is missing, although others of the folder count it; finish the download")
+      }
+      return shards.map { "\(path)/\($0)" }
     }
     let names: [String]
     do { names = try HuggingFace.shardNames(index: index) } catch { throw .format(error) }
@@ -39,6 +45,46 @@ struct ModelFolder {
         "the file is missing, although \(index.path) names it; finish the download")
     }
     return names.map { "\(path)/\($0)" }
+  }
+
+  /// The first file that is not among `names`, of those that one of them says there are, such as
+  /// `model-00002-of-00003.safetensors`.
+  private static func missingShard(of names: [String]) -> String? {
+    for name in names {
+      let words = name.dropLast(".safetensors".count).split(separator: "-")
+      guard words.count >= 3, words[words.count - 2] == "of", let count = Int(words.last ?? ""),
+        let digits = words.last?.count, digits == words[words.count - 3].count, count <= 10_000
+      else { continue }
+      let stem = name.dropLast("-of-.safetensors".count + 2 * digits)
+      for index in 1...max(1, count) {
+        let number = String(repeating: "0", count: max(0, digits - "\(index)".count)) + "\(index)"
+        let wanted = "\(stem)\(number)-of-\(words.last ?? "").safetensors"
+        if !names.contains(wanted) { return wanted }
+      }
+    }
+    return nil
+  }
+
+  /// What a folder without weights of its own holds in their place, and what to do; nil where nothing is known.
+  func otherModels() throws(LoaderError) -> String? {
+    let names: [String]
+    do { names = try FolderListing.names(in: path) } catch { throw .io(error) }
+    let models = names.filter { name in
+      guard name.hasSuffix(".gguf") else { return false }
+      // Of a split model the first member; projectors of images are no models.
+      let words = name.dropLast(".gguf".count).split(separator: "-")
+      let isLater =
+        words.count >= 3 && words[words.count - 2] == "of" && Int(words[words.count - 3]) ?? 1 > 1
+      return !isLater && !name.hasPrefix("mmproj")
+    }.sorted()
+    if models.count == 1 { return "the folder holds a GGUF model: give \(path)/\(models[0])" }
+    if let first = models.first {
+      return
+        "the folder holds \(models.count) GGUF models: give one of them, such as \(path)/\(first)"
+    }
+    return names.sorted().first(where: FileDiagnosis.isUnfinished).map {
+      "the download is not finished: \($0) is in the folder in place of a whole file; finish it"
+    }
   }
 
   /// The file with tiktoken's ranks, `tiktoken.model` or the only `*.tiktoken`; nil where there is none.

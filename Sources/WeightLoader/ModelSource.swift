@@ -76,6 +76,17 @@ public final class ModelSource {
   ) throws(LoaderError) -> ModelSource {
     var storage = try ModelStorage(path)
     let description = try storage.describe()
+    return try open(
+      storage, description, mirrors: mirrors, backend: backend, queueDepth: queueDepth,
+      records: records)
+  }
+
+  /// Opens a model whose headers have been read.
+  fileprivate static func open(
+    _ storage: ModelStorage, _ description: ModelDescription, mirrors: [String] = [],
+    backend: StorageBackend, queueDepth: Int = 64, records: WeightRecords = .standard
+  ) throws(LoaderError) -> ModelSource {
+    var storage = storage
     try ZeroTail.check(description)
     let weights =
       description.extents.isEmpty ? WeightChecksums(description.storedTensors) : nil
@@ -107,8 +118,35 @@ extension ModelSource {
   ///
   /// - Throws: ``LoaderError`` for a file whose header cannot be read at all.
   public static func survey(_ path: String) throws(LoaderError) -> ModelDescription {
+    try ModelSurvey(path).description
+  }
+}
+
+/// A model whose headers were read once, whether or not it can be run.
+package struct ModelSurvey {
+  /// As much as can be understood; `problems` says what cannot.
+  package let description: ModelDescription
+  private let storage: ModelStorage
+
+  /// - Throws: ``LoaderError`` for a file whose header cannot be read at all.
+  package init(_ path: String) throws(LoaderError) {
     var storage = try ModelStorage(path)
-    return try storage.describe(collectingProblems: true)
+    description = try storage.describe(collectingProblems: true)
+    self.storage = storage
+  }
+
+  /// All tensors of the files, also of types that models do not compute with.
+  package var tensors: [LoadableTensor] { storage.tensors }
+  /// The files that ``LoadableTensor/fileIndex`` counts.
+  package var files: [String] { storage.logicalFiles }
+  /// Their lengths; none of a striped image.
+  package var fileByteCounts: [Int] { storage.fileByteCounts }
+
+  /// Opens the model, which must have no problems.
+  ///
+  /// - Throws: as ``ModelSource/open(_:mirrors:backend:queueDepth:records:)``.
+  package func open(backend: StorageBackend) throws(LoaderError) -> ModelSource {
+    try ModelSource.open(storage, description, backend: backend)
   }
 }
 

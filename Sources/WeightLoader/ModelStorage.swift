@@ -19,6 +19,10 @@ struct ModelStorage {
   private let isGGUF: Bool
   /// Of a folder, what says which model it holds; nil where only its tensors are wanted.
   private let huggingFace: HuggingFaceFolder?
+  /// All tensors of the files, of whatever type, once the model is described.
+  private(set) var tensors: [LoadableTensor] = []
+  /// The lengths of the files then; none of a striped image.
+  private(set) var fileByteCounts: [Int] = []
 
   /// The safetensors files of a folder, whatever else it holds.
   ///
@@ -72,9 +76,31 @@ struct ModelStorage {
   mutating func describe(
     collectingProblems collectsProblems: Bool = false
   ) throws(LoaderError) -> ModelDescription {
-    if let huggingFace { return try huggingFace.describe(collectingProblems: collectsProblems) }
+    if let huggingFace {
+      let (model, files) = try huggingFace.describe(collectingProblems: collectsProblems)
+      tensors = files.enumerated().flatMap { index, file in
+        file.tensors.map { LoadableTensor($0, fileIndex: index) }
+      }
+      fileByteCounts = files.map(\.fileByteCount)
+      return model
+    }
     if isGGUF { return try describeGGUF(collectsProblems) }
-    guard let mapping else { return try FileHeader.parse(path, ModelFile.describe) }
+    let description = try describeImage()
+    tensors = description.tensors.map(LoadableTensor.init)
+    return description
+  }
+
+  private mutating func describeImage() throws(LoaderError) -> ModelDescription {
+    guard let mapping else {
+      var byteCount = 0
+      let description = try FileHeader.parse(path) {
+        (prefix, fileByteCount, path) throws(FormatError) in
+        byteCount = fileByteCount
+        return try ModelFile.describe(prefix, fileByteCount: fileByteCount, path: path)
+      }
+      fileByteCounts = [byteCount]
+      return description
+    }
     var prefixByteCount = ModelFile.firstReadByteCount
     while true {
       switch try describe(mapping, prefixByteCount: prefixByteCount) {
@@ -102,6 +128,10 @@ struct ModelStorage {
       guard file.split?.count ?? 1 == 1 else { return nil }
       return try GGUF.describe([file], header: header, collectingProblems: collectsProblems)
     }
+    tensors = model.files.enumerated().flatMap { index, file in
+      file.tensors.map { LoadableTensor($0, fileIndex: index) }
+    }
+    fileByteCounts = model.files.map(\.fileByteCount)
     if let description = model.contents[0] { return description }
     // What the first header says of the model depends on the tensors of all members.
     return try FileHeader.parse(files[0]) { (prefix, fileByteCount, path) throws(FormatError) in

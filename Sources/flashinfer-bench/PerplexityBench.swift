@@ -70,7 +70,7 @@ struct PerplexityBench: ParsableCommand {
     for (index, chunk) in chunks.enumerated() {
       progress.follow(session, from: index * chunk.count, count: chunk.count)
       try perplexity.score(chunk, in: session)
-      Terminal.note("[\(index + 1)/\(chunks.count)] \((perplexity.value ?? .nan).fixed(4))")
+      Terminal.remark("[\(index + 1)/\(chunks.count)] \((perplexity.value ?? .nan).fixed(4))")
     }
     let neurons = session.stream.neuronStatistics
     return [
@@ -113,7 +113,7 @@ struct PerplexityBench: ParsableCommand {
       progress.follow(
         sparseSession, from: index * chunk.count + chunk.count / 2, count: chunk.count / 2)
       try comparison.compare(chunk, denseSession, sparseSession)
-      Terminal.note(
+      Terminal.remark(
         "[\(index + 1)/\(chunks.count)] \(comparison.sparsePerplexity.fixed(4)), with all neurons "
           + "\(comparison.densePerplexity.fixed(4)), divergence "
           + FigureUnit.nats.text(comparison.divergence))

@@ -92,7 +92,7 @@ struct SparFBench: ParsableCommand {
         try decode(chunk, session, runs.map(\.session), into: &comparisons) {
           progress.update(index * length + $0)
         }
-        Terminal.note(
+        Terminal.remark(
           "[\(index + 1)/\(chunks.count)] perplexity \(comparisons[0].densePerplexity.fixed(3)) dense, "
             + runs.indices.map {
               "\(comparisons[$0].sparsePerplexity.fixed(3)) at \(runs[$0].name) "

@@ -33,12 +33,24 @@ struct Convert: ParsableCommand {
   /// What `--quantize` can make of float matrices.
   struct QuantisedType: ExpressibleByArgument {
     let type: ElementType
+    /// llama.cpp's name of a mix of types that was given in the type's place, such as Q4_K_M.
+    var mix: String?
 
     init?(argument: String) {
-      guard let type = Converter.quantisedTypes.first(where: { Self.name($0) == argument }) else {
+      let words = argument.lowercased().split(separator: "_")
+      func type(_ words: ArraySlice<Substring>) -> ElementType? {
+        let name = words.joined(separator: "_")
+        return Converter.quantisedTypes.first { Self.name($0) == name }
+      }
+      if let type = type(words[...]) {
+        self.type = type
+      } else if let type = type(words.dropLast()), ["s", "m", "l", "xs", "xl"].contains(words.last)
+      {
+        self.type = type
+        mix = argument
+      } else {
         return nil
       }
-      self.type = type
     }
 
     var defaultValueDescription: String { Self.name(type) }
@@ -105,6 +117,11 @@ struct Convert: ParsableCommand {
   @OptionGroup(title: "Output") var messages: OutputOptions
 
   func validate() throws {
+    if let quantize, let mix = quantize.mix {
+      throw ValidationError(
+        "--quantize \(mix): llama.cpp's name of a mix of types; here all matrices become one: --quantize "
+          + quantize.defaultValueDescription)
+    }
     try ResourceOptions.check(threads: threads)
   }
 

@@ -68,8 +68,8 @@ extension DescriptionReport {
       let stops = stopTokens.map { "\($0.id) \($0.text.escapingControlCharacters)" }
       if !stops.isEmpty { Terminal.print("stop tokens: \(stops.joined(separator: ", "))\n") }
     }
-    if let problem = VocabularyProblem.of(description) {
-      Terminal.print("tokenizer: cannot be used: \(problem)\n")
+    if let vocabularyProblem {
+      Terminal.print("tokenizer: cannot be used: \(vocabularyProblem)\n")
     }
     if let template = description.chatTemplate {
       Terminal.print("chat template: \(Self.text(ofTemplate: template))\n")

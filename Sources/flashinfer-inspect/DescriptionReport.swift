@@ -9,16 +9,18 @@ struct DescriptionReport {
   let path: String
   let description: ModelDescription
   /// All tensors of the files, of whatever type.
-  let contents: FileMetadata
+  let contents: ModelSurvey
   /// The open model; nil of one that cannot be run.
   let source: ModelSource?
+  /// What is wrong with the vocabulary; nil if nothing is, or there is none.
+  let vocabularyProblem: String?
 
   init(_ path: String, backend: StorageBackend) throws {
     self.path = path
-    let survey = try ModelSource.survey(path)
-    contents = try FileMetadata(path)
-    source = survey.problems.isEmpty ? try ModelSource.open(path, backend: backend) : nil
-    description = source?.description ?? survey
+    contents = try ModelSurvey(path)
+    description = contents.description
+    source = description.problems.isEmpty ? try contents.open(backend: backend) : nil
+    vocabularyProblem = VocabularyProblem.of(description)
   }
 
   var summary: ModelSummary {
@@ -28,7 +30,13 @@ struct DescriptionReport {
   /// What would be refused, and why.
   var problems: [String] {
     var problems = description.problems.map(\.description)
-    if let problem = VocabularyProblem.of(description) { problems.append(problem) }
+    if let vocabularyProblem {
+      problems.append(vocabularyProblem)
+    } else if description.tokenizer == nil {
+      problems.append(
+        "\(path): it holds no vocabulary: only token ids (flashinfer-run --tokens) can be given to it"
+      )
+    }
     if let reason = description.needsConversion { problems.append("\(path): \(reason)") }
     return problems
   }
@@ -70,7 +78,7 @@ struct DescriptionReport {
     } else {
       json.null("tokenizer")
     }
-    json.text("tokenizerProblem", VocabularyProblem.of(description))
+    json.text("tokenizerProblem", vocabularyProblem)
     json.text("template", description.chatTemplate)
     json.array("problems", of: problems) { $0.text(nil, $1) }
     if let neurons = description.neurons { write(neurons, to: &json) }

@@ -50,6 +50,17 @@ struct BenchTests {
     #expect(once.contains("timeToFirstTokenSeconds") && !once.contains("prefillTokensPerSecond"))
   }
 
+  @Test func `perplexity says how far it is, unless it is to be quiet`() throws {
+    let model = folder.write("dense", TinyModel().gguf(seed: 1).bytes())
+    let text = folder.write("text", Array(String(repeating: "the cat sat. ", count: 40).utf8))
+    let arguments = ["perplexity", model, text, "--context", "32", "--chunks", "2"]
+    let loud = try Program.run("flashinfer-bench", arguments)
+    #expect(loud.status == 0 && loud.errors.contains("[2/2] "), "\(loud.errors)")
+    let quiet = try Program.run("flashinfer-bench", arguments + ["--quiet"])
+    #expect(quiet.status == 0 && quiet.errors.isEmpty, "\(quiet.errors)")
+    #expect(quiet.output == loud.output)
+  }
+
   @Test func `sparse refuses what it cannot measure before it measures anything`() throws {
     let model = folder.write("dense", TinyModel().gguf(seed: 1).bytes())
     for (path, reason) in [

@@ -146,9 +146,17 @@ final class RunTests {
     #expect(try inspect().output.contains("of the checksums of all weights"))
     // Other bytes in the same file.
     folder.write("model", TinyModel().gguf(seed: 2).bytes())
-    for words in ["and they are not what they were", "unchanged since they were last read"] {
+    for words in ["now holds another model", "unchanged since they were last read"] {
       let verification = try inspect(["--verify"])
       #expect(verification.status == 0 && verification.output.contains(words))
+    }
+    // One byte of it is damaged: code 65, as often as it is asked.
+    var damaged = TinyModel().gguf(seed: 2).bytes()
+    damaged[damaged.count - 40] ^= 1
+    folder.write("model", damaged)
+    for _ in 0..<2 {
+      let verification = try inspect(["--verify"])
+      #expect(verification.status == 65 && verification.errors.contains("download it again"))
     }
     // The same bytes, written again; and other names and times of them.
     folder.write("model", TinyModel().gguf(seed: 2).bytes())
@@ -312,6 +320,23 @@ final class RunTests {
     #expect(
       rendered.output.hasPrefix("[system|s][user|the][assistant|an]highFalse 2026-01-31\n"),
       "\(rendered.output)")
+    let unread = try Program.run(
+      "flashinfer-inspect",
+      [
+        model, "--chat-template", template, "--messages", messages, "--template-arg", "effort=high",
+        "--template-arg", "efort=low", "--template-arg", "m=1", "--template-arg", "efort=high",
+      ])
+    let warnings = unread.errors.split(separator: "\n").filter { $0.hasPrefix("warning: ") }
+    #expect(
+      warnings == [
+        "warning: --template-arg efort has no effect: the chat template does not read it"
+      ])
+    for text in ["", " \n"] {
+      let blank = folder.write("blank.jinja", Array(text.utf8))
+      let result = try Program.run(
+        "flashinfer-inspect", [model, "--render", "x", "--chat-template", blank])
+      #expect(result.status == 65 && result.errors.contains("the template is empty"))
+    }
     let bad = folder.write("bad.jinja", Array("{% if %}".utf8))
     let refused = try Program.run(
       "flashinfer-inspect", [model, "--render", "x", "--chat-template", bad])

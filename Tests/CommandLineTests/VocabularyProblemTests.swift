@@ -48,6 +48,33 @@ struct VocabularyProblemTests {
       }, "unknown pre-tokenizer 'nonsense'")
   }
 
+  @Test func `That there is none is among what is refused`() throws {
+    let path = model { file in
+      file.metadata.removeAll { $0.0.hasPrefix("tokenizer.") }
+    }
+    let text = try Program.run("flashinfer-inspect", [path])
+    #expect(text.status == 0 && text.output.contains("refused: "), "\(text)")
+    #expect(text.output.contains("holds no vocabulary") && text.output.contains("--tokens"))
+    let json = try Program.run("flashinfer-inspect", [path, "--json"])
+    #expect(json.output.contains("\"tokenizerProblem\":null"), "\(json.output)")
+    #expect(json.output.contains("holds no vocabulary"), "\(json.output)")
+  }
+
+  @Test func `Names of llama.cpp's mixes are told what to ask for`() throws {
+    let path = model { _ in }
+    for (mix, type) in [("Q4_K_M", "q4_k"), ("q5_k_s", "q5_k"), ("Q3_K_XL", "q3_k")] {
+      let result = try Program.run(
+        "flashinfer-convert", [path, folder.path + "/image.bin", "--quantize", mix])
+      #expect(result.status == 64 && result.errors.contains("--quantize \(type)"), "\(result)")
+    }
+    let upper = try Program.run(
+      "flashinfer-convert", [path, folder.path + "/image.bin", "--quantize", "Q8_0"])
+    #expect(upper.status == 0, "\(upper.errors)")
+    let unknown = try Program.run(
+      "flashinfer-convert", [path, folder.path + "/other.bin", "--quantize", "q9_k"])
+    #expect(unknown.status == 64 && unknown.errors.contains("q4_k"), "\(unknown.errors)")
+  }
+
   @Test func `A pre-tokenizer that is left out is asked for`() throws {
     try expectProblem(
       model {

@@ -94,6 +94,8 @@ import WeightLoader
     }
     folder.tensors["model.visual.patch_embed.proj.weight"] = .init(
       type: "BF16", shape: [1, 2, 2, 2, 2], bytes: [UInt8](repeating: 0, count: 32))
+    folder.configure(
+      #""rope_scaling":{"mrope_interleaved":true,"mrope_section":[4,2,2],"rope_type":"default"}"#)
     folder.config = #"""
       {"architectures":["Qwen3VLMoeForConditionalGeneration"],"text_config":\#(folder.config)}
       """#

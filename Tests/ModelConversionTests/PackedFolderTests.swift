@@ -281,8 +281,10 @@ import WeightLoader
       type: "I32", shape: [shape[0], shape[1] / 8], bytes: words)
     folder.tensors[name + "_scale"] = .init(
       type: "BF16", shape: [shape[0], shape[1] / 32], bytes: scales)
-    folder.tensors[name + "_shape"] = .init(
-      type: "I64", shape: [2], bytes: [UInt8](repeating: 0, count: 16))
+    let stated = shape.flatMap { side in
+      withUnsafeBytes(of: Int64(side).littleEndian, Array.init)
+    }
+    folder.tensors[name + "_shape"] = .init(type: "I64", shape: [2], bytes: stated)
     return values
   }
 
@@ -321,6 +323,49 @@ import WeightLoader
       folder.configure(Self.int4)
       let message = error(folder.write())
       #expect(message.contains("row 9 of tensor 'blk.0.ffn_up.weight' has the scale"), "\(message)")
+    }
+  }
+
+  @Test func `Shapes and groups that are stated otherwise are refused`() throws {
+    let name = "model.layers.0.mlp.down_proj.weight"
+    var whole = try EditedFolder("llama")
+    _ = try packInt4(name, &whole) { _ in 0x3C80 }
+    whole.configure(Self.int4)
+    #expect(error(whole.write()) == "converted")
+    // A row fewer; a column more.
+    for (byte, change) in [(0, -1), (8, 1)] {
+      var folder = whole
+      let value = Int(folder.tensors[name + "_shape"]?.bytes[byte] ?? 0)
+      folder.tensors[name + "_shape"]?.bytes[byte] = UInt8(truncatingIfNeeded: value + change)
+      let message = error(folder.write())
+      #expect(message.contains("weight_shape of tensor 'blk.0.ffn_down.weight'"), "\(message)")
+    }
+    var folder = whole
+    folder.tensors[name + "_shape"]?.type = "F64"
+    var message = error(folder.write())
+    #expect(message.contains("\"\(name)_shape\" of F64 [2], not I64 [2]"), "\(message)")
+    for (stated, words) in [
+      (#""group_size":64"#, "states groups of 64"),
+      (#""strategy":"channel","group_size":null"#, "states groups of whole rows"),
+    ] {
+      folder = whole
+      folder.config = folder.config.replacing(
+        #""strategy":"group","group_size":32"#, with: stated)
+      message = error(folder.write())
+      #expect(
+        message.contains("a scale for each 32 columns") && message.contains(words), "\(message)")
+    }
+  }
+
+  @Test func `Tensors of methods that config.json does not state are named`() throws {
+    for (ending, method) in [
+      ("qweight", "GPTQ or AWQ"), ("weight.absmax", "bitsandbytes"), ("biases", "MLX"),
+    ] {
+      var folder = try EditedFolder("llama")
+      folder.tensors["model.layers.0.mlp.up_proj.\(ending)"] = .init(
+        type: "I32", shape: [1, 1], bytes: [0, 0, 0, 0])
+      let message = error(folder.write())
+      #expect(message.contains(method) && message.contains("GGUF file"), "\(message)")
     }
   }
 

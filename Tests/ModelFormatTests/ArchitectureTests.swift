@@ -133,6 +133,14 @@ import Testing
     #expect(error(of: file)?.message.contains("\"blk.1.ffn_up.weight\" has 64 rows of 96") == true)
     file.tensors.remove(at: index)
     #expect(error(of: file)?.message == "tensor \"blk.1.ffn_up.weight\" is missing")
+    file = TinyModel().gguf(seed: 1)
+    for (stated, words) in [(1, "has no place"), (3, "\"blk.2.")] {
+      file["llama.block_count"] = .uint32(UInt32(stated))
+      let message = error(of: file)?.message ?? ""
+      #expect(
+        message.contains(words) && message.contains("tensors of 2 layers")
+          && message.hasSuffix("says \(stated)"), "\(message)")
+    }
     file = TinyModel().gguf(seed: 8)
     file.tensors.append(
       .init(

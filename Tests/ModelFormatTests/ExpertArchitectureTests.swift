@@ -134,6 +134,9 @@ import Testing
       var file = file("mixtral")
       let index = try #require(file.tensors.firstIndex { $0.name == name })
       file.tensors[index].dimensions = dimensions
+      let data = file.tensors[index].data
+      file.tensors[index].data = Array(
+        data.prefix(data.count * Int(dimensions.reduce(1, *)) / (64 * 768)))
       let refusal = error(of: file)
       #expect(words.isEmpty == (refusal == nil), "\(dimensions)")
       #expect(words.isEmpty || refusal?.message.contains("\"\(name)\"") == true)

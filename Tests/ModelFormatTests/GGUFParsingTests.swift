@@ -178,6 +178,38 @@ import Testing
     #expect(refusal(TinyGGUF(tensors: [tensor(name: long)])).contains("65 bytes"))
   }
 
+  /// A type, or a dimension, that was damaged to a smaller one leaves a hole, which llama.cpp refuses too.
+  @Test func `A tensor that leaves more room than padding before the next is refused`() throws {
+    // 256 elements each, followed by another tensor.
+    func file(_ type: UInt32, _ dimensions: [UInt64], byteCount: Int, alignment: Int = 32)
+      -> TinyGGUF
+    {
+      var tiny = TinyGGUF(tensors: [
+        .init(
+          name: "x", type: type, dimensions: dimensions, data: .init(repeating: 0, count: byteCount)
+        ),
+        tensor(name: "y"),
+      ])
+      tiny.alignment = alignment
+      return tiny
+    }
+    // Whole: Q8_0 of 272 bytes, padded.
+    for alignment in [32, 64, 4096] {
+      _ = try #require(
+        try parseGGUF(file(8, [256], byteCount: 272, alignment: alignment).bytes()).value)
+    }
+    // Q4_0 in its place; fewer columns; fewer rows; a type of 16 bits in place of one of 32.
+    let holes = [
+      file(2, [256], byteCount: 272), file(8, [128], byteCount: 272),
+      file(0, [16, 3], byteCount: 256), file(1, [256], byteCount: 1024),
+    ]
+    for hole in holes {
+      let message = refusal(hole)
+      #expect(message.contains("tensor \"x\"") && message.contains("before \"y\""), "\(message)")
+      #expect(message.contains("damaged"), "\(message)")
+    }
+  }
+
   @Test func `Impossible metadata is refused`() {
     #expect(
       refusal(TinyGGUF(metadata: [("a", .bool(true)), ("a", .bool(true))])).contains("twice"))

@@ -137,6 +137,7 @@ struct TinyFolder {
     var tied = TinyFolder()
     tied.hasHead = false
     #expect(error(tied).contains("tensor \"lm_head.weight\" is missing"))
+    #expect(error(tied).contains("\"tie_word_embeddings\": true"))
     tied.more = #""tie_word_embeddings":true"#
     #expect(try tied.configuration().tiesOutput)
   }
@@ -284,6 +285,16 @@ struct TinyFolder {
       #expect(message.contains("\"\(name)\""), "\(message)")
       #expect(!message.contains("config.json") && !message.contains("blk."), "\(message)")
     }
+  }
+
+  @Test(arguments: [2, 5])
+  func `Another number of layers than the tensors' is told so`(count: Int) {
+    var folder = TinyFolder()
+    folder.more = "\"num_hidden_layers\":\(count)"
+    let message = error(folder)
+    #expect(message.contains("model.layers.1."), "\(message)")
+    #expect(
+      message.contains("tensors of 1 layers") && message.hasSuffix("says \(count)"), "\(message)")
   }
 
   @Test func `Tensors without a place are refused by name`() {

@@ -111,6 +111,11 @@ import Testing
     file["qwen3.rope.scaling.yarn_ext_factor"] = .float32(0.5)
     #expect(throws: FormatError.self) { try ImageBuilder.description(of: file.bytes()) }
     file["qwen3.rope.scaling.yarn_ext_factor"] = nil
+    file["qwen3.rope.scaling.factor"] = .float32(0.5)
+    #expect {
+      try ImageBuilder.description(of: file.bytes())
+    } throws: { "\($0)".contains("YaRN's factor is 0.5") }
+    file["qwen3.rope.scaling.factor"] = .float32(4)
     file["qwen3.rope.scaling.type"] = .string("longrope")
     #expect(throws: FormatError.self) { try ImageBuilder.description(of: file.bytes()) }
   }
@@ -158,6 +163,7 @@ import Testing
   @Test func `What a scaling lacks is named`() {
     let cases = [
       (#""type":"yarn","factor":0"#, "no positive \"factor\""),
+      (#""type":"yarn","factor":0.5"#, "YaRN's factor is 0.5"),
       (#""type":"yarn","factor":"4""#, "\"factor\" should be a number"),
       (#""type":"longrope","short_factor":[1,2],"long_factor":[1,2]"#, "short_factor should be 8"),
       (#""type":"longrope","short_factor":[1,1,1,1,1,1,1,0]"#, "short_factor should be 8"),

@@ -1,3 +1,4 @@
+import Glibc
 import ModelFormat
 import TestSupport
 import Testing
@@ -52,6 +53,71 @@ import WeightLoader
     let path = folder.write(name, Self.pointer)
     let error = try #require(failure { _ = try ModelSource.open(folder.path) })
     #expect(error.path == path && error.message.contains("git lfs pull"), "\(error)")
+  }
+
+  @Test(arguments: ["config.json", "model.safetensors.index.json", "tokenizer_config.json"])
+  func `A document in place of its folder is told so`(name: String) throws {
+    let path = folder.write(name, Array("{\"architectures\":[\"LlamaForCausalLM\"]}".utf8))
+    for error in [
+      failure { _ = try ModelSource.open(path) }, failure { _ = try TensorLoader.open(path) },
+    ] {
+      let error = try #require(error)
+      #expect(error.message.contains("give the folder, \(folder.path)"), "\(error)")
+    }
+  }
+
+  @Test func `GGUF files in a folder without weights of its own are named`() throws {
+    func message() throws -> String {
+      try #require(failure { _ = try ModelSource.open(folder.path) }).message
+    }
+    #expect(try message().contains("without config.json"))
+    folder.write("mmproj-F16.gguf", [0])
+    folder.write("model-Q4_0.gguf", [0])
+    #expect(try message().hasSuffix("give \(folder.path)/model-Q4_0.gguf"))
+    folder.write("config.json", Array("{}".utf8))
+    #expect(try message().hasSuffix("give \(folder.path)/model-Q4_0.gguf"))
+    // A split model is one, by its first member.
+    let split = TemporaryFolder()
+    _ = split.write(members: TinyModel().gguf(seed: 1).split(into: 3))
+    let error = try #require(failure { _ = try ModelSource.open(split.path) })
+    #expect(error.message.hasSuffix("give \(split.path)/tiny-00001-of-00003.gguf"), "\(error)")
+    folder.write("model-Q8_0.gguf", [0])
+    #expect(try message().contains("2 GGUF models"))
+  }
+
+  @Test func `Downloads that are under way are called so`() throws {
+    let whole = TinyModel().gguf(seed: 1).bytes()
+    for name in ["6f85a640a97c.incomplete", "model.gguf.part", "model.gguf.crdownload"] {
+      let path = folder.write(name, Array(whole.prefix(whole.count / 2)))
+      let error = try #require(failure { _ = try ModelSource.open(path) })
+      #expect(error.message.contains("download is not finished"), "\(error)")
+      // One that only lacks its last name is read.
+      _ = try ModelSource.open(folder.write(name, whole))
+      unlink(path)
+    }
+    folder.write("config.json", Array("{}".utf8))
+    folder.write("model.safetensors.incomplete", [0])
+    let error = try #require(failure { _ = try ModelSource.open(folder.path) })
+    #expect(error.message.contains("model.safetensors.incomplete"), "\(error)")
+  }
+
+  @Test func `Shards that others count are missed without an index`() throws {
+    folder.write("config.json", Array("{}".utf8))
+    for shards in [[1, 3], [2, 3], [1, 2]] {
+      for number in 1...3 {
+        let name = "model-0000\(number)-of-00003.safetensors"
+        unlink("\(folder.path)/\(name)")
+        if shards.contains(number) { folder.write(name, [2, 0, 0, 0, 0, 0, 0, 0, 0x7B, 0x7D]) }
+      }
+      let missing = 6 - shards.reduce(0, +)
+      #expect {
+        _ = try ModelSource.open(folder.path)
+      } throws: { error in
+        guard case .missingFile(let path, let text)? = error as? LoaderError else { return false }
+        return path == "\(folder.path)/model-0000\(missing)-of-00003.safetensors"
+          && text.contains("finish the download")
+      }
+    }
   }
 
   @Test func `A file that ends with zeros is an unfinished download`() throws {

@@ -39,6 +39,9 @@ extension GGUFHyperparameters {
     if let multiplier = try float("rope.scaling.yarn_log_multiplier"), multiplier != 0 {
       throw unsupported("rope.scaling.yarn_log_multiplier", "\(multiplier) is not supported")
     }
+    guard factor >= 1 else {
+      throw unsupported("rope.scaling.factor", YaRN.refusal(of: factor))
+    }
     let context = try required("context_length")
     var yarn = YaRN(
       factor: factor,

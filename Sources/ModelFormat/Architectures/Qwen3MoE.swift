@@ -30,7 +30,9 @@ enum Qwen3MoE: Architecture {
     try parameters.refuseSlidingLayers()
     decoder.normalisesHeads = true
     decoder.experts = try parameters.experts(
-      .init(expertCount: 128, expertsPerToken: 8, length: 768))
+      .init(
+        expertCount: 128, expertsPerToken: 8, length: 768,
+        normalisesWeights: parameters.name == visionName))
     return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)
   }
 }

@@ -56,13 +56,30 @@ struct GGUFTensorParser {
         "tensor \"\(info.name)\" (\(info.byteCount) bytes at byte \(info.offset)) does not lie in the"
           + " file of \(cursor.fileByteCount) bytes")
     }
-    for (first, second) in zip(order, order.dropFirst())
-    where placed[first].offset + placed[first].byteCount > placed[second].offset {
-      throw cursor.error(
-        .malformed, at: placed[second].infoOffset,
-        "tensors \"\(placed[first].name)\" and \"\(placed[second].name)\" overlap")
+    for (first, second) in zip(order, order.dropFirst()) {
+      try checkGap(placed[first], placed[second], cursor)
     }
     return (dataOffset, placed)
+  }
+
+  /// Refuses neighbours that overlap or lie further apart than padding, as llama.cpp does: the type or a dimension
+  /// of the first is not what was written.
+  private func checkGap(
+    _ first: GGUFTensorInfo, _ second: GGUFTensorInfo, _ cursor: HeaderCursor
+  ) throws(ParseInterruption) {
+    let end = first.offset + first.byteCount
+    guard end <= second.offset else {
+      throw cursor.error(
+        .malformed, at: second.infoOffset,
+        "tensors \"\(first.name)\" and \"\(second.name)\" overlap")
+    }
+    guard second.offset - end < alignment else {
+      throw cursor.error(
+        .malformed, at: first.infoOffset,
+        "tensor \"\(first.name)\" (\(first.type.name), \(first.byteCount) bytes) leaves "
+          + "\(second.offset - end) bytes before \"\(second.name)\", more than padding to \(alignment): its type or "
+          + "its dimensions are damaged; download the file again")
+    }
   }
 
   private mutating func parseName(

@@ -127,7 +127,7 @@ public enum HuggingFace {
       guard error.kind == .unsupported else { throw error }
       description.tokenizerProblem = error
     }
-    description.chatTemplate = try chatTemplate(documents)
+    description.chatTemplate = ModelDescription.unlessBlank(try chatTemplate(documents))
     description.otherTemplates = try otherTemplates(documents)
     description.problems = problems.problems
     return description

@@ -7,6 +7,8 @@ struct HuggingFaceQuantisation {
   private var block: (rowCount: Int, columnCount: Int)?
   /// Whether words of eight 4-bit integers are expected.
   private var hasInt4 = false
+  /// Columns that share a scale of such integers, as `config_groups` states; 0 for whole rows. Empty where it does not.
+  private var groupLengths: Set<Int> = []
   private let isStated: Bool
   private let path: String
 
@@ -43,8 +45,32 @@ struct HuggingFaceQuantisation {
   {
     FormatError(
       .unsupported, at: value.offset, path: path,
-      "weights quantised by \(method) are not supported: take the folder that they were made from "
-        + "(BF16, F16 or FP8), which flashinfer-convert reads and can quantise, or a GGUF file")
+      "weights quantised by \(method) are not supported: \(remedy)")
+  }
+
+  private static let remedy =
+    "take the folder that they were made from (BF16, F16 or FP8), which flashinfer-convert reads and can "
+    + "quantise, or a GGUF file"
+
+  /// Which method leaves tensors with such an ending.
+  private static let methods = [
+    "qweight": "GPTQ or AWQ", "qzeros": "GPTQ or AWQ", "g_idx": "GPTQ or AWQ",
+    "absmax": "bitsandbytes", "quant_map": "bitsandbytes", "SCB": "bitsandbytes",
+    "W_q": "HQQ", "biases": "MLX",
+    "weight_packed": "compressed-tensors, which config.json does not state",
+    "gate_up_proj_blocks": "MXFP4 in gpt-oss's blocks",
+    "down_proj_blocks": "MXFP4 in gpt-oss's blocks",
+  ]
+
+  /// Why a tensor that has no place in any architecture is there, as its name tells; nil if it does not.
+  static func refusal(ofTensor tensor: SafetensorsTensor, path: String) -> FormatError? {
+    guard let ending = tensor.name.split(separator: ".").last,
+      let method = methods[String(ending)]
+    else { return nil }
+    return FormatError(
+      .unsupported, at: tensor.infoOffset, path: path,
+      "tensor \"\(tensor.name)\" belongs to weights quantised by \(method), which are not supported: \(remedy)"
+    )
   }
 
   private mutating func setBlock(_ value: JSONValue) throws(FormatError) {
@@ -78,6 +104,11 @@ struct HuggingFaceQuantisation {
           throw Self.refusal(of: "compressed-tensors with columns in another order", weights, path)
         }
         hasInt4 = true
+        if weights["strategy"]?.string == "channel" {
+          groupLengths.insert(0)
+        } else if let length = weights["group_size"]?.integer {
+          groupLengths.insert(max(0, length))
+        }
       default:
         let bits = bits.map { "\($0) bits" } ?? "unstated bits"
         throw Self.refusal(
@@ -158,7 +189,31 @@ struct HuggingFaceQuantisation {
         "has scales of \(scale.tensor.type.name) \(scale.tensor.shape), which do not fit its shape "
           + "\(tensor.shape)")
     }
-    return PackedMatrix(form: form, scales: scales)
+    var matrix = PackedMatrix(form: form, scales: scales)
+    guard form == .int4 else { return matrix }
+    let length = scales.blockColumnCount
+    guard
+      groupLengths.isEmpty || groupLengths.contains(length)
+        || (length == columnCount && groupLengths.contains(0))
+    else {
+      let stated = groupLengths.sorted().map { $0 == 0 ? "whole rows" : "\($0)" }
+      throw error(
+        .malformed,
+        "has a scale for each \(length) columns, and config.json states groups of "
+          + stated.joined(separator: " or "))
+    }
+    if let shape = index[weightName + "_shape"] {
+      guard shape.tensor.type.name == "I64", shape.tensor.shape == [2] else {
+        throw error(
+          .malformed,
+          "has a \"\(weightName)_shape\" of \(shape.tensor.type.name) \(shape.tensor.shape), not I64 [2]"
+        )
+      }
+      matrix.shapes = [
+        ExpertStack.Place(fileIndex: shape.fileIndex, offset: shape.tensor.offset)
+      ]
+    }
+    return matrix
   }
 
   /// Which rows and columns each scale holds for; nil if that cannot be told.

@@ -146,6 +146,9 @@ private struct RopeScalingReader {
     guard let factor = try optional("factor") ?? ratio else {
       throw parameters.error(.malformed, values, "RoPE scaling has no positive \"factor\"")
     }
+    guard factor >= 1 else {
+      throw parameters.error(.malformed, values["factor"] ?? values, YaRN.refusal(of: factor))
+    }
     var yarn = YaRN(factor: factor, originalContextLength: original)
     yarn.betaFast = try optional("beta_fast") ?? yarn.betaFast
     yarn.betaSlow = try optional("beta_slow") ?? yarn.betaSlow

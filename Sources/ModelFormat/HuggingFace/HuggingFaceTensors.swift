@@ -31,10 +31,11 @@ struct HuggingFaceTensors {
         }
         let weightName = quantisation.weightName(tensor.name)
         guard let (name, expert) = names.stored(weightName) else {
-          throw FormatError(
-            .unsupported, at: tensor.infoOffset, path: shard.path,
-            "tensor \"\(tensor.name)\" has no place in the architecture \"\(architecture.name)\" as"
-              + " it is supported")
+          throw HuggingFaceQuantisation.refusal(ofTensor: tensor, path: shard.path)
+            ?? FormatError(
+              .unsupported, at: tensor.infoOffset, path: shard.path,
+              "tensor \"\(tensor.name)\" has no place in the architecture \"\(architecture.name)\" as"
+                + " it is supported")
         }
         let packing = try quantisation.packing(of: tensor, weightName, shard.path, index)
         let record = try Self.record(name, tensor, shard, fileIndex, packing)
@@ -178,7 +179,7 @@ struct HuggingFaceTensors {
       }
       guard part.record.type == first.type, part.record.columnCount == first.columnCount,
         part.record.rowCount == first.rowCount,
-        part.packing?.placed(at: []) == parts[0].packing?.placed(at: [])
+        part.packing?.placed(as: []) == parts[0].packing?.placed(as: [])
       else {
         throw FormatError(
           .malformed, at: part.record.offset, path: path,
@@ -195,7 +196,7 @@ struct HuggingFaceTensors {
       })
     records.append(record)
     derivations[name] = parts[0].packing.map { packing in
-      .packed(packing.placed(at: parts.flatMap { $0.packing?.scales.places ?? [] }))
+      .packed(packing.placed(as: parts.compactMap(\.packing)))
     }
   }
 
