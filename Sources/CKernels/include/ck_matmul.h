@@ -20,10 +20,10 @@ enum ck_type {
 typedef struct {
   float scale;          // value = scale * q
   float scaled_sum;     // scale * sum
-  int32_t sum_low;      // sum of q[0..15]
-  int32_t sum_high;     // sum of q[16..31]
-  int32_t sum;          // sum of q[0..31]
-  int32_t minus_8_sum;  // bias of Q4_0
+  int16_t sums[2];      // sums of q[0..15] and q[16..31]
+  int32_t minus_64_low;   // bias of types with scales of sixteen columns that were expanded
+  int32_t minus_64_high;
+  int32_t minus_8_sum;  // bias of Q4_0; sum of q[0..31]
   int32_t minus_16_sum;   // bias of Q5_0
   int32_t minus_128_sum;  // bias of Q8_0 taken as unsigned
 } ck_block_info;
