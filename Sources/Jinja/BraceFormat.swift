@@ -120,8 +120,9 @@ struct BraceFormat {
     let meter = interpreter.meter
     if specification.isEmpty {
       let piece = try value.string(meter)
-      return text.isSafe ? (value.text?.isSafe ?? false ? piece : piece.escaped) : piece
+      return try text.isSafe ? (value.text?.isSafe ?? false ? piece : piece.escaped(meter)) : piece
     }
+    try meter.hold(specification.count)
     var field = try Self.field(specification)
     switch value {
     case .integer, .wide:
@@ -137,7 +138,7 @@ struct BraceFormat {
       if field.type.map({ "eEfFgG%".contains($0) }) ?? true { return try field.text(number, meter) }
     case .text(let given):
       guard field.type ?? "s" == "s", field.alignment != .afterSign else { break }
-      var piece = text.isSafe ? given.escaped : given
+      var piece = try text.isSafe ? given.escaped(meter) : given
       if let precision = field.precision {
         let offsets = piece.characterOffsets
         piece = piece[0..<offsets[min(precision, offsets.count - 1)]]

@@ -40,7 +40,7 @@ extension Interpreter {
       guard case .dictionary(let mapping) = value else {
         throw JinjaError(.type, "'items' needs a dictionary, not '\(value.typeName)'")
       }
-      return .generator(try Generator(mapping.elements(.items), above: mapping.depth))
+      return .generator(try Generator(elements(.items, of: mapping), above: mapping.depth))
     default:
       if case .text(let text) = value {
         return try slice(.text(text), nil, nil, .integer(-1))
@@ -57,7 +57,7 @@ extension Interpreter {
     guard let path, !path.isNull else { return value }
     guard case .text(let text) = path else { return try item(path, of: value) }
     var value = value
-    for part in text.split(at: MarkedText("."), most: -1) {
+    for part in try text.split(at: MarkedText("."), most: -1, meter) {
       let isNumber = part.allScalars(\.isPythonDigit)
       let index = isNumber ? Value.integer(digits: part.bytes) : nil
       value = try item(index ?? .text(part), of: value)
@@ -133,8 +133,11 @@ extension Interpreter {
   }
 
   /// What sorting compares: texts in lower case, unless case counts.
-  private func sortKey(_ value: Value, _ isCaseSensitive: Value?) -> Value {
+  private func sortKey(
+    _ value: Value, _ isCaseSensitive: Value?
+  ) throws(JinjaError) -> Value {
     guard !(isCaseSensitive?.isTrue ?? false), case .text(let text) = value else { return value }
+    try meter.change(text.count)
     return .text(text.lowercased)
   }
 
@@ -145,8 +148,8 @@ extension Interpreter {
       throw JinjaError(.type, "'dictsort' needs a dictionary, by 'key' or 'value'")
     }
     var pairs: [(Value, Value)] = []
-    for ((key, value), item) in zip(mapping.pairs, try mapping.elements(.items)) {
-      pairs.append((sortKey(by == "key" ? key : value, arguments[0]), item))
+    for ((key, value), item) in zip(mapping.pairs, try elements(.items, of: mapping)) {
+      pairs.append((try sortKey(by == "key" ? key : value, arguments[0]), item))
     }
     return try .list(
       of: Value.sorted(pairs, isReversed: arguments[2]?.isTrue ?? false, meter))
@@ -155,12 +158,12 @@ extension Interpreter {
   private func sort(_ value: Value, _ passed: Passed) throws(JinjaError) -> Value {
     let arguments = try passed.bound(to: ["reverse", "case_sensitive", "attribute"], of: "sort")
     let paths =
-      arguments[2]?.text?.split(at: MarkedText(","), most: -1).map { Value.text($0) }
+      try arguments[2]?.text?.split(at: MarkedText(","), most: -1, meter).map { Value.text($0) }
       ?? [arguments[2] ?? .null]
     var pairs: [(Value, Value)] = []
     for element in try elements(of: value) {
       var keys: [Value] = []
-      for path in paths { keys.append(sortKey(try attribute(path, of: element), arguments[1])) }
+      for path in paths { keys.append(try sortKey(attribute(path, of: element), arguments[1])) }
       pairs.append((try .list(of: keys), element))
     }
     return try .list(
@@ -175,7 +178,7 @@ extension Interpreter {
       try Generator(above: source.depth) { [unowned self] () throws(JinjaError) -> Value? in
         while let next = try source.next() {
           try meter.step()
-          let key = sortKey(try attribute(arguments[1], of: next), arguments[0])
+          let key = try sortKey(attribute(arguments[1], of: next), arguments[0])
           if seen.insert(try HashKey(key, meter)).inserted { return next }
         }
         return nil
@@ -188,7 +191,7 @@ extension Interpreter {
     let arguments = try passed.bound(to: ["case_sensitive", "attribute"], of: filter.rawValue)
     var best: (key: Value, value: Value)?
     for element in try elements(of: value) {
-      let key = sortKey(try attribute(arguments[1], of: element), arguments[0])
+      let key = try sortKey(attribute(arguments[1], of: element), arguments[0])
       guard let current = best else {
         best = (key, element)
         continue
@@ -206,7 +209,7 @@ extension Interpreter {
     var pairs: [(Value, Value)] = []
     for element in try elements(of: value) {
       let key = try attribute(arguments[0], of: element, standard: arguments[1])
-      pairs.append((sortKey(key, arguments[2]), try .tuple(of: [key, element])))
+      pairs.append((try sortKey(key, arguments[2]), try .tuple(of: [key, element])))
     }
     var groups: [(key: Value, elements: [Value])] = []
     for pair in try Value.sorted(pairs, isReversed: false, meter) {
@@ -260,7 +263,7 @@ extension Interpreter {
     for start in stride(from: 0, to: elements.count, by: size) {
       var batch = Array(elements[start..<min(elements.count - start, size) + start])
       if let fill = arguments[1], !fill.isNull, batch.count < size {
-        try meter.step(size)
+        try meter.hold(size)
         batch += Array(repeating: fill, count: size - batch.count)
       }
       batches.append(try .list(of: batch))

@@ -9,7 +9,7 @@ extension Interpreter {
     case .format:
       let format = try value.softString(meter)
       if !passed.named.isEmpty {
-        let pairs = passed.named.map { (key: Value.text($0.name), value: $0.value) }
+        let pairs = passed.named.map { (key: passed.text(of: $0.name), value: $0.value) }
         return .text(
           try PercentFormat(self, format).format(.dictionary(try Mapping(pairs, meter))))
       }
@@ -20,11 +20,13 @@ extension Interpreter {
     case .trim:
       let characters = try passed.bound(to: ["chars"], of: name)[0]
       let text = try value.softString(meter)
-      guard let characters, !characters.isNull else { return .text(text.stripped(.both)) }
+      guard let characters, !characters.isNull else {
+        return .text(try strip(text, .both, of: nil))
+      }
       guard case .text(let set) = characters else {
         throw JinjaError(.type, "'trim' needs a string of characters")
       }
-      return .text(text.stripped(.both, of: set))
+      return .text(try strip(text, .both, of: set))
     case .center:
       let width = try passed.bound(to: ["width"], of: name)[0] ?? .integer(80)
       return try call("center", of: .text(value.softString(meter)), Passed(positional: [width]))
@@ -35,19 +37,24 @@ extension Interpreter {
     case .safe:
       return .text(try value.softString(meter).safe)
     case .string: return .text(try value.softString(meter))
-    case .escape, .e: return .text(try value.softString(meter).escaped)
-    case .forceescape: return .text(try value.string(meter).escaped)
+    case .escape, .e: return .text(try value.softString(meter).escaped(meter))
+    case .forceescape: return .text(try value.string(meter).escaped(meter))
     case .wordcount:
       let text = try value.softString(meter)
-      var (number, isInWord) = (0, false)
-      for character in text.characters {
-        let scalar = character.bytes.scalar(at: 0).scalar
+      try meter.scan(8 * text.count)
+      var (offset, number, isInWord) = (0, 0, false)
+      while offset < text.count {
+        let (scalar, length) = text.bytes.scalar(at: offset)
         let isWord = scalar.map { $0 == "_" || $0.isLetter || $0.properties.numericType != nil }
         if isWord ?? false, !isInWord { number += 1 }
         isInWord = isWord ?? false
+        offset += length
       }
       return .integer(number)
-    case .title: return .text(Self.title(try value.softString(meter)))
+    case .title:
+      let text = try value.softString(meter)
+      try meter.change(text.count)
+      return .text(Self.title(text))
     default:
       return try call(name, of: .text(value.softString(meter)), Passed())
     }
@@ -109,7 +116,7 @@ extension Interpreter {
     source.append("\n")
     let indentsBlank = arguments[2]?.isTrue ?? false
     var result = MarkedText()
-    for (number, line) in source.lines(keepingEnds: false).enumerated() {
+    for (number, line) in try source.lines(keepingEnds: false, meter).enumerated() {
       try meter.copy(line.count + indention.count + 1)
       if number > 0 { result.append("\n") }
       let isIndented =
@@ -142,11 +149,12 @@ extension Interpreter {
     if length < end.characterCount || leeway < 0 {
       throw JinjaError(.value, "'truncate' needs a length that its end fits in")
     }
+    try meter.scan(8 * text.count)
     let offsets = text.characterOffsets
     if offsets.count - 1 <= length &+ leeway { return value }
     var kept = text[0..<offsets[length - end.characterCount]]
     if !(arguments[1]?.isTrue ?? false) {
-      kept = kept.splitFromRight(at: MarkedText(" "), most: 1)[0]
+      kept = try kept.splitFromRight(at: MarkedText(" "), most: 1, meter)[0]
     }
     return .text(try joined(kept, end))
   }

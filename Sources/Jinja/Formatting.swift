@@ -156,7 +156,7 @@ struct PercentFormat {
       let (field, conversion) = try readField(&offset, take)
       start = offset
       if conversion == "%" {
-        result.append("%")
+        result.append(text, offset - 1..<offset)
       } else {
         let piece = try self.piece(take(), field, conversion)
         try interpreter.meter.copy(piece.count)
@@ -247,7 +247,9 @@ struct PercentFormat {
         }
         piece = MarkedText(String(scalar))
       }
-      if text.isSafe { piece = (value.text?.isSafe ?? false ? piece.safe : piece).escaped }
+      if text.isSafe {
+        piece = try (value.text?.isSafe ?? false ? piece.safe : piece).escaped(meter)
+      }
       if let precision = field.precision {
         let offsets = piece.characterOffsets
         piece = piece[0..<offsets[min(precision, offsets.count - 1)]]

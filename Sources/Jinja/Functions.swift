@@ -82,12 +82,12 @@ extension Interpreter {
     case .range: return try range(passed)
     case .dict: return .dictionary(try Mapping(pairs(passed, of: "dict"), meter))
     case .namespace:
-      let namespace = newNamespace()
+      let namespace = try newNamespace()
       for (key, value) in try pairs(passed, of: "namespace") {
         guard case .text(let name) = key else {
           throw JinjaError(.type, "names of a namespace must be strings")
         }
-        try namespace.set(name.string, to: value)
+        try namespace.set(name.string, to: value, isData: !name.data.isEmpty)
       }
       return .namespace(namespace)
     case .cycler:
@@ -105,7 +105,7 @@ extension Interpreter {
           to: ["format"], of: function.rawValue, least: 1)[0]
       else { throw JinjaError(.type, "'strftime_now' needs a string") }
       try meter.copy(format.count * 64)
-      return .text(MarkedText(clock.text(format.bytes)))
+      return .text(MarkedText(clock.text(format.bytes), isData: !format.data.isEmpty))
     case .lipsum: throw JinjaError(.unsupported, "'lipsum' is not supported")
     }
   }
@@ -147,6 +147,6 @@ extension Interpreter {
         pairs.append((pair[0], pair[1]))
       }
     }
-    return pairs + passed.named.map { (key: .text($0.name), value: $0.value) }
+    return pairs + passed.named.map { (key: passed.text(of: $0.name), value: $0.value) }
   }
 }

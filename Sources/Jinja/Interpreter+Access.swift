@@ -110,7 +110,7 @@ extension Interpreter {
   ) throws(JinjaError) -> [Value] {
     let (first, last) = Self.bounds(elements.count, start, stop, step)
     let indices = Self.indices(first, last, step)
-    try meter.step(indices.count)
+    try meter.hold(indices.count)
     return indices.map { elements[$0] }
   }
 

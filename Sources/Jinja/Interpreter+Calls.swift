@@ -2,6 +2,11 @@
 struct Passed {
   var positional: [Value] = []
   var named: [(name: String, value: Value)] = []
+  /// Those of the names that are data.
+  var dataNames: Set<String> = []
+
+  /// A name as a text.
+  func text(of name: String) -> Value { .text(name, isData: dataNames.contains(name)) }
 
   /// Assigns them to parameters, nil for those that are not given.
   ///
@@ -38,14 +43,17 @@ extension Interpreter {
       guard case .dictionary(let mapping) = try evaluate(rest, scope) else {
         throw JinjaError(.type, "what follows '**' must be a dictionary")
       }
+      try meter.hold(mapping.keys.count)
+      var names = Set(passed.named.map(\.name))
       for (key, value) in mapping.pairs {
         guard case .text(let name) = key else {
           throw JinjaError(.type, "names of arguments must be strings")
         }
-        if passed.named.contains(where: { $0.name == name.string }) {
+        guard names.insert(name.string).inserted else {
           throw JinjaError(.type, "the argument '\(name.string)' is given twice")
         }
         passed.named.append((name.string, value))
+        if !name.data.isEmpty { passed.dataNames.insert(name.string) }
       }
     }
     return passed
@@ -99,7 +107,7 @@ extension Interpreter {
     }
     let rest = Array(passed.positional.dropFirst(definition.parameters.count))
     if definition.reads.contains("kwargs") {
-      let pairs = named.map { (key: Value.text($0.name), value: $0.value) }
+      let pairs = named.map { (key: passed.text(of: $0.name), value: $0.value) }
       scope.set("kwargs", to: .dictionary(try Mapping(pairs, meter)))
     } else if let unknown = named.first {
       throw JinjaError(.type, "macro '\(definition.name)' takes no argument '\(unknown.name)'")

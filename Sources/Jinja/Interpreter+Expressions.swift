@@ -4,7 +4,11 @@ extension Interpreter {
     _ expression: Expression, _ scope: Scope, around text: Value? = nil
   ) throws(JinjaError) -> Value {
     try nested(at: expression.offset) { () throws(JinjaError) in
-      try value(of: expression, scope, text)
+      let value = try meter.making { () throws(JinjaError) in
+        try self.value(of: expression, scope, text)
+      }
+      guard case .text(let text) = value else { return value }
+      return .text(try text.counted(meter))
     }
   }
 
@@ -54,6 +58,7 @@ extension Interpreter {
 
   func values(_ expressions: [Expression], _ scope: Scope) throws(JinjaError) -> [Value] {
     var values: [Value] = []
+    try meter.hold(expressions.count)
     for expression in expressions { values.append(try evaluate(expression, scope)) }
     return values
   }
@@ -130,10 +135,10 @@ extension Interpreter {
     switch (symbol, left, right) {
     case ("+", .text(let a), .text(let b)): return .text(try joined(a, b))
     case ("+", .list(let a), .list(let b)):
-      try meter.step(a.elements.count + b.elements.count)
+      try meter.hold(a.elements.count + b.elements.count)
       return try .list(of: a.elements + b.elements)
     case ("+", .tuple(let a), .tuple(let b)):
-      try meter.step(a.elements.count + b.elements.count)
+      try meter.hold(a.elements.count + b.elements.count)
       return try .tuple(of: a.elements + b.elements)
     case ("*", _, _):
       if let times = right.index, let value = try repeated(left, times) { return value }
@@ -147,8 +152,8 @@ extension Interpreter {
   /// Two texts after each other; where one is `Markup`, the other is escaped.
   func joined(_ a: MarkedText, _ b: MarkedText) throws(JinjaError) -> MarkedText {
     let isSafe = a.isSafe || b.isSafe
-    var result = isSafe ? a.escaped : a
-    let other = isSafe ? b.escaped : b
+    var result = isSafe ? try a.escaped(meter) : a
+    let other = isSafe ? try b.escaped(meter) : b
     try meter.copy(result.count + other.count)
     result.append(other)
     return result
@@ -157,9 +162,8 @@ extension Interpreter {
   private func repeated(_ value: Value, _ times: Int) throws(JinjaError) -> Value? {
     func elements(_ sequence: Value.Sequence) throws(JinjaError) -> [Value] {
       guard times > 0, !sequence.elements.isEmpty else { return [] }
-      let (byteCount, overflow) = (sequence.elements.count * MemoryLayout<Value>.stride)
-        .multipliedReportingOverflow(by: times)
-      try meter.copy(overflow ? Int.max : byteCount)
+      let (count, overflow) = sequence.elements.count.multipliedReportingOverflow(by: times)
+      try meter.hold(overflow ? Int.max : count)
       return (0..<times).flatMap { _ in sequence.elements }
     }
     switch value {

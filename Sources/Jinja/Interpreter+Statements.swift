@@ -33,9 +33,9 @@ extension Interpreter {
       if flow != .normal { return flow }
       try emit(text.string(meter))
     case .macro(let definition):
-      scope.set(definition.name, to: .macro(closure(definition, in: scope)))
+      scope.set(definition.name, to: .macro(try closure(definition, in: scope)))
     case .call(let definition, let callee, let arguments):
-      let caller = Value.macro(closure(definition, in: scope))
+      let caller = Value.macro(try closure(definition, in: scope))
       let value = try call(callee, arguments, scope, caller: caller)
       try emit(value.string(meter))
     case .with(let values, let body):
@@ -56,7 +56,7 @@ extension Interpreter {
   ) throws(JinjaError) -> (Value, Flow) {
     var flow = Flow.normal
     let text = try captured { () throws(JinjaError) in flow = try execute(body, scope) }
-    guard let filter, flow == .normal else { return (.text(text), flow) }
+    guard let filter, flow == .normal else { return (.text(try text.counted(meter)), flow) }
     return (try evaluate(filter, scope, around: .text(text)), flow)
   }
 

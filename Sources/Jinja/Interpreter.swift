@@ -79,18 +79,22 @@ final class Interpreter {
       captures -= 1
       output = before
     }
-    try run()
+    try meter.making(run)
     return output
   }
 
-  func newNamespace() -> Namespace {
+  func newNamespace() throws(JinjaError) -> Namespace {
+    try meter.hold(4)
     let namespace = Namespace()
     namespaces.append(namespace)
     return namespace
   }
 
   /// A macro that keeps the names around it.
-  func closure(_ definition: MacroDefinition, in scope: Scope) -> Macro {
+  func closure(
+    _ definition: MacroDefinition, in scope: Scope
+  ) throws(JinjaError) -> Macro {
+    try meter.hold(4)
     scopes.append(scope)
     return Macro(definition, in: scope)
   }
@@ -103,19 +107,36 @@ final class Interpreter {
     if case .loop(let loop) = value {
       return try Generator(above: loop.depth) { () throws(JinjaError) in try loop.advance() }
     }
+    if case .range(let range) = value {
+      return try Generator(count: range.count, above: 0) { .integer(range[$0]) }
+    }
+    if case .text(let text) = value { return try characters(of: text) }
     return try Generator(finite(value), above: value.depth)
+  }
+
+  /// A text's characters, one after another.
+  private func characters(of text: MarkedText) throws(JinjaError) -> Generator {
+    var offset = 0
+    return try Generator(above: 0) { () throws(JinjaError) -> Value? in
+      guard offset < text.count else { return nil }
+      let start = offset
+      offset += text.bytes.scalar(at: start).length
+      return .text(text[start..<offset])
+    }
+  }
+
+  /// What iterating over a view of a dictionary gives.
+  func elements(_ view: Mapping.View, of mapping: Mapping) throws(JinjaError) -> [Value] {
+    if view == .items { try meter.hold(mapping.keys.count) }
+    return try mapping.elements(view)
   }
 
   /// All elements of a value.
   func elements(of value: Value) throws(JinjaError) -> [Value] {
-    guard case .generator(let generator) = value else {
-      let elements = try finite(value)
-      try meter.step(elements.count)
-      return elements
-    }
+    guard case .generator(let generator) = value else { return try finite(value) }
     var elements: [Value] = []
     while let next = try generator.next() {
-      try meter.step()
+      try meter.hold(1)
       elements.append(next)
     }
     return elements
@@ -124,12 +145,18 @@ final class Interpreter {
   private func finite(_ value: Value) throws(JinjaError) -> [Value] {
     switch value {
     case .undefined: return []
-    case .list(let sequence), .tuple(let sequence): return sequence.elements
-    case .dictionary(let mapping): return mapping.keys
-    case .view(let view, let mapping): return try mapping.elements(view)
-    case .range(let range): return range.values
+    case .list(let sequence), .tuple(let sequence):
+      try meter.step(sequence.elements.count / 64)
+      return sequence.elements
+    case .dictionary(let mapping):
+      try meter.step(mapping.keys.count / 64)
+      return mapping.keys
+    case .view(let view, let mapping): return try elements(view, of: mapping)
+    case .range(let range):
+      try meter.hold(range.count)
+      return range.values
     case .text(let text):
-      try meter.step(text.count)
+      try meter.hold(text.count)
       return text.characters.map { .text($0) }
     default: throw JinjaError(.type, "a value of type '\(value.typeName)' cannot be iterated over")
     }

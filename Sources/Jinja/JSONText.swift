@@ -74,6 +74,7 @@ struct JSONText {
 
   private mutating func write(_ mapping: Mapping, _ level: Int) throws(JinjaError) {
     out.append("{")
+    try meter.hold(mapping.keys.count)
     var pairs = try mapping.elements(.items)
     if sortsKeys { pairs = try Value.sorted(pairs.map { ($0, $0) }, isReversed: false, meter) }
     for (number, pair) in pairs.enumerated() {

@@ -12,6 +12,7 @@ package final class Mapping {
   /// - Throws: `JinjaError` for a key that cannot be one, or values that are nested too deep.
   init(_ pairs: [(key: Value, value: Value)], _ meter: Meter) throws(JinjaError) {
     var (keys, values, index) = ([Value](), [Value](), [HashKey: Int]())
+    try meter.hold(2 * pairs.count)
     for (key, value) in pairs {
       let hash = try HashKey(key, meter)
       if let place = index[hash] {

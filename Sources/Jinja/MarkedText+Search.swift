@@ -30,12 +30,17 @@ extension MarkedText {
   }
 
   /// Splits at a separator, at most `most` times, from the left.
-  func split(at separator: MarkedText, most: Int) -> [MarkedText] {
+  func split(
+    at separator: MarkedText, most: Int, _ meter: Meter
+  ) throws(JinjaError) -> [MarkedText] {
     var parts: [MarkedText] = []
     var start = 0
+    try meter.scan(count)
+    try meter.copy(count)
     while most < 0 || parts.count < most,
       let found = bytes.firstIndex(of: separator.bytes, in: start..<count)
     {
+      try meter.hold(1)
       parts.append(self[start..<found])
       start = found + separator.count
     }
@@ -44,12 +49,17 @@ extension MarkedText {
   }
 
   /// Splits at a separator, at most `most` times, from the right.
-  func splitFromRight(at separator: MarkedText, most: Int) -> [MarkedText] {
+  func splitFromRight(
+    at separator: MarkedText, most: Int, _ meter: Meter
+  ) throws(JinjaError) -> [MarkedText] {
     var parts: [MarkedText] = []
     var end = count
+    try meter.scan(4 * count)
+    try meter.copy(count)
     while most < 0 || parts.count < most,
       let found = bytes.lastIndex(of: separator.bytes, in: 0..<end)
     {
+      try meter.hold(1)
       parts.append(self[found + separator.count..<end])
       end = found
     }
@@ -58,10 +68,13 @@ extension MarkedText {
   }
 
   /// Splits at runs of white space, at most `most` times, from the left.
-  func splitAtSpace(most: Int) -> [MarkedText] {
+  func splitAtSpace(most: Int, _ meter: Meter) throws(JinjaError) -> [MarkedText] {
     var parts: [MarkedText] = []
+    try meter.scan(4 * count)
+    try meter.copy(count)
     var start = bytes.whiteSpaceEnd(from: 0)
     while start < count {
+      try meter.hold(1)
       if most >= 0, parts.count == most {
         parts.append(self[start..<count])
         break
@@ -79,8 +92,8 @@ extension MarkedText {
   }
 
   /// Splits at runs of white space, at most `most` times, from the right.
-  func splitAtSpaceFromRight(most: Int) -> [MarkedText] {
-    let parts = splitAtSpace(most: -1)
+  func splitAtSpaceFromRight(most: Int, _ meter: Meter) throws(JinjaError) -> [MarkedText] {
+    let parts = try splitAtSpace(most: -1, meter)
     guard most >= 0, parts.count > most else { return parts }
     var end = stripped(.right).count
     for part in parts.suffix(most).reversed() {
@@ -89,8 +102,10 @@ extension MarkedText {
     return [self[0..<end]] + parts.suffix(most)
   }
 
-  func lines(keepingEnds: Bool) -> [MarkedText] {
+  func lines(keepingEnds: Bool, _ meter: Meter) throws(JinjaError) -> [MarkedText] {
     var lines: [MarkedText] = []
+    try meter.scan(4 * count)
+    try meter.copy(count)
     var (start, offset) = (0, 0)
     while offset < count {
       let (scalar, length) = bytes.scalar(at: offset)
@@ -98,6 +113,7 @@ extension MarkedText {
       offset += length
       guard scalar?.isPythonLineEnd ?? false else { continue }
       if scalar == "\r", offset < count, bytes[offset] == 0x0A { offset += 1 }
+      try meter.hold(1)
       lines.append(self[start..<(keepingEnds ? offset : end)])
       start = offset
     }
@@ -112,7 +128,9 @@ extension MarkedText {
     var result = MarkedText()
     result.isSafe = isSafe
     var (start, number) = (0, 0)
+    try meter.scan(count)
     if old.isEmpty {
+      try meter.hold(count)
       for character in characters where most < 0 || number < most {
         try meter.copy(new.count + character.count)
         result.append(new)
@@ -125,6 +143,7 @@ extension MarkedText {
       while most < 0 || number < most,
         let found = bytes.firstIndex(of: old.bytes, in: start..<count)
       {
+        try meter.step()
         try meter.copy(new.count + found - start)
         result.append(self, start..<found)
         result.append(new)

@@ -8,6 +8,8 @@ package struct MarkedText: Sendable {
   package private(set) var data: [Range<Int>] = []
   /// Whether it is jinja2's `Markup`: what is joined to it is escaped for HTML.
   var isSafe = false
+  /// What counts its bytes while a template is rendered.
+  private var lease: Meter.Lease?
 
   package init() {}
 
@@ -34,11 +36,13 @@ package struct MarkedText: Sendable {
   package mutating func append(_ other: MarkedText) {
     for mark in other.data { appendMark(mark.lowerBound + count..<mark.upperBound + count) }
     bytes += other.bytes
+    lease = nil
   }
 
   mutating func append(_ new: some Collection<UInt8>, isData: Bool = false) {
     if isData, !new.isEmpty { appendMark(count..<count + new.count) }
     bytes += new
+    lease = nil
   }
 
   package mutating func append(_ string: String, isData: Bool = false) {
@@ -55,6 +59,15 @@ package struct MarkedText: Sendable {
       index += 1
     }
     bytes += other.bytes[range]
+    lease = nil
+  }
+
+  /// The same text, counted for as long as it exists, unless it is small.
+  func counted(_ meter: Meter) throws(JinjaError) -> MarkedText {
+    guard count > Limits.smallText, lease == nil else { return self }
+    var text = self
+    text.lease = try meter.lease(count)
+    return text
   }
 
   /// A range of it, with its marks.
@@ -139,6 +152,17 @@ extension MarkedText {
     return !isEmpty
   }
 
+  /// Whether any of its characters satisfies a condition.
+  func containsScalar(_ condition: (Unicode.Scalar) -> Bool) -> Bool {
+    var offset = 0
+    while offset < count {
+      let (scalar, length) = bytes.scalar(at: offset)
+      if let scalar, condition(scalar) { return true }
+      offset += length
+    }
+    return false
+  }
+
   /// Maps each character to others, which keep its mark.
   func mapScalars(_ change: (_ scalar: Unicode.Scalar, _ offset: Int) -> String?) -> MarkedText {
     var result = MarkedText()
@@ -157,8 +181,9 @@ extension MarkedText {
   }
 
   /// It as HTML: jinja2's `escape`.
-  var escaped: MarkedText {
+  func escaped(_ meter: Meter) throws(JinjaError) -> MarkedText {
     if isSafe { return self }
+    try meter.change(6 * count)
     return mapScalars { scalar, _ in
       switch scalar {
       case "&": "&amp;"

@@ -19,7 +19,7 @@ extension Interpreter {
     case "strip", "lstrip", "rstrip": return try strip(name, text, passed)
     case "splitlines":
       let keeps = try passed.bound(to: ["keepends"], of: name)[0]
-      return try texts(text.lines(keepingEnds: keeps?.isTrue ?? false))
+      return try texts(text.lines(keepingEnds: keeps?.isTrue ?? false, meter))
     case "replace", "removeprefix", "removesuffix", "join", "partition", "rpartition":
       return try rearrange(name, text, passed)
     case "startswith", "endswith", "find", "rfind", "index", "rindex", "count":
@@ -30,7 +30,7 @@ extension Interpreter {
     default: break
     }
     _ = try passed.bound(to: [], of: name)
-    try meter.copy(text.count)
+    try meter.change(text.count)
     switch name {
     case "lower": return .text(text.lowercased)
     case "upper": return .text(text.uppercased)
@@ -50,7 +50,7 @@ extension Interpreter {
     case "isupper": return text.isCase(upper: true)
     case "istitle":
       return text.titled.bytes == text.bytes
-        && text.characters.contains { $0.bytes.scalar(at: 0).scalar?.properties.isCased ?? false }
+        && text.containsScalar(\.properties.isCased)
     case "isspace": return text.allScalars(\.isPythonSpace)
     case "isalpha": return text.allScalars(\.isLetter)
     case "isdigit": return text.allScalars(\.isPythonDigit)
@@ -59,7 +59,7 @@ extension Interpreter {
     case "isalnum":
       return text.allScalars { $0.isLetter || $0.properties.numericType != nil }
     default:
-      guard let first = text.characters.first?.bytes.scalar(at: 0).scalar,
+      guard !text.isEmpty, let first = text.bytes.scalar(at: 0).scalar,
         first == "_" || first.properties.isXIDStart
       else { return false }
       return text.allScalars(\.properties.isXIDContinue)
@@ -67,11 +67,7 @@ extension Interpreter {
   }
 
   private func texts(_ parts: [MarkedText]) throws(JinjaError) -> Value {
-    var bytes = 0
-    for part in parts { bytes += part.count }
-    try meter.copy(bytes)
-    try meter.step(parts.count)
-    return try .list(of: parts.map { .text($0) })
+    try .list(of: parts.map { .text($0) })
   }
 
   /// An argument that must be a string; escaped where it is put into `Markup`.
@@ -81,7 +77,7 @@ extension Interpreter {
     guard case .text(let text)? = value else {
       throw JinjaError(.type, "'\(name)' needs a string, not '\(value?.typeName ?? "nothing")'")
     }
-    return other?.isSafe ?? false ? text.escaped : text
+    return other?.isSafe ?? false ? try text.escaped(meter) : text
   }
 
   private func integer(
@@ -101,13 +97,15 @@ extension Interpreter {
     let most = try integer(arguments[1], of: name, standard: -1)
     guard let separator = arguments[0], !separator.isNull else {
       return try texts(
-        name == "split" ? text.splitAtSpace(most: most) : text.splitAtSpaceFromRight(most: most))
+        name == "split"
+          ? text.splitAtSpace(most: most, meter) : text.splitAtSpaceFromRight(most: most, meter))
     }
     let mark = try self.text(separator, of: name)
     if mark.isEmpty { throw JinjaError(.value, "the separator is empty") }
     return try texts(
       name == "split"
-        ? text.split(at: mark, most: most) : text.splitFromRight(at: mark, most: most))
+        ? text.split(at: mark, most: most, meter)
+        : text.splitFromRight(at: mark, most: most, meter))
   }
 
   private func strip(
@@ -117,9 +115,18 @@ extension Interpreter {
     let side: MarkedText.Side = name == "strip" ? .both : name == "lstrip" ? .left : .right
     var set: MarkedText?
     if let characters, !characters.isNull { set = try self.text(characters, of: name) }
+    return .text(try strip(text, side, of: set))
+  }
+
+  /// Strips white space, or any of the characters of `set`.
+  func strip(
+    _ text: MarkedText, _ side: MarkedText.Side, of set: MarkedText?
+  ) throws(JinjaError) -> MarkedText {
+    if let set { try meter.hold(set.count) }
     let result = text.stripped(side, of: set)
+    try meter.step((text.count - result.count) / 8)
     try meter.copy(result.count)
-    return .text(result)
+    return result
   }
 
   private func rearrange(
@@ -173,6 +180,7 @@ extension Interpreter {
     _ name: String, _ text: MarkedText, _ passed: Passed
   ) throws(JinjaError) -> Value {
     let arguments = try passed.bound(to: ["sub", "start", "end"], of: name, least: 1)
+    try meter.scan(8 * text.count)
     let offsets = text.characterOffsets
     let count = offsets.count - 1
     func clamp(_ value: Value?, _ standard: Int) throws(JinjaError) -> Int {
@@ -202,7 +210,7 @@ extension Interpreter {
         })
     case "count":
       if marks[0].isEmpty { return .integer(stop - start + 1) }
-      return .integer(text[range].split(at: marks[0], most: -1).count - 1)
+      return .integer(text.bytes.count(of: marks[0].bytes, in: range))
     default:
       let found =
         name.hasPrefix("r")
@@ -256,6 +264,7 @@ extension Interpreter {
   private func expandTabs(_ text: MarkedText, _ size: Int) throws(JinjaError) -> MarkedText {
     var result = MarkedText()
     var column = 0
+    try meter.hold(text.count)
     for character in text.characters {
       switch character.bytes {
       case [0x09]:

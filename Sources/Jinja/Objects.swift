@@ -14,11 +14,18 @@ package final class Generator {
 
   /// Over elements that are all there.
   convenience init(_ elements: [Value], above depth: Int) throws(JinjaError) {
+    try self.init(count: elements.count, above: depth) { elements[$0] }
+  }
+
+  /// Over so many elements, each known by its place.
+  convenience init(
+    count: Int, above depth: Int, _ element: @escaping (Int) -> Value
+  ) throws(JinjaError) {
     var index = 0
     try self.init(above: depth) { () throws(JinjaError) -> Value? in
-      guard index < elements.count else { return nil }
+      guard index < count else { return nil }
       index += 1
-      return elements[index - 1]
+      return element(index - 1)
     }
   }
 
@@ -28,18 +35,22 @@ package final class Generator {
 /// jinja2's `namespace`: what `{% set ns.name = … %}` changes.
 package final class Namespace {
   /// In the order in which they were set first.
-  private(set) var names: [String] = []
+  private(set) var names: [MarkedText] = []
   private var attributes: [String: Value] = [:]
   private(set) var depth = 1
 
   subscript(name: String) -> Value? { attributes[name] }
 
-  func set(_ name: String, to value: Value) throws(JinjaError) {
+  func set(
+    _ name: String, to value: Value, isData: Bool = false
+  ) throws(JinjaError) {
     if name.hasPrefix("_") {
       throw JinjaError(.security, "a namespace cannot have an attribute named '\(name)'")
     }
     depth = max(depth, try Value.depth(above: [value]))
-    if attributes.updateValue(value, forKey: name) == nil { names.append(name) }
+    if attributes.updateValue(value, forKey: name) == nil {
+      names.append(MarkedText(name, isData: isData))
+    }
   }
 
   /// Lets go of what it holds, which may be itself.

@@ -43,23 +43,25 @@ extension [UInt8] {
 
   /// The first place of other bytes within a range.
   func firstIndex(of other: [UInt8], in range: Range<Int>) -> Int? {
-    guard other.count <= range.count else { return nil }
     guard let first = other.first else { return range.lowerBound }
-    for offset in range.lowerBound...range.upperBound - other.count
-    where self[offset] == first && has(other, at: offset) {
-      return offset
-    }
-    return nil
+    if other.count == 1 { return self[range].firstIndex(of: first) }
+    return withUnsafeBufferPointer { ByteSearch(other).place(in: $0, range) }
   }
 
   /// The last place of other bytes within a range.
   func lastIndex(of other: [UInt8], in range: Range<Int>) -> Int? {
-    guard other.count <= range.count else { return nil }
-    for offset in (range.lowerBound...range.upperBound - other.count).reversed()
-    where has(other, at: offset) {
-      return offset
+    if other.isEmpty { return range.upperBound }
+    return withUnsafeBufferPointer { ByteSearch(other, fromRight: true).place(in: $0, range) }
+  }
+
+  /// How often other bytes are in a range, without overlap.
+  func count(of other: [UInt8], in range: Range<Int>) -> Int {
+    var (number, start) = (0, range.lowerBound)
+    while let found = firstIndex(of: other, in: start..<range.upperBound) {
+      number += 1
+      start = found + other.count
     }
-    return nil
+    return number
   }
 }
 

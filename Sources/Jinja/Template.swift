@@ -6,6 +6,7 @@ package struct Template: @unchecked Sendable {
   // Safety: what it holds is never changed after parsing; constants among it are plain values.
   private let body: [Statement]
   private let source: [UInt8]
+  package var byteCount: Int { source.count }
   /// The texts that the template can write: those outside tags, and string literals.
   package let literals: [[UInt8]]
   /// The names of variables, functions and macros that expressions read.
@@ -34,9 +35,17 @@ package struct Template: @unchecked Sendable {
     _ variables: [(name: String, value: Value)], inputByteCount: Int, clock: Clock = .now
   ) throws(JinjaError) -> MarkedText {
     let limits = Limits(templateByteCount: source.count, inputByteCount: inputByteCount)
-    let interpreter = Interpreter(Meter(limits), clock)
+    return try render(variables, limits, clock).text
+  }
+
+  /// As `render(_:inputByteCount:clock:)`, and says what it used.
+  package func render(
+    _ variables: [(name: String, value: Value)], _ limits: Limits, _ clock: Clock
+  ) throws(JinjaError) -> (text: MarkedText, steps: Int, values: Int) {
+    let meter = Meter(limits)
     do throws(JinjaError) {
-      return try interpreter.render(body, variables)
+      let text = try Interpreter(meter, clock).render(body, variables)
+      return (text, meter.steps, meter.values)
     } catch { throw error.located(in: source) }
   }
 }

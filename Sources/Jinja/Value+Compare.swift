@@ -142,15 +142,19 @@ extension Value {
         throw JinjaError(
           .type, "'in' of a string needs a string on its left, not '\(element.typeName)'")
       }
-      try meter.step(text.count / 64)
+      try meter.scan(text.count + part.count)
       return text.bytes.firstIndex(of: part.bytes, in: 0..<text.count) != nil
     case .dictionary(let mapping), .view(.keys, let mapping):
       return mapping[try HashKey(element, meter)] != nil
     case .view(let view, let mapping):
+      try meter.hold(mapping.keys.count)
       return try Self.contains(mapping.elements(view), element, meter)
     case .list(let sequence), .tuple(let sequence):
       return try Self.contains(sequence.elements, element, meter)
-    case .range(let range): return try Self.contains(range.values, element, meter)
+    case .range(let range):
+      if let number = element.index { return range.contains(number) }
+      try meter.hold(range.count)
+      return try Self.contains(range.values, element, meter)
     case .generator(let generator):
       while let next = try generator.next() {
         if try next.isEqual(to: element, meter) { return true }

@@ -62,7 +62,9 @@ extension Value {
         throw JinjaError(.limit, "namespaces inside namespaces are more than \(Limits.depth) deep")
       }
       out.append("<Namespace ")
-      let pairs = namespace.names.map { (key: Value.text($0), value: namespace[$0] ?? .null) }
+      let pairs = namespace.names.map {
+        (key: Value.text($0), value: namespace[$0.string] ?? .null)
+      }
       try Self.writePairs(pairs, &out, meter, enclosing + [namespace])
       out.append(">")
     case .macro(let macro): out.append("<Macro '\(macro.definition.name)'>")

@@ -169,7 +169,9 @@ package struct StepRange {
   subscript(index: Int) -> Int { start &+ index &* step }
 
   func contains(_ value: Int) -> Bool {
-    (0..<count).contains { self[$0] == value }
+    let (distance, isFar) = value.subtractingReportingOverflow(start)
+    let (place, overflow) = distance.dividedReportingOverflow(by: step)
+    return !isFar && !overflow && place &* step == distance && (0..<count).contains(place)
   }
 
   var values: [Value] { (0..<count).map { .integer(self[$0]) } }

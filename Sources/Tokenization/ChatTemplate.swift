@@ -47,7 +47,7 @@ public struct ChatTemplate: Sendable {
   }
 
   private func run(
-    _ conversation: Conversation, bos: [UInt8] = [], eos: [UInt8] = []
+    _ conversation: Conversation, bos: [UInt8] = [], eos: [UInt8] = [], isProbe: Bool = false
   ) throws(JinjaError) -> MarkedText {
     var variables: [(name: String, value: Value)] = [
       ("messages", try .list(of: conversation.messages)),
@@ -58,9 +58,14 @@ public struct ChatTemplate: Sendable {
     // As in transformers, a token that the model does not have is no variable.
     if !bos.isEmpty { variables.append(("bos_token", .text(MarkedText(bos)))) }
     if !eos.isEmpty { variables.append(("eos_token", .text(MarkedText(eos)))) }
+    let limits =
+      isProbe
+      ? .probe(templateByteCount: template.byteCount)
+      : Limits(templateByteCount: template.byteCount, inputByteCount: conversation.byteCount)
     return try template.render(
-      variables + conversation.arguments, inputByteCount: conversation.byteCount,
-      clock: conversation.now.map { Clock(seconds: $0) } ?? .now)
+      variables + conversation.arguments, limits,
+      conversation.now.map { Clock(seconds: $0) } ?? .now
+    ).text
   }
 
   /// Whether the template reads a variable of that name anywhere.
@@ -115,7 +120,9 @@ public struct ChatTemplate: Sendable {
       return nil
     }
     conversation.setNow("0")
-    return try? run(conversation, bos: Array("<s>".utf8), eos: Array("</s>".utf8)).string
+    return try? run(
+      conversation, bos: Array("<s>".utf8), eos: Array("</s>".utf8), isProbe: true
+    ).string
   }
 
   // MARK: Changing conversations to what it needs

@@ -27,13 +27,84 @@ import Testing
       "{{ 7 ** 999999 }}", "{{ 2 ** 99999999999 }}", "{{ range(100001) }}",
       "{{ '%99999999d' % 1 }}",
       "{{ '{:999999999}'.format(1) }}", "{{ [[]]|tojson(indent=99999999) }}",
-      "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ 'aaaa'.replace('', 'x' * 900000) }}",
+      "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ 'aaaa'.replace('', 'x' * 9000000) }}",
       "{% macro f(n) %}{% for i in [1] recursive %}{{ loop([1]) }}{% endfor %}{% endmacro %}{{ f(1) }}",
       "{% set ns = namespace(g=[1]) %}{% for i in range(200) %}{% set ns.g = ns.g|map('string') %}{% endfor %}{{ ns.g|list }}",
       "{% set ns = namespace(g=[1]) %}{% for i in range(200) %}{% set ns.g = [ns.g] %}{% endfor %}",
     ]) func bounds(template: String)
   {
     #expect(kind(template) == .limit, "\(template)")
+  }
+
+  /// Each goes over a text of 300,000 bytes again and again.
+  @Test(arguments: [
+    "x.find(b)", "b in x", "x.replace(b, 'c')", "x.split(b)", "x.rsplit(b)",
+    "x.rpartition(b)|length",
+    "x|upper", "x|title", "x.strip('a')", "x|wordcount", "x|e", "x|tojson", "[x]|string",
+    "x|length",
+    "x[::-1]", "x|list", "x.split('a')", "[x, x, x]|sort", "x ~ x", "x.count('a')", "x == y",
+    "{x: 1}",
+    "x.istitle()", "range(100000)|list", "n + n", "n|map('upper')|join", "none in n", "dict(**d)",
+    "namespace(**d)", "d.items()|list", "d == e", "7 ** 3000",
+  ])
+  func `Work on long values counts, however few steps it is`(expression: String) throws {
+    let template = try Template(
+      "{% for i in range(99999) %}{% for j in range(99999) %}{% set z = \(expression) %}{% endfor %}{% endfor %}"
+    )
+    let long = String(repeating: "a", count: 300_000)
+    let pairs = (0..<5000).map { (MarkedText("k\($0)"), Value.text("v")) }
+    let error = #expect(throws: JinjaError.self) {
+      _ = try template.render(
+        [
+          ("x", .text(long)), ("y", .text(long)), ("b", .text(long.prefix(3000) + "b")),
+          ("n", try .list(of: Array(repeating: .text("w"), count: 20_000))),
+          ("d", .dictionary(try Mapping(pairs))), ("e", .dictionary(try Mapping(pairs))),
+        ], inputByteCount: 1000)
+    }
+    #expect(error?.kind == .limit, "\(expression): \(String(describing: error))")
+  }
+
+  @Test(
+    "Memory is bounded, whatever a template keeps",
+    arguments: [
+      "{% set ns.l = ns.l + [x ~ i] %}", "{% set ns.l = [ns.l, x|list] if i % 90 else [] %}",
+      "{% set ns.l = ns.l + [[i, {'a': i}]] %}", "{% set ns.s = ns.s ~ ns.s ~ 'a' %}",
+      "{% set ns.s %}{{ ns.s }}{{ ns.s }}a{% endset %}", "{% set ns.l = ns.l + ns.l + [1] %}",
+      "{% set m = namespace(a=[i]) %}", "{% macro m() %}{% endmacro %}",
+      "{% set ns.s = ([x] * 2000)|join %}", "{% set ns.s = ([x] * 2000)|tojson %}",
+      "{% set ns.s = x.replace('a', x) %}", "{% set ns.s = '%s' * 9000 % ((x,) * 9000) %}",
+    ])
+  func memory(body: String) throws {
+    let template = try Template(
+      "{% set ns = namespace(l=[], s='') %}{% for i in range(99999) %}{% for j in range(99999) %}\(body)"
+        + "{% endfor %}{% endfor %}")
+    let error = #expect(throws: JinjaError.self) {
+      _ = try template.render(
+        [("x", .text(String(repeating: "a", count: 20_000)))], inputByteCount: 0)
+    }
+    #expect(error?.kind == .limit, "\(body): \(String(describing: error))")
+  }
+
+  @Test func `A thousand messages need a fraction of what is allowed`() throws {
+    // As templates do it that look for the last question from every message, and collect what they write.
+    let template = try Template(
+      "{% set ns = namespace(last=-1, text='') %}{% for m in messages %}{% for o in messages[::-1] %}"
+        + "{% if o.role == 'user' %}{% set ns.last = loop.index %}{% break %}{% endif %}{% endfor %}"
+        + "{% set rest = messages[loop.index0:] %}"
+        + "{% set ns.text = ns.text ~ '<|' ~ m.role ~ '|>' ~ m.content|trim ~ '<|end|>\n' %}{% endfor %}"
+        + "{{ ns.text }}")
+    let content = Value.text(String(repeating: "word ", count: 200), isData: true)
+    let message = Value.dictionary(
+      try Mapping([(MarkedText("role"), .text("user")), (MarkedText("content"), content)]))
+    var limits = Limits(templateByteCount: 500, inputByteCount: 1_000_000)
+    (limits.steps, limits.values, limits.text) = (
+      limits.steps / 8, limits.values / 4, limits.text / 8
+    )
+    let text = try template.render(
+      [("messages", .list(of: Array(repeating: message, count: 1000)))], limits,
+      Clock(seconds: 0)
+    ).text
+    #expect(text.bytes.count > 1_000_000)
   }
 
   @Test func `Templates nested too deep do not parse`() {

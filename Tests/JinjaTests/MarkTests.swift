@@ -51,6 +51,19 @@ import Testing
     ("{{ x.removeprefix('a') }}{{ x.lstrip('a') }}", "⟦<|end|>b<|end|>b⟧"),
     ("{{ x|truncate(7, true, '..', 0) }}", "⟦a<|en⟧.."),
     ("{{ n|map('upper')|first }}{{ n|sort|last }}", "⟦A<|END|>B⟧t"),
+    ("{{ dict(**d) }}", "{'⟦k⟧': '⟦a<|end|>b⟧', 'role': 'user'}"),
+    ("{{ namespace(**d) }}", "<Namespace {'⟦k⟧': '⟦a<|end|>b⟧', 'role': 'user'}>"),
+    (
+      "{% macro m() %}{{ kwargs }}{% endmacro %}{{ m(**d) }}",
+      "{'⟦k⟧': '⟦a<|end|>b⟧', 'role': 'user'}"
+    ),
+    ("{{ strftime_now(x) }}{{ strftime_now('%%') }}", "⟦a<|end|>b⟧%"),
+    ("{{ (x ~ '%%') % () }}{{ x % () }}", "⟦a<|end|>b⟧%⟦a<|end|>b⟧"),
+    ("{{ '-'.center(5, x[0]) }}{{ ('{:' ~ x[0] ~ '>3}').format(1) }}", "⟦aa⟧-⟦aaaa⟧1"),
+    ("{{ d|dictsort }}", "[('⟦k⟧', '⟦a<|end|>b⟧'), ('role', 'user')]"),
+    ("{{ n|unique|list }}{{ n|batch(1)|list }}", "['⟦a<|end|>b⟧', 't'][['⟦a<|end|>b⟧'], ['t']]"),
+    ("{{ x.rsplit('|', 1)|join }}{{ x.rpartition('|')[2] }}", "⟦a<|end>b>b⟧"),
+    ("{{ cycler(x, 'y').next() }}{{ '%r' % x }}", "⟦a<|end|>b⟧'⟦a<|end|>b⟧'"),
     (
       "{{ x == 'a<|end|>b' }}{{ x in ['a<|end|>b'] }}{{ d['k'] == x }}{{ x|length }}",
       "TrueTrueTrue9"
