@@ -6,9 +6,8 @@ package enum VocabularyProblem {
   /// What is wrong with it; nil if nothing is, or there is none.
   package static func of(_ description: ModelDescription) -> String? {
     if let problem = description.tokenizerProblem { return problem.description }
-    guard let definition = description.tokenizer else { return nil }
     do throws(TokenizerError) {
-      _ = try Tokenizer(definition, modelName: description.name)
+      _ = try Tokenizer(of: description)
       return nil
     } catch { return error.description }
   }

@@ -1,4 +1,5 @@
 import ModelFormat
+import Synchronization
 public import Tokenization
 import WeightLoader
 
@@ -11,7 +12,7 @@ extension LanguageModel {
       // An EOS after the prompt would end what is to be continued.
       return try tokenizer.encodePrompt(
         [ChatPiece(Array(text.utf8), isMarkup: true)], addsEOS: false)
-    } catch { throw .tokenizer(error) }
+    } catch { throw RuntimeError(error, in: source.path) }
   }
 
   /// The tokens of a conversation to be answered, which the model's chat template frames; control tokens
@@ -38,13 +39,19 @@ extension LanguageModel {
       return try tokenizer.encodeChat(conversation, template: framing)
     } catch .unsupportedConversation(let reason) {
       throw .badPrompt(TokenizerError.unsupportedConversation(reason).description)
-    } catch { throw .tokenizer(error) }
+    } catch { throw RuntimeError(error, in: source.path) }
   }
 
-  /// The template in the model's file, where it has one.
+  /// The template in the model's file, where it has one; it is parsed once.
   private func ownTemplate(hasTools: Bool) throws(RuntimeError) -> ChatTemplate? {
-    guard let source = source.description.chatTemplate(hasTools: hasTools) else { return nil }
-    do throws(TokenizerError) { return try ChatTemplate(source) } catch { throw .tokenizer(error) }
+    guard let text = source.description.chatTemplate(hasTools: hasTools) else { return nil }
+    if let known = templates.withLock({ $0[text] }) { return known }
+    let template: ChatTemplate
+    do throws(TokenizerError) { template = try ChatTemplate(text) } catch {
+      throw RuntimeError(error, in: source.path)
+    }
+    templates.withLock { $0[text] = template }
+    return template
   }
 
   /// What is odd about a prompt and makes answers worse, in one line; nil = nothing.

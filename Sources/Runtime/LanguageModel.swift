@@ -1,5 +1,6 @@
 public import BlockIO
 public import ModelFormat
+import Synchronization
 import TensorBasics
 public import Tokenization
 public import WeightLoader
@@ -20,6 +21,8 @@ public final class LanguageModel {
   public let source: ModelSource
   public let configuration: DecoderConfiguration
   public let tokenizer: Tokenizer
+  /// The file's chat templates that were asked for, by their text.
+  let templates = Mutex<[String: ChatTemplate]>([:])
 
   /// Opens a GGUF file or flash image that holds a decoder and a vocabulary.
   ///
@@ -50,17 +53,14 @@ public final class LanguageModel {
         path: source.path, reason: "the file holds a vocabulary and no model to run")
     }
     self.configuration = configuration
-    guard let definition = source.description.tokenizer else {
-      guard !needsVocabulary else {
-        throw .notRunnable(path: source.path, reason: source.description.vocabularyProblem)
-      }
-      tokenizer = Tokenizer(idsBelow: configuration.vocabularyCount)
-      return
+    var own: Tokenizer?
+    do throws(TokenizerError) { own = try Tokenizer(of: source.description) } catch {
+      if needsVocabulary { throw RuntimeError(error, in: source.path) }
     }
-    do throws(TokenizerError) { tokenizer = try Tokenizer(definition) } catch {
-      guard !needsVocabulary else { throw .tokenizer(error) }
-      tokenizer = Tokenizer(idsBelow: configuration.vocabularyCount)
+    if own == nil, needsVocabulary {
+      throw .notRunnable(path: source.path, reason: source.description.vocabularyProblem)
     }
+    tokenizer = own ?? Tokenizer(idsBelow: configuration.vocabularyCount)
   }
 }
 

@@ -45,6 +45,17 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
     }
   }
 
+  /// An error of the tokenizer or chat template, which names the file at `path` where that is at fault.
+  public init(_ error: TokenizerError, in path: String) {
+    switch error {
+    case .unknownPreTokenizer, .missingPreTokenizer, .invalidVocabulary, .patternFailed,
+      .unsupportedPattern, .unsupportedStep:
+      self = .notRunnable(path: path, reason: "its vocabulary cannot be used: \(error)")
+    case .textTooLong, .badChatTemplate, .unsupportedConversation, .badMessages:
+      self = .tokenizer(error)
+    }
+  }
+
   init(_ error: KeyValueError) {
     switch error {
     case .allocation(let error): self = .allocation(error)

@@ -1,3 +1,4 @@
+import Jinja
 import ModelFormat
 
 /// Text cut by a pattern: matches, and what stands between them, without gaps.
@@ -9,12 +10,13 @@ struct SplitSegment {
 
 /// A string or regular expression that is looked for.
 enum TextPattern: Sendable {
-  case text([UInt8])
+  /// Of no bytes nothing is found.
+  case text(ByteSearch?)
   case expression(RegularExpression)
 
   init(_ pattern: TokenizerPipeline.Pattern) throws(TokenizerError) {
     switch pattern {
-    case .text(let text): self = .text(Array(text.utf8))
+    case .text(let text): self = .text(text.isEmpty ? nil : ByteSearch(Array(text.utf8)))
     case .regex(let pattern): self = .expression(try RegularExpression(pattern))
     }
   }
@@ -25,18 +27,12 @@ enum TextPattern: Sendable {
     _ matcher: borrowing RegularExpression.Matcher, _ body: (Range<Int>) -> Void
   ) throws(TokenizerError) {
     switch self {
-    case .text(let needle):
-      guard !needle.isEmpty else { return }
+    case .text(let search):
+      guard let search else { return }
       var position = 0
-      while position + needle.count <= text.count {
-        if text[position] == needle[0],
-          text[position..<position + needle.count].elementsEqual(needle)
-        {
-          body(position..<position + needle.count)
-          position += needle.count
-        } else {
-          position += 1
-        }
+      while let start = search.place(in: text, position..<text.count) {
+        position = start + search.needle.count
+        body(start..<position)
       }
     case .expression(let expression):
       try matcher.forEachMatch(of: expression, in: text, isYoung: isYoung, body)

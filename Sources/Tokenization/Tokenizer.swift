@@ -120,6 +120,14 @@ public final class Tokenizer: Sendable {
     }
   }
 
+  /// A model's tokenizer; nil if its file has no vocabulary that can be read.
+  ///
+  /// - Throws: as `init(_:modelName:)`.
+  public convenience init?(of model: ModelDescription) throws(TokenizerError) {
+    guard let definition = model.tokenizer else { return nil }
+    try self.init(definition, modelName: model.name)
+  }
+
   /// A tokenizer for a model without a vocabulary: there are ids, and no text.
   public convenience init(idsBelow count: Int) {
     var tokens = PackedStrings()

@@ -1,3 +1,5 @@
+import CPCRE2
+
 /// A vocabulary, text or chat template that this project cannot tokenise as its model expects.
 public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible {
   /// The file names a pre-tokenizer that is not in `PreTokenizerRule.known`.
@@ -32,7 +34,13 @@ public enum TokenizerError: Error, Sendable, Equatable, CustomStringConvertible 
     case .invalidVocabulary(let reason):
       return "invalid vocabulary: \(reason)"
     case .patternFailed(let pattern, let code):
-      return "regular expression failed with PCRE2 code \(code): \(pattern)"
+      let problem =
+        [PCRE2_ERROR_MATCHLIMIT, PCRE2_ERROR_DEPTHLIMIT, PCRE2_ERROR_HEAPLIMIT].contains(code)
+        ? "takes too long on this text" : "cannot be used"
+      let shown = pattern.count > 200 ? pattern.prefix(200) + "…" : pattern[...]
+      return
+        "a regular expression of the tokenizer \(problem) (PCRE2 code \(code)): use the model's original "
+        + "tokenizer files, or give the prompt as token ids; the expression is \(shown)"
     case .unsupportedPattern(let pattern, let offset, let reason):
       return
         "the regular expression \(pattern) is not supported: at character \(offset) is \(reason)"

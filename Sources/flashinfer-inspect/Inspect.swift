@@ -181,13 +181,13 @@ struct Inspect: ParsableCommand {
 
   private func printTokens(_ argument: String, _ model: String) throws {
     let description = try ModelSource.describe(model)
-    guard let definition = description.tokenizer else {
-      throw CommandError(.badData, "\(model): \(description.vocabularyProblem)")
-    }
     let text =
       argument == "-" ? try Terminal.readAll(path: nil) : argument.systemPath
     do {
-      let tokens = try Tokenizer(definition).encode(text, parseSpecial: special)
+      guard let tokenizer = try Tokenizer(of: description) else {
+        throw CommandError(.badData, "\(model): \(description.vocabularyProblem)")
+      }
+      let tokens = try tokenizer.encode(text, parseSpecial: special)
       if json {
         printJSON("tokenize", ModelSummary(model, description)) { json in
           json.array("tokens", of: tokens) { $0.number(nil, $1) }
@@ -195,7 +195,7 @@ struct Inspect: ParsableCommand {
       } else {
         Terminal.print("[" + tokens.map(String.init).joined(separator: ",") + "]\n")
       }
-    } catch { throw RuntimeError.tokenizer(error) }
+    } catch let error as TokenizerError { throw RuntimeError(error, in: model) }
   }
 
   private func describe(_ model: String) throws {

@@ -82,10 +82,10 @@ struct ViewOptions: ParsableArguments {
   private func rendered(
     _ description: ModelDescription, _ path: String
   ) throws -> ModelViews.Rendered {
-    guard let definition = description.tokenizer else {
-      throw CommandError(.badData, "\(path): \(description.vocabularyProblem)")
-    }
     do {
+      guard let tokenizer = try Tokenizer(of: description) else {
+        throw CommandError(.badData, "\(path): \(description.vocabularyProblem)")
+      }
       let conversation = try framing.conversation {
         render == "-" ? try Terminal.readPrompt(path: nil) : (render ?? "").systemPath
       }
@@ -95,12 +95,11 @@ struct ViewOptions: ParsableArguments {
       else {
         throw CommandError(.badData, "\(path): the file has no chat template")
       }
-      let tokenizer = try Tokenizer(definition, modelName: description.name)
       framing.warn(of: conversation, for: template)
       let text = try tokenizer.render(conversation, template: template)
       return ModelViews.Rendered(
         text: text.bytes, tokens: try tokenizer.encode(text, of: template))
-    } catch let error as TokenizerError { throw RuntimeError.tokenizer(error) }
+    } catch let error as TokenizerError { throw RuntimeError(error, in: path) }
   }
 }
 

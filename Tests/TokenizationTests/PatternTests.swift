@@ -95,6 +95,44 @@ import Tokenization
     } catch { #expect("\(error)".contains("PCRE2")) }
   }
 
+  /// None of them takes many steps for one match, and all a time that grows with the square of the text.
+  @Test(arguments: [
+    #"a(?=.*z)|a"#, #"a+[bc]"#, #"a*b|a"#, #"(?:a|b)+c|a"#, #"a(?=[^z]*z)|[^a]"#, #"\w+\d|\w"#,
+  ])
+  func `A pattern that goes over the text again at every character ends in an error`(
+    pattern: String
+  ) {
+    do {
+      _ = try Self.split(pattern, String(repeating: "a", count: 200_000))
+      Issue.record("it ended")
+    } catch {
+      #expect("\(error)".contains("takes too long on this text"), "\(error)")
+      #expect("\(error)".contains("ids") && "\(error)".contains(pattern), "\(error)")
+    }
+  }
+
+  @Test(arguments: [
+    #" ?\p{L}+| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#, #"\p{N}"#, #"!"#, #"[^!]+"#,
+    #"\s+$"#,
+  ])
+  func `Long texts are cut by sound patterns, wherever their matches are`(pattern: String) throws {
+    for filler in ["a", "é", "北京 ", "    ", "a1 "] {
+      let text = String(repeating: filler, count: 400_000) + "!"
+      #expect(try Self.split(pattern, text).last == 1)
+    }
+  }
+
+  /// PCRE2 is asked for matches that begin in the next few places only, again and again.
+  @Test func `Matches are found at any distance, among characters of any length`() throws {
+    for character in ["a", "é", "北", "😀"] {
+      for distance in 0...140 {
+        let gap = String(repeating: character, count: distance)
+        let count = try Self.split("!", gap + "!" + gap + "!").count { $0 == 1 }
+        #expect(count == 2, "\(distance) times \(character)")
+      }
+    }
+  }
+
   private static func split(_ pattern: String, _ text: String) throws -> [Int32] {
     var tokens = PackedStrings()
     for token in ["a", "!"] { tokens.append(token.utf8) }

@@ -1,4 +1,5 @@
 import CPCRE2
+import Jinja
 import Synchronization
 
 /// A pattern in Oniguruma's syntax, compiled for PCRE2 over UTF-8 and applied from match to match.
@@ -45,8 +46,8 @@ final class RegularExpression: Sendable {
       var errorOffset = 0
       guard
         let code = pcre2_compile_8(
-          bytes, bytes.count, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &errorCode, &errorOffset, nil
-        )
+          bytes, bytes.count, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_USE_OFFSET_LIMIT,
+          &errorCode, &errorOffset, nil)
       else { throw .patternFailed(pattern: pattern, code: errorCode) }
       self.code = code
       // Where executable memory is forbidden this fails and matching is interpreted.
@@ -58,8 +59,14 @@ final class RegularExpression: Sendable {
 
   /// Match memory of one thread.
   struct Matcher: ~Copyable {
+    /// Places where PCRE2 may begin a match in one call, in which time cannot be looked at.
+    private static let reach = 32
+
     private let data: OpaquePointer
     private let context: OpaquePointer
+    /// What matching may take of the processor, for all that this matcher is used for. Sound patterns take
+    /// less than a tenth of a microsecond for a byte.
+    private let time = TimeLimit(nanoseconds: 1_000_000_000)
 
     init() throws(TokenizerError) {
       guard let data = pcre2_match_data_create_8(16, nil) else {
@@ -83,23 +90,37 @@ final class RegularExpression: Sendable {
     /// - Parameters:
     ///   - text: well-formed UTF-8. Nothing outside of it is seen: `$` may be its end.
     ///   - isYoung: whether it has characters younger than Unicode 14.
-    /// - Throws: `patternFailed` when a match takes more steps than any sound pattern needs.
+    /// - Throws: `patternFailed` when a match takes more steps, or all of them more time, than those of any
+    ///   sound pattern.
     func forEachMatch(
       of expression: RegularExpression, in text: UnsafeBufferPointer<UInt8>, isYoung: Bool,
       _ body: (Range<Int>) -> Void
     ) throws(TokenizerError) {
-      // Sound patterns take a few steps per byte: the limit stops a mistake, not a long text.
-      let limit = 1_000_000 + 64 * min(text.count, Int(UInt32.max) / 128)
+      // Sound patterns take a few steps per byte: the limits stop a mistake, not a long text. PCRE2 counts
+      // the steps of a match, and begins anew wherever one may begin; time is what all take together.
+      let limit = 1_000_000 + 16 * min(text.count, Int(UInt32.max) / 32)
       pcre2_set_match_limit_8(context, UInt32(limit))
+      time.allow(nanoseconds: 5_000 * text.count)
       let code = try expression.code(isYoung: isYoung).code
       var position = 0
       var lastEnd = -1
       while position <= text.count {
+        if time.isOver {
+          throw .patternFailed(pattern: expression.pattern, code: PCRE2_ERROR_MATCHLIMIT)
+        }
+        let last = position + Self.reach
+        pcre2_set_offset_limit_8(context, last)
         var status = match(code, text, from: position, options: 0)
         if status == PCRE2_ERROR_JIT_STACKLIMIT {
           status = match(code, text, from: position, options: PCRE2_NO_JIT)
         }
-        if status == PCRE2_ERROR_NOMATCH { return }
+        if status == PCRE2_ERROR_NOMATCH {
+          if last >= text.count { return }
+          // Where the next character begins.
+          position = last + 1
+          while position < text.count, text[position] & 0xC0 == 0x80 { position += 1 }
+          continue
+        }
         guard status >= 0, let offsets = pcre2_get_ovector_pointer_8(data) else {
           throw .patternFailed(pattern: expression.pattern, code: status)
         }
