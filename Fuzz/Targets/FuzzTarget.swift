@@ -29,7 +29,8 @@ public struct FuzzTarget: Sendable {
 
   /// Every target, in the order in which `tools/fuzz` runs them.
   public static let all: [FuzzTarget] = [
-    .gguf, .safetensors, .image, .stripe, .entry, .json, .tokenizerFile, .prompt, .chat,
+    .gguf, .safetensors, .image, .stripe, .entry, .json, .tokenizerFile, .vocabulary, .prompt,
+    .chat,
     .jinja, .cInterface,
   ]
 
