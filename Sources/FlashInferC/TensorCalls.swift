@@ -52,6 +52,12 @@ private func list(
   for (index, rows) in try elements(rows, count, "rows").enumerated() {
     let name = "rows[\(index)]"
     let tensor = try tensorIndex(rows.tensor, of: loader)
+    let part = try integer(rows.part, name + ".part")
+    if rows.first_row == 0, rows.row_count == .max {
+      // The whole part, which also those tensors have whose rows are not known.
+      list.append(TensorPart(tensor, part: part))
+      continue
+    }
     let first = try integer(rows.first_row, name + ".first_row")
     let wanted =
       rows.row_count == .max
@@ -61,8 +67,7 @@ private func list(
     guard !overflows else {
       throw CallError(.invalid, "\(name) ends at a row beyond 2^63")
     }
-    list.append(
-      TensorPart(tensor, part: try integer(rows.part, name + ".part"), rows: first..<end))
+    list.append(TensorPart(tensor, part: part, rows: first..<end))
   }
   return list
 }

@@ -242,6 +242,11 @@ struct Convert: ParsableCommand {
     if let problem = VocabularyProblem.of(source.description) {
       throw CommandError(.badData, "\(input): the vocabulary cannot be used: \(problem)")
     }
+    if source.description.tokenizer == nil {
+      Terminal.warn(
+        "\(input) holds no vocabulary, and so neither does the image: prompts can only be given as token ids "
+          + "(--tokens)")
+    }
     let selector = try makeSelector(for: source)
     let total = source.description.storedByteCount
     return try Progress.showing("checksumming the weights", total: total, unit: .bytes) {

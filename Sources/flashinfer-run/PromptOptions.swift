@@ -73,7 +73,7 @@ struct PromptOptions: ParsableArguments {
       }
       self.template.warn(of: conversation, for: template)
       return try model.tokenizer.encodeChat(conversation, template: template)
-    } catch let error as TokenizerError { throw RuntimeError.tokenizer(error) }
+    } catch let error as TokenizerError { throw RuntimeError(error, in: model.source.path) }
   }
 
   /// The prompt's bytes, which must be text.
@@ -101,13 +101,17 @@ struct PromptOptions: ParsableArguments {
   }
 
   private static func parse(_ list: String) throws -> [Int32] {
-    let tokens = try list.split(separator: ",").map { part in
-      guard let token = Int32(part.filter { $0 != " " }) else {
-        throw CommandError(.usage, "--tokens: '\(part)' is not a token id")
+    guard list.contains(where: { $0 != " " }) else {
+      throw CommandError(.usage, "--tokens: the list is empty")
+    }
+    return try list.split(separator: ",", omittingEmptySubsequences: false).map { part in
+      // Spaces around an id, as in 1, 2; not instead of a comma.
+      let words = part.split(separator: " ")
+      guard words.count == 1, let token = Int32(words[0]) else {
+        throw CommandError(
+          .usage, "--tokens: '\(part)' is not a token id; ids are separated by commas: 1,2,3")
       }
       return token
     }
-    guard !tokens.isEmpty else { throw CommandError(.usage, "--tokens: the list is empty") }
-    return tokens
   }
 }

@@ -61,6 +61,8 @@ final class RunTests {
     let cases: [(arguments: [String], input: [UInt8], status: Int32)] = [
       ([model, "x", "--nonsense"], [], 64), ([model, "x", "--max-tokens", "0"], [], 64),
       ([model, "--raw", "x", "--kv-type", "q5"], [], 64), ([model, "--tokens", "1,a"], [], 64),
+      ([model, "--tokens", "1 2"], [], 64), ([model, "--tokens", "1,,2"], [], 64),
+      ([model, "--tokens", "1,2,"], [], 64), ([model, "--tokens", " "], [], 64),
       ([model, "x"], [], 65),
       ([model, "--raw", ""], [], 65), ([model, "--raw"], [], 65),
       ([model, "--raw", long], [], 65), ([model, "--raw"], [0xFF, 0xFE], 65),

@@ -22,6 +22,7 @@ struct VocabularyProblemTests {
     ] {
       let result = try Program.run(program, [path] + more)
       #expect(result.status == 65 && result.errors.contains(reason), "\(program): \(result)")
+      #expect(result.errors.contains(path), "\(program) names no file: \(result.errors)")
     }
     #expect(!folder.entries.contains("image.bin"))
     let text = try Program.run("flashinfer-inspect", [path])
@@ -73,6 +74,42 @@ struct VocabularyProblemTests {
     let unknown = try Program.run(
       "flashinfer-convert", [path, folder.path + "/other.bin", "--quantize", "q9_k"])
     #expect(unknown.status == 64 && unknown.errors.contains("q4_k"), "\(unknown.errors)")
+  }
+
+  @Test func `A model without a vocabulary is converted and described with a word about it`() throws
+  {
+    let path = model { file in file.metadata.removeAll { $0.key.hasPrefix("tokenizer.") } }
+    let image = folder.path + "/bare.bin"
+    let converted = try Program.run("flashinfer-convert", [path, image])
+    #expect(converted.status == 0 && converted.errors.contains("holds no vocabulary"))
+    for file in [path, image] {
+      let described = try Program.run("flashinfer-inspect", [file])
+      #expect(described.status == 0 && described.output.contains("holds no vocabulary"))
+    }
+    let run = try Program.run("flashinfer-run", [image, "hi", "--raw"])
+    #expect(run.status == 65 && run.errors.contains("holds no vocabulary"), "\(run)")
+  }
+
+  /// Names are for people: whatever bytes they have, the model runs.
+  @Test(arguments: [
+    (
+      TinyGGUF.Value.raw(
+        type: 8, bytes: [5, 0, 0, 0, 0, 0, 0, 0] + [0x43, 0x61, 0x66, 0xE9, 0x21]), "name: Café!\n"
+    ),
+    (.raw(type: 8, bytes: [2, 0, 0, 0, 0, 0, 0, 0] + [0xFF, 0x80]), "name: ÿ\\u{80}\n"),
+    (.uint32(7), "architecture: llama\n"), (.strings([[0x41]]), "architecture: llama\n"),
+  ]) func `A model's name may be any bytes or no text`(name: TinyGGUF.Value, line: String) throws {
+    let path = model { $0["general.name"] = name }
+    let image = folder.path + "/named.bin"
+    #expect(try Program.run("flashinfer-convert", [path, image]).status == 0)
+    for file in [path, image] {
+      let described = try Program.run("flashinfer-inspect", [file])
+      #expect(described.output.hasPrefix(line), "\(described)")
+      let run = try Program.run(
+        "flashinfer-run",
+        [file, "hi", "--raw", "--max-tokens", "1", "--no-expert-history", "--quiet"])
+      #expect(run.status == 0, "\(run.errors)")
+    }
   }
 
   @Test func `A pre-tokenizer that is left out is asked for`() throws {

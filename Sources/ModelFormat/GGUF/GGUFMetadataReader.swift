@@ -21,6 +21,15 @@ public struct GGUFMetadataReader {
     file.metadata.entry(key, in: header)
   }
 
+  /// A text that is only shown to people, whatever it is: bytes that are not UTF-8 are taken as Latin-1, and
+  /// a value that is not a string is not there.
+  public func label(_ key: String) -> String? {
+    guard let entry = entry(key), entry.type == .string, !entry.isArray else { return nil }
+    let bytes = header[entry.value]
+    if let text = String(validating: bytes, as: UTF8.self) { return text }
+    return String(String.UnicodeScalarView(bytes.map { Unicode.Scalar($0) }))
+  }
+
   /// A string.
   public func string(_ key: String) throws(FormatError) -> String? {
     guard let entry = entry(key) else { return nil }

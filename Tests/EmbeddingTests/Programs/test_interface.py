@@ -459,6 +459,45 @@ class Text(unittest.TestCase):
                 list(generator.generate("the ant", max_tokens=1))
                 list(generator.chat("<s>the ant", max_tokens=1))
 
+    def test_a_vocabulary_that_cannot_be_used_is_said(self):
+        with open(MODEL, "rb") as file:
+            whole = file.read()
+        key = whole.index(b"tokenizer.ggml.model") + len(b"tokenizer.ggml.model") + 12
+        length = int.from_bytes(whole[key - 8:key], "little")
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "odd.gguf")
+            with open(path, "wb") as file:
+                file.write(whole[:key] + b"rwkv5"[:length].ljust(length, b"x") + whole[key + length:])
+            with self.assertRaisesRegex(flashinfer_ssd.BadData, "odd.gguf.*rwkv") as caught:
+                flashinfer_ssd.Generator(path, context=64)
+            self.assertEqual(caught.exception.path, path)
+            # Tensors need no vocabulary.
+            with flashinfer_ssd.open(path) as model, flashinfer_ssd.open(MODEL) as other:
+                self.assertEqual(model.keys(), other.keys())
+
+    def test_a_tensor_of_a_type_that_is_not_known_is_listed_and_read(self):
+        with flashinfer_ssd.open(MODEL) as model:
+            tensor = model.tensor("blk.0.ffn_up.weight")
+        with open(MODEL, "rb") as file:
+            whole = bytearray(file.read())
+        name = b"blk.0.ffn_up.weight"
+        dimensions = whole.index(name) + len(name)
+        kind = dimensions + 4 + 8 * int.from_bytes(whole[dimensions:dimensions + 4], "little")
+        stored = bytes(whole[tensor.file_offset:tensor.file_offset + tensor.byte_count])
+        for number in (36, 99, 200):
+            whole[kind:kind + 4] = number.to_bytes(4, "little")
+            with tempfile.TemporaryDirectory() as folder:
+                path = os.path.join(folder, "odd.gguf")
+                with open(path, "wb") as file:
+                    file.write(whole)
+                with flashinfer_ssd.open(path) as model:
+                    self.assertIn(tensor.name, model.keys())
+                    odd = model.tensor(tensor.name)
+                    self.assertEqual(odd.file_offset, tensor.file_offset)
+                    self.assertEqual(np.asarray(model[odd.name]).tobytes()[:len(stored)], stored)
+                with self.assertRaisesRegex(flashinfer_ssd.BadData, "blk.0.ffn_up.weight"):
+                    flashinfer_ssd.Generator(path, context=64)
+
     def test_closing_waits_for_answers_left_standing(self):
         for _ in range(20):
             generator = flashinfer_ssd.Generator(MODEL, context=500)
