@@ -53,13 +53,15 @@ import Testing
     )
     let long = String(repeating: "a", count: 300_000)
     let pairs = (0..<5000).map { (MarkedText("k\($0)"), Value.text("v")) }
+    var limits = Limits(templateByteCount: 100, inputByteCount: 1000)
+    limits.nanoseconds /= 10
     let error = #expect(throws: JinjaError.self) {
       _ = try template.render(
         [
           ("x", .text(long)), ("y", .text(long)), ("b", .text(long.prefix(3000) + "b")),
           ("n", try .list(of: Array(repeating: .text("w"), count: 20_000))),
           ("d", .dictionary(try Mapping(pairs))), ("e", .dictionary(try Mapping(pairs))),
-        ], inputByteCount: 1000)
+        ], limits, Clock(seconds: 0))
     }
     #expect(error?.kind == .limit, "\(expression): \(String(describing: error))")
   }

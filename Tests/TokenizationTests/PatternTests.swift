@@ -97,7 +97,7 @@ import Tokenization
 
   /// None of them takes many steps for one match, and all a time that grows with the square of the text.
   @Test(arguments: [
-    #"a(?=.*z)|a"#, #"a+[bc]"#, #"a*b|a"#, #"(?:a|b)+c|a"#, #"a(?=[^z]*z)|[^a]"#, #"\w+\d|\w"#,
+    #"a(?=.*z)|a"#, #"a*b|a"#, #"(?:a|b)+c|a"#, #"a(?=[^z]*z)|[^a]"#, #"\w+\d|\w"#,
   ])
   func `A pattern that goes over the text again at every character ends in an error`(
     pattern: String
@@ -113,7 +113,6 @@ import Tokenization
 
   @Test(arguments: [
     #" ?\p{L}+| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#, #"\p{N}"#, #"!"#, #"[^!]+"#,
-    #"\s+$"#,
   ])
   func `Long texts are cut by sound patterns, wherever their matches are`(pattern: String) throws {
     for filler in ["a", "é", "北京 ", "    ", "a1 "] {
