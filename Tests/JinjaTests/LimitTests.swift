@@ -99,9 +99,7 @@ import Testing
     let message = Value.dictionary(
       try Mapping([(MarkedText("role"), .text("user")), (MarkedText("content"), content)]))
     var limits = Limits(templateByteCount: 500, inputByteCount: 1_000_000)
-    (limits.steps, limits.values, limits.text) = (
-      limits.steps / 8, limits.values / 4, limits.text / 8
-    )
+    (limits.steps, limits.text) = (limits.steps / 8, limits.text / 8)
     let text = try template.render(
       [("messages", .list(of: Array(repeating: message, count: 1000)))], limits,
       Clock(seconds: 0)
