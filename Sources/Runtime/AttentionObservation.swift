@@ -6,7 +6,6 @@ import TensorBasics
 /// choose blocks by it.
 final class AttentionObservation {
   private let shape: AttentionShape
-  private let cache: KeyValueStore
   private let pool: ThreadPool
   private let memory: AlignedBuffer
   private let workerByteCount: Int
@@ -14,23 +13,22 @@ final class AttentionObservation {
   private let maxima: UnsafeMutablePointer<Float>
   private let sums: UnsafeMutablePointer<Float>
 
-  /// Nil where the cache's policy wants to see nothing.
+  /// - Parameter tokenCount: as ``KeyValueStore/observedTokenCount``; of 0 there is nothing to observe, and the result
+  ///   is nil.
   init?(
-    _ shape: AttentionShape, cache: KeyValueStore, pool: ThreadPool
+    _ shape: AttentionShape, _ keyValues: KeyValueShape, tokenCount: Int, pool: ThreadPool
   ) throws(RuntimeError) {
-    let tokenCount = cache.observedTokenCount
     guard tokenCount > 0 else { return nil }
     self.shape = shape
-    self.cache = cache
     self.pool = pool
     workerByteCount = AttentionWorkerArea.byteCount(
-      shape, cache.shape, queryCount: shape.groupSize)
+      shape, keyValues, queryCount: shape.groupSize)
     do {
       memory = try AlignedBuffer(
         byteCount: Self.byteCount(
-          shape, cache.shape, tokenCount: tokenCount, threadCount: pool.threadCount))
+          shape, keyValues, tokenCount: tokenCount, threadCount: pool.threadCount))
     } catch { throw .allocation(error) }
-    let count = cache.shape.pageGroupCount * shape.queryHeadCount * tokenCount
+    let count = keyValues.pageGroupCount * shape.queryHeadCount * tokenCount
     maxima = (memory.address + pool.threadCount * workerByteCount).bindMemory(
       to: Float.self, capacity: 2 * count)
     sums = maxima + count
@@ -55,9 +53,9 @@ final class AttentionObservation {
   ///   - position: of the first of these tokens.
   func weigh(
     layer: Int, queries: UnsafePointer<Float>, tokenCount: Int, position: Int, window: Int?,
-    tiles: Range<Int>
+    tiles: Range<Int>, _ cache: KeyValueStore
   ) {
-    guard let extent = extent(position: position, tokenCount: tokenCount, window: window)
+    guard let extent = extent(cache, position: position, tokenCount: tokenCount, window: window)
     else { return }
     let (pageGroups, observed) = (extent.pageGroups, extent.tokens)
     let here = pageGroups.clamped(
@@ -90,8 +88,10 @@ final class AttentionObservation {
   }
 
   /// Hands what was weighed in a layer to the policy.
-  func end(layer: Int, position: Int, tokenCount: Int, window: Int?) {
-    guard let extent = extent(position: position, tokenCount: tokenCount, window: window)
+  func end(
+    layer: Int, position: Int, tokenCount: Int, window: Int?, _ cache: KeyValueStore
+  ) {
+    guard let extent = extent(cache, position: position, tokenCount: tokenCount, window: window)
     else { return }
     cache.observe(
       BlockWeights(
@@ -127,7 +127,9 @@ final class AttentionObservation {
   }
 
   /// Nil where nothing of a chunk is observed.
-  private func extent(position: Int, tokenCount: Int, window: Int?) -> Extent? {
+  private func extent(
+    _ cache: KeyValueStore, position: Int, tokenCount: Int, window: Int?
+  ) -> Extent? {
     guard let positions = cache.observedPositions else { return nil }
     let end = positions.lowerBound / KeyValueBlock.positionCount
     let first =

@@ -25,25 +25,29 @@ package struct AttentionShape: Sendable {
   var groupSize: Int { queryHeadCount / keyValueHeadCount }
 }
 
-/// Attention of one layer over the rows in memory and those that a drive brings.
+/// Attention of one layer, of each sequence's tokens over its own keys and values: those in memory and those
+/// that a drive brings.
 ///
 /// The unit is a tile of 512 positions × one KV head, folded inside a kernel and merged in ascending
 /// order, so how tokens are chunked, work is divided and tiles arrive changes no bit. A prompt's tasks
-/// are blocks of tokens × KV heads, over the tiles that are there; a single token's are tiles × KV heads,
-/// in any order.
+/// are blocks of tokens × KV heads, over the tiles that are there. Single tokens of all sequences are computed together:
+/// their tasks are tiles × KV heads, in any order.
 package final class AttentionStep: ParallelRegion {
   private let shape: AttentionShape
-  private let cache: KeyValueStore
+  private let keyValueShape: KeyValueShape
   private let pool: ThreadPool
   private let groupSize: Int
   private let memory: AlignedBuffer
   private let chunkMemory: AlignedBuffer
   private let workerByteCount: Int
-  /// Partials of each tile of a single token [tileCapacity, queryHeadCount].
+  /// Partials of each tile of single tokens [tokenCapacity * tileCapacity, queryHeadCount].
   private let tilePartials: UnsafeMutableRawPointer
   private let tilePartialByteCount: Int
-  /// Tiles of a single token's region in work, and which tiles no region had yet [tileCapacity].
-  private let regionTiles: UnsafeMutablePointer<Int32>
+  /// Of the region in work, each tile's place among those of all tokens and the number of its token
+  /// [tokenCapacity * tileCapacity].
+  private let regionPlaces: UnsafeMutablePointer<Int32>
+  private let regionTokens: UnsafeMutablePointer<Int32>
+  /// Which tiles no region had yet [tokenCapacity * tileCapacity].
   private let isLeft: UnsafeMutablePointer<Bool>
   /// Partials of a chunk's blocks of tokens [blockCapacity, keyValueHeadCount], kept from tile to tile;
   /// only where tiles may have to be waited for.
@@ -53,17 +57,31 @@ package final class AttentionStep: ParallelRegion {
 
   /// A single token's attention under way.
   private struct TokenTask {
-    var layer: Int
+    /// Number of its span.
+    var span: Int
+    /// Safety: the batch keeps it; a counted reference would be counted for every tile.
+    unowned(unsafe) var cache: KeyValueStore
     var queries: UnsafeMutablePointer<Float>
+    var position: Int
     var visible: VisibleRange
     var firstTile: Int
-    /// Tasks of the current region.
-    var taskCount = 0
+    var tileCount: Int
+    /// The place of its first tile among those of all tokens.
+    var firstPlace: Int
+    /// Tiles that no region had yet.
+    var leftCount = 0
+
+    var positions: ClosedRange<Int> { Int(visible.first)...position }
   }
-  private var tokenTask: TokenTask?
+  private var tokenTasks: [TokenTask] = []
+  private var layer = 0
+  /// Tasks of the current region, and whether they are tokens × KV heads, whose tiles are all there.
+  private var taskCount = 0
+  private var isMerging = false
 
   /// A chunk's attention under way.
   private struct ChunkTask {
+    var cache: KeyValueStore
     var layer: Int
     var queries: UnsafeMutablePointer<Float>
     var tokenCount: Int
@@ -79,43 +97,51 @@ package final class AttentionStep: ParallelRegion {
 
   private static func tokenBlock(_ shape: AttentionShape) -> Int { shape.groupSize > 4 ? 8 : 16 }
 
+  /// - Parameters:
+  ///   - cache: how each sequence's keys and values are kept.
+  ///   - chunkLength: most tokens of one sequence.
+  ///   - tokenCapacity: most sequences that have a single token each.
+  ///   - observedTokenCount: as ``KeyValueStore/observedTokenCount``.
   /// - Throws: ``RuntimeError/allocation(_:)``.
   package init(
-    _ shape: AttentionShape, cache: KeyValueStore, chunkLength: Int, pool: ThreadPool
+    _ shape: AttentionShape, cache plan: KeyValuePlan, chunkLength: Int, tokenCapacity: Int = 1,
+    observedTokenCount: Int, pool: ThreadPool
   ) throws(RuntimeError) {
     self.shape = shape
-    self.cache = cache
+    keyValueShape = plan.shape
     self.pool = pool
     groupSize = shape.groupSize
     tokenBlock = Self.tokenBlock(shape)
-    workerByteCount = Self.workerByteCount(shape, cache.shape)
+    workerByteCount = Self.workerByteCount(shape, plan.shape)
     tilePartialByteCount = Self.tilePartialByteCount(shape)
-    let tileCount = Self.tileCount(cache.shape.contextLength)
+    let tileCount = tokenCapacity * Self.tileCount(plan.shape.contextLength)
     do {
       memory = try AlignedBuffer(
         byteCount: Self.byteCount(
-          shape, cache: cache.shape, threadCount: pool.threadCount))
+          shape, cache: plan.shape, tokenCapacity: tokenCapacity, threadCount: pool.threadCount))
       chunkMemory = try AlignedBuffer(
-        byteCount: cache.plan.hasTier
-          ? Self.chunkByteCount(shape, chunkLength: chunkLength) : 0)
+        byteCount: plan.hasTier ? Self.chunkByteCount(shape, chunkLength: chunkLength) : 0)
     } catch { throw .allocation(error) }
-    observation = try AttentionObservation(shape, cache: cache, pool: pool)
-    chunkPartials = cache.plan.hasTier ? chunkMemory.address : nil
+    observation = try AttentionObservation(
+      shape, plan.shape, tokenCount: observedTokenCount, pool: pool)
+    chunkPartials = plan.hasTier ? chunkMemory.address : nil
     tilePartials = memory.address + workerByteCount * pool.threadCount
     let lists = tilePartials + tileCount * shape.keyValueHeadCount * tilePartialByteCount
-    regionTiles = lists.bindMemory(to: Int32.self, capacity: tileCount)
-    isLeft = (lists + 4 * tileCount).bindMemory(to: Bool.self, capacity: tileCount)
+    regionPlaces = lists.bindMemory(to: Int32.self, capacity: 2 * tileCount)
+    regionTokens = regionPlaces + tileCount
+    isLeft = (lists + 8 * tileCount).bindMemory(to: Bool.self, capacity: tileCount)
+    tokenTasks.reserveCapacity(tokenCapacity)
   }
 
-  /// Memory of a step for `threadCount` workers over a cache of that shape.
+  /// Memory of a step for `threadCount` workers over caches of that shape.
   static func byteCount(
-    _ shape: AttentionShape, cache: KeyValueShape, threadCount: Int
+    _ shape: AttentionShape, cache: KeyValueShape, tokenCapacity: Int, threadCount: Int
   ) -> Int {
-    let tiles = tileCount(cache.contextLength)
+    let tiles = tokenCapacity * tileCount(cache.contextLength)
     return AlignedBuffer.roundedUp(
       workerByteCount(shape, cache) * threadCount
         + tiles * shape.keyValueHeadCount * tilePartialByteCount(shape)
-        + 5 * tiles)
+        + 9 * tiles)
   }
 
   /// Memory of the partials of a chunk whose tiles may have to be waited for.
@@ -130,23 +156,49 @@ package final class AttentionStep: ParallelRegion {
     (chunkLength + tokenBlock(shape) - 2) / tokenBlock(shape) + 1
   }
 
-  /// Replaces `queries` [tokenCount, queryHeadCount, headDim] (scaled, rotated) by attention's
-  /// output of the same shape.
+  /// Replaces `queries` [batch.rowCount, queryHeadCount, headDim] (scaled, rotated) by attention's
+  /// output of the same shape, where spans are alive.
+  ///
+  /// A span whose keys and values cannot be read fails; its rows are left as they are then.
   ///
   /// - Parameters:
-  ///   - position: of the first token; the cache holds all up to the last.
+  ///   - batch: whose caches hold all positions of their spans.
   ///   - window: positions a token sees, its own included; nil = all before it.
   package func run(
-    layer: Int, queries: UnsafeMutablePointer<Float>, tokenCount: Int, position: Int, window: Int?
-  ) throws(KeyValueError) {
-    if tokenCount == 1, cache.observedPositions == nil {
-      try runToken(layer: layer, queries: queries, position: position, window: window)
-      return
+    layer: Int, queries: UnsafeMutablePointer<Float>, _ batch: Batch, window: Int?
+  ) {
+    let rowLength = shape.queryHeadCount * shape.headDim
+    self.layer = layer
+    tokenTasks.removeAll(keepingCapacity: true)
+    var placeCount = 0
+    for number in batch.spans.indices where batch.spans[number].isAlive {
+      let span = batch.spans[number]
+      let rows = queries + span.rows.lowerBound * rowLength
+      if span.rows.count == 1, span.cache.observedPositions == nil {
+        placeCount += prepareToken(
+          number, span.cache, queries: rows, position: span.position, window: window,
+          firstPlace: placeCount, batch)
+      } else {
+        do throws(KeyValueError) {
+          try runChunk(
+            layer: layer, queries: rows, tokenCount: span.rows.count, position: span.position,
+            window: window, cache: span.cache)
+        } catch { batch.fail(number, error) }
+      }
     }
+    if !tokenTasks.isEmpty { runTokens(batch) }
+  }
+
+  /// A chunk of one sequence's tokens, over tiles as they are there.
+  private func runChunk(
+    layer: Int, queries: UnsafeMutablePointer<Float>, tokenCount: Int, position: Int, window: Int?,
+    cache: KeyValueStore
+  ) throws(KeyValueError) {
     let first = Int(Self.visible(position, window).first)
     let last = position + tokenCount - 1
     let task = ChunkTask(
-      layer: layer, queries: queries, tokenCount: tokenCount, position: position, window: window,
+      cache: cache, layer: layer, queries: queries, tokenCount: tokenCount, position: position,
+      window: window,
       tiles: first / AttentionTile.positionCount..<last / AttentionTile.positionCount + 1)
     var next = task.tiles.lowerBound
     while next < task.tiles.upperBound {
@@ -164,13 +216,14 @@ package final class AttentionStep: ParallelRegion {
       // Its queries make room for what they get.
       observation?.weigh(
         layer: layer, queries: queries, tokenCount: tokenCount, position: position, window: window,
-        tiles: next..<end)
+        tiles: next..<end, cache)
       run(task, tiles: next..<end)
       for tile in next..<end { cache.release(layer: layer, tile: tile) }
       try cache.readAhead()
       next = end
     }
-    observation?.end(layer: layer, position: position, tokenCount: tokenCount, window: window)
+    observation?.end(
+      layer: layer, position: position, tokenCount: tokenCount, window: window, cache)
   }
 
   /// All tokens of a chunk over tiles that are there, which follow those before.
@@ -221,12 +274,13 @@ package final class AttentionStep: ParallelRegion {
       VisibleRange(first: area.visible[0].first, last: Int32(task.position + tokens.lowerBound)))
     let tilesHere = tiles.clamped(to: seen)
     for tile in tilesHere {
-      cache.expandedBlocks(
+      task.cache.expandedBlocks(
         layer: task.layer, head: head, tile: tile, pageGroups: pageGroups,
         expansion: area.expansion,
         into: area.blocks)
       let nextBlocks = nextBlocks(
-        layer: task.layer, head: head, tile: min(tile + 1, tilesHere.upperBound - 1), area)
+        layer: task.layer, head: head, tile: min(tile + 1, tilesHere.upperBound - 1), task.cache,
+        area)
       AttentionKernel.accumulate(
         blocks: area.blocks, nextBlocks: nextBlocks,
         tileFirstPosition: tile * AttentionTile.positionCount, headDim: headDim,
@@ -241,91 +295,146 @@ package final class AttentionStep: ParallelRegion {
     }
   }
 
-  /// A single token: every tile of every KV head is a task, of tiles as they are there; partials are
-  /// merged in order.
-  private func runToken(
-    layer: Int, queries: UnsafeMutablePointer<Float>, position: Int, window: Int?
-  ) throws(KeyValueError) {
-    let headDim = shape.headDim
-    let heads = shape.keyValueHeadCount
+  /// Plans a single token's attention.
+  ///
+  /// - Returns: how many tiles it sees; 0 where its span failed.
+  private func prepareToken(
+    _ span: Int, _ cache: KeyValueStore, queries: UnsafeMutablePointer<Float>, position: Int,
+    window: Int?, firstPlace: Int, _ batch: Batch
+  ) -> Int {
     let range = Self.visible(position, window)
     let firstTile = Int(range.first) / AttentionTile.positionCount
-    let tileCount = position / AttentionTile.positionCount - firstTile + 1
-    try cache.planBlocks(layer: layer, queries: queries)
-    tokenTask = TokenTask(layer: layer, queries: queries, visible: range, firstTile: firstTile)
-    var leftCount = 0
-    for tile in 0..<tileCount {
-      isLeft[tile] = cache.isAttended(
-        layer: layer, tile: firstTile + tile, positions: Int(range.first)...position)
-      leftCount += isLeft[tile] ? 1 : 0
-      if !isLeft[tile] { for head in 0..<heads { tilePartials(tile * heads + head).reset() } }
+    var task = TokenTask(
+      span: span, cache: cache, queries: queries, position: position, visible: range,
+      firstTile: firstTile, tileCount: position / AttentionTile.positionCount - firstTile + 1,
+      firstPlace: firstPlace)
+    do throws(KeyValueError) { try cache.planBlocks(layer: layer, queries: queries) } catch {
+      batch.fail(span, error)
+      return 0
     }
-    while leftCount > 0 {
-      var count = 0
-      for tile in 0..<tileCount
-      where isLeft[tile]
-        && cache.isReady(
-          layer: layer, tile: firstTile + tile, positions: Int(range.first)...position)
-      {
-        regionTiles[count] = Int32(tile)
-        isLeft[tile] = false
-        count += 1
-      }
+    for tile in 0..<task.tileCount {
+      let isAttended = cache.isAttended(
+        layer: layer, tile: firstTile + tile, positions: task.positions)
+      isLeft[firstPlace + tile] = isAttended
+      task.leftCount += isAttended ? 1 : 0
+      guard !isAttended else { continue }
+      for head in 0..<shape.keyValueHeadCount { partials(firstPlace + tile, head).reset() }
+    }
+    tokenTasks.append(task)
+    return task.tileCount
+  }
+
+  /// Single tokens: every tile of every KV head is a task, of tiles as they are there; partials are merged
+  /// in order.
+  private func runTokens(_ batch: Batch) {
+    let heads = shape.keyValueHeadCount
+    while true {
+      let count = takeReadyTiles()
       guard count > 0 else {
-        try cache.waitForRead()
+        guard let waiting = tokenTasks.indices.first(where: { tokenTasks[$0].leftCount > 0 })
+        else { break }
+        do throws(KeyValueError) { try tokenTasks[waiting].cache.waitForRead() } catch {
+          fail(waiting, error, batch)
+        }
         continue
       }
-      leftCount -= count
-      tokenTask?.taskCount = count * heads
-      pool.run(count: count * heads, self)
+      taskCount = count * heads
+      pool.run(count: taskCount, self)
       for index in 0..<count {
-        cache.release(layer: layer, tile: firstTile + Int(regionTiles[index]))
+        let task = tokenTasks[Int(regionTokens[index])]
+        task.cache.release(
+          layer: layer, tile: task.firstTile + Int(regionPlaces[index]) - task.firstPlace)
       }
-      try cache.readAhead()
+      for number in tokenTasks.indices {
+        do throws(KeyValueError) { try tokenTasks[number].cache.readAhead() } catch {
+          fail(number, error, batch)
+        }
+      }
     }
-    for head in 0..<heads {
-      let merged = tilePartials(head)
-      for tile in 1..<max(1, tileCount) {
-        AttentionKernel.merge(into: merged, from: tilePartials(tile * heads + head))
-      }
-      AttentionKernel.finish(
-        merged, into: queries + head * groupSize * headDim, outputStride: headDim)
+    isMerging = true
+    defer { isMerging = false }
+    taskCount = tokenTasks.count * heads
+    // One token's heads are not worth a region.
+    if tokenTasks.count == 1 {
+      for head in 0..<heads { merge(tokenTasks[0], head) }
+    } else {
+      pool.run(count: taskCount, self)
     }
   }
 
-  /// One tile of one KV head of a single token.
+  /// Takes the tiles that are there and that no region had yet into the next one, and returns how many.
+  private func takeReadyTiles() -> Int {
+    var count = 0
+    for number in tokenTasks.indices where tokenTasks[number].leftCount > 0 {
+      let task = tokenTasks[number]
+      let before = count
+      for tile in 0..<task.tileCount
+      where isLeft[task.firstPlace + tile]
+        && task.cache.isReady(
+          layer: layer, tile: task.firstTile + tile, positions: task.positions)
+      {
+        regionPlaces[count] = Int32(task.firstPlace + tile)
+        regionTokens[count] = Int32(number)
+        isLeft[task.firstPlace + tile] = false
+        count += 1
+      }
+      tokenTasks[number].leftCount -= count - before
+    }
+    return count
+  }
+
+  /// Ends a token's attention, whose keys and values could not be read.
+  private func fail(_ number: Int, _ error: KeyValueError, _ batch: Batch) {
+    tokenTasks[number].leftCount = 0
+    batch.fail(tokenTasks[number].span, error)
+  }
+
+  /// One tile of one KV head of a single token, or the end of one KV head.
   package func perform(index: Int, worker: Int) {
-    guard let task = tokenTask else { return }
     let (headDim, heads) = (shape.headDim, shape.keyValueHeadCount)
-    let (tile, head) = (Int(regionTiles[index / heads]), index % heads)
+    guard !isMerging else { return merge(tokenTasks[index / heads], index % heads) }
+    let head = index % heads
+    let place = Int(regionPlaces[index / heads])
+    let task = tokenTasks[Int(regionTokens[index / heads])]
+    let tile = task.firstTile + place - task.firstPlace
     let area = AttentionWorkerArea(
       memory.address + worker * workerByteCount, shape, queryCount: groupSize)
     for member in 0..<groupSize { area.visible[member] = task.visible }
-    let partials = tilePartials(tile * heads + head)
+    let partials = partials(place, head)
     partials.reset()
-    cache.expandedBlocks(
-      layer: task.layer, head: head, tile: task.firstTile + tile,
-      pageGroups: Self.pageGroups(task.visible),
+    task.cache.expandedBlocks(
+      layer: layer, head: head, tile: tile, pageGroups: Self.pageGroups(task.visible),
       expansion: area.expansion, into: area.blocks)
     // A worker's next task is the next index unless another takes it.
-    let next = min(index + 1, task.taskCount - 1)
+    let next = min(index + 1, taskCount - 1)
+    let nextTask = tokenTasks[Int(regionTokens[next / heads])]
     let nextBlocks = nextBlocks(
-      layer: task.layer, head: next % heads, tile: task.firstTile + Int(regionTiles[next / heads]),
-      area)
+      layer: layer, head: next % heads,
+      tile: nextTask.firstTile + Int(regionPlaces[next / heads]) - nextTask.firstPlace,
+      nextTask.cache, area)
     AttentionKernel.accumulate(
       blocks: area.blocks, nextBlocks: nextBlocks,
-      tileFirstPosition: (task.firstTile + tile) * AttentionTile.positionCount,
-      headDim: headDim,
+      tileFirstPosition: tile * AttentionTile.positionCount, headDim: headDim,
       queries: task.queries + head * groupSize * headDim, queryStride: headDim,
       visible: area.visible, queryCount: groupSize, into: partials, scratch: area.scratch)
+  }
+
+  /// Merges a token's tiles of one KV head into the output.
+  private func merge(_ task: TokenTask, _ head: Int) {
+    let merged = partials(task.firstPlace, head)
+    for tile in 1..<max(1, task.tileCount) {
+      AttentionKernel.merge(into: merged, from: partials(task.firstPlace + tile, head))
+    }
+    AttentionKernel.finish(
+      merged, into: task.queries + head * groupSize * shape.headDim, outputStride: shape.headDim)
   }
 
   /// The blocks to fetch into the cache ahead; nil if they must be expanded first, which fetches as it
   /// reads.
   private func nextBlocks(
-    layer: Int, head: Int, tile: Int, _ area: AttentionWorkerArea
+    layer: Int, head: Int, tile: Int, _ cache: KeyValueStore, _ area: AttentionWorkerArea
   ) -> UnsafePointer<UnsafeRawPointer?>? {
-    guard !cache.shape.quantises else { return nil }
+    guard !keyValueShape.quantises else { return nil }
     cache.blockAddresses(layer: layer, head: head, tile: tile, into: area.nextBlocks)
     return UnsafePointer(area.nextBlocks)
   }
@@ -343,9 +452,11 @@ package final class AttentionStep: ParallelRegion {
     tokenBlock(shape) * tilePartialByteCount(shape)
   }
 
-  private func tilePartials(_ index: Int) -> AttentionPartials {
+  /// Partials of a single token's tile, by its place among those of all tokens, of one KV head.
+  private func partials(_ place: Int, _ head: Int) -> AttentionPartials {
     AttentionPartials(
-      memory: tilePartials + index * tilePartialByteCount, queryCount: groupSize,
+      memory: tilePartials + (place * shape.keyValueHeadCount + head) * tilePartialByteCount,
+      queryCount: groupSize,
       headDim: shape.headDim)
   }
 

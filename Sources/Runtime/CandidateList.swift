@@ -16,6 +16,12 @@ struct CandidateList {
   private static let groupLength = 64
   private static let digitCount = 2048
 
+  /// Memory of a list.
+  static func byteCount(vocabularyCount: Int) -> Int {
+    4 * (vocabularyCount + (vocabularyCount + groupLength - 1) / groupLength)
+      + digitCount * MemoryLayout<Int>.stride
+  }
+
   init(vocabularyCount: Int) {
     tokens = Array(repeating: 0, count: vocabularyCount)
     groupMaxima = Array(

@@ -4,16 +4,16 @@ import ModelFormat
 import TensorBasics
 import WeightLoader
 
-/// The graph of a decoder: one chunk of tokens through all layers, then the output head.
+/// The graph of a decoder: the rows of a batch through all layers, then the output head.
 ///
-/// Read ``forward(_:at:)`` from top to bottom: it is the whole model. Every family is this graph
-/// with other values in its ``DecoderConfiguration``.
+/// Read ``forward(_:)`` from top to bottom: it is the whole model. Every family is this graph
+/// with other values in its ``DecoderConfiguration``. Rows do not see one another but in attention, and there only
+/// those of their own sequence.
 final class Decoder {
   let configuration: DecoderConfiguration
   let weights: DecoderWeights
   let stream: WeightStream
   let workspace: DecoderWorkspace
-  let cache: KeyValueStore
 
   private let pool: ThreadPool
   private let clock: StepClock
@@ -24,9 +24,9 @@ final class Decoder {
   let outsourced: OffloadedAttention?
   let experts: ExpertStep?
   private let neurons: NeuronStep?
-  private let heads: HeadLayout
-  private let rope: RopeTable
-  private let slidingRope: RopeTable
+  let heads: HeadLayout
+  let rope: RopeTable
+  let slidingRope: RopeTable
   /// Sees every dense FFN; nil, as usual except when measuring, costs nothing.
   var feedForwardObserver: (any FeedForwardObserver)?
   /// Told after each of ``partCount`` parts of a sweep over the layers; nil = nobody.
@@ -39,7 +39,7 @@ final class Decoder {
   /// - Throws: ``RuntimeError/allocation(_:)``.
   init(
     configuration: DecoderConfiguration, weights: DecoderWeights, stream: WeightStream,
-    workspace: DecoderWorkspace, cache: KeyValueStore, pool: ThreadPool,
+    workspace: DecoderWorkspace, attention: AttentionStep, pool: ThreadPool,
     outsourced: OffloadedAttention? = nil
   ) throws(RuntimeError) {
     self.configuration = configuration
@@ -47,7 +47,7 @@ final class Decoder {
     self.weights = weights
     self.stream = stream
     self.workspace = workspace
-    self.cache = cache
+    self.attention = attention
     self.pool = pool
     let clock = StepClock()
     self.clock = clock
@@ -55,9 +55,6 @@ final class Decoder {
       stream: stream, families: weights.families, factors: weights.factors, pool: pool,
       clock: clock)
     self.linear = linear
-    attention = try AttentionStep(
-      AttentionShape(configuration), cache: cache, chunkLength: workspace.tokenCapacity,
-      pool: pool)
     if let shape = configuration.experts {
       do {
         experts = try ExpertStep(
@@ -124,42 +121,47 @@ final class Decoder {
     announced.removeFirst()
   }
 
-  /// Runs `tokens` at positions `position...`; their keys and values enter the cache, and
-  /// `workspace.residual` [tokens.count, hiddenSize] holds the last layer's output.
+  /// Runs the rows of `batch`: their keys and values enter their caches, and `workspace.residual`
+  /// [batch.rowCount, hiddenSize] holds the last layer's output.
   ///
-  /// - Parameter phase: attention of an answer's tokens may be computed elsewhere; those of prompts are
-  ///   attended over here, however they are cut into chunks.
-  func forward(
-    _ tokens: UnsafeBufferPointer<Int32>, at position: Int, _ phase: KeyValueStore.Phase
-  ) throws(RuntimeError) {
-    precondition(tokens.count <= workspace.tokenCapacity, "the chunk exceeds the workspace")
-    try embed(tokens)
+  /// A span whose keys and values cannot be stored or read fails, and the others go on.
+  ///
+  /// - Throws: ``RuntimeError``; that of keys and values where no span is left.
+  func forward(_ batch: Batch) throws(RuntimeError) {
+    precondition(batch.rowCount <= workspace.tokenCapacity, "the batch exceeds the workspace")
+    try embed(batch)
     if let offset = configuration.positionOffset {
-      try addPositions(position + offset, tokenCount: tokens.count)
+      try addPositions(batch, offset: offset)
     } else {
-      fillRope(position: position, tokenCount: tokens.count)
+      fillRope(batch)
     }
     begin(.body)
     stream.beginToken()
-    try timingKeyValues { () throws(KeyValueError) in
-      try cache.begin(position..<position + tokens.count, phase)
+    try forEachSpan(of: batch) { span throws(KeyValueError) in
+      try span.cache.begin(span.positions, span.phase)
     }
     for layer in 0..<configuration.layerCount {
-      try attend(layer, tokenCount: tokens.count, position: position, decodes: phase == .decode)
+      try attend(layer, batch)
       onPart?()
       try feedForward(
-        FeedForwardPlace(layer: layer, position: position, tokenCount: tokens.count))
+        FeedForwardPlace(
+          layer: layer, position: batch.spans[0].position, tokenCount: batch.rowCount))
       onPart?()
     }
   }
 
-  /// Logits of chunk rows `rows`, in `workspace.logits` [rows.count, vocabularyCount].
-  func logits(rows: Range<Int>) throws(RuntimeError) {
+  /// Logits of `rows`, in `workspace.logits` [rows.count, vocabularyCount].
+  func logits(of rows: UnsafeBufferPointer<Int32>) throws(RuntimeError) {
     precondition(rows.count <= workspace.logitRowCapacity, "more logits than the workspace holds")
     begin(.head)
-    try normalise(
-      workspace.residual + rows.lowerBound * configuration.hiddenSize, weights.outputNorm,
-      tokenCount: rows.count, after: .feedForward(weights.layers.count - 1))
+    let (width, epsilon) = (configuration.hiddenSize, configuration.normEpsilon)
+    forEach(token: rows.count) { index in
+      finite.note(
+        weights.outputNorm.apply(
+          workspace.residual + Int(rows[index]) * width, epsilon: epsilon, count: width,
+          into: workspace.hidden + index * width))
+    }
+    try expectFinite(.feedForward(weights.layers.count - 1))
     try linear.multiply(
       activations(
         workspace.hidden, configuration.hiddenSize, rows.count, for: weights.head),
@@ -180,23 +182,25 @@ final class Decoder {
   // MARK: - The parts of a layer
 
   /// Embedding rows into the residual stream.
-  private func embed(_ tokens: UnsafeBufferPointer<Int32>) throws(RuntimeError) {
+  private func embed(_ batch: Batch) throws(RuntimeError) {
     let (width, scale) = (configuration.hiddenSize, configuration.embeddingScale)
-    try gatherRows(tokens, in: weights.embedding, into: workspace.residual)
+    try gatherRows(
+      UnsafeBufferPointer(start: batch.tokens, count: batch.rowCount), in: weights.embedding,
+      into: workspace.residual)
     guard scale != 1 else { return }
-    forEach(token: tokens.count) { token in
+    forEach(token: batch.rowCount) { token in
       VectorOps.scale(workspace.residual + token * width, by: scale, count: width)
     }
   }
 
-  /// residual += the rows of the table of positions from `first` on.
-  private func addPositions(_ first: Int, tokenCount: Int) throws(RuntimeError) {
+  /// residual += the rows of the table of positions, `offset` after each row's own.
+  private func addPositions(_ batch: Batch, offset: Int) throws(RuntimeError) {
     guard let table = weights.positions else { return }
     let width = configuration.hiddenSize
-    let rows = UnsafeMutableBufferPointer(start: workspace.positionRows, count: tokenCount)
-    for index in rows.indices { rows[index] = Int32(first + index) }
+    let rows = UnsafeMutableBufferPointer(start: workspace.positionRows, count: batch.rowCount)
+    for index in rows.indices { rows[index] = batch.positions[index] + Int32(offset) }
     try gatherRows(UnsafeBufferPointer(rows), in: table, into: workspace.hidden)
-    forEach(token: tokenCount) { token in
+    forEach(token: batch.rowCount) { token in
       VectorOps.add(
         workspace.residual + token * width, workspace.hidden + token * width, count: width)
     }
@@ -224,10 +228,9 @@ final class Decoder {
   }
 
   /// residual += postNorm(output(attention(norm(residual))))
-  private func attend(
-    _ number: Int, tokenCount: Int, position: Int, decodes: Bool
-  ) throws(RuntimeError) {
+  private func attend(_ number: Int, _ batch: Batch) throws(RuntimeError) {
     let layer = weights.layers[number]
+    let tokenCount = batch.rowCount
     let (queryStride, keyStride) = (heads.queryStride, heads.keyStride)
     try normalise(
       workspace.residual, layer.attentionNorm, tokenCount: tokenCount,
@@ -242,37 +245,33 @@ final class Decoder {
     let slides = configuration.slides(layer: number)
     let tables =
       workspace.rope + (slides ? tokenCount * configuration.ropeDimensionCount : 0)
-    try timingKeyValues { () throws(KeyValueError) in try cache.prepare(layer: number) }
+    try forEachSpan(of: batch) { span throws(KeyValueError) in
+      try span.cache.prepare(layer: number)
+    }
     forEach(token: tokenCount) { token in
       finite.check(workspace.queries + token * queryStride, count: heads.queryLength)
       finite.check(workspace.keys + token * keyStride, count: heads.keyLength)
       finite.check(workspace.values + token * keyStride, count: heads.keyLength)
       prepareHeads(layer, token: token, rope: tables + token * configuration.ropeDimensionCount)
-      cache.store(
-        layer: number, position: position + token, keys: workspace.keys + token * keyStride,
-        values: workspace.values + token * keyStride)
+      let span = batch.span(ofRow: token)
+      guard span.isAlive else { return }
+      span.cache.store(
+        layer: number, position: Int(batch.positions[token]),
+        keys: workspace.keys + token * keyStride, values: workspace.values + token * keyStride)
     }
     try expectFinite(.heads(number))
     let window = slides ? configuration.slidingWindow : nil
-    var isDone = false
-    if let outsourced {
-      try clock.measure(.attention) { () throws(RuntimeError) in
-        try outsourced.append(
-          layer: number, position: position, tokenCount: tokenCount, keys: workspace.keys,
-          values: workspace.values)
-        guard decodes else { return }
-        isDone = try outsourced.attend(
-          layer: number, position: position, window: window, queries: workspace.queries)
+    let isDone = try attendElsewhere(number, batch, window: window)
+    try forEachSpan(of: batch) { span throws(KeyValueError) in
+      span.cache.quantiseCompleted(layer: number, on: pool)
+    }
+    if !isDone {
+      clock.measure(.attention) {
+        attention.run(layer: number, queries: workspace.queries, batch, window: window)
       }
     }
-    try timingKeyValues { () throws(KeyValueError) in
-      cache.quantiseCompleted(layer: number, on: pool)
-      if !isDone {
-        try attention.run(
-          layer: number, queries: workspace.queries, tokenCount: tokenCount, position: position,
-          window: window)
-      }
-      try cache.finish(layer: number)
+    try forEachSpan(of: batch) { span throws(KeyValueError) in
+      try span.cache.finish(layer: number)
     }
     heads.joinQueries(workspace.queries, tokenCount: tokenCount)
     try linear.multiply(
@@ -282,6 +281,27 @@ final class Decoder {
         tensor: layer.output, output: workspace.hidden,
         outputStride: configuration.hiddenSize))
     addToResidual(layer.outputBias, layer.postAttentionNorm, tokenCount: tokenCount)
+  }
+
+  /// Gives new keys and values, and the queries of an answer's token, to what computes attention elsewhere.
+  ///
+  /// - Returns: whether attention is done.
+  private func attendElsewhere(
+    _ number: Int, _ batch: Batch, window: Int?
+  ) throws(RuntimeError) -> Bool {
+    guard let outsourced else { return false }
+    // What computes attention elsewhere knows one sequence.
+    let span = batch.spans[0]
+    var isDone = false
+    try clock.measure(.attention) { () throws(RuntimeError) in
+      try outsourced.append(
+        layer: number, position: span.position, tokenCount: span.rows.count, keys: workspace.keys,
+        values: workspace.values)
+      guard span.phase == .decode else { return }
+      isDone = try outsourced.attend(
+        layer: number, position: span.position, window: window, queries: workspace.queries)
+    }
+    return isDone
   }
 
   /// residual += postNorm(ffn(norm(residual))), of one FFN or of the experts chosen.
@@ -416,40 +436,6 @@ final class Decoder {
       residual: UnsafePointer(workspace.residual))
   }
 
-  /// Biases, norms of heads and RoPE on one token's queries and keys; scales the queries.
-  private func prepareHeads(
-    _ layer: DecoderWeights.Layer, token: Int, rope: UnsafePointer<Float>
-  ) {
-    let headDim = configuration.headDim
-    let (queryLength, keyLength) = (heads.queryLength, heads.keyLength)
-    let queries = workspace.queries + token * heads.queryStride
-    let keys = workspace.keys + token * heads.keyStride
-    let values = workspace.values + token * heads.keyStride
-    if let bias = layer.queryBias { VectorOps.add(queries, bias, count: queryLength) }
-    if let bias = layer.keyBias { VectorOps.add(keys, bias, count: keyLength) }
-    if let bias = layer.valueBias { VectorOps.add(values, bias, count: keyLength) }
-    // Over each head, or over the projection as if it were one.
-    let isWhole = configuration.normalisesProjections
-    if let norm = layer.queryNorm {
-      normaliseHeads(
-        queries, norm, headCount: isWhole ? 1 : configuration.queryHeadCount,
-        headDim: isWhole ? queryLength : headDim)
-    }
-    if let norm = layer.keyNorm {
-      normaliseHeads(
-        keys, norm, headCount: isWhole ? 1 : configuration.keyValueHeadCount,
-        headDim: isWhole ? keyLength : headDim)
-    }
-    if configuration.positionOffset == nil {
-      rotate(queries, headCount: configuration.queryHeadCount, rope)
-      rotate(keys, headCount: configuration.keyValueHeadCount, rope)
-    }
-    VectorOps.scale(queries, by: configuration.attentionScale, count: queryLength)
-    heads.spread(queries, count: configuration.queryHeadCount)
-    heads.spread(keys, count: configuration.keyValueHeadCount)
-    heads.spread(values, count: configuration.keyValueHeadCount)
-  }
-
   // MARK: - Small steps
 
   /// 1 / (1 + e^−(a · b)), the products added one after the other.
@@ -462,22 +448,34 @@ final class Decoder {
     return 1 / (1 + power)
   }
 
-  /// Does elementwise work on every token of a chunk.
-  private func forEach(token tokenCount: Int, _ work: (_ token: Int) -> Void) {
+  /// Does elementwise work on every row.
+  func forEach(token tokenCount: Int, _ work: (_ token: Int) -> Void) {
     clock.measure(.elementwise) { pool.run(count: tokenCount) { token, _ in work(token) } }
   }
 
-  /// Does work on keys and values.
-  private func timingKeyValues(_ work: () throws(KeyValueError) -> Void) throws(RuntimeError) {
-    do { try clock.measure(.attention, work) } catch { throw RuntimeError(error) }
+  /// Does work on the keys and values of every span that is alive; one for which it fails is no longer.
+  private func forEachSpan(
+    of batch: Batch, _ work: (Batch.Span) throws(KeyValueError) -> Void
+  ) throws(RuntimeError) {
+    do {
+      try clock.measure(.attention) { () throws(KeyValueError) in
+        for number in batch.spans.indices where batch.spans[number].isAlive {
+          do throws(KeyValueError) { try work(batch.spans[number]) } catch {
+            batch.fail(number, error)
+          }
+        }
+        try batch.checkLife()
+      }
+    } catch { throw RuntimeError(error) }
   }
 
   /// Where the time went so far.
-  var times: TimeBreakdown {
+  ///
+  /// - Parameter keyValueStall: nanoseconds spent waiting for keys and values.
+  func times(keyValueStall: Int) -> TimeBreakdown {
     var times = clock.times
-    let stall = cache.stallNanoseconds
-    times[.attention] -= stall
-    times[.drive] = stream.statistics.stallNanoseconds + stall
+    times[.attention] -= keyValueStall
+    times[.drive] = stream.statistics.stallNanoseconds + keyValueStall
     return times
   }
 
@@ -502,28 +500,6 @@ final class Decoder {
   private func expectFinite(_ part: FiniteCheck.Part) throws(RuntimeError) {
     guard finite.takeFailure() else { return }
     throw .notFinite(path: stream.source.path, part: part.description)
-  }
-
-  private func normaliseHeads(
-    _ heads: UnsafeMutablePointer<Float>, _ weight: UnsafePointer<Float>, headCount: Int,
-    headDim: Int
-  ) {
-    for head in 0..<headCount {
-      let x = heads + head * headDim
-      VectorOps.rmsNorm(
-        x, weight: weight, epsilon: configuration.normEpsilon, count: headDim, into: x)
-    }
-  }
-
-  /// RoPE on one token's heads; `rope` holds its cosines, then its sines.
-  private func rotate(
-    _ heads: UnsafeMutablePointer<Float>, headCount: Int, _ rope: UnsafePointer<Float>
-  ) {
-    VectorOps.rotate(
-      heads, headCount: headCount, headDim: configuration.headDim,
-      dimensionCount: configuration.ropeDimensionCount,
-      adjacentPairs: configuration.ropePairing == .adjacent, cosines: rope,
-      sines: rope + configuration.ropeDimensionCount / 2)
   }
 
   /// residual += hidden + bias, through the norm on outputs where the family has one.
@@ -573,18 +549,5 @@ final class Decoder {
     }
     result.blocks = blocks
     return result
-  }
-
-  /// Cosines then sines of every token, for whole-context layers and, after them, sliding ones.
-  private func fillRope(position: Int, tokenCount: Int) {
-    let length = configuration.ropeDimensionCount
-    forEach(token: tokenCount) { token in
-      let table = workspace.rope + token * length
-      rope.fill(position: position + token, cosines: table, sines: table + length / 2)
-      if !configuration.slidingLayers.isEmpty {
-        let sliding = table + tokenCount * length
-        slidingRope.fill(position: position + token, cosines: sliding, sines: sliding + length / 2)
-      }
-    }
   }
 }

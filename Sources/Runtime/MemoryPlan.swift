@@ -27,15 +27,23 @@ public struct MemoryPlan: Sendable {
   /// The process itself with tokenizer and description, as measured before planning, and a margin for
   /// code that has not run yet.
   public let processByteCount: Int
-  /// Which keys and values stay in memory.
+  /// Which keys and values of each sequence stay in memory.
   public let keyValues: KeyValuePlan
+  /// Sequences that may be open at the same time.
+  public let sequenceCount: Int
+  /// Memory of the keys and values of all sequences.
+  public var keyValueByteCount: Int { sequenceCount * keyValues.byteCount }
   /// Activations of a chunk, logits, scratch of the workers.
   public let workspaceByteCount: Int
   /// Norms and biases, and buffers for embedding rows.
   public let vectorByteCount: Int
   /// Tokens of a prompt that pass through the model at once.
   public let chunkLength: Int
-  /// Positions of the context.
+  /// Most rows of a sweep, of all sequences together.
+  public let rowCapacity: Int
+  /// Rows of logits computed at once.
+  public let logitRowCount: Int
+  /// Positions of each sequence's context.
   public let contextLength: Int
   /// What stays and what is streamed.
   public let residency: ResidencyPlan
@@ -63,6 +71,8 @@ public struct MemoryPlan: Sendable {
     /// Bound on the peak resident set, in bytes.
     public var budgetByteCount: Int
     public var contextLength: Int
+    /// Sequences that may be open at the same time, each with a context of that length.
+    public var sequenceCount = 1
     /// Tokens of the prompt: a chunk need not be longer.
     public var promptLength: Int
     public var threadCount: Int
@@ -163,7 +173,7 @@ public struct MemoryPlan: Sendable {
     let smallest = ResidencyPlan.Options(readByteCount: 64 << 10, stagingByteCount: 0)
     // What the process once held counts too: a peak cannot be taken back.
     let minimum = max(
-      fixed.byteCount + weightMinimum(smallest) + fixed.workspaceByteCount(chunkLength: 1),
+      fixed.byteCount + weightMinimum(smallest) + fixed.leastWorkspaceByteCount,
       request.assumedProcessByteCount ?? ProcessMemory.peakResidentByteCount)
     guard request.budgetByteCount >= minimum else {
       throw .budgetTooSmall(
@@ -173,14 +183,15 @@ public struct MemoryPlan: Sendable {
     let limit = try fixed.setKeyValueBudget(weightMinimum: weightMinimum(smallest))
     let left = request.budgetByteCount - fixed.byteCount
     var chosen = options
-    if left < weightMinimum(options) + fixed.workspaceByteCount(chunkLength: 1) {
+    if left < weightMinimum(options) + fixed.leastWorkspaceByteCount {
       chosen = smallest
     }
     let forChunk = max(
-      fixed.workspaceByteCount(chunkLength: 1),
+      fixed.leastWorkspaceByteCount,
       min(left / chunkShare, left - weightMinimum(chosen)))
-    let chunkLength = fixed.longestChunk(limit, within: forChunk)
-    let workspace = fixed.workspaceByteCount(chunkLength: chunkLength)
+    let rowCapacity = fixed.longestChunk(max(limit, request.sequenceCount), within: forChunk)
+    let chunkLength = min(limit, rowCapacity)
+    let workspace = fixed.workspaceByteCount(chunkLength: rowCapacity)
     let keyValues = fixed.keyValuePlan(chunkLength: chunkLength)
     do throws(LoaderError) {
       // What every token needs comes first: a byte of it saves a byte of each token, an expert's fewer.
@@ -196,9 +207,11 @@ public struct MemoryPlan: Sendable {
         left - workspace - residency.byteCount, request.neurons.windowByteCount ?? .max)
       return MemoryPlan(
         budgetByteCount: request.budgetByteCount, processByteCount: fixed.processByteCount,
-        keyValues: keyValues, workspaceByteCount: workspace,
-        vectorByteCount: fixed.vectorByteCount, chunkLength: chunkLength,
-        contextLength: request.contextLength, residency: residency,
+        keyValues: keyValues, sequenceCount: request.sequenceCount,
+        workspaceByteCount: workspace, vectorByteCount: fixed.vectorByteCount,
+        chunkLength: chunkLength, rowCapacity: rowCapacity,
+        logitRowCount: fixed.logitRowCount, contextLength: request.contextLength,
+        residency: residency,
         expertSlots: fixed.families.isEmpty ? nil : slots,
         expertCount: fixed.families.reduce(0) { $0 + $1.bundleCount },
         neurons: neurons?.plan(within: windowByteCount))
@@ -274,7 +287,7 @@ public struct MemoryPlan: Sendable {
     let configuration: DecoderConfiguration
     let processByteCount: Int
     let keyValueShape: KeyValueShape
-    /// Bound on the memory of keys and values; the least that works before it is set.
+    /// Bound on the memory of each sequence's keys and values; the least that works before it is set.
     private var keyValueByteCount: Int
     /// Whether some keys and values do not stay in memory, or need not before their memory is set.
     private var hasTier: Bool
@@ -286,8 +299,12 @@ public struct MemoryPlan: Sendable {
     /// The experts of each layer.
     let families: [BundleFamily]
 
+    /// Most rows whose logits are computed at once: those that were asked for, or one for each sequence.
+    var logitRowCount: Int { max(request.logitRowCount, request.sequenceCount) }
+
     var byteCount: Int {
-      processByteCount + keyValueByteCount + vectorByteCount + scratchByteCount
+      processByteCount + request.sequenceCount * keyValueByteCount + vectorByteCount
+        + scratchByteCount
     }
 
     init(
@@ -324,9 +341,13 @@ public struct MemoryPlan: Sendable {
         AlignedBuffer.roundedUp(
           request.threadCount * LinearExecutor.scratchByteCount(source.description, pieces))
         + AttentionStep.byteCount(
-          AttentionShape(configuration), cache: keyValueShape, threadCount: request.threadCount)
-        + (neurons?.fixedByteCount ?? 0) + KeyValuePlan.bookByteCount(keyValueShape)
-        + request.keyValues.policy.byteCount(keyValueShape)
+          AttentionShape(configuration), cache: keyValueShape,
+          tokenCapacity: request.sequenceCount, threadCount: request.threadCount)
+        + (neurons?.fixedByteCount ?? 0)
+        + request.sequenceCount
+        * (KeyValuePlan.bookByteCount(keyValueShape)
+          + request.keyValues.policy.byteCount(keyValueShape)
+          + Sampler.byteCount(vocabularyCount: configuration.vocabularyCount))
         + AttentionObservation.byteCount(
           AttentionShape(configuration), keyValueShape,
           tokenCount: request.keyValues.policy.observedTokenCount,
@@ -348,21 +369,21 @@ public struct MemoryPlan: Sendable {
     /// - Returns: the longest chunk that their memory allows.
     mutating func setKeyValueBudget(weightMinimum: Int) throws(RuntimeError) -> Int {
       let limit = Self.chunkLimit(request, configuration)
-      let least = keyValueByteCount
-      let left = request.budgetByteCount - byteCount + least
-      let most = left - weightMinimum - workspaceByteCount(chunkLength: 1)
+      let (least, count) = (keyValueByteCount, request.sequenceCount)
+      let left = request.budgetByteCount - byteCount + count * least
+      let most = left - weightMinimum - leastWorkspaceByteCount
       let bound = request.keyValues.budgetByteCount
-      if let bound, bound < least {
+      if let bound, bound < count * least {
         // So that the number people read is the number that works.
-        let unit = least < 1 << 20 ? 1 << 10 : 256 << 10
+        let unit = count * least < 1 << 20 ? 1 << 10 : 256 << 10
         throw .keyValueBudgetTooSmall(
-          budget: ByteCount(bound), needed: ByteCount((least + unit - 1) / unit * unit))
+          budget: ByteCount(bound), needed: ByteCount((count * least + unit - 1) / unit * unit))
       }
       let resident = KeyValuePlan.residentByteCount(keyValueShape, chunkLength: limit)
       let besideWeights =
         left - weightByteCount - workspaceByteCount(chunkLength: limit)
       keyValueByteCount = min(
-        resident, max(least, min(most, bound ?? max(left / 2, besideWeights))))
+        resident, max(least, min(most, bound ?? max(left / 2, besideWeights)) / count))
       hasTier = keyValueByteCount < resident
       return KeyValuePlan.longestChunk(
         limit, keyValueShape, budgetByteCount: keyValueByteCount)
@@ -376,10 +397,14 @@ public struct MemoryPlan: Sendable {
       return plan
     }
 
+    /// Memory of the workspace with a row for each sequence.
+    var leastWorkspaceByteCount: Int { workspaceByteCount(chunkLength: request.sequenceCount) }
+
     func workspaceByteCount(chunkLength: Int) -> Int {
       DecoderWorkspace.byteCount(
-        configuration, tokenCapacity: chunkLength, logitRowCapacity: request.logitRowCount,
+        configuration, tokenCapacity: chunkLength, logitRowCapacity: logitRowCount,
         hasNeurons: neurons != nil)
+        + Batch.byteCount(rowCapacity: chunkLength)
         + (hasTier
           ? AttentionStep.chunkByteCount(
             AttentionShape(configuration), chunkLength: chunkLength) : 0)
@@ -396,7 +421,7 @@ public struct MemoryPlan: Sendable {
 
     /// The longest chunk up to `limit` whose workspace fits `byteCount`; at least 1.
     func longestChunk(_ limit: Int, within byteCount: Int) -> Int {
-      var (low, high) = (1, limit)
+      var (low, high) = (request.sequenceCount, limit)
       while low < high {
         let middle = (low + high + 1) / 2
         if workspaceByteCount(chunkLength: middle) <= byteCount {

@@ -26,6 +26,11 @@ public struct Sampler {
     candidates = CandidateList(vocabularyCount: options.temperature > 0 ? vocabularyCount : 0)
   }
 
+  /// Scratch memory of a sampler, at most.
+  static func byteCount(vocabularyCount: Int) -> Int {
+    4 * vocabularyCount + CandidateList.byteCount(vocabularyCount: vocabularyCount)
+  }
+
   /// Chooses a token.
   ///
   /// - Parameters:

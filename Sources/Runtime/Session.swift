@@ -17,20 +17,20 @@ public import WeightLoader
 ///
 /// ``RuntimeError/badPrompt(_:)`` is thrown before anything is computed and changes nothing.
 public final class Session {
-  public let plan: MemoryPlan
+  public var plan: MemoryPlan { core.plan }
   /// Tokens in the context so far.
   public private(set) var position: Int
   /// The stream that delivers weights, for its statistics.
-  public let stream: WeightStream
+  public var stream: WeightStream { core.stream }
 
   /// One-line warnings for people, e.g. of threads that the system refused.
   public let notes: [String]
 
   /// Keys and values, for their statistics and files.
-  public var keyValues: KeyValueStore { decoder.cache }
+  public let keyValues: KeyValueStore
 
   /// Where the time of all steps went.
-  public var times: TimeBreakdown { decoder.times }
+  public var times: TimeBreakdown { core.times }
 
   /// Told of every dense FFN that is computed; nil = no observer. The session keeps it.
   public var feedForwardObserver: (any FeedForwardObserver)? {
@@ -57,7 +57,8 @@ public final class Session {
   /// Whether decoded tokens' attention is computed elsewhere.
   public var usesDecodeAttention: Bool { decoder.outsourced?.isInUse ?? false }
 
-  let decoder: Decoder
+  private let core: EngineCore
+  var decoder: Decoder { core.decoder }
   private let vocabularyCount: Int
   /// How the last step ended.
   private enum Condition {
@@ -66,8 +67,6 @@ public final class Session {
     case failed(RuntimeError)
   }
   private var condition = Condition.ready
-  /// The token being decoded, where the graph reads it.
-  private let current: UnsafeMutableBufferPointer<Int32>
 
   /// Plans memory and starts the workers; weights are read by the first tokens.
   ///
@@ -82,37 +81,14 @@ public final class Session {
     cancellation: CancellationFlag = CancellationFlag(),
     decodeAttention: (any DecodeAttention)? = nil
   ) throws(RuntimeError) {
-    try source.description.expectRunnable(source.path)
-    var request = request
-    request.keepsAllKeyValues = decodeAttention != nil
-    request.keyValues.cancellation = cancellation
-    let selector = try NeuronSelector.resolve(
-      request.neurons.selector, for: source, configuration)
-    let weights = try DecoderWeights(
-      source: source, configuration: configuration, contextLength: request.contextLength,
-      selector: selector)
-    plan = try MemoryPlan.make(
-      request, source: source, configuration: configuration, selector: selector,
-      order: weights.order)
-    let pool = ThreadPool(threadCount: request.threadCount)
-    do throws(LoaderError) {
-      stream = try WeightStream(
-        source: source, plan: plan.residency, tables: weights.tables,
-        families: weights.families,
-        slots: plan.expertSlots, neurons: plan.neurons.map { ($0.reading, $0.slotCount) },
-        verification: request.verification, pool: pool,
-        cancellation: cancellation)
-    } catch { throw RuntimeError(error) }
-    decoder = try Self.makeDecoder(
-      configuration, weights, stream, plan, request, pool, decodeAttention)
-    notes = (pool.note.map { [$0] } ?? []) + decoder.cache.notes
-    position = decoder.cache.prefixPositionCount
+    core = try EngineCore(
+      source, configuration, request, cancellation: cancellation,
+      decodeAttention: decodeAttention)
+    keyValues = try core.openSequence()
+    notes = core.notes + keyValues.notes
+    position = keyValues.prefixPositionCount
     vocabularyCount = configuration.vocabularyCount
-    current = .allocate(capacity: 1)
-    current.initialize(repeating: 0)
   }
-
-  deinit { current.deallocate() }
 
   /// Reads `tokens` into the context and computes the logits after the last of them.
   ///
@@ -123,26 +99,18 @@ public final class Session {
     _ tokens: [Int32], continues: Bool = true
   ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
     try checkCondition()
-    try check(tokens)
-    stream.isComputeBound = tokens.count >= Self.computeBoundTokenCount
-    defer { stream.isComputeBound = false }
+    try core.check(tokens, after: position)
     try step { () throws(RuntimeError) in
-      let chunks = chunkCount(tokens)
       let end = position + tokens.count
-      try reportingProgress(sweepCount: chunks) { () throws(RuntimeError) in
-        for chunk in 0..<chunks {
-          let first = chunk * plan.chunkLength
+      try reportingProgress(sweepCount: chunkCount(tokens)) { () throws(RuntimeError) in
+        for first in stride(from: 0, to: tokens.count, by: plan.chunkLength) {
           let slice = first..<min(first + plan.chunkLength, tokens.count)
-          try decoder.expect(count: 2) { sweep in
-            chunk + sweep == chunks ? .head : .body
-          }
-          try forward(tokens, slice, .prefill(end: end))
+          let isLast = slice.upperBound == tokens.count
+          try sweep(
+            tokens, slice, .prefill(end: end), logitCount: isLast ? 1 : 0,
+            continues: !isLast || continues)
         }
       }
-      try decoder.expect(count: continues ? 2 : 1) { $0 == 0 ? .head : .body }
-      let last = (tokens.count - 1) % plan.chunkLength
-      try decoder.logits(rows: last..<(last + 1))
-      try checkFiles()
     }
     return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
   }
@@ -150,9 +118,6 @@ public final class Session {
   private func chunkCount(_ tokens: [Int32]) -> Int {
     (tokens.count + plan.chunkLength - 1) / plan.chunkLength
   }
-
-  /// Tokens from which a sweep takes the processors longer than any drive.
-  private static let computeBoundTokenCount = 64
 
   /// Tells ``onProgress`` of the parts of `count` sweeps over the layers, while `work` does them.
   private func reportingProgress(
@@ -182,16 +147,19 @@ public final class Session {
     guard position < plan.contextLength else {
       throw .badPrompt("the context of \(plan.contextLength) tokens is full")
     }
-    current[0] = token
     onDecodePart?()
     decoder.onPart = onDecodePart
     defer { decoder.onPart = nil }
     try step { () throws(RuntimeError) in
-      try decoder.expect(count: continues ? 3 : 2) { $0 == 1 ? .head : .body }
-      try decoder.forward(UnsafeBufferPointer(current), at: position, .decode)
-      position += 1
-      try decoder.logits(rows: 0..<1)
-      try checkFiles()
+      var failure: RuntimeError?
+      withUnsafePointer(to: token) { token in
+        do throws(RuntimeError) {
+          try sweep(
+            UnsafeBufferPointer(start: token, count: 1), .decode, logitCount: 1,
+            continues: continues)
+        } catch { failure = error }
+      }
+      if let failure { throw failure }
     }
     return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
   }
@@ -204,7 +172,7 @@ public final class Session {
     _ sink: (_ position: Int, _ logits: UnsafeBufferPointer<Float>) -> Void
   ) throws(RuntimeError) {
     try checkCondition()
-    try check(tokens)
+    try core.check(tokens, after: position)
     try step { () throws(RuntimeError) in
       try reportingProgress(sweepCount: chunkCount(tokens)) { () throws(RuntimeError) in
         try scoreChunks(of: tokens, skipping: skipping, sink)
@@ -216,26 +184,20 @@ public final class Session {
     of tokens: [Int32], skipping: Int,
     _ sink: (_ position: Int, _ logits: UnsafeBufferPointer<Float>) -> Void
   ) throws(RuntimeError) {
-    var first = 0
-    while first < tokens.count {
+    for first in stride(from: 0, to: tokens.count, by: plan.chunkLength) {
       let slice = first..<min(first + plan.chunkLength, tokens.count)
-      try decoder.expect(count: 1) { _ in .body }
-      try forward(tokens, slice, .prefill(end: nil))
-      var row = max(0, skipping - first)
-      while row < slice.count {
-        let rows = row..<min(row + decoder.workspace.logitRowCapacity, slice.count)
-        try decoder.expect(count: 1) { _ in .head }
-        try decoder.logits(rows: rows)
-        try checkFiles()
-        for (index, row) in rows.enumerated() {
+      let skipped = min(max(0, skipping - first), slice.count)
+      try sweep(
+        tokens, slice, .prefill(end: nil), logitCount: slice.count - skipped,
+        continues: slice.upperBound < tokens.count
+      ) { number, logits in
+        for row in 0..<logits.count / vocabularyCount {
           sink(
-            first + row,
+            first + skipped + number + row,
             UnsafeBufferPointer(
-              start: decoder.workspace.logits + index * vocabularyCount, count: vocabularyCount))
+              rebasing: logits[row * vocabularyCount..<(row + 1) * vocabularyCount]))
         }
-        row = rows.upperBound
       }
-      first = slice.upperBound
     }
   }
 
@@ -245,7 +207,7 @@ public final class Session {
   func resume(
     positionCount: Int, _ fill: (_ layer: Int, UnsafeMutableRawBufferPointer) -> Bool
   ) {
-    if decoder.cache.resume(positionCount: positionCount, fill) { position += positionCount }
+    if keyValues.resume(positionCount: positionCount, fill) { position += positionCount }
   }
 
   /// Forgets the context, also one that was aborted; weights stay in memory.
@@ -253,10 +215,10 @@ public final class Session {
   /// Does not wait for reads of weights: after an abandoned sweep, the next step does.
   public func reset() {
     if case .contextAborted = condition {
-      decoder.abandon()
+      core.abandon()
       condition = .ready
     }
-    decoder.cache.reset()
+    keyValues.reset()
     decoder.outsourced?.reset()
     position = 0
   }
@@ -282,69 +244,31 @@ public final class Session {
     }
   }
 
-  private func forward(
-    _ tokens: [Int32], _ slice: Range<Int>, _ phase: KeyValueStore.Phase
+  /// Computes a slice of `tokens`, which follow those of the context.
+  private func sweep(
+    _ tokens: [Int32], _ slice: Range<Int>, _ phase: KeyValueStore.Phase, logitCount: Int,
+    continues: Bool,
+    _ sink: (_ first: Int, _ logits: UnsafeMutableBufferPointer<Float>) -> Void = { _, _ in }
   ) throws(RuntimeError) {
     var failure: RuntimeError?
     tokens.withUnsafeBufferPointer { buffer in
       do throws(RuntimeError) {
-        try decoder.forward(
-          UnsafeBufferPointer(rebasing: buffer[slice]), at: position, phase)
+        try sweep(
+          UnsafeBufferPointer(rebasing: buffer[slice]), phase, logitCount: logitCount,
+          continues: continues, sink)
       } catch { failure = error }
     }
     if let failure { throw failure }
-    position += slice.count
   }
 
-  /// Logits count only if the files they came from are still what was opened.
-  private func checkFiles() throws(RuntimeError) {
-    do { try stream.checkFiles() } catch { throw RuntimeError(error) }
-  }
-
-  private func check(_ tokens: [Int32]) throws(RuntimeError) {
-    guard !tokens.isEmpty else {
-      throw .badPrompt("the prompt is empty: there is nothing to continue")
-    }
-    guard position + tokens.count <= plan.contextLength else {
-      throw .badPrompt(
-        "\(tokens.count) tokens do not fit: the context holds \(plan.contextLength), "
-          + "of which \(position) are used")
-    }
-    if let token = tokens.first(where: { $0 < 0 || Int($0) >= vocabularyCount }) {
-      throw .badPrompt("token \(token) is outside the vocabulary of \(vocabularyCount)")
-    }
-  }
-
-  private static func makeDecoder(
-    _ configuration: DecoderConfiguration, _ weights: DecoderWeights, _ stream: WeightStream,
-    _ plan: MemoryPlan, _ request: MemoryPlan.Request, _ pool: ThreadPool,
-    _ decodeAttention: (any DecodeAttention)?
-  ) throws(RuntimeError) -> Decoder {
-    if decodeAttention != nil {
-      guard request.keyValues.prefix.parts.isEmpty else {
-        throw .notRunnable(
-          path: stream.source.path,
-          reason: "attention outside the host needs keys and values from the first token on")
-      }
-    }
-    let workspace: DecoderWorkspace
-    let cache: KeyValueStore
-    do {
-      workspace = try DecoderWorkspace(
-        configuration, tokenCapacity: plan.chunkLength, logitRowCapacity: request.logitRowCount,
-        hasNeurons: plan.neurons != nil)
-    } catch { throw .allocation(error) }
-    do {
-      cache = try KeyValueStore(
-        plan.keyValues, request.keyValues, queryHeadCount: configuration.queryHeadCount)
-    } catch { throw RuntimeError(error) }
-    return try Decoder(
-      configuration: configuration, weights: weights, stream: stream, workspace: workspace,
-      cache: cache, pool: pool,
-      outsourced: try decodeAttention.map { attention throws(RuntimeError) in
-        try OffloadedAttention(
-          attention, queryHeadCount: configuration.queryHeadCount,
-          headDim: configuration.storedHeadDim)
-      })
+  private func sweep(
+    _ tokens: UnsafeBufferPointer<Int32>, _ phase: KeyValueStore.Phase, logitCount: Int,
+    continues: Bool,
+    _ sink: (_ first: Int, _ logits: UnsafeMutableBufferPointer<Float>) -> Void = { _, _ in }
+  ) throws(RuntimeError) {
+    core.batch.removeAll()
+    core.batch.append(tokens, at: position, phase, in: keyValues, logitCount: logitCount)
+    try core.step(continues: continues) { first, logits in sink(first, logits) }
+    position += tokens.count
   }
 }

@@ -64,24 +64,30 @@ struct AttentionBench: ParsableCommand {
       let step = try AttentionStep(
         AttentionShape(
           queryHeadCount: queryHeads, keyValueHeadCount: kvHeads, headDim: headSize),
-        cache: cache, chunkLength: 1, pool: pool)
+        cache: plan, chunkLength: 1, observedTokenCount: cache.observedTokenCount, pool: pool)
+      let batch = try Batch(rowCapacity: 1, spanCapacity: 1)
       var generator = SeededGenerator(seed: 1)
       var queries = (0..<queryHeads * headSize).map { _ in
         Float(generator.nextUnit() * 2 - 1) * 0.2
       }
       func attend(_ position: Int) throws {
         try cache.begin(position..<position + 1, .decode)
+        batch.removeAll()
+        withUnsafePointer(to: Int32(0)) { token in
+          batch.append(
+            UnsafeBufferPointer(start: token, count: 1), at: position, .decode, in: cache,
+            logitCount: 0)
+        }
         for layer in 0..<layers {
           try cache.prepare(layer: layer)
-          try queries.withUnsafeMutableBufferPointer { queries in
+          queries.withUnsafeMutableBufferPointer { queries in
             cache.store(
               layer: layer, position: position, keys: queries.baseAddress!,
               values: queries.baseAddress!)
             cache.quantiseCompleted(layer: layer, on: pool)
-            try step.run(
-              layer: layer, queries: queries.baseAddress!, tokenCount: 1, position: position,
-              window: nil)
+            step.run(layer: layer, queries: queries.baseAddress!, batch, window: nil)
           }
+          if let failure = batch.spans[0].failure { throw failure }
           try cache.finish(layer: layer)
         }
       }

@@ -14,7 +14,7 @@ extension PlanReport {
     json.object("plan") { json in
       json.number("budgetBytes", plan.budgetByteCount)
       json.number("processBytes", plan.processByteCount)
-      json.number("keyValueBytes", plan.keyValues.byteCount)
+      json.number("keyValueBytes", plan.keyValueByteCount)
       json.number("activationBytes", plan.workspaceByteCount)
       json.number("pinnedBytes", plan.residency.pinnedByteCount)
       json.number("stagingBytes", plan.residency.stagingByteCount)

@@ -115,7 +115,7 @@ struct PlanReport {
   func printLines() {
     for (name, bytes) in [
       ("budget", plan.budgetByteCount), ("process and margin", plan.processByteCount),
-      ("keys and values", plan.keyValues.byteCount), ("activations", plan.workspaceByteCount),
+      ("keys and values", plan.keyValueByteCount), ("activations", plan.workspaceByteCount),
       ("pinned weights", plan.residency.pinnedByteCount),
       ("staging", plan.residency.stagingByteCount),
       ("streamed per token", plan.residency.streamedByteCount),

@@ -1,0 +1,117 @@
+package import KVCache
+import TensorBasics
+
+/// The rows of one sweep over the weights: tokens of any number of sequences.
+///
+/// A row is a token at a position of its sequence. The rows of one sequence lie together, in a span of
+/// consecutive positions; spans follow one another in the order in which they were added. Products see
+/// rows only; attention, and what stores keys and values, sees spans.
+///
+/// ```
+/// row        0    1    2    3    4    5    6
+/// sequence   A    B    C    C    C    C    D       A, B and D answer, of C a prompt is read
+/// position  17  310    0    1    2    3   64
+/// logits     0    1                        2
+/// ```
+///
+/// Allocated once and filled anew for each sweep, which allocates nothing. One thread fills a batch; while a
+/// region runs, its workers may read it.
+package final class Batch {
+  /// The rows of one sequence.
+  package struct Span {
+    /// Keys and values of the sequence.
+    package let cache: KeyValueStore
+    /// Its rows of the batch.
+    package let rows: Range<Int>
+    /// Position of the first.
+    package let position: Int
+    package let phase: KeyValueStore.Phase
+    /// Why its rows mean nothing any more; nil as long as they do.
+    package fileprivate(set) var failure: KeyValueError?
+
+    package var isAlive: Bool { failure == nil }
+    /// Positions of its rows.
+    package var positions: Range<Int> { position..<position + rows.count }
+  }
+
+  /// Most rows.
+  package let rowCapacity: Int
+  /// Most spans.
+  package let spanCapacity: Int
+  package private(set) var spans: [Span] = []
+  package private(set) var rowCount = 0
+  /// Rows whose logits are wanted.
+  package private(set) var logitCount = 0
+
+  /// [rowCapacity] each: the token of a row, its position and the number of its span; rows whose logits are
+  /// wanted, ascending.
+  let tokens: UnsafeMutablePointer<Int32>
+  let positions: UnsafeMutablePointer<Int32>
+  let spanNumbers: UnsafeMutablePointer<Int32>
+  let logitRows: UnsafeMutablePointer<Int32>
+  private let memory: AlignedBuffer
+
+  /// - Throws: ``RuntimeError/allocation(_:)``.
+  package init(rowCapacity: Int, spanCapacity: Int) throws(RuntimeError) {
+    self.rowCapacity = rowCapacity
+    self.spanCapacity = spanCapacity
+    do { memory = try AlignedBuffer(byteCount: Self.byteCount(rowCapacity: rowCapacity)) } catch {
+      throw .allocation(error)
+    }
+    tokens = memory.address.bindMemory(to: Int32.self, capacity: 4 * rowCapacity)
+    positions = tokens + rowCapacity
+    spanNumbers = positions + rowCapacity
+    logitRows = spanNumbers + rowCapacity
+    spans.reserveCapacity(spanCapacity)
+  }
+
+  static func byteCount(rowCapacity: Int) -> Int { 16 * rowCapacity }
+
+  /// Makes the batch empty.
+  package func removeAll() {
+    spans.removeAll(keepingCapacity: true)
+    (rowCount, logitCount) = (0, 0)
+  }
+
+  /// Adds rows of a sequence that has none in the batch yet.
+  ///
+  /// - Parameters:
+  ///   - tokens: at positions `position...`, which follow those that `cache` holds.
+  ///   - logitCount: of how many of the last rows the logits are wanted.
+  package func append(
+    _ tokens: UnsafeBufferPointer<Int32>, at position: Int, _ phase: KeyValueStore.Phase,
+    in cache: KeyValueStore, logitCount wanted: Int
+  ) {
+    precondition(
+      rowCount + tokens.count <= rowCapacity && spans.count < spanCapacity && !tokens.isEmpty,
+      "the batch has no room")
+    let rows = rowCount..<rowCount + tokens.count
+    for (row, token) in zip(rows, tokens) {
+      self.tokens[row] = token
+      positions[row] = Int32(position + row - rows.lowerBound)
+      spanNumbers[row] = Int32(spans.count)
+    }
+    for row in rows.suffix(wanted) {
+      logitRows[logitCount] = Int32(row)
+      logitCount += 1
+    }
+    rowCount = rows.upperBound
+    spans.append(Span(cache: cache, rows: rows, position: position, phase: phase))
+  }
+
+  /// Notes that a span's rows mean nothing any more.
+  func fail(_ span: Int, _ error: KeyValueError) { spans[span].failure = error }
+
+  /// The span of a row.
+  func span(ofRow row: Int) -> Span { spans[Int(spanNumbers[row])] }
+
+  /// Throws if no row means anything any more, or the caller asked to stop.
+  func checkLife() throws(KeyValueError) {
+    var isAlive = false
+    for span in spans {
+      if case .interrupted? = span.failure { throw .interrupted }
+      isAlive = isAlive || span.isAlive
+    }
+    if !isAlive, let failure = spans.first?.failure { throw failure }
+  }
+}

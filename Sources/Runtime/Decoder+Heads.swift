@@ -1,0 +1,75 @@
+import Kernels
+import ModelFormat
+
+/// What happens to queries, keys and values between their products and attention.
+extension Decoder {
+  /// Biases, norms of heads and RoPE on one token's queries and keys; scales the queries.
+  func prepareHeads(
+    _ layer: DecoderWeights.Layer, token: Int, rope: UnsafePointer<Float>
+  ) {
+    let headDim = configuration.headDim
+    let (queryLength, keyLength) = (heads.queryLength, heads.keyLength)
+    let queries = workspace.queries + token * heads.queryStride
+    let keys = workspace.keys + token * heads.keyStride
+    let values = workspace.values + token * heads.keyStride
+    if let bias = layer.queryBias { VectorOps.add(queries, bias, count: queryLength) }
+    if let bias = layer.keyBias { VectorOps.add(keys, bias, count: keyLength) }
+    if let bias = layer.valueBias { VectorOps.add(values, bias, count: keyLength) }
+    // Over each head, or over the projection as if it were one.
+    let isWhole = configuration.normalisesProjections
+    if let norm = layer.queryNorm {
+      normaliseHeads(
+        queries, norm, headCount: isWhole ? 1 : configuration.queryHeadCount,
+        headDim: isWhole ? queryLength : headDim)
+    }
+    if let norm = layer.keyNorm {
+      normaliseHeads(
+        keys, norm, headCount: isWhole ? 1 : configuration.keyValueHeadCount,
+        headDim: isWhole ? keyLength : headDim)
+    }
+    if configuration.positionOffset == nil {
+      rotate(queries, headCount: configuration.queryHeadCount, rope)
+      rotate(keys, headCount: configuration.keyValueHeadCount, rope)
+    }
+    VectorOps.scale(queries, by: configuration.attentionScale, count: queryLength)
+    heads.spread(queries, count: configuration.queryHeadCount)
+    heads.spread(keys, count: configuration.keyValueHeadCount)
+    heads.spread(values, count: configuration.keyValueHeadCount)
+  }
+
+  private func normaliseHeads(
+    _ heads: UnsafeMutablePointer<Float>, _ weight: UnsafePointer<Float>, headCount: Int,
+    headDim: Int
+  ) {
+    for head in 0..<headCount {
+      let x = heads + head * headDim
+      VectorOps.rmsNorm(
+        x, weight: weight, epsilon: configuration.normEpsilon, count: headDim, into: x)
+    }
+  }
+
+  /// RoPE on one token's heads; `rope` holds its cosines, then its sines.
+  private func rotate(
+    _ heads: UnsafeMutablePointer<Float>, headCount: Int, _ rope: UnsafePointer<Float>
+  ) {
+    VectorOps.rotate(
+      heads, headCount: headCount, headDim: configuration.headDim,
+      dimensionCount: configuration.ropeDimensionCount,
+      adjacentPairs: configuration.ropePairing == .adjacent, cosines: rope,
+      sines: rope + configuration.ropeDimensionCount / 2)
+  }
+
+  /// Cosines then sines of every token, for whole-context layers and, after them, sliding ones.
+  func fillRope(_ batch: Batch) {
+    let length = configuration.ropeDimensionCount
+    forEach(token: batch.rowCount) { token in
+      let table = workspace.rope + token * length
+      let position = Int(batch.positions[token])
+      rope.fill(position: position, cosines: table, sines: table + length / 2)
+      if !configuration.slidingLayers.isEmpty {
+        let sliding = table + batch.rowCount * length
+        slidingRope.fill(position: position, cosines: sliding, sines: sliding + length / 2)
+      }
+    }
+  }
+}

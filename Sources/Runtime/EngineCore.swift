@@ -1,0 +1,227 @@
+package import KVCache
+package import Kernels
+package import ModelFormat
+package import TensorBasics
+package import WeightLoader
+
+/// One open model, whose sweeps serve the rows of any number of sequences.
+///
+/// It owns what all sequences share: the memory plan, the stream of weights, the graph, the workers, and the
+/// keys and values of as many sequences as were planned for. Weights are planned once, whatever sequences come
+/// and go. One thread uses it.
+///
+/// ```
+/// core.batch.removeAll()
+/// core.batch.append(tokens, at: position, .decode, in: cache, logitCount: 1)   // one for each sequence
+/// try core.step(continues: true) { first, logits in … }
+/// ```
+///
+/// A row's results depend on its own sequence alone: not on the other rows of its batch, on their number or order, nor on how
+/// a prompt was cut into batches (`docs/decisions/0043`).
+package final class EngineCore {
+  package let plan: MemoryPlan
+  /// The stream that delivers weights.
+  package let stream: WeightStream
+  /// One-line warnings for people, e.g. of threads that the system refused.
+  package let notes: [String]
+  /// The rows of the next sweep.
+  package let batch: Batch
+  let decoder: Decoder
+
+  private let request: MemoryPlan.Request
+  private let queryHeadCount: Int
+  private let vocabularyCount: Int
+  /// Keys and values of every sequence that was ever open at the same time.
+  private var stores: [KeyValueStore] = []
+  /// Those that no sequence has, which are empty.
+  private var freeStores: [KeyValueStore] = []
+
+  /// Plans memory and starts the workers; weights are read by the first tokens.
+  ///
+  /// - Parameters, errors: as those of ``Session/init(_:_:_:cancellation:decodeAttention:)``.
+  package init(
+    _ source: ModelSource, _ configuration: DecoderConfiguration, _ request: MemoryPlan.Request,
+    cancellation: CancellationFlag = CancellationFlag(),
+    decodeAttention: (any DecodeAttention)? = nil
+  ) throws(RuntimeError) {
+    try source.description.expectRunnable(source.path)
+    var request = request
+    request.keepsAllKeyValues = decodeAttention != nil
+    request.keyValues.cancellation = cancellation
+    try Self.check(request, source, isOutsourced: decodeAttention != nil)
+    let selector = try NeuronSelector.resolve(
+      request.neurons.selector, for: source, configuration)
+    let weights = try DecoderWeights(
+      source: source, configuration: configuration, contextLength: request.contextLength,
+      selector: selector)
+    plan = try MemoryPlan.make(
+      request, source: source, configuration: configuration, selector: selector,
+      order: weights.order)
+    let pool = ThreadPool(threadCount: request.threadCount)
+    do throws(LoaderError) {
+      stream = try WeightStream(
+        source: source, plan: plan.residency, tables: weights.tables,
+        families: weights.families,
+        slots: plan.expertSlots, neurons: plan.neurons.map { ($0.reading, $0.slotCount) },
+        verification: request.verification, pool: pool,
+        cancellation: cancellation)
+    } catch { throw RuntimeError(error) }
+    batch = try Batch(rowCapacity: plan.rowCapacity, spanCapacity: request.sequenceCount)
+    decoder = try Self.makeDecoder(
+      configuration, weights, stream, plan, request, pool, decodeAttention)
+    notes = pool.note.map { [$0] } ?? []
+    self.request = request
+    queryHeadCount = configuration.queryHeadCount
+    vocabularyCount = configuration.vocabularyCount
+    stores.reserveCapacity(request.sequenceCount)
+    freeStores.reserveCapacity(request.sequenceCount)
+  }
+
+  /// Refuses what goes with one sequence alone.
+  private static func check(
+    _ request: MemoryPlan.Request, _ source: ModelSource, isOutsourced: Bool
+  ) throws(RuntimeError) {
+    func refuse(_ reason: String) -> RuntimeError {
+      .notRunnable(path: source.path, reason: reason)
+    }
+    let isStored = !request.keyValues.prefix.parts.isEmpty
+    if isOutsourced, isStored {
+      throw refuse(
+        "attention outside the host needs keys and values from the first token on")
+    }
+    guard request.sequenceCount != 1 else { return }
+    guard request.sequenceCount > 0 else { throw refuse("there must be at least one sequence") }
+    if isOutsourced { throw refuse("attention outside the host serves one sequence at a time") }
+    if isStored || request.keyValues.ownFile != nil {
+      throw refuse("stored keys and values are those of one sequence at a time")
+    }
+  }
+
+  private static func makeDecoder(
+    _ configuration: DecoderConfiguration, _ weights: DecoderWeights, _ stream: WeightStream,
+    _ plan: MemoryPlan, _ request: MemoryPlan.Request, _ pool: ThreadPool,
+    _ decodeAttention: (any DecodeAttention)?
+  ) throws(RuntimeError) -> Decoder {
+    let workspace: DecoderWorkspace
+    do {
+      workspace = try DecoderWorkspace(
+        configuration, tokenCapacity: plan.rowCapacity,
+        logitRowCapacity: plan.logitRowCount, hasNeurons: plan.neurons != nil)
+    } catch { throw .allocation(error) }
+    let attention = try AttentionStep(
+      AttentionShape(configuration), cache: plan.keyValues, chunkLength: plan.chunkLength,
+      tokenCapacity: request.sequenceCount,
+      observedTokenCount: request.keyValues.policy.observedTokenCount, pool: pool)
+    return try Decoder(
+      configuration: configuration, weights: weights, stream: stream, workspace: workspace,
+      attention: attention, pool: pool,
+      outsourced: try decodeAttention.map { attention throws(RuntimeError) in
+        try OffloadedAttention(
+          attention, queryHeadCount: configuration.queryHeadCount,
+          headDim: configuration.storedHeadDim)
+      })
+  }
+
+  // MARK: - Sequences
+
+  /// Sequences that may still be opened.
+  package var freeSequenceCount: Int {
+    request.sequenceCount - stores.count + freeStores.count
+  }
+
+  /// Empty keys and values for a new sequence, or the stored ones that the first was planned with.
+  ///
+  /// - Precondition: ``freeSequenceCount`` is not 0.
+  package func openSequence() throws(RuntimeError) -> KeyValueStore {
+    if let store = freeStores.popLast() { return store }
+    precondition(freeSequenceCount > 0, "all sequences that were planned for are open")
+    do {
+      let store = try KeyValueStore(
+        plan.keyValues, request.keyValues, queryHeadCount: queryHeadCount)
+      stores.append(store)
+      return store
+    } catch { throw RuntimeError(error) }
+  }
+
+  /// Gives the keys and values of a sequence back, whose memory the next one takes.
+  package func close(_ cache: KeyValueStore) {
+    cache.reset()
+    freeStores.append(cache)
+  }
+
+  /// Refuses tokens that cannot be read into a context.
+  ///
+  /// - Parameter position: how many it holds already.
+  /// - Throws: ``RuntimeError/badPrompt(_:)``.
+  package func check(_ tokens: [Int32], after position: Int) throws(RuntimeError) {
+    guard !tokens.isEmpty else {
+      throw .badPrompt("the prompt is empty: there is nothing to continue")
+    }
+    guard position + tokens.count <= plan.contextLength else {
+      throw .badPrompt(
+        "\(tokens.count) tokens do not fit: the context holds \(plan.contextLength), "
+          + "of which \(position) are used")
+    }
+    if let token = tokens.first(where: { $0 < 0 || Int($0) >= vocabularyCount }) {
+      throw .badPrompt("token \(token) is outside the vocabulary of \(vocabularyCount)")
+    }
+  }
+
+  // MARK: - Sweeps
+
+  /// Computes the batch: its keys and values enter their caches, and the logits that it wants go to `sink`.
+  ///
+  /// A span whose keys and values fail does not end the step, as long as another is alive; see
+  /// ``Batch/Span/failure``. Allocates nothing where the batch has one row.
+  ///
+  /// - Parameters:
+  ///   - continues: whether another sweep follows, so that the drive may read on.
+  ///   - sink: called with logits [rows, vocabularyCount] of the rows that wanted them, from the one with that
+  ///     number among those on; valid during the call only, and may be changed.
+  package func step(
+    continues: Bool,
+    _ sink: (_ first: Int, _ logits: UnsafeMutableBufferPointer<Float>) throws(RuntimeError) -> Void
+  ) throws(RuntimeError) {
+    let capacity = plan.logitRowCount
+    let headCount = (batch.logitCount + capacity - 1) / capacity
+    let sweepCount = 1 + headCount + (continues ? 1 : 0)
+    func segment(_ sweep: Int) -> DecoderWeights.Segment {
+      sweep == 0 || sweep > headCount ? .body : .head
+    }
+    stream.isComputeBound = batch.rowCount >= Self.computeBoundRowCount
+    defer { stream.isComputeBound = false }
+    try decoder.expect(count: min(sweepCount, Self.announcedSweepCount)) { segment($0) }
+    try decoder.forward(batch)
+    for head in 0..<headCount {
+      let first = head * capacity
+      let count = min(capacity, batch.logitCount - first)
+      try decoder.expect(count: min(sweepCount - 1 - head, Self.announcedSweepCount - 1)) {
+        segment($0 + 1 + head)
+      }
+      try decoder.logits(of: UnsafeBufferPointer(start: batch.logitRows + first, count: count))
+      try checkFiles()
+      try sink(
+        first,
+        UnsafeMutableBufferPointer(
+          start: decoder.workspace.logits, count: count * vocabularyCount))
+    }
+  }
+
+  /// A sweep, the output head after it and the next sweep: as far ahead as the stream needs to know.
+  private static let announcedSweepCount = 3
+  /// Rows from which a sweep takes the processors longer than any drive.
+  private static let computeBoundRowCount = 64
+
+  /// Logits count only if the files they came from are still what was opened.
+  private func checkFiles() throws(RuntimeError) {
+    do { try stream.checkFiles() } catch { throw RuntimeError(error) }
+  }
+
+  /// Abandons the sweeps under way, which an error ended somewhere.
+  package func abandon() { decoder.abandon() }
+
+  /// Where the time of all steps went.
+  package var times: TimeBreakdown {
+    decoder.times(keyValueStall: stores.reduce(0) { $0 + $1.stallNanoseconds })
+  }
+}

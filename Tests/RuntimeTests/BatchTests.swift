@@ -1,0 +1,201 @@
+import BlockIO
+import KVCache
+import Kernels
+import ModelFormat
+import Runtime
+import TensorBasics
+import TestSupport
+import Testing
+import WeightLoader
+
+/// A sequence's logits in a batch of others are those that it has alone, bit for bit: whoever joins, leaves or fails,
+/// however prompts are cut, whatever the budget, back end, threads and type of keys and values.
+@Suite struct BatchTests {
+  /// A sequence's tokens, and the logits that it has alone.
+  private struct Line {
+    var prompt: [Int32]
+    var decoding: [Int32]
+    var expected: [[UInt32]] = []
+  }
+
+  /// A sequence under way.
+  private struct Open {
+    var line: Int
+    var cache: KeyValueStore
+    var position = 0
+  }
+
+  private static let contextLength = 700
+  private static let vocabularyCount: Int32 = 300
+
+  /// Sequences of which some share their beginning, some end in the middle of a page and some pass several.
+  private func lines(_ count: Int, longest: Int, using generator: inout SeededGenerator) -> [Line] {
+    (0..<count).map { _ in
+      let length = Int.random(in: 1...longest, using: &generator)
+      return Line(
+        prompt: (0..<length).map { _ in
+          Int32.random(in: 0..<Self.vocabularyCount, using: &generator)
+        },
+        decoding: (0..<Int.random(in: 0...6, using: &generator)).map { _ in
+          Int32.random(in: 0..<Self.vocabularyCount, using: &generator)
+        })
+    }
+  }
+
+  private func request(_ shape: RunShape, sequenceCount: Int) -> MemoryPlan.Request {
+    var request = MemoryPlan.Request(
+      budgetByteCount: shape.spareByteCount == nil ? 8 << 30 : 1,
+      contextLength: Self.contextLength, promptLength: Self.contextLength - 8,
+      threadCount: shape.threadCount, maximumChunkLength: shape.maximumChunkLength)
+    request.assumedProcessByteCount = 0
+    request.sequenceCount = sequenceCount
+    request.keyValues = shape.keyValues
+    return request
+  }
+
+  private func makeCore(
+    _ source: ModelSource, _ shape: RunShape, sequenceCount: Int
+  ) throws -> EngineCore {
+    let configuration = try #require(source.description.configuration)
+    var request = request(shape, sequenceCount: sequenceCount)
+    do { return try EngineCore(source, configuration, request) } catch {
+      guard case .budgetTooSmall(_, let minimum) = error else { throw error }
+      request.budgetByteCount = minimum.bytes + (shape.spareByteCount ?? 0)
+      return try EngineCore(source, configuration, request)
+    }
+  }
+
+  /// Runs `lines` in batches that chance fills, and compares all logits.
+  private func check(
+    _ lines: [Line], in core: EngineCore, using generator: inout SeededGenerator,
+    _ comment: Comment
+  ) throws {
+    var waiting = Array(lines.indices)
+    var open: [Open] = []
+    while !waiting.isEmpty || !open.isEmpty {
+      while let line = waiting.first, core.freeSequenceCount > 0,
+        open.isEmpty || Bool.random(using: &generator)
+      {
+        waiting.removeFirst()
+        open.append(Open(line: line, cache: try core.openSequence()))
+      }
+      // One that leaves before its end.
+      if open.count > 1, Int.random(in: 0..<20, using: &generator) == 0 {
+        core.close(open.remove(at: Int.random(in: 0..<open.count, using: &generator)).cache)
+      }
+      core.batch.removeAll()
+      var members: [Int] = []
+      for index in open.indices.shuffled(using: &generator) {
+        let left = core.batch.rowCapacity - core.batch.rowCount
+        guard left > 0, members.isEmpty || Int.random(in: 0..<4, using: &generator) > 0 else {
+          continue
+        }
+        append(open[index], lines, to: core, most: left, using: &generator)
+        members.append(index)
+      }
+      try step(core, lines, members.map { open[$0] }, comment)
+      for (index, span) in zip(members, core.batch.spans) {
+        open[index].position += span.rows.count
+      }
+      for index in members.sorted(by: >) {
+        let line = lines[open[index].line]
+        guard open[index].position == line.prompt.count + line.decoding.count else { continue }
+        core.close(open.remove(at: index).cache)
+      }
+    }
+  }
+
+  private func append(
+    _ sequence: Open, _ lines: [Line], to core: EngineCore, most: Int,
+    using generator: inout SeededGenerator
+  ) {
+    let line = lines[sequence.line]
+    let prompt = line.prompt
+    guard sequence.position < prompt.count else {
+      withUnsafePointer(to: line.decoding[sequence.position - prompt.count]) { token in
+        core.batch.append(
+          UnsafeBufferPointer(start: token, count: 1), at: sequence.position, .decode,
+          in: sequence.cache, logitCount: 1)
+      }
+      return
+    }
+    let count = Int.random(
+      in: 1...min(most, prompt.count - sequence.position, core.plan.chunkLength), using: &generator)
+    let end = sequence.position + count
+    prompt.withUnsafeBufferPointer {
+      core.batch.append(
+        UnsafeBufferPointer(rebasing: $0[sequence.position..<end]), at: sequence.position,
+        .prefill(end: prompt.count), in: sequence.cache, logitCount: end == prompt.count ? 1 : 0)
+    }
+  }
+
+  private func step(
+    _ core: EngineCore, _ lines: [Line], _ members: [Open], _ comment: Comment
+  ) throws {
+    var wanting = zip(members, core.batch.spans).filter { sequence, span in
+      span.positions.upperBound >= lines[sequence.line].prompt.count
+    }[...]
+    let vocabularyCount = Int(Self.vocabularyCount)
+    try core.step(continues: true) { _, logits in
+      for row in 0..<logits.count / vocabularyCount {
+        guard let (sequence, span) = wanting.popFirst() else { return }
+        let line = lines[sequence.line]
+        let found = logits[row * vocabularyCount..<(row + 1) * vocabularyCount].map(\.bitPattern)
+        #expect(
+          found == line.expected[span.positions.upperBound - line.prompt.count],
+          "position \(span.positions.upperBound - 1) of line \(sequence.line), \(comment)")
+      }
+    }
+    #expect(wanting.isEmpty)
+  }
+
+  private func randomShape(
+    _ type: KeyValueType, modelByteCount: Int, using generator: inout SeededGenerator
+  ) -> RunShape {
+    let spare: [Int?] = [0, 1 << 14, modelByteCount / 3, modelByteCount, nil]
+    var shape = RunShape(
+      backend: [.auto, .uring, .pread, .mmap].randomElement(using: &generator) ?? .auto,
+      threadCount: Int.random(in: 1...3, using: &generator),
+      maximumChunkLength: Int.random(in: 1...200, using: &generator),
+      spareByteCount: spare.randomElement(using: &generator) ?? nil)
+    shape.keyValues.type = type
+    return shape
+  }
+
+  @Test(
+    arguments: TinyFamilies.names + TinyFamilies.expertNames + TinyFamilies.factorNames,
+    KeyValueType.allCases)
+  func `Any batch of any sequences`(family: String, type: KeyValueType) throws {
+    var generator = SeededGenerator(seed: 0xBA7C)
+    var model = TinyFamilies.model(family)
+    model.vocabularyCount = Int(Self.vocabularyCount)
+    model.contextLength = max(model.contextLength, Self.contextLength)
+    model.matrixTypes = [.q8_0, .q4_0, .f16]
+    let gguf = model.gguf(seed: 3).bytes()
+    let (file, image) = (
+      TemporaryFile(gguf), TemporaryFile(try ImageBuilder.image(of: gguf))
+    )
+    defer { extendLifetime((file, image)) }
+    var lines = lines(9, longest: 300, using: &generator)
+    lines[1].prompt = lines[0].prompt
+    var alone = RunShape()
+    alone.keyValues.type = type
+    for index in lines.indices {
+      let session = try makeSession(
+        file.path, contextLength: Self.contextLength, promptLength: lines[index].prompt.count, alone
+      )
+      lines[index].expected = try logitBits(
+        session, prompt: lines[index].prompt, decoding: lines[index].decoding)
+    }
+    for round in 0..<3 {
+      let shape = randomShape(type, modelByteCount: gguf.count, using: &generator)
+      let count = [1, 2, 5, 9][Int.random(in: 0..<4, using: &generator)]
+      let source = try ModelSource.open(
+        round % 2 == 0 ? file.path : image.path, backend: shape.backend)
+      let core = try makeCore(source, shape, sequenceCount: count)
+      try check(
+        lines, in: core, using: &generator, "\(family), \(type), round \(round), \(count), \(shape)"
+      )
+    }
+  }
+}
