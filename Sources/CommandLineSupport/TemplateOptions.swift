@@ -85,19 +85,26 @@ public struct TemplateOptions: ParsableArguments {
 
   /// The conversation of `--messages`, or else of one prompt.
   public func conversation(orPrompt prompt: () throws -> [UInt8]) throws -> Conversation {
-    var conversation: Conversation
-    if let messages {
-      let path = messages == "-" ? nil : messages
-      conversation = try Conversation(
-        json: Terminal.readAll(path: path), name: path ?? "standard input")
-    } else {
-      conversation = Conversation([ChatMessage(role: .user, content: try prompt())])
+    guard let messages else {
+      let message = ChatMessage(role: .user, content: try prompt())
+      return try completed(Conversation([message]), name: "the conversation")
     }
+    let path = messages == "-" ? nil : messages
+    let conversation = try Conversation(
+      json: Terminal.readAll(path: path), name: path ?? "standard input")
+    return try completed(conversation, name: messages)
+  }
+
+  /// A conversation with what the options add to it.
+  ///
+  /// - Parameter name: where it comes from, for errors.
+  public func completed(_ conversation: Conversation, name: String) throws -> Conversation {
+    var conversation = conversation
     if let system {
       guard !conversation.hasSystemMessage else {
         throw CommandError(
           .badData,
-          "\(messages ?? "the conversation") has a system message of its own: leave --system out")
+          "\(name) has a system message of its own: leave --system out")
       }
       conversation.insertSystemMessage(
         system == "-"

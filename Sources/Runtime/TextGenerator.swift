@@ -11,6 +11,8 @@ public struct GenerationOptions: Sendable {
   /// Most tokens of the answer, which ends earlier where the context is full.
   public var maximumTokenCount: Int
   public var sampling: SamplingOptions
+  /// Texts that end the answer, which are not part of it.
+  public var stops = StopStrings([])
   /// Whether to continue past end-of-generation tokens.
   public var ignoresEnd: Bool
   /// Pairs of (token, log-probability) to report per position; 0 = none.
@@ -37,7 +39,7 @@ public struct GenerationOptions: Sendable {
 
 /// Why an answer ended.
 public enum FinishReason: String, Sendable {
-  /// The model ended it, with an end-of-generation token.
+  /// The model ended it, with an end-of-generation token, or it came to a text that was to end it.
   case stop
   /// It reached the number of tokens that was asked for.
   case length
@@ -127,87 +129,61 @@ public struct TextGenerator {
   public func generate(
     _ options: GenerationOptions, emit: (UnsafeBufferPointer<UInt8>) -> Void
   ) throws(RuntimeError) -> GenerationResult {
-    var result = emptyResult(options)
+    var answer = makeAnswer(options)
     do throws(RuntimeError) {
       do throws(RuntimeError) {
-        try run(options, &result, emit)
+        try run(&answer, emit)
       } catch {
         guard case .keyValues(let loss) = error, loss.unreadablePath != nil,
-          result.reusedTokenCount > 0, result.sampledTokenCount == 0
+          answer.result.reusedTokenCount > 0, answer.result.sampledTokenCount == 0
         else { throw error }
         onLostPrefix?(loss)
         session.reset()
-        let start = result.startNanoseconds
-        result = emptyResult(options)
-        result.startNanoseconds = start
-        try run(options, &result, emit)
+        let start = answer.result.startNanoseconds
+        answer = makeAnswer(options)
+        answer.note { $0.startNanoseconds = start }
+        try run(&answer, emit)
       }
     } catch {
       guard case .interrupted = error else { throw error }
-      result.finishReason = .cancelled
+      answer.cancel()
     }
-    return result
+    return answer.result
   }
 
-  private func emptyResult(_ options: GenerationOptions) -> GenerationResult {
-    var result = GenerationResult()
-    result.promptTokenCount = options.prompt.count
-    result.reusedTokenCount = session.position
-    let limit = limit(options)
-    result.tokens.reserveCapacity(limit)
-    result.text.reserveCapacity(limit * 8)
-    result.startNanoseconds = monotonicNanoseconds()
-    return result
-  }
-
-  /// Most tokens that can be drawn: what was asked for, or what the context has room for.
-  private func limit(_ options: GenerationOptions) -> Int {
-    min(options.maximumTokenCount, max(1, session.plan.contextLength - options.prompt.count))
+  private func makeAnswer(_ options: GenerationOptions) -> Answer {
+    var answer = Answer(options, tokenizer, contextLength: session.plan.contextLength)
+    answer.note { $0.reusedTokenCount = session.position }
+    return answer
   }
 
   private func run(
-    _ options: GenerationOptions, _ result: inout GenerationResult,
-    _ emit: (UnsafeBufferPointer<UInt8>) -> Void
+    _ answer: inout Answer, _ emit: (UnsafeBufferPointer<UInt8>) -> Void
   ) throws(RuntimeError) {
-    let limit = limit(options)
-    result.finishReason = limit < options.maximumTokenCount ? .context : .length
-    var sampler = Sampler(options: options.sampling, vocabularyCount: tokenizer.vocabularyCount)
-    var path = options.prompt
-    path.reserveCapacity(path.count + limit)
-    var detokenizer = StreamingDetokenizer(tokenizer)
-    var logits = try prefill(options, &result)
-    while result.sampledTokenCount < limit {
-      if options.logProbabilityCount > 0, options.logProbabilityPromptPosition == nil,
-        !options.reportsWholePrompt
-      {
-        result.topLogProbabilities.append(
-          LogProbabilities.top(options.logProbabilityCount, of: UnsafeBufferPointer(logits)))
+    var emitted = 0
+    var logits = try prefill(&answer)
+    while true {
+      answer.draw(logits)
+      noteBytes(&answer)
+      let settled = answer.settledByteCount
+      if settled > emitted {
+        answer.result.text.withUnsafeBufferPointer {
+          emit(UnsafeBufferPointer(rebasing: $0[emitted..<settled]))
+        }
+        emitted = settled
       }
-      let token = sampler.draw(logits.span, history: path.span, position: path.count)
-      note(&result)
-      if !options.ignoresEnd, tokenizer.endTokens.contains(token) {
-        result.finishReason = .stop
-        break
-      }
-      result.tokens.append(token)
-      path.append(token)
-      let written = result.text.count
-      detokenizer.append(token, to: &result.text)
-      Self.emit(result.text, from: written, emit)
-      guard result.sampledTokenCount < limit else { break }
-      logits = try session.decode(token, continues: result.sampledTokenCount + 1 < limit)
+      guard let token = answer.next else { return }
+      logits = try session.decode(token, continues: answer.leftCount > 1)
     }
-    let written = result.text.count
-    detokenizer.finish(&result.text)
-    Self.emit(result.text, from: written, emit)
   }
 
   /// Reads the prompt; where one prompt position's distribution is asked for, scores it.
   ///
   /// - Precondition: the session holds tokens only where no distributions after the prompt's are asked for.
   private func prefill(
-    _ options: GenerationOptions, _ result: inout GenerationResult
+    _ answer: inout Answer
   ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
+    let options = answer.options
     precondition(
       session.position == 0
         || !options.reportsWholePrompt && options.logProbabilityPromptPosition == nil
@@ -216,47 +192,42 @@ public struct TextGenerator {
     if options.reportsWholePrompt {
       var last: UnsafeBufferPointer<Float>?
       try session.score(options.prompt) { _, logits in
-        result.topLogProbabilities.append(
-          LogProbabilities.top(options.logProbabilityCount, of: logits))
+        answer.note {
+          $0.topLogProbabilities.append(
+            LogProbabilities.top(options.logProbabilityCount, of: logits))
+        }
         last = logits
       }
       if let last { return UnsafeMutableBufferPointer(mutating: last) }
     }
     guard let position = options.logProbabilityPromptPosition else {
       return try session.prefill(
-        Array(options.prompt[session.position...]), continues: limit(options) > 1)
+        Array(options.prompt[session.position...]), continues: answer.leftCount > 1)
     }
     guard options.prompt.indices.contains(position) else {
       throw .badPrompt(
         "prompt position \(position) is outside the prompt of \(options.prompt.count) tokens")
     }
     let head = try session.prefill(Array(options.prompt[...position]), continues: true)
-    result.topLogProbabilities.append(
-      LogProbabilities.top(options.logProbabilityCount, of: UnsafeBufferPointer(head)))
+    answer.note {
+      $0.topLogProbabilities.append(
+        LogProbabilities.top(options.logProbabilityCount, of: UnsafeBufferPointer(head)))
+    }
     guard position + 1 < options.prompt.count else { return head }
     return try session.prefill(Array(options.prompt[(position + 1)...]))
   }
 
-  /// Records the time and the drive's progress at a token.
-  private func note(_ result: inout GenerationResult) {
-    let now = monotonicNanoseconds()
+  /// Records the drive's progress at a token.
+  private func noteBytes(_ answer: inout Answer) {
     let bytes = session.stream.source.device.statistics.bytesRead
     let keyValueBytes = session.keyValues.readByteCount
-    if result.firstTokenNanoseconds == nil {
-      result.firstTokenNanoseconds = now
-      result.bytesAtFirstToken = bytes
-      result.keyValueBytesAtFirstToken = keyValueBytes
+    answer.note { result in
+      if result.sampledTokenCount == 1 {
+        result.bytesAtFirstToken = bytes
+        result.keyValueBytesAtFirstToken = keyValueBytes
+      }
+      result.bytesAtLastToken = bytes
+      result.keyValueBytesAtLastToken = keyValueBytes
     }
-    result.lastTokenNanoseconds = now
-    result.bytesAtLastToken = bytes
-    result.keyValueBytesAtLastToken = keyValueBytes
-    result.sampledTokenCount += 1
-  }
-
-  private static func emit(
-    _ text: [UInt8], from start: Int, _ emit: (UnsafeBufferPointer<UInt8>) -> Void
-  ) {
-    guard start < text.count else { return }
-    text.withUnsafeBufferPointer { emit(UnsafeBufferPointer(rebasing: $0[start...])) }
   }
 }

@@ -1,5 +1,5 @@
 import Jinja
-import ModelFormat
+package import ModelFormat
 
 /// What a chat template is given: messages, tools, documents and named arguments.
 public struct Conversation: @unchecked Sendable {
@@ -20,7 +20,8 @@ public struct Conversation: @unchecked Sendable {
   /// Names under which reasoning is passed, the standard one first.
   private static let reasoning = ["reasoning_content", "thinking", "reasoning"]
 
-  private static let knownMembers = [
+  /// Members of the object that ``init(json:name:)`` reads.
+  public static let knownMembers = [
     "messages", "tools", "documents", "add_generation_prompt", "reasoning_effort",
     "chat_template_kwargs",
   ]
@@ -44,12 +45,18 @@ public struct Conversation: @unchecked Sendable {
   /// - Parameter name: what the document is called in errors.
   /// - Throws: ``TokenizerError/badMessages(_:)``.
   public init(json bytes: [UInt8], name: String) throws(TokenizerError) {
+    let json: JSONValue
     do throws(FormatError) {
-      let json = try bytes.withUnsafeBytes { bytes in
+      json = try bytes.withUnsafeBytes { bytes in
         Result { () throws(FormatError) in try JSONParser.parse(bytes, path: name) }
       }.get()
-      try self.init(json, name)
-    } catch let error {
+    } catch { throw .badMessages(error.description) }
+    try self.init(json, name: name)
+  }
+
+  /// As ``init(json:name:)``, of JSON that was parsed.
+  package init(_ json: JSONValue, name: String) throws(TokenizerError) {
+    do throws(FormatError) { try self.init(json, name) } catch {
       throw .badMessages(error.description)
     }
   }

@@ -35,6 +35,7 @@ struct Run: ParsableCommand {
   var model: String
 
   @OptionGroup(title: "Prompt") var prompt: PromptOptions
+  @OptionGroup(title: "Many prompts") var prompts: PromptsArguments
   @OptionGroup(title: "Answer") var sampling: SamplingArguments
   @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
   @OptionGroup(title: "Memory, processors and drive") var verification: VerifyArguments
@@ -47,6 +48,7 @@ struct Run: ParsableCommand {
   @OptionGroup(title: "Attention in simulated drives") var attention: AttentionArguments
 
   func validate() throws {
+    try checkPrompts()
     guard attention.attention == "host" || store.kvStore == nil else {
       throw ValidationError(
         "--kv-store keeps the host's keys and values: drives need theirs from the first on")
@@ -63,6 +65,7 @@ struct Run: ParsableCommand {
     Interruption.install()
     Interruption.endProcessAtOnce(true)
     try reportingErrors {
+      if let path = prompts.prompts { return try answerAll(path) }
       let model = try openModel()
       let tokens = try prompt.tokens(model)
       if let oddity = model.oddity(of: tokens) { Terminal.warn(oddity) }

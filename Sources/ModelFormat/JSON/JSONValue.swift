@@ -21,6 +21,11 @@ package struct JSONValue {
   /// Where it begins in the document.
   package let offset: Int
 
+  package init(content: Content, offset: Int) {
+    self.content = content
+    self.offset = offset
+  }
+
   /// What it is, for errors about what should be there instead.
   var found: String {
     switch content {

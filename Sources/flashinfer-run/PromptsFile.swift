@@ -1,0 +1,156 @@
+import CommandLineSupport
+import ModelFormat
+import Runtime
+import TensorBasics
+import Tokenization
+import WeightLoader
+
+/// A prompt of a file of JSON lines, ready to be answered, or why it cannot be.
+struct PromptLine {
+  /// From 1.
+  let number: Int
+  /// The line's own name for it, as JSON; nil where it has none.
+  var id: JSONValue?
+  var options = GenerationOptions(prompt: [])
+  /// Why it cannot be answered; nil if it can.
+  var problem: String?
+  /// Checksum of all that the answer depends on, weights apart.
+  var checksum: UInt64 = 0
+
+  /// Positions that prompt and answer take.
+  var length: Int { options.prompt.count + options.maximumTokenCount }
+}
+
+/// Reads a file of prompts: one JSON object a line.
+struct PromptsFile {
+  private static let members = [
+    "id", "prompt", "max_tokens", "temperature", "seed", "stop",
+  ]
+  let name: String
+  let sampling: SamplingArguments
+  let prompt: PromptOptions
+  let model: LanguageModel
+  let template: ChatTemplate?
+
+  /// Every line that is not empty.
+  ///
+  /// - Parameter runSeed: from which, and its number, a line without a seed gets its own.
+  func lines(_ bytes: [UInt8], runSeed: UInt64) -> [PromptLine] {
+    bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated()
+      .compactMap { index, line in
+        guard line.contains(where: { ![9, 13, 32].contains($0) }) else { return nil }
+        return read(Array(line), number: index + 1, runSeed)
+      }
+  }
+
+  private func read(_ bytes: [UInt8], number: Int, _ runSeed: UInt64) -> PromptLine {
+    var line = PromptLine(number: number)
+    do {
+      let json = try bytes.withUnsafeBytes { bytes in
+        try JSONParser.parse(bytes, path: "\(name), line \(number)")
+      }
+      line.id = json["id"]
+      line.options = try options(json, number: number, runSeed)
+    } catch { line.problem = "\(error)" }
+    line.checksum = checksum(line)
+    return line
+  }
+
+  /// What a line asks for.
+  private func options(
+    _ json: JSONValue, number: Int, _ runSeed: UInt64
+  ) throws -> GenerationOptions {
+    func fail(_ value: JSONValue, _ message: String) -> FormatError {
+      FormatError(.malformed, at: value.offset, path: "\(name), line \(number)", message)
+    }
+    guard let members = json.members else { throw fail(json, "a line must be a JSON object") }
+    let known = Self.members + Conversation.knownMembers
+    for member in members where !known.contains(member.key) {
+      throw fail(
+        member.value, "'\(member.key)' is not known; there are: \(known.joined(separator: ", "))")
+    }
+    if let id = json["id"], id.string == nil, id.integer == nil {
+      throw fail(id, "'id' must be a text or a whole number")
+    }
+    var chosen = sampling.options(seed: json["seed"] == nil ? mixed(runSeed, number) : 0)
+    if let seed = json["seed"] {
+      guard let value = seed.integer, value >= 0 else {
+        throw fail(seed, "'seed' must be a whole number of 0 or more")
+      }
+      chosen.seed = UInt64(value)
+    }
+    if let temperature = json["temperature"] {
+      guard let value = temperature.double, value >= 0, value.isFinite else {
+        throw fail(temperature, "'temperature' must be 0 or more")
+      }
+      chosen.temperature = Float(value)
+    }
+    var options = GenerationOptions(
+      prompt: try tokens(json, fail), maximumTokenCount: sampling.maxTokens, sampling: chosen,
+      ignoresEnd: sampling.ignoreEos)
+    if let count = json["max_tokens"] {
+      guard let value = count.integer, (1...ResourceOptions.longestContext).contains(value) else {
+        throw fail(count, "'max_tokens' must be a whole number of 1 or more")
+      }
+      options.maximumTokenCount = value
+    }
+    if let stop = json["stop"] { options.stops = StopStrings(try Self.stops(stop, fail)) }
+    return options
+  }
+
+  private static func stops(
+    _ value: JSONValue, _ fail: (JSONValue, String) -> FormatError
+  ) throws -> [String] {
+    if let text = value.string { return [text] }
+    return try (value.array ?? [value]).map { element in
+      guard let text = element.string, !text.isEmpty else {
+        throw fail(element, "'stop' must be a text, or a list of texts that are not empty")
+      }
+      return text
+    }
+  }
+
+  /// The tokens of `prompt` or `messages`.
+  private func tokens(
+    _ json: JSONValue, _ fail: (JSONValue, String) -> FormatError
+  ) throws -> [Int32] {
+    guard (json["prompt"] == nil) != (json["messages"] == nil) else {
+      throw fail(json, "a line must have either 'prompt' or 'messages'")
+    }
+    guard let text = json["prompt"] else { return try tokens(conversation: json) }
+    guard let prompt = text.string, !prompt.isEmpty else {
+      throw fail(text, "'prompt' must be a text that is not empty")
+    }
+    guard !self.prompt.raw else { return try model.prompt(prompt) }
+    let message = ChatMessage(role: .user, content: Array(prompt.utf8))
+    return try tokens(self.prompt.template.completed(Conversation([message]), name: name))
+  }
+
+  private func tokens(conversation json: JSONValue) throws -> [Int32] {
+    let own = json.members?.filter { Conversation.knownMembers.contains($0.key) } ?? []
+    let conversation = try Conversation(
+      JSONValue(content: .object(own), offset: json.offset), name: name)
+    return try tokens(prompt.template.completed(conversation, name: name))
+  }
+
+  private func tokens(_ conversation: Conversation) throws -> [Int32] {
+    try model.prompt(conversation, template: template)
+  }
+
+  /// A line's seed where it has none.
+  private func mixed(_ runSeed: UInt64, _ number: Int) -> UInt64 {
+    var words = (runSeed.littleEndian, UInt64(number).littleEndian)
+    // What JSON's readers take for whole numbers ends at 2^53.
+    return withUnsafeBytes(of: &words) { Checksum.of($0) } >> 11
+  }
+
+  private func checksum(_ line: PromptLine) -> UInt64 {
+    let (options, sampling) = (line.options, line.options.sampling)
+    let text =
+      "\(model.source.description.name ?? "") \(model.source.description.weightByteCount) "
+      + "\(options.prompt) \(options.maximumTokenCount) \(options.ignoresEnd) \(sampling) "
+      + "\(options.stops) \(line.problem ?? "")"
+    var bytes = Array(text.utf8)
+    return bytes.withUnsafeMutableBytes { Checksum.of(UnsafeRawBufferPointer($0)) }
+  }
+}
