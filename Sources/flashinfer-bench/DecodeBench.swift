@@ -19,6 +19,7 @@ struct DecodeBench: ParsableCommand {
       Examples:
         flashinfer-bench decode model.bin --ram 2GiB
         flashinfer-bench decode model.bin --ram 2GiB --depth 4096 --tokens 64
+        flashinfer-bench decode model.bin --ram 2GiB --depth 128 --sequences 32
       """)
 
   @Argument(help: "Flash image, GGUF file or Hugging Face folder.") var model: String
@@ -34,21 +35,29 @@ struct DecodeBench: ParsableCommand {
   @Option(help: "Tokens to decode before timing begins.") var warmup = 4
   @Option(help: "Random tokens to read into the context before anything is timed.")
   var depth = 0
+  @Option(help: "Contexts to decode at the same time, one token of each in every sweep.")
+  var sequences: Int?
   @OptionGroup(title: "Tokens") var feed: TokenOptions
   @Flag(help: "Also measure what DRAM gives just before and after the timed tokens.")
   var dram = false
   @Flag(help: "Print one JSON object.") var json = false
   @OptionGroup(title: "Output") var messages: OutputOptions
 
-  private static let mostSettlingTokens = 16
+  static let mostSettlingTokens = 16
 
   /// Tokens timed in all.
-  private var timedCount: Int { tokens * repeats }
+  var timedCount: Int { tokens * repeats }
 
   func validate() throws {
     guard tokens >= 1, warmup >= 1, depth >= 0, (1...1000).contains(repeats) else {
       throw ValidationError(
         "--tokens, --warmup and --repeat must be at least 1, --depth not negative")
+    }
+    guard (1...1024).contains(sequences ?? 1) else {
+      throw ValidationError("--sequences must be between 1 and 1024, not \(sequences ?? 0)")
+    }
+    guard sequences == nil || !dram else {
+      throw ValidationError("--dram measures one context: leave --sequences out")
     }
   }
 
@@ -57,7 +66,9 @@ struct DecodeBench: ParsableCommand {
     try reportingErrors {
       let model = try resources.open(model)
       Terminal.warn(notesOf: model.source)
-      let session = try openSession(model)
+      if let sequences { return try runSequences(sequences, model) }
+      let session = try Session(
+        model.source, model.configuration, request(model), cancellation: Interruption.flag)
       Terminal.warn(notesOf: session)
       try hotness.recall(session)
       defer { hotness.remember(session) }
@@ -112,7 +123,8 @@ struct DecodeBench: ParsableCommand {
     }
   }
 
-  private func openSession(_ model: LanguageModel) throws -> Session {
+  /// Memory for the tokens that are to be decoded.
+  func request(_ model: LanguageModel) throws -> MemoryPlan.Request {
     var request = MemoryPlan.Request(
       budgetByteCount: resources.budget,
       contextLength: max(
@@ -123,8 +135,7 @@ struct DecodeBench: ParsableCommand {
     request.keyValues = keyValues.options(resources.io)
     request.neurons = neurons.options
     request.verification = verification.verify
-    return try Session(
-      model.source, model.configuration, request, cancellation: Interruption.flag)
+    return request
   }
 
   /// Puts `depth` random tokens into the context.
