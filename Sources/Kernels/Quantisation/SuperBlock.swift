@@ -82,8 +82,7 @@ final class SuperBlock {
       }
       let deviation = (squares.total / Float(form.partLength)).squareRoot()
       for index in first..<first + form.partLength {
-        let magnitude = values[index].magnitude
-        weights[index] = form.hasMinimum ? deviation + magnitude : magnitude * magnitude
+        weights[index] = deviation + values[index].magnitude
       }
     }
   }
