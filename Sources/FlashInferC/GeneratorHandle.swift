@@ -37,7 +37,8 @@ final class GeneratorHandle {
     let context = max(2, min(contextLength, model.configuration.contextLength))
     request = MemoryPlan.Request(
       budgetByteCount: ram ?? HostLimits().defaultBudget, contextLength: context,
-      promptLength: min(context, 512), threadCount: threadCount)
+      promptLength: min(context, 512), threadCount: threadCount,
+      callerByteCount: Sampler.byteCount(vocabularyCount: model.configuration.vocabularyCount))
     session = try Session(
       model.source, model.configuration, request, cancellation: cancellations.flag)
   }

@@ -77,6 +77,10 @@ public final class BatchGenerator {
     _ model: LanguageModel, _ request: MemoryPlan.Request,
     cancellation: CancellationFlag = CancellationFlag()
   ) throws(RuntimeError) {
+    var request = request
+    request.callerByteCount +=
+      request.sequenceCount
+      * Sampler.byteCount(vocabularyCount: model.configuration.vocabularyCount)
     core = try EngineCore(
       model.source, model.configuration, request, cancellation: cancellation)
     tokenizer = model.tokenizer

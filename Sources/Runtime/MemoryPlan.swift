@@ -346,8 +346,7 @@ public struct MemoryPlan: Sendable {
         + (neurons?.fixedByteCount ?? 0)
         + request.sequenceCount
         * (KeyValuePlan.bookByteCount(keyValueShape)
-          + request.keyValues.policy.byteCount(keyValueShape)
-          + Sampler.byteCount(vocabularyCount: configuration.vocabularyCount))
+          + request.keyValues.policy.byteCount(keyValueShape))
         + AttentionObservation.byteCount(
           AttentionShape(configuration), keyValueShape,
           tokenCount: request.keyValues.policy.observedTokenCount,

@@ -26,8 +26,8 @@ public struct Sampler {
     candidates = CandidateList(vocabularyCount: options.temperature > 0 ? vocabularyCount : 0)
   }
 
-  /// Scratch memory of a sampler, at most.
-  static func byteCount(vocabularyCount: Int) -> Int {
+  /// Scratch memory of a sampler, at most: part of ``MemoryPlan/Request/callerByteCount``.
+  public static func byteCount(vocabularyCount: Int) -> Int {
     4 * vocabularyCount + CandidateList.byteCount(vocabularyCount: vocabularyCount)
   }
 

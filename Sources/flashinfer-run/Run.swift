@@ -198,7 +198,8 @@ struct Run: ParsableCommand {
       threadCount: resources.threadCount,
       callerByteCount: RunReport.byteCount(
         tokenCount: length, distributionCount: output.logprobs == nil ? 0 : distributions,
-        pairCount: output.logprobs ?? 0, vocabularyCount: model.configuration.vocabularyCount),
+        pairCount: output.logprobs ?? 0, vocabularyCount: model.configuration.vocabularyCount)
+        + Sampler.byteCount(vocabularyCount: model.configuration.vocabularyCount),
       preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path))
     request.keyValues = keyValues.options(resources.io)
     request.neurons = neurons.options
