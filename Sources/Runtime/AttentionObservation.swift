@@ -13,7 +13,7 @@ final class AttentionObservation {
   private let maxima: UnsafeMutablePointer<Float>
   private let sums: UnsafeMutablePointer<Float>
 
-  /// - Parameter tokenCount: as ``KeyValueStore/observedTokenCount``; of 0 there is nothing to observe, and the result
+  /// - Parameter tokenCount: as `KeyValueStore.observedTokenCount`; of 0 there is nothing to observe, and the result
   ///   is nil.
   init?(
     _ shape: AttentionShape, _ keyValues: KeyValueShape, tokenCount: Int, pool: ThreadPool

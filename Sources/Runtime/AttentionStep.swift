@@ -101,7 +101,7 @@ package final class AttentionStep: ParallelRegion {
   ///   - cache: how each sequence's keys and values are kept.
   ///   - chunkLength: most tokens of one sequence.
   ///   - tokenCapacity: most sequences that have a single token each.
-  ///   - observedTokenCount: as ``KeyValueStore/observedTokenCount``.
+  ///   - observedTokenCount: as `KeyValueStore.observedTokenCount`.
   /// - Throws: ``RuntimeError/allocation(_:)``.
   package init(
     _ shape: AttentionShape, cache plan: KeyValuePlan, chunkLength: Int, tokenCapacity: Int = 1,
