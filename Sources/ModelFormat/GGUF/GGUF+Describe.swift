@@ -23,7 +23,7 @@ extension GGUF {
     let metadata = GGUFMetadataReader(files[0], header: header)
     var description = ModelDescription(
       chatTemplate: try metadata.string("tokenizer.chat_template"),
-      name: metadata.label("general.name"), files: files.map(\.path))
+      name: try metadata.label("general.name"), files: files.map(\.path))
     if let names = try metadata.strings("tokenizer.chat_templates") {
       for index in 0..<min(names.count, 64) {
         let name = String(decoding: names[index], as: UTF8.self)

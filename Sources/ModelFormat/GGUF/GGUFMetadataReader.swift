@@ -21,10 +21,12 @@ public struct GGUFMetadataReader {
     file.metadata.entry(key, in: header)
   }
 
-  /// A text that is only shown to people, whatever it is: bytes that are not UTF-8 are taken as Latin-1, and
-  /// a value that is not a string is not there.
-  public func label(_ key: String) -> String? {
-    guard let entry = entry(key), entry.type == .string, !entry.isArray else { return nil }
+  /// A text that is only shown to people: bytes that are not UTF-8 are taken as Latin-1.
+  ///
+  /// - Throws: ``FormatError`` if the value is no string.
+  public func label(_ key: String) throws(FormatError) -> String? {
+    guard let entry = entry(key) else { return nil }
+    guard entry.type == .string, !entry.isArray else { throw wrongType(key, entry, "a string") }
     let bytes = header[entry.value]
     if let text = String(validating: bytes, as: UTF8.self) { return text }
     return String(String.UnicodeScalarView(bytes.map { Unicode.Scalar($0) }))
