@@ -40,27 +40,35 @@ extension Interpreter {
       guard case .dictionary(let mapping) = value else {
         throw JinjaError(.type, "'items' needs a dictionary, not '\(value.typeName)'")
       }
-      return .generator(try Generator(elements(.items, of: mapping), above: mapping.depth))
+      return .generator(try Generator(mapping.elements(.items, meter), above: mapping.depth))
     default:
       if case .text(let text) = value {
         return try slice(.text(text), nil, nil, .integer(-1))
       }
       let elements = try elements(of: value)
-      return .generator(try Generator(elements.reversed(), above: value.depth))
+      return .generator(
+        try Generator(count: elements.count, above: value.depth) {
+          elements[elements.count - 1 - $0]
+        })
     }
   }
 
-  /// What `attribute=` looks up: names and indices with dots between them.
-  private func attribute(
-    _ path: Value?, of value: Value, standard: Value? = nil
-  ) throws(JinjaError) -> Value {
-    guard let path, !path.isNull else { return value }
-    guard case .text(let text) = path else { return try item(path, of: value) }
-    var value = value
-    for part in try text.split(at: MarkedText("."), most: -1, meter) {
+  /// What `attribute=` looks up one after another: names and indices with dots between them.
+  private func path(_ attribute: Value?) throws(JinjaError) -> [Value] {
+    guard let attribute, !attribute.isNull else { return [] }
+    guard case .text(let text) = attribute else { return [attribute] }
+    return try text.split(at: MarkedText("."), most: -1, meter).map { part in
       let isNumber = part.allScalars(\.isPythonDigit)
-      let index = isNumber ? Value.integer(digits: part.bytes) : nil
-      value = try item(index ?? .text(part), of: value)
+      return (isNumber ? Value.integer(digits: part.bytes) : nil) ?? .text(part)
+    }
+  }
+
+  private func attribute(
+    _ path: [Value], of value: Value, standard: Value? = nil
+  ) throws(JinjaError) -> Value {
+    var value = value
+    for part in path {
+      value = try item(part, of: value)
       if value.isUndefined, let standard { value = standard }
     }
     return value
@@ -72,7 +80,8 @@ extension Interpreter {
     let change: (Value) throws(JinjaError) -> Value
     if passed.positional.isEmpty {
       let arguments = try passed.bound(to: ["attribute", "default"], of: "map")
-      guard let path = arguments[0] else { throw JinjaError(.type, "'map' needs a filter") }
+      guard let name = arguments[0] else { throw JinjaError(.type, "'map' needs a filter") }
+      let path = try path(name)
       let standard = arguments[1].flatMap { $0.isNull ? nil : $0 }
       change = { [unowned self] (value) throws(JinjaError) in
         try attribute(path, of: value, standard: standard)
@@ -99,12 +108,12 @@ extension Interpreter {
   ) throws(JinjaError) -> Value {
     if !value.isTrue { return .generator(try Generator([], above: 0)) }
     var rest = passed
-    var path: Value?
+    var path: [Value] = []
     if filter == .selectattr || filter == .rejectattr {
       guard let first = rest.positional.first else {
         throw JinjaError(.type, "'\(filter.rawValue)' needs an attribute")
       }
-      path = first
+      path = try self.path(first)
       rest.positional.removeFirst()
     }
     var test: String?
@@ -148,7 +157,7 @@ extension Interpreter {
       throw JinjaError(.type, "'dictsort' needs a dictionary, by 'key' or 'value'")
     }
     var pairs: [(Value, Value)] = []
-    for ((key, value), item) in zip(mapping.pairs, try elements(.items, of: mapping)) {
+    for ((key, value), item) in zip(mapping.pairs, try mapping.elements(.items, meter)) {
       pairs.append((try sortKey(by == "key" ? key : value, arguments[0]), item))
     }
     return try .list(
@@ -157,12 +166,18 @@ extension Interpreter {
 
   private func sort(_ value: Value, _ passed: Passed) throws(JinjaError) -> Value {
     let arguments = try passed.bound(to: ["reverse", "case_sensitive", "attribute"], of: "sort")
-    let paths =
-      try arguments[2]?.text?.split(at: MarkedText(","), most: -1, meter).map { Value.text($0) }
-      ?? [arguments[2] ?? .null]
+    var paths: [[Value]] = []
+    if let names = arguments[2]?.text {
+      for name in try names.split(at: MarkedText(","), most: -1, meter) {
+        paths.append(try path(.text(name)))
+      }
+    } else {
+      paths = [try path(arguments[2])]
+    }
     var pairs: [(Value, Value)] = []
     for element in try elements(of: value) {
       var keys: [Value] = []
+      try meter.list(paths.count)
       for path in paths { keys.append(try sortKey(attribute(path, of: element), arguments[1])) }
       pairs.append((try .list(of: keys), element))
     }
@@ -172,13 +187,15 @@ extension Interpreter {
 
   private func unique(_ value: Value, _ passed: Passed) throws(JinjaError) -> Value {
     let arguments = try passed.bound(to: ["case_sensitive", "attribute"], of: "unique")
+    let path = try path(arguments[1])
     let source = try generator(over: value)
     var seen: Set<HashKey> = []
     return .generator(
       try Generator(above: source.depth) { [unowned self] () throws(JinjaError) -> Value? in
         while let next = try source.next() {
           try meter.step()
-          let key = try sortKey(attribute(arguments[1], of: next), arguments[0])
+          let key = try sortKey(attribute(path, of: next), arguments[0])
+          try meter.hold(1)
           if seen.insert(try HashKey(key, meter)).inserted { return next }
         }
         return nil
@@ -189,9 +206,10 @@ extension Interpreter {
     _ filter: Filter, _ value: Value, _ passed: Passed
   ) throws(JinjaError) -> Value {
     let arguments = try passed.bound(to: ["case_sensitive", "attribute"], of: filter.rawValue)
+    let path = try path(arguments[1])
     var best: (key: Value, value: Value)?
     for element in try elements(of: value) {
-      let key = try sortKey(attribute(arguments[1], of: element), arguments[0])
+      let key = try sortKey(attribute(path, of: element), arguments[0])
       guard let current = best else {
         best = (key, element)
         continue
@@ -206,9 +224,11 @@ extension Interpreter {
   private func groups(_ value: Value, _ passed: Passed) throws(JinjaError) -> Value {
     let arguments = try passed.bound(
       to: ["attribute", "default", "case_sensitive"], of: "groupby", least: 1)
+    let path = try path(arguments[0])
     var pairs: [(Value, Value)] = []
     for element in try elements(of: value) {
-      let key = try attribute(arguments[0], of: element, standard: arguments[1])
+      let key = try attribute(path, of: element, standard: arguments[1])
+      try meter.list(2)
       pairs.append((try sortKey(key, arguments[2]), try .tuple(of: [key, element])))
     }
     var groups: [(key: Value, elements: [Value])] = []
@@ -220,6 +240,7 @@ extension Interpreter {
       {
         groups[groups.count - 1].elements.append(parts.elements[1])
       } else {
+        try meter.hold(1)
         groups.append((key, [parts.elements[1]]))
       }
     }
@@ -232,9 +253,10 @@ extension Interpreter {
 
   private func sum(_ value: Value, _ passed: Passed) throws(JinjaError) -> Value {
     let arguments = try passed.bound(to: ["attribute", "start"], of: "sum")
+    let path = try path(arguments[0])
     var total = arguments[1] ?? .integer(0)
     for element in try elements(of: value) {
-      let next = try attribute(arguments[0], of: element)
+      let next = try attribute(path, of: element)
       try next.requireDefined()
       guard let a = total.number, let b = next.number else {
         throw JinjaError(.type, "'sum' needs numbers, not '\(next.typeName)'")
@@ -246,11 +268,12 @@ extension Interpreter {
 
   private func join(_ value: Value, _ passed: Passed) throws(JinjaError) -> Value {
     let arguments = try passed.bound(to: ["d", "attribute"], of: "join")
-    var parts: [MarkedText] = []
+    let path = try path(arguments[1])
+    var joined = Joined(try (arguments[0] ?? .text("")).string(meter))
     for element in try elements(of: value) {
-      parts.append(try attribute(arguments[1], of: element).string(meter))
+      try joined.append(try attribute(path, of: element).string(meter), meter)
     }
-    return .text(try (arguments[0] ?? .text("")).string(meter).joining(parts, meter))
+    return .text(joined.text)
   }
 
   private func batches(_ value: Value, _ passed: Passed) throws(JinjaError) -> Value {
@@ -261,9 +284,11 @@ extension Interpreter {
     let elements = try elements(of: value)
     var batches: [Value] = []
     for start in stride(from: 0, to: elements.count, by: size) {
-      var batch = Array(elements[start..<min(elements.count - start, size) + start])
+      let end = min(elements.count - start, size) + start
+      try meter.list(end - start)
+      var batch = Array(elements[start..<end])
       if let fill = arguments[1], !fill.isNull, batch.count < size {
-        try meter.hold(size)
+        try meter.list(size)
         batch += Array(repeating: fill, count: size - batch.count)
       }
       batches.append(try .list(of: batch))

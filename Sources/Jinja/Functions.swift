@@ -84,6 +84,7 @@ extension Interpreter {
     case .namespace:
       let namespace = try newNamespace()
       for (key, value) in try pairs(passed, of: "namespace") {
+        try meter.hold(1)
         guard case .text(let name) = key else {
           throw JinjaError(.type, "names of a namespace must be strings")
         }
@@ -92,6 +93,7 @@ extension Interpreter {
       return .namespace(namespace)
     case .cycler:
       if passed.positional.isEmpty { throw JinjaError(.type, "'cycler' needs items") }
+      try meter.hold(passed.positional.count)
       return .cycler(try Cycler(passed.positional))
     case .joiner:
       let separator = try passed.bound(to: ["sep"], of: "joiner")[0] ?? .text(", ")
@@ -137,9 +139,10 @@ extension Interpreter {
       throw JinjaError(.type, "'\(function)' takes at most one argument without a name")
     }
     if case .dictionary(let mapping)? = passed.positional.first {
-      pairs = mapping.pairs
+      pairs = Array(mapping.pairs)
     } else if let value = passed.positional.first {
       for item in try elements(of: value) {
+        try meter.list(2)
         let pair = try elements(of: item)
         guard pair.count == 2 else {
           throw JinjaError(.value, "'\(function)' needs pairs of keys and values")

@@ -110,7 +110,7 @@ extension Interpreter {
   ) throws(JinjaError) -> [Value] {
     let (first, last) = Self.bounds(elements.count, start, stop, step)
     let indices = Self.indices(first, last, step)
-    try meter.hold(indices.count)
+    try meter.list(indices.count)
     return indices.map { elements[$0] }
   }
 

@@ -32,7 +32,8 @@ struct Passed {
 extension Interpreter {
   func passed(_ arguments: Arguments, _ scope: Scope) throws(JinjaError) -> Passed {
     var passed = Passed()
-    passed.positional = try values(arguments.positional, scope)
+    try meter.list(arguments.positional.count)
+    for value in arguments.positional { passed.positional.append(try evaluate(value, scope)) }
     for (name, value) in arguments.named {
       passed.named.append((name, try evaluate(value, scope)))
     }
@@ -113,6 +114,7 @@ extension Interpreter {
       throw JinjaError(.type, "macro '\(definition.name)' takes no argument '\(unknown.name)'")
     }
     if definition.reads.contains("varargs") {
+      try meter.hold(rest.count)
       scope.set("varargs", to: try .tuple(of: rest))
     } else if !rest.isEmpty {
       throw JinjaError(

@@ -83,8 +83,8 @@ extension Interpreter {
     _ parts: [Expression], _ scope: Scope
   ) throws(JinjaError) -> Value {
     var result = MarkedText()
-    for value in try values(parts, scope) {
-      let text = try value.string(meter)
+    for part in parts {
+      let text = try evaluate(part, scope).string(meter)
       try meter.copy(text.count)
       result.append(text)
     }
@@ -135,10 +135,10 @@ extension Interpreter {
     switch (symbol, left, right) {
     case ("+", .text(let a), .text(let b)): return .text(try joined(a, b))
     case ("+", .list(let a), .list(let b)):
-      try meter.hold(a.elements.count + b.elements.count)
+      try meter.list(a.elements.count + b.elements.count)
       return try .list(of: a.elements + b.elements)
     case ("+", .tuple(let a), .tuple(let b)):
-      try meter.hold(a.elements.count + b.elements.count)
+      try meter.list(a.elements.count + b.elements.count)
       return try .tuple(of: a.elements + b.elements)
     case ("*", _, _):
       if let times = right.index, let value = try repeated(left, times) { return value }
@@ -163,7 +163,7 @@ extension Interpreter {
     func elements(_ sequence: Value.Sequence) throws(JinjaError) -> [Value] {
       guard times > 0, !sequence.elements.isEmpty else { return [] }
       let (count, overflow) = sequence.elements.count.multipliedReportingOverflow(by: times)
-      try meter.hold(overflow ? Int.max : count)
+      try meter.list(overflow ? Int.max : count)
       return (0..<times).flatMap { _ in sequence.elements }
     }
     switch value {

@@ -125,18 +125,12 @@ final class Interpreter {
     }
   }
 
-  /// What iterating over a view of a dictionary gives.
-  func elements(_ view: Mapping.View, of mapping: Mapping) throws(JinjaError) -> [Value] {
-    if view == .items { try meter.hold(mapping.keys.count) }
-    return try mapping.elements(view)
-  }
-
   /// All elements of a value.
   func elements(of value: Value) throws(JinjaError) -> [Value] {
     guard case .generator(let generator) = value else { return try finite(value) }
     var elements: [Value] = []
     while let next = try generator.next() {
-      try meter.hold(1)
+      try meter.append(next)
       elements.append(next)
     }
     return elements
@@ -151,9 +145,9 @@ final class Interpreter {
     case .dictionary(let mapping):
       try meter.step(mapping.keys.count / 64)
       return mapping.keys
-    case .view(let view, let mapping): return try elements(view, of: mapping)
+    case .view(let view, let mapping): return try mapping.elements(view, meter)
     case .range(let range):
-      try meter.hold(range.count)
+      try meter.list(range.count)
       return range.values
     case .text(let text):
       try meter.hold(text.count)

@@ -74,17 +74,24 @@ struct JSONText {
 
   private mutating func write(_ mapping: Mapping, _ level: Int) throws(JinjaError) {
     out.append("{")
-    try meter.hold(mapping.keys.count)
-    var pairs = try mapping.elements(.items)
-    if sortsKeys { pairs = try Value.sorted(pairs.map { ($0, $0) }, isReversed: false, meter) }
-    for (number, pair) in pairs.enumerated() {
-      guard case .tuple(let pair) = pair else { continue }
+    var number = 0
+    func write(_ key: Value, _ value: Value) throws(JinjaError) {
       try separate(number, level)
-      try writeKey(pair.elements[0])
+      try writeKey(key)
       try append(keySeparator)
-      try write(pair.elements[1], level: level + 1)
+      try self.write(value, level: level + 1)
+      number += 1
     }
-    try close("}", isEmpty: pairs.isEmpty, level)
+    if sortsKeys {
+      let items = try mapping.elements(.items, meter)
+      for item in try Value.sorted(zip(items, items).map { ($0, $1) }, isReversed: false, meter) {
+        guard case .tuple(let pair) = item else { continue }
+        try write(pair.elements[0], pair.elements[1])
+      }
+    } else {
+      for (key, value) in mapping.pairs { try write(key, value) }
+    }
+    try close("}", isEmpty: number == 0, level)
   }
 
   private mutating func writeKey(_ key: Value) throws(JinjaError) {

@@ -56,7 +56,7 @@ package final class Loop {
   private func length(_ meter: Meter) throws(JinjaError) -> Int {
     if let total { return total }
     while let next = try source.next() {
-      try meter.step()
+      try meter.append(next)
       ahead.append(next)
     }
     let length = index0 + 1 + ahead.count - aheadStart

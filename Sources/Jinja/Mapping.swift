@@ -43,15 +43,16 @@ package final class Mapping {
   /// The value of a name.
   package subscript(name: String) -> Value? { self[.text(Array(name.utf8))] }
 
-  var pairs: [(key: Value, value: Value)] { Array(zip(keys, values)) }
+  var pairs: Zip2Sequence<[Value], [Value]> { zip(keys, values) }
 
   /// What iterating over a view gives.
-  func elements(_ view: View) throws(JinjaError) -> [Value] {
+  func elements(_ view: View, _ meter: Meter) throws(JinjaError) -> [Value] {
     switch view {
     case .keys: return keys
     case .values: return values
     case .items:
       var items: [Value] = []
+      try meter.hold(keys.count)
       items.reserveCapacity(keys.count)
       for (key, value) in zip(keys, values) { items.append(try .tuple(of: [key, value])) }
       return items

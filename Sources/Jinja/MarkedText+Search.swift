@@ -44,6 +44,7 @@ extension MarkedText {
       parts.append(self[start..<found])
       start = found + separator.count
     }
+    try meter.hold(1)
     parts.append(self[start..<count])
     return parts
   }
@@ -63,6 +64,7 @@ extension MarkedText {
       parts.append(self[found + separator.count..<end])
       end = found
     }
+    try meter.hold(1)
     parts.append(self[0..<end])
     return parts.reversed()
   }
@@ -117,7 +119,10 @@ extension MarkedText {
       lines.append(self[start..<(keepingEnds ? offset : end)])
       start = offset
     }
-    if start < count { lines.append(self[start..<count]) }
+    if start < count {
+      try meter.hold(1)
+      lines.append(self[start..<count])
+    }
     return lines
   }
 
@@ -156,18 +161,6 @@ extension MarkedText {
     return result
   }
 
-  /// Joins texts with this one between them.
-  func joining(_ parts: [MarkedText], _ meter: Meter) throws(JinjaError) -> MarkedText {
-    var result = MarkedText()
-    for (number, part) in parts.enumerated() {
-      try meter.copy(part.count + count)
-      if number > 0 { result.append(self) }
-      result.append(part)
-    }
-    result.isSafe = isSafe
-    return result
-  }
-
   func repeated(_ times: Int, _ meter: Meter) throws(JinjaError) -> MarkedText {
     var result = MarkedText()
     result.isSafe = isSafe
@@ -176,5 +169,24 @@ extension MarkedText {
     try meter.copy(overflow ? Int.max : total)
     for _ in 0..<times { result.append(self) }
     return result
+  }
+}
+
+/// Texts after each other, with a separator between them.
+struct Joined {
+  private let separator: MarkedText
+  private var isFirst = true
+  private(set) var text = MarkedText()
+
+  init(_ separator: MarkedText) {
+    self.separator = separator
+    text.isSafe = separator.isSafe
+  }
+
+  mutating func append(_ part: MarkedText, _ meter: Meter) throws(JinjaError) {
+    try meter.copy(part.count + separator.count)
+    if !isFirst { text.append(separator) }
+    isFirst = false
+    text.append(part)
   }
 }

@@ -16,8 +16,10 @@ package struct Limits: Sendable {
   static let nesting = 1000
   /// Elements of a range.
   static let range = 100_000
-  /// Bytes that a value takes in a list, its own memory included where it is small.
+  /// Bytes that a new value takes in a list, its own memory included where it is small.
   static let valueByteCount = 128
+  /// Bytes that a list takes before its first element.
+  static let listByteCount = 32
   /// Bytes of the longest small text.
   static let smallText = 512
 
@@ -105,11 +107,30 @@ final class Meter {
     return try run()
   }
 
-  /// Counts values before they are put into a list, or are otherwise kept.
+  /// Counts new values before they are put into a list, or are otherwise kept.
   func hold(_ count: Int) throws(JinjaError) {
     let (bytes, overflow) = count.multipliedReportingOverflow(by: Limits.valueByteCount)
     try make(overflow ? Int.max : bytes)
     try step(count)
+  }
+
+  /// Counts a new list of values that are there already, before they are copied into it.
+  func list(_ count: Int) throws(JinjaError) {
+    let (bytes, overflow) = count.multipliedReportingOverflow(by: MemoryLayout<Value>.stride)
+    try make(overflow ? Int.max : bytes)
+    try make(Limits.listByteCount)
+    try step(1 + count / 8)
+  }
+
+  /// Counts a value before it is appended to a list, where it may be new or there already.
+  func append(_ value: Value) throws(JinjaError) {
+    switch value {
+    case .null, .bool, .integer, .float, .list, .tuple, .dictionary, .range:
+      // Those with memory of their own were counted when they were made.
+      try make(MemoryLayout<Value>.stride)
+      try step()
+    default: try hold(1)
+    }
   }
 
   private func make(_ byteCount: Int) throws(JinjaError) {

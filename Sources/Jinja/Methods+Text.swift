@@ -11,8 +11,9 @@ extension Interpreter {
       guard case .dictionary(let mapping)? = mapping else {
         throw JinjaError(.type, "'format_map' needs a dictionary")
       }
-      let named = mapping.pairs.compactMap { pair in
-        pair.key.text.map { (name: $0.string, value: pair.value) }
+      try meter.hold(mapping.keys.count)
+      let named = mapping.pairs.compactMap { key, value in
+        key.text.map { (name: $0.string, value: value) }
       }
       return .text(try BraceFormat.format(text, Passed(named: named), self))
     case "split", "rsplit": return try split(name, text, passed)
@@ -141,11 +142,11 @@ extension Interpreter {
           most: integer(arguments[2], of: name, standard: -1), meter))
     case "join":
       let parts = try passed.bound(to: ["iterable"], of: name, least: 1)[0] ?? .null
-      var texts: [MarkedText] = []
+      var joined = Joined(text)
       for part in try elements(of: parts) {
-        texts.append(try self.text(part, of: name, into: text))
+        try joined.append(try self.text(part, of: name, into: text), meter)
       }
-      return .text(try text.joining(texts, meter))
+      return .text(joined.text)
     default: break
     }
     let mark = try self.text(passed.bound(to: ["sep"], of: name, least: 1)[0], of: name)
@@ -158,6 +159,7 @@ extension Interpreter {
       return .text(text.bytes.has(mark.bytes, at: start) ? text[0..<start] : text)
     default:
       if mark.isEmpty { throw JinjaError(.value, "the separator is empty") }
+      try meter.hold(3)
       let whole = 0..<text.count
       let isFirst = name == "partition"
       let found =

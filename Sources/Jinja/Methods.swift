@@ -41,7 +41,7 @@ extension Interpreter {
         return receiver
       }
       return try search(sequence.elements, name, passed)
-    case .range(let range): return try search(range.values, name, passed)
+    case .range: return try search(elements(of: receiver), name, passed)
     case .function:
       let arguments = try passed.bound(to: ["iterable", "value"], of: name, least: 1)
       let keys = try elements(of: arguments[0] ?? .null)

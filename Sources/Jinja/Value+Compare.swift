@@ -147,13 +147,12 @@ extension Value {
     case .dictionary(let mapping), .view(.keys, let mapping):
       return mapping[try HashKey(element, meter)] != nil
     case .view(let view, let mapping):
-      try meter.hold(mapping.keys.count)
-      return try Self.contains(mapping.elements(view), element, meter)
+      return try Self.contains(mapping.elements(view, meter), element, meter)
     case .list(let sequence), .tuple(let sequence):
       return try Self.contains(sequence.elements, element, meter)
     case .range(let range):
       if let number = element.index { return range.contains(number) }
-      try meter.hold(range.count)
+      try meter.list(range.count)
       return try Self.contains(range.values, element, meter)
     case .generator(let generator):
       while let next = try generator.next() {
@@ -175,6 +174,7 @@ extension Value {
   static func sorted(
     _ elements: [(key: Value, value: Value)], isReversed: Bool, _ meter: Meter
   ) throws(JinjaError) -> [Value] {
+    try meter.hold(elements.count)
     var runs = elements.map { [$0] }
     while runs.count > 1 {
       var merged: [[(key: Value, value: Value)]] = []

@@ -49,7 +49,7 @@ extension Value {
     case .dictionary(let mapping): try Self.writePairs(mapping.pairs, &out, meter, enclosing)
     case .view(let view, let mapping):
       out.append("dict_\(view)([")
-      try Self.writeElements(mapping.elements(view), &out, meter, enclosing)
+      try Self.writeElements(mapping.elements(view, meter), &out, meter, enclosing)
       out.append("])")
     case .range(let range):
       out.append("range(\(range.start), \(range.stop)\(range.step == 1 ? "" : ", \(range.step)"))")
@@ -63,7 +63,7 @@ extension Value {
       }
       out.append("<Namespace ")
       let pairs = namespace.names.map {
-        (key: Value.text($0), value: namespace[$0.string] ?? .null)
+        (Value.text($0), namespace[$0.string] ?? .null)
       }
       try Self.writePairs(pairs, &out, meter, enclosing + [namespace])
       out.append(">")
@@ -83,15 +83,15 @@ extension Value {
   }
 
   private static func writePairs(
-    _ pairs: [(key: Value, value: Value)], _ out: inout MarkedText, _ meter: Meter,
+    _ pairs: some Swift.Sequence<(Value, Value)>, _ out: inout MarkedText, _ meter: Meter,
     _ enclosing: [Namespace]
   ) throws(JinjaError) {
     out.append("{")
     for (number, pair) in pairs.enumerated() {
       if number > 0 { out.append(", ") }
-      try pair.key.writeRepr(&out, meter, in: enclosing)
+      try pair.0.writeRepr(&out, meter, in: enclosing)
       out.append(": ")
-      try pair.value.writeRepr(&out, meter, in: enclosing)
+      try pair.1.writeRepr(&out, meter, in: enclosing)
     }
     out.append("}")
   }

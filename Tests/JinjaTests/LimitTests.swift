@@ -75,6 +75,9 @@ import Testing
       "{% set m = namespace(a=[i]) %}", "{% macro m() %}{% endmacro %}",
       "{% set ns.s = ([x] * 2000)|join %}", "{% set ns.s = ([x] * 2000)|tojson %}",
       "{% set ns.s = x.replace('a', x) %}", "{% set ns.s = '%s' * 9000 % ((x,) * 9000) %}",
+      "{% set ns.l = ns.l + [([i] * 9999)|batch(9999)|list] %}",
+      "{% set ns.l = ns.l + [[i]|sort] %}",
+      "{% set ns.l = ns.l + [x[:9].partition('a')] %}", "{% set ns.l = ns.l + [x[:9].split()] %}",
     ])
   func memory(body: String) throws {
     let template = try Template(
@@ -105,6 +108,50 @@ import Testing
       Clock(seconds: 0)
     ).text
     #expect(text.bytes.count > 1_000_000)
+  }
+
+  @Test(
+    "A template may go over a thousand short messages from each of them",
+    arguments: [
+      "messages[::-1]", "messages[loop.index0:] + messages[:loop.index0]", "messages|list + []",
+      "(messages|selectattr('role', 'equalto', 'user')|list)[-1:]", "messages|reverse|list|last",
+      "messages|map(attribute='role')|select('none')|list", "(messages|batch(2)|list)[0]",
+    ])
+  func quadratic(expression: String) throws {
+    let template = try Template(
+      "{% for m in messages %}{% set z = \(expression) %}{{ m.content }}{% endfor %}")
+    let message = Value.dictionary(
+      try Mapping([
+        (MarkedText("role"), .text("user")), (MarkedText("content"), .text("word", isData: true)),
+      ]))
+    let text = try template.render(
+      [("messages", .list(of: Array(repeating: message, count: 1000)))], inputByteCount: 40_000)
+    #expect(text.bytes.count == 4000)
+  }
+
+  /// Bytes that are counted for each element of a list of 1,000 integers, or of a dictionary.
+  @Test(arguments: [
+    ("n[:]", 32...42), ("n + n", 64...84), ("n * 2", 64...84), ("n|reverse|list", 32...42),
+    ("n|select('odd')|list", 16...21), ("n|batch(1000)|list", 32...42),
+    ("n|batch(999, 7)|list", 64...84), ("range(1000)|list", 32...42), ("n is iterable", 0...0),
+    ("n|list", 0...0), ("n|sort", 128...256), ("n|unique|list", 128...256), ("n|join", 1...8),
+    ("n|map('string')|list", 128...136), ("'ab'|list * 500", 32...42), ("1 in d.values()", 0...0),
+    ("1 in d.items()", 128...128), ("d|tojson|length", 4...12), ("dict(d)|length", 256...256),
+    ("d == d", 0...0), ("(namespace(d), 1)", 128...140), ("d.items()|string|length", 128...160),
+    ("([{'x': 1}] * 1000)|groupby('x')|list", 256...384), ("range(1000).count(none)", 32...42),
+  ])
+  func `What is counted for memory is what it takes`(
+    expression: String, bytes: ClosedRange<Int>
+  ) throws {
+    let template = try Template("{% set z = \(expression) %}")
+    let pairs = (0..<1000).map { (MarkedText("\($0)"), Value.integer(0)) }
+    let values = try template.render(
+      [
+        ("n", try .list(of: (0..<1000).map { .integer($0) })),
+        ("d", .dictionary(try Mapping(pairs))),
+      ], Limits(templateByteCount: 100, inputByteCount: 10_000), Clock(seconds: 0)
+    ).values
+    #expect((bytes.lowerBound * 1000...bytes.upperBound * 1000 + 999).contains(values))
   }
 
   @Test func `Templates nested too deep do not parse`() {
