@@ -14,12 +14,16 @@ struct Answer {
   private var path: [Int32]
   private var detokenizer: StreamingDetokenizer
 
-  /// - Parameter contextLength: positions that prompt and answer share.
-  init(_ options: GenerationOptions, _ tokenizer: Tokenizer, contextLength: Int) {
+  /// - Parameters:
+  ///   - vocabularyCount: tokens that the model can give, which may be more or fewer than the tokenizer has.
+  ///   - contextLength: positions that prompt and answer share.
+  init(
+    _ options: GenerationOptions, _ tokenizer: Tokenizer, vocabularyCount: Int, contextLength: Int
+  ) {
     self.options = options
     self.tokenizer = tokenizer
     limit = min(options.maximumTokenCount, max(1, contextLength - options.prompt.count))
-    sampler = Sampler(options: options.sampling, vocabularyCount: tokenizer.vocabularyCount)
+    sampler = Sampler(options: options.sampling, vocabularyCount: vocabularyCount)
     path = options.prompt
     path.reserveCapacity(path.count + limit)
     detokenizer = StreamingDetokenizer(tokenizer)

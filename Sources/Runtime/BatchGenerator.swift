@@ -141,7 +141,8 @@ public final class BatchGenerator {
     active.append(
       Active(
         number, try core.openSequence(),
-        Answer(options, tokenizer, contextLength: plan.contextLength)))
+        Answer(
+          options, tokenizer, vocabularyCount: vocabularyCount, contextLength: plan.contextLength)))
     return nil
   }
 

@@ -9,6 +9,8 @@ struct CandidateList {
   /// Ids beyond `count` mean nothing [vocabularyCount].
   private var tokens: [Int32]
   private(set) var count = 0
+  /// Logits that there is room for.
+  var capacity: Int { tokens.count }
   /// Highest logit of each group of 64 ids: top-k passes over these first.
   private var groupMaxima: [Float]
   private var histogram: [Double]
@@ -50,9 +52,11 @@ struct CandidateList {
   mutating func fill(best: Int, of logits: UnsafeBufferPointer<Float>) {
     // As many groups have a logit of at least the lowest of the `best` highest maxima.
     var floor = -Float.infinity
-    if best < groupMaxima.count {
+    let groupCount = (logits.count + Self.groupLength - 1) / Self.groupLength
+    if best < groupCount {
       findGroupMaxima(logits)
       floor = groupMaxima.withUnsafeBufferPointer { maxima in
+        let maxima = UnsafeBufferPointer(rebasing: maxima[..<groupCount])
         fill(maxima)
         return count > best ? last(of: maxima, best: best).logit : -.infinity
       }
@@ -63,8 +67,7 @@ struct CandidateList {
 
   private mutating func findGroupMaxima(_ logits: UnsafeBufferPointer<Float>) {
     groupMaxima.withUnsafeMutableBufferPointer { maxima in
-      for group in maxima.indices {
-        let first = group * Self.groupLength
+      for (group, first) in stride(from: 0, to: logits.count, by: Self.groupLength).enumerated() {
         var highest = -Float.infinity
         for token in first..<min(first + Self.groupLength, logits.count)
         where logits[token] > highest { highest = logits[token] }

@@ -12,10 +12,10 @@ import TensorBasics
 /// At temperature 0 the penalty alone matters. Logits are finite, or −∞ for tokens that must not be drawn (sessions
 /// give no others); NaN counts as −∞, and where no token is left, the answer is 0.
 ///
-/// Allocates nothing after its creation. Copies share scratch memory until they draw, so threads have one each.
+/// Allocates nothing after its creation, unless it is given more logits than it was created for. Copies share scratch memory until they draw, so threads have one each.
 public struct Sampler {
   private let options: SamplingOptions
-  /// Logits after the penalty [vocabularyCount]; empty where there is none.
+  /// Logits after the penalty [vocabularyCount, or more]; empty where there is none.
   private var penalised: [Float]
   private var candidates: CandidateList
 
@@ -41,10 +41,16 @@ public struct Sampler {
     _ logits: Span<Float>, history: Span<Int32>, position: Int
   ) -> Int32 {
     logits.withUnsafeBufferPointer { logits in
+      if options.temperature > 0, logits.count > candidates.capacity {
+        candidates = CandidateList(vocabularyCount: logits.count)
+      }
       guard options.repetitionPenalty != 1 else { return choose(logits, position) }
+      if logits.count > penalised.count { penalised = Array(repeating: 0, count: logits.count) }
       return history.withUnsafeBufferPointer { history in
         penalise(logits, history)
-        return penalised.withUnsafeBufferPointer { choose($0, position) }
+        return penalised.withUnsafeBufferPointer {
+          choose(UnsafeBufferPointer(rebasing: $0[..<logits.count]), position)
+        }
       }
     }
   }

@@ -59,7 +59,7 @@ public final class Session {
 
   private let core: EngineCore
   var decoder: Decoder { core.decoder }
-  private let vocabularyCount: Int
+  let vocabularyCount: Int
   /// How the last step ended.
   private enum Condition {
     case ready

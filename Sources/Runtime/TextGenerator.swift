@@ -152,7 +152,9 @@ public struct TextGenerator {
   }
 
   private func makeAnswer(_ options: GenerationOptions) -> Answer {
-    var answer = Answer(options, tokenizer, contextLength: session.plan.contextLength)
+    var answer = Answer(
+      options, tokenizer, vocabularyCount: session.vocabularyCount,
+      contextLength: session.plan.contextLength)
     answer.note { $0.reusedTokenCount = session.position }
     return answer
   }

@@ -52,6 +52,44 @@ struct FinishReasonTests {
     #expect(reason == .stop && count == 0)
   }
 
+  /// Tables of embeddings are often padded, and tokens are added that no row is there for.
+  @Test(arguments: [300, 319, 321, 700])
+  func `A tokenizer of another length than the model's rows changes no draw`(count: Int) throws {
+    func tokens(_ gguf: TinyGGUF) throws -> [Int32] {
+      let file = TemporaryFile(gguf.bytes())
+      let model = try LanguageModel.open(file.path)
+      let session = try Session(
+        model.source, model.configuration,
+        MemoryPlan.Request(
+          budgetByteCount: 1 << 40, contextLength: 64, promptLength: 3, threadCount: 1))
+      var sampling = SamplingOptions(temperature: 3, topK: 0, topP: 1, minP: 0, seed: 1)
+      sampling.repetitionPenalty = 1.3
+      return try TextGenerator(session: session, tokenizer: model.tokenizer).generate(
+        GenerationOptions(
+          prompt: [10, 11, 12], maximumTokenCount: 60, sampling: sampling, ignoresEnd: true)
+      ) { _ in }.tokens
+    }
+    let gguf = TinyModel().gguf(seed: 3)
+    var other = gguf
+    for key in ["tokens", "scores", "token_type"] {
+      switch gguf["tokenizer.ggml." + key] {
+      case .strings(let all):
+        let added = (0..<700).map { Array("added\($0)".utf8) }
+        other["tokenizer.ggml." + key] = .strings(Array((all + added).prefix(count)))
+      case .float32s(let all):
+        let added = [Float](repeating: -9, count: 700)
+        other["tokenizer.ggml." + key] = .float32s(Array((all + added).prefix(count)))
+      case .int32s(let all):
+        let added = [Int32](repeating: 1, count: 700)
+        other["tokenizer.ggml." + key] = .int32s(Array((all + added).prefix(count)))
+      default: break
+      }
+    }
+    let expected = try tokens(gguf)
+    #expect(expected.count == 60 && expected.contains { $0 >= 300 })
+    #expect(try tokens(other) == expected)
+  }
+
   @Test func `Two BOS tokens are odd, one is not`() throws {
     let file = TemporaryFile(TinyModel(architecture: "gemma3").gguf(seed: 3).bytes())
     let model = try LanguageModel.open(file.path)

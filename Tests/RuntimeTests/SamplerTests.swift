@@ -42,6 +42,26 @@ import Testing
     }
   }
 
+  /// A tokenizer may be longer or shorter than the model's table of embeddings.
+  @Test(arguments: [0, 1, 63, 900, 1001, 5000], [0, 5, 40])
+  func `A sampler for another number of tokens draws the same ones`(count: Int, topK: Int) {
+    var options = plain(temperature: 0.9, seed: 5)
+    options.topK = topK
+    for penalty: Float in [1, 1.5] {
+      options.repetitionPenalty = penalty
+      for sign: Float in [1, -1] {
+        let logits = (0..<1000).map { sign * Float(1 + $0 * 7 % 1000) / 100 }
+        let history: [Int32] = [999, 3, 4999]
+        var sampler = Sampler(options: options, vocabularyCount: count)
+        for position in 0..<20 {
+          #expect(
+            sampler.draw(logits.span, history: history.span, position: position)
+              == draw(logits, options, history: history, position: position))
+        }
+      }
+    }
+  }
+
   @Test func `Greedy takes the lowest id of a tie`() {
     #expect(draw([1, 3, 3, 2], SamplingOptions(temperature: 0)) == 1)
     let equal: [Float] = [-1, -.infinity, -1]
