@@ -30,8 +30,10 @@ struct AddedTokens: Sendable {
   private let flags: [Int32: AddedTokenFlags]
   private let verbatim: Group
   private let normalized: Group
-  /// Of both, as they are spelt.
+  /// Those of `normalized`, as they are spelt.
   private let spelled: Group
+  /// Whether normalising changes nothing.
+  private let keepsText: Bool
 
   init(
     _ definition: borrowing TokenizerDefinition, _ normalizer: TextNormalizer
@@ -47,8 +49,8 @@ struct AddedTokens: Sendable {
       let token = Int32(id)
       let bytes = Array(definition.tokens[id])
       flags[token] = flag
-      spelled.append((token, bytes))
       if flag.contains(.normalized) {
+        spelled.append((token, bytes))
         let changed = try bytes.withUnsafeBufferPointer { bytes throws(TokenizerError) in
           try normalizer.normalized(bytes, matcher)
         }
@@ -66,6 +68,7 @@ struct AddedTokens: Sendable {
     verbatim = Group(contents.verbatim)
     normalized = Group(contents.normalized)
     self.spelled = Group(spelled)
+    keepsText = normalizer.isEmpty
   }
 
   /// The fragments of a text before it is normalised.
@@ -82,16 +85,26 @@ struct AddedTokens: Sendable {
         text, at: verbatim, isEligible: { _, _ in true },
         counts: { token, _ in isEverywhere || !isGuarded(token, reserved, vocabulary) })
     }
-    // Afterwards nobody could tell whose text it was: what counts in markup only is found here.
-    return cut(
-      text, at: spelled,
-      isEligible: { token, range in
-        !flags[token, default: []].contains(.normalized)
-          || (isGuarded(token, reserved, vocabulary) && SpecialTokens.contains(ranges, range))
-      },
-      counts: { token, range in
-        !isGuarded(token, reserved, vocabulary) || SpecialTokens.contains(ranges, range)
-      })
+    func counts(_ token: Int32, _ range: Range<Int>) -> Bool {
+      !isGuarded(token, reserved, vocabulary) || SpecialTokens.contains(ranges, range)
+    }
+    let fragments = cut(text, at: verbatim, isEligible: { _, _ in true }, counts: counts)
+    if spelled.matcher.isEmpty { return fragments }
+    // After normalising nobody could tell whose text it was: what counts in markup only is found here.
+    return fragments.flatMap { fragment in
+      if fragment.token >= 0 { return [fragment] }
+      let start = fragment.range.lowerBound
+      func place(_ range: Range<Int>) -> Range<Int> {
+        start + range.lowerBound..<start + range.upperBound
+      }
+      return cut(
+        UnsafeBufferPointer(rebasing: text[fragment.range]), at: spelled,
+        isEligible: { token, range in
+          keepsText || isGuarded(token, reserved, vocabulary) && counts(token, place(range))
+        },
+        counts: { token, range in counts(token, place(range)) }
+      ).map { SpecialTokens.Fragment(range: place($0.range), token: $0.token) }
+    }
   }
 
   /// The fragments of a normalised text.
@@ -119,8 +132,7 @@ struct AddedTokens: Sendable {
     isEligible: (Int32, Range<Int>) -> Bool, counts: (Int32, Range<Int>) -> Bool
   ) -> [SpecialTokens.Fragment] {
     var fragments: [SpecialTokens.Fragment] = []
-    var textStart = 0
-    var position = 0
+    var (textStart, position, spaceEnd) = (0, 0, 0)
     while position < text.count, !group.matcher.isEmpty {
       var longest: (token: Int32, end: Int)?
       group.matcher.forEachMatch(in: text, at: position) { number, count in
@@ -133,13 +145,15 @@ struct AddedTokens: Sendable {
       }
       let range = position..<end
       position = end
-      guard counts(token, range), let taken = taken(range, by: token, from: textStart, in: text)
+      guard counts(token, range),
+        let (start, stop) = taken(range, by: token, from: textStart, in: text, &spaceEnd)
       else { continue }
-      if taken.lowerBound > textStart {
-        fragments.append(SpecialTokens.Fragment(range: textStart..<taken.lowerBound, token: -1))
+      if start > textStart {
+        fragments.append(SpecialTokens.Fragment(range: textStart..<start, token: -1))
       }
-      fragments.append(SpecialTokens.Fragment(range: taken, token: token))
-      textStart = taken.upperBound
+      fragments.append(SpecialTokens.Fragment(range: start..<max(start, stop), token: token))
+      // A token in the white space that the one before it took gives the rest of that back.
+      textStart = stop
     }
     if textStart < text.count {
       fragments.append(SpecialTokens.Fragment(range: textStart..<text.count, token: -1))
@@ -147,10 +161,14 @@ struct AddedTokens: Sendable {
     return fragments
   }
 
-  /// What a token at `range` takes of the text from `lowest` on; nil where it may not stand.
+  /// What a token at `range` takes of the text from `lowest` on, which may lie after it; nil where it may
+  /// not stand.
+  ///
+  /// - Parameter spaceEnd: where the white space ends that was looked at last, so that no more than once.
   private func taken(
-    _ range: Range<Int>, by token: Int32, from lowest: Int, in text: UnsafeBufferPointer<UInt8>
-  ) -> Range<Int>? {
+    _ range: Range<Int>, by token: Int32, from lowest: Int, in text: UnsafeBufferPointer<UInt8>,
+    _ spaceEnd: inout Int
+  ) -> (start: Int, stop: Int)? {
     let flags = flags[token, default: []]
     var (start, end) = (max(range.lowerBound, lowest), range.upperBound)
     if flags.contains(.singleWord) {
@@ -165,7 +183,10 @@ struct AddedTokens: Sendable {
     if flags.contains(.stripsLeft) {
       start -= WhiteSpace.count(before: start, in: text, from: lowest)
     }
-    if flags.contains(.stripsRight) { end += WhiteSpace.count(after: end, in: text) }
-    return start..<max(end, start)
+    if flags.contains(.stripsRight) {
+      if end >= spaceEnd { spaceEnd = end + WhiteSpace.count(after: end, in: text) }
+      end = spaceEnd
+    }
+    return (start, end)
   }
 }

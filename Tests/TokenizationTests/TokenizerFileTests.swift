@@ -149,6 +149,19 @@ import Tokenization
         == tokenizer.encode(Array("<s>the x y".utf8), parseSpecial: true))
   }
 
+  @Test func `White space that tokens of white space take is looked at once`() throws {
+    let path = Self.folder.appendingPathComponent("gpt-2.json").path
+    let json = String(decoding: try VocabularyFile.contents(path), as: UTF8.self)
+    let blank = #""content":"  ","single_word":false,"lstrip":"#
+    let changed = json.replacingOccurrences(
+      of: blank + #"false,"rstrip":false"#, with: blank + #"true,"rstrip":true"#)
+    #expect(changed != json)
+    let document = HuggingFace.Document(path: path, bytes: Array(changed.utf8))
+    let tokenizer = try Tokenizer(HuggingFace.tokenizer(document))
+    let spaces = [UInt8](repeating: 0x20, count: 2 << 20)
+    #expect(try tokenizer.encode(spaces).count == 1 << 20)
+  }
+
   @Test func `A template's tokens stand before and after a prompt`() throws {
     let both = try Self.tokenizer("kimi")
     let open = try #require(both.token(spelled: "<s>"))
