@@ -45,7 +45,7 @@ public struct TemplateOptions: ParsableArguments {
     where (argument.firstIndex(of: "=") ?? argument.startIndex) == argument.startIndex {
       throw ValidationError("--template-arg \(argument): it must be NAME=VALUE")
     }
-    for name in ["messages", "tools", "documents", "add_generation_prompt"]
+    for name in Conversation.reservedNames
     where templateArguments.contains(where: { $0.hasPrefix(name + "=") }) {
       throw ValidationError("--template-arg: \(name) is part of the conversation, see --messages")
     }

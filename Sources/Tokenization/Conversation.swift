@@ -26,6 +26,9 @@ public struct Conversation: @unchecked Sendable {
     "chat_template_kwargs",
   ]
 
+  /// Names that arguments cannot have, because they are those of the conversation's own parts.
+  public static let reservedNames = ["messages", "tools", "documents", "add_generation_prompt"]
+
   public init(_ messages: [ChatMessage]) {
     self.messages = messages.compactMap { message in
       let pairs = [
@@ -91,19 +94,33 @@ public struct Conversation: @unchecked Sendable {
         throw fail(message, "message \(index + 1), of role '\(role)', has no 'content'")
       }
       if let content = message["content"], content.string == nil, content.array == nil {
-        throw fail(
-          content, "the content of message \(index + 1) is neither text nor a list of parts")
+        var what = "neither text nor a list of parts"
+        if case .unusable(let found) = content.content { what = "not text: it holds \(found)" }
+        throw fail(content, "the content of message \(index + 1) is \(what)")
       }
       messages.append(try Self.message(members, value))
     }
     if messages.isEmpty { throw fail(json, "the list of messages is empty") }
     tools = try json["tools"].map(value)
     documents = try json["documents"].map(value)
-    addsGenerationPrompt = json["add_generation_prompt"]?.bool ?? true
+    if let value = json["add_generation_prompt"] {
+      guard let adds = value.bool else {
+        throw fail(value, "'add_generation_prompt' is neither true nor false")
+      }
+      addsGenerationPrompt = adds
+    }
     if let effort = json["reasoning_effort"] {
       arguments.append(("reasoning_effort", try value(effort)))
     }
-    for member in json["chat_template_kwargs"]?.members ?? [] {
+    let named = json["chat_template_kwargs"]
+    if let named, named.members == nil {
+      throw fail(named, "'chat_template_kwargs' is not an object")
+    }
+    for member in named?.members ?? [] {
+      guard !Self.reservedNames.contains(member.key) else {
+        throw fail(
+          member.value, "'\(member.key)' is a part of the conversation, and no argument's name")
+      }
       set(member.key, to: try value(member.value))
     }
   }

@@ -126,7 +126,18 @@ import Tokenization
 
   @Test(arguments: [
     ("", "JSON"), ("[]", "empty"), ("{}", "list of messages"), (#"[{"content":"x"}]"#, "'role'"),
-    ("[1]", "'role'"), (#"[{"role":"user","content":NaN}]"#, "neither text nor a list of parts"),
+    ("[1]", "'role'"), (#"[{"role":"user","content":7}]"#, "neither text nor a list of parts"),
+    (#"[{"role":"user","content":"\ud800"}]"#, "half a surrogate pair"),
+    (#"[{"role":"user","content":NaN}]"#, "not text: it holds NaN"),
+    (
+      #"{"messages":[{"role":"user","content":"a"}],"add_generation_prompt":"no"}"#,
+      "true nor false"
+    ),
+    (#"{"messages":[{"role":"user","content":"a"}],"chat_template_kwargs":[]}"#, "not an object"),
+    (
+      #"{"messages":[{"role":"user","content":"a"}],"chat_template_kwargs":{"messages":[]}}"#,
+      "no argument's name"
+    ),
   ]) func `Bad messages are refused`(json: String, reason: String) {
     #expect {
       _ = try Conversation(json: Array(json.utf8), name: "chat.json")

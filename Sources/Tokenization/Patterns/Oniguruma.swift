@@ -16,7 +16,7 @@ struct Oniguruma {
     guard pattern.utf8.count <= patternByteLimit else {
       throw .unsupportedPattern(
         pattern: String(pattern.prefix(40)) + "…", offset: patternByteLimit,
-        reason: "it is too long")
+        reason: "more than the \(patternByteLimit) bytes that it may have")
     }
     var translator = Oniguruma(pattern, expands: false)
     let plain = try translator.whole()
