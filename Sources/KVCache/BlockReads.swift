@@ -6,9 +6,6 @@ import TensorBasics
 /// A page's own checksum covers all its blocks. Theirs are computed while the page is in memory; before that
 /// it is read whole.
 final class BlockReads {
-  /// Reads under way of a page's blocks [pageCount]; 0 if it is read whole or not at all.
-  let pendingRuns: UnsafeMutablePointer<UInt8>
-
   private let shape: KeyValueShape
   /// XXH3-64 of each block [pageCount, keyValueHeadCount].
   private let checksums: UnsafeMutablePointer<UInt64>
@@ -19,19 +16,14 @@ final class BlockReads {
       (2...Int(UInt8.max)).contains(shape.keyValueHeadCount)
     else { return nil }
     self.shape = shape
-    pendingRuns = .allocate(capacity: shape.pageCount)
-    pendingRuns.initialize(repeating: 0, count: shape.pageCount)
     checksums = .allocate(capacity: shape.pageCount * shape.keyValueHeadCount)
     checksums.initialize(repeating: 0, count: shape.pageCount * shape.keyValueHeadCount)
   }
 
-  deinit {
-    pendingRuns.deallocate()
-    checksums.deallocate()
-  }
+  deinit { checksums.deallocate() }
 
   static func byteCount(_ shape: KeyValueShape) -> Int {
-    shape.pageCount * (8 * shape.keyValueHeadCount + 1)
+    shape.pageCount * 8 * shape.keyValueHeadCount
   }
 
   /// Computes the checksums of the blocks of a page in memory.
@@ -71,8 +63,10 @@ final class BlockReads {
     }
   }
 
-  func reset() {
-    pendingRuns.update(repeating: 0, count: shape.pageCount)
+  /// Takes over what `other`, of another sequence with the same pages, knows.
+  func adopt(_ other: BlockReads) {
+    checksums.update(
+      from: other.checksums, count: shape.pageCount * shape.keyValueHeadCount)
   }
 
   private func checksum(_ head: Int, _ address: UnsafeRawPointer) -> UInt64 {

@@ -1,7 +1,7 @@
 import BlockIO
 import Kernels
 
-/// The files of a store: those of the prefix, read only, and its own.
+/// The files of a pool: those of the prefix, read only, and its own.
 final class KeyValueFiles {
   let device: any BlockDevice
   /// Whether there is a file of its own.
@@ -12,25 +12,22 @@ final class KeyValueFiles {
   private let paths: [String]
   private let writer: FileWriter?
   private let folderNote: String?
-  private let ownDataOffset: Int
-  /// Parts of the prefix in use.
-  private var partCount: Int
+  /// Where page group 0 of a file for others begins; nil if it is temporary.
+  private let ownDataOffset: Int?
 
   /// Pages that may wait to be written; memory bounds them before.
   private static let writeCapacity = 64
-  /// A temporary file has no header.
-  private static let temporaryDataOffset = 0
 
   init(_ plan: KeyValuePlan, _ options: KeyValueOptions) throws(KeyValueError) {
     let (shape, parts) = (plan.shape, options.prefix.parts)
-    let dataOffset = options.ownFile?.dataOffset ?? Self.temporaryDataOffset
     do throws(BlockIOError) {
       var writer: FileWriter?
       if plan.hasTier || options.ownFile != nil {
         writer = try FileWriter(
           options.ownFile.map { .named($0.path) }
             ?? .temporary(folder: options.folder ?? KeyValueOptions.defaultFolder),
-          byteCount: dataOffset + shape.pageCount * shape.pageStride,
+          byteCount: (options.ownFile?.dataOffset ?? 0)
+            + plan.sequenceCount * shape.pageCount * shape.pageStride,
           capacity: Self.writeCapacity, hooks: options.hooks)
       }
       device = try openDevice(
@@ -45,8 +42,7 @@ final class KeyValueFiles {
       isTemporary && options.folder == nil ? KeyValueOptions.defaultFolderNote : nil
     self.shape = shape
     self.parts = parts
-    partCount = parts.count
-    ownDataOffset = dataOffset
+    ownDataOffset = options.ownFile?.dataOffset
   }
 
   /// One-line warnings for people.
@@ -58,9 +54,18 @@ final class KeyValueFiles {
 
   var hasRoomForWrite: Bool { writer.map { $0.pendingCount < $0.capacity } ?? false }
 
-  func write(page: Int, _ bytes: UnsafeRawBufferPointer) {
-    writer?.enqueue(
-      WriteRequest(offset: ownDataOffset + page * shape.pageStride, bytes: bytes, tag: page))
+  /// Where a page goes: in a file for others by its page group and layer, elsewhere by its number.
+  func ownPlace(page: Int, layer: Int, pageGroup: Int) -> (file: Int, offset: Int) {
+    (
+      parts.count,
+      ownDataOffset.map {
+        shape.fileOffset(layer: layer, pageGroup: pageGroup, dataOffset: $0)
+      } ?? page * shape.pageStride
+    )
+  }
+
+  func write(page: Int, offset: Int, _ bytes: UnsafeRawBufferPointer) {
+    writer?.enqueue(WriteRequest(offset: offset, bytes: bytes, tag: page))
   }
 
   /// Takes a write that is done, sleeping for one step of a ``StallWatch`` at most where it is waited for.
@@ -73,14 +78,14 @@ final class KeyValueFiles {
 
   // MARK: Reading
 
-  /// Queues the read of a page's bytes `part` into their place in the slot at `address`.
+  /// Queues the read of the bytes `part` of the page at `offset` of a file into their place in the slot at `address`.
   func submitRead(
-    page: Int, part: Range<Int>, slot: Int, _ address: UnsafeMutableRawPointer
+    page: Int, file: Int, offset: Int, part: Range<Int>, slot: Int,
+    _ address: UnsafeMutableRawPointer
   ) throws(BlockIOError) {
-    let place = place(ofPage: page)
     try device.submit(
       ReadRequest(
-        fileIndex: place.file, offset: place.offset + part.lowerBound,
+        fileIndex: file, offset: offset + part.lowerBound,
         destination: UnsafeMutableRawBufferPointer(
           start: address + part.lowerBound, count: part.count),
         tag: UInt64(page) << 32 | UInt64(slot)))
@@ -97,27 +102,23 @@ final class KeyValueFiles {
     return error.named(writer.path)
   }
 
-  /// The file that holds a page, and where.
-  func place(ofPage page: Int) -> (file: Int, offset: Int) {
-    let (pageGroup, layer) = page.quotientAndRemainder(dividingBy: shape.layerCount)
-    var first = 0
-    for index in 0..<partCount {
-      let part = parts[index]
-      if pageGroup < first + part.pageGroupCount {
-        return (
-          index,
+  /// The pages of the prefix, page group by page group and in each by layers: the file that holds one, and where.
+  func forEachPrefixPage(
+    _ body: (_ index: Int, _ file: Int, _ offset: Int, _ checksum: UInt64) -> Void
+  ) {
+    var index = 0
+    for (file, part) in parts.enumerated() {
+      for (page, checksum) in part.checksums.enumerated() {
+        body(
+          index, file,
           shape.fileOffset(
-            layer: layer, pageGroup: part.firstPageGroup + pageGroup - first,
-            dataOffset: part.dataOffset)
-        )
+            layer: page % shape.layerCount,
+            pageGroup: part.firstPageGroup + page / shape.layerCount, dataOffset: part.dataOffset),
+          checksum)
+        index += 1
       }
-      first += part.pageGroupCount
     }
-    return (paths.count - 1, ownDataOffset + page * shape.pageStride)
   }
-
-  /// Called when every page is in the store's own file from here on.
-  func removePrefix() { partCount = 0 }
 }
 
 extension KeyValueStore.Prefix {

@@ -1,168 +1,169 @@
 import Kernels
 
-/// Which pages of keys and values stay in memory, and which buffers the others pass through.
+/// How the memory of all sequences' keys and values is divided.
 ///
-/// The pages that stay are a fixed set: every token reads all pages in the same order, and of a cyclic scan
-/// no policy saves more reads than keeping the same pages. Pages of sliding windows come first, as a page
-/// that stays until no query sees it is never written; then the oldest page groups of the other layers.
+/// - **Open pages**, which are being filled, as f16: of every sequence and layer the one that its next token goes into.
+///   They take memory by groups of sixteen positions, as far as the sequence may still grow into them.
+/// - **Resident pages**: complete ones that stay in memory. With the open pages they share ``retainedByteCount``;
+///   what open pages do not need, resident ones have.
+/// - **Working pages**: complete ones that enter memory, or leave it once they are written.
+/// - **Extra open pages**: of the layer in work, those that chunks reach into after their first.
+/// - **Staging**: what reads go through; 0 if every page stays.
 ///
-/// Pages being filled are pages of the pool, unless complete pages are quantised: then they lie apart, of
-/// every layer the one that a chunk begins in, and of the current layer the others that it reaches into.
+/// Every sweep reads all pages in the same order, and of a cyclic scan no policy saves more reads than keeping the
+/// same pages: pages stay as they are completed, for as long as there is room. Room for the pages of sliding windows
+/// is set aside, as a page that stays until no query sees it is never written.
 public struct KeyValuePlan: Sendable {
   public let shape: KeyValueShape
-  /// Pages of the pool: those that stay, those being filled and those being written.
-  public let slotCount: Int
-  /// Pages being filled, where they lie apart.
-  public let openPageCount: Int
-  /// Pages that reads go through; 0 if every page stays.
+  /// Sequences that may be open at the same time, each as long as the context.
+  public let sequenceCount: Int
+  /// Memory that open and resident pages share.
+  public let retainedByteCount: Int
+  public let workingCount: Int
+  public let extraOpenCount: Int
   public let stagingCount: Int
-
-  /// Of each layer with a window, how many of its visible pages stay.
-  private let keptVisiblePages: [Int]
-  /// Pages of layers without a window that stay, counted page group by page group.
-  private let keptPageCount: Int
-  /// The place of each layer without a window among such layers.
-  private let places: [Int]
-  private let wholeLayerCount: Int
+  /// Resident pages that are set aside for layers with a window.
+  let windowReserveCount: Int
 
   /// A tile must have room, so that attention can proceed.
   private static let leastStagingCount = AttentionTile.blockCount
   /// Bytes of reads in flight that keep any drive busy.
   private static let stagingByteCount = 8 << 20
 
-  /// Pages of the pool that are filled or written while tokens are decoded.
-  var workingPageCount: Int { Self.workingPageCount(shape, chunkLength: 1) }
-
   /// Whether some pages do not stay in memory.
   public var hasTier: Bool { stagingCount > 0 }
 
+  /// Most pages that are resident or working.
+  var slotCount: Int { workingCount + retainedByteCount / shape.pageStride }
+
   /// Memory of all pages.
-  public var byteCount: Int { slotByteCount + openByteCount }
-  /// Memory of the pool and of the pages that reads go through.
-  var slotByteCount: Int { (slotCount + stagingCount) * shape.pageStride }
-  var openByteCount: Int { openPageCount * shape.openPageStride }
+  public var byteCount: Int {
+    retainedByteCount + (workingCount + stagingCount) * shape.pageStride
+      + extraOpenCount * shape.openPageStride
+  }
 
   /// Memory of the bookkeeping of every page.
-  public static func bookByteCount(_ shape: KeyValueShape) -> Int {
-    shape.pageCount * 32 + BlockSelection.byteCount(shape)
+  public static func bookByteCount(_ shape: KeyValueShape, sequenceCount: Int = 1) -> Int {
+    sequenceCount
+      * (shape.pageCount * (MemoryLayout<KeyValuePage>.stride + 8) + BlockSelection.byteCount(shape))
   }
 
-  /// Divides `budgetByteCount`; nil if it is below ``minimumByteCount(_:chunkLength:)``.
+  /// Divides `budgetByteCount`; nil if it is below ``minimumByteCount(_:sequenceCount:chunkLength:)``.
   ///
-  /// - Parameter chunkLength: most positions that enter at once.
-  public init?(_ shape: KeyValueShape, budgetByteCount: Int, chunkLength: Int) {
+  /// - Parameter chunkLength: most positions of a sequence that enter at once; those of all sequences are as many, or
+  ///   one each.
+  public init?(
+    _ shape: KeyValueShape, sequenceCount: Int = 1, budgetByteCount: Int, chunkLength: Int
+  ) {
+    let parts = Parts(shape, sequenceCount: sequenceCount, chunkLength: chunkLength)
     self.shape = shape
-    var (places, wholeLayerCount) = ([Int](repeating: 0, count: shape.layerCount), 0)
-    for layer in 0..<shape.layerCount where shape.windows[layer] == nil {
-      places[layer] = wholeLayerCount
-      wholeLayerCount += 1
-    }
-    self.places = places
-    self.wholeLayerCount = wholeLayerCount
-    let all = Self.residentPageCount(shape, chunkLength: chunkLength)
-    openPageCount = Self.openPageCount(shape, chunkLength: chunkLength)
-    let forSlots = budgetByteCount - openPageCount * shape.openPageStride
-    guard forSlots >= 0 else { return nil }
-    let pageCount = forSlots / shape.pageStride
-    if pageCount >= all {
-      slotCount = all
+    self.sequenceCount = sequenceCount
+    extraOpenCount = parts.extraOpenCount
+    if budgetByteCount >= parts.residentByteCount {
+      workingCount = parts.enteringCount
       stagingCount = 0
-      keptVisiblePages = (0..<shape.layerCount).map { shape.visiblePageCount(layer: $0) }
-      keptPageCount = wholeLayerCount * shape.pageGroupCount
+      retainedByteCount = parts.retainedByteCount
+      windowReserveCount = 0
       return
     }
-    let working = Self.workingPageCount(shape, chunkLength: chunkLength)
-    guard pageCount >= working + Self.leastStagingCount else { return nil }
-    stagingCount = min(
-      pageCount - working,
-      max(
-        Self.leastStagingCount,
-        min(pageCount / 4, max(16, Self.stagingByteCount / shape.pageStride))))
-    slotCount = pageCount - stagingCount
-    var left = slotCount - working
-    keptVisiblePages = (0..<shape.layerCount).map { layer in
-      guard shape.windows[layer] != nil else { return 0 }
-      let kept = min(left, shape.visiblePageCount(layer: layer))
-      left -= kept
-      return kept
-    }
-    keptPageCount = min(left, wholeLayerCount * shape.pageGroupCount)
-  }
-
-  /// Whether the page stays in memory for as long as a query sees it.
-  public func keeps(layer: Int, pageGroup: Int) -> Bool {
-    guard shape.windows[layer] != nil else {
-      return pageGroup * wholeLayerCount + places[layer] < keptPageCount
-    }
-    // Of any neighbouring pages that a window spans, as many stay.
-    return pageGroup % max(1, shape.visiblePageCount(layer: layer)) < keptVisiblePages[layer]
+    guard budgetByteCount >= parts.tierByteCount else { return nil }
+    workingCount = parts.enteringCount + parts.leavingCount
+    let spareCount = (budgetByteCount - parts.tierByteCount) / shape.pageStride
+    stagingCount =
+      Self.leastStagingCount
+      + min(
+        spareCount / 4,
+        max(16, Self.stagingByteCount / shape.pageStride) - Self.leastStagingCount)
+    retainedByteCount =
+      budgetByteCount - (workingCount + stagingCount) * shape.pageStride
+      - extraOpenCount * shape.openPageStride
+    windowReserveCount = min(
+      (retainedByteCount - parts.openByteCount) / shape.pageStride, parts.windowPageCount)
   }
 
   /// The least memory that works.
-  public static func minimumByteCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
-    min(
-      workingPageCount(shape, chunkLength: chunkLength) + leastStagingCount,
-      residentPageCount(shape, chunkLength: chunkLength)) * shape.pageStride
-      + openPageCount(shape, chunkLength: chunkLength) * shape.openPageStride
+  public static func minimumByteCount(
+    _ shape: KeyValueShape, sequenceCount: Int = 1, chunkLength: Int
+  ) -> Int {
+    let parts = Parts(shape, sequenceCount: sequenceCount, chunkLength: chunkLength)
+    return min(parts.tierByteCount, parts.residentByteCount)
   }
 
   /// Memory with which every page that a query still sees stays.
-  public static func residentByteCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
-    residentPageCount(shape, chunkLength: chunkLength) * shape.pageStride
-      + openPageCount(shape, chunkLength: chunkLength) * shape.openPageStride
+  public static func residentByteCount(
+    _ shape: KeyValueShape, sequenceCount: Int = 1, chunkLength: Int
+  ) -> Int {
+    Parts(shape, sequenceCount: sequenceCount, chunkLength: chunkLength).residentByteCount
   }
 
   /// The longest chunk up to `limit` whose pages take at most half of what a budget leaves them.
   public static func longestChunk(
-    _ limit: Int, _ shape: KeyValueShape, budgetByteCount: Int
+    _ limit: Int, _ shape: KeyValueShape, sequenceCount: Int = 1, budgetByteCount: Int
   ) -> Int {
-    guard budgetByteCount < residentByteCount(shape, chunkLength: limit) else { return limit }
-    // A chunk may begin anywhere in its first page group, which is one more that it touches.
-    let (fillingCount, begun) = shape.quantises ? (0, 0) : (shape.layerCount, 1)
-    let pageGroupByteCount = 2 * shape.pageStride + (shape.quantises ? shape.openPageStride : 0)
-    let left =
-      budgetByteCount - (fillingCount + leastStagingCount) * shape.pageStride
-      - openPageCount(shape, chunkLength: 1) * shape.openPageStride
-    guard left >= (1 + begun) * pageGroupByteCount else { return 1 }
-    return min(limit, max(1, left / (2 * pageGroupByteCount) - begun) * KeyValueBlock.positionCount)
-  }
-
-  /// Pages of the pool that are being filled or written.
-  static func workingPageCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
-    (shape.quantises ? 0 : shape.layerCount) + 2
-      * enteringPageCount(shape, chunkLength: chunkLength)
-  }
-
-  private static func openPageCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
-    shape.quantises
-      ? shape.layerCount + touchedPageGroupCount(chunkLength: chunkLength) - 1 : 0
-  }
-
-  /// Pages of a layer that a chunk brings into the pool at most: of all page groups that it touches, or of those
-  /// that it completes.
-  private static func enteringPageCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
-    shape.quantises
-      ? (chunkLength + KeyValueBlock.positionCount - 1) / KeyValueBlock.positionCount
-      : touchedPageGroupCount(chunkLength: chunkLength)
-  }
-
-  private static func residentPageCount(_ shape: KeyValueShape, chunkLength: Int) -> Int {
-    let whole = shape.windows.reduce(0) { $0 + ($1 == nil ? shape.pageGroupCount : 0) }
-    let sliding = (0..<shape.layerCount).reduce(0) {
-      shape.windows[$1] == nil
-        ? $0
-        : $0
-          + min(
-            shape.pageGroupCount,
-            shape.visiblePageCount(layer: $1) + (shape.quantises ? 0 : 1))
+    func least(_ length: Int) -> Int {
+      minimumByteCount(shape, sequenceCount: sequenceCount, chunkLength: length)
     }
-    guard sliding > 0 else { return whole }
-    return min(
-      shape.pageCount, whole + sliding + enteringPageCount(shape, chunkLength: chunkLength))
+    guard
+      budgetByteCount
+        < residentByteCount(shape, sequenceCount: sequenceCount, chunkLength: limit)
+    else { return limit }
+    let floor = least(1)
+    var length = min(
+      limit,
+      (limit + KeyValueBlock.positionCount - 1) / KeyValueBlock.positionCount
+        * KeyValueBlock.positionCount)
+    while length > 1, 2 * (least(length) - floor) > budgetByteCount - floor {
+      length = max(1, (length - 1) / KeyValueBlock.positionCount * KeyValueBlock.positionCount)
+    }
+    return length
   }
 
-  /// Page groups that a chunk reaches into at most.
-  static func touchedPageGroupCount(chunkLength: Int) -> Int {
-    (chunkLength + KeyValueBlock.positionCount - 2) / KeyValueBlock.positionCount + 1
+  /// What the parts of a plan take.
+  private struct Parts {
+    let shape: KeyValueShape
+    /// Open pages of all sequences.
+    let openByteCount: Int
+    /// Open pages and all complete ones that queries still see.
+    let retainedByteCount: Int
+    /// Pages of a layer that a sweep completes at most.
+    let enteringCount: Int
+    /// Pages that are written while the next layer's enter.
+    let leavingCount: Int
+    let extraOpenCount: Int
+    /// Complete pages that queries see in layers with a window.
+    let windowPageCount: Int
+
+    init(_ shape: KeyValueShape, sequenceCount: Int, chunkLength: Int) {
+      self.shape = shape
+      let length = KeyValueBlock.positionCount
+      openByteCount =
+        sequenceCount * shape.layerCount
+        * shape.openByteCount(positionCount: min(length, shape.contextLength))
+      retainedByteCount =
+        sequenceCount
+        * (0..<shape.layerCount).reduce(0) { $0 + shape.retainedByteCount(layer: $1) }
+      let rows = max(chunkLength, sequenceCount)
+      // Of n rows in s sequences, each completes one page more than its rows fill whole ones, at most.
+      let most = min(sequenceCount, rows) + (rows - min(sequenceCount, rows)) / length
+      enteringCount = min(most, sequenceCount * shape.pageGroupCount)
+      leavingCount = (chunkLength + length - 1) / length
+      extraOpenCount = min(
+        sequenceCount * ((chunkLength + length - 2) / length), rows / length + sequenceCount)
+      windowPageCount =
+        sequenceCount
+        * (0..<shape.layerCount).reduce(0) {
+          $0 + (shape.windows[$1] == nil ? 0 : shape.completePageCount(layer: $1))
+        }
+    }
+
+    var residentByteCount: Int {
+      retainedByteCount + enteringCount * shape.pageStride + extraOpenCount * shape.openPageStride
+    }
+
+    var tierByteCount: Int {
+      openByteCount
+        + (enteringCount + leavingCount + KeyValuePlan.leastStagingCount) * shape.pageStride
+        + extraOpenCount * shape.openPageStride
+    }
   }
 }

@@ -27,6 +27,12 @@ package protocol KeyValuePolicy: AnyObject {
   ///   - plan: to be filled; empty at first.
   func plan(layer: Int, queries: UnsafePointer<Float>?, into plan: BlockPlan)
 
+  /// Forgets the blocks from a page group on, which may come to be others.
+  func forget(fromPageGroup pageGroup: Int)
+
+  /// Takes over what `other`, a policy of the same kind for another sequence, knows.
+  func adopt(_ other: any KeyValuePolicy)
+
   /// Forgets all blocks and observations.
   func reset()
 }
@@ -36,6 +42,8 @@ extension KeyValuePolicy {
   package var observedTokenCount: Int { 0 }
   package func complete(layer: Int, head: Int, pageGroup: Int, block: UnsafeRawPointer) {}
   package func observe(_ weights: BlockWeights, layer: Int) {}
+  package func forget(fromPageGroup pageGroup: Int) {}
+  package func adopt(_ other: any KeyValuePolicy) {}
   package func reset() {}
 }
 

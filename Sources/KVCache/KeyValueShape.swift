@@ -35,11 +35,11 @@ public struct KeyValueShape: Sendable {
   public var pageByteCount: Int { keyValueHeadCount * blockByteCount }
   /// Bytes from a page to the next, in memory and in files.
   public var pageStride: Int { AlignedBuffer.roundedUp(pageByteCount) }
-  /// Whether open pages are another thing than complete ones, and lie apart.
+  /// Whether complete pages are another thing than open ones.
   public var quantises: Bool { type != .f16 }
   /// Bytes of a block of an open page.
   public var openBlockByteCount: Int { KeyValueBlock.byteCount(headDim: headDim) }
-  /// Bytes from an open page to the next, where they lie apart.
+  /// Bytes from an open page to the next.
   public var openPageStride: Int {
     AlignedBuffer.roundedUp(keyValueHeadCount * openBlockByteCount)
   }
@@ -60,6 +60,37 @@ public struct KeyValueShape: Sendable {
   func firstVisiblePageGroup(layer: Int, position: Int) -> Int {
     guard let window = windows[layer] else { return 0 }
     return max(0, position - window + 1) / KeyValueBlock.positionCount
+  }
+
+  /// Memory of an open page with `positionCount` positions, which is committed by groups of sixteen.
+  func openByteCount(positionCount: Int) -> Int {
+    let groups =
+      (positionCount + KeyValueGroup.positionCount - 1) / KeyValueGroup.positionCount
+    let byteCount = groups * KeyValueGroup.byteCount(headDim: headDim)
+    return min(openPageStride, keyValueHeadCount * AlignedBuffer.roundedUp(byteCount))
+  }
+
+  /// Memory of a sequence's open page of the page group `pageGroup`, where it ends at `limit`.
+  func openByteCount(pageGroup: Int, limit: Int) -> Int {
+    let left = limit - pageGroup * KeyValueBlock.positionCount
+    return openByteCount(positionCount: max(0, min(KeyValueBlock.positionCount, left)))
+  }
+
+  /// Complete pages of a layer of the whole context that a query sees at the same time at most.
+  func completePageCount(layer: Int) -> Int {
+    min(contextLength / KeyValueBlock.positionCount, visiblePageCount(layer: layer))
+  }
+
+  /// Memory of a layer of a sequence as long as the context, if every page that a query sees stays.
+  func retainedByteCount(layer: Int) -> Int {
+    let count = completePageCount(layer: layer)
+    let whole = openByteCount(positionCount: KeyValueBlock.positionCount)
+    let (complete, rest) = contextLength.quotientAndRemainder(
+      dividingBy: KeyValueBlock.positionCount)
+    guard complete > 0 else { return openByteCount(positionCount: rest) }
+    guard count == complete else { return count * pageStride + whole }
+    return max(
+      count * pageStride + openByteCount(positionCount: rest), (count - 1) * pageStride + whole)
   }
 
   /// Complete pages that a query of `layer` sees at most.

@@ -1,22 +1,22 @@
+import Kernels
+
 /// The page group that is still being filled, which no file of the tier holds: it can be taken out, and put back
 /// into another store, unless its pages are of another type than complete ones.
 extension KeyValueStore {
   /// Positions of the page group being filled; 0 if the last page group is complete, a chunk was broken off, or page groups
   /// are quantised.
   public var partialPositionCount: Int {
-    finishedLayerCount == shape.layerCount && !shape.quantises
-      ? chunk.upperBound % KeyValueOrigin.pageGroupPositionCount : 0
+    isCommitted && !shape.quantises ? chunk.upperBound % KeyValueOrigin.pageGroupPositionCount : 0
   }
 
-  /// A layer's page of the page group being filled; the bytes after its positions are undefined.
+  /// A layer's page of the page group being filled; zeros follow its positions.
   ///
   /// - Precondition: ``partialPositionCount`` is not 0.
   package func partialPage(layer: Int) -> UnsafeRawBufferPointer {
-    let pageGroup = chunk.upperBound / KeyValueOrigin.pageGroupPositionCount
-    guard partialPositionCount > 0, let address = addresses[page(layer, pageGroup)] else {
-      preconditionFailure("no page group is being filled")
-    }
-    return UnsafeRawBufferPointer(start: address, count: shape.pageStride)
+    precondition(partialPositionCount > 0, "no page group is being filled")
+    clearOpenPage(layer: layer, from: partialPositionCount)
+    return UnsafeRawBufferPointer(
+      start: pool.openPage(place: place, layer: layer), count: shape.pageStride)
   }
 
   /// Continues in the middle of the page group after the prefix.
@@ -33,24 +33,29 @@ extension KeyValueStore {
     precondition(
       !shape.quantises && chunk == start..<start
         && (1..<KeyValueOrigin.pageGroupPositionCount).contains(positionCount)
-        && start + positionCount < shape.contextLength, "nowhere to go on at \(positionCount)")
-    // A store that still waits for its drive has nowhere to put them.
-    guard !isResetPending else { return false }
-    let pages = (0..<shape.layerCount).map { page($0, prefixPageGroupCount) }
-    for (layer, page) in pages.enumerated() {
-      guard let slot = poolSlots.pop() else {
-        preconditionFailure("a plan has room for a page of each layer that is being filled")
-      }
-      let address = address(ofSlot: slot)
-      addresses[page] = address
-      guard fill(layer, UnsafeMutableRawBufferPointer(start: address, count: shape.pageStride))
-      else {
-        pages[...layer].forEach(drop)
-        return false
-      }
+        && start + positionCount < limit, "nowhere to go on at \(positionCount)")
+    // Without memory set aside there is nowhere to put them.
+    do { try reserveOpenPages() } catch { return false }
+    for layer in 0..<shape.layerCount {
+      guard
+        fill(
+          layer,
+          UnsafeMutableRawBufferPointer(
+            start: pool.openPage(place: place, layer: layer), count: shape.pageStride))
+      else { return false }
+      clearOpenPage(layer: layer, from: positionCount)
     }
     chunk = (start + positionCount)..<(start + positionCount)
     exactPositionCount = chunk.upperBound
     return true
+  }
+
+  /// Zeroes the positions of a layer's open page from `position` on, of its 128.
+  func clearOpenPage(layer: Int, from position: Int) {
+    for head in 0..<shape.keyValueHeadCount {
+      KeyValueBlock.clear(
+        from: position, headDim: shape.headDim,
+        in: pool.openPage(place: place, layer: layer) + head * shape.openBlockByteCount)
+    }
   }
 }

@@ -38,19 +38,12 @@ extension KeyValueStore {
     guard let policy, selection.isSelective, policy.usesQueries else { return }
     plan(layer, policy, queries)
     selection.queriedLayer = layer
-    cursor = ReadCursor(layer: layer)
     try readAhead()
   }
 
   /// Tells the policy what blocks weigh for the tokens at a prompt's end.
   public func observe(_ weights: BlockWeights, layer: Int) {
     policy?.observe(weights, layer: layer)
-  }
-
-  /// Whether a page stays in memory while queries see it.
-  func keeps(layer: Int, pageGroup: Int) -> Bool {
-    isWanted(layer: layer, pageGroup: pageGroup)
-      && (!isPlanResident || poolSlots.count > plan.workingPageCount)
   }
 
   /// Begins a chunk of that phase: plans what can be planned without queries.
@@ -63,7 +56,7 @@ extension KeyValueStore {
     let hasChanged =
       selection.isSelective != isSelective || isSelective && selection.pageGroupEnd != pageGroupEnd
     // The reads in flight were chosen by the previous plan.
-    if hasChanged { try discardReads() }
+    if hasChanged { try pool.restartReading() }
     selection.isSelective = isSelective
     selection.pageGroupEnd = pageGroupEnd
     selection.queriedLayer = nil
@@ -73,14 +66,17 @@ extension KeyValueStore {
       }
     }
     if hasChanged { try demote() }
+    if case .prefill(let end?) = phase, policy.observedTokenCount > 0, end != observedEnd {
+      observedEnd = end
+      observationCount += 1
+    }
   }
 
   /// Computes, once, what is needed to leave out blocks of a complete page, while it lies in memory.
   func summarise(layer: Int, pageGroup: Int) {
     let page = page(layer, pageGroup)
-    guard let policy, !flags[page].contains(.isSummarised), let address = addresses[page]
-    else { return }
-    flags[page].insert(.isSummarised)
+    guard let policy, !isSummarised[page], let address = address(layer, pageGroup) else { return }
+    isSummarised[page] = true
     blocks?.sum(page, address)
     guard policy.usesQueries else { return }
     for head in 0..<shape.keyValueHeadCount {
@@ -97,8 +93,8 @@ extension KeyValueStore {
     let first = min(end, shape.firstVisiblePageGroup(layer: layer, position: chunk.lowerBound))
     let all = (end - first) * shape.keyValueHeadCount
     let attended = selection.isSelective ? selection.blockCounts[layer] : all
-    moved.attendedBlockCount += attended
-    moved.skippedBlockCount += all - attended
+    counted.attendedBlockCount += attended
+    counted.skippedBlockCount += all - attended
   }
 
   private func plan(
@@ -117,26 +113,23 @@ extension KeyValueStore {
   private var isPlanResident: Bool { plan.hasTier && selection.isPlannedAhead }
 
   /// Whether a page is to stay in memory as far as there is room.
-  private func isWanted(layer: Int, pageGroup: Int) -> Bool {
-    isPlanResident
-      ? selection.includes(page(layer, pageGroup)) : plan.keeps(layer: layer, pageGroup: pageGroup)
+  func isWanted(layer: Int, pageGroup: Int) -> Bool {
+    !isPlanResident || selection.includes(page(layer, pageGroup))
   }
 
   /// Evicts pages that are not to stay in memory.
   private func demote() throws(KeyValueError) {
-    cursor = ReadCursor()
-    guard plan.hasTier, let files else { return }
-    for pageGroup in 0..<chunk.lowerBound / KeyValueBlock.positionCount {
-      for layer in 0..<shape.layerCount {
-        let page = page(layer, pageGroup)
-        guard let address = addresses[page], !flags[page].contains(.isBeingWritten) else {
-          continue
-        }
-        if isWanted(layer: layer, pageGroup: pageGroup), isInPool(page) { continue }
-        if flags[page].contains(.isOnFile) {
-          drop(page)
-        } else if files.writes, writeFailure == nil {
-          try write(page, at: address, files, layer: layer, isLeaving: true)
+    guard plan.hasTier, let files = pool.files else { return }
+    for pageGroup in 0..<firstOpenPageGroup {
+      for layer in 0..<shape.layerCount where !isWanted(layer: layer, pageGroup: pageGroup) {
+        guard pageNumbers[page(layer, pageGroup)] >= 0 else { continue }
+        let number = pageNumber(layer, pageGroup)
+        let known = pool.pages[number]
+        guard known.address != nil, !known.flags.contains(.isBeingWritten) else { continue }
+        if known.flags.contains(.isOnFile) {
+          pool.evict(number)
+        } else if files.writes, pool.writeFailure == nil {
+          try pool.write(number, isLeaving: true)
         }
       }
     }

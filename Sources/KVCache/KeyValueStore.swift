@@ -1,55 +1,55 @@
 public import BlockIO
-import Glibc
 import Kernels
 import TensorBasics
 
-/// Keys and values of every position so far: pages in memory as far as the plan has room, the others in
-/// files.
+/// Keys and values of every position of one sequence: numbers of complete pages of a ``KeyValuePool``, and open pages
+/// of its own.
+///
+/// Four things are said of a position. Its **visible form** is f16 for queries of its own page group, and as complete
+/// pages are stored for all later ones; that follows from positions alone. It is **sealed** when its page group is
+/// complete in memory, **committed** when its chunk has passed all layers, and **stored** when a file holds it. Until
+/// a chunk is committed it can be undone; after that ``truncate(to:)`` goes back to a restore point.
 ///
 /// A chunk of tokens passes as ``begin(_:_:)``, then in each layer ``prepare(layer:)``,
-/// ``store(layer:position:keys:values:)`` for every position, ``quantiseCompleted(layer:on:)``, attention over tiles
-/// as they become ready (`KeyValueStore+Reading.swift`), and ``finish(layer:)``. Where every page stays in
-/// memory and no file is asked for, there is none.
+/// ``store(layer:position:keys:values:)`` for every position, ``seal(layer:on:)``, attention over tiles
+/// as they become ready (`KeyValueStore+Reading.swift`), and ``finish(layer:)``.
 ///
 /// One thread uses a store; between ``prepare(layer:)`` and attention others may call `store` for
-/// positions of their own, and during attention ask for addresses.
+/// positions of their own, and during attention ask for addresses. Its memory goes back to the pool with it.
 public final class KeyValueStore {
-  public let plan: KeyValuePlan
+  public let pool: KeyValuePool
   public let shape: KeyValueShape
-  /// Called with one line when the file can no longer be written.
-  public var onWarning: ((String) -> Void)?
-  /// Called, on the thread that waits, while the drive has not answered for a while.
-  public var onStall: ((Stall) -> Void)?
-  var stallWatch = StallWatch()
-  let cancellation: CancellationFlag
-  /// Whether a reset could not wait for I/O in flight, so that the next chunk must.
-  private(set) var isResetPending = false
+  /// Positions that it may come to have.
+  public let limit: Int
+  /// Whose open pages are its own.
+  let place: Int
 
-  /// Slots of the pool, then those that reads go through.
-  let memory: AlignedBuffer
-  /// Pages being filled, where they lie apart (`KeyValueStore+Open.swift`).
-  let openMemory: AlignedBuffer
-  var poolSlots: SlotStack
-  var stagingSlots: SlotStack
-  /// Of each page: where it lies in memory, once it can be read there; nil elsewhere.
-  let addresses: UnsafeMutableBufferPointer<UnsafeMutableRawPointer?>
-  let flags: UnsafeMutableBufferPointer<PageFlags>
-  /// XXH3-64 of each page, where it is in a file.
-  let checksums: UnsafeMutableBufferPointer<UInt64>
+  /// Numbers of its pages [pageCount]; −1 = none, or none any more.
+  let pageNumbers: UnsafeMutablePointer<Int32>
+  /// Whether the policy was told of a page, and its blocks have checksums [pageCount].
+  let isSummarised: UnsafeMutablePointer<Bool>
+  /// The page group whose positions each layer's open page holds, and whether the pool has set memory aside for it.
+  var openPageGroups: [Int]
+  var isReserved = false
+  /// First of the extra open pages that the chunk has.
+  var firstExtra = 0
+
   /// Where a quantised block is expanded for the policy.
   let summaryExpansion: AlignedBuffer
   /// What reading single blocks of a page takes; nil if pages are always read whole.
   let blocks: BlockReads?
+  /// What decides which blocks the tokens after a prompt attend over; nil = all.
+  let policy: (any KeyValuePolicy)?
+  /// What it planned (`KeyValueStore+Policy.swift`).
+  let selection: BlockSelection
+  /// The end of the last prompt that it observed, and of how many.
+  var observedEnd = 0
+  var observationCount = 0
 
-  private(set) var files: KeyValueFiles?
   /// Whether every page is written, wherever it stays.
   let writesAll: Bool
   /// Page groups that came from other files.
-  private(set) var prefixPageGroupCount: Int
-  /// Why the file is no longer written.
-  public private(set) var writeFailure: BlockIOError?
-  /// Pages of each layer that leave memory once they are written.
-  var leavingCounts: [Int]
+  var prefixPageGroupCount: Int
 
   /// Positions of the current chunk.
   var chunk: Range<Int>
@@ -58,85 +58,76 @@ public final class KeyValueStore {
   /// Layers that the current chunk has passed.
   var finishedLayerCount: Int
   /// Of each layer, page groups from the start that no query sees any more.
-  private var expiredPageGroupCounts: [Int]
-  var cursor = ReadCursor()
-  var moved = Statistics()
-  /// What decides which blocks the tokens after a prompt attend over; nil = all.
-  let policy: (any KeyValuePolicy)?
-  /// What it planned (`KeyValueStore+Policy.swift`).
-  let selection: BlockSelection
+  var expiredPageGroupCounts: [Int]
+  /// Its number among the sequences of the sweep.
+  var readerNumber = 0
+  private var isClosed = false
+  /// Whether nothing more of the current chunk is wanted.
+  var isAbandoned = false
+  /// What went wrong with a page that was read for it.
+  private var failure: KeyValueError?
+  var counted = Statistics()
 
-  /// Memory from which a few MiB more or less committed do not matter.
-  private static let hugePagesByteCount = 64 << 20
-
-  /// Room for pages in memory, as they lie; to measure what reading them takes at least.
-  package var residentMemory: UnsafeRawBufferPointer {
-    UnsafeRawBufferPointer(start: memory.address, count: plan.slotCount * shape.pageStride)
-  }
+  public var plan: KeyValuePlan { pool.plan }
 
   /// Positions that the prefix holds: the first token's position.
   public var prefixPositionCount: Int { prefixPageGroupCount * KeyValueBlock.positionCount }
 
-  /// - Throws: ``KeyValueError``.
-  ///
-  /// - Parameter queryHeadCount: a multiple of the KV heads, for policies that see queries.
-  public init(
-    _ plan: KeyValuePlan, _ options: KeyValueOptions = KeyValueOptions(), queryHeadCount: Int
-  ) throws(KeyValueError) {
-    let shape = plan.shape
-    try options.prefix.check(shape)
-    if plan.hasTier || options.ownFile != nil || !options.prefix.parts.isEmpty {
-      files = try KeyValueFiles(plan, options)
-    } else {
-      files = nil
-    }
+  /// Whether the last chunk passed all layers.
+  var isCommitted: Bool { finishedLayerCount == shape.layerCount }
+
+  init(_ pool: KeyValuePool, limit: Int) throws(KeyValueError) {
+    let (shape, options) = (pool.shape, pool.options)
     do {
-      memory = try AlignedBuffer(
-        byteCount: plan.slotByteCount,
-        prefersHugePages: plan.slotByteCount >= Self.hugePagesByteCount)
-      openMemory = try AlignedBuffer(byteCount: plan.openByteCount)
       summaryExpansion = try AlignedBuffer(
         byteCount: shape.quantises && options.policy != .full ? shape.openBlockByteCount : 0)
     } catch { throw .allocation(error) }
-    policy = try options.policy.makePolicy(shape, queryHeadCount: queryHeadCount)
+    policy = try options.policy.makePolicy(shape, queryHeadCount: pool.queryHeadCount)
     selection = BlockSelection(shape, usesQueries: policy?.usesQueries ?? false)
-    self.plan = plan
+    blocks = policy != nil && pool.files != nil ? BlockReads(shape) : nil
+    self.pool = pool
     self.shape = shape
-    cancellation = options.cancellation
-    blocks = policy != nil && files != nil ? BlockReads(shape) : nil
+    self.limit = limit
     writesAll = options.ownFile != nil
+    pageNumbers = .allocate(capacity: shape.pageCount)
+    pageNumbers.initialize(repeating: -1, count: shape.pageCount)
+    isSummarised = .allocate(capacity: shape.pageCount)
+    isSummarised.initialize(repeating: false, count: shape.pageCount)
     prefixPageGroupCount = options.prefix.pageGroupCount
-    poolSlots = SlotStack(0..<plan.slotCount)
-    stagingSlots = SlotStack(plan.slotCount..<(plan.slotCount + plan.stagingCount))
-    addresses = .allocate(capacity: shape.pageCount)
-    addresses.initialize(repeating: nil)
-    flags = .allocate(capacity: shape.pageCount)
-    flags.initialize(repeating: [])
-    checksums = .allocate(capacity: shape.pageCount)
-    checksums.initialize(repeating: 0)
-    leavingCounts = Array(repeating: 0, count: shape.layerCount)
-    expiredPageGroupCounts = Array(repeating: 0, count: shape.layerCount)
     let start = prefixPageGroupCount * KeyValueBlock.positionCount
+    openPageGroups = Array(repeating: prefixPageGroupCount, count: shape.layerCount)
+    expiredPageGroupCounts = Array(repeating: 0, count: shape.layerCount)
     chunk = start..<start
     exactPositionCount = start
     finishedLayerCount = shape.layerCount
-    for (page, checksum) in options.prefix.parts.lazy.flatMap(\.checksums).enumerated() {
-      checksums[page] = checksum
-      flags[page] = .isOnFile
+    place = pool.takePlace()
+    pool.files?.forEachPrefixPage { index, file, offset, checksum in
+      let page = pool.makePage(
+        layer: index % shape.layerCount, pageGroup: index / shape.layerCount)
+      pool.pages[page].file = Int32(file)
+      pool.pages[page].offset = offset
+      pool.pages[page].checksum = checksum
+      pool.pages[page].flags = .isOnFile
+      pageNumbers[index] = Int32(page)
     }
-    cursor.isNext = true
+    try reserveOpenPages()
   }
 
   deinit {
-    // Reads and writes in flight end before the memory is freed, or it is never freed.
-    files?.device.drain(unless: cancellation)
-    while let files, files.pendingWriteCount > 0 {
-      if files.takeWrite(waiting: true) == nil, cancellation.isRaised { files.abandonWrites() }
-    }
-    files = nil
-    addresses.deallocate()
-    flags.deallocate()
-    checksums.deallocate()
+    close()
+    pageNumbers.deallocate()
+    isSummarised.deallocate()
+  }
+
+  /// Gives everything back to the pool, as the last reference to the sequence does; it takes no chunks any more.
+  public func close() {
+    guard !isClosed else { return }
+    isClosed = true
+    finishedLayerCount = 0
+    pool.reading.remove(self)
+    releasePages(from: 0)
+    unreserveOpenPages()
+    pool.givePlace(place)
   }
 
   // MARK: A chunk's way
@@ -144,20 +135,23 @@ public final class KeyValueStore {
   /// Begins the chunk of tokens at `positions`, which follow those there are.
   ///
   /// - Throws: ``KeyValueError/contextAborted`` if the chunk before did not pass all layers,
-  ///   ``KeyValueError/interrupted``, ``KeyValueError/io(_:layer:)``.
+  ///   ``KeyValueError/interrupted``, ``KeyValueError/io(_:layer:)``, ``KeyValueError/noRoom(_:)``.
   public func begin(_ positions: Range<Int>, _ phase: Phase = .prefill(end: nil))
     throws(KeyValueError)
   {
-    if isResetPending { try clear() }
-    guard finishedLayerCount == shape.layerCount else { throw .contextAborted }
+    guard isCommitted else { throw .contextAborted }
     precondition(
-      positions.lowerBound == chunk.upperBound && positions.upperBound <= shape.contextLength,
+      positions.lowerBound == chunk.upperBound && positions.upperBound <= limit,
       "\(positions) do not follow \(chunk) in the context")
+    try reserveOpenPages()
     chunk = positions
     finishedLayerCount = 0
-    cursor =
-      cursor.isNext ? ReadCursor(layer: cursor.layer, pageGroup: cursor.pageGroup) : ReadCursor()
+    firstExtra = pool.extraOpenCount
+    pool.extraOpenCount += lastOpenPageGroup - firstOpenPageGroup
+    precondition(
+      pool.extraOpenCount <= plan.extraOpenCount, "chunks are longer than was planned for")
     try select(phase)
+    pool.reading.enter(self, isChunk: positions.count > 1 || observedPositions != nil)
     if !selection.isSelective, exactPositionCount == chunk.lowerBound {
       exactPositionCount = chunk.upperBound
     }
@@ -167,13 +161,17 @@ public final class KeyValueStore {
   ///
   /// - Throws: ``KeyValueError/noRoom(_:)`` where pages that do not fit could not be written.
   public func prepare(layer: Int) throws(KeyValueError) {
-    completeWrites()
-    while leavingCounts[layer] > 0 { try waitForWrite() }
-    for pageGroup in enteringPageGroups {
-      let page = page(layer, pageGroup)
-      guard addresses[page] == nil else { continue }
-      addresses[page] = address(ofSlot: try takePoolSlot())
+    try pool.settle()
+    pool.completeWrites()
+    while pool.leavingCounts[layer] > 0 { _ = try pool.waitForWrite() }
+    for pageGroup in completedPageGroups {
+      let index = page(layer, pageGroup)
+      precondition(pageNumbers[index] < 0, "a page that is complete already")
+      let number = pool.makePage(layer: layer, pageGroup: pageGroup)
+      pageNumbers[index] = Int32(number)
+      try pool.enter(number)
     }
+    clearOpenedGroups(layer: layer)
     try readAhead()
   }
 
@@ -209,220 +207,126 @@ public final class KeyValueStore {
   }
 
   private func close(_ layer: Int) throws(KeyValueError) {
-    if !cursor.isNext, cursor.layer <= layer { cursor = ReadCursor(layer: layer + 1) }
-    let complete = chunk.upperBound / KeyValueBlock.positionCount
-    for pageGroup in chunk.lowerBound / KeyValueBlock.positionCount..<complete {
-      summarise(layer: layer, pageGroup: pageGroup)
+    pool.pass(self, layer: layer)
+    for pageGroup in completedPageGroups { summarise(layer: layer, pageGroup: pageGroup) }
+    keepOpenPage(layer: layer)
+    expirePages(layer: layer)
+    for pageGroup in completedPageGroups {
       try completePage(layer: layer, pageGroup: pageGroup)
     }
     countBlocks(layer: layer)
-    keepOpenPage(layer: layer)
-    let visible = min(
-      complete, shape.firstVisiblePageGroup(layer: layer, position: chunk.upperBound))
-    for pageGroup in expiredPageGroupCounts[layer]..<max(visible, expiredPageGroupCounts[layer]) {
-      let page = page(layer, pageGroup)
-      if !flags[page].contains(.isBeingWritten) { drop(page) }
-    }
-    expiredPageGroupCounts[layer] = max(visible, expiredPageGroupCounts[layer])
-    completeWrites()
+    pool.completeWrites()
     try readAhead()
   }
 
-  /// Forgets everything, prefix included; memory and files are used again.
-  ///
-  /// Where the drive has not ended what is under way and the caller asked to stop, the next ``begin(_:_:)``
-  /// waits for it.
-  public func reset() {
-    isResetPending = true
-    chunk = 0..<0
-    prefixPageGroupCount = 0
-    do { try clear() } catch {}
+  /// Gives up the chunk, which is not to be finished; until the sequence is truncated or reset it takes no other.
+  public func abandonChunk() {
+    failure = nil
+    guard !isCommitted else { return }
+    isAbandoned = true
+    for index in 0..<shape.pageCount where pageNumbers[index] >= 0 {
+      let number = Int(pageNumbers[index])
+      if pool.pages[number].flags.contains(.isStaged) {
+        if pool.pages[number].address == nil {
+          pool.pages[number].flags.insert(.isUnwanted)
+        } else {
+          pool.evict(number)
+        }
+      }
+    }
   }
 
-  private func clear() throws(KeyValueError) {
-    while let files, files.pendingWriteCount > 0 { try waitForWrite() }
-    try discardReads()
-    isResetPending = false
-    addresses.update(repeating: nil)
-    flags.update(repeating: [])
-    poolSlots = SlotStack(0..<plan.slotCount)
-    stagingSlots = SlotStack(plan.slotCount..<(plan.slotCount + plan.stagingCount))
-    for layer in 0..<shape.layerCount { expiredPageGroupCounts[layer] = 0 }
-    files?.removePrefix()
+  /// Forgets everything, prefix included; memory and files are used again.
+  public func reset() {
+    (failure, isAbandoned) = (nil, false)
+    releasePages(from: 0)
+    unreserveOpenPages()
+    prefixPageGroupCount = 0
+    chunk = 0..<0
     exactPositionCount = 0
     finishedLayerCount = shape.layerCount
-    cursor = ReadCursor()
-    cursor.isNext = true
-    policy?.reset()
-    selection.isSelective = false
-    blocks?.reset()
-  }
-
-  // MARK: The file
-
-  /// Waits until every complete page group is written, where the store has a file of its own, or the caller asks
-  /// to stop.
-  ///
-  /// - Returns: page groups from the start of the context that files hold completely.
-  public func finish() -> Int {
-    do throws(KeyValueError) {
-      while let files, files.pendingWriteCount > 0 { try waitForWrite() }
-    } catch {}
-    return completedPageGroupCount
-  }
-
-  /// Page groups from the start of the context that files hold completely, the prefix included.
-  public var completedPageGroupCount: Int {
-    let first = (0..<shape.pageCount).first { !flags[$0].contains(.isOnFile) }
-    return (first ?? shape.pageCount) / shape.layerCount
-  }
-
-  /// XXH3-64 of every page of page groups that files hold: [pageGroups.count, layerCount].
-  public func pageChecksums(ofPageGroups pageGroups: Range<Int>) -> [UInt64] {
-    Array(
-      checksums[pageGroups.lowerBound * shape.layerCount..<pageGroups.upperBound * shape.layerCount]
-    )
-  }
-
-  /// What was moved so far, and what is where.
-  public var statistics: Statistics {
-    var result = moved
-    let complete = chunk.upperBound / KeyValueBlock.positionCount
     for layer in 0..<shape.layerCount {
-      let first = shape.firstVisiblePageGroup(layer: layer, position: chunk.upperBound)
-      for pageGroup in min(first, complete)..<complete {
-        result.pageCount += 1
-        if isInPool(page(layer, pageGroup)) { result.residentPageCount += 1 }
-      }
+      (expiredPageGroupCounts[layer], openPageGroups[layer]) = (0, 0)
     }
-    return result
-  }
-
-  /// What the drive did for reads.
-  public var readStatistics: IOStatistics { files?.device.statistics ?? IOStatistics() }
-
-  /// One-line warnings of the device, e.g. that a slower way of reading is in use.
-  public var notes: [String] { files?.notes ?? [] }
-
-  /// Bytes read from files.
-  public var readByteCount: Int { moved.bytesRead }
-
-  /// Time spent waiting for reads and writes.
-  public var stallNanoseconds: Int { moved.stallNanoseconds }
-
-  /// Queues a complete page for writing where it leaves memory or all pages are written.
-  private func completePage(layer: Int, pageGroup: Int) throws(KeyValueError) {
-    let page = page(layer, pageGroup)
-    let stays = stays(layer: layer, pageGroup: pageGroup)
-    guard let files, files.writes, writeFailure == nil, writesAll || !stays else { return }
-    guard writesAll || isVisible(layer: layer, pageGroup: pageGroup) else { return }
-    guard let address = addresses[page] else { return }
-    try write(page, at: address, files, layer: layer, isLeaving: !stays)
-  }
-
-  /// Queues a page for writing.
-  ///
-  /// - Parameter isLeaving: whether it leaves memory then.
-  func write(
-    _ page: Int, at address: UnsafeMutableRawPointer, _ files: KeyValueFiles, layer: Int,
-    isLeaving: Bool
-  ) throws(KeyValueError) {
-    while !files.hasRoomForWrite { try waitForWrite() }
-    // The failure of that write ends writing.
-    guard writeFailure == nil else { return }
-    let bytes = UnsafeRawBufferPointer(start: address, count: shape.pageStride)
-    checksums[page] = Checksum.of(
-      UnsafeRawBufferPointer(rebasing: bytes[..<shape.pageByteCount]))
-    flags[page].insert(.isBeingWritten)
-    if isLeaving {
-      flags[page].insert(.isLeaving)
-      leavingCounts[layer] += 1
-    }
-    files.write(page: page, bytes)
-  }
-
-  /// Takes the completions of writes that are there.
-  private func completeWrites() {
-    while let completion = files?.takeWrite(waiting: false) { complete(completion) }
-  }
-
-  /// Sleeps until a write is done.
-  ///
-  /// - Throws: ``KeyValueError/interrupted``.
-  private func waitForWrite() throws(KeyValueError) {
-    guard let files, files.pendingWriteCount > 0 else { return }
-    let start = monotonicNanoseconds()
-    defer { moved.stallNanoseconds += monotonicNanoseconds() - start }
-    while true {
-      let completion = files.takeWrite(waiting: true)
-      stallWatch.note(isDone: completion != nil) { report(files, .isBeingWritten, $0) }
-      if let completion { return complete(completion) }
-      if cancellation.isRaised { throw .interrupted }
-    }
-  }
-
-  private func complete(_ completion: WriteCompletion) {
-    let page = completion.tag
-    let (pageGroup, layer) = page.quotientAndRemainder(dividingBy: shape.layerCount)
-    flags[page].remove(.isBeingWritten)
-    let isLeaving = flags[page].contains(.isLeaving)
-    if isLeaving {
-      flags[page].remove(.isLeaving)
-      leavingCounts[layer] -= 1
-    }
-    if let failure = completion.failure {
-      if writeFailure == nil {
-        writeFailure = failure
-        onWarning?("\(failure); keys and values stay in memory as long as there is room")
-      }
-      if !isVisible(layer: layer, pageGroup: pageGroup) { drop(page) }
-      return
-    }
-    moved.bytesWritten += completion.byteCount
-    flags[page].insert(.isOnFile)
-    if isLeaving || !isVisible(layer: layer, pageGroup: pageGroup) { drop(page) }
-  }
-
-  /// A slot of the pool, for which writes are waited for.
-  private func takePoolSlot() throws(KeyValueError) -> Int {
-    while true {
-      if let slot = poolSlots.pop() { return slot }
-      guard let files, files.pendingWriteCount > 0 else {
-        throw .noRoom(
-          writeFailure
-            ?? BlockIOError(.allocate, byteCount: shape.pageStride, reason: .system(errno: ENOMEM)))
-      }
-      try waitForWrite()
-    }
+    policy?.reset()
+    (observedEnd, observationCount) = (0, 0)
+    selection.isSelective = false
   }
 
   // MARK: Pages
 
-  /// Evicts a page.
-  func drop(_ page: Int) {
-    guard let address = addresses[page] else { return }
-    addresses[page] = nil
-    let slot = (address - memory.address) / shape.pageStride
-    if slot < plan.slotCount { poolSlots.push(slot) } else { stagingSlots.push(slot) }
-  }
-
+  /// The index of a page in ``pageNumbers``.
   func page(_ layer: Int, _ pageGroup: Int) -> Int { pageGroup * shape.layerCount + layer }
 
-  func address(ofSlot slot: Int) -> UnsafeMutableRawPointer {
-    memory.address + slot * shape.pageStride
+  /// The pool's number of a page; it must have one.
+  func pageNumber(_ layer: Int, _ pageGroup: Int) -> Int {
+    Int(pageNumbers[page(layer, pageGroup)])
   }
 
-  func isInPool(_ page: Int) -> Bool {
-    addresses[page].map { $0 - memory.address < plan.slotCount * shape.pageStride } ?? false
+  /// Where a complete page lies in memory; nil if it does not.
+  func address(_ layer: Int, _ pageGroup: Int) -> UnsafeMutableRawPointer? {
+    let number = pageNumbers[page(layer, pageGroup)]
+    return number < 0 ? nil : pool.pages[Int(number)].address
   }
 
-  /// Page groups of which the current chunk needs pages of the pool.
-  private var enteringPageGroups: Range<Int> {
-    let end =
-      shape.quantises
-      ? chunk.upperBound / KeyValueBlock.positionCount
-      : KeyValueShape.pageGroupCount(positionCount: chunk.upperBound)
-    return chunk.lowerBound / KeyValueBlock.positionCount..<end
+  /// Page groups that the chunk completes.
+  var completedPageGroups: Range<Int> {
+    chunk.lowerBound / KeyValueBlock.positionCount..<chunk.upperBound / KeyValueBlock.positionCount
+  }
+
+  /// Lets go of all pages from a page group on.
+  func releasePages(from pageGroup: Int) {
+    for index in pageGroup * shape.layerCount..<shape.pageCount {
+      isSummarised[index] = false
+      guard pageNumbers[index] >= 0 else { continue }
+      pool.release(Int(pageNumbers[index]))
+      pageNumbers[index] = -1
+    }
+  }
+
+  /// Ends what queries do not see any more.
+  private func expirePages(layer: Int) {
+    let visible = min(
+      chunk.upperBound / KeyValueBlock.positionCount,
+      shape.firstVisiblePageGroup(layer: layer, position: chunk.upperBound))
+    guard visible > expiredPageGroupCounts[layer] else { return }
+    for pageGroup in expiredPageGroupCounts[layer]..<visible {
+      let index = page(layer, pageGroup)
+      guard pageNumbers[index] >= 0 else { continue }
+      let number = Int(pageNumbers[index])
+      if writesAll {
+        leave(number)
+      } else {
+        pool.release(number)
+        pageNumbers[index] = -1
+      }
+    }
+    expiredPageGroupCounts[layer] = visible
+  }
+
+  /// Takes a page out of memory that a file holds or is to hold.
+  private func leave(_ number: Int) {
+    let flags = pool.pages[number].flags
+    // What has just been completed is written first.
+    guard flags.contains(.isOnFile) || flags.contains(.isBeingWritten) else { return }
+    guard flags.contains(.isBeingWritten) else { return pool.evict(number) }
+    guard !flags.contains(.isLeaving) else { return }
+    pool.pages[number].flags.insert(.isLeaving)
+    pool.leavingCounts[Int(pool.pages[number].layer)] += 1
+  }
+
+  /// Keeps a complete page in memory, or queues it for writing where it leaves or all pages are written.
+  private func completePage(layer: Int, pageGroup: Int) throws(KeyValueError) {
+    guard pageNumbers[page(layer, pageGroup)] >= 0 else { return }
+    let number = pageNumber(layer, pageGroup)
+    let stays =
+      isVisible(layer: layer, pageGroup: pageGroup)
+      && isWanted(layer: layer, pageGroup: pageGroup) && pool.keep(number)
+    guard let files = pool.files, files.writes, pool.writeFailure == nil else {
+      if !stays { _ = pool.keep(number, isForced: true) }
+      return
+    }
+    if writesAll || !stays { try pool.write(number, isLeaving: !stays) }
   }
 
   /// Whether the layer's next query sees a page group.
@@ -431,36 +335,66 @@ public final class KeyValueStore {
     return pageGroup >= shape.firstVisiblePageGroup(layer: layer, position: next)
   }
 
-  private func stays(layer: Int, pageGroup: Int) -> Bool {
-    keeps(layer: layer, pageGroup: pageGroup) && isVisible(layer: layer, pageGroup: pageGroup)
+  // MARK: Failures
+
+  var hasFailed: Bool { failure != nil }
+
+  /// Notes what went wrong with a page that was read for it.
+  func note(_ failure: KeyValueError) { self.failure = self.failure ?? failure }
+
+  /// Throws what went wrong since the last call.
+  func throwFailure() throws(KeyValueError) {
+    guard let failure else { return }
+    self.failure = nil
+    throw failure
   }
-}
 
-/// What is known of a page.
-struct PageFlags: OptionSet {
-  let rawValue: UInt8
-  /// A file holds it.
-  static let isOnFile = PageFlags(rawValue: 1)
-  static let isBeingWritten = PageFlags(rawValue: 2)
-  /// It leaves memory once it is written.
-  static let isLeaving = PageFlags(rawValue: 4)
-  static let isBeingRead = PageFlags(rawValue: 8)
-  /// Its blocks have checksums, and the policy was told of them.
-  static let isSummarised = PageFlags(rawValue: 16)
-  /// A read of a part of it failed, and others are under way.
-  static let isLost = PageFlags(rawValue: 32)
-}
+  // MARK: Files
 
-/// Free slots; never allocates after initialisation.
-struct SlotStack {
-  private var slots: [Int]
+  /// Waits until every complete page group is written, where there is a file for others, or the caller asks
+  /// to stop.
+  ///
+  /// - Returns: page groups from the start of the context that files hold completely.
+  public func finish() -> Int {
+    do throws(KeyValueError) { while try pool.waitForWrite() {} } catch {}
+    return completedPageGroupCount
+  }
 
-  /// The lowest slot comes first.
-  init(_ slots: Range<Int>) { self.slots = slots.reversed() }
+  /// Page groups from the start of the context that files hold completely, the prefix included.
+  public var completedPageGroupCount: Int {
+    let first = (0..<shape.pageCount).first { index in
+      pageNumbers[index] < 0 || !pool.pages[Int(pageNumbers[index])].flags.contains(.isOnFile)
+    }
+    return (first ?? shape.pageCount) / shape.layerCount
+  }
 
-  var count: Int { slots.count }
+  /// XXH3-64 of every page of page groups that files hold: [pageGroups.count, layerCount].
+  public func pageChecksums(ofPageGroups pageGroups: Range<Int>) -> [UInt64] {
+    (pageGroups.lowerBound * shape.layerCount..<pageGroups.upperBound * shape.layerCount).map {
+      pool.pages[Int(pageNumbers[$0])].checksum
+    }
+  }
 
-  mutating func pop() -> Int? { slots.popLast() }
+  /// Why the file is no longer written.
+  public var writeFailure: BlockIOError? { pool.writeFailure }
 
-  mutating func push(_ slot: Int) { slots.append(slot) }
+  // MARK: Statistics
+
+  /// What was moved so far for all sequences of the pool, and what is where of this one.
+  public var statistics: Statistics {
+    var result = pool.moved
+    result.attendedBlockCount = counted.attendedBlockCount
+    result.skippedBlockCount = counted.skippedBlockCount
+    let complete = chunk.upperBound / KeyValueBlock.positionCount
+    for layer in 0..<shape.layerCount {
+      let first = shape.firstVisiblePageGroup(layer: layer, position: chunk.upperBound)
+      for pageGroup in min(first, complete)..<complete
+      where pageNumbers[page(layer, pageGroup)] >= 0 {
+        result.pageCount += 1
+        let page = pool.pages[pageNumber(layer, pageGroup)]
+        if page.address != nil, !page.flags.contains(.isStaged) { result.residentPageCount += 1 }
+      }
+    }
+    return result
+  }
 }

@@ -71,6 +71,12 @@ final class SnapKVPolicy: KeyValuePolicy {
     isUpToDate[layer] = true
   }
 
+  func adopt(_ other: any KeyValuePolicy) {
+    guard let other = other as? SnapKVPolicy else { return }
+    (candidates, shares) = (other.candidates, other.shares)
+    (isChosen, isUpToDate) = (other.isChosen, other.isUpToDate)
+  }
+
   func reset() {
     for layer in 0..<shape.layerCount { candidates[layer] = 0..<0 }
   }

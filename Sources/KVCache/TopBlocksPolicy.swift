@@ -113,6 +113,23 @@ final class TopBlocksPolicy: KeyValuePolicy {
     weights[pageGroups.upperBound - 1] = .infinity
   }
 
+  func forget(fromPageGroup pageGroup: Int) {
+    for layer in 0..<shape.layerCount {
+      for index in pageGroup * shape.keyValueHeadCount..<shape.pageGroupCount
+        * shape.keyValueHeadCount
+      {
+        isKnown[layer * shape.pageGroupCount * shape.keyValueHeadCount + index] = false
+      }
+    }
+  }
+
+  func adopt(_ other: any KeyValuePolicy) {
+    guard let other = other as? TopBlocksPolicy else { return }
+    summaries.address.copyMemory(
+      from: other.summaries.address, byteCount: summaries.byteCount)
+    isKnown = other.isKnown
+  }
+
   func reset() {
     for index in isKnown.indices { isKnown[index] = false }
   }

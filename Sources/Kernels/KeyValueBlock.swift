@@ -43,13 +43,13 @@ public enum KeyValueGroup {
 /// nibble and code i + 8 in its high one. Numbers are little-endian.
 public enum KeyValueBlock {
   public static let positionCount = 128
+  public static let groupCount = positionCount / KeyValueGroup.positionCount
 
   public static func byteCount(headDim: Int, type: KeyValueType = .f16) -> Int {
     if let bits = type.codeBitCount {
       return 4 * headDim + 4 * positionCount + positionCount * headDim * bits / 4
     }
-    return positionCount / KeyValueGroup.positionCount
-      * KeyValueGroup.byteCount(headDim: headDim)
+    return groupCount * KeyValueGroup.byteCount(headDim: headDim)
   }
 
   /// Rounds one position's key and value [headDim] to f16 into its place, 0..<128, of a block; values
@@ -63,6 +63,25 @@ public enum KeyValueBlock {
       key, value, headDim, slot,
       (block + group * KeyValueGroup.byteCount(headDim: headDim))
         .assumingMemoryBound(to: UInt16.self))
+  }
+
+  /// Zeroes the positions from `position` on, 0...128, of a block of f16 groups.
+  public static func clear(
+    from position: Int, headDim: Int, in block: UnsafeMutableRawPointer
+  ) {
+    let length = KeyValueGroup.positionCount
+    let values = block.assumingMemoryBound(to: UInt16.self)
+    let (group, slot) = position.quotientAndRemainder(dividingBy: length)
+    let whole = slot == 0 ? group : group + 1
+    if slot > 0 {
+      let keys = values + group * 2 * length * headDim
+      for channel in 0..<headDim {
+        (keys + channel * length + slot).update(repeating: 0, count: length - slot)
+      }
+      (keys + (length + slot) * headDim).update(repeating: 0, count: (length - slot) * headDim)
+    }
+    (values + whole * 2 * length * headDim).update(
+      repeating: 0, count: (groupCount - whole) * 2 * length * headDim)
   }
 
   /// Quantises a complete block of f16 groups.

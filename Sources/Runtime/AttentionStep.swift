@@ -210,7 +210,7 @@ package final class AttentionStep: ParallelRegion {
       }
       // Without a place for partials every tile is waited for.
       guard end > next, end == task.tiles.upperBound || chunkPartials != nil else {
-        try cache.waitForRead()
+        try cache.waitForRead(layer: layer, tile: end)
         continue
       }
       // Its queries make room for what they get.
@@ -333,9 +333,11 @@ package final class AttentionStep: ParallelRegion {
       guard count > 0 else {
         guard let waiting = tokenTasks.indices.first(where: { tokenTasks[$0].leftCount > 0 })
         else { break }
-        do throws(KeyValueError) { try tokenTasks[waiting].cache.waitForRead() } catch {
-          fail(waiting, error, batch)
-        }
+        do throws(KeyValueError) {
+          let task = tokenTasks[waiting]
+          let tile = (0..<task.tileCount).first { isLeft[task.firstPlace + $0] } ?? 0
+          try task.cache.waitForRead(layer: layer, tile: task.firstTile + tile)
+        } catch { fail(waiting, error, batch) }
         continue
       }
       taskCount = count * heads

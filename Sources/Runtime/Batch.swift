@@ -100,7 +100,10 @@ package final class Batch {
   }
 
   /// Notes that a span's rows mean nothing any more.
-  func fail(_ span: Int, _ error: KeyValueError) { spans[span].failure = error }
+  func fail(_ span: Int, _ error: KeyValueError) {
+    spans[span].failure = error
+    spans[span].cache.abandonChunk()
+  }
 
   /// The span of a row.
   func span(ofRow row: Int) -> Span { spans[Int(spanNumbers[row])] }

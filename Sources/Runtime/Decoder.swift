@@ -137,6 +137,7 @@ final class Decoder {
     }
     begin(.body)
     stream.beginToken()
+    batch.spans[0].cache.pool.beginSweep()
     try forEachSpan(of: batch) { span throws(KeyValueError) in
       try span.cache.begin(span.positions, span.phase)
     }
@@ -263,7 +264,7 @@ final class Decoder {
     let window = slides ? configuration.slidingWindow : nil
     let isDone = try attendElsewhere(number, batch, window: window)
     try forEachSpan(of: batch) { span throws(KeyValueError) in
-      span.cache.quantiseCompleted(layer: number, on: pool)
+      span.cache.seal(layer: number, on: pool)
     }
     if !isDone {
       clock.measure(.attention) {

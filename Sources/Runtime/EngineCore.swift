@@ -28,13 +28,9 @@ package final class EngineCore {
   package let batch: Batch
   let decoder: Decoder
 
-  private let request: MemoryPlan.Request
-  private let queryHeadCount: Int
   private let vocabularyCount: Int
-  /// Keys and values of every sequence that was ever open at the same time.
-  private var stores: [KeyValueStore] = []
-  /// Those that no sequence has, which are empty.
-  private var freeStores: [KeyValueStore] = []
+  /// Keys and values of all sequences.
+  package let keyValues: KeyValuePool
 
   /// Plans memory and starts the workers; weights are read by the first tokens.
   ///
@@ -70,11 +66,11 @@ package final class EngineCore {
     decoder = try Self.makeDecoder(
       configuration, weights, stream, plan, request, pool, decodeAttention)
     notes = pool.note.map { [$0] } ?? []
-    self.request = request
-    queryHeadCount = configuration.queryHeadCount
     vocabularyCount = configuration.vocabularyCount
-    stores.reserveCapacity(request.sequenceCount)
-    freeStores.reserveCapacity(request.sequenceCount)
+    do {
+      keyValues = try KeyValuePool(
+        plan.keyValues, request.keyValues, queryHeadCount: configuration.queryHeadCount)
+    } catch { throw RuntimeError(error) }
   }
 
   /// Refuses what goes with one sequence alone.
@@ -125,28 +121,36 @@ package final class EngineCore {
   // MARK: - Sequences
 
   /// Sequences that may still be opened.
-  package var freeSequenceCount: Int {
-    request.sequenceCount - stores.count + freeStores.count
-  }
+  package var freeSequenceCount: Int { keyValues.freeSequenceCount }
 
-  /// Empty keys and values for a new sequence, or the stored ones that the first was planned with.
+  /// Keys and values for a new sequence, empty or the stored ones that the first was planned with.
   ///
+  /// - Parameter limit: positions that it may come to have; nil = the whole context.
   /// - Precondition: ``freeSequenceCount`` is not 0.
-  package func openSequence() throws(RuntimeError) -> KeyValueStore {
-    if let store = freeStores.popLast() { return store }
-    precondition(freeSequenceCount > 0, "all sequences that were planned for are open")
-    do {
-      let store = try KeyValueStore(
-        plan.keyValues, request.keyValues, queryHeadCount: queryHeadCount)
-      stores.append(store)
-      return store
-    } catch { throw RuntimeError(error) }
+  package func openSequence(limit: Int? = nil) throws(RuntimeError) -> KeyValueStore {
+    do { return try keyValues.openSequence(limit: limit) } catch { throw RuntimeError(error) }
   }
 
-  /// Gives the keys and values of a sequence back, whose memory the next one takes.
-  package func close(_ cache: KeyValueStore) {
-    cache.reset()
-    freeStores.append(cache)
+  /// Gives the memory of a sequence's keys and values back.
+  package func close(_ cache: KeyValueStore) { cache.close() }
+
+  /// A sequence with the same positions as another, which goes on by itself.
+  ///
+  /// - Parameter limit: positions that it may come to have; nil = the whole context.
+  /// - Precondition: ``freeSequenceCount`` is not 0.
+  package func fork(
+    _ cache: KeyValueStore, limit: Int? = nil
+  ) throws(RuntimeError) -> KeyValueStore {
+    do { return try cache.fork(limit: limit) } catch { throw RuntimeError(error) }
+  }
+
+  /// Forgets a sequence's positions after the last restore point up to `position`.
+  ///
+  /// - Returns: the restore point; the tokens from there on have to be read again.
+  package func truncate(
+    _ cache: KeyValueStore, to position: Int
+  ) throws(RuntimeError) -> Int {
+    do { return try cache.truncate(to: position) } catch { throw RuntimeError(error) }
   }
 
   /// Refuses tokens that cannot be read into a context.
@@ -222,6 +226,6 @@ package final class EngineCore {
 
   /// Where the time of all steps went.
   package var times: TimeBreakdown {
-    decoder.times(keyValueStall: stores.reduce(0) { $0 + $1.stallNanoseconds })
+    decoder.times(keyValueStall: keyValues.stallNanoseconds)
   }
 }

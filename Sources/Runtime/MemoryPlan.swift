@@ -27,12 +27,12 @@ public struct MemoryPlan: Sendable {
   /// The process itself with tokenizer and description, as measured before planning, and a margin for
   /// code that has not run yet.
   public let processByteCount: Int
-  /// Which keys and values of each sequence stay in memory.
+  /// How the memory of all sequences' keys and values is divided.
   public let keyValues: KeyValuePlan
   /// Sequences that may be open at the same time.
-  public let sequenceCount: Int
+  public var sequenceCount: Int { keyValues.sequenceCount }
   /// Memory of the keys and values of all sequences.
-  public var keyValueByteCount: Int { sequenceCount * keyValues.byteCount }
+  public var keyValueByteCount: Int { keyValues.byteCount }
   /// Activations of a chunk, logits, scratch of the workers.
   public let workspaceByteCount: Int
   /// Norms and biases, and buffers for embedding rows.
@@ -207,7 +207,7 @@ public struct MemoryPlan: Sendable {
         left - workspace - residency.byteCount, request.neurons.windowByteCount ?? .max)
       return MemoryPlan(
         budgetByteCount: request.budgetByteCount, processByteCount: fixed.processByteCount,
-        keyValues: keyValues, sequenceCount: request.sequenceCount,
+        keyValues: keyValues,
         workspaceByteCount: workspace, vectorByteCount: fixed.vectorByteCount,
         chunkLength: chunkLength, rowCapacity: rowCapacity,
         logitRowCount: fixed.logitRowCount, contextLength: request.contextLength,
@@ -287,7 +287,7 @@ public struct MemoryPlan: Sendable {
     let configuration: DecoderConfiguration
     let processByteCount: Int
     let keyValueShape: KeyValueShape
-    /// Bound on the memory of each sequence's keys and values; the least that works before it is set.
+    /// Bound on the memory of all sequences' keys and values; the least that works before it is set.
     private var keyValueByteCount: Int
     /// Whether some keys and values do not stay in memory, or need not before their memory is set.
     private var hasTier: Bool
@@ -303,8 +303,7 @@ public struct MemoryPlan: Sendable {
     var logitRowCount: Int { max(request.logitRowCount, request.sequenceCount) }
 
     var byteCount: Int {
-      processByteCount + request.sequenceCount * keyValueByteCount + vectorByteCount
-        + scratchByteCount
+      processByteCount + keyValueByteCount + vectorByteCount + scratchByteCount
     }
 
     init(
@@ -326,12 +325,15 @@ public struct MemoryPlan: Sendable {
       keyValueByteCount =
         request.keepsAllKeyValues
         ? KeyValuePlan.residentByteCount(
-          keyValueShape, chunkLength: Self.chunkLimit(request, configuration))
-        : KeyValuePlan.minimumByteCount(keyValueShape, chunkLength: 1)
+          keyValueShape, sequenceCount: request.sequenceCount,
+          chunkLength: Self.chunkLimit(request, configuration))
+        : KeyValuePlan.minimumByteCount(
+          keyValueShape, sequenceCount: request.sequenceCount, chunkLength: 1)
       hasTier =
         keyValueByteCount
         < KeyValuePlan.residentByteCount(
-          keyValueShape, chunkLength: Self.chunkLimit(request, configuration))
+          keyValueShape, sequenceCount: request.sequenceCount,
+          chunkLength: Self.chunkLimit(request, configuration))
       let tables = tensors.filter { DecoderConfiguration.tableNames.contains($0.name) }
       vectorByteCount = AlignedBuffer.roundedUp(
         WeightStream.rowBufferByteCount(tables, in: source.description))
@@ -344,9 +346,8 @@ public struct MemoryPlan: Sendable {
           AttentionShape(configuration), cache: keyValueShape,
           tokenCapacity: request.sequenceCount, threadCount: request.threadCount)
         + (neurons?.fixedByteCount ?? 0)
-        + request.sequenceCount
-        * (KeyValuePlan.bookByteCount(keyValueShape)
-          + request.keyValues.policy.byteCount(keyValueShape))
+        + KeyValuePlan.bookByteCount(keyValueShape, sequenceCount: request.sequenceCount)
+        + request.sequenceCount * request.keyValues.policy.byteCount(keyValueShape)
         + AttentionObservation.byteCount(
           AttentionShape(configuration), keyValueShape,
           tokenCount: request.keyValues.policy.observedTokenCount,
@@ -369,29 +370,31 @@ public struct MemoryPlan: Sendable {
     mutating func setKeyValueBudget(weightMinimum: Int) throws(RuntimeError) -> Int {
       let limit = Self.chunkLimit(request, configuration)
       let (least, count) = (keyValueByteCount, request.sequenceCount)
-      let left = request.budgetByteCount - byteCount + count * least
+      let left = request.budgetByteCount - byteCount + least
       let most = left - weightMinimum - leastWorkspaceByteCount
       let bound = request.keyValues.budgetByteCount
-      if let bound, bound < count * least {
+      if let bound, bound < least {
         // So that the number people read is the number that works.
-        let unit = count * least < 1 << 20 ? 1 << 10 : 256 << 10
+        let unit = least < 1 << 20 ? 1 << 10 : 256 << 10
         throw .keyValueBudgetTooSmall(
-          budget: ByteCount(bound), needed: ByteCount((count * least + unit - 1) / unit * unit))
+          budget: ByteCount(bound), needed: ByteCount((least + unit - 1) / unit * unit))
       }
-      let resident = KeyValuePlan.residentByteCount(keyValueShape, chunkLength: limit)
+      let resident = KeyValuePlan.residentByteCount(
+        keyValueShape, sequenceCount: count, chunkLength: limit)
       let besideWeights =
         left - weightByteCount - workspaceByteCount(chunkLength: limit)
       keyValueByteCount = min(
-        resident, max(least, min(most, bound ?? max(left / 2, besideWeights)) / count))
+        resident, max(least, min(most, bound ?? max(left / 2, besideWeights))))
       hasTier = keyValueByteCount < resident
       return KeyValuePlan.longestChunk(
-        limit, keyValueShape, budgetByteCount: keyValueByteCount)
+        limit, keyValueShape, sequenceCount: count, budgetByteCount: keyValueByteCount)
     }
 
     /// Which keys and values stay in memory where chunks are that long.
     func keyValuePlan(chunkLength: Int) -> KeyValuePlan {
       let plan = KeyValuePlan(
-        keyValueShape, budgetByteCount: keyValueByteCount, chunkLength: chunkLength)
+        keyValueShape, sequenceCount: request.sequenceCount,
+        budgetByteCount: keyValueByteCount, chunkLength: chunkLength)
       guard let plan else { preconditionFailure("the chunk was chosen for this memory") }
       return plan
     }

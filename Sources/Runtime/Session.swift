@@ -85,7 +85,7 @@ public final class Session {
       source, configuration, request, cancellation: cancellation,
       decodeAttention: decodeAttention)
     keyValues = try core.openSequence()
-    notes = core.notes + keyValues.notes
+    notes = core.notes + keyValues.pool.notes
     position = keyValues.prefixPositionCount
     vocabularyCount = configuration.vocabularyCount
   }

@@ -222,7 +222,7 @@ public struct TextGenerator {
   /// Records the drive's progress at a token.
   private func noteBytes(_ answer: inout Answer) {
     let bytes = session.stream.source.device.statistics.bytesRead
-    let keyValueBytes = session.keyValues.readByteCount
+    let keyValueBytes = session.keyValues.pool.readByteCount
     answer.note { result in
       if result.sampledTokenCount == 1 {
         result.bytesAtFirstToken = bytes

@@ -58,8 +58,9 @@ struct AttentionBench: ParsableCommand {
         layerCount: layers, keyValueHeadCount: kvHeads, headDim: headSize,
         contextLength: context + repeats + 1, type: keyValues.kvType)
       let plan = try plan(shape)
-      let cache = try KeyValueStore(
+      let keysAndValues = try KeyValuePool(
         plan, keyValues.options(.auto), queryHeadCount: queryHeads)
+      let cache = try keysAndValues.openSequence()
       try fill(cache, pool)
       let step = try AttentionStep(
         AttentionShape(
@@ -71,6 +72,7 @@ struct AttentionBench: ParsableCommand {
         Float(generator.nextUnit() * 2 - 1) * 0.2
       }
       func attend(_ position: Int) throws {
+        keysAndValues.beginSweep()
         try cache.begin(position..<position + 1, .decode)
         batch.removeAll()
         withUnsafePointer(to: Int32(0)) { token in
@@ -84,7 +86,7 @@ struct AttentionBench: ParsableCommand {
             cache.store(
               layer: layer, position: position, keys: queries.baseAddress!,
               values: queries.baseAddress!)
-            cache.quantiseCompleted(layer: layer, on: pool)
+            cache.seal(layer: layer, on: pool)
             step.run(layer: layer, queries: queries.baseAddress!, batch, window: nil)
           }
           if let failure = batch.spans[0].failure { throw failure }
@@ -93,7 +95,7 @@ struct AttentionBench: ParsableCommand {
       }
       try attend(context)
       let memoryBefore = try memoryBytesPerSecond(cache, pool)
-      let (before, readsBefore) = (cache.statistics, cache.readStatistics)
+      let (before, readsBefore) = (cache.statistics, keysAndValues.readStatistics)
       let times = try Progress.showing("attending", total: repeats, unit: .count("tokens")) {
         progress in
         try (1...repeats).map { token in
@@ -103,7 +105,7 @@ struct AttentionBench: ParsableCommand {
           return Double(monotonicNanoseconds() - start) / 1e9
         }
       }
-      let (moved, reads) = (cache.statistics - before, cache.readStatistics.since(readsBefore))
+      let (moved, reads) = (cache.statistics - before, keysAndValues.readStatistics.since(readsBefore))
       let memory = (memoryBefore + (try memoryBytesPerSecond(cache, pool))) / 2
       let seconds = times.reduce(0, +)
       let bytes = Double(moved.attendedBlockCount) / Double(repeats) * Double(shape.blockByteCount)
@@ -121,7 +123,7 @@ struct AttentionBench: ParsableCommand {
   private func memoryBytesPerSecond(_ cache: KeyValueStore, _ pool: ThreadPool) throws -> Double {
     cache.plan.hasTier
       ? try MemoryLimit.bytesPerSecond(pool)
-      : MemoryBandwidth.bytesPerSecond(reading: cache.residentMemory, passCount: 2, pool: pool)
+      : MemoryBandwidth.bytesPerSecond(reading: cache.pool.residentMemory, passCount: 2, pool: pool)
   }
 
   /// - Parameters:
@@ -192,6 +194,7 @@ struct AttentionBench: ParsableCommand {
     for start in stride(from: 0, to: context, by: chunkLength) {
       progress.update(start)
       let end = min(start + chunkLength, context)
+      cache.pool.beginSweep()
       try cache.begin(start..<end, .storeOnly)
       for layer in 0..<layers {
         try cache.prepare(layer: layer)
@@ -208,7 +211,7 @@ struct AttentionBench: ParsableCommand {
             }
           }
         }
-        cache.quantiseCompleted(layer: layer, on: pool)
+        cache.seal(layer: layer, on: pool)
         try cache.finish(layer: layer)
       }
     }

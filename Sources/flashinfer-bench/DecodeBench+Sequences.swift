@@ -51,7 +51,7 @@ extension DecodeBench {
       }
     }
     let (io, times) = (core.stream.source.device.statistics, core.times)
-    let keyValueBytes = lines.reduce(0) { $0 + $1.cache.readByteCount }
+    let keyValueBytes = core.keyValues.readByteCount
     let progress = Progress.begin("decoding", total: timedCount, unit: .count("sweeps"))
     let seconds = try (0..<repeats).map { round in
       let start = monotonicNanoseconds()
@@ -65,7 +65,7 @@ extension DecodeBench {
     let read = core.stream.source.device.statistics.since(io)
     let all = seconds.reduce(0, +)
     let drawn = Double(timedCount * count)
-    let moved = lines.reduce(0) { $0 + $1.cache.readByteCount } - keyValueBytes
+    let moved = core.keyValues.readByteCount - keyValueBytes
     report(
       [
         Figure("sequences", count, .number), Figure("rowsPerSweep", count, .number),

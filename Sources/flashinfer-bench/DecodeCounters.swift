@@ -24,7 +24,7 @@ struct DecodeCounters {
     bundles = session.stream.bundleStatistics
     neurons = session.stream.neuronStatistics
     keyValues = session.keyValues.statistics
-    keyValueReads = session.keyValues.readStatistics
+    keyValueReads = session.keyValues.pool.readStatistics
   }
 
   /// What `tokens` decoded since `before` took, in all `seconds`.

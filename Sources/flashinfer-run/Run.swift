@@ -134,11 +134,11 @@ struct Run: ParsableCommand {
   /// What a session has to say to people, now and as it runs.
   private func reportTroubles(of session: Session, _ model: LanguageModel) {
     session.stream.onStall = { Terminal.note("\($0)") }
-    session.keyValues.onStall = { Terminal.note("\($0)") }
+    session.keyValues.pool.onStall = { Terminal.note("\($0)") }
     session.stream.onReplacement = {
       Terminal.warn("\($0); this run goes on with the file that it opened")
     }
-    session.keyValues.onWarning = { Terminal.warn($0) }
+    session.keyValues.pool.onWarning = { Terminal.warn($0) }
     Terminal.warn(notesOf: model.source)
     Terminal.warn(notesOf: session)
   }

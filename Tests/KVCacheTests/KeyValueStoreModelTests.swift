@@ -108,6 +108,83 @@ import Testing
     #expect(checked.store.partialPositionCount == count)
   }
 
+  @Test(arguments: KeyValueType.allCases)
+  func `Sequences that share a pool hold what each was given`(type: KeyValueType) throws {
+    for seed in UInt64(0)..<16 {
+      var generator = SeededGenerator(seed: seed)
+      let folder = TemporaryFolder()
+      defer { extendLifetime(folder) }
+      let shape = Self.shape(
+        type, layerCount: Int.random(in: 1...3, using: &generator),
+        window: [nil, 200, 500].randomElement(using: &generator) ?? nil)
+      let count = Int.random(in: 2...5, using: &generator)
+      let least = KeyValuePlan.minimumByteCount(
+        shape, sequenceCount: count, chunkLength: Self.chunkLength)
+      let spare = [nil, 0, 3, 20].randomElement(using: &generator) ?? nil
+      let plan = try #require(
+        KeyValuePlan(
+          shape, sequenceCount: count,
+          budgetByteCount: spare.map { least + $0 * shape.pageStride } ?? 1 << 30,
+          chunkLength: Self.chunkLength))
+      var options = KeyValueOptions()
+      options.type = type
+      options.folder = folder.path
+      options.backend = [.auto, .uring, .pread, .mmap].randomElement(using: &generator) ?? .auto
+      options.policy =
+        [.full, .full, .recent(sinks: 128, recent: 128), .top(share: 0.3)]
+        .randomElement(using: &generator) ?? .full
+      let pool = try KeyValuePool(plan, options, queryHeadCount: 2 * shape.keyValueHeadCount)
+      var open: [CheckedStore] = []
+      for _ in 0..<60 {
+        switch Int.random(in: 0..<12, using: &generator) {
+        case 0 where !open.isEmpty:
+          open.remove(at: open.indices.randomElement(using: &generator) ?? 0)
+        case 1 where !open.isEmpty && pool.freeSequenceCount > 0:
+          let origin = open[open.indices.randomElement(using: &generator) ?? 0]
+          open.append(
+            try CheckedStore(
+              origin.store.fork(), isSelective: options.policy != .full, known: origin.known))
+        case 2 where !open.isEmpty:
+          let sequence = open[open.indices.randomElement(using: &generator) ?? 0]
+          try sequence.truncate(
+            to: Int.random(in: 0...sequence.known.positionCount, using: &generator),
+            using: &generator)
+        case 3 where !open.isEmpty:
+          // A sweep that is broken off somewhere.
+          let sequence = open[open.indices.randomElement(using: &generator) ?? 0]
+          let before = sequence.known.positionCount
+          let room = min(Self.chunkLength, Self.contextLength - before)
+          guard room > 0 else { continue }
+          try CheckedStore.sweep(
+            [(sequence, Int.random(in: 1...room, using: &generator), .prefill(end: nil))],
+            layerCount: Int.random(in: 0..<shape.layerCount, using: &generator),
+            using: &generator)
+          sequence.store.abandonChunk()
+          try sequence.truncate(to: before, using: &generator)
+        case 4 where pool.freeSequenceCount > 0:
+          open.append(
+            try CheckedStore(pool.openSequence(), isSelective: options.policy != .full))
+        default:
+          var left = Self.chunkLength
+          var spans: [(CheckedStore, Int, KeyValueStore.Phase)] = []
+          for sequence in open.shuffled(using: &generator) {
+            let room = min(left, Self.contextLength - sequence.known.positionCount)
+            guard room > 0, Int.random(in: 0..<4, using: &generator) > 0 else { continue }
+            let reads = Int.random(in: 0..<3, using: &generator) == 0
+            let rows = reads ? Int.random(in: 1...room, using: &generator) : 1
+            spans.append((sequence, rows, reads ? .prefill(end: nil) : .decode))
+            left -= rows
+          }
+          try CheckedStore.sweep(spans, using: &generator)
+        }
+      }
+      open.removeAll()
+      #expect(pool.freeSequenceCount == count && pool.writeFailure == nil)
+      try pool.drain()
+      #expect(pool.isEmpty, "seed \(seed)")
+    }
+  }
+
   // MARK: Drives that do not answer
 
   /// A store on threads whose reads or writes hang once `isHanging` says so, which raises the flag.
@@ -157,11 +234,13 @@ import Testing
       #expect {
         for _ in 0..<3 { try checked.pass(1, .decode, using: &generator) }
       } throws: { if case .interrupted? = $0 as? KeyValueError { true } else { false } }
-      // It does not wait there either.
+      // It does not wait there either, nor for what comes after: the drive still hangs.
       checked.reset()
       #expect {
-        try checked.store.begin(0..<1)
+        for _ in 0..<3 { try checked.pass(300, .prefill(end: nil), using: &generator) }
+        for _ in 0..<3 { try checked.pass(1, .decode, using: &generator) }
       } throws: { if case .interrupted? = $0 as? KeyValueError { true } else { false } }
+      checked.reset()
       // The drive answers after all, and the store is as good as new.
       drive.end()
     }
@@ -213,7 +292,7 @@ import Testing
     var generator = SeededGenerator(seed: 1)
     let checked = try CheckedStore(shape, Self.plan(shape, spare: 0), options)
     var stalls: [Stall] = []
-    checked.store.onStall = {
+    checked.store.pool.onStall = {
       stalls.append($0)
       drive.end()
     }
@@ -242,6 +321,8 @@ import Testing
     var generator = SeededGenerator(seed: 3)
     let checked = try CheckedStore(shape, Self.plan(shape, spare: 0), options)
     for index in 1...12 {
+      // What the context before had read is nobody's any more.
+      try checked.store.pool.drain()
       countdown.store(index, ordering: .relaxed)
       do {
         for _ in 0..<3 { try checked.pass(300, .prefill(end: nil), using: &generator) }

@@ -120,36 +120,78 @@ final class CheckedStore {
     known: NaiveKeyValues? = nil
   ) throws {
     queryHeadCount = 2 * shape.keyValueHeadCount
-    store = try KeyValueStore(plan, options, queryHeadCount: queryHeadCount)
+    store = try KeyValuePool(plan, options, queryHeadCount: queryHeadCount).openSequence()
     self.known = known ?? NaiveKeyValues(shape)
     expansion = try AlignedBuffer(byteCount: max(1, KeyValueStore.expansionByteCount(shape)))
     isSelective = options.policy != .full
+  }
+
+  /// A sequence of a pool that others share, which holds `known`.
+  init(_ store: KeyValueStore, isSelective: Bool, known: NaiveKeyValues? = nil) throws {
+    self.store = store
+    self.isSelective = isSelective
+    queryHeadCount = 2 * store.shape.keyValueHeadCount
+    self.known = known ?? NaiveKeyValues(store.shape)
+    expansion = try AlignedBuffer(byteCount: max(1, KeyValueStore.expansionByteCount(store.shape)))
   }
 
   /// Adds `count` positions and looks at all that their queries see.
   func pass(
     _ count: Int, _ phase: KeyValueStore.Phase, using generator: inout SeededGenerator
   ) throws {
-    let shape = known.shape
-    let first = known.positionCount
-    let positions = first..<first + count
-    try store.begin(positions, phase)
-    let pages = known.append(count, using: &generator)
-    for layer in 0..<shape.layerCount {
-      try store.prepare(layer: layer)
-      for (position, page) in zip(positions, pages[layer]) {
-        store.store(layer: layer, position: position, keys: page.keys, values: page.values)
+    try Self.sweep([(self, count, phase)], using: &generator)
+  }
+
+  /// Adds positions to several sequences of a pool in one sweep, chunks first, as attention takes them.
+  ///
+  /// - Parameter layerCount: layers after which the sweep is broken off.
+  static func sweep(
+    _ spans: [(sequence: CheckedStore, count: Int, phase: KeyValueStore.Phase)],
+    layerCount: Int = .max, using generator: inout SeededGenerator
+  ) throws {
+    let spans = spans.filter { $0.count > 1 } + spans.filter { $0.count == 1 }
+    guard let shape = spans.first?.sequence.known.shape else { return }
+    spans[0].sequence.store.pool.beginSweep()
+    var pages: [[[(keys: [Float], values: [Float])]]] = []
+    for span in spans {
+      let first = span.sequence.known.positionCount
+      try span.sequence.store.begin(first..<first + span.count, span.phase)
+      pages.append(span.sequence.known.append(span.count, using: &generator))
+    }
+    for layer in 0..<min(shape.layerCount, layerCount) {
+      for span in spans { try span.sequence.store.prepare(layer: layer) }
+      for (span, pages) in zip(spans, pages) {
+        let positions =
+          span.sequence.known.positionCount
+          - span.count..<span.sequence.known
+          .positionCount
+        for (position, page) in zip(positions, pages[layer]) {
+          span.sequence.store.store(
+            layer: layer, position: position, keys: page.keys, values: page.values)
+        }
       }
-      store.quantiseCompleted(layer: layer, on: pool)
-      if phase == .decode {
-        let queries = (0..<queryHeadCount * shape.headDim).map { _ in
+      for span in spans { span.sequence.store.seal(layer: layer, on: span.sequence.pool) }
+      for span in spans where span.phase == .decode {
+        let queries = (0..<span.sequence.queryHeadCount * shape.headDim).map { _ in
           Float.random(in: -1...1, using: &generator)
         }
-        try store.planBlocks(layer: layer, queries: queries)
+        try span.sequence.store.planBlocks(layer: layer, queries: queries)
       }
-      try attend(layer: layer, positions, all: phase != .decode || !isSelective)
-      try store.finish(layer: layer)
+      for span in spans {
+        let end = span.sequence.known.positionCount
+        try span.sequence.attend(
+          layer: layer, end - span.count..<end,
+          all: span.phase != .decode || !span.sequence.isSelective)
+      }
+      for span in spans { try span.sequence.store.finish(layer: layer) }
     }
+  }
+
+  /// Goes back, and adds the positions after the restore point again, as a caller would read their tokens.
+  func truncate(to position: Int, using generator: inout SeededGenerator) throws {
+    let point = try store.truncate(to: position)
+    #expect(point <= position)
+    known.truncate(to: point)
   }
 
   /// - Parameter all: whether every block that the queries see is attended over.
@@ -164,7 +206,9 @@ final class CheckedStore {
         #expect(!all)
         continue
       }
-      while !store.isReady(layer: layer, tile: tile, positions: seen) { try store.waitForRead() }
+      while !store.isReady(layer: layer, tile: tile, positions: seen) {
+        try store.waitForRead(layer: layer, tile: tile)
+      }
       for own in positions.lowerBound / 128...(positions.upperBound - 1) / 128 {
         let pageGroups = firstSeen(max(positions.lowerBound, own * 128)) / 128...own
         try check(layer: layer, tile: tile, pageGroups, all: all)

@@ -41,9 +41,9 @@ import WeightLoader
       request.keyValues.backend = backend
       request.keyValues.folder = folder.path
       request.keyValues.budgetByteCount =
-        BatchFaultTests.sequenceCount
-        * KeyValuePlan.minimumByteCount(
-          KeyValueShape(configuration, contextLength: 700), chunkLength: 128)
+        KeyValuePlan.minimumByteCount(
+          KeyValueShape(configuration, contextLength: 700),
+          sequenceCount: BatchFaultTests.sequenceCount, chunkLength: 128)
       core = try EngineCore(source, configuration, request)
       try #require(core.plan.keyValues.hasTier)
       for sequence in 0..<BatchFaultTests.sequenceCount {

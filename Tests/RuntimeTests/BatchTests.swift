@@ -72,12 +72,20 @@ import WeightLoader
   ) throws {
     var waiting = Array(lines.indices)
     var open: [Open] = []
+    var changeCount = 0
     while !waiting.isEmpty || !open.isEmpty {
       while let line = waiting.first, core.freeSequenceCount > 0,
         open.isEmpty || Bool.random(using: &generator)
       {
         waiting.removeFirst()
-        open.append(Open(line: line, cache: try core.openSequence()))
+        let limit = lines[line].prompt.count + lines[line].decoding.count
+        let cache = try core.openSequence(limit: Bool.random(using: &generator) ? limit : nil)
+        open.append(Open(line: line, cache: cache))
+      }
+      // A few times, or no sequence comes to its end.
+      if changeCount < 10, Int.random(in: 0..<6, using: &generator) == 0 {
+        changeCount += 1
+        try changeCourse(&open, in: core, using: &generator)
       }
       // One that leaves before its end.
       if open.count > 1, Int.random(in: 0..<20, using: &generator) == 0 {
@@ -102,6 +110,23 @@ import WeightLoader
         guard open[index].position == line.prompt.count + line.decoding.count else { continue }
         core.close(open.remove(at: index).cache)
       }
+    }
+  }
+
+  /// Takes a sequence back to an earlier position, from where it is read again, or lets it go on twice.
+  private func changeCourse(
+    _ open: inout [Open], in core: EngineCore, using generator: inout SeededGenerator
+  ) throws {
+    guard let index = open.indices.randomElement(using: &generator) else { return }
+    if Bool.random(using: &generator) {
+      let target = Int.random(in: 0...open[index].position, using: &generator)
+      open[index].position = try core.truncate(open[index].cache, to: target)
+      #expect(open[index].position <= target)
+    } else if core.freeSequenceCount > 0 {
+      open.append(
+        Open(
+          line: open[index].line, cache: try core.fork(open[index].cache),
+          position: open[index].position))
     }
   }
 

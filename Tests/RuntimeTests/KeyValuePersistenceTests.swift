@@ -63,7 +63,7 @@ import WeightLoader
       for: &request, warn: { warnings.append($0) })
     let session = try Session(model.source, model.configuration, request)
     persistence.resume(session)
-    session.keyValues.onWarning = { warnings.append($0) }
+    session.keyValues.pool.onWarning = { warnings.append($0) }
     var generator = TextGenerator(session: session, tokenizer: model.tokenizer)
     generator.onLostPrefix = { persistence.removePrefix(because: $0) }
     let options = GenerationOptions(

@@ -213,7 +213,7 @@ import WeightLoader
       shape.keyValues.hooks.writeErrno = { _ in counter.next() < healthyCount ? 0 : errno }
       let session = try fixture.session(contextLength: 1100, promptLength: 1000, shape)
       let warnings = Counter()
-      session.keyValues.onWarning = { _ in _ = warnings.next() }
+      session.keyValues.pool.onWarning = { _ in _ = warnings.next() }
       do throws(RuntimeError) {
         _ = try session.prefill(prompt)
         Issue.record("pages went nowhere")
@@ -235,7 +235,7 @@ import WeightLoader
     let expected = try fixture.bits(prompt, [1, 2], RunShape())
     let session = try fixture.session(contextLength: 1002, promptLength: 1000, shape)
     let warnings = Counter()
-    session.keyValues.onWarning = { _ in _ = warnings.next() }
+    session.keyValues.pool.onWarning = { _ in _ = warnings.next() }
     #expect(try logitBits(session, prompt: prompt, decoding: [1, 2]) == expected)
     #expect(session.keyValues.finish() < 7 && warnings.count == 1)
   }

@@ -1,0 +1,115 @@
+import Kernels
+
+/// Going back to earlier positions, and going on from the same ones in several ways.
+extension KeyValueStore {
+  /// The last position up to `position` from which the sequence can go on as if nothing had followed it.
+  ///
+  /// Keys and values of f16 can be cut anywhere. Of quantised ones the originals are gone once a page group is complete:
+  /// they are cut there. Where a layer has let go of positions that a query at the cut would see, and where a
+  /// policy saw more than it would have seen by then, only the beginning is left.
+  public func restorePoint(atOrBefore position: Int) -> Int {
+    let end = isCommitted ? chunk.upperBound : chunk.lowerBound
+    var point = min(position, end)
+    let pageGroup = point / KeyValueBlock.positionCount
+    if !(0..<shape.layerCount).allSatisfy({ canOpen(pageGroup, layer: $0) }) {
+      point = pageGroup * KeyValueBlock.positionCount
+    }
+    if point < observedEnd {
+      point =
+        observationCount > 1
+        ? 0
+        : min(point, max(0, observedEnd - observedTokenCount))
+          / KeyValueBlock.positionCount * KeyValueBlock.positionCount
+    }
+    let isWhole = (0..<shape.layerCount).allSatisfy {
+      shape.firstVisiblePageGroup(layer: $0, position: point) >= expiredPageGroupCounts[$0]
+    }
+    return isWhole ? point : 0
+  }
+
+  /// Whether a page group can be filled on, of one layer.
+  private func canOpen(_ pageGroup: Int, layer: Int) -> Bool {
+    if openPageGroups[layer] == pageGroup { return true }
+    guard !shape.quantises, pageGroup < shape.pageGroupCount,
+      pageNumbers[page(layer, pageGroup)] >= 0
+    else { return false }
+    let known = pool.pages[pageNumber(layer, pageGroup)]
+    return known.address != nil || known.flags.contains(.isOnFile)
+  }
+
+  /// Forgets the positions after the restore point at or before `position`, also those of a chunk that was broken off.
+  ///
+  /// - Returns: the restore point, up to which the sequence is as if nothing else had entered it.
+  /// - Throws: ``KeyValueError``; the context is aborted then.
+  public func truncate(to position: Int) throws(KeyValueError) -> Int {
+    let point = restorePoint(atOrBefore: position)
+    let (pageGroup, rest) = point.quotientAndRemainder(dividingBy: KeyValueBlock.positionCount)
+    abandonChunk()
+    finishedLayerCount = 0
+    try pool.restartReading()
+    let isOpened = rest > 0
+    releasePages(from: isOpened ? pageGroup + 1 : pageGroup)
+    unreserveOpenPages()
+    let before = openPageGroups
+    for layer in 0..<shape.layerCount { openPageGroups[layer] = pageGroup }
+    try reserveOpenPages()
+    if isOpened {
+      for layer in 0..<shape.layerCount where before[layer] != pageGroup {
+        try pool.load(pageNumber(layer, pageGroup), for: self)
+        if let page = address(layer, pageGroup) {
+          copyOpenPage(layer: layer, from: page, positionCount: rest)
+        }
+      }
+      for layer in 0..<shape.layerCount { clearOpenPage(layer: layer, from: rest) }
+      releasePages(from: pageGroup)
+    }
+    chunk = point..<point
+    (finishedLayerCount, isAbandoned) = (shape.layerCount, false)
+    exactPositionCount = min(exactPositionCount, point)
+    prefixPageGroupCount = min(prefixPageGroupCount, pageGroup)
+    selection.isSelective = false
+    policy?.forget(fromPageGroup: pageGroup)
+    if point < observedEnd || point == 0 {
+      policy?.reset()
+      (observedEnd, observationCount) = (0, 0)
+    }
+    if point == 0 {
+      for layer in 0..<shape.layerCount { expiredPageGroupCounts[layer] = 0 }
+    }
+    return point
+  }
+
+  /// A sequence with the same positions, which goes on by itself: complete pages are shared, open ones copied.
+  ///
+  /// - Parameter limit: positions that it may come to have; nil = the whole context.
+  /// - Throws: as ``KeyValuePool/openSequence(limit:)``; ``KeyValueError/contextAborted``.
+  /// - Precondition: the pool has room for another sequence, and no file for others.
+  public func fork(limit: Int? = nil) throws(KeyValueError) -> KeyValueStore {
+    guard isCommitted else { throw .contextAborted }
+    precondition(!writesAll, "what a file keeps for others is one sequence's")
+    // Of pages that pass through memory only some blocks may be there.
+    try pool.restartReading()
+    let other = try pool.openSequence(limit: limit)
+    precondition(other.limit >= chunk.upperBound, "a fork has room for what it begins with")
+    other.unreserveOpenPages()
+    for index in 0..<shape.pageCount where pageNumbers[index] >= 0 {
+      pool.retain(Int(pageNumbers[index]))
+      other.pageNumbers[index] = pageNumbers[index]
+      other.isSummarised[index] = isSummarised[index]
+    }
+    other.chunk = chunk.upperBound..<chunk.upperBound
+    other.exactPositionCount = exactPositionCount
+    other.expiredPageGroupCounts = expiredPageGroupCounts
+    other.openPageGroups = openPageGroups
+    (other.observedEnd, other.observationCount) = (observedEnd, observationCount)
+    if let policy { other.policy?.adopt(policy) }
+    if let blocks { other.blocks?.adopt(blocks) }
+    try other.reserveOpenPages()
+    let rest = chunk.upperBound % KeyValueBlock.positionCount
+    for layer in 0..<shape.layerCount where rest > 0 {
+      other.copyOpenPage(
+        layer: layer, from: pool.openPage(place: place, layer: layer), positionCount: rest)
+    }
+    return other
+  }
+}
