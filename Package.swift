@@ -153,7 +153,7 @@ let package = Package(
     tests("ModelFormat", ["TensorBasics"]),
     tests(
       "Tokenization", ["TensorBasics", "Jinja", "ModelFormat"],
-      exclude: ["Tokenizers", "Vocabularies"]),
+      exclude: ["ChatIds", "Tokenizers", "Vocabularies"]),
     tests("Kernels", ["TensorBasics", "HostResources"], exclude: ["Vectors"]),
     tests("KVCache", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels"]),
     tests(

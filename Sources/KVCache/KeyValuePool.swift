@@ -3,8 +3,10 @@ import Glibc
 import Kernels
 import TensorBasics
 
-/// The keys and values of all sequences of one model: complete pages in memory as far as the plan has room,
-/// the others in files, and the open pages that are being filled.
+/// The keys and values of all sequences of one model.
+///
+/// Complete pages lie in memory as far as the plan has room, the others in files; beside them are the open pages,
+/// which are being filled.
 ///
 /// Sequences hold numbers of pages. A complete page never changes, so forked sequences share it; it goes when the last
 /// of them lets go of it. There is one file for what memory does not hold, one writer and one queue of reads.
@@ -119,6 +121,9 @@ public final class KeyValuePool {
   }
 
   // MARK: - Sequences
+
+  /// Whether a policy may leave blocks out.
+  package var hasPolicy: Bool { options.policy != .full }
 
   /// Sequences that may still be opened.
   public var freeSequenceCount: Int { freePlaces.count }

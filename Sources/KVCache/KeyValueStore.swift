@@ -2,8 +2,9 @@ public import BlockIO
 import Kernels
 import TensorBasics
 
-/// Keys and values of every position of one sequence: numbers of complete pages of a ``KeyValuePool``, and open pages
-/// of its own.
+/// Keys and values of every position of one sequence.
+///
+/// It holds numbers of complete pages of a ``KeyValuePool``, and open pages of its own.
 ///
 /// Four things are said of a position. Its **visible form** is f16 for queries of its own page group, and as complete
 /// pages are stored for all later ones; that follows from positions alone. It is **sealed** when its page group is

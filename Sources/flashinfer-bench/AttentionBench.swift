@@ -58,9 +58,9 @@ struct AttentionBench: ParsableCommand {
         layerCount: layers, keyValueHeadCount: kvHeads, headDim: headSize,
         contextLength: context + repeats + 1, type: keyValues.kvType)
       let plan = try plan(shape)
-      let keysAndValues = try KeyValuePool(
-        plan, keyValues.options(.auto), queryHeadCount: queryHeads)
-      let cache = try keysAndValues.openSequence()
+      let cache = try KeyValuePool(
+        plan, keyValues.options(.auto), queryHeadCount: queryHeads
+      ).openSequence()
       try fill(cache, pool)
       let step = try AttentionStep(
         AttentionShape(
@@ -72,7 +72,7 @@ struct AttentionBench: ParsableCommand {
         Float(generator.nextUnit() * 2 - 1) * 0.2
       }
       func attend(_ position: Int) throws {
-        keysAndValues.beginSweep()
+        cache.pool.beginSweep()
         try cache.begin(position..<position + 1, .decode)
         batch.removeAll()
         withUnsafePointer(to: Int32(0)) { token in
@@ -95,7 +95,7 @@ struct AttentionBench: ParsableCommand {
       }
       try attend(context)
       let memoryBefore = try memoryBytesPerSecond(cache, pool)
-      let (before, readsBefore) = (cache.statistics, keysAndValues.readStatistics)
+      let (before, readsBefore) = (cache.statistics, cache.pool.readStatistics)
       let times = try Progress.showing("attending", total: repeats, unit: .count("tokens")) {
         progress in
         try (1...repeats).map { token in
@@ -105,7 +105,9 @@ struct AttentionBench: ParsableCommand {
           return Double(monotonicNanoseconds() - start) / 1e9
         }
       }
-      let (moved, reads) = (cache.statistics - before, keysAndValues.readStatistics.since(readsBefore))
+      let (moved, reads) = (
+        cache.statistics - before, cache.pool.readStatistics.since(readsBefore)
+      )
       let memory = (memoryBefore + (try memoryBytesPerSecond(cache, pool))) / 2
       let seconds = times.reduce(0, +)
       let bytes = Double(moved.attendedBlockCount) / Double(repeats) * Double(shape.blockByteCount)

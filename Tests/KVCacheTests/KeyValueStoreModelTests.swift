@@ -136,52 +136,59 @@ import Testing
       let pool = try KeyValuePool(plan, options, queryHeadCount: 2 * shape.keyValueHeadCount)
       var open: [CheckedStore] = []
       for _ in 0..<60 {
-        switch Int.random(in: 0..<12, using: &generator) {
-        case 0 where !open.isEmpty:
-          open.remove(at: open.indices.randomElement(using: &generator) ?? 0)
-        case 1 where !open.isEmpty && pool.freeSequenceCount > 0:
-          let origin = open[open.indices.randomElement(using: &generator) ?? 0]
-          open.append(
-            try CheckedStore(
-              origin.store.fork(), isSelective: options.policy != .full, known: origin.known))
-        case 2 where !open.isEmpty:
-          let sequence = open[open.indices.randomElement(using: &generator) ?? 0]
-          try sequence.truncate(
-            to: Int.random(in: 0...sequence.known.positionCount, using: &generator),
-            using: &generator)
-        case 3 where !open.isEmpty:
-          // A sweep that is broken off somewhere.
-          let sequence = open[open.indices.randomElement(using: &generator) ?? 0]
-          let before = sequence.known.positionCount
-          let room = min(Self.chunkLength, Self.contextLength - before)
-          guard room > 0 else { continue }
-          try CheckedStore.sweep(
-            [(sequence, Int.random(in: 1...room, using: &generator), .prefill(end: nil))],
-            layerCount: Int.random(in: 0..<shape.layerCount, using: &generator),
-            using: &generator)
-          sequence.store.abandonChunk()
-          try sequence.truncate(to: before, using: &generator)
-        case 4 where pool.freeSequenceCount > 0:
-          open.append(
-            try CheckedStore(pool.openSequence(), isSelective: options.policy != .full))
-        default:
-          var left = Self.chunkLength
-          var spans: [(CheckedStore, Int, KeyValueStore.Phase)] = []
-          for sequence in open.shuffled(using: &generator) {
-            let room = min(left, Self.contextLength - sequence.known.positionCount)
-            guard room > 0, Int.random(in: 0..<4, using: &generator) > 0 else { continue }
-            let reads = Int.random(in: 0..<3, using: &generator) == 0
-            let rows = reads ? Int.random(in: 1...room, using: &generator) : 1
-            spans.append((sequence, rows, reads ? .prefill(end: nil) : .decode))
-            left -= rows
-          }
-          try CheckedStore.sweep(spans, using: &generator)
-        }
+        try Self.change(&open, in: pool, using: &generator)
       }
       open.removeAll()
       #expect(pool.freeSequenceCount == count && pool.writeFailure == nil)
       try pool.drain()
       #expect(pool.isEmpty, "seed \(seed)")
+    }
+  }
+
+  /// One of: a sequence ends, is forked, cut, broken off or begins; or a sweep of some of them.
+  private static func change(
+    _ open: inout [CheckedStore], in pool: KeyValuePool, using generator: inout SeededGenerator
+  ) throws {
+    switch Int.random(in: 0..<12, using: &generator) {
+    case 0 where !open.isEmpty:
+      open.remove(at: open.indices.randomElement(using: &generator) ?? 0)
+    case 1 where !open.isEmpty && pool.freeSequenceCount > 0:
+      let origin = open[open.indices.randomElement(using: &generator) ?? 0]
+      open.append(
+        try CheckedStore(
+          origin.store.fork(), isSelective: pool.hasPolicy, known: origin.known))
+    case 2 where !open.isEmpty:
+      let sequence = open[open.indices.randomElement(using: &generator) ?? 0]
+      try sequence.truncate(
+        to: Int.random(in: 0...sequence.known.positionCount, using: &generator),
+        using: &generator)
+    case 3 where !open.isEmpty:
+      // A sweep that is broken off somewhere.
+      let sequence = open[open.indices.randomElement(using: &generator) ?? 0]
+      let before = sequence.known.positionCount
+      guard before < Self.contextLength else { return }
+      let room = min(Self.chunkLength, Self.contextLength - before)
+      try CheckedStore.sweep(
+        [(sequence, Int.random(in: 1...room, using: &generator), .prefill(end: nil))],
+        layerCount: Int.random(in: 0..<pool.shape.layerCount, using: &generator),
+        using: &generator)
+      sequence.store.abandonChunk()
+      try sequence.truncate(to: before, using: &generator)
+    case 4 where pool.freeSequenceCount > 0:
+      open.append(
+        try CheckedStore(pool.openSequence(), isSelective: pool.hasPolicy))
+    default:
+      var left = Self.chunkLength
+      var spans: [(CheckedStore, Int, KeyValueStore.Phase)] = []
+      for sequence in open.shuffled(using: &generator) {
+        let room = min(left, Self.contextLength - sequence.known.positionCount)
+        guard room > 0, Int.random(in: 0..<4, using: &generator) > 0 else { continue }
+        let reads = Int.random(in: 0..<3, using: &generator) == 0
+        let rows = reads ? Int.random(in: 1...room, using: &generator) : 1
+        spans.append((sequence, rows, reads ? .prefill(end: nil) : .decode))
+        left -= rows
+      }
+      try CheckedStore.sweep(spans, using: &generator)
     }
   }
 
