@@ -58,9 +58,8 @@ struct AttentionBench: ParsableCommand {
         layerCount: layers, keyValueHeadCount: kvHeads, headDim: headSize,
         contextLength: context + repeats + 1, type: keyValues.kvType)
       let plan = try plan(shape)
-      let cache = try KeyValuePool(
-        plan, keyValues.options(.auto), queryHeadCount: queryHeads
-      ).openSequence()
+      let options = keyValues.options(.auto)
+      let cache = try KeyValuePool(plan, options, queryHeadCount: queryHeads).openSequence()
       try fill(cache, pool)
       let step = try AttentionStep(
         AttentionShape(
