@@ -67,8 +67,10 @@ public struct KeyValuePlan: Sendable {
       return
     }
     guard budgetByteCount >= parts.tierByteCount else { return nil }
-    workingCount = parts.enteringCount + parts.leavingCount
     let spareCount = (budgetByteCount - parts.tierByteCount) / shape.pageStride
+    // A layer's pages can wait for the drive while those of later layers enter.
+    workingCount =
+      parts.enteringCount + parts.leavingCount + min(spareCount / 8, shape.layerCount)
     stagingCount =
       Self.leastStagingCount
       + min(
