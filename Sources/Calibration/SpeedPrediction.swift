@@ -4,7 +4,7 @@ public import Runtime
 public import TensorBasics
 import WeightLoader
 
-/// What one token costs under a memory plan, before any of it is done.
+/// What a token of each sequence costs under a memory plan, before any of it is done.
 public struct TokenWork: Sendable {
   /// Weights of one kind.
   public struct Weights: Sendable, Hashable {
@@ -18,13 +18,17 @@ public struct TokenWork: Sendable {
     }
   }
 
-  /// Bytes read from the drive.
+  /// Sequences of which each sweep computes a token.
+  public var sequenceCount = 1
+  /// Bytes of weights that a sweep reads from the drive.
   public var streamedByteCount = 0
+  /// Bytes of keys and values of all sequences that a sweep reads from the drive.
+  public var streamedKeyValueByteCount = 0
   /// Bytes multiplied, by kind.
   public var weightByteCounts: [Weights: Int] = [:]
-  /// Multiplications and additions, by kind.
+  /// Multiplications and additions of one token, by kind.
   public var operationCounts: [Weights: Double] = [:]
-  /// Keys and values read.
+  /// Keys and values that one token attends over.
   public var keyValueByteCount = 0
   /// Parallel regions.
   public var regionCount = 0
@@ -81,6 +85,11 @@ public struct TokenWork: Sendable {
       configuration, contextLength: max(1, plan.contextLength / 2),
       type: plan.keyValues.shape.type)
     keyValueByteCount = shape.pageCount * shape.pageByteCount
+    sequenceCount = plan.sequenceCount
+    if plan.keyValues.hasTier {
+      streamedKeyValueByteCount = max(
+        0, sequenceCount * keyValueByteCount - plan.keyValues.retainedByteCount)
+    }
     // Attention, four groups of products, and what lies between them.
     regionCount += 8 * configuration.layerCount
   }
@@ -99,7 +108,10 @@ public struct SpeedPrediction: Sendable, Equatable {
     case arithmetic
   }
 
+  /// Of one sequence, while the others are decoded as well.
   public var decodeTokensPerSecond: Double
+  /// Of all sequences together.
+  public var totalTokensPerSecond: Double
   /// Of a prompt that fills its chunks.
   public var prefillTokensPerSecond: Double
   public var limit: Limit
@@ -110,7 +122,8 @@ public struct SpeedPrediction: Sendable, Equatable {
 
   /// - Returns: nil if a kind of weights was not measured, or there is no work.
   public init?(_ work: TokenWork, drive: DriveProfile, compute: ComputeProfile) {
-    var (products, fromMemory, operations) = (0.0, 0.0, 0.0)
+    var (products, fromMemory, operations, sweep) = (0.0, 0.0, 0.0, 0.0)
+    let rowCount = Double(work.sequenceCount)
     for (kind, byteCount) in work.weightByteCounts {
       guard let rate = compute.rate(kind.type, kind.layout) else { return nil }
       let seconds = Double(byteCount) / rate.decodeBytesPerSecond
@@ -119,19 +132,24 @@ public struct SpeedPrediction: Sendable, Equatable {
       if rate.decodeBytesPerSecond >= Self.memoryShare * compute.memoryBytesPerSecond {
         fromMemory += seconds
       }
-      operations += (work.operationCounts[kind] ?? 0) / rate.prefillOperationsPerSecond
+      let row = (work.operationCounts[kind] ?? 0) / rate.prefillOperationsPerSecond
+      operations += row
+      // Rows share the reading of weights until their arithmetic takes longer.
+      sweep += work.sequenceCount == 1 ? seconds : max(seconds, row * rowCount)
     }
-    let keyValues = Double(work.keyValueByteCount) / compute.memoryBytesPerSecond
-    let reading = Double(work.streamedByteCount) * drive.processorSecondsPerByte
+    let keyValues = rowCount * Double(work.keyValueByteCount) / compute.memoryBytesPerSecond
+    let streamed = Double(work.streamedByteCount + work.streamedKeyValueByteCount)
+    let reading = streamed * drive.processorSecondsPerByte
     let regions = Double(work.regionCount) * compute.regionSeconds
-    computeSeconds = products + keyValues + regions + reading
+    computeSeconds = sweep + keyValues + regions + reading
     let slowed = min(1, drive.bytesPerSecondWhileComputing / drive.bytesPerSecond)
-    let alone = Double(work.streamedByteCount) / drive.bytesPerSecond
+    let alone = streamed / drive.bytesPerSecond
     // Reading is over before the arithmetic is, or goes on alone after it.
     driveSeconds = min(alone / max(slowed, 1e-9), alone + computeSeconds * (1 - slowed))
     let seconds = max(computeSeconds, driveSeconds)
     guard seconds > 0 else { return nil }
     decodeTokensPerSecond = 1 / seconds
+    totalTokensPerSecond = rowCount / seconds
     if driveSeconds >= computeSeconds {
       limit = .drive
     } else {

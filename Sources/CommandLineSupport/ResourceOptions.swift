@@ -56,6 +56,8 @@ public struct ResourceOptions: ParsableArguments {
 
   /// More positions than any model has, few enough that no product of sizes overflows.
   public static let longestContext = 1 << 30
+  /// The most sequences that can be asked for.
+  public static let mostSequences = 1024
 
   /// The budget in bytes.
   public var budget: Int { ram?.bytes ?? HostLimits().defaultBudget }

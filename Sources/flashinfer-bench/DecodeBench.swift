@@ -53,8 +53,8 @@ struct DecodeBench: ParsableCommand {
       throw ValidationError(
         "--tokens, --warmup and --repeat must be at least 1, --depth not negative")
     }
-    guard (1...1024).contains(sequences ?? 1) else {
-      throw ValidationError("--sequences must be between 1 and 1024, not \(sequences ?? 0)")
+    guard (1...ResourceOptions.mostSequences).contains(sequences ?? 1) else {
+      throw ValidationError("--sequences must be between 1 and \(ResourceOptions.mostSequences), not \(sequences ?? 0)")
     }
     guard sequences == nil || !dram else {
       throw ValidationError("--dram measures one context: leave --sequences out")

@@ -48,6 +48,11 @@ struct Inspect: ParsableCommand {
   @Option(help: "With --plan: tokens of the prompt (default: 512, or half a shorter context).")
   var promptLength: Int?
 
+  @Option(
+    help: ArgumentHelp(
+      "With --plan: sequences that are answered at the same time.", valueName: "count"))
+  var sequences = 1
+
   @Flag(help: "Show what this process may use of the machine, and from where; without MODEL.")
   var machine = false
 
@@ -104,6 +109,10 @@ struct Inspect: ParsableCommand {
       throw ValidationError("--forget goes with --kv-store")
     }
     guard plan || !calibrate else { throw ValidationError("--calibrate goes with --plan") }
+    guard plan || sequences == 1 else { throw ValidationError("--sequences goes with --plan") }
+    guard (1...ResourceOptions.mostSequences).contains(sequences) else {
+      throw ValidationError("--sequences must be between 1 and \(ResourceOptions.mostSequences)")
+    }
     guard (1...ResourceOptions.longestContext).contains(promptLength ?? 1) else {
       throw ValidationError(
         "--prompt-length must be between 1 and \(ResourceOptions.longestContext)")
@@ -126,7 +135,8 @@ struct Inspect: ParsableCommand {
           PlanReport(
             model,
             PlanReport.Question(
-              resources: resources, promptLength: promptLength, answerLength: Self.answerLength,
+              resources: resources, promptLength: promptLength, sequenceCount: sequences,
+              answerLength: Self.answerLength,
               calibrates: calibrate, spread: spread, neurons: neurons.options)))
       } else if verify {
         try verifyChecksums(model)

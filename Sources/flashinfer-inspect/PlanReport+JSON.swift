@@ -33,9 +33,12 @@ extension PlanReport {
       json.number("contextLength", plan.contextLength)
       json.number("promptLength", promptLength)
       json.number("chunkLength", plan.chunkLength)
+      json.number("sequences", plan.sequenceCount)
+      json.number("rowsPerSweep", plan.sequenceCount)
     }
     if let prediction {
       json.object("predicted") { json in
+        json.number("totalTokensPerSecond", prediction.totalTokensPerSecond)
         json.number("decodeTokensPerSecond", prediction.decodeTokensPerSecond)
         json.number("prefillTokensPerSecond", prediction.prefillTokensPerSecond)
         json.text("limit", prediction.limit.rawValue)

@@ -22,6 +22,8 @@ struct PlanReport {
   struct Question {
     var resources: ResourceOptions
     var promptLength: Int?
+    /// Sequences that are answered at the same time.
+    var sequenceCount: Int
     /// Context where none was asked for: prompt and longest answer, as flashinfer-run reserves.
     var answerLength: Int
     /// Whether to measure anew and keep what is found.
@@ -65,6 +67,7 @@ struct PlanReport {
       threadCount: resources.threadCount,
       preferredReadByteCount: resources.preferredReadByteCount(forFileAt: file))
     request.assumedProcessByteCount = process
+    request.sequenceCount = question.sequenceCount
     request.neurons = question.neurons
     plan = try MemoryPlan.make(
       request, source: model.source, configuration: model.configuration)
@@ -142,7 +145,11 @@ struct PlanReport {
       return
     }
     Terminal.print(
-      "predicted decode: \(Self.rate(prediction.decodeTokensPerSecond)), "
+      (plan.sequenceCount == 1
+        ? "predicted decode: \(Self.rate(prediction.decodeTokensPerSecond)), "
+        : "predicted decode of \(plan.sequenceCount) sequences: "
+          + "\(Self.rate(prediction.totalTokensPerSecond)), "
+          + "\(Self.rate(prediction.decodeTokensPerSecond)) each, ")
         + "limit: \(prediction.limit.rawValue)\n"
         + "predicted prompt: \(Self.rate(prediction.prefillTokensPerSecond))\n")
     if let drive, let compute {

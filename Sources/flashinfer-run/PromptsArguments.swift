@@ -27,12 +27,10 @@ struct PromptsArguments: ParsableArguments {
   )
   var sequences: Int?
 
-  static let mostSequences = 256
-
   func validate() throws {
-    guard (1...Self.mostSequences).contains(sequences ?? 1) else {
+    guard (1...ResourceOptions.mostSequences).contains(sequences ?? 1) else {
       throw ValidationError(
-        "--sequences must be between 1 and \(Self.mostSequences), not \(sequences ?? 0)")
+        "--sequences must be between 1 and \(ResourceOptions.mostSequences), not \(sequences ?? 0)")
     }
     guard prompts == nil,
       let option = output != nil ? "--output" : sequences.map({ _ in "--sequences" })

@@ -61,6 +61,22 @@ import WeightLoader
     #expect((prediction.computeSeconds - 1.3).magnitude < 1e-9)
   }
 
+  @Test func `Sequences share the reading of weights, and not their arithmetic`() throws {
+    var token = work(streamed: 2_000_000_000, weights: 9_000_000_000)
+    func predict(_ count: Int) throws -> SpeedPrediction {
+      token.sequenceCount = count
+      return try #require(
+        SpeedPrediction(token, drive: drive(1e9), compute: compute(memory: 1e10, product: 9e9)))
+    }
+    let (one, two, eight) = (try predict(1), try predict(2), try predict(8))
+    #expect(one.totalTokensPerSecond == one.decodeTokensPerSecond)
+    // Two rows wait for the drive as one does.
+    #expect(two.totalTokensPerSecond == 2 * one.totalTokensPerSecond)
+    // 8 · 36e9 operations at 1e11 a second.
+    #expect((eight.totalTokensPerSecond - 8 / 2.88).magnitude < 1e-9)
+    #expect(eight.decodeTokensPerSecond == eight.totalTokensPerSecond / 8)
+  }
+
   @Test func `Nothing is predicted from what was not measured`() {
     var unknown = compute(memory: 1e10, product: 1e10)
     unknown.products.removeAll { $0.type == .q4_0 }

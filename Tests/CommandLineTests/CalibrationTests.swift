@@ -110,6 +110,20 @@ final class CalibrationTests {
     #expect(kept.status == 0 && !kept.errors.contains("too busy") && names().count == 2)
   }
 
+  @Test("inspect --plan plans for several sequences") func sequences() throws {
+    func plan(_ more: [String]) throws -> Program.Result {
+      try run(
+        "flashinfer-inspect",
+        [model, "--plan", "--ram", "100MiB", "--context", "32", "--json"] + more)
+    }
+    let (one, eight) = (try plan([]), try plan(["--sequences", "8"]))
+    #expect(one.output.contains("\"sequences\":1") && eight.output.contains("\"sequences\":8"))
+    #expect(try plan(["--sequences", "0"]).status == 64)
+    #expect(
+      try run("flashinfer-inspect", [model, "--sequences", "8"]).errors.contains(
+        "--sequences goes with --plan"))
+  }
+
   @Test("inspect --plan predicts once it is calibrated, and running is not disturbed by it")
   func plan() throws {
     let arguments = [model, "--plan", "--ram", "100MiB", "--io", "pread", "--context", "96"]
