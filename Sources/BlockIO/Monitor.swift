@@ -3,11 +3,28 @@ import Glibc
 /// A lock with a condition that threads sleep on.
 package final class Monitor: @unchecked Sendable {
   // Safety: both are made for use by several threads, and never move.
-  private let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+  private let lock: Lock
+  private var mutex: UnsafeMutablePointer<pthread_mutex_t> { lock.mutex }
   private let changed = UnsafeMutablePointer<pthread_cond_t>.allocate(capacity: 1)
 
-  package init() {
-    pthread_mutex_init(mutex, nil)
+  private final class Lock {
+    let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+
+    init() { pthread_mutex_init(mutex, nil) }
+
+    deinit {
+      pthread_mutex_destroy(mutex)
+      mutex.deallocate()
+    }
+  }
+
+  package convenience init() { self.init(Lock()) }
+
+  /// Another condition under the same lock.
+  package convenience init(sharingLockOf other: Monitor) { self.init(other.lock) }
+
+  private init(_ lock: Lock) {
+    self.lock = lock
     var attributes = pthread_condattr_t()
     pthread_condattr_init(&attributes)
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
@@ -17,16 +34,16 @@ package final class Monitor: @unchecked Sendable {
 
   deinit {
     pthread_cond_destroy(changed)
-    pthread_mutex_destroy(mutex)
     changed.deallocate()
-    mutex.deallocate()
   }
 
   /// Runs `body` with the lock held.
-  package func locked<Result>(_ body: () -> Result) -> Result {
+  package func locked<Result, Failure: Error>(
+    _ body: () throws(Failure) -> Result
+  ) throws(Failure) -> Result {
     pthread_mutex_lock(mutex)
     defer { pthread_mutex_unlock(mutex) }
-    return body()
+    return try body()
   }
 
   /// Releases the lock, sleeps until another thread wakes this one, and takes the lock again; only inside

@@ -38,8 +38,9 @@ public enum ExitStatus: Int32, Sendable {
     switch error {
     case .loader(let error): status(of: error)
     case .tokenizer, .notRunnable, .notFinite, .badPrompt: .badData
-    case .allocation, .budgetTooSmall, .keyValueBudgetTooSmall: .notPossibleHere
+    case .allocation, .budgetTooSmall, .keyValueBudgetTooSmall, .thread: .notPossibleHere
     case .interrupted: .interrupted
+    case .sequence: .failure
     case .keyValues(let error): status(of: error)
     case .decodeAttention(let error as DriveError): status(of: error)
     case .decodeAttention: .failure

@@ -62,9 +62,19 @@ struct CallError: Error {
     case .loader(let error): status(of: error)
     case .tokenizer, .notRunnable, .notFinite: .badData
     case .badPrompt: .invalid
-    case .allocation, .budgetTooSmall, .keyValueBudgetTooSmall: .noMemory
+    case .allocation, .budgetTooSmall, .keyValueBudgetTooSmall, .thread: .noMemory
     case .interrupted: .cancelled
+    case .sequence(let error): status(of: error)
     case .keyValues, .decodeAttention: .io
+    }
+  }
+
+  private static func status(of error: SequenceError) -> Status {
+    switch error {
+    case .full: .noMemory
+    case .underWay: .busy
+    case .over, .engineStopped: .closed
+    case .noSuchPosition: .invalid
     }
   }
 

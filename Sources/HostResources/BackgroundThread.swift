@@ -13,7 +13,7 @@ package struct BackgroundThread: Sendable {
   private let thread: pthread_t
 
   /// Enough for reads, writes and kernels and what surrounds them; pages never touched cost nothing.
-  private static let stackByteCount = 256 << 10
+  package static let usualStackByteCount = 256 << 10
 
   private final class Start {
     let work: any BackgroundWork
@@ -23,13 +23,15 @@ package struct BackgroundThread: Sendable {
   /// Starts a thread that keeps `work` alive while it runs.
   ///
   /// - Throws: ``ThreadError`` if the system refuses one.
-  package init(_ work: any BackgroundWork) throws(ThreadError) {
+  package init(
+    _ work: any BackgroundWork, stackByteCount: Int = usualStackByteCount
+  ) throws(ThreadError) {
     let refusal = FaultPlan.refusal(of: .startThread)
     guard refusal == 0 else { throw ThreadError(errno: refusal) }
     var attributes = pthread_attr_t()
     pthread_attr_init(&attributes)
     defer { pthread_attr_destroy(&attributes) }
-    pthread_attr_setstacksize(&attributes, Self.stackByteCount)
+    pthread_attr_setstacksize(&attributes, stackByteCount)
     var (blocked, previous) = (Self.blockedSignals(), sigset_t())
     pthread_sigmask(SIG_SETMASK, &blocked, &previous)
     defer { pthread_sigmask(SIG_SETMASK, &previous, nil) }

@@ -1,5 +1,5 @@
 package import KVCache
-import TensorBasics
+package import TensorBasics
 
 /// The rows of one sweep over the weights: tokens of any number of sequences.
 ///
@@ -26,10 +26,13 @@ package final class Batch {
     /// Position of the first.
     package let position: Int
     package let phase: KeyValueStore.Phase
-    /// Why its rows mean nothing any more; nil as long as they do.
-    package fileprivate(set) var failure: KeyValueError?
+    /// Raised, from any thread, when nobody wants its rows any more; nil = always wanted.
+    let cancellation: CancellationFlag?
+    /// Whether its rows mean something; dead rows are multiplied, and have no attention.
+    package fileprivate(set) var isAlive = true
+    /// Why it is dead; nil also where it was cancelled.
+    package fileprivate(set) var failure: RuntimeError?
 
-    package var isAlive: Bool { failure == nil }
     /// Positions of its rows.
     package var positions: Range<Int> { position..<position + rows.count }
   }
@@ -78,9 +81,10 @@ package final class Batch {
   /// - Parameters:
   ///   - tokens: at positions `position...`, which follow those that `cache` holds.
   ///   - logitCount: of how many of the last rows the logits are wanted.
+  ///   - cancellation: makes the rows dead at the next layer once it is raised.
   package func append(
     _ tokens: UnsafeBufferPointer<Int32>, at position: Int, _ phase: KeyValueStore.Phase,
-    in cache: KeyValueStore, logitCount wanted: Int
+    in cache: KeyValueStore, logitCount wanted: Int, cancellation: CancellationFlag? = nil
   ) {
     precondition(
       rowCount + tokens.count <= rowCapacity && spans.count < spanCapacity && !tokens.isEmpty,
@@ -96,25 +100,47 @@ package final class Batch {
       logitCount += 1
     }
     rowCount = rows.upperBound
-    spans.append(Span(cache: cache, rows: rows, position: position, phase: phase))
+    spans.append(
+      Span(
+        cache: cache, rows: rows, position: position, phase: phase, cancellation: cancellation))
   }
 
   /// Notes that a span's rows mean nothing any more.
-  func fail(_ span: Int, _ error: KeyValueError) {
+  func fail(_ span: Int, _ error: KeyValueError) { fail(span, RuntimeError(error)) }
+
+  /// As ``fail(_:_:)``; the first failure counts.
+  func fail(_ span: Int, _ error: RuntimeError) {
+    guard spans[span].isAlive else { return }
     spans[span].failure = error
+    drop(span)
+  }
+
+  private func drop(_ span: Int) {
+    spans[span].isAlive = false
     spans[span].cache.abandonChunk()
   }
 
+  /// Makes dead what was cancelled meanwhile.
+  func dropCancelled() {
+    for number in spans.indices
+    where spans[number].isAlive && spans[number].cancellation?.isRaised == true {
+      drop(number)
+    }
+  }
+
+  /// Number of the span of a row.
+  func spanNumber(ofRow row: Int) -> Int { Int(spanNumbers[row]) }
+
   /// The span of a row.
-  func span(ofRow row: Int) -> Span { spans[Int(spanNumbers[row])] }
+  func span(ofRow row: Int) -> Span { spans[spanNumber(ofRow: row)] }
+
+  /// Whether a row means something.
+  package var isAlive: Bool { spans.contains { $0.isAlive } }
 
   /// Throws if no row means anything any more, or the caller asked to stop.
-  func checkLife() throws(KeyValueError) {
-    var isAlive = false
-    for span in spans {
-      if case .interrupted? = span.failure { throw .interrupted }
-      isAlive = isAlive || span.isAlive
-    }
-    if !isAlive, let failure = spans.first?.failure { throw failure }
+  func checkLife() throws(RuntimeError) {
+    for span in spans { if case .interrupted? = span.failure { throw .interrupted } }
+    guard !isAlive else { return }
+    throw spans.lazy.compactMap(\.failure).first ?? .interrupted
   }
 }

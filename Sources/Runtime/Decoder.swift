@@ -19,7 +19,7 @@ final class Decoder {
   private let clock: StepClock
   private let linear: LinearExecutor
   private let attention: AttentionStep
-  private let finite = FiniteCheck()
+  private let finite: FiniteCheck
   /// Where decoded tokens' attention is computed instead; nil = here.
   let outsourced: OffloadedAttention?
   let experts: ExpertStep?
@@ -49,8 +49,9 @@ final class Decoder {
     self.workspace = workspace
     self.attention = attention
     self.pool = pool
-    let clock = StepClock()
+    let (clock, finite) = (StepClock(), FiniteCheck(rowCapacity: workspace.tokenCapacity))
     self.clock = clock
+    self.finite = finite
     let linear = try LinearExecutor(
       stream: stream, families: weights.families, factors: weights.factors, pool: pool,
       clock: clock)
@@ -124,9 +125,10 @@ final class Decoder {
   /// Runs the rows of `batch`: their keys and values enter their caches, and `workspace.residual`
   /// [batch.rowCount, hiddenSize] holds the last layer's output.
   ///
-  /// A span whose keys and values cannot be stored or read fails, and the others go on.
+  /// A span whose keys and values cannot be stored or read, or that has values that are not finite, fails; one that
+  /// was cancelled is dead from the next layer on. The others go on.
   ///
-  /// - Throws: ``RuntimeError``; that of keys and values where no span is left.
+  /// - Throws: ``RuntimeError``; that of the first span that failed where none is left.
   func forward(_ batch: Batch) throws(RuntimeError) {
     precondition(batch.rowCount <= workspace.tokenCapacity, "the batch exceeds the workspace")
     try embed(batch)
@@ -142,39 +144,46 @@ final class Decoder {
       try span.cache.begin(span.positions, span.phase)
     }
     for layer in 0..<configuration.layerCount {
+      batch.dropCancelled()
       try attend(layer, batch)
       onPart?()
       try feedForward(
         FeedForwardPlace(
-          layer: layer, position: batch.spans[0].position, tokenCount: batch.rowCount))
+          layer: layer, position: batch.spans[0].position, tokenCount: batch.rowCount), batch)
       onPart?()
     }
   }
 
-  /// Logits of `rows`, in `workspace.logits` [rows.count, vocabularyCount].
-  func logits(of rows: UnsafeBufferPointer<Int32>) throws(RuntimeError) {
-    precondition(rows.count <= workspace.logitRowCapacity, "more logits than the workspace holds")
+  /// Logits that `batch` wants, those of `numbers` among them, in `workspace.logits`
+  /// [numbers.count, vocabularyCount].
+  func logits(of batch: Batch, _ numbers: Range<Int>) throws(RuntimeError) {
+    precondition(
+      numbers.count <= workspace.logitRowCapacity, "more logits than the workspace holds")
     begin(.head)
+    let rows = batch.logitRows + numbers.lowerBound
     let (width, epsilon) = (configuration.hiddenSize, configuration.normEpsilon)
-    forEach(token: rows.count) { index in
+    forEach(token: numbers.count) { index in
       finite.note(
         weights.outputNorm.apply(
           workspace.residual + Int(rows[index]) * width, epsilon: epsilon, count: width,
-          into: workspace.hidden + index * width))
+          into: workspace.hidden + index * width), row: Int(rows[index]))
     }
-    try expectFinite(.feedForward(weights.layers.count - 1))
+    try expectFinite(.feedForward(weights.layers.count - 1), batch)
     try linear.multiply(
       activations(
-        workspace.hidden, configuration.hiddenSize, rows.count, for: weights.head),
+        workspace.hidden, configuration.hiddenSize, numbers.count, for: weights.head),
       LinearTask(
         tensor: weights.head, output: workspace.logits,
         outputStride: configuration.vocabularyCount))
-    let count = rows.count * configuration.vocabularyCount
-    let (logits, part) = (workspace.logits, Self.checkedLogitCount)
-    forEach(token: (count + part - 1) / part) { index in
-      finite.check(logits + index * part, count: min(part, count - index * part))
+    let (count, part) = (configuration.vocabularyCount, Self.checkedLogitCount)
+    let partCount = (count + part - 1) / part
+    forEach(token: numbers.count * partCount) { index in
+      let (row, place) = index.quotientAndRemainder(dividingBy: partCount)
+      finite.check(
+        workspace.logits + row * count + place * part, count: min(part, count - place * part),
+        row: Int(rows[row]))
     }
-    try expectFinite(.logits)
+    try expectFinite(.logits, batch)
   }
 
   /// Logits that one worker checks.
@@ -234,7 +243,7 @@ final class Decoder {
     let tokenCount = batch.rowCount
     let (queryStride, keyStride) = (heads.queryStride, heads.keyStride)
     try normalise(
-      workspace.residual, layer.attentionNorm, tokenCount: tokenCount,
+      workspace.residual, layer.attentionNorm, batch,
       after: number == 0 ? .embedding : .feedForward(number - 1))
     try linear.multiply(
       activations(
@@ -250,9 +259,9 @@ final class Decoder {
       try span.cache.prepare(layer: number)
     }
     forEach(token: tokenCount) { token in
-      finite.check(workspace.queries + token * queryStride, count: heads.queryLength)
-      finite.check(workspace.keys + token * keyStride, count: heads.keyLength)
-      finite.check(workspace.values + token * keyStride, count: heads.keyLength)
+      finite.check(workspace.queries + token * queryStride, count: heads.queryLength, row: token)
+      finite.check(workspace.keys + token * keyStride, count: heads.keyLength, row: token)
+      finite.check(workspace.values + token * keyStride, count: heads.keyLength, row: token)
       prepareHeads(layer, token: token, rope: tables + token * configuration.ropeDimensionCount)
       let span = batch.span(ofRow: token)
       guard span.isAlive else { return }
@@ -260,7 +269,7 @@ final class Decoder {
         layer: number, position: Int(batch.positions[token]),
         keys: workspace.keys + token * keyStride, values: workspace.values + token * keyStride)
     }
-    try expectFinite(.heads(number))
+    try expectFinite(.heads(number), batch)
     let window = slides ? configuration.slidingWindow : nil
     let isDone = try attendElsewhere(number, batch, window: window)
     try forEachSpan(of: batch) { span throws(KeyValueError) in
@@ -306,13 +315,12 @@ final class Decoder {
   }
 
   /// residual += postNorm(ffn(norm(residual))), of one FFN or of the experts chosen.
-  private func feedForward(_ place: FeedForwardPlace) throws(RuntimeError) {
+  private func feedForward(_ place: FeedForwardPlace, _ batch: Batch) throws(RuntimeError) {
     let layer = weights.layers[place.layer]
     let tokenCount = place.tokenCount
     let width = configuration.hiddenSize
     try normalise(
-      workspace.residual, layer.feedForwardNorm, tokenCount: tokenCount,
-      after: .attention(place.layer))
+      workspace.residual, layer.feedForwardNorm, batch, after: .attention(place.layer))
     switch layer.feedForward {
     case .dense(let matrices):
       try gated(
@@ -328,7 +336,7 @@ final class Decoder {
         activations(workspace.hidden, width, tokenCount, withBlocks: step.takesBlocks(layer)),
         next: nextNeurons(after: place), into: workspace.hidden)
     }
-    try expectFinite(.choice(place.layer))
+    try expectFinite(.choice(place.layer), batch)
     addToResidual(layer.downBias, layer.postFeedForwardNorm, tokenCount: tokenCount)
     if let feedForwardObserver {
       feedForwardObserver.feedForward(
@@ -458,16 +466,14 @@ final class Decoder {
   private func forEachSpan(
     of batch: Batch, _ work: (Batch.Span) throws(KeyValueError) -> Void
   ) throws(RuntimeError) {
-    do {
-      try clock.measure(.attention) { () throws(KeyValueError) in
-        for number in batch.spans.indices where batch.spans[number].isAlive {
-          do throws(KeyValueError) { try work(batch.spans[number]) } catch {
-            batch.fail(number, error)
-          }
+    try clock.measure(.attention) { () throws(RuntimeError) in
+      for number in batch.spans.indices where batch.spans[number].isAlive {
+        do throws(KeyValueError) { try work(batch.spans[number]) } catch {
+          batch.fail(number, error)
         }
-        try batch.checkLife()
       }
-    } catch { throw RuntimeError(error) }
+      try batch.checkLife()
+    }
   }
 
   /// Where the time went so far.
@@ -484,23 +490,28 @@ final class Decoder {
   ///
   /// - Parameter part: what made x, to be named where x is not finite.
   private func normalise(
-    _ x: UnsafePointer<Float>, _ norm: DecoderWeights.Norm, tokenCount: Int,
+    _ x: UnsafePointer<Float>, _ norm: DecoderWeights.Norm, _ batch: Batch,
     after part: FiniteCheck.Part
   ) throws(RuntimeError) {
     let (width, epsilon) = (configuration.hiddenSize, configuration.normEpsilon)
-    forEach(token: tokenCount) { token in
+    forEach(token: batch.rowCount) { token in
       finite.note(
         norm.apply(
-          x + token * width, epsilon: epsilon, count: width, into: workspace.hidden + token * width)
-      )
+          x + token * width, epsilon: epsilon, count: width, into: workspace.hidden + token * width),
+        row: token)
     }
-    try expectFinite(part)
+    try expectFinite(part, batch)
   }
 
-  /// Throws if a check has failed since the last call.
-  private func expectFinite(_ part: FiniteCheck.Part) throws(RuntimeError) {
-    guard finite.takeFailure() else { return }
-    throw .notFinite(path: stream.source.path, part: part.description)
+  /// Fails the spans of rows that a check found not to be finite; throws if none is left.
+  private func expectFinite(_ part: FiniteCheck.Part, _ batch: Batch) throws(RuntimeError) {
+    let path = stream.source.path
+    let found = finite.takeFailures { row in
+      let span = batch.spanNumber(ofRow: row)
+      guard batch.spans[span].isAlive else { return }
+      batch.fail(span, .notFinite(path: path, part: part.description))
+    }
+    if found { try batch.checkLife() }
   }
 
   /// residual += hidden + bias, through the norm on outputs where the family has one.

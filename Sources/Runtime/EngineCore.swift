@@ -27,6 +27,8 @@ package final class EngineCore {
   /// The rows of the next sweep.
   package let batch: Batch
   let decoder: Decoder
+  /// The workers, which compute between sweeps what their user likes.
+  let pool: ThreadPool
 
   private let vocabularyCount: Int
   /// Keys and values of all sequences.
@@ -54,6 +56,7 @@ package final class EngineCore {
       request, source: source, configuration: configuration, selector: selector,
       order: weights.order)
     let pool = ThreadPool(threadCount: request.threadCount)
+    self.pool = pool
     do throws(LoaderError) {
       stream = try WeightStream(
         source: source, plan: plan.residency, tables: weights.tables,
@@ -158,12 +161,20 @@ package final class EngineCore {
   /// - Parameter position: how many it holds already.
   /// - Throws: ``RuntimeError/badPrompt(_:)``.
   package func check(_ tokens: [Int32], after position: Int) throws(RuntimeError) {
+    try Self.check(
+      tokens, after: position, contextLength: plan.contextLength, vocabularyCount: vocabularyCount)
+  }
+
+  /// As ``check(_:after:)``, in a context of that length.
+  static func check(
+    _ tokens: [Int32], after position: Int, contextLength: Int, vocabularyCount: Int
+  ) throws(RuntimeError) {
     guard !tokens.isEmpty else {
       throw .badPrompt("the prompt is empty: there is nothing to continue")
     }
-    guard position + tokens.count <= plan.contextLength else {
+    guard position + tokens.count <= contextLength else {
       throw .badPrompt(
-        "\(tokens.count) tokens do not fit: the context holds \(plan.contextLength), "
+        "\(tokens.count) tokens do not fit: the context holds \(contextLength), "
           + "of which \(position) are used")
     }
     if let token = tokens.first(where: { $0 < 0 || Int($0) >= vocabularyCount }) {
@@ -175,13 +186,13 @@ package final class EngineCore {
 
   /// Computes the batch: its keys and values enter their caches, and the logits that it wants go to `sink`.
   ///
-  /// A span whose keys and values fail does not end the step, as long as another is alive; see
-  /// ``Batch/Span/failure``. Allocates nothing where the batch has one row.
+  /// A span that fails or was cancelled does not end the step, as long as another is alive; see
+  /// ``Batch/Span/isAlive``. Allocates nothing where the batch has one row.
   ///
   /// - Parameters:
   ///   - continues: whether another sweep follows, so that the drive may read on.
   ///   - sink: called with logits [rows, vocabularyCount] of the rows that wanted them, from the one with that
-  ///     number among those on; valid during the call only, and may be changed.
+  ///     number among those on; valid during the call only, and may be changed. Those of dead rows mean nothing.
   package func step(
     continues: Bool,
     _ sink: (_ first: Int, _ logits: UnsafeMutableBufferPointer<Float>) throws(RuntimeError) -> Void
@@ -202,7 +213,7 @@ package final class EngineCore {
       try decoder.expect(count: min(sweepCount - 1 - head, Self.announcedSweepCount - 1)) {
         segment($0 + 1 + head)
       }
-      try decoder.logits(of: UnsafeBufferPointer(start: batch.logitRows + first, count: count))
+      try decoder.logits(of: batch, first..<first + count)
       try checkFiles()
       try sink(
         first,

@@ -94,7 +94,7 @@ final class ExpertStep {
     let scores = memory.scores + token * count
     let chosen = memory.chosen + token * used
     let weights = memory.weights + token * used
-    finite.check(scores, count: count)
+    finite.check(scores, count: count, row: token)
     var highest = scores[0]
     for expert in 1..<count where scores[expert] > highest { highest = scores[expert] }
     for expert in 0..<count { scores[expert] -= highest }

@@ -1,12 +1,13 @@
 import Kernels
 import Synchronization
 
-/// Notes, on whatever thread, that values of the current chunk are not finite numbers.
+/// Notes, on whatever thread, which rows of the current batch have values that are not finite numbers.
 ///
 /// Kernels keep infinities and NaN what they are until a check sees them: int8 activations have a scale that
 /// is not finite, and ReLU leaves alone what is not. Checks stand where values would otherwise be lost: before keys and
 /// values are clamped to f16, where experts or neurons are chosen, at each norm, and at the logits.
-final class FiniteCheck: Sendable {
+final class FiniteCheck: @unchecked Sendable {
+  // Safety: what changes is atomic.
   /// What a check looked at, by its layer.
   enum Part: CustomStringConvertible {
     case embedding
@@ -31,22 +32,40 @@ final class FiniteCheck: Sendable {
     }
   }
 
-  private let failed = Atomic(false)
+  private let hasFailed = Atomic(false)
+  /// Of each row of a batch, whether it has such a value [rowCapacity].
+  private let failed: UnsafeMutableBufferPointer<Atomic<Bool>>
 
-  /// Notes the result of a check.
-  func note(_ isFinite: Bool) {
-    if !isFinite { failed.store(true, ordering: .relaxed) }
+  /// - Parameter rowCapacity: most rows of a batch.
+  init(rowCapacity: Int) {
+    failed = .allocate(capacity: rowCapacity)
+    for row in failed.indices { failed.initializeElement(at: row, to: Atomic(false)) }
   }
 
-  /// Checks `count` values.
-  func check(_ x: UnsafePointer<Float>, count: Int) {
-    note(VectorOps.isFinite(x, count: count))
+  deinit {
+    failed.deinitialize()
+    failed.deallocate()
   }
 
-  /// Whether something was noted since the last call.
-  func takeFailure() -> Bool {
-    guard failed.load(ordering: .relaxed) else { return false }
-    failed.store(false, ordering: .relaxed)
+  /// Notes the result of a check of a row.
+  func note(_ isFinite: Bool, row: Int) {
+    guard !isFinite else { return }
+    failed[row].store(true, ordering: .relaxed)
+    hasFailed.store(true, ordering: .relaxed)
+  }
+
+  /// Checks `count` values of a row.
+  func check(_ x: UnsafePointer<Float>, count: Int, row: Int) {
+    note(VectorOps.isFinite(x, count: count), row: row)
+  }
+
+  /// Hands the rows that were noted since the last call to `body`.
+  ///
+  /// - Returns: whether there were any.
+  func takeFailures(_ body: (_ row: Int) -> Void) -> Bool {
+    guard hasFailed.load(ordering: .relaxed) else { return false }
+    hasFailed.store(false, ordering: .relaxed)
+    for row in failed.indices where failed[row].exchange(false, ordering: .relaxed) { body(row) }
     return true
   }
 }

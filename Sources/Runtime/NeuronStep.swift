@@ -171,7 +171,7 @@ final class NeuronStep: ParallelRegion {
   /// Where the deciding matrix decides, the others' decisions become zero, and their neurons with them.
   private func choose(token: Int) {
     let decisions = memory.decisions + token * length
-    finite.check(decisions, count: length)
+    finite.check(decisions, count: length, row: token)
     switch layer.choice {
     case .all: break
     case .predictor(_, _, let bias):

@@ -1,3 +1,4 @@
+public import HostResources
 public import KVCache
 public import TensorBasics
 public import Tokenization
@@ -21,6 +22,10 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
   case notFinite(path: String, part: String)
   /// A prompt that cannot be answered (empty, too long, a token outside the vocabulary).
   case badPrompt(String)
+  /// What was asked of a sequence is not possible as it stands.
+  case sequence(SequenceError)
+  /// The system refuses the thread that an engine runs on.
+  case thread(ThreadError)
   /// The caller asked to stop.
   case interrupted
 
@@ -41,6 +46,8 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
       "\(path): \(part) gave values that are infinite or not numbers: weights are damaged there or just before, "
         + "or were when the file was made, or are too large; get the file again (converting a GGUF names the weight)"
     case .badPrompt(let reason): reason
+    case .sequence(let error): error.description
+    case .thread(let error): "the engine's thread could not be started: \(error)"
     case .interrupted: "interrupted"
     }
   }

@@ -14,7 +14,8 @@ import TensorBasics
 ///
 /// Allocates nothing after its creation, unless it is given more logits than it was created for. Copies share scratch memory until they draw, so threads have one each.
 public struct Sampler {
-  private let options: SamplingOptions
+  /// Those of every draw, or of the current one.
+  private var options: SamplingOptions
   /// Logits after the penalty [vocabularyCount, or more]; empty where there is none.
   private var penalised: [Float]
   private var candidates: CandidateList
@@ -24,6 +25,21 @@ public struct Sampler {
     penalised = Array(
       repeating: 0, count: options.repetitionPenalty == 1 ? 0 : vocabularyCount)
     candidates = CandidateList(vocabularyCount: options.temperature > 0 ? vocabularyCount : 0)
+  }
+
+  /// Draws with the options of each draw.
+  init(forAnyOptionsOf vocabularyCount: Int) {
+    options = SamplingOptions()
+    penalised = Array(repeating: 0, count: vocabularyCount)
+    candidates = CandidateList(vocabularyCount: vocabularyCount)
+  }
+
+  /// Chooses a token, as ``draw(_:history:position:)``, with other options than those of the sampler.
+  mutating func draw(
+    _ logits: UnsafeBufferPointer<Float>, _ options: SamplingOptions, path: [Int32]
+  ) -> Int32 {
+    self.options = options
+    return draw(logits.span, history: path.span, position: path.count)
   }
 
   /// Scratch memory of a sampler, at most: part of ``MemoryPlan/Request/callerByteCount``.

@@ -167,12 +167,10 @@ public struct TextGenerator {
     while true {
       answer.draw(logits)
       noteBytes(&answer)
-      let settled = answer.settledByteCount
-      if settled > emitted {
-        answer.result.text.withUnsafeBufferPointer {
-          emit(UnsafeBufferPointer(rebasing: $0[emitted..<settled]))
-        }
-        emitted = settled
+      let text = answer.result.text
+      if text.count > emitted {
+        text.withUnsafeBufferPointer { emit(UnsafeBufferPointer(rebasing: $0[emitted...])) }
+        emitted = text.count
       }
       guard let token = answer.next else { return }
       logits = try session.decode(token, continues: answer.leftCount > 1)

@@ -108,68 +108,66 @@ extension Run {
     _ lines: [PromptLine], _ model: LanguageModel, _ results: ResultsFile, _ runSeed: UInt64,
     _ failures: inout Failures
   ) throws {
-    let generator = try Progress.showing("planning memory") { _ in
-      try makeGenerator(lines, model)
-    }
-    for note in generator.notes { Terminal.warn(note) }
-    generator.stream.onStall = { Terminal.note("\($0)") }
-    generator.stream.onReplacement = {
-      Terminal.warn("\($0); this run goes on with the file that it opened")
-    }
+    let engine = try Progress.showing("planning memory") { _ in try makeEngine(lines, model) }
+    for note in engine.notes { Terminal.warn(note) }
     Interruption.endProcessAtOnce(false)
     let progress = Progress.begin("answering", total: lines.count, unit: .count("prompts"))
     defer { progress.finish() }
     var (next, endedCount, tokenCount) = (0, 0, 0)
-    var writeFailure: (any Error)?
-    do throws(RuntimeError) {
-      try generator.run {
-        guard next < lines.count, writeFailure == nil else { return nil }
-        defer { next += 1 }
-        return (next, lines[next].options)
-      } ended: { outcome in
-        guard writeFailure == nil else { return }
-        let line = lines[outcome.number]
-        let error = outcome.error?.description
-        if let error {
+    var open: [UInt64: OpenPrompt] = [:]
+    while endedCount < lines.count {
+      while next < lines.count, open.count < engine.plan.sequenceCount {
+        let prompt = try OpenPrompt(lines[next], engine)
+        open[prompt.sequence.id] = prompt
+        next += 1
+      }
+      let ready = engine.ready(timeout: .milliseconds(100))
+      for warning in engine.takeWarnings() { Terminal.note(warning) }
+      if Interruption.flag.isRaised {
+        engine.stop(.now)
+        progress.finish()
+        interrupt(endedCount, of: lines.count)
+      }
+      for number in ready {
+        guard let end = open[number]?.takeEvents(), let prompt = open.removeValue(forKey: number)
+        else { continue }
+        // What the model or its drive failed with is no prompt's.
+        if let failure = engine.failure { throw failure }
+        if let error = end.error {
           failures.runCount += 1
-          Terminal.note("error: line \(line.number): \(error)".escapingControlCharacters)
+          Terminal.note("error: line \(prompt.line.number): \(error)".escapingControlCharacters)
         }
-        do {
-          try results.append(resultLine(line, runSeed, outcome.result, error: error))
-        } catch { writeFailure = error }
+        try results.append(resultLine(prompt.line, runSeed, prompt, error: end.error))
         endedCount += 1
-        tokenCount += outcome.result.tokens.count
+        tokenCount += prompt.tokenCount
         progress.update(endedCount)
       }
-    } catch {
-      guard case .interrupted = error else { throw error }
-      progress.finish()
-      Terminal.note(
-        "interrupted: \(endedCount) of \(lines.count) prompts are answered"
-          + (prompts.output == nil ? "" : "; the same command goes on from there"))
-      Terminal.exit(.interrupted)
     }
-    if let writeFailure { throw writeFailure }
     progress.finish()
-    report(generator, promptCount: endedCount, tokenCount: tokenCount)
+    report(engine, promptCount: endedCount, tokenCount: tokenCount)
   }
 
-  private func report(_ generator: BatchGenerator, promptCount: Int, tokenCount: Int) {
-    let statistics = generator.statistics
-    let seconds = Double(statistics.nanoseconds) / 1e9
+  private func interrupt(_ endedCount: Int, of count: Int) -> Never {
+    Terminal.note(
+      "interrupted: \(endedCount) of \(count) prompts are answered"
+        + (prompts.output == nil ? "" : "; the same command goes on from there"))
+    Terminal.exit(.interrupted)
+  }
+
+  private func report(_ engine: Engine, promptCount: Int, tokenCount: Int) {
+    let statistics = engine.statistics()
+    let seconds = Double(statistics.sweepNanoseconds) / 1e9
     func rounded(_ value: Double) -> Double { (value * 10).rounded() / 10 }
     Terminal.remark(
       "\(promptCount) prompts, \(tokenCount) tokens answered in \(rounded(seconds)) s: "
         + "\(rounded(Double(tokenCount) / max(seconds, 1e-9))) tokens/s in all")
     Terminal.remark(
       "\(statistics.sweepCount) sweeps of \(rounded(Double(statistics.rowCount) / Double(max(1, statistics.sweepCount)))) "
-        + "rows, \(generator.plan.sequenceCount) answers at a time at most")
+        + "rows, \(engine.plan.sequenceCount) answers at a time at most")
   }
 
-  /// A generator with room for as many answers at the same time as were asked for, or as memory allows.
-  private func makeGenerator(
-    _ lines: [PromptLine], _ model: LanguageModel
-  ) throws -> BatchGenerator {
+  /// An engine with room for as many answers at the same time as were asked for, or as memory allows.
+  private func makeEngine(_ lines: [PromptLine], _ model: LanguageModel) throws -> Engine {
     let longest = lines.lazy.map(\.length).max() ?? 1
     var request = MemoryPlan.Request(
       budgetByteCount: resources.budget,
@@ -187,7 +185,7 @@ extension Run {
     } else {
       request.sequenceCount = try Self.sequenceCount(upTo: most, request, model)
     }
-    return try BatchGenerator(model, request, cancellation: Interruption.flag)
+    return try Engine(model, request)
   }
 
   /// Answers at the same time where memory is enough: more rows than that take the processors longer than they spare the
@@ -216,17 +214,17 @@ extension Run {
 
   /// One line of results (docs/json.md).
   private func resultLine(
-    _ line: PromptLine, _ runSeed: UInt64, _ result: GenerationResult?, error: String?
+    _ line: PromptLine, _ runSeed: UInt64, _ answer: OpenPrompt?, error: String?
   ) -> [UInt8] {
     JSONWriter.document { json in
       json.number("line", line.number)
       if let text = line.id?.string { json.text("id", text) }
       if let number = line.id?.integer { json.number("id", number) }
-      if let result, error == nil {
-        json.text("text", utf8: result.text)
-        json.text("finishReason", result.finishReason.rawValue)
-        json.number("promptTokens", result.promptTokenCount)
-        json.number("tokens", result.tokens.count)
+      if let answer, error == nil {
+        json.text("text", utf8: answer.bytes)
+        json.text("finishReason", answer.reason.rawValue)
+        json.number("promptTokens", line.options.prompt.count)
+        json.number("tokens", answer.tokenCount)
         json.number("seed", line.options.sampling.seed)
       }
       if let error { json.text("error", error) }

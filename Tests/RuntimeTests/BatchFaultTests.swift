@@ -107,7 +107,7 @@ import WeightLoader
           #expect(found[sequence] == expected[0][sequence], "read \(index), sequence \(sequence)")
         }
         guard let failed = failed.first else { continue }
-        guard case .io? = run.core.batch.spans[failed].failure else {
+        guard case .keyValues(.io)? = run.core.batch.spans[failed].failure else {
           Issue.record("\(String(describing: run.core.batch.spans[failed].failure))")
           continue
         }

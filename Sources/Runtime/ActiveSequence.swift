@@ -1,0 +1,118 @@
+import KVCache
+import TensorBasics
+
+/// A sequence that has a place, as the engine's thread works on it.
+final class ActiveSequence {
+  let record: SequenceRecord
+  let cache: KeyValueStore
+  /// Tokens of the context: what is to be read, and what was drawn.
+  private(set) var path: [Int32] = []
+  /// Tokens of it that the cache holds.
+  var position = 0
+  private var ending: AnswerEnding?
+  /// Tokens of the context when the turn began, and those that the cache held then.
+  private var promptCount = 0
+  private var reusedCount = 0
+  /// What the sweep that ended last brought.
+  private(set) var news = News()
+  /// What was drawn in it.
+  private var drawn: (token: Int32, probabilities: [TokenProbability]?)?
+  /// Text that a stop string was looked for in, which the puller makes again.
+  private var text: [UInt8] = []
+
+  struct News {
+    enum End {
+      case finished(FinishReason, stop: String?)
+      case failed(RuntimeError)
+    }
+    var reading: (done: Int, of: Int, reused: Int)?
+    var token: Int32?
+    var probabilities: [TokenProbability]?
+    var end: End?
+  }
+
+  /// - Parameters:
+  ///   - path: tokens of the context.
+  ///   - position: those of them that `cache` holds.
+  init(
+    _ record: SequenceRecord, _ cache: KeyValueStore, path: [Int32] = [], position: Int = 0
+  ) {
+    self.record = record
+    self.cache = cache
+    self.path = path
+    self.position = position
+  }
+
+  /// Tokens that are to be read.
+  var unreadCount: Int { path.count - position }
+  /// Whether the turn's answer has not begun.
+  var isReading: Bool { position < promptCount }
+  /// Whether reading all tokens gives another one.
+  var draws: Bool { ending?.reason == nil }
+  var isWanted: Bool { !record.cancellation.isRaised }
+
+  /// Adds the tokens of a turn to the context.
+  func begin(_ turn: SequenceRecord.Turn, makeEnding: (_ promptCount: Int) -> AnswerEnding) {
+    news = News()
+    path += turn.tokens
+    promptCount = path.count
+    ending = makeEnding(promptCount)
+  }
+
+  /// The turn's tokens are about to be read, after those in the cache.
+  func noteStart() -> TokenSequence.Usage {
+    reusedCount = position
+    var usage = TokenSequence.Usage()
+    (usage.promptTokenCount, usage.reusedTokenCount) = (promptCount, reusedCount)
+    return usage
+  }
+
+  /// Forgets the context after its first `count` tokens.
+  func cut(to count: Int) { path.removeSubrange(count...) }
+
+  /// Draws the token after the context from `logits` [vocabularyCount]; any thread does, for one sequence at a time.
+  func draw(_ logits: UnsafeBufferPointer<Float>, _ sampler: inout Sampler) {
+    let request = record.request
+    let token = sampler.draw(logits, request.sampling, path: path)
+    drawn = (
+      token,
+      request.logProbabilityCount > 0
+        ? Self.probabilities(logits, request.logProbabilityCount, token) : nil
+    )
+  }
+
+  private static func probabilities(
+    _ logits: UnsafeBufferPointer<Float>, _ count: Int, _ token: Int32
+  ) -> [TokenProbability] {
+    var list = LogProbabilities.top(count, of: logits).map {
+      TokenProbability(token: $0.token, logProbability: $0.logProbability)
+    }
+    guard !list.contains(where: { $0.token == token }) else { return list }
+    list.append(
+      TokenProbability(
+        token: token,
+        logProbability: Double(logits[Int(token)]) - LogProbabilities.logSumExp(logits)))
+    return list
+  }
+
+  /// Takes in what a sweep did for its rows.
+  func advance(_ span: Batch.Span) {
+    news = News()
+    defer { drawn = nil }
+    guard span.isAlive else {
+      news.end = span.failure.map { .failed($0) }
+      return
+    }
+    let wasReading = isReading
+    position += span.rows.count
+    if wasReading { news.reading = (min(position, promptCount), promptCount, reusedCount) }
+    if let drawn, ending?.take(drawn.token, text: &text) == true {
+      (news.token, news.probabilities) = (drawn.token, drawn.probabilities)
+      path.append(drawn.token)
+    }
+    text.removeAll(keepingCapacity: true)
+    if let reason = ending?.reason, position >= promptCount {
+      news.end = .finished(reason, stop: ending?.stop)
+    }
+  }
+}

@@ -1,0 +1,236 @@
+import BlockIO
+import KVCache
+import ModelFormat
+import TensorBasics
+import Tokenization
+import WeightLoader
+
+/// What an engine does between its first order and its end: sweeps, as long as a turn is under way.
+///
+/// The engine's thread makes it, runs it and frees it.
+final class EngineServer {
+  private let core: EngineCore
+  private let exchange: EngineExchange
+  private let tokenizer: Tokenizer
+  private let region: DrawRegion
+  private let vocabularyCount: Int
+  private var scheduler: Scheduler
+  /// Those that have a place.
+  private var sequences: [UInt64: ActiveSequence] = [:]
+  /// Those whose turn is under way, the oldest first.
+  private var underWay: [ActiveSequence] = []
+  /// Those with rows in the sweep, in the order of the batch's spans.
+  private var members: [ActiveSequence] = []
+  /// Numbers of those whose logits are wanted.
+  private var drawing: [Int] = []
+  private var statistics = EngineStatistics()
+  /// When the last sweep's logits were there, if there is another sweep at once.
+  private var gapStart: Int?
+
+  /// Plans memory, and tells those who wait for that.
+  init(
+    _ model: LanguageModel, _ request: MemoryPlan.Request, _ exchange: EngineExchange
+  ) throws(RuntimeError) {
+    vocabularyCount = model.configuration.vocabularyCount
+    var request = request
+    request.callerByteCount += Self.byteCount(request, vocabularyCount: vocabularyCount)
+    core = try EngineCore(
+      model.source, model.configuration, request, cancellation: exchange.sweepCancellation)
+    self.exchange = exchange
+    tokenizer = model.tokenizer
+    region = DrawRegion(vocabularyCount: vocabularyCount, pool: core.pool)
+    scheduler = Scheduler(
+      rowCapacity: core.batch.rowCapacity, chunkLength: core.plan.chunkLength)
+    core.stream.onStall = { exchange.warn("\($0)") }
+    core.stream.onReplacement = {
+      exchange.warn("\($0); the engine goes on with the file that it opened")
+    }
+    core.keyValues.onWarning = { exchange.warn($0) }
+    core.keyValues.onStall = { exchange.warn("\($0)") }
+    exchange.start(core.plan, notes: core.notes)
+  }
+
+  /// Memory beside that of the model: scratch of draws, and of each sequence its tokens, twice, as they are read and as
+  /// they wait in the mailbox.
+  static func byteCount(_ request: MemoryPlan.Request, vocabularyCount: Int) -> Int {
+    DrawRegion.byteCount(vocabularyCount: vocabularyCount, threadCount: request.threadCount)
+      + 2 * MemoryLayout<Int32>.stride * request.contextLength * request.sequenceCount
+  }
+
+  /// Serves until it is told to end.
+  ///
+  /// - Throws: ``RuntimeError`` if the model or its drive failed.
+  func run() throws(RuntimeError) {
+    while let orders = exchange.takeOrders(isIdle: underWay.isEmpty) {
+      for order in orders { perform(order) }
+      try sweep()
+    }
+  }
+
+  // MARK: - Orders
+
+  private func perform(_ order: EngineExchange.Order) {
+    do throws(RuntimeError) {
+      switch order {
+      case .begin(let record, let turn): try begin(record, turn)
+      case .truncate(let record, let position):
+        guard let sequence = sequences[record.id] else { return }
+        try truncate(sequence, to: position)
+      case .fork(let record, let origin, let position): try fork(record, origin, position)
+      case .leave(let record): leave(record)
+      }
+    } catch {
+      let record = order.record
+      exchange.fail(record, error)
+      leave(record)
+    }
+  }
+
+  private func begin(
+    _ record: SequenceRecord, _ turn: SequenceRecord.Turn
+  ) throws(RuntimeError) {
+    guard !record.cancellation.isRaised else { return }
+    let sequence = if let known = sequences[record.id] { known } else { try admit(record) }
+    let request = record.request
+    sequence.begin(turn) { promptCount in
+      AnswerEnding(
+        limit: turn.limit, promptCount: promptCount,
+        contextLength: request.contextLength(in: core.plan),
+        endTokens: request.ignoresEnd ? [] : tokenizer.endTokens,
+        text: request.stops.isEmpty ? nil : AnswerText(tokenizer, stops: request.stops))
+    }
+    // Logits are those after a token that is read.
+    if sequence.unreadCount == 0, sequence.draws { try rewind(sequence, to: sequence.position - 1) }
+    exchange.begin(record, sequence.noteStart())
+    underWay.append(sequence)
+  }
+
+  private func admit(_ record: SequenceRecord) throws(RuntimeError) -> ActiveSequence {
+    let cache = try core.openSequence(limit: record.request.contextLimit)
+    let sequence = ActiveSequence(record, cache)
+    sequences[record.id] = sequence
+    return sequence
+  }
+
+  private func truncate(_ sequence: ActiveSequence, to position: Int) throws(RuntimeError) {
+    sequence.cut(to: position)
+    if sequence.position > position { try rewind(sequence, to: position) }
+  }
+
+  /// Has the cache hold at most the first `position` tokens of the context; those that it let go of with the others are
+  /// read again.
+  private func rewind(_ sequence: ActiveSequence, to position: Int) throws(RuntimeError) {
+    sequence.position = try core.truncate(sequence.cache, to: position)
+  }
+
+  private func fork(
+    _ record: SequenceRecord, _ origin: SequenceRecord, _ position: Int
+  ) throws(RuntimeError) {
+    guard !record.cancellation.isRaised, let origin = sequences[origin.id] else { return }
+    let sequence = ActiveSequence(
+      record, try core.fork(origin.cache, limit: record.request.contextLimit),
+      path: origin.path, position: origin.position)
+    sequences[record.id] = sequence
+    try truncate(sequence, to: position)
+  }
+
+  /// Frees the memory of a sequence for the next.
+  private func leave(_ record: SequenceRecord) {
+    guard let sequence = sequences.removeValue(forKey: record.id) else { return }
+    underWay.removeAll { $0 === sequence }
+    core.close(sequence.cache)
+  }
+
+  // MARK: - Sweeps
+
+  /// One sweep: a row for every answer, then prompts, as many as the scheduler allows.
+  private func sweep() throws(RuntimeError) {
+    fill()
+    guard !members.isEmpty, exchange.beginSweep(members) else { return }
+    let start = monotonicNanoseconds()
+    if let gapStart { statistics.gapNanoseconds += start - gapStart }
+    gapStart = nil
+    var failure: RuntimeError?
+    do throws(RuntimeError) {
+      try core.step(continues: true) { first, logits in draw(first, logits) }
+    } catch { failure = error }
+    exchange.endSweep(members)
+    if let failure {
+      core.abandon()
+      // Where rows are alive, it is no failure of theirs; and where they were to be stopped, none at all.
+      if core.batch.isAlive {
+        guard case .interrupted = failure else { throw failure }
+        return
+      }
+    } else {
+      let end = monotonicNanoseconds()
+      scheduler.note(rowCount: core.batch.rowCount, nanoseconds: end - start)
+      statistics.sweepNanoseconds += end - start
+    }
+    advance()
+  }
+
+  /// Fills the batch with rows of those whose turn is under way.
+  private func fill() {
+    core.batch.removeAll()
+    members.removeAll(keepingCapacity: true)
+    drawing.removeAll(keepingCapacity: true)
+    for sequence in underWay where sequence.isWanted && !sequence.isReading {
+      append(sequence, count: 1)
+    }
+    let prompts = underWay.filter { $0.isWanted && $0.isReading }
+    let shares = scheduler.shares(
+      of: prompts.map(\.unreadCount), beside: core.batch.rowCount)
+    for (prompt, count) in zip(prompts, shares) where count > 0 { append(prompt, count: count) }
+  }
+
+  private func append(_ sequence: ActiveSequence, count: Int) {
+    let (first, path) = (sequence.position, sequence.path)
+    let draws = sequence.draws && first + count == path.count
+    path.withUnsafeBufferPointer { path in
+      core.batch.append(
+        UnsafeBufferPointer(rebasing: path[first..<first + count]), at: first,
+        sequence.isReading ? .prefill(end: path.count) : .decode, in: sequence.cache,
+        logitCount: draws ? 1 : 0, cancellation: sequence.record.cancellation)
+    }
+    if draws { drawing.append(members.count) }
+    members.append(sequence)
+  }
+
+  /// Draws a token for each row of logits.
+  private func draw(_ first: Int, _ logits: UnsafeMutableBufferPointer<Float>) {
+    gapStart = monotonicNanoseconds()
+    let numbers = drawing[first..<first + logits.count / vocabularyCount]
+    statistics.drawnCount += numbers.count
+    region.draw(
+      for: numbers.lazy.map { [members, core] number in
+        core.batch.spans[number].isAlive ? members[number] : nil
+      }, from: logits)
+  }
+
+  /// Tells what the sweep brought.
+  private func advance() {
+    for (member, span) in zip(members, core.batch.spans) { member.advance(span) }
+    statistics.sweepCount += 1
+    statistics.rowCount += core.batch.rowCount
+    statistics.bytesRead = core.stream.source.device.statistics.bytesRead
+    statistics.times = core.times
+    exchange.publish(members, statistics)
+    underWay.removeAll { $0.news.end != nil }
+    if underWay.isEmpty { gapStart = nil }
+    for member in members {
+      if case .failed? = member.news.end { leave(member.record) }
+    }
+  }
+}
+
+extension EngineExchange.Order {
+  /// The sequence that it is about.
+  fileprivate var record: SequenceRecord {
+    switch self {
+    case .begin(let record, _), .truncate(let record, _), .fork(let record, _, _),
+      .leave(let record):
+      record
+    }
+  }
+}

@@ -1,0 +1,30 @@
+import HostResources
+
+/// The thread of an engine: it alone touches the ring, the plan, keys and values.
+final class EngineThread: BackgroundWork {
+  private let exchange: EngineExchange
+  private let model: LanguageModel
+  private let request: MemoryPlan.Request
+
+  /// Compilers' checks make frames large.
+  static let stackByteCount = 2 << 20
+
+  init(_ model: LanguageModel, _ request: MemoryPlan.Request, _ exchange: EngineExchange) {
+    self.exchange = exchange
+    self.model = model
+    self.request = request
+  }
+
+  func run() {
+    // When this has returned, so has all memory.
+    serve()
+    exchange.noteEnd()
+  }
+
+  private func serve() {
+    do throws(RuntimeError) {
+      let server = try EngineServer(model, request, exchange)
+      try server.run()
+    } catch { exchange.fail(error) }
+  }
+}

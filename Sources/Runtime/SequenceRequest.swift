@@ -1,0 +1,36 @@
+/// A line of tokens to be read and continued by an ``Engine``.
+public struct SequenceRequest: Sendable {
+  /// Tokens of the prompt, BOS included where the model wants it.
+  public var tokens: [Int32]
+  /// Most tokens of the answer, which ends earlier where the context is full; 0 = the tokens are read and nothing is
+  /// drawn.
+  public var limit: Int
+  /// Most tokens of the context, of all turns together; nil = as many as the engine's contexts have. A sequence that is
+  /// known to stay short takes less memory.
+  public var contextLimit: Int?
+  /// How tokens are drawn, in all turns of the sequence.
+  public var sampling: SamplingOptions
+  /// Texts that end an answer.
+  public var stops: StopStrings
+  /// Whether to continue past end-of-generation tokens.
+  public var ignoresEnd: Bool
+  /// Most probable tokens to report with each token of an answer; 0 = none.
+  public var logProbabilityCount: Int
+
+  public init(
+    tokens: [Int32], limit: Int = 512, sampling: SamplingOptions = SamplingOptions(),
+    stops: StopStrings = [], ignoresEnd: Bool = false, logProbabilityCount: Int = 0
+  ) {
+    self.tokens = tokens
+    self.limit = limit
+    self.sampling = sampling
+    self.stops = stops
+    self.ignoresEnd = ignoresEnd
+    self.logProbabilityCount = logProbabilityCount
+  }
+
+  /// Tokens that its context has room for.
+  func contextLength(in plan: MemoryPlan) -> Int {
+    min(plan.contextLength, max(1, contextLimit ?? .max))
+  }
+}

@@ -1,0 +1,115 @@
+import HostResources
+import Runtime
+import TensorBasics
+import TestSupport
+import Tokenization
+
+/// A tiny model, and what it answers where nothing else is answered.
+final class EngineRig {
+  let file: TemporaryFile
+  let model: LanguageModel
+  var threadCount = 2
+  var contextLength = 96
+
+  init(_ tiny: TinyModel = TinyModel(), seed: UInt64 = 3) throws {
+    file = TemporaryFile(tiny.gguf(seed: seed).bytes())
+    model = try LanguageModel.open(file.path)
+  }
+
+  init(bytes: [UInt8]) throws {
+    file = TemporaryFile(bytes)
+    model = try LanguageModel.open(file.path)
+  }
+
+  func request(sequenceCount: Int, maximumChunkLength: Int? = nil) -> MemoryPlan.Request {
+    var request = MemoryPlan.Request(
+      budgetByteCount: 8 << 30, contextLength: contextLength, promptLength: contextLength,
+      threadCount: threadCount, maximumChunkLength: maximumChunkLength)
+    request.assumedProcessByteCount = 0
+    request.sequenceCount = sequenceCount
+    return request
+  }
+
+  func engine(sequenceCount: Int, maximumChunkLength: Int? = nil) throws -> Engine {
+    // A model of its own: each engine's device is its own.
+    try Engine(
+      try LanguageModel.open(file.path),
+      request(sequenceCount: sequenceCount, maximumChunkLength: maximumChunkLength))
+  }
+
+  /// What a sequence brings.
+  struct Outcome: Equatable {
+    var tokens: [Int32] = []
+    var text: [UInt8] = []
+    var reason: FinishReason?
+    var stop: String?
+    var error: String?
+  }
+
+  /// The answer to `request` alone.
+  func alone(_ request: SequenceRequest) throws -> Outcome {
+    let session = try Session(
+      model.source, model.configuration, self.request(sequenceCount: 1))
+    var outcome = Outcome()
+    var options = GenerationOptions(
+      prompt: request.tokens, maximumTokenCount: request.limit, sampling: request.sampling,
+      ignoresEnd: request.ignoresEnd)
+    options.stops = request.stops
+    do {
+      let result = try TextGenerator(session: session, tokenizer: model.tokenizer)
+        .generate(options) { outcome.text += $0 }
+      (outcome.tokens, outcome.reason) = (result.tokens, result.finishReason)
+    } catch { outcome.error = "\(error)" }
+    return outcome
+  }
+
+  /// Random prompts, limits and ways to draw.
+  static func randomRequest(
+    longest: Int, mostTokens: Int, vocabularyCount: Int32 = 320,
+    using generator: inout SeededGenerator
+  ) -> SequenceRequest {
+    let length = Int.random(in: 1...longest, using: &generator)
+    return SequenceRequest(
+      tokens: (0..<length).map { _ in Int32.random(in: 0..<vocabularyCount, using: &generator) },
+      limit: Int.random(in: 1...mostTokens, using: &generator),
+      sampling: SamplingOptions(
+        temperature: [0, 0.7, 1.5].randomElement(using: &generator)!,
+        topK: [0, 5, 40].randomElement(using: &generator)!,
+        repetitionPenalty: [1, 1.2].randomElement(using: &generator)!,
+        seed: generator.next(), stream: UInt32.random(in: 0...3, using: &generator)),
+      stops: StopStrings([["a"], [], ["th", "xy"], ["zzzz"]].randomElement(using: &generator)!),
+      ignoresEnd: Bool.random(using: &generator))
+  }
+}
+
+extension TokenSequence {
+  /// Takes all events of the turn.
+  func outcome(stops: StopStrings = []) -> EngineRig.Outcome {
+    var outcome = EngineRig.Outcome()
+    var text = AnswerText(engine.tokenizer, stops: stops)
+    while let event = next() {
+      text.append(event, to: &outcome.text)
+      switch event {
+      case .queued, .reading: break
+      case .token(let id, _, _): outcome.tokens.append(id)
+      case .finished(let finish): (outcome.reason, outcome.stop) = (finish.reason, finish.stop)
+      case .failed(let error): outcome.error = "\(error)"
+      }
+    }
+    return outcome
+  }
+}
+
+/// Does something on a thread of its own.
+final class TestThread: BackgroundWork {
+  private let work: () -> Void
+  private var thread: BackgroundThread?
+
+  init(_ work: @escaping () -> Void) throws {
+    self.work = work
+    thread = try BackgroundThread(self)
+  }
+
+  func run() { work() }
+  func join() { thread?.join() }
+}
