@@ -68,13 +68,14 @@ public struct KeyValuePlan: Sendable {
     }
     guard budgetByteCount >= parts.tierByteCount else { return nil }
     let spareCount = (budgetByteCount - parts.tierByteCount) / shape.pageStride
-    // A layer's pages can wait for the drive while those of later layers enter.
-    workingCount =
-      parts.enteringCount + parts.leavingCount + min(spareCount / 8, shape.layerCount)
+    // Where there is room, a layer's pages wait for the drive while those of later layers enter.
+    let leavingCount = min(
+      spareCount / 2, max(parts.leavingCount, min(spareCount / 8, shape.layerCount)))
+    workingCount = parts.enteringCount + leavingCount
     stagingCount =
       Self.leastStagingCount
       + min(
-        spareCount / 4,
+        (spareCount - leavingCount) / 4,
         max(16, Self.stagingByteCount / shape.pageStride) - Self.leastStagingCount)
     retainedByteCount =
       budgetByteCount - (workingCount + stagingCount) * shape.pageStride
@@ -164,7 +165,7 @@ public struct KeyValuePlan: Sendable {
 
     var tierByteCount: Int {
       openByteCount
-        + (enteringCount + leavingCount + KeyValuePlan.leastStagingCount) * shape.pageStride
+        + (enteringCount + KeyValuePlan.leastStagingCount) * shape.pageStride
         + extraOpenCount * shape.openPageStride
     }
   }
