@@ -236,7 +236,7 @@ struct JSONCombinations {
       ["--context", "300", "--layers", "2", "--kv-heads", "2", "--query-heads", "4"]
         + ["--kv-dir", folder.path]
         + some([
-          ["--repeat", one(["1", "2"])], ["--kv-ram", "800KiB"], ["--kv-type", "q4"],
+          ["--repeat", one(["1", "2"])], ["--kv-ram", "1MiB"], ["--kv-type", "q4"],
         ]))
   }
 
