@@ -144,7 +144,7 @@ private func generate(
 
 extension flashinfer_generation {
   /// How tokens are drawn; a seed where none is given.
-  fileprivate var sampling: SamplingOptions {
+  var sampling: SamplingOptions {
     get throws(CallError) {
       func check(_ value: Float, _ name: String, _ range: String, _ isInRange: Bool)
         throws(CallError)
@@ -172,13 +172,7 @@ extension Generated {
     structure.prompt_tokens = UInt64(promptTokenCount)
     structure.answer_tokens = UInt64(answerTokenCount)
     structure.seed = seed
-    structure.finish_reason =
-      switch finishReason {
-      case .stop: 1
-      case .length: 2
-      case .context: 3
-      case .cancelled: 4
-      }
+    structure.finish_reason = finishReason.number
     fill(&structure.warning, oddity ?? "")
     return structure
   }

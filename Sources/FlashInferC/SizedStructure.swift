@@ -23,6 +23,10 @@ extension flashinfer_generator_options: SizedStructure { static let firstByteCou
 extension flashinfer_generation: SizedStructure { static let firstByteCount = 40 }
 extension flashinfer_result: SizedStructure { static let firstByteCount = 296 }
 extension flashinfer_message: SizedStructure { static let firstByteCount = 24 }
+extension flashinfer_engine_options: SizedStructure { static let firstByteCount = 40 }
+extension flashinfer_engine_plan: SizedStructure { static let firstByteCount = 112 }
+extension flashinfer_sequence_options: SizedStructure { static let firstByteCount = 120 }
+extension flashinfer_event: SizedStructure { static let firstByteCount = 392 }
 
 extension SizedStructure {
   /// Bytes that the caller's structure and the library's have in common.

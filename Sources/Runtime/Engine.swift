@@ -89,6 +89,13 @@ public final class Engine: Sendable {
     exchange.ready(until: TokenSequence.deadline(timeout))
   }
 
+  /// A descriptor for event loops, which is readable when sequences may have events.
+  ///
+  /// Read its eight bytes, then take all events of those that ``ready(timeout:)`` names. It is closed with the engine.
+  ///
+  /// - Throws: ``RuntimeError/loader(_:)`` if the system refuses one.
+  public func eventDescriptor() throws(RuntimeError) -> Int32 { try exchange.eventDescriptor() }
+
   /// What the model or its drive failed with, which ended the engine; nil = nothing.
   public var failure: RuntimeError? { exchange.failure }
 

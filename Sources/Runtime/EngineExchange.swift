@@ -1,5 +1,6 @@
 import BlockIO
 import TensorBasics
+import WeightLoader
 
 /// What an engine's thread and its callers share: orders, places and mailboxes, under one lock.
 ///
@@ -46,6 +47,8 @@ final class EngineExchange: @unchecked Sendable {
   var statistics = EngineStatistics()
   var warnings: [String] = []
   private var lastID: UInt64 = 0
+  /// Bumped when a mailbox gets something, once somebody has asked for it.
+  private var counter: EventCounter?
   /// Tasks to be resumed when the lock is free.
   private var woken: [CheckedContinuation<Void, Never>] = []
 
@@ -70,6 +73,7 @@ final class EngineExchange: @unchecked Sendable {
   func notify(_ record: SequenceRecord) {
     record.changed.wakeAll()
     activity.wakeAll()
+    counter?.bump()
     guard !record.waiters.isEmpty else { return }
     woken += record.waiters
     record.waiters.removeAll()
@@ -335,6 +339,18 @@ final class EngineExchange: @unchecked Sendable {
     locked {
       defer { warnings = [] }
       return warnings
+    }
+  }
+
+  func eventDescriptor() throws(RuntimeError) -> Int32 {
+    try locked { () throws(RuntimeError) in
+      if let counter { return counter.rawValue }
+      let made: EventCounter
+      do throws(BlockIOError) { made = try EventCounter() } catch { throw .loader(.io(error)) }
+      counter = made
+      // What came before is not lost.
+      made.bump()
+      return made.rawValue
     }
   }
 

@@ -44,6 +44,11 @@ struct CInterfaceTests {
     try expectOK("boundary", [files.two, files.model], options)
   }
 
+  @Test(arguments: sanitizers)
+  func `Sequences of an engine are opened, continued and cancelled by any thread`(
+    options: [String]
+  ) throws { try expectOK("engine", [files.model], options + ["-pthread"]) }
+
   @Test func `A cancellation is never lost and never ends another generation`() throws {
     try expectOK("cancelling", [files.model], [])
   }
@@ -70,7 +75,9 @@ struct CInterfaceTests {
     let symbols = try Tool.run(["nm", "-D", "--defined-only", library]).output
     let visible = symbols.split(separator: "\n").filter { $0.contains(" T ") }
       .compactMap { $0.split(separator: " ").last.map(String.init) }
-    let header = try String(contentsOfFile: Tool.prefix + "/include/flashinfer.h", encoding: .utf8)
+    let header = try ["flashinfer.h", "flashinfer_engine.h"].map {
+      try String(contentsOfFile: Tool.prefix + "/include/" + $0, encoding: .utf8)
+    }.joined()
     let declared = header.matches(
       of: /(?m)^(?:flashinfer_status|uint32_t|const char \*) ?(flashinfer_\w+)\(/)
     #expect(declared.count > 20 && Set(visible) == Set(declared.map { String($0.output.1) }))
@@ -91,6 +98,16 @@ struct CInterfaceTests {
       program, files.folder.write("damaged.gguf", damaged), "--check", list,
     ])
     #expect(result.status == 1 && result.output.contains("differs"), "\(result.output)")
+  }
+
+  @Test func `The example answers more prompts than have a place`() throws {
+    let program = files.folder.path + "/answers"
+    let compiled = try Tool.compile(Tool.root + "/examples/c/answers.c", to: program)
+    #expect(compiled.status == 0, "\(compiled.errors)")
+    let result = try Tool.run([program, files.model] + (1...7).map { "a b \($0)" })
+    #expect(result.status == 0, "\(result.errors)")
+    for number in 1...7 { #expect(result.output.contains("\(number): 24 tokens")) }
+    #expect(try Tool.run([program, files.foreign, "a"]).status == 1)
   }
 
   @Test func `A damaged image is named by the library itself`() throws {

@@ -52,6 +52,13 @@ struct PythonTests {
     #expect(result.status == 0, "\(result.errors)")
   }
 
+  @Test func `The example answers several prompts in two turns each`() throws {
+    let result = try Tool.run([
+      Tool.python, Tool.root + "/examples/python/answers.py", files.model, "a b", "the ant", "c",
+    ])
+    #expect(result.status == 0 && result.output.contains("tokens, "), "\(result.errors)")
+  }
+
   @Test func `The example keeps to its budget on a file that is larger`() throws {
     let (path, sums) = files.large(tensorCount: 8, rowCount: 1000, columnCount: 6000)
     let result = try Tool.run([

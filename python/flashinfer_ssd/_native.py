@@ -94,6 +94,33 @@ class Result(Sized):
                 ("finish_reason", c_int32), ("reserved", c_uint32), ("warning", c_char * 256)]
 
 
+class EngineOptions(Sized):
+    _fields_ = [("size", c_size_t), ("ram", c_uint64), ("context_length", c_uint64), ("thread_count", c_uint32),
+                ("sequence_count", c_uint32), ("caller_bytes", c_uint64)]
+
+
+class SequenceOptions(Sized):
+    _fields_ = [("size", c_size_t), ("prompt", c_char_p), ("json", c_char_p), ("tokens", c_void_p),
+                ("token_count", c_size_t), ("maximum_tokens", c_uint64), ("temperature", c_float), ("top_p", c_float),
+                ("top_k", c_uint32), ("is_seeded", c_uint32), ("seed", c_uint64), ("min_p", c_float),
+                ("repetition_penalty", c_float), ("stream", c_uint32), ("ignores_end", c_uint32), ("stops", c_void_p),
+                ("stop_count", c_size_t), ("log_probability_count", c_uint32), ("queues", c_uint32),
+                ("context_limit", c_uint64)]
+
+
+class Probability(Structure):
+    _fields_ = [("token", c_int32), ("reserved", c_uint32), ("log_probability", c_double)]
+
+
+class Event(Sized):
+    _fields_ = [("size", c_size_t), ("kind", c_int32), ("token", c_int32), ("position", c_uint64), ("text", c_void_p),
+                ("text_capacity", c_size_t), ("text_byte_count", c_size_t), ("probabilities", c_void_p),
+                ("probability_capacity", c_size_t), ("probability_count", c_size_t), ("ahead", c_uint64),
+                ("done", c_uint64), ("total", c_uint64), ("finish_reason", c_int32), ("reserved", c_uint32),
+                ("stop", c_char * 256), ("prompt_tokens", c_uint64), ("reused_tokens", c_uint64),
+                ("answer_tokens", c_uint64), ("seed", c_uint64)]
+
+
 TextSink = CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t)
 
 SIGNATURES: dict[str, list[Any]] = {
@@ -125,6 +152,17 @@ SIGNATURES: dict[str, list[Any]] = {
     "generator_close": [c_void_p],
     "generate": [c_void_p, c_char_p, POINTER(Generation), TextSink, c_void_p, POINTER(Result)],
     "chat_json": [c_void_p, c_char_p, POINTER(Generation), TextSink, c_void_p, POINTER(Result)],
+    "engine_open": [c_char_p, POINTER(EngineOptions), POINTER(c_void_p)],
+    "engine_close": [c_void_p],
+    "engine_fd": [c_void_p, POINTER(c_int32)],
+    "sequence_open": [c_void_p, POINTER(SequenceOptions), POINTER(c_void_p)],
+    "sequence_next": [c_void_p, c_int64, POINTER(Event)],
+    "sequence_append": [c_void_p, POINTER(c_int32), c_size_t, c_uint64],
+    "sequence_append_text": [c_void_p, c_char_p, c_uint64],
+    "sequence_fork": [c_void_p, c_uint64, c_uint32, POINTER(c_void_p)],
+    "sequence_truncate": [c_void_p, c_uint64],
+    "sequence_cancel": [c_void_p],
+    "sequence_close": [c_void_p],
     "cancel": [c_void_p],
     "cancel_ticket": [c_void_p, c_uint64],
 }

@@ -4,12 +4,14 @@
  * Every function returns a status and, where `error` is not NULL, fills in a message; nothing here ends the
  * host program, whatever it is given, as long as pointers point to what their types say.
  *
- * Handles (flashinfer_loader *, flashinfer_generator *, holds) are numbers, not addresses: they are looked up,
+ * Handles (flashinfer_loader *, flashinfer_generator *, flashinfer_engine *, flashinfer_sequence *, holds) are numbers,
+ * not addresses: they are looked up,
  * so one that was closed, belongs to another kind or was opened before a fork is an error.
  *
  * Threads: different handles may be used by different threads at the same time. One loader or generator is
  * used by one thread at a time; a second one is refused with FLASHINFER_BUSY. Any thread may call
- * flashinfer_cancel, flashinfer_cancel_ticket, flashinfer_release and the functions without a handle at any time.
+ * flashinfer_cancel, flashinfer_cancel_ticket, flashinfer_release and the functions without a handle at any time. Engines
+ * and sequences are used by any threads.
  *
  * Fork: a child cannot use handles that its parent opened (FLASHINFER_FORKED); it opens its own.
  *
@@ -554,5 +556,8 @@ flashinfer_status flashinfer_cancel_ticket(flashinfer_generator *generator, uint
 #ifdef __cplusplus
 }
 #endif
+
+/* Many sequences at the same time. */
+#include "flashinfer_engine.h"
 
 #endif

@@ -1,4 +1,5 @@
 """The Python package on small files; see PythonTests.swift for the arguments."""
+import asyncio
 import faulthandler
 import gc
 import mmap
@@ -505,6 +506,109 @@ class Text(unittest.TestCase):
             next(answer)
             generator.close()
             self.assertEqual(answer.finish_reason, "cancelled")
+
+
+class Engines(unittest.TestCase):
+    def test_many_sequences_bring_what_each_brings_alone(self):
+        prompts = ["a b c", "the ant", "x" * 40, "d"]
+        with flashinfer_ssd.Engine(MODEL, context=200, sequences=1) as engine:
+            alone = []
+            for prompt in prompts:
+                with engine.open(prompt, max_tokens=20, temperature=1.5, seed=3, ignore_end=True) as sequence:
+                    alone.append("".join(sequence))
+                    self.assertEqual((sequence.finish_reason, sequence.token_count, sequence.seed), ("length", 20, 3))
+        with flashinfer_ssd.Engine(MODEL, context=200, sequences=3, threads=2) as engine:
+            open_ones = [engine.open(prompt, max_tokens=20, temperature=1.5, seed=3, ignore_end=True)
+                         for prompt in prompts * 2]
+            texts = []
+            for sequence in open_ones:
+                texts.append("".join(sequence))
+                sequence.close()
+            self.assertEqual(texts, alone * 2)
+            self.assertEqual([token.text for token in engine.open([1, 2], max_tokens=0).tokens()], [])
+
+    def test_turns_forks_and_cuts(self):
+        def ids(sequence):
+            return [token.id for token in sequence.tokens() if token.id >= 0]
+
+        with flashinfer_ssd.Engine(MODEL, context=200, sequences=3) as engine:
+            options = {"temperature": 0, "ignore_end": True}
+            with engine.open([5, 6, 7], max_tokens=12, **options) as sequence:
+                whole = ids(sequence)
+            sequence = engine.open([5, 6, 7], max_tokens=4, log_probabilities=2, **options)
+            first = [token for token in sequence.tokens() if token.id >= 0]
+            self.assertTrue(all(token.log_probabilities[0][0] == token.id for token in first))
+            self.assertEqual([token.position for token in first], [3, 4, 5, 6])
+            second = ids(sequence.append([], max_tokens=8))
+            self.assertEqual([token.id for token in first] + second, whole)
+            self.assertEqual((sequence.prompt_token_count, sequence.reused_token_count), (7, 6))
+            with sequence.fork(3, stream=0) as fork:
+                self.assertEqual(ids(fork.append([], max_tokens=12)), whole)
+            sequence.truncate(3)
+            self.assertEqual(ids(sequence.append([], max_tokens=12)), whole)
+            self.assertRaises(flashinfer_ssd.Invalid, sequence.truncate, 999)
+            sequence.append("and so on", max_tokens=100)
+            self.assertRaises(flashinfer_ssd.Busy, sequence.append, "no")
+            sequence.cancel()
+            sequence.cancel()
+            list(sequence)
+            self.assertEqual(sequence.finish_reason, "cancelled")
+            self.assertRaises(flashinfer_ssd.Closed, sequence.append, "no")
+            sequence.close()
+            self.assertRaises(flashinfer_ssd.Closed, sequence.append, "no")
+            sequence.cancel()
+
+    def test_stop_strings(self):
+        options = {"max_tokens": 30, "temperature": 0, "ignore_end": True}
+        with flashinfer_ssd.Engine(MODEL, context=200) as engine:
+            text = "".join(engine.open("a b c", **options))
+            stop = text[len(text) // 2:len(text) // 2 + 2]
+            sequence = engine.open("a b c", stop=["never there", stop], **options)
+            self.assertEqual("".join(sequence), text[:text.index(stop)])
+            self.assertEqual((sequence.finish_reason, sequence.stop), ("stop", stop))
+
+    def test_event_loops(self):
+        prompts = ["a", "b", "c", "d", "e"]
+
+        async def answer(engine, prompt):
+            with engine.open(prompt, max_tokens=15, temperature=0) as sequence:
+                return "".join([text async for text in sequence])
+
+        async def answers(engine):
+            return await asyncio.gather(*[answer(engine, prompt) for prompt in prompts])
+
+        with flashinfer_ssd.Engine(MODEL, context=100, sequences=2) as engine:
+            expected = []
+            for prompt in prompts:
+                with engine.open(prompt, max_tokens=15, temperature=0) as sequence:
+                    expected.append("".join(sequence))
+            self.assertEqual(asyncio.run(answers(engine)), expected)
+            self.assertEqual(asyncio.run(answers(engine)), expected)
+
+    def test_places_and_wrong_arguments(self):
+        with flashinfer_ssd.Engine(MODEL, context=64, sequences=1) as engine:
+            first = engine.open("a", max_tokens=1)
+            self.assertRaisesRegex(flashinfer_ssd.NotEnoughMemory, "all 1 sequences", engine.open, "b", queue=False)
+            self.assertRaises(TypeError, engine.open, "a", max_token=1)
+            self.assertRaises(ValueError, engine.open, "a\0")
+            self.assertRaises(flashinfer_ssd.Invalid, engine.open, "a " * 200)
+            self.assertRaises(flashinfer_ssd.Invalid, engine.open, [])
+            first.close()
+            self.assertIsNotNone("".join(engine.open("b", max_tokens=1, queue=False)))
+        self.assertRaises(flashinfer_ssd.Closed, engine.open, "a")
+        self.assertRaises(flashinfer_ssd.NoSuchFile, flashinfer_ssd.Engine, "/nowhere")
+
+    def test_ctrl_c_strikes_a_wait_and_the_sequence_goes_on(self):
+        with flashinfer_ssd.Engine(MODEL, context=64, sequences=1) as engine:
+            blocker = engine.open("a", max_tokens=1)
+            list(blocker)
+            waiting = engine.open("b", max_tokens=3, temperature=0)
+            threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            with self.assertRaises(KeyboardInterrupt):
+                list(waiting)
+            blocker.close()
+            self.assertIsNotNone("".join(waiting))
+            self.assertIsNotNone(waiting.finish_reason)
 
 
 unittest.main(argv=sys.argv[:1])

@@ -1,0 +1,97 @@
+import CFlashInfer
+import HostResources
+import ModelFormat
+import Runtime
+import Synchronization
+import TensorBasics
+import Tokenization
+
+/// An engine for C, and the numbers of its sequences' handles.
+final class EngineHandle: @unchecked Sendable {
+  // Safety: the model is used for its tokenizer and templates alone, which any thread may use.
+  let engine: Engine
+  let model: LanguageModel
+  private let numbers = Mutex<[UInt64: UInt64]>([:])
+  private let isClosed = Atomic(false)
+
+  /// - Throws: `RuntimeError`; also where the budget is too small, before anything large is allocated.
+  init(path: String, _ options: flashinfer_engine_options) throws {
+    model = try LanguageModel.open(path)
+    let ram = try integer(options.ram, "options->ram")
+    let context = options.context_length == 0 ? 2048 : Int(options.context_length)
+    var request = MemoryPlan.Request(
+      budgetByteCount: ram == 0 ? HostLimits().defaultBudget : ram,
+      contextLength: max(2, min(context, model.configuration.contextLength)), promptLength: 512,
+      threadCount: options.thread_count == 0
+        ? HostLimits().defaultThreadCount : Int(options.thread_count),
+      callerByteCount: try integer(options.caller_bytes, "options->caller_bytes"))
+    request.promptLength = min(request.promptLength, request.contextLength)
+    request.sequenceCount = options.sequence_count == 0 ? 8 : Int(options.sequence_count)
+    engine = try Engine(model, request)
+  }
+
+  static func find(_ handle: OpaquePointer?) throws(CallError) -> EngineHandle {
+    let found = try HandleTable.shared.find(
+      number(try required(handle, "engine")), as: EngineHandle.self)
+    guard !found.isClosed.load(ordering: .acquiring) else {
+      throw CallError(.closed, "used after it was closed")
+    }
+    return found
+  }
+
+  func close() {
+    isClosed.store(true, ordering: .releasing)
+    engine.stop(.now)
+  }
+
+  /// Gives a sequence a handle.
+  func add(_ sequence: TokenSequence, stops: StopStrings, seed: UInt64) -> OpaquePointer? {
+    let number = HandleTable.shared.add(
+      SequenceHandle(sequence, self, stops: stops, seed: seed))
+    numbers.withLock { $0[sequence.id] = number }
+    return handle(number)
+  }
+
+  func remove(_ sequence: TokenSequence) { numbers.withLock { $0[sequence.id] = nil } }
+
+  /// Handles of the sequences that have events.
+  func ready(timeout: Duration?) -> [OpaquePointer?] {
+    let ids = engine.ready(timeout: timeout)
+    return numbers.withLock { numbers in ids.compactMap { numbers[$0].map(handle) } }
+  }
+
+  /// The tokens of what a sequence begins with.
+  func tokens(_ options: flashinfer_sequence_options) throws -> [Int32] {
+    let given = [options.prompt != nil, options.json != nil, options.tokens != nil]
+    guard given.count(where: { $0 }) == 1 else {
+      throw CallError(.invalid, "exactly one of prompt, json and tokens must be given")
+    }
+    if let prompt = options.prompt { return try model.prompt(text(prompt, "options->prompt")) }
+    if let tokens = options.tokens {
+      return Array(UnsafeBufferPointer(start: tokens, count: try checked(options.token_count)))
+    }
+    let bytes = Array(try text(options.json, "options->json").utf8)
+    let conversation: Conversation
+    do throws(TokenizerError) { conversation = try Conversation(json: bytes, name: "json") } catch {
+      throw CallError(.invalid, error.description)
+    }
+    return try model.prompt(conversation)
+  }
+}
+
+/// The number of a list's elements, where it is possible.
+func checked(_ count: Int) throws(CallError) -> Int {
+  guard (0...Int(FLASHINFER_LIST_LIMIT)).contains(count) else {
+    throw CallError(
+      .invalid, "a list has \(UInt(bitPattern: count)) elements, not 0 to \(FLASHINFER_LIST_LIMIT)")
+  }
+  return count
+}
+
+/// C's timeout; nil = as long as it takes.
+func duration(milliseconds: Int64) throws(CallError) -> Duration? {
+  guard milliseconds >= -1 else {
+    throw CallError(.invalid, "timeout_milliseconds is \(milliseconds), not -1 or more")
+  }
+  return milliseconds == -1 ? nil : .milliseconds(milliseconds)
+}

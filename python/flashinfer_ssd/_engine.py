@@ -1,0 +1,305 @@
+"""Many answers at the same time from one model: an engine and its sequences."""
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Sequence as List
+from dataclasses import dataclass
+from typing import Any, Union
+
+from . import _native
+from ._answer import FINISH_REASONS
+from ._closing import Closing
+from ._errors import END, OK, Closed, FlashInferError
+from ._native import Amount, Path, byte_count, call, system_path, text, unsigned
+
+#: What a sequence begins with: text, or token ids.
+Prompt = Union[str, List[int]]
+
+QUEUED, READING, TOKEN, TEXT, FINISHED = 1, 2, 3, 4, 5
+ALL_POSITIONS = 2**64 - 1
+#: How long a wait lasts before Ctrl-C is looked for.
+WAIT_MILLISECONDS = 100
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of an answer."""
+
+    id: int
+    #: Its place in the context.
+    position: int
+    #: Text that it settles, which may be that of tokens before it.
+    text: str
+    #: Most probable tokens there with the natural logarithms of their probabilities, where they were asked for.
+    log_probabilities: tuple[tuple[int, float], ...] = ()
+
+
+class Engine(Closing):
+    """A model that answers any number of sequences, whose tokens share each pass over the weights.
+
+    ram: bound on the process's peak resident set (default: 80 % of what is free); context: positions of each
+    sequence (2048); sequences: how many have a place at the same time (8), others wait; threads: default one per
+    processor. Any thread may use an engine and its sequences.
+
+    >>> import flashinfer_ssd
+    >>> with flashinfer_ssd.Engine("model.gguf", ram="300MiB") as engine:
+    ...     answers = [engine.open(prompt, max_tokens=8, seed=1) for prompt in ("the ant", "a tree")]
+    ...     texts = ["".join(answer) for answer in answers]
+    >>> [answer.finish_reason for answer in answers]
+    ['length', 'length']
+    """
+
+    def __init__(self, path: Path, ram: Amount = None, *, context: int = 0, sequences: int = 0,
+                 threads: int = 0) -> None:
+        self._handle: ctypes.c_void_p | None = None
+        self._watchers: dict[asyncio.AbstractEventLoop, _Watcher] = {}
+        options = _native.EngineOptions()
+        options.ram = byte_count(ram, "ram")
+        options.context_length = unsigned(context, "context")
+        options.sequence_count = unsigned(sequences, "sequences", 32)
+        options.thread_count = unsigned(threads, "threads", 32)
+        handle = ctypes.c_void_p()
+        call("engine_open", system_path(path), ctypes.byref(options), ctypes.byref(handle))
+        self._handle = handle
+
+    @property
+    def _open_handle(self) -> ctypes.c_void_p:
+        return self._handle or ctypes.c_void_p(2**63)
+
+    def close(self) -> None:
+        """Ends the engine; sequences that are under way end as `cancelled`."""
+        handle, self._handle = getattr(self, "_handle", None), None
+        if handle:
+            call("engine_close", handle)
+
+    def open(self, prompt: Prompt, **options: Any) -> Sequence:
+        """Begins to continue a prompt: a text, in which control tokens may be spelt out, or token ids.
+
+        max_tokens (512; 0 reads the prompt only), temperature, top_p, top_k, min_p, repetition_penalty, seed: as
+        `Generator.generate`; stream: tells answers with the same seed apart; stop: a text or texts that end the
+        answer; ignore_end: whether to continue past end tokens; log_probabilities: most probable tokens to be told
+        with each; context_limit: most tokens of all turns together, which saves memory; queue: False raises
+        `NotEnoughMemory` where no place is free, instead of waiting for one.
+        """
+        native, keep = _sequence_options(**options)
+        if isinstance(prompt, str):
+            native.prompt = text(prompt, "prompt")
+        else:
+            ids = (ctypes.c_int32 * len(prompt))(*prompt)
+            native.tokens, native.token_count = ctypes.cast(ids, ctypes.c_void_p), len(prompt)
+            keep.append(ids)
+        return self._open(native)
+
+    def chat(self, messages: str | List[Mapping[str, Any]], *, tools: List[Mapping[str, Any]] | None = None,
+             documents: List[Mapping[str, Any]] | None = None, template_arguments: Mapping[str, Any] | None = None,
+             **options: Any) -> Sequence:
+        """Begins to answer a message or a conversation, as `Generator.chat` takes it; otherwise as `open`."""
+        native, _ = _sequence_options(**options)
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        conversation: dict[str, Any] = {"messages": [dict(message) for message in messages]}
+        for name, value in (("tools", tools), ("documents", documents), ("chat_template_kwargs", template_arguments)):
+            if value is not None:
+                conversation[name] = value
+        native.json = text(json.dumps(conversation, ensure_ascii=False), "messages")
+        return self._open(native)
+
+    def _open(self, native: _native.SequenceOptions) -> Sequence:
+        handle = ctypes.c_void_p()
+        call("sequence_open", self._open_handle, ctypes.byref(native), ctypes.byref(handle))
+        return Sequence(self, handle, native.log_probability_count)
+
+
+def _sequence_options(*, max_tokens: int = 512, temperature: float = 0.7, top_p: float = 0.95, top_k: int = 40,
+                      min_p: float = 0.05, repetition_penalty: float = 1.0, seed: int | None = None,
+                      stream: int = 0, stop: str | List[str] = (), ignore_end: bool = False,
+                      log_probabilities: int = 0, context_limit: int = 0,
+                      queue: bool = True) -> tuple[_native.SequenceOptions, list[Any]]:
+    """The options as C takes them, and memory that they point to."""
+    native = _native.SequenceOptions()
+    native.maximum_tokens = unsigned(max_tokens, "max_tokens")
+    native.temperature, native.top_p, native.min_p = temperature, top_p, min_p
+    native.repetition_penalty = repetition_penalty
+    native.top_k = unsigned(top_k, "top_k", 32)
+    if seed is not None:
+        native.is_seeded, native.seed = 1, unsigned(seed, "seed")
+    native.stream = unsigned(stream, "stream", 32)
+    native.ignores_end, native.queues = int(ignore_end), int(queue)
+    native.log_probability_count = unsigned(log_probabilities, "log_probabilities", 32)
+    native.context_limit = unsigned(context_limit, "context_limit")
+    stops = [stop] if isinstance(stop, str) else list(stop)
+    list_of_stops = (ctypes.c_char_p * len(stops))(*[text(one, "stop") for one in stops])
+    native.stops, native.stop_count = ctypes.cast(list_of_stops, ctypes.c_void_p), len(stops)
+    return native, [list_of_stops]
+
+
+class Sequence(Iterator[str], Closing):
+    """One line of tokens that an engine reads and continues; an iterator of the text of its answer.
+
+    `tokens()` gives tokens instead of text, `async for` waits without a thread. After the answer `append` begins the
+    next turn, whose beginning is not read again. Ctrl-C is noticed within 100 ms, and does not end the sequence;
+    leaving a `with` block or dropping it does. How the turn ended is known after its last piece: None before.
+    """
+
+    def __init__(self, engine: Engine, handle: ctypes.c_void_p, probability_count: int) -> None:
+        self._engine = engine
+        self._handle: ctypes.c_void_p | None = handle
+        self._event = _native.Event()
+        self._text = ctypes.create_string_buffer(4096)
+        self._event.text, self._event.text_capacity = ctypes.cast(self._text, ctypes.c_void_p), len(self._text)
+        capacity = probability_count + 1 if probability_count else 0
+        self._probabilities = (_native.Probability * max(1, capacity))()
+        self._event.probabilities = ctypes.cast(self._probabilities, ctypes.c_void_p)
+        self._event.probability_capacity = capacity
+        self._forget()
+
+    def _forget(self) -> None:
+        #: Why the turn ended: `stop`, `length`, `context` or `cancelled`.
+        self.finish_reason: str | None = None
+        #: The stop string that ended it; None if something else did.
+        self.stop: str | None = None
+        #: Tokens of the context before the answer, those of them that were there before the turn, and of the answer.
+        self.prompt_token_count: int | None = None
+        self.reused_token_count: int | None = None
+        self.token_count: int | None = None
+        #: What the random choices were seeded with.
+        self.seed: int | None = None
+
+    @property
+    def _open_handle(self) -> ctypes.c_void_p:
+        return self._handle or ctypes.c_void_p(2**63)
+
+    def _next(self, milliseconds: int) -> Token | None:
+        """The next token, or text without one (id -1); None where nothing came in time. StopIteration at the end."""
+        event = self._event
+        # Each call waits shortly, so that Ctrl-C is looked for in between.
+        status = call("sequence_next", self._open_handle, milliseconds, ctypes.byref(event))
+        if status == END:
+            raise StopIteration
+        if status != OK or event.kind in (QUEUED, READING):
+            return None
+        if event.kind == FINISHED:
+            self.finish_reason = FINISH_REASONS.get(event.finish_reason)
+            self.stop = event.stop.decode("utf-8", "replace") or None
+            self.prompt_token_count, self.reused_token_count = event.prompt_tokens, event.reused_tokens
+            self.token_count, self.seed = event.answer_tokens, event.seed
+            raise StopIteration
+        piece = ctypes.string_at(self._text, event.text_byte_count).decode("utf-8", "replace")
+        if event.kind == TEXT:
+            return Token(-1, -1, piece)
+        listed = tuple((entry.token, entry.log_probability)
+                       for entry in self._probabilities[:event.probability_count])
+        return Token(event.token, event.position, piece, listed)
+
+    def __next__(self) -> str:
+        while True:
+            token = self._next(WAIT_MILLISECONDS)
+            if token is not None and token.text:
+                return token.text
+
+    def tokens(self) -> Iterator[Token]:
+        """The tokens of the turn, as they come. Text that is left after the last has `id` -1."""
+        while True:
+            try:
+                token = self._next(WAIT_MILLISECONDS)
+            except StopIteration:
+                return
+            if token is not None:
+                yield token
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        with _Watcher.of(self._engine) as watcher:
+            while True:
+                # Before it is looked for events: what comes later wakes it.
+                news = watcher.news
+                try:
+                    token = self._next(0)
+                except StopIteration:
+                    return
+                if token is None:
+                    await watcher.wait(news)
+                elif token.text:
+                    yield token.text
+
+    def append(self, prompt: Prompt, max_tokens: int = 512) -> Sequence:
+        """Begins the next turn: adds text or token ids to the context, and continues it; [] goes on with the answer."""
+        self._forget()
+        limit = unsigned(max_tokens, "max_tokens")
+        if isinstance(prompt, str):
+            call("sequence_append_text", self._open_handle, text(prompt, "prompt"), limit)
+        else:
+            ids = (ctypes.c_int32 * len(prompt))(*prompt)
+            call("sequence_append", self._open_handle, ids, len(prompt), limit)
+        return self
+
+    def fork(self, position: int | None = None, *, stream: int) -> Sequence:
+        """Another sequence with the same context, or its first `position` tokens; `append` begins its first turn."""
+        handle = ctypes.c_void_p()
+        place = ALL_POSITIONS if position is None else unsigned(position, "position")
+        call("sequence_fork", self._open_handle, place, unsigned(stream, "stream", 32), ctypes.byref(handle))
+        return Sequence(self._engine, handle, max(0, self._event.probability_capacity - 1))
+
+    def truncate(self, position: int) -> None:
+        """Cuts the context after its first `position` tokens, between turns."""
+        call("sequence_truncate", self._open_handle, unsigned(position, "position"))
+
+    def cancel(self) -> None:
+        """Ends the sequence; its turn ends as `cancelled`. From any thread, as often as you like."""
+        try:
+            call("sequence_cancel", self._open_handle)
+        except Closed:
+            pass
+
+    def close(self) -> None:
+        """Cancels the sequence and gives its memory back."""
+        handle, self._handle = getattr(self, "_handle", None), None
+        if handle:
+            call("sequence_close", handle)
+
+
+class _Watcher:
+    """Wakes what waits in an event loop for sequences of an engine, while anything does."""
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        descriptor = ctypes.c_int32()
+        call("engine_fd", engine._open_handle, ctypes.byref(descriptor))
+        self.news = asyncio.Event()
+        self._engine, self._loop, self._descriptor = engine, loop, descriptor.value
+        self._count = 0
+
+    @classmethod
+    def of(cls, engine: Engine) -> _Watcher:
+        loop = asyncio.get_running_loop()
+        return engine._watchers.get(loop) or engine._watchers.setdefault(loop, cls(engine, loop))
+
+    def __enter__(self) -> _Watcher:
+        self._count += 1
+        if self._count == 1:
+            self._loop.add_reader(self._descriptor, self._wake)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._count -= 1
+        if self._count == 0:
+            self._loop.remove_reader(self._descriptor)
+            self._engine._watchers.pop(self._loop, None)
+
+    def _wake(self) -> None:
+        try:
+            os.read(self._descriptor, 8)
+        except BlockingIOError:
+            # Another loop has read it.
+            pass
+        self.news.set()
+        self.news = asyncio.Event()
+
+    async def wait(self, news: asyncio.Event) -> None:
+        """Until there may be news; not for long, because another loop may take them first."""
+        try:
+            await asyncio.wait_for(news.wait(), WAIT_MILLISECONDS / 1000)
+        except asyncio.TimeoutError:
+            pass
