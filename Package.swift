@@ -67,6 +67,7 @@ let package = Package(
       name: "CPCRE2", pkgConfig: "libpcre2-8", providers: [.apt(["libpcre2-dev"])]),
     // Without pkg-config, whose flags for it SwiftPM complains of.
     .systemLibrary(name: "CUTF8Proc", providers: [.apt(["libutf8proc-dev"])]),
+    .systemLibrary(name: "CEditLine", providers: [.apt(["libedit-dev"])]),
     .systemLibrary(
       name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
     .target(name: "CKernels"),
@@ -121,7 +122,7 @@ let package = Package(
       "flashinfer-run",
       [
         "CommandLineSupport", "InStorageAttention", "Runtime", "WeightLoader", "KVCache",
-        "ModelFormat", "Tokenization", "HostResources", "TensorBasics",
+        "ModelFormat", "Tokenization", "HostResources", "TensorBasics", "CEditLine",
       ]),
     executable(
       "flashinfer-convert",

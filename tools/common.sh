@@ -35,7 +35,7 @@ need_packages() {
 # What the build needs beside Swift.
 need_build_packages() {
   command -v swift >/dev/null || die "Swift 6.3 is needed: see https://www.swift.org/install/linux"
-  need_packages liburing-dev libpcre2-dev libutf8proc-dev libxxhash-dev pkg-config
+  need_packages liburing-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev pkg-config
 }
 
 # build PRODUCT...: release builds with the Swift runtime linked in.

@@ -6,6 +6,7 @@ public import TensorBasics
 public enum Interruption {
   public static let flag = CancellationFlag()
   private static let endsAtOnce = Atomic(false)
+  private static let isTerminated = Atomic(false)
   private static let lastWords: StaticString = "[interrupted]\n"
 
   /// Whether a signal ends the process on the spot, with 130 and a line on standard error: for work
@@ -14,13 +15,18 @@ public enum Interruption {
     endsAtOnce.store(does, ordering: .sequentiallyConsistent)
   }
 
+  /// Whether it was SIGTERM: it ends the program where Ctrl-C ends what the program is doing.
+  public static var endsProgram: Bool { isTerminated.load(ordering: .relaxed) }
+
   /// Begins to catch signals.
   public static func install() {
     _ = flag
     _ = endsAtOnce.load(ordering: .relaxed)
+    _ = isTerminated.load(ordering: .relaxed)
     var action = sigaction()
     action.__sigaction_handler.sa_handler = { signal in
       ProgressLine.clear()
+      if signal == SIGTERM { Interruption.isTerminated.store(true, ordering: .relaxed) }
       guard !Interruption.flag.isRaised else {
         // As if it had never been caught, when this handler returns.
         Glibc.signal(signal, SIG_DFL)

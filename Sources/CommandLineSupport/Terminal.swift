@@ -106,6 +106,7 @@ public enum Terminal {
 
   public static var errorIsInteractive: Bool { isatty(STDERR_FILENO) == 1 }
   public static var inputIsInteractive: Bool { isatty(STDIN_FILENO) == 1 }
+  public static var outputIsInteractive: Bool { isatty(STDOUT_FILENO) == 1 }
 
   /// A prompt on standard input, or in `path` where that is neither nil nor `-`.
   ///

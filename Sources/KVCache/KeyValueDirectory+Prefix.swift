@@ -50,6 +50,15 @@ public struct KeyValuePrefix: Sendable {
   /// No page groups at all.
   public static let none = KeyValuePrefix(sources: [])
 
+  /// Its first `count` page groups, or all of it where it has fewer.
+  public func beginning(pageGroupCount count: Int) -> KeyValuePrefix {
+    guard count < pageGroupCount else { return self }
+    return KeyValuePrefix(
+      sources: sources.filter { $0.firstPageGroup < count }.map {
+        Source($0.entry, pageGroupCount: min($0.pageGroupCount, count - $0.firstPageGroup))
+      })
+  }
+
   /// Complete page groups, those of the sources.
   public var pageGroupCount: Int { sources.last.map { $0.firstPageGroup + $0.pageGroupCount } ?? 0 }
   public var tokenCount: Int {

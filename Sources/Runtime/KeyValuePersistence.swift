@@ -105,6 +105,9 @@ public final class KeyValuePersistence {
   public func store(_ tokens: [Int32], of session: Session) {
     defer { writer = nil }
     let keyValues = session.keyValues
+    // A context that was truncated has less of it.
+    let prefix = prefix.beginning(
+      pageGroupCount: keyValues.prefixPositionCount / KeyValueOrigin.pageGroupPositionCount)
     let exact = keyValues.exactPositionCount
     let end = min(keyValues.finish(), exact / KeyValueOrigin.pageGroupPositionCount)
     // A drive that failed was reported when it did.

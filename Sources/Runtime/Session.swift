@@ -223,6 +223,35 @@ public final class Session {
     position = 0
   }
 
+  /// Forgets the tokens from `position` on, also those of a step that was interrupted: what follows is as if they had
+  /// never been read. Weights stay in memory.
+  ///
+  /// Lower the flag before, where a step was interrupted.
+  ///
+  /// - Returns: where the context ends now: at `position` or, where that cannot be returned to, before it. The tokens
+  ///   from there on have to be read again.
+  /// - Throws: ``RuntimeError/badPrompt(_:)`` where attention is computed elsewhere; errors of keys and values; the
+  ///   error of a step that was final.
+  @discardableResult
+  public func truncate(to position: Int) throws(RuntimeError) -> Int {
+    guard decoder.outsourced == nil else {
+      throw .badPrompt(
+        "attention outside the host keeps what it has read: reset the context instead")
+    }
+    switch condition {
+    case .ready: if position >= self.position { return self.position }
+    case .contextAborted: core.abandon()
+    case .failed(let error): throw error
+    }
+    condition = .ready
+    // A file for others has one place for each page: what is on its way there comes first.
+    _ = keyValues.finish()
+    try step { () throws(RuntimeError) in
+      self.position = try core.truncate(keyValues, to: min(position, self.position))
+    }
+    return self.position
+  }
+
   /// Does a step's work and remembers how it ended.
   func step(_ work: () throws(RuntimeError) -> Void) throws(RuntimeError) {
     do { try work() } catch {

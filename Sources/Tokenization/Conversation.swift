@@ -199,6 +199,50 @@ public struct Conversation: @unchecked Sendable {
     messages = Conversation([ChatMessage(role: .system, content: content)]).messages + messages
   }
 
+  public var messageCount: Int { messages.count }
+
+  /// The role of the last message; nil where there is none.
+  public var lastRole: String? {
+    guard case .dictionary(let mapping)? = messages.last, case .text(let role)? = mapping["role"]
+    else { return nil }
+    return role.string
+  }
+
+  /// Adds a message after the others.
+  public mutating func append(_ message: ChatMessage) {
+    messages += Conversation([message]).messages
+  }
+
+  /// Takes the last message away.
+  ///
+  /// - Precondition: there is one.
+  public mutating func removeLast() { messages.removeLast() }
+
+  /// It as JSON that ``init(json:name:)`` reads: a list of messages, or an object where there is more than those.
+  ///
+  /// - Throws: ``TokenizerError/badMessages(_:)`` where there is more than any prompt has.
+  public func json() throws(TokenizerError) -> [UInt8] {
+    do throws(JinjaError) {
+      var lines: [MarkedText] = []
+      for message in messages {
+        if case .text(let line) = try message.json() { lines.append(line) }
+      }
+      let list = lines.map { "\n  " + $0.string }.joined(separator: ",")
+      var members: [String] = []
+      for (name, value) in [("tools", tools), ("documents", documents)] {
+        guard let value, case .text(let text) = try value.json() else { continue }
+        members.append(#""\#(name)": "# + text.string)
+      }
+      let pairs = arguments.map { (key: MarkedText($0.name), value: $0.value) }
+      if !pairs.isEmpty, case .text(let text) = try Value.dictionary(Mapping(pairs)).json() {
+        members.append(#""chat_template_kwargs": "# + text.string)
+      }
+      guard !members.isEmpty else { return Array("[\(list)\n]\n".utf8) }
+      let all = ["\"messages\": [\(list)\n]"] + members
+      return Array("{\(all.joined(separator: ",\n"))}\n".utf8)
+    } catch { throw .badMessages(error.description) }
+  }
+
   /// Bytes of text in it, for the interpreter's limits.
   var byteCount: Int {
     (messages + [tools, documents].compactMap { $0 } + arguments.map(\.value)).reduce(0) {

@@ -12,7 +12,8 @@ struct PromptOptions: ParsableArguments {
   @Argument(
     help: """
       The prompt, byte for byte; after -- where it begins with a dash. Without it, or as -, standard \
-      input is read, without a byte order mark at the start and one newline at the end.
+      input is read, without a byte order mark at the start and one newline at the end. Without it on a \
+      terminal, a conversation begins.
       """)
   var prompt: String?
 

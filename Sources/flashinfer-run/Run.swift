@@ -15,14 +15,16 @@ import WeightLoader
 struct Run: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "flashinfer-run",
-    abstract: "Answers a prompt with a model that need not fit in memory.",
+    abstract: "Answers a prompt, or converses, with a model that need not fit in memory.",
     discussion: """
       MODEL is a flash image (see flashinfer-convert), a GGUF file or a Hugging Face folder with \
       safetensors. The answer goes to standard output as it is generated; progress and a summary \
-      go to standard error.
+      go to standard error. On a terminal and without a prompt it is a conversation: /help lists \
+      its commands.
 
       Examples:
         flashinfer-run model.bin "Why is the sky blue?" --ram 2GiB
+        flashinfer-run model.bin --system "Be brief."
         flashinfer-run model.bin --prompt-file long.txt --max-tokens 200
         git log -5 | flashinfer-run model.bin --system "Summarise." --quiet
         flashinfer-run model.bin --raw "Once upon a time" --temperature 0
@@ -66,6 +68,7 @@ struct Run: ParsableCommand {
     Interruption.endProcessAtOnce(true)
     try reportingErrors {
       if let path = prompts.prompts { return try answerAll(path) }
+      if isConversation { return try converse() }
       let model = try openModel()
       let tokens = try prompt.tokens(model)
       if let oddity = model.oddity(of: tokens) { Terminal.warn(oddity) }
@@ -78,7 +81,8 @@ struct Run: ParsableCommand {
         try makeSession(model, tokens)
       }
       try hotness.recall(session)
-      reportTroubles(of: session, model)
+      Terminal.warn(notesOf: model.source)
+      reportTroubles(of: session)
       let loadSeconds = secondsSinceProcessStart()
       let seed = sampling.chosenSeed()
       let options = GenerationOptions(
@@ -123,7 +127,7 @@ struct Run: ParsableCommand {
   }
 
   /// - Throws: also where the argument reads like a prompt whose model was left out.
-  private func openModel() throws -> LanguageModel {
+  func openModel() throws -> LanguageModel {
     do { return try resources.open(model, needsVocabulary: prompt.tokenList == nil) } catch {
       guard ExitStatus(error) == .noInput, model.contains(" "), !prompt.isGiven else { throw error }
       throw CommandError(
@@ -132,20 +136,19 @@ struct Run: ParsableCommand {
   }
 
   /// What a session has to say to people, now and as it runs.
-  private func reportTroubles(of session: Session, _ model: LanguageModel) {
+  func reportTroubles(of session: Session) {
     session.stream.onStall = { Terminal.note("\($0)") }
     session.keyValues.pool.onStall = { Terminal.note("\($0)") }
     session.stream.onReplacement = {
       Terminal.warn("\($0); this run goes on with the file that it opened")
     }
     session.keyValues.pool.onWarning = { Terminal.warn($0) }
-    Terminal.warn(notesOf: model.source)
     Terminal.warn(notesOf: session)
   }
 
   /// Generates the answer; shows how far reading the prompt has come, and of an answer that is not printed
   /// as it comes how far that has.
-  private func generate(
+  func generate(
     _ generator: TextGenerator, _ options: GenerationOptions
   ) throws -> GenerationResult {
     let session = generator.session

@@ -73,7 +73,7 @@ extension RunReport {
   }
 
   /// Why the answer ends where it does and how to get more; nil where the model ended it.
-  private func ending(_ maximumTokenCount: Int) -> String? {
+  func ending(_ maximumTokenCount: Int) -> String? {
     switch result.finishReason {
     case .stop: return nil
     case .cancelled: return "the answer was interrupted"

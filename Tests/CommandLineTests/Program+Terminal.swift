@@ -66,10 +66,10 @@ extension Program {
 
   /// Runs a program on a terminal of `columns`, which is its standard input, output and error.
   ///
-  /// - Parameter type: what to type, once the screen has shown `cue`; `\u{3}` is Ctrl-C.
+  /// - Parameter typing: what to type, each once the screen has shown `cue` since the keys before; `\u{3}` is Ctrl-C.
   static func onTerminal(
     _ program: String, _ arguments: [String], environment: [String] = [], columns: UInt16 = 80,
-    type: (cue: String, keys: String)? = nil
+    typing: [(cue: String, keys: String)] = []
   ) throws -> Screen {
     var (master, terminal): (Int32, Int32) = (-1, -1)
     var size = winsize(ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0)
@@ -91,15 +91,19 @@ extension Program {
       ["\(directory)/\(program)"] + arguments, environment, &actions, inSession: true)
     close(terminal)
     var (bytes, block) = ([UInt8](), [UInt8](repeating: 0, count: 1 << 16))
-    var keys = type
+    var (keys, shown) = (typing[...], 0)
     while true {
+      var entry = pollfd(fd: master, events: Int16(POLLIN), revents: 0)
+      // What waits for keys that nobody types would wait for ever.
+      if poll(&entry, 1, 60_000) == 0 { kill(process, SIGKILL) }
       // Reading ends with EIO when the program has closed the terminal.
       let count = read(master, &block, block.count)
       if count < 0, errno == EINTR { continue }
       guard count > 0 else { break }
       bytes += block[..<count]
-      if let typed = keys, String(decoding: bytes, as: UTF8.self).contains(typed.cue) {
-        keys = nil
+      while let typed = keys.first, let cue = bytes[shown...].firstRange(of: typed.cue.utf8) {
+        shown = cue.upperBound
+        keys.removeFirst()
         _ = typed.keys.withCString { write(master, $0, strlen($0)) }
       }
     }

@@ -47,7 +47,7 @@ final class ProgressTests {
   @Test func `Ctrl-C takes the line away, and says so on a line of its own`() throws {
     let screen = try Program.onTerminal(
       "flashinfer-bench", ["load", model, "--io", "pread", "--seconds", "60"],
-      type: ("reading model", "\u{3}"))
+      typing: [("reading model", "\u{3}")])
     #expect(screen.status == 130)
     #expect(screen.lines == ["error: interrupted"], "\(screen.lines)")
   }

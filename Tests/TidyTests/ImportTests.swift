@@ -53,7 +53,7 @@ import Testing
     "A system library has one home",
     arguments: [
       ("CLinuxURing", "BlockIO"), ("CXXHash", "TensorBasics"), ("CPCRE2", "Tokenization"),
-      ("CUTF8Proc", "Tokenization"),
+      ("CUTF8Proc", "Tokenization"), ("CEditLine", "flashinfer-run"),
     ])
   func systemLibraries(library: String, home: String) {
     let importing = (SourceTree.sources + SourceTree.tests).filter { $0.imports.contains(library) }
