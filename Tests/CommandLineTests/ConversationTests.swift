@@ -179,7 +179,7 @@ final class ConversationTests {
   @Test func `Lines are edited, go on after a backslash, and are pasted as a block`() throws {
     let screen = try type([
       (Self.ready, "onf\u{7F}e\\\r"), (Self.ready, "größer\r"),
-      (Self.ready, "\u{1B}[200~a\rb\r\nc\u{1B}[201~!\r"), (Self.ready, "/not\r"),
+      (Self.ready, "\u{1B}[200~a\rb\rc\u{1B}[201~!\r"), (Self.ready, "/not\r"),
       (Self.ready, "/save \(saved)\r"), (Self.ready, "/quit\r"),
     ])
     #expect(screen.status == 0, "\(screen.transcript)")
