@@ -552,7 +552,8 @@ class Engines(unittest.TestCase):
             sequence.cancel()
             sequence.cancel()
             list(sequence)
-            self.assertEqual(sequence.finish_reason, "cancelled")
+            # A tiny model may have been faster.
+            self.assertIn(sequence.finish_reason, ("cancelled", "length"))
             self.assertRaises(flashinfer_ssd.Closed, sequence.append, "no")
             sequence.close()
             self.assertRaises(flashinfer_ssd.Closed, sequence.append, "no")
