@@ -92,7 +92,8 @@ private struct GGUFSiblings {
       throw .missingFile(
         path: path,
         "\(this), but its name does not end in \(ending), so that the others cannot be found: "
-          + "\(Self.list(names)); give the path under which they lie beside each other")
+          + "\(Self.list(names)); give the path under which they lie beside each other"
+          + (rightName(of: path).map { ", or rename it to \($0)" } ?? ""))
     }
     let slash = stem.utf8.lastIndex(of: UInt8(ascii: "/"))
     let name = slash.map { String(stem[stem.utf8.index(after: $0)...]) } ?? stem
@@ -100,7 +101,35 @@ private struct GGUFSiblings {
     throw .missingFile(
       path: path,
       "\(this), of which \(Self.list(names)) \(missing.count == 1 ? "is" : "are") missing; "
-        + "\(missing.count == 1 ? "it belongs" : "they belong") beside it")
+        + "\(missing.count == 1 ? "it belongs" : "they belong") beside it"
+        + (danglingLink(to: missing).map { "; \($0)" } ?? ""))
+  }
+
+  /// What the file at `path` must be called to be a member, of those whose names it lies beside; nil where these are of no
+  /// model, or of several.
+  private func rightName(of path: String) -> String? {
+    let slash = path.utf8.lastIndex(of: UInt8(ascii: "/"))
+    let folder = slash.map { String(path[...$0]) } ?? "."
+    let names = (try? FolderListing.names(in: folder)) ?? []
+    let ending = split.nameEnding(split.index)
+    let count = String(split.nameEnding(0).dropFirst("-00001".count))
+    let members = names.filter { $0.hasSuffix(count) && GGUFSplit.isMember(fileName: $0) }
+    let stems = Set(members.map { String($0.dropLast(ending.count)) })
+    guard stems.count == 1, let stem = stems.first, !names.contains(stem + ending) else {
+      return nil
+    }
+    return stem + ending
+  }
+
+  /// A link where one of those members should be, to a file that is not there.
+  private func danglingLink(to missing: [Int]) -> String? {
+    for path in missing.lazy.flatMap({ index in stems.map { $0 + split.nameEnding(index) } }) {
+      let trail = LinkTrail.places(from: path)
+      if trail.count > 1, let end = trail.last {
+        return "\(path) is a link to \(end), where there is no file"
+      }
+    }
+    return nil
   }
 
   /// Places where there is a file for member `index`.

@@ -31,7 +31,8 @@ struct ModelStorage {
     path = folder.path
     files = try folder.safetensors()
     guard !files.isEmpty else {
-      throw .missingFile(path: path, "this folder holds no safetensors file")
+      throw .missingFile(
+        path: path, try folder.otherModels() ?? "this folder holds no safetensors file")
     }
     logicalFiles = files
     (isFolder, isGGUF, huggingFace) = (true, false, nil)

@@ -149,6 +149,51 @@ import WeightLoader
     #expect(try error(opening: path).description.contains("and 65531 more"))
   }
 
+  @Test func `A renamed member is told its name`() throws {
+    let paths = folder.write(members: Self.whole.split(into: 3))
+    let renamed = folder.path + "/weights.gguf"
+    for index in 0..<3 {
+      rename(paths[index], renamed)
+      let failure = try error(opening: renamed)
+      let name = TinyGGUF.memberName("tiny", index, of: 3)
+      #expect(failure.description.contains("or rename it to \(name)"), "\(failure)")
+      rename(renamed, paths[index])
+    }
+    // A second copy of a member needs no name, and of two models' members it is not known whose it is.
+    folder.write("weights.gguf", folder.read("tiny-00002-of-00003.gguf"))
+    #expect(try !error(opening: renamed).description.contains("rename"))
+    unlink(paths[1])
+    folder.write("other-00001-of-00003.gguf", folder.read("tiny-00001-of-00003.gguf"))
+    #expect(try !error(opening: renamed).description.contains("rename"))
+    unlink(folder.path + "/other-00001-of-00003.gguf")
+    // Under the name of another.
+    rename(paths[2], paths[1])
+    folder.write("tiny-00003-of-00003.gguf", folder.read("weights.gguf"))
+    expect(try error(opening: paths[0]), of: paths[1], says: "here ends in -00003-of-00003.gguf")
+  }
+
+  @Test func `A link to a member that is not there is called that`() throws {
+    let paths = folder.write(members: Self.whole.split(into: 3))
+    unlink(paths[1])
+    link(paths[1], to: "gone/one")
+    let near = try error(opening: paths[0]).description
+    #expect(near.contains("\(paths[1]) is a link to \(folder.path)/gone/one"), "\(near)")
+    unlink(paths[1])
+    link(folder.path + "/between", to: "/no/such/file")
+    link(paths[1], to: "between")
+    let far = try error(opening: paths[2]).description
+    #expect(far.contains("is a link to /no/such/file, where"), "\(far)")
+    unlink(paths[1])
+    #expect(try !error(opening: paths[0]).description.contains("link"))
+  }
+
+  @Test func `A folder with members says which file to give`() throws {
+    let names = folder.write(members: Self.whole.split(into: 3))
+    #expect(try error(opening: folder.path).description.contains("give \(names[0])"))
+    folder.write("other.gguf", Self.whole.bytes())
+    #expect(try error(opening: folder.path).description.contains("2 GGUF models"))
+  }
+
   /// Expects a format error of the file `path` that says `text`.
   private func expect(_ error: LoaderError, of path: String, says text: String) {
     guard case .format(let cause) = error else {

@@ -96,7 +96,8 @@ public struct GGUFSplit: Sendable, Equatable {
     guard found.index == index else {
       throw FormatError(
         .malformed, path: file.path,
-        "its header says that it is member \(found.index + 1) of \(count); \(wanted): download it again"
+        "its header says that it is member \(found.index + 1) of \(count); \(wanted): give each member the "
+          + "name that its header asks for, which here ends in \(nameEnding(found.index)), or download it again"
       )
     }
   }
