@@ -7,6 +7,7 @@ import KVCache
 import ModelFormat
 import Runtime
 import TensorBasics
+import Tokenization
 import WeightLoader
 
 /// Exit codes that scripts may depend on; the numbers are those of sysexits.h.
@@ -25,7 +26,7 @@ public enum ExitStatus: Int32, Sendable {
     switch error {
     case let error as RuntimeError: self = Self.status(of: error)
     case let error as LoaderError: self = Self.status(of: error)
-    case is FormatError: self = .badData
+    case is FormatError, is TokenizerError: self = .badData
     case let error as BlockIOError: self = Self.status(of: error)
     case let error as DriveError: self = Self.status(of: error)
     case is AllocationError, is BudgetError: self = .notPossibleHere

@@ -80,7 +80,7 @@ public struct TemplateOptions: ParsableArguments {
         .badData,
         "\(chatTemplate): the template is empty: every prompt would be; --raw does without one")
     }
-    return try ChatTemplate(text)
+    return try ChatTemplate(text, name: chatTemplate)
   }
 
   /// The conversation of `--messages`, or else of one prompt.

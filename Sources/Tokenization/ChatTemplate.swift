@@ -14,6 +14,8 @@ public struct ChatTemplate: Sendable {
   }
 
   private let template: Template
+  /// What errors begin with.
+  private let prefix: String
   public private(set) var needs = Needs()
   /// Whether it writes tools that it is given.
   public private(set) var takesTools = false
@@ -24,10 +26,12 @@ public struct ChatTemplate: Sendable {
 
   /// Parses a template and finds out what it needs.
   ///
+  /// - Parameter name: the file that it is from, for errors; nil = the model's.
   /// - Throws: ``TokenizerError/badChatTemplate(_:)``.
-  public init(_ source: String) throws(TokenizerError) {
+  public init(_ source: String, name: String? = nil) throws(TokenizerError) {
+    prefix = name.map { "\($0): " } ?? ""
     do throws(JinjaError) { template = try Template(source) } catch {
-      throw .badChatTemplate(error.description)
+      throw .badChatTemplate(prefix + error.description)
     }
     probe()
   }
@@ -43,7 +47,7 @@ public struct ChatTemplate: Sendable {
   ) throws(TokenizerError) -> MarkedText {
     do throws(JinjaError) {
       return try run(try normalised(conversation), bos: bos, eos: eos)
-    } catch { throw .unsupportedConversation(error.description) }
+    } catch { throw .unsupportedConversation(prefix + error.description) }
   }
 
   private func run(

@@ -342,7 +342,16 @@ final class RunTests {
     let bad = folder.write("bad.jinja", Array("{% if %}".utf8))
     let refused = try Program.run(
       "flashinfer-inspect", [model, "--render", "x", "--chat-template", bad])
-    #expect(refused.status != 0 && refused.errors.contains("line 1, column "), "\(refused.errors)")
+    #expect(
+      refused.status == 65 && refused.errors.contains("\(bad): line 1, column "),
+      "\(refused.errors)")
+    let raising = folder.write(
+      "raising.jinja", Array("{{ raise_exception('roles must alternate') }}".utf8))
+    let unable = try Program.run(
+      "flashinfer-inspect", [model, "--render", "x", "--chat-template", raising])
+    #expect(
+      unable.status == 65 && unable.errors.contains("conversation: \(raising): "),
+      "\(unable.errors)")
     let answer = try run([
       model, "--chat-template", template, "--messages", messages, "--max-tokens", "1", "--ram",
       "60MiB", "--json",
