@@ -108,79 +108,9 @@ public enum Terminal {
   public static var inputIsInteractive: Bool { isatty(STDIN_FILENO) == 1 }
   public static var outputIsInteractive: Bool { isatty(STDOUT_FILENO) == 1 }
 
-  /// A prompt on standard input, or in `path` where that is neither nil nor `-`.
-  ///
-  /// Editors and `echo` end a text with a newline that is not meant, and some begin it with a byte order
-  /// mark: one final newline, LF or CRLF, and the mark are dropped, as llama.cpp does. Everything else is
-  /// the prompt, other carriage returns included.
-  ///
-  /// - Throws: ``CommandError`` as ``readAll(path:)``, and where it is no UTF-8 text.
-  public static func readPrompt(path: String?) throws -> [UInt8] {
-    let path = path == "-" ? nil : path
-    var bytes = try readAll(path: path)
-    let name = path ?? "standard input"
-    if let position = bytes.firstIndex(of: 0) {
-      throw CommandError(
-        .badData, "\(name): byte \(position) is NUL: this is binary data, not a prompt")
-    }
-    guard String(validating: bytes, as: UTF8.self) != nil else {
-      throw CommandError(.badData, "\(name): not valid UTF-8 text")
-    }
-    if bytes.starts(with: [0xEF, 0xBB, 0xBF]) { bytes.removeFirst(3) }
-    if bytes.last == UInt8(ascii: "\n") {
-      bytes.removeLast()
-      if bytes.last == UInt8(ascii: "\r") { bytes.removeLast() }
-    }
-    return bytes
-  }
-
-  /// Everything on standard input, or in `path`.
-  ///
-  /// - Throws: ``CommandError`` if it cannot be read, or exceeds 64 MiB.
-  public static func readAll(path: String?) throws -> [UInt8] {
-    let limit = 64 << 20
-    let file =
-      path.map { path in
-        path.withSystemPath { open($0, O_RDONLY | O_CLOEXEC) }
-      } ?? STDIN_FILENO
-    let name = path ?? "standard input"
-    guard file >= 0 else {
-      throw CommandError(
-        [ENOENT, ENOTDIR, ELOOP, EACCES].contains(errno) ? .noInput : .failure,
-        "\(name): \(String(cString: strerror(errno)))")
-    }
-    defer { if path != nil { close(file) } }
-    var bytes: [UInt8] = []
-    var block = [UInt8](repeating: 0, count: 1 << 16)
-    while true {
-      try wait(for: file, POLLIN)
-      let count = read(file, &block, block.count)
-      if count < 0, errno == EINTR || errno == EAGAIN { continue }
-      guard count >= 0 else {
-        throw CommandError(
-          errno == EISDIR ? .badData : .failure, "\(name): \(String(cString: strerror(errno)))")
-      }
-      guard count > 0 else { return bytes }
-      bytes.append(contentsOf: block[..<count])
-      guard bytes.count <= limit else {
-        throw CommandError(.badData, "\(name): longer than \(ByteCount(limit)), which no prompt is")
-      }
-    }
-  }
-
   private static func write(_ text: String, to file: Int32) {
     var text = text
     text.withUTF8 { write(UnsafeRawBufferPointer($0), to: file) }
-  }
-
-  /// Sleeps until a file may be read or written; throws when the user interrupts.
-  ///
-  /// A signal between the look at the flag and the sleep is seen a moment later.
-  private static func wait(for file: Int32, _ event: Int32) throws(CommandError) {
-    var entry = pollfd(fd: file, events: Int16(event), revents: 0)
-    repeat {
-      if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
-    } while poll(&entry, 1, 100) <= 0
   }
 
   /// Writes everything. A full disk or a vanished reader of standard output ends the process:

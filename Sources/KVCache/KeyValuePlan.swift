@@ -142,9 +142,7 @@ public struct KeyValuePlan: Sendable {
       openByteCount =
         sequenceCount * shape.layerCount
         * shape.openByteCount(positionCount: min(length, shape.contextLength))
-      retainedByteCount =
-        sequenceCount
-        * (0..<shape.layerCount).reduce(0) { $0 + shape.retainedByteCount(layer: $1) }
+      retainedByteCount = sequenceCount * shape.retainedByteCount
       let rows = max(chunkLength, sequenceCount)
       // Of n rows in s sequences, each completes one page more than its rows fill whole ones, at most.
       let most = min(sequenceCount, rows) + (rows - min(sequenceCount, rows)) / length

@@ -93,6 +93,11 @@ public struct KeyValueShape: Sendable {
       count * pageStride + openByteCount(positionCount: rest), (count - 1) * pageStride + whole)
   }
 
+  /// Memory of a sequence as long as the context, if every page that a query sees stays.
+  public var retainedByteCount: Int {
+    (0..<layerCount).reduce(0) { $0 + retainedByteCount(layer: $1) }
+  }
+
   /// Complete pages that a query of `layer` sees at most.
   func visiblePageCount(layer: Int) -> Int {
     guard let window = windows[layer] else { return pageGroupCount }

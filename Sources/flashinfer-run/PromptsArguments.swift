@@ -15,15 +15,15 @@ struct PromptsArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       """
-      With --prompts: add the results to this file instead of standard output. Prompts whose results it holds are not \
-      answered again, so a run that was interrupted can be repeated.
+      With --prompts: add the results to this file instead of standard output. Prompts whose answers it holds are not \
+      answered again, so a run that was interrupted can be repeated; those that ended in an error are.
       """, valueName: "file"))
   var output: String?
 
   @Option(
     parsing: .unconditional,
     help:
-      "With --prompts: answers under way at the same time (default: as many as memory allows, up to 32)."
+      "With --prompts: answers under way at the same time (default: as many as memory has room for, up to 32)."
   )
   var sequences: Int?
 

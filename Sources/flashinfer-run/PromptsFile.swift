@@ -16,6 +16,11 @@ struct PromptLine {
   var problem: String?
   /// Checksum of all that the answer depends on, weights apart.
   var checksum: UInt64 = 0
+  /// How its result spells the checksum: sixteen hexadecimal digits.
+  var checksumText: String {
+    let digits = String(checksum, radix: 16)
+    return String(repeating: "0", count: 16 - digits.count) + digits
+  }
 
   /// Positions that prompt and answer take.
   var length: Int { options.prompt.count + options.maximumTokenCount }
@@ -34,13 +39,16 @@ struct PromptsFile {
 
   /// Every line that is not empty.
   ///
-  /// - Parameter runSeed: from which, and its number, a line without a seed gets its own.
-  func lines(_ bytes: [UInt8], runSeed: UInt64) -> [PromptLine] {
-    bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false).enumerated()
-      .compactMap { index, line in
-        guard line.contains(where: { ![9, 13, 32].contains($0) }) else { return nil }
-        return read(Array(line), number: index + 1, runSeed)
-      }
+  /// - Parameters:
+  ///   - path: nil = standard input.
+  ///   - runSeed: from which, and its number, a line without a seed gets its own.
+  func lines(path: String?, runSeed: UInt64) throws -> [PromptLine] {
+    var lines: [PromptLine] = []
+    try Terminal.readLines(path: path) { line in
+      guard line.bytes.contains(where: { ![9, 13, 32].contains($0) }) else { return }
+      lines.append(read(line.bytes, number: line.number, runSeed))
+    }
+    return lines
   }
 
   private func read(_ bytes: [UInt8], number: Int, _ runSeed: UInt64) -> PromptLine {
@@ -81,7 +89,7 @@ struct PromptsFile {
     }
     if let temperature = json["temperature"] {
       guard let value = temperature.double, value >= 0, value.isFinite else {
-        throw fail(temperature, "'temperature' must be 0 or more")
+        throw fail(temperature, "'temperature' must be a number of 0 or more")
       }
       chosen.temperature = Float(value)
     }

@@ -9,15 +9,17 @@ import TensorBasics
 final class ResultsFile {
   /// A result of an earlier run.
   struct Kept {
-    let line: Int
     let checksum: UInt64
     let isError: Bool
   }
-  private(set) var kept: [Kept] = []
+  /// By the number of the prompt's line: the last result, as errors are tried again.
+  private(set) var kept: [Int: Kept] = [:]
   /// The seed of the run that began the file; nil if there are no results yet.
   private(set) var runSeed: UInt64?
   private let path: String?
   private let file: Int32
+  /// Whether the file was not there before.
+  private var isNew = false
 
   /// - Parameter path: nil = standard output.
   init(path: String?) throws {
@@ -26,7 +28,9 @@ final class ResultsFile {
       file = STDOUT_FILENO
       return
     }
-    file = path.withSystemPath { open($0, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0o666) }
+    let flags = O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC
+    let new = path.withSystemPath { open($0, flags | O_EXCL, 0o666) }
+    file = new >= 0 ? new : path.withSystemPath { open($0, flags, 0o666) }
     guard file >= 0 else {
       let status: ExitStatus =
         errno == ENOENT || errno == EACCES || errno == EISDIR ? .usage : .failure
@@ -35,35 +39,51 @@ final class ResultsFile {
     guard flock(file, LOCK_EX | LOCK_NB) == 0 else {
       throw CommandError(.usage, "--output \(path): another run is writing it")
     }
+    isNew = new >= 0
     var status = stat()
     // A device or a pipe keeps nothing.
     if fstat(file, &status) == 0, status.st_mode & S_IFMT == S_IFREG { try readKept(path) }
   }
 
-  deinit { if path != nil { close(file) } }
+  deinit {
+    guard let path else { return }
+    // A run that was refused leaves no file.
+    var status = stat()
+    if isNew, fstat(file, &status) == 0, status.st_size == 0 {
+      _ = path.withSystemPath { unlink($0) }
+    }
+    close(file)
+  }
 
   private func readKept(_ path: String) throws {
-    let bytes = try Terminal.readAll(path: path)
-    let end = bytes.lastIndex(of: UInt8(ascii: "\n")).map { $0 + 1 } ?? 0
-    for (index, line) in bytes[..<end].split(separator: UInt8(ascii: "\n")).enumerated() {
-      let name = "\(path), line \(index + 1)"
-      let json = try Array(line).withUnsafeBytes { try JSONParser.parse($0, path: name) }
-      guard let number = json["line"]?.integer,
-        let checksum = json["input"]?.string.flatMap({ UInt64($0, radix: 16) }),
-        let seed = json["runSeed"]?.integer, seed >= 0
-      else {
-        throw CommandError(
-          .badData, "\(name): no result of flashinfer-run --prompts; give another file to --output")
+    var (end, isWhole) = (0, true)
+    try Terminal.readLines(path: path) { line in
+      guard line.isEnded else {
+        isWhole = false
+        return
       }
-      kept.append(Kept(line: number, checksum: checksum, isError: json["error"] != nil))
-      runSeed = UInt64(seed)
+      end += line.bytes.count + 1
+      if !line.bytes.isEmpty { try keep(line.bytes, name: "\(path), line \(line.number)") }
     }
-    guard end < bytes.count else { return }
+    guard !isWhole else { return }
     Terminal.warn(
       "\(path): the last line is not whole; it is cut off, and its prompt answered again")
     guard ftruncate(file, off_t(end)) == 0 else {
       throw CommandError(.failure, "--output \(path): \(String(cString: strerror(errno)))")
     }
+  }
+
+  private func keep(_ line: [UInt8], name: String) throws {
+    let json = try line.withUnsafeBytes { try JSONParser.parse($0, path: name) }
+    guard let number = json["line"]?.integer,
+      let checksum = json["input"]?.string.flatMap({ UInt64($0, radix: 16) }),
+      let seed = json["runSeed"]?.integer, seed >= 0
+    else {
+      throw CommandError(
+        .badData, "\(name): no result of flashinfer-run --prompts; give another file to --output")
+    }
+    kept[number] = Kept(checksum: checksum, isError: json["error"] != nil)
+    runSeed = UInt64(seed)
   }
 
   /// Adds a result.

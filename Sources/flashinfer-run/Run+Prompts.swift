@@ -13,8 +13,11 @@ extension Run {
   func checkPrompts() throws {
     guard prompts.prompts != nil else { return }
     let other: String? =
-      if prompt.isGiven { "a prompt" } else if output.json { "--json" } else if store.kvStore != nil
-      {
+      if prompt.isGiven {
+        "a prompt"
+      } else if output.logprobs != nil {
+        "--logprobs"
+      } else if store.kvStore != nil {
         "--kv-store"
       } else if attention.attention != "host" { "--attention" } else { nil }
     if let other { throw ValidationError("--prompts cannot be combined with \(other)") }
@@ -29,20 +32,21 @@ extension Run {
     Terminal.warn(notesOf: model.source)
     let results = try ResultsFile(path: prompts.output)
     let runSeed = try runSeed(results)
-    let bytes = try Terminal.readAll(path: path == "-" ? nil : path)
     let template: ChatTemplate? = try prompt.template.chatTemplate(
       or: model.source.description.chatTemplate(hasTools: false))
     let file = PromptsFile(
       name: path == "-" ? "standard input" : path, sampling: sampling, prompt: prompt,
       model: model, template: prompt.template.chatTemplate == nil ? nil : template)
-    var lines = file.lines(bytes, runSeed: runSeed)
+    var lines = try file.lines(path: path == "-" ? nil : path, runSeed: runSeed)
     guard !lines.isEmpty else { throw CommandError(.badData, "\(file.name): there are no prompts") }
     refuseLong(&lines, model)
-    let keptErrors = try skipKept(results, &lines)
-    var failures = Failures(badLineCount: keptErrors)
+    try skipAnswered(results, &lines)
+    var failures = Failures()
     for line in lines where line.problem != nil {
-      try results.append(resultLine(line, runSeed, nil, error: line.problem))
       failures.badLineCount += 1
+      // That result is there already.
+      if results.kept[line.number]?.checksum == line.checksum { continue }
+      try results.append(resultLine(line, runSeed, nil, error: line.problem))
     }
     lines.removeAll { $0.problem != nil }
     if !lines.isEmpty { try answer(lines, model, results, runSeed, &failures) }
@@ -50,14 +54,14 @@ extension Run {
     if failures.runCount > 0 { throw ExitStatus.failure.code }
     if failures.badLineCount > 0 {
       Terminal.note(
-        "error: \(failures.badLineCount) lines of \(file.name) could not be answered; their results "
-          + "say why")
+        "error: \(Self.counted(failures.badLineCount, "line")) of \(file.name) could not be answered; "
+          + "\(failures.badLineCount == 1 ? "its result says" : "their results say") why")
       throw ExitStatus.badData.code
     }
   }
 
   private struct Failures {
-    var badLineCount: Int
+    var badLineCount = 0
     var runCount = 0
   }
 
@@ -87,21 +91,22 @@ extension Run {
     }
   }
 
-  /// Leaves out what was answered before.
-  ///
-  /// - Returns: how many of those could not be answered.
-  private func skipKept(_ results: ResultsFile, _ lines: inout [PromptLine]) throws -> Int {
+  /// Leaves out what was answered before; an error is no answer.
+  private func skipAnswered(_ results: ResultsFile, _ lines: inout [PromptLine]) throws {
+    let answered = results.kept.filter { !$0.value.isError }
     let checksums = Dictionary(lines.map { ($0.number, $0.checksum) }) { first, _ in first }
-    for kept in results.kept where checksums[kept.line] != kept.checksum {
+    let others = answered.filter { checksums[$0.key] != $0.value.checksum }
+    if let number = others.keys.min() {
       throw CommandError(
         .usage,
-        "--output \(prompts.output ?? ""): its result of line \(kept.line) is of another prompt, model or "
+        "--output \(prompts.output ?? ""): its result of line \(number) is of another prompt, model or "
           + "options; give another file, or what it was begun with")
     }
-    let done = Set(results.kept.map(\.line))
-    lines.removeAll { done.contains($0.number) }
-    if !done.isEmpty { Terminal.remark("\(done.count) prompts were answered before") }
-    return results.kept.count { $0.isError }
+    guard !answered.isEmpty else { return }
+    lines.removeAll { answered[$0.number] != nil }
+    Terminal.remark(
+      "\(Self.counted(answered.count, "prompt")) \(answered.count == 1 ? "was" : "were") answered before"
+    )
   }
 
   private func answer(
@@ -149,7 +154,7 @@ extension Run {
 
   private func interrupt(_ endedCount: Int, of count: Int) -> Never {
     Terminal.note(
-      "interrupted: \(endedCount) of \(count) prompts are answered"
+      "interrupted: \(endedCount) of \(Self.counted(count, "prompt")) answered"
         + (prompts.output == nil ? "" : "; the same command goes on from there"))
     Terminal.exit(.interrupted)
   }
@@ -159,57 +164,13 @@ extension Run {
     let seconds = Double(statistics.sweepNanoseconds) / 1e9
     func rounded(_ value: Double) -> Double { (value * 10).rounded() / 10 }
     Terminal.remark(
-      "\(promptCount) prompts, \(tokenCount) tokens answered in \(rounded(seconds)) s: "
+      "\(Self.counted(promptCount, "prompt")), \(Self.counted(tokenCount, "token")) answered in "
+        + "\(rounded(seconds)) s: "
         + "\(rounded(Double(tokenCount) / max(seconds, 1e-9))) tokens/s in all")
     Terminal.remark(
-      "\(statistics.sweepCount) sweeps of \(rounded(Double(statistics.rowCount) / Double(max(1, statistics.sweepCount)))) "
-        + "rows, \(engine.plan.sequenceCount) answers at a time at most")
-  }
-
-  /// An engine with room for as many answers at the same time as were asked for, or as memory allows.
-  private func makeEngine(_ lines: [PromptLine], _ model: LanguageModel) throws -> Engine {
-    let longest = lines.lazy.map(\.length).max() ?? 1
-    var request = MemoryPlan.Request(
-      budgetByteCount: resources.budget,
-      contextLength: min(resources.context ?? model.configuration.contextLength, longest),
-      promptLength: lines.lazy.map(\.options.prompt.count).max() ?? 1,
-      threadCount: resources.threadCount,
-      callerByteCount: lines.reduce(0) { $0 + Self.byteCount(of: $1) },
-      preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path))
-    request.keyValues = keyValues.options(resources.io)
-    request.neurons = neurons.options
-    request.verification = verification.verify
-    let most = min(prompts.sequences ?? Self.usualSequenceCount, lines.count)
-    if prompts.sequences != nil {
-      request.sequenceCount = most
-    } else {
-      request.sequenceCount = try Self.sequenceCount(upTo: most, request, model)
-    }
-    return try Engine(model, request)
-  }
-
-  /// Answers at the same time where memory is enough: more rows than that take the processors longer than they spare the
-  /// drive.
-  private static let usualSequenceCount = 32
-
-  /// The most sequences, halving from `most`, whose keys and values all stay in memory; at least 1.
-  private static func sequenceCount(
-    upTo most: Int, _ request: MemoryPlan.Request, _ model: LanguageModel
-  ) throws -> Int {
-    var request = request
-    request.sequenceCount = most
-    while request.sequenceCount > 1 {
-      let plan = try? MemoryPlan.make(
-        request, source: model.source, configuration: model.configuration)
-      if let plan, !plan.keyValues.hasTier { break }
-      request.sequenceCount /= 2
-    }
-    return request.sequenceCount
-  }
-
-  /// What a prompt and its answer take in this process.
-  private static func byteCount(of line: PromptLine) -> Int {
-    4 * line.options.prompt.count + MemoryLayout<PromptLine>.stride + 64
+      "\(Self.counted(statistics.sweepCount, "sweep")) of "
+        + "\(rounded(Double(statistics.rowCount) / Double(max(1, statistics.sweepCount)))) rows, "
+        + "\(Self.counted(engine.plan.sequenceCount, "answer")) at a time at most")
   }
 
   /// One line of results (docs/json.md).
@@ -229,7 +190,11 @@ extension Run {
       }
       if let error { json.text("error", error) }
       json.number("runSeed", runSeed)
-      json.text("input", String(line.checksum, radix: 16))
+      json.text("input", line.checksumText)
     }
+  }
+
+  private static func counted(_ count: Int, _ noun: String) -> String {
+    "\(count) \(noun)\(count == 1 ? "" : "s")"
   }
 }

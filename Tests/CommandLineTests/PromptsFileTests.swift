@@ -114,6 +114,7 @@ final class PromptsFileTests {
       (#"{"prompt":1}"#, "not empty"), (#"{"prompt":"a","max_tokens":0}"#, "'max_tokens'"),
       (#"{"prompt":"a","max_tokens":1e99}"#, "'max_tokens'"),
       (#"{"prompt":"a","temperature":-1}"#, "'temperature'"),
+      (#"{"prompt":"a","temperature":"hot"}"#, "'temperature' must be a number"),
       (#"{"prompt":"a","seed":-1}"#, "'seed'"), (#"{"prompt":"a","seed":1.5}"#, "'seed'"),
       (#"{"prompt":"a","stop":[""]}"#, "'stop'"), (#"{"prompt":"a","stop":7}"#, "'stop'"),
       (#"{"prompt":"a","id":{}}"#, "'id'"), (#"{"prompt":"a","top_q":1}"#, "'top_q'"),
@@ -136,7 +137,9 @@ final class PromptsFileTests {
   }
 
   @Test func `What cannot be combined with many prompts is refused`() throws {
-    for arguments in [["--json"], ["--kv-store", "x"], ["--tokens", "1"], ["--sequences", "0"]] {
+    for arguments in [
+      ["--json", "--logprobs", "2"], ["--kv-store", "x"], ["--tokens", "1"], ["--sequences", "0"],
+    ] {
       let result = try answer(Self.lines, arguments)
       #expect(result.status == 64, "\(arguments): \(result.errors)")
     }
@@ -146,5 +149,114 @@ final class PromptsFileTests {
     }
     let full = try answer(Self.lines, ["--output", "/dev/full"])
     #expect(full.status == 1 && full.errors.contains("No space left"), "\(full.errors)")
+  }
+
+  @Test func `Results are JSON with and without being asked`() throws {
+    let lines = Array(Self.lines[..<3])
+    let asked = try answer(lines, ["--json"])
+    #expect(asked.status == 0, "\(asked.errors)")
+    #expect(try results(asked.output).sorted() == results(answer(lines).output).sorted())
+  }
+
+  @Test func `An error is tried again, and its line may change`() throws {
+    var lines = Array(Self.lines[..<3])
+    let bad = #"{"prompt":"a","max_tokens":"#
+    lines.insert(bad + "0}", at: 1)
+    let first = try answer(lines, ["--output", output])
+    #expect(first.status == 65 && first.errors.contains("1 line of"), "\(first.errors)")
+    // Still wrong, but in another way: the last result of a line counts.
+    lines[1] = bad + "-1}"
+    let second = try answer(lines, ["--output", output])
+    #expect(second.status == 65, "\(second.errors)")
+    #expect(second.errors.contains("3 prompts were answered before"), "\(second.errors)")
+    lines[1] = bad + "4}"
+    let third = try answer(lines, ["--output", output])
+    #expect(third.status == 0, "\(third.errors)")
+    #expect(third.errors.contains("1 prompt, ") && third.errors.contains("1 answer at a time"))
+    let results = results(String(decoding: folder.read("answers"), as: UTF8.self))
+    #expect(results.map { value("line", $0) == "2" }.count { $0 } == 3)
+    #expect(results.last.flatMap { value("tokens", $0) } == "4")
+    let last = try answer(lines, ["--output", output])
+    #expect(last.status == 0 && last.errors.contains("4 prompts were answered"), "\(last.errors)")
+    // An answer does not become an error.
+    lines[1] = bad + "0}"
+    #expect(try answer(lines, ["--output", output]).status == 64)
+  }
+
+  @Test func `Checksums have sixteen digits, and those of earlier versions are known`() throws {
+    #expect(try answer(Self.lines, ["--output", output]).status == 0)
+    let whole = String(decoding: folder.read("answers"), as: UTF8.self)
+    #expect(results(whole).allSatisfy { value("input", $0)?.utf8.count == 16 })
+    var earlier = whole
+    while let zero = earlier.firstRange(of: "\"input\":\"0") {
+      earlier.replaceSubrange(zero, with: "\"input\":\"")
+    }
+    folder.write("answers", Array(earlier.utf8))
+    let again = try answer(Self.lines, ["--output", output])
+    #expect(again.status == 0 && again.errors.contains("40 prompts were"), "\(again.errors)")
+  }
+
+  @Test func `A run that is refused leaves no results file`() throws {
+    for (lines, arguments) in [
+      ([""], []), ([#"{"prompt":"a"}"#], ["--ram", "1MiB"]),
+      ([#"{"prompt":"a"}"#], ["--kv-ram", "1KiB"]),
+    ] as [([String], [String])] {
+      let result = try answer(lines, ["--output", output] + arguments)
+      #expect(result.status != 0 && access(output, F_OK) != 0, "\(result.errors)")
+    }
+    // One that was there is not removed.
+    folder.write("answers", [])
+    #expect(try answer([""], ["--output", output]).status == 65)
+    #expect(access(output, F_OK) == 0)
+  }
+
+  @Test func `Files of prompts and results may be longer than any prompt`() throws {
+    #expect(try answer(["", #"{"prompt":"a"}"#], ["--output", output]).status == 0)
+    // Spaces at a line's end are no part of it.
+    let blank = [UInt8](repeating: UInt8(ascii: " "), count: 40 << 20) + [10]
+    let prompts = folder.write("long", blank + Array("{\"prompt\":\"a\"}\n".utf8) + blank)
+    let answers = folder.read("answers")
+    let padding =
+      "{\"line\":2,\"error\":\"\(String(repeating: "x", count: 40 << 20))\",\"runSeed\":3,"
+    let error = Array((padding + "\"input\":\"0\"}\n").utf8)
+    folder.write("answers", error + error + answers)
+    let arguments = [model, "--raw", "--seed", "3", "--max-tokens", "12", "--output", output]
+    let run = try Program.run("flashinfer-run", arguments + ["--prompts", prompts])
+    #expect(run.status == 0 && run.errors.contains("1 prompt was answered before"), "\(run.errors)")
+    // A line has a bound.
+    folder.write("long", Array("\n".utf8) + blank.dropLast() + blank)
+    let long = try Program.run("flashinfer-run", arguments + ["--prompts", prompts])
+    #expect(
+      long.status == 65 && long.errors.contains("long, line 2: longer than 64 MiB"),
+      "\(long.errors)")
+  }
+
+  @Test func `As many answers go at a time as their keys and values have room for`() throws {
+    // A page of each of the two layers, and the room that pages need on their way.
+    func run(_ lengths: [Int], _ arguments: [String]) throws -> Program.Result {
+      try answer(
+        lengths.map { #"{"prompt":"a","max_tokens":\#($0)}"# },
+        ["--context", "2048", "--temperature", "0", "--kv-dir", folder.path] + arguments)
+    }
+    func countAtATime(_ result: Program.Result) -> Int? {
+      #expect(result.status == 0, "\(result.errors)")
+      let end = result.errors.firstRange(of: " at a time at most")?.lowerBound
+      let words = end.map { result.errors[..<$0].split { $0 == " " } }
+      return words?.dropLast().last.flatMap { Int($0) }
+    }
+    let short = [Int](repeating: 8, count: 20)
+    let ample = try run(short, [])
+    #expect(countAtATime(ample) == 20)
+    #expect(!ample.errors.contains("one prompt is answered at a time"))
+    // One long line does not keep the others waiting.
+    let mixed = try run([2000] + short, ["--kv-ram", "3MiB"])
+    #expect(countAtATime(mixed).map { $0 > 4 } == true, "\(mixed.errors)")
+    // Where all are long, memory is for one.
+    let long = try run([700, 700, 700], ["--kv-ram", "256KiB"])
+    #expect(countAtATime(long) == 1)
+    #expect(long.errors.contains("one prompt is answered at a time"), "\(long.errors)")
+    let asked = try run([700, 700, 700], ["--kv-ram", "3MiB", "--sequences", "2"])
+    #expect(countAtATime(asked) == 2)
+    #expect(results(asked.output).sorted() == results(long.output).sorted())
   }
 }

@@ -1,0 +1,126 @@
+import Glibc
+import TensorBasics
+
+// What programs read, other than models.
+extension Terminal {
+  /// Most bytes of a text, which is one prompt or the like.
+  private static let textByteLimit = 64 << 20
+
+  /// A prompt on standard input, or in `path` where that is neither nil nor `-`.
+  ///
+  /// Editors and `echo` end a text with a newline that is not meant, and some begin it with a byte order
+  /// mark: one final newline, LF or CRLF, and the mark are dropped, as llama.cpp does. Everything else is
+  /// the prompt, other carriage returns included.
+  ///
+  /// - Throws: ``CommandError`` as ``readAll(path:)``, and where it is no UTF-8 text.
+  public static func readPrompt(path: String?) throws -> [UInt8] {
+    let path = path == "-" ? nil : path
+    var bytes = try readAll(path: path)
+    let name = path ?? "standard input"
+    if let position = bytes.firstIndex(of: 0) {
+      throw CommandError(
+        .badData, "\(name): byte \(position) is NUL: this is binary data, not a prompt")
+    }
+    guard String(validating: bytes, as: UTF8.self) != nil else {
+      throw CommandError(.badData, "\(name): not valid UTF-8 text")
+    }
+    if bytes.starts(with: [0xEF, 0xBB, 0xBF]) { bytes.removeFirst(3) }
+    if bytes.last == UInt8(ascii: "\n") {
+      bytes.removeLast()
+      if bytes.last == UInt8(ascii: "\r") { bytes.removeLast() }
+    }
+    return bytes
+  }
+
+  /// Everything on standard input, or in `path`.
+  ///
+  /// - Throws: ``CommandError`` if it cannot be read, or exceeds 64 MiB.
+  public static func readAll(path: String?) throws -> [UInt8] {
+    var bytes: [UInt8] = []
+    try readBlocks(path: path) { block in
+      bytes += block
+      guard bytes.count <= textByteLimit else {
+        throw CommandError(
+          .badData,
+          "\(path ?? "standard input"): longer than \(ByteCount(textByteLimit)), which no prompt is"
+        )
+      }
+    }
+    return bytes
+  }
+
+  /// A line of a text.
+  public struct Line {
+    /// From 1.
+    public let number: Int
+    /// Without the newline.
+    public let bytes: [UInt8]
+    /// Whether a newline ends it; false only of the last line.
+    public let isEnded: Bool
+  }
+
+  /// Gives `take` each line on standard input, or in `path`, one after the other. The text may have any length.
+  ///
+  /// - Throws: ``CommandError`` if it cannot be read, or a line exceeds 64 MiB; what `take` throws.
+  public static func readLines(path: String?, _ take: (Line) throws -> Void) throws {
+    var (bytes, number) = ([UInt8](), 1)
+    func add(_ part: ArraySlice<UInt8>) throws {
+      bytes += part
+      guard bytes.count <= textByteLimit else {
+        throw CommandError(
+          .badData,
+          "\(path ?? "standard input"), line \(number): longer than \(ByteCount(textByteLimit))")
+      }
+    }
+    try readBlocks(path: path) { block in
+      var rest = block
+      while let end = rest.firstIndex(of: UInt8(ascii: "\n")) {
+        try add(rest[..<end])
+        try take(Line(number: number, bytes: bytes, isEnded: true))
+        bytes.removeAll(keepingCapacity: true)
+        number += 1
+        rest = rest[(end + 1)...]
+      }
+      try add(rest)
+    }
+    if !bytes.isEmpty { try take(Line(number: number, bytes: bytes, isEnded: false)) }
+  }
+
+  private static func readBlocks(
+    path: String?, _ take: (ArraySlice<UInt8>) throws -> Void
+  ) throws {
+    let file =
+      path.map { path in
+        path.withSystemPath { open($0, O_RDONLY | O_CLOEXEC) }
+      } ?? STDIN_FILENO
+    let name = path ?? "standard input"
+    guard file >= 0 else {
+      throw CommandError(
+        [ENOENT, ENOTDIR, ELOOP, EACCES].contains(errno) ? .noInput : .failure,
+        "\(name): \(String(cString: strerror(errno)))")
+    }
+    defer { if path != nil { close(file) } }
+    var block = [UInt8](repeating: 0, count: 1 << 16)
+    while true {
+      try wait(for: file)
+      let count = read(file, &block, block.count)
+      if count < 0, errno == EINTR || errno == EAGAIN { continue }
+      guard count >= 0 else {
+        throw CommandError(
+          errno == EISDIR ? .badData : .failure, "\(name): \(String(cString: strerror(errno)))")
+      }
+      guard count > 0 else { return }
+      try take(block[..<count])
+    }
+  }
+
+  /// Sleeps until a file may be read; throws when the user interrupts.
+  ///
+  /// A signal between the look at the flag and the sleep is seen a moment later.
+  private static func wait(for file: Int32) throws(CommandError) {
+    var entry = pollfd(fd: file, events: Int16(POLLIN), revents: 0)
+    repeat {
+      if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }
+    } while poll(&entry, 1, 100) <= 0
+  }
+}

@@ -1,0 +1,80 @@
+import CommandLineSupport
+import KVCache
+import ModelFormat
+import Runtime
+import TensorBasics
+
+// How many prompts of a file are answered at the same time.
+extension Run {
+  /// Answers at the same time where memory is enough: more rows than that take the processors longer than they spare the
+  /// drive.
+  private static let usualSequenceCount = 32
+
+  /// An engine with room for as many answers at the same time as were asked for, or as memory allows.
+  func makeEngine(_ lines: [PromptLine], _ model: LanguageModel) throws -> Engine {
+    let longest = lines.lazy.map(\.length).max() ?? 1
+    var request = MemoryPlan.Request(
+      budgetByteCount: resources.budget,
+      contextLength: min(resources.context ?? model.configuration.contextLength, longest),
+      promptLength: lines.lazy.map(\.options.prompt.count).max() ?? 1,
+      threadCount: resources.threadCount,
+      callerByteCount: lines.reduce(0) { $0 + Self.byteCount(of: $1) },
+      preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path))
+    request.keyValues = keyValues.options(resources.io)
+    request.neurons = neurons.options
+    request.verification = verification.verify
+    if let count = prompts.sequences {
+      request.sequenceCount = min(count, lines.count)
+    } else {
+      request.sequenceCount = Self.sequenceCount(lines, request, model)
+    }
+    return try Engine(model, request)
+  }
+
+  /// The most sequences whose keys and values have room in memory, of one that is the longest and others of mean length;
+  /// at least 1.
+  ///
+  /// The longest counts for half of the memory at most: what of it has no room then goes to a file, as all that exceeds
+  /// memory does when it is answered alone, and each reading of it serves the tokens of all.
+  private static func sequenceCount(
+    _ lines: [PromptLine], _ request: MemoryPlan.Request, _ model: LanguageModel
+  ) -> Int {
+    let sizes = lines.map {
+      KeyValueShape(
+        model.configuration, contextLength: min(request.contextLength, $0.length),
+        type: request.keyValues.type
+      ).retainedByteCount
+    }
+    let longest = sizes.max() ?? 0
+    let mean = (sizes.reduce(0, +) - longest) / max(1, sizes.count - 1)
+    var plan: MemoryPlan?
+    for count in stride(from: min(usualSequenceCount, lines.count), to: 1, by: -1) {
+      var request = request
+      request.sequenceCount = count
+      plan = try? MemoryPlan.make(
+        request, source: model.source, configuration: model.configuration)
+      guard let room = plan?.keyValues else { continue }
+      let needed = min(longest, room.retainedByteCount / 2) + (count - 1) * mean
+      if !room.hasTier || needed <= room.retainedByteCount { return count }
+    }
+    if lines.count > 1 { warnOfOneAtATime(plan, needed: longest + mean) }
+    return 1
+  }
+
+  /// - Parameter plan: for two answers at the same time; nil = there is none.
+  private static func warnOfOneAtATime(_ plan: MemoryPlan?, needed: Int) {
+    let reason =
+      if let room = plan?.keyValues.retainedByteCount {
+        "two would need up to \(ByteCount(needed)) for keys and values, which have \(ByteCount(room))"
+      } else { "memory is too small for two" }
+    Terminal.warn(
+      "one prompt is answered at a time: \(reason); more --ram (and --kv-ram, if given), a lower "
+        + "--max-tokens or max_tokens, or --kv-type q8 makes room for more, and --sequences 8 answers 8 at a "
+        + "time whatever has to go to a file")
+  }
+
+  /// What a prompt and its answer take in this process.
+  private static func byteCount(of line: PromptLine) -> Int {
+    4 * line.options.prompt.count + MemoryLayout<PromptLine>.stride + 64
+  }
+}
