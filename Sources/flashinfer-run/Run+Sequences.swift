@@ -3,6 +3,7 @@ import KVCache
 import ModelFormat
 import Runtime
 import TensorBasics
+import WeightLoader
 
 // How many prompts of a file are answered at the same time.
 extension Run {
