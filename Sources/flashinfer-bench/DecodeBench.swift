@@ -54,7 +54,8 @@ struct DecodeBench: ParsableCommand {
         "--tokens, --warmup and --repeat must be at least 1, --depth not negative")
     }
     guard (1...ResourceOptions.mostSequences).contains(sequences ?? 1) else {
-      throw ValidationError("--sequences must be between 1 and \(ResourceOptions.mostSequences), not \(sequences ?? 0)")
+      throw ValidationError(
+        "--sequences must be between 1 and \(ResourceOptions.mostSequences), not \(sequences ?? 0)")
     }
     guard sequences == nil || !dram else {
       throw ValidationError("--dram measures one context: leave --sequences out")
