@@ -14,8 +14,9 @@ public struct ContextTokens: Sendable {
 
   public init() {}
 
-  /// Makes the context a beginning of `prompt` that leaves at least its last token to be read: of what it holds, the
-  /// common beginning stays, and the rest is forgotten.
+  /// Makes the context a beginning of `prompt` that leaves at least its last token to be read.
+  ///
+  /// Of what it holds the common beginning stays, and the rest is forgotten.
   ///
   /// What a policy for keys and values let attend over less than everything is not kept either, because a prompt
   /// attends over all of itself.

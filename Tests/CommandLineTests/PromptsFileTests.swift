@@ -165,7 +165,7 @@ final class PromptsFileTests {
     let first = try answer(lines, ["--output", output])
     #expect(first.status == 65 && first.errors.contains("1 line of"), "\(first.errors)")
     // Still wrong, but in another way: the last result of a line counts.
-    lines[1] = bad + "-1}"
+    lines[1] = #"{"max_tokens":4}"#
     let second = try answer(lines, ["--output", output])
     #expect(second.status == 65, "\(second.errors)")
     #expect(second.errors.contains("3 prompts were answered before"), "\(second.errors)")
