@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import json
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from collections.abc import Sequence as List
@@ -14,15 +13,14 @@ from . import _native
 from ._answer import FINISH_REASONS
 from ._closing import Closing
 from ._errors import END, OK, Closed, FlashInferError
-from ._native import Amount, Path, byte_count, call, system_path, text, unsigned
+from ._native import WAIT_MILLISECONDS, Amount, Path, byte_count, call, system_path, text, unsigned
+from ._prompts import Messages, conversation, set_sampling
 
 #: What a sequence begins with: text, or token ids.
 Prompt = Union[str, List[int]]
 
 QUEUED, READING, TOKEN, TEXT, FINISHED = 1, 2, 3, 4, 5
 ALL_POSITIONS = 2**64 - 1
-#: How long a wait lasts before Ctrl-C is looked for.
-WAIT_MILLISECONDS = 100
 
 
 @dataclass(frozen=True)
@@ -94,18 +92,12 @@ class Engine(Closing):
             keep.append(ids)
         return self._open(native)
 
-    def chat(self, messages: str | List[Mapping[str, Any]], *, tools: List[Mapping[str, Any]] | None = None,
+    def chat(self, messages: Messages, *, tools: List[Mapping[str, Any]] | None = None,
              documents: List[Mapping[str, Any]] | None = None, template_arguments: Mapping[str, Any] | None = None,
              **options: Any) -> Sequence:
         """Begins to answer a message or a conversation, as `Generator.chat` takes it; otherwise as `open`."""
         native, _ = _sequence_options(**options)
-        if isinstance(messages, str):
-            messages = [{"role": "user", "content": messages}]
-        conversation: dict[str, Any] = {"messages": [dict(message) for message in messages]}
-        for name, value in (("tools", tools), ("documents", documents), ("chat_template_kwargs", template_arguments)):
-            if value is not None:
-                conversation[name] = value
-        native.json = text(json.dumps(conversation, ensure_ascii=False), "messages")
+        native.json = conversation(messages, tools, documents, template_arguments)
         return self._open(native)
 
     def _open(self, native: _native.SequenceOptions) -> Sequence:
@@ -121,12 +113,7 @@ def _sequence_options(*, max_tokens: int = 512, temperature: float = 0.7, top_p:
                       queue: bool = True) -> tuple[_native.SequenceOptions, list[Any]]:
     """The options as C takes them, and memory that they point to."""
     native = _native.SequenceOptions()
-    native.maximum_tokens = unsigned(max_tokens, "max_tokens")
-    native.temperature, native.top_p, native.min_p = temperature, top_p, min_p
-    native.repetition_penalty = repetition_penalty
-    native.top_k = unsigned(top_k, "top_k", 32)
-    if seed is not None:
-        native.is_seeded, native.seed = 1, unsigned(seed, "seed")
+    set_sampling(native, max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed)
     native.stream = unsigned(stream, "stream", 32)
     native.ignores_end, native.queues = int(ignore_end), int(queue)
     native.log_probability_count = unsigned(log_probabilities, "log_probabilities", 32)

@@ -3,20 +3,17 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import json
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Union
+from typing import Any
 
 from . import _native
 from ._answer import Answer, Run
 from ._closing import Closing
 from ._errors import Busy, FlashInferError
 from ._native import Amount, Path, byte_count, call, system_path, text, unsigned
-
-#: A message to be answered, or a conversation whose last message is: `{"role": "user", "content": "Hi"}`, …
-Messages = Union[str, Sequence[Mapping[str, Any]]]
+from ._prompts import Messages, conversation, set_sampling
 
 
 class Generator(Closing):
@@ -76,29 +73,15 @@ class Generator(Closing):
         `user` and `assistant` by turns. tools, documents: what the template is told of; template_arguments: what else,
         such as `{"enable_thinking": False}`.
         """
-        if isinstance(messages, str):
-            messages = [{"role": "user", "content": messages}]
-        conversation: dict[str, Any] = {"messages": [dict(message) for message in messages]}
-        for name, value in (("tools", tools), ("documents", documents), ("chat_template_kwargs", template_arguments)):
-            if value is not None:
-                conversation[name] = value
-        json_text = json.dumps(conversation, ensure_ascii=False)
+        json_text = conversation(messages, tools, documents, template_arguments)
         generation = self._generation(max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed)
-        return self._answer(Run("chat_json", (text(json_text, "messages"),), generation))
+        return self._answer(Run("chat_json", (json_text,), generation))
 
     @staticmethod
     def _generation(max_tokens: int, temperature: float, top_p: float, top_k: int, min_p: float,
                     repetition_penalty: float, seed: int | None) -> _native.Generation:
         generation = _native.Generation()
-        generation.maximum_tokens = unsigned(max_tokens, "max_tokens")
-        generation.temperature = temperature
-        generation.top_p = top_p
-        generation.top_k = unsigned(top_k, "top_k", 32)
-        generation.min_p = min_p
-        generation.repetition_penalty = repetition_penalty
-        if seed is not None:
-            generation.is_seeded = 1
-            generation.seed = unsigned(seed, "seed")
+        set_sampling(generation, max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed)
         return generation
 
     def _answer(self, run: Run) -> Answer:

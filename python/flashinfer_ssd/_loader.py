@@ -14,14 +14,11 @@ from . import _native
 from ._closing import Closing
 from ._errors import END, OK, FlashInferError, NotEnoughMemory, NotFound
 from ._metadata import Metadata
-from ._native import Amount, Path, byte_count, call, system_path, text, unsigned
+from ._native import WAIT_MILLISECONDS, Amount, Path, byte_count, call, system_path, text, unsigned
 from ._tensors import ALL_ROWS, Array, Floats, Piece, Rows, Tensor, Tensors, view
 
 #: What to stream or load: a tensor or its name, rows of one (`Tensor.rows`), or a pair (tensor number, part).
 Part = Union[str, Tensor, Rows, "tuple[int, int]"]
-
-#: How long a call may keep Python from noticing Ctrl-C.
-WAIT_MILLISECONDS = 100
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from ._errors import END, OK, TIMEOUT, Details, FlashInferError, error
 
 ABI_VERSION = 2
 
+#: How long a call may keep Python from noticing Ctrl-C.
+WAIT_MILLISECONDS = 100
+
 #: A number of bytes, or text such as `2GiB`; None: the default.
 Amount = Union[SupportsIndex, float, str, None]
 #: A file or folder; bytes that are no UTF-8 as they are or as `os.fsdecode` writes them.
