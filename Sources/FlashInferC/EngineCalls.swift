@@ -2,7 +2,6 @@
 // swift-format-ignore-file: AlwaysUseLowerCamelCase
 
 public import CFlashInfer
-import HostResources
 import Runtime
 import TensorBasics
 import WeightLoader
@@ -18,13 +17,6 @@ public func flashinfer_engine_open(
     let engine = try required(engine, "engine")
     var wanted = flashinfer_engine_options()
     if let options { wanted = try .read(from: options, "options") }
-    guard wanted.thread_count <= 256, wanted.sequence_count <= 1024,
-      wanted.context_length <= 1 << 30
-    else {
-      throw CallError(
-        .invalid, "at most 256 threads, 1024 sequences and a context of 2^30 are possible")
-    }
-    try HostLimits().check(budget: integer(wanted.ram, "options->ram"))
     engine.pointee = handle(HandleTable.shared.add(try EngineHandle(path: path, wanted)))
     return .ok
   }

@@ -1,5 +1,4 @@
 import CFlashInfer
-import HostResources
 import ModelFormat
 import Runtime
 import Synchronization
@@ -16,16 +15,12 @@ final class EngineHandle: @unchecked Sendable {
 
   /// - Throws: `RuntimeError`; also where the budget is too small, before anything large is allocated.
   init(path: String, _ options: flashinfer_engine_options) throws {
+    let plan = try PlanOptions(
+      ram: options.ram, contextLength: options.context_length, threadCount: options.thread_count,
+      sequenceCount: options.sequence_count)
     model = try LanguageModel.open(path)
-    let ram = try integer(options.ram, "options->ram")
-    let context = options.context_length == 0 ? 2048 : Int(options.context_length)
-    var request = MemoryPlan.Request(
-      budgetByteCount: ram == 0 ? HostLimits().defaultBudget : ram,
-      contextLength: max(2, min(context, model.configuration.contextLength)), promptLength: 512,
-      threadCount: options.thread_count == 0
-        ? HostLimits().defaultThreadCount : Int(options.thread_count),
-      callerByteCount: try integer(options.caller_bytes, "options->caller_bytes"))
-    request.promptLength = min(request.promptLength, request.contextLength)
+    var request = plan.request(
+      for: model, callerByteCount: try integer(options.caller_bytes, "options->caller_bytes"))
     request.sequenceCount = options.sequence_count == 0 ? 8 : Int(options.sequence_count)
     engine = try Engine(model, request)
   }
@@ -70,12 +65,17 @@ final class EngineHandle: @unchecked Sendable {
     if let tokens = options.tokens {
       return Array(UnsafeBufferPointer(start: tokens, count: try checked(options.token_count)))
     }
-    let bytes = Array(try text(options.json, "options->json").utf8)
-    let conversation: Conversation
-    do throws(TokenizerError) { conversation = try Conversation(json: bytes, name: "json") } catch {
-      throw CallError(.invalid, error.description)
-    }
-    return try model.prompt(conversation)
+    return try model.prompt(conversation(options.json, "options->json"))
+  }
+}
+
+/// A conversation that C has as JSON; `name` is what errors call the pointer.
+func conversation(
+  _ json: UnsafePointer<CChar>?, _ name: String
+) throws(CallError) -> Conversation {
+  let bytes = Array(try text(json, name).utf8)
+  do throws(TokenizerError) { return try Conversation(json: bytes, name: "json") } catch {
+    throw CallError(.invalid, error.description)
   }
 }
 

@@ -2,7 +2,6 @@
 // swift-format-ignore-file: AlwaysUseLowerCamelCase
 
 public import CFlashInfer
-import HostResources
 import Runtime
 import TensorBasics
 import Tokenization
@@ -19,17 +18,7 @@ public func flashinfer_generator_open(
     let generator = try required(generator, "generator")
     var wanted = flashinfer_generator_options()
     if let options { wanted = try .read(from: options, "options") }
-    guard wanted.thread_count <= 256, wanted.context_length <= 1 << 30 else {
-      throw CallError(.invalid, "at most 256 threads and a context of 2^30 are possible")
-    }
-    let ram = try integer(wanted.ram, "options->ram")
-    try HostLimits().check(budget: ram)
-    let opened = try GeneratorHandle(
-      path: path, ram: ram == 0 ? nil : ram,
-      contextLength: wanted.context_length == 0 ? 2048 : Int(wanted.context_length),
-      threadCount: wanted.thread_count == 0
-        ? HostLimits().defaultThreadCount : Int(wanted.thread_count))
-    generator.pointee = handle(HandleTable.shared.add(opened))
+    generator.pointee = handle(HandleTable.shared.add(try GeneratorHandle(path: path, wanted)))
     return .ok
   }
 }
@@ -79,13 +68,8 @@ public func flashinfer_chat_json(
   _ error: UnsafeMutablePointer<flashinfer_error>?
 ) -> flashinfer_status {
   call(error) {
-    let json = Array(try text(json, "json").utf8)
-    let conversation: Conversation
-    do throws(TokenizerError) { conversation = try Conversation(json: json, name: "json") } catch {
-      throw CallError(.invalid, error.description)
-    }
-    return try generate(
-      generator, Prompt.conversation(conversation), generation, sink, context, result)
+    let prompt = Prompt.conversation(try conversation(json, "json"))
+    return try generate(generator, prompt, generation, sink, context, result)
   }
 }
 

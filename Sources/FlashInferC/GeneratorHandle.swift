@@ -1,5 +1,4 @@
 import CFlashInfer
-import HostResources
 import ModelFormat
 import Runtime
 import Synchronization
@@ -32,12 +31,12 @@ final class GeneratorHandle {
   let cancellations = Cancellations()
 
   /// - Throws: `RuntimeError`; also where the budget is too small, before anything large is allocated.
-  init(path: String, ram: Int?, contextLength: Int, threadCount: Int) throws(RuntimeError) {
+  init(path: String, _ options: flashinfer_generator_options) throws {
+    let plan = try PlanOptions(
+      ram: options.ram, contextLength: options.context_length, threadCount: options.thread_count)
     model = try LanguageModel.open(path)
-    let context = max(2, min(contextLength, model.configuration.contextLength))
-    request = MemoryPlan.Request(
-      budgetByteCount: ram ?? HostLimits().defaultBudget, contextLength: context,
-      promptLength: min(context, 512), threadCount: threadCount,
+    request = plan.request(
+      for: model,
       callerByteCount: Sampler.byteCount(vocabularyCount: model.configuration.vocabularyCount))
     session = try Session(
       model.source, model.configuration, request, cancellation: cancellations.flag)
