@@ -114,10 +114,12 @@ extension Terminal {
     }
   }
 
-  /// Sleeps until a file may be read; throws when the user interrupts.
+  /// Sleeps until a file may be read.
   ///
   /// A signal between the look at the flag and the sleep is seen a moment later.
-  private static func wait(for file: Int32) throws(CommandError) {
+  ///
+  /// - Throws: ``CommandError`` when the user interrupts.
+  public static func wait(for file: Int32) throws(CommandError) {
     var entry = pollfd(fd: file, events: Int16(POLLIN), revents: 0)
     repeat {
       if Interruption.flag.isRaised { throw CommandError(.interrupted, "interrupted") }

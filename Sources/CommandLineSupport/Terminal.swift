@@ -4,6 +4,11 @@ import TensorBasics
 
 /// Standard output and error without buffering surprises.
 public enum Terminal {
+  /// A number with its noun, which takes an s unless it is one.
+  public static func counted(_ count: Int, _ noun: String) -> String {
+    "\(count) \(noun)\(count == 1 ? "" : "s")"
+  }
+
   /// One line on standard error, never behind half a line of an answer.
   public static func note(_ line: String) {
     ProgressLine.interrupt {

@@ -133,15 +133,12 @@ final class LineEditor {
       isReading = true
       Self.send(Self.beginsPastes)
     }
-    var entry = pollfd(fd: STDIN_FILENO, events: Int16(POLLIN), revents: 0)
     while true {
-      if Interruption.flag.isRaised {
+      do throws(CommandError) { try Terminal.wait(for: STDIN_FILENO) } catch {
         isInterrupted = true
         errno = EINTR
         return nil
       }
-      // A signal between the look at the flag and the sleep is seen a moment later.
-      guard poll(&entry, 1, 100) > 0 else { continue }
       var byte: UInt8 = 0
       let count = Glibc.read(STDIN_FILENO, &byte, 1)
       if count < 0, errno == EINTR || errno == EAGAIN { continue }

@@ -78,16 +78,9 @@ extension Run {
   private static let keyValueShare = 4
 
   func conversationRequest(_ model: LanguageModel, contextLength: Int) -> MemoryPlan.Request {
-    let vocabularyCount = model.configuration.vocabularyCount
-    var request = MemoryPlan.Request(
-      budgetByteCount: resources.budget, contextLength: contextLength,
-      promptLength: contextLength, threadCount: resources.threadCount,
+    memoryRequest(
+      model, contextLength: contextLength, promptLength: contextLength,
       callerByteCount: Dialogue.byteCount(contextLength: contextLength)
-        + Sampler.byteCount(vocabularyCount: vocabularyCount),
-      preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path))
-    request.keyValues = keyValues.options(resources.io)
-    request.neurons = neurons.options
-    request.verification = verification.verify
-    return request
+        + Sampler.byteCount(vocabularyCount: model.configuration.vocabularyCount))
   }
 }

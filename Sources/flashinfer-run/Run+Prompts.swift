@@ -54,7 +54,7 @@ extension Run {
     if failures.runCount > 0 { throw ExitStatus.failure.code }
     if failures.badLineCount > 0 {
       Terminal.note(
-        "error: \(Self.counted(failures.badLineCount, "line")) of \(file.name) could not be answered; "
+        "error: \(Terminal.counted(failures.badLineCount, "line")) of \(file.name) could not be answered; "
           + "\(failures.badLineCount == 1 ? "its result says" : "their results say") why")
       throw ExitStatus.badData.code
     }
@@ -84,10 +84,7 @@ extension Run {
     for index in lines.indices where lines[index].problem == nil {
       let count = lines[index].options.prompt.count
       guard count >= context else { continue }
-      lines[index].problem =
-        "the prompt has \(count) tokens; a context of \(context) has room for \(max(0, context - 1)) "
-        + "and an answer"
-        + (resources.context == nil ? " (the model was trained for \(trained))" : "")
+      lines[index].problem = lackOfRoom(for: count, in: context, trained: trained)
     }
   }
 
@@ -105,7 +102,7 @@ extension Run {
     guard !answered.isEmpty else { return }
     lines.removeAll { answered[$0.number] != nil }
     Terminal.remark(
-      "\(Self.counted(answered.count, "prompt")) \(answered.count == 1 ? "was" : "were") answered before"
+      "\(Terminal.counted(answered.count, "prompt")) \(answered.count == 1 ? "was" : "were") answered before"
     )
   }
 
@@ -154,7 +151,7 @@ extension Run {
 
   private func interrupt(_ endedCount: Int, of count: Int) -> Never {
     Terminal.note(
-      "interrupted: \(endedCount) of \(Self.counted(count, "prompt")) answered"
+      "interrupted: \(endedCount) of \(Terminal.counted(count, "prompt")) answered"
         + (prompts.output == nil ? "" : "; the same command goes on from there"))
     Terminal.exit(.interrupted)
   }
@@ -164,13 +161,13 @@ extension Run {
     let seconds = Double(statistics.sweepNanoseconds) / 1e9
     func rounded(_ value: Double) -> Double { (value * 10).rounded() / 10 }
     Terminal.remark(
-      "\(Self.counted(promptCount, "prompt")), \(Self.counted(tokenCount, "token")) answered in "
+      "\(Terminal.counted(promptCount, "prompt")), \(Terminal.counted(tokenCount, "token")) answered in "
         + "\(rounded(seconds)) s: "
         + "\(rounded(Double(tokenCount) / max(seconds, 1e-9))) tokens/s in all")
     Terminal.remark(
-      "\(Self.counted(statistics.sweepCount, "sweep")) of "
+      "\(Terminal.counted(statistics.sweepCount, "sweep")) of "
         + "\(rounded(Double(statistics.rowCount) / Double(max(1, statistics.sweepCount)))) rows, "
-        + "\(Self.counted(engine.plan.sequenceCount, "answer")) at a time at most")
+        + "\(Terminal.counted(engine.plan.sequenceCount, "answer")) at a time at most")
   }
 
   /// One line of results (docs/json.md).
@@ -192,9 +189,5 @@ extension Run {
       json.number("runSeed", runSeed)
       json.text("input", line.checksumText)
     }
-  }
-
-  private static func counted(_ count: Int, _ noun: String) -> String {
-    "\(count) \(noun)\(count == 1 ? "" : "s")"
   }
 }

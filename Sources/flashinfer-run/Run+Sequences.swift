@@ -14,16 +14,10 @@ extension Run {
   /// An engine with room for as many answers at the same time as were asked for, or as memory allows.
   func makeEngine(_ lines: [PromptLine], _ model: LanguageModel) throws -> Engine {
     let longest = lines.lazy.map(\.length).max() ?? 1
-    var request = MemoryPlan.Request(
-      budgetByteCount: resources.budget,
-      contextLength: min(resources.context ?? model.configuration.contextLength, longest),
+    var request = memoryRequest(
+      model, contextLength: min(resources.context ?? model.configuration.contextLength, longest),
       promptLength: lines.lazy.map(\.options.prompt.count).max() ?? 1,
-      threadCount: resources.threadCount,
-      callerByteCount: lines.reduce(0) { $0 + Self.byteCount(of: $1) },
-      preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path))
-    request.keyValues = keyValues.options(resources.io)
-    request.neurons = neurons.options
-    request.verification = verification.verify
+      callerByteCount: lines.reduce(0) { $0 + Self.byteCount(of: $1) })
     if let count = prompts.sequences {
       request.sequenceCount = min(count, lines.count)
     } else {

@@ -175,6 +175,28 @@ struct Run: ParsableCommand {
 
   private var positions: DistributionPositions { output.logprobsPosition ?? .generated }
 
+  /// What memory is planned from, as the options say.
+  ///
+  /// - Parameter callerByteCount: what is needed beside the model.
+  func memoryRequest(
+    _ model: LanguageModel, contextLength: Int, promptLength: Int, callerByteCount: Int
+  ) -> MemoryPlan.Request {
+    var request = MemoryPlan.Request(
+      budgetByteCount: resources.budget, contextLength: contextLength, promptLength: promptLength,
+      threadCount: resources.threadCount, callerByteCount: callerByteCount,
+      preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path))
+    request.keyValues = keyValues.options(resources.io)
+    request.neurons = neurons.options
+    request.verification = verification.verify
+    return request
+  }
+
+  /// Says that a prompt leaves no room for an answer.
+  func lackOfRoom(for count: Int, in context: Int, trained: Int) -> String {
+    "the prompt has \(count) tokens; a context of \(context) has room for \(max(0, context - 1)) and an answer"
+      + (resources.context == nil ? " (the model was trained for \(trained))" : "")
+  }
+
   /// A session whose context holds the prompt and the answer, what keeps its keys and values, and drives
   /// that attend for it.
   private func makeSession(
@@ -184,10 +206,7 @@ struct Run: ParsableCommand {
     let context = resources.context ?? min(trained, tokens.count + sampling.maxTokens)
     guard tokens.count < context else {
       throw CommandError(
-        .badData,
-        "the prompt has \(tokens.count) tokens; a context of \(context) has room for "
-          + "\(max(0, context - 1)) and an answer"
-          + (resources.context == nil ? " (the model was trained for \(trained))" : ""))
+        .badData, lackOfRoom(for: tokens.count, in: context, trained: trained))
     }
     let length = min(context, tokens.count + sampling.maxTokens)
     let distributions =
@@ -196,17 +215,12 @@ struct Run: ParsableCommand {
       case .prompt: tokens.count
       case .promptPosition: 1
       }
-    var request = MemoryPlan.Request(
-      budgetByteCount: resources.budget, contextLength: length, promptLength: tokens.count,
-      threadCount: resources.threadCount,
+    var request = memoryRequest(
+      model, contextLength: length, promptLength: tokens.count,
       callerByteCount: RunReport.byteCount(
         tokenCount: length, distributionCount: output.logprobs == nil ? 0 : distributions,
         pairCount: output.logprobs ?? 0, vocabularyCount: model.configuration.vocabularyCount)
-        + Sampler.byteCount(vocabularyCount: model.configuration.vocabularyCount),
-      preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path))
-    request.keyValues = keyValues.options(resources.io)
-    request.neurons = neurons.options
-    request.verification = verification.verify
+        + Sampler.byteCount(vocabularyCount: model.configuration.vocabularyCount))
     // Distributions after a prompt's tokens are computed with them.
     let persistence = try store.open(
       model, prompt: tokens, for: &request, reuses: positions == .generated)

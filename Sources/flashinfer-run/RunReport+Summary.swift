@@ -29,7 +29,7 @@ extension RunReport {
 
   private var promptLine: String {
     let computed = promptTokens.count - result.reusedTokenCount
-    var line = "prompt: \(Self.tokens(promptTokens.count))"
+    var line = "prompt: \(Terminal.counted(promptTokens.count, "token"))"
     if result.reusedTokenCount > 0 { line += ", \(result.reusedTokenCount) of them reused" }
     guard let rate = timing.prefillTokensPerSecond, rate > 0 else { return line }
     let seconds = Self.seconds(Double(computed) / rate)
@@ -44,7 +44,7 @@ extension RunReport {
   private static let leastTokensOfRate = 16
 
   private func answerLine(seed: UInt64?) -> String {
-    var line = "answer: \(Self.tokens(result.tokens.count))"
+    var line = "answer: \(Terminal.counted(result.tokens.count, "token"))"
     if let rate = timing.decodeTokensPerSecond { line += ", \(Self.rate(rate))" }
     if let first = timing.timeToFirstTokenSeconds {
       line += ", the first after \(Self.seconds(first))"
@@ -78,18 +78,17 @@ extension RunReport {
     case .stop: return nil
     case .cancelled: return "the answer was interrupted"
     case .length:
-      return "the answer was cut off at \(Self.tokens(maximumTokenCount)): "
+      return "the answer was cut off at \(Terminal.counted(maximumTokenCount, "token")): "
         + "raise --max-tokens for more"
     case .context:
       let remedy =
         contextLength.reserved < contextLength.trained
         ? "--context N makes it longer" : "the model was trained for no more"
-      return "the answer was cut off: the context of \(Self.tokens(contextLength.reserved)) "
+      return
+        "the answer was cut off: the context of \(Terminal.counted(contextLength.reserved, "token")) "
         + "is full; \(remedy)"
     }
   }
-
-  private static func tokens(_ count: Int) -> String { "\(count) token\(count == 1 ? "" : "s")" }
 
   private static func percent(_ fraction: Double) -> String {
     "\(Int((100 * fraction).rounded())) %"
