@@ -79,13 +79,9 @@ struct ReadOrder {
     let gone = Unmanaged.passUnretained(store).toOpaque()
     chunkReaders.removeAll { $0.toOpaque() == gone }
     tokenReaders.removeAll { $0.toOpaque() == gone }
+    // What was read ahead is for an order that there will not be again.
     if readers.contains(where: { $0.toOpaque() == gone }) {
       readers.removeAll(keepingCapacity: true)
-      for index in 0..<chunkReaders.count + tokenReaders.count where isSettled {
-        readers.append(
-          index < chunkReaders.count
-            ? chunkReaders[index] : tokenReaders[index - chunkReaders.count])
-      }
     }
     for slot in reads.indices where reads[slot].reader?.toOpaque() == gone {
       reads[slot].reader = nil
@@ -369,10 +365,9 @@ extension KeyValuePool {
 
   /// Takes all pages out of memory that only pass through it.
   func dropStagedPages() {
-    guard plan.stagingCount > 0 else { return }
-    for page in 0..<plan.sequenceCount * shape.pageCount
-    where pages[page].flags.contains(.isStaged) && pages[page].address != nil {
-      evict(page)
+    for index in 0..<plan.stagingCount {
+      let page = stagedPages[index]
+      if page >= 0, pages[page].address != nil { evict(page) }
     }
   }
 }

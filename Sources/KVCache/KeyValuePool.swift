@@ -33,6 +33,8 @@ public final class KeyValuePool {
   private var warmSlots: SlotStack
   private var coldSlots: SlotStack
   private var stagingSlots: SlotStack
+  /// The page that each staging slot holds, or is to hold; −1 = none [stagingCount].
+  private(set) var stagedPages: [Int]
   /// Memory that neither open nor resident pages take.
   private(set) var freeByteCount: Int
   private(set) var workingCount = 0
@@ -101,6 +103,7 @@ public final class KeyValuePool {
     coldSlots = SlotStack(0..<plan.slotCount)
     warmSlots = SlotStack(capacity: plan.slotCount)
     stagingSlots = SlotStack(plan.slotCount..<(plan.slotCount + plan.stagingCount))
+    stagedPages = Array(repeating: -1, count: plan.stagingCount)
     freeByteCount = plan.retainedByteCount
     leavingCounts = Array(repeating: 0, count: shape.layerCount)
     reading = ReadOrder(
@@ -121,9 +124,6 @@ public final class KeyValuePool {
   }
 
   // MARK: - Sequences
-
-  /// Whether a policy may leave blocks out.
-  package var hasPolicy: Bool { options.policy != .full }
 
   /// Sequences that may still be opened.
   public var freeSequenceCount: Int { freePlaces.count }
@@ -223,7 +223,10 @@ public final class KeyValuePool {
   func give(_ slot: Int, of page: Int) {
     let flags = pages[page].flags
     pages[page].flags.subtract([.isResident, .isWorking, .isStaged])
-    if flags.contains(.isStaged) { return stagingSlots.push(slot) }
+    if flags.contains(.isStaged) {
+      stagedPages[slot - plan.slotCount] = -1
+      return stagingSlots.push(slot)
+    }
     if flags.contains(.isWorking) {
       workingCount -= 1
       return warmSlots.push(slot)
@@ -253,6 +256,7 @@ public final class KeyValuePool {
     }
     guard let slot = stagingSlots.pop() else { return nil }
     pages[page].flags.insert(.isStaged)
+    stagedPages[slot - plan.slotCount] = page
     return slot
   }
 

@@ -225,14 +225,13 @@ public final class KeyValueStore {
     failure = nil
     guard !isCommitted else { return }
     isAbandoned = true
-    for index in 0..<shape.pageCount where pageNumbers[index] >= 0 {
-      let number = Int(pageNumbers[index])
-      if pool.pages[number].flags.contains(.isStaged) {
-        if pool.pages[number].address == nil {
-          pool.pages[number].flags.insert(.isUnwanted)
-        } else {
-          pool.evict(number)
-        }
+    for index in 0..<plan.stagingCount {
+      let number = pool.stagedPages[index]
+      guard number >= 0, holds(number) else { continue }
+      if pool.pages[number].address == nil {
+        pool.pages[number].flags.insert(.isUnwanted)
+      } else {
+        pool.evict(number)
       }
     }
   }
@@ -262,6 +261,12 @@ public final class KeyValueStore {
   /// The pool's number of a page; it must have one.
   func pageNumber(_ layer: Int, _ pageGroup: Int) -> Int {
     Int(pageNumbers[page(layer, pageGroup)])
+  }
+
+  /// Whether a page of the pool is one of its own.
+  private func holds(_ number: Int) -> Bool {
+    let known = pool.pages[number]
+    return pageNumbers[page(Int(known.layer), Int(known.pageGroup))] == number
   }
 
   /// Where a complete page lies in memory; nil if it does not.

@@ -244,8 +244,6 @@ public final class Session {
     case .failed(let error): throw error
     }
     condition = .ready
-    // A file for others has one place for each page: what is on its way there comes first.
-    _ = keyValues.finish()
     try step { () throws(RuntimeError) in
       self.position = try core.truncate(keyValues, to: min(position, self.position))
     }

@@ -29,24 +29,40 @@ import Testing
         chunkLength: chunkLength))
   }
 
+  private static func randomShape(
+    _ type: KeyValueType, using generator: inout SeededGenerator
+  ) -> KeyValueShape {
+    shape(
+      type, layerCount: Int.random(in: 1...3, using: &generator),
+      window: [nil, 200, 500].randomElement(using: &generator) ?? nil)
+  }
+
+  /// Files in `folder`, read in any way, and one of some policies.
+  private static func randomOptions(
+    _ type: KeyValueType, _ folder: TemporaryFolder, policies: [KeyValuePolicyChoice],
+    using generator: inout SeededGenerator
+  ) -> KeyValueOptions {
+    var options = KeyValueOptions()
+    options.type = type
+    options.folder = folder.path
+    options.backend = [.auto, .uring, .pread, .mmap].randomElement(using: &generator) ?? .auto
+    options.policy = policies.randomElement(using: &generator) ?? .full
+    return options
+  }
+
   @Test(arguments: KeyValueType.allCases)
   func `Whatever is done to a store, it holds what it was given`(type: KeyValueType) throws {
     for seed in UInt64(0)..<12 {
       var generator = SeededGenerator(seed: seed)
       let folder = TemporaryFolder()
       defer { extendLifetime(folder) }
-      let shape = Self.shape(
-        type, layerCount: Int.random(in: 1...3, using: &generator),
-        window: [nil, 200, 500].randomElement(using: &generator) ?? nil)
+      let shape = Self.randomShape(type, using: &generator)
       let plan = try Self.plan(
         shape, spare: [nil, 0, 2, 9].randomElement(using: &generator) ?? nil)
-      var options = KeyValueOptions()
-      options.type = type
-      options.folder = folder.path
-      options.backend = [.auto, .uring, .pread, .mmap].randomElement(using: &generator) ?? .auto
-      options.policy =
-        [.full, .recent(sinks: 128, recent: 128), .top(share: 0.3), .top(share: 1)]
-        .randomElement(using: &generator) ?? .full
+      var options = Self.randomOptions(
+        type, folder,
+        policies: [.full, .recent(sinks: 128, recent: 128), .top(share: 0.3), .top(share: 1)],
+        using: &generator)
       var fileCount = 0
       if Bool.random(using: &generator) {
         options.ownFile = .init(path: folder.path + "/own0")
@@ -78,6 +94,10 @@ import Testing
           options.ownFile = nil
           checked = try CheckedStore(shape, plan, next, known: known)
           #expect(checked.store.prefixPositionCount == pageGroupCount * 128)
+        case 7:
+          try checked.truncate(
+            to: Int.random(in: 0...checked.known.positionCount, using: &generator),
+            using: &generator)
         case 2...6 where !isAnswering && room > 0:
           let count = min(room, Int.random(in: 1...Self.chunkLength, using: &generator))
           try checked.pass(count, .prefill(end: nil), using: &generator)
@@ -114,9 +134,7 @@ import Testing
       var generator = SeededGenerator(seed: seed)
       let folder = TemporaryFolder()
       defer { extendLifetime(folder) }
-      let shape = Self.shape(
-        type, layerCount: Int.random(in: 1...3, using: &generator),
-        window: [nil, 200, 500].randomElement(using: &generator) ?? nil)
+      let shape = Self.randomShape(type, using: &generator)
       let count = Int.random(in: 2...5, using: &generator)
       let least = KeyValuePlan.minimumByteCount(
         shape, sequenceCount: count, chunkLength: Self.chunkLength)
@@ -126,17 +144,15 @@ import Testing
           shape, sequenceCount: count,
           budgetByteCount: spare.map { least + $0 * shape.pageStride } ?? 1 << 30,
           chunkLength: Self.chunkLength))
-      var options = KeyValueOptions()
-      options.type = type
-      options.folder = folder.path
-      options.backend = [.auto, .uring, .pread, .mmap].randomElement(using: &generator) ?? .auto
-      options.policy =
-        [.full, .full, .recent(sinks: 128, recent: 128), .top(share: 0.3)]
-        .randomElement(using: &generator) ?? .full
+      let options = Self.randomOptions(
+        type, folder,
+        policies: [.full, .full, .recent(sinks: 128, recent: 128), .top(share: 0.3)],
+        using: &generator)
       let pool = try KeyValuePool(plan, options, queryHeadCount: 2 * shape.keyValueHeadCount)
       var open: [CheckedStore] = []
       for _ in 0..<60 {
-        try Self.change(&open, in: pool, using: &generator)
+        try Self.change(
+          &open, in: pool, isSelective: options.policy != .full, using: &generator)
       }
       open.removeAll()
       #expect(pool.freeSequenceCount == count && pool.writeFailure == nil)
@@ -147,7 +163,8 @@ import Testing
 
   /// One of: a sequence ends, is forked, cut, broken off or begins; or a sweep of some of them.
   private static func change(
-    _ open: inout [CheckedStore], in pool: KeyValuePool, using generator: inout SeededGenerator
+    _ open: inout [CheckedStore], in pool: KeyValuePool, isSelective: Bool,
+    using generator: inout SeededGenerator
   ) throws {
     switch Int.random(in: 0..<12, using: &generator) {
     case 0 where !open.isEmpty:
@@ -156,7 +173,7 @@ import Testing
       let origin = open[open.indices.randomElement(using: &generator) ?? 0]
       open.append(
         try CheckedStore(
-          origin.store.fork(), isSelective: pool.hasPolicy, known: origin.known))
+          origin.store.fork(), isSelective: isSelective, known: origin.known))
     case 2 where !open.isEmpty:
       let sequence = open[open.indices.randomElement(using: &generator) ?? 0]
       try sequence.truncate(
@@ -176,7 +193,7 @@ import Testing
       try sequence.truncate(to: before, using: &generator)
     case 4 where pool.freeSequenceCount > 0:
       open.append(
-        try CheckedStore(pool.openSequence(), isSelective: pool.hasPolicy))
+        try CheckedStore(pool.openSequence(), isSelective: isSelective))
     default:
       var left = Self.chunkLength
       var spans: [(CheckedStore, Int, KeyValueStore.Phase)] = []
