@@ -1,6 +1,7 @@
 import Glibc
 import Jinja
 import ModelFormat
+import TestSupport
 import Testing
 
 /// What templates render is what jinja2 renders, with transformers' settings.
@@ -67,14 +68,14 @@ import Testing
       let cells = line.split(separator: "\t").map(String.init)
       try #require(cells.count == 2 + conversations.count)
       guard let source = Golden.bytes("\(folder)/\(cells[0])"),
-        Golden.checksum(source) == cells[1]
+        Fingerprint.of(source) == cells[1]
       else { continue }
       count += 1
       for (conversation, expected) in zip(conversations, cells.dropFirst(2)) {
         let name = "\(cells[0]): \(conversation["name"]?.string ?? "")"
         do throws(JinjaError) {
           let text = try Golden.render(source, conversation["variables"])
-          #expect(Golden.checksum(text.bytes) == expected, "\(name):\n\(text.string)")
+          #expect(Fingerprint.of(text.bytes) == expected, "\(name):\n\(text.string)")
           // What was typed between markers that a template could take for its own.
           let typed = Array("7 * 7".utf8)
           for start in text.bytes.indices where text.bytes[start...].starts(with: typed) {

@@ -27,15 +27,10 @@ import Testing
   }()
 
   private func hash(_ values: [Float]) -> String {
-    var hash: UInt64 = 0xCBF2_9CE4_8422_2325
-    for value in values {
-      for byte in 0..<4 {
-        hash ^= UInt64(value.bitPattern >> UInt32(8 * byte) & 255)
-        hash &*= 0x100_0000_01B3
-      }
-    }
-    let digits = String(hash, radix: 16)
-    return String(repeating: "0", count: 16 - digits.count) + digits
+    Fingerprint.of(
+      values.lazy.flatMap { value in
+        (0..<4).map { UInt8(truncatingIfNeeded: value.bitPattern >> UInt32(8 * $0)) }
+      })
   }
 
   @Test(arguments: ElementType.allCases.filter(\.isQuantised))

@@ -6,6 +6,19 @@ import Tokenization
 
 /// Why an answer ends, and what is odd about a prompt.
 struct FinishReasonTests {
+  /// What answers with a tiny model, in a context of `contextLength`.
+  private func generator(
+    _ gguf: TinyGGUF = TinyModel().gguf(seed: 3), contextLength: Int = 64
+  ) throws -> TextGenerator {
+    let file = TemporaryFile(gguf.bytes())
+    let model = try LanguageModel.open(file.path)
+    let session = try Session(
+      model.source, model.configuration,
+      MemoryPlan.Request(
+        budgetByteCount: 1 << 40, contextLength: contextLength, promptLength: 3, threadCount: 1))
+    return TextGenerator(session: session, tokenizer: model.tokenizer)
+  }
+
   /// The end of an answer of at most `maximumTokenCount` tokens in a context of `contextLength`.
   private func reason(
     maximumTokenCount: Int, contextLength: Int = 64, ignoresEnd: Bool = true,
@@ -13,13 +26,7 @@ struct FinishReasonTests {
   ) throws -> (FinishReason, tokenCount: Int) {
     var gguf = TinyModel().gguf(seed: 3)
     if let endTokens { gguf["tokenizer.ggml.eos_token_id"] = endTokens }
-    let file = TemporaryFile(gguf.bytes())
-    let model = try LanguageModel.open(file.path)
-    let session = try Session(
-      model.source, model.configuration,
-      MemoryPlan.Request(
-        budgetByteCount: 1 << 40, contextLength: contextLength, promptLength: 3, threadCount: 1))
-    let result = try TextGenerator(session: session, tokenizer: model.tokenizer).generate(
+    let result = try generator(gguf, contextLength: contextLength).generate(
       GenerationOptions(
         prompt: [10, 11, 12], maximumTokenCount: maximumTokenCount,
         sampling: SamplingOptions(temperature: 0), ignoresEnd: ignoresEnd)
@@ -35,13 +42,7 @@ struct FinishReasonTests {
   }
 
   @Test func `The model's own end is told from the others`() throws {
-    let file = TemporaryFile(TinyModel().gguf(seed: 3).bytes())
-    let model = try LanguageModel.open(file.path)
-    let session = try Session(
-      model.source, model.configuration,
-      MemoryPlan.Request(
-        budgetByteCount: 1 << 40, contextLength: 64, promptLength: 3, threadCount: 1))
-    let first = try TextGenerator(session: session, tokenizer: model.tokenizer).generate(
+    let first = try generator().generate(
       GenerationOptions(
         prompt: [10, 11, 12], maximumTokenCount: 1, sampling: SamplingOptions(temperature: 0),
         ignoresEnd: true)
@@ -56,15 +57,9 @@ struct FinishReasonTests {
   @Test(arguments: [300, 319, 321, 700])
   func `A tokenizer of another length than the model's rows changes no draw`(count: Int) throws {
     func tokens(_ gguf: TinyGGUF) throws -> [Int32] {
-      let file = TemporaryFile(gguf.bytes())
-      let model = try LanguageModel.open(file.path)
-      let session = try Session(
-        model.source, model.configuration,
-        MemoryPlan.Request(
-          budgetByteCount: 1 << 40, contextLength: 64, promptLength: 3, threadCount: 1))
       var sampling = SamplingOptions(temperature: 3, topK: 0, topP: 1, minP: 0, seed: 1)
       sampling.repetitionPenalty = 1.3
-      return try TextGenerator(session: session, tokenizer: model.tokenizer).generate(
+      return try generator(gguf).generate(
         GenerationOptions(
           prompt: [10, 11, 12], maximumTokenCount: 60, sampling: sampling, ignoresEnd: true)
       ) { _ in }.tokens

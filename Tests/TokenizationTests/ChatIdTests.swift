@@ -1,6 +1,7 @@
 import Foundation
 import ModelFormat
 import TensorBasics
+import TestSupport
 import Testing
 import Tokenization
 
@@ -109,7 +110,7 @@ import Tokenization
     var (different, count) = ([String](), 0)
     for (name, source) in try templates(isOwn: isOwn) {
       let row = try #require(table.first { $0[0] == name })
-      guard checksum(source) == row[1] else { continue }
+      guard Fingerprint.of(source) == row[1] else { continue }
       let template = try ChatTemplate(String(decoding: source, as: UTF8.self))
       let ids = conversations.compactMap {
         try? tokenizer.encodeChat($0, template: template)
@@ -120,15 +121,6 @@ import Tokenization
       }
     }
     return (different, count)
-  }
-
-  /// FNV-1a of 64 bits, in hexadecimal.
-  private static func checksum(_ bytes: [UInt8]) -> String {
-    let value = bytes.reduce(0xCBF2_9CE4_8422_2325 as UInt64) {
-      ($0 ^ UInt64($1)) &* 0x100_0000_01B3
-    }
-    let digits = String(value, radix: 16)
-    return String(repeating: "0", count: 16 - digits.count) + digits
   }
 
   @Test(arguments: 3..<15)
