@@ -5,7 +5,8 @@ usage: llama_bench.py GGUF... [--tokens 32] [--rounds 5] [--llama-bench PATH] [-
 
 Each GGUF is a model whose matrices are of one type (llama-quantize --pure). In every round each file is decoded by
 flashinfer-bench and by llama-bench in turn, all of it in memory; the figure is the median of the rounds' ratios. --record
-appends to results.tsv.
+appends to results.tsv. With FLASHINFER_ISA=avx2 the other must be a llama.cpp for AVX2 too (-DGGML_NATIVE=OFF -DGGML_AVX2=ON
+-DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON); each type is then held against 1.
 """
 import argparse, json, os, shutil, sys
 import measure, record
@@ -35,8 +36,10 @@ for path, row in rows.items():
     # Of most matrices: the table of embeddings may have a type of its own, and more bytes than all others.
     classes = json.loads(measure.run([a.inspect, path, "--json"]))["tensors"]["classes"]
     kind = max((c for c in classes if c["type"] != "F32"), key=lambda c: c["count"])["type"]
+    isa = os.environ.get("FLASHINFER_ISA")
     def report(figure, key, unit, limit):
-        record.report(f"benchmarks/llama_bench.py {os.path.basename(path)}", figure, row[key], unit, limit, "resident", a.record, kind)
+        record.report((f"FLASHINFER_ISA={isa} " if isa else "") + f"benchmarks/llama_bench.py {os.path.basename(path)}", figure, row[key],
+                      unit, limit, "resident", a.record, kind + (f", both {isa}" if isa else ""))
     report("decode", "own", "tokens/s", "")
     report("llama.cpp decode", "peer", "tokens/s", "")
-    report("decode / llama.cpp", "ratio", "", (LEAST.get(kind, 1.0), "at least"))
+    report("decode / llama.cpp", "ratio", "", (1.0 if isa else LEAST.get(kind, 1.0), "at least"))

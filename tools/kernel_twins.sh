@@ -13,7 +13,7 @@ build_twins() {
   mkdir -p "$folder"
   newest=$(find "$root/Sources/CKernels" "$root/Tests/CKernelTwins" -name '*.h' -o -name '*.inc' |
     xargs ls -t | head -1)
-  for file in "$root"/Sources/CKernels/ck_{codebooks,planes,cpu,interleave,kernels,matmul,neuron,vector}.c \
+  for file in "$root"/Sources/CKernels/ck_{codebooks,planes,words,cpu,interleave,kernels,matmul,neuron,vector}.c \
     "$root"/Tests/CKernelTwins/{main,support,products,vectors,attention,counts}.c; do
     object=$folder/$(basename "$file" .c).o
     [[ $object -nt $file && $object -nt $newest ]] && continue

@@ -4,14 +4,23 @@
 
 // Eight codes of two bits an entry, the first lowest. IQ2: 0, 1, 2 are the magnitudes 8, 25, 43. IQ1_S and
 // IQ1_M: 0, 1, 2 are -1, 0, 1.
-extern const uint16_t ck_codebook_iq2_xxs[257];
-extern const uint16_t ck_codebook_iq2_xs[513];
-extern const uint16_t ck_codebook_iq2_s[1025];
-extern const uint16_t ck_codebook_iq1_s[2049];
+extern const uint16_t ck_codebook_iq2_xxs[256];
+extern const uint16_t ck_codebook_iq2_xs[512];
+extern const uint16_t ck_codebook_iq2_s[1024];
+extern const uint16_t ck_codebook_iq1_s[2048];
 // Four codes of four bits an entry, the first lowest. IQ3_XXS: 0...7 are the magnitudes 4, 12, ... 52, 62.
 // IQ3_S: 1, 3, ... 15.
-extern const uint16_t ck_codebook_iq3_xxs[257];
-extern const uint16_t ck_codebook_iq3_s[513];
+extern const uint16_t ck_codebook_iq3_xxs[256];
+extern const uint16_t ck_codebook_iq3_s[512];
+
+// The same as words, for look-ups lane by lane. IQ2 and IQ1: the codes of four columns in the low nibbles of the
+// bytes, those of the next four in the high ones. IQ3: magnitudes in bytes.
+extern const uint32_t ck_words_iq2_xxs[256];
+extern const uint32_t ck_words_iq2_xs[512];
+extern const uint32_t ck_words_iq2_s[1024];
+extern const uint32_t ck_words_iq1_s[2048];
+extern const uint32_t ck_words_iq3_xxs[256];
+extern const uint32_t ck_words_iq3_s[512];
 
 #if defined(__x86_64__)
 // The same in planes, for look-ups by permutation: the low bytes of all entries, then the high ones.
