@@ -8,22 +8,12 @@ import TensorBasics
 /// is known beforehand the pages that stay in memory are those it names, as far as there is room; the
 /// others leave, and are written first unless a file has them.
 extension KeyValueStore {
-  /// What a chunk is part of.
-  public enum Phase: Sendable, Equatable {
-    /// A prompt, and the position after its last token if that is known.
-    case prefill(end: Int?)
-    /// What follows a prompt, token by token.
-    case decode
-    /// What is stored only, without attention: nothing is read.
-    case storeOnly
-  }
-
   /// Positions at a prompt's end whose attention the policy observes, whatever chunks they are in.
   ///
   /// Nil if it observes none, or they are not in the current chunk.
   public var observedPositions: Range<Int>? {
     guard let count = policy?.observedTokenCount, count > 0,
-      case .prefill(let end?) = selection.phase, chunk.upperBound > end - count
+      let end = selection.promptEnd, chunk.upperBound > end - count
     else { return nil }
     return max(0, end - count)..<end
   }
@@ -46,12 +36,17 @@ extension KeyValueStore {
     policy?.observe(weights, layer: layer)
   }
 
-  /// Begins a chunk of that phase: plans what can be planned without queries.
-  func select(_ phase: Phase) throws(KeyValueError) {
-    selection.phase = phase
+  /// Begins a chunk: plans what can be planned without queries.
+  ///
+  /// - Parameters:
+  ///   - kind: nil if the chunk is only stored.
+  ///   - promptEnd: as that of ``begin(_:_:promptEnd:)``.
+  func select(_ kind: RowKind?, promptEnd: Int?) throws(KeyValueError) {
+    selection.kind = kind
+    selection.promptEnd = kind == .read ? promptEnd : nil
     guard let policy else { return }
     let (isSelective, pageGroupEnd) = (
-      phase == .decode, chunk.lowerBound / KeyValueBlock.positionCount
+      kind == .answer, chunk.lowerBound / KeyValueBlock.positionCount
     )
     let hasChanged =
       selection.isSelective != isSelective || isSelective && selection.pageGroupEnd != pageGroupEnd
@@ -66,7 +61,7 @@ extension KeyValueStore {
       }
     }
     if hasChanged { try demote() }
-    if case .prefill(let end?) = phase, policy.observedTokenCount > 0, end != observedEnd {
+    if let end = selection.promptEnd, policy.observedTokenCount > 0, end != observedEnd {
       observedEnd = end
       observationCount += 1
     }
@@ -88,7 +83,7 @@ extension KeyValueStore {
 
   /// Counts what a token attended over in a layer.
   func countBlocks(layer: Int) {
-    guard selection.phase == .decode else { return }
+    guard selection.kind == .answer else { return }
     let end = chunk.lowerBound / KeyValueBlock.positionCount
     let first = min(end, shape.firstVisiblePageGroup(layer: layer, position: chunk.lowerBound))
     let all = (end - first) * shape.keyValueHeadCount
@@ -140,7 +135,10 @@ extension KeyValueStore {
 final class BlockSelection {
   /// Whether blocks may be left out.
   var isSelective = false
-  var phase = KeyValueStore.Phase.prefill(end: nil)
+  /// What the chunk's rows are; nil if it is only stored, so that nothing is read for it.
+  var kind: RowKind? = .read
+  /// Where the prompt ends that the chunk is part of, if that is known.
+  var promptEnd: Int?
   /// Page groups that were complete when blocks were planned; later ones are attended over.
   var pageGroupEnd = 0
   /// Where plans take queries: the layer that has one.
@@ -192,7 +190,7 @@ final class BlockSelection {
 
   /// Whether it is known what will be read of a layer, in the current sweep or in the next.
   func isPlanned(layer: Int, isNext: Bool) -> Bool {
-    guard phase != .storeOnly else { return false }
+    guard kind != nil else { return false }
     guard isSelective, usesQueries else { return true }
     return layer == queriedLayer && !isNext
   }

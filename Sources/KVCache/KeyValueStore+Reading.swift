@@ -97,7 +97,7 @@ extension KeyValueStore {
   func reads(layer: Int, isNext: Bool) -> Demand {
     guard !hasFailed, !isAbandoned else { return .none }
     if isNext, layer >= finishedLayerCount { return .unknown }
-    guard selection.phase != .storeOnly else { return .none }
+    guard selection.kind != nil else { return .none }
     guard selection.isPlanned(layer: layer, isNext: isNext) else { return .unknown }
     let start = isNext ? chunk.upperBound : chunk.lowerBound
     let end = start / KeyValueBlock.positionCount

@@ -11,7 +11,7 @@ import TensorBasics
 /// complete in memory, **committed** when its chunk has passed all layers, and **stored** when a file holds it. Until
 /// a chunk is committed it can be undone; after that ``truncate(to:)`` goes back to a restore point.
 ///
-/// A chunk of tokens passes as ``begin(_:_:)``, then in each layer ``prepare(layer:)``,
+/// A chunk of tokens passes as ``begin(_:_:promptEnd:)``, then in each layer ``prepare(layer:)``,
 /// ``store(layer:position:keys:values:)`` for every position, ``seal(layer:on:)``, attention over tiles
 /// as they become ready (`KeyValueStore+Reading.swift`), and ``finish(layer:)``.
 ///
@@ -135,11 +135,26 @@ public final class KeyValueStore {
 
   /// Begins the chunk of tokens at `positions`, which follow those there are.
   ///
+  /// - Parameters:
+  ///   - kind: what all of the tokens are.
+  ///   - promptEnd: of tokens that are read, the position after their prompt's last one; nil if it is not known, so
+  ///     that no policy observes the prompt's end.
   /// - Throws: ``KeyValueError/contextAborted`` if the chunk before did not pass all layers,
   ///   ``KeyValueError/interrupted``, ``KeyValueError/io(_:layer:)``, ``KeyValueError/noRoom(_:)``.
-  public func begin(_ positions: Range<Int>, _ phase: Phase = .prefill(end: nil))
-    throws(KeyValueError)
-  {
+  public func begin(
+    _ positions: Range<Int>, _ kind: RowKind, promptEnd: Int? = nil
+  ) throws(KeyValueError) {
+    try begin(positions, kind: kind, promptEnd: promptEnd)
+  }
+
+  /// As ``begin(_:_:promptEnd:)`` for a chunk that is only stored: there is no attention, and nothing is read.
+  public func beginStoring(_ positions: Range<Int>) throws(KeyValueError) {
+    try begin(positions, kind: nil, promptEnd: nil)
+  }
+
+  private func begin(
+    _ positions: Range<Int>, kind: RowKind?, promptEnd: Int?
+  ) throws(KeyValueError) {
     guard isCommitted else { throw .contextAborted }
     precondition(
       positions.lowerBound == chunk.upperBound && positions.upperBound <= limit,
@@ -151,7 +166,7 @@ public final class KeyValueStore {
     pool.extraOpenCount += lastOpenPageGroup - firstOpenPageGroup
     precondition(
       pool.extraOpenCount <= plan.extraOpenCount, "chunks are longer than was planned for")
-    try select(phase)
+    try select(kind, promptEnd: promptEnd)
     pool.reading.enter(self, isChunk: positions.count > 1 || observedPositions != nil)
     if !selection.isSelective, exactPositionCount == chunk.lowerBound {
       exactPositionCount = chunk.upperBound

@@ -25,7 +25,10 @@ package final class Batch {
     package let rows: Range<Int>
     /// Position of the first.
     package let position: Int
-    package let phase: KeyValueStore.Phase
+    /// What all of its rows are.
+    package let kind: RowKind
+    /// Of rows that are read, where their prompt ends; nil if that is not known.
+    package let promptEnd: Int?
     /// Raised, from any thread, when nobody wants its rows any more; nil = always wanted.
     let cancellation: CancellationFlag?
     /// Whether its rows mean something; dead rows are multiplied, and have no attention.
@@ -80,10 +83,12 @@ package final class Batch {
   ///
   /// - Parameters:
   ///   - tokens: at positions `position...`, which follow those that `cache` holds.
+  ///   - kind: what all of them are.
+  ///   - promptEnd: as that of ``KeyValueStore/begin(_:_:promptEnd:)``.
   ///   - logitCount: of how many of the last rows the logits are wanted.
   ///   - cancellation: makes the rows dead at the next layer once it is raised.
   package func append(
-    _ tokens: UnsafeBufferPointer<Int32>, at position: Int, _ phase: KeyValueStore.Phase,
+    _ tokens: UnsafeBufferPointer<Int32>, at position: Int, _ kind: RowKind, promptEnd: Int? = nil,
     in cache: KeyValueStore, logitCount wanted: Int, cancellation: CancellationFlag? = nil
   ) {
     precondition(
@@ -102,7 +107,8 @@ package final class Batch {
     rowCount = rows.upperBound
     spans.append(
       Span(
-        cache: cache, rows: rows, position: position, phase: phase, cancellation: cancellation))
+        cache: cache, rows: rows, position: position, kind: kind, promptEnd: promptEnd,
+        cancellation: cancellation))
   }
 
   /// Notes that a span's rows mean nothing any more.

@@ -141,7 +141,7 @@ final class Decoder {
     stream.beginToken()
     batch.spans[0].cache.pool.beginSweep()
     try forEachSpan(of: batch) { span throws(KeyValueError) in
-      try span.cache.begin(span.positions, span.phase)
+      try span.cache.begin(span.positions, span.kind, promptEnd: span.promptEnd)
     }
     for layer in 0..<configuration.layerCount {
       batch.dropCancelled()
@@ -307,7 +307,7 @@ final class Decoder {
       try outsourced.append(
         layer: number, position: span.position, tokenCount: span.rows.count, keys: workspace.keys,
         values: workspace.values)
-      guard span.phase == .decode else { return }
+      guard span.kind == .answer else { return }
       isDone = try outsourced.attend(
         layer: number, position: span.position, window: window, queries: workspace.queries)
     }

@@ -12,7 +12,7 @@ package import WeightLoader
 ///
 /// ```
 /// core.batch.removeAll()
-/// core.batch.append(tokens, at: position, .decode, in: cache, logitCount: 1)   // one for each sequence
+/// core.batch.append(tokens, at: position, .answer, in: cache, logitCount: 1)   // one for each sequence
 /// try core.step(continues: true) { first, logits in … }
 /// ```
 ///

@@ -190,7 +190,7 @@ final class EngineServer {
     path.withUnsafeBufferPointer { path in
       core.batch.append(
         UnsafeBufferPointer(rebasing: path[first..<first + count]), at: first,
-        sequence.isReading ? .prefill(end: path.count) : .decode, in: sequence.cache,
+        sequence.isReading ? .read : .answer, promptEnd: path.count, in: sequence.cache,
         logitCount: draws ? 1 : 0, cancellation: sequence.record.cancellation)
     }
     if draws { drawing.append(members.count) }

@@ -107,7 +107,7 @@ public final class Session {
           let slice = first..<min(first + plan.chunkLength, tokens.count)
           let isLast = slice.upperBound == tokens.count
           try sweep(
-            tokens, slice, .prefill(end: end), logitCount: isLast ? 1 : 0,
+            tokens, slice, promptEnd: end, logitCount: isLast ? 1 : 0,
             continues: !isLast || continues)
         }
       }
@@ -155,7 +155,7 @@ public final class Session {
       withUnsafePointer(to: token) { token in
         do throws(RuntimeError) {
           try sweep(
-            UnsafeBufferPointer(start: token, count: 1), .decode, logitCount: 1,
+            UnsafeBufferPointer(start: token, count: 1), .answer, logitCount: 1,
             continues: continues)
         } catch { failure = error }
       }
@@ -188,7 +188,7 @@ public final class Session {
       let slice = first..<min(first + plan.chunkLength, tokens.count)
       let skipped = min(max(0, skipping - first), slice.count)
       try sweep(
-        tokens, slice, .prefill(end: nil), logitCount: slice.count - skipped,
+        tokens, slice, promptEnd: nil, logitCount: slice.count - skipped,
         continues: slice.upperBound < tokens.count
       ) { number, logits in
         for row in 0..<logits.count / vocabularyCount {
@@ -271,30 +271,30 @@ public final class Session {
     }
   }
 
-  /// Computes a slice of `tokens`, which follow those of the context.
+  /// Reads a slice of `tokens`, which follow those of the context.
   private func sweep(
-    _ tokens: [Int32], _ slice: Range<Int>, _ phase: KeyValueStore.Phase, logitCount: Int,
-    continues: Bool,
+    _ tokens: [Int32], _ slice: Range<Int>, promptEnd: Int?, logitCount: Int, continues: Bool,
     _ sink: (_ first: Int, _ logits: UnsafeMutableBufferPointer<Float>) -> Void = { _, _ in }
   ) throws(RuntimeError) {
     var failure: RuntimeError?
     tokens.withUnsafeBufferPointer { buffer in
       do throws(RuntimeError) {
         try sweep(
-          UnsafeBufferPointer(rebasing: buffer[slice]), phase, logitCount: logitCount,
-          continues: continues, sink)
+          UnsafeBufferPointer(rebasing: buffer[slice]), .read, promptEnd: promptEnd,
+          logitCount: logitCount, continues: continues, sink)
       } catch { failure = error }
     }
     if let failure { throw failure }
   }
 
   private func sweep(
-    _ tokens: UnsafeBufferPointer<Int32>, _ phase: KeyValueStore.Phase, logitCount: Int,
+    _ tokens: UnsafeBufferPointer<Int32>, _ kind: RowKind, promptEnd: Int? = nil, logitCount: Int,
     continues: Bool,
     _ sink: (_ first: Int, _ logits: UnsafeMutableBufferPointer<Float>) -> Void = { _, _ in }
   ) throws(RuntimeError) {
     core.batch.removeAll()
-    core.batch.append(tokens, at: position, phase, in: keyValues, logitCount: logitCount)
+    core.batch.append(
+      tokens, at: position, kind, promptEnd: promptEnd, in: keyValues, logitCount: logitCount)
     try core.step(continues: continues) { first, logits in sink(first, logits) }
     position += tokens.count
   }

@@ -72,11 +72,11 @@ struct AttentionBench: ParsableCommand {
       }
       func attend(_ position: Int) throws {
         cache.pool.beginSweep()
-        try cache.begin(position..<position + 1, .decode)
+        try cache.begin(position..<position + 1, .answer)
         batch.removeAll()
         withUnsafePointer(to: Int32(0)) { token in
           batch.append(
-            UnsafeBufferPointer(start: token, count: 1), at: position, .decode, in: cache,
+            UnsafeBufferPointer(start: token, count: 1), at: position, .answer, in: cache,
             logitCount: 0)
         }
         for layer in 0..<layers {
@@ -196,7 +196,7 @@ struct AttentionBench: ParsableCommand {
       progress.update(start)
       let end = min(start + chunkLength, context)
       cache.pool.beginSweep()
-      try cache.begin(start..<end, .storeOnly)
+      try cache.beginStoring(start..<end)
       for layer in 0..<layers {
         try cache.prepare(layer: layer)
         table.withUnsafeBufferPointer { table in

@@ -93,7 +93,7 @@ extension DecodeBench {
     for line in lines {
       withUnsafePointer(to: line.token) { token in
         core.batch.append(
-          UnsafeBufferPointer(start: token, count: 1), at: line.position, .decode,
+          UnsafeBufferPointer(start: token, count: 1), at: line.position, .answer,
           in: line.cache, logitCount: 1)
       }
     }
@@ -122,7 +122,7 @@ extension DecodeBench {
       tokens.withUnsafeBufferPointer {
         core.batch.append(
           UnsafeBufferPointer(rebasing: $0[slice]), at: line.position,
-          .prefill(end: tokens.count), in: line.cache, logitCount: 0)
+          .read, promptEnd: tokens.count, in: line.cache, logitCount: 0)
       }
       try core.step(continues: true) { _, _ in }
       line.position += slice.count

@@ -100,11 +100,11 @@ import Testing
             using: &generator)
         case 2...6 where !isAnswering && room > 0:
           let count = min(room, Int.random(in: 1...Self.chunkLength, using: &generator))
-          try checked.pass(count, .prefill(end: nil), using: &generator)
+          try checked.pass(count, .read, using: &generator)
         default:
           guard room > 0 else { continue }
           isAnswering = true
-          for _ in 0..<min(room, 40) { try checked.pass(1, .decode, using: &generator) }
+          for _ in 0..<min(room, 40) { try checked.pass(1, .answer, using: &generator) }
         }
       }
       #expect(checked.store.writeFailure == nil)
@@ -186,7 +186,7 @@ import Testing
       guard before < Self.contextLength else { return }
       let room = min(Self.chunkLength, Self.contextLength - before)
       try CheckedStore.sweep(
-        [(sequence, Int.random(in: 1...room, using: &generator), .prefill(end: nil))],
+        [(sequence, Int.random(in: 1...room, using: &generator), .read)],
         layerCount: Int.random(in: 0..<pool.shape.layerCount, using: &generator),
         using: &generator)
       sequence.store.abandonChunk()
@@ -196,13 +196,13 @@ import Testing
         try CheckedStore(pool.openSequence(), isSelective: isSelective))
     default:
       var left = Self.chunkLength
-      var spans: [(CheckedStore, Int, KeyValueStore.Phase)] = []
+      var spans: [(CheckedStore, Int, RowKind)] = []
       for sequence in open.shuffled(using: &generator) {
         let room = min(left, Self.contextLength - sequence.known.positionCount)
         guard room > 0, Int.random(in: 0..<4, using: &generator) > 0 else { continue }
         let reads = Int.random(in: 0..<3, using: &generator) == 0
         let rows = reads ? Int.random(in: 1...room, using: &generator) : 1
-        spans.append((sequence, rows, reads ? .prefill(end: nil) : .decode))
+        spans.append((sequence, rows, reads ? .read : .answer))
         left -= rows
       }
       try CheckedStore.sweep(spans, using: &generator)
@@ -253,22 +253,22 @@ import Testing
     var generator = SeededGenerator(seed: 1)
     let checked = try CheckedStore(shape, Self.plan(shape, spare: 0), options)
     for _ in 0..<3 {
-      for _ in 0..<3 { try checked.pass(300, .prefill(end: nil), using: &generator) }
+      for _ in 0..<3 { try checked.pass(300, .read, using: &generator) }
       drive.begin()
       #expect {
-        for _ in 0..<3 { try checked.pass(1, .decode, using: &generator) }
+        for _ in 0..<3 { try checked.pass(1, .answer, using: &generator) }
       } throws: { if case .interrupted? = $0 as? KeyValueError { true } else { false } }
       // It does not wait there either, nor for what comes after: the drive still hangs.
       checked.reset()
       #expect {
-        for _ in 0..<3 { try checked.pass(300, .prefill(end: nil), using: &generator) }
-        for _ in 0..<3 { try checked.pass(1, .decode, using: &generator) }
+        for _ in 0..<3 { try checked.pass(300, .read, using: &generator) }
+        for _ in 0..<3 { try checked.pass(1, .answer, using: &generator) }
       } throws: { if case .interrupted? = $0 as? KeyValueError { true } else { false } }
       checked.reset()
       // The drive answers after all, and the store is as good as new.
       drive.end()
     }
-    try checked.pass(300, .prefill(end: nil), using: &generator)
+    try checked.pass(300, .read, using: &generator)
     drive.begin()
     // Nor does letting go of a store whose reads hang.
     _ = consume checked
@@ -289,16 +289,16 @@ import Testing
     for _ in 0..<2 {
       drive.begin()
       #expect {
-        for _ in 0..<3 { try checked.pass(300, .prefill(end: nil), using: &generator) }
+        for _ in 0..<3 { try checked.pass(300, .read, using: &generator) }
       } throws: { if case .interrupted? = $0 as? KeyValueError { true } else { false } }
       #expect(checked.store.finish() < 3)
       checked.reset()
       drive.end()
-      for _ in 0..<3 { try checked.pass(300, .prefill(end: nil), using: &generator) }
+      for _ in 0..<3 { try checked.pass(300, .read, using: &generator) }
       checked.reset()
     }
     drive.begin()
-    try? checked.pass(300, .prefill(end: nil), using: &generator)
+    try? checked.pass(300, .read, using: &generator)
     _ = consume checked
     drive.end()
   }
@@ -320,9 +320,9 @@ import Testing
       stalls.append($0)
       drive.end()
     }
-    for _ in 0..<3 { try checked.pass(300, .prefill(end: nil), using: &generator) }
+    for _ in 0..<3 { try checked.pass(300, .read, using: &generator) }
     drive.begin()
-    for _ in 0..<3 { try checked.pass(1, .decode, using: &generator) }
+    for _ in 0..<3 { try checked.pass(1, .answer, using: &generator) }
     let stall = try #require(stalls.first)
     #expect(stall.path.contains(folder.path) && stall.readsInFlight > 0 && stall.seconds >= 2)
     #expect(stall.byteCount == shape.pageByteCount && stall.description.contains("layer"))
@@ -349,8 +349,8 @@ import Testing
       try checked.store.pool.drain()
       countdown.store(index, ordering: .relaxed)
       do {
-        for _ in 0..<3 { try checked.pass(300, .prefill(end: nil), using: &generator) }
-        for _ in 0..<20 { try checked.pass(1, .decode, using: &generator) }
+        for _ in 0..<3 { try checked.pass(300, .read, using: &generator) }
+        for _ in 0..<20 { try checked.pass(1, .answer, using: &generator) }
         #expect(countdown.load(ordering: .relaxed) > 0 || policy != .full)
       } catch let error as KeyValueError {
         guard case .io(let cause, let layer?) = error else {
@@ -361,7 +361,7 @@ import Testing
       }
       countdown.store(.max, ordering: .relaxed)
       checked.reset()
-      for _ in 0..<2 { try checked.pass(300, .prefill(end: nil), using: &generator) }
+      for _ in 0..<2 { try checked.pass(300, .read, using: &generator) }
       checked.reset()
     }
   }

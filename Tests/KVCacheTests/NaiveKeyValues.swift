@@ -137,16 +137,16 @@ final class CheckedStore {
 
   /// Adds `count` positions and looks at all that their queries see.
   func pass(
-    _ count: Int, _ phase: KeyValueStore.Phase, using generator: inout SeededGenerator
+    _ count: Int, _ kind: RowKind, using generator: inout SeededGenerator
   ) throws {
-    try Self.sweep([(self, count, phase)], using: &generator)
+    try Self.sweep([(self, count, kind)], using: &generator)
   }
 
   /// Adds positions to several sequences of a pool in one sweep, chunks first, as attention takes them.
   ///
   /// - Parameter layerCount: layers after which the sweep is broken off.
   static func sweep(
-    _ spans: [(sequence: CheckedStore, count: Int, phase: KeyValueStore.Phase)],
+    _ spans: [(sequence: CheckedStore, count: Int, kind: RowKind)],
     layerCount: Int = .max, using generator: inout SeededGenerator
   ) throws {
     let spans = spans.filter { $0.count > 1 } + spans.filter { $0.count == 1 }
@@ -155,7 +155,7 @@ final class CheckedStore {
     var pages: [[[(keys: [Float], values: [Float])]]] = []
     for span in spans {
       let first = span.sequence.known.positionCount
-      try span.sequence.store.begin(first..<first + span.count, span.phase)
+      try span.sequence.store.begin(first..<first + span.count, span.kind)
       pages.append(span.sequence.known.append(span.count, using: &generator))
     }
     for layer in 0..<min(shape.layerCount, layerCount) {
@@ -171,7 +171,7 @@ final class CheckedStore {
         }
       }
       for span in spans { span.sequence.store.seal(layer: layer, on: span.sequence.pool) }
-      for span in spans where span.phase == .decode {
+      for span in spans where span.kind == .answer {
         let queries = (0..<span.sequence.queryHeadCount * shape.headDim).map { _ in
           Float.random(in: -1...1, using: &generator)
         }
@@ -181,7 +181,7 @@ final class CheckedStore {
         let end = span.sequence.known.positionCount
         try span.sequence.attend(
           layer: layer, end - span.count..<end,
-          all: span.phase != .decode || !span.sequence.isSelective)
+          all: span.kind != .answer || !span.sequence.isSelective)
       }
       for span in spans { try span.sequence.store.finish(layer: layer) }
     }

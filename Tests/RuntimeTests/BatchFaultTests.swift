@@ -55,7 +55,7 @@ import WeightLoader
           core.batch.removeAll()
           slice.withUnsafeBufferPointer {
             core.batch.append(
-              $0, at: first, .prefill(end: prompt.count), in: cache, logitCount: 0)
+              $0, at: first, .read, promptEnd: prompt.count, in: cache, logitCount: 0)
           }
           try core.step(continues: true) { _, _ in }
         }
@@ -69,7 +69,7 @@ import WeightLoader
       for cache in caches {
         withUnsafePointer(to: token) {
           core.batch.append(
-            UnsafeBufferPointer(start: $0, count: 1), at: position, .decode, in: cache,
+            UnsafeBufferPointer(start: $0, count: 1), at: position, .answer, in: cache,
             logitCount: 1)
         }
       }

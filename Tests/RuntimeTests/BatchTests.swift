@@ -139,7 +139,7 @@ import WeightLoader
     guard sequence.position < prompt.count else {
       withUnsafePointer(to: line.decoding[sequence.position - prompt.count]) { token in
         core.batch.append(
-          UnsafeBufferPointer(start: token, count: 1), at: sequence.position, .decode,
+          UnsafeBufferPointer(start: token, count: 1), at: sequence.position, .answer,
           in: sequence.cache, logitCount: 1)
       }
       return
@@ -150,7 +150,7 @@ import WeightLoader
     prompt.withUnsafeBufferPointer {
       core.batch.append(
         UnsafeBufferPointer(rebasing: $0[sequence.position..<end]), at: sequence.position,
-        .prefill(end: prompt.count), in: sequence.cache, logitCount: end == prompt.count ? 1 : 0)
+        .read, promptEnd: prompt.count, in: sequence.cache, logitCount: end == prompt.count ? 1 : 0)
     }
   }
 
