@@ -5,12 +5,14 @@ import Runtime
 
 extension DriveArray.Shape {
   /// The attention of a model.
-  public init(_ configuration: DecoderConfiguration, contextLength: Int) {
+  ///
+  /// - Parameter hostWindow: how many of the newest positions the host attends over.
+  public init(_ configuration: DecoderConfiguration, contextLength: Int, hostWindow: Int = 0) {
     let keyValues = KeyValueShape(configuration, contextLength: contextLength)
     self.init(
       layerCount: keyValues.layerCount, queryHeadCount: configuration.queryHeadCount,
       keyValueHeadCount: keyValues.keyValueHeadCount, headDim: keyValues.headDim,
-      contextLength: contextLength, windows: keyValues.windows)
+      contextLength: contextLength, windows: keyValues.windows, hostWindow: hostWindow)
   }
 
   /// Flash of each of `driveCount` drives that holds a context, and a quarter as much again.

@@ -22,7 +22,7 @@ extension KeyValueStore {
 
   /// The address of a complete block of one layer and head, as it is stored; nil if it is
   /// not in memory, or not attended over.
-  func block(layer: Int, head: Int, pageGroup: Int) -> UnsafeRawPointer? {
+  package func block(layer: Int, head: Int, pageGroup: Int) -> UnsafeRawPointer? {
     guard pageGroup < shape.pageGroupCount,
       selection.includes(page(layer, pageGroup), head: head)
     else { return nil }

@@ -19,9 +19,9 @@ public struct VisibleRange: Sendable, BitwiseCopyable {
 
 /// Partial softmax results of queries over some positions: maximum m, sum l, accumulator o.
 ///
-/// They form a monoid under ``AttentionKernel/merge(into:from:instructionSet:)``; the identity is
-/// m = −∞. A view over the caller's memory: m [queryCount], l [queryCount],
-/// o [queryCount, headDim].
+/// The identity of ``AttentionKernel/merge(into:from:instructionSet:)`` is m = −∞. Merging rounds, so
+/// partials do not associate to the bit: attention is the left fold of single tiles, in ascending order. A
+/// view over the caller's memory: m [queryCount], l [queryCount], o [queryCount, headDim].
 public struct AttentionPartials: @unchecked Sendable {
   // Safety: plain memory; callers agree on who writes it.
   public let maxima: UnsafeMutablePointer<Float>
@@ -48,12 +48,50 @@ public struct AttentionPartials: @unchecked Sendable {
     sums.update(repeating: 0, count: queryCount)
     outputs.update(repeating: 0, count: queryCount * headDim)
   }
+
+  /// Copies partials of as many queries and elements.
+  package func update(from other: AttentionPartials) {
+    maxima.update(from: other.maxima, count: queryCount)
+    sums.update(from: other.sums, count: queryCount)
+    outputs.update(from: other.outputs, count: queryCount * headDim)
+  }
+
+  /// Makes partials of finished outputs, which are in ``outputs``:
+  /// ``AttentionKernel/finish(_:into:outputStride:)`` gives the same.
+  package func close() {
+    maxima.update(repeating: 0, count: queryCount)
+    sums.update(repeating: 1, count: queryCount)
+  }
+}
+
+/// Partials of one token's query heads, in the caller's memory: of each KV head in turn, those of the query
+/// heads that share it.
+public struct TokenPartials: @unchecked Sendable {
+  // Safety: plain memory; callers agree on who writes it.
+  private let memory: UnsafeMutableRawPointer
+  /// Query heads that share a KV head.
+  public let groupSize: Int
+  public let headDim: Int
+
+  public init(memory: UnsafeMutableRawPointer, groupSize: Int, headDim: Int) {
+    self.memory = memory
+    self.groupSize = groupSize
+    self.headDim = headDim
+  }
+
+  /// Those of the query heads that share a KV head.
+  public subscript(keyValueHead: Int) -> AttentionPartials {
+    AttentionPartials(
+      memory: memory
+        + keyValueHead * AttentionPartials.byteCount(queryCount: groupSize, headDim: headDim),
+      queryCount: groupSize, headDim: headDim)
+  }
 }
 
 /// Exact attention by tiles with the online softmax (FlashAttention, arXiv:2205.14135 §3.1).
 ///
-/// A query's bits depend on its own tiles alone: not on the other queries of a call, nor on how tiles
-/// are divided among callers, as long as partials are merged in ascending order.
+/// A query's bits depend on its own tiles alone: not on the other queries of a call, nor on who computes a
+/// tile, as long as tiles are merged one by one and in ascending order.
 public enum AttentionKernel {
   /// Bytes of scratch that `accumulate` needs.
   public static func scratchByteCount(queryCount: Int, headDim: Int) -> Int {

@@ -65,6 +65,24 @@ public enum KeyValueBlock {
         .assumingMemoryBound(to: UInt16.self))
   }
 
+  /// Reads what ``store(key:value:headDim:position:into:instructionSet:)`` made of one position's key and value
+  /// [headDim].
+  package static func load(
+    position: Int, headDim: Int, from block: UnsafeRawPointer, key: UnsafeMutablePointer<Float>,
+    value: UnsafeMutablePointer<Float>
+  ) {
+    let length = KeyValueGroup.positionCount
+    let (group, slot) = position.quotientAndRemainder(dividingBy: length)
+    let keys =
+      (block + group * KeyValueGroup.byteCount(headDim: headDim))
+      .assumingMemoryBound(to: Float16.self)
+    let values = keys + (length + slot) * headDim
+    for channel in 0..<headDim {
+      key[channel] = Float(keys[channel * length + slot])
+      value[channel] = Float(values[channel])
+    }
+  }
+
   /// Zeroes the positions from `position` on, 0...128, of a block of f16 groups.
   public static func clear(
     from position: Int, headDim: Int, in block: UnsafeMutableRawPointer

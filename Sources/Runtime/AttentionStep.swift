@@ -164,8 +164,11 @@ package final class AttentionStep: ParallelRegion {
   /// - Parameters:
   ///   - batch: whose caches hold all positions of their spans.
   ///   - window: positions a token sees, its own included; nil = all before it.
+  ///   - foldedEnd: where ``runningPartials`` hold the tiles before this position, from which the batch's only row
+  ///     goes on: a tile's first position, or the one after the row's; 0 = nowhere.
   package func run(
-    layer: Int, queries: UnsafeMutablePointer<Float>, _ batch: Batch, window: Int?
+    layer: Int, queries: UnsafeMutablePointer<Float>, _ batch: Batch, window: Int?,
+    foldedEnd: Int = 0
   ) {
     let rowLength = shape.queryHeadCount * shape.headDim
     self.layer = layer
@@ -177,7 +180,7 @@ package final class AttentionStep: ParallelRegion {
       if span.rows.count == 1, span.cache.observedPositions == nil {
         placeCount += prepareToken(
           number, span.cache, queries: rows, position: span.position, window: window,
-          firstPlace: placeCount, batch)
+          foldedEnd: foldedEnd, firstPlace: placeCount, batch)
       } else {
         do throws(KeyValueError) {
           try runChunk(
@@ -295,15 +298,24 @@ package final class AttentionStep: ParallelRegion {
     }
   }
 
+  /// Where the attention of the next run's only row may have begun: the running partials of tiles that something
+  /// else has merged. They take the place of the tile before those that are left.
+  package var runningPartials: TokenPartials {
+    TokenPartials(memory: tilePartials, groupSize: groupSize, headDim: shape.headDim)
+  }
+
   /// Plans a single token's attention.
   ///
-  /// - Returns: how many tiles it sees; 0 where its span failed.
+  /// - Returns: how many tiles it sees, those merged before being one; 0 where its span failed.
   private func prepareToken(
     _ span: Int, _ cache: KeyValueStore, queries: UnsafeMutablePointer<Float>, position: Int,
-    window: Int?, firstPlace: Int, _ batch: Batch
+    window: Int?, foldedEnd: Int, firstPlace: Int, _ batch: Batch
   ) -> Int {
     let range = Self.visible(position, window)
-    let firstTile = Int(range.first) / AttentionTile.positionCount
+    let foldedTileCount = foldedEnd > 0 ? 1 : 0
+    let firstTile =
+      foldedEnd > 0
+      ? Self.tileCount(foldedEnd) - 1 : Int(range.first) / AttentionTile.positionCount
     var task = TokenTask(
       span: span, cache: cache, queries: queries, position: position, visible: range,
       firstTile: firstTile, tileCount: position / AttentionTile.positionCount - firstTile + 1,
@@ -312,7 +324,8 @@ package final class AttentionStep: ParallelRegion {
       batch.fail(span, error)
       return 0
     }
-    for tile in 0..<task.tileCount {
+    if foldedEnd > 0 { isLeft[firstPlace] = false }
+    for tile in foldedTileCount..<task.tileCount {
       let isAttended = cache.isAttended(
         layer: layer, tile: firstTile + tile, positions: task.positions)
       isLeft[firstPlace + tile] = isAttended
@@ -446,8 +459,9 @@ package final class AttentionStep: ParallelRegion {
       / KeyValueBlock.positionCount...Int(visible.last) / KeyValueBlock.positionCount
   }
 
-  private static func tileCount(_ contextLength: Int) -> Int {
-    (contextLength + AttentionTile.positionCount - 1) / AttentionTile.positionCount
+  /// Tiles of positions from the context's start.
+  private static func tileCount(_ positionCount: Int) -> Int {
+    (positionCount + AttentionTile.positionCount - 1) / AttentionTile.positionCount
   }
 
   private static func blockPartialByteCount(_ shape: AttentionShape) -> Int {

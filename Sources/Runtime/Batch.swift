@@ -84,7 +84,7 @@ package final class Batch {
   /// - Parameters:
   ///   - tokens: at positions `position...`, which follow those that `cache` holds.
   ///   - kind: what all of them are.
-  ///   - promptEnd: as that of ``KeyValueStore/begin(_:_:promptEnd:)``.
+  ///   - promptEnd: as that of `KeyValueStore.begin`.
   ///   - logitCount: of how many of the last rows the logits are wanted.
   ///   - cancellation: makes the rows dead at the next layer once it is raised.
   package func append(

@@ -20,7 +20,7 @@ final class Decoder {
   private let linear: LinearExecutor
   private let attention: AttentionStep
   private let finite: FiniteCheck
-  /// Where decoded tokens' attention is computed instead; nil = here.
+  /// Where the attention of decoded tokens begins; nil = here.
   let outsourced: OffloadedAttention?
   let experts: ExpertStep?
   private let neurons: NeuronStep?
@@ -271,14 +271,13 @@ final class Decoder {
     }
     try expectFinite(.heads(number), batch)
     let window = slides ? configuration.slidingWindow : nil
-    let isDone = try attendElsewhere(number, batch, window: window)
+    let foldedEnd = try foldElsewhere(number, batch, window: window)
     try forEachSpan(of: batch) { span throws(KeyValueError) in
       span.cache.seal(layer: number, on: pool)
     }
-    if !isDone {
-      clock.measure(.attention) {
-        attention.run(layer: number, queries: workspace.queries, batch, window: window)
-      }
+    clock.measure(.attention) {
+      attention.run(
+        layer: number, queries: workspace.queries, batch, window: window, foldedEnd: foldedEnd)
     }
     try forEachSpan(of: batch) { span throws(KeyValueError) in
       try span.cache.finish(layer: number)
@@ -293,25 +292,25 @@ final class Decoder {
     addToResidual(layer.outputBias, layer.postAttentionNorm, tokenCount: tokenCount)
   }
 
-  /// Gives new keys and values, and the queries of an answer's token, to what computes attention elsewhere.
+  /// Gives keys and values, and the queries of an answer's token, to what computes attention elsewhere.
   ///
-  /// - Returns: whether attention is done.
-  private func attendElsewhere(
+  /// - Returns: the position before which attention's running partials hold all tiles; 0 if they hold none.
+  private func foldElsewhere(
     _ number: Int, _ batch: Batch, window: Int?
-  ) throws(RuntimeError) -> Bool {
-    guard let outsourced else { return false }
+  ) throws(RuntimeError) -> Int {
+    guard let outsourced else { return 0 }
     // What computes attention elsewhere knows one sequence.
     let span = batch.spans[0]
-    var isDone = false
+    var end = 0
     try clock.measure(.attention) { () throws(RuntimeError) in
-      try outsourced.append(
-        layer: number, position: span.position, tokenCount: span.rows.count, keys: workspace.keys,
-        values: workspace.values)
-      guard span.kind == .answer else { return }
-      isDone = try outsourced.attend(
-        layer: number, position: span.position, window: window, queries: workspace.queries)
+      try outsourced.take(
+        layer: number, span, window: window, keys: workspace.keys, values: workspace.values)
+      guard span.kind == .answer, span.rows.count == 1 else { return }
+      end = try outsourced.fold(
+        layer: number, position: span.position, window: window, queries: workspace.queries,
+        into: attention.runningPartials)
     }
-    return isDone
+    return end
   }
 
   /// residual += postNorm(ffn(norm(residual))), of one FFN or of the experts chosen.

@@ -44,9 +44,13 @@ package final class EngineCore {
   ) throws(RuntimeError) {
     try source.description.expectRunnable(source.path)
     var request = request
-    request.keepsAllKeyValues = decodeAttention != nil
+    if let decodeAttention {
+      request.keepsAllKeyValues = true
+      request.callerByteCount += OffloadedAttention.byteCount(
+        decodeAttention, KeyValueShape(configuration, contextLength: request.contextLength))
+    }
     request.keyValues.cancellation = cancellation
-    try Self.check(request, source, isOutsourced: decodeAttention != nil)
+    try Self.check(request, source, decodeAttention)
     let selector = try NeuronSelector.resolve(
       request.neurons.selector, for: source, configuration)
     let weights = try DecoderWeights(
@@ -78,10 +82,20 @@ package final class EngineCore {
 
   /// Refuses what goes with one sequence alone.
   private static func check(
-    _ request: MemoryPlan.Request, _ source: ModelSource, isOutsourced: Bool
+    _ request: MemoryPlan.Request, _ source: ModelSource,
+    _ decodeAttention: (any DecodeAttention)?
   ) throws(RuntimeError) {
     func refuse(_ reason: String) -> RuntimeError {
       .notRunnable(path: source.path, reason: reason)
+    }
+    let isOutsourced = decodeAttention != nil
+    if let decodeAttention, decodeAttention.hostWindow != 0 {
+      guard decodeAttention.hostWindow > 0 else {
+        throw refuse("the host attends over 0 positions or more")
+      }
+      guard request.keyValues.type == .f16, request.keyValues.policy == .full else {
+        throw refuse("attention that the host continues takes all keys and values, as f16")
+      }
     }
     let isStored = !request.keyValues.prefix.parts.isEmpty
     if isOutsourced, isStored {
@@ -115,9 +129,7 @@ package final class EngineCore {
       configuration: configuration, weights: weights, stream: stream, workspace: workspace,
       attention: attention, pool: pool,
       outsourced: try decodeAttention.map { attention throws(RuntimeError) in
-        try OffloadedAttention(
-          attention, queryHeadCount: configuration.queryHeadCount,
-          headDim: configuration.storedHeadDim)
+        try OffloadedAttention(attention, plan.keyValues.shape)
       })
   }
 

@@ -76,7 +76,7 @@ struct SparFBench: ParsableCommand {
               length, sessionCount: share.count + 1, try makeDrives(shape, .sparse(options)))))
       }
       let dense = try makeDrives(shape, .dense)
-      let comparing = ComparingAttention(dense: dense, sparse: runs.map(\.probe))
+      let comparing = try ComparingAttention(dense: dense, sparse: runs.map(\.probe))
       let session = try makeSession(length, sessionCount: share.count + 1, comparing)
       let vocabularyCount = model.configuration.vocabularyCount
       let reference = try AlignedBuffer(byteCount: 4 * vocabularyCount)
@@ -201,15 +201,20 @@ struct SparFBench: ParsableCommand {
 private final class ComparingAttention: DecodeAttention {
   private let dense: DriveArray
   private let sparse: [DriveArray]
-  private var output: [Float]
+  let hostWindow = 0
+  /// Partials of the sparse drives.
+  private let partialMemory: AlignedBuffer
   /// Sums of cosines and their number [sparse][layer].
   private var sums: [[Double]]
   private var counts: [Int]
 
-  init(dense: DriveArray, sparse: [DriveArray]) {
+  init(dense: DriveArray, sparse: [DriveArray]) throws(AllocationError) {
     self.dense = dense
     self.sparse = sparse
-    output = Array(repeating: 0, count: dense.shape.queryHeadCount * dense.shape.headDim)
+    let shape = dense.shape
+    partialMemory = try AlignedBuffer(
+      byteCount: AttentionPartials.byteCount(
+        queryCount: shape.queryHeadCount, headDim: shape.headDim))
     sums = sparse.map { Array(repeating: 0, count: $0.shape.layerCount) }
     counts = Array(repeating: 0, count: dense.shape.layerCount)
   }
@@ -224,32 +229,45 @@ private final class ComparingAttention: DecodeAttention {
     }
   }
 
-  func attend(
-    layer: Int, visible: VisibleRange, queries: UnsafeMutablePointer<Float>
+  func fold(
+    layer: Int, visible: VisibleRange, queries: UnsafePointer<Float>, into partials: TokenPartials,
+    continues: Bool
   ) throws {
     let (heads, length) = (dense.shape.queryHeadCount, dense.shape.headDim)
-    var outputs: [[Float]] = []
-    for drives in sparse {
-      for index in output.indices { output[index] = queries[index] }
-      try output.withUnsafeMutableBufferPointer {
-        guard let address = $0.baseAddress else { return }
-        try drives.attend(layer: layer, visible: visible, queries: address)
-      }
-      outputs.append(output)
-    }
-    try dense.attend(layer: layer, visible: visible, queries: queries)
-    for (index, other) in outputs.enumerated() {
+    let own = TokenPartials(
+      memory: partialMemory.address, groupSize: partials.groupSize, headDim: length)
+    try dense.fold(
+      layer: layer, visible: visible, queries: queries, into: partials, continues: continues)
+    let expected = output(partials)
+    for (index, drives) in sparse.enumerated() {
+      try drives.fold(
+        layer: layer, visible: visible, queries: queries, into: own, continues: continues)
+      let other = output(own)
       for head in 0..<heads {
         var (product, a, b) = (0.0, 0.0, 0.0)
         for element in head * length..<(head + 1) * length {
-          product += Double(queries[element]) * Double(other[element])
-          a += Double(queries[element]) * Double(queries[element])
+          product += Double(expected[element]) * Double(other[element])
+          a += Double(expected[element]) * Double(expected[element])
           b += Double(other[element]) * Double(other[element])
         }
         sums[index][layer] += a > 0 && b > 0 ? product / (a * b).squareRoot() : 1
       }
     }
     counts[layer] += heads
+  }
+
+  /// Attention's output [queryHeadCount, headDim].
+  private func output(_ partials: TokenPartials) -> [Float] {
+    let width = partials.groupSize * partials.headDim
+    var result = [Float](repeating: 0, count: dense.shape.keyValueHeadCount * width)
+    result.withUnsafeMutableBufferPointer { buffer in
+      guard let address = buffer.baseAddress else { return }
+      for head in 0..<dense.shape.keyValueHeadCount {
+        AttentionKernel.finish(
+          partials[head], into: address + head * width, outputStride: partials.headDim)
+      }
+    }
+    return result
   }
 
   func reset() { for drives in [dense] + sparse { drives.reset() } }

@@ -11,8 +11,11 @@ struct AttentionArguments: ParsableArguments {
     help: ArgumentHelp(
       """
       Where generated tokens' attention is computed: host, or in-storage in a functional model of \
-      computational storage drives: in-storage:dense (the host's bits) or in-storage:sparf=1/8 \
-      (approximate; the share of a query's elements and of positions; or sparf=1/4,1/8 for both).
+      computational storage drives: in-storage:dense (the host's bits), \
+      in-storage:dense,host-window=512 (the same bits; the host attends over that many of the newest \
+      positions, rounded up to tiles of 512, and the drives over those before) or \
+      in-storage:sparf=1/8 (approximate; the share of a query's elements and of positions; or \
+      sparf=1/4,1/8 for both). The host keeps all keys and values as well.
       """, valueName: "place"))
   var attention = "host"
 
@@ -44,7 +47,7 @@ struct AttentionArguments: ParsableArguments {
   }
 
   func validate() throws {
-    guard let engine = try engine() else {
+    guard let (engine, _) = try place() else {
       guard devices == nil else { throw ValidationError("--devices needs --attention in-storage") }
       return
     }
@@ -57,24 +60,35 @@ struct AttentionArguments: ParsableArguments {
 
   private var driveCount: Int { devices ?? 1 }
 
-  /// The drives' engine; nil if the host attends.
-  private func engine() throws -> AttentionEngineKind? {
-    switch attention {
-    case "host": return nil
-    case "in-storage", "in-storage:dense": return .dense
-    default:
-      let prefix = "in-storage:sparf="
-      guard attention.hasPrefix(prefix) else {
+  /// The drives' engine, and how many of the newest positions the host attends over; nil if it attends over all.
+  private func place() throws -> (engine: AttentionEngineKind, hostWindow: Int)? {
+    guard attention != "host" else { return nil }
+    let (sparse, window) = ("in-storage:sparf=", ",host-window=")
+    if attention.hasPrefix(sparse) {
+      guard !attention.contains(window) else {
         throw ValidationError(
-          "--attention must be host, in-storage, in-storage:dense or in-storage:sparf=1/8, not "
-            + "'\(attention)'")
+          "--attention: host-window goes with in-storage:dense; SparF chooses among all positions, so the host "
+            + "cannot attend over some of them")
       }
-      guard let options = SparseAttention(shares: attention.dropFirst(prefix.count)) else {
+      guard let options = SparseAttention(shares: attention.dropFirst(sparse.count)) else {
         throw ValidationError(
-          "--attention: '\(attention.dropFirst(prefix.count))' is no share such as 1/8")
+          "--attention: '\(attention.dropFirst(sparse.count))' is no share such as 1/8")
       }
-      return .sparse(options)
+      return (.sparse(options), 0)
     }
+    for name in ["in-storage:dense", "in-storage"] {
+      if attention == name { return (.dense, 0) }
+      guard attention.hasPrefix(name + window) else { continue }
+      let text = attention.dropFirst((name + window).count)
+      guard let count = Int(text), count >= 0 else {
+        throw ValidationError(
+          "--attention: host-window is a number of positions such as 512, 0 or more, not '\(text)'")
+      }
+      return (.dense, count)
+    }
+    throw ValidationError(
+      "--attention must be host, in-storage, in-storage:dense, in-storage:dense,host-window=512 or "
+        + "in-storage:sparf=1/8, not '\(attention)'")
   }
 
   /// Drives for a session that `request` describes, whose memory becomes part of its budget; nil if the
@@ -84,8 +98,10 @@ struct AttentionArguments: ParsableArguments {
   func makeDrives(
     _ model: LanguageModel, for request: inout MemoryPlan.Request, folder: String?
   ) throws -> DriveArray? {
-    guard let engine = try engine() else { return nil }
-    let shape = DriveArray.Shape(model.configuration, contextLength: request.contextLength)
+    guard let (engine, hostWindow) = try place() else { return nil }
+    let shape = DriveArray.Shape(
+      model.configuration, contextLength: request.contextLength,
+      hostWindow: min(hostWindow, request.contextLength))
     var flash = try shape.flash(driveCount: driveCount, engine: engine)
     if let deviceFlash {
       flash = .holding(pageCount: deviceFlash.bytes / FlashGeometry.standardPageByteCount)

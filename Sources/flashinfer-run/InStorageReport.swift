@@ -1,5 +1,6 @@
 import CommandLineSupport
 import InStorageAttention
+import Kernels
 import ModelFormat
 import TensorBasics
 
@@ -9,6 +10,8 @@ struct InStorageReport {
   private let driveCount: Int
   private let usedDriveCount: Int
   private let engine: String
+  /// Newest positions that the host attended over, in whole tiles.
+  private let hostWindow: Int
   private let hostPathBytes: Int
   /// Whether the host took over.
   private let fellBack: Bool
@@ -16,7 +19,7 @@ struct InStorageReport {
   /// knows no such work.
   private let modelledSeconds: Double?
 
-  /// - Parameter positions: of the answer's tokens that the drives attended for.
+  /// - Parameter positions: of the answer's tokens.
   init(_ drives: DriveArray, fellBack: Bool, model: ModelParameters, positions: Range<Int>) {
     statistics = drives.statistics
     driveCount = drives.drives.count
@@ -27,32 +30,37 @@ struct InStorageReport {
         "sparf=\(options.channelFraction),\(options.tokenFraction)"
       default: "dense"
       }
+    let tile = AttentionTile.positionCount
+    hostWindow = (drives.shape.hostWindow + tile - 1) / tile * tile
     hostPathBytes = drives.hostPathByteCount
     self.fellBack = fellBack
     modelledSeconds = Self.seconds(
       drives, model, positions, usedDriveCount: max(1, drives.usedDriveCount))
   }
 
-  /// Time of all layers and tokens; contexts in between are taken to lie on the line from the first to the
-  /// last.
+  /// Time of all layers and tokens, with queries on their way to the drives and partials on theirs back; contexts in
+  /// between are taken to lie on the line from the first to the last.
   private static func seconds(
     _ drives: DriveArray, _ model: ModelParameters, _ positions: Range<Int>, usedDriveCount: Int
   ) -> Double? {
+    // The drives hold nothing that the first tokens see where all of it is in the host's window.
+    let positions = positions.drop { drives.shape.heldEnd(position: $0) == 0 }
     guard let first = positions.first, let last = positions.last else { return nil }
     let mode: AttentionMode =
       switch drives.drives.first?.configuration.engine {
       case .sparse(let options): .sparse(compression: options.tokenFraction)
       default: .dense
       }
+    let headCount = (model.keyValueHeadCount + usedDriveCount - 1) / usedDriveCount
     let times = [first, last].map { position in
       try? AttentionTiming(
-        model: model, drive: .paper,
-        commandCount: (model.keyValueHeadCount + usedDriveCount - 1) / usedDriveCount,
-        context: position + 1, mode: mode
+        model: model, drive: .paper, commandCount: headCount,
+        context: drives.shape.heldEnd(position: position), mode: mode
       ).nanoseconds
     }
     guard let start = times[0], let end = times[1] else { return nil }
-    return (start + end) / 2 * Double(model.layerCount * positions.count) / 1e9
+    let transfer = model.foldTransferNanoseconds(headCount: headCount, drive: .paper)
+    return ((start + end) / 2 + transfer) * Double(model.layerCount * positions.count) / 1e9
   }
 
   func write(to json: inout JSONWriter) {
@@ -61,6 +69,7 @@ struct InStorageReport {
       json.text("engine", engine)
       json.number("devices", driveCount)
       json.number("usedDevices", usedDriveCount)
+      json.number("hostWindow", hostWindow)
       json.flag("fellBack", fellBack)
       json.number("commands", bus.commandCount)
       json.number("busBytes", bus.byteCount)
@@ -100,6 +109,7 @@ struct InStorageReport {
     let (bus, flash) = (statistics.bus, statistics.flash)
     var lines = [
       "in-storage: \(engine) on \(usedDriveCount) of \(driveCount) drives"
+        + (hostWindow > 0 ? ", the newest \(hostWindow) positions on the host" : "")
         + (fellBack ? "; the host took over" : ""),
       "bus: \(ByteCount(bus.byteCount)) in \(bus.commandCount) commands, the host path "
         + "\(ByteCount(hostPathBytes))",

@@ -19,8 +19,10 @@ final class InStorageTests {
     folder.write("model", tiny.gguf(seed: 1).bytes())
   }
 
-  private func run(_ arguments: [String]) throws -> Program.Result {
-    let prompt = (0..<40).map { "\($0 * 7 % 300)" }.joined(separator: ",")
+  private func run(
+    _ arguments: [String], promptCount: Int = 40
+  ) throws -> Program.Result {
+    let prompt = (0..<promptCount).map { "\($0 * 7 % 300)" }.joined(separator: ",")
     return try Program.run(
       "flashinfer-run",
       [
@@ -41,11 +43,43 @@ final class InStorageTests {
     #expect(lossless.status == 0 && lossless.output == host.output)
   }
 
+  @Test func `A host that attends over the newest positions answers as it does alone`() throws {
+    let context = ["--context", "2000"]
+    let host = try run(context, promptCount: 1000)
+    #expect(host.status == 0)
+    var bytesPassed = Int.max
+    for window in ["0", "1", "512", "513", "9000"] {
+      let result = try run(
+        context + ["--attention", "in-storage:dense,host-window=\(window)", "--devices", "2"],
+        promptCount: 1000)
+      #expect(result.status == 0 && result.output == host.output, "\(window): \(result.errors)")
+      #expect(window == "0" || result.errors.contains("positions on the host"))
+      let json = try run(
+        context
+          + ["--attention", "in-storage:dense,host-window=\(window)", "--devices", "2", "--json"],
+        promptCount: 1000)
+      let rounded = (Int(window)! + 511) / 512 * 512
+      #expect(json.output.contains("\"hostWindow\":\(min(rounded, 1536)),"), "\(json.output)")
+      // What drives read is less, the more the host attends over.
+      let passed = try #require(number("bytesPassed", json.output))
+      #expect(passed < bytesPassed)
+      bytesPassed = passed
+    }
+    #expect(bytesPassed == 0)
+  }
+
+  /// The number of that name in JSON.
+  private func number(_ name: String, _ json: String) -> Int? {
+    json.firstRange(of: "\"\(name)\":")
+      .flatMap { Int(json[$0.upperBound...].prefix { $0.isNumber }) }
+  }
+
   @Test func `--json reports bus, flash and wear`() throws {
     let result = try run(["--attention", "in-storage:sparf=1/4,1/8", "--devices", "2", "--json"])
     #expect(result.status == 0)
     for field in [
-      "inStorage", "engine", "devices", "usedDevices", "fellBack", "commands", "busBytes",
+      "inStorage", "engine", "devices", "usedDevices", "hostWindow", "fellBack", "commands",
+      "busBytes",
       "busBytesToDevices", "busBytesFromDevices", "hostPathBytes", "modelledSeconds",
       "bytesWritten", "pagesRead", "pagesMoved", "blocksErased", "mostErases", "readRetries",
       "bitsCorrected", "operations", "bytesFiltered", "multiplyAdds", "deviceMemoryBytes",
@@ -73,10 +107,7 @@ final class InStorageTests {
     let result = try run(
       ["--attention", "in-storage", "--devices", "4", "--ram", "64MiB", "--json"])
     #expect(result.status == 0)
-    let digits = result.output.firstRange(of: "\"peakResidentBytes\":").map {
-      result.output[$0.upperBound...].prefix { $0.isNumber }
-    }
-    let peak = try #require(digits.flatMap { Int($0) })
+    let peak = try #require(number("peakResidentBytes", result.output))
     #expect(peak <= 64 << 20)
   }
 
@@ -85,6 +116,14 @@ final class InStorageTests {
     for (arguments, reason) in [
       ([attention, "in-storage", "--devices", "0"], "0 drives"),
       (["--devices", "2"], "needs --attention in-storage"),
+      ([attention, "in-storage:dense,host-window=-1"], "host-window is a number of positions"),
+      ([attention, "in-storage:dense,host-window=1k"], "not '1k'"),
+      ([attention, "in-storage:dense,host-window="], "such as 512"),
+      ([attention, "in-storage:dense,window=9"], "in-storage:dense,host-window=512"),
+      (
+        [attention, "in-storage:sparf=1/8,host-window=512"],
+        "host-window goes with in-storage:dense"
+      ),
       ([attention, "in-storage:sparf=0"], "r / d"),
       ([attention, "in-storage:sparf=1/2,9/8"], "k / S"),
       ([attention, "in-storage:sparf=1/x"], "no share"),

@@ -111,7 +111,10 @@ struct JSONCombinations {
       options += some([["--logprobs-position", one(["generated", "prompt", "1"])]])
     }
     if generator.next(6) == 0 {
-      options = ["--attention", "in-storage:sparf=1/4", "--devices", "2", "--max-tokens", "3"]
+      options = [
+        "--attention", one(["in-storage:sparf=1/4", "in-storage:dense,host-window=9"]),
+        "--devices", "2", "--max-tokens", "3",
+      ]
     } else if generator.next(4) == 0 {
       options += ["--kv-store", store]
     }

@@ -137,7 +137,7 @@ import Testing
           let first = heads.shape.windows[layer].map { max(0, last - $0 + 1) } ?? 0
           _ = try drives.attend(heads.queries(), layer: layer, first: first, last: last)
           let holders = min(driveCount, keyValueHeadCount)
-          // Entries and completions of append (64 positions each), attend and, at a tile's end, reclaim.
+          // Entries and completions of append (64 positions each), fold and, at a tile's end, reclaim.
           let reclaims = first / 512 > reclaimed[layer] ? holders : 0
           reclaimed[layer] = first / 512
           let entries = holders * ((count + 63) / 64) + holders + reclaims
@@ -145,7 +145,8 @@ import Testing
           toDrives +=
             64 * entries + count * keyValueHeadCount * 4 * 32
             + 3 * keyValueHeadCount * 4 * 32
-          fromDrives += 16 * entries + 3 * keyValueHeadCount * 4 * 32
+          // Of each query head maximum, sum and output.
+          fromDrives += 16 * entries + 3 * keyValueHeadCount * 4 * (32 + 2)
           hostPath += (count + last - first + 1) * keyValueHeadCount * 4 * 32
         }
         let now = drives.statistics.bus

@@ -65,7 +65,7 @@ import WeightLoader
       let found = try bits(session, prompt, decoding)
       #expect(found.elementsEqual(expected), "\(count) drives")
       #expect(session.usesDecodeAttention)
-      #expect(drives.attendCount == decoding.count * configuration.layerCount)
+      #expect(drives.foldCount == decoding.count * configuration.layerCount)
       let statistics = drives.statistics
       #expect(statistics.flash.pagesProgrammed > 0 && statistics.flash.pagesRead > 0)
       // Again from the start, over flash that was used.
@@ -127,33 +127,40 @@ import WeightLoader
         let holders = min(count, heads)
         #expect(
           (drives.statistics.bus - bus).byteCount
-            == layers * (2 * 80 * holders + 4 * length * heads + 8 * length * heads * group))
+            == layers
+            * (2 * 80 * holders + 4 * length * heads + 4 * (2 * length + 2) * heads * group))
         #expect(
           drives.hostPathByteCount - hostPath == layers * 4 * length * heads * (position + 2))
       }
     }
   }
 
-  /// Attention that spoils the queries and fails.
+  /// Attention that spoils the partials and fails.
   private final class SpoilingAttention: DecodeAttention {
     struct Spoilt: Error {}
+    let hostWindow = 0
 
     func append(
       layer: Int, position: Int, tokenCount: Int, keys: UnsafePointer<Float>,
       values: UnsafePointer<Float>
     ) {}
 
-    func attend(
-      layer: Int, visible: VisibleRange, queries: UnsafeMutablePointer<Float>
+    func fold(
+      layer: Int, visible: VisibleRange, queries: UnsafePointer<Float>,
+      into partials: TokenPartials, continues: Bool
     ) throws {
-      queries.update(repeating: 3, count: 9 * 64)
+      for head in 0..<3 {
+        partials[head].maxima.update(repeating: 3, count: 3)
+        partials[head].sums.update(repeating: .nan, count: 3)
+        partials[head].outputs.update(repeating: 3, count: 3 * 64)
+      }
       throw Spoilt()
     }
 
     func reset() {}
   }
 
-  @Test func `The host goes on from the queries as they were`() throws {
+  @Test func `The host begins anew where partials are spoilt`() throws {
     let file = TemporaryFile(Self.cases[1].model.gguf(seed: 3).bytes())
     defer { extendLifetime(file) }
     let (prompt, decoding): ([Int32], [Int32]) = ([5, 6, 7], [8, 9])

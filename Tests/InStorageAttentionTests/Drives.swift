@@ -105,15 +105,21 @@ struct RandomAttention {
 }
 
 extension DriveArray {
-  /// Attention's output, the queries kept.
+  /// Attention's output.
   func attend(_ queries: [Float], layer: Int, first: Int, last: Int) throws -> [Float] {
-    var output = queries
-    try output.withUnsafeMutableBufferPointer {
-      try attend(
-        layer: layer, visible: VisibleRange(first: Int32(first), last: Int32(last)),
-        queries: $0.baseAddress!)
-    }
-    return output
+    let partials = HeldPartials(shape)
+    try fold(queries, layer: layer, first: first, last: last, into: partials, continues: false)
+    return partials.output
+  }
+
+  /// Merges tiles into partials.
+  func fold(
+    _ queries: [Float], layer: Int, first: Int, last: Int, into partials: HeldPartials,
+    continues: Bool
+  ) throws {
+    try fold(
+      layer: layer, visible: VisibleRange(first: Int32(first), last: Int32(last)),
+      queries: queries, into: partials.partials, continues: continues)
   }
 
   /// Drives for a model's heads.
@@ -123,6 +129,47 @@ extension DriveArray {
   ) throws -> DriveArray {
     try DriveArray(
       shape, driveCount: count, DriveConfiguration(flash: flash, engine: engine, faults: faults))
+  }
+}
+
+/// Partials of a token, and their memory.
+final class HeldPartials {
+  private let shape: DriveArray.Shape
+  private let memory: UnsafeMutableRawPointer
+  private let byteCount: Int
+
+  /// - Note: what is there at first is no number, as nothing may depend on it.
+  init(_ shape: DriveArray.Shape) {
+    self.shape = shape
+    byteCount = AttentionPartials.byteCount(
+      queryCount: shape.queryHeadCount, headDim: shape.headDim)
+    memory = .allocate(byteCount: byteCount, alignment: 64)
+    memory.initializeMemory(as: Float.self, repeating: .nan, count: byteCount / 4)
+  }
+
+  deinit { memory.deallocate() }
+
+  var partials: TokenPartials {
+    TokenPartials(
+      memory: memory, groupSize: shape.queryHeadCount / shape.keyValueHeadCount,
+      headDim: shape.headDim)
+  }
+
+  /// Attention's output [queryHeadCount, headDim].
+  var output: [Float] {
+    let width = partials.groupSize * shape.headDim
+    var result = [Float](repeating: 0, count: shape.keyValueHeadCount * width)
+    result.withUnsafeMutableBufferPointer {
+      for head in 0..<shape.keyValueHeadCount {
+        AttentionKernel.finish(
+          partials[head], into: $0.baseAddress! + head * width, outputStride: shape.headDim)
+      }
+    }
+    return result
+  }
+
+  var bits: [UInt32] {
+    UnsafeRawBufferPointer(start: memory, count: byteCount).bindMemory(to: UInt32.self).map { $0 }
   }
 }
 
@@ -147,13 +194,13 @@ func openSession(
 }
 
 extension DriveArray.Shape {
-  init(_ configuration: DecoderConfiguration, contextLength: Int) {
+  init(_ configuration: DecoderConfiguration, contextLength: Int, hostWindow: Int = 0) {
     self.init(
       layerCount: configuration.layerCount, queryHeadCount: configuration.queryHeadCount,
       keyValueHeadCount: configuration.keyValueHeadCount, headDim: configuration.headDim,
       contextLength: contextLength,
       windows: (0..<configuration.layerCount).map {
         configuration.slides(layer: $0) ? configuration.slidingWindow : nil
-      })
+      }, hostWindow: hostWindow)
   }
 }

@@ -1,5 +1,6 @@
 import BlockIO
 import KVCache
+import Kernels
 import ModelFormat
 import Runtime
 import TensorBasics
@@ -34,7 +35,8 @@ func makeSession(
 /// As the one that opens a path, of a model that is open.
 func makeSession(
   _ source: ModelSource, contextLength: Int, promptLength: Int, _ shape: RunShape,
-  neurons: NeuronOptions = NeuronOptions(), cancellation: CancellationFlag = CancellationFlag()
+  neurons: NeuronOptions = NeuronOptions(), cancellation: CancellationFlag = CancellationFlag(),
+  decodeAttention: (any DecodeAttention)? = nil
 ) throws -> Session {
   guard let configuration = source.description.configuration else {
     preconditionFailure("a test model has a configuration")
@@ -49,11 +51,13 @@ func makeSession(
   request.keyValues = shape.keyValues
   let session: Session
   do {
-    session = try Session(source, configuration, request, cancellation: cancellation)
+    session = try Session(
+      source, configuration, request, cancellation: cancellation, decodeAttention: decodeAttention)
   } catch {
     guard case .budgetTooSmall(_, let minimum) = error else { throw error }
     request.budgetByteCount = minimum.bytes + (shape.spareByteCount ?? 0)
-    session = try Session(source, configuration, request, cancellation: cancellation)
+    session = try Session(
+      source, configuration, request, cancellation: cancellation, decodeAttention: decodeAttention)
   }
   if let step = shape.commitStep {
     var committed = 0

@@ -97,8 +97,9 @@ final class CommandQueue: BackgroundWork, @unchecked Sendable {
     case .append(let layer, let position, let tokenCount, let payload):
       try controller.append(
         layer: layer, position: position, tokenCount: tokenCount, payload: payload)
-    case .attend(let layer, let visible, let queries, let outputs):
-      try controller.attend(layer: layer, visible: visible, queries: queries, outputs: outputs)
+    case .fold(let layer, let visible, let queries, let partials, let continues):
+      try controller.fold(
+        layer: layer, visible: visible, queries: queries, partials: partials, continues: continues)
     case .reclaim(let layer, let position): controller.reclaim(layer: layer, before: position)
     case .reclaimAll: controller.reclaimAll()
     }

@@ -20,10 +20,12 @@ package final class DriveArray: DecodeAttention {
     public var contextLength: Int
     /// Of each layer, positions that a token sees, its own included; nil = all.
     public var windows: [Int?]
+    /// As `DecodeAttention.hostWindow`; more than the context is the whole context.
+    public var hostWindow: Int
 
     public init(
       layerCount: Int, queryHeadCount: Int, keyValueHeadCount: Int, headDim: Int,
-      contextLength: Int, windows: [Int?]
+      contextLength: Int, windows: [Int?], hostWindow: Int = 0
     ) {
       self.layerCount = layerCount
       self.queryHeadCount = queryHeadCount
@@ -31,6 +33,21 @@ package final class DriveArray: DecodeAttention {
       self.headDim = headDim
       self.contextLength = contextLength
       self.windows = windows
+      self.hostWindow = hostWindow
+    }
+
+    /// Positions from the start that drives ever come to hold.
+    public var heldPositionCount: Int { heldEnd(position: contextLength - 1) }
+
+    /// Where the tiles end that drives attend over for a token at `position`.
+    public func heldEnd(position: Int) -> Int {
+      let size = AttentionTile.positionCount
+      return hostWindow == 0 ? position + 1 : max(0, position + 1 - hostWindow) / size * size
+    }
+
+    /// Whether tokens of a layer ever see positions that drives hold.
+    func usesDrives(layer: Int) -> Bool {
+      heldPositionCount > 0 && hostWindow < windows[layer] ?? .max
     }
   }
 
@@ -41,8 +58,8 @@ package final class DriveArray: DecodeAttention {
   /// For each attended token these are all visible keys and values of every head, and for each appended position its
   /// own, in f16.
   public private(set) var hostPathByteCount = 0
-  /// Steps of ``attend(layer:visible:queries:)``.
-  public private(set) var attendCount = 0
+  /// Calls of ``fold(layer:visible:queries:into:continues:)``.
+  public private(set) var foldCount = 0
   /// Of each layer, the drives that hold heads of it.
   private let holders: [[Int]]
   /// What appends move, of each drive from its offset on; filled anew when the drive is done with it.
@@ -50,7 +67,8 @@ package final class DriveArray: DecodeAttention {
   private let payloadOffsets: [Int]
   /// One position in the kernel's layout, for rounding.
   private let rounding: AlignedBuffer
-  /// Of each layer, positions that drives were told to give up.
+  /// Of each layer, where what was appended ends, and positions that drives were told to give up.
+  private var appendedEnds: [Int]
   private var reclaimedCounts: [Int]
 
   /// Positions of one `append` command.
@@ -67,6 +85,11 @@ package final class DriveArray: DecodeAttention {
     _ shape: Shape, driveCount: Int, _ configuration: DriveConfiguration
   ) throws(DriveError) {
     let contents = try Self.contents(shape, driveCount: driveCount)
+    guard shape.hostWindow == 0 || !configuration.engine.isSparse else {
+      throw .impossible(
+        "SparF chooses among all positions that a token sees, so the host cannot attend over some of them: use the "
+          + "dense engine, or no host window")
+    }
     var drives: [ComputationalDrive] = []
     for (index, part) in contents.enumerated() {
       var own = configuration
@@ -79,6 +102,7 @@ package final class DriveArray: DecodeAttention {
     self.shape = shape
     self.drives = drives
     reclaimedCounts = Array(repeating: 0, count: shape.layerCount)
+    appendedEnds = reclaimedCounts
     holders = (0..<shape.layerCount).map { layer in
       contents.indices.filter { !contents[$0].heads[layer].isEmpty }
     }
@@ -111,16 +135,21 @@ package final class DriveArray: DecodeAttention {
     guard shape.keyValueHeadCount > 0, shape.queryHeadCount % shape.keyValueHeadCount == 0,
       shape.windows.count == shape.layerCount
     else { throw .impossible("query heads must be a multiple of KV heads") }
+    guard shape.hostWindow >= 0 else {
+      throw .impossible(
+        "a host window of \(shape.hostWindow) positions is not possible: 0 or more")
+    }
     return (0..<driveCount).map { drive in
       DriveContents(
         heads: (0..<shape.layerCount).map { layer in
           (0..<shape.keyValueHeadCount).filter {
             (layer * shape.keyValueHeadCount + $0) % driveCount == drive
+              && shape.usesDrives(layer: layer)
           }
         },
         windows: shape.windows, headDim: shape.headDim,
         groupSize: shape.queryHeadCount / shape.keyValueHeadCount,
-        contextLength: shape.contextLength)
+        contextLength: max(1, shape.heldPositionCount))
     }
   }
 
@@ -150,6 +179,8 @@ package final class DriveArray: DecodeAttention {
 
   // MARK: DecodeAttention
 
+  package var hostWindow: Int { shape.hostWindow }
+
   /// As the protocol says; what a command meets is thrown by a later call.
   ///
   /// - Throws: ``DriveFailure``.
@@ -158,6 +189,14 @@ package final class DriveArray: DecodeAttention {
     values: UnsafePointer<Float>
   ) throws {
     let width = shape.keyValueHeadCount * shape.headDim
+    if position > appendedEnds[layer], position % KeyValueBlock.positionCount == 0,
+      shape.windows[layer] != nil
+    {
+      for index in holders[layer] {
+        drives[index].submit(.reclaim(layer: layer, before: position))
+      }
+    }
+    appendedEnds[layer] = position + tokenCount
     var first = 0
     while first < tokenCount {
       let count = min(Self.appendTokenCount, tokenCount - first)
@@ -179,22 +218,25 @@ package final class DriveArray: DecodeAttention {
     hostPathByteCount += tokenCount * 4 * width
   }
 
-  /// - Throws: ``DriveFailure``; some queries may be replaced by then.
-  package func attend(
-    layer: Int, visible: VisibleRange, queries: UnsafeMutablePointer<Float>
+  /// - Throws: ``DriveFailure``; the partials mean nothing then.
+  package func fold(
+    layer: Int, visible: VisibleRange, queries: UnsafePointer<Float>, into partials: TokenPartials,
+    continues: Bool
   ) throws {
     reclaim(layer: layer, before: Int(visible.first))
     for index in holders[layer] {
       drives[index].submit(
-        .attend(layer: layer, visible: visible, queries: queries, outputs: queries))
+        .fold(
+          layer: layer, visible: visible, queries: queries, partials: partials,
+          continues: continues))
     }
-    // All are waited for even where one failed: they write to the queries.
+    // All are waited for even where one failed: they write to the partials.
     var failure: DriveFailure?
     for index in holders[layer] {
       do throws(DriveFailure) { try wait(index) } catch { failure = failure ?? error }
     }
     if let failure { throw failure }
-    attendCount += 1
+    foldCount += 1
     hostPathByteCount +=
       (Int(visible.last) - Int(visible.first) + 1) * 4 * shape.keyValueHeadCount
       * shape.headDim
@@ -206,7 +248,7 @@ package final class DriveArray: DecodeAttention {
 
   public func reset() {
     for drive in drives { drive.submit(.reclaimAll) }
-    for layer in 0..<shape.layerCount { reclaimedCounts[layer] = 0 }
+    for layer in 0..<shape.layerCount { (reclaimedCounts[layer], appendedEnds[layer]) = (0, 0) }
   }
 
   /// Tells drives what a window left behind, a tile at a time.

@@ -13,12 +13,13 @@ public enum DriveCommand: @unchecked Sendable {
   /// Takes keys and values of positions that follow those of the layer: `payload` is
   /// [tokenCount][heads of the layer on this drive] × (key [headDim], value [headDim]), f16.
   case append(layer: Int, position: Int, tokenCount: Int, payload: UnsafePointer<UInt16>)
-  /// Attends with the queries of the layer's heads on this drive, f32, and writes the outputs, f32.
-  /// Both are [queryHeadCount, headDim] of all heads; the drive moves the rows of its own.
-  case attend(
-    layer: Int, visible: VisibleRange, queries: UnsafePointer<Float>,
-    outputs: UnsafeMutablePointer<Float>)
-  /// Gives up positions of a layer that no later query sees.
+  /// Attends with the queries of the layer's heads on this drive, f32, and writes their partials: maximum, sum
+  /// and output of each, f32. Where it `continues` it takes the partials of earlier tiles first. `queries` are
+  /// [queryHeadCount, headDim] and `partials` those of all heads; the drive moves those of its own.
+  case fold(
+    layer: Int, visible: VisibleRange, queries: UnsafePointer<Float>, partials: TokenPartials,
+    continues: Bool)
+  /// Gives up positions of a layer that no later query sees. The next that are appended may begin there.
   case reclaim(layer: Int, before: Int)
   /// Gives up everything.
   case reclaimAll
@@ -40,10 +41,14 @@ public enum DriveCommand: @unchecked Sendable {
     case .append(let layer, _, let tokenCount, _):
       traffic.bytesToDrive +=
         tokenCount * contents.heads[layer].count * 4 * contents.headDim
-    case .attend(let layer, _, _, _):
-      let rows = contents.heads[layer].count * contents.groupSize
-      traffic.bytesToDrive += rows * 4 * contents.headDim
-      traffic.bytesFromDrive += rows * 4 * contents.headDim
+    case .fold(let layer, _, _, _, let continues):
+      let headCount = contents.heads[layer].count
+      let partials =
+        headCount
+        * AttentionPartials.byteCount(queryCount: contents.groupSize, headDim: contents.headDim)
+      traffic.bytesToDrive +=
+        headCount * contents.groupSize * 4 * contents.headDim + (continues ? partials : 0)
+      traffic.bytesFromDrive += partials
     case .reclaim, .reclaimAll: break
     }
     return traffic

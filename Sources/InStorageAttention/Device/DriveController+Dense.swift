@@ -1,15 +1,14 @@
 import Kernels
 
-/// The exact engine: the host's kernel over the host's tiles, merged in the host's order, so the output has
-/// the host's bits (docs/decisions/0001).
+/// The exact engine: the host's kernel over the host's tiles, merged in the host's order, so that the partials
+/// have the host's bits (docs/decisions/0001, 0047).
 extension DriveController {
-  /// - Parameter output: [groupSize, headDim], in the host's memory.
+  /// Merges the tiles that hold `visible` into `buffers.partials`.
   func attendDensely(
-    layer: Int, stream: Int, _ visible: VisibleRange, into output: UnsafeMutablePointer<Float>
+    layer: Int, stream: Int, _ visible: VisibleRange
   ) throws(DriveError) {
     let size = PageLayout.tilePositionCount
     let positions = Int(visible.first)...Int(visible.last)
-    buffers.partials.reset()
     for member in 0..<contents.groupSize { buffers.visible[member] = visible }
     for tile in positions.lowerBound / size...positions.upperBound / size {
       let seen = positions.clamped(to: tile * size...tile * size + size - 1)
@@ -22,8 +21,6 @@ extension DriveController {
       accumulate(tileFirstPosition: tile * size)
       countProducts(positionCount: seen.count)
     }
-    AttentionKernel.finish(
-      buffers.partials, into: output, outputStride: layout.headDim)
   }
 
   /// Copies a token group's halves of sixteen positions to their places in the tile's blocks.

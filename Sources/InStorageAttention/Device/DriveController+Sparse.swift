@@ -18,10 +18,9 @@ import TensorBasics
 ///
 /// In a window, v̄ is the mean over the token groups that the window touches.
 extension DriveController {
-  /// - Parameter output: [groupSize, headDim], in the host's memory.
+  /// Makes `buffers.partials` of the whole output: no other tiles can be merged with them.
   func attendSparsely(
-    layer: Int, stream: Int, _ visible: VisibleRange, _ options: SparseAttention,
-    into output: UnsafeMutablePointer<Float>
+    layer: Int, stream: Int, _ visible: VisibleRange, _ options: SparseAttention
   ) throws(DriveError) {
     let positions = Int(visible.first)...Int(visible.last)
     let elementCount = options.channelCount(headDim: layout.headDim)
@@ -34,10 +33,11 @@ extension DriveController {
       count, of: positions.count, recentCount: options.recentCount(ofTokens: count))
     try attendOverChosen(count, layer: layer, stream: stream, firstPosition: positions.lowerBound)
     AttentionKernel.finish(
-      buffers.partials, into: output, outputStride: layout.headDim)
+      buffers.partials, into: buffers.partials.outputs, outputStride: layout.headDim)
+    buffers.partials.close()
     if count < positions.count {
       computeMean(layer: layer, stream: stream, firstPosition: positions.lowerBound)
-      blend(chosenCount: count, into: output)
+      blend(chosenCount: count, into: buffers.partials.outputs)
     }
   }
 

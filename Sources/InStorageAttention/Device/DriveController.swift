@@ -19,9 +19,11 @@ final class DriveController {
   let memoryByteCount: Int
   /// The first stream of each layer.
   private let firstStreams: [Int]
-  /// Positions appended to each layer, and token groups from its start that were reclaimed.
+  /// Where the positions appended to each layer end, and token groups from its start that were reclaimed.
   private(set) var positionCounts: [Int]
   private var reclaimedCounts: [Int]
+  /// The position of each layer before which some were never appended.
+  private var skippedEnds: [Int]
 
   /// - Throws: ``DriveError/impossible(_:)``, ``DriveError/memoryTooSmall(needed:available:)`` before
   ///   anything is allocated; then as the system refuses memory or the file.
@@ -56,6 +58,7 @@ final class DriveController {
     firstStreams = firsts
     positionCounts = Array(repeating: 0, count: contents.layerCount)
     reclaimedCounts = Array(repeating: 0, count: contents.layerCount)
+    skippedEnds = reclaimedCounts
   }
 
   /// Memory that a drive of this configuration takes for these contents.
@@ -101,14 +104,15 @@ final class DriveController {
   ///
   /// - Parameters:
   ///   - queries: [queryHeadCount, headDim] of all heads, in the host's memory.
-  ///   - outputs: of the same shape; written for the heads held here. May be where the queries are.
-  func attend(
-    layer: Int, visible: VisibleRange, queries: UnsafePointer<Float>,
-    outputs: UnsafeMutablePointer<Float>
+  ///   - partials: of all heads, in the host's memory; written for the heads held here.
+  ///   - continues: whether they hold the tiles before.
+  func fold(
+    layer: Int, visible: VisibleRange, queries: UnsafePointer<Float>, partials: TokenPartials,
+    continues: Bool
   ) throws(DriveError) {
     let positions = Int(visible.first)...max(Int(visible.first), Int(visible.last))
     guard visible.first >= 0, visible.last >= visible.first,
-      positions.upperBound < positionCounts[layer],
+      positions.upperBound < positionCounts[layer], positions.lowerBound >= skippedEnds[layer],
       positions.lowerBound / layout.groupPositions >= reclaimedCounts[layer]
     else { throw .notHeld(layer: layer, positions: positions) }
     let width = contents.groupSize * layout.headDim
@@ -117,16 +121,25 @@ final class DriveController {
       let stream = firstStreams[layer] + index
       switch engine {
       case .dense:
-        try attendDensely(layer: layer, stream: stream, visible, into: outputs + head * width)
+        buffers.partials.reset()
+        if continues { buffers.partials.update(from: partials[head]) }
+        try attendDensely(layer: layer, stream: stream, visible)
       case .sparse(let options):
-        try attendSparsely(
-          layer: layer, stream: stream, visible, options, into: outputs + head * width)
+        guard !continues else { throw .impossible("SparF continues no attention") }
+        try attendSparsely(layer: layer, stream: stream, visible, options)
       }
+      partials[head].update(from: buffers.partials)
     }
   }
 
   /// Gives up the token groups and tiles of a layer that lie wholly before `position`.
+  ///
+  /// - Parameter position: may lie after all that were appended, which then go on there.
   func reclaim(layer: Int, before position: Int) {
+    if position > positionCounts[layer] {
+      positionCounts[layer] = min(position, contents.contextLength)
+      skippedEnds[layer] = positionCounts[layer]
+    }
     let end = min(position, positionCounts[layer]) / layout.groupPositions
     let first = reclaimedCounts[layer]
     guard end > first else { return }
@@ -154,6 +167,7 @@ final class DriveController {
       reclaim(layer: layer, before: positionCounts[layer])
       positionCounts[layer] = 0
       reclaimedCounts[layer] = 0
+      skippedEnds[layer] = 0
     }
   }
 

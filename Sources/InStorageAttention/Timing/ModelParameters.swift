@@ -62,6 +62,15 @@ public struct ModelParameters: Sendable, Equatable {
     2 * Double((queryHeadCount + keyValueHeadCount) * headTokenByteCount)
   }
 
+  /// What one token and layer take on the link of a drive that holds `headCount` KV heads and returns partials.
+  ///
+  /// Queries go there, and the maximum, the sum and the output of each query head come back, all f32.
+  /// The paper's drive returns outputs, of ``elementByteCount`` bytes an element: ``layerBusByteCount``.
+  public func foldTransferNanoseconds(headCount: Int, drive: DriveParameters) -> Double {
+    let elements = headCount * groupLength * (headDim + headDim + 2)
+    return 4e9 * Double(elements) / drive.linkBytesPerSecond + 2 * drive.linkNanoseconds
+  }
+
   /// - Throws: ``TimingError`` if a count is not positive or heads do not divide.
   func validate() throws(TimingError) {
     try requireCount("layers", layerCount, upTo: 1 << 20)
