@@ -43,16 +43,37 @@ public struct ActivationBlocks: @unchecked Sendable {
   }
 }
 
-extension ActivationBlocks {
-  /// Quantises all `tokenCount` tokens of `x`, shared among the threads of `pool`.
+/// Quantises activations, shared among the threads of a pool; allocates nothing.
+public final class ActivationQuantiser: ParallelRegion {
+  private let pool: ThreadPool
+  /// What the region under way quantises.
+  private var job: Job?
+
+  private struct Job {
+    var x: UnsafePointer<Float>
+    var stride: Int
+    var tokenCount: Int
+    var blocks: ActivationBlocks
+  }
+
+  public init(pool: ThreadPool) { self.pool = pool }
+
+  /// Quantises all `tokenCount` tokens of `x` [token, columns], rows `stride` apart, into `blocks`.
   public func quantise(
-    _ x: UnsafePointer<Float>, stride: Int, tokenCount: Int, on pool: ThreadPool
+    _ x: UnsafePointer<Float>, stride: Int, tokenCount: Int, into blocks: ActivationBlocks
   ) {
-    let part = Self.tokenMultiple
-    pool.run(count: (tokenCount + part - 1) / part) { index, _ in
-      let first = index * part
-      quantise(x, stride: stride, tokens: first..<min(first + part, tokenCount))
-    }
+    job = Job(x: x, stride: stride, tokenCount: tokenCount, blocks: blocks)
+    let part = ActivationBlocks.tokenMultiple
+    pool.run(count: (tokenCount + part - 1) / part, self)
+    job = nil
+  }
+
+  public func perform(index: Int, worker: Int) {
+    guard let job else { return }
+    let first = index * ActivationBlocks.tokenMultiple
+    job.blocks.quantise(
+      job.x, stride: job.stride,
+      tokens: first..<min(first + ActivationBlocks.tokenMultiple, job.tokenCount))
   }
 }
 

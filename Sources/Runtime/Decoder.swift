@@ -18,6 +18,7 @@ final class Decoder {
   private let pool: ThreadPool
   private let clock: StepClock
   private let linear: LinearExecutor
+  private let quantiser: ActivationQuantiser
   private let attention: AttentionStep
   private let finite: FiniteCheck
   /// Where the attention of decoded tokens begins; nil = here.
@@ -56,6 +57,7 @@ final class Decoder {
       stream: stream, families: weights.families, factors: weights.factors, pool: pool,
       clock: clock)
     self.linear = linear
+    quantiser = ActivationQuantiser(pool: pool)
     if let shape = configuration.experts {
       do {
         experts = try ExpertStep(
@@ -138,7 +140,7 @@ final class Decoder {
       fillRope(batch)
     }
     begin(.body)
-    stream.beginToken()
+    stream.beginSweep(rowCount: batch.rowCount)
     batch.spans[0].cache.pool.beginSweep()
     try forEachSpan(of: batch) { span throws(KeyValueError) in
       try span.cache.begin(span.positions, span.kind, promptEnd: span.promptEnd)
@@ -405,7 +407,7 @@ final class Decoder {
       workspace.hidden, width, tokenCount,
       withBlocks: takesBlocks(layer.router, gate, up)
         || takesBlocks(layer.shared?.gate, layer.shared?.up))
-    try step.run(layer, x, next: next(after: number, tokenCount), into: workspace.mixed)
+    try step.run(layer, x, next: next(after: number), into: workspace.mixed)
     if let shared = layer.shared, let length = configuration.experts?.sharedFeedForwardLength {
       let output = workspace.shared
       try gated(shared, x, length: length, into: output)
@@ -434,9 +436,9 @@ final class Decoder {
       residual: UnsafePointer(workspace.residual))
   }
 
-  /// The layer after `number`, where a single token goes on to experts there.
-  private func next(after number: Int, _ tokenCount: Int) -> ExpertPrefetcher.Next? {
-    guard tokenCount == 1, number + 1 < weights.layers.count,
+  /// The layer after `number`, where there are experts there.
+  private func next(after number: Int) -> ExpertPrefetcher.Next? {
+    guard number + 1 < weights.layers.count,
       case .experts(let layer) = weights.layers[number + 1].feedForward
     else { return nil }
     return ExpertPrefetcher.Next(
@@ -556,7 +558,7 @@ final class Decoder {
     let blocks = ActivationBlocks(
       memory: workspace.blockMemory, columnCount: columnCount)
     clock.measure(.products) {
-      blocks.quantise(x, stride: stride, tokenCount: tokenCount, on: pool)
+      quantiser.quantise(x, stride: stride, tokenCount: tokenCount, into: blocks)
     }
     result.blocks = blocks
     return result

@@ -2,37 +2,41 @@ import Kernels
 import ModelFormat
 import TensorBasics
 
-/// Memory of the experts' steps for chunks of up to `tokenCapacity` tokens.
+/// Memory of the experts' steps for sweeps of up to `tokenCapacity` rows.
 final class ExpertWorkspace {
   /// Router scores [tokenCapacity, expertCount].
   let scores: UnsafeMutablePointer<Float>
-  /// The experts of each token by rank [tokenCapacity, expertsPerToken], and their weights.
+  /// The experts of each row by rank [tokenCapacity, expertsPerToken], and their weights.
   let chosen: UnsafeMutablePointer<Int32>
   let weights: UnsafeMutablePointer<Float>
-  /// Outputs of each token's experts by rank [tokenCapacity, expertsPerToken, hiddenSize].
-  let outputs: UnsafeMutablePointer<Float>
-  /// Hidden rows of an expert's tokens, then its outputs [tokenCapacity, hiddenSize].
-  let gathered: UnsafeMutablePointer<Float>
-  /// [max(tokenCapacity, expertsPerToken), feedForwardLength]
+  /// Expert after expert, the rows that chose it: its input, then its output
+  /// [tokenCapacity · expertsPerToken, hiddenSize].
+  let rows: UnsafeMutablePointer<Float>
+  /// Of the experts that are computed together: one with any rows, or several with no more than
+  /// ``sufficientRowCount`` in all [group's rows, feedForwardLength].
   let gate: UnsafeMutablePointer<Float>
   let up: UnsafeMutablePointer<Float>
-  /// Int8 activations of the current product; one row takes ``blockRowByteCount``.
+  /// Int8 activations of the experts that are computed together; one row takes ``blockRowByteCount``.
   let blocks: UnsafeMutableRawPointer
   let blockRowByteCount: Int
-  /// Ranks that are computed together, and those that were [expertsPerToken].
-  let ranks: UnsafeMutablePointer<Int>
-  let isDone: UnsafeMutablePointer<Bool>
-  /// Ranks whose experts were in memory when the token came to the layer [expertsPerToken].
-  let isResident: UnsafeMutablePointer<Bool>
-  /// Experts that a chunk needs, in the order of their turn [expertCount].
+  /// The experts that any row chose, in the order in which they are asked for [expertCount].
   let needed: UnsafeMutablePointer<Int32>
-  /// For each expert where its entries in `entries` begin [expertCount + 1].
+  /// Those that were asked for and are not computed yet, the oldest first [expertCount].
+  let waiting: UnsafeMutablePointer<Int32>
+  /// Those that are computed together [expertCount].
+  let group: UnsafeMutablePointer<Int32>
+  /// For each expert where its rows in ``rows`` begin [expertCount + 1].
   private let starts: UnsafeMutablePointer<Int32>
-  /// token · expertsPerToken + rank, by expert [tokenCapacity, expertsPerToken].
-  private let entries: UnsafeMutablePointer<Int32>
+  /// The place of each of ``rows`` in ``chosen`` [tokenCapacity · expertsPerToken], and the other way around.
+  private let places: UnsafeMutablePointer<Int32>
+  private let rowOfPlace: UnsafeMutablePointer<Int32>
 
   private let experts: ExpertConfiguration
   private let memory: PartitionedBuffer
+
+  /// Rows from which waking the workers costs little beside the products. With more, the drive would wait
+  /// longer for the next requests, and fewer would still be in the processors' caches.
+  static let sufficientRowCount = 128
 
   /// - Throws: ``AllocationError``.
   init(
@@ -44,17 +48,16 @@ final class ExpertWorkspace {
     scores = memory.pointer(0, as: Float.self)
     chosen = memory.pointer(1, as: Int32.self)
     weights = memory.pointer(2, as: Float.self)
-    outputs = memory.pointer(3, as: Float.self)
-    gathered = memory.pointer(4, as: Float.self)
-    gate = memory.pointer(5, as: Float.self)
-    up = memory.pointer(6, as: Float.self)
-    blocks = memory.address(7)
-    ranks = memory.pointer(8, as: Int.self)
-    isDone = memory.pointer(9, as: Bool.self)
-    needed = memory.pointer(10, as: Int32.self)
-    starts = memory.pointer(11, as: Int32.self)
-    entries = memory.pointer(12, as: Int32.self)
-    isResident = memory.pointer(13, as: Bool.self)
+    rows = memory.pointer(3, as: Float.self)
+    gate = memory.pointer(4, as: Float.self)
+    up = memory.pointer(5, as: Float.self)
+    blocks = memory.address(6)
+    needed = memory.pointer(7, as: Int32.self)
+    waiting = memory.pointer(8, as: Int32.self)
+    group = memory.pointer(9, as: Int32.self)
+    starts = memory.pointer(10, as: Int32.self)
+    places = memory.pointer(11, as: Int32.self)
+    rowOfPlace = memory.pointer(12, as: Int32.self)
     self.memory = memory
     blockRowByteCount = Self.blockRowByteCount(configuration, experts)
   }
@@ -64,6 +67,11 @@ final class ExpertWorkspace {
     _ configuration: DecoderConfiguration, _ experts: ExpertConfiguration, tokenCapacity: Int
   ) -> Int {
     PartitionedBuffer.byteCount(sizes(configuration, experts, tokenCapacity: tokenCapacity))
+  }
+
+  /// Most rows of the experts that are computed together.
+  private static func groupCapacity(_ experts: ExpertConfiguration, tokenCapacity: Int) -> Int {
+    max(tokenCapacity, min(tokenCapacity * experts.expertsPerToken, sufficientRowCount))
   }
 
   private static func blockRowByteCount(
@@ -77,48 +85,62 @@ final class ExpertWorkspace {
   private static func sizes(
     _ configuration: DecoderConfiguration, _ experts: ExpertConfiguration, tokenCapacity: Int
   ) -> [Int] {
-    let (width, used) = (configuration.hiddenSize, experts.expertsPerToken)
-    let rows = max(tokenCapacity, used)
+    let choices = tokenCapacity * experts.expertsPerToken
+    let groupCapacity = groupCapacity(experts, tokenCapacity: tokenCapacity)
     func words(_ count: Int) -> Int { PartitionedBuffer.roundedUp(count * 4) }
     return [
-      words(tokenCapacity * experts.expertCount), words(tokenCapacity * used),
-      words(tokenCapacity * used), words(tokenCapacity * used * width),
-      words(tokenCapacity * width), words(rows * experts.feedForwardLength),
-      words(rows * experts.feedForwardLength),
-      rows * blockRowByteCount(configuration, experts), words(2 * used), words(used),
-      words(experts.expertCount), words(experts.expertCount + 1), words(tokenCapacity * used),
-      words(used),
+      words(tokenCapacity * experts.expertCount), words(choices), words(choices),
+      words(choices * configuration.hiddenSize),
+      words(groupCapacity * experts.feedForwardLength),
+      words(groupCapacity * experts.feedForwardLength),
+      groupCapacity * blockRowByteCount(configuration, experts),
+      words(experts.expertCount), words(experts.expertCount), words(experts.expertCount),
+      words(experts.expertCount + 1), words(choices), words(choices),
     ]
   }
 
-  /// Sorts the choices of `tokenCount` tokens by expert; returns how many experts are ``needed``, those
-  /// in memory first, otherwise ascending.
-  func sortByExpert(tokenCount: Int, isResident: (_ expert: Int) -> Bool) -> Int {
+  /// Sorts the choices of `tokenCount` rows by expert, and names those that are ``needed``: those in memory
+  /// first, otherwise ascending.
+  ///
+  /// - Returns: how many are needed, and how many of them are in memory.
+  func sortByExpert(
+    tokenCount: Int, isResident: (_ expert: Int) -> Bool
+  ) -> (needed: Int, resident: Int) {
     let (count, total) = (experts.expertCount, tokenCount * experts.expertsPerToken)
     starts.update(repeating: 0, count: count + 1)
     for place in 0..<total { starts[Int(chosen[place]) + 1] += 1 }
     var neededCount = 0
-    for wanted in [true, false] {
-      for expert in 0..<count where starts[expert + 1] > 0 && isResident(expert) == wanted {
+    func name(resident: Bool) {
+      for expert in 0..<count where starts[expert + 1] > 0 && isResident(expert) == resident {
         needed[neededCount] = Int32(expert)
         neededCount += 1
       }
     }
+    name(resident: true)
+    let residentCount = neededCount
+    name(resident: false)
     for expert in 0..<count { starts[expert + 1] += starts[expert] }
     // Each entry moves its expert's start on; afterwards they are moved back.
     for place in 0..<total {
       let expert = Int(chosen[place])
-      entries[Int(starts[expert])] = Int32(place)
+      let row = starts[expert]
+      places[Int(row)] = Int32(place)
+      rowOfPlace[place] = row
       starts[expert] += 1
     }
     for expert in stride(from: count, to: 0, by: -1) { starts[expert] = starts[expert - 1] }
     starts[0] = 0
-    return neededCount
+    return (neededCount, residentCount)
   }
 
-  /// Where an expert's outputs go: token · expertsPerToken + rank, by token.
-  func places(of expert: Int) -> UnsafeBufferPointer<Int32> {
-    UnsafeBufferPointer(
-      start: entries + Int(starts[expert]), count: Int(starts[expert + 1] - starts[expert]))
+  /// Which of ``rows`` are an expert's, in the order of the sweep's rows.
+  func rows(of expert: Int) -> Range<Int> { Int(starts[expert])..<Int(starts[expert + 1]) }
+
+  /// The row of the sweep that one of ``rows`` belongs to.
+  func token(ofRow row: Int) -> Int { Int(places[row]) / experts.expertsPerToken }
+
+  /// What the expert that a token chose at `rank` gave [hiddenSize].
+  func output(token: Int, rank: Int, width: Int) -> UnsafeMutablePointer<Float> {
+    rows + Int(rowOfPlace[token * experts.expertsPerToken + rank]) * width
   }
 }

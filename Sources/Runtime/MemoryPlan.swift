@@ -412,6 +412,7 @@ public struct MemoryPlan: Sendable {
             AttentionShape(configuration), chunkLength: chunkLength) : 0)
         + (configuration.experts.map {
           ExpertWorkspace.byteCount(configuration, $0, tokenCapacity: chunkLength)
+            + ExpertPrefetcher.byteCount(configuration, $0, tokenCapacity: chunkLength)
         } ?? 0)
         + (neurons.map {
           NeuronWorkspace.byteCount(

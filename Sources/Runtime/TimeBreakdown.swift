@@ -13,7 +13,8 @@ public struct TimeBreakdown: Sendable {
     /// Products with weights, the making of their int8 activations included.
     case products
     case attention
-    /// Embedding rows, norms, RoPE, storing keys and values, activations, residuals.
+    /// Embedding rows, norms, RoPE, storing keys and values, activations (of experts with the int8 form of
+    /// them), residuals.
     case elementwise
   }
 

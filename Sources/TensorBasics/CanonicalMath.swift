@@ -1,4 +1,4 @@
-/// Natural exponential and logarithm in f64, with the same bits on every machine.
+/// Natural exponential, logarithm and whole powers in f64, with the same bits on every machine.
 ///
 /// Only IEEE operations that round once (+, −, ×, ÷), none of them fused, in a fixed order: no library that
 /// differs from one system to the next (`docs/decisions/0001-canonical-arithmetic.md`). Coefficients are those
@@ -64,6 +64,18 @@ package enum CanonicalMath {
     let h = f * f * 0.5
     let exponent = Double(k)
     return exponent * ln2High - ((h - (s * (h + z * p) + exponent * ln2Low)) - f)
+  }
+
+  /// xⁿ for n ≥ 0, by squaring.
+  package static func power(_ x: Double, _ n: Int) -> Double {
+    precondition(n >= 0, "a power of \(n)")
+    var (result, square, left) = (1.0, x, n)
+    while left > 0 {
+      if left & 1 != 0 { result *= square }
+      square *= square
+      left >>= 1
+    }
+    return result
   }
 
   /// 2ᵏ for k from −1022 to 1023.

@@ -51,8 +51,8 @@ final class BundleCache {
   private var policy: BundlePolicy
   /// Bundles to read before they are asked for, the hottest last; see ``seed(_:)``.
   private var expected: [Int32] = []
-  /// Running number of the current token.
-  var token = 0
+  /// Running number of the current sweep.
+  private var sweep = 0
   private(set) var statistics = BundleStatistics()
 
   /// - Throws: ``LoaderError/allocation(_:)``.
@@ -104,11 +104,22 @@ final class BundleCache {
     memory.address + pool.firstByte + (slot - pool.slots.lowerBound) * pool.slotByteCount
   }
 
-  /// Holds `bundle`; its slot where it must be read.
-  func hold(_ family: Int, _ bundle: Int) -> Int? {
+  /// Begins the next sweep, which serves so many tokens.
+  func beginSweep(rowCount: Int) {
+    sweep += 1
+    policy.rowCount = rowCount
+  }
+
+  /// The share of rows that will probably use `bundle`; `share` where nothing is known.
+  func shareOfRows(_ family: Int, _ bundle: Int, assuming share: Double) -> Double {
+    policy.shareOfRows(using: firstKey[family] + bundle, at: sweep, assuming: share)
+  }
+
+  /// Holds `bundle` for so many rows; its slot where it must be read.
+  func hold(_ family: Int, _ bundle: Int, users: Int) -> Int? {
     let key = firstKey[family] + bundle
     let number = classOfFamily[family]
-    policy.recordUse(of: key, at: token)
+    policy.recordUse(of: key, at: sweep, by: users)
     statistics.uses += 1
     if slotOfKey[key] >= 0 {
       let slot = Int(slotOfKey[key])
@@ -199,7 +210,7 @@ final class BundleCache {
     var lowestScore = Double.infinity
     for index in pools[number].slots where isVictim(slots[index]) {
       let score =
-        isDropped(index) ? -.infinity : policy.score(of: Int(slots[index].key), at: token)
+        isDropped(index) ? -.infinity : policy.score(of: Int(slots[index].key), at: sweep)
       if lowest < 0 || score < lowestScore
         || (score == lowestScore && slots[index].key < slots[lowest].key)
       {

@@ -1,4 +1,5 @@
 import Glibc
+import TensorBasics
 
 /// Rules by which a cache of bundles decides what to evict.
 public enum BundlePolicyKind: String, Sendable, CaseIterable {
@@ -18,14 +19,20 @@ public enum BundlePolicyKind: String, Sendable, CaseIterable {
 
 /// What is known of the use of every bundle, in a cache or not, and how much each is worth keeping.
 ///
-/// A bundle's key is layer × experts per layer + expert; a token visits the layers in ascending order.
+/// A bundle's key is layer × experts per layer + expert; a token visits the layers in ascending order. A sweep
+/// that serves several tokens at once has one number, as a token has, and ``rowCount``; each bundle's use is then the
+/// share of them that use it (`docs/decisions/0046`).
 /// Nothing is allocated after `init`. Recording and scoring take constant time.
 public struct BundlePolicy: Sendable {
   public let kind: BundlePolicyKind
+  /// Tokens of the current sweep, and of the next one as far as is known.
+  public var rowCount = 1 {
+    didSet { precondition(rowCount > 0, "a sweep of \(rowCount) rows") }
+  }
 
   /// Per key, the uses so far, each weighted by ``decay`` per token up to the key's last use.
   private var weightedUses: [Double]
-  /// Per key, the tokens that used it.
+  /// Per key, the tokens that used it, those of a sweep as its share.
   private var useCounts: [Double]
   /// Per key, the running number of its last use; below 1 if there was none.
   private var useOrder: [Double]
@@ -36,8 +43,8 @@ public struct BundlePolicy: Sendable {
   /// Weight of the tokens before the first one, which ``seed(_:)`` tells of.
   private var seedWeight = 0.0
   private var useNumber = 0.0
-  /// The first and the latest token recorded; nil before.
-  private var tokens: (first: Int, latest: Int)?
+  /// The first and the latest token recorded, and the rows of that; nil before.
+  private var tokens: (first: Int, latest: Int, rowCount: Int)?
   /// The highest key that the latest token used: the layers after it are still to come.
   private var position = -1
   private var repeats = RepeatRate()
@@ -65,18 +72,21 @@ public struct BundlePolicy: Sendable {
 
   /// Notes that a token's router chose bundle `key`; further uses by the same token count once.
   ///
-  /// - Parameter token: running number of the token, not below that of an earlier call. All tokens of
-  ///   one chunk of a prompt have one number.
-  public mutating func recordUse(of key: Int, at token: Int) {
+  /// - Parameters:
+  ///   - token: running number of the token, not below that of an earlier call. All tokens of a sweep have one
+  ///     number.
+  ///   - users: those of them that chose the bundle, at most ``rowCount``.
+  public mutating func recordUse(of key: Int, at token: Int, by users: Int = 1) {
     let token = begin(token)
     useNumber += 1
     useOrder[key] = useNumber
     position = max(position, key)
     let last = lastToken[key]
     guard last != token else { return }
-    repeats.recordUse(frequency: frequency(of: key, at: token), isRepeat: last == token - 1)
-    weightedUses[key] = weightedUses[key] * weight(since: last, at: token) + 1
-    useCounts[key] += 1
+    repeats.recordUse(chance: chance(of: key, at: token), isRepeat: last == token - 1)
+    let share = Double(users) / Double(rowCount)
+    weightedUses[key] = weightedUses[key] * weight(since: last, at: token) + share
+    useCounts[key] += share
     lastToken[key] = token
   }
 
@@ -88,9 +98,9 @@ public struct BundlePolicy: Sendable {
     case .lru: return useOrder[key]
     // The order of uses stays below one count for 2^40 uses.
     case .lfu: return useCounts[key] + useOrder[key] * 0x1p-40
-    case .decayed: return frequency(of: key, at: token)
+    case .decayed: return share(of: key, at: token)
     case .nextUse:
-      var chance = frequency(of: key, at: token)
+      var chance = chance(of: key, at: token)
       if isOfLastVisit(key, at: token) { chance += repeats.rate * (1 - chance) }
       return chance / (1 - chance + chance * tokensUntilVisit(of: key, at: token))
     }
@@ -114,7 +124,14 @@ public struct BundlePolicy: Sendable {
   /// Per key, the share of the last tokens that used it, 0...1: what is remembered between runs.
   public var hotness: [Float] {
     let token = tokens?.latest ?? 0
-    return weightedUses.indices.map { Float(min(1, frequency(of: $0, at: token, prior: 0))) }
+    return weightedUses.indices.map { Float(min(1, share(of: $0, at: token, prior: 0))) }
+  }
+
+  /// The share of a sweep's rows that will probably use a bundle, recent sweeps weighing more.
+  ///
+  /// - Parameter assumed: the share where nothing is known.
+  public func shareOfRows(using key: Int, at token: Int, assuming assumed: Double) -> Double {
+    share(of: key, at: token, assuming: assumed)
   }
 
   // MARK: Details
@@ -122,12 +139,13 @@ public struct BundlePolicy: Sendable {
   /// Makes `token` the latest one; returns its number, or the latest one's where that is higher.
   private mutating func begin(_ token: Int) -> Int {
     guard let known = tokens else {
-      tokens = (token, token)
+      tokens = (token, token, rowCount)
       return token
     }
     guard token > known.latest else { return known.latest }
-    repeats.beginToken(isNeighbour: token == known.latest + 1)
-    tokens = (known.first, token)
+    // Of more rows or fewer, others are chosen again.
+    repeats.beginToken(isNeighbour: token == known.latest + 1 && rowCount == known.rowCount)
+    tokens = (known.first, token, rowCount)
     position = -1
     return token
   }
@@ -151,14 +169,25 @@ public struct BundlePolicy: Sendable {
     return Double(distance > 0 ? distance : distance + count) / Double(count)
   }
 
+  /// The chance that a sweep of ``rowCount`` tokens uses the bundle.
+  private func chance(of key: Int, at token: Int) -> Double {
+    let share = share(of: key, at: token)
+    return rowCount == 1 ? share : 1 - CanonicalMath.power(1 - share, rowCount)
+  }
+
   /// The share of tokens that use the bundle, recent ones weighing more.
-  private func frequency(
-    of key: Int, at token: Int, prior: Double = Self.priorWeight
+  ///
+  /// - Parameters:
+  ///   - prior: tokens, as sweeps, whose share is `assumed`; nil = the usual ones.
+  private func share(
+    of key: Int, at token: Int, prior: Double? = nil, assuming assumed: Double = 0
   ) -> Double {
+    let prior = prior ?? Self.priorWeight / Double(rowCount)
     let past = weight(since: Self.never, at: token)
     let history = (1 - past) * Self.fullWeight + seedWeight * past + prior
     guard history > 0 else { return 0 }
-    return weightedUses[key] * weight(since: lastToken[key], at: token) / history
+    let used = weightedUses[key] * weight(since: lastToken[key], at: token)
+    return (used + prior * assumed) / history
   }
 
   /// What ``weightedUses`` as of token `last` (or of the time before the first) is worth at `token`.
@@ -177,7 +206,7 @@ public struct BundlePolicy: Sendable {
   }
 }
 
-/// How often a bundle that one token used is used by the next one, beyond what its frequency explains.
+/// How often a bundle that one token used is used by the next one, beyond what its chance explains.
 private struct RepeatRate {
   /// The rate, 0...1.
   private(set) var rate = 0.0
@@ -192,9 +221,9 @@ private struct RepeatRate {
   /// Pairs that the rate is a running mean of.
   private static let memory = 32.0
 
-  mutating func recordUse(frequency: Double, isRepeat: Bool) {
+  mutating func recordUse(chance: Double, isRepeat: Bool) {
     uses += 1
-    expected += frequency
+    expected += chance
     if isRepeat { repeated += 1 }
   }
 

@@ -6,9 +6,11 @@ extension WeightStream {
   /// What the bundle cache did so far.
   public var bundleStatistics: BundleStatistics { bundles?.statistics ?? BundleStatistics() }
 
-  /// Tells the cache that the next token, or chunk of tokens, begins.
-  public func beginToken() {
-    bundles?.token += 1
+  /// Tells the caches that the next sweep begins.
+  ///
+  /// - Parameter rowCount: tokens that it serves.
+  public func beginSweep(rowCount: Int) {
+    bundles?.beginSweep(rowCount: rowCount)
     neurons?.token += 1
   }
 
@@ -20,16 +22,29 @@ extension WeightStream {
     bundles?.contains(family, bundle) ?? false
   }
 
+  /// The share of a sweep's rows that will probably use a bundle, as those of the last sweeps did.
+  ///
+  /// - Parameter share: what is assumed where nothing is known.
+  public func shareOfRows(using bundle: Int, of family: Int, assuming share: Double) -> Double {
+    bundles?.shareOfRows(family, bundle, assuming: share) ?? share
+  }
+
   /// Asks for a bundle, which is read where it is not in memory, and holds it until it is released.
   ///
-  /// - Precondition: ``hasRoomForBundle(of:)``.
-  public func request(bundle: Int, of family: Int) throws(LoaderError) {
+  /// - Parameter users: rows of the sweep that use it.
+  /// - Precondition: ``hasRoomForBundle(of:)``, unless the bundle is in memory or on its way.
+  public func request(
+    bundle: Int, of family: Int, users: Int = 1
+  ) throws(LoaderError) {
     if let failure { throw failure }
-    guard let bundles, let slot = bundles.hold(family, bundle) else { return }
+    guard let bundles, let slot = bundles.hold(family, bundle, users: users) else { return }
     try read(bundle, of: family, slot: slot, bundles)
   }
 
-  /// Whether a read ahead would start at once.
+  /// Whether the drive's queue has room for a read.
+  public var canRead: Bool { device.inFlight < device.capacity }
+
+  /// Whether a read ahead would start at once, and leave room for others.
   public var canReadAhead: Bool { device.inFlight < device.capacity - rowReader.slotCount }
 
   /// Reads a bundle that will probably be asked for, and keeps it until ``endPrefetching(of:)``.

@@ -101,7 +101,7 @@ public final class WeightStream {
 
   /// - Parameters:
   ///   - tables: tensors that `readRows(tensor:rows:_:)` will be asked for.
-  ///   - families: bundles that ``request(bundle:of:)`` will be asked for.
+  ///   - families: bundles that ``request(bundle:of:users:)`` will be asked for.
   ///   - slots: room for bundles of these families.
   ///   - neurons: how an image's bundles of neurons are read and how many are kept; nil if none are asked for.
   ///   - verification: when an image's bytes are compared with its checksums.

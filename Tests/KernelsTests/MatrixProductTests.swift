@@ -180,4 +180,30 @@ import Testing
       }
     }
   }
+
+  @Test(arguments: [1, 2, 3]) func `Threads that share activations quantise them as one does`(
+    threadCount: Int
+  ) {
+    let columnCount = 96
+    var generator = SeededGenerator(seed: 5)
+    let quantiser = ActivationQuantiser(pool: ThreadPool(threadCount: threadCount))
+    for tokenCount in [1, 2, 23, 24, 25, 130] {
+      let stride = columnCount + 7
+      let x = (0..<tokenCount * stride).map { _ in Float(generator.nextUnit() - 0.5) }
+      func bytes(_ quantise: (ActivationBlocks) -> Void) -> [UInt8] {
+        let byteCount = ActivationBlocks.byteCount(
+          tokenCapacity: tokenCount, columnCount: columnCount)
+        let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: byteCount, alignment: 64)
+        defer { memory.deallocate() }
+        memory.initializeMemory(as: UInt8.self, repeating: 0)
+        quantise(ActivationBlocks(memory: memory.baseAddress!, columnCount: columnCount))
+        return Array(memory)
+      }
+      let alone = bytes { $0.quantise(x, stride: stride, tokens: 0..<tokenCount) }
+      let shared = bytes {
+        quantiser.quantise(x, stride: stride, tokenCount: tokenCount, into: $0)
+      }
+      #expect(alone == shared && alone.contains { $0 != 0 })
+    }
+  }
 }

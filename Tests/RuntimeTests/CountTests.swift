@@ -31,9 +31,9 @@ import WeightLoader
       family: "gemma3", isImage: true, spareByteCount: 64 << 10, requests: 432, bytes: 36_667_392),
     Count(
       family: "qwen3", isImage: false, spareByteCount: 1 << 20, requests: 423, bytes: 33_000_384),
-    Count(family: "qwen3moe", isImage: true, spareByteCount: 0, requests: 172, bytes: 7_229_440),
+    Count(family: "qwen3moe", isImage: true, spareByteCount: 0, requests: 214, bytes: 8_912_896),
     Count(
-      family: "olmoe", isImage: false, spareByteCount: 64 << 10, requests: 525, bytes: 10_593_920),
+      family: "olmoe", isImage: false, spareByteCount: 64 << 10, requests: 606, bytes: 12_289_664),
   ]
 
   @Test(arguments: counts)
@@ -49,7 +49,11 @@ import WeightLoader
       "model", count.isImage ? try ImageBuilder.image(of: gguf) : gguf)
     let session = try makeSession(
       path, contextLength: 64, promptLength: 4,
-      RunShape(backend: .pread, spareByteCount: count.spareByteCount))
+      // Experts of several rows are computed as they arrive, which decides what leaves for the others: these
+      // come token by token (and `ExpertRowsTests` counts the others' reads).
+      RunShape(
+        backend: .pread, maximumChunkLength: model.experts == nil ? 512 : 1,
+        spareByteCount: count.spareByteCount))
     _ = try session.prefill([1, 2, 3, 4])
     for token in 0..<8 { _ = try session.decode(Int32(20 + token), continues: token < 7) }
     let statistics = session.stream.source.device.statistics

@@ -44,6 +44,17 @@ import Testing
     #expect(CanonicalMath.log(x).bitPattern == bits)
   }
 
+  @Test func `A power is that of as many factors`() {
+    for x in [0.0, 0.5, -2, 1, 3] {
+      var product = 1.0
+      for n in 0..<20 {
+        #expect(CanonicalMath.power(x, n) == product, "\(x) to the power of \(n)")
+        product *= x
+      }
+    }
+    #expect(CanonicalMath.power(0.99, 2048) < 1.2e-9 && CanonicalMath.power(0.1, 1 << 20) == 0)
+  }
+
   @Test func `The ends of the numbers are where they belong`() {
     #expect(CanonicalMath.exp(0) == 1 && CanonicalMath.exp(-0.0) == 1)
     #expect(CanonicalMath.exp(.infinity) == .infinity && CanonicalMath.exp(710) == .infinity)

@@ -157,6 +157,39 @@ import WeightLoader
     #expect(self.order(next, at: 300).last == coldest)
   }
 
+  @Test func `A sweep of many rows counts each use as its share of them`() {
+    var policy = BundlePolicy(.nextUse, bundleCount: 4)
+    policy.rowCount = 16
+    for sweep in 0..<100 {
+      for (key, users) in [(0, 16), (1, 8), (2, 1)] {
+        policy.recordUse(of: key, at: sweep, by: users)
+      }
+    }
+    for (found, share) in zip(policy.hotness, [1, 0.5, 0.0625, 0] as [Float]) {
+      #expect(abs(found - share) < 1e-4)
+    }
+    #expect(abs(policy.shareOfRows(using: 1, at: 99, assuming: 0.1) - 0.5) < 0.01)
+    // Sixteen rows use either, so only the way to the next visit counts, which is 2 and 3 keys of 4.
+    #expect(abs(policy.score(of: 0, at: 99) - 2) < 0.01)
+    #expect(abs(policy.score(of: 1, at: 99) - 4.0 / 3) < 0.01)
+    policy.rowCount = 1
+    let scores = (0..<4).map { policy.score(of: $0, at: 105) }
+    #expect(scores[0] > 1.5 * scores[1] && scores[1] > 4 * scores[2] && scores[2] > scores[3])
+    // Where nothing is known, what is assumed holds, for one row more than for many.
+    let empty = BundlePolicy(.nextUse, bundleCount: 1)
+    #expect(empty.shareOfRows(using: 0, at: 0, assuming: 0.3) == 0.3)
+  }
+
+  /// A cache below the union of a sweep hits nothing where it keeps what was used last.
+  @Test func `Of sweeps that use everything the layers that come next stay`() {
+    var policy = BundlePolicy(.nextUse, bundleCount: 40)
+    policy.rowCount = 64
+    for sweep in 0..<20 { for key in 0..<40 { policy.recordUse(of: key, at: sweep, by: 40) } }
+    for key in 0..<20 { policy.recordUse(of: key, at: 20, by: 40) }
+    let order = order(policy, at: 20)
+    #expect(order == Array((0..<20).reversed()) + Array((20..<40).reversed()))
+  }
+
   @Test func hotnessFromElsewhereDoesNotSpoilScores() {
     var policy = BundlePolicy(.nextUse, bundleCount: 4)
     policy.seed([.nan, .infinity, -3, 1e30])

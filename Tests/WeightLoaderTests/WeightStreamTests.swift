@@ -128,7 +128,7 @@ import WeightLoader
       slots: BundleSlots([family], within: 3 * family.slotByteCount, heldAtOnce: 1))
     for round in 0..<4 {
       try stream.announce(segments: 1)
-      stream.beginToken()
+      stream.beginSweep(rowCount: 1)
       for bundle in 0..<3 {
         #expect(stream.hasRoomForBundle(of: 0), "round \(round), bundle \(bundle)")
         guard stream.hasRoomForBundle(of: 0) else { return }
