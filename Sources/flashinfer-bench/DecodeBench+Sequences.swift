@@ -33,9 +33,8 @@ extension DecodeBench {
         progress.update((index + 1) * depth)
       }
     }
-    var feeds = try lines.map { _ in
-      try feed.makeFeed(model, count: warmup + Self.mostSettlingTokens + timedCount)
-    }
+    var feeds = try feed.makeFeeds(
+      count, model, count: warmup + Self.mostSettlingTokens + timedCount)
     func step(continues: Bool) throws {
       try self.step(core, &lines, &feeds, continues: continues)
     }
@@ -51,7 +50,7 @@ extension DecodeBench {
       }
     }
     let (io, times) = (core.stream.source.device.statistics, core.times)
-    let keyValueBytes = core.keyValues.readByteCount
+    let (keyValueBytes, bundles) = (core.keyValues.readByteCount, core.stream.bundleStatistics)
     let progress = Progress.begin("decoding", total: timedCount, unit: .count("sweeps"))
     let seconds = try (0..<repeats).map { round in
       let start = monotonicNanoseconds()
@@ -81,7 +80,9 @@ extension DecodeBench {
         Figure("streamedBytes", core.plan.residency.streamedByteCount, .bytes),
         Figure("kvPlannedBytes", core.plan.keyValueByteCount, .bytes),
         Figure("peakResidentBytes", ProcessMemory.peakResidentByteCount, .bytes),
-      ] + Figure.shares(of: all, core.times - times),
+      ]
+        + Figure.expertsOfSweeps(core.stream.bundleStatistics, since: bundles, sweeps: timedCount)
+        + Figure.shares(of: all, core.times - times),
       model.summary(self.model), asJSON: json)
   }
 

@@ -67,4 +67,27 @@ extension Figure {
       ),
     ]
   }
+
+  /// What sweeps of several rows read of experts; nothing for a model without.
+  static func expertsOfSweeps(
+    _ now: BundleStatistics, since before: BundleStatistics, sweeps: Int
+  ) -> [Figure] {
+    let uses = Double(now.uses - before.uses)
+    guard uses > 0 else { return [] }
+    let aheadRight = Double(now.usedPrefetches - before.usedPrefetches)
+    let ahead = Double(now.prefetches - before.prefetches)
+    let resident = Double(now.hits - before.hits) - aheadRight
+    return [
+      Figure("expertsPerSweep", uses / Double(sweeps), .number),
+      Figure("expertResidentShare", resident / uses, .fraction, "of the experts that sweeps used"),
+      Figure(
+        "expertBytesPerSweep", Double(now.bytesWanted - before.bytesWanted) / Double(sweeps), .bytes
+      ),
+      Figure(
+        "expertReadRatio", uses - resident - aheadRight + ahead, dividedBy: uses - resident,
+        "experts used that were not in memory", .fraction,
+        "of the experts used that were not in memory"),
+      Figure("expertsReadAheadPerSweep", ahead / Double(sweeps), .number),
+    ]
+  }
 }

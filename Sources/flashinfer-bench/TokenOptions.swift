@@ -22,18 +22,33 @@ struct TokenOptions: ParsableArguments {
 
   /// - Parameter count: tokens that will be asked for at most.
   func makeFeed(_ model: LanguageModel, count: Int) throws -> TokenFeed {
+    try makeFeeds(1, model, count: count)[0]
+  }
+
+  /// Feeds of several sequences, which differ: random ids have other seeds, texts begin in other places.
+  ///
+  /// - Parameter count: tokens that each will be asked for at most.
+  func makeFeeds(
+    _ sequenceCount: Int, _ model: LanguageModel, count: Int
+  ) throws -> [TokenFeed] {
+    let vocabularyCount = model.configuration.vocabularyCount
     guard let text else {
-      return TokenFeed(
-        vocabularyCount: model.configuration.vocabularyCount,
-        generator: randomTokens.map { SeededGenerator(seed: $0) }, text: nil)
+      return (0..<sequenceCount).map { number in
+        TokenFeed(
+          vocabularyCount: vocabularyCount,
+          generator: randomTokens.map { SeededGenerator(seed: $0 &+ UInt64(number)) }, text: nil)
+      }
     }
     let tokens = try model.encode(textFile: text)
     guard tokens.count >= count else {
       throw CommandError(
         .badData, "\(text): \(tokens.count) tokens, \(count) are needed")
     }
-    return TokenFeed(
-      vocabularyCount: model.configuration.vocabularyCount, generator: nil, text: tokens)
+    return (0..<sequenceCount).map { number in
+      TokenFeed(
+        vocabularyCount: vocabularyCount, generator: nil, text: tokens,
+        position: number * tokens.count / sequenceCount)
+    }
   }
 }
 
@@ -77,12 +92,15 @@ struct TokenFeed {
   fileprivate let vocabularyCount: Int
   fileprivate var generator: SeededGenerator?
   fileprivate let text: [Int32]?
-  private var position = 0
+  private var position: Int
 
-  fileprivate init(vocabularyCount: Int, generator: SeededGenerator?, text: [Int32]?) {
+  fileprivate init(
+    vocabularyCount: Int, generator: SeededGenerator?, text: [Int32]?, position: Int = 0
+  ) {
     self.vocabularyCount = vocabularyCount
     self.generator = generator
     self.text = text
+    self.position = position
   }
 
   /// The token to decode after the one that gave `logits`.

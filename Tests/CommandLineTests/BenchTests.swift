@@ -39,6 +39,17 @@ struct BenchTests {
     }
   }
 
+  @Test func `decode of several sequences over experts prints what their sweeps read`() throws {
+    let model = folder.write("experts", TinyModel.withExperts("qwen3moe").gguf(seed: 1).bytes())
+    let output = try figures([
+      "decode", model, "--tokens", "3", "--random-tokens", "1", "--sequences", "3",
+    ])
+    for name in [
+      "rowsPerSweep", "expertsPerSweep", "expertResidentShare", "expertBytesPerSweep",
+      "expertReadRatio", "expertsReadAheadPerSweep",
+    ] { #expect(output.contains("\"name\":\"\(name)\""), "\(name)") }
+  }
+
   @Test func `prefill prints the first time and the later ones`() throws {
     let model = folder.write("dense", TinyModel().gguf(seed: 1).bytes())
     let output = try figures(["prefill", model, "--tokens", "9", "--repeats", "2"])
