@@ -108,8 +108,8 @@ import WeightLoader
         line.tokens.withUnsafeBufferPointer {
           core.batch.append(
             UnsafeBufferPointer(rebasing: $0[first..<end]), at: first,
-            isPrompt ? .prefill(end: line.promptLength) : .decode, in: open[index].cache,
-            logitCount: 1)
+            isPrompt ? .read : .answer, promptEnd: isPrompt ? line.promptLength : nil,
+            in: open[index].cache, logitCount: 1)
         }
         for position in first..<end {
           for layer in used.indices { used[layer].formUnion(line.trace[position, layer]) }
