@@ -16,10 +16,14 @@ public struct ActivationBlocks: @unchecked Sendable {
   /// Bytes of a column: its quant, and its share of what a block carries.
   private static let columnByteCount = 1 + MemoryLayout<ck_block_info>.stride / 32
 
-  /// Bytes for `tokenCapacity` tokens; `columnCount` is a multiple of 32.
+  /// Bytes for up to `tokenCapacity` tokens, of which the last tile may have room for more; `columnCount` is a
+  /// multiple of 32.
   public static func byteCount(tokenCapacity: Int, columnCount: Int) -> Int {
-    tokenCapacity * columnCount * columnByteCount
+    rowCount(tokenCount: tokenCapacity) * columnCount * columnByteCount
   }
+
+  /// Rows that so many tokens take, whose last tile may have room for more.
+  public static func rowCount(tokenCount: Int) -> Int { ck_panel_tokens(tokenCount) }
 
   /// - Parameter memory: ``byteCount(tokenCapacity:columnCount:)`` bytes, aligned to 64.
   public init(memory: UnsafeMutableRawPointer, columnCount: Int) {

@@ -22,8 +22,9 @@ final class ExpertProducts: ParallelRegion {
     var expert: Int
     /// Which of ``ExpertWorkspace/rows`` are its.
     var rows: Range<Int>
-    /// The first of them in gate, up and blocks.
+    /// The first of them in gate and up, and in blocks.
     var firstRow: Int
+    var firstBlockRow: Int
     /// Index of its first tile in a region.
     var firstTile: Int
     var input: Activations
@@ -83,7 +84,7 @@ final class ExpertProducts: ParallelRegion {
         family: family, bundle: member.expert, part: 2,
         activations: activations(
           memory.gate + member.firstRow * length, columnCount: length, member.rows.count,
-          firstRow: member.firstRow),
+          firstBlockRow: member.firstBlockRow),
         output: memory.rows + member.rows.lowerBound * width, outputStride: width)
     }
     try multiply(memberCount)
@@ -96,6 +97,7 @@ final class ExpertProducts: ParallelRegion {
   /// Makes the group's members, with the rows of each in one place.
   private func gather(_ count: Int) {
     (memberCount, rowCount, tileCount) = (count, 0, 0)
+    var blockRowCount = 0
     var areWhole = true
     for index in 0..<count {
       let expert = Int(memory.group[index])
@@ -103,14 +105,16 @@ final class ExpertProducts: ParallelRegion {
       let isWhole = rows.count == x.tokenCount
       areWhole = areWhole && isWhole
       members[index] = Member(
-        expert: expert, rows: rows, firstRow: rowCount, firstTile: tileCount,
+        expert: expert, rows: rows, firstRow: rowCount, firstBlockRow: blockRowCount,
+        firstTile: tileCount,
         input: isWhole
           ? x
           : activations(
             memory.rows + rows.lowerBound * width, columnCount: width, rows.count,
-            firstRow: rowCount),
+            firstBlockRow: blockRowCount),
         isWhole: isWhole)
       rowCount += rows.count
+      blockRowCount += ActivationBlocks.rowCount(tokenCount: rows.count)
       tileCount += (rows.count + Self.tileRowCount - 1) / Self.tileRowCount
     }
     if !areWhole { run(.gather, as: .products) }
@@ -121,14 +125,15 @@ final class ExpertProducts: ParallelRegion {
 
   /// `count` rows of x, with memory for int8 blocks where columns are whole blocks.
   private func activations(
-    _ x: UnsafePointer<Float>, columnCount: Int, _ count: Int, firstRow: Int
+    _ x: UnsafePointer<Float>, columnCount: Int, _ count: Int, firstBlockRow: Int
   ) -> Activations {
     Activations(
       values: x, stride: columnCount,
       blocks: columnCount % 32 != 0
         ? nil
         : ActivationBlocks(
-          memory: memory.blocks + firstRow * memory.blockRowByteCount, columnCount: columnCount),
+          memory: memory.blocks + firstBlockRow * memory.blockRowByteCount,
+          columnCount: columnCount),
       tokenCount: count)
   }
 
@@ -176,7 +181,7 @@ final class ExpertProducts: ParallelRegion {
     let up = memory.up + member.firstRow * length
     for row in tile { activation.gate(gate + row * length, by: up + row * length, count: length) }
     activations(
-      gate, columnCount: length, member.rows.count, firstRow: member.firstRow
+      gate, columnCount: length, member.rows.count, firstBlockRow: member.firstBlockRow
     ).blocks?.quantise(gate, stride: length, tokens: tile)
   }
 }

@@ -82,6 +82,17 @@ final class ExpertWorkspace {
       ActivationBlocks.byteCount(tokenCapacity: 1, columnCount: (columns + 31) / 32 * 32))
   }
 
+  /// Most rows of their int8 activations, of which an expert's last tile may have more than it has rows.
+  private static func blockRowCapacity(
+    _ experts: ExpertConfiguration, tokenCapacity: Int
+  ) -> Int {
+    guard tokenCapacity > 1 else { return groupCapacity(experts, tokenCapacity: tokenCapacity) }
+    // Two rows take as many as four.
+    return max(
+      ActivationBlocks.rowCount(tokenCount: tokenCapacity),
+      2 * min(tokenCapacity * experts.expertsPerToken, sufficientRowCount))
+  }
+
   private static func sizes(
     _ configuration: DecoderConfiguration, _ experts: ExpertConfiguration, tokenCapacity: Int
   ) -> [Int] {
@@ -93,7 +104,8 @@ final class ExpertWorkspace {
       words(choices * configuration.hiddenSize),
       words(groupCapacity * experts.feedForwardLength),
       words(groupCapacity * experts.feedForwardLength),
-      groupCapacity * blockRowByteCount(configuration, experts),
+      blockRowCapacity(experts, tokenCapacity: tokenCapacity)
+        * blockRowByteCount(configuration, experts),
       words(experts.expertCount), words(experts.expertCount), words(experts.expertCount),
       words(experts.expertCount + 1), words(choices), words(choices),
     ]

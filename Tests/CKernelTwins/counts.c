@@ -35,7 +35,7 @@ static void prepare_product(generator *g, int type, size_t tokens) {
   data.tokens = tokens;
   data.m = make_matrix(data.k, g, ORDINARY, element_type_of(type), ROWS, COLUMNS);
   data.values = floats(g, tokens * COLUMNS);
-  data.panels = fenced(tokens * COLUMNS * 2);
+  data.panels = fenced(ck_panel_tokens(tokens) * COLUMNS * 2);
   data.k->quantise(data.values, COLUMNS, tokens, COLUMNS, data.panels);
   data.x = (ck_activations){data.values, COLUMNS, data.panels};
   data.out = fenced(tokens * ROWS * 4);
@@ -101,6 +101,7 @@ static void run_expand(void) { data.k->expand_block(data.codes, HEAD, 8, data.bl
   X(matvec_q4_0, prepare_product(g, CK_Q4_0, 1), run_product())                                   \
   X(matmul_q4_0, prepare_product(g, CK_Q4_0, 24), run_product())                                  \
   X(matvec_q4_K, prepare_product(g, CK_Q4_K, 1), run_product())                                   \
+  X(few_q4_K, prepare_product(g, CK_Q4_K, 8), run_product())                                      \
   X(matmul_q4_K, prepare_product(g, CK_Q4_K, 24), run_product())                                  \
   X(matvec_q6_K, prepare_product(g, CK_Q6_K, 1), run_product())                                   \
   X(matmul_q6_K, prepare_product(g, CK_Q6_K, 24), run_product())                                  \

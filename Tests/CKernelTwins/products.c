@@ -127,7 +127,7 @@ static void product(
   fill_values(g, ORDINARY, out, out_count);
   ck_activations activations = {x, stride, 0};
   if (!is_float(type)) {
-    uint8_t *panels = fenced(tokens * columns * 2);
+    uint8_t *panels = fenced(ck_panel_tokens(tokens) * columns * 2);
     k->quantise(x, stride, tokens, columns, panels);
     activations.panels = panels;
     m.matrix.accumulates = one_in(g, 3);
@@ -171,7 +171,7 @@ static void saturation(const ck_kernels *k, generator *g, int kind, int id) {
   float *x = fenced(tokens * columns * 4), *out = fenced(tokens * 16 * 4);
   for (size_t i = 0; i < tokens * columns; i++) x[i] = i / columns % 2 ? -127.0f : 127.0f;
   for (size_t i = 0; i < 40; i++) x[next(g) % (tokens * columns)] *= -1;
-  uint8_t *panels = fenced(tokens * columns * 2);
+  uint8_t *panels = fenced(ck_panel_tokens(tokens) * columns * 2);
   k->quantise(x, columns, tokens, columns, panels);
   const ck_activations activations = {x, columns, panels};
   k->matmul(type->id, &matrix, &activations, tokens, out, 16);

@@ -31,9 +31,10 @@ typedef struct {
 // Right-hand side. Token t's f32 values begin at values + t * value_stride.
 //
 // For quantised weights also int8, in panels. Tokens are taken in tiles, as wide as the instruction set
-// likes while that many are left, then of 4, then of 1; the tile that begins with token t has its panel
-// at panels + 2 * t * columns. Per 32 columns a panel of W tokens holds eight 4-byte words of each
-// token, in an order of the instruction set's own (ck_dot.inc), then a ck_block_info of each token, [W].
+// likes while that many are left; the last may be wider than the tokens left, which zeros follow then. The tile
+// that begins with token t has its panel at panels + 2 * t * columns. Per 32 columns a panel of W tokens
+// holds eight 4-byte words of each token, in an order of the instruction set's own (ck_dot.inc), then a
+// ck_block_info of each token, [W].
 typedef struct {
   const float *values;
   size_t value_stride;
@@ -64,6 +65,10 @@ CK_EACH_PRODUCT_SET(CK_DECLARE_MATMUL)
 // scale = max|x| / 127, q = nearest (ties to even) of x / scale. The first token must begin a tile;
 // every multiple of CK_TILE_MULTIPLE does, on every instruction set.
 #define CK_TILE_MULTIPLE 24
+// Tokens that the panels of so many have room for, on every instruction set.
+static inline size_t ck_panel_tokens(size_t tokens) {
+  return tokens == 1 ? 1 : (tokens + 3) / 4 * 4;
+}
 #define CK_DECLARE_QUANTISE(suffix) \
   void ck_quantise_##suffix(        \
       const float *x, size_t stride, size_t tokens, size_t columns, uint8_t *panels);
