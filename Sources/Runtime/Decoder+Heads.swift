@@ -1,10 +1,28 @@
+import KVCache
 import Kernels
 import ModelFormat
 
 /// What happens to queries, keys and values between their products and attention.
 extension Decoder {
+  /// Checks and prepares a row's heads; its keys and values enter their cache where its span is alive.
+  ///
+  /// - Parameter rope: of the row's position.
+  func storeHeads(_ batch: Batch, _ row: Int, layer: Int, rope: UnsafePointer<Float>) {
+    let queries = workspace.queries + row * heads.queryStride
+    let keys = workspace.keys + row * heads.keyStride
+    let values = workspace.values + row * heads.keyStride
+    finite.check(queries, count: heads.queryLength, row: row)
+    finite.check(keys, count: heads.keyLength, row: row)
+    finite.check(values, count: heads.keyLength, row: row)
+    prepareHeads(weights.layers[layer], token: row, rope: rope)
+    let span = batch.span(ofRow: row)
+    guard span.isAlive else { return }
+    span.cache.store(
+      layer: layer, position: Int(batch.positions[row]), keys: keys, values: values)
+  }
+
   /// Biases, norms of heads and RoPE on one token's queries and keys; scales the queries.
-  func prepareHeads(
+  private func prepareHeads(
     _ layer: DecoderWeights.Layer, token: Int, rope: UnsafePointer<Float>
   ) {
     let headDim = configuration.headDim
@@ -59,17 +77,15 @@ extension Decoder {
       sines: rope + configuration.ropeDimensionCount / 2)
   }
 
-  /// Cosines then sines of every token, for whole-context layers and, after them, sliding ones.
-  func fillRope(_ batch: Batch) {
+  /// Cosines then sines of a row's position, for whole-context layers and, after those of all rows, sliding ones.
+  func fillRope(_ batch: Batch, _ row: Int) {
     let length = configuration.ropeDimensionCount
-    forEach(token: batch.rowCount) { token in
-      let table = workspace.rope + token * length
-      let position = Int(batch.positions[token])
-      rope.fill(position: position, cosines: table, sines: table + length / 2)
-      if !configuration.slidingLayers.isEmpty {
-        let sliding = table + batch.rowCount * length
-        slidingRope.fill(position: position, cosines: sliding, sines: sliding + length / 2)
-      }
+    let table = workspace.rope + row * length
+    let position = Int(batch.positions[row])
+    rope.fill(position: position, cosines: table, sines: table + length / 2)
+    if !configuration.slidingLayers.isEmpty {
+      let sliding = table + batch.rowCount * length
+      slidingRope.fill(position: position, cosines: sliding, sines: sliding + length / 2)
     }
   }
 }

@@ -15,12 +15,12 @@ final class Decoder {
   let stream: WeightStream
   let workspace: DecoderWorkspace
 
-  private let pool: ThreadPool
-  private let clock: StepClock
+  let pool: ThreadPool
+  let clock: StepClock
   private let linear: LinearExecutor
   private let quantiser: ActivationQuantiser
   private let attention: AttentionStep
-  private let finite: FiniteCheck
+  let finite: FiniteCheck
   /// Where the attention of decoded tokens begins; nil = here.
   let outsourced: OffloadedAttention?
   let experts: ExpertStep?
@@ -28,6 +28,8 @@ final class Decoder {
   let heads: HeadLayout
   let rope: RopeTable
   let slidingRope: RopeTable
+  /// What the current region does.
+  var rowStep = RowStep.takeMixed
   /// Sees every dense FFN; nil, as usual except when measuring, costs nothing.
   var feedForwardObserver: (any FeedForwardObserver)?
   /// Told after each of ``partCount`` parts of a sweep over the layers; nil = nobody.
@@ -137,7 +139,7 @@ final class Decoder {
     if let offset = configuration.positionOffset {
       try addPositions(batch, offset: offset)
     } else {
-      fillRope(batch)
+      forEach(batch.rowCount, .fillRope(batch))
     }
     begin(.body)
     stream.beginSweep(rowCount: batch.rowCount)
@@ -163,13 +165,7 @@ final class Decoder {
       numbers.count <= workspace.logitRowCapacity, "more logits than the workspace holds")
     begin(.head)
     let rows = batch.logitRows + numbers.lowerBound
-    let (width, epsilon) = (configuration.hiddenSize, configuration.normEpsilon)
-    forEach(token: numbers.count) { index in
-      finite.note(
-        weights.outputNorm.apply(
-          workspace.residual + Int(rows[index]) * width, epsilon: epsilon, count: width,
-          into: workspace.hidden + index * width), row: Int(rows[index]))
-    }
+    forEach(numbers.count, .normalise(workspace.residual, rows: rows, weights.outputNorm))
     try expectFinite(.feedForward(weights.layers.count - 1), batch)
     try linear.multiply(
       activations(
@@ -177,45 +173,28 @@ final class Decoder {
       LinearTask(
         tensor: weights.head, output: workspace.logits,
         outputStride: configuration.vocabularyCount))
-    let (count, part) = (configuration.vocabularyCount, Self.checkedLogitCount)
-    let partCount = (count + part - 1) / part
-    forEach(token: numbers.count * partCount) { index in
-      let (row, place) = index.quotientAndRemainder(dividingBy: partCount)
-      finite.check(
-        workspace.logits + row * count + place * part, count: min(part, count - place * part),
-        row: Int(rows[row]))
-    }
+    forEach(numbers.count * logitPartCount, .checkLogits(rows: rows))
     try expectFinite(.logits, batch)
   }
-
-  /// Logits that one worker checks.
-  private static let checkedLogitCount = 1 << 16
 
   // MARK: - The parts of a layer
 
   /// Embedding rows into the residual stream.
   private func embed(_ batch: Batch) throws(RuntimeError) {
-    let (width, scale) = (configuration.hiddenSize, configuration.embeddingScale)
     try gatherRows(
       UnsafeBufferPointer(start: batch.tokens, count: batch.rowCount), in: weights.embedding,
       into: workspace.residual)
-    guard scale != 1 else { return }
-    forEach(token: batch.rowCount) { token in
-      VectorOps.scale(workspace.residual + token * width, by: scale, count: width)
-    }
+    guard configuration.embeddingScale != 1 else { return }
+    forEach(batch.rowCount, .scaleEmbedding)
   }
 
   /// residual += the rows of the table of positions, `offset` after each row's own.
   private func addPositions(_ batch: Batch, offset: Int) throws(RuntimeError) {
     guard let table = weights.positions else { return }
-    let width = configuration.hiddenSize
     let rows = UnsafeMutableBufferPointer(start: workspace.positionRows, count: batch.rowCount)
     for index in rows.indices { rows[index] = batch.positions[index] + Int32(offset) }
     try gatherRows(UnsafeBufferPointer(rows), in: table, into: workspace.hidden)
-    forEach(token: batch.rowCount) { token in
-      VectorOps.add(
-        workspace.residual + token * width, workspace.hidden + token * width, count: width)
-    }
+    forEach(batch.rowCount, .addToResidual(bias: nil, norm: nil))
   }
 
   /// Rows of a table as f32, [rows.count, hiddenSize].
@@ -260,17 +239,7 @@ final class Decoder {
     try forEachSpan(of: batch) { span throws(KeyValueError) in
       try span.cache.prepare(layer: number)
     }
-    forEach(token: tokenCount) { token in
-      finite.check(workspace.queries + token * queryStride, count: heads.queryLength, row: token)
-      finite.check(workspace.keys + token * keyStride, count: heads.keyLength, row: token)
-      finite.check(workspace.values + token * keyStride, count: heads.keyLength, row: token)
-      prepareHeads(layer, token: token, rope: tables + token * configuration.ropeDimensionCount)
-      let span = batch.span(ofRow: token)
-      guard span.isAlive else { return }
-      span.cache.store(
-        layer: number, position: Int(batch.positions[token]),
-        keys: workspace.keys + token * keyStride, values: workspace.values + token * keyStride)
-    }
+    forEach(tokenCount, .storeHeads(batch, layer: number, rope: tables))
     try expectFinite(.heads(number), batch)
     let window = slides ? configuration.slidingWindow : nil
     let foldedEnd = try foldElsewhere(number, batch, window: window)
@@ -291,7 +260,7 @@ final class Decoder {
       LinearTask(
         tensor: layer.output, output: workspace.hidden,
         outputStride: configuration.hiddenSize))
-    addToResidual(layer.outputBias, layer.postAttentionNorm, tokenCount: tokenCount)
+    forEach(tokenCount, .addToResidual(bias: layer.outputBias, norm: layer.postAttentionNorm))
   }
 
   /// Gives keys and values, and the queries of an answer's token, to what computes attention elsewhere.
@@ -338,7 +307,7 @@ final class Decoder {
         next: nextNeurons(after: place), into: workspace.hidden)
     }
     try expectFinite(.choice(place.layer), batch)
-    addToResidual(layer.downBias, layer.postFeedForwardNorm, tokenCount: tokenCount)
+    forEach(tokenCount, .addToResidual(bias: layer.downBias, norm: layer.postFeedForwardNorm))
     if let feedForwardObserver {
       feedForwardObserver.feedForward(
         place, output: UnsafeBufferPointer(start: workspace.hidden, count: tokenCount * width),
@@ -361,22 +330,13 @@ final class Decoder {
       try linear.multiply(
         x, LinearTask(tensor: gate, output: neurons, outputStride: length), up)
       observe(place, x, neurons, length: length)
-      forEach(token: x.tokenCount) { token in
-        configuration.activation.gate(
-          neurons + token * length, by: workspace.up + token * length, count: length)
-      }
+      forEach(x.tokenCount, .gate(length: length))
     } else {
       neurons = workspace.up
       try linear.multiply(x, up)
-      if let bias = matrices.upBias {
-        forEach(token: x.tokenCount) { token in
-          VectorOps.add(neurons + token * length, bias, count: length)
-        }
-      }
+      if let bias = matrices.upBias { forEach(x.tokenCount, .addUpBias(bias, length: length)) }
       observe(place, x, neurons, length: length)
-      forEach(token: x.tokenCount) { token in
-        VectorOps.relu(neurons + token * length, count: length)
-      }
+      forEach(x.tokenCount, .relu(length: length))
     }
     try linear.multiply(
       activations(neurons, length, x.tokenCount, for: matrices.down),
@@ -411,19 +371,9 @@ final class Decoder {
     if let shared = layer.shared, let length = configuration.experts?.sharedFeedForwardLength {
       let output = workspace.shared
       try gated(shared, x, length: length, into: output)
-      forEach(token: tokenCount) { token in
-        let row = output + token * width
-        if let gate = layer.sharedGate {
-          let factor = Self.sigmoid(of: gate, times: workspace.hidden + token * width, count: width)
-          VectorOps.scale(row, by: factor, count: width)
-        }
-        VectorOps.add(workspace.mixed + token * width, row, count: width)
-      }
+      forEach(tokenCount, .addShared(gate: layer.sharedGate))
     }
-    forEach(token: tokenCount) { token in
-      (workspace.hidden + token * width).update(
-        from: workspace.mixed + token * width, count: width)
-    }
+    forEach(tokenCount, .takeMixed)
   }
 
   /// The layer after `place`, where a single token goes on to neurons there.
@@ -447,21 +397,6 @@ final class Decoder {
   }
 
   // MARK: - Small steps
-
-  /// 1 / (1 + e^−(a · b)), the products added one after the other.
-  private static func sigmoid(
-    of a: UnsafePointer<Float>, times b: UnsafePointer<Float>, count: Int
-  ) -> Float {
-    var power: Float = 0
-    for index in 0..<count { power -= a[index] * b[index] }
-    VectorOps.exp(&power, count: 1)
-    return 1 / (1 + power)
-  }
-
-  /// Does elementwise work on every row.
-  func forEach(token tokenCount: Int, _ work: (_ token: Int) -> Void) {
-    clock.measure(.elementwise) { pool.run(count: tokenCount) { token, _ in work(token) } }
-  }
 
   /// Does work on the keys and values of every span that is alive; one for which it fails is no longer.
   private func forEachSpan(
@@ -494,13 +429,7 @@ final class Decoder {
     _ x: UnsafePointer<Float>, _ norm: DecoderWeights.Norm, _ batch: Batch,
     after part: FiniteCheck.Part
   ) throws(RuntimeError) {
-    let (width, epsilon) = (configuration.hiddenSize, configuration.normEpsilon)
-    forEach(token: batch.rowCount) { token in
-      finite.note(
-        norm.apply(
-          x + token * width, epsilon: epsilon, count: width, into: workspace.hidden + token * width),
-        row: token)
-    }
+    forEach(batch.rowCount, .normalise(x, rows: nil, norm))
     try expectFinite(part, batch)
   }
 
@@ -513,22 +442,6 @@ final class Decoder {
       batch.fail(span, .notFinite(path: path, part: part.description))
     }
     if found { try batch.checkLife() }
-  }
-
-  /// residual += hidden + bias, through the norm on outputs where the family has one.
-  private func addToResidual(
-    _ bias: UnsafePointer<Float>?, _ norm: UnsafePointer<Float>?, tokenCount: Int
-  ) {
-    let width = configuration.hiddenSize
-    forEach(token: tokenCount) { token in
-      let x = workspace.hidden + token * width
-      if let bias { VectorOps.add(x, bias, count: width) }
-      if let norm {
-        VectorOps.rmsNorm(
-          x, weight: norm, epsilon: configuration.normEpsilon, count: width, into: x)
-      }
-      VectorOps.add(workspace.residual + token * width, x, count: width)
-    }
   }
 
   /// The right-hand side of products with the given tensors; int8 blocks are made where one of them

@@ -1,0 +1,105 @@
+import Kernels
+import ModelFormat
+
+/// What happens to each row of a batch by itself, between products and attention.
+///
+/// A region made of a closure would allocate, so these steps are values and the decoder is their region.
+extension Decoder: ParallelRegion {
+  enum RowStep {
+    /// residual *= embeddingScale
+    case scaleEmbedding
+    /// Cosines and sines of every row's position.
+    case fillRope(Batch)
+    /// hidden = norm(x); of the rows with these numbers, or of all.
+    case normalise(UnsafePointer<Float>, rows: UnsafePointer<Int32>?, DecoderWeights.Norm)
+    /// Queries, keys and values as attention wants them; keys and values enter their caches.
+    case storeHeads(Batch, layer: Int, rope: UnsafePointer<Float>)
+    /// gate = activation(gate) * up
+    case gate(length: Int)
+    /// up += bias
+    case addUpBias(UnsafePointer<Float>, length: Int)
+    /// up = relu(up)
+    case relu(length: Int)
+    /// mixed += shared, times the sigmoid of gate · hidden where there is a gate.
+    case addShared(gate: UnsafePointer<Float>?)
+    /// hidden = mixed
+    case takeMixed
+    /// residual += hidden + bias, through the norm on outputs where the family has one.
+    case addToResidual(bias: UnsafePointer<Float>?, norm: UnsafePointer<Float>?)
+    /// Notes the rows with these numbers whose logits are not finite, a part of a row at a time.
+    case checkLogits(rows: UnsafePointer<Int32>)
+  }
+
+  /// Logits that one worker checks, and in how many parts a row of them is checked.
+  private static let checkedLogitCount = 1 << 16
+  var logitPartCount: Int {
+    (configuration.vocabularyCount + Self.checkedLogitCount - 1) / Self.checkedLogitCount
+  }
+
+  /// Does a step for each of `count` rows, or parts of rows.
+  func forEach(_ count: Int, _ step: RowStep) {
+    rowStep = step
+    clock.measure(.elementwise) { pool.run(count: count, self) }
+  }
+
+  /// Does the current step for one row.
+  func perform(index row: Int, worker: Int) {
+    let (width, epsilon) = (configuration.hiddenSize, configuration.normEpsilon)
+    let hidden = workspace.hidden + row * width
+    let residual = workspace.residual + row * width
+    switch rowStep {
+    case .scaleEmbedding:
+      VectorOps.scale(residual, by: configuration.embeddingScale, count: width)
+    case .fillRope(let batch):
+      fillRope(batch, row)
+    case .normalise(let x, let rows, let norm):
+      let number = rows.map { Int($0[row]) } ?? row
+      finite.note(
+        norm.apply(x + number * width, epsilon: epsilon, count: width, into: hidden), row: number)
+    case .storeHeads(let batch, let layer, let rope):
+      storeHeads(batch, row, layer: layer, rope: rope + row * configuration.ropeDimensionCount)
+    case .gate(let length):
+      configuration.activation.gate(
+        workspace.gate + row * length, by: workspace.up + row * length, count: length)
+    case .addUpBias(let bias, let length):
+      VectorOps.add(workspace.up + row * length, bias, count: length)
+    case .relu(let length):
+      VectorOps.relu(workspace.up + row * length, count: length)
+    case .addShared(let gate):
+      let shared = workspace.shared + row * width
+      if let gate {
+        VectorOps.scale(
+          shared, by: Self.sigmoid(of: gate, times: hidden, count: width), count: width)
+      }
+      VectorOps.add(workspace.mixed + row * width, shared, count: width)
+    case .takeMixed:
+      hidden.update(from: workspace.mixed + row * width, count: width)
+    case .addToResidual(let bias, let norm):
+      if let bias { VectorOps.add(hidden, bias, count: width) }
+      if let norm {
+        VectorOps.rmsNorm(hidden, weight: norm, epsilon: epsilon, count: width, into: hidden)
+      }
+      VectorOps.add(residual, hidden, count: width)
+    case .checkLogits(let rows):
+      checkLogits(part: row, rows)
+    }
+  }
+
+  private func checkLogits(part index: Int, _ rows: UnsafePointer<Int32>) {
+    let (row, part) = index.quotientAndRemainder(dividingBy: logitPartCount)
+    let (count, first) = (configuration.vocabularyCount, part * Self.checkedLogitCount)
+    finite.check(
+      workspace.logits + row * count + first, count: min(Self.checkedLogitCount, count - first),
+      row: Int(rows[row]))
+  }
+
+  /// 1 / (1 + e^−(a · b)), the products added one after the other.
+  private static func sigmoid(
+    of a: UnsafePointer<Float>, times b: UnsafePointer<Float>, count: Int
+  ) -> Float {
+    var power: Float = 0
+    for index in 0..<count { power -= a[index] * b[index] }
+    VectorOps.exp(&power, count: 1)
+    return 1 / (1 + power)
+  }
+}
