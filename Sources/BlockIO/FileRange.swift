@@ -18,8 +18,8 @@ extension OpenFile {
   ) throws(BlockIOError) {
     guard !destination.isEmpty else { return }
     let request = ReadRequest(fileIndex: 0, offset: offset, destination: destination, tag: 0)
-    var transfer = Transfer(request, fileByteCount: byteCount, at: 0)
-    if let reason = transfer.readToEnd(self, hooks: DeviceHooks()) {
+    var transfer = Transfer(request, self, at: 0)
+    if let reason = transfer.readToEnd(hooks: DeviceHooks()) {
       throw BlockIOError(
         .read, path: path, offset: transfer.nextOffset, byteCount: transfer.nextBytes.count,
         reason: reason)

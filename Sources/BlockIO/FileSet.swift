@@ -1,6 +1,11 @@
-/// The files of one device.
+/// The files of one device, which may come and go.
 struct FileSet: Sendable {
-  let files: [OpenFile]
+  /// By their index; nil = closed.
+  private var files: [OpenFile?] = []
+  /// Files that the device was opened with, which stay open.
+  let firstCount: Int
+  private let isDirect: Bool
+  private let refusal: Int32
 
   /// Alignment of direct I/O: no drive in use has larger logical blocks.
   static let directAlignment = 4096
@@ -10,33 +15,56 @@ struct FileSet: Sendable {
 
   /// Opens every path for reading, past the page cache where `direct` is set.
   init(paths: [String], direct: Bool, hooks: DeviceHooks) throws(BlockIOError) {
-    precondition(!paths.isEmpty, "a device has at least one file")
-    var files: [OpenFile] = []
     for path in paths {
       files.append(
         try OpenFile(path: path, direct: direct, refusal: hooks.directOpenErrno))
     }
-    self.files = files
-    alignment = files.contains(where: \.isDirect) ? Self.directAlignment : 1
+    let isAligned = paths.isEmpty ? direct : files.contains { $0?.isDirect == true }
+    alignment = isAligned ? Self.directAlignment : 1
+    firstCount = paths.count
+    (isDirect, refusal) = (isAligned, hooks.directOpenErrno)
   }
 
-  subscript(index: Int) -> OpenFile { files[index] }
+  /// Opens another file, past the page cache where reads are aligned for that.
+  ///
+  /// - Returns: its index: the lowest that no file has.
+  mutating func open(path: String) throws(BlockIOError) -> Int {
+    let file = try OpenFile(path: path, direct: isDirect, refusal: refusal)
+    guard let index = files[firstCount...].firstIndex(where: { $0 == nil }) else {
+      files.append(file)
+      return files.count - 1
+    }
+    files[index] = file
+    return index
+  }
 
-  var byteCounts: [Int] { files.map(\.byteCount) }
+  mutating func close(_ index: Int) {
+    precondition(index >= firstCount, "what a device was opened with stays open")
+    files[index] = nil
+  }
+
+  subscript(index: Int) -> OpenFile {
+    guard let file = files[index] else { preconditionFailure("file \(index) was closed") }
+    return file
+  }
+
+  private var openFiles: some Sequence<OpenFile> { files.lazy.compactMap { $0 } }
+  var descriptors: [Int32] { openFiles.map { $0.descriptor.rawValue } }
+  var byteCounts: [Int] { files.map { $0?.byteCount ?? 0 } }
 
   func checkUnchanged() throws(BlockIOError) {
-    for file in files { try file.checkUnchanged() }
+    for file in openFiles { try file.checkUnchanged() }
   }
 
   func identities() throws(BlockIOError) -> [FileIdentity] {
     var identities: [FileIdentity] = []
-    for file in files { identities.append(try file.currentIdentity()) }
+    for file in openFiles { identities.append(try file.currentIdentity()) }
     return identities
   }
 
   /// One line where O_DIRECT was refused.
   var notes: [String] {
-    let refused = files.filter(\.directWasRefused)
+    let refused = openFiles.filter(\.directWasRefused)
     guard let first = refused.first else { return [] }
     let others = refused.count > 1 ? " and \(refused.count - 1) more" : ""
     return ["O_DIRECT is refused for '\(first.path)'\(others): reading through the page cache"]
@@ -45,7 +73,9 @@ struct FileSet: Sendable {
   /// Traps if the caller violated the contract of `submit`.
   func checkContract(_ request: ReadRequest, inFlight: Int, capacity: Int) {
     precondition(inFlight < capacity, "more reads submitted than the device's capacity")
-    precondition(files.indices.contains(request.fileIndex), "no such file in this device")
+    precondition(
+      files.indices.contains(request.fileIndex) && files[request.fileIndex] != nil,
+      "no such file in this device")
     let address = Int(bitPattern: request.destination.baseAddress)
     precondition(
       request.offset >= 0 && !request.destination.isEmpty
@@ -56,7 +86,7 @@ struct FileSet: Sendable {
   /// The error of a failed transfer.
   func error(_ transfer: Transfer, _ reason: BlockIOError.Reason) -> BlockIOError {
     BlockIOError(
-      .read, path: files[transfer.request.fileIndex].path, offset: transfer.nextOffset,
+      .read, path: transfer.file.path, offset: transfer.nextOffset,
       byteCount: transfer.nextBytes.count, reason: reason, tag: transfer.request.tag)
   }
 }

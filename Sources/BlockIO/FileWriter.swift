@@ -1,10 +1,10 @@
-import Glibc
 import HostResources
 
-/// Bytes to write to a ``FileWriter``'s file.
+/// Bytes to write to a file.
 public struct WriteRequest: @unchecked Sendable {
   // Safety: plain values; the bytes are lent to one writer and stay as they are meanwhile.
 
+  public var file: WritableFile
   /// First byte, a multiple of 4096.
   public var offset: Int
   /// Address and count are multiples of 4096. Lent until the completion is taken.
@@ -12,7 +12,8 @@ public struct WriteRequest: @unchecked Sendable {
   /// The caller's identifier for this write, returned in its completion.
   public var tag: Int
 
-  public init(offset: Int, bytes: UnsafeRawBufferPointer, tag: Int) {
+  public init(file: WritableFile, offset: Int, bytes: UnsafeRawBufferPointer, tag: Int) {
+    self.file = file
     self.offset = offset
     self.bytes = bytes
     self.tag = tag
@@ -26,16 +27,11 @@ public struct WriteCompletion: Sendable {
   public var failure: BlockIOError?
 }
 
-/// A file of fixed length that one thread of its own writes to, past the page cache where the file
-/// system agrees.
+/// One thread that writes to any number of files.
 ///
 /// One thread uses a writer. Writes are done in the order they were queued; queueing and taking
 /// completions allocates nothing. Destroying a writer ends its thread after the current write.
 public final class FileWriter {
-  /// What the file is called in messages.
-  public let path: String
-  /// The path by which it can be opened while the writer lives.
-  public let readingPath: String
   /// The most writes that can be pending.
   public let capacity: Int
   /// Writes queued and not taken back.
@@ -43,47 +39,12 @@ public final class FileWriter {
 
   private let worker: WriterThread
 
-  /// Where a writer's file is.
-  public enum Place: Sendable {
-    /// Of that name; created if there is none, and emptied.
-    case named(String)
-    /// In that folder, without a name: no other process finds it, and it goes with the writer.
-    case temporary(folder: String)
-  }
-
-  /// Makes the file and gives it `byteCount` bytes, which take no room before they are written.
+  /// Starts the thread.
   ///
-  /// - Throws: ``BlockIOError`` if the file cannot be made.
-  public convenience init(
-    _ place: Place, byteCount: Int, capacity: Int
-  ) throws(BlockIOError) {
-    try self.init(place, byteCount: byteCount, capacity: capacity, hooks: DeviceHooks())
-  }
-
-  package init(
-    _ place: Place, byteCount: Int, capacity: Int, hooks: DeviceHooks
-  ) throws(BlockIOError) {
-    let descriptor: UnixDescriptor
-    let path: String
-    switch place {
-    case .named(let name):
-      path = name
-      descriptor = try Self.open(name, hooks)
-    case .temporary(let folder):
-      descriptor = try UnixDescriptor(
-        temporaryIn: folder, bypassingPageCache: true, refusal: hooks.directOpenErrno)
-      path = folder + "/(temporary file)"
-    }
-    let status = SystemCalls.truncate(descriptor.rawValue, byteCount: byteCount)
-    guard status == 0 else {
-      throw BlockIOError(
-        .create, path: path, byteCount: byteCount, reason: .system(errno: -status))
-    }
-    self.path = path
-    readingPath = if case .named = place { path } else { descriptor.path }
+  /// - Throws: ``BlockIOError`` if the system refuses it.
+  public init(capacity: Int) throws(BlockIOError) {
     self.capacity = capacity
-    worker = try WriterThread(
-      path: path, descriptor: descriptor, capacity: capacity, hooks: hooks)
+    worker = try WriterThread(capacity: capacity)
   }
 
   deinit { worker.stop() }
@@ -119,20 +80,5 @@ public final class FileWriter {
     guard pendingCount > 0 else { return }
     worker.abandon()
     pendingCount = 0
-  }
-
-  private static func open(
-    _ path: String, _ hooks: DeviceHooks
-  ) throws(BlockIOError) -> UnixDescriptor {
-    let flags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW
-    var descriptor = -hooks.directOpenErrno
-    if descriptor == 0 { descriptor = SystemCalls.open(path, flags | __O_DIRECT, mode: 0o600) }
-    if descriptor < 0, (-descriptor).isLackOfSupport {
-      descriptor = SystemCalls.open(path, flags, mode: 0o600)
-    }
-    guard descriptor >= 0 else {
-      throw BlockIOError(.create, path: path, reason: .system(errno: -descriptor))
-    }
-    return UnixDescriptor(owning: descriptor)
   }
 }

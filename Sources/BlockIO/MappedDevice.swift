@@ -8,8 +8,8 @@ import TensorBasics
 /// The copy is the kernel's (`process_vm_readv`): a page that cannot be had, because the file was
 /// truncated or the drive failed, is an error number there and not a SIGBUS. Where that call is
 /// forbidden `pread` copies. Reads are done one after the other by `reap`; `flush` starts readahead.
-public final class MappedDevice: BlockDevice {
-  private let files: FileSet
+public final class MappedDevice: FileDevice {
+  private var files: FileSet
   private let hooks: DeviceHooks
   private var queue: [Transfer] = []
   /// Transfers at the front of `queue` that are done already.
@@ -41,6 +41,8 @@ public final class MappedDevice: BlockDevice {
     recorder.snapshot(at: monotonicNanoseconds())
   }
 
+  public func open(path: String) throws(BlockIOError) -> Int { try files.open(path: path) }
+  public func close(fileIndex: Int) { files.close(fileIndex) }
   public func checkUnchanged() throws(BlockIOError) { try files.checkUnchanged() }
   public func fileIdentities() throws(BlockIOError) -> [FileIdentity] { try files.identities() }
 
@@ -49,7 +51,7 @@ public final class MappedDevice: BlockDevice {
     let now = monotonicNanoseconds()
     recorder.began(at: now)
     if queue.count == capacity { compact() }
-    queue.append(Transfer(request, fileByteCount: files[request.fileIndex].byteCount, at: now))
+    queue.append(Transfer(request, files[request.fileIndex], at: now))
   }
 
   /// Drops finished transfers from the front of the queue.
@@ -74,7 +76,7 @@ public final class MappedDevice: BlockDevice {
       // The kernel cuts one call's readahead at the drive's request size, 128 KiB at the least.
       for offset in stride(from: transfer.nextOffset, to: end, by: Self.readaheadByteCount) {
         posix_fadvise(
-          files[transfer.request.fileIndex].descriptor.rawValue, offset,
+          transfer.file.descriptor.rawValue, offset,
           min(Self.readaheadByteCount, end - offset), POSIX_FADV_WILLNEED)
       }
     }
@@ -116,7 +118,7 @@ public final class MappedDevice: BlockDevice {
 
   /// Copies one range through a mapping of it, and with `pread` what the mapping cannot deliver.
   private func copy(_ transfer: inout Transfer) -> Transfer.Step {
-    let file = files[transfer.request.fileIndex]
+    let file = transfer.file
     let (offset, count) = (transfer.nextOffset, transfer.expectedByteCount)
     defer { posix_fadvise(file.descriptor.rawValue, offset, count, POSIX_FADV_DONTNEED) }
     if count > 0, transfer.deliveredByteCount == 0, let size = file.currentByteCount,
@@ -124,9 +126,9 @@ public final class MappedDevice: BlockDevice {
     {
       let copied = file.copyMapped(
         offset: offset, into: UnsafeMutableRawBufferPointer(rebasing: transfer.nextBytes[..<count]))
-      if copied > 0 { return transfer.accept(result: copied, file: file, hooks: hooks) }
+      if copied > 0 { return transfer.accept(result: copied, hooks: hooks) }
     }
-    return transfer.readOnce(file, hooks: hooks)
+    return transfer.readOnce(hooks: hooks)
   }
 }
 

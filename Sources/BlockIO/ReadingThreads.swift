@@ -6,7 +6,6 @@ final class ReadingThreads: BackgroundWork, @unchecked Sendable {
   // Safety: `slots[i]` belongs to the thread that took slot i from the queue or the free list, and the queue
   // orders memory; `threads` is touched by the coordinator alone; the rest is constant.
 
-  let files: FileSet
   let queue: WorkQueue
   private let hooks: DeviceHooks
   private let slots: UnsafeMutableBufferPointer<Slot>
@@ -17,8 +16,7 @@ final class ReadingThreads: BackgroundWork, @unchecked Sendable {
     var failure: BlockIOError.Reason?
   }
 
-  init(files: FileSet, hooks: DeviceHooks, queue: WorkQueue, slotCount: Int) {
-    self.files = files
+  init(hooks: DeviceHooks, queue: WorkQueue, slotCount: Int) {
     self.hooks = hooks
     self.queue = queue
     slots = .allocate(capacity: slotCount)
@@ -71,7 +69,7 @@ final class ReadingThreads: BackgroundWork, @unchecked Sendable {
     while let slot = queue.takePending() {
       if var transfer = slots[slot].transfer {
         slots[slot].failure = transfer.readToEnd(
-          files[transfer.request.fileIndex], hooks: hooks, isStopping: { queue.isStopped })
+          hooks: hooks, isStopping: { queue.isStopped })
         slots[slot].transfer = transfer
       }
       queue.finish(slot)
@@ -84,10 +82,10 @@ extension Transfer {
   ///
   /// - Parameter isStopping: asked before another attempt; true prevents it.
   mutating func readToEnd(
-    _ file: OpenFile, hooks: DeviceHooks, isStopping: () -> Bool = { false }
+    hooks: DeviceHooks, isStopping: () -> Bool = { false }
   ) -> BlockIOError.Reason? {
     while true {
-      switch readOnce(file, hooks: hooks) {
+      switch readOnce(hooks: hooks) {
       case .finished: return nil
       case .failed(let reason): return reason
       case .again(let nanoseconds):
@@ -98,9 +96,9 @@ extension Transfer {
   }
 
   /// Makes one attempt with `pread`.
-  mutating func readOnce(_ file: OpenFile, hooks: DeviceHooks) -> Step {
+  mutating func readOnce(hooks: DeviceHooks) -> Step {
     isDirect = file.isDirect
     let result = SystemCalls.read(file.descriptor.rawValue, into: nextBytes, at: nextOffset)
-    return accept(result: result, file: file, hooks: hooks)
+    return accept(result: result, hooks: hooks)
   }
 }

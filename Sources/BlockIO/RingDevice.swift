@@ -2,11 +2,12 @@ import Glibc
 import TensorBasics
 
 /// The io_uring back end: direct I/O, one system call for many reads, no thread of its own.
-public final class RingDevice: BlockDevice {
+public final class RingDevice: FileDevice {
   private var ring: Ring
-  private let files: FileSet
+  private var files: FileSet
   private let hooks: DeviceHooks
-  private let hasRegisteredFiles: Bool
+  /// Those that the device was opened with, or none.
+  private let registeredFileCount: Int
   private var buffers = RegisteredBuffers()
   /// One per read in flight; a slot's index travels through the kernel with its read.
   private var transfers: [Transfer?]
@@ -35,7 +36,8 @@ public final class RingDevice: BlockDevice {
     let depth = min(queueDepth, Self.maximumDepth)
     // One entry more than reads: old kernels need it for the timeout of a wait.
     let ring = try Ring(entryCount: depth + 1)
-    hasRegisteredFiles = ring.register(descriptors: files.files.map { $0.descriptor.rawValue }) == 0
+    let isRegistered = !paths.isEmpty && ring.register(descriptors: files.descriptors) == 0
+    registeredFileCount = isRegistered ? paths.count : 0
     self.files = files
     self.hooks = hooks
     capacity = depth
@@ -93,6 +95,8 @@ public final class RingDevice: BlockDevice {
     recorder.snapshot(at: monotonicNanoseconds())
   }
 
+  public func open(path: String) throws(BlockIOError) -> Int { try files.open(path: path) }
+  public func close(fileIndex: Int) { files.close(fileIndex) }
   public func checkUnchanged() throws(BlockIOError) { try files.checkUnchanged() }
   public func fileIdentities() throws(BlockIOError) -> [FileIdentity] { try files.identities() }
 
@@ -112,8 +116,7 @@ public final class RingDevice: BlockDevice {
     let now = monotonicNanoseconds()
     let slot = freeSlots.removeLast()
     recorder.began(at: now)
-    transfers[slot] = Transfer(
-      request, fileByteCount: files[request.fileIndex].byteCount, at: now)
+    transfers[slot] = Transfer(request, files[request.fileIndex], at: now)
     queue(slot)
   }
 
@@ -121,11 +124,12 @@ public final class RingDevice: BlockDevice {
   private func queue(_ slot: Int) {
     guard var transfer = transfers[slot] else { return }
     let fileIndex = transfer.request.fileIndex
-    let file = files[fileIndex]
+    let file = transfer.file
     transfer.isDirect = file.isDirect
     transfers[slot] = transfer
     let queued = ring.queueRead(
-      hasRegisteredFiles ? .registered(index: fileIndex) : .descriptor(file.descriptor.rawValue),
+      fileIndex < registeredFileCount
+        ? .registered(index: fileIndex) : .descriptor(file.descriptor.rawValue),
       offset: transfer.nextOffset, into: transfer.nextBytes,
       bufferIndex: buffers.index(containing: transfer.nextBytes), slot: slot)
     precondition(queued, "the ring has an entry for every read in flight")
@@ -203,13 +207,12 @@ public final class RingDevice: BlockDevice {
   /// Completes, continues or fails the read an event belongs to.
   private func complete(_ event: Ring.Event) throws(BlockIOError) -> ReadCompletion? {
     guard var transfer = transfers[event.slot] else { return nil }
-    let file = files[transfer.request.fileIndex]
     // The kernel may start no thread for a read that waits, or the thread that submitted has ended: this
     // attempt is made here. Where another one is to follow after a pause, it waits like others.
     let step =
       event.result == -Int(ECANCELED)
-      ? transfer.readOnce(file, hooks: hooks)
-      : transfer.accept(result: event.result, file: file, hooks: hooks)
+      ? transfer.readOnce(hooks: hooks)
+      : transfer.accept(result: event.result, hooks: hooks)
     if case .again(let nanoseconds) = step {
       transfers[event.slot] = transfer
       if nanoseconds == 0 {

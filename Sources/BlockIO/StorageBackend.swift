@@ -15,19 +15,19 @@ public enum StorageBackend: String, CaseIterable, Sendable {
 /// the device's notes; asked for by name, the refusal is an error.
 ///
 /// - Parameters:
-///   - paths: regular files or block devices; a request's `fileIndex` counts them from 0.
+///   - paths: regular files or block devices; a request's `fileIndex` counts them from 0. May be none: files may come later.
 ///   - queueDepth: reads in flight at most, at least 1.
 /// - Throws: ``BlockIOError`` for a file that cannot be opened (``BlockIOError/isMissingFile`` tells
 ///   a missing one) or is not readable at random, and for a back end that is not available.
 public func openDevice(
   paths: [String], backend: StorageBackend = .auto, queueDepth: Int = 16
-) throws(BlockIOError) -> any BlockDevice {
+) throws(BlockIOError) -> any FileDevice {
   try openDevice(paths: paths, backend: backend, queueDepth: queueDepth, hooks: DeviceHooks())
 }
 
 package func openDevice(
   paths: [String], backend: StorageBackend, queueDepth: Int, hooks: DeviceHooks
-) throws(BlockIOError) -> any BlockDevice {
+) throws(BlockIOError) -> any FileDevice {
   switch backend {
   case .uring: return try RingDevice(paths: paths, queueDepth: queueDepth, hooks: hooks)
   case .pread: return try ThreadedDevice(paths: paths, queueDepth: queueDepth, hooks: hooks)

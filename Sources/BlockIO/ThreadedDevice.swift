@@ -2,8 +2,9 @@ import Glibc
 import TensorBasics
 
 /// The back end for places without io_uring: threads that call `pread`, direct I/O where possible.
-public final class ThreadedDevice: BlockDevice {
+public final class ThreadedDevice: FileDevice {
   private let workers: ReadingThreads
+  private var files: FileSet
   private var freeSlots: [Int]
   /// Where each slot's read goes.
   private var destinations: [UnsafeMutableRawBufferPointer?]
@@ -30,15 +31,14 @@ public final class ThreadedDevice: BlockDevice {
     capacity = queueDepth
     freeSlots = Array((0..<queueDepth).reversed())
     destinations = Array(repeating: nil, count: queueDepth)
+    files = try FileSet(paths: paths, direct: true, hooks: hooks)
     workers = ReadingThreads(
-      files: try FileSet(paths: paths, direct: true, hooks: hooks), hooks: hooks,
-      queue: try WorkQueue(capacity: queueDepth), slotCount: queueDepth)
+      hooks: hooks, queue: try WorkQueue(capacity: queueDepth), slotCount: queueDepth)
     try workers.start(count: min(threadCount, queueDepth))
   }
 
   deinit { workers.stop() }
 
-  private var files: FileSet { workers.files }
   public var fileByteCounts: [Int] { files.byteCounts }
   public var alignment: Int { files.alignment }
   public var inFlight: Int { recorder.inFlight }
@@ -50,6 +50,8 @@ public final class ThreadedDevice: BlockDevice {
   /// Adds a line on why this back end is in use.
   func addNote(_ note: String) { openingNotes.append(note) }
 
+  public func open(path: String) throws(BlockIOError) -> Int { try files.open(path: path) }
+  public func close(fileIndex: Int) { files.close(fileIndex) }
   public func checkUnchanged() throws(BlockIOError) { try files.checkUnchanged() }
   public func fileIdentities() throws(BlockIOError) -> [FileIdentity] { try files.identities() }
 
@@ -61,7 +63,7 @@ public final class ThreadedDevice: BlockDevice {
     recorder.began(at: now)
     destinations[slot] = request.destination
     workers.begin(
-      Transfer(request, fileByteCount: files[request.fileIndex].byteCount, at: now), slot: slot)
+      Transfer(request, files[request.fileIndex], at: now), slot: slot)
   }
 
   /// Nothing to do: threads take reads as they are submitted.

@@ -6,6 +6,7 @@ import Glibc
 /// ends mean the same everywhere.
 struct Transfer {
   let request: ReadRequest
+  let file: OpenFile
   /// Bytes of the request that the file held when it was opened.
   let expectedByteCount: Int
   let startNanoseconds: Int
@@ -29,9 +30,10 @@ struct Transfer {
   /// The most one system call is asked for; the kernel itself stops just below 2 GiB.
   static let maximumAttemptByteCount = 1 << 30
 
-  init(_ request: ReadRequest, fileByteCount: Int, at now: Int) {
+  init(_ request: ReadRequest, _ file: OpenFile, at now: Int) {
     self.request = request
-    expectedByteCount = max(0, min(request.destination.count, fileByteCount - request.offset))
+    self.file = file
+    expectedByteCount = max(0, min(request.destination.count, file.byteCount - request.offset))
     startNanoseconds = now
   }
 
@@ -46,7 +48,7 @@ struct Transfer {
   }
 
   /// Decides what follows from an attempt's result: bytes read or a negated error number.
-  mutating func accept(result rawResult: Int, file: OpenFile, hooks: DeviceHooks) -> Step {
+  mutating func accept(result rawResult: Int, hooks: DeviceHooks) -> Step {
     var result = rawResult
     if let filter = hooks.filterResult {
       result = filter(
@@ -54,10 +56,10 @@ struct Transfer {
           fileIndex: request.fileIndex, offset: nextOffset, byteCount: nextBytes.count,
           isDirect: isDirect, result: rawResult))
     }
-    return result < 0 ? fail(errno: Int32(-result), file: file) : receive(result)
+    return result < 0 ? fail(errno: Int32(-result)) : receive(result)
   }
 
-  private mutating func fail(errno: Int32, file: OpenFile) -> Step {
+  private mutating func fail(errno: Int32) -> Step {
     let failure = BlockIOError.Reason.system(errno: errno)
     // Other reads of this file may have met the refusal of direct I/O first.
     if errno.isLackOfSupport, isDirect, !file.isDirect || file.stopDirect() {

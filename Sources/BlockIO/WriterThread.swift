@@ -7,9 +7,6 @@ final class WriterThread: BackgroundWork, @unchecked Sendable {
   // Safety: queues, requests and results are touched with `monitor` held; `thread` by the coordinator
   // alone; everything else is constant after initialisation.
 
-  private let path: String
-  private let descriptor: UnixDescriptor
-  private let hooks: DeviceHooks
   private let monitor = Monitor()
   private var requests: [WriteRequest?]
   private var failures: [BlockIOError?]
@@ -19,12 +16,7 @@ final class WriterThread: BackgroundWork, @unchecked Sendable {
   private var isStopping = false
   private var thread: BackgroundThread?
 
-  init(
-    path: String, descriptor: consuming UnixDescriptor, capacity: Int, hooks: DeviceHooks
-  ) throws(BlockIOError) {
-    self.path = path
-    self.descriptor = descriptor
-    self.hooks = hooks
+  init(capacity: Int) throws(BlockIOError) {
     requests = Array(repeating: nil, count: capacity)
     failures = Array(repeating: nil, count: capacity)
     free = SlotQueue(capacity: capacity)
@@ -32,7 +24,7 @@ final class WriterThread: BackgroundWork, @unchecked Sendable {
     pending = SlotQueue(capacity: capacity)
     done = SlotQueue(capacity: capacity)
     do throws(ThreadError) { thread = try BackgroundThread(self) } catch {
-      throw BlockIOError(error, path: path)
+      throw BlockIOError(error)
     }
   }
 
@@ -88,7 +80,8 @@ final class WriterThread: BackgroundWork, @unchecked Sendable {
 
   func run() {
     while let (slot, request) = takePending() {
-      let failure = write(request)
+      let failure = request.file.write(
+        request.bytes, at: request.offset, isStopping: { monitor.locked { isStopping } })
       monitor.locked {
         failures[slot] = failure
         done.append(slot)
@@ -107,48 +100,5 @@ final class WriterThread: BackgroundWork, @unchecked Sendable {
         monitor.sleep()
       }
     }
-  }
-
-  /// Writes a request to its end; returns why that failed if it did.
-  private func write(_ request: WriteRequest) -> BlockIOError? {
-    var (written, retriesWithoutProgress) = (0, 0)
-    while written < request.bytes.count {
-      let rest = UnsafeRawBufferPointer(rebasing: request.bytes[written...])
-      let result = write(rest, at: request.offset + written)
-      let error = result < 0 ? Int32(-result) : 0
-      if result > 0 {
-        // What is left must be aligned as direct writes are.
-        let reached = written + result
-        let usable =
-          reached == request.bytes.count ? reached : reached & ~(FileSet.directAlignment - 1)
-        retriesWithoutProgress = usable > written ? 0 : retriesWithoutProgress + 1
-        written = usable
-        if retriesWithoutProgress <= Retries.maximumCount { continue }
-      } else {
-        retriesWithoutProgress += 1
-      }
-      if error.isLackOfSupport, descriptor.bypassesPageCache,
-        descriptor.setBypassingPageCache(false) == 0
-      {
-        continue
-      }
-      if error.isInterruption || error.isShortage, retriesWithoutProgress <= Retries.maximumCount,
-        !monitor.locked({ isStopping })
-      {
-        Retries.sleep(
-          nanoseconds: Retries.delayNanoseconds(after: retriesWithoutProgress, errno: error))
-        continue
-      }
-      return BlockIOError(
-        .write, path: path, offset: request.offset + written, byteCount: rest.count,
-        reason: .system(errno: error == 0 ? EIO : error))
-    }
-    return nil
-  }
-
-  /// Bytes written, or the negated error number.
-  private func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) -> Int {
-    if let refusal = hooks.writeErrno?(offset), refusal != 0 { return -Int(refusal) }
-    return SystemCalls.write(descriptor.rawValue, bytes, at: offset)
   }
 }

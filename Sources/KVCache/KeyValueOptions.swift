@@ -12,10 +12,8 @@ public struct KeyValueOptions: Sendable {
   /// Folder of the file that holds what memory does not, which has no name there; nil =
   /// ``defaultFolder``.
   public var folder: String?
-  /// A file that gets every complete page group and stays; nil = none.
-  public var ownFile: OwnFile?
-  /// The first page groups, from files that others wrote.
-  public var prefix = KeyValueStore.Prefix()
+  /// Files of a sequence that is opened without others.
+  public var files = KeyValueStore.Files()
   /// Which blocks the tokens after a prompt attend over.
   public var policy = KeyValuePolicyChoice.full
   /// How files are read.
@@ -26,18 +24,6 @@ public struct KeyValueOptions: Sendable {
   package var hooks = DeviceHooks()
 
   public init() {}
-
-  /// A file that a store writes for others.
-  public struct OwnFile: Sendable {
-    public var path: String
-    /// Where page group 0 begins, a multiple of 4096; what lies before is the caller's.
-    public var dataOffset: Int
-
-    public init(path: String, dataOffset: Int = 4096) {
-      self.path = path
-      self.dataOffset = dataOffset
-    }
-  }
 
   /// `TMPDIR` where it is set and takes files, else /var/tmp or /tmp.
   public static var defaultFolder: String {
@@ -60,6 +46,33 @@ public struct KeyValueOptions: Sendable {
 }
 
 extension KeyValueStore {
+  /// Files that a sequence's pages come from, and that get them.
+  public struct Files: Sendable {
+    /// The first page groups, from files that others wrote.
+    public var prefix = Prefix()
+    /// A file that gets every complete page group and stays; nil = none.
+    public var own: OwnFile?
+
+    public init(prefix: Prefix = Prefix(), own: OwnFile? = nil) {
+      self.prefix = prefix
+      self.own = own
+    }
+
+    public var isEmpty: Bool { prefix.parts.isEmpty && own == nil }
+  }
+
+  /// A file that a sequence writes for others.
+  public struct OwnFile: Sendable {
+    public var path: String
+    /// Where page group 0 begins, a multiple of 4096; what lies before is the caller's.
+    public var dataOffset: Int
+
+    public init(path: String, dataOffset: Int = 4096) {
+      self.path = path
+      self.dataOffset = dataOffset
+    }
+  }
+
   /// Page groups from the start of the context that lie in read-only files.
   public struct Prefix: Sendable {
     public var parts: [Part] = []

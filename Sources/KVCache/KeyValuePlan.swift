@@ -100,6 +100,8 @@ public struct KeyValuePlan: Sendable {
   }
 
   /// The longest chunk up to `limit` whose pages take at most half of what a budget leaves them.
+  ///
+  /// Where that is little, because the least of many sequences is most of a budget, they may take an eighth of all.
   public static func longestChunk(
     _ limit: Int, _ shape: KeyValueShape, sequenceCount: Int = 1, budgetByteCount: Int
   ) -> Int {
@@ -111,11 +113,13 @@ public struct KeyValuePlan: Sendable {
         < residentByteCount(shape, sequenceCount: sequenceCount, chunkLength: limit)
     else { return limit }
     let floor = least(1)
+    let most = min(
+      budgetByteCount, floor + max((budgetByteCount - floor) / 2, budgetByteCount / 8))
     var length = min(
       limit,
       (limit + KeyValueBlock.positionCount - 1) / KeyValueBlock.positionCount
         * KeyValueBlock.positionCount)
-    while length > 1, 2 * (least(length) - floor) > budgetByteCount - floor {
+    while length > 1, least(length) > most {
       length = max(1, (length - 1) / KeyValueBlock.positionCount * KeyValueBlock.positionCount)
     }
     return length

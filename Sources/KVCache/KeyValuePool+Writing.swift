@@ -19,12 +19,20 @@ extension KeyValuePool {
 
   /// Queues a page for writing.
   ///
-  /// - Parameter isLeaving: whether it leaves memory then.
-  func write(_ page: Int, isLeaving: Bool) throws(KeyValueError) {
-    guard let files, let address = pages[page].address else { return }
+  /// - Parameters:
+  ///   - own: the file of its sequence that gets it; nil = it goes where all go that memory does not hold.
+  ///   - isLeaving: whether it leaves memory then.
+  /// - Returns: false where there is no such file, or it cannot be written any more.
+  @discardableResult
+  func write(
+    _ page: Int, to own: KeyValueFiles.Own? = nil, isLeaving: Bool
+  ) throws(KeyValueError) -> Bool {
+    guard let files, let address = pages[page].address else { return false }
+    func isWritten() -> Bool { own.map { files.failure(ofFile: $0.index) == nil } ?? canSpill }
+    guard isWritten() else { return false }
     while !files.hasRoomForWrite { _ = try waitForWrite() }
-    // The failure of that write ends writing.
-    guard writeFailure == nil else { return }
+    // The failure of that write may end writing.
+    guard isWritten() else { return false }
     let bytes = UnsafeRawBufferPointer(start: address, count: shape.pageStride)
     pages[page].checksum = Checksum.of(
       UnsafeRawBufferPointer(rebasing: bytes[..<shape.pageByteCount]))
@@ -33,11 +41,15 @@ extension KeyValuePool {
       pages[page].flags.insert(.isLeaving)
       leavingCounts[Int(pages[page].layer)] += 1
     }
-    let place = files.ownPlace(
-      page: page, layer: Int(pages[page].layer), pageGroup: Int(pages[page].pageGroup))
-    pages[page].file = Int32(place.file)
-    pages[page].offset = place.offset
-    files.write(page: page, offset: place.offset, bytes)
+    let offset =
+      own.map {
+        shape.fileOffset(
+          layer: Int(pages[page].layer), pageGroup: Int(pages[page].pageGroup),
+          dataOffset: $0.dataOffset)
+      } ?? files.spillOffset(page: page)
+    setPlace(page, file: own?.index ?? 0, offset: offset)
+    files.write(page: page, own: own, offset: offset, bytes)
+    return true
   }
 
   /// Takes the completions of writes that are there.
@@ -70,15 +82,30 @@ extension KeyValuePool {
     if isLeaving { leavingCounts[Int(pages[page].layer)] -= 1 }
     defer { collect(page) }
     if let failure = completion.failure {
-      if writeFailure == nil {
-        writeFailure = failure
-        onWarning?("\(failure); keys and values stay in memory as long as there is room")
-      }
-      if pages[page].flags.contains(.isWorking) { _ = keep(page, isForced: true) }
+      fail(page, failure)
       return
     }
     moved.bytesWritten += completion.byteCount
     pages[page].flags.insert(.isOnFile)
     if isLeaving { evict(page) }
+  }
+
+  /// Keeps a page that could not be written.
+  private func fail(_ page: Int, _ failure: BlockIOError) {
+    let file = Int(pages[page].file)
+    if files?.isSpill(file) == true {
+      if writeFailure == nil {
+        writeFailure = failure
+        onWarning?("\(failure); keys and values stay in memory as long as there is room")
+      }
+    } else if let files, files.failure(ofFile: file) == nil {
+      files.note(failure, ofFile: file)
+      onWarning?("\(failure); what follows of this sequence's keys and values is not kept")
+    }
+    guard pages[page].flags.contains(.isWorking), !keep(page, isForced: true), canSpill else {
+      return
+    }
+    // There is room among the writes: one of them has just been taken.
+    do { try write(page, isLeaving: true) } catch {}
   }
 }

@@ -51,7 +51,7 @@ public final class KeyValuePool {
   var extraOpenCount = 0
 
   private(set) var files: KeyValueFiles?
-  /// Why the file is no longer written.
+  /// Why the file for what memory does not hold is no longer written.
   public internal(set) var writeFailure: BlockIOError?
   /// Pages of each layer that leave memory once they are written.
   var leavingCounts: [Int]
@@ -67,22 +67,13 @@ public final class KeyValuePool {
   }
 
   /// - Parameters:
-  ///   - options: a prefix and a file of its own are those of the only sequence.
   ///   - queryHeadCount: a multiple of the KV heads, for policies that see queries.
   /// - Throws: ``KeyValueError``.
   public init(
     _ plan: KeyValuePlan, _ options: KeyValueOptions = KeyValueOptions(), queryHeadCount: Int
   ) throws(KeyValueError) {
     let shape = plan.shape
-    try options.prefix.check(shape)
-    precondition(
-      plan.sequenceCount == 1 || options.ownFile == nil && options.prefix.parts.isEmpty,
-      "stored keys and values are those of one sequence")
-    if plan.hasTier || options.ownFile != nil || !options.prefix.parts.isEmpty {
-      files = try KeyValueFiles(plan, options)
-    } else {
-      files = nil
-    }
+    files = plan.hasTier ? try KeyValueFiles(plan, options) : nil
     let slotByteCount = (plan.slotCount + plan.stagingCount) * shape.pageStride
     let pageCapacity = plan.sequenceCount * shape.pageCount
     do {
@@ -128,14 +119,29 @@ public final class KeyValuePool {
   /// Sequences that may still be opened.
   public var freeSequenceCount: Int { freePlaces.count }
 
-  /// Opens a sequence without any positions, or with those of the prefix.
+  /// Opens a sequence without any positions, or with those of a prefix.
   ///
-  /// - Parameter limit: positions that it may come to have; nil = the whole context.
-  /// - Throws: ``KeyValueError/noRoom(_:)`` where other sequences' pages found no place in a file,
+  /// - Parameters:
+  ///   - limit: positions that it may come to have; nil = the whole context.
+  ///   - files: what pages come from and go to; nil = those of the options.
+  /// - Throws: ``KeyValueError/badPrefix(_:)``; ``KeyValueError/io(_:layer:)`` if one of the files cannot be opened or
+  ///   made; ``KeyValueError/noRoom(_:)`` where other sequences' pages found no place in a file;
   ///   ``KeyValueError/interrupted``.
   /// - Precondition: ``freeSequenceCount`` is not 0.
-  public func openSequence(limit: Int? = nil) throws(KeyValueError) -> KeyValueStore {
-    try KeyValueStore(self, limit: min(limit ?? shape.contextLength, shape.contextLength))
+  public func openSequence(
+    limit: Int? = nil, files: KeyValueStore.Files? = nil
+  ) throws(KeyValueError) -> KeyValueStore {
+    try KeyValueStore(
+      self, limit: min(limit ?? shape.contextLength, shape.contextLength),
+      files ?? options.files)
+  }
+
+  /// The files, which there are from the first sequence on that has some.
+  func makeFiles() throws(KeyValueError) -> KeyValueFiles {
+    if let files { return files }
+    let made = try KeyValueFiles(plan, options)
+    files = made
+    return made
   }
 
   /// Waits for everything that is under way.
@@ -209,7 +215,16 @@ public final class KeyValuePool {
     else { return }
     evict(page)
     pages[page].flags = []
+    setPlace(page, file: -1, offset: 0)
     freePages.push(page)
+  }
+
+  /// Notes which file holds a page, or is to.
+  func setPlace(_ page: Int, file: Int, offset: Int) {
+    if file >= 0 { files?.retain(file) }
+    if pages[page].file >= 0 { files?.release(Int(pages[page].file)) }
+    pages[page].file = Int32(file)
+    pages[page].offset = offset
   }
 
   /// Takes a page out of memory.
@@ -327,11 +342,14 @@ public final class KeyValuePool {
       else { continue }
       if pages[page].flags.contains(.isOnFile) {
         evict(page)
-      } else if files != nil, writeFailure == nil {
+      } else if canSpill {
         try write(page, isLeaving: true)
       }
     }
   }
+
+  /// Whether pages can go to the file for what memory does not hold.
+  var canSpill: Bool { files?.canSpill == true && writeFailure == nil }
 
   var noRoom: KeyValueError {
     .noRoom(

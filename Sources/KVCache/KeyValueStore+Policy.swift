@@ -114,7 +114,7 @@ extension KeyValueStore {
 
   /// Evicts pages that are not to stay in memory.
   private func demote() throws(KeyValueError) {
-    guard plan.hasTier, let files = pool.files else { return }
+    guard plan.hasTier else { return }
     for pageGroup in 0..<firstOpenPageGroup {
       for layer in 0..<shape.layerCount where !isWanted(layer: layer, pageGroup: pageGroup) {
         guard pageNumbers[page(layer, pageGroup)] >= 0 else { continue }
@@ -123,7 +123,7 @@ extension KeyValueStore {
         guard known.address != nil, !known.flags.contains(.isBeingWritten) else { continue }
         if known.flags.contains(.isOnFile) {
           pool.evict(number)
-        } else if files.writes, pool.writeFailure == nil {
+        } else if pool.canSpill {
           try pool.write(number, isLeaving: true)
         }
       }

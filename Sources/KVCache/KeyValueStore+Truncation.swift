@@ -8,8 +8,7 @@ extension KeyValueStore {
   /// they are cut there. Where a layer has let go of positions that a query at the cut would see, and where a
   /// policy saw more than it would have seen by then, only the beginning is left.
   public func restorePoint(atOrBefore position: Int) -> Int {
-    let end = isCommitted ? chunk.upperBound : chunk.lowerBound
-    var point = min(position, end)
+    var point = min(position, positionCount)
     let pageGroup = point / KeyValueBlock.positionCount
     if !(0..<shape.layerCount).allSatisfy({ canOpen(pageGroup, layer: $0) }) {
       point = pageGroup * KeyValueBlock.positionCount
@@ -67,6 +66,8 @@ extension KeyValueStore {
     (finishedLayerCount, isAbandoned) = (shape.layerCount, false)
     exactPositionCount = min(exactPositionCount, point)
     prefixPageGroupCount = min(prefixPageGroupCount, pageGroup)
+    // Of what forks share nothing may be written over.
+    if isForked { dropOwnFile() }
     selection.isSelective = false
     policy?.forget(fromPageGroup: pageGroup)
     if point < observedEnd || point == 0 {
@@ -83,15 +84,17 @@ extension KeyValueStore {
   ///
   /// - Parameter limit: positions that it may come to have; nil = the whole context.
   /// - Throws: as ``KeyValuePool/openSequence(limit:)``; ``KeyValueError/contextAborted``.
-  /// - Precondition: the pool has room for another sequence, and no file for others.
+  /// It writes no file for others; nor does this one any more after a cut.
+  ///
+  /// - Precondition: the pool has room for another sequence.
   public func fork(limit: Int? = nil) throws(KeyValueError) -> KeyValueStore {
     guard isCommitted else { throw .contextAborted }
-    precondition(!writesAll, "what a file keeps for others is one sequence's")
     // Of pages that pass through memory only some blocks may be there.
     try pool.restartReading()
-    let other = try pool.openSequence(limit: limit)
+    let other = try pool.openSequence(limit: limit, files: Files())
     precondition(other.limit >= chunk.upperBound, "a fork has room for what it begins with")
     other.unreserveOpenPages()
+    isForked = true
     for index in 0..<shape.pageCount where pageNumbers[index] >= 0 {
       pool.retain(Int(pageNumbers[index]))
       other.pageNumbers[index] = pageNumbers[index]

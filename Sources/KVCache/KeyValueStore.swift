@@ -47,8 +47,12 @@ public final class KeyValueStore {
   var observedEnd = 0
   var observationCount = 0
 
-  /// Whether every page is written, wherever it stays.
-  let writesAll: Bool
+  /// The file that gets every complete page, wherever that stays; nil = none, or none any more.
+  private(set) var own: KeyValueFiles.Own?
+  /// Files of the prefix.
+  private var prefixFiles: [Int] = []
+  /// Whether other sequences may share its pages.
+  var isForked = false
   /// Page groups that came from other files.
   var prefixPageGroupCount: Int
 
@@ -74,27 +78,31 @@ public final class KeyValueStore {
   /// Positions that the prefix holds: the first token's position.
   public var prefixPositionCount: Int { prefixPageGroupCount * KeyValueBlock.positionCount }
 
+  /// Positions that it holds: those of an unfinished chunk are none.
+  public var positionCount: Int { isCommitted ? chunk.upperBound : chunk.lowerBound }
+
   /// Whether the last chunk passed all layers.
   var isCommitted: Bool { finishedLayerCount == shape.layerCount }
 
-  init(_ pool: KeyValuePool, limit: Int) throws(KeyValueError) {
+  init(_ pool: KeyValuePool, limit: Int, _ files: Files) throws(KeyValueError) {
     let (shape, options) = (pool.shape, pool.options)
+    try files.prefix.check(shape, limit: limit)
+    let opened = files.isEmpty ? pool.files : try pool.makeFiles()
     do {
       summaryExpansion = try AlignedBuffer(
         byteCount: shape.quantises && options.policy != .full ? shape.openBlockByteCount : 0)
     } catch { throw .allocation(error) }
     policy = try options.policy.makePolicy(shape, queryHeadCount: pool.queryHeadCount)
     selection = BlockSelection(shape, usesQueries: policy?.usesQueries ?? false)
-    blocks = policy != nil && pool.files != nil ? BlockReads(shape) : nil
+    blocks = policy != nil && opened != nil ? BlockReads(shape) : nil
     self.pool = pool
     self.shape = shape
     self.limit = limit
-    writesAll = options.ownFile != nil
     pageNumbers = .allocate(capacity: shape.pageCount)
     pageNumbers.initialize(repeating: -1, count: shape.pageCount)
     isSummarised = .allocate(capacity: shape.pageCount)
     isSummarised.initialize(repeating: false, count: shape.pageCount)
-    prefixPageGroupCount = options.prefix.pageGroupCount
+    prefixPageGroupCount = files.prefix.pageGroupCount
     let start = prefixPageGroupCount * KeyValueBlock.positionCount
     openPageGroups = Array(repeating: prefixPageGroupCount, count: shape.layerCount)
     expiredPageGroupCounts = Array(repeating: 0, count: shape.layerCount)
@@ -102,16 +110,43 @@ public final class KeyValueStore {
     exactPositionCount = start
     finishedLayerCount = shape.layerCount
     place = pool.takePlace()
-    pool.files?.forEachPrefixPage { index, file, offset, checksum in
+    // What throws from here on finds a sequence, which gives everything back when it is freed.
+    if let opened { try open(files, in: opened) }
+    try reserveOpenPages()
+  }
+
+  /// Opens the sequence's files and takes over the pages of its prefix.
+  private func open(_ files: Files, in opened: KeyValueFiles) throws(KeyValueError) {
+    do throws(BlockIOError) {
+      for part in files.prefix.parts { prefixFiles.append(try opened.open(path: part.path)) }
+      if let own = files.own { self.own = try opened.makeOwn(own) }
+    } catch { throw .io(error, layer: nil) }
+    files.prefix.forEachPage(shape) { index, part, offset, checksum in
       let page = pool.makePage(
         layer: index % shape.layerCount, pageGroup: index / shape.layerCount)
-      pool.pages[page].file = Int32(file)
-      pool.pages[page].offset = offset
+      pool.setPlace(page, file: prefixFiles[part], offset: offset)
       pool.pages[page].checksum = checksum
       pool.pages[page].flags = .isOnFile
       pageNumbers[index] = Int32(page)
     }
-    try reserveOpenPages()
+  }
+
+  /// Has complete pages written to another file from here on, or to none.
+  ///
+  /// - Parameter pageGroupCount: complete page groups that other files hold, for as long as it is not cut before.
+  /// - Throws: ``KeyValueError/io(_:layer:)`` if it cannot be made; pages go to none then.
+  public func setOwnFile(_ file: OwnFile?, after pageGroupCount: Int) throws(KeyValueError) {
+    dropOwnFile()
+    prefixPageGroupCount = pageGroupCount
+    guard let file else { return }
+    let files = try pool.makeFiles()
+    do { own = try files.makeOwn(file) } catch { throw .io(error, layer: nil) }
+  }
+
+  func dropOwnFile() {
+    guard let own else { return }
+    self.own = nil
+    pool.files?.release(own.index)
   }
 
   deinit {
@@ -129,6 +164,9 @@ public final class KeyValueStore {
     releasePages(from: 0)
     unreserveOpenPages()
     pool.givePlace(place)
+    dropOwnFile()
+    for file in prefixFiles { pool.files?.release(file) }
+    prefixFiles = []
   }
 
   // MARK: A chunk's way
@@ -315,7 +353,7 @@ public final class KeyValueStore {
       let index = page(layer, pageGroup)
       guard pageNumbers[index] >= 0 else { continue }
       let number = Int(pageNumbers[index])
-      if writesAll {
+      if own != nil {
         leave(number)
       } else {
         pool.release(number)
@@ -343,11 +381,10 @@ public final class KeyValueStore {
     let stays =
       isVisible(layer: layer, pageGroup: pageGroup)
       && isWanted(layer: layer, pageGroup: pageGroup) && pool.keep(number)
-    guard let files = pool.files, files.writes, pool.writeFailure == nil else {
-      if !stays { _ = pool.keep(number, isForced: true) }
-      return
-    }
-    if writesAll || !stays { try pool.write(number, isLeaving: !stays) }
+    if let own, try pool.write(number, to: own, isLeaving: !stays) { return }
+    guard !stays else { return }
+    if try pool.write(number, isLeaving: true) { return }
+    _ = pool.keep(number, isForced: true)
   }
 
   /// Whether the layer's next query sees a page group.
@@ -372,21 +409,20 @@ public final class KeyValueStore {
 
   // MARK: Files
 
-  /// Waits until every complete page group is written, where there is a file for others, or the caller asks
-  /// to stop.
+  /// Waits until every complete page group is written that its own file gets, or the caller asks to stop.
   ///
-  /// - Returns: page groups from the start of the context that files hold completely.
-  public func finish() -> Int {
+  /// - Parameter first: page groups that other files hold.
+  /// - Returns: page groups from the start of the context that these and its own file hold.
+  public func finish(after first: Int) -> Int {
     do throws(KeyValueError) { while try pool.waitForWrite() {} } catch {}
-    return completedPageGroupCount
-  }
-
-  /// Page groups from the start of the context that files hold completely, the prefix included.
-  public var completedPageGroupCount: Int {
-    let first = (0..<shape.pageCount).first { index in
-      pageNumbers[index] < 0 || !pool.pages[Int(pageNumbers[index])].flags.contains(.isOnFile)
+    guard let own else { return first }
+    let start = first * shape.layerCount
+    let end = (start..<max(start, shape.pageCount)).first { index in
+      guard pageNumbers[index] >= 0 else { return true }
+      let page = pool.pages[Int(pageNumbers[index])]
+      return !page.flags.contains(.isOnFile) || Int(page.file) != own.index
     }
-    return (first ?? shape.pageCount) / shape.layerCount
+    return (end ?? shape.pageCount) / shape.layerCount
   }
 
   /// XXH3-64 of every page of page groups that files hold: [pageGroups.count, layerCount].
@@ -396,8 +432,10 @@ public final class KeyValueStore {
     }
   }
 
-  /// Why the file is no longer written.
-  public var writeFailure: BlockIOError? { pool.writeFailure }
+  /// Why its own file is no longer written.
+  public var writeFailure: BlockIOError? {
+    own.flatMap { pool.files?.failure(ofFile: $0.index) }
+  }
 
   // MARK: Statistics
 

@@ -10,6 +10,10 @@ final class ActiveSequence {
   /// Tokens of it that the cache holds.
   var position = 0
   private var ending: AnswerEnding?
+  /// What it takes from the engine's store and gives to it; nil = nothing.
+  var persistence: KeyValuePersistence?
+  /// Whether there is more in the context than the store was given.
+  var isUnkept = false
   /// Tokens of the context when the turn began, and those that the cache held then.
   private var promptCount = 0
   private var reusedCount = 0
@@ -65,6 +69,12 @@ final class ActiveSequence {
     var usage = TokenSequence.Usage()
     (usage.promptTokenCount, usage.reusedTokenCount) = (promptCount, reusedCount)
     return usage
+  }
+
+  /// Begins to read the context again: none of it is in the cache any more.
+  func restart() {
+    news = News()
+    position = 0
   }
 
   /// Forgets the context after its first `count` tokens.

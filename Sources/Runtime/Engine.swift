@@ -29,6 +29,18 @@ public final class Engine: Sendable {
     case queue
   }
 
+  /// Where contexts are kept between engines: a folder, which is made if there is none.
+  public struct Store: Sendable {
+    public var path: String
+    /// Most bytes of its entries; what was used least recently goes first.
+    public var byteLimit: Int
+
+    public init(path: String, byteLimit: Int = 8 << 30) {
+      self.path = path
+      self.byteLimit = byteLimit
+    }
+  }
+
   /// How an engine ends.
   public enum Stop: Sendable {
     /// Turns under way are cancelled.
@@ -47,15 +59,20 @@ public final class Engine: Sendable {
 
   /// Starts the engine's thread, which plans memory; weights are read by the first sweeps.
   ///
-  /// - Parameter request: with the number of sequences that have a place at the same time, and a context long enough for
-  ///   the longest.
+  /// - Parameters:
+  ///   - request: with the number of sequences that have a place at the same time, and a context long enough for
+  ///     the longest.
+  ///   - store: where sequences find the keys and values of prompts that begin as others did, and leave theirs; nil =
+  ///     nowhere. What goes wrong with it is a warning.
   /// - Throws: as ``Session/init(_:_:_:cancellation:decodeAttention:)``; ``RuntimeError/thread(_:)``.
-  public init(_ model: LanguageModel, _ request: MemoryPlan.Request) throws(RuntimeError) {
+  public init(
+    _ model: LanguageModel, _ request: MemoryPlan.Request, store: Store? = nil
+  ) throws(RuntimeError) {
     let exchange = EngineExchange(vocabularyCount: model.configuration.vocabularyCount)
     let thread: BackgroundThread
     do throws(ThreadError) {
       thread = try BackgroundThread(
-        EngineThread(model, request, exchange), stackByteCount: EngineThread.stackByteCount)
+        EngineThread(model, request, store, exchange), stackByteCount: EngineThread.stackByteCount)
     } catch { throw .thread(error) }
     do throws(RuntimeError) { (plan, notes) = try exchange.waitForStart() } catch {
       thread.join()

@@ -97,16 +97,16 @@ package final class EngineCore {
         throw refuse("attention that the host continues takes all keys and values, as f16")
       }
     }
-    let isStored = !request.keyValues.prefix.parts.isEmpty
-    if isOutsourced, isStored {
+    let files = request.keyValues.files
+    if isOutsourced, !files.prefix.parts.isEmpty {
       throw refuse(
         "attention outside the host needs keys and values from the first token on")
     }
     guard request.sequenceCount != 1 else { return }
     guard request.sequenceCount > 0 else { throw refuse("there must be at least one sequence") }
     if isOutsourced { throw refuse("attention outside the host serves one sequence at a time") }
-    if isStored || request.keyValues.ownFile != nil {
-      throw refuse("stored keys and values are those of one sequence at a time")
+    if !files.isEmpty {
+      throw refuse("each of several sequences has files of its own")
     }
   }
 
@@ -138,12 +138,16 @@ package final class EngineCore {
   /// Sequences that may still be opened.
   package var freeSequenceCount: Int { keyValues.freeSequenceCount }
 
-  /// Keys and values for a new sequence, empty or the stored ones that the first was planned with.
+  /// Keys and values for a new sequence, empty or stored ones.
   ///
-  /// - Parameter limit: positions that it may come to have; nil = the whole context.
+  /// - Parameters: as ``KeyValuePool/openSequence(limit:files:)``.
   /// - Precondition: ``freeSequenceCount`` is not 0.
-  package func openSequence(limit: Int? = nil) throws(RuntimeError) -> KeyValueStore {
-    do { return try keyValues.openSequence(limit: limit) } catch { throw RuntimeError(error) }
+  package func openSequence(
+    limit: Int? = nil, files: KeyValueStore.Files? = nil
+  ) throws(RuntimeError) -> KeyValueStore {
+    do { return try keyValues.openSequence(limit: limit, files: files) } catch {
+      throw RuntimeError(error)
+    }
   }
 
   /// Gives the memory of a sequence's keys and values back.

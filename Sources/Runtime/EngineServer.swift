@@ -9,14 +9,16 @@ import WeightLoader
 ///
 /// The engine's thread makes it, runs it and frees it.
 final class EngineServer {
-  private let core: EngineCore
-  private let exchange: EngineExchange
+  let core: EngineCore
+  let exchange: EngineExchange
+  /// Where contexts are kept; nil = nowhere.
+  let archive: KeyValueArchive?
   private let tokenizer: Tokenizer
   private let region: DrawRegion
   private let vocabularyCount: Int
   private var scheduler: Scheduler
   /// Those that have a place.
-  private var sequences: [UInt64: ActiveSequence] = [:]
+  private(set) var sequences: [UInt64: ActiveSequence] = [:]
   /// Those whose turn is under way, the oldest first.
   private var underWay: [ActiveSequence] = []
   /// Those with rows in the sweep, in the order of the batch's spans.
@@ -29,10 +31,15 @@ final class EngineServer {
 
   /// Plans memory, and tells those who wait for that.
   init(
-    _ model: LanguageModel, _ request: MemoryPlan.Request, _ exchange: EngineExchange
+    _ model: LanguageModel, _ request: MemoryPlan.Request, _ store: Engine.Store?,
+    _ exchange: EngineExchange
   ) throws(RuntimeError) {
     vocabularyCount = model.configuration.vocabularyCount
     var request = request
+    archive = try store.flatMap { store throws(RuntimeError) in
+      try Self.openArchive(store, model, request, exchange)
+    }
+    request.callerByteCount += archive?.learningByteCount ?? 0
     request.callerByteCount += Self.byteCount(request, vocabularyCount: vocabularyCount)
     core = try EngineCore(
       model.source, model.configuration, request, cancellation: exchange.sweepCancellation)
@@ -61,10 +68,12 @@ final class EngineServer {
   ///
   /// - Throws: ``RuntimeError`` if the model or its drive failed.
   func run() throws(RuntimeError) {
-    while let orders = exchange.takeOrders(isIdle: underWay.isEmpty) {
+    while let orders = exchange.takeOrders(isIdle: underWay.isEmpty && !hasUnkept) {
       for order in orders { perform(order) }
-      try sweep()
+      if underWay.isEmpty { keepNext() } else { try sweep() }
     }
+    while hasUnkept { keepNext() }
+    archive?.learnModel(cancellation: exchange.sweepCancellation)
   }
 
   // MARK: - Orders
@@ -90,7 +99,8 @@ final class EngineServer {
     _ record: SequenceRecord, _ turn: SequenceRecord.Turn
   ) throws(RuntimeError) {
     guard !record.cancellation.isRaised else { return }
-    let sequence = if let known = sequences[record.id] { known } else { try admit(record) }
+    let sequence =
+      if let known = sequences[record.id] { known } else { try admit(record, turn.tokens) }
     let request = record.request
     sequence.begin(turn) { promptCount in
       AnswerEnding(
@@ -105,9 +115,12 @@ final class EngineServer {
     underWay.append(sequence)
   }
 
-  private func admit(_ record: SequenceRecord) throws(RuntimeError) -> ActiveSequence {
-    let cache = try core.openSequence(limit: record.request.contextLimit)
-    let sequence = ActiveSequence(record, cache)
+  private func admit(
+    _ record: SequenceRecord, _ tokens: [Int32]
+  ) throws(RuntimeError) -> ActiveSequence {
+    let (cache, persistence) = try openSequence(record.request, tokens)
+    let sequence = ActiveSequence(record, cache, position: cache.positionCount)
+    sequence.persistence = persistence
     sequences[record.id] = sequence
     return sequence
   }
@@ -132,12 +145,14 @@ final class EngineServer {
       path: origin.path, position: origin.position)
     sequences[record.id] = sequence
     try truncate(sequence, to: position)
+    follow(sequence)
   }
 
   /// Frees the memory of a sequence for the next.
   private func leave(_ record: SequenceRecord) {
     guard let sequence = sequences.removeValue(forKey: record.id) else { return }
     underWay.removeAll { $0 === sequence }
+    keep(sequence)
     core.close(sequence.cache)
   }
 
@@ -210,7 +225,10 @@ final class EngineServer {
 
   /// Tells what the sweep brought.
   private func advance() {
-    for (member, span) in zip(members, core.batch.spans) { member.advance(span) }
+    for (member, span) in zip(members, core.batch.spans) where !restart(member, span) {
+      member.advance(span)
+      note(member)
+    }
     statistics.sweepCount += 1
     statistics.rowCount += core.batch.rowCount
     statistics.bytesRead = core.stream.source.device.statistics.bytesRead
@@ -219,7 +237,9 @@ final class EngineServer {
     underWay.removeAll { $0.news.end != nil }
     if underWay.isEmpty { gapStart = nil }
     for member in members {
-      if case .failed? = member.news.end { leave(member.record) }
+      guard case .failed? = member.news.end else { continue }
+      member.persistence = nil
+      leave(member.record)
     }
   }
 }

@@ -5,14 +5,19 @@ final class EngineThread: BackgroundWork {
   private let exchange: EngineExchange
   private let model: LanguageModel
   private let request: MemoryPlan.Request
+  private let store: Engine.Store?
 
   /// Compilers' checks make frames large.
   static let stackByteCount = 2 << 20
 
-  init(_ model: LanguageModel, _ request: MemoryPlan.Request, _ exchange: EngineExchange) {
+  init(
+    _ model: LanguageModel, _ request: MemoryPlan.Request, _ store: Engine.Store?,
+    _ exchange: EngineExchange
+  ) {
     self.exchange = exchange
     self.model = model
     self.request = request
+    self.store = store
   }
 
   func run() {
@@ -23,7 +28,7 @@ final class EngineThread: BackgroundWork {
 
   private func serve() {
     do throws(RuntimeError) {
-      let server = try EngineServer(model, request, exchange)
+      let server = try EngineServer(model, request, store, exchange)
       try server.run()
     } catch { exchange.fail(error) }
   }

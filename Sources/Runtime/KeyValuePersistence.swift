@@ -1,85 +1,61 @@
-import BlockIO
 public import KVCache
-import Kernels
-import ModelFormat
 public import TensorBasics
-import Tokenization
-import WeightLoader
 
-/// What a run takes from a store of keys and values, and gives back to it.
+/// What one context takes from a store of keys and values, and gives back to it.
 ///
-/// Opened before the session, whose request it fills in; ``resume(_:)`` follows that, ``store(_:of:)`` the
-/// answer. Nothing that goes wrong with the store ends a run: `warn` is told in one line, and the run goes
-/// on without.
+/// Made before the context, whose pages come from its ``files`` and go to them; ``resume(_:)`` follows that,
+/// ``store(_:of:)`` the answer. Nothing that goes wrong with the store ends a run: the archive's `warn` is told in one
+/// line, and the run goes on without.
 public final class KeyValuePersistence {
-  private let directory: KeyValueDirectory
-  private let source: ModelSource
-  /// What stood for the model before its weights were read; nil if nothing can.
-  private let references: ModelReferences?
-  private let tokenizer: Tokenizer
-  private let warn: (String) -> Void
+  private let archive: KeyValueArchive
   private var prefix: KeyValuePrefix
-  /// The new entry; nil if none can be written.
+  /// The new entry; nil if none is to be written, or can be.
   private var writer: KeyValueEntryWriter?
 
-  /// Looks for the beginning of `prompt` in the store.
+  /// Looks for the beginning of `tokens` in the store.
+  ///
+  /// - Parameters:
+  ///   - reuses: whether to take anything from the store.
+  ///   - keeps: whether to give it anything.
+  public init(
+    _ archive: KeyValueArchive, tokens: [Int32], reuses: Bool = true, keeps: Bool = true
+  ) {
+    self.archive = archive
+    prefix = reuses ? archive.prefix(of: tokens) : .none
+    writer = keeps ? archive.makeWriter() : nil
+  }
+
+  /// As ``init(_:tokens:reuses:keeps:)``, for a session.
   ///
   /// - Parameters:
   ///   - request: what the session will be planned from; tells it where keys and values come from and go.
-  ///   - reuses: whether to take anything from the store.
   ///   - warn: is told what keeps the store from being used.
   /// - Throws: ``RuntimeError`` if the model cannot be read.
-  public init(
+  public convenience init(
     _ directory: KeyValueDirectory, _ model: LanguageModel, prompt: [Int32],
     for request: inout MemoryPlan.Request, reuses: Bool = true,
     warn: @escaping (String) -> Void
   ) throws(RuntimeError) {
-    let shape = KeyValueShape(
-      model.configuration, contextLength: request.contextLength, type: request.keyValues.type)
-    let selector = try NeuronSelector.resolve(
-      request.neurons.selector, for: model.source, model.configuration)
-    self.directory = directory
-    self.warn = warn
-    source = model.source
-    tokenizer = model.tokenizer
-    do { references = try source.references() } catch { throw RuntimeError(error) }
-    guard let references else {
-      warn(
-        "\(source.path): neither checksums nor change times identify this model; its keys and "
-          + "values are not kept")
-      prefix = .none
-      return
-    }
-    let origin = KeyValueOrigin(
-      model: KeyValueOrigin.Model(references.best),
-      graph: source.keyValueGraph(selector, contextLength: request.contextLength),
-      type: shape.type.rawValue, layerCount: shape.layerCount,
-      keyValueHeadCount: shape.keyValueHeadCount, headDim: shape.headDim,
-      pageByteCount: shape.pageByteCount, pageStride: shape.pageStride)
-    prefix =
-      reuses
-      ? directory.prefix(
-        of: prompt, origin: origin, models: references.all.map(KeyValueOrigin.Model.init),
-        dividingPageGroups: !shape.quantises) : .none
-    if case .files = references.best { request.callerByteCount += source.learningByteCount }
-    do {
-      writer = try KeyValueEntryWriter(
-        in: directory, origin: origin, pageGroupCapacity: shape.pageGroupCount,
-        modelName: model.source.description.name ?? "")
-    } catch {
-      warn("\(error); this run's keys and values are not kept")
-      writer = nil
-    }
-    request.keyValues.ownFile = writer.map {
-      KeyValueOptions.OwnFile(path: $0.path, dataOffset: $0.dataOffset)
-    }
-    request.keyValues.prefix = KeyValueStore.Prefix(
-      parts: prefix.sources.map {
-        KeyValueStore.Prefix.Part(
-          path: $0.path, dataOffset: $0.dataOffset, firstPageGroup: 0,
-          pageGroupCount: $0.pageGroupCount,
-          checksums: $0.pageChecksums)
-      })
+    let archive = try KeyValueArchive(directory, model, request, warn: warn)
+    self.init(archive, tokens: prompt, reuses: reuses)
+    request.callerByteCount += archive.learningByteCount
+    request.keyValues.files = files
+  }
+
+  /// Where the context's pages come from, and go to.
+  public var files: KeyValueStore.Files {
+    KeyValueStore.Files(
+      prefix: KeyValueStore.Prefix(
+        parts: prefix.sources.map {
+          KeyValueStore.Prefix.Part(
+            path: $0.path, dataOffset: $0.dataOffset, firstPageGroup: 0,
+            pageGroupCount: $0.pageGroupCount, checksums: $0.pageChecksums)
+        }),
+      own: ownFile)
+  }
+
+  private var ownFile: KeyValueStore.OwnFile? {
+    writer.map { KeyValueStore.OwnFile(path: $0.path, dataOffset: $0.dataOffset) }
   }
 
   /// Gives a new session the stored part of the page group in which the prompt diverges from the store.
@@ -90,10 +66,27 @@ public final class KeyValuePersistence {
     session.resume(positionCount: tail.positionCount) { tail.read(layer: $0, into: $1) }
   }
 
+  /// As ``resume(_:)``, with the keys and values alone.
+  func resume(_ keyValues: KeyValueStore) {
+    guard let tail = prefix.tail else { return }
+    _ = keyValues.resume(positionCount: tail.positionCount) { tail.read(layer: $0, into: $1) }
+  }
+
+  /// Has a context that goes on after ``store(_:of:)`` give to the store what follows.
+  func follow(_ keyValues: KeyValueStore) {
+    let known = min(
+      prefix.pageGroupCount, keyValues.positionCount / KeyValueOrigin.pageGroupPositionCount)
+    do { try keyValues.setOwnFile(ownFile, after: known) } catch {
+      archive.warn("\(error); keys and values are not kept")
+      writer = nil
+    }
+  }
+
   /// Deletes what the run could not read, which it computes again and keeps in its place.
   public func removePrefix(because error: KeyValueError) {
     for source in prefix.sources where source.path == error.unreadablePath {
-      warn("\(directory.remove(source)): damaged; deleted, and the prompt computed again")
+      archive.warn(
+        "\(archive.directory.remove(source)): damaged; deleted, and the prompt computed again")
     }
     prefix = .none
   }
@@ -102,55 +95,40 @@ public final class KeyValuePersistence {
   /// than everything: what follows is no other run's.
   ///
   /// - Parameter tokens: the prompt and the answer.
-  public func store(_ tokens: [Int32], of session: Session) {
+  public func store(_ tokens: [Int32], of session: Session) { store(tokens, of: session.keyValues) }
+
+  /// As ``store(_:of:)``, with the keys and values alone.
+  func store(_ tokens: [Int32], of keyValues: KeyValueStore) {
     defer { writer = nil }
-    let keyValues = session.keyValues
+    let length = KeyValueOrigin.pageGroupPositionCount
     // A context that was truncated has less of it.
-    let prefix = prefix.beginning(
-      pageGroupCount: keyValues.prefixPositionCount / KeyValueOrigin.pageGroupPositionCount)
+    let prefix = prefix.beginning(pageGroupCount: keyValues.prefixPositionCount / length)
     let exact = keyValues.exactPositionCount
-    let end = min(keyValues.finish(), exact / KeyValueOrigin.pageGroupPositionCount)
+    let end = min(keyValues.finish(after: prefix.pageGroupCount), exact / length)
     // A drive that failed was reported when it did.
-    guard let writer, keyValues.writeFailure == nil, end > prefix.pageGroupCount else { return }
-    guard let references, source.isUnchanged(since: references) else {
-      warn("\(source.path) was changed during the run; this run's keys and values are not kept")
-      return
-    }
+    guard let writer, keyValues.writeFailure == nil, end > prefix.pageGroupCount,
+      archive.checkModel()
+    else { return }
     let checksums = keyValues.pageChecksums(ofPageGroups: prefix.pageGroupCount..<end)
     // After a page that was not written, the next page group does not belong to the entry.
-    let isNext = session.position / KeyValueOrigin.pageGroupPositionCount == end
-    let rest = min(
-      keyValues.partialPositionCount, exact - end * KeyValueOrigin.pageGroupPositionCount)
+    let isNext = keyValues.positionCount / length == end
+    let rest = min(keyValues.partialPositionCount, exact - end * length)
     let partial =
       isNext && rest > 0
       ? KeyValueEntryWriter.PartialPageGroup(positionCount: rest, page: keyValues.partialPage) : nil
     do {
       let outcome = try writer.commit(
         after: prefix, tokens: tokens, pageChecksums: checksums, partial: partial,
-        text: opening(of: tokens))
+        text: archive.opening(of: tokens))
       if outcome == .tooLarge {
-        warn("\(directory.path): this run's keys and values exceed the store's limit; not kept")
+        archive.warn(
+          "\(archive.directory.path): keys and values exceed the store's limit; not kept")
       }
-    } catch { warn("\(error); this run's keys and values are not kept") }
+    } catch { archive.warn("\(error); keys and values are not kept") }
   }
 
-  /// Spends a moment at the end of a run on learning the model's checksums, by which a copy of it, or the file
-  /// under another name, can use what is stored.
+  /// As ``KeyValueArchive/learnModel(cancellation:)``.
   public func learnModel(cancellation: CancellationFlag) {
-    guard case .files = references?.best else { return }
-    source.learnIdentity(within: Self.learningMilliseconds, cancellation: cancellation)
+    archive.learnModel(cancellation: cancellation)
   }
-
-  /// Too short to be noticed after an answer; some 500 MB from a usual drive.
-  private static let learningMilliseconds = 200
-
-  /// The beginning of the text, for a listing.
-  private func opening(of tokens: [Int32]) -> [UInt8] {
-    var text: [UInt8] = []
-    var detokenizer = StreamingDetokenizer(tokenizer)
-    for token in tokens.prefix(Self.openingTokenCount) { detokenizer.append(token, to: &text) }
-    return text
-  }
-
-  private static let openingTokenCount = 64
 }

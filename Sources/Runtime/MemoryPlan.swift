@@ -383,8 +383,12 @@ public struct MemoryPlan: Sendable {
         keyValueShape, sequenceCount: count, chunkLength: limit)
       let besideWeights =
         left - weightByteCount - workspaceByteCount(chunkLength: limit)
+      // So many sequences that nothing is left for a prompt would read it token by token.
+      let forChunk = min(
+        KeyValuePlan.minimumByteCount(keyValueShape, sequenceCount: count, chunkLength: limit),
+        least + least / 8)
       keyValueByteCount = min(
-        resident, max(least, min(most, bound ?? max(left / 2, besideWeights))))
+        resident, max(least, min(most, bound ?? max(left / 2, besideWeights, forChunk))))
       hasTier = keyValueByteCount < resident
       return KeyValuePlan.longestChunk(
         limit, keyValueShape, sequenceCount: count, budgetByteCount: keyValueByteCount)

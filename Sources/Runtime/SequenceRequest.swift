@@ -17,6 +17,9 @@ public struct SequenceRequest: Sendable {
   /// Most probable tokens to report with each token of an answer; 0 = none.
   public var logProbabilityCount: Int
 
+  /// Whether it begins with what the engine's store has of its tokens, and leaves its context there.
+  public var usesStore = true
+
   public init(
     tokens: [Int32], limit: Int = 512, sampling: SamplingOptions = SamplingOptions(),
     stops: StopStrings = [], ignoresEnd: Bool = false, logProbabilityCount: Int = 0

@@ -14,8 +14,9 @@ import Testing
     _ pages: [Int], to path: String, hooks: DeviceHooks = DeviceHooks()
   ) throws -> [BlockIOError] {
     let buffer = try AlignedBuffer(byteCount: pages.count * Self.pageByteCount)
-    let writer = try FileWriter(
-      .named(path), byteCount: 16 * Self.pageByteCount, capacity: 3, hooks: hooks)
+    let file = try WritableFile(
+      .named(path), byteCount: 16 * Self.pageByteCount, hooks: hooks)
+    let writer = try FileWriter(capacity: 3)
     var failures: [BlockIOError] = []
     func take() {
       guard let completion = writer.takeCompletion(waiting: true) else { return }
@@ -29,7 +30,8 @@ import Testing
       bytes.initializeMemory(as: UInt8.self, repeating: UInt8(page + 1))
       writer.enqueue(
         WriteRequest(
-          offset: page * Self.pageByteCount, bytes: UnsafeRawBufferPointer(bytes), tag: page))
+          file: file, offset: page * Self.pageByteCount, bytes: UnsafeRawBufferPointer(bytes),
+          tag: page))
     }
     while writer.pendingCount > 0 { take() }
     return failures
@@ -64,10 +66,10 @@ import Testing
 
   @Test func `A folder that is not there is refused`() {
     #expect(throws: BlockIOError.self) {
-      try FileWriter(.named("/nowhere/file"), byteCount: 4096, capacity: 1)
+      try WritableFile(.named("/nowhere/file"), byteCount: 4096)
     }
     #expect(throws: BlockIOError.self) {
-      try FileWriter(.temporary(folder: "/nowhere"), byteCount: 4096, capacity: 1)
+      try WritableFile(.temporary(folder: "/nowhere"), byteCount: 4096)
     }
   }
 
@@ -77,7 +79,7 @@ import Testing
     folder.write("precious", [1, 2, 3])
     symlink(folder.path + "/precious", folder.path + "/link")
     #expect(throws: BlockIOError.self) {
-      try FileWriter(.named(folder.path + "/link"), byteCount: 4096, capacity: 1)
+      try WritableFile(.named(folder.path + "/link"), byteCount: 4096)
     }
     #expect(folder.read("precious") == [1, 2, 3])
   }
@@ -91,15 +93,17 @@ import Testing
     defer { extendLifetime(folder) }
     var hooks = DeviceHooks()
     hooks.directOpenErrno = directOpenErrno
-    let writer = try FileWriter(
-      .temporary(folder: folder.path), byteCount: 8192, capacity: 1, hooks: hooks)
+    let file = try WritableFile(
+      .temporary(folder: folder.path), byteCount: 8192, hooks: hooks)
+    let writer = try FileWriter(capacity: 1)
     #expect(folder.entries.isEmpty)
     let page = try AlignedBuffer(byteCount: 4096)
     page.bytes.initializeMemory(as: UInt8.self, repeating: 7)
     writer.enqueue(
-      WriteRequest(offset: 4096, bytes: UnsafeRawBufferPointer(page.bytes), tag: 0))
+      WriteRequest(
+        file: file, offset: 4096, bytes: UnsafeRawBufferPointer(page.bytes), tag: 0))
     #expect(writer.takeCompletion(waiting: true)?.failure == nil)
-    let device = try openDevice(paths: [writer.readingPath], queueDepth: 1)
+    let device = try openDevice(paths: [file.readingPath], queueDepth: 1)
     let found = try readAll([Extent(fileIndex: 0, offset: 4096, byteCount: 4096)], of: device)
     #expect(found == [[UInt8](repeating: 7, count: 4096)])
   }
@@ -137,9 +141,11 @@ import Testing
     do {
       let page = try AlignedBuffer(byteCount: 4096)
       address = page.address
-      let writer = try FileWriter(
-        .named(folder.path + "/file"), byteCount: 4096, capacity: 1, hooks: hooks)
-      writer.enqueue(WriteRequest(offset: 0, bytes: UnsafeRawBufferPointer(page.bytes), tag: 0))
+      let file = try WritableFile(
+        .named(folder.path + "/file"), byteCount: 4096, hooks: hooks)
+      let writer = try FileWriter(capacity: 1)
+      writer.enqueue(
+        WriteRequest(file: file, offset: 0, bytes: UnsafeRawBufferPointer(page.bytes), tag: 0))
       #expect(writer.takeCompletion(waiting: true, timeoutMilliseconds: 5) == nil)
       writer.abandonWrites()
       #expect(writer.pendingCount == 0)

@@ -101,14 +101,16 @@ import Testing
         [EIO, EAGAIN, ENOSPC, EMFILE]
       ) {
         for place in [
-          FileWriter.Place.temporary(folder: folder.path), .named(folder.path + "/file"),
+          WritableFile.Place.temporary(folder: folder.path), .named(folder.path + "/file"),
         ] {
-          let writer = try FileWriter(place, byteCount: 8192, capacity: 2)
+          let file = try WritableFile(place, byteCount: 8192)
+          let writer = try FileWriter(capacity: 2)
           let page = try AlignedBuffer(byteCount: 4096)
           for index in 0..<2 {
             writer.enqueue(
               WriteRequest(
-                offset: 4096 * index, bytes: UnsafeRawBufferPointer(page.bytes), tag: index))
+                file: file, offset: 4096 * index, bytes: UnsafeRawBufferPointer(page.bytes),
+                tag: index))
           }
           while writer.pendingCount > 0 {
             if let failure = writer.takeCompletion(waiting: true)?.failure { throw failure }

@@ -65,7 +65,7 @@ import Testing
         using: &generator)
       var fileCount = 0
       if Bool.random(using: &generator) {
-        options.ownFile = .init(path: folder.path + "/own0")
+        options.files.own = .init(path: folder.path + "/own0")
       }
       var checked = try CheckedStore(shape, plan, options)
       var isAnswering = false
@@ -76,9 +76,10 @@ import Testing
           checked.reset()
           isAnswering = false
           try Self.resume(checked, using: &generator)
-        case 1 where options.ownFile != nil && !isAnswering:
+        case 1 where options.files.own != nil && !isAnswering:
           // Another store goes on from the file.
-          let pageGroupCount = min(checked.store.finish(), checked.known.positionCount / 128)
+          let pageGroupCount = min(
+            checked.store.finish(after: 0), checked.known.positionCount / 128)
           guard pageGroupCount > 0 else { continue }
           var known = checked.known
           known.truncate(to: pageGroupCount * 128)
@@ -89,9 +90,9 @@ import Testing
           fileCount += 1
           // Its own file is not another's prefix: it holds only what follows.
           var next = options
-          next.ownFile = nil
-          next.prefix.parts = [part]
-          options.ownFile = nil
+          next.files.own = nil
+          next.files.prefix.parts = [part]
+          options.files.own = nil
           checked = try CheckedStore(shape, plan, next, known: known)
           #expect(checked.store.prefixPositionCount == pageGroupCount * 128)
         case 7:
@@ -291,7 +292,7 @@ import Testing
       #expect {
         for _ in 0..<3 { try checked.pass(300, .read, using: &generator) }
       } throws: { if case .interrupted? = $0 as? KeyValueError { true } else { false } }
-      #expect(checked.store.finish() < 3)
+      #expect(checked.store.finish(after: 0) < 3)
       checked.reset()
       drive.end()
       for _ in 0..<3 { try checked.pass(300, .read, using: &generator) }

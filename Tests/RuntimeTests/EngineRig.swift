@@ -1,4 +1,5 @@
 import HostResources
+import KVCache
 import Runtime
 import TensorBasics
 import TestSupport
@@ -10,6 +11,7 @@ final class EngineRig {
   let model: LanguageModel
   var threadCount = 2
   var contextLength = 96
+  var keyValues = KeyValueOptions()
 
   init(_ tiny: TinyModel = TinyModel(), seed: UInt64 = 3) throws {
     file = TemporaryFile(tiny.gguf(seed: seed).bytes())
@@ -27,14 +29,17 @@ final class EngineRig {
       threadCount: threadCount, maximumChunkLength: maximumChunkLength)
     request.assumedProcessByteCount = 0
     request.sequenceCount = sequenceCount
+    request.keyValues = keyValues
     return request
   }
 
-  func engine(sequenceCount: Int, maximumChunkLength: Int? = nil) throws -> Engine {
+  func engine(
+    sequenceCount: Int, maximumChunkLength: Int? = nil, store: Engine.Store? = nil
+  ) throws -> Engine {
     // A model of its own: each engine's device is its own.
     try Engine(
       try LanguageModel.open(file.path),
-      request(sequenceCount: sequenceCount, maximumChunkLength: maximumChunkLength))
+      request(sequenceCount: sequenceCount, maximumChunkLength: maximumChunkLength), store: store)
   }
 
   /// What a sequence brings.

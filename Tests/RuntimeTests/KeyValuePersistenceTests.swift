@@ -209,7 +209,7 @@ import WeightLoader
   @Test("Of a file that is changed during a run nothing is kept") func changedMeanwhile() throws {
     let path = folder.path + "/model"
     let outcome = try answer(during: { chmod(path, 0o600) })
-    #expect(outcome.warnings.count == 1 && outcome.warnings[0].contains("changed during the run"))
+    #expect(outcome.warnings.count == 1 && outcome.warnings[0].contains("was changed meanwhile"))
     #expect(store.entries.isEmpty)
   }
 

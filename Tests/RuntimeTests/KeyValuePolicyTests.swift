@@ -156,11 +156,11 @@ import Testing
     let folder = TemporaryFolder()
     defer { extendLifetime((fixture, folder)) }
     var shape = RunShape()
-    shape.keyValues.ownFile = .init(path: folder.path + "/own")
+    shape.keyValues.files.own = .init(path: folder.path + "/own")
     let session = try fixture.session(policy, spare: 0, shape)
     _ = try session.prefill(fixture.prompt)
     _ = try session.decode(fixture.decoding[0])
-    #expect(session.keyValues.finish() == fixture.prompt.count / 128)
+    #expect(session.keyValues.finish(after: 0) == fixture.prompt.count / 128)
     // Of the second head of every page, so that whoever reads the first alone goes on.
     let stride = session.keyValues.shape.pageStride
     let descriptor = open(folder.path + "/own", O_RDWR)

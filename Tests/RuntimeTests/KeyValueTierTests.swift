@@ -147,16 +147,16 @@ import WeightLoader
     for budget in [nil, least, least + 10 * fixture.pageStride] {
       var shape = RunShape()
       shape.keyValues.budgetByteCount = budget
-      shape.keyValues.ownFile = .init(path: folder.path + "/own", dataOffset: 8192)
+      shape.keyValues.files.own = .init(path: folder.path + "/own", dataOffset: 8192)
       let writer = try fixture.session(contextLength: 1000, promptLength: 900, shape)
       #expect(try logitBits(writer, prompt: prompt, decoding: decoding) == expected)
-      #expect(writer.keyValues.finish() == 7)
+      #expect(writer.keyValues.finish(after: 0) == 7)
       let checksums = writer.keyValues.pageChecksums(ofPageGroups: 0..<7)
       for secondBudget in [nil, least] {
         var shape = RunShape(maximumChunkLength: 100)
         shape.keyValues.budgetByteCount = secondBudget
         let layers = fixture.model.layerCount
-        shape.keyValues.prefix.parts = [
+        shape.keyValues.files.prefix.parts = [
           .init(
             path: folder.path + "/own", dataOffset: 8192, firstPageGroup: 0, pageGroupCount: 2,
             checksums: Array(checksums[..<(2 * layers)])),
@@ -177,7 +177,7 @@ import WeightLoader
     defer { extendLifetime(fixture) }
     func open(_ part: KeyValueStore.Prefix.Part) throws {
       var shape = RunShape()
-      shape.keyValues.prefix.parts = [part]
+      shape.keyValues.files.prefix.parts = [part]
       _ = try fixture.session(contextLength: 512, promptLength: 100, shape)
     }
     let path = fixture.file.path
@@ -230,14 +230,14 @@ import WeightLoader
     let folder = TemporaryFolder()
     defer { extendLifetime(folder) }
     var shape = RunShape()
-    shape.keyValues.ownFile = .init(path: folder.path + "/own")
+    shape.keyValues.files.own = .init(path: folder.path + "/own")
     shape.keyValues.hooks.writeErrno = { $0 < 200_000 ? 0 : errno }
     let expected = try fixture.bits(prompt, [1, 2], RunShape())
     let session = try fixture.session(contextLength: 1002, promptLength: 1000, shape)
     let warnings = Counter()
     session.keyValues.pool.onWarning = { _ in _ = warnings.next() }
     #expect(try logitBits(session, prompt: prompt, decoding: [1, 2]) == expected)
-    #expect(session.keyValues.finish() < 7 && warnings.count == 1)
+    #expect(session.keyValues.finish(after: 0) < 7 && warnings.count == 1)
   }
 
   /// EIO (5) or a file that ends early (0), from the n-th read on.
@@ -276,16 +276,16 @@ import WeightLoader
     defer { extendLifetime((fixture, folder)) }
     let prompt = fixture.tokens(600)
     var shape = RunShape()
-    shape.keyValues.ownFile = .init(path: folder.path + "/own")
+    shape.keyValues.files.own = .init(path: folder.path + "/own")
     let writer = try fixture.session(contextLength: 610, promptLength: 600, shape)
     _ = try writer.prefill(prompt)
-    #expect(writer.keyValues.finish() == 4)
+    #expect(writer.keyValues.finish(after: 0) == 4)
     let checksums = writer.keyValues.pageChecksums(ofPageGroups: 0..<4)
     var bytes = folder.read("own")
     bytes[4096 + 3 * fixture.pageStride + 77] ^= 4
     folder.write("own", bytes)
     var second = RunShape()
-    second.keyValues.prefix.parts = [
+    second.keyValues.files.prefix.parts = [
       .init(
         path: folder.path + "/own", dataOffset: 4096, firstPageGroup: 0, pageGroupCount: 4,
         checksums: checksums)

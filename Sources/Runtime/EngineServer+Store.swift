@@ -1,0 +1,87 @@
+import KVCache
+import ModelFormat
+import TensorBasics
+
+/// What sequences take from the engine's store, and leave there.
+///
+/// Contexts are kept while nothing is to be answered, and when a sequence leaves: completing an entry waits for the
+/// drive.
+extension EngineServer {
+  /// Opens the store; nil where it cannot be used.
+  static func openArchive(
+    _ store: Engine.Store, _ model: LanguageModel, _ request: MemoryPlan.Request,
+    _ exchange: EngineExchange
+  ) throws(RuntimeError) -> KeyValueArchive? {
+    let directory: KeyValueDirectory
+    do { directory = try KeyValueDirectory(path: store.path, byteLimit: store.byteLimit) } catch {
+      exchange.warn("\(error); keys and values are not kept")
+      return nil
+    }
+    directory.note = { exchange.warn($0) }
+    return try KeyValueArchive(directory, model, request) { exchange.warn($0) }
+  }
+
+  /// Keys and values of a new sequence, with what the store has of its tokens.
+  func openSequence(
+    _ request: SequenceRequest, _ tokens: [Int32]
+  ) throws(RuntimeError) -> (KeyValueStore, KeyValuePersistence?) {
+    guard let archive, request.usesStore else {
+      return (try core.openSequence(limit: request.contextLimit), nil)
+    }
+    let persistence = KeyValuePersistence(archive, tokens: tokens)
+    let cache: KeyValueStore
+    do {
+      cache = try core.openSequence(limit: request.contextLimit, files: persistence.files)
+    } catch {
+      guard case .keyValues(.io) = error else { throw error }
+      exchange.warn("\(error); keys and values are not kept")
+      return (try core.openSequence(limit: request.contextLimit), nil)
+    }
+    persistence.resume(cache)
+    return (cache, persistence)
+  }
+
+  /// Whether some context is not kept yet.
+  var hasUnkept: Bool { sequences.values.contains { $0.isUnkept } }
+
+  /// Keeps one of the contexts that are not kept yet.
+  func keepNext() {
+    guard let next = sequences.values.first(where: { $0.isUnkept }) else { return }
+    keep(next)
+    if next.persistence == nil { follow(next) }
+  }
+
+  /// Gives a context to the store, as far as it is computed.
+  func keep(_ sequence: ActiveSequence) {
+    sequence.isUnkept = false
+    guard sequence.cache.positionCount >= KeyValueOrigin.pageGroupPositionCount else { return }
+    sequence.persistence?.store(
+      Array(sequence.path.prefix(sequence.cache.positionCount)), of: sequence.cache)
+    sequence.persistence = nil
+  }
+
+  /// Has a sequence leave to the store what follows.
+  func follow(_ sequence: ActiveSequence) {
+    guard let archive, sequence.record.request.usesStore else { return }
+    let persistence = KeyValuePersistence(archive, tokens: sequence.path)
+    persistence.follow(sequence.cache)
+    sequence.persistence = persistence
+  }
+
+  /// Notes that a turn has ended whose context the store is to have.
+  func note(_ member: ActiveSequence) {
+    if case .finished? = member.news.end { member.isUnkept = member.persistence != nil }
+  }
+
+  /// Has a sequence computed again whose stored keys and values turned out to be damaged while its tokens were read.
+  func restart(_ member: ActiveSequence, _ span: Batch.Span) -> Bool {
+    guard case .keyValues(let loss)? = span.failure, loss.unreadablePath != nil, member.isReading,
+      member.cache.prefixPositionCount > 0, let persistence = member.persistence
+    else { return false }
+    persistence.removePrefix(because: loss)
+    member.cache.reset()
+    member.restart()
+    exchange.begin(member.record, member.noteStart())
+    return true
+  }
+}

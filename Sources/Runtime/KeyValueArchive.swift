@@ -1,0 +1,112 @@
+import BlockIO
+public import KVCache
+import Kernels
+import ModelFormat
+public import TensorBasics
+import Tokenization
+import WeightLoader
+
+/// A store of keys and values, as one model and one form of its context use it.
+///
+/// One thread uses it.
+public final class KeyValueArchive {
+  let directory: KeyValueDirectory
+  let tokenizer: Tokenizer
+  /// Told of what keeps the store from being used, in one line.
+  let warn: (String) -> Void
+  private let source: ModelSource
+  private let modelName: String
+  private let shape: KeyValueShape
+  /// What stood for the model before its weights were read; nil if nothing can.
+  private let references: ModelReferences?
+  /// What entries must come from; nil where nothing identifies the model.
+  private let origin: KeyValueOrigin?
+
+  /// - Parameters:
+  ///   - request: what contexts are planned from.
+  ///   - warn: is told what keeps the store from being used.
+  /// - Throws: ``RuntimeError`` if the model cannot be read.
+  public init(
+    _ directory: KeyValueDirectory, _ model: LanguageModel, _ request: MemoryPlan.Request,
+    warn: @escaping (String) -> Void
+  ) throws(RuntimeError) {
+    self.directory = directory
+    self.warn = warn
+    source = model.source
+    tokenizer = model.tokenizer
+    modelName = model.source.description.name ?? ""
+    shape = KeyValueShape(
+      model.configuration, contextLength: request.contextLength, type: request.keyValues.type)
+    let selector = try NeuronSelector.resolve(
+      request.neurons.selector, for: model.source, model.configuration)
+    do { references = try source.references() } catch { throw RuntimeError(error) }
+    origin = references.map { [shape, source] in
+      KeyValueOrigin(
+        model: KeyValueOrigin.Model($0.best),
+        graph: source.keyValueGraph(selector, contextLength: request.contextLength),
+        type: shape.type.rawValue, layerCount: shape.layerCount,
+        keyValueHeadCount: shape.keyValueHeadCount, headDim: shape.headDim,
+        pageByteCount: shape.pageByteCount, pageStride: shape.pageStride)
+    }
+    if origin == nil {
+      warn(
+        "\(source.path): neither checksums nor change times identify this model; its keys and "
+          + "values are not kept")
+    }
+  }
+
+  /// Memory that ``learnModel(cancellation:)`` takes.
+  public var learningByteCount: Int {
+    if case .files? = references?.best { source.learningByteCount } else { 0 }
+  }
+
+  /// The longest beginning of `tokens` that the store has.
+  func prefix(of tokens: [Int32]) -> KeyValuePrefix {
+    guard let origin, let references else { return .none }
+    return directory.prefix(
+      of: tokens, origin: origin, models: references.all.map(KeyValueOrigin.Model.init),
+      dividingPageGroups: !shape.quantises)
+  }
+
+  /// A new entry; nil if none can be written.
+  func makeWriter() -> KeyValueEntryWriter? {
+    guard let origin else { return nil }
+    do {
+      return try KeyValueEntryWriter(
+        in: directory, origin: origin, pageGroupCapacity: shape.pageGroupCount,
+        modelName: modelName)
+    } catch {
+      warn("\(error); keys and values are not kept")
+      return nil
+    }
+  }
+
+  /// Whether the model is still what it was before its weights were read; says so where it is not.
+  func checkModel() -> Bool {
+    guard let references, source.isUnchanged(since: references) else {
+      warn("\(source.path) was changed meanwhile; keys and values are not kept")
+      return false
+    }
+    return true
+  }
+
+  /// Spends a moment at the end of a run on learning the model's checksums, by which a copy of it, or the file
+  /// under another name, can use what is stored.
+  public func learnModel(cancellation: CancellationFlag) {
+    guard case .files? = references?.best else { return }
+    source.learnIdentity(within: Self.learningMilliseconds, cancellation: cancellation)
+  }
+
+  /// Too short to be noticed after an answer; some 500 MB from a usual drive.
+  private static let learningMilliseconds = 200
+
+  /// The beginning of the text, for a listing.
+  func opening(of tokens: [Int32]) -> [UInt8] {
+    var text: [UInt8] = []
+    var detokenizer = StreamingDetokenizer(tokenizer)
+    for token in tokens.prefix(Self.openingTokenCount) { detokenizer.append(token, to: &text) }
+    return text
+  }
+
+  private static let openingTokenCount = 64
+}

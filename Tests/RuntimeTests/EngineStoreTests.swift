@@ -1,0 +1,193 @@
+import KVCache
+import Kernels
+import Runtime
+import TensorBasics
+import TestSupport
+import Testing
+
+/// Sequences that take their beginnings from a store, and leave their contexts there, answer as those without one.
+@Suite struct EngineStoreTests {
+  private let folder = TemporaryFolder()
+  private var store: Engine.Store { Engine.Store(path: folder.path, byteLimit: 1 << 30) }
+
+  private func makeRig(
+    _ family: String = "llama", type: KeyValueType = .f16, contextLength: Int = 900
+  ) throws -> EngineRig {
+    let rig = try EngineRig(TinyFamilies.model(family))
+    rig.contextLength = contextLength
+    rig.keyValues.type = type
+    return rig
+  }
+
+  private static func tokens(_ count: Int, seed: UInt64) -> [Int32] {
+    var generator = SeededGenerator(seed: seed)
+    return (0..<count).map { _ in Int32.random(in: 0..<320, using: &generator) }
+  }
+
+  private func request(_ tokens: [Int32], limit: Int = 12) -> SequenceRequest {
+    SequenceRequest(
+      tokens: tokens, limit: limit,
+      sampling: SamplingOptions(temperature: 1, seed: UInt64(tokens.count)), ignoresEnd: true)
+  }
+
+  /// The tokens of a sequence's turn, and how many of its context were not computed.
+  private func take(_ sequence: TokenSequence) -> (tokens: [Int32], reused: Int) {
+    var (tokens, reused) = ([Int32](), -1)
+    while let event = sequence.next() {
+      switch event {
+      case .token(let id, _, _): tokens.append(id)
+      case .finished(let finish): reused = finish.usage.reusedTokenCount
+      case .failed(let error): Issue.record("\(error)")
+      case .queued, .reading: break
+      }
+    }
+    return (tokens, reused)
+  }
+
+  /// Families with windows and experts among them; budgets that keep all in memory, and that spill.
+  @Test(
+    arguments: ["llama", "gemma3", "qwen2moe", "llama relu"], KeyValueType.allCases)
+  func `Sequences with stored beginnings answer as those that computed them`(
+    family: String, type: KeyValueType
+  ) throws {
+    let rig = try makeRig(family, type: type)
+    let shared = Self.tokens(300, seed: 1)
+    var requests: [SequenceRequest] = []
+    for number in 0..<6 {
+      let begin = shared.prefix([300, 300, 140, 260, 0, 299][number])
+      requests.append(request(begin + Self.tokens(40 + 70 * number, seed: UInt64(number) + 2)))
+    }
+    let expected = try requests.map { try rig.alone($0).tokens }
+    let shape = KeyValueShape(
+      rig.model.configuration, contextLength: rig.contextLength, type: type)
+    for round in 0..<3 {
+      rig.keyValues.budgetByteCount =
+        round == 1
+        ? KeyValuePlan.minimumByteCount(shape, sequenceCount: 3, chunkLength: 130) : nil
+      let engine = try rig.engine(
+        sequenceCount: 3, maximumChunkLength: [512, 130, 60][round], store: store)
+      let open = try requests.map { try engine.open($0, whenFull: .queue) }
+      var reused = 0
+      for (number, sequence) in open.enumerated() {
+        let found = take(sequence)
+        sequence.cancel()
+        #expect(found.tokens == expected[number], "\(family), round \(round), request \(number)")
+        reused += found.reused
+      }
+      engine.stop()
+      #expect(engine.takeWarnings().isEmpty)
+      // In the first round the early ones may have left something for the others.
+      #expect(round == 0 || reused >= 5 * 128, "\(family), round \(round): \(reused)")
+    }
+  }
+
+  @Test(arguments: KeyValueType.allCases)
+  func `A conversation that another engine goes on with is the one that never stopped`(
+    type: KeyValueType
+  ) throws {
+    let rig = try makeRig(type: type)
+    let turns = (0..<4).map { Self.tokens(90 + 60 * $0, seed: 20 + UInt64($0)) }
+    let whole = try rig.engine(sequenceCount: 1)
+    let first = try whole.open(request(turns[0]))
+    var (path, expected) = (turns[0], [take(first).tokens])
+    for turn in turns.dropFirst() {
+      try first.append(turn, limit: 12)
+      expected.append(take(first).tokens)
+    }
+    // The sampling is that of the first turn's request.
+    let sampling = request(turns[0]).sampling
+    for (number, turn) in turns.enumerated() {
+      if number > 0 { path += turn }
+      let engine = try rig.engine(sequenceCount: 2, store: store)
+      var next = request(path)
+      next.sampling = sampling
+      let found = take(try engine.open(next))
+      #expect(found.tokens == expected[number], "turn \(number)")
+      if number > 0 {
+        // An entry has a whole page group at least; of quantised ones it has nothing else.
+        let known = path.count - turn.count - 1
+        let least = known < 128 ? 0 : type == .f16 ? known : known / 128 * 128
+        #expect(found.reused >= least, "turn \(number)")
+      }
+      path += found.tokens
+      engine.stop()
+      #expect(engine.takeWarnings().isEmpty)
+    }
+  }
+
+  @Test func `Turns, cuts and forks of one engine leave what they have to the next`() throws {
+    let rig = try makeRig()
+    let (start, more) = (Self.tokens(300, seed: 40), Self.tokens(200, seed: 41))
+    let paths: [[Int32]]
+    do {
+      let engine = try rig.engine(sequenceCount: 2, store: store)
+      let sequence = try engine.open(request(start))
+      let answer = take(sequence).tokens
+      // Long enough between turns for the context to be kept.
+      _ = engine.ready(timeout: .milliseconds(50))
+      let fork = try sequence.fork(stream: 1)
+      try sequence.truncate(to: 200)
+      try sequence.append(more, limit: 5)
+      let cut = take(sequence).tokens
+      try fork.append(more, limit: 5)
+      let forked = take(fork).tokens
+      paths = [start.prefix(200) + more + cut, start + answer + more + forked]
+      engine.stop()
+      #expect(engine.takeWarnings().isEmpty)
+    }
+    for (number, path) in paths.enumerated() {
+      let expected = try rig.alone(request(path)).tokens
+      let engine = try rig.engine(sequenceCount: 1, store: store)
+      let found = take(try engine.open(request(path)))
+      #expect(found.tokens == expected, "path \(number)")
+      #expect(found.reused >= (number == 0 ? 128 : 256), "path \(number): \(found.reused)")
+    }
+  }
+
+  @Test func `What is damaged in the store is computed again, and said`() throws {
+    let rig = try makeRig()
+    let tokens = Self.tokens(500, seed: 50)
+    let expected = try rig.alone(request(tokens)).tokens
+    do {
+      let engine = try rig.engine(sequenceCount: 1, store: store)
+      #expect(take(try engine.open(request(tokens))).tokens == expected)
+    }
+    let entry = try #require(folder.entries.first)
+    var bytes = folder.read(entry)
+    bytes[bytes.count / 2] ^= 1
+    folder.write(entry, bytes)
+    let engine = try rig.engine(sequenceCount: 2, store: store)
+    let other = try engine.open(request(Self.tokens(40, seed: 51)))
+    let sequence = try engine.open(request(tokens))
+    #expect(take(sequence).tokens == expected)
+    _ = take(other)
+    engine.stop()
+    let warnings = engine.takeWarnings()
+    #expect(warnings.count == 1 && warnings[0].contains("damaged"), "\(warnings)")
+    let again = try rig.engine(sequenceCount: 1, store: store)
+    #expect(take(try again.open(request(tokens))).reused == 499)
+  }
+
+  @Test func `A store that cannot be used is said, and answers go on`() throws {
+    let rig = try makeRig()
+    let tokens = Self.tokens(300, seed: 60)
+    folder.write("file", [1])
+    let engine = try rig.engine(
+      sequenceCount: 1, store: Engine.Store(path: folder.path + "/file/below"))
+    let expected = try rig.alone(request(tokens)).tokens
+    #expect(take(try engine.open(request(tokens))).tokens == expected)
+    #expect(engine.takeWarnings().count == 1)
+  }
+
+  @Test func `A sequence that is not to use the store neither reads nor writes it`() throws {
+    let rig = try makeRig()
+    var request = request(Self.tokens(300, seed: 70))
+    request.usesStore = false
+    for _ in 0..<2 {
+      let engine = try rig.engine(sequenceCount: 1, store: store)
+      #expect(take(try engine.open(request)).reused == 0)
+      engine.stop()
+      #expect(folder.entries.isEmpty)
+    }
+  }
+}
