@@ -111,6 +111,27 @@ struct AllocationTests {
     Self.expectNone(result)
   }
 
+  @Test func `Decoding several sequences in memory allocates nothing`() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { Self.reportSequences(architecture: "gemma3", isStreamed: false) }
+    Self.expectNone(result)
+  }
+
+  @Test func `Decoding several sequences from the drive allocates nothing`() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { Self.reportSequences(architecture: "qwen3", isStreamed: true) }
+    Self.expectNone(result)
+  }
+
+  @Test func `Decoding several sequences with quantised keys and values allocates nothing`() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { Self.reportSequences(architecture: "phi3", isStreamed: false, type: .q4) }
+    Self.expectNone(result)
+  }
+
   @Test func `Drawing tokens allocates nothing`() async {
     let result = await #expect(
       processExitsWith: .success, observing: [\.standardOutputContent]
@@ -209,6 +230,75 @@ struct AllocationTests {
     try decode()
     let before = allocation_count()
     for _ in 0..<50 { try decode() }
+    return allocation_count() - before
+  }
+
+  /// Prints the sum of what ``check(sequenceCount:architecture:isStreamed:type:)`` counts, or its error.
+  private static func reportSequences(
+    architecture: String, isStreamed: Bool, type: KeyValueType = .f16
+  ) {
+    do {
+      let counts = try [2, 12].map {
+        try check(
+          sequenceCount: $0, architecture: architecture, isStreamed: isStreamed, type: type)
+      }
+      print("allocations: \(counts.reduce(0, +)); \(counts)")
+    } catch { print("\(error)") }
+  }
+
+  /// Allocations of 133 steps with a token of each sequence, after and until all complete a page.
+  private static func check(
+    sequenceCount: Int, architecture: String, isStreamed: Bool, type: KeyValueType
+  ) throws -> Int {
+    var tiny = TinyModel(architecture: architecture)
+    tiny.hiddenSize = 256
+    tiny.feedForwardLength = 512
+    tiny.headDim = 64
+    tiny.matrixTypes = [.q8_0, .q4_K, .f16]
+    let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
+    let source = try source(tiny.gguf(seed: 5).bytes(), on: .one, in: folder, backend: .auto)
+    guard let configuration = source.description.configuration else { exit(2) }
+    var request = MemoryPlan.Request(
+      budgetByteCount: isStreamed ? 1 : 1 << 30, contextLength: 300, promptLength: 120,
+      threadCount: 2)
+    request.assumedProcessByteCount = 0
+    request.sequenceCount = sequenceCount
+    request.keyValues.type = type
+    if isStreamed {
+      do { _ = try EngineCore(source, configuration, request) } catch {
+        guard case .budgetTooSmall(_, let minimum) = error else { exit(2) }
+        request.budgetByteCount = minimum.bytes
+      }
+    }
+    let core = try EngineCore(source, configuration, request)
+    guard core.plan.residency.isFullyPinned != isStreamed else { exit(3) }
+    let prompt = (0..<120).map { Int32($0 * 7 % 300) }
+    var caches: [KeyValueStore] = []
+    for _ in 0..<sequenceCount {
+      caches.append(try core.openSequence())
+      for first in stride(from: 0, to: prompt.count, by: core.plan.chunkLength) {
+        core.batch.removeAll()
+        prompt[first..<min(first + core.plan.chunkLength, prompt.count)].withUnsafeBufferPointer {
+          core.batch.append($0, at: first, .read, in: caches.last!, logitCount: 1)
+        }
+        try core.step(continues: true) { _, _ in }
+      }
+    }
+    func decode(position: Int) throws {
+      core.batch.removeAll()
+      for (number, cache) in caches.enumerated() {
+        withUnsafePointer(to: Int32((position * 3 + number) % 300)) {
+          core.batch.append(
+            UnsafeBufferPointer(start: $0, count: 1), at: position, .answer, in: cache,
+            logitCount: 1)
+        }
+      }
+      try core.step(continues: true) { _, _ in }
+    }
+    for position in 120..<132 { try decode(position: position) }
+    let before = allocation_count()
+    for position in 132..<265 { try decode(position: position) }
     return allocation_count() - before
   }
 
