@@ -65,6 +65,21 @@ public func flashinfer_engine_get_plan(
 }
 
 @c @implementation
+public func flashinfer_engine_next_warning(
+  _ engine: OpaquePointer?, _ text: UnsafeMutablePointer<CChar>?, _ capacity: Int,
+  _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    let text = try required(text, "text")
+    guard capacity > 0 else { throw CallError(.invalid, "capacity is \(capacity)") }
+    let engine = try EngineHandle.find(engine)
+    guard let warning = engine.nextWarning() else { return .end }
+    fill(UnsafeMutableRawBufferPointer(start: text, count: capacity), warning)
+    return .ok
+  }
+}
+
+@c @implementation
 public func flashinfer_engine_poll(
   _ engine: OpaquePointer?, _ timeout_milliseconds: Int64,
   _ sequences: UnsafeMutablePointer<OpaquePointer?>?, _ capacity: Int,

@@ -1,4 +1,6 @@
 import CFlashInfer
+import KVCache
+import Kernels
 import ModelFormat
 import Runtime
 import Synchronization
@@ -11,6 +13,8 @@ final class EngineHandle: @unchecked Sendable {
   let engine: Engine
   let model: LanguageModel
   private let numbers = Mutex<[UInt64: UInt64]>([:])
+  /// Lines for people that were not taken.
+  private let warnings = Mutex<[String]>([])
   private let isClosed = Atomic(false)
 
   /// - Throws: `RuntimeError`; also where the budget is too small, before anything large is allocated.
@@ -22,7 +26,48 @@ final class EngineHandle: @unchecked Sendable {
     var request = plan.request(
       for: model, callerByteCount: try integer(options.caller_bytes, "options->caller_bytes"))
     request.sequenceCount = options.sequence_count == 0 ? 8 : Int(options.sequence_count)
-    engine = try Engine(model, request)
+    if let type = try Self.choice(
+      options.kv_type, "kv_type", "f16, q8 or q4", KeyValueType.init(rawValue:))
+    {
+      request.keyValues.type = type
+    }
+    if let policy = try Self.choice(
+      options.kv_policy, "kv_policy", KeyValuePolicyChoice.forms, KeyValuePolicyChoice.init)
+    {
+      request.keyValues.policy = policy
+    }
+    engine = try Engine(model, request, store: try Self.store(options))
+  }
+
+  /// What one of the options names; nil where it is NULL.
+  private static func choice<Choice>(
+    _ pointer: UnsafePointer<CChar>?, _ name: String, _ forms: String,
+    _ read: (String) -> Choice?
+  ) throws(CallError) -> Choice? {
+    guard pointer != nil else { return nil }
+    let name = "options->\(name)"
+    let text = try text(pointer, name)
+    guard let choice = read(text) else {
+      throw CallError(.invalid, "\(name) is '\(text)', not \(forms)")
+    }
+    return choice
+  }
+
+  private static func store(_ options: flashinfer_engine_options) throws(CallError) -> Engine.Store? {
+    guard let folder = options.kv_store else { return nil }
+    var store = Engine.Store(path: try path(folder))
+    if options.kv_store_limit != 0 {
+      store.byteLimit = try integer(options.kv_store_limit, "options->kv_store_limit")
+    }
+    return store
+  }
+
+  /// The oldest line for people that was not taken.
+  func nextWarning() -> String? {
+    warnings.withLock { warnings in
+      warnings += engine.takeWarnings()
+      return warnings.isEmpty ? nil : warnings.removeFirst()
+    }
   }
 
   static func find(_ handle: OpaquePointer?) throws(CallError) -> EngineHandle {

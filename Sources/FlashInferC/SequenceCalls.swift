@@ -26,6 +26,7 @@ public func flashinfer_sequence_open(
       throw CallError(
         .invalid, "log_probability_count is \(wanted.log_probability_count), not 0 to 64")
     }
+    request.usesStore = wanted.ignores_store == 0
     if wanted.context_limit > 0 {
       request.contextLimit = try integer(wanted.context_limit, "options->context_limit")
     }

@@ -90,19 +90,22 @@ extension SizedStructure {
 
 /// Writes text into an array of characters in a structure: ended by NUL, cut where a character begins.
 func fill<Characters>(_ characters: inout Characters, _ text: String) {
-  withUnsafeMutableBytes(of: &characters) { bytes in
-    var end = 0
-    for scalar in text.unicodeScalars {
-      guard let encoded = Unicode.UTF8.encode(scalar), end + encoded.count < bytes.count else {
-        break
-      }
-      for byte in encoded {
-        bytes[end] = byte
-        end += 1
-      }
+  withUnsafeMutableBytes(of: &characters) { fill($0, text) }
+}
+
+/// As ``fill(_:_:)``, of memory that is not empty.
+func fill(_ bytes: UnsafeMutableRawBufferPointer, _ text: String) {
+  var end = 0
+  for scalar in text.unicodeScalars {
+    guard let encoded = Unicode.UTF8.encode(scalar), end + encoded.count < bytes.count else {
+      break
     }
-    bytes[end] = 0
+    for byte in encoded {
+      bytes[end] = byte
+      end += 1
+    }
   }
+  bytes[end] = 0
 }
 
 /// As ``fill(_:_:)``, with a path as the system has it; left empty if it does not fit.

@@ -41,7 +41,10 @@ class Engine(Closing):
 
     ram: bound on the process's peak resident set (default: 80 % of what is free); context: positions of each
     sequence (2048); sequences: how many have a place at the same time (8), others wait; threads: default one per
-    processor. Any thread may use an engine and its sequences.
+    processor; kv_store: a folder that keeps contexts, where prompts that begin as an earlier one did find its keys and
+    values; kv_store_limit: its most bytes (8 GiB); kv_type: how keys and values are stored, "f16", "q8" or "q4"; kv_policy:
+    what tokens after a prompt attend over, as `flashinfer-run --kv-policy` takes it ("full"). Any thread may use an engine
+    and its sequences.
 
     >>> import flashinfer_ssd
     >>> with flashinfer_ssd.Engine("model.gguf", ram="300MiB") as engine:
@@ -52,7 +55,8 @@ class Engine(Closing):
     """
 
     def __init__(self, path: Path, ram: Amount = None, *, context: int = 0, sequences: int = 0,
-                 threads: int = 0) -> None:
+                 threads: int = 0, kv_store: Path | None = None, kv_store_limit: Amount = None,
+                 kv_type: str = "f16", kv_policy: str = "full") -> None:
         self._handle: ctypes.c_void_p | None = None
         self._watchers: dict[asyncio.AbstractEventLoop, _Watcher] = {}
         options = _native.EngineOptions()
@@ -60,6 +64,10 @@ class Engine(Closing):
         options.context_length = unsigned(context, "context")
         options.sequence_count = unsigned(sequences, "sequences", 32)
         options.thread_count = unsigned(threads, "threads", 32)
+        if kv_store is not None:
+            options.kv_store = system_path(kv_store)
+        options.kv_store_limit = byte_count(kv_store_limit, "kv_store_limit")
+        options.kv_type, options.kv_policy = text(kv_type, "kv_type"), text(kv_policy, "kv_policy")
         handle = ctypes.c_void_p()
         call("engine_open", system_path(path), ctypes.byref(options), ctypes.byref(handle))
         self._handle = handle
@@ -74,14 +82,22 @@ class Engine(Closing):
         if handle:
             call("engine_close", handle)
 
+    def warnings(self) -> list[str]:
+        """Lines that people may want to read and that were not taken yet, such as that the store cannot be used."""
+        lines, memory = [], ctypes.create_string_buffer(1024)
+        while call("engine_next_warning", self._open_handle, memory, len(memory)) != END:
+            lines.append(memory.value.decode())
+        return lines
+
     def open(self, prompt: Prompt, **options: Any) -> Sequence:
         """Begins to continue a prompt: a text, in which control tokens may be spelt out, or token ids.
 
         max_tokens (512; 0 reads the prompt only), temperature, top_p, top_k, min_p, repetition_penalty, seed: as
         `Generator.generate`; stream: tells answers with the same seed apart; stop: a text or texts that end the
         answer; ignore_end: whether to continue past end tokens; log_probabilities: most probable tokens to be told
-        with each; context_limit: most tokens of all turns together, which saves memory; queue: False raises
-        `NotEnoughMemory` where no place is free, instead of waiting for one.
+        with each; context_limit: most tokens of all turns together, which saves memory; use_store: False neither takes
+        from the engine's kv_store nor leaves anything there; queue: False raises `NotEnoughMemory` where no place is
+        free, instead of waiting for one.
         """
         native, keep = _sequence_options(**options)
         if isinstance(prompt, str):
@@ -109,13 +125,13 @@ class Engine(Closing):
 def _sequence_options(*, max_tokens: int = 512, temperature: float = 0.7, top_p: float = 0.95, top_k: int = 40,
                       min_p: float = 0.05, repetition_penalty: float = 1.0, seed: int | None = None,
                       stream: int = 0, stop: str | List[str] = (), ignore_end: bool = False,
-                      log_probabilities: int = 0, context_limit: int = 0,
+                      log_probabilities: int = 0, context_limit: int = 0, use_store: bool = True,
                       queue: bool = True) -> tuple[_native.SequenceOptions, list[Any]]:
     """The options as C takes them, and memory that they point to."""
     native = _native.SequenceOptions()
     set_sampling(native, max_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed)
     native.stream = unsigned(stream, "stream", 32)
-    native.ignores_end, native.queues = int(ignore_end), int(queue)
+    native.ignores_end, native.queues, native.ignores_store = int(ignore_end), int(queue), int(not use_store)
     native.log_probability_count = unsigned(log_probabilities, "log_probabilities", 32)
     native.context_limit = unsigned(context_limit, "context_limit")
     stops = [stop] if isinstance(stop, str) else list(stop)

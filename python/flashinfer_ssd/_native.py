@@ -99,7 +99,8 @@ class Result(Sized):
 
 class EngineOptions(Sized):
     _fields_ = [("size", c_size_t), ("ram", c_uint64), ("context_length", c_uint64), ("thread_count", c_uint32),
-                ("sequence_count", c_uint32), ("caller_bytes", c_uint64)]
+                ("sequence_count", c_uint32), ("caller_bytes", c_uint64), ("kv_store", c_char_p),
+                ("kv_store_limit", c_uint64), ("kv_type", c_char_p), ("kv_policy", c_char_p)]
 
 
 class SequenceOptions(Sized):
@@ -108,7 +109,7 @@ class SequenceOptions(Sized):
                 ("top_k", c_uint32), ("is_seeded", c_uint32), ("seed", c_uint64), ("min_p", c_float),
                 ("repetition_penalty", c_float), ("stream", c_uint32), ("ignores_end", c_uint32), ("stops", c_void_p),
                 ("stop_count", c_size_t), ("log_probability_count", c_uint32), ("queues", c_uint32),
-                ("context_limit", c_uint64)]
+                ("context_limit", c_uint64), ("ignores_store", c_uint32), ("reserved", c_uint32)]
 
 
 class Probability(Structure):
@@ -157,6 +158,7 @@ SIGNATURES: dict[str, list[Any]] = {
     "chat_json": [c_void_p, c_char_p, POINTER(Generation), TextSink, c_void_p, POINTER(Result)],
     "engine_open": [c_char_p, POINTER(EngineOptions), POINTER(c_void_p)],
     "engine_close": [c_void_p],
+    "engine_next_warning": [c_void_p, c_char_p, c_size_t],
     "engine_fd": [c_void_p, POINTER(c_int32)],
     "sequence_open": [c_void_p, POINTER(SequenceOptions), POINTER(c_void_p)],
     "sequence_next": [c_void_p, c_int64, POINTER(Event)],

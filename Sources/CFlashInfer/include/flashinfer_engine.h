@@ -29,8 +29,17 @@ typedef struct flashinfer_engine_options {
   uint32_t sequence_count;
   /* Part of the budget that the caller needs for itself, in addition to what the process holds already. */
   uint64_t caller_bytes;
+  /* A folder that keeps contexts, where sequences find the keys and values of what begins as an earlier one did; NULL: none.
+     What goes wrong with it is a warning. */
+  const char *kv_store;
+  /* Most bytes of that folder; 0: 8 GiB. */
+  uint64_t kv_store_limit;
+  /* How keys and values are stored: "f16" (NULL), "q8" or "q4". */
+  const char *kv_type;
+  /* What tokens after a prompt attend over: "full" (NULL), "window=N", "sinks=S+N", "top=1/8" or "snapkv=N". */
+  const char *kv_policy;
 } flashinfer_engine_options;
-#define FLASHINFER_ENGINE_OPTIONS_INIT {sizeof(flashinfer_engine_options), 0, 0, 0, 0, 0}
+#define FLASHINFER_ENGINE_OPTIONS_INIT {sizeof(flashinfer_engine_options), 0, 0, 0, 0, 0, NULL, 0, NULL, NULL}
 
 /* As flashinfer_generator_open. */
 flashinfer_status flashinfer_engine_open(const char *path, const flashinfer_engine_options *options,
@@ -66,6 +75,13 @@ typedef struct flashinfer_engine_plan {
 
 flashinfer_status flashinfer_engine_get_plan(flashinfer_engine *engine, flashinfer_engine_plan *plan,
                                              flashinfer_error *error);
+
+/*
+ * Takes the oldest of the lines that people may want to read, such as that the store cannot be used: UTF-8, cut where it is
+ * longer, NUL-terminated. FLASHINFER_END where there is none.
+ */
+flashinfer_status flashinfer_engine_next_warning(flashinfer_engine *engine, char *text, size_t capacity,
+                                                 flashinfer_error *error);
 
 /*
  * The sequences that have events to be taken, at most `capacity`, and their number; waits for the first, at most
@@ -113,10 +129,13 @@ typedef struct flashinfer_sequence_options {
   uint32_t queues;
   /* Most tokens of the context, of all turns together; 0: the engine's context_length. */
   uint64_t context_limit;
+  /* Whether it neither begins with what the engine's kv_store has nor leaves its context there. */
+  uint32_t ignores_store;
+  uint32_t reserved;
 } flashinfer_sequence_options;
 #define FLASHINFER_SEQUENCE_OPTIONS_INIT                                                                         \
   {sizeof(flashinfer_sequence_options), NULL, NULL, NULL, 0, 512, 0.7f, 0.95f, 40, 0, 0, 0.05f, 1.0f, 0, 0, NULL, \
-   0, 0, 0, 0}
+   0, 0, 0, 0, 0, 0}
 
 /* Begins a sequence. *sequence: the caller's, to be given to flashinfer_sequence_close. */
 flashinfer_status flashinfer_sequence_open(flashinfer_engine *engine, const flashinfer_sequence_options *options,

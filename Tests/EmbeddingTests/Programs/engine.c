@@ -204,8 +204,50 @@ static void check_loop(void) {
   for (int i = 0; i < 3; i++) EXPECT(!flashinfer_sequence_close(sequences[i], &error));
 }
 
+/* A context that one engine leaves is where another goes on. */
+static void check_store(const char *model) {
+  char folder[] = "/tmp/flashinfer-test-XXXXXX", line[200];
+  static int32_t tokens[300];
+  static struct turn first, second;
+  EXPECT(mkdtemp(folder));
+  for (int i = 0; i < 300; i++) tokens[i] = (i * 37 + 11) % 250;
+  flashinfer_engine_options options = FLASHINFER_ENGINE_OPTIONS_INIT;
+  options.context_length = 400;
+  options.sequence_count = 2;
+  options.kv_store = folder;
+  options.kv_type = "q5";
+  EXPECT_ERROR(flashinfer_engine_open(model, &options, &engine, &error), FLASHINFER_INVALID);
+  options.kv_type = "q8";
+  options.kv_policy = "top=2";
+  EXPECT_ERROR(flashinfer_engine_open(model, &options, &engine, &error), FLASHINFER_INVALID);
+  options.kv_policy = "full";
+  for (int round = 0; round < 4; round++) {
+    struct turn *turn = round ? &second : &first;
+    flashinfer_sequence *sequence;
+    flashinfer_sequence_options asked = asking(tokens, 300, 10);
+    asked.ignores_store = round == 2;
+    if (round == 3) options.kv_store = "/dev/null/nowhere";
+    EXPECT(!flashinfer_engine_open(model, &options, &engine, &error));
+    EXPECT(!flashinfer_sequence_open(engine, &asked, &sequence, &error));
+    take(sequence, 64, turn);
+    EXPECT(turn->count == 10 && !memcmp(turn->tokens, first.tokens, 10 * sizeof *first.tokens));
+    EXPECT(turn->end.reused_tokens == (round == 1 ? 256 : 0));
+    if (round == 3) EXPECT(!flashinfer_engine_next_warning(engine, line, sizeof line, &error) && strstr(line, "not kept"));
+    EXPECT(flashinfer_engine_next_warning(engine, line, sizeof line, &error) == FLASHINFER_END);
+    EXPECT_ERROR(flashinfer_engine_next_warning(engine, line, 0, &error), FLASHINFER_INVALID);
+    EXPECT(!flashinfer_sequence_close(sequence, &error) && !flashinfer_engine_close(engine, &error));
+  }
+  /* A program of an earlier header. */
+  options.size = offsetof(flashinfer_engine_options, kv_store);
+  EXPECT(!flashinfer_engine_open(model, &options, &engine, &error) && !flashinfer_engine_close(engine, &error));
+  char command[64];
+  snprintf(command, sizeof command, "rm -r %s", folder);
+  EXPECT(!system(command));
+}
+
 int main(int argc, char **argv) {
   EXPECT(argc == 2);
+  check_store(argv[1]);
   flashinfer_engine_options options = FLASHINFER_ENGINE_OPTIONS_INIT;
   options.ram = 1ull << 36;
   options.context_length = 64;

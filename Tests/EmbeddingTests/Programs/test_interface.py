@@ -512,6 +512,7 @@ class Engines(unittest.TestCase):
     def test_many_sequences_bring_what_each_brings_alone(self):
         prompts = ["a b c", "the ant", "x" * 40, "d"]
         with flashinfer_ssd.Engine(MODEL, context=200, sequences=1) as engine:
+            self.assertEqual(engine.warnings(), [])
             alone = []
             for prompt in prompts:
                 with engine.open(prompt, max_tokens=20, temperature=1.5, seed=3, ignore_end=True) as sequence:
@@ -526,6 +527,20 @@ class Engines(unittest.TestCase):
                 sequence.close()
             self.assertEqual(texts, alone * 2)
             self.assertEqual([token.text for token in engine.open([1, 2], max_tokens=0).tokens()], [])
+
+    def test_a_context_that_was_kept_is_taken_up(self):
+        prompt = [i * 37 % 250 for i in range(300)]
+        with tempfile.TemporaryDirectory() as folder:
+            answers = []
+            for use_store in (True, True, False):
+                with flashinfer_ssd.Engine(MODEL, context=400, kv_store=folder, kv_type="q4") as engine:
+                    with engine.open(prompt, max_tokens=5, seed=1, use_store=use_store, ignore_end=True) as sequence:
+                        answers.append("".join(sequence))
+                        self.assertEqual(sequence.reused_token_count, 256 if len(answers) == 2 else 0)
+                    self.assertEqual(engine.warnings(), [])
+            self.assertEqual(answers, answers[:1] * 3)
+            with self.assertRaises(ValueError):
+                flashinfer_ssd.Engine(MODEL, kv_policy="some")
 
     def test_turns_forks_and_cuts(self):
         def ids(sequence):
