@@ -238,7 +238,7 @@ struct AllocationTests {
     architecture: String, isStreamed: Bool, type: KeyValueType = .f16
   ) {
     do {
-      let counts = try [2, 12].map {
+      let counts = try [2, 12, 64].map {
         try check(
           sequenceCount: $0, architecture: architecture, isStreamed: isStreamed, type: type)
       }
