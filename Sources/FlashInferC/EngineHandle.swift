@@ -53,7 +53,8 @@ final class EngineHandle: @unchecked Sendable {
     return choice
   }
 
-  private static func store(_ options: flashinfer_engine_options) throws(CallError) -> Engine.Store? {
+  private static func store(_ options: flashinfer_engine_options) throws(CallError) -> Engine.Store?
+  {
     guard let folder = options.kv_store else { return nil }
     var store = Engine.Store(path: try path(folder))
     if options.kv_store_limit != 0 {

@@ -8,6 +8,8 @@ struct OpenPrompt {
   /// Text and tokens of the answer so far.
   private(set) var bytes: [UInt8] = []
   private(set) var tokenCount = 0
+  /// Tokens of the prompt whose keys and values were stored.
+  private(set) var reusedTokenCount = 0
   private(set) var reason = FinishReason.cancelled
   private var text: AnswerText
 
@@ -36,6 +38,7 @@ struct OpenPrompt {
       case .token: tokenCount += 1
       case .finished(let finish):
         reason = finish.reason
+        reusedTokenCount = finish.usage.reusedTokenCount
         return End(error: nil)
       case .failed(let error): return End(error: error.description)
       }

@@ -17,8 +17,6 @@ extension Run {
         "a prompt"
       } else if output.logprobs != nil {
         "--logprobs"
-      } else if store.kvStore != nil {
-        "--kv-store"
       } else if attention.attention != "host" { "--attention" } else { nil }
     if let other { throw ValidationError("--prompts cannot be combined with \(other)") }
     guard prompts.prompts != "-" || prompt.template.system != "-" else {
@@ -182,6 +180,7 @@ extension Run {
         json.text("text", utf8: answer.bytes)
         json.text("finishReason", answer.reason.rawValue)
         json.number("promptTokens", line.options.prompt.count)
+        if store.kvStore != nil { json.number("reusedTokens", answer.reusedTokenCount) }
         json.number("tokens", answer.tokenCount)
         json.number("seed", line.options.sampling.seed)
       }

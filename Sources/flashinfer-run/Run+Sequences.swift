@@ -23,7 +23,7 @@ extension Run {
     } else {
       request.sequenceCount = Self.sequenceCount(lines, request, model)
     }
-    return try Engine(model, request)
+    return try Engine(model, request, store: store.engineStore)
   }
 
   /// The most sequences whose keys and values have room in memory, of one that is the longest and others of mean length;

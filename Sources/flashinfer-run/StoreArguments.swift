@@ -18,6 +18,11 @@ struct StoreArguments: ParsableArguments {
       valueName: "size"))
   var kvStoreLimit = ByteCount(8 << 30)
 
+  /// Where an engine keeps contexts; nil = nowhere.
+  var engineStore: Engine.Store? {
+    kvStore.map { Engine.Store(path: $0, byteLimit: kvStoreLimit.bytes) }
+  }
+
   /// The store as `request` wants it; nil if there is none, or it cannot be used.
   func open(
     _ model: LanguageModel, prompt: [Int32], for request: inout MemoryPlan.Request, reuses: Bool

@@ -66,6 +66,24 @@ final class PromptsFileTests {
     }
   }
 
+  @Test func `Prompts that begin alike are read from where a store has them`() throws {
+    let shared = (0..<25).map { "\($0) words" }.joined(separator: ", ")
+    let lines = (0..<6).map { #"{"prompt":"\#(shared) and \#($0 * $0)"}"# }
+    let alone = try answer(lines)
+    for round in 0..<2 {
+      let stored = try answer(lines, ["--kv-store", folder.path + "/store", "--sequences", "2"])
+      #expect(stored.status == 0, "\(stored.errors)")
+      let reused = results(stored.output).map {
+        value("reusedTokens", $0).flatMap { Int($0) } ?? -1
+      }
+      #expect(reused.count { $0 >= 128 } >= (round == 0 ? 1 : 6), "\(reused)")
+      func text(_ output: String) -> [String] {
+        results(output).map { "\(value("line", $0) ?? "") \(value("text", $0) ?? "")" }.sorted()
+      }
+      #expect(text(stored.output) == text(alone.output))
+    }
+  }
+
   @Test func `A run that was killed goes on where it was`() throws {
     let whole = results(try answer(Self.lines).output).sorted()
     var generator = SeededGenerator(seed: 4)
@@ -138,7 +156,8 @@ final class PromptsFileTests {
 
   @Test func `What cannot be combined with many prompts is refused`() throws {
     for arguments in [
-      ["--json", "--logprobs", "2"], ["--kv-store", "x"], ["--tokens", "1"], ["--sequences", "0"],
+      ["--json", "--logprobs", "2"], ["--attention", "in-storage:dense"], ["--tokens", "1"],
+      ["--sequences", "0"],
     ] {
       let result = try answer(Self.lines, arguments)
       #expect(result.status == 64, "\(arguments): \(result.errors)")
