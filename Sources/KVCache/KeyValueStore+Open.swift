@@ -42,29 +42,29 @@ extension KeyValueStore {
     KeyValueBlock.quantise(source, headDim: shape.headDim, to: shape.type, into: place)
   }
 
-  /// Writes the addresses of a tile's blocks as f16, as the queries of one page group see them.
+  /// Writes the addresses of a tile's f16 groups, as the queries of one page group see them.
   ///
-  /// Blocks that are not in memory, or that none of the queries sees, are nil.
+  /// Those of blocks that are not in memory, or that none of the queries sees, are nil.
   ///
   /// - Parameters:
   ///   - pageGroups: what the queries see, their own page group last.
   ///   - expansion: where quantised blocks are expanded, ``expansionByteCount(_:)``.
-  ///   - result: [`AttentionTile.blockCount`], written.
-  package func expandedBlocks(
+  ///   - result: [`AttentionTile.groupCount`], written.
+  package func expandedGroups(
     layer: Int, head: Int, tile: Int, pageGroups: ClosedRange<Int>,
     expansion: UnsafeMutableRawPointer, into result: UnsafeMutablePointer<UnsafeRawPointer?>
   ) {
     for index in 0..<AttentionTile.blockCount {
       let pageGroup = tile * AttentionTile.blockCount + index
+      var found: UnsafeRawPointer?
       if pageGroup == pageGroups.upperBound {
-        result[index] = openBlock(layer: layer, head: head, pageGroup: pageGroup)
+        found = openBlock(layer: layer, head: head, pageGroup: pageGroup)
       } else if pageGroups.contains(pageGroup),
         let block = block(layer: layer, head: head, pageGroup: pageGroup)
       {
-        result[index] = expanded(block, into: expansion + index * shape.openBlockByteCount)
-      } else {
-        result[index] = nil
+        found = expanded(block, into: expansion + index * shape.openBlockByteCount)
       }
+      AttentionTile.place(found, at: index, headDim: shape.headDim, in: result)
     }
   }
 
@@ -88,7 +88,7 @@ extension KeyValueStore {
     return UnsafeRawPointer(expansion)
   }
 
-  /// Memory of the blocks of a tile that `expandedBlocks` expands.
+  /// Memory of the blocks of a tile that `expandedGroups` expands.
   public static func expansionByteCount(_ shape: KeyValueShape) -> Int {
     shape.quantises ? AttentionTile.blockCount * shape.openBlockByteCount : 0
   }

@@ -29,19 +29,20 @@ extension KeyValueStore {
     return address(layer, pageGroup).map { UnsafeRawPointer($0 + head * shape.blockByteCount) }
   }
 
-  /// The addresses of the blocks of tile `tile` of one layer and head, as they are stored; nil for blocks
+  /// Writes the addresses of the groups of tile `tile` of one layer and head, all f16; nil for those of blocks
   /// that are not in memory, or not attended over.
   ///
-  /// - Parameter result: [`AttentionTile.blockCount`], written.
-  package func blockAddresses(
+  /// - Parameter result: [`AttentionTile.groupCount`], written.
+  package func groupAddresses(
     layer: Int, head: Int, tile: Int, into result: UnsafeMutablePointer<UnsafeRawPointer?>
   ) {
     for index in 0..<AttentionTile.blockCount {
       let pageGroup = tile * AttentionTile.blockCount + index
-      result[index] =
+      AttentionTile.place(
         isOpen(pageGroup)
-        ? openBlock(layer: layer, head: head, pageGroup: pageGroup)
-        : block(layer: layer, head: head, pageGroup: pageGroup)
+          ? openBlock(layer: layer, head: head, pageGroup: pageGroup)
+          : block(layer: layer, head: head, pageGroup: pageGroup),
+        at: index, headDim: shape.headDim, in: result)
     }
   }
 

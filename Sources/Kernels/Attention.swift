@@ -1,9 +1,26 @@
 import CKernels
 
-/// The unit of attention: 512 positions, absolute, of one KV head; four blocks, anywhere in memory.
+/// The unit of attention: 512 positions, absolute, of one KV head; 32 groups, anywhere in memory.
 public enum AttentionTile {
   public static let positionCount = 512
+  public static let groupCount = positionCount / KeyValueGroup.positionCount
+  /// Blocks of groups that lie together.
   public static let blockCount = positionCount / KeyValueBlock.positionCount
+
+  /// Writes the addresses of a block's groups among those of its tile [groupCount].
+  ///
+  /// - Parameters:
+  ///   - block: of f16 groups; nil if it is not attended over.
+  ///   - index: the block's number in the tile.
+  package static func place(
+    _ block: UnsafeRawPointer?, at index: Int, headDim: Int,
+    in groups: UnsafeMutablePointer<UnsafeRawPointer?>
+  ) {
+    let (first, count) = (groups + index * KeyValueBlock.groupCount, KeyValueBlock.groupCount)
+    guard let block else { return first.update(repeating: nil, count: count) }
+    let stride = KeyValueGroup.byteCount(headDim: headDim)
+    for group in 0..<count { first[group] = block + group * stride }
+  }
 }
 
 /// The positions a query sees, both ends included; none if `last < first`.
@@ -101,16 +118,16 @@ public enum AttentionKernel {
   /// Attends over one tile and merges the result into `partials`.
   ///
   /// - Parameters:
-  ///   - blocks: addresses of the tile's ``AttentionTile/blockCount`` blocks; nil for those that are
+  ///   - groups: addresses of the tile's ``AttentionTile/groupCount`` groups; nil for those that are
   ///     not attended over.
-  ///   - nextBlocks: those of the tile that the caller attends over next, fetched into the cache
+  ///   - nextGroups: those of the tile that the caller attends over next, fetched into the cache
   ///     meanwhile.
   ///   - tileFirstPosition: absolute, a multiple of ``AttentionTile/positionCount``.
   ///   - headDim: a multiple of 16.
   ///   - queries: [queryCount] rows of headDim, `queryStride` apart, scaled and rotated.
   ///   - visible: [queryCount], absolute positions.
   public static func accumulate(
-    blocks: UnsafePointer<UnsafeRawPointer?>, nextBlocks: UnsafePointer<UnsafeRawPointer?>? = nil,
+    groups: UnsafePointer<UnsafeRawPointer?>, nextGroups: UnsafePointer<UnsafeRawPointer?>? = nil,
     tileFirstPosition: Int, headDim: Int,
     queries: UnsafePointer<Float>, queryStride: Int, visible: UnsafePointer<VisibleRange>,
     queryCount: Int, into partials: AttentionPartials, scratch: UnsafeMutableRawPointer,
@@ -118,8 +135,8 @@ public enum AttentionKernel {
   ) {
     precondition(headDim % 16 == 0, "a head must be a multiple of 16 elements long")
     var arguments = ck_attention_tile_arguments(
-      blocks: UnsafeRawPointer(blocks).assumingMemoryBound(to: UnsafePointer<UInt16>?.self),
-      next_blocks: nextBlocks.map {
+      groups: UnsafeRawPointer(groups).assumingMemoryBound(to: UnsafePointer<UInt16>?.self),
+      next_groups: nextGroups.map {
         UnsafeRawPointer($0).assumingMemoryBound(to: UnsafePointer<UInt16>?.self)
       },
       first_position: Int32(tileFirstPosition), head_length: headDim, queries: queries,

@@ -107,11 +107,14 @@ final class AttentionObservation {
     _ area: AttentionWorkerArea
   ) {
     let (tile, index) = pageGroup.quotientAndRemainder(dividingBy: AttentionTile.blockCount)
-    for other in 0..<AttentionTile.blockCount { area.blocks[other] = other == index ? block : nil }
+    for other in 0..<AttentionTile.blockCount {
+      AttentionTile.place(
+        other == index ? block : nil, at: other, headDim: shape.headDim, in: area.groups)
+    }
     for member in 0..<shape.groupSize { area.visible[member] = visible }
     area.partials.reset()
     AttentionKernel.accumulate(
-      blocks: area.blocks, tileFirstPosition: tile * AttentionTile.positionCount,
+      groups: area.groups, tileFirstPosition: tile * AttentionTile.positionCount,
       headDim: shape.headDim, queries: queries, queryStride: shape.headDim,
       visible: area.visible, queryCount: shape.groupSize, into: area.partials,
       scratch: area.scratch)

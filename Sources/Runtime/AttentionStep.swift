@@ -277,15 +277,14 @@ package final class AttentionStep: ParallelRegion {
       VisibleRange(first: area.visible[0].first, last: Int32(task.position + tokens.lowerBound)))
     let tilesHere = tiles.clamped(to: seen)
     for tile in tilesHere {
-      task.cache.expandedBlocks(
+      task.cache.expandedGroups(
         layer: task.layer, head: head, tile: tile, pageGroups: pageGroups,
-        expansion: area.expansion,
-        into: area.blocks)
-      let nextBlocks = nextBlocks(
+        expansion: area.expansion, into: area.groups)
+      let nextGroups = nextGroups(
         layer: task.layer, head: head, tile: min(tile + 1, tilesHere.upperBound - 1), task.cache,
         area)
       AttentionKernel.accumulate(
-        blocks: area.blocks, nextBlocks: nextBlocks,
+        groups: area.groups, nextGroups: nextGroups,
         tileFirstPosition: tile * AttentionTile.positionCount, headDim: headDim,
         queries: area.queries, queryStride: headDim, visible: area.visible,
         queryCount: queryCount, into: partials, scratch: area.scratch)
@@ -417,18 +416,18 @@ package final class AttentionStep: ParallelRegion {
     for member in 0..<groupSize { area.visible[member] = task.visible }
     let partials = partials(place, head)
     partials.reset()
-    task.cache.expandedBlocks(
+    task.cache.expandedGroups(
       layer: layer, head: head, tile: tile, pageGroups: Self.pageGroups(task.visible),
-      expansion: area.expansion, into: area.blocks)
+      expansion: area.expansion, into: area.groups)
     // A worker's next task is the next index unless another takes it.
     let next = min(index + 1, taskCount - 1)
     let nextTask = tokenTasks[Int(regionTokens[next / heads])]
-    let nextBlocks = nextBlocks(
+    let nextGroups = nextGroups(
       layer: layer, head: next % heads,
       tile: nextTask.firstTile + Int(regionPlaces[next / heads]) - nextTask.firstPlace,
       nextTask.cache, area)
     AttentionKernel.accumulate(
-      blocks: area.blocks, nextBlocks: nextBlocks,
+      groups: area.groups, nextGroups: nextGroups,
       tileFirstPosition: tile * AttentionTile.positionCount, headDim: headDim,
       queries: task.queries + head * groupSize * headDim, queryStride: headDim,
       visible: area.visible, queryCount: groupSize, into: partials, scratch: area.scratch)
@@ -444,14 +443,14 @@ package final class AttentionStep: ParallelRegion {
       merged, into: task.queries + head * groupSize * shape.headDim, outputStride: shape.headDim)
   }
 
-  /// The blocks to fetch into the cache ahead; nil if they must be expanded first, which fetches as it
+  /// The groups to fetch into the cache ahead; nil if they must be expanded first, which fetches as it
   /// reads.
-  private func nextBlocks(
+  private func nextGroups(
     layer: Int, head: Int, tile: Int, _ cache: KeyValueStore, _ area: AttentionWorkerArea
   ) -> UnsafePointer<UnsafeRawPointer?>? {
     guard !keyValueShape.quantises else { return nil }
-    cache.blockAddresses(layer: layer, head: head, tile: tile, into: area.nextBlocks)
-    return UnsafePointer(area.nextBlocks)
+    cache.groupAddresses(layer: layer, head: head, tile: tile, into: area.nextGroups)
+    return UnsafePointer(area.nextGroups)
   }
 
   private static func pageGroups(_ visible: VisibleRange) -> ClosedRange<Int> {

@@ -7,9 +7,9 @@ struct AttentionWorkerArea {
   let queries: UnsafeMutablePointer<Float>
   /// [queryCount]
   let visible: UnsafeMutablePointer<VisibleRange>
-  /// Of the current tile, and of the one after it [AttentionTile.blockCount].
-  let blocks: UnsafeMutablePointer<UnsafeRawPointer?>
-  let nextBlocks: UnsafeMutablePointer<UnsafeRawPointer?>
+  /// Addresses of the current tile's groups, and of those of the one after it [AttentionTile.groupCount].
+  let groups: UnsafeMutablePointer<UnsafeRawPointer?>
+  let nextGroups: UnsafeMutablePointer<UnsafeRawPointer?>
   let partials: AttentionPartials
   let scratch: UnsafeMutableRawPointer
   /// After everything else: what quantised blocks of a tile are expanded into.
@@ -22,9 +22,9 @@ struct AttentionWorkerArea {
     next += Self.rounded(queryCount * headDim * 4)
     visible = next.bindMemory(to: VisibleRange.self, capacity: queryCount)
     next += Self.rounded(queryCount * MemoryLayout<VisibleRange>.stride)
-    blocks = next.bindMemory(to: UnsafeRawPointer?.self, capacity: 2 * AttentionTile.blockCount)
-    nextBlocks = blocks + AttentionTile.blockCount
-    next += Self.blocksByteCount
+    groups = next.bindMemory(to: UnsafeRawPointer?.self, capacity: 2 * AttentionTile.groupCount)
+    nextGroups = groups + AttentionTile.groupCount
+    next += Self.groupsByteCount
     partials = AttentionPartials(memory: next, queryCount: queryCount, headDim: headDim)
     next += Self.rounded(
       AttentionPartials.byteCount(queryCount: queryCount, headDim: headDim))
@@ -41,15 +41,15 @@ struct AttentionWorkerArea {
     let headDim = shape.headDim
     return rounded(queryCount * headDim * 4)
       + rounded(queryCount * MemoryLayout<VisibleRange>.stride)
-      + blocksByteCount
+      + groupsByteCount
       + rounded(AttentionPartials.byteCount(queryCount: queryCount, headDim: headDim))
       + rounded(
         AttentionKernel.scratchByteCount(queryCount: queryCount, headDim: headDim))
       + KeyValueStore.expansionByteCount(keyValues)
   }
 
-  private static var blocksByteCount: Int {
-    rounded(2 * AttentionTile.blockCount * MemoryLayout<UnsafeRawPointer?>.stride)
+  private static var groupsByteCount: Int {
+    rounded(2 * AttentionTile.groupCount * MemoryLayout<UnsafeRawPointer?>.stride)
   }
 
   private static func rounded(_ count: Int) -> Int { (count + 63) & ~63 }

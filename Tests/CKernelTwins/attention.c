@@ -3,7 +3,7 @@
 
 #include "twins.h"
 
-enum { BLOCK_POSITIONS = 128, TILE_BLOCKS = 4 };
+enum { BLOCK_POSITIONS = 128, TILE_GROUPS = 32 };
 
 // Writes `positions` positions into blocks, slots after the last one of a group as zeros.
 static void store(
@@ -31,16 +31,21 @@ static void store_group(const ck_kernels *k, generator *g, int kind, int argumen
   emit_halves(group, 32 * length);
 }
 
-// Some tiles, some of whose blocks are not attended over, merged into running partials.
+// Some tiles, some of whose groups are not attended over, merged into running partials. Groups lie anywhere.
 static void attention(const ck_kernels *k, generator *g, int kind, int merges) {
   const size_t length = 16 * between(g, 1, 8), queries = between(g, 1, 14);
   const size_t tiles = between(g, 1, 3);
   const size_t positions = 512 * (tiles - 1) + between(g, 1, 512);
   const size_t block_count = (positions + BLOCK_POSITIONS - 1) / BLOCK_POSITIONS;
-  uint16_t *blocks[12];
+  uint16_t *blocks[12], *groups[12 * BLOCK_POSITIONS / 16];
   for (size_t b = 0; b < block_count; b++) blocks[b] = fenced(BLOCK_POSITIONS * length * 4);
   // Keys that are not finite make scores NaN: another case's matter.
   store(k, g, kind == ANY_FLOATS ? WITH_OUTLIERS : kind, length, positions, blocks);
+  const size_t group_count = (positions + 15) / 16;
+  for (size_t i = 0; i < group_count; i++) {
+    groups[i] = fenced(64 * length);
+    memcpy(groups[i], blocks[i / 8] + i % 8 * 32 * length, 64 * length);
+  }
   float *query = fenced(queries * length * 4);
   fill_values(g, kind == ANY_FLOATS ? FINITE_EXTREMES : kind % 2, query, queries * length);
   ck_visible *visible = fenced(queries * sizeof *visible);
@@ -59,16 +64,19 @@ static void attention(const ck_kernels *k, generator *g, int kind, int merges) {
     }
   }
   float *scratch = fenced(queries * (CK_SCORE_STRIDE + 2 + length) * 4);
-  const uint16_t *pointers[2][TILE_BLOCKS];
+  const uint16_t *pointers[2][TILE_GROUPS];
   for (size_t t = 0; t < tiles; t++) {
-    for (size_t b = 0; b < TILE_BLOCKS; b++) {
-      const size_t block = TILE_BLOCKS * t + b, next_block = block + TILE_BLOCKS;
-      pointers[0][b] = block < block_count && !one_in(g, 6) ? blocks[block] : 0;
-      pointers[1][b] = next_block < block_count ? blocks[next_block] : 0;
+    int misses_block = 0;
+    for (size_t i = 0; i < TILE_GROUPS; i++) {
+      if (i % 8 == 0) misses_block = one_in(g, 6);
+      const size_t group = TILE_GROUPS * t + i, next_group = group + TILE_GROUPS;
+      const int misses = one_in(g, 20) || misses_block;
+      pointers[0][i] = group < group_count && !misses ? groups[group] : 0;
+      pointers[1][i] = next_group < group_count ? groups[next_group] : 0;
     }
     float *const *into = partials[merges && t > 0];
     const ck_attention_tile_arguments a = {
-        .blocks = pointers[0], .next_blocks = one_in(g, 2) ? pointers[1] : 0,
+        .groups = pointers[0], .next_groups = one_in(g, 2) ? pointers[1] : 0,
         .first_position = (int32_t)(512 * t), .head_length = length, .queries = query,
         .query_stride = length, .visible = visible, .query_count = queries, .m = into[0],
         .l = into[1], .o = into[2], .scratch = scratch};

@@ -72,9 +72,9 @@ static void prepare_interleave(generator *g) {
 }
 static void run_interleave(void) { data.k->interleave_rows(&data.rows, data.group); }
 
-// Four queries over a whole tile, the same block four times.
+// Four queries over a whole tile, the same eight groups four times.
 static void prepare_attention(generator *g) {
-  static const uint16_t *blocks[4];
+  static const uint16_t *groups[32];
   static ck_visible visible[4];
   data.block = fenced(BLOCK * HEAD * 4);
   for (size_t p = 0; p < BLOCK; p++) {
@@ -83,12 +83,12 @@ static void prepare_attention(generator *g) {
   }
   float *partials = floats(g, 4 * (2 + HEAD));
   for (int i = 0; i < 4; i++) {
-    blocks[i] = data.block;
     visible[i] = (ck_visible){0, 511};
     partials[i] = 0;
   }
+  for (int i = 0; i < 32; i++) groups[i] = data.block + i % 8 * 32 * HEAD;
   data.tile = (ck_attention_tile_arguments){
-      .blocks = blocks, .head_length = HEAD, .queries = floats(g, 4 * HEAD), .query_stride = HEAD,
+      .groups = groups, .head_length = HEAD, .queries = floats(g, 4 * HEAD), .query_stride = HEAD,
       .visible = visible, .query_count = 4, .m = partials, .l = partials + 4, .o = partials + 8,
       .scratch = floats(g, 4 * (CK_SCORE_STRIDE + 2 + HEAD))};
   data.codes = fenced(4 * HEAD + 512 + BLOCK * HEAD * 2);

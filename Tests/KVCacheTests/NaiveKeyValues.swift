@@ -221,13 +221,21 @@ final class CheckedStore {
   private func check(
     layer: Int, tile: Int, _ pageGroups: ClosedRange<Int>, all: Bool
   ) throws {
-    var found = [UnsafeRawPointer?](repeating: nil, count: AttentionTile.blockCount)
+    var found = [UnsafeRawPointer?](repeating: nil, count: AttentionTile.groupCount)
     for head in 0..<known.shape.keyValueHeadCount {
-      store.expandedBlocks(
+      store.expandedGroups(
         layer: layer, head: head, tile: tile, pageGroups: pageGroups, expansion: expansion.address,
         into: &found)
-      for (index, block) in found.enumerated() {
+      for index in 0..<AttentionTile.blockCount {
         let pageGroup = tile * AttentionTile.blockCount + index
+        let groups = found[
+          index * KeyValueBlock.groupCount..<(index + 1) * KeyValueBlock.groupCount]
+        let block = groups[groups.startIndex]
+        let byteCount = KeyValueGroup.byteCount(headDim: known.shape.headDim)
+        #expect(
+          groups.enumerated().allSatisfy {
+            $1 == block.map { [index = $0] in $0 + index * byteCount }
+          })
         guard pageGroups.contains(pageGroup) else { continue }
         guard let block else {
           #expect(

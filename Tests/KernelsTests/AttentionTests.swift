@@ -35,23 +35,27 @@ import Testing
       }
     }
 
-    /// The cache's blocks, stored by `set`.
-    func blocks(_ set: InstructionSet) -> [UInt16] {
-      let blockByteCount = KeyValueBlock.byteCount(headDim: headDim)
-      let blockCount = (positionCount + 127) / 128
-      var memory = [UInt16](repeating: 0x7E00, count: blockCount * blockByteCount / 2)  // NaN
+    private var groupCount: Int { (positionCount + 15) / 16 }
+    private var groupByteCount: Int { KeyValueGroup.byteCount(headDim: headDim) }
+
+    /// Where a group lies: the last comes first.
+    private func offset(ofGroup group: Int) -> Int { (groupCount - 1 - group) * groupByteCount }
+
+    /// The groups of the cache, stored by `set`.
+    func groups(_ set: InstructionSet) -> [UInt16] {
+      var memory = [UInt16](repeating: 0x7E00, count: groupCount * groupByteCount / 2)  // NaN
       // Slots after the last position exist in a cache as zeros.
       let padding = [Float](repeating: 0, count: 15 * headDim)
       let (keys, values) = (keys + padding, values + padding)
       memory.withUnsafeMutableBytes { memory in
-        for position in 0..<(positionCount + 15) / 16 * 16 {
+        for position in 0..<groupCount * 16 {
           keys.withUnsafeBufferPointer { keys in
             values.withUnsafeBufferPointer { values in
               KeyValueBlock.store(
                 key: keys.baseAddress! + position * headDim,
                 value: values.baseAddress! + position * headDim, headDim: headDim,
-                position: position % 128,
-                into: memory.baseAddress! + position / 128 * blockByteCount, instructionSet: set)
+                position: position % 16,
+                into: memory.baseAddress! + offset(ofGroup: position / 16), instructionSet: set)
             }
           }
         }
@@ -69,9 +73,10 @@ import Testing
     var everyTile: Set<Int> { Set(1...(positionCount + 511) / 512) }
 
     /// Attention's output, tiles in runs that end at `cuts` merged in order.
-    func output(_ set: InstructionSet, cuts: Set<Int> = []) -> [Float] {
-      let memory = blocks(set)
-      let blockByteCount = KeyValueBlock.byteCount(headDim: headDim)
+    ///
+    /// - Parameter absent: groups that are not attended over.
+    func output(_ set: InstructionSet, cuts: Set<Int> = [], absent: Set<Int> = []) -> [Float] {
+      let memory = groups(set)
       let tileCount = (positionCount + 511) / 512
       let partialByteCount = AttentionPartials.byteCount(
         queryCount: queryCount, headDim: headDim)
@@ -93,11 +98,12 @@ import Testing
       memory.withUnsafeBytes { memory in
         for tile in 0..<tileCount {
           let target = cuts.isEmpty ? total : part
-          let blocks = (4 * tile..<4 * tile + 4).map { block -> UnsafeRawPointer? in
-            block * 128 < positionCount ? memory.baseAddress! + block * blockByteCount : nil
+          let groups = (32 * tile..<32 * tile + 32).map { group -> UnsafeRawPointer? in
+            group < groupCount && !absent.contains(group)
+              ? memory.baseAddress! + offset(ofGroup: group) : nil
           }
           AttentionKernel.accumulate(
-            blocks: blocks, tileFirstPosition: tile * 512, headDim: headDim, queries: queries,
+            groups: groups, tileFirstPosition: tile * 512, headDim: headDim, queries: queries,
             queryStride: headDim, visible: visible, queryCount: queryCount, into: target,
             scratch: scratch, instructionSet: set)
           if cuts.contains(tile + 1) {
@@ -113,10 +119,13 @@ import Testing
       return output
     }
 
-    /// Textbook attention in f64.
-    func reference() -> [Double] {
+    /// Textbook attention in f64; 0 where nothing is seen.
+    func reference(absent: Set<Int> = []) -> [Double] {
       visible.enumerated().flatMap { query, range -> [Double] in
-        let positions = Int(range.first)...Int(range.last)
+        let positions = (range.first...range.last).map(Int.init).filter {
+          !absent.contains($0 / 16)
+        }
+        guard !positions.isEmpty else { return Array(repeating: 0, count: headDim) }
         let scores = positions.map { position in
           (0..<headDim).reduce(0.0) {
             $0 + Double(queries[query * headDim + $1]) * Double(keys[position * headDim + $1])
@@ -145,6 +154,28 @@ import Testing
           "seed \(seed), \(set)")
       }
       for (found, expected) in zip(scalar, attention.reference()) {
+        #expect((Double(found) - expected).magnitude < 2e-5 * 2, "seed \(seed)")
+      }
+    }
+  }
+
+  @Test func `Positions of groups that are not there weigh nothing`() {
+    for seed in UInt64(300)..<360 {
+      let attention = Case(seed: seed, scale: 1)
+      var generator = SeededGenerator(seed: seed)
+      let some = [2, 5, 20].randomElement(using: &generator)!
+      // Single ones, and whole runs.
+      let absent = Set(
+        (0..<attention.positionCount / 16 + 1).filter {
+          Int.random(in: 0..<some, using: &generator) == 0 || $0 / 8 % 3 == Int(seed % 4)
+        })
+      let scalar = attention.output(.scalar, absent: absent)
+      for set in MatrixProductTests.vectorSets {
+        #expect(
+          attention.output(set, absent: absent).map(\.bitPattern) == scalar.map(\.bitPattern),
+          "seed \(seed), \(set)")
+      }
+      for (found, expected) in zip(scalar, attention.reference(absent: absent)) {
         #expect((Double(found) - expected).magnitude < 2e-5 * 2, "seed \(seed)")
       }
     }

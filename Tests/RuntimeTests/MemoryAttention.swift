@@ -79,11 +79,13 @@ final class MemoryAttention: DecodeAttention {
     _ layer: Int, _ head: Int, _ tile: Int, _ visible: VisibleRange,
     _ queries: UnsafePointer<Float>, _ running: AttentionPartials
   ) {
-    let blocks = (4 * tile..<4 * tile + 4).map { pageGroup in
-      pageGroup < shape.pageGroupCount ? UnsafeRawPointer(block(layer, head, pageGroup)) : nil
+    let groups = (32 * tile..<32 * tile + 32).map { group in
+      group / 8 < shape.pageGroupCount
+        ? UnsafeRawPointer(block(layer, head, group / 8))
+          + group % 8 * KeyValueGroup.byteCount(headDim: shape.headDim) : nil
     }
     AttentionKernel.accumulate(
-      blocks: blocks, tileFirstPosition: 512 * tile, headDim: shape.headDim,
+      groups: groups, tileFirstPosition: 512 * tile, headDim: shape.headDim,
       queries: queries + head * groupSize * shape.headDim, queryStride: shape.headDim,
       visible: Array(repeating: visible, count: groupSize), queryCount: groupSize, into: running,
       scratch: scratch.address)

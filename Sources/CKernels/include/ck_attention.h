@@ -1,5 +1,4 @@
-// Attention over tiles of 512 positions in groups of sixteen (docs/decisions/0001). Eight groups lie
-// together as a block; a tile's four blocks may lie anywhere.
+// Attention over tiles of 512 positions in groups of sixteen (docs/decisions/0001), which may lie anywhere.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -16,12 +15,12 @@ typedef struct {
 } ck_visible;
 
 typedef struct {
-  // The tile's four blocks, eight groups each: keys [head_length][16], values [16][head_length]. A block
-  // that is not attended over is null.
-  const uint16_t *const *blocks;
-  // The blocks of the tile that is attended over next, to be fetched into the cache meanwhile; it and
+  // The tile's groups [32]: keys [head_length][16], then values [16][head_length]. A group that is not
+  // attended over is null.
+  const uint16_t *const *groups;
+  // The groups of the tile that is attended over next, to be fetched into the cache meanwhile; it and
   // its elements may be null.
-  const uint16_t *const *next_blocks;
+  const uint16_t *const *next_groups;
   int32_t first_position;  // of the tile
   size_t head_length;      // a multiple of 16
   const float *queries;    // [query_count][head_length], scaled

@@ -23,14 +23,13 @@ extension DriveController {
     }
   }
 
-  /// Copies a token group's halves of sixteen positions to their places in the tile's blocks.
+  /// Copies a token group's halves of sixteen positions to their places in the tile.
   private func place(
     _ keys: UnsafePointer<UInt16>, _ values: UnsafePointer<UInt16>, atPosition first: Int
   ) {
     let size = KeyValueGroup.positionCount * layout.headDim
     let count = layout.groupPositions / KeyValueGroup.positionCount
-    // Groups of sixteen lie one after the other through all blocks of the tile.
-    let target = buffers.blocks + first / KeyValueGroup.positionCount * 2 * size
+    let target = buffers.group(first / KeyValueGroup.positionCount)
     for index in 0..<count {
       (target + index * 2 * size).update(from: keys + index * size, count: size)
       (target + index * 2 * size + size).update(from: values + index * size, count: size)
@@ -40,14 +39,14 @@ extension DriveController {
   /// Attends over the tile in the buffers.
   func accumulate(tileFirstPosition: Int) {
     withUnsafeTemporaryAllocation(
-      of: UnsafeRawPointer?.self, capacity: AttentionTile.blockCount
+      of: UnsafeRawPointer?.self, capacity: AttentionTile.groupCount
     ) { addresses in
       for index in addresses.indices {
-        addresses.initializeElement(at: index, to: UnsafeRawPointer(buffers.block(index)))
+        addresses.initializeElement(at: index, to: UnsafeRawPointer(buffers.group(index)))
       }
-      guard let blocks = addresses.baseAddress else { return }
+      guard let groups = addresses.baseAddress else { return }
       AttentionKernel.accumulate(
-        blocks: blocks, tileFirstPosition: tileFirstPosition, headDim: layout.headDim,
+        groups: groups, tileFirstPosition: tileFirstPosition, headDim: layout.headDim,
         queries: buffers.queries, queryStride: layout.headDim, visible: buffers.visible,
         queryCount: contents.groupSize, into: buffers.partials, scratch: buffers.scratch)
     }

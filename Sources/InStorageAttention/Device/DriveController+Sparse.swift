@@ -188,7 +188,7 @@ extension DriveController {
     let (length, lanes) = (layout.headDim, KeyValueGroup.positionCount)
     let half = lanes * length
     let from = position / lanes * half
-    let to = buffers.blocks + target / lanes * 2 * half
+    let to = buffers.group(target / lanes)
     for element in 0..<length {
       to[element * lanes + target % lanes] = keys[from + element * lanes + position % lanes]
     }

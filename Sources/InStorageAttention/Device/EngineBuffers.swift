@@ -17,8 +17,8 @@ struct EngineBuffers {
   /// Pages of a token group, with room for a spare area after the last.
   let keyPages: UnsafeMutablePointer<UInt8>
   let valuePages: UnsafeMutablePointer<UInt8>
-  /// The tile being attended over: four blocks in the kernel's layout.
-  let blocks: UnsafeMutablePointer<UInt16>
+  /// The tile being attended over: its groups of sixteen, one after the other, in the kernel's layout.
+  private let tile: UnsafeMutablePointer<UInt16>
   /// One KV head's queries [groupSize, headDim].
   let queries: UnsafeMutablePointer<Float>
   /// [groupSize]
@@ -61,8 +61,8 @@ struct EngineBuffers {
       layout.pagesPerGroup * layout.pageByteCount + FlashArray.spareByteCount
     keyPages = arena.take(pagesByteCount, of: UInt8.self)
     valuePages = arena.take(pagesByteCount, of: UInt8.self)
-    blocks = arena.take(
-      AttentionTile.blockCount * KeyValueBlock.byteCount(headDim: length) / 2, of: UInt16.self)
+    tile = arena.take(
+      AttentionTile.groupCount * KeyValueGroup.byteCount(headDim: length) / 2, of: UInt16.self)
     queries = arena.take(group * length, of: Float.self)
     visible = arena.take(group, of: VisibleRange.self)
     partials = AttentionPartials(
@@ -101,8 +101,8 @@ struct EngineBuffers {
     valueSums + valueSumOffsets[stream] + slot * layout.headDim
   }
 
-  /// The address of block `index` of the tile being attended over.
-  func block(_ index: Int) -> UnsafeMutablePointer<UInt16> {
-    blocks + index * KeyValueBlock.byteCount(headDim: layout.headDim) / 2
+  /// The address of group `index` of the tile being attended over.
+  func group(_ index: Int) -> UnsafeMutablePointer<UInt16> {
+    tile + index * KeyValueGroup.byteCount(headDim: layout.headDim) / 2
   }
 }
