@@ -80,7 +80,7 @@ final class ExpertStep: ParallelRegion {
     try begin(layer.family, x.tokenCount)
     var next = next
     repeat {
-      try ask(layer.family)
+      try ask(layer.family, rowCount: x.tokenCount)
       if askedCount == neededCount, let layer = next {
         next = nil
         try prefetcher.foresee(layer, rowCount: x.tokenCount)
@@ -119,10 +119,13 @@ final class ExpertStep: ParallelRegion {
   }
 
   /// Asks for the experts that are not in memory, as far as the cache and the drive's queue have room.
-  private func ask(_ family: Int) throws(RuntimeError) {
+  ///
+  /// Those of one row always fit. Where what was read in vain is still on its way to their places it is waited for, so
+  /// that nothing that was needed leaves for them.
+  private func ask(_ family: Int, rowCount: Int) throws(RuntimeError) {
     do throws(LoaderError) {
       while askedCount < neededCount {
-        if waitingCount == 0 { try stream.makeRoomForBundle(of: family) }
+        if waitingCount == 0 || rowCount == 1 { try stream.makeRoomForBundle(of: family) }
         guard stream.hasRoomForBundle(of: family), waitingCount == 0 || stream.canRead else {
           return
         }

@@ -132,6 +132,20 @@ struct AllocationTests {
     Self.expectNone(result)
   }
 
+  @Test func `Decoding several sequences over experts allocates nothing`() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { Self.reportSequences(architecture: "qwen2moe", isStreamed: true, bundling: .experts) }
+    Self.expectNone(result)
+  }
+
+  @Test func `Decoding several sequences over neurons allocates nothing`() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { Self.reportSequences(architecture: "llama", isStreamed: true, bundling: .neurons) }
+    Self.expectNone(result)
+  }
+
   @Test func `Drawing tokens allocates nothing`() async {
     let result = await #expect(
       processExitsWith: .success, observing: [\.standardOutputContent]
@@ -233,14 +247,17 @@ struct AllocationTests {
     return allocation_count() - before
   }
 
-  /// Prints the sum of what ``check(sequenceCount:architecture:isStreamed:type:)`` counts, or its error.
+  /// Prints the sum of what ``check(sequenceCount:architecture:isStreamed:type:bundling:)`` counts, or its error.
+  ///
+  /// - Parameter bundling: that of the model's image; nil = the model is a GGUF file.
   private static func reportSequences(
-    architecture: String, isStreamed: Bool, type: KeyValueType = .f16
+    architecture: String, isStreamed: Bool, type: KeyValueType = .f16, bundling: Bundling? = nil
   ) {
     do {
       let counts = try [2, 12, 64].map {
         try check(
-          sequenceCount: $0, architecture: architecture, isStreamed: isStreamed, type: type)
+          sequenceCount: $0, architecture: architecture, isStreamed: isStreamed, type: type,
+          bundling: bundling)
       }
       print("allocations: \(counts.reduce(0, +)); \(counts)")
     } catch { print("\(error)") }
@@ -248,16 +265,21 @@ struct AllocationTests {
 
   /// Allocations of 133 steps with a token of each sequence, after and until all complete a page.
   private static func check(
-    sequenceCount: Int, architecture: String, isStreamed: Bool, type: KeyValueType
+    sequenceCount: Int, architecture: String, isStreamed: Bool, type: KeyValueType,
+    bundling: Bundling?
   ) throws -> Int {
     var tiny = TinyModel(architecture: architecture)
     tiny.hiddenSize = 256
     tiny.feedForwardLength = 512
     tiny.headDim = 64
-    tiny.matrixTypes = [.q8_0, .q4_K, .f16]
+    tiny.matrixTypes = bundling == .neurons ? [.q8_0] : [.q8_0, .q4_K, .f16]
+    if bundling == .neurons { tiny.hiddenActivation = "relu" }
+    let gguf = tiny.gguf(seed: 5).bytes()
     let folder = TemporaryFolder()
     defer { extendLifetime(folder) }
-    let source = try source(tiny.gguf(seed: 5).bytes(), on: .one, in: folder, backend: .auto)
+    let source = try source(
+      bundling == nil ? gguf : try ImageBuilder.image(of: gguf, bundling: bundling), on: .one,
+      in: folder, backend: .auto)
     guard let configuration = source.description.configuration else { exit(2) }
     var request = MemoryPlan.Request(
       budgetByteCount: isStreamed ? 1 : 1 << 30, contextLength: 300, promptLength: 120,
@@ -272,7 +294,7 @@ struct AllocationTests {
       }
     }
     let core = try EngineCore(source, configuration, request)
-    guard core.plan.residency.isFullyPinned != isStreamed else { exit(3) }
+    guard core.plan.residency.isFullyPinned != isStreamed || bundling != nil else { exit(3) }
     let prompt = (0..<120).map { Int32($0 * 7 % 300) }
     var caches: [KeyValueStore] = []
     for _ in 0..<sequenceCount {
