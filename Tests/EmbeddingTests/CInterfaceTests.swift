@@ -45,6 +45,11 @@ struct CInterfaceTests {
   }
 
   @Test(arguments: sanitizers)
+  func `Nothing that a program hands over ends an engine`(options: [String]) throws {
+    try expectOK("engine_boundary", [files.model], options)
+  }
+
+  @Test(arguments: sanitizers)
   func `Sequences of an engine are opened, continued and cancelled by any thread`(
     options: [String]
   ) throws { try expectOK("engine", [files.model], options + ["-pthread"]) }
