@@ -12,7 +12,7 @@ extension CallError {
     case .loader(let error): note(error)
     case .allocation(let error): systemError = error.errno
     case .notRunnable(let file, _): path = file
-    case .budgetTooSmall(_, let minimum): remedy = Self.allowing(minimum)
+    case .budgetTooSmall(_, let minimum, _): remedy = Self.allowing(minimum)
     case .keyValueBudgetTooSmall(_, let needed): remedy = Self.allowing(needed)
     case .keyValues(.io(let error, _)), .keyValues(.noRoom(let error)): note(error)
     case .keyValues(.damaged(let file, let place, _)): (path, offset) = (file, place)

@@ -140,9 +140,19 @@ public struct MemoryPlan: Sendable {
         source: source, configuration: configuration, selector: selector))
   }
 
+  /// The largest number below `count` that fits, as all smaller ones do; nil if none does.
+  private static func mostSequences(below count: Int, _ fits: (_ count: Int) -> Bool) -> Int? {
+    var (fitting, tooMany) = (0, count)
+    while tooMany - fitting > 1 {
+      let middle = (fitting + tooMany) / 2
+      if fits(middle) { fitting = middle } else { tooMany = middle }
+    }
+    return fitting > 0 ? fitting : nil
+  }
+
   /// Divides `request`'s budget.
   ///
-  /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)``,
+  /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:fitting:)``,
   ///   ``RuntimeError/keyValueBudgetTooSmall(budget:needed:)``,
   ///   ``RuntimeError/notRunnable(path:reason:)`` where positions are learned and too few.
   ///
@@ -156,9 +166,11 @@ public struct MemoryPlan: Sendable {
     let neurons = source.description.neurons.flatMap { layout in
       selector.map { NeuronDemand(layout, request.neurons.reading($0), $0) }
     }
-    var fixed = Fixed(
-      request, source, configuration, order, neurons,
-      try DecoderWeights.families(source: source, configuration: configuration))
+    let families = try DecoderWeights.families(source: source, configuration: configuration)
+    func makeFixed(_ request: Request) -> Fixed {
+      Fixed(request, source, configuration, order, neurons, families)
+    }
+    var fixed = makeFixed(request)
     let options = readOptions(request)
     let expertsAtOnce = configuration.experts?.expertsPerToken ?? 0
     let leastSlots =
@@ -172,13 +184,20 @@ public struct MemoryPlan: Sendable {
     }
     let smallest = ResidencyPlan.Options(readByteCount: 64 << 10, stagingByteCount: 0)
     // What the process once held counts too: a peak cannot be taken back.
-    let minimum = max(
-      fixed.byteCount + weightMinimum(smallest) + fixed.leastWorkspaceByteCount,
-      request.assumedProcessByteCount ?? ProcessMemory.peakResidentByteCount)
-    guard request.budgetByteCount >= minimum else {
+    func minimum(_ fixed: Fixed) -> Int {
+      max(
+        fixed.byteCount + weightMinimum(smallest) + fixed.leastWorkspaceByteCount,
+        request.assumedProcessByteCount ?? ProcessMemory.peakResidentByteCount)
+    }
+    guard request.budgetByteCount >= minimum(fixed) else {
       throw .budgetTooSmall(
         budget: ByteCount(request.budgetByteCount),
-        minimum: ByteCount(Self.roundedMinimum(minimum)))
+        minimum: ByteCount(Self.roundedMinimum(minimum(fixed))),
+        fitting: mostSequences(below: request.sequenceCount) { count in
+          var fewer = request
+          fewer.sequenceCount = count
+          return request.budgetByteCount >= minimum(makeFixed(fewer))
+        })
     }
     let limit = try fixed.setKeyValueBudget(weightMinimum: weightMinimum(smallest))
     let left = request.budgetByteCount - fixed.byteCount

@@ -11,8 +11,10 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
   case allocation(AllocationError)
   /// The file cannot be run although it can be read (a vocabulary alone, a missing tensor).
   case notRunnable(path: String, reason: String)
-  /// The memory budget is below what this model needs at this context.
-  case budgetTooSmall(budget: ByteCount, minimum: ByteCount)
+  /// The memory budget is below what this model needs at this context, for as many sequences as were asked for.
+  ///
+  /// `fitting`: for how many of them it is enough; nil where one was asked for, or it is enough for none.
+  case budgetTooSmall(budget: ByteCount, minimum: ByteCount, fitting: Int? = nil)
   case keyValues(KeyValueError)
   /// Keys and values need more memory than was reserved for them.
   case keyValueBudgetTooSmall(budget: ByteCount, needed: ByteCount)
@@ -35,8 +37,9 @@ public enum RuntimeError: Error, Sendable, CustomStringConvertible {
     case .tokenizer(let error): error.description
     case .allocation(let error): error.description
     case .notRunnable(let path, let reason): "\(path): \(reason)"
-    case .budgetTooSmall(let budget, let minimum):
+    case .budgetTooSmall(let budget, let minimum, let fitting):
       "a memory budget of \(budget) is too small: the smallest that works here is \(minimum)"
+        + (fitting.map { ", and \($0) at a time would fit" } ?? "")
     case .keyValueBudgetTooSmall(let budget, let needed):
       "a memory budget of \(budget) for keys and values is too small: the smallest that works here "
         + "is \(needed)"

@@ -73,7 +73,7 @@ public final class Session {
   /// - Parameter decodeAttention: begins the attention of decoded tokens, for which it is given keys and values,
   ///   and the host goes on; nil = all is the host's. The host's own keys and values must all have room in memory,
   ///   and begin empty.
-  /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:)`` before anything large is allocated;
+  /// - Throws: ``RuntimeError/budgetTooSmall(budget:minimum:fitting:)`` before anything large is allocated;
   ///   ``RuntimeError/notRunnable(path:reason:)`` if stored keys and values come before attention that is
   ///   computed elsewhere; ``RuntimeError/loader(_:)`` if not every read of the file can be verified, as
   ///   was asked for.

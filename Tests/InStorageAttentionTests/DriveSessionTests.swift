@@ -257,7 +257,7 @@ import WeightLoader
       _ = try Session(source, configuration, request, decodeAttention: drives)
       Issue.record("a budget of one byte was accepted")
     } catch {
-      guard case .budgetTooSmall(_, let minimum) = error else { throw error }
+      guard case .budgetTooSmall(_, let minimum, _) = error else { throw error }
       request.budgetByteCount = minimum.bytes
     }
     let session = try Session(source, configuration, request, decodeAttention: drives)

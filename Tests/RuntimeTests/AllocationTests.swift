@@ -228,7 +228,7 @@ struct AllocationTests {
     }
     if isStreamed {
       do { _ = try Session(source, configuration, request) } catch {
-        guard case .budgetTooSmall(_, let minimum) = error else { exit(2) }
+        guard case .budgetTooSmall(_, let minimum, _) = error else { exit(2) }
         request.budgetByteCount = minimum.bytes
       }
     }
@@ -289,7 +289,7 @@ struct AllocationTests {
     request.keyValues.type = type
     if isStreamed {
       do { _ = try EngineCore(source, configuration, request) } catch {
-        guard case .budgetTooSmall(_, let minimum) = error else { exit(2) }
+        guard case .budgetTooSmall(_, let minimum, _) = error else { exit(2) }
         request.budgetByteCount = minimum.bytes
       }
     }

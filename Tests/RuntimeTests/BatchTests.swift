@@ -59,7 +59,7 @@ import WeightLoader
     let configuration = try #require(source.description.configuration)
     var request = request(shape, sequenceCount: sequenceCount)
     do { return try EngineCore(source, configuration, request) } catch {
-      guard case .budgetTooSmall(_, let minimum) = error else { throw error }
+      guard case .budgetTooSmall(_, let minimum, _) = error else { throw error }
       request.budgetByteCount = minimum.bytes + (shape.spareByteCount ?? 0)
       return try EngineCore(source, configuration, request)
     }

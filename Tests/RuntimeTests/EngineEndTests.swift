@@ -147,7 +147,7 @@ import WeightLoader
     var request = rig.request(sequenceCount: 4)
     request.budgetByteCount = 1
     let error = #expect(throws: RuntimeError.self) { try Engine(rig.model, request) }
-    guard case .budgetTooSmall(_, let minimum)? = error else {
+    guard case .budgetTooSmall(_, let minimum, _)? = error else {
       Issue.record("\(String(describing: error))")
       return
     }
@@ -246,7 +246,7 @@ import WeightLoader
       request.assumedProcessByteCount = 0
       request.sequenceCount = 2
       do { _ = try Engine(try LanguageModel.open(file.path), request) } catch {
-        guard case .budgetTooSmall(_, let minimum) = error else { throw error }
+        guard case .budgetTooSmall(_, let minimum, _) = error else { throw error }
         request.budgetByteCount = minimum.bytes
       }
       let engine: Engine

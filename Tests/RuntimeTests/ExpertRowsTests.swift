@@ -61,7 +61,7 @@ import WeightLoader
     request.assumedProcessByteCount = 0
     request.sequenceCount = sequenceCount
     do { return try EngineCore(source, configuration, request) } catch {
-      guard case .budgetTooSmall(_, let minimum) = error else { throw error }
+      guard case .budgetTooSmall(_, let minimum, _) = error else { throw error }
       request.budgetByteCount = minimum.bytes + (spareByteCount ?? 0)
       return try EngineCore(source, configuration, request)
     }

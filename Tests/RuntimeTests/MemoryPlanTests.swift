@@ -9,6 +9,36 @@ import WeightLoader
 
 /// How budgets are divided.
 @Suite struct MemoryPlanTests {
+  @Test(arguments: ["llama", "qwen2moe"])
+  func `A budget for fewer sequences says for how many it is enough`(family: String) throws {
+    let file = TemporaryFile(TinyFamilies.model(family).gguf(seed: 1).bytes())
+    defer { extendLifetime(file) }
+    let source = try ModelSource.open(file.path)
+    let configuration = try #require(source.description.configuration)
+    var request = MemoryPlan.Request(
+      budgetByteCount: 1, contextLength: 300, promptLength: 200, threadCount: 2)
+    request.assumedProcessByteCount = 0
+    func error(_ count: Int) -> RuntimeError? {
+      request.sequenceCount = count
+      do throws(RuntimeError) {
+        _ = try MemoryPlan.make(request, source: source, configuration: configuration)
+        return nil
+      } catch { return error }
+    }
+    func fitting(_ count: Int) -> Int? {
+      guard case .budgetTooSmall(_, _, let fitting)? = error(count) else { return nil }
+      return fitting
+    }
+    #expect(error(1) != nil && fitting(1) == nil && fitting(64) == nil)
+    for count in [1, 5, 17] {
+      request.budgetByteCount = 1
+      request.budgetByteCount = try #require(error(count)?.smallestBudget)
+      let found = try #require(fitting(64))
+      #expect(found >= count && error(found) == nil && fitting(found + 1) == found)
+      #expect(error(64)?.description.contains("\(found) at a time would fit") == true)
+    }
+  }
+
   @Test(arguments: TinyFamilies.names + TinyFamilies.expertNames, [KeyValueType.f16, .q4])
   func `Every budget from the smallest on works, whatever is asked for keys and values`(
     family: String, type: KeyValueType
@@ -51,6 +81,6 @@ import WeightLoader
 
 extension RuntimeError {
   fileprivate var smallestBudget: Int? {
-    if case .budgetTooSmall(_, let minimum) = self { minimum.bytes } else { nil }
+    if case .budgetTooSmall(_, let minimum, _) = self { minimum.bytes } else { nil }
   }
 }

@@ -138,7 +138,7 @@ private func smallestSession(
   spare: Int = 0, _ cancellation: CancellationFlag = CancellationFlag()
 ) throws(RuntimeError) -> Session {
   do { return try Session(source, configuration, request) } catch {
-    guard case .budgetTooSmall(_, let minimum) = error else { throw error }
+    guard case .budgetTooSmall(_, let minimum, _) = error else { throw error }
     var request = request
     request.budgetByteCount = minimum.bytes + spare
     return try Session(source, configuration, request, cancellation: cancellation)

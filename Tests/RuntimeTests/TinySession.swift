@@ -54,7 +54,7 @@ func makeSession(
     session = try Session(
       source, configuration, request, cancellation: cancellation, decodeAttention: decodeAttention)
   } catch {
-    guard case .budgetTooSmall(_, let minimum) = error else { throw error }
+    guard case .budgetTooSmall(_, let minimum, _) = error else { throw error }
     request.budgetByteCount = minimum.bytes + (shape.spareByteCount ?? 0)
     session = try Session(
       source, configuration, request, cancellation: cancellation, decodeAttention: decodeAttention)
