@@ -140,14 +140,33 @@ public struct MemoryPlan: Sendable {
         source: source, configuration: configuration, selector: selector))
   }
 
-  /// The largest number below `count` that fits, as all smaller ones do; nil if none does.
-  private static func mostSequences(below count: Int, _ fits: (_ count: Int) -> Bool) -> Int? {
-    var (fitting, tooMany) = (0, count)
+  /// Refuses a budget below the least that works.
+  ///
+  /// - Parameter least: what is planned takes at least.
+  private static func checkBudget(
+    _ request: Request, _ least: (Request) -> Int
+  ) throws(RuntimeError) {
+    // What the process once held counts too: a peak cannot be taken back.
+    func minimum(sequenceCount: Int) -> Int {
+      var other = request
+      other.sequenceCount = sequenceCount
+      return max(
+        least(other), request.assumedProcessByteCount ?? ProcessMemory.peakResidentByteCount)
+    }
+    let needed = minimum(sequenceCount: request.sequenceCount)
+    guard request.budgetByteCount < needed else { return }
+    var (fitting, tooMany) = (0, request.sequenceCount)
     while tooMany - fitting > 1 {
       let middle = (fitting + tooMany) / 2
-      if fits(middle) { fitting = middle } else { tooMany = middle }
+      if minimum(sequenceCount: middle) <= request.budgetByteCount {
+        fitting = middle
+      } else {
+        tooMany = middle
+      }
     }
-    return fitting > 0 ? fitting : nil
+    throw .budgetTooSmall(
+      budget: ByteCount(request.budgetByteCount),
+      minimum: ByteCount(roundedMinimum(needed)), fitting: fitting > 0 ? fitting : nil)
   }
 
   /// Divides `request`'s budget.
@@ -183,21 +202,9 @@ public struct MemoryPlan: Sendable {
           alignment: source.readAlignment)
     }
     let smallest = ResidencyPlan.Options(readByteCount: 64 << 10, stagingByteCount: 0)
-    // What the process once held counts too: a peak cannot be taken back.
-    func minimum(_ fixed: Fixed) -> Int {
-      max(
-        fixed.byteCount + weightMinimum(smallest) + fixed.leastWorkspaceByteCount,
-        request.assumedProcessByteCount ?? ProcessMemory.peakResidentByteCount)
-    }
-    guard request.budgetByteCount >= minimum(fixed) else {
-      throw .budgetTooSmall(
-        budget: ByteCount(request.budgetByteCount),
-        minimum: ByteCount(Self.roundedMinimum(minimum(fixed))),
-        fitting: mostSequences(below: request.sequenceCount) { count in
-          var fewer = request
-          fewer.sequenceCount = count
-          return request.budgetByteCount >= minimum(makeFixed(fewer))
-        })
+    try checkBudget(request) {
+      let fixed = makeFixed($0)
+      return fixed.byteCount + weightMinimum(smallest) + fixed.leastWorkspaceByteCount
     }
     let limit = try fixed.setKeyValueBudget(weightMinimum: weightMinimum(smallest))
     let left = request.budgetByteCount - fixed.byteCount
