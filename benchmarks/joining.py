@@ -34,19 +34,28 @@ def first_token(sequence):
     return time.monotonic() - start
 
 class Answer(threading.Thread):
-    """Pulls an answer and notes when its tokens come."""
+    """Pulls answers, one after the other, and notes when their tokens come."""
     def __init__(self, engine):
         super().__init__()
-        self.sequence, self.times = engine.open(tokens(16), max_tokens=10**6, temperature=0, ignore_end=True), []
+        self.engine, self.segments, self.count, self.stopped = engine, [], 0, False
     def run(self):
-        for _ in self.sequence.tokens(): self.times.append(time.monotonic())
+        while not self.stopped:
+            times = []
+            self.segments.append(times)
+            self.sequence = self.engine.open(tokens(16), max_tokens=500, temperature=0, ignore_end=True)
+            for _ in self.sequence.tokens():
+                times.append(time.monotonic())
+                self.count += 1
+                if self.stopped: break
+            self.sequence.close()
     def gaps(self, start, end):
-        inside = [moment for moment in self.times if start <= moment <= end]
-        return [later - earlier for earlier, later in zip(inside, inside[1:])]
+        for times in self.segments:
+            inside = [moment for moment in times if start <= moment <= end]
+            yield from (later - earlier for earlier, later in zip(inside, inside[1:]))
 
 def wait(answers, count):
-    marks = [len(answer.times) for answer in answers]
-    while any(len(answer.times) < mark + count for answer, mark in zip(answers, marks)): time.sleep(0.01)
+    marks = [answer.count for answer in answers]
+    while any(answer.count < mark + count for answer, mark in zip(answers, marks)): time.sleep(0.01)
 
 rows = {"alone": [], "gap": [], "first": [], "cancel": [], "after": [], "usual": []}
 for number in range(a.rounds):
@@ -56,7 +65,7 @@ for number in range(a.rounds):
         with engine.open(prompt, max_tokens=1, ignore_end=True) as sequence: alone = first_token(sequence)
         answers = [Answer(engine) for _ in range(a.sequences)]
         for answer in answers: answer.start()
-        while any(len(answer.times) < 3 for answer in answers): time.sleep(0.01)
+        while any(answer.count < 3 for answer in answers): time.sleep(0.01)
         start = time.monotonic()
         wait(answers, 10)
         usual = statistics.median(gap for answer in answers for gap in answer.gaps(start, time.monotonic()))
@@ -72,7 +81,7 @@ for number in range(a.rounds):
             ended = time.monotonic() - start
             wait(answers, 1)
             after = time.monotonic() - start
-        for answer in answers: answer.sequence.cancel()
+        for answer in answers: answer.stopped = True
         for answer in answers: answer.join()
         for key, value in [("alone", alone), ("usual", usual * 1000), ("gap", gap / usual), ("first", first / alone),
                            ("cancel", ended * 1000), ("after", after / usual)]:
