@@ -1,4 +1,5 @@
 import BlockIO
+import CAllocationCount
 import Glibc
 import HostResources
 import KVCache
@@ -156,7 +157,8 @@ import WeightLoader
     #expect(try engine.open(Self.long).outcome().tokens.count == 56)
   }
 
-  @Test func `Thousands of sequences that come and go leave no memory behind`() async {
+  @Test(.enabled(if: allocation_count_is_available(), "a sanitizer keeps what is freed"))
+  func `Thousands of sequences that come and go leave no memory behind`() async {
     await #expect(processExitsWith: .success) {
       let rig = try EngineRig()
       let engine = try rig.engine(sequenceCount: 8)
