@@ -82,10 +82,10 @@ extension KeyValueStore {
 
   /// A sequence with the same positions, which goes on by itself: complete pages are shared, open ones copied.
   ///
-  /// - Parameter limit: positions that it may come to have; nil = the whole context.
-  /// - Throws: as ``KeyValuePool/openSequence(limit:files:)``; ``KeyValueError/contextAborted``.
   /// It writes no file for others; nor does this one any more after a cut.
   ///
+  /// - Parameter limit: positions that it may come to have; nil = the whole context.
+  /// - Throws: as ``KeyValuePool/openSequence(limit:files:)``; ``KeyValueError/contextAborted``.
   /// - Precondition: the pool has room for another sequence.
   public func fork(limit: Int? = nil) throws(KeyValueError) -> KeyValueStore {
     guard isCommitted else { throw .contextAborted }

@@ -21,11 +21,18 @@ extension EngineServer {
     return try KeyValueArchive(directory, model, request) { exchange.warn($0) }
   }
 
+  /// The store, where it can have anything of such a sequence: it keeps page groups.
+  private func archive(for request: SequenceRequest) -> KeyValueArchive? {
+    request.usesStore
+      && request.contextLength(in: core.plan) >= KeyValueOrigin.pageGroupPositionCount
+      ? archive : nil
+  }
+
   /// Keys and values of a new sequence, with what the store has of its tokens.
   func openSequence(
     _ request: SequenceRequest, _ tokens: [Int32]
   ) throws(RuntimeError) -> (KeyValueStore, KeyValuePersistence?) {
-    guard let archive, request.usesStore else {
+    guard let archive = archive(for: request) else {
       return (try core.openSequence(limit: request.contextLimit), nil)
     }
     let persistence = KeyValuePersistence(archive, tokens: tokens)
@@ -48,7 +55,6 @@ extension EngineServer {
   func keepNext() {
     guard let next = sequences.values.first(where: { $0.isUnkept }) else { return }
     keep(next)
-    if next.persistence == nil { follow(next) }
   }
 
   /// Gives a context to the store, as far as it is computed.
@@ -60,9 +66,11 @@ extension EngineServer {
     sequence.persistence = nil
   }
 
-  /// Has a sequence leave to the store what follows.
+  /// Has a sequence that begins another turn leave to the store what follows, where its context is kept so far.
   func follow(_ sequence: ActiveSequence) {
-    guard let archive, sequence.record.request.usesStore else { return }
+    guard sequence.persistence == nil, let archive = archive(for: sequence.record.request) else {
+      return
+    }
     let persistence = KeyValuePersistence(archive, tokens: sequence.path)
     persistence.follow(sequence.cache)
     sequence.persistence = persistence

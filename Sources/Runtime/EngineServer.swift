@@ -99,8 +99,13 @@ final class EngineServer {
     _ record: SequenceRecord, _ turn: SequenceRecord.Turn
   ) throws(RuntimeError) {
     guard !record.cancellation.isRaised else { return }
-    let sequence =
-      if let known = sequences[record.id] { known } else { try admit(record, turn.tokens) }
+    let sequence: ActiveSequence
+    if let known = sequences[record.id] {
+      sequence = known
+      follow(known)
+    } else {
+      sequence = try admit(record, turn.tokens)
+    }
     let request = record.request
     sequence.begin(turn) { promptCount in
       AnswerEnding(
@@ -145,7 +150,6 @@ final class EngineServer {
       path: origin.path, position: origin.position)
     sequences[record.id] = sequence
     try truncate(sequence, to: position)
-    follow(sequence)
   }
 
   /// Frees the memory of a sequence for the next.

@@ -9,23 +9,19 @@ public import TensorBasics
 public final class KeyValuePersistence {
   private let archive: KeyValueArchive
   private var prefix: KeyValuePrefix
-  /// The new entry; nil if none is to be written, or can be.
+  /// The new entry; nil if none can be written, or it is complete.
   private var writer: KeyValueEntryWriter?
 
   /// Looks for the beginning of `tokens` in the store.
   ///
-  /// - Parameters:
-  ///   - reuses: whether to take anything from the store.
-  ///   - keeps: whether to give it anything.
-  public init(
-    _ archive: KeyValueArchive, tokens: [Int32], reuses: Bool = true, keeps: Bool = true
-  ) {
+  /// - Parameter reuses: whether to take anything from the store.
+  public init(_ archive: KeyValueArchive, tokens: [Int32], reuses: Bool = true) {
     self.archive = archive
     prefix = reuses ? archive.prefix(of: tokens) : .none
-    writer = keeps ? archive.makeWriter() : nil
+    writer = archive.makeWriter()
   }
 
-  /// As ``init(_:tokens:reuses:keeps:)``, for a session.
+  /// As ``init(_:tokens:reuses:)``, for a session.
   ///
   /// - Parameters:
   ///   - request: what the session will be planned from; tells it where keys and values come from and go.
