@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Makes a GGUF file of generated weights in the shape of a model that is larger than what can be had: its speed is real, its words
+are not. Matrices are Q4_0, tables Q8_0; the same seed makes the same file.
+
+usage: synth_shapes.py SHAPE TOKENIZER.gguf OUTPUT.gguf
+  SHAPE      8b: Llama 3's 8B with a vocabulary of 49,152; 8b-128k: with one of 128,256; moe: Qwen3-MoE's, 24 layers of 128 experts
+  TOKENIZER  a file of llama's architecture whose tokenizer it gets, such as SmolLM2's; tokens that it lacks are unused ones
+flashinfer-convert makes the image of it (8b.bin, moe.bin). Needs the PyPI packages gguf and numpy.
+"""
+import sys
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
+
+Q4_0, Q8_0, F32 = GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q8_0, GGMLQuantizationType.F32
+LLAMA = dict(architecture="llama", layers=32, width=4096, heads=32, kv_heads=8, head=128, ffn=14336, rope=500000.0)
+SHAPES = {
+    "8b": LLAMA | dict(vocabulary=49152), "8b-128k": LLAMA | dict(vocabulary=128256),
+    "moe": dict(architecture="qwen3moe", layers=24, width=2048, heads=32, kv_heads=4, head=128, ffn=6144, rope=1000000.0,
+                vocabulary=49152, experts=128, used=8, expert_ffn=768),
+}
+
+def tensors(s):
+    """Name, shape (rows first) and type of each, in the order of the file."""
+    yield "token_embd.weight", (s["vocabulary"], s["width"]), Q8_0
+    for layer in range(s["layers"]):
+        def own(name): return f"blk.{layer}.{name}.weight"
+        yield own("attn_norm"), (s["width"],), F32
+        yield own("attn_q"), (s["heads"] * s["head"], s["width"]), Q4_0
+        for name in ("attn_k", "attn_v"): yield own(name), (s["kv_heads"] * s["head"], s["width"]), Q4_0
+        yield own("attn_output"), (s["width"], s["heads"] * s["head"]), Q4_0
+        yield own("ffn_norm"), (s["width"],), F32
+        if "experts" in s:
+            for name in ("attn_q_norm", "attn_k_norm"): yield own(name), (s["head"],), F32
+            yield own("ffn_gate_inp"), (s["experts"], s["width"]), F32
+            for name in ("ffn_gate_exps", "ffn_up_exps"): yield own(name), (s["experts"], s["expert_ffn"], s["width"]), Q4_0
+            yield own("ffn_down_exps"), (s["experts"], s["width"], s["expert_ffn"]), Q4_0
+        else:
+            for name in ("ffn_gate", "ffn_up"): yield own(name), (s["ffn"], s["width"]), Q4_0
+            yield own("ffn_down"), (s["width"], s["ffn"]), Q4_0
+    yield "output_norm.weight", (s["width"],), F32
+    yield "output.weight", (s["vocabulary"], s["width"]), Q8_0
+
+def values(shape, kind, random):
+    """Weights whose products keep the size of what they are multiplied with; of a quantised type as bytes."""
+    if kind == F32:
+        return np.ones(shape, np.float32) if len(shape) == 1 else random.standard_normal(shape, np.float32) / np.float32(shape[-1] ** .5)
+    quants, spread = (16, 4.6) if kind == Q4_0 else (32, 74.0)
+    blocks = np.empty((*shape[:-1], shape[-1] // 32, 2 + quants), np.uint8)
+    blocks[..., 2:] = random.integers(0, 256, blocks[..., 2:].shape, np.uint8)
+    blocks[..., :2] = np.frombuffer(np.float16(shape[-1] ** -.5 / spread).tobytes(), np.uint8)
+    return blocks.reshape(*shape[:-1], -1)
+
+def add_tokenizer(writer, reader, count):
+    for name, field in reader.fields.items():
+        if not name.startswith("tokenizer."): continue
+        content, kind = field.contents(), field.types[0]
+        if kind == GGUFValueType.ARRAY and name in ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.scores"):
+            if count < len(content): sys.exit(f"the tokenizer has {len(content)} tokens, more than {count}")
+            unused = {"tokens": lambda i: f"<|unused_{i}|>", "token_type": lambda i: 5, "scores": lambda i: 0.0}[name.split(".")[-1]]
+            content = list(content) + [unused(i) for i in range(len(content), count)]
+        writer.add_key_value(name, content, kind, field.types[-1] if kind == GGUFValueType.ARRAY else None)
+
+def main(shape, tokenizer, target):
+    s = SHAPES[shape]
+    writer = GGUFWriter(target, s["architecture"])
+    writer.add_name(f"{shape} shape, generated weights")
+    writer.add_context_length(32768); writer.add_block_count(s["layers"]); writer.add_embedding_length(s["width"])
+    writer.add_feed_forward_length(s["ffn"]); writer.add_head_count(s["heads"]); writer.add_head_count_kv(s["kv_heads"])
+    writer.add_key_length(s["head"]); writer.add_value_length(s["head"]); writer.add_rope_freq_base(s["rope"])
+    writer.add_layer_norm_rms_eps(1e-5); writer.add_vocab_size(s["vocabulary"])
+    if "experts" in s:
+        writer.add_expert_count(s["experts"]); writer.add_expert_used_count(s["used"])
+        writer.add_expert_feed_forward_length(s["expert_ffn"])
+    else:
+        writer.add_rope_dimension_count(s["head"])
+    add_tokenizer(writer, GGUFReader(tokenizer), s["vocabulary"])
+    def bytes_of(shape, kind): return int(np.prod(shape)) * {F32: 128, Q4_0: 18, Q8_0: 34}[kind] // 32
+    for name, shape, kind in tensors(s):
+        writer.add_tensor_info(name, shape, np.dtype(np.float32), bytes_of(shape, kind), None if kind == F32 else kind)
+    writer.write_header_to_file(); writer.write_kv_data_to_file(); writer.write_ti_data_to_file()
+    random = np.random.default_rng(1)
+    for _, shape, kind in tensors(s): writer.write_tensor_data(values(shape, kind, random))
+    writer.close()
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4 or sys.argv[1] not in SHAPES: sys.exit(__doc__)
+    main(*sys.argv[1:])
