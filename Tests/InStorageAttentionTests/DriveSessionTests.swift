@@ -10,50 +10,24 @@ import WeightLoader
 
 /// Whole models that decode with drives.
 @Suite struct DriveSessionTests {
-  private struct Case: Sendable, CustomTestStringConvertible {
-    var name: String
-    var headDim: Int
-    var queryHeadCount: Int
-    var keyValueHeadCount: Int
-    var window = 0
-    var testDescription: String { "\(name), \(queryHeadCount)/\(keyValueHeadCount) heads" }
-
-    var model: TinyModel {
-      var model = TinyModel(architecture: name)
-      model.headDim = headDim
-      model.queryHeadCount = queryHeadCount
-      model.keyValueHeadCount = keyValueHeadCount
-      model.contextLength = 1024
-      if window > 0 { model.slidingWindow = window }
-      return model
-    }
-  }
-
   private static let cases = [
-    Case(name: "llama", headDim: 16, queryHeadCount: 4, keyValueHeadCount: 2),
-    Case(name: "llama", headDim: 64, queryHeadCount: 9, keyValueHeadCount: 3),
-    Case(name: "llama", headDim: 32, queryHeadCount: 2, keyValueHeadCount: 2, window: 40),
-    Case(name: "qwen3", headDim: 128, queryHeadCount: 4, keyValueHeadCount: 1),
-    Case(name: "gemma3", headDim: 256, queryHeadCount: 4, keyValueHeadCount: 1, window: 70),
+    HeadCase(name: "llama", headDim: 16, queryHeadCount: 4, keyValueHeadCount: 2),
+    HeadCase(name: "llama", headDim: 64, queryHeadCount: 9, keyValueHeadCount: 3),
+    HeadCase(name: "llama", headDim: 32, queryHeadCount: 2, keyValueHeadCount: 2, window: 40),
+    HeadCase(name: "qwen3", headDim: 128, queryHeadCount: 4, keyValueHeadCount: 1),
+    HeadCase(name: "gemma3", headDim: 256, queryHeadCount: 4, keyValueHeadCount: 1, window: 70),
   ]
 
-  private func bits(_ session: Session, _ prompt: [Int32], _ decoding: [Int32]) throws -> [[UInt32]]
-  {
-    var rows = [Array(try session.prefill(prompt)).map(\.bitPattern)]
-    for token in decoding { rows.append(Array(try session.decode(token)).map(\.bitPattern)) }
-    return rows
-  }
-
   @Test("Dense drives give the host's logits, bit for bit", arguments: cases)
-  private func identity(example: Case) throws {
-    let file = TemporaryFile(example.model.gguf(seed: 3).bytes())
+  private func identity(example: HeadCase) throws {
+    let file = TemporaryFile(example.model(contextLength: 1024).gguf(seed: 3).bytes())
     defer { extendLifetime(file) }
     var generator = SeededGenerator(seed: 7)
     // Past a tile of 512 positions.
     let prompt = (0..<505).map { _ in Int32(generator.next() % 320) }
     let decoding = (0..<12).map { _ in Int32(generator.next() % 320) }
     let context = 520
-    let expected = try bits(
+    let expected = try logitBits(
       openSession(file.path, contextLength: context, promptLength: prompt.count), prompt, decoding)
     let configuration = try #require(try ModelSource.open(file.path).description.configuration)
     for count in 1...20 {
@@ -62,7 +36,7 @@ import WeightLoader
       let session = try openSession(
         file.path, contextLength: context, promptLength: prompt.count,
         chunkLength: [512, 100, 7][count % 3], decodeAttention: drives)
-      let found = try bits(session, prompt, decoding)
+      let found = try logitBits(session, prompt, decoding)
       #expect(found.elementsEqual(expected), "\(count) drives")
       #expect(session.usesDecodeAttention)
       #expect(drives.foldCount == decoding.count * configuration.layerCount)
@@ -71,7 +45,7 @@ import WeightLoader
       // Again from the start, over flash that was used.
       guard count % 7 == 1 else { continue }
       session.reset()
-      let again = try bits(session, prompt, decoding)
+      let again = try logitBits(session, prompt, decoding)
       #expect(again.elementsEqual(expected), "\(count) drives, used before")
     }
   }
@@ -92,7 +66,7 @@ import WeightLoader
     let prompt = (0..<promptLength).map { _ in Int32(generator.next() % 49152) }
     let decoding = (0..<4).map { _ in Int32(generator.next() % 49152) }
     let context = promptLength + 4
-    let expected = try bits(
+    let expected = try logitBits(
       openSession(path, contextLength: context, promptLength: promptLength), prompt, decoding)
     let configuration = try #require(try ModelSource.open(path).description.configuration)
     for count in [1, 3, 20] {
@@ -101,14 +75,14 @@ import WeightLoader
         flash: smallFlash(channels: 8, blocks: 200, pages: 4, pageByteCount: 4096))
       let session = try openSession(
         path, contextLength: context, promptLength: promptLength, decodeAttention: drives)
-      let found = try bits(session, prompt, decoding)
+      let found = try logitBits(session, prompt, decoding)
       #expect(found.elementsEqual(expected), "\(count) drives")
     }
   }
 
   @Test func `A decoded token moves what the documentation's formula says`() throws {
     let example = Self.cases[1]
-    let file = TemporaryFile(example.model.gguf(seed: 3).bytes())
+    let file = TemporaryFile(example.model(contextLength: 1024).gguf(seed: 3).bytes())
     defer { extendLifetime(file) }
     let configuration = try #require(try ModelSource.open(file.path).description.configuration)
     let (layers, heads, length, group) = (
@@ -161,26 +135,26 @@ import WeightLoader
   }
 
   @Test func `The host begins anew where partials are spoilt`() throws {
-    let file = TemporaryFile(Self.cases[1].model.gguf(seed: 3).bytes())
+    let file = TemporaryFile(Self.cases[1].model(contextLength: 1024).gguf(seed: 3).bytes())
     defer { extendLifetime(file) }
     let (prompt, decoding): ([Int32], [Int32]) = ([5, 6, 7], [8, 9])
-    let expected = try bits(
+    let expected = try logitBits(
       openSession(file.path, contextLength: 8, promptLength: 3), prompt, decoding)
     let session = try openSession(
       file.path, contextLength: 8, promptLength: 3, decodeAttention: SpoilingAttention())
     session.onDecodeAttentionFailure = { $0 is SpoilingAttention.Spoilt }
-    let found = try bits(session, prompt, decoding)
+    let found = try logitBits(session, prompt, decoding)
     #expect(found.elementsEqual(expected))
     #expect(!session.usesDecodeAttention)
   }
 
   @Test func `A failing drive ends the run, or the host goes on with its own bits`() throws {
     let example = Self.cases[1]
-    let file = TemporaryFile(example.model.gguf(seed: 3).bytes())
+    let file = TemporaryFile(example.model(contextLength: 1024).gguf(seed: 3).bytes())
     defer { extendLifetime(file) }
     let prompt = (0..<40).map { Int32($0) }
     let decoding = (0..<300).map { Int32($0 % 320) }
-    let expected = try bits(
+    let expected = try logitBits(
       openSession(file.path, contextLength: 400, promptLength: 40), prompt, decoding)
     let configuration = try #require(try ModelSource.open(file.path).description.configuration)
     let shape = DriveArray.Shape(configuration, contextLength: 400)
@@ -192,7 +166,7 @@ import WeightLoader
       let failing = try openSession(
         file.path, contextLength: 400, promptLength: 40,
         decodeAttention: try DriveArray.make(shape, count: 2, flash: flash, faults: faults))
-      #expect(throws: RuntimeError.self) { _ = try bits(failing, prompt, decoding) }
+      #expect(throws: RuntimeError.self) { _ = try logitBits(failing, prompt, decoding) }
       let goingOn = try openSession(
         file.path, contextLength: 400, promptLength: 40,
         decodeAttention: try DriveArray.make(shape, count: 2, flash: flash, faults: faults))
@@ -201,7 +175,7 @@ import WeightLoader
         if let error = error as? DriveFailure { causes.append(error) }
         return true
       }
-      let found = try bits(goingOn, prompt, decoding)
+      let found = try logitBits(goingOn, prompt, decoding)
       #expect(found.elementsEqual(expected), "the host goes on with its own bits")
       #expect(causes.count == 1)
       #expect(!goingOn.usesDecodeAttention)
@@ -210,7 +184,7 @@ import WeightLoader
 
   @Test func `Lossless SparF decodes what dense attention does`() throws {
     for example in [Self.cases[1], Self.cases[4]] {
-      let file = TemporaryFile(example.model.gguf(seed: 3).bytes())
+      let file = TemporaryFile(example.model(contextLength: 1024).gguf(seed: 3).bytes())
       defer { extendLifetime(file) }
       let prompt = (0..<530).map { Int32($0 % 317) }
       let configuration = try #require(try ModelSource.open(file.path).description.configuration)

@@ -5,6 +5,7 @@ import ModelFormat
 import Runtime
 import TensorBasics
 import TestSupport
+import Testing
 import WeightLoader
 
 /// Flash small enough that tiny models fill blocks, collect garbage and wear it out.
@@ -203,4 +204,35 @@ extension DriveArray.Shape {
         configuration.slides(layer: $0) ? configuration.slidingWindow : nil
       }, hostWindow: hostWindow)
   }
+}
+
+/// A model by its heads, whose layers slide where it has a window.
+struct HeadCase: Sendable, CustomTestStringConvertible {
+  var name: String
+  var headDim: Int
+  var queryHeadCount: Int
+  var keyValueHeadCount: Int
+  var window = 0
+  var testDescription: String {
+    "\(name), \(queryHeadCount)/\(keyValueHeadCount) heads of \(headDim), window \(window)"
+  }
+
+  func model(contextLength: Int) -> TinyModel {
+    var model = TinyModel(architecture: name)
+    model.headDim = headDim
+    model.queryHeadCount = queryHeadCount
+    model.keyValueHeadCount = keyValueHeadCount
+    model.contextLength = contextLength
+    if window > 0 { model.slidingWindow = window }
+    return model
+  }
+}
+
+/// Bits of the logits after a prompt and after each token decoded from there.
+func logitBits(
+  _ session: Session, _ prompt: [Int32], _ decoding: [Int32]
+) throws -> [[UInt32]] {
+  var rows = [Array(try session.prefill(prompt)).map(\.bitPattern)]
+  for token in decoding { rows.append(Array(try session.decode(token)).map(\.bitPattern)) }
+  return rows
 }

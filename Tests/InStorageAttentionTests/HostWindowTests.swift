@@ -9,33 +9,11 @@ import WeightLoader
 
 /// Drives that attend over what is old, and a host that goes on with the newest tiles.
 @Suite struct HostWindowTests {
-  /// A model, whose layers slide where it has a window.
-  struct Case: Sendable, CustomTestStringConvertible {
-    var name: String
-    var headDim: Int
-    var queryHeadCount: Int
-    var keyValueHeadCount: Int
-    var window = 0
-    var testDescription: String {
-      "\(name), \(queryHeadCount)/\(keyValueHeadCount) heads, window \(window)"
-    }
-
-    var model: TinyModel {
-      var model = TinyModel(architecture: name)
-      model.headDim = headDim
-      model.queryHeadCount = queryHeadCount
-      model.keyValueHeadCount = keyValueHeadCount
-      model.contextLength = 4096
-      if window > 0 { model.slidingWindow = window }
-      return model
-    }
-  }
-
   static let cases = [
-    Case(name: "llama", headDim: 64, queryHeadCount: 9, keyValueHeadCount: 3),
-    Case(name: "llama", headDim: 16, queryHeadCount: 4, keyValueHeadCount: 2, window: 600),
-    Case(name: "gemma3", headDim: 32, queryHeadCount: 4, keyValueHeadCount: 1, window: 70),
-    Case(name: "gemma3", headDim: 16, queryHeadCount: 2, keyValueHeadCount: 2, window: 1100),
+    HeadCase(name: "llama", headDim: 64, queryHeadCount: 9, keyValueHeadCount: 3),
+    HeadCase(name: "llama", headDim: 16, queryHeadCount: 4, keyValueHeadCount: 2, window: 600),
+    HeadCase(name: "gemma3", headDim: 32, queryHeadCount: 4, keyValueHeadCount: 1, window: 70),
+    HeadCase(name: "gemma3", headDim: 16, queryHeadCount: 2, keyValueHeadCount: 2, window: 1100),
   ]
   /// Tokens of a prompt and after it; a tile ends among those.
   private static let (promptCount, answerCount) = (1530, 12)
@@ -46,21 +24,13 @@ import WeightLoader
     return (0..<count).map { _ in Int32(generator.next() % 320) }
   }
 
-  private static func bits(
-    _ session: Session, _ prompt: [Int32], _ answer: [Int32]
-  ) throws -> [[UInt32]] {
-    var rows = [Array(try session.prefill(prompt)).map(\.bitPattern)]
-    for token in answer { rows.append(Array(try session.decode(token)).map(\.bitPattern)) }
-    return rows
-  }
-
   @Test(arguments: cases)
-  func `Drives and the host share a token with the host's bits`(example: Case) throws {
-    let file = TemporaryFile(example.model.gguf(seed: 3).bytes())
+  func `Drives and the host share a token with the host's bits`(example: HeadCase) throws {
+    let file = TemporaryFile(example.model(contextLength: 4096).gguf(seed: 3).bytes())
     defer { extendLifetime(file) }
     let prompt = Self.tokens(Self.promptCount, seed: 7)
     let answer = Self.tokens(Self.answerCount, seed: 8)
-    let expected = try Self.bits(
+    let expected = try logitBits(
       openSession(
         file.path, contextLength: Self.contextLength, promptLength: prompt.count), prompt, answer)
     let configuration = try #require(try ModelSource.open(file.path).description.configuration)
@@ -72,7 +42,7 @@ import WeightLoader
       let session = try openSession(
         file.path, contextLength: Self.contextLength, promptLength: prompt.count,
         chunkLength: [512, 100, 7][index % 3], decodeAttention: drives)
-      let found = try Self.bits(session, prompt, answer)
+      let found = try logitBits(session, prompt, answer)
       #expect(found.elementsEqual(expected), "host window \(hostWindow)")
       #expect(session.usesDecodeAttention)
       let counted = Self.attended(shape, configuration)
@@ -83,7 +53,7 @@ import WeightLoader
       #expect(drives.foldCount == counted.folds)
       // Again from the start, over flash that was used.
       session.reset()
-      let again = try Self.bits(session, prompt, answer)
+      let again = try logitBits(session, prompt, answer)
       #expect(again.elementsEqual(expected), "host window \(hostWindow), used before")
     }
   }
@@ -109,7 +79,7 @@ import WeightLoader
 
   @Test func `Drives get complete tiles, once the window has left them`() throws {
     let example = Self.cases[0]
-    let file = TemporaryFile(example.model.gguf(seed: 3).bytes())
+    let file = TemporaryFile(example.model(contextLength: 4096).gguf(seed: 3).bytes())
     defer { extendLifetime(file) }
     let configuration = try #require(try ModelSource.open(file.path).description.configuration)
     let shape = DriveArray.Shape(configuration, contextLength: 1600, hostWindow: 500)
@@ -146,12 +116,12 @@ import WeightLoader
     callCount: Int
   ) throws {
     let example = Self.cases[0]
-    let file = TemporaryFile(example.model.gguf(seed: 3).bytes())
+    let file = TemporaryFile(example.model(contextLength: 4096).gguf(seed: 3).bytes())
     defer { extendLifetime(file) }
     let prompt = Self.tokens(1015, seed: 1)
     let answer = Self.tokens(30, seed: 2)
     let context = prompt.count + answer.count
-    let expected = try Self.bits(
+    let expected = try logitBits(
       openSession(file.path, contextLength: context, promptLength: prompt.count), prompt, answer)
     let configuration = try #require(try ModelSource.open(file.path).description.configuration)
     let shape = DriveArray.Shape(configuration, contextLength: context, hostWindow: 1)
@@ -162,7 +132,7 @@ import WeightLoader
     }
     let failing = try openSession(
       file.path, contextLength: context, promptLength: prompt.count, decodeAttention: attention())
-    #expect(throws: RuntimeError.self) { _ = try Self.bits(failing, prompt, answer) }
+    #expect(throws: RuntimeError.self) { _ = try logitBits(failing, prompt, answer) }
     let goingOn = try openSession(
       file.path, contextLength: context, promptLength: prompt.count, decodeAttention: attention())
     var failureCount = 0
@@ -170,7 +140,7 @@ import WeightLoader
       failureCount += $0 is FailingAttention.Failed ? 1 : 0
       return true
     }
-    let found = try Self.bits(goingOn, prompt, answer)
+    let found = try logitBits(goingOn, prompt, answer)
     #expect(found.elementsEqual(expected))
     #expect(failureCount == 1 && !goingOn.usesDecodeAttention)
   }
