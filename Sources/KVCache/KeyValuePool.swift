@@ -35,8 +35,10 @@ public final class KeyValuePool {
   private var stagingSlots: SlotStack
   /// The page that each staging slot holds, or is to hold; −1 = none [stagingCount].
   private(set) var stagedPages: [Int]
-  /// Memory that neither open nor resident pages take.
+  /// Memory that neither open nor resident pages take, and that is not lent.
   private(set) var freeByteCount: Int
+  /// Memory that somebody else uses while sequences do not need it.
+  public private(set) var lentByteCount = 0
   private(set) var workingCount = 0
   /// Resident pages of layers with a window.
   private var residentWindowPageCount = 0
@@ -154,7 +156,8 @@ public final class KeyValuePool {
 
   /// Whether all memory and all pages are free.
   package var isEmpty: Bool {
-    freePlaces.count == plan.sequenceCount && freeByteCount == plan.retainedByteCount
+    freePlaces.count == plan.sequenceCount
+      && freeByteCount + lentByteCount == plan.retainedByteCount
       && workingCount == 0 && stagingSlots.count == plan.stagingCount
       && freePages.count == plan.sequenceCount * shape.pageCount
   }
@@ -325,6 +328,29 @@ public final class KeyValuePool {
   }
 
   func unreserve(_ byteCount: Int) { freeByteCount += byteCount }
+
+  // MARK: - Lending
+
+  /// Memory that no sequence has, and that is not set aside for layers with a window; what is lent is not part of it.
+  public var unusedByteCount: Int {
+    max(
+      0,
+      freeByteCount - max(0, plan.windowReserveCount - residentWindowPageCount) * shape.pageStride)
+  }
+
+  /// Most memory that a new sequence takes when it begins.
+  public var openingByteCount: Int { shape.layerCount * shape.openPageStride }
+
+  /// Lends so much memory from here on, instead of ``lentByteCount``.
+  ///
+  /// The pool behaves as if it were not there: pages that would have stayed leave memory.
+  ///
+  /// - Precondition: what is lent in addition is unused.
+  public func lend(_ byteCount: Int) {
+    precondition(byteCount - lentByteCount <= freeByteCount, "pages have what is to be lent")
+    freeByteCount -= byteCount - lentByteCount
+    lentByteCount = byteCount
+  }
 
   private func makeRoom(_ byteCount: Int) throws(KeyValueError) {
     try restartReading()

@@ -393,6 +393,21 @@ public final class KeyValueStore {
     return pageGroup >= shape.firstVisiblePageGroup(layer: layer, position: next)
   }
 
+  /// Most memory that the sequence takes beyond what it has, for the chunk of tokens at `positions`.
+  public func growth(_ positions: Range<Int>) -> Int {
+    let length = KeyValueBlock.positionCount
+    var count = (positions.upperBound / length - positions.lowerBound / length) * shape.layerCount
+    // What is read from files stays where there is room.
+    if pool.files != nil {
+      for index in 0..<positions.lowerBound / length * shape.layerCount
+      where pageNumbers[index] >= 0 && pool.pages[Int(pageNumbers[index])].address == nil {
+        let (pageGroup, layer) = index.quotientAndRemainder(dividingBy: shape.layerCount)
+        if isVisible(layer: layer, pageGroup: pageGroup) { count += 1 }
+      }
+    }
+    return count * shape.pageStride + (isReserved ? 0 : pool.openingByteCount)
+  }
+
   // MARK: Failures
 
   var hasFailed: Bool { failure != nil }

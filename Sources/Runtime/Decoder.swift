@@ -113,6 +113,13 @@ final class Decoder {
     } catch { throw RuntimeError(error) }
   }
 
+  /// Takes back what ``expect(count:_:)`` told, so that no sweep is announced.
+  func expectNothing() throws(RuntimeError) {
+    guard !announced.isEmpty else { return }
+    announced.removeAll(keepingCapacity: true)
+    do { try stream.cancelAnnounced() } catch { throw RuntimeError(error) }
+  }
+
   /// Abandons the sweeps under way, which an error ended somewhere.
   func abandon() {
     announced.removeAll(keepingCapacity: true)

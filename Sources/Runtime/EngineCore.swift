@@ -33,6 +33,8 @@ package final class EngineCore {
   private let vocabularyCount: Int
   /// Keys and values of all sequences.
   package let keyValues: KeyValuePool
+  /// As ``leastLoan(_:_:)``.
+  let leastLoan: Int
 
   /// Plans memory and starts the workers; weights are read by the first tokens.
   ///
@@ -69,6 +71,7 @@ package final class EngineCore {
         verification: request.verification, pool: pool,
         cancellation: cancellation)
     } catch { throw RuntimeError(error) }
+    leastLoan = Self.leastLoan(request, plan.keyValues)
     batch = try Batch(rowCapacity: plan.rowCapacity, spanCapacity: request.sequenceCount)
     decoder = try Self.makeDecoder(
       configuration, weights, stream, plan, request, pool, decodeAttention)
@@ -145,6 +148,7 @@ package final class EngineCore {
   package func openSequence(
     limit: Int? = nil, files: KeyValueStore.Files? = nil
   ) throws(RuntimeError) -> KeyValueStore {
+    try takeBack(keyValues.openingByteCount)
     do { return try keyValues.openSequence(limit: limit, files: files) } catch {
       throw RuntimeError(error)
     }
@@ -160,6 +164,7 @@ package final class EngineCore {
   package func fork(
     _ cache: KeyValueStore, limit: Int? = nil
   ) throws(RuntimeError) -> KeyValueStore {
+    try takeBack(keyValues.openingByteCount)
     do { return try cache.fork(limit: limit) } catch { throw RuntimeError(error) }
   }
 
@@ -169,6 +174,7 @@ package final class EngineCore {
   package func truncate(
     _ cache: KeyValueStore, to position: Int
   ) throws(RuntimeError) -> Int {
+    try takeBack(keyValues.openingByteCount)
     do { return try cache.truncate(to: position) } catch { throw RuntimeError(error) }
   }
 
@@ -219,6 +225,7 @@ package final class EngineCore {
     func segment(_ sweep: Int) -> DecoderWeights.Segment {
       sweep == 0 || sweep > headCount ? .body : .head
     }
+    try lend()
     stream.isComputeBound = batch.rowCount >= Self.computeBoundRowCount
     defer { stream.isComputeBound = false }
     try decoder.expect(count: min(sweepCount, Self.announcedSweepCount)) { segment($0) }

@@ -236,6 +236,7 @@ final class EngineServer {
     statistics.sweepCount += 1
     statistics.rowCount += core.batch.rowCount
     statistics.bytesRead = core.stream.source.device.statistics.bytesRead
+    statistics.lentByteCount = core.keyValues.lentByteCount
     statistics.times = core.times
     exchange.publish(members, statistics)
     underWay.removeAll { $0.news.end != nil }

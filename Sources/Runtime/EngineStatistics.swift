@@ -15,6 +15,8 @@ public struct EngineStatistics: Sendable {
   public internal(set) var gapNanoseconds = 0
   /// Bytes read from the model.
   public internal(set) var bytesRead = 0
+  /// Memory of keys and values that weights have at the moment.
+  public internal(set) var lentByteCount = 0
   /// Where the time of all sweeps went.
   public internal(set) var times = TimeBreakdown()
 }

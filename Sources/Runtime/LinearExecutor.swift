@@ -231,7 +231,7 @@ final class LinearExecutor: ParallelRegion {
         rowCount: piece.rowCount,
         output: task.output + piece.firstRow, outputStride: task.outputStride, layout: layout,
         factor: factors[piece.tensor]?.pointee ?? 1,
-        interleavesInPlace: layout == .rowMajor && stream.isPinned(number)
+        interleavesInPlace: layout == .rowMajor && stream.isPlaced(number)
           && piece.rowCount % RowGroup.rowCount == 0
           && groupCount * matrix.groupByteCount == piece.byteCount))
   }

@@ -100,6 +100,8 @@ public struct MemoryPlan: Sendable {
     /// What the process is taken to hold and to have held; nil = what it does. Tests fix it, because
     /// others run beside them.
     package var assumedProcessByteCount: Int?
+    /// The least memory of keys and values that is lent to weights. Tests lower it, because their models are small.
+    package var leastLoanByteCount = 4 << 20
 
     public init(
       budgetByteCount: Int, contextLength: Int, promptLength: Int, threadCount: Int,
@@ -219,6 +221,7 @@ public struct MemoryPlan: Sendable {
     let chunkLength = min(limit, rowCapacity)
     let workspace = fixed.workspaceByteCount(chunkLength: rowCapacity)
     let keyValues = fixed.keyValuePlan(chunkLength: chunkLength)
+    let borrowable = request.pinnedByteCount == nil ? keyValues.retainedByteCount : 0
     do throws(LoaderError) {
       // What every token needs comes first: a byte of it saves a byte of each token, an expert's fewer.
       let residency = try ResidencyPlan.make(
@@ -226,9 +229,11 @@ public struct MemoryPlan: Sendable {
         budget: min(
           left - workspace - leastSlots,
           request.pinnedByteCount.map { $0 + chosen.stagingByteCount } ?? .max),
-        options: chosen, alignment: source.readAlignment)
+        options: chosen, alignment: source.readAlignment,
+        borrowable: borrowable)
       let slots = BundleSlots(
-        fixed.families, within: left - workspace - residency.byteCount, heldAtOnce: expertsAtOnce)
+        fixed.families, within: left - workspace - residency.byteCount, heldAtOnce: expertsAtOnce,
+        borrowable: borrowable - residency.borrowableByteCount)
       let windowByteCount = min(
         left - workspace - residency.byteCount, request.neurons.windowByteCount ?? .max)
       return MemoryPlan(

@@ -1,4 +1,5 @@
 import BlockIO
+import Glibc
 import ModelFormat
 import TensorBasics
 
@@ -12,6 +13,9 @@ final class BundleCache {
   private let firstKey: [Int]
   private let classOfFamily: [Int]
   private let memory: AlignedBuffer
+  /// Of each class, the slots after those in `memory`.
+  private let borrowed: AlignedBuffer
+  let borrowableByteCount: Int
   private let population: PagePrefaulter
   private let alignment: Int
   private let verifier: ExtentVerifier?
@@ -33,9 +37,14 @@ final class BundleCache {
   private var slots: [Slot]
   /// Slots of one length.
   private struct Pool {
+    /// Those that there is memory for now.
     var slots: Range<Int>
     var slotByteCount: Int
     var firstByte: Int
+    /// The first of those in borrowed memory, how many there may be, and where that memory begins.
+    var firstBorrowed: Int
+    var borrowableCount: Int
+    var firstBorrowedByte: Int
     /// Slots that were ever used, the first ones.
     var usedCount = 0
     /// Slots that are held or reserved.
@@ -73,18 +82,22 @@ final class BundleCache {
     }
     self.firstKey = firstKey
     var pools: [Pool] = []
-    var (slotCount, byteCount) = (0, 0)
+    var (slotCount, byteCount, borrowableByteCount) = (0, 0, 0)
     for item in division.classes {
       pools.append(
         Pool(
           slots: slotCount..<slotCount + item.slotCount, slotByteCount: item.slotByteCount,
-          firstByte: byteCount))
-      slotCount += item.slotCount
+          firstByte: byteCount, firstBorrowed: slotCount + item.slotCount,
+          borrowableCount: item.borrowableCount, firstBorrowedByte: borrowableByteCount))
+      slotCount += item.slotCount + item.borrowableCount
       byteCount += item.slotCount * item.slotByteCount
+      borrowableByteCount += item.borrowableCount * item.slotByteCount
     }
     self.pools = pools
+    self.borrowableByteCount = borrowableByteCount
     do {
       memory = try AlignedBuffer(byteCount: byteCount, prefersHugePages: true)
+      borrowed = try AlignedBuffer(byteCount: borrowableByteCount)
     } catch { throw .allocation(error) }
     population = PagePrefaulter(memory.bytes)
     slotOfKey = [Int32](repeating: -1, count: keyCount)
@@ -101,7 +114,43 @@ final class BundleCache {
   }
 
   private func address(ofSlot slot: Int, in pool: Pool) -> UnsafeMutableRawPointer {
-    memory.address + pool.firstByte + (slot - pool.slots.lowerBound) * pool.slotByteCount
+    guard slot < pool.firstBorrowed else {
+      return borrowed.address + pool.firstBorrowedByte
+        + (slot - pool.firstBorrowed) * pool.slotByteCount
+    }
+    return memory.address + pool.firstByte + (slot - pool.slots.lowerBound) * pool.slotByteCount
+  }
+
+  // MARK: - Borrowed memory
+
+  /// Bytes of borrowed memory that slots have.
+  var borrowedByteCount: Int {
+    pools.reduce(0) { $0 + ($1.slots.upperBound - $1.firstBorrowed) * $1.slotByteCount }
+  }
+
+  /// Uses at most so much borrowed memory: each class the same share of what it may have. Bundles in slots that are given
+  /// back are forgotten.
+  ///
+  /// - Precondition: to give something back, no bundle is held, and no read is under way.
+  func borrow(_ byteCount: Int) {
+    guard borrowableByteCount > 0 else { return }
+    let share = min(1, Double(byteCount) / Double(borrowableByteCount))
+    for number in pools.indices {
+      let pool = pools[number]
+      let end = pool.firstBorrowed + Int(share * Double(pool.borrowableCount))
+      for slot in end..<max(end, pool.slots.upperBound) { giveBack(slot, in: pool) }
+      pools[number].slots = pool.slots.lowerBound..<end
+      pools[number].usedCount = min(pool.usedCount, pools[number].slots.count)
+    }
+  }
+
+  private func giveBack(_ slot: Int, in pool: Pool) {
+    precondition(
+      slots[slot].pending == 0 && slots[slot].holders == 0, "a slot in use is given back")
+    if slots[slot].isReserved { pools[self.pool(ofSlot: slot)].keptCount -= 1 }
+    if slots[slot].key >= 0, !isDropped(slot) { slotOfKey[Int(slots[slot].key)] = -1 }
+    slots[slot] = Slot()
+    madvise(address(ofSlot: slot, in: pool), pool.slotByteCount, MADV_DONTNEED)
   }
 
   /// Begins the next sweep, which serves so many tokens.
@@ -255,7 +304,7 @@ final class BundleCache {
   /// The class that a slot belongs to.
   private func pool(ofSlot slot: Int) -> Int {
     var number = 0
-    while pools[number].slots.upperBound <= slot { number += 1 }
+    while pools[number].firstBorrowed + pools[number].borrowableCount <= slot { number += 1 }
     return number
   }
 

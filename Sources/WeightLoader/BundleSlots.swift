@@ -10,6 +10,8 @@ public struct BundleSlots: Sendable, Equatable {
     /// Bundles of all its families.
     public fileprivate(set) var bundleCount: Int
     public fileprivate(set) var slotCount = 0
+    /// Further slots in borrowed memory, as far as there is some.
+    public fileprivate(set) var borrowableCount = 0
     fileprivate var families: [Int]
   }
 
@@ -20,19 +22,27 @@ public struct BundleSlots: Sendable, Equatable {
 
   public var slotCount: Int { classes.reduce(0) { $0 + $1.slotCount } }
   public var byteCount: Int { classes.reduce(0) { $0 + $1.slotCount * $1.slotByteCount } }
+  /// Memory of all slots in borrowed memory.
+  public var borrowableByteCount: Int {
+    classes.reduce(0) { $0 + $1.borrowableCount * $1.slotByteCount }
+  }
 
   /// - Parameters:
   ///   - byteCount: memory, enough for `heldAtOnce` bundles of the longest family.
   ///   - heldAtOnce: bundles of one family that are held at once; a class has room for that many, or for all.
-  public init(_ families: [BundleFamily], within byteCount: Int, heldAtOnce: Int) {
+  ///   - borrowable: memory beside that which may come to be borrowed.
+  public init(
+    _ families: [BundleFamily], within byteCount: Int, heldAtOnce: Int, borrowable: Int = 0
+  ) {
     self.init(
       families.map { ($0.slotByteCount, $0.bundleCount) }, within: byteCount,
-      heldAtOnce: heldAtOnce)
+      heldAtOnce: heldAtOnce, borrowable: borrowable)
   }
 
   /// As the one for families, of which only the room and number of bundles count.
   package init(
-    _ families: [(slotByteCount: Int, bundleCount: Int)], within byteCount: Int, heldAtOnce: Int
+    _ families: [(slotByteCount: Int, bundleCount: Int)], within byteCount: Int, heldAtOnce: Int,
+    borrowable: Int = 0
   ) {
     var classes: [Class] = []
     let order = families.indices.sorted { families[$0].slotByteCount > families[$1].slotByteCount }
@@ -54,6 +64,15 @@ public struct BundleSlots: Sendable, Equatable {
     {
       Self.mergeTwo(&classes)
       Self.fill(&classes, byteCount)
+    }
+    // Each class has the same share of its bundles again, as near as that comes.
+    var left = borrowable
+    while let index = classes.indices.filter({
+      classes[$0].slotCount + classes[$0].borrowableCount < classes[$0].bundleCount
+        && classes[$0].slotByteCount <= left
+    }).min(by: { classes[$0].share < classes[$1].share }) {
+      classes[index].borrowableCount += 1
+      left -= classes[index].slotByteCount
     }
     var classOfFamily = [Int](repeating: 0, count: families.count)
     for (index, item) in classes.enumerated() {
@@ -100,5 +119,5 @@ public struct BundleSlots: Sendable, Equatable {
 }
 
 extension BundleSlots.Class {
-  fileprivate var share: Double { Double(slotCount) / Double(bundleCount) }
+  fileprivate var share: Double { Double(slotCount + borrowableCount) / Double(bundleCount) }
 }

@@ -17,6 +17,9 @@ public struct StreamOrder: Sendable {
 /// A decoder scans its weights cyclically, and for a cyclic scan the best cache is a fixed set: LRU
 /// below one cycle never hits. Pinned and streamed runs alternate through the depth of the model in
 /// proportion, so that the drive reads on while pinned layers compute.
+///
+/// Some streamed runs stay for a while in memory that somebody else has no use for at the time, and leave it when he has
+/// (``WeightStream/borrow(_:)``).
 public struct ResidencyPlan: Sendable {
   /// Neighbouring pieces that one request reads.
   public struct Run: Sendable {
@@ -30,6 +33,8 @@ public struct ResidencyPlan: Sendable {
     public let byteCount: Int
     /// Offset in pinned memory; nil = streamed.
     public let pinnedOffset: Int?
+    /// Offset in borrowed memory; nil = the run never stays there.
+    public fileprivate(set) var borrowedOffset: Int?
     public var isPinned: Bool { pinnedOffset != nil }
   }
 
@@ -38,7 +43,7 @@ public struct ResidencyPlan: Sendable {
   /// For each tensor of the model its pieces; empty for tensors outside the order.
   public let piecesOfTensor: [Range<Int>]
   /// Every run, in the order of use.
-  public let runs: [Run]
+  public private(set) var runs: [Run]
   /// The runs of each segment.
   public let runsOfSegment: [Range<Int>]
   /// The run of each piece.
@@ -47,8 +52,12 @@ public struct ResidencyPlan: Sendable {
   public let pinnedByteCount: Int
   /// Memory that streamed runs pass through; 0 when nothing is streamed.
   public let stagingByteCount: Int
-  /// Bytes read in one sweep over all segments once pinned runs are in memory.
+  /// Bytes read in one sweep over all segments once pinned runs are in memory, and none stay in borrowed memory.
   public let streamedByteCount: Int
+  /// Streamed runs that stay in borrowed memory as far as there is some: from the first on, one after the other.
+  public private(set) var borrowers: [Int] = []
+  /// Memory for all of them.
+  public private(set) var borrowableByteCount = 0
 
   /// Bytes that a sweep over all segments consumes, from memory and from the drive.
   public var sweepByteCount: Int { pinnedByteCount + streamedByteCount }
@@ -95,10 +104,11 @@ public struct ResidencyPlan: Sendable {
   ///   - order: the matrices of a sweep, in order of use.
   ///   - budget: memory for pinned weights and staging together.
   ///   - alignment: what the device's reads must be aligned to.
+  ///   - borrowable: memory beside the budget that may come to be borrowed.
   /// - Throws: ``LoaderError/budgetTooSmall(budget:minimum:)`` below ``minimumByteCount(model:order:options:alignment:)``.
   public static func make(
     model: ModelDescription, order: StreamOrder, budget: Int, options: Options = Options(),
-    alignment: Int = AlignedBuffer.pageByteCount
+    alignment: Int = AlignedBuffer.pageByteCount, borrowable: Int = 0
   ) throws(LoaderError) -> ResidencyPlan {
     let draft = Draft(model: model, order: order, options: options, alignment: alignment)
     if draft.byteCount <= budget {
@@ -110,7 +120,9 @@ public struct ResidencyPlan: Sendable {
         budget: ByteCount(budget), minimum: ByteCount(min(draft.byteCount, minimum)))
     }
     let staging = min(max(minimum, min(options.stagingByteCount, budget / 2)), budget)
-    return ResidencyPlan(draft, pinnedBudget: budget - staging, stagingByteCount: staging)
+    var plan = ResidencyPlan(draft, pinnedBudget: budget - staging, stagingByteCount: staging)
+    plan.chooseBorrowers(within: borrowable)
+    return plan
   }
 
   /// The smallest budget that ``make(model:order:budget:options:alignment:)`` accepts.
@@ -156,6 +168,46 @@ public struct ResidencyPlan: Sendable {
     pinnedByteCount = pinnedOffset
     streamedByteCount = streamed
     self.stagingByteCount = streamed == 0 ? 0 : stagingByteCount
+  }
+
+  /// Chooses streamed runs for borrowed memory of at most `byteCount`, such that the first so many of them are spread
+  /// through the depth of the model, as pinned ones are.
+  private mutating func chooseBorrowers(within byteCount: Int) {
+    guard byteCount > 0, streamedByteCount > 0 else { return }
+    let share = min(1, Double(byteCount) / Double(streamedByteCount))
+    var credit = 0.0
+    var chosen: [Int] = []
+    for (index, run) in runs.enumerated() where !run.isPinned {
+      credit += share * Double(run.byteCount)
+      guard credit >= Double(run.byteCount) * 0.5 else { continue }
+      credit -= Double(run.byteCount)
+      chosen.append(index)
+    }
+    for place in Self.spread(chosen.count)
+    where borrowableByteCount + runs[chosen[place]].byteCount <= byteCount {
+      runs[chosen[place]].borrowedOffset = borrowableByteCount
+      borrowableByteCount += runs[chosen[place]].byteCount
+      borrowers.append(chosen[place])
+    }
+  }
+
+  /// 0..<count in the order of their reversed bits: the first so many are far apart (van der Corput's sequence).
+  private static func spread(_ count: Int) -> [Int] {
+    let width = max(1, Int.bitWidth - max(0, count - 1).leadingZeroBitCount)
+    return (0..<(1 << width)).lazy
+      .map { Int(UInt(bitPattern: $0).reversedBits >> (UInt.bitWidth - width)) }
+      .filter { $0 < count }
+  }
+}
+
+extension UInt {
+  fileprivate var reversedBits: UInt {
+    var (value, result) = (self, UInt(0))
+    for _ in 0..<UInt.bitWidth {
+      result = result << 1 | value & 1
+      value >>= 1
+    }
+    return result
   }
 }
 

@@ -36,10 +36,10 @@ extension WeightStream {
 
   private func complete(_ completion: ReadCompletion) throws(LoaderError) {
     switch Tag(completion.tag) {
-    case .pinned(let run):
+    case .placed(let run):
       try check(completion, of: run)
-      pinnedReady[run] = true
-      pinnedReadyCount += 1
+      placedReady[run] = true
+      placedReadyCount += 1
     case .streamed(let sequence):
       let slot = sequence % flights.count
       try check(completion, of: flights[slot].run)

@@ -45,17 +45,23 @@ public final class WeightStream {
   let device: any BlockDevice
   private let pinned: AlignedBuffer
   private let population: PagePrefaulter
+  /// Where runs stay for a while, and the pages that those of the first time need.
+  let borrowed: AlignedBuffer
+  var borrowedPopulation: PagePrefaulter?
+  /// How many of the plan's borrowers have a place there: the first ones.
+  var borrowerCount = 0
   /// For tests: stands for how much of pinned memory is committed.
   package var committedByteCount: (() -> Int)?
   private let staging: AlignedBuffer
   private var ring: StagingRing
 
-  /// A run is in memory and stays there.
-  var pinnedReady: [Bool]
-  private var pinnedSubmitted: [Bool]
-  var pinnedReadyCount = 0
-  /// Layout of pinned pieces, which their user may interleave in place.
-  private var layouts: [RowLayout]
+  /// A run has a place in pinned or borrowed memory; it was asked for; it is there and stays.
+  var hasPlace: [Bool]
+  var placedSubmitted: [Bool]
+  var placedReady: [Bool]
+  var placedReadyCount = 0
+  /// Layout of placed pieces, which their user may interleave in place.
+  var layouts: [RowLayout]
 
   /// What is known of each tensor's place.
   private enum Residence {
@@ -66,7 +72,7 @@ public final class WeightStream {
   private var residence: [Residence]
 
   /// Announced sweeps, oldest first: segments as bits.
-  private var sweeps: [UInt64] = []
+  private(set) var sweeps: [UInt64] = []
   private var sweepCursor = SweepCursor()
 
   /// Streamed runs under way, oldest first, in a ring indexed by sequence number.
@@ -121,14 +127,18 @@ public final class WeightStream {
     do {
       pinned = try AlignedBuffer(byteCount: plan.pinnedByteCount, prefersHugePages: true)
       staging = try AlignedBuffer(byteCount: plan.stagingByteCount, prefersHugePages: true)
+      borrowed = try AlignedBuffer(
+        byteCount: plan.borrowableByteCount,
+        prefersHugePages: plan.borrowableByteCount >= Self.hugePagesByteCount)
     } catch { throw .allocation(error) }
     population = PagePrefaulter(pinned.bytes)
     let smallestRun = plan.runs.lazy.map(\.byteCount).min() ?? 1
     let flightCapacity = max(2, min(4096, plan.stagingByteCount / max(1, smallestRun) + 1))
     ring = StagingRing(byteCount: plan.stagingByteCount, capacity: flightCapacity)
     flights = [InFlightRun](repeating: InFlightRun(), count: flightCapacity)
-    pinnedReady = [Bool](repeating: false, count: plan.runs.count)
-    pinnedSubmitted = pinnedReady
+    hasPlace = plan.runs.map(\.isPinned)
+    placedReady = [Bool](repeating: false, count: plan.runs.count)
+    placedSubmitted = placedReady
     sequenceOfRun = [Int](repeating: -1, count: plan.runs.count)
     layouts = plan.pieces.map(\.layout)
     residence = [Residence](repeating: .unknown, count: source.description.tensors.count)
@@ -157,6 +167,7 @@ public final class WeightStream {
   /// place.
   deinit {
     population.stop()
+    borrowedPopulation?.stop()
     device.drain(unless: cancellation)
     device.unregister(staging.bytes)
   }
@@ -166,7 +177,11 @@ public final class WeightStream {
   /// Committing memory for weights to be pinned then waits where it is slow, and these are streamed meanwhile.
   public var isComputeBound: Bool {
     get { population.yields }
-    set { if plan.stagingByteCount > 0 { population.yields = newValue } }
+    set {
+      guard plan.stagingByteCount > 0 else { return }
+      population.yields = newValue
+      borrowedPopulation?.yields = newValue
+    }
   }
 
   /// Promises a sweep over `segments` (bit i = segment i), in ascending order; reading ahead may begin
@@ -206,26 +221,44 @@ public final class WeightStream {
   /// How a piece's rows lie in memory right now.
   public func layout(of piece: Int) -> RowLayout { layouts[piece] }
 
-  /// Records that the user of a pinned piece interleaved its rows in place.
+  /// Records that the user of a placed piece interleaved its rows in place.
   public func markInterleaved(_ piece: Int) {
-    precondition(isPinned(piece), "only pinned pieces may be changed")
+    precondition(isPlaced(piece), "only pieces that stay may be changed")
     layouts[piece] = .interleaved
   }
 
-  /// Whether a piece is where it stays: pinned memory, and not staging.
-  public func isPinned(_ piece: Int) -> Bool {
+  /// Whether a piece is where it stays: pinned or borrowed memory, and not staging.
+  public func isPlaced(_ piece: Int) -> Bool {
     let run = plan.runOfPiece[piece]
-    return sequenceOfRun[run] < 0 && pinnedReady[run]
+    return sequenceOfRun[run] < 0 && placedReady[run]
   }
 
-  /// Whether all runs to be pinned are in memory, so that a sweep reads what the plan says.
-  public var isSettled: Bool { pinnedReadyCount == plan.pinnedRunCount }
+  /// Whether all runs that have a place are there, so that a sweep reads no more than it has to.
+  public var isSettled: Bool { placedReadyCount == plan.pinnedRunCount + borrowerCount }
+
+  /// Where a run stays; nil if it has no place.
+  private func place(ofRun index: Int) -> UnsafeMutableRawPointer? {
+    guard hasPlace[index] else { return nil }
+    let run = plan.runs[index]
+    return run.pinnedOffset.map { pinned.address + $0 }
+      ?? run.borrowedOffset.map { borrowed.address + $0 }
+  }
+
+  /// Whether the memory of a run's place is committed.
+  private func isCommitted(_ run: ResidencyPlan.Run) -> Bool {
+    guard plan.stagingByteCount > 0 else { return true }
+    if let offset = run.pinnedOffset {
+      return offset + run.byteCount <= committedByteCount?() ?? population.populatedByteCount
+    }
+    let end = (run.borrowedOffset ?? 0) + run.byteCount
+    return end <= borrowedPopulation?.populatedByteCount ?? .max
+  }
 
   /// Whether `acquire(_:)` would not wait.
   public func isReady(_ piece: Int) -> Bool {
     let run = plan.runOfPiece[piece]
     let sequence = sequenceOfRun[run]
-    return sequence >= 0 ? flights[sequence % flights.count].isReady : pinnedReady[run]
+    return sequence >= 0 ? flights[sequence % flights.count].isReady : placedReady[run]
   }
 
   /// The address of a piece's first byte, once it is in memory.
@@ -247,8 +280,8 @@ public final class WeightStream {
     let index = plan.runOfPiece[piece]
     let run = plan.runs[index]
     let base =
-      if let pinnedOffset = run.pinnedOffset, sequenceOfRun[index] < 0 {
-        pinned.address + pinnedOffset
+      if sequenceOfRun[index] < 0, let place = place(ofRun: index) {
+        place
       } else {
         flights[sequenceOfRun[index] % flights.count].address!
       }
@@ -283,7 +316,7 @@ public final class WeightStream {
         return nil
       }
       for piece in pieces {
-        guard isPinned(piece), layouts[piece] == .interleaved, isVerified[plan.runOfPiece[piece]],
+        guard isPlaced(piece), layouts[piece] == .interleaved, isVerified[plan.runOfPiece[piece]],
           isHomeCompared[plan.runOfPiece[piece]]
         else { return nil }
       }
@@ -299,7 +332,7 @@ public final class WeightStream {
   public func release(_ piece: Int) {
     let run = plan.runOfPiece[piece]
     let sequence = sequenceOfRun[run]
-    if sequence < 0, pinnedReady[run] { return }
+    if sequence < 0, placedReady[run] { return }
     precondition(sequence >= firstSequence, "piece \(piece) was not acquired")
     flights[sequence % flights.count].piecesLeft -= 1
     retireFlights()
@@ -357,16 +390,16 @@ public final class WeightStream {
 
   // MARK: - Reading ahead
 
-  /// A row of a pinned piece that is in memory.
+  /// A row of a piece that stays in memory.
   private func residentRow(tensor: Int, row: Int) -> (UnsafeRawPointer, RowLayout)? {
     let pieces = plan.piecesOfTensor[tensor]
     guard !pieces.isEmpty else { return nil }
     let rowsPerPiece = plan.pieces[pieces.lowerBound].rowCount
     let piece = pieces.lowerBound + row / rowsPerPiece
     let run = plan.runs[plan.runOfPiece[piece]]
-    guard let pinnedOffset = run.pinnedOffset, isPinned(piece) else { return nil }
+    guard isPlaced(piece), let place = place(ofRun: plan.runOfPiece[piece]) else { return nil }
     let record = source.description.tensors[tensor]
-    let address = pinned.address + pinnedOffset + (plan.pieces[piece].offset - run.offset)
+    let address = place + (plan.pieces[piece].offset - run.offset)
     let rowInPiece = row - plan.pieces[piece].firstRow
     return switch layouts[piece] {
     case .interleaved:
@@ -396,7 +429,7 @@ public final class WeightStream {
     }
   }
 
-  /// The next run to read, skipping pinned runs that are in memory or on their way.
+  /// The next run to read, skipping those that are in their place or on their way there.
   private func nextRun() -> Int? {
     while sweepCursor.sweep < sweeps.count {
       let bits = sweeps[sweepCursor.sweep]
@@ -405,7 +438,7 @@ public final class WeightStream {
         if bits & (1 << UInt64(sweepCursor.segment)) != 0 {
           while sweepCursor.run < range.count {
             let run = range.lowerBound + sweepCursor.run
-            if !(plan.runs[run].isPinned && pinnedSubmitted[run]) { return run }
+            if !(hasPlace[run] && placedSubmitted[run]) { return run }
             sweepCursor.run += 1
           }
         }
@@ -423,15 +456,12 @@ public final class WeightStream {
     let run = plan.runs[index]
     let address: UnsafeMutableRawPointer
     let tag: UInt64
-    // Where the memory of a run to be pinned is not committed yet, this sweep gets it through staging,
+    // Where the memory of a run's place is not committed yet, this sweep gets it through staging,
     // and the next one tries again: clearing pages must not hold up the drive.
-    if let pinnedOffset = run.pinnedOffset,
-      plan.stagingByteCount == 0
-        || pinnedOffset + run.byteCount <= committedByteCount?() ?? population.populatedByteCount
-    {
-      address = pinned.address + pinnedOffset
-      tag = Tag.pinned(index)
-      pinnedSubmitted[index] = true
+    if let place = place(ofRun: index), isCommitted(run) {
+      address = place
+      tag = Tag.placed(index)
+      placedSubmitted[index] = true
     } else {
       // A run that is still outstanding from the sweep before cannot be read twice at once.
       guard sequenceOfRun[index] < 0, nextSequence - firstSequence < flights.count,

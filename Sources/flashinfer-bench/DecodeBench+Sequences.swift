@@ -17,7 +17,7 @@ extension DecodeBench {
   }
 
   func runSequences(_ count: Int, _ model: LanguageModel) throws {
-    let core = try makeCore(count, model)
+    let core = try makeCore(planned ?? count, model)
     for note in core.notes { Terminal.warn(note) }
     var generator = SeededGenerator(seed: 1)
     func random() -> Int32 {
@@ -78,6 +78,7 @@ extension DecodeBench {
         Figure("driveBytesPerSecond", Double(read.bytesRead) / all, .bytesPerSecond),
         Figure("pinnedBytes", core.plan.residency.pinnedByteCount, .bytes),
         Figure("streamedBytes", core.plan.residency.streamedByteCount, .bytes),
+        Figure("borrowedBytes", core.stream.borrowedByteCount, .bytes),
         Figure("kvPlannedBytes", core.plan.keyValueByteCount, .bytes),
         Figure("peakResidentBytes", ProcessMemory.peakResidentByteCount, .bytes),
       ]

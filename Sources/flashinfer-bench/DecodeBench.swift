@@ -37,6 +37,8 @@ struct DecodeBench: ParsableCommand {
   var depth = 0
   @Option(help: "Contexts to decode at the same time, one token of each in every sweep.")
   var sequences: Int?
+  @Option(help: "Contexts that memory is planned for; as many as are decoded by default.")
+  var planned: Int?
   @OptionGroup(title: "Tokens") var feed: TokenOptions
   @Flag(help: "Also measure what DRAM gives just before and after the timed tokens.")
   var dram = false
@@ -56,6 +58,13 @@ struct DecodeBench: ParsableCommand {
     guard (1...ResourceOptions.mostSequences).contains(sequences ?? 1) else {
       throw ValidationError(
         "--sequences must be between 1 and \(ResourceOptions.mostSequences), not \(sequences ?? 0)")
+    }
+    if let planned {
+      guard let sequences, (sequences...ResourceOptions.mostSequences).contains(planned) else {
+        throw ValidationError(
+          "--planned must be between --sequences, which it goes with, and "
+            + "\(ResourceOptions.mostSequences), not \(planned)")
+      }
     }
     guard sequences == nil || !dram else {
       throw ValidationError("--dram measures one context: leave --sequences out")

@@ -50,6 +50,8 @@ import WeightLoader
     request.assumedProcessByteCount = 0
     request.sequenceCount = sequenceCount
     request.keyValues = shape.keyValues
+    // What sequences do not need keeps weights for a while, also where that is little.
+    request.leastLoanByteCount = 1
     return request
   }
 

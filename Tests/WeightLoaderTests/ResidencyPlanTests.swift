@@ -93,6 +93,42 @@ import WeightLoader
       #expect((2...5).contains(count), "runs \(window)…: \(count) of 8 pinned")
     }
   }
+
+  @Test func `Runs for borrowed memory lie apart and are no others than streamed ones`() throws {
+    for seed in UInt64(0)..<60 {
+      let (description, order) = model(seed: seed, layout: .interleaved)
+      let options = ResidencyPlan.Options(readByteCount: 50_000, stagingByteCount: 200_000)
+      let minimum = ResidencyPlan.minimumByteCount(
+        model: description, order: order, options: options)
+      for borrowable in [0, 100_000, 2_000_000, 1 << 40] {
+        let plan = try ResidencyPlan.make(
+          model: description, order: order, budget: minimum * 2, options: options,
+          borrowable: borrowable)
+        var end = 0
+        for index in plan.borrowers {
+          #expect(!plan.runs[index].isPinned && plan.runs[index].borrowedOffset == end)
+          end += plan.runs[index].byteCount
+        }
+        #expect(plan.borrowableByteCount == end && end <= borrowable, "seed \(seed)")
+        #expect(Set(plan.borrowers).count == plan.borrowers.count)
+        #expect(plan.runs.count { $0.borrowedOffset != nil } == plan.borrowers.count)
+        if borrowable == 1 << 40 { #expect(end == plan.streamedByteCount, "seed \(seed)") }
+        // Half of them, and a quarter, are in both halves of the depth.
+        let middle = plan.borrowers.sorted()[safe: plan.borrowers.count / 2] ?? 0
+        for part in [2, 4] where plan.borrowers.count >= 16 {
+          let early = plan.borrowers.prefix(plan.borrowers.count / part).count { $0 < middle }
+          let share = Double(early) * Double(part) / Double(plan.borrowers.count)
+          #expect((0.3...0.7).contains(share), "seed \(seed): \(share)")
+        }
+      }
+    }
+  }
+}
+
+extension Array {
+  fileprivate subscript(safe index: Int) -> Element? {
+    indices.contains(index) ? self[index] : nil
+  }
 }
 
 private func ~= (pattern: ByteCount, value: ByteCount) -> Bool { pattern == value }

@@ -25,7 +25,7 @@ import WeightLoader
       let options = ResidencyPlan.Options(readByteCount: 16 << 10, stagingByteCount: 80 << 10)
       let order = StreamOrder(segments: [matrices])
       let plan = try ResidencyPlan.make(
-        model: model, order: order, budget: 120 << 10, options: options)
+        model: model, order: order, budget: 120 << 10, options: options, borrowable: 100 << 10)
       stream = try WeightStream(source: source, plan: plan, cancellation: cancellation)
     }
 
@@ -108,6 +108,64 @@ import WeightLoader
       try rig.stream.announce(segments: 1)
       #expect(try rig.sweep() == 0)
     }
+  }
+
+  @Test(arguments: [StorageBackend.uring, .pread, .mmap])
+  func `Runs stay in borrowed memory until it is given back`(backend: StorageBackend) throws {
+    let bytes = model()
+    let file = TemporaryFile(bytes)
+    defer { extendLifetime(file) }
+    let rig = try Rig(file.path, bytes, backend)
+    let stream = rig.stream
+    var generator = SeededGenerator(seed: 0xB0)
+    #expect(stream.borrowableByteCount > 64 << 10)
+    #expect(try stream.borrow(.max) == stream.borrowableByteCount)
+    for round in 0..<60 {
+      let (count, before) = (stream.plan.streamedByteCount, rig.device.statistics.bytesRead)
+      // Runs that have a new place come with the first of the two sweeps.
+      for _ in 0..<2 {
+        try stream.announce(segments: 1)
+        #expect(try rig.sweep() == 0)
+      }
+      let read = rig.device.statistics.bytesRead - before
+      #expect(stream.isSettled)
+      // Pinned runs come with the first; after one that was broken off, its last reads count too.
+      let isWhole = round > 0 && round % 3 != 2
+      #expect(!isWhole || read <= 2 * count - stream.borrowedByteCount, "round \(round)")
+      if round % 3 == 1 {
+        // With runs on their way.
+        try stream.announce(segments: 1)
+        if Bool.random(using: &generator) { try stream.cancelAnnounced() } else { stream.abandon() }
+      }
+      let wanted = Int.random(in: 0...120 << 10, using: &generator)
+      #expect(try stream.borrow(wanted) <= wanted)
+    }
+    #expect(try stream.borrow(0) == 0)
+    let before = rig.device.statistics.bytesRead
+    try stream.announce(segments: 1)
+    #expect(try rig.sweep() == 0)
+    #expect(rig.device.statistics.bytesRead - before == stream.plan.streamedByteCount)
+  }
+
+  @Test func `Memory is given back when reads into it have come, or stays borrowed`() throws {
+    let bytes = model()
+    let file = TemporaryFile(bytes)
+    defer { extendLifetime(file) }
+    let rig = try Rig(file.path, bytes, .uring)
+    let borrowed = try rig.stream.borrow(.max)
+    try rig.stream.announce(segments: 1)
+    rig.stream.abandon()
+    rig.cancellation.raise()
+    let error = #expect(throws: LoaderError.self) { try rig.stream.borrow(0) }
+    guard case .interrupted? = error else {
+      Issue.record("\(error.map(\.description) ?? "")")
+      return
+    }
+    #expect(rig.stream.borrowedByteCount == borrowed)
+    rig.cancellation.lower()
+    #expect(try rig.stream.borrow(0) == 0)
+    try rig.stream.announce(segments: 1)
+    #expect(try rig.sweep() == 0)
   }
 
   @Test func `Bundles that were held or read ahead are let go when a sweep is abandoned`() throws {
