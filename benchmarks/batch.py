@@ -5,7 +5,7 @@ usage: batch.py MODEL [--ram 2200MiB] [--depth 128] [--sequences 1,8,32,64] [--t
        [--llama-batched-bench PATH] [--no-resident] [--record]
 
 Every round decodes --tokens tokens of 1, 8, … sequences, each of which begins with --depth random tokens, in turn; each number is
-planned by itself within --ram. The limit of n sequences is n ÷ the longer of (streamed weights ÷ drive) and of what n rows take
+planned by itself within --ram, and one sequence also in a plan for the most of them, whose memory it has to itself. The limit of n sequences is n ÷ the longer of (streamed weights ÷ drive) and of what n rows take
 with all weights in memory, which the same round measures (--ram all). fio measures the drive before and after. Of a mixture of
 experts it also says how many experts a sweep used, how many of them were in memory, and what was read; --no-resident leaves the
 measurements in memory out, for a model that does not fit. With
@@ -25,9 +25,9 @@ a = p.parse_args()
 numbers = [int(n) for n in a.sequences.split(",")]
 threads = len(os.sched_getaffinity(0))
 
-def ours(count, ram):
+def ours(count, ram, planned=None):
     measure.drop()
-    return measure.ours(a.bench, "decode", a.model, "--sequences", count, "--depth", a.depth, "--tokens", a.tokens, "--warmup", 2,
+    return measure.ours(a.bench, "decode", a.model, "--sequences", count, "--planned", planned or count, "--depth", a.depth, "--tokens", a.tokens, "--warmup", 2,
                         "--random-tokens", 1, *(["--ram", ram] if ram else []))
 
 def peer(count):
@@ -58,6 +58,9 @@ for number in range(a.rounds):
             if experts is not None:
                 add(row, experts=found["expertsPerSweep"], inMemory=found["expertResidentShare"], expertBytes=experts,
                     readRatio=found["expertReadRatio"])
+    if a.ram and numbers[-1] > 1:
+        lent = ours(1, a.ram, planned=numbers[-1])
+        add(rows[numbers[-1]], lentTotal=lent["totalTokensPerSecond"], lentBytes=lent["bytesPerToken"])
     for n, row in rows.items():
         if not a.no_resident: add(row, residentRatio=row["resident"][-1] / rows[numbers[0]]["resident"][-1])
         if a.ram: add(row, ratio=row["total"][-1] / rows[numbers[0]]["total"][-1])
@@ -77,6 +80,8 @@ for n, row in rows.items():
     say("expert bytes / those needed and not in memory", "readRatio", "", (1.02, "at most"))
     say("share of the limit", "share", "of the limit", (0.85, "at least"))
     say("bytesPerToken", "bytes", "B", "")
+    say("one of them alone: tokensPerSecond", "lentTotal", "tokens/s", "")
+    say("one of them alone: bytesPerToken", "lentBytes", "B", "")
     say("peakResidentBytes", "peak", "B", a.ram)
     say("resident totalTokensPerSecond", "resident", "tokens/s", "", "all in memory")
     say(f"resident total/{numbers[0]}", "residentRatio", "of one", "", "all in memory")

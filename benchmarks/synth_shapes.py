@@ -40,14 +40,22 @@ def tensors(s):
     yield "output_norm.weight", (s["width"],), F32
     yield "output.weight", (s["vocabulary"], s["width"]), Q8_0
 
-def values(shape, kind, random):
-    """Weights whose products keep the size of what they are multiplied with; of a quantised type as bytes."""
+def values(name, shape, kind, layers, random):
+    """Weights without a bias, whose products keep the size of what they are multiplied with; of a quantised type as bytes. What is
+    added to the residual stream is small, as in GPT-2 before training, or attention would make all tokens alike and choose few
+    experts."""
+    scale = 1 if name == "token_embd.weight" else shape[-1] ** -.5
+    if "attn_output" in name or "ffn_down" in name: scale *= (2 * layers) ** -.5
     if kind == F32:
-        return np.ones(shape, np.float32) if len(shape) == 1 else random.standard_normal(shape, np.float32) / np.float32(shape[-1] ** .5)
-    quants, spread = (16, 4.6) if kind == Q4_0 else (32, 74.0)
+        return np.ones(shape, np.float32) if len(shape) == 1 else random.standard_normal(shape, np.float32) * np.float32(scale)
+    quants, spread = (16, 4.3) if kind == Q4_0 else (32, 73.6)
     blocks = np.empty((*shape[:-1], shape[-1] // 32, 2 + quants), np.uint8)
-    blocks[..., 2:] = random.integers(0, 256, blocks[..., 2:].shape, np.uint8)
-    blocks[..., :2] = np.frombuffer(np.float16(shape[-1] ** -.5 / spread).tobytes(), np.uint8)
+    blocks[..., :2] = np.frombuffer(np.float16(scale / spread).tobytes(), np.uint8)
+    if kind == Q4_0:
+        blocks[..., 2:] = random.integers(1, 16, blocks[..., 2:].shape, np.uint8)
+        blocks[..., 2:] |= random.integers(1, 16, blocks[..., 2:].shape, np.uint8) << 4
+    else:
+        blocks[..., 2:] = random.integers(-127, 128, blocks[..., 2:].shape, np.int8).view(np.uint8)
     return blocks.reshape(*shape[:-1], -1)
 
 def add_tokenizer(writer, reader, count):
@@ -79,7 +87,7 @@ def main(shape, tokenizer, target):
         writer.add_tensor_info(name, shape, np.dtype(np.float32), bytes_of(shape, kind), None if kind == F32 else kind)
     writer.write_header_to_file(); writer.write_kv_data_to_file(); writer.write_ti_data_to_file()
     random = np.random.default_rng(1)
-    for _, shape, kind in tensors(s): writer.write_tensor_data(values(shape, kind, random))
+    for name, shape, kind in tensors(s): writer.write_tensor_data(values(name, shape, kind, s["layers"], random))
     writer.close()
 
 if __name__ == "__main__":
