@@ -10,6 +10,7 @@ Through the Python package (FLASHINFER_LIBRARY names the library, tools/install 
             held against twice the median time without it
   first     the prompt's first token beside them ÷ alone; held against 1.5
   cancel    from cancelling the prompt of another sequence to its end in the mailbox, in milliseconds; held against 100
+  between   from one sweep's logits to the start of the next while they all answer; held against 10 ms
   after     from that cancellation to the next token of the others, ÷ their median time: rows die at the next layer
 
 --record appends to results.tsv.
@@ -57,7 +58,7 @@ def wait(answers, count):
     marks = [answer.count for answer in answers]
     while any(answer.count < mark + count for answer, mark in zip(answers, marks)): time.sleep(0.01)
 
-rows = {"alone": [], "gap": [], "first": [], "cancel": [], "after": [], "usual": []}
+rows = {"alone": [], "gap": [], "first": [], "cancel": [], "between": [], "after": [], "usual": []}
 for number in range(a.rounds):
     with flashinfer_ssd.Engine(a.model, a.ram, context=a.prompt + 600, sequences=a.sequences + 1) as engine:
         with engine.open(tokens(32), max_tokens=2, ignore_end=True) as warm: list(warm.tokens())
@@ -66,8 +67,10 @@ for number in range(a.rounds):
         answers = [Answer(engine) for _ in range(a.sequences)]
         for answer in answers: answer.start()
         while any(answer.count < 3 for answer in answers): time.sleep(0.01)
-        start = time.monotonic()
+        start, before = time.monotonic(), engine.state
         wait(answers, 10)
+        state = engine.state
+        between = (state.gap_nanoseconds - before.gap_nanoseconds) / max(1, state.sweeps - before.sweeps) / 1e6
         usual = statistics.median(gap for answer in answers for gap in answer.gaps(start, time.monotonic()))
         start = time.monotonic()
         with engine.open(prompt, max_tokens=1, ignore_end=True) as sequence: first = first_token(sequence)
@@ -84,7 +87,7 @@ for number in range(a.rounds):
         for answer in answers: answer.stopped = True
         for answer in answers: answer.join()
         for key, value in [("alone", alone), ("usual", usual * 1000), ("gap", gap / usual), ("first", first / alone),
-                           ("cancel", ended * 1000), ("after", after / usual)]:
+                           ("cancel", ended * 1000), ("between", between), ("after", after / usual)]:
             rows[key].append(value)
 
 command = f"benchmarks/joining.py {os.path.basename(a.model)} --sequences {a.sequences} --prompt {a.prompt}" + (f" --ram {a.ram}" if a.ram else "")
@@ -94,4 +97,5 @@ say("usual", "ms between tokens", "")
 say("gap", "of the usual time", (2, "at most"))
 say("first", "of alone", (1.5, "at most"))
 say("cancel", "ms", (100, "at most"))
+say("between", "ms", (10, "at most"))
 say("after", "of the usual time", "")

@@ -59,6 +59,9 @@ public func flashinfer_engine_get_plan(
     structure.rows = UInt64(statistics.rowCount)
     structure.drawn = UInt64(statistics.drawnCount)
     structure.bytes_read = UInt64(statistics.bytesRead)
+    structure.lent = UInt64(statistics.lentByteCount)
+    structure.sweep_nanoseconds = UInt64(statistics.sweepNanoseconds)
+    structure.gap_nanoseconds = UInt64(statistics.gapNanoseconds)
     structure.write(to: pointer, size: size)
     return .ok
   }

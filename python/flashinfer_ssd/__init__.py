@@ -9,7 +9,7 @@
             print(piece.tensor.name, piece.array.nbytes)
 """
 from ._answer import Answer
-from ._engine import Engine, Sequence, Token
+from ._engine import Engine, EngineState, Sequence, Token
 from ._errors import (BadData, Busy, Cancelled, Closed, FlashInferError, Forked, Invalid, NoSuchFile,
                       NotEnoughMemory, NotFound, NotReadable)
 from ._generator import Generator, chat, generate
@@ -21,8 +21,8 @@ from ._tensors import Piece, Rows, Tensor
 #: The version of the package and of its library.
 __version__: str = library.flashinfer_version().decode()
 
-__all__ = ["Answer", "BadData", "Busy", "Cancelled", "Closed", "Engine", "FlashInferError", "Forked", "Generator",
-           "Invalid", "Metadata", "Model", "NoSuchFile", "NotEnoughMemory", "NotFound", "NotReadable", "Piece",
+__all__ = ["Answer", "BadData", "Busy", "Cancelled", "Closed", "Engine", "EngineState", "FlashInferError", "Forked",
+           "Generator", "Invalid", "Metadata", "Model", "NoSuchFile", "NotEnoughMemory", "NotFound", "NotReadable", "Piece",
            "Plan", "Rows", "Sequence", "Statistics", "Tensor", "Token", "__version__", "chat", "generate", "open"]
 
 # Messages and documentation name what is public by where users find it.

@@ -6,7 +6,7 @@ import ctypes
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from collections.abc import Sequence as List
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Union
 
 from . import _native
@@ -34,6 +34,35 @@ class Token:
     text: str
     #: Most probable tokens there with the natural logarithms of their probabilities, where they were asked for.
     log_probabilities: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """Where an engine's memory goes, in bytes, and what it did so far."""
+
+    budget: int
+    process: int
+    #: Keys and values of all sequences, and what of it weights have at the moment, because no sequence needs it.
+    key_values: int
+    lent: int
+    workspace: int
+    #: Weights that stay in memory, and those that each pass reads.
+    pinned: int
+    streamed: int
+    #: Positions of each sequence, sequences that have a place at the same time, that have one, and that wait.
+    context_length: int
+    sequence_count: int
+    open_count: int
+    queued_count: int
+    #: Passes over the weights, tokens that they read or drew, and tokens drawn.
+    sweeps: int
+    rows: int
+    drawn: int
+    #: Bytes of the model.
+    bytes_read: int
+    #: Time of all passes, and between one's logits and the next that followed at once.
+    sweep_nanoseconds: int
+    gap_nanoseconds: int
 
 
 class Engine(Closing):
@@ -81,6 +110,13 @@ class Engine(Closing):
         handle, self._handle = getattr(self, "_handle", None), None
         if handle:
             call("engine_close", handle)
+
+    @property
+    def state(self) -> EngineState:
+        """Where memory goes, and what was done up to the end of the last pass."""
+        plan = _native.EnginePlan()
+        call("engine_get_plan", self._open_handle, ctypes.byref(plan))
+        return EngineState(**{field.name: getattr(plan, field.name) for field in fields(EngineState)})
 
     def warnings(self) -> list[str]:
         """Lines that people may want to read and that were not taken yet, such as that the store cannot be used."""

@@ -103,6 +103,15 @@ class EngineOptions(Sized):
                 ("kv_store_limit", c_uint64), ("kv_type", c_char_p), ("kv_policy", c_char_p)]
 
 
+class EnginePlan(Sized):
+    _fields_ = [("size", c_size_t), ("budget", c_uint64), ("process", c_uint64), ("key_values", c_uint64),
+                ("workspace", c_uint64), ("pinned", c_uint64), ("streamed", c_uint64), ("context_length", c_uint64),
+                ("sequence_count", c_uint32), ("open_count", c_uint32), ("queued_count", c_uint32),
+                ("reserved", c_uint32), ("sweeps", c_uint64), ("rows", c_uint64), ("drawn", c_uint64),
+                ("bytes_read", c_uint64), ("lent", c_uint64), ("sweep_nanoseconds", c_uint64),
+                ("gap_nanoseconds", c_uint64)]
+
+
 class SequenceOptions(Sized):
     _fields_ = [("size", c_size_t), ("prompt", c_char_p), ("json", c_char_p), ("tokens", c_void_p),
                 ("token_count", c_size_t), ("maximum_tokens", c_uint64), ("temperature", c_float), ("top_p", c_float),
@@ -158,6 +167,7 @@ SIGNATURES: dict[str, list[Any]] = {
     "chat_json": [c_void_p, c_char_p, POINTER(Generation), TextSink, c_void_p, POINTER(Result)],
     "engine_open": [c_char_p, POINTER(EngineOptions), POINTER(c_void_p)],
     "engine_close": [c_void_p],
+    "engine_get_plan": [c_void_p, POINTER(EnginePlan)],
     "engine_next_warning": [c_void_p, c_char_p, c_size_t],
     "engine_fd": [c_void_p, POINTER(c_int32)],
     "sequence_open": [c_void_p, POINTER(SequenceOptions), POINTER(c_void_p)],

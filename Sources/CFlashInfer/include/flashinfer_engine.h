@@ -70,8 +70,13 @@ typedef struct flashinfer_engine_plan {
   uint64_t rows;
   uint64_t drawn;
   uint64_t bytes_read;
+  /* Memory of keys and values that weights have at the moment, because no sequence needs it. */
+  uint64_t lent;
+  /* Time of all passes, and between one's logits and the next that followed at once. */
+  uint64_t sweep_nanoseconds;
+  uint64_t gap_nanoseconds;
 } flashinfer_engine_plan;
-#define FLASHINFER_ENGINE_PLAN_INIT {sizeof(flashinfer_engine_plan), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+#define FLASHINFER_ENGINE_PLAN_INIT {sizeof(flashinfer_engine_plan), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 flashinfer_status flashinfer_engine_get_plan(flashinfer_engine *engine, flashinfer_engine_plan *plan,
                                              flashinfer_error *error);

@@ -138,6 +138,7 @@ static void check_sizes(void) {
   EXPECT(!event.more[0] && !event.more[3] && event.known.kind == FLASHINFER_EVENT_READING && event.known.total == 5);
   plan.known.size = sizeof plan;
   EXPECT(!flashinfer_engine_get_plan(engine, &plan.known, &error) && !plan.more[3]);
+  EXPECT(plan.known.sweeps > 0 && plan.known.sweep_nanoseconds > 0 && plan.known.lent <= plan.known.key_values);
   EXPECT(plan.known.sequence_count == 4 && plan.known.context_length == 64 && plan.known.budget == 1ull << 36);
   options.more[3] = 1;
   EXPECT_ERROR(flashinfer_sequence_open(engine, &options.known, &sequence, &error), FLASHINFER_INVALID);

@@ -526,6 +526,11 @@ class Engines(unittest.TestCase):
                 texts.append("".join(sequence))
                 sequence.close()
             self.assertEqual(texts, alone * 2)
+            state = engine.state
+            self.assertEqual((state.sequence_count, state.context_length, state.queued_count), (3, 200, 0))
+            self.assertEqual(state.drawn, 20 * len(open_ones))
+            self.assertTrue(0 < state.sweeps < state.rows and 0 < state.sweep_nanoseconds)
+            self.assertTrue(state.lent <= state.key_values <= state.budget)
             self.assertEqual([token.text for token in engine.open([1, 2], max_tokens=0).tokens()], [])
 
     def test_a_context_that_was_kept_is_taken_up(self):
