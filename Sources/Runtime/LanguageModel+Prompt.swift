@@ -30,14 +30,41 @@ extension LanguageModel {
   public func prompt(
     _ conversation: Conversation, template: ChatTemplate? = nil
   ) throws(RuntimeError) -> [Int32] {
-    guard
-      let framing = template == nil ? try ownTemplate(hasTools: conversation.hasTools) : template
-    else {
+    let framing = try framing(conversation, template)
+    return try express { () throws(TokenizerError) in
+      try tokenizer.encodeChat(conversation, template: framing)
+    }
+  }
+
+  /// The text that a conversation's prompt consists of.
+  ///
+  /// - Parameter template: what frames it instead of the model's own template.
+  /// - Throws: as `prompt(_:)`.
+  public func text(
+    of conversation: Conversation, template: ChatTemplate? = nil
+  ) throws(RuntimeError) -> [UInt8] {
+    let framing = try framing(conversation, template)
+    return try express { () throws(TokenizerError) in
+      try tokenizer.renderChat(conversation, template: framing)
+    }
+  }
+
+  /// What frames a conversation: `template`, or else the model's own.
+  private func framing(
+    _ conversation: Conversation, _ template: ChatTemplate?
+  ) throws(RuntimeError) -> ChatTemplate {
+    if let template { return template }
+    guard let own = try ownTemplate(hasTools: conversation.hasTools) else {
       throw .badPrompt("the model has no chat template: continue plain text instead")
     }
-    do throws(TokenizerError) {
-      return try tokenizer.encodeChat(conversation, template: framing)
-    } catch .unsupportedConversation(let reason) {
+    return own
+  }
+
+  /// Does what a template may have no place for.
+  private func express<Result>(
+    _ work: () throws(TokenizerError) -> Result
+  ) throws(RuntimeError) -> Result {
+    do throws(TokenizerError) { return try work() } catch .unsupportedConversation(let reason) {
       throw .badPrompt(TokenizerError.unsupportedConversation(reason).description)
     } catch { throw RuntimeError(error, in: source.path) }
   }

@@ -225,6 +225,11 @@ extension Tokenizer {
     try encode(try render(conversation, template: template), of: template)
   }
 
+  /// The text whose tokens ``encodeChat(_:template:)`` gives.
+  public func renderChat(
+    _ conversation: Conversation, template: ChatTemplate
+  ) throws(TokenizerError) -> [UInt8] { try render(conversation, template: template).bytes }
+
   /// A conversation as the template writes it for this vocabulary.
   package func render(
     _ conversation: Conversation, template: ChatTemplate
@@ -250,7 +255,8 @@ extension Tokenizer {
       pieces, addsBOS: false, addsEOS: false, markupTexts: template.literals)
   }
 
-  private func spelling(_ token: Int32) -> [UInt8] {
+  /// The bytes of a token, control tokens spelt out.
+  package func spelling(_ token: Int32) -> [UInt8] {
     var bytes: [UInt8] = []
     decode(token, into: &bytes, includesControl: true)
     return bytes

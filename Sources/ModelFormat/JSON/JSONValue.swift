@@ -27,7 +27,7 @@ package struct JSONValue {
   }
 
   /// What it is, for errors about what should be there instead.
-  var found: String {
+  package var found: String {
     switch content {
     case .null: "null"
     case .bool(let value): "\(value)"
@@ -43,7 +43,7 @@ package struct JSONValue {
 
   var isUnusable: Bool { if case .unusable = content { true } else { false } }
 
-  var isNull: Bool { if case .null = content { true } else { false } }
+  package var isNull: Bool { if case .null = content { true } else { false } }
 
   package var bool: Bool? { if case .bool(let value) = content { value } else { nil } }
 
