@@ -32,6 +32,23 @@ extension ResourceOptions {
   /// Reads that a stream keeps free for embedding rows.
   private static let rowReadCount = 16
 
+  /// What memory is planned from, as the options say.
+  ///
+  /// - Parameter callerByteCount: what is needed beside the model.
+  public func memoryRequest(
+    _ model: LanguageModel, _ keyValues: KeyValueArguments, _ neurons: NeuronArguments,
+    _ verification: VerifyArguments, contextLength: Int, promptLength: Int, callerByteCount: Int
+  ) -> MemoryPlan.Request {
+    var request = MemoryPlan.Request(
+      budgetByteCount: budget, contextLength: contextLength, promptLength: promptLength,
+      threadCount: threadCount, callerByteCount: callerByteCount,
+      preferredReadByteCount: preferredReadByteCount(forFileAt: model.source.path))
+    request.keyValues = keyValues.options(io)
+    request.neurons = neurons.options
+    request.verification = verification.verify
+    return request
+  }
+
   /// Bytes of one read of weights, as the drive's calibration says.
   public func preferredReadByteCount(forFileAt path: String) -> Int {
     CalibrationCache.standard.driveProfile(forFileAt: path, backend: io)?.blockByteCount

@@ -20,7 +20,10 @@ public struct ResourceOptions: ParsableArguments {
 
   @Option(
     parsing: .unconditional,
-    help: "Positions to reserve for keys and values (default: what prompt and answer need).")
+    help: """
+      Positions to reserve for keys and values of each answer (default: what prompt and answer need; of a server \
+      8192, or what the model was trained for).
+      """)
   public var context: Int?
 
   @Option(help: "How to read: auto, uring, pread or mmap.")

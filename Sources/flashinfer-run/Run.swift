@@ -181,14 +181,9 @@ struct Run: ParsableCommand {
   func memoryRequest(
     _ model: LanguageModel, contextLength: Int, promptLength: Int, callerByteCount: Int
   ) -> MemoryPlan.Request {
-    var request = MemoryPlan.Request(
-      budgetByteCount: resources.budget, contextLength: contextLength, promptLength: promptLength,
-      threadCount: resources.threadCount, callerByteCount: callerByteCount,
-      preferredReadByteCount: resources.preferredReadByteCount(forFileAt: model.source.path))
-    request.keyValues = keyValues.options(resources.io)
-    request.neurons = neurons.options
-    request.verification = verification.verify
-    return request
+    resources.memoryRequest(
+      model, keyValues, neurons, verification, contextLength: contextLength,
+      promptLength: promptLength, callerByteCount: callerByteCount)
   }
 
   /// Says that a prompt leaves no room for an answer.

@@ -1,30 +1,31 @@
-import ArgumentParser
-import CommandLineSupport
+public import ArgumentParser
 import KVCache
-import Runtime
-import TensorBasics
+public import Runtime
+public import TensorBasics
 
 /// Where keys and values are kept between runs.
-struct StoreArguments: ParsableArguments {
+public struct StoreArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "Keep keys and values of prompts and answers of 128 tokens or more in a folder, and take those "
         + "of prompts with the same beginning.", valueName: "dir"))
-  var kvStore: String?
+  public var kvStore: String?
 
   @Option(
     help: ArgumentHelp(
       "Maximum size of the store; what was used least recently goes first.",
       valueName: "size"))
-  var kvStoreLimit = ByteCount(8 << 30)
+  public var kvStoreLimit = ByteCount(8 << 30)
+
+  public init() {}
 
   /// Where an engine keeps contexts; nil = nowhere.
-  var engineStore: Engine.Store? {
+  public var engineStore: Engine.Store? {
     kvStore.map { Engine.Store(path: $0, byteLimit: kvStoreLimit.bytes) }
   }
 
   /// The store as `request` wants it; nil if there is none, or it cannot be used.
-  func open(
+  public func open(
     _ model: LanguageModel, prompt: [Int32], for request: inout MemoryPlan.Request, reuses: Bool
   ) throws -> KeyValuePersistence? {
     guard let kvStore else { return nil }
