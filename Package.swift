@@ -4,6 +4,9 @@ import PackageDescription
 /// `tools/fuzz` sets it: then the package has the fuzzer, which needs libFuzzer to link.
 let fuzzes = Context.environment["FLASHINFER_FUZZ"] != nil
 
+/// `tools/server` sets it: then the package has the server, and what that depends on (docs/decisions/0049).
+let serves = Context.environment["FLASHINFER_SERVER"] != nil
+
 /// Settings of every Swift target: Swift 6 language mode, warnings are errors, imports are
 /// internal unless a public declaration needs them.
 let strict: [SwiftSetting] = [
@@ -37,6 +40,52 @@ func tests(
     exclude: exclude, swiftSettings: strict)
 }
 
+/// What the server is built of, beside the package's own targets.
+let serverPackages: [Package.Dependency] = [
+  // Without its readers of configuration files, and without all of Foundation.
+  .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.0", traits: []),
+  .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+  .package(url: "https://github.com/apple/swift-nio-extras", from: "1.34.0"),
+  .package(url: "https://github.com/apple/swift-log", from: "1.14.0"),
+  .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
+  .package(url: "https://github.com/apple/swift-http-types", from: "1.8.0", traits: []),
+  .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+]
+
+/// HTTP around `Engine`: the library, its program and its tests.
+let server: [Target] = [
+  library(
+    "Server",
+    [
+      "TensorBasics", "ModelFormat", "Tokenization", "WeightLoader", "Runtime",
+      .product(name: "Hummingbird", package: "hummingbird"),
+      .product(name: "HummingbirdCore", package: "hummingbird"),
+      .product(name: "NIOCore", package: "swift-nio"),
+      .product(name: "NIOPosix", package: "swift-nio"),
+      .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
+      .product(name: "Logging", package: "swift-log"),
+      .product(name: "CoreMetrics", package: "swift-metrics"),
+      .product(name: "HTTPTypes", package: "swift-http-types"),
+      .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+      .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+    ]),
+  executable(
+    "flashinfer-serve",
+    [
+      "Server", "CommandLineSupport", "Runtime", "WeightLoader", "ModelFormat", "TensorBasics",
+      .product(name: "Logging", package: "swift-log"),
+    ]),
+  tests(
+    "Server",
+    [
+      "TensorBasics", "ModelFormat", "Tokenization", "WeightLoader", "Runtime",
+      .product(name: "NIOCore", package: "swift-nio"),
+      .product(name: "NIOPosix", package: "swift-nio"),
+      .product(name: "Logging", package: "swift-log"),
+      .product(name: "CoreMetrics", package: "swift-metrics"),
+    ], exclude: ["Clients"]),
+]
+
 /// libFuzzer around `FuzzTargets`, with a main function of its own.
 let fuzzer: [Target] = [
   .systemLibrary(name: "CLibFuzzer", path: "Fuzz/CLibFuzzer"),
@@ -58,7 +107,7 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
-  ],
+  ] + (serves ? serverPackages : []),
   targets: [
     // System shims
     .systemLibrary(
@@ -193,6 +242,6 @@ let package = Package(
         "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader",
         "ModelConversion", "KVCache", "CAllocationCount",
       ]),
-  ] + (fuzzes ? fuzzer : []),
+  ] + (fuzzes ? fuzzer : []) + (serves ? server : []),
   cLanguageStandard: .c17
 )

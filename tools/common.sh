@@ -38,6 +38,12 @@ need_build_packages() {
   need_packages liburing-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev pkg-config
 }
 
+# Adds the server to the package, where what it is made of is there or can be fetched (docs/decisions/0049).
+add_server() {
+  export FLASHINFER_SERVER=1
+  swift package --package-path "$root" resolve >&2 || { unset FLASHINFER_SERVER; return 1; }
+}
+
 # build PRODUCT...: release builds with the Swift runtime linked in.
 build() {
   for product in "$@"; do

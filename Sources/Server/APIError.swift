@@ -1,0 +1,84 @@
+import HTTPTypes
+import Hummingbird
+import ModelFormat
+import NIOCore
+import Runtime
+import Tokenization
+
+/// Why a request is not answered, as OpenAI's interface says it.
+struct APIError: Error, HTTPResponseError {
+  var status: HTTPResponse.Status
+  /// What is wrong, and what would be right.
+  var message: String
+  /// The field of the request that is at fault.
+  var field: String?
+  /// A word for programs.
+  var code: String?
+  /// When to ask again.
+  var retrySeconds: Int?
+
+  init(
+    _ status: HTTPResponse.Status, _ message: String, field: String? = nil, code: String? = nil,
+    retrySeconds: Int? = nil
+  ) {
+    self.status = status
+    self.message = message
+    self.field = field
+    self.code = code
+    self.retrySeconds = retrySeconds
+  }
+
+  /// A field that cannot be taken as it is.
+  static func bad(_ field: String, _ message: String, code: String = "invalid_value") -> APIError {
+    APIError(.badRequest, message, field: field, code: code)
+  }
+
+  /// What an engine or a tokenizer says of the prompt in `field`, or of itself.
+  init(_ error: RuntimeError, field: String) {
+    switch error {
+    case .badPrompt: self = .bad(field, error.description)
+    case .tokenizer: self = .bad(field, error.description)
+    case .sequence(.engineStopped): self.init(.serviceUnavailable, "the server is stopping")
+    default: self.init(.internalServerError, error.description)
+    }
+  }
+
+  /// The word for its kind that clients of OpenAI's interface know.
+  private var type: String {
+    switch status.code {
+    case 429: "rate_limit_error"
+    case 500...: "server_error"
+    default: "invalid_request_error"
+    }
+  }
+
+  /// The object that tells of it.
+  var json: [UInt8] {
+    JSONWriter.document { json in
+      json.object("error") { json in
+        json.text("message", message)
+        json.text("type", type)
+        json.text("param", field)
+        json.text("code", code)
+      }
+    }
+  }
+
+  func response(from request: Request, context: some RequestContext) -> Response {
+    var response = Response(status: status, json: json)
+    if let retrySeconds { response.headers[.retryAfter] = "\(retrySeconds)" }
+    return response
+  }
+}
+
+extension Response {
+  /// A response whose body is JSON.
+  init(status: HTTPResponse.Status = .ok, json: [UInt8]) {
+    self.init(
+      status: status, headers: [.contentType: "application/json"],
+      body: ResponseBody(byteBuffer: ByteBuffer(bytes: json)))
+  }
+
+  /// A response whose body is an object.
+  init(_ members: (inout JSONWriter) -> Void) { self.init(json: JSONWriter.document(members)) }
+}

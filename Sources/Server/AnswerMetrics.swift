@@ -1,0 +1,43 @@
+import CoreMetrics
+import Runtime
+
+/// Figures of answers and of the requests for them.
+struct AnswerMetrics: Sendable {
+  private let factory: any MetricsFactory
+  private let promptTokens: Counter
+  private let cachedTokens: Counter
+  private let answerTokens: Counter
+  private let firstToken: Timer
+  private let betweenTokens: Timer
+
+  init(_ factory: any MetricsFactory) {
+    self.factory = factory
+    promptTokens = Counter(label: "flashinfer_prompt_tokens", factory: factory)
+    cachedTokens = Counter(label: "flashinfer_cached_tokens", factory: factory)
+    answerTokens = Counter(label: "flashinfer_answer_tokens", factory: factory)
+    firstToken = Timer(label: "flashinfer_time_to_first_token", factory: factory)
+    betweenTokens = Timer(label: "flashinfer_time_between_tokens", factory: factory)
+  }
+
+  /// Counts an answer that ended.
+  func note(_ usage: TokenSequence.Usage) {
+    promptTokens.increment(by: usage.promptTokenCount)
+    cachedTokens.increment(by: usage.reusedTokenCount)
+    answerTokens.increment(by: usage.answerTokenCount)
+    guard let first = usage.firstTokenNanoseconds else { return }
+    firstToken.recordNanoseconds(Int64(first - usage.startNanoseconds))
+    guard usage.answerTokenCount > 1 else { return }
+    betweenTokens.recordNanoseconds(
+      Int64((usage.endNanoseconds - first) / (usage.answerTokenCount - 1)))
+  }
+
+  /// Counts a request that was answered or refused.
+  ///
+  /// - Parameter route: the pattern that it matched, never what a client wrote.
+  func note(route: String, status: Int) {
+    Counter(
+      label: "flashinfer_http_requests",
+      dimensions: [("route", route), ("status", "\(status)")], factory: factory
+    ).increment()
+  }
+}

@@ -1,0 +1,115 @@
+import ModelFormat
+import Runtime
+
+/// How a request wants to be answered: what completions and chats have in common.
+struct AnswerOptions: Sendable {
+  /// Whom the request asks; nil = whoever is there.
+  var model: String?
+  /// Most tokens of an answer; nil = as many as the context has room for.
+  var limit: Int?
+  var sampling = SamplingOptions()
+  var stops: [String] = []
+  var ignoresEnd = false
+  /// Answers to each prompt.
+  var choiceCount = 1
+  /// Most probable tokens to tell of with each token; nil = no log-probabilities at all.
+  var alternativeCount: Int?
+  var streams = false
+  /// Whether a stream ends with what the answer took.
+  var includesUsage = false
+
+  static let fields = [
+    "model", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed",
+    "stop", "ignore_eos", "n", "stream", "stream_options",
+  ]
+  /// Of both endpoints.
+  static let neutralFields: [String: FieldNames.NeutralValue] = [
+    "frequency_penalty": .zero, "presence_penalty": .zero, "logit_bias": .empty, "user": .anyText,
+  ]
+  /// The most probable tokens that can be told of.
+  static let mostAlternatives = 20
+  /// Far more than any queue holds, few enough that no product of counts overflows.
+  private static let mostChoices = 1 << 16
+  private static let mostStops = 64
+  private static let mostStopBytes = 4096
+
+  /// - Parameter limit: names of the fields that bound the answer, which mean the same.
+  init(_ fields: RequestFields, limit names: [String]) throws {
+    model = try fields.text("model")
+    for name in names {
+      guard let value = try fields.integer(name, in: 1...Int.max) else { continue }
+      guard limit ?? value == value else {
+        throw APIError.bad(name, "\(names.joined(separator: " and ")) contradict each other")
+      }
+      limit = value
+    }
+    try readSampling(fields)
+    stops = try Self.stops(fields["stop"])
+    ignoresEnd = try fields.flag("ignore_eos") ?? false
+    choiceCount = try fields.integer("n", in: 1...Self.mostChoices) ?? 1
+    streams = try fields.flag("stream") ?? false
+    includesUsage = try Self.includesUsage(fields, streams: streams)
+  }
+
+  private mutating func readSampling(_ fields: RequestFields) throws {
+    if let value = try fields.number(
+      "temperature", "a number from 0 to 100", where: (0...100).contains)
+    {
+      sampling.temperature = Float(value)
+    }
+    if let value = try fields.number(
+      "top_p", "a number above 0 and at most 1", where: { $0 > 0 && $0 <= 1 })
+    {
+      // A number that no Float but 0 is near is above 0 all the same.
+      sampling.topP = max(Float(value), .leastNormalMagnitude)
+    }
+    if let value = try fields.number("min_p", "a number from 0 to 1", where: (0...1).contains) {
+      sampling.minP = Float(value)
+    }
+    if let value = try fields.integer("top_k", in: 0...Int(Int32.max)) { sampling.topK = value }
+    if let value = try fields.number(
+      "repetition_penalty", "a number above 0 and at most 100", where: { $0 > 0 && $0 <= 100 })
+    {
+      sampling.repetitionPenalty = max(Float(value), .leastNormalMagnitude)
+    }
+    // As of flashinfer-run: short enough to be typed again.
+    let seed = try fields.integer("seed", in: Int.min...Int.max)
+    sampling.seed = seed.map { UInt64(bitPattern: Int64($0)) } ?? .random(in: 0...0xFFFF_FFFF)
+  }
+
+  private static func stops(_ value: JSONValue?) throws -> [String] {
+    guard let value else { return [] }
+    let texts = value.string.map { [$0] } ?? value.array?.compactMap(\.string) ?? []
+    let isWhole = value.string != nil || texts.count == value.array?.count
+    guard isWhole, !texts.contains(""), texts.count <= mostStops,
+      texts.reduce(0, { $0 + $1.utf8.count }) <= mostStopBytes
+    else {
+      throw APIError.bad(
+        "stop",
+        "'stop' must be a text or a list of at most \(mostStops) texts, none of them empty and all "
+          + "of them at most \(mostStopBytes) bytes")
+    }
+    return texts
+  }
+
+  private static func includesUsage(_ fields: RequestFields, streams: Bool) throws -> Bool {
+    guard let value = fields["stream_options"] else { return false }
+    guard streams else {
+      throw APIError.bad("stream_options", "'stream_options' needs \"stream\": true")
+    }
+    guard let members = value.members else {
+      throw APIError.bad("stream_options", "'stream_options' must be an object, not \(value.found)")
+    }
+    for member in members where member.key != "include_usage" {
+      throw APIError.bad(
+        "stream_options", "'stream_options' has no '\(member.key)'; there is: include_usage",
+        code: "unknown_parameter")
+    }
+    guard let includes = value["include_usage"] else { return false }
+    guard let includes = includes.bool else {
+      throw APIError.bad(
+        "stream_options", "'include_usage' must be true or false, not \(includes.found)")
+    }
+    return includes
+  }
+}

@@ -1,0 +1,30 @@
+import Runtime
+
+/// What comes of the answers to a request, as it comes.
+enum AnswerPart: Sendable {
+  /// Nothing yet: the connection is alive.
+  case waiting
+  /// An answer waits for a place, after that many others.
+  case queued(ahead: Int)
+  /// So many of a prompt's tokens are read.
+  case reading(done: Int, of: Int)
+  /// More text of an answer, whole characters of it, and where it was asked for the token that came with it.
+  case text(choice: Int, [UInt8], TokenReport?)
+  case finished(choice: Int, TokenSequence.Finish)
+  case failed(choice: Int, RuntimeError)
+}
+
+/// A token of an answer with its probability, and what could have stood there.
+struct TokenReport: Sendable {
+  let logProbability: Double
+  let token: Int32
+  /// The most probable tokens, as many as were asked for.
+  let alternatives: ArraySlice<TokenProbability>
+
+  /// - Parameter probabilities: as of ``TokenSequence/Event/token(id:position:logProbabilities:)``.
+  init(_ token: Int32, _ probabilities: [TokenProbability], alternativeCount: Int) {
+    self.token = token
+    logProbability = probabilities.first { $0.token == token }?.logProbability ?? -.infinity
+    alternatives = probabilities.prefix(alternativeCount)
+  }
+}

@@ -1,0 +1,129 @@
+import Runtime
+
+/// The answers to one request that are under way: a sequence for each choice.
+///
+/// Dropping it cancels them and gives up their places.
+struct Answers: Sendable {
+  /// What to answer, and how.
+  struct Job: Sendable {
+    /// Tokens of each prompt.
+    var prompts: [[Int32]]
+    var options: AnswerOptions
+
+    /// Choice `i` answers prompt `i / n` and draws from stream `i % n`.
+    var choiceCount: Int { prompts.count * options.choiceCount }
+  }
+
+  let job: Job
+  private let sequences: [TokenSequence]
+  private let share: Admission.Share
+  private let desk: AnswerDesk
+  /// How often a client that waits hears that it does.
+  private static let pingInterval = Duration.seconds(5)
+
+  /// Opens a sequence for each choice; those without a place wait for one.
+  ///
+  /// - Parameter field: of the request, that has the prompts.
+  /// - Throws: ``APIError``; nothing is open then.
+  init(_ job: Job, at desk: AnswerDesk, field: String) throws {
+    self.job = job
+    self.desk = desk
+    share = try desk.admission.enter(job.choiceCount)
+    do throws(RuntimeError) {
+      var sequences: [TokenSequence] = []
+      for choice in 0..<job.choiceCount {
+        sequences.append(try desk.engine.open(job.request(choice), whenFull: .queue))
+      }
+      self.sequences = sequences
+    } catch { throw APIError(error, field: field) }
+  }
+
+  /// Ends all of them; whoever takes their parts is told.
+  func cancel() { for sequence in sequences { sequence.cancel() } }
+
+  /// Hands over what comes until all answers are there; where this ends early, they are cancelled.
+  ///
+  /// - Throws: `CancellationError` where they were cancelled; what `body` throws.
+  func forEachPart(_ body: (AnswerPart) async throws -> Void) async throws {
+    defer { cancel() }
+    // Bounded by the tokens that were asked for: a client that reads slowly holds no place.
+    let (parts, source) = AsyncStream<AnswerPart>.makeStream()
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      for choice in sequences.indices {
+        group.addTask { await follow(choice, source) }
+      }
+      group.addTask {
+        while true {
+          try await Task.sleep(for: Self.pingInterval)
+          source.yield(.waiting)
+        }
+      }
+      var openCount = sequences.count
+      for await part in parts {
+        if case .finished(_, let finish) = part, finish.reason == .cancelled {
+          throw CancellationError()
+        }
+        try await body(part)
+        switch part {
+        case .finished, .failed: openCount -= 1
+        default: break
+        }
+        if openCount == 0 { break }
+      }
+      group.cancelAll()
+    }
+    try Task.checkCancellation()
+  }
+
+  private func follow(_ choice: Int, _ source: AsyncStream<AnswerPart>.Continuation) async {
+    let sequence = sequences[choice]
+    let alternativeCount = job.options.alternativeCount
+    var text = AnswerText(sequence.engine.tokenizer, stops: StopStrings(job.options.stops))
+    desk.board.begin(sequence.id)
+    defer {
+      desk.board.end(sequence.id)
+      share.giveBackOne()
+    }
+    for await event in sequence.events {
+      var bytes: [UInt8] = []
+      text.append(event, to: &bytes)
+      desk.board.note(event, of: sequence.id)
+      switch event {
+      case .queued(let ahead): source.yield(.queued(ahead: ahead))
+      case .reading(let done, let count, _): source.yield(.reading(done: done, of: count))
+      case .token(let id, _, let probabilities):
+        let report = alternativeCount.map {
+          TokenReport(id, probabilities, alternativeCount: $0)
+        }
+        if report != nil || !bytes.isEmpty {
+          source.yield(.text(choice: choice, bytes, report))
+        }
+      case .finished(let finish):
+        if !bytes.isEmpty { source.yield(.text(choice: choice, bytes, nil)) }
+        if finish.reason != .cancelled { desk.note(finish.usage) }
+        // Its place is free before the client has read it all.
+        sequence.cancel()
+        source.yield(.finished(choice: choice, finish))
+      case .failed(let error): source.yield(.failed(choice: choice, error))
+      }
+    }
+  }
+}
+
+extension Answers.Job {
+  fileprivate func request(_ choice: Int) -> SequenceRequest {
+    let tokens = prompts[choice / options.choiceCount]
+    var sampling = options.sampling
+    sampling.stream = UInt32(choice % options.choiceCount)
+    var request = SequenceRequest(
+      tokens: tokens, limit: options.limit ?? .max, sampling: sampling,
+      stops: StopStrings(options.stops), ignoresEnd: options.ignoresEnd,
+      // The drawn token's own comes with the most probable one.
+      logProbabilityCount: options.alternativeCount.map { max(1, $0) } ?? 0)
+    request.contextLimit = options.limit.map {
+      let (sum, overflows) = tokens.count.addingReportingOverflow($0)
+      return overflows ? .max : sum
+    }
+    return request
+  }
+}

@@ -1,0 +1,75 @@
+import ModelFormat
+import Runtime
+import Tokenization
+
+/// Answers as `/v1/completions` tells of them.
+struct CompletionFormat: AnswerFormat {
+  static let objectName = "text_completion"
+  static let chunkName = "text_completion"
+  let head: AnswerHead
+  /// Characters of each choice's tokens so far.
+  private var offsets: [Int: Int] = [:]
+
+  init(_ head: AnswerHead) { self.head = head }
+
+  func write(_ answer: CollectedAnswer, choice: Int, to json: inout JSONWriter) {
+    json.number("index", choice)
+    json.text("text", utf8: answer.text)
+    write(answer.tokens, from: 0, to: &json)
+    json.text("finish_reason", answer.finish?.reason.apiName)
+  }
+
+  mutating func writeChoices(
+    of part: AnswerPart, _ write: (_ choice: (inout JSONWriter) -> Void) -> Void
+  ) {
+    switch part {
+    case .text(let choice, let text, let report):
+      let offset = offsets[choice, default: 0]
+      write { json in
+        json.number("index", choice)
+        json.text("text", utf8: text)
+        self.write(report.map { [$0] } ?? [], from: offset, to: &json)
+        json.null("finish_reason")
+      }
+      if let report { offsets[choice] = offset + spelling(report.token).unicodeScalars.count }
+    case .finished(let choice, let finish):
+      write { json in
+        json.number("index", choice)
+        json.text("text", "")
+        json.null("logprobs")
+        json.text("finish_reason", finish.reason.apiName)
+      }
+    case .waiting, .queued, .reading, .failed: break
+    }
+  }
+
+  private func write(_ tokens: [TokenReport], from start: Int, to json: inout JSONWriter) {
+    guard !tokens.isEmpty else { return json.null("logprobs") }
+    let texts = tokens.map { spelling($0.token) }
+    var offset = start
+    let offsets = texts.map { text in
+      defer { offset += text.unicodeScalars.count }
+      return offset
+    }
+    json.object("logprobs") { json in
+      json.array("tokens", of: texts) { $0.text(nil, utf8: Array($1.utf8)) }
+      json.array("token_logprobs", of: tokens) { $0.number(nil, $1.logProbability) }
+      json.array("top_logprobs", of: tokens) { list, report in
+        list.object { json in
+          for other in report.alternatives {
+            json.number(spelling(other.token), other.logProbability)
+          }
+        }
+      }
+      json.array("text_offset", of: offsets) { $0.number(nil, $1) }
+    }
+  }
+
+  /// A token as text; one that is no whole characters by its bytes, as OpenAI's interface spells those.
+  private func spelling(_ token: Int32) -> String {
+    let bytes = head.tokenizer.spelling(token)
+    if let text = String(validating: bytes, as: UTF8.self) { return text }
+    return "bytes:"
+      + bytes.map { "\\x" + ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+  }
+}

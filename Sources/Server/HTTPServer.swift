@@ -1,0 +1,97 @@
+import Hummingbird
+import HummingbirdCore
+public import Logging
+import NIOCore
+import NIOPosix
+public import Runtime
+import ServiceLifecycle
+
+/// An engine behind OpenAI's HTTP interface.
+///
+/// ```swift
+/// let server = HTTPServer(engine, model, ServerOptions(modelName: "tiny"), logger: Logger(label: "serve"))
+/// try await server.run(stopsOnSignals: true) { port in print("listening on \(port)") }
+/// engine.stop(.finishing)
+/// ```
+///
+/// Requests become sequences of the engine, which alone decides what is computed when. An answer is what the engine
+/// answers to the same tokens and seed, whatever else it answers at that time.
+public struct HTTPServer: Sendable {
+  private let engine: Engine
+  private let model: ServedModel
+  private let options: ServerOptions
+  private let logger: Logger
+
+  /// - Parameter model: what the engine was made of.
+  public init(
+    _ engine: Engine, _ model: LanguageModel, _ options: ServerOptions, logger: Logger
+  ) {
+    self.engine = engine
+    self.model = ServedModel(
+      model, name: options.modelName, contextLength: engine.plan.contextLength)
+    self.options = options
+    self.logger = logger
+  }
+
+  /// Answers requests until it is stopped: by a signal, or because the task is cancelled.
+  ///
+  /// - Parameters:
+  ///   - stopsOnSignals: whether SIGTERM and SIGINT stop it when the answers under way are finished, and a second one
+  ///     ends the process at once.
+  ///   - onStart: is told the port when it listens.
+  /// - Throws: what the address is refused for; what the engine failed with.
+  public func run(
+    stopsOnSignals: Bool, onStart: @escaping @Sendable (_ port: Int) -> Void
+  ) async throws {
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    let application = Application(
+      router: router(), server: .http1(configuration: connectionConfiguration),
+      configuration: ApplicationConfiguration(
+        address: .hostname(options.host, port: options.port),
+        availableConnectionsDelegate: .maximum(options.connectionCount, logger: logger)),
+      onServerRunning: { onStart($0.localAddress?.port ?? 0) },
+      eventLoopGroupProvider: .shared(group), logger: logger)
+    let services = ServiceGroup(
+      services: [application, EngineWatch(engine: engine, logger: logger)], logger: logger)
+    do { try await Self.run(services, stopsOnSignals: stopsOnSignals) } catch {
+      try await group.shutdownGracefully()
+      throw error
+    }
+    try await group.shutdownGracefully()
+  }
+
+  private static func run(_ services: ServiceGroup, stopsOnSignals: Bool) async throws {
+    try await withThrowingTaskGroup(of: Void.self) { tasks in
+      tasks.addTask { try await services.run() }
+      if stopsOnSignals { tasks.addTask { await SignalStop.listen(services) } }
+      // Only the services end by themselves.
+      try await tasks.next()
+      tasks.cancelAll()
+    }
+  }
+
+  private var connectionConfiguration: HTTP1Channel.Configuration {
+    let limit = TimeAmount.seconds(Int64(options.requestSeconds))
+    return HTTP1Channel.Configuration(
+      additionalChannelHandlers: [RequestDeadline(limit), ClientWatch()],
+      idleTimeout: .seconds(Int64(options.idleSeconds)),
+      httpDecoderConfiguration: .init(
+        maxHeaderFieldSize: 16 << 10, maxHeaderListSize: 32 << 10, maxHeaderFieldCount: 100))
+  }
+
+  private func router() -> Router<ConnectionContext> {
+    let registry = PrometheusRegistry()
+    let metrics = AnswerMetrics(registry)
+    let desk = AnswerDesk(engine, queueCount: options.queueCount, metrics)
+    let bodies = RequestBodies(
+      limit: options.bodyByteCount, totalLimit: options.totalBodyByteCount)
+    let router = Router(context: ConnectionContext.self, options: .autoGenerateHeadEndpoints)
+    router.add(middleware: RequestMiddleware(metrics: metrics))
+    GenerationRoutes(model: model, bodies: bodies, desk: desk).add(to: router)
+    TextRoutes(model: model, bodies: bodies).add(to: router)
+    StateRoutes(
+      model: model, desk: desk, registry: registry, gauges: EngineGauges(registry)
+    ).add(to: router)
+    return router
+  }
+}

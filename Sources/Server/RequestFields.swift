@@ -1,0 +1,72 @@
+import HTTPTypes
+import ModelFormat
+
+/// The members of a request's JSON object, all of which are known, read one by one.
+struct RequestFields {
+  /// The object.
+  let json: JSONValue
+
+  /// - Throws: ``APIError``, where the body is no JSON object or has a field that is not taken.
+  init(_ body: [UInt8], _ names: FieldNames) throws {
+    do { json = try body.withUnsafeBytes { try JSONParser.parse($0, path: "the body") } } catch {
+      throw APIError(.badRequest, "\(error)", code: "invalid_json")
+    }
+    guard let members = json.members else {
+      throw APIError(
+        .badRequest, "the body must be a JSON object, not \(json.found)", code: "invalid_json")
+    }
+    for member in members { try names.check(member) }
+  }
+
+  /// A field's value; nil where it is absent or null.
+  subscript(_ name: String) -> JSONValue? {
+    guard let value = json.members?.last(where: { $0.key == name })?.value, !value.isNull else {
+      return nil
+    }
+    return value
+  }
+
+  func flag(_ name: String) throws -> Bool? {
+    try read(name, "true or false", \.bool)
+  }
+
+  func text(_ name: String) throws -> String? {
+    try read(name, "a text", \.string)
+  }
+
+  func integer(_ name: String, in range: ClosedRange<Int>) throws -> Int? {
+    let expected =
+      range.upperBound == .max
+      ? "a whole number of \(range.lowerBound) or more"
+      : "a whole number from \(range.lowerBound) to \(range.upperBound)"
+    return try read(name, expected) { value in
+      value.integer.flatMap { range.contains($0) ? $0 : nil }
+    }
+  }
+
+  /// - Parameter expected: what it must be, for people.
+  func number(
+    _ name: String, _ expected: String, where isRight: (Double) -> Bool
+  ) throws -> Double? {
+    try read(name, expected) { value in value.double.flatMap { isRight($0) ? $0 : nil } }
+  }
+
+  /// A field that must be there.
+  func required(_ name: String) throws -> JSONValue {
+    guard let value = self[name] else {
+      throw APIError.bad(name, "'\(name)' is missing", code: "missing_required_parameter")
+    }
+    return value
+  }
+
+  /// - Parameter convert: nil where the value is not what is expected.
+  private func read<Value>(
+    _ name: String, _ expected: String, _ convert: (JSONValue) -> Value?
+  ) throws -> Value? {
+    guard let value = self[name] else { return nil }
+    guard let result = convert(value) else {
+      throw APIError.bad(name, "'\(name)' must be \(expected), not \(value.found)")
+    }
+    return result
+  }
+}

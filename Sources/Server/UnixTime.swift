@@ -1,0 +1,4 @@
+import Glibc
+
+/// Seconds since 1970.
+func secondsSince1970() -> Int { time(nil) }

@@ -1,0 +1,85 @@
+import ArgumentParser
+import CommandLineSupport
+import Logging
+import ModelFormat
+import Runtime
+import Server
+import TensorBasics
+
+/// `flashinfer-serve MODEL`: a model answers requests over HTTP.
+@main
+struct Serve: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "flashinfer-serve",
+    abstract:
+      "Answers requests over HTTP, as OpenAI's interface has them, with a model that need not fit in memory.",
+    discussion: """
+      MODEL is a flash image (see flashinfer-convert), a GGUF file or a Hugging Face folder with \
+      safetensors. Several requests are answered at the same time, from the same sweeps over the weights. \
+      SIGTERM and Ctrl-C stop the server when the answers under way are finished; a second one stops it at once.
+
+      Examples:
+        flashinfer-serve model.bin --ram 2GiB
+        flashinfer-serve model.bin --sequences 16 --context 4096 --kv-store ~/.cache/flashinfer/kv
+      """,
+    version: FlashInferVersion.current)
+
+  static func main() { runAsProgram() }
+
+  @Argument(help: "Flash image, GGUF file or Hugging Face folder.")
+  var model: String
+
+  @OptionGroup(title: "Server") var server: ServerArguments
+  @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
+  @OptionGroup(title: "Memory, processors and drive") var verification: VerifyArguments
+  @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments
+  @OptionGroup(title: "Keys and values") var store: StoreArguments
+  @OptionGroup(title: "Neurons") var neurons: NeuronArguments
+
+  func run() throws {
+    Interruption.install()
+    Interruption.endProcessAtOnce(true)
+    try reportingErrors {
+      let model = try resources.open(model)
+      Terminal.warn(notesOf: model.source)
+      let options = server.options(modelPath: self.model)
+      let engine = try Progress.showing("planning memory") { _ in
+        try makeEngine(model, options)
+      }
+      for note in engine.notes { Terminal.warn(note) }
+      try serve(HTTPServer(engine, model, options, logger: Self.logger), options)
+      // What was asked for is answered by now; the store may have something to write.
+      engine.stop(.finishing)
+    }
+  }
+
+  /// Positions of a context where nothing is said: what a conversation takes, and models were trained for.
+  private static let usualContextLength = 8192
+
+  private func makeEngine(_ model: LanguageModel, _ options: ServerOptions) throws -> Engine {
+    let length =
+      resources.context ?? min(model.configuration.contextLength, Self.usualContextLength)
+    var request = resources.memoryRequest(
+      model, keyValues, neurons, verification, contextLength: length, promptLength: length,
+      callerByteCount: options.byteCount(
+        sequenceCount: server.sequences, contextLength: length))
+    request.sequenceCount = server.sequences
+    return try Engine(model, request, store: store.engineStore)
+  }
+
+  private static var logger: Logger {
+    LoggingSystem.bootstrap(StreamLogHandler.standardError)
+    var logger = Logger(label: "flashinfer-serve")
+    logger.logLevel = .warning
+    return logger
+  }
+
+  private func serve(_ server: HTTPServer, _ options: ServerOptions) throws {
+    try waiting {
+      try await server.run(stopsOnSignals: true) { port in
+        let host = options.host.contains(":") ? "[\(options.host)]" : options.host
+        Terminal.print("listening on http://\(host):\(port)\n")
+      }
+    }
+  }
+}

@@ -1,0 +1,112 @@
+import ModelFormat
+import Runtime
+import Server
+import TensorBasics
+import Testing
+import Tokenization
+
+/// What comes over HTTP is what the engine answers.
+@Suite struct AnswerEqualityTests {
+  /// A request, and what the engine is asked for it.
+  struct Question: Sendable {
+    var path = "/v1/completions"
+    var body = ""
+    var streams = false
+    /// One for each choice.
+    var requests: [SequenceRequest] = []
+  }
+
+  private static func question(
+    _ model: LanguageModel, using generator: inout SeededGenerator
+  ) throws -> Question {
+    var question = Question()
+    let seed = Int.random(in: 0...1 << 40, using: &generator)
+    let temperature = [0, 0.7, 1.5].randomElement(using: &generator)!
+    let (limit, count) = (
+      Int.random(in: 1...40, using: &generator), Int.random(in: 1...2, using: &generator)
+    )
+    let stops = [[], ["a"], ["th", "xy"]].randomElement(using: &generator)!
+    let topK = [0, 5, 40].randomElement(using: &generator)!
+    question.streams = Bool.random(using: &generator)
+    let isChat = Bool.random(using: &generator)
+    let text = (0..<Int.random(in: 1...60, using: &generator)).map { _ in
+      String("abcdefgh it the".randomElement(using: &generator)!)
+    }.joined()
+    var fields = [
+      "\"max_tokens\": \(limit)", "\"temperature\": \(temperature)", "\"seed\": \(seed)",
+      "\"n\": \(count)", "\"top_k\": \(topK)", "\"stream\": \(question.streams)",
+      "\"stop\": [\(stops.map { "\"\($0)\"" }.joined(separator: ","))]",
+    ]
+    let tokens: [Int32]
+    if isChat {
+      question.path = "/v1/chat/completions"
+      fields.append("\"messages\": [{\"role\": \"user\", \"content\": \"\(text)\"}]")
+      tokens = try model.prompt([ChatMessage(role: .user, text)])
+    } else {
+      fields.append("\"prompt\": \"\(text)\"")
+      tokens = try model.prompt(text)
+    }
+    question.body = "{\(fields.joined(separator: ","))}"
+    question.requests = (0..<count).map { choice in
+      SequenceRequest(
+        tokens: tokens, limit: limit,
+        sampling: SamplingOptions(
+          temperature: Float(temperature), topK: topK, seed: UInt64(seed), stream: UInt32(choice)),
+        stops: StopStrings(stops))
+    }
+    return question
+  }
+
+  private static func answers(_ reply: HTTPReply, _ question: Question) throws -> [ServerRig.Answer]
+  {
+    #expect(reply.status == 200, "\(reply.text)")
+    var answers = [ServerRig.Answer](repeating: .init(), count: question.requests.count)
+    let documents =
+      question.streams ? reply.events.filter { $0 != "[DONE]" } : [reply.text]
+    #expect(question.streams == (reply.events.last == "[DONE]"))
+    for document in documents {
+      for choice in try JSONValue.parsed(document)["choices"]?.array ?? [] {
+        let index = choice["index"]?.integer ?? 0
+        let text = choice["text"] ?? (choice["message"] ?? choice["delta"])?["content"]
+        answers[index].text += text?.string ?? ""
+        answers[index].reason += choice["finish_reason"]?.string ?? ""
+      }
+    }
+    return answers
+  }
+
+  @Test(arguments: [1, 2, 3])
+  func `What HTTP answers is what the engine answers alone, however many ask`(
+    seed: UInt64
+  ) async throws {
+    try await ServerRig.serving { rig in
+      var generator = SeededGenerator(seed: seed)
+      let model = try rig.model()
+      let questions = try (0..<16).map { _ in try Self.question(model, using: &generator) }
+      let expected = try questions.map { try rig.alone($0.requests) }
+      try await withThrowingTaskGroup(of: (Int, HTTPReply).self) { group in
+        for (index, question) in questions.enumerated() {
+          group.addTask { (index, try await rig.post(question.path, question.body)) }
+        }
+        for try await (index, reply) in group {
+          let answers = try Self.answers(reply, questions[index])
+          #expect(answers == expected[index], "seed \(seed): \(questions[index].body)")
+        }
+      }
+    }
+  }
+
+  @Test func `A seed that was drawn is told, and gives the same answer again`() async throws {
+    try await ServerRig.serving { rig in
+      func ask(_ seed: String) async throws -> JSONValue {
+        let body = "{\"prompt\": \"the\", \"max_tokens\": 20\(seed)}"
+        return try JSONValue.parsed(try await rig.post("/v1/completions", body).text)
+      }
+      let first = try await ask("")
+      let seed = try #require(first["seed"]?.integer)
+      let second = try await ask(", \"seed\": \(seed)")
+      let texts = [first, second].map { $0["choices"]?.array?.first?["text"]?.string }
+      #expect(texts[0] == texts[1] && texts[0]?.isEmpty == false)
+    }
+  }
+}

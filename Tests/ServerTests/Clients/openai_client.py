@@ -1,0 +1,105 @@
+"""Drives a server with the official client of OpenAI's interface.
+
+usage: openai_client.py URL
+"""
+import concurrent.futures
+import sys
+import urllib.request
+
+import openai
+
+URL = sys.argv[1]
+client = openai.OpenAI(base_url=URL + "/v1", api_key="none", max_retries=0, timeout=120)
+model = client.models.list().data[0].id
+chat = {"model": model, "messages": [{"role": "user", "content": "Why is the sky blue?"}],
+        "max_tokens": 24, "seed": 5}
+
+
+def check(is_right, what):
+    """Ends the program where something is not as it should be."""
+    if not is_right:
+        sys.exit(f"error: {what}")
+
+
+def refused(kind, field, **options):
+    """A request that must be refused with an error of a kind that names a field."""
+    try:
+        client.chat.completions.create(**{**chat, **options})
+    except kind as error:
+        check(error.param == field, f"{error} does not name {field}")
+    else:
+        sys.exit(f"error: {options} was answered")
+
+
+def whole_and_streamed():
+    """Both ways give the same text, reason and usage."""
+    whole = client.chat.completions.create(**chat)
+    text, reasons, usage = "", [], None
+    for chunk in client.chat.completions.create(
+            **chat, stream=True, stream_options={"include_usage": True}):
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            reasons += [choice.finish_reason] if choice.finish_reason else []
+    check(text == whole.choices[0].message.content != "", f"{text!r} is not {whole}")
+    check(reasons == [whole.choices[0].finish_reason], reasons)
+    check(usage.total_tokens == whole.usage.total_tokens, f"{usage} is not {whole.usage}")
+    check(usage.prompt_tokens_details.cached_tokens is not None, usage)
+    return text
+
+
+def choices_and_probabilities():
+    """Choices differ, and tokens have their probabilities."""
+    answer = client.chat.completions.create(**chat, n=3, temperature=1, logprobs=True, top_logprobs=4)
+    texts = {choice.message.content for choice in answer.choices}
+    check(len(answer.choices) == 3 and len(texts) > 1, texts)
+    for choice in answer.choices:
+        for token in choice.logprobs.content:
+            check(len(token.top_logprobs) == 4 and token.logprob <= 0, token)
+    completion = client.completions.create(
+        model=model, prompt=["Once upon a time", "The cat"], max_tokens=8, logprobs=2, seed=1)
+    for choice in completion.choices:
+        check(len(choice.logprobs.tokens) == len(choice.logprobs.token_logprobs) > 0, choice)
+
+
+def errors():
+    """What cannot be answered is an exception of the client's own kinds."""
+    refused(openai.BadRequestError, "temperature", temperature=-1)
+    refused(openai.BadRequestError, "messages", messages=[])
+    refused(openai.BadRequestError, "logit_bias", logit_bias={"5": 1})
+    refused(openai.BadRequestError, "tools", tools=[
+        {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}])
+    refused(openai.BadRequestError, "messages",
+            messages=[{"role": "user", "content": "word " * 2000}])
+    refused(openai.NotFoundError, "model", model="another")
+    refused(openai.BadRequestError, "unheard_of", extra_body={"unheard_of": 1})
+
+
+def many(expected):
+    """However many ask, the answer is the same."""
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        others = [pool.submit(client.completions.create, model=model, prompt="a" * count,
+                              max_tokens=20) for count in range(1, 25)]
+        same = [pool.submit(client.chat.completions.create, **chat) for _ in range(12)]
+        for answer in same:
+            text = answer.result().choices[0].message.content
+            check(text == expected, f"{text!r} is not {expected!r}")
+        for answer in others:
+            check(answer.result().usage.completion_tokens > 0, answer.result())
+
+
+def leaving():
+    """A stream that is closed in the middle leaves nothing behind."""
+    stream = client.chat.completions.create(**{**chat, "max_tokens": 900}, stream=True)
+    next(iter(stream))
+    stream.close()
+    while '"open":0' not in urllib.request.urlopen(URL + "/slots").read().decode():
+        pass
+
+
+text = whole_and_streamed()
+choices_and_probabilities()
+errors()
+many(text)
+leaving()
+print(f"openai {openai.__version__}: all of its calls were answered as they should be")

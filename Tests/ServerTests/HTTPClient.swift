@@ -1,0 +1,107 @@
+import NIOCore
+import NIOPosix
+
+/// What a server sent on a connection, up to its end.
+struct HTTPReply: Sendable {
+  var status = 0
+  var headers: [String: String] = [:]
+  var body: [UInt8] = []
+
+  var text: String { String(decoding: body, as: UTF8.self) }
+  /// The data of its events, if it is a stream of them.
+  var events: [String] {
+    text.split(separator: "\n\n").filter { $0.hasPrefix("data: ") }.map { String($0.dropFirst(6)) }
+  }
+}
+
+/// A client that sends bytes as they are.
+enum HTTPClient {
+  typealias Connection = NIOAsyncChannel<ByteBuffer, ByteBuffer>
+
+  static func connect(_ port: Int) async throws -> Connection {
+    try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+      .connect(host: "127.0.0.1", port: port) { channel in
+        channel.eventLoop.makeCompletedFuture {
+          try NIOAsyncChannel(wrappingChannelSynchronously: channel)
+        }
+      }
+  }
+
+  static func get(_ path: String, _ port: Int) async throws -> HTTPReply {
+    try await exchange("GET \(path) HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n", port)
+  }
+
+  static func post(_ path: String, _ body: String, _ port: Int) async throws -> HTTPReply {
+    try await exchange(request(path, body), port)
+  }
+
+  static func request(_ path: String, _ body: String) -> String {
+    "POST \(path) HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)"
+  }
+
+  /// Sends `text`, and waits for the end of what comes.
+  ///
+  /// - Parameter onAnswer: done when the first token of a streamed answer has come.
+  static func exchange(
+    _ text: String, _ port: Int, onAnswer: () async throws -> Void = {}
+  ) async throws -> HTTPReply {
+    try await connect(port).executeThenClose { inbound, outbound in
+      try await outbound.write(ByteBuffer(string: text))
+      var (bytes, hasAnswer) = ([UInt8](), false)
+      for try await part in inbound {
+        bytes += part.readableBytesView
+        guard !hasAnswer, String(decoding: bytes, as: UTF8.self).contains("data: ") else {
+          continue
+        }
+        hasAnswer = true
+        try await onAnswer()
+      }
+      return reply(bytes)
+    }
+  }
+
+  /// Sends `text` and leaves as soon as `isEnough` of what came.
+  static func leave(
+    after text: String, _ port: Int, when isEnough: (String) -> Bool
+  ) async throws {
+    try await connect(port).executeThenClose { inbound, outbound in
+      try await outbound.write(ByteBuffer(string: text))
+      var bytes: [UInt8] = []
+      guard !isEnough("") else { return }
+      for try await part in inbound {
+        bytes += part.readableBytesView
+        if isEnough(String(decoding: bytes, as: UTF8.self)) { return }
+      }
+    }
+  }
+
+  private static func reply(_ bytes: [UInt8]) -> HTTPReply {
+    var reply = HTTPReply()
+    let text = String(decoding: bytes, as: UTF8.self)
+    guard let end = text.firstRange(of: "\r\n\r\n") else { return reply }
+    let lines = text[..<end.lowerBound].split(separator: "\r\n")
+    reply.status = lines.first.flatMap { Int($0.dropFirst(9).prefix(3)) } ?? 0
+    for line in lines.dropFirst() {
+      let parts = line.split(separator: ":", maxSplits: 1)
+      guard parts.count == 2 else { continue }
+      reply.headers[parts[0].lowercased()] = String(parts[1].drop { $0 == " " })
+    }
+    let start = text.utf8.distance(from: text.startIndex, to: end.upperBound)
+    reply.body = Array(bytes[start...])
+    if reply.headers["transfer-encoding"] == "chunked" { reply.body = joined(reply.body[...]) }
+    return reply
+  }
+
+  /// A body without what separates its chunks.
+  private static func joined(_ chunked: ArraySlice<UInt8>) -> [UInt8] {
+    var (rest, body) = (chunked, [UInt8]())
+    while let lineEnd = rest.firstIndex(of: 0x0D),
+      let count = Int(String(decoding: rest[..<lineEnd], as: UTF8.self), radix: 16), count > 0,
+      lineEnd + 2 + count <= rest.endIndex
+    {
+      body += rest[(lineEnd + 2)..<(lineEnd + 2 + count)]
+      rest = rest[min(rest.endIndex, lineEnd + 4 + count)...]
+    }
+    return body
+  }
+}

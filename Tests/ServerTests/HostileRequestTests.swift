@@ -1,0 +1,171 @@
+import ModelFormat
+import NIOCore
+import Runtime
+import Server
+import Testing
+
+/// Requests that cannot be answered: each is told why, and the server goes on.
+@Suite struct HostileRequestTests {
+  /// Path, body, status and the field that is named.
+  private static let refused: [(path: String, body: String, status: Int, field: String?)] = {
+    let messages = #""messages":[{"role":"user","content":"a"}]"#
+    let (completions, chat) = ("/v1/completions", "/v1/chat/completions")
+    return [
+      (completions, "", 400, nil), (completions, "{", 400, nil), (completions, "[]", 400, nil),
+      (completions, "null", 400, nil), (completions, #"{"prompt":"\ud800"}"#, 400, "prompt"),
+      (completions, "{}", 400, "prompt"), (completions, #"{"prompt":5}"#, 400, "prompt"),
+      (completions, #"{"prompt":""}"#, 400, "prompt"),
+      (completions, #"{"prompt":[]}"#, 400, "prompt"),
+      (completions, #"{"prompt":[1,"a"]}"#, 400, "prompt"),
+      (completions, #"{"prompt":[1e99]}"#, 400, "prompt"),
+      (completions, #"{"prompt":[-1]}"#, 400, "prompt"),
+      (completions, #"{"prompt":[320]}"#, 400, "prompt"),
+      (completions, #"{"prompt":"a","nonsense":1}"#, 400, "nonsense"),
+      (completions, #"{"prompt":"a","logit_bias":{"1":5}}"#, 400, "logit_bias"),
+      (completions, #"{"prompt":"a","echo":true}"#, 400, "echo"),
+      (completions, #"{"prompt":"a","temperature":"hot"}"#, 400, "temperature"),
+      (completions, #"{"prompt":"a","temperature":-1}"#, 400, "temperature"),
+      (completions, #"{"prompt":"a","temperature":NaN}"#, 400, "temperature"),
+      (completions, #"{"prompt":"a","top_p":0}"#, 400, "top_p"),
+      (completions, #"{"prompt":"a","top_k":-1}"#, 400, "top_k"),
+      (completions, #"{"prompt":"a","top_k":1.5}"#, 400, "top_k"),
+      (completions, #"{"prompt":"a","min_p":2}"#, 400, "min_p"),
+      (completions, #"{"prompt":"a","max_tokens":0}"#, 400, "max_tokens"),
+      (completions, #"{"prompt":"a","seed":1.5}"#, 400, "seed"),
+      (completions, #"{"prompt":"a","seed":99999999999999999999}"#, 400, "seed"),
+      (completions, #"{"prompt":"a","stop":[""]}"#, 400, "stop"),
+      (completions, #"{"prompt":"a","stop":[1]}"#, 400, "stop"),
+      (completions, #"{"prompt":"a","stop":{}}"#, 400, "stop"),
+      (completions, #"{"prompt":"a","n":0}"#, 400, "n"),
+      (completions, #"{"prompt":"a","n":9223372036854775807}"#, 400, "n"),
+      (completions, #"{"prompt":["a","b"],"n":9223372036854775807}"#, 400, "n"),
+      (completions, #"{"prompt":["a","b"],"n":65536}"#, 400, "n"),
+      (completions, #"{"prompt":"a","logprobs":21}"#, 400, "logprobs"),
+      (completions, #"{"prompt":"a","stream":1}"#, 400, "stream"),
+      (completions, #"{"prompt":"a","stream_options":{}}"#, 400, "stream_options"),
+      (completions, #"{"prompt":"a","model":"other"}"#, 404, "model"),
+      (chat, "{\(messages),\"tools\":[{}]}", 400, "tools"),
+      (
+        chat, "{\(messages),\"response_format\":{\"type\":\"json_object\"}}", 400, "response_format"
+      ),
+      (chat, "{\(messages),\"top_logprobs\":1}", 400, "top_logprobs"),
+      (
+        chat, "{\(messages),\"max_tokens\":1,\"max_completion_tokens\":2}", 400,
+        "max_completion_tokens"
+      ),
+      (chat, #"{"messages":[]}"#, 400, "messages"), (chat, #"{"messages":5}"#, 400, "messages"),
+      (chat, #"{"messages":[{"role":"user"}]}"#, 400, "messages"),
+      (
+        chat, #"{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#, 400,
+        "messages[0].content"
+      ),
+      ("/tokenize", "{}", 400, "content"), ("/detokenize", #"{"tokens":[320]}"#, 400, "tokens"),
+      ("/apply-template", #"{"messages":[{}]}"#, 400, "messages"), ("/nothing", "{}", 404, nil),
+    ]
+  }()
+
+  @Test func `What cannot be answered is refused with the field at fault`() async throws {
+    try await ServerRig.serving { rig in
+      for (path, body, status, field) in Self.refused {
+        let reply = try await rig.post(path, body)
+        #expect(reply.status == status, "\(path) \(body): \(reply.text)")
+        let error = try JSONValue.parsed(reply.text)["error"]
+        #expect(error?["param"]?.string == field, "\(path) \(body): \(reply.text)")
+        #expect(error?["message"]?.string?.isEmpty == false)
+        #expect(error?["type"]?.string == "invalid_request_error")
+      }
+      #expect(rig.engine.statistics().openCount == 0)
+    }
+  }
+
+  @Test func `What changes nothing is taken`() async throws {
+    try await ServerRig.serving { rig in
+      let body = """
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}], "max_tokens": 1,
+         "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "tools": [], "user": "me",
+         "response_format": {"type": "text"}, "store": false, "seed": null, "stop": null, "n": 1,
+         "tool_choice": "none", "parallel_tool_calls": true, "service_tier": "auto", "verbosity": null}
+        """
+      let reply = try await rig.post("/v1/chat/completions", body)
+      #expect(reply.status == 200, "\(reply.text)")
+    }
+  }
+
+  @Test func `A prompt that is too long says how long it may be`() async throws {
+    try await ServerRig.serving(contextLength: 64) { rig in
+      let tokens = (0..<64).map { _ in "5" }.joined(separator: ",")
+      let reply = try await rig.post("/v1/completions", "{\"prompt\":[\(tokens)]}")
+      #expect(reply.status == 400 && reply.text.contains("has room for 63"), "\(reply.text)")
+      let shorter = try await rig.post("/v1/completions", "{\"prompt\":[\(tokens.dropLast(2))]}")
+      #expect(shorter.status == 200 && shorter.text.contains("\"completion_tokens\":1"))
+    }
+  }
+
+  @Test func `A body that is too long is refused, whether it says so or not`() async throws {
+    try await ServerRig.serving {
+      $0.bodyByteCount = 1 << 16
+      $0.requestSeconds = 2
+    } _: { rig in
+      let head = "POST /v1/completions HTTP/1.1\r\nHost: t\r\nConnection: close\r\n"
+      let announced = try await HTTPClient.exchange(
+        head + "Content-Length: 99999999\r\n\r\n", rig.port)
+      #expect(announced.status == 413)
+      let chunk = "8000\r\n" + String(repeating: " ", count: 0x8000) + "\r\n"
+      let endless = try await HTTPClient.exchange(
+        head + "Transfer-Encoding: chunked\r\n\r\n" + chunk + chunk + chunk, rig.port)
+      #expect(endless.status == 413)
+      #expect(try await rig.get("/health").status == 200)
+    }
+  }
+
+  @Test func `Brackets of any depth are refused without a deep stack`() async throws {
+    try await ServerRig.serving { rig in
+      let (open, close) = (
+        String(repeating: "[", count: 500_000), String(repeating: "]", count: 500_000)
+      )
+      for value in [open + close, open] {
+        let reply = try await rig.post("/v1/chat/completions", "{\"messages\":\(value)}")
+        #expect(reply.status == 400)
+      }
+    }
+  }
+
+  @Test func `A request that does not come in time is not waited for`() async throws {
+    try await ServerRig.serving {
+      $0.requestSeconds = 1
+      $0.idleSeconds = 1
+    } _: { rig in
+      let head = "POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 1000\r\n\r\n"
+      for start in [head, "POST /v1/completions HT"] {
+        let bytes = try await HTTPClient.connect(rig.port).executeThenClose { inbound, outbound in
+          try await outbound.write(ByteBuffer(string: start))
+          // A byte now and then, for as long as the server takes them.
+          let sender = Task {
+            while !Task.isCancelled {
+              try await Task.sleep(for: .milliseconds(50))
+              try await outbound.write(ByteBuffer(string: "x"))
+            }
+          }
+          defer { sender.cancel() }
+          var bytes: [UInt8] = []
+          do { for try await part in inbound { bytes += part.readableBytesView } } catch {}
+          return bytes
+        }
+        let status = start == head ? "HTTP/1.1 408" : ""
+        #expect(String(decoding: bytes, as: UTF8.self).hasPrefix(status))
+      }
+      #expect(try await rig.get("/health").status == 200)
+    }
+  }
+
+  @Test func `What is no HTTP is refused`() async throws {
+    try await ServerRig.serving { rig in
+      let headers = (0..<2000).map { "X-\($0): y\r\n" }.joined()
+      for text in ["\u{16}\u{3}\u{1} TLS?\r\n\r\n", "GET / HTTP/1.1\r\n\(headers)\r\n"] {
+        let reply = try await HTTPClient.exchange(text, rig.port)
+        #expect(reply.status == 400 || reply.status == 0, "\(reply)")
+      }
+      #expect(try await rig.get("/health").status == 200)
+    }
+  }
+}

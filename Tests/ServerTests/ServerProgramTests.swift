@@ -1,0 +1,112 @@
+import Foundation
+import ModelFormat
+import Runtime
+import TestSupport
+import Testing
+
+/// The program: where it listens, what it refuses and how it stops.
+@Suite(
+  .enabled(if: ServerProgram.isBuilt, "flashinfer-serve is not built beside the tests"))
+struct ServerProgramTests {
+  private static func request(tokenCount: Int) -> String {
+    HTTPClient.request(
+      "/v1/completions",
+      "{\"prompt\":\"the\",\"max_tokens\":\(tokenCount),\"ignore_eos\":true,\"stream\":true}")
+  }
+
+  @Test func `A signal lets answers under way be finished`() async throws {
+    let program = try ServerProgram(["--context", "8192"])
+    let reply = try await HTTPClient.exchange(Self.request(tokenCount: 4000), program.port) {
+      program.process.terminate()
+    }
+    #expect(reply.events.last == "[DONE]")
+    #expect(reply.events.dropLast().last?.contains("\"finish_reason\":\"length\"") == true)
+    program.process.waitUntilExit()
+    #expect(program.process.terminationStatus == 0)
+  }
+
+  @Test func `A second signal ends the process at once`() async throws {
+    let program = try ServerProgram(["--context", "65536"])
+    // Far more than is ever answered.
+    _ = try? await HTTPClient.exchange(Self.request(tokenCount: 60000), program.port) {
+      program.process.interrupt()
+      // Until it listens no more, the first signal may not have arrived.
+      while (try? await HTTPClient.get("/health", program.port)) != nil {}
+      program.process.interrupt()
+    }
+    program.process.waitUntilExit()
+    #expect(program.process.terminationStatus == 130)
+  }
+
+  @Test func `Addresses that others reach are refused, and ports that are taken`() async throws {
+    let program = try ServerProgram([])
+    for (arguments, status, message) in [
+      (["--host", "0.0.0.0"], 64, "loopback"), (["--port", "70000"], 64, "--port"),
+      (["--sequences", "0"], 64, "--sequences"),
+      (["--port", "\(program.port)"], 1, "Address already in use"),
+    ] as [([String], Int32, String)] {
+      let other = try ServerProgram.run([program.file.path] + arguments)
+      #expect(other.status == status && other.text.contains(message), "\(other)")
+    }
+  }
+
+  @Test func `Options that its page shows are in its help`() throws {
+    let root = URL(fileURLWithPath: #filePath)
+      .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    let page = try String(
+      contentsOf: root.appendingPathComponent("docs/serving.md"), encoding: .utf8)
+    let options = page.matches(of: /--[a-z]+(?:-[a-z]+)*/).map { String($0.output) }
+    #expect(options.count > 5)
+    let help = try ServerProgram.run(["--help"])
+    #expect(help.status == 0)
+    for option in Set(options) { #expect(help.text.contains("\(option) "), "\(option)") }
+  }
+}
+
+/// `flashinfer-serve` as built beside the tests, with a tiny model; it ends with its last reference.
+final class ServerProgram {
+  let process = Process()
+  let file: TemporaryFile
+  private(set) var port = 0
+
+  private static let path: String = {
+    let root = #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
+    let folders = CommandLine.arguments.filter { $0.contains("/.build/") }.map {
+      ($0 as NSString).deletingLastPathComponent
+    }
+    let candidates = (folders + ["/\(root)/.build/release"]).map { $0 + "/flashinfer-serve" }
+    return candidates.first { access($0, X_OK) == 0 } ?? candidates[candidates.count - 1]
+  }()
+
+  static let isBuilt = access(path, X_OK) == 0
+
+  /// Starts it, and waits until it listens.
+  init(_ arguments: [String]) throws {
+    file = TemporaryFile(ServerRig.modelBytes)
+    let output = Pipe()
+    process.executableURL = URL(fileURLWithPath: Self.path)
+    process.arguments = [file.path, "--port", "0"] + arguments
+    process.standardOutput = output
+    process.standardError = FileHandle.nullDevice
+    try process.run()
+    let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
+    let digits = line.split(separator: ":").last?.filter(\.isNumber) ?? ""
+    port = try #require(Int(digits), "\(line)")
+  }
+
+  deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
+
+  /// Runs it to its end, with what it says on either output.
+  static func run(_ arguments: [String]) throws -> (status: Int32, text: String) {
+    let (process, output) = (Process(), Pipe())
+    process.executableURL = URL(fileURLWithPath: path)
+    process.arguments = arguments
+    process.standardOutput = output
+    process.standardError = output
+    try process.run()
+    let text = String(
+      decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+    process.waitUntilExit()
+    return (process.terminationStatus, text)
+  }
+}

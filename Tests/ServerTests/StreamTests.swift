@@ -1,0 +1,73 @@
+import ModelFormat
+import Runtime
+import Testing
+import Tokenization
+
+/// The forms of answers, whole and streamed.
+@Suite struct StreamTests {
+  @Test func `A stream begins with a sign of life, tells of the prompt and ends with its usage`()
+    async throws
+  {
+    try await ServerRig.serving { rig in
+      let body = """
+        {"messages": [{"role": "user", "content": "the an on"}], "max_completion_tokens": 4, "stream": true,
+         "ignore_eos": true, "stream_options": {"include_usage": true}, "model": "tiny"}
+        """
+      let reply = try await rig.post("/v1/chat/completions", body)
+      #expect(reply.headers["content-type"] == "text/event-stream")
+      #expect(reply.text.hasPrefix(": ping\n\n"))
+      #expect(reply.text.contains(": reading, "))
+      #expect(reply.events.last == "[DONE]")
+      let chunks = try reply.events.dropLast().map { try JSONValue.parsed($0) }
+      let first = try #require(chunks.first?["choices"]?.array?.first)
+      #expect(first["delta"]?["role"]?.string == "assistant")
+      #expect(chunks.allSatisfy { $0["object"]?.string == "chat.completion.chunk" })
+      let finished = chunks.compactMap { $0["choices"]?.array?.first?["finish_reason"]?.string }
+      #expect(finished == ["length"])
+      let usage = try #require(chunks.last?["usage"])
+      #expect(chunks.last?["choices"]?.array?.isEmpty == true)
+      #expect(usage["completion_tokens"]?.integer == 4)
+      let prompt = try rig.model().prompt([.init(role: .user, "the an on")]).count
+      #expect(usage["prompt_tokens"]?.integer == prompt)
+      #expect(usage["total_tokens"]?.integer == prompt + 4)
+    }
+  }
+
+  @Test func `Probabilities of tokens add up to the answer, in both interfaces`() async throws {
+    try await ServerRig.serving { rig in
+      let chat = try await rig.post(
+        "/v1/chat/completions",
+        #"{"messages":[{"role":"user","content":"a"}],"max_tokens":5,"logprobs":true,"top_logprobs":3,"seed":4}"#
+      )
+      let choice = try #require(
+        try JSONValue.parsed(chat.text)["choices"]?.array?.first)
+      let tokens = try #require(choice["logprobs"]?["content"]?.array)
+      #expect(tokens.allSatisfy { $0["top_logprobs"]?.array?.count == 3 })
+      #expect(tokens.allSatisfy { ($0["logprob"]?.double ?? 1) <= 0 })
+      let bytes = tokens.flatMap { $0["bytes"]?.array?.compactMap(\.integer) ?? [] }
+      let text = String(decoding: bytes.map { UInt8($0) }, as: UTF8.self)
+      #expect(choice["message"]?["content"]?.string == text)
+
+      let completion = try await rig.post(
+        "/v1/completions", #"{"prompt":"a","max_tokens":5,"logprobs":2,"seed":4}"#)
+      let logprobs = try #require(
+        try JSONValue.parsed(completion.text)["choices"]?.array?.first?["logprobs"])
+      let count = try #require(logprobs["tokens"]?.array?.count)
+      for name: StaticString in ["token_logprobs", "top_logprobs", "text_offset"] {
+        #expect(logprobs[name]?.array?.count == count)
+      }
+    }
+  }
+
+  @Test func `Each prompt has its n choices, and counts once`() async throws {
+    try await ServerRig.serving { rig in
+      let reply = try await rig.post(
+        "/v1/completions",
+        #"{"prompt":[[5,6,7],[8,9]],"n":2,"max_tokens":3,"ignore_eos":true,"seed":1}"#)
+      let json = try JSONValue.parsed(reply.text)
+      #expect(json["choices"]?.array?.compactMap { $0["index"]?.integer } == [0, 1, 2, 3])
+      #expect(json["usage"]?["prompt_tokens"]?.integer == 5)
+      #expect(json["usage"]?["completion_tokens"]?.integer == 12)
+    }
+  }
+}
