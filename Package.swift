@@ -72,7 +72,8 @@ let server: [Target] = [
   executable(
     "flashinfer-serve",
     [
-      "Server", "CommandLineSupport", "Runtime", "WeightLoader", "ModelFormat", "TensorBasics",
+      "Server", "CommandLineSupport", "Runtime", "WeightLoader", "ModelFormat",
+      "HostResources", "TensorBasics",
       .product(name: "Logging", package: "swift-log"),
     ]),
   tests(

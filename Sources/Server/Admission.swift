@@ -20,25 +20,17 @@ final class Admission: Sendable {
     self.queueCount = queueCount
   }
 
-  /// A request's share, which is given back answer by answer, and what is left of it with its last reference.
+  /// A request's share, which is given back with its last reference, when its answers have been sent.
   final class Share: Sendable {
     private let admission: Admission
-    private let count: Mutex<Int>
+    private let count: Int
 
     fileprivate init(_ admission: Admission, _ count: Int) {
       self.admission = admission
-      self.count = Mutex(count)
+      self.count = count
     }
 
-    deinit { give(back: count.withLock { $0 }) }
-
-    /// An answer is over: another one may come.
-    func giveBackOne() {
-      count.withLock { $0 -= 1 }
-      give(back: 1)
-    }
-
-    private func give(back count: Int) { admission.state.withLock { $0.answerCount -= count } }
+    deinit { admission.state.withLock { $0.answerCount -= count } }
   }
 
   /// Learns from an answer that ended how long they take.

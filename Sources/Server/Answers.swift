@@ -80,10 +80,7 @@ struct Answers: Sendable {
     let alternativeCount = job.options.alternativeCount
     var text = AnswerText(sequence.engine.tokenizer, stops: StopStrings(job.options.stops))
     desk.board.begin(sequence.id)
-    defer {
-      desk.board.end(sequence.id)
-      share.giveBackOne()
-    }
+    defer { desk.board.end(sequence.id) }
     for await event in sequence.events {
       var bytes: [UInt8] = []
       text.append(event, to: &bytes)

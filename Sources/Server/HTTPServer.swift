@@ -72,9 +72,12 @@ public struct HTTPServer: Sendable {
 
   private var connectionConfiguration: HTTP1Channel.Configuration {
     let limit = TimeAmount.seconds(Int64(options.requestSeconds))
+    let idleLimit = TimeAmount.seconds(Int64(options.idleSeconds))
     return HTTP1Channel.Configuration(
-      additionalChannelHandlers: [RequestDeadline(limit), ClientWatch()],
-      idleTimeout: .seconds(Int64(options.idleSeconds)),
+      additionalChannelHandlers: [
+        RequestDeadline(limit), ReaderDeadline(idleLimit), ClientWatch(),
+      ],
+      idleTimeout: idleLimit,
       httpDecoderConfiguration: .init(
         maxHeaderFieldSize: 16 << 10, maxHeaderListSize: 32 << 10, maxHeaderFieldCount: 100))
   }
@@ -84,7 +87,7 @@ public struct HTTPServer: Sendable {
     let metrics = AnswerMetrics(registry)
     let desk = AnswerDesk(engine, queueCount: options.queueCount, metrics)
     let bodies = RequestBodies(
-      limit: options.bodyByteCount, totalLimit: options.totalBodyByteCount)
+      limit: options.bodyByteCount, totalLimit: ServerOptions.bodyCount * options.bodyByteCount)
     let router = Router(context: ConnectionContext.self, options: .autoGenerateHeadEndpoints)
     router.add(middleware: RequestMiddleware(metrics: metrics))
     GenerationRoutes(model: model, bodies: bodies, desk: desk).add(to: router)

@@ -1,3 +1,4 @@
+import Glibc
 import Hummingbird
 import NIOCore
 import Synchronization
@@ -8,7 +9,15 @@ final class RequestBodies: Sendable {
   let limit: Int
   /// Most bytes of all bodies that are being read or understood.
   private let totalLimit: Int
+  /// Freed memory of bodies longer than that is worth giving back.
+  private static let trimByteCount = 1 << 16
+  /// The C library's `malloc_trim`, which Swift's module of it leaves out.
+  private static let trim: (@convention(c) (Int) -> Int32)? = dlsym(nil, "malloc_trim").map {
+    unsafeBitCast($0, to: (@convention(c) (Int) -> Int32).self)
+  }
   private let total = Mutex(0)
+  /// What is made of a body takes many times its memory: one is understood after the other.
+  private let understanding = Mutex(())
 
   init(limit: Int, totalLimit: Int) {
     self.limit = limit
@@ -21,8 +30,10 @@ final class RequestBodies: Sendable {
   func read<Result>(
     _ request: Request, _ understand: ([UInt8]) throws -> Result
   ) async throws -> Result {
-    try check(request.headers[.contentLength].flatMap(Int.init) ?? 0)
+    let announced = request.headers[.contentLength].flatMap(Int.init) ?? 0
+    try check(announced)
     var bytes: [UInt8] = []
+    bytes.reserveCapacity(announced)
     defer { total.withLock { $0 -= bytes.count } }
     do {
       for try await part in request.body {
@@ -32,7 +43,11 @@ final class RequestBodies: Sendable {
     } catch let error as APIError { throw error } catch {
       throw APIError(.badRequest, "the request did not come whole: \(error)")
     }
-    return try understand(bytes)
+    return try understanding.withLock { _ in
+      // What was freed is given back to the system, which counts it otherwise.
+      defer { if bytes.count > Self.trimByteCount { _ = Self.trim?(0) } }
+      return try understand(bytes)
+    }
   }
 
   /// Makes room for some more bytes of a body.

@@ -8,23 +8,33 @@ public struct ServerOptions: Sendable {
   public var modelName: String
   /// Answers that may wait for a place, beyond those under way.
   public var queueCount = 64
-  /// Most bytes of a request's body, and of all bodies at the same time.
-  public var bodyByteCount = 4 << 20
-  public var totalBodyByteCount = 32 << 20
+  /// Most bytes of a request's body.
+  public var bodyByteCount = 1 << 20
+  /// Bodies of that length that may be read at the same time.
+  static let bodyCount = 8
   /// Open connections; others wait to be accepted.
   public var connectionCount = 1024
-  /// How long a request may take to arrive, and a connection may be idle.
+  /// How long a request may take to arrive, and how long a connection may be idle, or its client read nothing.
   public var requestSeconds = 30
   public var idleSeconds = 60
 
   public init(modelName: String) { self.modelName = modelName }
 
+  /// Bytes of a body that are enough for a prompt as long as a context: a token is seldom as long as 32 bytes of JSON.
+  public static func bodyByteCount(contextLength: Int) -> Int { max(128 << 10, 32 * contextLength) }
+
   /// What a server needs beside the model, for so many contexts: bodies and what is made of them, connections, and
-  /// events that were not taken yet.
+  /// events that clients have not read yet.
   public func byteCount(sequenceCount: Int, contextLength: Int) -> Int {
-    let connections = 16 << 20
-    // A token of a prompt or an answer is there as such, as text, and in a chunk that waits to be sent.
-    return connections + totalBodyByteCount + 4 * bodyByteCount
-      + (sequenceCount + queueCount) * contextLength * 16
+    connectionByteCount + Self.bodyCount * bodyByteCount
+      + Self.understandingFactor * bodyByteCount
+      + (sequenceCount + queueCount) * contextLength * Self.tokenByteCount
   }
+
+  /// Event loop, handlers and buffers of all connections.
+  private var connectionByteCount: Int { 8 << 20 + connectionCount << 14 }
+  /// Bytes that a byte of a body takes while it is understood: short arrays in arrays take most, measured 28.
+  private static let understandingFactor = 32
+  /// A token of an answer as text, in an event that waits to be sent.
+  private static let tokenByteCount = 64
 }

@@ -42,9 +42,11 @@ struct Serve: ParsableCommand {
     try reportingErrors {
       let model = try resources.open(model)
       Terminal.warn(notesOf: model.source)
-      let options = server.options(modelPath: self.model)
+      let length =
+        resources.context ?? min(model.configuration.contextLength, Self.usualContextLength)
+      let options = server.options(modelPath: self.model, contextLength: length)
       let engine = try Progress.showing("planning memory") { _ in
-        try makeEngine(model, options)
+        try makeEngine(model, options, contextLength: length)
       }
       for note in engine.notes { Terminal.warn(note) }
       try serve(HTTPServer(engine, model, options, logger: Self.logger), options)
@@ -56,9 +58,9 @@ struct Serve: ParsableCommand {
   /// Positions of a context where nothing is said: what a conversation takes, and models were trained for.
   private static let usualContextLength = 8192
 
-  private func makeEngine(_ model: LanguageModel, _ options: ServerOptions) throws -> Engine {
-    let length =
-      resources.context ?? min(model.configuration.contextLength, Self.usualContextLength)
+  private func makeEngine(
+    _ model: LanguageModel, _ options: ServerOptions, contextLength length: Int
+  ) throws -> Engine {
     var request = resources.memoryRequest(
       model, keyValues, neurons, verification, contextLength: length, promptLength: length,
       callerByteCount: options.byteCount(

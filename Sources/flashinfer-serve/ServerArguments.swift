@@ -1,5 +1,6 @@
 import ArgumentParser
 import CommandLineSupport
+import HostResources
 import ModelFormat
 import Server
 import TensorBasics
@@ -30,8 +31,11 @@ struct ServerArguments: ParsableArguments {
     help: "Answers that may wait for a place; a request beyond that is told when to come again.")
   var queue = 64
 
-  @Option(help: ArgumentHelp("The longest body of a request.", valueName: "size"))
-  var maxBody = ByteCount(4 << 20)
+  @Option(
+    help: ArgumentHelp(
+      "The longest body of a request (default: enough for a context, at least 128KiB).",
+      valueName: "size"))
+  var maxBody: ByteCount?
 
   func validate() throws {
     guard ["127.0.0.1", "::1", "localhost"].contains(host) || host.isLoopbackNumber else {
@@ -49,13 +53,13 @@ struct ServerArguments: ParsableArguments {
     guard (0...65536).contains(queue) else {
       throw ValidationError("--queue must be between 0 and 65536, not \(queue)")
     }
-    guard (1 << 10...1 << 28).contains(maxBody.bytes) else {
+    if let maxBody, !(1 << 10...1 << 28).contains(maxBody.bytes) {
       throw ValidationError("--max-body must be between 1KiB and 256MiB, not \(maxBody)")
     }
   }
 
   /// - Parameter modelPath: whose last part without its extension is the model's name.
-  func options(modelPath: String) -> ServerOptions {
+  func options(modelPath: String, contextLength: Int) -> ServerOptions {
     let file = modelPath.split(separator: "/").last.map(String.init) ?? modelPath
     let dot = file.lastIndex(of: ".").flatMap { $0 > file.startIndex ? $0 : nil }
     var options = ServerOptions(
@@ -63,7 +67,12 @@ struct ServerArguments: ParsableArguments {
     options.host = host
     options.port = port
     options.queueCount = queue
-    options.bodyByteCount = maxBody.bytes
+    options.bodyByteCount =
+      maxBody?.bytes ?? ServerOptions.bodyByteCount(contextLength: contextLength)
+    // Half of the descriptors are enough for the model, the store and what the system itself opens.
+    if let limit = HostLimits().descriptors?.value {
+      options.connectionCount = max(16, min(options.connectionCount, limit / 2))
+    }
     return options
   }
 }

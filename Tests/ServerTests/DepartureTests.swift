@@ -1,4 +1,5 @@
 import ModelFormat
+import NIOCore
 import Runtime
 import Server
 import Testing
@@ -23,6 +24,21 @@ import Testing
       try await rig.wait { $0.openCount == 0 && $0.queuedCount == 0 }
       let reply = try await rig.post("/v1/completions", #"{"prompt":"a"}"#)
       #expect(reply.status == 200)
+    }
+  }
+
+  @Test func `A client that reads nothing is not waited for`() async throws {
+    try await ServerRig.serving(contextLength: 1 << 19) {
+      $0.idleSeconds = 1
+    } _: { rig in
+      let request = HTTPClient.request(
+        "/v1/completions", #"{"prompt":"the","stream":true,"max_tokens":500000,"ignore_eos":true}"#)
+      try await HTTPClient.connect(rig.port).executeThenClose { _, outbound in
+        try await outbound.write(ByteBuffer(string: request))
+        try await rig.wait { $0.openCount == 1 && $0.drawnCount > 0 }
+        try await rig.wait { $0.openCount == 0 }
+      }
+      #expect(rig.engine.statistics().drawnCount < 500_000)
     }
   }
 

@@ -38,6 +38,30 @@ struct ServerProgramTests {
     #expect(program.process.terminationStatus == 130)
   }
 
+  @Test func `Whatever is sent, the process keeps to its memory`() async throws {
+    let (budget, length) = (96, 128 << 10)
+    let program = try ServerProgram(["--ram", "\(budget)MiB", "--context", "1024"])
+    let port = program.port
+    let bodies = ["0,", "[],", "[0],", "{\"\":0},", "\"x\","].map { part in
+      "{\"prompt\":[\(String(repeating: part, count: length / part.utf8.count - 9))0]}"
+    }
+    let word = "{\"prompt\":\"\(String(repeating: "x", count: length - 20))\"}"
+    try await withThrowingTaskGroup(of: Int.self) { group in
+      for body in bodies + [word] {
+        for _ in 0..<8 {
+          group.addTask { try await HTTPClient.post("/v1/completions", body, port).status }
+        }
+      }
+      for try await status in group { #expect([400, 503].contains(status)) }
+    }
+    #expect(try await HTTPClient.post("/v1/completions", #"{"prompt":"a"}"#, port).status == 200)
+    let status = try String(
+      contentsOfFile: "/proc/\(program.process.processIdentifier)/status", encoding: .utf8)
+    let peak = status.split(separator: "\n").first { $0.hasPrefix("VmHWM") }
+    let kibibytes = peak.flatMap { Int($0.filter(\.isNumber)) } ?? .max
+    #expect(kibibytes <= budget << 10, "\(status)")
+  }
+
   @Test func `Addresses that others reach are refused, and ports that are taken`() async throws {
     let program = try ServerProgram([])
     for (arguments, status, message) in [

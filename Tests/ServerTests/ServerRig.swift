@@ -16,13 +16,13 @@ struct ServerRig: Sendable {
 
   /// Serves while `work` is done.
   static func serving(
-    sequenceCount: Int = 3, contextLength: Int = 256,
+    sequenceCount: Int = 3, contextLength: Int = 256, store: Engine.Store? = nil,
     _ change: (inout ServerOptions) -> Void = { _ in },
     _ work: (ServerRig) async throws -> Void
   ) async throws {
     let file = TemporaryFile(modelBytes)
     let model = try LanguageModel.open(file.path)
-    let engine = try Engine(model, request(sequenceCount, contextLength))
+    let engine = try Engine(model, request(sequenceCount, contextLength), store: store)
     var options = ServerOptions(modelName: "tiny")
     options.port = 0
     change(&options)

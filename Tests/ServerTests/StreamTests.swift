@@ -1,5 +1,6 @@
 import ModelFormat
 import Runtime
+import TestSupport
 import Testing
 import Tokenization
 
@@ -68,6 +69,24 @@ import Tokenization
       #expect(json["choices"]?.array?.compactMap { $0["index"]?.integer } == [0, 1, 2, 3])
       #expect(json["usage"]?["prompt_tokens"]?.integer == 5)
       #expect(json["usage"]?["completion_tokens"]?.integer == 12)
+    }
+  }
+
+  @Test func `What a store has of a prompt is told as cached, and changes no answer`() async throws
+  {
+    let folder = TemporaryFolder()
+    try await ServerRig.serving(store: Engine.Store(path: folder.path + "/kv")) { rig in
+      let prompt = (0..<150).map { "\(5 + $0 % 90)" }.joined(separator: ",")
+      let body = "{\"prompt\":[\(prompt)],\"max_tokens\":9,\"seed\":2,\"ignore_eos\":true}"
+      var (texts, counts) = ([String?](), [Int?]())
+      // The store keeps what ended while nothing is to be answered.
+      while texts.isEmpty || (counts.last == 0 && texts.count < 1000) {
+        let json = try JSONValue.parsed(try await rig.post("/v1/completions", body).text)
+        texts.append(json["choices"]?.array?.first?["text"]?.string)
+        counts.append(json["usage"]?["prompt_tokens_details"]?["cached_tokens"]?.integer)
+      }
+      #expect(counts.first == 0 && counts.last == 149)
+      #expect(Set(texts).count == 1 && texts.first != nil)
     }
   }
 }
