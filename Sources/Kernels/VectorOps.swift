@@ -78,6 +78,11 @@ public enum VectorOps {
     into indexes: UnsafeMutablePointer<Int32>, instructionSet: InstructionSet? = nil
   ) -> Int { KernelTable.of(instructionSet).pointee.indexes_above(x, threshold, count, indexes) }
 
+  /// The lowest index of the highest element of `x`; NaN counts as −∞, and 0 where all are that low.
+  public static func indexOfHighest(
+    _ x: UnsafePointer<Float>, count: Int, instructionSet: InstructionSet? = nil
+  ) -> Int { KernelTable.of(instructionSet).pointee.index_of_highest(x, count) }
+
   /// RoPE (arXiv:2104.09864 §3.2.2) on the leading `dimensionCount` elements of each head of
   /// `heads` [headCount, headDim].
   ///

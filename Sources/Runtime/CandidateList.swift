@@ -1,3 +1,4 @@
+import Kernels
 import TensorBasics
 
 /// The tokens that top-k, top-p and min-p leave, ascending.
@@ -37,14 +38,10 @@ struct CandidateList {
 
   /// Takes all tokens whose logit is at least `floor`, but none of −∞.
   mutating func fill(_ logits: UnsafeBufferPointer<Float>, from floor: Float = -.infinity) {
-    let floor = max(floor, -.greatestFiniteMagnitude)
     count = tokens.withUnsafeMutableBufferPointer { tokens in
-      var count = 0
-      for token in logits.indices where logits[token] >= floor {
-        tokens[count] = Int32(truncatingIfNeeded: token)
-        count += 1
-      }
-      return count
+      guard let values = logits.baseAddress, let indexes = tokens.baseAddress else { return 0 }
+      return VectorOps.indexesAbove(
+        floor.nextDown, in: values, count: logits.count, into: indexes)
     }
   }
 

@@ -1,3 +1,4 @@
+import Kernels
 import TensorBasics
 
 /// Chooses tokens: the same one whenever logits, path, position and options are the same.
@@ -146,8 +147,6 @@ public struct Sampler {
 extension UnsafeBufferPointer<Float> {
   /// The lowest index of the highest value; 0 where all are −∞ or NaN.
   fileprivate var indexOfHighest: Int {
-    var (best, highest) = (0, -Float.infinity)
-    for index in indices where self[index] > highest { (best, highest) = (index, self[index]) }
-    return best
+    baseAddress.map { VectorOps.indexOfHighest($0, count: count) } ?? 0
   }
 }

@@ -48,6 +48,15 @@ static void indexes_above(const ck_kernels *k, generator *g, int kind, int argum
   emit(indexes, found * 4);
 }
 
+static void index_of_highest(const ck_kernels *k, generator *g, int kind, int argument) {
+  (void)argument;
+  const size_t count = between(g, 0, 1200);
+  float *x = fenced(count * 4);
+  fill_values(g, kind, x, count);
+  const size_t index = k->index_of_highest(x, count);
+  emit(&index, sizeof index);
+}
+
 static void rotate(const ck_kernels *k, generator *g, int kind, int adjacent) {
   const size_t half = between(g, 1, 70);
   float *x = fenced(2 * half * 4), *cosines = fenced(half * 4), *sines = fenced(half * 4);
@@ -69,6 +78,7 @@ const twin_case vector_cases[] = {
   {"rms_norm", norm, 0, 40},
   {"layer_norm", norm, 1, 40},
   {"indexes_above", indexes_above, 0, 60},
+  {"index_of_highest", index_of_highest, 0, 60},
   {"rotate_halves", rotate, 0, 40},
   {"rotate_adjacent", rotate, 1, 40},
   {0},

@@ -164,6 +164,26 @@ import Testing
     }
   }
 
+  @Test func `the index of the highest is the first one's, and NaN is as low as can be`() {
+    for seed in UInt64(0)..<60 {
+      var generator = SeededGenerator(seed: seed)
+      let count = Int.random(in: 0...1600, using: &generator)
+      var x = random(count, 2, &generator)
+      if seed % 4 == 0 { x = x.map { $0.rounded() } }
+      if seed % 3 == 0 { for index in x.indices where index % 7 < 6 { x[index] = .nan } }
+      if seed % 5 == 0 { for index in x.indices where x[index] >= 0 { x[index] = -.infinity } }
+      if seed % 20 == 0 { for index in x.indices where x[index] < 0 { x[index] = -.infinity } }
+      if count > 3, seed % 8 == 1 { (x[count / 2], x[count - 1]) = (.infinity, .infinity) }
+      var expected = 0
+      for index in x.indices
+      where x[index] > (x[expected].isNaN ? -.infinity : x[expected]) { expected = index }
+      for set in [.scalar] + MatrixProductTests.vectorSets {
+        let found = VectorOps.indexOfHighest(x, count: count, instructionSet: set)
+        #expect(found == expected, "seed \(seed), \(set)")
+      }
+    }
+  }
+
   @Test(arguments: [false, true])
   func `RoPE rotates pairs by their angles`(adjacent: Bool) {
     for seed in UInt64(0)..<20 {

@@ -25,6 +25,8 @@
   /* Ascending i with x[i] > threshold, and their count; `indexes` has room for `count`. */         \
   size_t ck_indexes_above_##suffix(                                                                 \
       const float *x, float threshold, size_t count, int32_t *indexes);                             \
+  /* The lowest i with the highest x[i], NaN being as low as -inf; 0 where all are that low. */       \
+  size_t ck_index_of_highest_##suffix(const float *x, size_t count);                                \
   /* RoPE on one head of 2 * half elements */                                                       \
   void ck_rotate_halves_##suffix(                                                                   \
       float *x, const float *cosines, const float *sines, size_t half);                             \
