@@ -193,7 +193,7 @@ private final class ProductRegion: ParallelRegion {
 
   /// Row groups that a worker takes at a time, as decoding chooses them.
   private var grain: Int {
-    let groupByteCount = RowGroup.byteCount(weights.type, columnCount: weights.columnCount)
+    let groupByteCount = weights.rows.groupByteCount
     let byteCount = min(128 << 10, groups.count * groupByteCount / (16 * threadCount))
     return activations.tokenCount > 1 ? 1 : max(1, byteCount / groupByteCount)
   }

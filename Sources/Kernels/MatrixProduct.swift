@@ -1,25 +1,46 @@
 import CKernels
 public import TensorBasics
 
+/// What all rows of a matrix have in common, and products ask for again and again.
+public struct MatrixRows: Sendable {
+  public let type: ElementType
+  public let columnCount: Int
+  /// Bytes of sixteen rows, interleaved.
+  public let groupByteCount: Int
+  /// As ``ElementType/isQuantised``.
+  public let isQuantised: Bool
+
+  public init(_ type: ElementType, columnCount: Int) {
+    self.type = type
+    self.columnCount = columnCount
+    groupByteCount = RowGroup.byteCount(type, columnCount: columnCount)
+    isQuantised = type.isQuantised
+  }
+}
+
 /// Left-hand side of a product: rows of a matrix [rowCount, columnCount].
 public struct MatrixOperand: @unchecked Sendable {
   // Safety: plain memory that is not written during a product.
   /// The first row, or the first row group.
   public var address: UnsafeRawPointer
-  public var type: ElementType
+  public let rows: MatrixRows
   public var layout: RowLayout
-  public var rowCount: Int
-  public var columnCount: Int
+  public let rowCount: Int
+
+  public init(address: UnsafeRawPointer, rows: MatrixRows, layout: RowLayout, rowCount: Int) {
+    self.address = address
+    self.rows = rows
+    self.layout = layout
+    self.rowCount = rowCount
+  }
 
   public init(
     address: UnsafeRawPointer, type: ElementType, layout: RowLayout, rowCount: Int,
     columnCount: Int
   ) {
-    self.address = address
-    self.type = type
-    self.layout = layout
-    self.rowCount = rowCount
-    self.columnCount = columnCount
+    self.init(
+      address: address, rows: MatrixRows(type, columnCount: columnCount), layout: layout,
+      rowCount: rowCount)
   }
 }
 
@@ -57,7 +78,7 @@ public enum MatrixProduct {
     into output: UnsafeMutablePointer<Float>, outputStride: Int,
     scratch: UnsafeMutableRawPointer?, instructionSet: InstructionSet? = nil
   ) {
-    precondition(weights.type.isQuantised, "products of floats do not accumulate")
+    precondition(weights.rows.isQuantised, "products of floats do not accumulate")
     product(
       weights, groups, x, output, outputStride, scratch, accumulates: true, instructionSet)
   }
@@ -68,24 +89,24 @@ public enum MatrixProduct {
     _ scratch: UnsafeMutableRawPointer?, accumulates: Bool, _ instructionSet: InstructionSet?
   ) {
     guard !groups.isEmpty else { return }
+    let rows = weights.rows
     precondition(
-      !weights.type.isQuantised || x.blocks != nil, "quantised weights take int8 activations")
-    let groupByteCount = RowGroup.byteCount(weights.type, columnCount: weights.columnCount)
+      !rows.isQuantised || x.blocks != nil, "quantised weights take int8 activations")
     switch weights.layout {
     case .interleaved:
       run(
-        weights, address: weights.address + groups.lowerBound * groupByteCount, groups: groups, x,
-        output, outputStride, accumulates, instructionSet)
+        weights, address: weights.address + groups.lowerBound * rows.groupByteCount,
+        groups: groups, x, output, outputStride, accumulates, instructionSet)
     case .rowMajor:
       guard let scratch else { preconditionFailure("row-major weights need scratch") }
       let rowByteCount =
-        weights.columnCount / weights.type.blockElementCount * weights.type.blockByteCount
+        rows.columnCount / rows.type.blockElementCount * rows.type.blockByteCount
       for group in groups {
         let first = group * RowGroup.rowCount
         Interleaving.interleave(
           rows: weights.address + first * rowByteCount, rowByteCount: rowByteCount,
-          rowCount: min(RowGroup.rowCount, weights.rowCount - first), type: weights.type,
-          columnCount: weights.columnCount, into: scratch, instructionSet: instructionSet)
+          rowCount: min(RowGroup.rowCount, weights.rowCount - first), type: rows.type,
+          columnCount: rows.columnCount, into: scratch, instructionSet: instructionSet)
         run(
           weights, address: UnsafeRawPointer(scratch), groups: group..<(group + 1), x, output,
           outputStride, accumulates, instructionSet)
@@ -101,15 +122,15 @@ public enum MatrixProduct {
     let firstRow = groups.lowerBound * RowGroup.rowCount
     var matrix = ck_matrix(
       groups: address.assumingMemoryBound(to: UInt8.self), group_count: groups.count,
-      group_bytes: RowGroup.byteCount(weights.type, columnCount: weights.columnCount),
+      group_bytes: weights.rows.groupByteCount,
       row_count: min(groups.count * RowGroup.rowCount, weights.rowCount - firstRow),
-      columns: weights.columnCount, accumulates: accumulates ? 1 : 0)
+      columns: weights.rows.columnCount, accumulates: accumulates ? 1 : 0)
     var activations = ck_activations(
       values: x.values, value_stride: x.stride,
       panels: x.blocks.map { UnsafePointer($0.panels) })
     let result = KernelTable.of(set).pointee.matmul(
-      Int32(weights.type.rawValue), &matrix, &activations, x.tokenCount, output + firstRow,
+      Int32(weights.rows.type.rawValue), &matrix, &activations, x.tokenCount, output + firstRow,
       outputStride)
-    precondition(result == 0, "no kernel for \(weights.type.name)")
+    precondition(result == 0, "no kernel for \(weights.rows.type.name)")
   }
 }

@@ -33,13 +33,14 @@ struct BundleProduct {
 /// spin for the next region meanwhile, and waking them from sleep costs more than many a region takes.
 final class LinearExecutor: ParallelRegion {
   private let stream: WeightStream
+  /// The stream's, which workers look at for every grain: asked of the stream, it would be retained, by all of them at
+  /// once.
+  private let cancellation: CancellationFlag
   private let pool: ThreadPool
   private let clock: StepClock
   /// What products need of a tensor; a record with its name would be retained for every grain.
   private struct Matrix {
-    var type: ElementType
-    var columnCount: Int
-    var groupByteCount: Int
+    var rows: MatrixRows
     var byteCount: Int
     var rowCount: Int
     /// Sixteen rows take as many bytes in the file as in a row group.
@@ -54,21 +55,20 @@ final class LinearExecutor: ParallelRegion {
   private struct RowSpan {
     var origin: Origin
     var activations: Activations
-    var matrix: Matrix
-    var address: UnsafeMutableRawPointer
-    var rowCount: Int
+    var operand: MatrixOperand
     var grainGroupCount = 0
     /// Index of its first grain in the region.
     var firstGrain = 0
     /// Where its rows go, as ``LinearTask``.
     var output: UnsafeMutablePointer<Float>
     var outputStride: Int
-    var layout: RowLayout
     /// What the sums are multiplied by, once each is whole; 1 = they stay.
     var factor: Float
     /// The workers leave the interleaved rows in place of the row-major ones: all of them, or what is
     /// left in memory would be neither layout.
     var interleavesInPlace: Bool
+
+    var groupCount: Int { RowGroup.groupCount(rows: operand.rowCount) }
   }
   /// Where a span's rows come from, for what is to be done with them afterwards.
   private enum Origin {
@@ -101,15 +101,14 @@ final class LinearExecutor: ParallelRegion {
     pool: ThreadPool, clock: StepClock
   ) throws(RuntimeError) {
     self.stream = stream
+    cancellation = stream.cancellation
     self.pool = pool
     self.clock = clock
     matrices = stream.source.description.tensors.map {
-      Matrix(
-        type: $0.type, columnCount: $0.columnCount,
-        groupByteCount: RowGroup.byteCount($0.type, columnCount: $0.columnCount),
-        byteCount: $0.byteCount, rowCount: $0.rowCount,
-        hasWholeGroups: $0.byteCount / $0.rowCount * RowGroup.rowCount
-          == RowGroup.byteCount($0.type, columnCount: $0.columnCount))
+      let rows = MatrixRows($0.type, columnCount: $0.columnCount)
+      return Matrix(
+        rows: rows, byteCount: $0.byteCount, rowCount: $0.rowCount,
+        hasWholeGroups: $0.byteCount / $0.rowCount * RowGroup.rowCount == rows.groupByteCount)
     }
     self.families = families
     self.factors = factors
@@ -140,7 +139,7 @@ final class LinearExecutor: ParallelRegion {
   }
 
   /// Whether products with `tensor` take int8 activations.
-  func takesBlocks(_ tensor: Int) -> Bool { matrices[tensor].type.isQuantised }
+  func takesBlocks(_ tensor: Int) -> Bool { matrices[tensor].rows.isQuantised }
 
   /// Computes up to three products of the same activations, in the order of the sweep.
   func multiply(
@@ -180,7 +179,7 @@ final class LinearExecutor: ParallelRegion {
   /// Throws if products were left out, or the next ones would be.
   private func checkWhole() throws(LoaderError) {
     let isCut = isCutShort.exchange(false, ordering: .relaxed)
-    if isCut || stream.cancellation.isRaised { throw .interrupted }
+    if isCut || cancellation.isRaised { throw .interrupted }
   }
 
   /// Computes products with matrices of bundles, which the caller holds and which are in memory.
@@ -190,7 +189,7 @@ final class LinearExecutor: ParallelRegion {
     expect(
       byteCount: products.reduce(0) {
         let part = families[$1.family].parts[$1.part]
-        return $0 + matrices[part.tensor].groupByteCount
+        return $0 + matrices[part.tensor].rows.groupByteCount
           * RowGroup.groupCount(rows: part.rowCount)
       })
     for product in products {
@@ -200,9 +199,12 @@ final class LinearExecutor: ParallelRegion {
       append(
         RowSpan(
           origin: .bundle(family: product.family, bundle: product.bundle, part: product.part),
-          activations: product.activations, matrix: matrices[part.tensor], address: address,
-          rowCount: part.rowCount, output: product.output, outputStride: product.outputStride,
-          layout: layout, factor: factors[part.tensor]?[product.bundle] ?? 1,
+          activations: product.activations,
+          operand: MatrixOperand(
+            address: address, rows: matrices[part.tensor].rows, layout: layout,
+            rowCount: part.rowCount),
+          output: product.output, outputStride: product.outputStride,
+          factor: factors[part.tensor]?[product.bundle] ?? 1,
           interleavesInPlace: layout == .rowMajor && part.rowCount % RowGroup.rowCount == 0
             && matrices[part.tensor].hasWholeGroups))
     }
@@ -227,13 +229,14 @@ final class LinearExecutor: ParallelRegion {
     let layout = stream.layout(of: number)
     append(
       RowSpan(
-        origin: .piece(number), activations: x, matrix: matrix, address: address,
-        rowCount: piece.rowCount,
-        output: task.output + piece.firstRow, outputStride: task.outputStride, layout: layout,
+        origin: .piece(number), activations: x,
+        operand: MatrixOperand(
+          address: address, rows: matrix.rows, layout: layout, rowCount: piece.rowCount),
+        output: task.output + piece.firstRow, outputStride: task.outputStride,
         factor: factors[piece.tensor]?.pointee ?? 1,
         interleavesInPlace: layout == .rowMajor && stream.isPlaced(number)
           && piece.rowCount % RowGroup.rowCount == 0
-          && groupCount * matrix.groupByteCount == piece.byteCount))
+          && groupCount * matrix.rows.groupByteCount == piece.byteCount))
   }
 
   /// Adds a whole tensor that stays in memory.
@@ -243,24 +246,24 @@ final class LinearExecutor: ParallelRegion {
     let matrix = matrices[task.tensor]
     append(
       RowSpan(
-        origin: .resident, activations: x, matrix: matrix, address: address,
-        rowCount: matrix.rowCount,
-        output: task.output, outputStride: task.outputStride, layout: .interleaved,
+        origin: .resident, activations: x,
+        operand: MatrixOperand(
+          address: address, rows: matrix.rows, layout: .interleaved, rowCount: matrix.rowCount),
+        output: task.output, outputStride: task.outputStride,
         factor: factors[task.tensor]?.pointee ?? 1, interleavesInPlace: false))
   }
 
   private func append(_ span: RowSpan) {
     if spanCount == Self.spanCapacity { flush() }
-    let groupCount = RowGroup.groupCount(rows: span.rowCount)
     // A row group's product with many tokens is long enough to be a grain.
     let grain =
       span.activations.tokenCount >= Self.longGrainTokenCount
-      ? 1 : max(1, grainByteCount / span.matrix.groupByteCount)
+      ? 1 : max(1, grainByteCount / span.operand.rows.groupByteCount)
     spans[spanCount] = span
     spans[spanCount].firstGrain = grainCount
     spans[spanCount].grainGroupCount = grain
     spanCount += 1
-    grainCount += (groupCount + grain - 1) / grain
+    grainCount += (span.groupCount + grain - 1) / grain
   }
 
   /// Runs what has been gathered and gives the pieces back.
@@ -282,14 +285,15 @@ final class LinearExecutor: ParallelRegion {
     (spanCount, grainCount) = (0, 0)
   }
 
-  /// The span that holds grain `index`.
-  private func span(ofGrain index: Int) -> RowSpan {
+  /// The span that holds grain `index`, where it lies: a copy takes as long as all else that a grain costs beside its
+  /// products.
+  private func span(ofGrain index: Int) -> UnsafePointer<RowSpan> {
     var (low, high) = (0, spanCount)
     while high - low > 1 {
       let middle = (low + high) / 2
       if spans[middle].firstGrain <= index { low = middle } else { high = middle }
     }
-    return spans[low]
+    return UnsafePointer(spans.baseAddress! + low)
   }
 
   /// Multiplies one grain's rows.
@@ -298,32 +302,28 @@ final class LinearExecutor: ParallelRegion {
   /// place is a change of the stream's memory, which outlives the stop: every grain finishes it.
   func perform(index: Int, worker: Int) {
     let span = span(ofGrain: index)
-    let first = (index - span.firstGrain) * span.grainGroupCount
-    let groups =
-      first..<min(first + span.grainGroupCount, RowGroup.groupCount(rows: span.rowCount))
+    let first = (index - span.pointee.firstGrain) * span.pointee.grainGroupCount
+    let groups = first..<min(first + span.pointee.grainGroupCount, span.pointee.groupCount)
     let workerScratch = scratch.address + worker * scratchByteCount
-    var operand = MatrixOperand(
-      address: span.address, type: span.matrix.type, layout: span.layout, rowCount: span.rowCount,
-      columnCount: span.matrix.columnCount)
-    if span.interleavesInPlace {
-      interleave(span, groups, scratch: workerScratch)
+    var operand = span.pointee.operand
+    if span.pointee.interleavesInPlace {
+      interleave(operand, groups, scratch: workerScratch)
       operand.layout = .interleaved
     }
-    guard !stream.cancellation.isRaised else {
+    guard !cancellation.isRaised else {
       isCutShort.store(true, ordering: .relaxed)
       return
     }
     MatrixProduct.multiply(
-      operand, groups: groups, by: span.activations, into: span.output,
-      outputStride: span.outputStride,
-      scratch: workerScratch)
-    if span.factor != 1 { scale(span, groups) }
+      operand, groups: groups, by: span.pointee.activations, into: span.pointee.output,
+      outputStride: span.pointee.outputStride, scratch: workerScratch)
+    if span.pointee.factor != 1 { scale(span.pointee, groups) }
   }
 
   /// Multiplies the sums of whole rows, of every token, by their factor.
   private func scale(_ span: RowSpan, _ groups: Range<Int>) {
     let first = groups.lowerBound * RowGroup.rowCount
-    let count = min(groups.upperBound * RowGroup.rowCount, span.rowCount) - first
+    let count = min(groups.upperBound * RowGroup.rowCount, span.operand.rowCount) - first
     for token in 0..<span.activations.tokenCount {
       VectorOps.scale(
         span.output + token * span.outputStride + first, by: span.factor, count: count)
@@ -332,15 +332,15 @@ final class LinearExecutor: ParallelRegion {
 
   /// Turns row-major rows into row groups where they lie.
   private func interleave(
-    _ span: RowSpan, _ groups: Range<Int>, scratch: UnsafeMutableRawPointer
+    _ operand: MatrixOperand, _ groups: Range<Int>, scratch: UnsafeMutableRawPointer
   ) {
-    let groupByteCount = span.matrix.groupByteCount
+    let groupByteCount = operand.rows.groupByteCount
     for group in groups {
-      let rows = span.address + group * groupByteCount
+      let rows = UnsafeMutableRawPointer(mutating: operand.address + group * groupByteCount)
       Interleaving.interleave(
         rows: rows, rowByteCount: groupByteCount / RowGroup.rowCount,
-        rowCount: RowGroup.rowCount, type: span.matrix.type, columnCount: span.matrix.columnCount,
-        into: scratch)
+        rowCount: RowGroup.rowCount, type: operand.rows.type,
+        columnCount: operand.rows.columnCount, into: scratch)
       rows.copyMemory(from: scratch, byteCount: groupByteCount)
     }
   }
