@@ -164,9 +164,13 @@ public enum AttentionKernel {
     for query in 0..<partials.queryCount {
       let sum = partials.sums[query]
       let row = partials.outputs + query * partials.headDim
-      for element in 0..<partials.headDim {
-        output[query * outputStride + element] = sum > 0 ? row[element] / sum : 0
+      let result = output + query * outputStride
+      // Without a branch inside, the compiler divides several elements at once.
+      guard sum > 0 else {
+        result.update(repeating: 0, count: partials.headDim)
+        continue
       }
+      for element in 0..<partials.headDim { result[element] = row[element] / sum }
     }
   }
 }

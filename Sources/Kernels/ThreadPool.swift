@@ -60,7 +60,7 @@ public final class ThreadPool: @unchecked Sendable {
   ///
   /// Regions do not nest, and one thread at a time uses a pool.
   public func run(count: Int, _ region: any ParallelRegion) {
-    guard count > 1, !threads.isEmpty else {
+    guard count > 1, threadCount > 1 else {
       for index in 0..<count { region.perform(index: index, worker: 0) }
       return
     }
@@ -69,7 +69,7 @@ public final class ThreadPool: @unchecked Sendable {
 
   /// Calls `body(index, worker)` once for every index below `count`, and returns when all are done.
   public func run(count: Int, _ body: (_ index: Int, _ worker: Int) -> Void) {
-    guard count > 1, !threads.isEmpty else {
+    guard count > 1, threadCount > 1 else {
       for index in 0..<count { body(index, 0) }
       return
     }

@@ -59,8 +59,8 @@ package final class AttentionStep: ParallelRegion {
   private struct TokenTask {
     /// Number of its span.
     var span: Int
-    /// Safety: the batch keeps it; a counted reference would be counted for every tile.
-    unowned(unsafe) var cache: KeyValueStore
+    /// Safety: the batch keeps it; a reference would be counted for every tile, by all workers at once.
+    var cache: Unmanaged<KeyValueStore>
     var queries: UnsafeMutablePointer<Float>
     var position: Int
     var visible: VisibleRange
@@ -72,8 +72,14 @@ package final class AttentionStep: ParallelRegion {
     var leftCount = 0
 
     var positions: ClosedRange<Int> { Int(visible.first)...position }
+
+    func withCache<Result>(_ work: (KeyValueStore) -> Result) -> Result {
+      cache._withUnsafeGuaranteedRef(work)
+    }
   }
-  private var tokenTasks: [TokenTask] = []
+  /// Those of the run: the first `tokenCount`.
+  private let tokenTasks: UnsafeMutableBufferPointer<TokenTask>
+  private var tokenCount = 0
   private var layer = 0
   /// Tasks of the current region, and whether they are tokens × KV heads, whose tiles are all there.
   private var taskCount = 0
@@ -130,8 +136,10 @@ package final class AttentionStep: ParallelRegion {
     regionPlaces = lists.bindMemory(to: Int32.self, capacity: 2 * tileCount)
     regionTokens = regionPlaces + tileCount
     isLeft = (lists + 8 * tileCount).bindMemory(to: Bool.self, capacity: tileCount)
-    tokenTasks.reserveCapacity(tokenCapacity)
+    tokenTasks = .allocate(capacity: tokenCapacity)
   }
+
+  deinit { tokenTasks.deallocate() }
 
   /// Memory of a step for `threadCount` workers over caches of that shape.
   static func byteCount(
@@ -172,24 +180,26 @@ package final class AttentionStep: ParallelRegion {
   ) {
     let rowLength = shape.queryHeadCount * shape.headDim
     self.layer = layer
-    tokenTasks.removeAll(keepingCapacity: true)
+    tokenCount = 0
     var placeCount = 0
     for number in batch.spans.indices where batch.spans[number].isAlive {
-      let span = batch.spans[number]
-      let rows = queries + span.rows.lowerBound * rowLength
-      if span.rows.count == 1, span.cache.observedPositions == nil {
+      let (rows, position) = (batch.spans[number].rows, batch.spans[number].position)
+      let (cache, queries) = (
+        batch.spans[number].cache, queries + rows.lowerBound * rowLength
+      )
+      if rows.count == 1, cache.observedPositions == nil {
         placeCount += prepareToken(
-          number, span.cache, queries: rows, position: span.position, window: window,
+          number, cache, queries: queries, position: position, window: window,
           foldedEnd: foldedEnd, firstPlace: placeCount, batch)
       } else {
         do throws(KeyValueError) {
           try runChunk(
-            layer: layer, queries: rows, tokenCount: span.rows.count, position: span.position,
-            window: window, cache: span.cache)
+            layer: layer, queries: queries, tokenCount: rows.count, position: position,
+            window: window, cache: cache)
         } catch { batch.fail(number, error) }
       }
     }
-    if !tokenTasks.isEmpty { runTokens(batch) }
+    if tokenCount > 0 { runTokens(batch) }
   }
 
   /// A chunk of one sequence's tokens, over tiles as they are there.
@@ -316,9 +326,9 @@ package final class AttentionStep: ParallelRegion {
       foldedEnd > 0
       ? Self.tileCount(foldedEnd) - 1 : Int(range.first) / AttentionTile.positionCount
     var task = TokenTask(
-      span: span, cache: cache, queries: queries, position: position, visible: range,
-      firstTile: firstTile, tileCount: position / AttentionTile.positionCount - firstTile + 1,
-      firstPlace: firstPlace)
+      span: span, cache: .passUnretained(cache), queries: queries, position: position,
+      visible: range, firstTile: firstTile,
+      tileCount: position / AttentionTile.positionCount - firstTile + 1, firstPlace: firstPlace)
     do throws(KeyValueError) { try cache.planBlocks(layer: layer, queries: queries) } catch {
       batch.fail(span, error)
       return 0
@@ -332,7 +342,8 @@ package final class AttentionStep: ParallelRegion {
       guard !isAttended else { continue }
       for head in 0..<shape.keyValueHeadCount { partials(firstPlace + tile, head).reset() }
     }
-    tokenTasks.append(task)
+    tokenTasks[tokenCount] = task
+    tokenCount += 1
     return task.tileCount
   }
 
@@ -343,12 +354,13 @@ package final class AttentionStep: ParallelRegion {
     while true {
       let count = takeReadyTiles()
       guard count > 0 else {
-        guard let waiting = tokenTasks.indices.first(where: { tokenTasks[$0].leftCount > 0 })
+        guard let waiting = (0..<tokenCount).first(where: { tokenTasks[$0].leftCount > 0 })
         else { break }
         do throws(KeyValueError) {
           let task = tokenTasks[waiting]
           let tile = (0..<task.tileCount).first { isLeft[task.firstPlace + $0] } ?? 0
-          try task.cache.waitForRead(layer: layer, tile: task.firstTile + tile)
+          try task.cache.takeUnretainedValue().waitForRead(
+            layer: layer, tile: task.firstTile + tile)
         } catch { fail(waiting, error, batch) }
         continue
       }
@@ -356,20 +368,20 @@ package final class AttentionStep: ParallelRegion {
       pool.run(count: taskCount, self)
       for index in 0..<count {
         let task = tokenTasks[Int(regionTokens[index])]
-        task.cache.release(
-          layer: layer, tile: task.firstTile + Int(regionPlaces[index]) - task.firstPlace)
+        let tile = task.firstTile + Int(regionPlaces[index]) - task.firstPlace
+        task.withCache { $0.release(layer: layer, tile: tile) }
       }
-      for number in tokenTasks.indices {
-        do throws(KeyValueError) { try tokenTasks[number].cache.readAhead() } catch {
-          fail(number, error, batch)
-        }
+      for number in 0..<tokenCount {
+        do throws(KeyValueError) {
+          try tokenTasks[number].cache.takeUnretainedValue().readAhead()
+        } catch { fail(number, error, batch) }
       }
     }
     isMerging = true
     defer { isMerging = false }
-    taskCount = tokenTasks.count * heads
+    taskCount = tokenCount * heads
     // One token's heads are not worth a region.
-    if tokenTasks.count == 1 {
+    if tokenCount == 1 {
       for head in 0..<heads { merge(tokenTasks[0], head) }
     } else {
       pool.run(count: taskCount, self)
@@ -379,13 +391,14 @@ package final class AttentionStep: ParallelRegion {
   /// Takes the tiles that are there and that no region had yet into the next one, and returns how many.
   private func takeReadyTiles() -> Int {
     var count = 0
-    for number in tokenTasks.indices where tokenTasks[number].leftCount > 0 {
+    for number in 0..<tokenCount where tokenTasks[number].leftCount > 0 {
       let task = tokenTasks[number]
       let before = count
       for tile in 0..<task.tileCount
       where isLeft[task.firstPlace + tile]
-        && task.cache.isReady(
-          layer: layer, tile: task.firstTile + tile, positions: task.positions)
+        && task.withCache({
+          $0.isReady(layer: layer, tile: task.firstTile + tile, positions: task.positions)
+        })
       {
         regionPlaces[count] = Int32(task.firstPlace + tile)
         regionTokens[count] = Int32(number)
@@ -416,16 +429,18 @@ package final class AttentionStep: ParallelRegion {
     for member in 0..<groupSize { area.visible[member] = task.visible }
     let partials = partials(place, head)
     partials.reset()
-    task.cache.expandedGroups(
-      layer: layer, head: head, tile: tile, pageGroups: Self.pageGroups(task.visible),
-      expansion: area.expansion, into: area.groups)
+    task.withCache {
+      $0.expandedGroups(
+        layer: layer, head: head, tile: tile, pageGroups: Self.pageGroups(task.visible),
+        expansion: area.expansion, into: area.groups)
+    }
     // A worker's next task is the next index unless another takes it.
     let next = min(index + 1, taskCount - 1)
     let nextTask = tokenTasks[Int(regionTokens[next / heads])]
-    let nextGroups = nextGroups(
-      layer: layer, head: next % heads,
-      tile: nextTask.firstTile + Int(regionPlaces[next / heads]) - nextTask.firstPlace,
-      nextTask.cache, area)
+    let nextTile = nextTask.firstTile + Int(regionPlaces[next / heads]) - nextTask.firstPlace
+    let nextGroups = nextTask.withCache {
+      self.nextGroups(layer: layer, head: next % heads, tile: nextTile, $0, area)
+    }
     AttentionKernel.accumulate(
       groups: area.groups, nextGroups: nextGroups,
       tileFirstPosition: tile * AttentionTile.positionCount, headDim: headDim,

@@ -48,6 +48,8 @@ package final class Batch {
   package private(set) var rowCount = 0
   /// Rows whose logits are wanted.
   package private(set) var logitCount = 0
+  /// Whether any span is dead.
+  private var hasDead = false
 
   /// [rowCapacity] each: the token of a row, its position and the number of its span; rows whose logits are
   /// wanted, ascending.
@@ -76,7 +78,7 @@ package final class Batch {
   /// Makes the batch empty.
   package func removeAll() {
     spans.removeAll(keepingCapacity: true)
-    (rowCount, logitCount) = (0, 0)
+    (rowCount, logitCount, hasDead) = (0, 0, false)
   }
 
   /// Adds rows of a sequence that has none in the batch yet.
@@ -123,6 +125,7 @@ package final class Batch {
 
   private func drop(_ span: Int) {
     spans[span].isAlive = false
+    hasDead = true
     spans[span].cache.abandonChunk()
   }
 
@@ -137,14 +140,18 @@ package final class Batch {
   /// Number of the span of a row.
   func spanNumber(ofRow row: Int) -> Int { Int(spanNumbers[row]) }
 
-  /// The span of a row.
-  func span(ofRow row: Int) -> Span { spans[spanNumber(ofRow: row)] }
+  /// Keys and values of the sequence of a row that means something; nil of others.
+  func liveCache(ofRow row: Int) -> KeyValueStore? {
+    let number = spanNumber(ofRow: row)
+    return spans[number].isAlive ? spans[number].cache : nil
+  }
 
   /// Whether a row means something.
   package var isAlive: Bool { spans.contains { $0.isAlive } }
 
   /// Throws if no row means anything any more, or the caller asked to stop.
   func checkLife() throws(RuntimeError) {
+    guard hasDead else { return }
     for span in spans { if case .interrupted? = span.failure { throw .interrupted } }
     guard !isAlive else { return }
     throw spans.lazy.compactMap(\.failure).first ?? .interrupted

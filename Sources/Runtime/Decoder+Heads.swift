@@ -15,9 +15,7 @@ extension Decoder {
     finite.check(keys, count: heads.keyLength, row: row)
     finite.check(values, count: heads.keyLength, row: row)
     prepareHeads(weights.layers[layer], token: row, rope: rope)
-    let span = batch.span(ofRow: row)
-    guard span.isAlive else { return }
-    span.cache.store(
+    batch.liveCache(ofRow: row)?.store(
       layer: layer, position: Int(batch.positions[row]), keys: keys, values: values)
   }
 

@@ -5,15 +5,16 @@ import ModelFormat
 ///
 /// A region made of a closure would allocate, so these steps are values and the decoder is their region.
 extension Decoder: ParallelRegion {
-  enum RowStep {
+  /// Plain values: a batch, which its caller keeps, would be counted several times for each step.
+  enum RowStep: BitwiseCopyable {
     /// residual *= embeddingScale
     case scaleEmbedding
     /// Cosines and sines of every row's position.
-    case fillRope(Batch)
+    case fillRope(Unmanaged<Batch>)
     /// hidden = norm(x); of the rows with these numbers, or of all.
     case normalise(UnsafePointer<Float>, rows: UnsafePointer<Int32>?, DecoderWeights.Norm)
     /// Queries, keys and values as attention wants them; keys and values enter their caches.
-    case storeHeads(Batch, layer: Int, rope: UnsafePointer<Float>)
+    case storeHeads(Unmanaged<Batch>, layer: Int, rope: UnsafePointer<Float>)
     /// gate = activation(gate) * up
     case gate(length: Int)
     /// up += bias
@@ -51,13 +52,14 @@ extension Decoder: ParallelRegion {
     case .scaleEmbedding:
       VectorOps.scale(residual, by: configuration.embeddingScale, count: width)
     case .fillRope(let batch):
-      fillRope(batch, row)
+      batch._withUnsafeGuaranteedRef { fillRope($0, row) }
     case .normalise(let x, let rows, let norm):
       let number = rows.map { Int($0[row]) } ?? row
       finite.note(
         norm.apply(x + number * width, epsilon: epsilon, count: width, into: hidden), row: number)
     case .storeHeads(let batch, let layer, let rope):
-      storeHeads(batch, row, layer: layer, rope: rope + row * configuration.ropeDimensionCount)
+      let rope = rope + row * configuration.ropeDimensionCount
+      batch._withUnsafeGuaranteedRef { storeHeads($0, row, layer: layer, rope: rope) }
     case .gate(let length):
       configuration.activation.gate(
         workspace.gate + row * length, by: workspace.up + row * length, count: length)

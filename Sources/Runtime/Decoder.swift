@@ -146,13 +146,14 @@ final class Decoder {
     if let offset = configuration.positionOffset {
       try addPositions(batch, offset: offset)
     } else {
-      forEach(batch.rowCount, .fillRope(batch))
+      forEach(batch.rowCount, .fillRope(.passUnretained(batch)))
     }
     begin(.body)
     stream.beginSweep(rowCount: batch.rowCount)
     batch.spans[0].cache.pool.beginSweep()
-    try forEachSpan(of: batch) { span throws(KeyValueError) in
-      try span.cache.begin(span.positions, span.kind, promptEnd: span.promptEnd)
+    try forEachSpan(of: batch) { number, cache throws(KeyValueError) in
+      let span = batch.spans[number]
+      try cache.begin(span.positions, span.kind, promptEnd: span.promptEnd)
     }
     for layer in 0..<configuration.layerCount {
       batch.dropCancelled()
@@ -243,22 +244,22 @@ final class Decoder {
     let slides = configuration.slides(layer: number)
     let tables =
       workspace.rope + (slides ? tokenCount * configuration.ropeDimensionCount : 0)
-    try forEachSpan(of: batch) { span throws(KeyValueError) in
-      try span.cache.prepare(layer: number)
+    try forEachSpan(of: batch) { _, cache throws(KeyValueError) in
+      try cache.prepare(layer: number)
     }
-    forEach(tokenCount, .storeHeads(batch, layer: number, rope: tables))
+    forEach(tokenCount, .storeHeads(.passUnretained(batch), layer: number, rope: tables))
     try expectFinite(.heads(number), batch)
     let window = slides ? configuration.slidingWindow : nil
     let foldedEnd = try foldElsewhere(number, batch, window: window)
-    try forEachSpan(of: batch) { span throws(KeyValueError) in
-      span.cache.seal(layer: number, on: pool)
+    try forEachSpan(of: batch) { _, cache throws(KeyValueError) in
+      cache.seal(layer: number, on: pool)
     }
     clock.measure(.attention) {
       attention.run(
         layer: number, queries: workspace.queries, batch, window: window, foldedEnd: foldedEnd)
     }
-    try forEachSpan(of: batch) { span throws(KeyValueError) in
-      try span.cache.finish(layer: number)
+    try forEachSpan(of: batch) { _, cache throws(KeyValueError) in
+      try cache.finish(layer: number)
     }
     heads.joinQueries(workspace.queries, tokenCount: tokenCount)
     try linear.multiply(
@@ -406,12 +407,14 @@ final class Decoder {
   // MARK: - Small steps
 
   /// Does work on the keys and values of every span that is alive; one for which it fails is no longer.
+  ///
+  /// It is given the span's number: copies of spans, in every layer, cost more than all else here.
   private func forEachSpan(
-    of batch: Batch, _ work: (Batch.Span) throws(KeyValueError) -> Void
+    of batch: Batch, _ work: (_ number: Int, KeyValueStore) throws(KeyValueError) -> Void
   ) throws(RuntimeError) {
     try clock.measure(.attention) { () throws(RuntimeError) in
       for number in batch.spans.indices where batch.spans[number].isAlive {
-        do throws(KeyValueError) { try work(batch.spans[number]) } catch {
+        do throws(KeyValueError) { try work(number, batch.spans[number].cache) } catch {
           batch.fail(number, error)
         }
       }
@@ -442,11 +445,10 @@ final class Decoder {
 
   /// Fails the spans of rows that a check found not to be finite; throws if none is left.
   private func expectFinite(_ part: FiniteCheck.Part, _ batch: Batch) throws(RuntimeError) {
-    let path = stream.source.path
     let found = finite.takeFailures { row in
       let span = batch.spanNumber(ofRow: row)
       guard batch.spans[span].isAlive else { return }
-      batch.fail(span, .notFinite(path: path, part: part.description))
+      batch.fail(span, .notFinite(path: stream.source.path, part: part.description))
     }
     if found { try batch.checkLife() }
   }

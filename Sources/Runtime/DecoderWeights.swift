@@ -28,7 +28,7 @@ final class DecoderWeights {
   }
 
   /// RMSNorm, or LayerNorm where there is a bias.
-  struct Norm {
+  struct Norm: BitwiseCopyable {
     var weight: UnsafePointer<Float>  // [hiddenSize]
     var bias: UnsafePointer<Float>?  // [hiddenSize]
 
