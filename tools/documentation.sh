@@ -6,7 +6,10 @@ symbol_graph() {
   local module=$1 access=$2 build=$3 folder=$4
   [[ -f $build/Modules/$module.swiftmodule ]] || die "$module is not built in $build: run tools/test first"
   local includes=(-I "$root/Sources/CLinuxURing" -I "$root/Sources/CPCRE2" -I "$root/Sources/CUTF8Proc" -I "$root/Sources/CXXHash" -I "$build/Modules")
-  for map in "$build"/C*.build/module.modulemap; do includes+=(-Xcc "-fmodule-map-file=$map"); done
+  # C modules: ours, and those of what the server is made of.
+  for map in "$build"/*C*.build/module.modulemap "$root"/.build/checkouts/swift-{atomics,nio,numerics,system}/Sources/*/include/module.modulemap; do
+    [[ ! -f $map ]] || includes+=(-Xcc "-fmodule-map-file=$map")
+  done
   mkdir -p "$folder"
   swift symbolgraph-extract -module-name "$module" -target "$(uname -m)-unknown-linux-gnu" "${includes[@]}" \
     -output-dir "$folder" -minimum-access-level "$access" -skip-synthesized-members

@@ -1,6 +1,7 @@
 """Drives a server with the official client of OpenAI's interface.
 
-usage: openai_client.py URL
+usage: openai_client.py URL EXPECTED
+    EXPECTED    what flashinfer-run answers to the question below, with the same seed
 """
 import concurrent.futures
 import sys
@@ -98,6 +99,7 @@ def leaving():
 
 
 text = whole_and_streamed()
+check(text == sys.argv[2], f"{text!r} is not {sys.argv[2]!r}")
 choices_and_probabilities()
 errors()
 many(text)
