@@ -1,3 +1,5 @@
+import TensorBasics
+
 /// Where a server listens, and the bounds of what it takes.
 public struct ServerOptions: Sendable {
   /// A loopback address: nobody else is asked who they are.
@@ -19,6 +21,14 @@ public struct ServerOptions: Sendable {
   public var idleSeconds = 60
 
   public init(modelName: String) { self.modelName = modelName }
+
+  /// What a model is called where nobody says it: its file's or folder's name, without an extension of models.
+  public static func modelName(ofPath path: String) -> String {
+    let name = path.split(separator: "/").last.map(String.init) ?? path
+    // A folder such as Qwen2.5-0.5B has none.
+    let ending = [".gguf", ".bin", ".safetensors"].first { name.hasSuffix($0) && name != $0 }
+    return String(name.dropLast(ending?.count ?? 0)).displayingPaths
+  }
 
   /// Bytes of a body that are enough for a prompt as long as a context: a token is seldom as long as 32 bytes of JSON.
   public static func bodyByteCount(contextLength: Int) -> Int { max(128 << 10, 32 * contextLength) }

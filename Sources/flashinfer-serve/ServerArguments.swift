@@ -58,12 +58,9 @@ struct ServerArguments: ParsableArguments {
     }
   }
 
-  /// - Parameter modelPath: whose last part without its extension is the model's name.
   func options(modelPath: String, contextLength: Int) -> ServerOptions {
-    let file = modelPath.split(separator: "/").last.map(String.init) ?? modelPath
-    let dot = file.lastIndex(of: ".").flatMap { $0 > file.startIndex ? $0 : nil }
     var options = ServerOptions(
-      modelName: modelName ?? String(file[..<(dot ?? file.endIndex)]).displayingPaths)
+      modelName: modelName ?? ServerOptions.modelName(ofPath: modelPath))
     options.host = host
     options.port = port
     options.queueCount = queue

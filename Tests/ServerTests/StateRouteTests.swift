@@ -20,6 +20,16 @@ import Testing
     }
   }
 
+  @Test(arguments: [
+    ("/models/Qwen2.5-0.5B/", "Qwen2.5-0.5B"), ("a/b.Q4_1.gguf", "b.Q4_1"), ("m.bin", "m"),
+    (".gguf", ".gguf"), ("model", "model"),
+  ])
+  func `A model's name is its file's without what files of models end with`(
+    path: String, name: String
+  ) {
+    #expect(ServerOptions.modelName(ofPath: path) == name)
+  }
+
   @Test func `Texts become tokens and texts again`() async throws {
     try await ServerRig.serving { rig in
       let tokens = try JSONValue.parsed(
