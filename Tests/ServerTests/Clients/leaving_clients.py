@@ -1,0 +1,97 @@
+"""Many clients of one server, half of which leave before they are answered: none is lost and none gets another's answer.
+
+usage: leaving_clients.py URL PID SECONDS [CLIENTS]
+Each of sixty questions has one answer, whoever asks it and when. At the end the server has as many descriptors open as
+at the start.
+"""
+import asyncio
+import json
+import os
+import random
+import sys
+import time
+import urllib.parse
+
+HOST = urllib.parse.urlparse(sys.argv[1])
+PID, SECONDS = sys.argv[2], float(sys.argv[3])
+CLIENTS = int(sys.argv[4]) if len(sys.argv) > 4 else 200
+answers, counts, faults = {}, {"answered": 0, "left": 0, "told to come again": 0}, []
+
+
+def question(number):
+    """A request of that number, streamed or not."""
+    body = json.dumps({
+        "prompt": [(number * 37 + position * 11) % 40000 for position in range(20 + number * 3)],
+        "max_tokens": 10 + number, "ignore_eos": True, "seed": number,
+        "temperature": [0, 0.8, 1.2][number % 3], "stream": random.random() < 0.5}).encode()
+    return (b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(body)) + body
+
+
+def text(head, body):
+    """The text of an answer, whole or streamed."""
+    if b"event-stream" not in head:
+        return json.loads(body)["choices"][0]["text"]
+    lines, rest = b"", body
+    while size := int(rest[:rest.index(b"\r\n")], 16):
+        start = rest.index(b"\r\n") + 2
+        lines, rest = lines + rest[start:start + size], rest[start + size + 2:]
+    events = [line[6:] for line in lines.split(b"\n") if line.startswith(b"data: ")]
+    if events.pop() != b"[DONE]":
+        raise ValueError("a stream without an end")
+    return "".join(json.loads(event)["choices"][0]["text"] for event in events)
+
+
+async def receive(request, patience):
+    """What comes; None where patience, in seconds, ends first."""
+    reader, writer = await asyncio.open_connection(HOST.hostname, HOST.port)
+    try:
+        writer.write(request)
+        return await asyncio.wait_for(reader.read(), patience)
+    except asyncio.TimeoutError:
+        return None
+    finally:
+        writer.close()
+
+
+async def client(leaves, end):
+    """Asks again and again."""
+    while time.monotonic() < end:
+        number = random.randrange(60)
+        reply = await receive(question(number), random.random() * 4 if leaves else None)
+        if reply is None:
+            counts["left"] += 1
+            continue
+        head, _, body = reply.partition(b"\r\n\r\n")
+        status = head.split(b" ")[1] if head else b"nothing"
+        if status == b"429":
+            counts["told to come again"] += 1
+            await asyncio.sleep(0.5)
+        elif status != b"200":
+            faults.append(f"{status}: {body[:200]}")
+        else:
+            counts["answered"] += 1
+            found = text(head, body)
+            if answers.setdefault(number, found) != found:
+                faults.append(f"question {number}: {found!r} is not {answers[number]!r}")
+
+
+def descriptor_count():
+    """Descriptors that the server has open."""
+    return len(os.listdir(f"/proc/{PID}/fd"))
+
+
+async def main():
+    before, end = descriptor_count(), time.monotonic() + SECONDS
+    await asyncio.gather(*[client(number % 2 == 0, end) for number in range(CLIENTS)])
+    await asyncio.sleep(2)
+    if descriptor_count() > before:
+        faults.append(f"{descriptor_count()} descriptors are open, {before} were")
+    peak = next(line for line in open(f"/proc/{PID}/status") if line.startswith("VmHWM"))
+    print(", ".join(f"{count} {what}" for what, count in counts.items()), f"{len(faults)} faults",
+          f"peak {int(peak.split()[1]) // 1024} MiB", sep=", ")
+    if faults or not counts["answered"]:
+        sys.exit("\n".join(["error: faults"] + faults[:10]))
+
+
+asyncio.run(main())
