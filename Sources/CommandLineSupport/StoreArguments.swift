@@ -19,6 +19,12 @@ public struct StoreArguments: ParsableArguments {
 
   public init() {}
 
+  public func validate() throws {
+    guard kvStore?.isEmpty != true else {
+      throw ValidationError("--kv-store needs the path of a folder; it is empty")
+    }
+  }
+
   /// Where an engine keeps contexts; nil = nowhere.
   public var engineStore: Engine.Store? {
     kvStore.map { Engine.Store(path: $0, byteLimit: kvStoreLimit.bytes) }

@@ -22,6 +22,9 @@ public final class KeyValueDirectory {
   ///
   /// - Throws: `BlockIOError` if the folder cannot be made.
   public init(path: String, byteLimit: Int) throws(BlockIOError) {
+    guard !path.isEmpty else {
+      throw BlockIOError(.open, path: path, reason: .system(errno: ENOENT))
+    }
     self.path = Self.absolute(path)
     self.byteLimit = byteLimit
     try CacheFolder.make(self.path)
