@@ -73,12 +73,16 @@ class Engine(Closing):
     processor; kv_store: a folder that keeps contexts, where prompts that begin as an earlier one did find its keys and
     values; kv_store_limit: its most bytes (8 GiB); kv_type: how keys and values are stored, "f16", "q8" or "q4"; kv_policy:
     what tokens after a prompt attend over, as `flashinfer-run --kv-policy` takes it ("full"). Any thread may use an engine
-    and its sequences.
+    and its sequences. A sequence that was answered keeps its place for the next turn until it is closed: close it, or use it
+    in `with`, where others wait.
 
     >>> import flashinfer_ssd
     >>> with flashinfer_ssd.Engine("model.gguf", ram="300MiB") as engine:
     ...     answers = [engine.open(prompt, max_tokens=8, seed=1) for prompt in ("the ant", "a tree")]
-    ...     texts = ["".join(answer) for answer in answers]
+    ...     texts = []
+    ...     for answer in answers:
+    ...         with answer:
+    ...             texts.append("".join(answer))
     >>> [answer.finish_reason for answer in answers]
     ['length', 'length']
     """
@@ -139,7 +143,7 @@ class Engine(Closing):
         if isinstance(prompt, str):
             native.prompt = text(prompt, "prompt")
         else:
-            ids = (ctypes.c_int32 * len(prompt))(*prompt)
+            ids = _ids(prompt)
             native.tokens, native.token_count = ctypes.cast(ids, ctypes.c_void_p), len(prompt)
             keep.append(ids)
         return self._open(native)
@@ -156,6 +160,13 @@ class Engine(Closing):
         handle = ctypes.c_void_p()
         call("sequence_open", self._open_handle, ctypes.byref(native), ctypes.byref(handle))
         return Sequence(self, handle, native.log_probability_count)
+
+
+def _ids(tokens: List[int]) -> ctypes.Array[ctypes.c_int32]:
+    """Token ids as C takes them."""
+    if isinstance(tokens, (bytes, bytearray, memoryview)):
+        raise TypeError("a prompt is text or token ids, not bytes; decode them")
+    return (ctypes.c_int32 * len(tokens))(*(unsigned(token, "a token", 31) for token in tokens))
 
 
 def _sequence_options(*, max_tokens: int = 512, temperature: float = 0.7, top_p: float = 0.95, top_k: int = 40,
@@ -271,7 +282,7 @@ class Sequence(Iterator[str], Closing):
         if isinstance(prompt, str):
             call("sequence_append_text", self._open_handle, text(prompt, "prompt"), limit)
         else:
-            ids = (ctypes.c_int32 * len(prompt))(*prompt)
+            ids = _ids(prompt)
             call("sequence_append", self._open_handle, ids, len(prompt), limit)
         return self
 

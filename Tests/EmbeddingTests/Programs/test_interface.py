@@ -526,6 +526,8 @@ class Engines(unittest.TestCase):
                 texts.append("".join(sequence))
                 sequence.close()
             self.assertEqual(texts, alone * 2)
+            for wrong in ([2**32 + 5], [-1], [1.5], b"abc"):
+                self.assertRaises((ValueError, TypeError), engine.open, wrong)
             state = engine.state
             self.assertEqual((state.sequence_count, state.context_length, state.queued_count), (3, 200, 0))
             self.assertEqual(state.drawn, 20 * len(open_ones))
