@@ -14,7 +14,7 @@ struct PromptLine {
   var options = GenerationOptions(prompt: [])
   /// Why it cannot be answered; nil if it can.
   var problem: String?
-  /// Checksum of all that the answer depends on, weights apart.
+  /// Checksum of all that the answer depends on.
   var checksum: UInt64 = 0
   /// How its result spells the checksum: sixteen hexadecimal digits.
   var checksumText: String {
@@ -36,6 +36,8 @@ struct PromptsFile {
   let prompt: PromptOptions
   let model: LanguageModel
   let template: ChatTemplate?
+  /// What the answers depend on beside their lines: the weights, and how they are approximated.
+  let setting: String
 
   /// Every line that is not empty.
   ///
@@ -83,7 +85,7 @@ struct PromptsFile {
     var chosen = sampling.options(seed: json["seed"] == nil ? mixed(runSeed, number) : 0)
     if let seed = json["seed"] {
       guard let value = seed.integer, value >= 0 else {
-        throw fail(seed, "'seed' must be a whole number of 0 or more")
+        throw fail(seed, "'seed' must be a whole number from 0 to \(Int.max)")
       }
       chosen.seed = UInt64(value)
     }
@@ -94,11 +96,12 @@ struct PromptsFile {
       chosen.temperature = Float(value)
     }
     var options = GenerationOptions(
-      prompt: try tokens(json, fail), maximumTokenCount: sampling.maxTokens, sampling: chosen,
-      ignoresEnd: sampling.ignoreEos)
+      prompt: try tokens(json, number: number, fail), maximumTokenCount: sampling.maxTokens,
+      sampling: chosen, ignoresEnd: sampling.ignoreEos)
     if let count = json["max_tokens"] {
-      guard let value = count.integer, (1...ResourceOptions.longestContext).contains(value) else {
-        throw fail(count, "'max_tokens' must be a whole number of 1 or more")
+      let most = ResourceOptions.longestContext
+      guard let value = count.integer, (1...most).contains(value) else {
+        throw fail(count, "'max_tokens' must be a whole number from 1 to \(most)")
       }
       options.maximumTokenCount = value
     }
@@ -109,8 +112,7 @@ struct PromptsFile {
   private static func stops(
     _ value: JSONValue, _ fail: (JSONValue, String) -> FormatError
   ) throws -> [String] {
-    if let text = value.string { return [text] }
-    return try (value.array ?? [value]).map { element in
+    try (value.array ?? [value]).map { element in
       guard let text = element.string, !text.isEmpty else {
         throw fail(element, "'stop' must be a text, or a list of texts that are not empty")
       }
@@ -120,12 +122,14 @@ struct PromptsFile {
 
   /// The tokens of `prompt` or `messages`.
   private func tokens(
-    _ json: JSONValue, _ fail: (JSONValue, String) -> FormatError
+    _ json: JSONValue, number: Int, _ fail: (JSONValue, String) -> FormatError
   ) throws -> [Int32] {
     guard (json["prompt"] == nil) != (json["messages"] == nil) else {
       throw fail(json, "a line must have either 'prompt' or 'messages'")
     }
-    guard let text = json["prompt"] else { return try tokens(conversation: json) }
+    guard let text = json["prompt"] else {
+      return try tokens(conversation: json, name: "\(name), line \(number)")
+    }
     guard let prompt = text.string, !prompt.isEmpty else {
       throw fail(text, "'prompt' must be a text that is not empty")
     }
@@ -134,7 +138,7 @@ struct PromptsFile {
     return try tokens(self.prompt.template.completed(Conversation([message]), name: name))
   }
 
-  private func tokens(conversation json: JSONValue) throws -> [Int32] {
+  private func tokens(conversation json: JSONValue, name: String) throws -> [Int32] {
     let own = json.members?.filter { Conversation.knownMembers.contains($0.key) } ?? []
     let conversation = try Conversation(
       JSONValue(content: .object(own), offset: json.offset), name: name)
@@ -155,8 +159,7 @@ struct PromptsFile {
   private func checksum(_ line: PromptLine) -> UInt64 {
     let (options, sampling) = (line.options, line.options.sampling)
     let text =
-      "\(model.source.description.name ?? "") \(model.source.description.weightByteCount) "
-      + "\(options.prompt) \(options.maximumTokenCount) \(options.ignoresEnd) \(sampling) "
+      "\(setting) \(options.prompt) \(options.maximumTokenCount) \(options.ignoresEnd) \(sampling) "
       + "\(options.stops) \(line.problem ?? "")"
     var bytes = Array(text.utf8)
     return bytes.withUnsafeMutableBytes { Checksum.of(UnsafeRawBufferPointer($0)) }

@@ -41,8 +41,15 @@ final class ResultsFile {
     }
     isNew = new >= 0
     var status = stat()
-    // A device or a pipe keeps nothing.
-    if fstat(file, &status) == 0, status.st_mode & S_IFMT == S_IFREG { try readKept(path) }
+    guard fstat(file, &status) == 0 else { return }
+    switch status.st_mode & S_IFMT {
+    case S_IFREG: try readKept(path)
+    case S_IFIFO, S_IFSOCK:
+      throw CommandError(
+        .usage,
+        "--output \(path): a pipe keeps no results; without --output they go to standard output")
+    default: break
+    }
   }
 
   deinit {
@@ -107,7 +114,14 @@ final class ResultsFile {
 
   /// Waits until the results are on the drive.
   func synchronise() throws {
-    guard let path, fsync(file) != 0, errno != EINVAL else { return }
-    throw CommandError(.failure, "--output \(path): \(String(cString: strerror(errno)))")
+    guard let path else { return }
+    if fsync(file) != 0, errno != EINVAL {
+      throw CommandError(.failure, "--output \(path): \(String(cString: strerror(errno)))")
+    }
+    var status = stat()
+    guard fstat(file, &status) == 0, status.st_nlink > 0 else {
+      throw CommandError(
+        .failure, "--output \(path): the file was removed meanwhile, and the results with it")
+    }
   }
 }

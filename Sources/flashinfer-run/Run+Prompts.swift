@@ -34,7 +34,8 @@ extension Run {
       or: model.source.description.chatTemplate(hasTools: false))
     let file = PromptsFile(
       name: path == "-" ? "standard input" : path, sampling: sampling, prompt: prompt,
-      model: model, template: prompt.template.chatTemplate == nil ? nil : template)
+      model: model, template: prompt.template.chatTemplate == nil ? nil : template,
+      setting: try setting(model))
     var lines = try file.lines(path: path == "-" ? nil : path, runSeed: runSeed)
     guard !lines.isEmpty else { throw CommandError(.badData, "\(file.name): there are no prompts") }
     refuseLong(&lines, model)
@@ -56,6 +57,14 @@ extension Run {
           + "\(failures.badLineCount == 1 ? "its result says" : "their results say") why")
       throw ExitStatus.badData.code
     }
+  }
+
+  /// What all answers depend on beside their lines. Weights that nobody has checksums of yet are read for it, once.
+  private func setting(_ model: LanguageModel) throws -> String {
+    let identity = try model.source.computeIdentity(showingProgress: "reading all weights once")
+    let context = resources.context ?? model.configuration.contextLength
+    return "\(identity.map(\.number) ?? 0) \(keyValues.kvType) \(keyValues.kvPolicy) "
+      + "\(neurons.options.selector.map { "\($0)" } ?? "") \(context)"
   }
 
   private struct Failures {

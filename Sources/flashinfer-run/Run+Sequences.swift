@@ -23,7 +23,17 @@ extension Run {
     } else {
       request.sequenceCount = Self.sequenceCount(lines, request, model)
     }
-    return try Engine(model, request, store: store.engineStore)
+    while true {
+      do throws(RuntimeError) {
+        return try Engine(model, request, store: store.engineStore)
+      } catch {
+        // What the engine itself takes was not counted before; and an attempt leaves the process a little larger.
+        guard case .budgetTooSmall(_, _, let fitting?) = error, prompts.sequences == nil,
+          request.sequenceCount > 1
+        else { throw error }
+        request.sequenceCount = min(fitting, request.sequenceCount - 1)
+      }
+    }
   }
 
   /// The most sequences whose keys and values have room in memory, of one that is the longest and others of mean length;

@@ -115,11 +115,25 @@ final class PromptsFileTests {
       (changed, [], "line 6"), (Self.lines, ["--temperature", "0.1"], "of another prompt"),
       (Array(Self.lines[..<9]), [], "of another prompt"),
       (Self.lines, ["--seed", "4"], "--seed 3"),
+      (Self.lines, ["--kv-type", "q4"], "of another prompt"),
+      (Self.lines, ["--kv-policy", "window=128"], "of another prompt"),
+      (Self.lines, ["--context", "100"], "of another prompt"),
     ] {
       let result = try answer(lines, ["--output", output] + arguments)
       #expect(result.status == 64 && result.errors.contains(what), "\(result.errors)")
       #expect(folder.read("answers") == kept)
     }
+    // A copy is the same model; with one weight that differs it is another.
+    let weights = folder.read("model")
+    folder.write("model", weights)
+    let copy = try answer(Self.lines, ["--output", output])
+    #expect(copy.status == 0 && folder.read("answers") == kept, "\(copy.errors)")
+    var others = weights
+    others[others.count - 100] ^= 1
+    folder.write("model", others)
+    let other = try answer(Self.lines, ["--output", output])
+    #expect(other.status == 64 && other.errors.contains("of another prompt"), "\(other.errors)")
+    folder.write("model", weights)
     folder.write("answers", Array("{\"line\":1}\n".utf8))
     let foreign = try answer(Self.lines, ["--output", output])
     #expect(foreign.status == 65 && foreign.errors.contains("line 1"), "\(foreign.errors)")
@@ -166,6 +180,11 @@ final class PromptsFileTests {
       let result = try Program.run("flashinfer-run", [model, "--raw"] + arguments)
       #expect(result.status == 64 && result.errors.contains("--prompts"), "\(result.errors)")
     }
+    #expect(mkfifo(folder.path + "/pipe", 0o600) == 0)
+    let pipe = try answer(Self.lines, ["--output", folder.path + "/pipe"])
+    #expect(pipe.status == 64 && pipe.errors.contains("a pipe keeps no results"), "\(pipe.errors)")
+    let nowhere = try answer(Self.lines, ["--kv-store", ""])
+    #expect(nowhere.status == 64 && nowhere.errors.contains("--kv-store"), "\(nowhere.errors)")
     let full = try answer(Self.lines, ["--output", "/dev/full"])
     #expect(full.status == 1 && full.errors.contains("No space left"), "\(full.errors)")
   }
@@ -248,6 +267,17 @@ final class PromptsFileTests {
     #expect(
       long.status == 65 && long.errors.contains("long, line 2: longer than 64 MiB"),
       "\(long.errors)")
+  }
+
+  @Test func `A budget that is enough for one answer at a time is enough for all prompts`() throws {
+    // The least is told in quarters of a MiB.
+    let tooLittle = try answer(Self.lines, ["--sequences", "1", "--ram", "1MiB"])
+    let told = try #require(tooLittle.errors.firstRange(of: "that works here is ")?.upperBound)
+    let least = try #require(Double(tooLittle.errors[told...].prefix { $0 != " " }))
+    for more in stride(from: 0.5, through: 8, by: 1.5) {
+      let result = try answer(Self.lines, ["--ram", "\(least + more)MiB", "--context", "400"])
+      #expect(result.status == 0, "\(least + more) MiB: \(result.errors)")
+    }
   }
 
   @Test func `As many answers go at a time as their keys and values have room for`() throws {
