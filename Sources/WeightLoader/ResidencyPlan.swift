@@ -125,7 +125,7 @@ public struct ResidencyPlan: Sendable {
     return plan
   }
 
-  /// The smallest budget that ``make(model:order:budget:options:alignment:)`` accepts.
+  /// The smallest budget that ``make(model:order:budget:options:alignment:borrowable:)`` accepts.
   public static func minimumByteCount(
     model: ModelDescription, order: StreamOrder, options: Options = Options(),
     alignment: Int = AlignedBuffer.pageByteCount
