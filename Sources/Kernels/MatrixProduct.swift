@@ -7,7 +7,7 @@ public struct MatrixRows: Sendable {
   public let columnCount: Int
   /// Bytes of sixteen rows, interleaved.
   public let groupByteCount: Int
-  /// As ``ElementType/isQuantised``.
+  /// As `ElementType.isQuantised`.
   public let isQuantised: Bool
 
   public init(_ type: ElementType, columnCount: Int) {
