@@ -1,4 +1,3 @@
-import ModelFormat
 import NIOCore
 import Runtime
 import Server
@@ -32,8 +31,9 @@ import Testing
       $0.idleSeconds = 1
     } _: { rig in
       let request = HTTPClient.request(
-        "/v1/completions", #"{"prompt":"the","stream":true,"max_tokens":500000,"ignore_eos":true}"#)
-      try await HTTPClient.connect(rig.port).executeThenClose { _, outbound in
+        "/v1/completions",
+        #"{"prompt":"the","stream":true,"max_tokens":500000,"ignore_eos":true,"logprobs":5}"#)
+      try await HTTPClient.connected(rig.port, receiveByteCount: 4096) { _, outbound in
         try await outbound.write(ByteBuffer(string: request))
         try await rig.wait { $0.openCount == 1 && $0.drawnCount > 0 }
         try await rig.wait { $0.openCount == 0 }
@@ -68,9 +68,7 @@ import Testing
           }
         }
         try await rig.wait { $0.openCount == 1 && $0.queuedCount == 1 && $0.drawnCount > 0 }
-        let slots = try JSONValue.parsed(try await rig.get("/slots").text)
-        let states = slots["answers"]?.array?.compactMap { $0["state"]?.string }
-        #expect(states?.sorted() == ["answering", "queued"])
+        try await rig.wait(forStates: ["answering", "queued"])
         let refused = try await rig.post("/v1/completions", #"{"prompt":"a"}"#)
         #expect(refused.status == 429)
         let seconds = refused.headers["retry-after"].flatMap { Int($0) } ?? 0

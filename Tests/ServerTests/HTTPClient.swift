@@ -18,13 +18,35 @@ struct HTTPReply: Sendable {
 enum HTTPClient {
   typealias Connection = NIOAsyncChannel<ByteBuffer, ByteBuffer>
 
-  static func connect(_ port: Int) async throws -> Connection {
-    try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
-      .connect(host: "127.0.0.1", port: port) { channel in
-        channel.eventLoop.makeCompletedFuture {
-          try NIOAsyncChannel(wrappingChannelSynchronously: channel)
-        }
+  /// Does `work` on a connection, which the server may close before the client does.
+  ///
+  /// - Parameter receiveByteCount: what the system keeps for a client that does not read; nil = as usual, megabytes.
+  static func connected<Result>(
+    _ port: Int, receiveByteCount: Int? = nil,
+    _ work: (
+      NIOAsyncChannelInboundStream<ByteBuffer>, NIOAsyncChannelOutboundWriter<ByteBuffer>
+    ) async throws -> Result
+  ) async throws -> Result {
+    var bootstrap = ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+    if let receiveByteCount {
+      bootstrap = bootstrap.channelOption(.socketOption(.so_rcvbuf), value: .init(receiveByteCount))
+    }
+    let connection: Connection = try await bootstrap.connect(
+      host: "127.0.0.1", port: port
+    ) { channel in
+      channel.eventLoop.makeCompletedFuture {
+        try NIOAsyncChannel(wrappingChannelSynchronously: channel)
       }
+    }
+    var result: Result?
+    do {
+      try await connection.executeThenClose { result = try await work($0, $1) }
+    } catch {
+      // Closing what is closed is an error too.
+      guard result != nil, error is ChannelError else { throw error }
+    }
+    guard let result else { throw ChannelError.eof }
+    return result
   }
 
   static func get(_ path: String, _ port: Int) async throws -> HTTPReply {
@@ -45,7 +67,7 @@ enum HTTPClient {
   static func exchange(
     _ text: String, _ port: Int, onAnswer: () async throws -> Void = {}
   ) async throws -> HTTPReply {
-    try await connect(port).executeThenClose { inbound, outbound in
+    try await connected(port) { inbound, outbound in
       try await outbound.write(ByteBuffer(string: text))
       var (bytes, hasAnswer) = ([UInt8](), false)
       for try await part in inbound {
@@ -64,7 +86,7 @@ enum HTTPClient {
   static func leave(
     after text: String, _ port: Int, when isEnough: (String) -> Bool
   ) async throws {
-    try await connect(port).executeThenClose { inbound, outbound in
+    try await connected(port) { inbound, outbound in
       try await outbound.write(ByteBuffer(string: text))
       var bytes: [UInt8] = []
       guard !isEnough("") else { return }

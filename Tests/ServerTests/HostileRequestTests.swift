@@ -137,7 +137,7 @@ import Testing
     } _: { rig in
       let head = "POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 1000\r\n\r\n"
       for start in [head, "POST /v1/completions HT"] {
-        let bytes = try await HTTPClient.connect(rig.port).executeThenClose { inbound, outbound in
+        let bytes = try await HTTPClient.connected(rig.port) { inbound, outbound in
           try await outbound.write(ByteBuffer(string: start))
           // A byte now and then, for as long as the server takes them.
           let sender = Task {

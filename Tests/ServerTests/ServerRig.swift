@@ -102,6 +102,16 @@ struct ServerRig: Sendable {
   func wait(until isRight: (EngineStatistics) -> Bool) async throws {
     while !isRight(engine.statistics()) { try await Task.sleep(for: .milliseconds(5)) }
   }
+
+  /// Waits until the server tells that answers are in these states; it hears of each a moment after the engine.
+  func wait(forStates states: [String]) async throws {
+    while true {
+      let slots = try JSONValue.parsed(try await get("/slots").text)
+      let found = slots["answers"]?.array?.compactMap { $0["state"]?.string }
+      if found?.sorted() == states { return }
+      try await Task.sleep(for: .milliseconds(5))
+    }
+  }
 }
 
 extension JSONValue {
