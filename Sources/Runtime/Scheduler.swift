@@ -1,6 +1,6 @@
 /// Decides how many tokens of prompts a sweep reads beside the rows of answers.
 ///
-/// Every answer has its row. Prompts get as many as keep a sweep within 1.7 times the time that the answers' rows take alone:
+/// Every answer has its row. Prompts get as many as keep a sweep within 1.6 times the time that the answers' rows take alone:
 /// those late in a long prompt take longer than what was measured, and none should take twice that time. They get at least
 /// twelve and a quarter of that, and all there is room for while nobody answers. What is chosen never changes a result, so it
 /// may depend on time.
@@ -10,7 +10,7 @@ package struct Scheduler {
   private let chunkLength: Int
 
   /// Longest sweep with tokens of prompts ÷ sweep with those of answers alone.
-  private static let slowdown = 1.7
+  private static let slowdown = 1.6
   private static let leastPromptRowCount = 12
   private static let promptShare = 4
 

@@ -39,7 +39,7 @@ import Testing
       scheduler.note(rowCount: count, nanoseconds: count * 1_000_000)
     }
     #expect(scheduler.promptRowCount(beside: 1) == 12)
-    #expect(scheduler.promptRowCount(beside: 30) == 21)
+    #expect(scheduler.promptRowCount(beside: 30) == 18)
     #expect(Scheduler(rowCapacity: 4, chunkLength: 4).shares(of: [9, 9], beside: 3) == [1, 0])
   }
 
