@@ -20,7 +20,7 @@ extension WeightStream {
     byteCount(borrowers: borrowerCount) + (bundles?.borrowedByteCount ?? 0)
   }
 
-  /// Has as many streamed runs stay in memory as `byteCount` bytes hold, and bundles in what is left.
+  /// Has as many streamed runs stay in memory as `byteCount` bytes hold, and once those are all, bundles in what is left.
   ///
   /// The runs come with the next sweeps that read them. What had room before and has none any more is forgotten; its memory is
   /// free when this returns.
@@ -43,7 +43,9 @@ extension WeightStream {
       place(plan.borrowers[borrowerCount..<count])
     }
     borrowerCount = count
-    bundles?.borrow(byteCount - self.byteCount(borrowers: count))
+    // Only once all runs have room, so that what bundles have never shrinks while more is borrowed.
+    let isComplete = count == plan.borrowers.count
+    bundles?.borrow(isComplete ? byteCount - self.byteCount(borrowers: count) : 0)
     return borrowedByteCount
   }
 
