@@ -82,18 +82,37 @@ enum HTTPClient {
     }
   }
 
-  /// Sends `text` and leaves as soon as `isEnough` of what came.
-  static func leave(
+  /// Sends `text` and leaves as soon as `isEnough` of what came, which is returned.
+  @discardableResult static func leave(
     after text: String, _ port: Int, when isEnough: (String) -> Bool
-  ) async throws {
+  ) async throws -> HTTPReply {
     try await connected(port) { inbound, outbound in
       try await outbound.write(ByteBuffer(string: text))
       var bytes: [UInt8] = []
-      guard !isEnough("") else { return }
+      guard !isEnough("") else { return reply(bytes) }
       for try await part in inbound {
         bytes += part.readableBytesView
-        if isEnough(String(decoding: bytes, as: UTF8.self)) { return }
+        if isEnough(String(decoding: bytes, as: UTF8.self)) { break }
       }
+      return reply(bytes)
+    }
+  }
+
+  /// Sends `text`, then a byte now and then for as long as the server takes them; what came until it closed.
+  static func dripping(_ text: String, _ port: Int) async throws -> HTTPReply {
+    try await connected(port) { inbound, outbound in
+      let sender = Task {
+        try await outbound.write(ByteBuffer(string: text))
+        while !Task.isCancelled {
+          try await Task.sleep(for: .milliseconds(50))
+          try await outbound.write(ByteBuffer(string: "x"))
+        }
+      }
+      defer { sender.cancel() }
+      var bytes: [UInt8] = []
+      // Where both sides write at the end of a connection, it may end with an error.
+      do { for try await part in inbound { bytes += part.readableBytesView } } catch {}
+      return reply(bytes)
     }
   }
 

@@ -25,6 +25,8 @@ struct ServerRig: Sendable {
     let engine = try Engine(model, request(sequenceCount, contextLength), store: store)
     var options = ServerOptions(modelName: "tiny")
     options.port = 0
+    // Limits of time that no machine's load reaches; those that test them set their own.
+    (options.requestSeconds, options.idleSeconds) = (3600, 3600)
     change(&options)
     var logger = Logger(label: "test")
     logger.logLevel = .critical
