@@ -4,7 +4,7 @@ import TensorBasics
 // What programs read, other than models.
 extension Terminal {
   /// Most bytes of a text, which is one prompt or the like.
-  private static let textByteLimit = 64 << 20
+  public static let textByteLimit = 64 << 20
 
   /// A prompt on standard input, or in `path` where that is neither nil nor `-`.
   ///
@@ -34,56 +34,21 @@ extension Terminal {
 
   /// Everything on standard input, or in `path`.
   ///
-  /// - Throws: ``CommandError`` if it cannot be read, or exceeds 64 MiB.
-  public static func readAll(path: String?) throws -> [UInt8] {
+  /// - Parameter mostBytes: how long a text may be.
+  /// - Throws: ``CommandError`` if it cannot be read, or is longer.
+  public static func readAll(
+    path: String?, mostBytes: Int = textByteLimit
+  ) throws -> [UInt8] {
     var bytes: [UInt8] = []
     try readBlocks(path: path) { block in
-      bytes += block
-      guard bytes.count <= textByteLimit else {
+      guard bytes.count + block.count <= mostBytes else {
         throw CommandError(
           .badData,
-          "\(path ?? "standard input"): longer than \(ByteCount(textByteLimit)), which no prompt is"
-        )
+          "\(path ?? "standard input"): longer than \(ByteCount(mostBytes)), which no prompt is")
       }
+      bytes += block
     }
     return bytes
-  }
-
-  /// A line of a text.
-  public struct Line {
-    /// From 1.
-    public let number: Int
-    /// Without the newline.
-    public let bytes: [UInt8]
-    /// Whether a newline ends it; false only of the last line.
-    public let isEnded: Bool
-  }
-
-  /// Gives `take` each line on standard input, or in `path`, one after the other. The text may have any length.
-  ///
-  /// - Throws: ``CommandError`` if it cannot be read, or a line exceeds 64 MiB; what `take` throws.
-  public static func readLines(path: String?, _ take: (Line) throws -> Void) throws {
-    var (bytes, number) = ([UInt8](), 1)
-    func add(_ part: ArraySlice<UInt8>) throws {
-      bytes += part
-      guard bytes.count <= textByteLimit else {
-        throw CommandError(
-          .badData,
-          "\(path ?? "standard input"), line \(number): longer than \(ByteCount(textByteLimit))")
-      }
-    }
-    try readBlocks(path: path) { block in
-      var rest = block
-      while let end = rest.firstIndex(of: UInt8(ascii: "\n")) {
-        try add(rest[..<end])
-        try take(Line(number: number, bytes: bytes, isEnded: true))
-        bytes.removeAll(keepingCapacity: true)
-        number += 1
-        rest = rest[(end + 1)...]
-      }
-      try add(rest)
-    }
-    if !bytes.isEmpty { try take(Line(number: number, bytes: bytes, isEnded: false)) }
   }
 
   private static func readBlocks(
@@ -100,6 +65,13 @@ extension Terminal {
         "\(name): \(String(cString: strerror(errno)))")
     }
     defer { if path != nil { close(file) } }
+    try readBlocks(file, name: name, take)
+  }
+
+  /// Gives `take` what comes, until its end.
+  static func readBlocks(
+    _ file: Int32, name: String, _ take: (ArraySlice<UInt8>) throws -> Void
+  ) throws {
     var block = [UInt8](repeating: 0, count: 1 << 16)
     while true {
       try wait(for: file)

@@ -64,6 +64,9 @@ final class Dialogue {
       configuration: model.configuration)
   }
 
+  /// Bytes of JSON for each token of a context that any conversation has room in.
+  private static let textByteCount = 32
+
   /// Memory that messages and their rendering take.
   static func byteCount(contextLength: Int) -> Int {
     (2 << 20) + 128 * contextLength
@@ -129,8 +132,7 @@ final class Dialogue {
   private func answer(orReturnTo before: Conversation) throws {
     var isAnswered = false
     defer { if !isAnswered { conversation = before } }
-    let prompt = try model.prompt(
-      options.completed(conversation, name: "the conversation"), template: template)
+    let prompt = try tokens(of: conversation)
     guard prompt.count < contextLength else {
       throw CommandError(
         .badData,
@@ -156,6 +158,11 @@ final class Dialogue {
       processStart: -Double(result.startNanoseconds) / 1e9, reportsDistributions: false)
     lastReport = report
     if let ending = report.ending(run.sampling.maxTokens) { Terminal.remark("[\(ending)]") }
+  }
+
+  private func tokens(of conversation: Conversation) throws -> [Int32] {
+    try model.prompt(
+      options.completed(conversation, name: "the conversation"), template: template)
   }
 
   private func generate(
@@ -216,7 +223,19 @@ final class Dialogue {
   }
 
   private func load(_ path: String) throws {
-    conversation = try Conversation(json: Terminal.readAll(path: path), name: path)
+    let limit = max(1 << 17, Self.textByteCount * contextLength)
+    let loaded = try Conversation(
+      json: Terminal.readAll(path: path, mostBytes: limit), name: path)
+    if loaded.messageCount > 0 {
+      let count = try tokens(of: loaded).count
+      guard count < contextLength else {
+        throw CommandError(
+          .badData,
+          "\(path): the conversation has \(count) tokens, and the context has room for "
+            + "\(contextLength - 1) and an answer: begin with a longer --context")
+      }
+    }
+    conversation = loaded
     (stream, lastReport) = (0, nil)
     Terminal.remark(
       "\(path): \(conversation.messageCount) messages"

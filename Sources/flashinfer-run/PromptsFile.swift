@@ -5,6 +5,22 @@ import TensorBasics
 import Tokenization
 import WeightLoader
 
+/// What the answers to a file of prompts take, as far as it must be known before: the line itself is read again when its
+/// turn comes, because all of them together may be longer than memory.
+struct PromptEntry {
+  /// From 1.
+  let number: Int
+  /// Where the line is in its file.
+  let place: Range<Int>
+  /// Of all that the answer depends on.
+  let checksum: UInt64
+  /// Tokens of the prompt, and those that it and its answer take.
+  let promptCount: Int
+  let length: Int
+  /// Whether it can be answered.
+  let isGood: Bool
+}
+
 /// A prompt of a file of JSON lines, ready to be answered, or why it cannot be.
 struct PromptLine {
   /// From 1.
@@ -31,36 +47,73 @@ struct PromptsFile {
   private static let members = [
     "id", "prompt", "max_tokens", "temperature", "seed", "stop",
   ]
-  let name: String
+  let text: LineFile
   let sampling: SamplingArguments
   let prompt: PromptOptions
   let model: LanguageModel
   let template: ChatTemplate?
   /// What the answers depend on beside their lines: the weights, and how they are approximated.
   let setting: String
+  /// Tokens that a prompt and its answer have room for.
+  let contextLength: Int
+  /// Why a prompt of so many tokens has no room in a context.
+  let lackOfRoom: (_ tokenCount: Int) -> String
+  /// From which, and its number, a line without a seed gets its own.
+  let runSeed: UInt64
 
-  /// Every line that is not empty.
-  ///
-  /// - Parameters:
-  ///   - path: nil = standard input.
-  ///   - runSeed: from which, and its number, a line without a seed gets its own.
-  func lines(path: String?, runSeed: UInt64) throws -> [PromptLine] {
-    var lines: [PromptLine] = []
-    try Terminal.readLines(path: path) { line in
-      guard line.bytes.contains(where: { ![9, 13, 32].contains($0) }) else { return }
-      lines.append(read(line.bytes, number: line.number, runSeed))
+  var name: String { text.name }
+
+  /// Bytes of a line that any prompt fits in: a token is seldom as long as 32 bytes of JSON. What is made of a line takes many
+  /// times its memory.
+  private var lineByteLimit: Int { max(1 << 17, min(1 << 26, 32 * contextLength)) }
+
+  /// What every line that is not empty asks for.
+  func entries() throws -> [PromptEntry] {
+    var entries: [PromptEntry] = []
+    try text.forEachLine(keeping: lineByteLimit) { line in
+      guard !line.isBlank else { return }
+      let read = read(line.bytes, byteCount: line.place.count, number: line.number)
+      entries.append(
+        PromptEntry(
+          number: read.number, place: line.place, checksum: read.checksum,
+          promptCount: read.options.prompt.count, length: read.length,
+          isGood: read.problem == nil))
     }
-    return lines
+    return entries
   }
 
-  private func read(_ bytes: [UInt8], number: Int, _ runSeed: UInt64) -> PromptLine {
+  /// The line of an entry.
+  ///
+  /// - Throws: ``CommandError`` where it is another one by now.
+  func line(_ entry: PromptEntry) throws -> PromptLine {
+    let bytes = try text.bytes(at: entry.place.prefix(lineByteLimit))
+    let line = read(bytes, byteCount: entry.place.count, number: entry.number)
+    guard line.checksum == entry.checksum else {
+      throw CommandError(
+        .badData, "\(name), line \(entry.number): was changed while the file was being answered")
+    }
+    return line
+  }
+
+  /// - Parameters:
+  ///   - bytes: of the line, as many as are read.
+  ///   - byteCount: what it has.
+  private func read(_ bytes: [UInt8], byteCount: Int, number: Int) -> PromptLine {
     var line = PromptLine(number: number)
     do {
+      guard bytes.count == byteCount else {
+        throw FormatError(
+          .malformed, at: bytes.count, path: "\(name), line \(number)",
+          "the line is longer than \(ByteCount(lineByteLimit)), which no prompt of \(contextLength) tokens is"
+        )
+      }
       let json = try bytes.withUnsafeBytes { bytes in
         try JSONParser.parse(bytes, path: "\(name), line \(number)")
       }
       line.id = json["id"]
-      line.options = try options(json, number: number, runSeed)
+      line.options = try options(json, number: number)
+      let count = line.options.prompt.count
+      if count >= contextLength { line.problem = lackOfRoom(count) }
     } catch { line.problem = "\(error)" }
     line.checksum = checksum(line)
     return line
@@ -68,7 +121,7 @@ struct PromptsFile {
 
   /// What a line asks for.
   private func options(
-    _ json: JSONValue, number: Int, _ runSeed: UInt64
+    _ json: JSONValue, number: Int
   ) throws -> GenerationOptions {
     func fail(_ value: JSONValue, _ message: String) -> FormatError {
       FormatError(.malformed, at: value.offset, path: "\(name), line \(number)", message)
@@ -82,7 +135,7 @@ struct PromptsFile {
     if let id = json["id"], id.string == nil, id.integer == nil {
       throw fail(id, "'id' must be a text or a whole number")
     }
-    var chosen = sampling.options(seed: json["seed"] == nil ? mixed(runSeed, number) : 0)
+    var chosen = sampling.options(seed: json["seed"] == nil ? mixed(number) : 0)
     if let seed = json["seed"] {
       guard let value = seed.integer, value >= 0 else {
         throw fail(seed, "'seed' must be a whole number from 0 to \(Int.max)")
@@ -150,7 +203,7 @@ struct PromptsFile {
   }
 
   /// A line's seed where it has none.
-  private func mixed(_ runSeed: UInt64, _ number: Int) -> UInt64 {
+  private func mixed(_ number: Int) -> UInt64 {
     var words = (runSeed.littleEndian, UInt64(number).littleEndian)
     // What JSON's readers take for whole numbers ends at 2^53.
     return withUnsafeBytes(of: &words) { Checksum.of($0) } >> 11

@@ -12,6 +12,7 @@ final class ResultsFile {
     let checksum: UInt64
     let isError: Bool
   }
+  private static let lineByteLimit = 64 << 20
   /// By the number of the prompt's line: the last result, as errors are tried again.
   private(set) var kept: [Int: Kept] = [:]
   /// The seed of the run that began the file; nil if there are no results yet.
@@ -64,13 +65,18 @@ final class ResultsFile {
 
   private func readKept(_ path: String) throws {
     var (end, isWhole) = (0, true)
-    try Terminal.readLines(path: path) { line in
+    try LineFile(path: path).forEachLine(keeping: Self.lineByteLimit) { line in
       guard line.isEnded else {
         isWhole = false
         return
       }
-      end += line.bytes.count + 1
-      if !line.bytes.isEmpty { try keep(line.bytes, name: "\(path), line \(line.number)") }
+      let name = "\(path), line \(line.number)"
+      guard line.isWhole else {
+        throw CommandError(
+          .badData, "\(name): longer than \(ByteCount(Self.lineByteLimit)), which no result is")
+      }
+      end = line.place.upperBound + 1
+      if !line.bytes.isEmpty { try keep(line.bytes, name: name) }
     }
     guard !isWhole else { return }
     Terminal.warn(

@@ -32,23 +32,31 @@ extension Run {
     let runSeed = try runSeed(results)
     let template: ChatTemplate? = try prompt.template.chatTemplate(
       or: model.source.description.chatTemplate(hasTools: false))
+    let trained = model.configuration.contextLength
+    let context = resources.context ?? trained
     let file = PromptsFile(
-      name: path == "-" ? "standard input" : path, sampling: sampling, prompt: prompt,
+      text: try LineFile(
+        path: path == "-" ? nil : path, copyFolder: keyValues.kvDir ?? KeyValueOptions.defaultFolder
+      ),
+      sampling: sampling, prompt: prompt,
       model: model, template: prompt.template.chatTemplate == nil ? nil : template,
-      setting: try setting(model))
-    var lines = try file.lines(path: path == "-" ? nil : path, runSeed: runSeed)
-    guard !lines.isEmpty else { throw CommandError(.badData, "\(file.name): there are no prompts") }
-    refuseLong(&lines, model)
-    try skipAnswered(results, &lines)
+      setting: try setting(model), contextLength: context,
+      lackOfRoom: { lackOfRoom(for: $0, in: context, trained: trained) }, runSeed: runSeed)
+    var entries = try file.entries()
+    guard !entries.isEmpty else {
+      throw CommandError(.badData, "\(file.name): there are no prompts")
+    }
+    try skipAnswered(results, &entries)
     var failures = Failures()
-    for line in lines where line.problem != nil {
+    for entry in entries where !entry.isGood {
       failures.badLineCount += 1
       // That result is there already.
-      if results.kept[line.number]?.checksum == line.checksum { continue }
+      if results.kept[entry.number]?.checksum == entry.checksum { continue }
+      let line = try file.line(entry)
       try results.append(resultLine(line, runSeed, nil, error: line.problem))
     }
-    lines.removeAll { $0.problem != nil }
-    if !lines.isEmpty { try answer(lines, model, results, runSeed, &failures) }
+    entries.removeAll { !$0.isGood }
+    if !entries.isEmpty { try answer(entries, file, results, &failures) }
     try results.synchronise()
     if failures.runCount > 0 { throw ExitStatus.failure.code }
     if failures.badLineCount > 0 {
@@ -84,21 +92,10 @@ extension Run {
     return kept
   }
 
-  /// Notes for which prompts no context has room.
-  private func refuseLong(_ lines: inout [PromptLine], _ model: LanguageModel) {
-    let trained = model.configuration.contextLength
-    let context = resources.context ?? trained
-    for index in lines.indices where lines[index].problem == nil {
-      let count = lines[index].options.prompt.count
-      guard count >= context else { continue }
-      lines[index].problem = lackOfRoom(for: count, in: context, trained: trained)
-    }
-  }
-
   /// Leaves out what was answered before; an error is no answer.
-  private func skipAnswered(_ results: ResultsFile, _ lines: inout [PromptLine]) throws {
+  private func skipAnswered(_ results: ResultsFile, _ entries: inout [PromptEntry]) throws {
     let answered = results.kept.filter { !$0.value.isError }
-    let checksums = Dictionary(lines.map { ($0.number, $0.checksum) }) { first, _ in first }
+    let checksums = Dictionary(entries.map { ($0.number, $0.checksum) }) { first, _ in first }
     let others = answered.filter { checksums[$0.key] != $0.value.checksum }
     if let number = others.keys.min() {
       throw CommandError(
@@ -107,26 +104,28 @@ extension Run {
           + "options; give another file, or what it was begun with")
     }
     guard !answered.isEmpty else { return }
-    lines.removeAll { answered[$0.number] != nil }
+    entries.removeAll { answered[$0.number] != nil }
     Terminal.remark(
       "\(Terminal.counted(answered.count, "prompt")) \(answered.count == 1 ? "was" : "were") answered before"
     )
   }
 
   private func answer(
-    _ lines: [PromptLine], _ model: LanguageModel, _ results: ResultsFile, _ runSeed: UInt64,
+    _ entries: [PromptEntry], _ file: PromptsFile, _ results: ResultsFile,
     _ failures: inout Failures
   ) throws {
-    let engine = try Progress.showing("planning memory") { _ in try makeEngine(lines, model) }
+    let engine = try Progress.showing("planning memory") { _ in
+      try makeEngine(entries, file.model)
+    }
     for note in engine.notes { Terminal.warn(note) }
     Interruption.endProcessAtOnce(false)
-    let progress = Progress.begin("answering", total: lines.count, unit: .count("prompts"))
+    let progress = Progress.begin("answering", total: entries.count, unit: .count("prompts"))
     defer { progress.finish() }
     var (next, endedCount, tokenCount) = (0, 0, 0)
     var open: [UInt64: OpenPrompt] = [:]
-    while endedCount < lines.count {
-      while next < lines.count, open.count < engine.plan.sequenceCount {
-        let prompt = try OpenPrompt(lines[next], engine)
+    while endedCount < entries.count {
+      while next < entries.count, open.count < engine.plan.sequenceCount {
+        let prompt = try OpenPrompt(try file.line(entries[next]), engine)
         open[prompt.sequence.id] = prompt
         next += 1
       }
@@ -135,7 +134,7 @@ extension Run {
       if Interruption.flag.isRaised {
         engine.stop(.now)
         progress.finish()
-        interrupt(endedCount, of: lines.count)
+        interrupt(endedCount, of: entries.count)
       }
       for number in ready {
         guard let end = open[number]?.takeEvents(), let prompt = open.removeValue(forKey: number)
@@ -146,7 +145,7 @@ extension Run {
           failures.runCount += 1
           Terminal.note("error: line \(prompt.line.number): \(error)".escapingControlCharacters)
         }
-        try results.append(resultLine(prompt.line, runSeed, prompt, error: end.error))
+        try results.append(resultLine(prompt.line, file.runSeed, prompt, error: end.error))
         endedCount += 1
         tokenCount += prompt.tokenCount
         progress.update(endedCount)

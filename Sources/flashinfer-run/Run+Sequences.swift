@@ -12,16 +12,16 @@ extension Run {
   private static let usualSequenceCount = 32
 
   /// An engine with room for as many answers at the same time as were asked for, or as memory allows.
-  func makeEngine(_ lines: [PromptLine], _ model: LanguageModel) throws -> Engine {
-    let longest = lines.lazy.map(\.length).max() ?? 1
+  func makeEngine(_ entries: [PromptEntry], _ model: LanguageModel) throws -> Engine {
+    let longest = entries.lazy.map(\.length).max() ?? 1
     var request = memoryRequest(
       model, contextLength: min(resources.context ?? model.configuration.contextLength, longest),
-      promptLength: lines.lazy.map(\.options.prompt.count).max() ?? 1,
-      callerByteCount: lines.reduce(0) { $0 + Self.byteCount(of: $1) })
+      promptLength: entries.lazy.map(\.promptCount).max() ?? 1,
+      callerByteCount: callerByteCount(entries))
     if let count = prompts.sequences {
-      request.sequenceCount = min(count, lines.count)
+      request.sequenceCount = min(count, entries.count)
     } else {
-      request.sequenceCount = Self.sequenceCount(lines, request, model)
+      request.sequenceCount = Self.sequenceCount(entries, request, model)
     }
     while true {
       do throws(RuntimeError) {
@@ -42,9 +42,9 @@ extension Run {
   /// The longest counts for half of the memory at most: what of it has no room then goes to a file, as all that exceeds
   /// memory does when it is answered alone, and each reading of it serves the tokens of all.
   private static func sequenceCount(
-    _ lines: [PromptLine], _ request: MemoryPlan.Request, _ model: LanguageModel
+    _ entries: [PromptEntry], _ request: MemoryPlan.Request, _ model: LanguageModel
   ) -> Int {
-    let sizes = lines.map {
+    let sizes = entries.map {
       KeyValueShape(
         model.configuration, contextLength: min(request.contextLength, $0.length),
         type: request.keyValues.type
@@ -53,7 +53,7 @@ extension Run {
     let longest = sizes.max() ?? 0
     let mean = (sizes.reduce(0, +) - longest) / max(1, sizes.count - 1)
     var plan: MemoryPlan?
-    for count in stride(from: min(usualSequenceCount, lines.count), to: 1, by: -1) {
+    for count in stride(from: min(usualSequenceCount, entries.count), to: 1, by: -1) {
       var request = request
       request.sequenceCount = count
       plan = try? MemoryPlan.make(
@@ -62,7 +62,7 @@ extension Run {
       let needed = min(longest, room.retainedByteCount / 2) + (count - 1) * mean
       if !room.hasTier || needed <= room.retainedByteCount { return count }
     }
-    if lines.count > 1 { warnOfOneAtATime(plan, needed: longest + mean) }
+    if entries.count > 1 { warnOfOneAtATime(plan, needed: longest + mean) }
     return 1
   }
 
@@ -78,8 +78,15 @@ extension Run {
         + "time whatever has to go to a file")
   }
 
-  /// What a prompt and its answer take in this process.
-  private static func byteCount(of line: PromptLine) -> Int {
-    4 * line.options.prompt.count + MemoryLayout<PromptLine>.stride + 64
+  /// What the lines under way take in this process, and the one that is read.
+  private func callerByteCount(_ entries: [PromptEntry]) -> Int {
+    let count = min(entries.count, prompts.sequences ?? Self.usualSequenceCount)
+    let longest = entries.lazy.map(\.promptCount).max() ?? 0
+    let longestLine = entries.lazy.map(\.place.count).max() ?? 0
+    return count * (8 * longest + MemoryLayout<PromptLine>.stride + 64)
+      + Self.readingFactor * longestLine
   }
+
+  /// Bytes that a byte of a line takes while it is read: text, JSON and tokens.
+  private static let readingFactor = 8
 }

@@ -32,6 +32,12 @@ final class PromptsFileTests {
     return String(rest.dropFirst().prefix { $0 != "\"" })
   }
 
+  /// The least that would do, in MiB, as a refusal tells it.
+  private func leastBudget(_ refusal: Program.Result) throws -> Double {
+    let told = try #require(refusal.errors.firstRange(of: "that works here is ")?.upperBound)
+    return try #require(Double(refusal.errors[told...].prefix { $0 != " " }))
+  }
+
   private func results(_ text: String) -> [Substring] { text.split(separator: "\n") }
 
   private static let lines = (0..<40).map { index in
@@ -261,19 +267,61 @@ final class PromptsFileTests {
     let arguments = [model, "--raw", "--seed", "3", "--max-tokens", "12", "--output", output]
     let run = try Program.run("flashinfer-run", arguments + ["--prompts", prompts])
     #expect(run.status == 0 && run.errors.contains("1 prompt was answered before"), "\(run.errors)")
-    // A line has a bound.
-    folder.write("long", Array("\n".utf8) + blank.dropLast() + blank)
+    // A result has a bound.
+    folder.write("answers", error.dropLast(4) + error)
     let long = try Program.run("flashinfer-run", arguments + ["--prompts", prompts])
     #expect(
-      long.status == 65 && long.errors.contains("long, line 2: longer than 64 MiB"),
+      long.status == 65 && long.errors.contains("answers, line 1: longer than 64 MiB"),
       "\(long.errors)")
+  }
+
+  @Test func `A line that no prompt is as long as does not end the others`() throws {
+    let long = "{\"prompt\":\"\(String(repeating: "x", count: 3 << 20))\"}"
+    let run = try answer([#"{"prompt":"a"}"#, long, #"{"prompt":"b"}"#])
+    #expect(run.status == 65, "\(run.errors)")
+    let found = results(run.output)
+    #expect(found.count == 3 && found.contains { $0.hasPrefix(#"{"line":2,"error":"#) })
+    let error = found.first { $0.contains("error") }.flatMap { value("error", $0) }
+    #expect(error?.contains("byte 131072") == true && error?.contains("128 KiB") == true)
+  }
+
+  @Test func `Lines are read when it is their turn, and one that was changed by then is refused`()
+    throws
+  {
+    let line = #"{"prompt":"a","max_tokens":400}"#
+    folder.write("prompts", Array(String(repeating: line + "\n", count: 400).utf8))
+    let run = try Program.shell(
+      """
+      cd \(folder.path); sed s/a/b/ prompts > others
+      $BIN/flashinfer-run model --raw --prompts prompts --ignore-eos --sequences 1 --output answers &
+      while ! [ -s answers ]; do sleep 0.01; done
+      dd if=others of=prompts conv=notrunc 2>/dev/null; wait $!
+      """)
+    #expect(run.status == 65 && run.errors.contains("was changed while"), "\(run.errors)")
+  }
+
+  @Test func `A file of prompts may be longer than the budget, also through a pipe`() throws {
+    let one = try answer([#"{"prompt":"a"}"#], ["--ram", "1MiB"])
+    let least = try leastBudget(one)
+    let padding = String(repeating: " ", count: 1000)
+    // What cannot be answered says so at once.
+    let bad = Array(String(repeating: "{\"prompt\":5}\(padding)\n", count: 60_000).utf8)
+    let prompts = folder.write("prompts", Array("{\"prompt\":\"a\"}\n".utf8) + bad)
+    let arguments = [
+      model, "--raw", "--ram", "\(least + 12)MiB", "--kv-dir", folder.path, "--max-tokens", "2",
+    ]
+    let file = try Program.run("flashinfer-run", arguments + ["--prompts", prompts, "--seed", "3"])
+    #expect(file.status == 65 && file.output.contains("\"line\":60001"), "\(file.errors)")
+    let pipe = try Program.shell(
+      "cat \(prompts) | $BIN/flashinfer-run \(arguments.joined(separator: " ")) --prompts - --seed 3"
+    )
+    #expect(pipe.status == 65 && results(pipe.output).count == 60_001, "\(pipe.errors)")
   }
 
   @Test func `A budget that is enough for one answer at a time is enough for all prompts`() throws {
     // The least is told in quarters of a MiB.
     let tooLittle = try answer(Self.lines, ["--sequences", "1", "--ram", "1MiB"])
-    let told = try #require(tooLittle.errors.firstRange(of: "that works here is ")?.upperBound)
-    let least = try #require(Double(tooLittle.errors[told...].prefix { $0 != " " }))
+    let least = try leastBudget(tooLittle)
     for more in stride(from: 0.5, through: 8, by: 1.5) {
       let result = try answer(Self.lines, ["--ram", "\(least + more)MiB", "--context", "400"])
       #expect(result.status == 0, "\(least + more) MiB: \(result.errors)")
