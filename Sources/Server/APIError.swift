@@ -67,6 +67,7 @@ struct APIError: Error, HTTPResponseError {
   func response(from request: Request, context: some RequestContext) -> Response {
     var response = Response(status: status, json: json)
     if let retrySeconds { response.headers[.retryAfter] = "\(retrySeconds)" }
+    if status == .unauthorized { response.headers[.wwwAuthenticate] = "Bearer" }
     return response
   }
 }

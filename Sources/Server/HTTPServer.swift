@@ -10,7 +10,7 @@ import ServiceLifecycle
 ///
 /// ```swift
 /// let server = HTTPServer(engine, model, ServerOptions(modelName: "tiny"), logger: Logger(label: "serve"))
-/// try await server.run(stopsOnSignals: true) { port in print("listening on \(port)") }
+/// try await server.run(handlesSignals: true) { port in print("listening on \(port)") }
 /// engine.stop(.finishing)
 /// ```
 ///
@@ -36,34 +36,43 @@ public struct HTTPServer: Sendable {
   /// Answers requests until it is stopped: by a signal, or because the task is cancelled.
   ///
   /// - Parameters:
-  ///   - stopsOnSignals: whether SIGTERM and SIGINT stop it when the answers under way are finished, and a second one
-  ///     ends the process at once.
-  ///   - onStart: is told the port when it listens.
+  ///   - handlesSignals: whether SIGTERM and SIGINT stop it when the answers under way are finished, a second one ends
+  ///     the process at once, and SIGHUP has the keys read again, if there are any.
+  ///   - onStart: is told the port when it listens, 0 where it listens on a socket in the file system.
   /// - Throws: what the address is refused for; what the engine failed with.
   public func run(
-    stopsOnSignals: Bool, onStart: @escaping @Sendable (_ port: Int) -> Void
+    handlesSignals: Bool, onStart: @escaping @Sendable (_ port: Int) -> Void
   ) async throws {
+    let socket = try options.unixSocketPath.map { try UnixSocketFile($0) }
+    defer { socket?.remove() }
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let application = Application(
       router: router(), server: .http1(configuration: connectionConfiguration),
       configuration: ApplicationConfiguration(
-        address: .hostname(options.host, port: options.port),
+        address: socket.map { .unixDomainSocket(path: $0.path) }
+          ?? .hostname(options.host, port: options.port),
         availableConnectionsDelegate: .maximum(options.connectionCount, logger: logger)),
-      onServerRunning: { onStart($0.localAddress?.port ?? 0) },
+      onServerRunning: { channel in
+        socket?.publish()
+        onStart(channel.localAddress?.port ?? 0)
+      },
       eventLoopGroupProvider: .shared(group), logger: logger)
     let services = ServiceGroup(
       services: [application, EngineWatch(engine: engine, logger: logger)], logger: logger)
-    do { try await Self.run(services, stopsOnSignals: stopsOnSignals) } catch {
+    do { try await run(services, handlesSignals: handlesSignals) } catch {
       try await group.shutdownGracefully()
       throw error
     }
     try await group.shutdownGracefully()
   }
 
-  private static func run(_ services: ServiceGroup, stopsOnSignals: Bool) async throws {
+  private func run(_ services: ServiceGroup, handlesSignals: Bool) async throws {
     try await withThrowingTaskGroup(of: Void.self) { tasks in
       tasks.addTask { try await services.run() }
-      if stopsOnSignals { tasks.addTask { await SignalStop.listen(services) } }
+      if handlesSignals {
+        let signals = SignalHandling(services: services, keys: options.apiKeys, logger: logger)
+        tasks.addTask { await signals.listen() }
+      }
       // Only the services end by themselves.
       try await tasks.next()
       tasks.cancelAll()
@@ -89,7 +98,8 @@ public struct HTTPServer: Sendable {
     let bodies = RequestBodies(
       limit: options.bodyByteCount, totalLimit: ServerOptions.bodyCount * options.bodyByteCount)
     let router = Router(context: ConnectionContext.self, options: .autoGenerateHeadEndpoints)
-    router.add(middleware: RequestMiddleware(metrics: metrics))
+    router.add(
+      middleware: RequestMiddleware(access: AccessRules(options), metrics: metrics))
     GenerationRoutes(model: model, bodies: bodies, desk: desk).add(to: router)
     TextRoutes(model: model, bodies: bodies).add(to: router)
     StateRoutes(

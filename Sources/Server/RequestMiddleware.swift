@@ -2,18 +2,24 @@ import HTTPTypes
 import Hummingbird
 import Logging
 
-/// Around every request: counts it, and tells of what went wrong as OpenAI's interface does.
+/// Around every request: looks who asks, counts it, and tells of what went wrong as OpenAI's interface does.
 struct RequestMiddleware: RouterMiddleware {
+  let access: AccessRules
   let metrics: AnswerMetrics
 
   func handle(
     _ request: Request, context: ConnectionContext,
     next: (Request, ConnectionContext) async throws -> Response
   ) async throws -> Response {
-    let response: Response
-    do { response = try await next(request, context) } catch {
-      response = Self.refusal(of: request, error, context)
-    }
+    var response: Response
+    do {
+      if let answer = try access.answer(request) {
+        response = answer
+      } else {
+        response = try await next(request, context)
+      }
+    } catch { response = Self.refusal(of: request, error, context) }
+    access.complete(&response, to: request)
     metrics.note(route: context.endpointPath ?? "none", status: response.status.code)
     return response
   }

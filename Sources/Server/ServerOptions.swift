@@ -2,10 +2,18 @@ import TensorBasics
 
 /// Where a server listens, and the bounds of what it takes.
 public struct ServerOptions: Sendable {
-  /// A loopback address: nobody else is asked who they are.
+  /// An address that others reach needs ``apiKeys``.
   public var host = "127.0.0.1"
   /// 0 = any that is free.
   public var port = 8080
+  /// A socket in the file system, instead of a host and a port.
+  public var unixSocketPath: String?
+  /// Those that requests must show; nil = nobody is asked who they are.
+  public var apiKeys: APIKeys?
+  /// Names that this machine is called by, beside its addresses and `localhost`.
+  public var allowedHosts: [String] = []
+  /// Where pages may come from whose scripts ask, such as `https://chat.example`, beside this machine.
+  public var allowedOrigins: [String] = []
   /// What requests call the model.
   public var modelName: String
   /// Answers that may wait for a place, beyond those under way.

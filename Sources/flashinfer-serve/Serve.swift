@@ -44,7 +44,7 @@ struct Serve: ParsableCommand {
       Terminal.warn(notesOf: model.source)
       let length =
         resources.context ?? min(model.configuration.contextLength, Self.usualContextLength)
-      let options = server.options(modelPath: self.model, contextLength: length)
+      let options = try server.options(modelPath: self.model, contextLength: length)
       let engine = try Progress.showing("planning memory") { _ in
         try makeEngine(model, options, contextLength: length)
       }
@@ -78,9 +78,10 @@ struct Serve: ParsableCommand {
 
   private func serve(_ server: HTTPServer, _ options: ServerOptions) throws {
     try waiting {
-      try await server.run(stopsOnSignals: true) { port in
+      try await server.run(handlesSignals: true) { port in
         let host = options.host.contains(":") ? "[\(options.host)]" : options.host
-        Terminal.print("listening on http://\(host):\(port)\n")
+        let place = options.unixSocketPath.map { "unix:\($0)" } ?? "http://\(host):\(port)"
+        Terminal.print("listening on \(place)\n")
       }
     }
   }

@@ -9,12 +9,37 @@ import TensorBasics
 struct ServerArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
-      "Address to listen on. It must be a loopback address, because nobody is asked who they are.",
+      "Address to listen on (default: 127.0.0.1). One that others reach needs --api-key-file.",
       valueName: "address"))
-  var host = "127.0.0.1"
+  var host: String?
 
-  @Option(parsing: .unconditional, help: "Port to listen on; 0 = any that is free.")
-  var port = 8080
+  @Option(
+    parsing: .unconditional, help: "Port to listen on (default: 8080); 0 = any that is free.")
+  var port: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Listen on a socket in the file system instead, which only its owner can connect to.",
+      valueName: "path"))
+  var unixSocket: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Keys, one a line, of which requests must show one; read again on SIGHUP. Only its owner may be able to read "
+        + "the file.", valueName: "file"))
+  var apiKeyFile: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "A name that this machine is called by, beside localhost and addresses; may be repeated.",
+      valueName: "name"))
+  var allowHost: [String] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "Where pages come from whose scripts may ask, such as https://chat.example, beside this machine; may be "
+        + "repeated.", valueName: "origin"))
+  var allowOrigin: [String] = []
 
   @Option(
     help: ArgumentHelp(
@@ -38,13 +63,16 @@ struct ServerArguments: ParsableArguments {
   var maxBody: ByteCount?
 
   func validate() throws {
-    guard ["127.0.0.1", "::1", "localhost"].contains(host) || host.isLoopbackNumber else {
-      throw ValidationError(
-        "--host must be a loopback address such as 127.0.0.1, ::1 or localhost, not '\(host)': there are no "
-          + "keys yet that others would have to know")
+    try validateAddress()
+    for name in allowHost where HostName(name) == nil {
+      throw ValidationError("--allow-host must be a name such as gpu.example, not '\(name)'")
     }
-    guard (0...65535).contains(port) else {
-      throw ValidationError("--port must be between 0 and 65535, not \(port)")
+    for origin in allowOrigin {
+      let parts = origin.split(separator: "://", omittingEmptySubsequences: false)
+      guard parts.count == 2, !parts[0].isEmpty, !parts[1].isEmpty, !parts[1].contains("/") else {
+        throw ValidationError(
+          "--allow-origin must be an origin such as https://chat.example, not '\(origin)'")
+      }
     }
     guard (1...ResourceOptions.mostSequences).contains(sequences) else {
       throw ValidationError(
@@ -58,11 +86,33 @@ struct ServerArguments: ParsableArguments {
     }
   }
 
-  func options(modelPath: String, contextLength: Int) -> ServerOptions {
+  private func validateAddress() throws {
+    if let host, apiKeyFile == nil, HostName(host)?.isLoopback != true {
+      throw ValidationError(
+        "--host must be a loopback address such as 127.0.0.1, ::1 or localhost, not '\(host)', unless others have "
+          + "to show a key: --api-key-file")
+    }
+    if let port, !(0...65535).contains(port) {
+      throw ValidationError("--port must be between 0 and 65535, not \(port)")
+    }
+    guard let unixSocket else { return }
+    guard host == nil, port == nil else {
+      throw ValidationError("--unix-socket is listened on instead of --host and --port")
+    }
+    guard (1..<108).contains(unixSocket.utf8.count) else {
+      throw ValidationError("--unix-socket must be a path of 1 to 107 bytes")
+    }
+  }
+
+  func options(modelPath: String, contextLength: Int) throws -> ServerOptions {
     var options = ServerOptions(
       modelName: modelName ?? ServerOptions.modelName(ofPath: modelPath))
-    options.host = host
-    options.port = port
+    options.host = host ?? options.host
+    options.port = port ?? options.port
+    options.unixSocketPath = unixSocket
+    options.apiKeys = try apiKeyFile.map { try APIKeys(path: $0) }
+    options.allowedHosts = allowHost
+    options.allowedOrigins = allowOrigin
     options.queueCount = queue
     options.bodyByteCount =
       maxBody?.bytes ?? ServerOptions.bodyByteCount(contextLength: contextLength)
@@ -71,13 +121,5 @@ struct ServerArguments: ParsableArguments {
       options.connectionCount = max(16, min(options.connectionCount, limit / 2))
     }
     return options
-  }
-}
-
-extension String {
-  /// Whether it is an address 127.x.y.z.
-  fileprivate var isLoopbackNumber: Bool {
-    let parts = split(separator: ".", omittingEmptySubsequences: false)
-    return parts.count == 4 && parts[0] == "127" && parts.allSatisfy { UInt8($0) != nil }
   }
 }

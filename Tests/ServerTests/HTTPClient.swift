@@ -20,9 +20,11 @@ enum HTTPClient {
 
   /// Does `work` on a connection, which the server may close before the client does.
   ///
-  /// - Parameter receiveByteCount: what the system keeps for a client that does not read; nil = as usual, megabytes.
+  /// - Parameters:
+  ///   - socketPath: where the server listens if on no port.
+  ///   - receiveByteCount: what the system keeps for a client that does not read; nil = as usual, megabytes.
   static func connected<Result>(
-    _ port: Int, receiveByteCount: Int? = nil,
+    _ port: Int, socketPath: String? = nil, receiveByteCount: Int? = nil,
     _ work: (
       NIOAsyncChannelInboundStream<ByteBuffer>, NIOAsyncChannelOutboundWriter<ByteBuffer>
     ) async throws -> Result
@@ -31,9 +33,10 @@ enum HTTPClient {
     if let receiveByteCount {
       bootstrap = bootstrap.channelOption(.socketOption(.so_rcvbuf), value: .init(receiveByteCount))
     }
-    let connection: Connection = try await bootstrap.connect(
-      host: "127.0.0.1", port: port
-    ) { channel in
+    let address =
+      try socketPath.map { try SocketAddress(unixDomainSocketPath: $0) }
+      ?? SocketAddress(ipAddress: "127.0.0.1", port: port)
+    let connection: Connection = try await bootstrap.connect(to: address) { channel in
       channel.eventLoop.makeCompletedFuture {
         try NIOAsyncChannel(wrappingChannelSynchronously: channel)
       }
@@ -50,24 +53,31 @@ enum HTTPClient {
   }
 
   static func get(_ path: String, _ port: Int) async throws -> HTTPReply {
-    try await exchange("GET \(path) HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n", port)
+    try await exchange(head("GET \(path)"), port)
+  }
+
+  /// A request without a body.
+  static func head(_ start: String, host: String = "localhost", _ fields: [String] = []) -> String {
+    let lines = ["\(start) HTTP/1.1", "Host: \(host)", "Connection: close"] + fields
+    return lines.joined(separator: "\r\n") + "\r\n\r\n"
   }
 
   static func post(_ path: String, _ body: String, _ port: Int) async throws -> HTTPReply {
     try await exchange(request(path, body), port)
   }
 
-  static func request(_ path: String, _ body: String) -> String {
-    "POST \(path) HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)"
+  static func request(_ path: String, _ body: String, _ fields: [String] = []) -> String {
+    head("POST \(path)", fields + ["Content-Length: \(body.utf8.count)"]) + body
   }
 
   /// Sends `text`, and waits for the end of what comes.
   ///
   /// - Parameter onAnswer: done when the first token of a streamed answer has come.
   static func exchange(
-    _ text: String, _ port: Int, onAnswer: () async throws -> Void = {}
+    _ text: String, _ port: Int, socketPath: String? = nil,
+    onAnswer: () async throws -> Void = {}
   ) async throws -> HTTPReply {
-    try await connected(port) { inbound, outbound in
+    try await connected(port, socketPath: socketPath) { inbound, outbound in
       try await outbound.write(ByteBuffer(string: text))
       var (bytes, hasAnswer) = ([UInt8](), false)
       for try await part in inbound {

@@ -104,7 +104,7 @@ import Testing
     try await ServerRig.serving {
       $0.bodyByteCount = 1 << 16
     } _: { rig in
-      let head = "POST /v1/completions HTTP/1.1\r\nHost: t\r\nConnection: close\r\n"
+      let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
       let chunk = "8000\r\n" + String(repeating: " ", count: 0x8000) + "\r\n"
       for rest in [
         "Content-Length: 99999999\r\n\r\n",
@@ -135,7 +135,7 @@ import Testing
   /// A request whose head is whole is answered; one whose head is not may end in any way.
   @Test(
     arguments: [
-      ("POST /v1/completions HTTP/1.1\r\nHost: t\r\nContent-Length: 1000\r\n\r\n", 408),
+      ("POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n", 408),
       ("POST /v1/completions HT", nil),
     ] as [(String, Int?)])
   func `A request that does not come in time is not waited for`(

@@ -65,13 +65,69 @@ struct ServerProgramTests {
   @Test func `Addresses that others reach are refused, and ports that are taken`() async throws {
     let program = try ServerProgram([])
     for (arguments, status, message) in [
-      (["--host", "0.0.0.0"], 64, "loopback"), (["--port", "70000"], 64, "--port"),
+      (["--host", "0.0.0.0"], 64, "--api-key-file"), (["--port", "70000"], 64, "--port"),
+      (["--host", "0.0.0.0", "--api-key-file", program.file.path], 1, "bytes"),
+      (["--unix-socket", "a", "--port", "1"], 64, "--unix-socket"),
+      (["--allow-origin", "chat.example"], 64, "--allow-origin"),
+      (["--allow-host", "a b"], 64, "--allow-host"),
       (["--sequences", "0"], 64, "--sequences"),
       (["--port", "\(program.port)"], 1, "Address already in use"),
     ] as [([String], Int32, String)] {
       let other = try ServerProgram.run([program.file.path] + arguments)
       #expect(other.status == status && other.text.contains(message), "\(other)")
     }
+  }
+
+  @Test func `SIGHUP has the keys read again, and a file that is refused changes nothing`()
+    async throws
+  {
+    let (first, second) = (String(repeating: "a", count: 16), String(repeating: "b", count: 16))
+    let file = TemporaryFile(Array(first.utf8))
+    chmod(file.path, 0o600)
+    let program = try ServerProgram(["--api-key-file", file.path])
+    func status(_ key: String) async throws -> Int {
+      let head = HTTPClient.head("GET /props", ["Authorization: Bearer \(key)"])
+      return try await HTTPClient.exchange(head, program.port).status
+    }
+    func write(_ text: String) throws {
+      let handle = try #require(FileHandle(forWritingAtPath: file.path))
+      try handle.truncate(atOffset: 0)
+      try handle.write(contentsOf: Array(text.utf8))
+      kill(program.process.processIdentifier, SIGHUP)
+    }
+    #expect(try await status(first) == 200)
+    #expect(try await status(second) == 401)
+    try write("short")
+    try write(second)
+    while try await status(second) != 200 {}
+    #expect(try await status(first) == 401)
+    try write("short")
+    for _ in 0..<20 { #expect(try await status(second) == 200) }
+  }
+
+  @Test func `A socket in the file system is its owner's, and goes with the server`() async throws {
+    let folder = TemporaryFolder()
+    let path = folder.path + "/socket"
+    func mode() -> mode_t? {
+      var status = stat()
+      return lstat(path, &status) == 0 ? status.st_mode & 0o7777 : nil
+    }
+    let head = HTTPClient.head("GET /health", host: "any.name")
+    let killed = try ServerProgram(["--unix-socket", path])
+    #expect(mode() == 0o600)
+    let refused = try ServerProgram.run([killed.file.path, "--unix-socket", path])
+    #expect(refused.status == 1 && refused.text.contains("is listening"), "\(refused)")
+    #expect(try await HTTPClient.exchange(head, 0, socketPath: path).status == 200)
+    kill(killed.process.processIdentifier, SIGKILL)
+    killed.process.waitUntilExit()
+    #expect(mode() != nil)
+    let program = try ServerProgram(["--unix-socket", path])
+    #expect(try await HTTPClient.exchange(head, 0, socketPath: path).status == 200)
+    program.process.terminate()
+    program.process.waitUntilExit()
+    #expect(program.process.terminationStatus == 0 && mode() == nil)
+    let other = try ServerProgram.run([program.file.path, "--unix-socket", program.file.path])
+    #expect(other.status == 1 && other.text.contains("no socket"), "\(other)")
   }
 
   @Test func `Options that its page shows are in its help`() throws {
@@ -109,11 +165,16 @@ final class ServerProgram {
     file = TemporaryFile(ServerRig.modelBytes)
     let output = Pipe()
     process.executableURL = URL(fileURLWithPath: Self.path)
-    process.arguments = [file.path, "--port", "0"] + arguments
+    let isOnPort = !arguments.contains("--unix-socket")
+    process.arguments = [file.path] + (isOnPort ? ["--port", "0"] : []) + arguments
     process.standardOutput = output
     process.standardError = FileHandle.nullDevice
     try process.run()
     let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
+    guard isOnPort else {
+      #expect(line.hasPrefix("listening on unix:"))
+      return
+    }
     let digits = line.split(separator: ":").last?.filter(\.isNumber) ?? ""
     port = try #require(Int(digits), "\(line)")
   }

@@ -34,7 +34,7 @@ struct ServerRig: Sendable {
     let (ports, source) = AsyncStream<Int>.makeStream()
     let running = Task {
       defer { source.finish() }
-      try await server.run(stopsOnSignals: false) { source.yield($0) }
+      try await server.run(handlesSignals: false) { source.yield($0) }
     }
     var iterator = ports.makeAsyncIterator()
     guard let port = await iterator.next() else { return try await running.value }

@@ -1,0 +1,110 @@
+import HTTPTypes
+import Hummingbird
+
+/// Who may ask: with which key, under which name of this machine, and from which pages.
+///
+/// A page of anybody's that a browser here shows can send requests to this machine. Browsers say where a page is from
+/// (`Origin`), unless its own name was turned to this machine (DNS rebinding): then `Host` is that name.
+struct AccessRules: Sendable {
+  private let keys: APIKeys?
+  private let hosts: Set<HostName>
+  private let origins: Set<String>
+  /// Browsers cannot connect to a socket in the file system.
+  private let isOpenToBrowsers: Bool
+  /// What needs no key: it tells nothing but whether the server is well.
+  private static let openPaths: Set<String> = ["/health"]
+
+  init(_ options: ServerOptions) {
+    keys = options.apiKeys
+    hosts = Set((options.allowedHosts + [options.host]).compactMap { HostName($0) })
+    origins = Set(options.allowedOrigins.map { $0.lowercased() })
+    isOpenToBrowsers = options.unixSocketPath == nil
+  }
+
+  /// What answers a request before any endpoint does; nil = nothing.
+  ///
+  /// - Throws: ``APIError`` with 403 or 401.
+  func answer(_ request: Request) throws -> Response? {
+    try checkHost(request.head.authority)
+    if let origin = request.headers[.origin] {
+      guard allows(origin, at: request.head.authority) else {
+        throw APIError(
+          .forbidden,
+          "pages from '\(origin.prefix(200))' may not ask (the server's --allow-origin)",
+          code: "origin_not_allowed")
+      }
+      // Asked by browsers before they send what a page wants; it has no key.
+      if request.method == .options, request.headers[.accessControlRequestMethod] != nil {
+        return Self.preflight(request)
+      }
+    }
+    if let keys, !Self.openPaths.contains(request.uri.path) { try check(request, keys) }
+    return nil
+  }
+
+  /// Lets the page that asked read the response.
+  func complete(_ response: inout Response, to request: Request) {
+    response.headers[.vary] = HTTPField.Name.origin.rawName
+    guard let origin = request.headers[.origin], allows(origin, at: request.head.authority) else {
+      return
+    }
+    response.headers[.accessControlAllowOrigin] = origin
+    response.headers[.accessControlExposeHeaders] = HTTPField.Name.retryAfter.rawName
+  }
+
+  private func checkHost(_ authority: String?) throws {
+    guard isOpenToBrowsers, let authority else { return }
+    // A number is what the client connected to: nobody's name servers had a part in it.
+    if let host = HostName(authority), host.isLoopback || host.isAddress || hosts.contains(host) {
+      return
+    }
+    throw APIError(
+      .forbidden,
+      "this server is not called '\(authority.prefix(200))' (the server's --allow-host)",
+      code: "host_not_allowed")
+  }
+
+  private func allows(_ origin: String, at authority: String?) -> Bool {
+    let origin = origin.lowercased()
+    if origins.contains(origin) { return true }
+    for scheme in ["http://", "https://"] where origin.hasPrefix(scheme) {
+      let page = origin.dropFirst(scheme.count)
+      // The server's own page, or one of a program on this machine.
+      if String(page) == authority?.lowercased() || HostName(page)?.isLoopback == true {
+        return true
+      }
+    }
+    return false
+  }
+
+  private static func preflight(_ request: Request) -> Response {
+    var response = Response(status: .noContent)
+    response.headers[.accessControlAllowMethods] = "GET, POST"
+    response.headers[.accessControlAllowHeaders] = request.headers[.accessControlRequestHeaders]
+    response.headers[.accessControlMaxAge] = "600"
+    return response
+  }
+
+  private func check(_ request: Request, _ keys: APIKeys) throws {
+    let scheme = "bearer "
+    var given: Substring?
+    if let header = request.headers[.authorization], header.lowercased().hasPrefix(scheme) {
+      given = header.dropFirst(scheme.count)
+    }
+    given = given ?? request.headers[.apiKey].map { $0[...] }
+    guard let given else {
+      throw APIError(
+        .unauthorized,
+        "a key is missing: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'",
+        code: "missing_api_key")
+    }
+    guard keys.include(given) else {
+      throw APIError(.unauthorized, "the key is none of this server's", code: "invalid_api_key")
+    }
+  }
+}
+
+extension HTTPField.Name {
+  /// Where clients of Anthropic's interface have their key.
+  fileprivate static let apiKey = Self("x-api-key")!
+}
