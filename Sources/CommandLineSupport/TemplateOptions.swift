@@ -71,16 +71,21 @@ public struct TemplateOptions: ParsableArguments {
   /// The template to use: the file's, or `own`; nil where there is neither.
   public func chatTemplate(or own: String?) throws -> ChatTemplate? {
     guard let chatTemplate else { return try own.map { try ChatTemplate($0) } }
-    let bytes = try Terminal.readAll(path: chatTemplate)
+    return try Self.template(path: chatTemplate)
+  }
+
+  /// The template in a file.
+  public static func template(path: String) throws -> ChatTemplate {
+    let bytes = try Terminal.readAll(path: path)
     guard let text = String(validating: bytes, as: UTF8.self) else {
-      throw CommandError(.badData, "\(chatTemplate): not valid UTF-8 text")
+      throw CommandError(.badData, "\(path): not valid UTF-8 text")
     }
     guard !text.allSatisfy(\.isWhitespace) else {
       throw CommandError(
         .badData,
-        "\(chatTemplate): the template is empty: every prompt would be; --raw does without one")
+        "\(path): the template is empty: every prompt would be; --raw does without one")
     }
-    return try ChatTemplate(text, name: chatTemplate)
+    return try ChatTemplate(text, name: path)
   }
 
   /// The conversation of `--messages`, or else of one prompt.

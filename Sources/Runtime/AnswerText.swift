@@ -16,6 +16,9 @@ public struct AnswerText: Sendable {
   /// Text that may become a stop string.
   private var held: [UInt8] = []
 
+  /// Bytes of text that wait because they may become a stop string.
+  package var heldByteCount: Int { held.count }
+
   /// - Parameter stops: those that the answer's tokens are drawn with.
   public init(_ tokenizer: Tokenizer, stops: StopStrings = []) {
     self.stops = stops

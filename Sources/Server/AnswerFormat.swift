@@ -3,8 +3,23 @@ import Runtime
 import TensorBasics
 import Tokenization
 
-/// How an interface tells of answers: whole ones, and the chunks of a stream.
+/// How an interface tells of answers: whole ones, and as a stream of events.
 protocol AnswerFormat: Sendable {
+  /// The JSON of all answers.
+  func whole(_ answers: [CollectedAnswer], _ usage: AnswerUsage) -> [UInt8]
+
+  /// The events that a part makes.
+  mutating func events(for part: AnswerPart) -> [ServerSentEvents.Event]
+
+  /// What a stream ends with when all answers are there.
+  mutating func lastEvents(_ usage: AnswerUsage) -> [ServerSentEvents.Event]
+
+  /// The event that tells why an answer is not there.
+  func event(of error: APIError) -> ServerSentEvents.Event
+}
+
+/// OpenAI's interfaces of choices: objects, chunks of them, and `[DONE]`.
+protocol ChoiceFormat: AnswerFormat {
   var head: AnswerHead { get }
   /// What the object is called, as a whole and in chunks.
   static var objectName: String { get }
@@ -49,15 +64,7 @@ struct AnswerHead: Sendable {
   }
 }
 
-/// An answer that is complete.
-struct CollectedAnswer: Sendable {
-  var text: [UInt8] = []
-  var tokens: [TokenReport] = []
-  var finish: TokenSequence.Finish?
-}
-
-extension AnswerFormat {
-  /// The JSON of all answers.
+extension ChoiceFormat {
   func whole(_ answers: [CollectedAnswer], _ usage: AnswerUsage) -> [UInt8] {
     JSONWriter.document { json in
       head.write(Self.objectName, to: &json)
@@ -68,36 +75,42 @@ extension AnswerFormat {
     }
   }
 
-  /// The JSON of each chunk that a part makes.
-  mutating func chunks(for part: AnswerPart) -> [[UInt8]] {
+  mutating func events(for part: AnswerPart) -> [ServerSentEvents.Event] {
     let head = head
-    var chunks: [[UInt8]] = []
+    var events: [ServerSentEvents.Event] = []
     writeChoices(of: part) { choice in
-      chunks.append(
-        JSONWriter.document { json in
-          head.write(Self.chunkName, to: &json)
-          json.array("choices") { $0.object { choice(&$0) } }
-          if head.includesUsage { json.null("usage") }
-        })
+      let chunk = JSONWriter.document { json in
+        head.write(Self.chunkName, to: &json)
+        json.array("choices") { $0.object { choice(&$0) } }
+        if head.includesUsage { json.null("usage") }
+      }
+      events.append(ServerSentEvents.Event(line: chunk))
     }
-    return chunks
+    return events
   }
 
-  /// The JSON of the chunk that says what the answers took.
-  func usageChunk(_ usage: AnswerUsage) -> [UInt8] {
-    JSONWriter.document { json in
+  func lastEvents(_ usage: AnswerUsage) -> [ServerSentEvents.Event] {
+    let chunk = JSONWriter.document { json in
       head.write(Self.chunkName, to: &json)
       json.array("choices") { _ in }
       usage.write(to: &json)
     }
+    let done = ServerSentEvents.Event(line: Array("[DONE]\n".utf8))
+    return head.includesUsage ? [ServerSentEvents.Event(line: chunk), done] : [done]
+  }
+
+  func event(of error: APIError) -> ServerSentEvents.Event {
+    ServerSentEvents.Event(line: error.json)
   }
 }
 
-extension FinishReason {
-  /// As OpenAI's interface calls it.
-  var apiName: String {
-    switch self {
-    case .stop: "stop"
+extension TokenSequence.Finish {
+  /// As OpenAI's interface calls the reason.
+  ///
+  /// - Parameter hasCalls: whether the answer calls tools.
+  func apiName(hasCalls: Bool) -> String {
+    switch reason {
+    case .stop: hasCalls ? "tool_calls" : "stop"
     case .length, .context: "length"
     case .cancelled: "cancelled"
     }

@@ -6,11 +6,11 @@ enum AnswerPart: Sendable {
   case waiting
   /// An answer waits for a place, after that many others.
   case queued(ahead: Int)
-  /// So many of a prompt's tokens are read.
-  case reading(done: Int, of: Int)
-  /// More text of an answer, whole characters of it, and where it was asked for the token that came with it.
-  case text(choice: Int, [UInt8], TokenReport?)
-  case finished(choice: Int, TokenSequence.Finish)
+  /// So many of a prompt's tokens are read; some of them were before it was asked.
+  case reading(done: Int, of: Int, reused: Int)
+  /// More of an answer, whole characters of it, and where it was asked for the token that came with it.
+  case pieces(choice: Int, [AnswerPiece], TokenReport?)
+  case finished(choice: Int, TokenSequence.Finish, hasCalls: Bool)
   case failed(choice: Int, RuntimeError)
 }
 

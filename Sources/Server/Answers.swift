@@ -9,6 +9,8 @@ struct Answers: Sendable {
     /// Tokens of each prompt.
     var prompts: [[Int32]]
     var options: AnswerOptions
+    /// How the answers are written.
+    var syntax = AnswerSyntax()
 
     /// Choice `i` answers prompt `i / n` and draws from stream `i % n`.
     var choiceCount: Int { prompts.count * options.choiceCount }
@@ -60,7 +62,7 @@ struct Answers: Sendable {
       }
       var openCount = sequences.count
       for await part in parts {
-        if case .finished(_, let finish) = part, finish.reason == .cancelled {
+        if case .finished(_, let finish, _) = part, finish.reason == .cancelled {
           throw CancellationError()
         }
         try await body(part)
@@ -78,29 +80,30 @@ struct Answers: Sendable {
   private func follow(_ choice: Int, _ source: AsyncStream<AnswerPart>.Continuation) async {
     let sequence = sequences[choice]
     let alternativeCount = job.options.alternativeCount
-    var text = AnswerText(sequence.engine.tokenizer, stops: StopStrings(job.options.stops))
+    var reader = AnswerReader(
+      sequence.engine.tokenizer, stops: StopStrings(job.options.stops), job.syntax)
     desk.board.begin(sequence.id)
     defer { desk.board.end(sequence.id) }
     for await event in sequence.events {
-      var bytes: [UInt8] = []
-      text.append(event, to: &bytes)
+      let pieces = reader.take(event)
       desk.board.note(event, of: sequence.id)
       switch event {
       case .queued(let ahead): source.yield(.queued(ahead: ahead))
-      case .reading(let done, let count, _): source.yield(.reading(done: done, of: count))
+      case .reading(let done, let count, let reused):
+        source.yield(.reading(done: done, of: count, reused: reused))
       case .token(let id, _, let probabilities):
         let report = alternativeCount.map {
           TokenReport(id, probabilities, alternativeCount: $0)
         }
-        if report != nil || !bytes.isEmpty {
-          source.yield(.text(choice: choice, bytes, report))
+        if report != nil || !pieces.isEmpty {
+          source.yield(.pieces(choice: choice, pieces, report))
         }
       case .finished(let finish):
-        if !bytes.isEmpty { source.yield(.text(choice: choice, bytes, nil)) }
+        if !pieces.isEmpty { source.yield(.pieces(choice: choice, pieces, nil)) }
         if finish.reason != .cancelled { desk.note(finish.usage) }
         // Its place is free before the client has read it all.
         sequence.cancel()
-        source.yield(.finished(choice: choice, finish))
+        source.yield(.finished(choice: choice, finish, hasCalls: reader.hasCalls))
       case .failed(let error): source.yield(.failed(choice: choice, error))
       }
     }

@@ -3,7 +3,7 @@ import Runtime
 import Tokenization
 
 /// Answers as `/v1/chat/completions` tells of them.
-struct ChatFormat: AnswerFormat {
+struct ChatFormat: ChoiceFormat {
   static let objectName = "chat.completion"
   static let chunkName = "chat.completion.chunk"
   let head: AnswerHead
@@ -16,34 +16,78 @@ struct ChatFormat: AnswerFormat {
     json.number("index", choice)
     json.object("message") { json in
       json.text("role", "assistant")
-      json.text("content", utf8: answer.text)
+      if answer.text.isEmpty, !answer.calls.isEmpty {
+        json.null("content")
+      } else {
+        json.text("content", utf8: answer.text)
+      }
+      if !answer.reasoning.isEmpty { json.text("reasoning_content", utf8: answer.reasoning) }
+      if !answer.calls.isEmpty {
+        json.array("tool_calls", of: answer.calls) { list, call in
+          list.object { Self.write(call, to: &$0) }
+        }
+      }
       json.null("refusal")
     }
     write(answer.tokens, to: &json)
-    json.text("finish_reason", answer.finish?.reason.apiName)
+    let hasCalls = !answer.calls.isEmpty
+    json.text("finish_reason", answer.finish?.apiName(hasCalls: hasCalls))
   }
 
   mutating func writeChoices(
     of part: AnswerPart, _ write: (_ choice: (inout JSONWriter) -> Void) -> Void
   ) {
     switch part {
-    case .text(let choice, let text, let report):
+    case .pieces(let choice, let pieces, let report):
       begin(choice, write)
-      write { json in
-        json.number("index", choice)
-        json.object("delta") { $0.text("content", utf8: text) }
-        self.write(report.map { [$0] } ?? [], to: &json)
-        json.null("finish_reason")
+      // A token with a probability may bring nothing yet.
+      for (number, piece) in (pieces.isEmpty ? [.text([])] : pieces).enumerated() {
+        write { json in
+          json.number("index", choice)
+          json.object("delta") { Self.write(piece, to: &$0) }
+          self.write(number == 0 ? report.map { [$0] } ?? [] : [], to: &json)
+          json.null("finish_reason")
+        }
       }
-    case .finished(let choice, let finish):
+    case .finished(let choice, let finish, let hasCalls):
       begin(choice, write)
       write { json in
         json.number("index", choice)
         json.object("delta") { _ in }
         json.null("logprobs")
-        json.text("finish_reason", finish.reason.apiName)
+        json.text("finish_reason", finish.apiName(hasCalls: hasCalls))
       }
     case .waiting, .queued, .reading, .failed: break
+    }
+  }
+
+  private static func write(_ piece: AnswerPiece, to delta: inout JSONWriter) {
+    switch piece {
+    case .text(let text): delta.text("content", utf8: text)
+    case .reasoning(let text): delta.text("reasoning_content", utf8: text)
+    case .call(let index, let name):
+      delta.array("tool_calls") { list in
+        list.object { json in
+          json.number("index", index)
+          write(CollectedAnswer.Call(name: name), to: &json)
+        }
+      }
+    case .arguments(let index, let text):
+      delta.array("tool_calls") { list in
+        list.object { json in
+          json.number("index", index)
+          json.object("function") { $0.text("arguments", utf8: text) }
+        }
+      }
+    }
+  }
+
+  private static func write(_ call: CollectedAnswer.Call, to json: inout JSONWriter) {
+    json.text("id", call.id)
+    json.text("type", "function")
+    json.object("function") { json in
+      json.text("name", call.name)
+      json.text("arguments", utf8: call.arguments)
     }
   }
 

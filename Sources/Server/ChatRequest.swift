@@ -2,20 +2,22 @@ import ModelFormat
 import Runtime
 import Tokenization
 
-/// The body of `/v1/chat/completions`.
+/// A conversation that is to be answered, and how: what all interfaces make of a request for one.
 struct ChatRequest {
   let conversation: Conversation
+  let tools: ToolOffer
+  /// Whether reasoning is told apart from text.
+  let separatesReasoning: Bool
   var options: AnswerOptions
+}
 
-  /// Parts of a conversation that the chat template is given; tools come with what reads their calls.
-  private static let conversationFields = Conversation.knownMembers.filter { $0 != "tools" }
-
+/// The body of `/v1/chat/completions`.
+extension ChatRequest {
   private static let names = FieldNames(
-    taken: AnswerOptions.fields + conversationFields + [
-      "max_completion_tokens", "logprobs", "top_logprobs",
+    taken: AnswerOptions.fields + Conversation.knownMembers + ToolOffer.fields + [
+      "max_completion_tokens", "logprobs", "top_logprobs", "reasoning_format",
     ],
     neutral: AnswerOptions.neutralFields.merging([
-      "tools": .empty, "tool_choice": .texts(["none", "auto"]), "parallel_tool_calls": .anyFlag,
       "functions": .empty, "function_call": .texts(["none", "auto"]), "response_format": .textType,
       "modalities": .texts(["text"]), "audio": .none, "prediction": .none, "store": .no,
       "metadata": .empty, "service_tier": .texts(["auto", "default"]), "verbosity": .none,
@@ -24,7 +26,10 @@ struct ChatRequest {
 
   init(_ body: [UInt8]) throws {
     let fields = try RequestFields(body, Self.names)
-    conversation = try Self.conversation(fields)
+    tools = try ToolOffer(fields)
+    conversation = try Self.conversation(fields, tools)
+    separatesReasoning =
+      try fields.text("reasoning_format", of: ["auto", "none"]) ?? "auto" == "auto"
     options = try AnswerOptions(fields, limit: ["max_tokens", "max_completion_tokens"])
     let count = try fields.integer("top_logprobs", in: 0...AnswerOptions.mostAlternatives)
     if try fields.flag("logprobs") ?? false {
@@ -34,10 +39,14 @@ struct ChatRequest {
     }
   }
 
-  static func conversation(_ fields: RequestFields) throws -> Conversation {
+  /// - Parameter tools: those of the request; where none may be called the model is not told of any.
+  static func conversation(_ fields: RequestFields, _ tools: ToolOffer) throws -> Conversation {
     let messages = try fields.required("messages")
     try checkParts(of: messages)
-    let own = fields.json.members?.filter { conversationFields.contains($0.key) } ?? []
+    let own = (fields.json.members ?? []).filter { member in
+      guard member.key != "tools" else { return !tools.names.isEmpty }
+      return Conversation.knownMembers.contains(member.key)
+    }
     do throws(TokenizerError) {
       return try Conversation(
         JSONValue(content: .object(own), offset: fields.json.offset), name: "the body")
@@ -62,15 +71,16 @@ struct ChatRequest {
 /// The body of `/apply-template`.
 struct TemplateRequest {
   let conversation: Conversation
+  let tools: ToolOffer
   let model: String?
 
   private static let names = FieldNames(
-    taken: Conversation.knownMembers.filter { $0 != "tools" } + ["model"],
-    neutral: ["tools": .empty])
+    taken: Conversation.knownMembers + ToolOffer.fields + ["model"], neutral: [:])
 
   init(_ body: [UInt8]) throws {
     let fields = try RequestFields(body, Self.names)
-    conversation = try ChatRequest.conversation(fields)
+    tools = try ToolOffer(fields)
+    conversation = try ChatRequest.conversation(fields, tools)
     model = try fields.text("model")
   }
 }

@@ -3,7 +3,7 @@ import Runtime
 import Tokenization
 
 /// Answers as `/v1/completions` tells of them.
-struct CompletionFormat: AnswerFormat {
+struct CompletionFormat: ChoiceFormat {
   static let objectName = "text_completion"
   static let chunkName = "text_completion"
   let head: AnswerHead
@@ -16,14 +16,15 @@ struct CompletionFormat: AnswerFormat {
     json.number("index", choice)
     json.text("text", utf8: answer.text)
     write(answer.tokens, from: 0, to: &json)
-    json.text("finish_reason", answer.finish?.reason.apiName)
+    json.text("finish_reason", answer.finish?.apiName(hasCalls: false))
   }
 
   mutating func writeChoices(
     of part: AnswerPart, _ write: (_ choice: (inout JSONWriter) -> Void) -> Void
   ) {
     switch part {
-    case .text(let choice, let text, let report):
+    case .pieces(let choice, let pieces, let report):
+      let text = pieces.flatMap(\.text)
       let offset = offsets[choice, default: 0]
       write { json in
         json.number("index", choice)
@@ -32,12 +33,12 @@ struct CompletionFormat: AnswerFormat {
         json.null("finish_reason")
       }
       if let report { offsets[choice] = offset + spelling(report.token).unicodeScalars.count }
-    case .finished(let choice, let finish):
+    case .finished(let choice, let finish, _):
       write { json in
         json.number("index", choice)
         json.text("text", "")
         json.null("logprobs")
-        json.text("finish_reason", finish.reason.apiName)
+        json.text("finish_reason", finish.apiName(hasCalls: false))
       }
     case .waiting, .queued, .reading, .failed: break
     }

@@ -10,34 +10,32 @@ struct GenerationRoutes: Sendable {
   let desk: AnswerDesk
 
   func add(to router: Router<ConnectionContext>) {
-    router.post("v1/completions") { try await complete($0, $1) }
-    router.post("v1/chat/completions") { try await chat($0, $1) }
+    router.post("v1/completions") { request, context in
+      try await answer(request, context, field: "prompt") { body in
+        let asked = try CompletionRequest(body)
+        try model.check(asked.options.model)
+        return Answers.Job(prompts: try asked.prompts.map(model.tokens), options: asked.options)
+      } as: {
+        CompletionFormat(AnswerHead("cmpl-", model, $0.options))
+      }
+    }
+    router.post("v1/chat/completions") { request, context in
+      try await answer(request, context, field: "messages") { body in
+        try model.job(try ChatRequest(body))
+      } as: {
+        ChatFormat(AnswerHead("chatcmpl-", model, $0.options))
+      }
+    }
   }
 
-  private func complete(
-    _ request: Request, _ context: ConnectionContext
+  /// - Parameter field: of the request, that has the prompt.
+  private func answer(
+    _ request: Request, _ context: ConnectionContext, field: String,
+    _ understand: ([UInt8]) throws -> Answers.Job, as format: (Answers.Job) -> some AnswerFormat
   ) async throws -> Response {
-    let job = try await bodies.read(request) { body in
-      let asked = try CompletionRequest(body)
-      try model.check(asked.options.model)
-      return Answers.Job(prompts: try asked.prompts.map(model.tokens), options: asked.options)
-    }
-    let format = CompletionFormat(AnswerHead("cmpl-", model, job.options))
+    let job = try await bodies.read(request, understand)
     return try await respond(
-      to: context.channel, try Answers(job, at: desk, field: "prompt"), format)
-  }
-
-  private func chat(
-    _ request: Request, _ context: ConnectionContext
-  ) async throws -> Response {
-    let job = try await bodies.read(request) { body in
-      let asked = try ChatRequest(body)
-      try model.check(asked.options.model)
-      return Answers.Job(prompts: [try model.tokens(asked.conversation)], options: asked.options)
-    }
-    let format = ChatFormat(AnswerHead("chatcmpl-", model, job.options))
-    return try await respond(
-      to: context.channel, try Answers(job, at: desk, field: "messages"), format)
+      to: context.channel, try Answers(job, at: desk, field: field), format(job))
   }
 
   /// The answers, whole or as they come. Where the client leaves, they are cancelled.
@@ -66,10 +64,10 @@ struct GenerationRoutes: Sendable {
     var usage = AnswerUsage(answers.job)
     try await answers.forEachPart { part in
       switch part {
-      case .text(let choice, let text, let report):
-        collected[choice].text += text
+      case .pieces(let choice, let pieces, let report):
+        for piece in pieces { collected[choice].add(piece) }
         if let report { collected[choice].tokens.append(report) }
-      case .finished(let choice, let finish):
+      case .finished(let choice, let finish, _):
         collected[choice].finish = finish
         usage.add(finish, choice: choice)
       case .failed(_, let error): throw APIError(error, field: "prompt")
@@ -88,16 +86,16 @@ struct GenerationRoutes: Sendable {
       switch part {
       case .waiting: try await events.comment("ping")
       case .queued(let ahead): try await events.comment("queued, \(ahead) ahead")
-      case .reading(let done, let count):
+      case .reading(let done, let count, _):
         try await events.comment("reading, \(done) of \(count) tokens")
       case .failed(_, let error):
-        try await events.event(APIError(error, field: "prompt").json)
-      case .text: break
-      case .finished(let choice, let finish): usage.add(finish, choice: choice)
+        try await events.send(format.event(of: APIError(error, field: "prompt")))
+      case .pieces: break
+      case .finished(let choice, let finish, _): usage.add(finish, choice: choice)
       }
-      for chunk in format.chunks(for: part) { try await events.event(chunk) }
+      for event in format.events(for: part) { try await events.send(event) }
     }
-    if format.head.includesUsage { try await events.event(format.usageChunk(usage)) }
-    try await events.done()
+    for event in format.lastEvents(usage) { try await events.send(event) }
+    try await events.finish()
   }
 }

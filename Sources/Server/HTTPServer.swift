@@ -28,7 +28,8 @@ public struct HTTPServer: Sendable {
   ) {
     self.engine = engine
     self.model = ServedModel(
-      model, name: options.modelName, contextLength: engine.plan.contextLength)
+      model, name: options.modelName, contextLength: engine.plan.contextLength,
+      template: options.chatTemplate)
     self.options = options
     self.logger = logger
   }

@@ -34,6 +34,14 @@ struct RequestFields {
     try read(name, "a text", \.string)
   }
 
+  /// One of some words.
+  func text(_ name: String, of words: [String]) throws -> String? {
+    let expected = words.map { "\"\($0)\"" }.joined(separator: " or ")
+    return try read(name, expected) { value in
+      value.string.flatMap { words.contains($0) ? $0 : nil }
+    }
+  }
+
   func integer(_ name: String, in range: ClosedRange<Int>) throws -> Int? {
     let expected =
       range.upperBound == .max

@@ -12,16 +12,36 @@ struct ServedModel: @unchecked Sendable {
   let name: String
   /// Tokens of a prompt and its answer.
   let contextLength: Int
+  /// What frames conversations without and with tools; nil where the model has none that can be used.
+  private let (framing, toolFraming): (Framing?, Framing?)
 
-  init(_ model: LanguageModel, name: String, contextLength: Int) {
+  private struct Framing {
+    let template: ChatTemplate
+    let syntax: AnswerSyntax
+
+    init(_ template: ChatTemplate) {
+      self.template = template
+      syntax = AnswerSyntax(of: template)
+    }
+  }
+
+  /// - Parameter template: what frames conversations instead of the model's own templates.
+  init(_ model: LanguageModel, name: String, contextLength: Int, template: ChatTemplate?) {
     self.model = model
     self.name = name
     self.contextLength = contextLength
+    let framings = [false, true].map { hasTools -> Framing? in
+      let own = model.source.description.chatTemplate(hasTools: hasTools)
+      return (template ?? own.flatMap { try? ChatTemplate($0) }).map(Framing.init)
+    }
+    (framing, toolFraming) = (framings[0], framings[1])
   }
 
   var tokenizer: Tokenizer { model.tokenizer }
   var trainedContextLength: Int { model.configuration.contextLength }
-  var chatTemplate: String? { model.source.description.chatTemplate(hasTools: false) }
+  var chatTemplate: String? {
+    framing?.template.source ?? model.source.description.chatTemplate(hasTools: false)
+  }
 
   /// Refuses a request for another model.
   func check(_ asked: String?) throws {
@@ -40,16 +60,43 @@ struct ServedModel: @unchecked Sendable {
     }
   }
 
-  /// The tokens of a conversation to be answered.
-  func tokens(_ conversation: Conversation) throws -> [Int32] {
-    try checked("messages") { () throws(RuntimeError) in try model.prompt(conversation) }
+  /// The tokens of a conversation to be answered, and how its answer is written.
+  func job(_ request: ChatRequest) throws -> Answers.Job {
+    try check(request.options.model)
+    let framing = try framing(request.tools)
+    let tokens = try checked("messages") { () throws(RuntimeError) in
+      try model.prompt(request.conversation, template: framing?.template)
+    }
+    var syntax = framing?.syntax ?? AnswerSyntax()
+    if !request.separatesReasoning { syntax.reasoning = nil }
+    if request.tools.names.isEmpty { syntax.calls = nil }
+    syntax.toolNames = request.tools.names
+    syntax.allowsManyCalls = request.tools.allowsMany
+    syntax.note(promptTail: tokens.suffix(Self.tailCount).flatMap(tokenizer.spelling))
+    return Answers.Job(prompts: [tokens], options: request.options, syntax: syntax)
+  }
+
+  /// Tokens that the mark of reasoning and white space after it have at most.
+  private static let tailCount = 16
+
+  /// What frames a conversation with such tools; nil where there is nothing, which the model says.
+  private func framing(_ tools: ToolOffer) throws -> Framing? {
+    guard !tools.names.isEmpty else { return framing }
+    guard let toolFraming, toolFraming.template.takesTools else {
+      throw APIError.bad(
+        "tools",
+        "the model's chat template has no place for 'tools': give it one that has (the server's --chat-template)",
+        code: "unsupported_parameter")
+    }
+    return toolFraming
   }
 
   /// The text that the chat template makes of a conversation.
-  func text(of conversation: Conversation) throws -> [UInt8] {
-    do throws(RuntimeError) { return try model.text(of: conversation) } catch {
-      throw APIError(error, field: "messages")
-    }
+  func text(of conversation: Conversation, _ tools: ToolOffer) throws -> [UInt8] {
+    let framing = try framing(tools)
+    do throws(RuntimeError) {
+      return try model.text(of: conversation, template: framing?.template)
+    } catch { throw APIError(error, field: "messages") }
   }
 
   /// Tokens that a context has room for, with an answer.

@@ -1,4 +1,5 @@
 import TensorBasics
+public import Tokenization
 
 /// Where a server listens, and the bounds of what it takes.
 public struct ServerOptions: Sendable {
@@ -16,6 +17,8 @@ public struct ServerOptions: Sendable {
   public var allowedOrigins: [String] = []
   /// What requests call the model.
   public var modelName: String
+  /// What frames conversations instead of the model's own template.
+  public var chatTemplate: ChatTemplate?
   /// Answers that may wait for a place, beyond those under way.
   public var queueCount = 64
   /// Most bytes of a request's body.

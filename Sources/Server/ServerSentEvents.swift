@@ -5,6 +5,12 @@ import NIOCore
 struct ServerSentEvents {
   private var writer: any ResponseBodyWriter
 
+  struct Event: Sendable {
+    var name: String?
+    /// With its newline.
+    var line: [UInt8]
+  }
+
   init(_ writer: any ResponseBodyWriter) { self.writer = writer }
 
   /// A line that clients pass over: it shows that the server is there.
@@ -13,16 +19,14 @@ struct ServerSentEvents {
   }
 
   /// An event of one line, which ends with its newline.
-  mutating func event(_ line: [UInt8]) async throws {
-    var buffer = ByteBuffer(string: "data: ")
-    buffer.writeBytes(line)
+  mutating func send(_ event: Event) async throws {
+    var buffer = ByteBuffer()
+    if let name = event.name { buffer.writeString("event: \(name)\n") }
+    buffer.writeString("data: ")
+    buffer.writeBytes(event.line)
     buffer.writeString("\n")
     try await writer.write(buffer)
   }
 
-  /// What OpenAI's streams end with.
-  mutating func done() async throws {
-    try await writer.write(ByteBuffer(string: "data: [DONE]\n\n"))
-    try await writer.finish(nil)
-  }
+  mutating func finish() async throws { try await writer.finish(nil) }
 }

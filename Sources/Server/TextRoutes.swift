@@ -58,7 +58,7 @@ struct TextRoutes: Sendable {
   private func applyTemplate(_ body: [UInt8]) throws -> Response {
     let request = try TemplateRequest(body)
     try model.check(request.model)
-    let text = try model.text(of: request.conversation)
+    let text = try model.text(of: request.conversation, request.tools)
     return Response { $0.text("prompt", utf8: text) }
   }
 }

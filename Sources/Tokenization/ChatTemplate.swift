@@ -13,6 +13,8 @@ public struct ChatTemplate: Sendable {
     public var joinsParts = false
   }
 
+  /// The template as it was given.
+  public let source: String
   private let template: Template
   /// What errors begin with.
   private let prefix: String
@@ -29,6 +31,7 @@ public struct ChatTemplate: Sendable {
   /// - Parameter name: the file that it is from, for errors; nil = the model's.
   /// - Throws: ``TokenizerError/badChatTemplate(_:)``.
   public init(_ source: String, name: String? = nil) throws(TokenizerError) {
+    self.source = source
     prefix = name.map { "\($0): " } ?? ""
     do throws(JinjaError) { template = try Template(source) } catch {
       throw .badChatTemplate(prefix + error.description)
@@ -74,6 +77,9 @@ public struct ChatTemplate: Sendable {
 
   /// Whether the template reads a variable of that name anywhere.
   public func reads(_ name: String) -> Bool { template.names.contains(name) }
+
+  /// Whether some text that the template itself can write has these bytes in it.
+  package func writes(_ bytes: [UInt8]) -> Bool { literals.contains { $0.contains(bytes) } }
 
   /// The texts that the template itself can write.
   var literals: [[UInt8]] { template.literals }

@@ -47,6 +47,11 @@ struct ServerArguments: ParsableArguments {
   var modelName: String?
 
   @Option(
+    help: ArgumentHelp(
+      "Use this Jinja template instead of the one in the model's file.", valueName: "file"))
+  var chatTemplate: String?
+
+  @Option(
     parsing: .unconditional,
     help: "Answers under way at the same time; memory is planned for so many contexts.")
   var sequences = 4
@@ -113,6 +118,7 @@ struct ServerArguments: ParsableArguments {
     options.apiKeys = try apiKeyFile.map { try APIKeys(path: $0) }
     options.allowedHosts = allowHost
     options.allowedOrigins = allowOrigin
+    options.chatTemplate = try chatTemplate.map { try TemplateOptions.template(path: $0) }
     options.queueCount = queue
     options.bodyByteCount =
       maxBody?.bytes ?? ServerOptions.bodyByteCount(contextLength: contextLength)

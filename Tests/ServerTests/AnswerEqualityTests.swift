@@ -40,8 +40,14 @@ import Tokenization
     let tokens: [Int32]
     if isChat {
       question.path = "/v1/chat/completions"
-      fields.append("\"messages\": [{\"role\": \"user\", \"content\": \"\(text)\"}]")
-      tokens = try model.prompt([ChatMessage(role: .user, text)])
+      var own = ["\"messages\": [{\"role\": \"user\", \"content\": \"\(text)\"}]"]
+      // What calls no tool is text as it is where none is offered.
+      if Bool.random(using: &generator) {
+        own.append(#""tools": [{"type": "function", "function": {"name": "f"}}]"#)
+      }
+      fields += own
+      let conversation = "{\(own.joined(separator: ","))}"
+      tokens = try model.prompt(Conversation(json: Array(conversation.utf8), name: "question"))
     } else {
       fields.append("\"prompt\": \"\(text)\"")
       tokens = try model.prompt(text)

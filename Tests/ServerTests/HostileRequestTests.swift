@@ -8,6 +8,7 @@ import Testing
   /// Path, body, status and the field that is named.
   private static let refused: [(path: String, body: String, status: Int, field: String?)] = {
     let messages = #""messages":[{"role":"user","content":"a"}]"#
+    let tool = #"{"type":"function","function":{"name":"f"}}"#
     let (completions, chat) = ("/v1/completions", "/v1/chat/completions")
     return [
       (completions, "", 400, nil), (completions, "{", 400, nil), (completions, "[]", 400, nil),
@@ -44,6 +45,28 @@ import Testing
       (completions, #"{"prompt":"a","stream_options":{}}"#, 400, "stream_options"),
       (completions, #"{"prompt":"a","model":"other"}"#, 404, "model"),
       (chat, "{\(messages),\"tools\":[{}]}", 400, "tools"),
+      (chat, "{\(messages),\"tools\":{}}", 400, "tools"),
+      (chat, "{\(messages),\"tools\":[\(tool)],\"tool_choice\":\"required\"}", 400, "tool_choice"),
+      (
+        chat,
+        "{\(messages),\"tools\":[\(tool)],\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"f\"}}}",
+        400, "tool_choice"
+      ),
+      (chat, "{\(messages),\"tools\":[\(tool),\(tool)]}", 400, "tools"),
+      (
+        chat, "{\(messages),\"tools\":[\(tool.replacing("\"f\"", with: "\"f\",\"strict\":true"))]}",
+        400, "tools"
+      ),
+      (
+        chat, "{\(messages),\"tools\":[\(tool.replacing("\"f\"", with: "\"f\",\"more\":1"))]}", 400,
+        "tools"
+      ),
+      (chat, "{\(messages),\"parallel_tool_calls\":1}", 400, "parallel_tool_calls"),
+      (chat, "{\(messages),\"reasoning_format\":\"other\"}", 400, "reasoning_format"),
+      (
+        chat, #"{"messages":[{"role":"user","content":"a"},{"role":"tool","content":5}]}"#, 400,
+        "messages"
+      ),
       (
         chat, "{\(messages),\"response_format\":{\"type\":\"json_object\"}}", 400, "response_format"
       ),

@@ -12,7 +12,8 @@ struct ServerRig: Sendable {
   private let file: TemporaryFile
 
   static let template =
-    "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<assistant>"
+    "{% if tools %}<tools>{{ tools | tojson }}\n{% endif %}"
+    + "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}<assistant>"
 
   /// Serves while `work` is done.
   static func serving(

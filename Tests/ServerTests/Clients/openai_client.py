@@ -4,6 +4,7 @@ usage: openai_client.py URL EXPECTED
     EXPECTED    what flashinfer-run answers to the question below, with the same seed
 """
 import concurrent.futures
+import json
 import sys
 import urllib.request
 
@@ -68,12 +69,45 @@ def errors():
     refused(openai.BadRequestError, "temperature", temperature=-1)
     refused(openai.BadRequestError, "messages", messages=[])
     refused(openai.BadRequestError, "logit_bias", logit_bias={"5": 1})
-    refused(openai.BadRequestError, "tools", tools=[
-        {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}])
+    refused(openai.BadRequestError, "tools", tools=[{"type": "function", "function": {}}])
     refused(openai.BadRequestError, "messages",
             messages=[{"role": "user", "content": "word " * 2000}])
     refused(openai.NotFoundError, "model", model="another")
     refused(openai.BadRequestError, "unheard_of", extra_body={"unheard_of": 1})
+
+
+def calls():
+    """A tool is called, whole and streamed, after a conversation with calls."""
+    tools = [{"type": "function", "function": {
+        "name": "get_weather", "description": "Gets the weather of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}},
+                       "required": ["city"]}}}]
+    messages = []
+    for number, city in enumerate(["Rome", "Oslo"]):
+        call = {"id": f"call{number:05}", "type": "function",
+                "function": {"name": "get_weather", "arguments": json.dumps({"city": city})}}
+        messages += [
+            {"role": "user", "content": f"Weather in {city}?"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": call["id"], "content": "sunny"},
+            {"role": "assistant", "content": f"It is sunny in {city}."}]
+    question = {"model": model, "tools": tools, "temperature": 0, "max_tokens": 60,
+                "messages": messages + [{"role": "user", "content": "Weather in Paris?"}]}
+    choice = client.chat.completions.create(**question).choices[0]
+    check(choice.finish_reason == "tool_calls" and choice.message.content is None, choice)
+    function = choice.message.tool_calls[0].function
+    check(function.name == "get_weather" and json.loads(function.arguments) == {"city": "Paris"}, choice)
+    with client.chat.completions.stream(**question) as stream:
+        for event in stream:
+            pass
+        streamed = stream.get_final_completion().choices[0]
+    check(streamed.finish_reason == "tool_calls", streamed)
+    for field in ("name", "arguments"):
+        got = getattr(streamed.message.tool_calls[0].function, field)
+        check(got == getattr(function, field), f"{got!r} of {field} is not as in {function}")
+    check(client.chat.completions.create(**question, tool_choice="none").choices[0].message.content,
+          "no text without tools")
+    refused(openai.BadRequestError, "tool_choice", tools=tools, tool_choice="required")
 
 
 def many(expected):
@@ -102,6 +136,7 @@ text = whole_and_streamed()
 check(text == sys.argv[2], f"{text!r} is not {sys.argv[2]!r}")
 choices_and_probabilities()
 errors()
+calls()
 many(text)
 leaving()
 print(f"openai {openai.__version__}: all of its calls were answered as they should be")

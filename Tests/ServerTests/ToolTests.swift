@@ -1,0 +1,90 @@
+import ModelFormat
+import Runtime
+import Server
+import Testing
+import Tokenization
+
+/// Tools that are offered, and reasoning apart from text, over HTTP. What answers are made of: ``AnswerParserTests``.
+@Suite struct ToolTests {
+  private static let tools =
+    #""tools":[{"type":"function","function":{"name":"f","parameters":{}}}]"#
+  private static let messages = #""messages":[{"role":"user","content":"the"}]"#
+
+  private static func prompt(_ rig: ServerRig, _ fields: String) async throws -> String? {
+    let reply = try await rig.post("/apply-template", "{\(fields)}")
+    return try JSONValue.parsed(reply.text)["prompt"]?.string
+  }
+
+  @Test func `The model is told of tools unless none may be called`() async throws {
+    try await ServerRig.serving { rig in
+      let offered = try await Self.prompt(rig, "\(Self.messages),\(Self.tools)")
+      #expect(offered?.hasPrefix("<tools>[{\"type\": \"function\"") == true, "\(offered ?? "nil")")
+      for fields in ["", ",\"tools\":[]", ",\(Self.tools),\"tool_choice\":\"none\""] {
+        let prompt = try await Self.prompt(rig, Self.messages + fields)
+        #expect(prompt == "<user>the\n<assistant>")
+      }
+    }
+  }
+
+  @Test func `Calls and what they brought are parts of a conversation`() async throws {
+    let template = try ChatTemplate(
+      """
+      {%- for m in messages %}<{{ m.role }}>{{ m.content or '' }}{{ m.reasoning_content or '' }}
+      {%- for c in m.tool_calls or [] %}({{ c.function.name }} {{ c.function.arguments.x }}){% endfor %}
+      {%- endfor %}
+      """)
+    try await ServerRig.serving {
+      $0.chatTemplate = template
+    } _: { rig in
+      let prompt = try await Self.prompt(
+        rig,
+        #""messages":[{"role":"user","content":"q"},{"role":"assistant","content":null,"reasoning_content":"r","#
+          + #""tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{\"x\": 5}"}}]},"#
+          + #"{"role":"tool","tool_call_id":"1","content":"done"}]"#)
+      #expect(prompt == "<user>q<assistant>r(f 5)<tool>done")
+      // A template that has no place for them.
+      let refused = try await rig.post(
+        "/v1/chat/completions", "{\(Self.messages),\(Self.tools)}")
+      let error = try JSONValue.parsed(refused.text)["error"]
+      #expect(refused.status == 400 && error?["param"]?.string == "tools")
+      #expect(error?["message"]?.string?.contains("--chat-template") == true)
+    }
+  }
+
+  @Test(arguments: ["<user>{{ messages[0].content }}<think>\n", "<user>{{ messages[0].content }}"])
+  func `Reasoning that the prompt begins is told apart`(source: String) async throws {
+    let template = try ChatTemplate(source + "{% if false %}<think></think>{% endif %}")
+    try await ServerRig.serving {
+      $0.chatTemplate = template
+    } _: { rig in
+      let tokens = try rig.model().prompt(
+        Conversation([ChatMessage(role: .user, "the")]), template: template)
+      for seed in 1...6 {
+        let fields = "\(Self.messages),\"max_tokens\":30,\"seed\":\(seed)"
+        let expected = try rig.alone([
+          SequenceRequest(tokens: tokens, limit: 30, sampling: SamplingOptions(seed: UInt64(seed)))
+        ])[0].text
+        let whole = try await rig.post("/v1/chat/completions", "{\(fields)}")
+        let message = try JSONValue.parsed(whole.text)["choices"]?.array?.first?["message"]
+        let thinks = source.hasSuffix("\n")
+        let reasoning = message?["reasoning_content"]?.string ?? ""
+        let content = message?["content"]?.string
+        let trimmed = String(expected.drop { " \n\t\r".contains($0) })
+        #expect(content == (thinks ? "" : expected))
+        #expect(reasoning == (thinks ? trimmed : ""))
+        let streamed = try await rig.post("/v1/chat/completions", "{\(fields),\"stream\":true}")
+        var deltas = ["", ""]
+        for event in streamed.events.dropLast() {
+          let delta = try JSONValue.parsed(event)["choices"]?.array?.first?["delta"]
+          deltas[0] += delta?["content"]?.string ?? ""
+          deltas[1] += delta?["reasoning_content"]?.string ?? ""
+        }
+        #expect(deltas == [content, reasoning])
+        let plain = try await rig.post(
+          "/v1/chat/completions", "{\(fields),\"reasoning_format\":\"none\"}")
+        let text = try JSONValue.parsed(plain.text)["choices"]?.array?.first?["message"]
+        #expect(text?["content"]?.string == expected && text?["reasoning_content"] == nil)
+      }
+    }
+  }
+}
