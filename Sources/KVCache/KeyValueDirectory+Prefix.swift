@@ -10,6 +10,18 @@ public struct KeyValuePrefix: Sendable {
   /// What continues after the sources in the middle of a page group; nil if nothing does.
   public internal(set) var tail: Tail?
 
+  /// The entry that has the logits after all of the tokens; nil if none does.
+  var logitsEntry: KeyValueEntry?
+
+  /// Whether nothing is to be computed before the next token is drawn.
+  public var hasLogits: Bool { logitsEntry != nil }
+
+  /// Reads the logits after its last token; false if there are none, or not as many as there is room for, or others than were
+  /// written.
+  package func readLogits(into values: UnsafeMutableBufferPointer<Float>) -> Bool {
+    logitsEntry?.readLogits(into: values) ?? false
+  }
+
   /// Some positions of a page group of one entry.
   public struct Tail: Sendable {
     public let positionCount: Int
@@ -69,7 +81,7 @@ public struct KeyValuePrefix: Sendable {
 extension KeyValueDirectory {
   /// Finds the longest prefix of `tokens` that the entries hold, and marks these entries as used.
   ///
-  /// It has at least one page group, and leaves at least one token to compute.
+  /// It has at least one page group, and leaves at least one token to compute, unless there are logits after the last.
   ///
   /// Entries that are damaged or have lost the one they continue are deleted. Reads the header of each entry,
   /// and more only of those that go on where the prompt matches.
@@ -77,20 +89,35 @@ extension KeyValueDirectory {
   /// - Parameters:
   ///   - models: all that stand for the weights of `origin`'s model, itself among them; nil = itself alone.
   ///   - dividingPageGroups: whether pages can be used in part, so that the prefix may have a tail.
+  ///   - usingLogits: whether logits after the last token are of use.
   public func prefix(
     of tokens: [Int32], origin: KeyValueOrigin, models: [KeyValueOrigin.Model]? = nil,
-    dividingPageGroups: Bool = true
+    dividingPageGroups: Bool = true, usingLogits: Bool = false
   ) -> KeyValuePrefix {
-    let most = max(0, tokens.count - 1) / KeyValueOrigin.pageGroupPositionCount
     let usable = usableHeaders(Set((models ?? [origin.model]).map(origin.of)))
     deleteOrphans(usable)
+    if usingLogits, usable.contains(where: { $0.logits?.position == tokens.count }) {
+      let whole = prefix(of: tokens[...], in: usable, dividingPageGroups: dividingPageGroups)
+      if whole.hasLogits, whole.tokenCount == tokens.count { return whole }
+    }
+    var prefix = prefix(
+      of: tokens.dropLast(), in: usable, dividingPageGroups: dividingPageGroups)
+    prefix.logitsEntry = nil
+    return prefix
+  }
+
+  /// The longest beginning of `tokens` in the entries of these headers, all of it included.
+  private func prefix(
+    of tokens: ArraySlice<Int32>, in usable: [KeyValueEntryHeader], dividingPageGroups: Bool
+  ) -> KeyValuePrefix {
     let length = KeyValueOrigin.pageGroupPositionCount
+    let most = tokens.count / length
     let openings = (0..<most).map {
       Self.checksum(tokens[($0 * length)..<(($0 + 1) * length)])
     }
     var matches: [UInt64: (entry: KeyValueEntry, end: Int, depth: Int)] = [:]
     var best: (entry: KeyValueEntry, end: Int)?
-    var bestTail = 0
+    var (bestTail, hasLogits) = (0, false)
     // An entry begins after its parent's first page group, so parents come first.
     for header in usable.sorted(by: { $0.firstPageGroup < $1.firstPageGroup }) {
       let start = header.firstPageGroup
@@ -107,11 +134,13 @@ extension KeyValueDirectory {
       guard end > start else { continue }
       matches[header.id] = (entry, end, depth)
       let tail = dividingPageGroups ? entry.matchingTokenCount(tokens, pageGroup: end - start) : 0
-      if (end, tail) > (best?.end ?? 0, bestTail) {
+      let known = header.logits?.position == tokens.count && end * length + tail == tokens.count
+      if (end, tail, known ? 1 : 0) > (best?.end ?? 0, bestTail, hasLogits ? 1 : 0) {
         best = (entry, end)
-        bestTail = tail
+        (bestTail, hasLogits) = (tail, known)
       }
     }
+    let logitsEntry = hasLogits ? best?.entry : nil
     let tail = best.flatMap { entry, end in
       bestTail == 0
         ? nil
@@ -127,7 +156,7 @@ extension KeyValueDirectory {
       }
     }
     Self.touch(sources.map { $0.entry.descriptor.rawValue })
-    return KeyValuePrefix(sources: sources.reversed(), tail: tail)
+    return KeyValuePrefix(sources: sources.reversed(), tail: tail, logitsEntry: logitsEntry)
   }
 
   /// Entries of a chain are open all at once, and a process may have 1024 files by default.

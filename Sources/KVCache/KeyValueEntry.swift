@@ -49,7 +49,7 @@ final class KeyValueEntry: Sendable {
   }
 
   /// How many of the entry's complete page groups hold the tokens that `prompt` has there.
-  func matchingPageGroupCount(_ prompt: [Int32]) -> Int {
+  func matchingPageGroupCount(_ prompt: ArraySlice<Int32>) -> Int {
     let length = KeyValueOrigin.pageGroupPositionCount
     let first = header.firstPageGroup * length
     var count = 0
@@ -60,18 +60,34 @@ final class KeyValueEntry: Sendable {
     return count
   }
 
-  /// How many tokens of a page group are those that `prompt` has there, its last token left out.
-  func matchingTokenCount(_ prompt: [Int32], pageGroup: Int) -> Int {
+  /// How many tokens of a page group are those that `prompt` has there.
+  func matchingTokenCount(_ prompt: ArraySlice<Int32>, pageGroup: Int) -> Int {
     let length = KeyValueOrigin.pageGroupPositionCount
     let own = tokens[..<header.tokenCount].dropFirst(pageGroup * length).prefix(length)
-    let theirs = prompt.dropLast().dropFirst((header.firstPageGroup + pageGroup) * length)
+    let theirs = prompt.dropFirst((header.firstPageGroup + pageGroup) * length)
     return zip(own, theirs).prefix { $0 == $1 }.count
+  }
+
+  /// Reads and checks the entry's logits into `values`; false if there are none, or others than were written.
+  func readLogits(into values: UnsafeMutableBufferPointer<Float>) -> Bool {
+    guard let logits = header.logits, logits.count == values.count else { return false }
+    let bytes = UnsafeMutableRawBufferPointer(values)
+    return read(into: bytes, at: logits.offset)
+      && Checksum.of(UnsafeRawBufferPointer(bytes), seed: UInt64(logits.position))
+        == logits.checksum
   }
 
   /// Reads and checks a page of one of the entry's page groups.
   func readPage(pageGroup: Int, layer: Int, into bytes: UnsafeMutableRawBufferPointer) -> Bool {
     let page = pageGroup * header.origin.layerCount + layer
-    let offset = header.dataOffset + page * header.origin.pageStride
+    guard read(into: bytes, at: header.dataOffset + page * header.origin.pageStride) else {
+      return false
+    }
+    let content = UnsafeRawBufferPointer(rebasing: bytes[..<header.origin.pageByteCount])
+    return Checksum.of(content) == pageChecksums[page]
+  }
+
+  private func read(into bytes: UnsafeMutableRawBufferPointer, at offset: Int) -> Bool {
     var filled = 0
     while filled < bytes.count {
       let got = SystemCalls.read(
@@ -81,8 +97,7 @@ final class KeyValueEntry: Sendable {
       guard got > 0 else { return false }
       filled += got
     }
-    let content = UnsafeRawBufferPointer(rebasing: bytes[..<header.origin.pageByteCount])
-    return Checksum.of(content) == pageChecksums[page]
+    return true
   }
 
   /// The tables' bytes: tokens, then page checksums.

@@ -19,6 +19,8 @@ struct KeyValueEntryHeader: Sendable {
   var openingChecksum: UInt64
   /// Over its tokens and page checksums.
   var tablesChecksum: UInt64
+  /// Logits after one of the entry's tokens; nil if it has none.
+  var logits: Logits?
   /// The model's name, for people.
   var modelName: [UInt8]
   /// The beginning of the text from the first token on, for people.
@@ -37,6 +39,23 @@ struct KeyValueEntryHeader: Sendable {
   static let textByteLimit = 1024
   private static let pageGroupLimit = 1 << 23
 
+  /// Where logits lie in the file.
+  struct Logits: Sendable {
+    /// Tokens from the sequence's first up to the one that they follow.
+    var position: Int
+    var offset: Int
+    /// f32 each.
+    var count: Int
+    /// XXH3-64 of their bytes, with the position as its seed.
+    var checksum: UInt64
+
+    var byteCount: Int { count * MemoryLayout<Float>.stride }
+    /// Most that are read: far more than any vocabulary has.
+    static let countLimit = 1 << 24
+  }
+
+  private static let logitsOffset = 4048
+
   /// Why a file is not an entry that can be used.
   enum Problem: Error, Equatable {
     /// Not what was written: changed, cut short, or never an entry.
@@ -45,10 +64,13 @@ struct KeyValueEntryHeader: Sendable {
     case otherVersion
   }
 
-  /// Where the data of an entry of at most `pageGroupCount` page groups begins: after the room for its tables.
-  static func dataOffset(_ origin: KeyValueOrigin, pageGroupCount: Int) -> Int {
-    let end = byteCount + pageGroupCount * origin.tableByteCount
-    return (end + byteCount - 1) / byteCount * byteCount
+  /// Where the data of an entry of at most `pageGroupCount` page groups begins: after the room for its tables and for
+  /// logits, which begin at the end of that for the tables.
+  static func dataOffset(
+    _ origin: KeyValueOrigin, pageGroupCount: Int, logitsByteCount: Int = 0
+  ) -> Int {
+    func padded(_ count: Int) -> Int { (count + byteCount - 1) / byteCount * byteCount }
+    return padded(byteCount + pageGroupCount * origin.tableByteCount) + padded(logitsByteCount)
   }
 
   /// Page groups of this entry that are complete, at least one.
@@ -69,8 +91,9 @@ struct KeyValueEntryHeader: Sendable {
 
   /// Bytes of the file that take room on the drive.
   var ownByteCount: Int {
-    Self.dataOffset(origin, pageGroupCount: pageGroupCount) + pageGroupCount
-      * origin.pageGroupByteCount
+    Self.dataOffset(
+      origin, pageGroupCount: pageGroupCount, logitsByteCount: logits?.byteCount ?? 0)
+      + pageGroupCount * origin.pageGroupByteCount
   }
 
   /// The header's bytes.
@@ -101,6 +124,11 @@ struct KeyValueEntryHeader: Sendable {
     bytes.appendLittleEndian(UInt32(0))
     bytes.append(contentsOf: modelName)
     bytes.append(contentsOf: text)
+    bytes.append(contentsOf: [UInt8](repeating: 0, count: Self.logitsOffset - bytes.count))
+    for value in [logits?.position ?? 0, logits?.offset ?? 0, logits?.count ?? 0] {
+      bytes.appendLittleEndian(UInt64(value))
+    }
+    bytes.appendLittleEndian(logits?.checksum ?? 0)
     bytes.append(contentsOf: [UInt8](repeating: 0, count: Self.checksumOffset - bytes.count))
     bytes.appendLittleEndian(bytes.withUnsafeBytes(Checksum.of))
     return bytes
@@ -158,6 +186,21 @@ extension KeyValueEntryHeader {
       dataOffset <= fileByteCount,
       // In this order nothing overflows, whatever the file states.
       pageGroupCount <= (fileByteCount - dataOffset) / origin.pageGroupByteCount
+    else { throw .damaged }
+    logits = nil
+    (modelName, text) = ([], [])
+    let found = Logits(
+      position: Int(clamping: integer(Self.logitsOffset, UInt64.self)),
+      offset: Int(clamping: integer(Self.logitsOffset + 8, UInt64.self)),
+      count: Int(clamping: integer(Self.logitsOffset + 16, UInt64.self)),
+      checksum: integer(Self.logitsOffset + 24, UInt64.self))
+    logits = found.count == 0 ? nil : found
+    let first = firstPageGroup * KeyValueOrigin.pageGroupPositionCount
+    guard
+      found.count == 0
+        || found.count <= Logits.countLimit && found.position > first
+          && found.position - first <= tokenCount && found.offset <= dataOffset
+          && found.byteCount <= dataOffset - found.offset
     else { throw .damaged }
     let names = bytes[Self.namesOffset...]
     modelName = Array(names.prefix(nameByteCount))

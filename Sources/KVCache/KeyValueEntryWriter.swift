@@ -19,17 +19,21 @@ public final class KeyValueEntryWriter {
   private let pageGroupCapacity: Int
   private let modelName: [UInt8]
   private let descriptor: UnixDescriptor
+  /// Room for logits between tables and data.
+  private let logitsByteCount: Int
+  private var logits: KeyValueEntryHeader.Logits?
   private var isCommitted = false
 
   /// Creates the temporary file and locks it.
   ///
   /// - Parameters:
   ///   - pageGroupCapacity: most page groups that the sequence will have.
+  ///   - logitCount: of the logits that may be kept with it; 0 = none.
   ///   - modelName: for people.
   /// - Throws: `BlockIOError` if the folder cannot be written to.
   public init(
     in directory: KeyValueDirectory, origin: KeyValueOrigin, pageGroupCapacity: Int,
-    modelName: String
+    logitCount: Int = 0, modelName: String
   ) throws(BlockIOError) {
     let (path, raw) = try Self.create(in: directory.path)
     self.path = path
@@ -38,7 +42,9 @@ public final class KeyValueEntryWriter {
     self.origin = origin
     self.pageGroupCapacity = pageGroupCapacity
     self.modelName = Self.shortened(Array(modelName.utf8), KeyValueEntryHeader.nameByteLimit)
-    dataOffset = KeyValueEntryHeader.dataOffset(origin, pageGroupCount: pageGroupCapacity)
+    logitsByteCount = logitCount * MemoryLayout<Float>.stride
+    dataOffset = KeyValueEntryHeader.dataOffset(
+      origin, pageGroupCount: pageGroupCapacity, logitsByteCount: logitsByteCount)
   }
 
   deinit { if !isCommitted { SystemCalls.remove(path) } }
@@ -62,6 +68,26 @@ public final class KeyValueEntryWriter {
       self.positionCount = positionCount
       self.page = page
     }
+  }
+
+  /// Keeps the logits after a prompt, in place of those that were kept before: they are what an identical prompt needs of a
+  /// sweep.
+  ///
+  /// - Parameters:
+  ///   - logits: as many as were planned.
+  ///   - position: tokens of the sequence that they follow.
+  /// - Throws: `BlockIOError` if the drive fails or is full.
+  package func keep(
+    logits: UnsafeBufferPointer<Float>, after position: Int
+  ) throws(BlockIOError) {
+    let bytes = UnsafeRawBufferPointer(logits)
+    guard bytes.count == logitsByteCount, !bytes.isEmpty else { return }
+    let offset = KeyValueEntryHeader.dataOffset(origin, pageGroupCount: pageGroupCapacity)
+    self.logits = nil
+    try write(bytes, at: offset)
+    self.logits = KeyValueEntryHeader.Logits(
+      position: position, offset: offset, count: logits.count,
+      checksum: Checksum.of(bytes, seed: UInt64(position)))
   }
 
   /// Completes the entry and makes room for it.
@@ -105,7 +131,12 @@ public final class KeyValueEntryWriter {
       pageGroupCount: pageGroupCount,
       lastPositionCount: partial?.positionCount ?? length,
       openingChecksum: KeyValueDirectory.checksum(own.prefix(length)),
-      tablesChecksum: tables.withUnsafeBytes(Checksum.of), modelName: modelName,
+      tablesChecksum: tables.withUnsafeBytes(Checksum.of),
+      logits: logits.flatMap {
+        // They are of use where all tokens before them are in the store.
+        (first * length + 1...end + (partial?.positionCount ?? 0)).contains($0.position) ? $0 : nil
+      },
+      modelName: modelName,
       text: Self.shortened(text, KeyValueEntryHeader.textByteLimit))
     guard header.ownByteCount <= directory.byteLimit else { return .tooLarge }
     try check(SystemCalls.truncate(descriptor.rawValue, byteCount: header.fileByteCount))

@@ -51,6 +51,8 @@ final class ActiveSequence {
   var unreadCount: Int { path.count - position }
   /// Whether the turn's answer has not begun.
   var isReading: Bool { position < promptCount }
+  /// Whether some of the turn's answer is there.
+  var hasAnswered: Bool { path.count > promptCount }
   /// Whether reading all tokens gives another one.
   var draws: Bool { ending?.reason == nil }
   var isWanted: Bool { !record.cancellation.isRaised }
@@ -108,14 +110,25 @@ final class ActiveSequence {
   /// Takes in what a sweep did for its rows.
   func advance(_ span: Batch.Span) {
     news = News()
-    defer { drawn = nil }
     guard span.isAlive else {
       news.end = span.failure.map { .failed($0) }
+      drawn = nil
       return
     }
     let wasReading = isReading
     position += span.rows.count
     if wasReading { news.reading = (min(position, promptCount), promptCount, reusedCount) }
+    finish()
+  }
+
+  /// Takes in what was drawn without a sweep.
+  func takeDrawn() {
+    news = News()
+    finish()
+  }
+
+  private func finish() {
+    defer { drawn = nil }
     if let drawn, ending?.take(drawn.token, text: &text) == true {
       (news.token, news.probabilities) = (drawn.token, drawn.probabilities)
       path.append(drawn.token)

@@ -65,12 +65,16 @@ extension EngineExchange {
   }
 
   /// A turn begins: its answer will follow the first `usage.promptTokenCount` tokens of the context.
-  func begin(_ record: SequenceRecord, _ usage: TokenSequence.Usage) {
+  ///
+  /// - Parameter keepsAnswer: whether some of it was drawn, which is read again.
+  func begin(
+    _ record: SequenceRecord, _ usage: TokenSequence.Usage, keepsAnswer: Bool = false
+  ) {
     locked {
       guard !record.isOver else { return }
       record.usage.promptTokenCount = usage.promptTokenCount
       record.usage.reusedTokenCount = usage.reusedTokenCount
-      record.mailbox.begin(answerAt: usage.promptTokenCount)
+      if !keepsAnswer { record.mailbox.begin(answerAt: usage.promptTokenCount) }
       record.mailbox.reading = (
         usage.reusedTokenCount, usage.promptTokenCount, usage.reusedTokenCount
       )

@@ -30,12 +30,16 @@ extension EngineServer {
 
   /// Keys and values of a new sequence, with what the store has of its tokens.
   func openSequence(
-    _ request: SequenceRequest, _ tokens: [Int32]
+    _ request: SequenceRequest, _ turn: SequenceRecord.Turn
   ) throws(RuntimeError) -> (KeyValueStore, KeyValuePersistence?) {
     guard let archive = archive(for: request) else {
       return (try core.openSequence(limit: request.contextLimit), nil)
     }
-    let persistence = KeyValuePersistence(archive, tokens: tokens)
+    let usesLogits =
+      attendsOverAll && turn.limit > 0
+      && request.contextLength(in: core.plan) > turn.tokens.count
+    let persistence = KeyValuePersistence(
+      archive, tokens: turn.tokens, usesLogits: usesLogits)
     let cache: KeyValueStore
     do {
       cache = try core.openSequence(limit: request.contextLimit, files: persistence.files)
@@ -46,6 +50,34 @@ extension EngineServer {
     }
     persistence.resume(cache)
     return (cache, persistence)
+  }
+
+  /// Draws the first token of a turn whose prompt was answered before, from the logits that were kept then: no sweep is needed.
+  ///
+  /// - Returns: whether it was drawn.
+  func drawFromStore(_ sequence: ActiveSequence) -> Bool {
+    guard let persistence = sequence.persistence, persistence.hasLogits else { return false }
+    return withUnsafeTemporaryAllocation(of: Float.self, capacity: vocabularyCount) { logits in
+      guard persistence.readLogits(of: sequence.cache, into: logits) else { return false }
+      region.draw(for: CollectionOfOne(sequence), from: logits)
+      return true
+    }
+  }
+
+  /// Gives the store the logits after a prompt, for those who ask the same again.
+  func keepLogits(
+    _ logits: UnsafeMutableBufferPointer<Float>, of numbers: ArraySlice<Int>
+  ) {
+    for (row, number) in numbers.enumerated() {
+      let member = members[number]
+      guard member.isReading, core.batch.spans[number].isAlive,
+        member.path.count >= KeyValueOrigin.pageGroupPositionCount
+      else { continue }
+      member.persistence?.keep(
+        logits: UnsafeBufferPointer(
+          rebasing: logits[(row * vocabularyCount)..<((row + 1) * vocabularyCount)]),
+        after: member.path.count)
+    }
   }
 
   /// Whether some context is not kept yet.
@@ -71,7 +103,8 @@ extension EngineServer {
     guard sequence.persistence == nil, let archive = archive(for: sequence.record.request) else {
       return
     }
-    let persistence = KeyValuePersistence(archive, tokens: sequence.path)
+    let persistence = KeyValuePersistence(
+      archive, tokens: sequence.path, usesLogits: attendsOverAll)
     persistence.follow(sequence.cache)
     sequence.persistence = persistence
   }
@@ -81,15 +114,17 @@ extension EngineServer {
     if case .finished? = member.news.end { member.isUnkept = member.persistence != nil }
   }
 
-  /// Has a sequence computed again whose stored keys and values turned out to be damaged while its tokens were read.
+  /// Has a sequence computed again whose stored keys and values turned out to be damaged, with what it answered by then.
   func restart(_ member: ActiveSequence, _ span: Batch.Span) -> Bool {
-    guard case .keyValues(let loss)? = span.failure, loss.unreadablePath != nil, member.isReading,
+    guard case .keyValues(let loss)? = span.failure, loss.unreadablePath != nil,
+      member.isReading || attendsOverAll,
       member.cache.prefixPositionCount > 0, let persistence = member.persistence
     else { return false }
     persistence.removePrefix(because: loss)
     member.cache.reset()
     member.restart()
-    exchange.begin(member.record, member.noteStart())
+    let usage = member.noteStart()
+    exchange.begin(member.record, usage, keepsAnswer: member.hasAnswered)
     return true
   }
 }

@@ -14,15 +14,17 @@ final class EngineServer {
   /// Where contexts are kept; nil = nowhere.
   let archive: KeyValueArchive?
   private let tokenizer: Tokenizer
-  private let region: DrawRegion
-  private let vocabularyCount: Int
+  let region: DrawRegion
+  let vocabularyCount: Int
+  /// Whether answers attend over all that was read, so that reading a token gives what answering it gave.
+  let attendsOverAll: Bool
   private var scheduler: Scheduler
   /// Those that have a place.
   private(set) var sequences: [UInt64: ActiveSequence] = [:]
   /// Those whose turn is under way, the oldest first.
   private var underWay: [ActiveSequence] = []
   /// Those with rows in the sweep, in the order of the batch's spans.
-  private var members: [ActiveSequence] = []
+  private(set) var members: [ActiveSequence] = []
   /// Numbers of those whose logits are wanted.
   private var drawing: [Int] = []
   private var statistics = EngineStatistics()
@@ -34,13 +36,16 @@ final class EngineServer {
     _ model: LanguageModel, _ request: MemoryPlan.Request, _ store: Engine.Store?,
     _ exchange: EngineExchange
   ) throws(RuntimeError) {
-    vocabularyCount = model.configuration.vocabularyCount
+    let logitCount = model.configuration.vocabularyCount
+    vocabularyCount = logitCount
+    attendsOverAll = request.keyValues.policy == .full
     var request = request
     archive = try store.flatMap { store throws(RuntimeError) in
       try Self.openArchive(store, model, request, exchange)
     }
-    request.callerByteCount += archive?.learningByteCount ?? 0
-    request.callerByteCount += Self.byteCount(request, vocabularyCount: vocabularyCount)
+    request.callerByteCount +=
+      archive.map { $0.learningByteCount + MemoryLayout<Float>.stride * logitCount } ?? 0
+    request.callerByteCount += Self.byteCount(request, vocabularyCount: logitCount)
     core = try EngineCore(
       model.source, model.configuration, request, cancellation: exchange.sweepCancellation)
     self.exchange = exchange
@@ -100,11 +105,13 @@ final class EngineServer {
   ) throws(RuntimeError) {
     guard !record.cancellation.isRaised else { return }
     let sequence: ActiveSequence
+    var isNew = false
     if let known = sequences[record.id] {
       sequence = known
       follow(known)
     } else {
-      sequence = try admit(record, turn.tokens)
+      sequence = try admit(record, turn)
+      isNew = true
     }
     let request = record.request
     sequence.begin(turn) { promptCount in
@@ -114,16 +121,25 @@ final class EngineServer {
         endTokens: request.ignoresEnd ? [] : tokenizer.endTokens,
         text: request.stops.isEmpty ? nil : AnswerText(tokenizer, stops: request.stops))
     }
-    // Logits are those after a token that is read.
-    if sequence.unreadCount == 0, sequence.draws { try rewind(sequence, to: sequence.position - 1) }
-    exchange.begin(record, sequence.noteStart())
-    underWay.append(sequence)
+    let isWhole = sequence.unreadCount == 0 && sequence.draws
+    if isWhole, isNew, drawFromStore(sequence) {
+      exchange.begin(record, sequence.noteStart())
+      sequence.takeDrawn()
+      note(sequence)
+      statistics.drawnCount += 1
+      exchange.publish([sequence], statistics)
+    } else {
+      // Logits are those after a token that is read.
+      if isWhole { try rewind(sequence, to: sequence.position - 1) }
+      exchange.begin(record, sequence.noteStart())
+    }
+    if sequence.news.end == nil { underWay.append(sequence) }
   }
 
   private func admit(
-    _ record: SequenceRecord, _ tokens: [Int32]
+    _ record: SequenceRecord, _ turn: SequenceRecord.Turn
   ) throws(RuntimeError) -> ActiveSequence {
-    let (cache, persistence) = try openSequence(record.request, tokens)
+    let (cache, persistence) = try openSequence(record.request, turn)
     let sequence = ActiveSequence(record, cache, position: cache.positionCount)
     sequence.persistence = persistence
     sequences[record.id] = sequence
@@ -225,6 +241,7 @@ final class EngineServer {
       for: numbers.lazy.map { [members, core] number in
         core.batch.spans[number].isAlive ? members[number] : nil
       }, from: logits)
+    keepLogits(logits, of: numbers)
   }
 
   /// Tells what the sweep brought.

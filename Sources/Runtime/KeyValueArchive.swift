@@ -17,6 +17,7 @@ public final class KeyValueArchive {
   private let source: ModelSource
   private let modelName: String
   private let shape: KeyValueShape
+  private let vocabularyCount: Int
   /// What stood for the model before its weights were read; nil if nothing can.
   private let references: ModelReferences?
   /// What entries must come from; nil where nothing identifies the model.
@@ -35,6 +36,7 @@ public final class KeyValueArchive {
     source = model.source
     tokenizer = model.tokenizer
     modelName = model.source.description.name ?? ""
+    vocabularyCount = model.configuration.vocabularyCount
     shape = KeyValueShape(
       model.configuration, contextLength: request.contextLength, type: request.keyValues.type)
     let selector = try NeuronSelector.resolve(
@@ -61,20 +63,24 @@ public final class KeyValueArchive {
   }
 
   /// The longest beginning of `tokens` that the store has.
-  func prefix(of tokens: [Int32]) -> KeyValuePrefix {
+  ///
+  /// - Parameter usingLogits: whether all of them may be taken where there are logits after the last.
+  func prefix(of tokens: [Int32], usingLogits: Bool) -> KeyValuePrefix {
     guard let origin, let references else { return .none }
     return directory.prefix(
       of: tokens, origin: origin, models: references.all.map(KeyValueOrigin.Model.init),
-      dividingPageGroups: !shape.quantises)
+      dividingPageGroups: !shape.quantises, usingLogits: usingLogits)
   }
 
   /// A new entry; nil if none can be written.
-  func makeWriter() -> KeyValueEntryWriter? {
+  ///
+  /// - Parameter keepingLogits: whether those after a prompt may be kept with it.
+  func makeWriter(keepingLogits: Bool) -> KeyValueEntryWriter? {
     guard let origin else { return nil }
     do {
       return try KeyValueEntryWriter(
         in: directory, origin: origin, pageGroupCapacity: shape.pageGroupCount,
-        modelName: modelName)
+        logitCount: keepingLogits ? vocabularyCount : 0, modelName: modelName)
     } catch {
       warn("\(error); keys and values are not kept")
       return nil

@@ -14,14 +14,18 @@ public final class KeyValuePersistence {
 
   /// Looks for the beginning of `tokens` in the store.
   ///
-  /// - Parameter reuses: whether to take anything from the store.
-  public init(_ archive: KeyValueArchive, tokens: [Int32], reuses: Bool = true) {
+  /// - Parameters:
+  ///   - reuses: whether to take anything from the store.
+  ///   - usesLogits: whether logits after the tokens are taken from it, and given to it with ``keep(logits:after:)``.
+  public init(
+    _ archive: KeyValueArchive, tokens: [Int32], reuses: Bool = true, usesLogits: Bool = false
+  ) {
     self.archive = archive
-    prefix = reuses ? archive.prefix(of: tokens) : .none
-    writer = archive.makeWriter()
+    prefix = reuses ? archive.prefix(of: tokens, usingLogits: usesLogits) : .none
+    writer = archive.makeWriter(keepingLogits: usesLogits)
   }
 
-  /// As ``init(_:tokens:reuses:)``, for a session.
+  /// As ``init(_:tokens:reuses:usesLogits:)``, for a session.
   ///
   /// - Parameters:
   ///   - request: what the session will be planned from; tells it where keys and values come from and go.
@@ -66,6 +70,24 @@ public final class KeyValuePersistence {
   func resume(_ keyValues: KeyValueStore) {
     guard let tail = prefix.tail else { return }
     _ = keyValues.resume(positionCount: tail.positionCount) { tail.read(layer: $0, into: $1) }
+  }
+
+  /// Whether the store has the logits after the tokens.
+  var hasLogits: Bool { prefix.hasLogits }
+
+  /// Reads the logits after the tokens; false if the store has none, or others than were written, or not all that comes before
+  /// them.
+  func readLogits(
+    of keyValues: KeyValueStore, into values: UnsafeMutableBufferPointer<Float>
+  ) -> Bool {
+    keyValues.positionCount == prefix.tokenCount && prefix.readLogits(into: values)
+  }
+
+  /// Keeps the logits after the prompt, with what is kept of it in the end.
+  func keep(logits: UnsafeBufferPointer<Float>, after position: Int) {
+    do { try writer?.keep(logits: logits, after: position) } catch {
+      archive.warn("\(error); the logits after a prompt are not kept")
+    }
   }
 
   /// Has a context that goes on after ``store(_:of:)`` give to the store what follows.

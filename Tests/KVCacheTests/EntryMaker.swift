@@ -19,17 +19,19 @@ struct EntryMaker {
     return (0..<origin.pageByteCount).map { _ in UInt8(truncatingIfNeeded: generator.next()) }
   }
 
-  /// Stores page groups of `tokens` after what the store holds of them, with `keepsPartial` the last one in part.
+  /// Stores page groups of `tokens` after what the store holds of them, with `keepsPartial` the last one in part, and the
+  /// logits after the last token.
   @discardableResult
   func store(
-    _ tokens: [Int32], text: String = "text", keepsPartial: Bool = false
+    _ tokens: [Int32], text: String = "text", keepsPartial: Bool = false, logits: [Float] = []
   ) throws -> KeyValueEntryWriter.Outcome {
     let length = KeyValueOrigin.pageGroupPositionCount
     let pageGroupCount = tokens.count / length
     let prefix = directory.prefix(of: tokens + [0], origin: origin)
     let writer = try KeyValueEntryWriter(
       in: directory, origin: origin, pageGroupCapacity: pageGroupCount + 3,
-      modelName: "tiny")
+      logitCount: logits.count, modelName: "tiny")
+    try logits.withUnsafeBufferPointer { try writer.keep(logits: $0, after: tokens.count) }
     let file = open(writer.path, O_WRONLY)
     defer { close(file) }
     var checksums: [UInt64] = []
@@ -58,6 +60,14 @@ struct EntryMaker {
     let prefix = directory.prefix(of: prompt, origin: origin)
     return isIntact(prefix, of: prompt)
       ? prefix.pageGroupCount * KeyValueOrigin.pageGroupPositionCount : nil
+  }
+
+  /// The logits after `prompt`, and how much of it needs no computing.
+  func logits(after prompt: [Int32], count: Int) -> (values: [Float]?, tokenCount: Int) {
+    let prefix = directory.prefix(of: prompt, origin: origin, usingLogits: true)
+    var values = [Float](repeating: 0, count: count)
+    let isFound = values.withUnsafeMutableBufferPointer { prefix.readLogits(into: $0) }
+    return (isFound ? values : nil, prefix.tokenCount)
   }
 
   /// Whether a prefix's sources hold the pages of `prompt`.

@@ -30,20 +30,51 @@ import Testing
     arguments: [false, true])
   func mutations(signed: Bool) throws {
     let maker = try maker()
-    try maker.store(prompt)
+    let logits = (0..<300).map { Float($0) / 7 }
+    try maker.store(prompt, keepsPartial: true, logits: logits)
     let name = try #require(folder.entries.first)
     let intact = folder.read(name)
     var generator = SeededGenerator(seed: 5)
     let fields = [12, 32, 36, 40, 44].map { (offset: $0, byteCount: 4) }
     let longFields = stride(from: 16, through: 112, by: 8).map { (offset: $0, byteCount: 8) }
+    let logitFields = stride(from: 4048, through: 4072, by: 8).map { (offset: $0, byteCount: 8) }
     for trial in 0..<1500 {
       var bytes = Mutation.mutate(
-        intact, fields: fields + longFields, limit: 8192, using: &generator)
+        intact, fields: fields + longFields + logitFields, limit: 8192, using: &generator)
       if signed { sign(&bytes) }
       folder.write(name, bytes)
       let prefix = maker.directory.prefix(of: prompt, origin: maker.origin)
       #expect(maker.isNeverWrong(prefix, of: prompt), "trial \(trial)")
+      for count in [256, 299, 300] {
+        let found = maker.logits(after: Array(prompt[..<count]), count: logits.count)
+        #expect(found.values == nil || (found.values == logits && count == 300), "trial \(trial)")
+      }
       _ = maker.directory.items()
+    }
+  }
+
+  @Test("Logits are found after the tokens that they follow, and no others")
+  func logits() throws {
+    let maker = try maker()
+    let values = (0..<700).map { Float($0).squareRoot() }
+    let long = prompt + EntryMaker.tokens(212, seed: 2)
+    try maker.store(prompt, keepsPartial: true, logits: values)
+    #expect(maker.logits(after: prompt, count: 700) == (values, 300))
+    #expect(maker.logits(after: prompt, count: 701) == (nil, 300))
+    for count in [129, 256, 299] {
+      #expect(maker.logits(after: Array(prompt[..<count]), count: 700) == (nil, count - 1))
+    }
+    // What goes on has its own, at the end of a page group.
+    try maker.store(long, logits: values.reversed())
+    #expect(maker.logits(after: long, count: 700) == (values.reversed(), 512))
+    #expect(maker.logits(after: prompt, count: 700) == (values, 300))
+    #expect(maker.logits(after: long + [1], count: 700) == (nil, 512))
+    #expect(maker.logits(after: long.dropLast() + [1], count: 700) == (nil, 511))
+    // Where pages cannot be divided, the last page group must be complete.
+    for (tokens, count) in [(prompt, 256), (long, 512)] {
+      let prefix = maker.directory.prefix(
+        of: tokens, origin: maker.origin, dividingPageGroups: false, usingLogits: true)
+      #expect(prefix.tokenCount == count && prefix.hasLogits == (tokens == long))
     }
   }
 

@@ -165,7 +165,63 @@ import Testing
     let warnings = engine.takeWarnings()
     #expect(warnings.count == 1 && warnings[0].contains("damaged"), "\(warnings)")
     let again = try rig.engine(sequenceCount: 1, store: store)
+    // The prompt was read again together with what was answered: there are no logits between them.
     #expect(take(try again.open(request(tokens))).reused == 499)
+  }
+
+  @Test(arguments: KeyValueType.allCases)
+  func `A prompt that was read before is answered without a sweep`(type: KeyValueType) throws {
+    let rig = try makeRig(type: type)
+    // Quantised keys and values are kept in complete page groups.
+    for count in type == .f16 ? [300, 256, 128] : [256] {
+      let tokens = Self.tokens(count, seed: 60 + UInt64(count))
+      do {
+        let engine = try rig.engine(sequenceCount: 1, store: store)
+        _ = take(try engine.open(request(tokens)))
+      }
+      let engine = try rig.engine(sequenceCount: 2, store: store)
+      for (number, temperature) in [Float(0), 1, 2].enumerated() {
+        var next = request(tokens, limit: number == 0 ? 1 : 12)
+        next.sampling = SamplingOptions(temperature: temperature, seed: 8, stream: UInt32(number))
+        next.logProbabilityCount = 3
+        let sequence = try engine.open(next)
+        let found = take(sequence)
+        #expect(found.tokens == (try rig.alone(next).tokens), "\(count) tokens, \(temperature)")
+        #expect(found.reused == count)
+        let sweepCount = engine.statistics().sweepCount
+        #expect(sweepCount == 11 * number, "\(count) tokens: \(sweepCount)")
+        sequence.cancel()
+      }
+      engine.stop()
+      #expect(engine.takeWarnings().isEmpty)
+    }
+  }
+
+  @Test func `Logits that were damaged, or of an answer that attends over less, are computed`()
+    throws
+  {
+    let rig = try makeRig()
+    let tokens = Self.tokens(300, seed: 70)
+    let expected = try rig.alone(request(tokens)).tokens
+    do {
+      let engine = try rig.engine(sequenceCount: 1, store: store)
+      _ = take(try engine.open(request(tokens)))
+    }
+    rig.keyValues.policy = .recent(sinks: 0, recent: 128)
+    let less = try rig.alone(request(tokens)).tokens
+    do {
+      let engine = try rig.engine(sequenceCount: 1, store: store)
+      #expect(take(try engine.open(request(tokens))) == (less, 299))
+    }
+    rig.keyValues.policy = .full
+    let entry = try #require(folder.entries.first)
+    var bytes = folder.read(entry)
+    let offset = bytes[4056..<4064].reversed().reduce(0) { $0 << 8 | Int($1) }
+    bytes[offset + 100] ^= 1
+    folder.write(entry, bytes)
+    let engine = try rig.engine(sequenceCount: 1, store: store)
+    #expect(take(try engine.open(request(tokens))).tokens == expected)
+    #expect(engine.statistics().sweepCount == 12)
   }
 
   @Test func `A store that cannot be used is said, and answers go on`() throws {

@@ -85,7 +85,7 @@ import Tokenization
         texts.append(json["choices"]?.array?.first?["text"]?.string)
         counts.append(json["usage"]?["prompt_tokens_details"]?["cached_tokens"]?.integer)
       }
-      #expect(counts.first == 0 && counts.last == 149)
+      #expect(counts.first == 0 && counts.last == 150)
       #expect(Set(texts).count == 1 && texts.first != nil)
     }
   }
