@@ -4,7 +4,7 @@ import TensorBasics
 /// A sequence that has a place, as the engine's thread works on it.
 final class ActiveSequence {
   let record: SequenceRecord
-  let cache: KeyValueStore
+  private(set) var cache: KeyValueStore
   /// Tokens of the context: what is to be read, and what was drawn.
   private(set) var path: [Int32] = []
   /// Tokens of it that the cache holds.
@@ -12,6 +12,8 @@ final class ActiveSequence {
   private var ending: AnswerEnding?
   /// What it takes from the engine's store and gives to it; nil = nothing.
   var persistence: KeyValuePersistence?
+  /// Whose reading it waits for; nil = it reads by itself.
+  var leader: Leader?
   /// Whether there is more in the context than the store was given.
   var isUnkept = false
   /// Tokens of the context when the turn began, and those that the cache held then.
@@ -23,6 +25,13 @@ final class ActiveSequence {
   private var drawn: (token: Int32, probabilities: [TokenProbability]?)?
   /// Text that a stop string was looked for in, which the puller makes again.
   private var text: [UInt8] = []
+
+  /// Another sequence whose context begins alike.
+  struct Leader {
+    let sequence: ActiveSequence
+    /// Tokens that both begin with.
+    let tokenCount: Int
+  }
 
   struct News {
     enum End {
@@ -77,6 +86,12 @@ final class ActiveSequence {
   func restart() {
     news = News()
     position = 0
+  }
+
+  /// Goes on with keys and values that are computed already, in place of its own.
+  func adopt(_ cache: KeyValueStore, position: Int) {
+    self.cache = cache
+    self.position = position
   }
 
   /// Forgets the context after its first `count` tokens.

@@ -131,6 +131,7 @@ final class EngineServer {
     } else {
       // Logits are those after a token that is read.
       if isWhole { try rewind(sequence, to: sequence.position - 1) }
+      if isNew { findLeader(of: sequence) }
       exchange.begin(record, sequence.noteStart())
     }
     if sequence.news.end == nil { underWay.append(sequence) }
@@ -153,7 +154,7 @@ final class EngineServer {
 
   /// Has the cache hold at most the first `position` tokens of the context; those that it let go of with the others are
   /// read again.
-  private func rewind(_ sequence: ActiveSequence, to position: Int) throws(RuntimeError) {
+  func rewind(_ sequence: ActiveSequence, to position: Int) throws(RuntimeError) {
     sequence.position = try core.truncate(sequence.cache, to: position)
   }
 
@@ -168,8 +169,10 @@ final class EngineServer {
     try truncate(sequence, to: position)
   }
 
+  func isUnderWay(_ sequence: ActiveSequence) -> Bool { underWay.contains { $0 === sequence } }
+
   /// Frees the memory of a sequence for the next.
-  private func leave(_ record: SequenceRecord) {
+  func leave(_ record: SequenceRecord) {
     guard let sequence = sequences.removeValue(forKey: record.id) else { return }
     underWay.removeAll { $0 === sequence }
     keep(sequence)
@@ -207,13 +210,14 @@ final class EngineServer {
 
   /// Fills the batch with rows of those whose turn is under way.
   private func fill() {
+    followLeaders()
     core.batch.removeAll()
     members.removeAll(keepingCapacity: true)
     drawing.removeAll(keepingCapacity: true)
     for sequence in underWay where sequence.isWanted && !sequence.isReading {
       append(sequence, count: 1)
     }
-    let prompts = underWay.filter { $0.isWanted && $0.isReading }
+    let prompts = underWay.filter { $0.isWanted && $0.isReading && $0.leader == nil }
     let shares = scheduler.shares(
       of: prompts.map(\.unreadCount), beside: core.batch.rowCount)
     for (prompt, count) in zip(prompts, shares) where count > 0 { append(prompt, count: count) }
