@@ -72,7 +72,7 @@ let server: [Target] = [
   executable(
     "flashinfer-serve",
     [
-      "Server", "CommandLineSupport", "Runtime", "WeightLoader", "ModelFormat",
+      "Server", "CommandLineSupport", "Runtime", "WeightLoader", "ModelFormat", "BlockIO",
       "HostResources", "TensorBasics",
       .product(name: "Logging", package: "swift-log"),
     ]),

@@ -17,6 +17,12 @@ public struct StoreArguments: ParsableArguments {
       valueName: "size"))
   public var kvStoreLimit = ByteCount(8 << 30)
 
+  @Option(
+    help: ArgumentHelp(
+      "What may be written to the store a day (UTC): drives wear by it. Beyond that nothing is kept until midnight.",
+      valueName: "size"))
+  public var writeBudget = ByteCount(64 << 30)
+
   public init() {}
 
   public func validate() throws {
@@ -27,7 +33,10 @@ public struct StoreArguments: ParsableArguments {
 
   /// Where an engine keeps contexts; nil = nowhere.
   public var engineStore: Engine.Store? {
-    kvStore.map { Engine.Store(path: $0, byteLimit: kvStoreLimit.bytes) }
+    kvStore.map {
+      Engine.Store(
+        path: $0, byteLimit: kvStoreLimit.bytes, dailyWriteLimit: writeBudget.bytes)
+    }
   }
 
   /// The store as `request` wants it; nil if there is none, or it cannot be used.
@@ -37,7 +46,8 @@ public struct StoreArguments: ParsableArguments {
     guard let kvStore else { return nil }
     let directory: KeyValueDirectory
     do {
-      directory = try KeyValueDirectory(path: kvStore, byteLimit: kvStoreLimit.bytes)
+      directory = try KeyValueDirectory(
+        path: kvStore, byteLimit: kvStoreLimit.bytes, dailyWriteLimit: writeBudget.bytes)
     } catch {
       Terminal.warn("\(error); keys and values are not kept")
       return nil

@@ -12,6 +12,8 @@ public final class KeyValueDirectory {
   public let path: String
   /// Most bytes that its entries take.
   public let byteLimit: Int
+  /// Most bytes that are written to it from one midnight to the next, UTC; an entry that was begun is written all the same.
+  public let dailyWriteLimit: Int
   /// Is told in a line what was found and not used.
   public var note: (String) -> Void = { _ in }
 
@@ -21,12 +23,15 @@ public final class KeyValueDirectory {
   /// Opens a folder, which is made if there is none, and removes what killed processes left there.
   ///
   /// - Throws: `BlockIOError` if the folder cannot be made.
-  public init(path: String, byteLimit: Int) throws(BlockIOError) {
+  public init(
+    path: String, byteLimit: Int, dailyWriteLimit: Int = .max
+  ) throws(BlockIOError) {
     guard !path.isEmpty else {
       throw BlockIOError(.open, path: path, reason: .system(errno: ENOENT))
     }
     self.path = Self.absolute(path)
     self.byteLimit = byteLimit
+    self.dailyWriteLimit = dailyWriteLimit
     try CacheFolder.make(self.path)
     removeAbandonedParts()
   }
@@ -36,7 +41,7 @@ public final class KeyValueDirectory {
   /// - Throws: `BlockIOError` if there is none.
   public init(openingExisting path: String) throws(BlockIOError) {
     self.path = Self.absolute(path)
-    byteLimit = .max
+    (byteLimit, dailyWriteLimit) = (.max, .max)
     let descriptor = SystemCalls.open(self.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
     guard descriptor >= 0 else {
       throw BlockIOError(.open, path: self.path, reason: .system(errno: -descriptor))

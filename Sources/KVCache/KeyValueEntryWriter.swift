@@ -47,7 +47,13 @@ public final class KeyValueEntryWriter {
       origin, pageGroupCount: pageGroupCapacity, logitsByteCount: logitsByteCount)
   }
 
-  deinit { if !isCommitted { SystemCalls.remove(path) } }
+  deinit {
+    var status = stat()
+    if SystemCalls.inspect(descriptor.rawValue, &status) == 0 {
+      directory.noteWritten(Int(status.st_blocks) * 512)
+    }
+    if !isCommitted { SystemCalls.remove(path) }
+  }
 
   /// What happened to an entry.
   public enum Outcome: Sendable, Equatable {

@@ -34,10 +34,13 @@ public final class Engine: Sendable {
     public var path: String
     /// Most bytes of its entries; what was used least recently goes first.
     public var byteLimit: Int
+    /// Most bytes that are written to it a day (UTC), because drives wear by that.
+    public var dailyWriteLimit: Int
 
-    public init(path: String, byteLimit: Int = 8 << 30) {
+    public init(path: String, byteLimit: Int = 8 << 30, dailyWriteLimit: Int = .max) {
       self.path = path
       self.byteLimit = byteLimit
+      self.dailyWriteLimit = dailyWriteLimit
     }
   }
 

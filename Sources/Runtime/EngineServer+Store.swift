@@ -13,7 +13,10 @@ extension EngineServer {
     _ exchange: EngineExchange
   ) throws(RuntimeError) -> KeyValueArchive? {
     let directory: KeyValueDirectory
-    do { directory = try KeyValueDirectory(path: store.path, byteLimit: store.byteLimit) } catch {
+    do {
+      directory = try KeyValueDirectory(
+        path: store.path, byteLimit: store.byteLimit, dailyWriteLimit: store.dailyWriteLimit)
+    } catch {
       exchange.warn("\(error); keys and values are not kept")
       return nil
     }

@@ -20,6 +20,7 @@ public final class KeyValueArchive {
   private let vocabularyCount: Int
   /// What stood for the model before its weights were read; nil if nothing can.
   private let references: ModelReferences?
+  private var isOverBudget = false
   /// What entries must come from; nil where nothing identifies the model.
   private let origin: KeyValueOrigin?
 
@@ -76,7 +77,7 @@ public final class KeyValueArchive {
   ///
   /// - Parameter keepingLogits: whether those after a prompt may be kept with it.
   func makeWriter(keepingLogits: Bool) -> KeyValueEntryWriter? {
-    guard let origin else { return nil }
+    guard let origin, mayWrite() else { return nil }
     do {
       return try KeyValueEntryWriter(
         in: directory, origin: origin, pageGroupCapacity: shape.pageGroupCount,
@@ -85,6 +86,18 @@ public final class KeyValueArchive {
       warn("\(error); keys and values are not kept")
       return nil
     }
+  }
+
+  /// Whether the store takes more today; says once when it does not.
+  private func mayWrite() -> Bool {
+    let mayWrite = directory.mayWrite
+    if !mayWrite, !isOverBudget {
+      warn(
+        "\(directory.path): \(ByteCount(directory.writtenTodayByteCount)) were written today; keys and values are kept "
+          + "again from midnight (UTC) on")
+    }
+    isOverBudget = !mayWrite
+    return mayWrite
   }
 
   /// Whether the model is still what it was before its weights were read; says so where it is not.

@@ -1,4 +1,5 @@
 import ArgumentParser
+import BlockIO
 import CommandLineSupport
 import Logging
 import ModelFormat
@@ -20,7 +21,7 @@ struct Serve: ParsableCommand {
 
       Examples:
         flashinfer-serve model.bin --ram 2GiB
-        flashinfer-serve model.bin --sequences 16 --context 4096 --kv-store ~/.cache/flashinfer/kv
+        flashinfer-serve model.bin --sequences 16 --context 4096 --kv-store /mnt/nvme/kv
       """,
     version: FlashInferVersion.current)
 
@@ -66,7 +67,21 @@ struct Serve: ParsableCommand {
       callerByteCount: options.byteCount(
         sequenceCount: server.sequences, contextLength: length))
     request.sequenceCount = server.sequences
-    return try Engine(model, request, store: store.engineStore)
+    return try Engine(model, request, store: engineStore)
+  }
+
+  /// By default contexts are kept where caches belong.
+  private var engineStore: Engine.Store? {
+    guard !server.noKvStore else { return nil }
+    var store = store
+    store.kvStore = store.kvStore ?? CacheFolder.standard("kv")
+    if let path = store.kvStore {
+      Terminal.remark(
+        "keys and values are kept in \(path), \(store.kvStoreLimit) at most; at most \(store.writeBudget) are written "
+          + "a day, which is \(ByteCount(365 * min(store.writeBudget.bytes, Int.max / 365))) a year"
+      )
+    }
+    return store.engineStore
   }
 
   private static var logger: Logger {

@@ -41,6 +41,12 @@ struct ServerArguments: ParsableArguments {
         + "repeated.", valueName: "origin"))
   var allowOrigin: [String] = []
 
+  @Flag(
+    help: ArgumentHelp(
+      "Keep no keys and values for later requests; by default they are in --kv-store, or ~/.cache/flashinfer/kv."
+    ))
+  var noKvStore = false
+
   @Option(
     help: ArgumentHelp(
       "What requests call the model (default: the name of its file).", valueName: "name"))

@@ -1,3 +1,4 @@
+import Glibc
 import KVCache
 import Kernels
 import Runtime
@@ -222,6 +223,39 @@ import Testing
     let engine = try rig.engine(sequenceCount: 1, store: store)
     #expect(take(try engine.open(request(tokens))).tokens == expected)
     #expect(engine.statistics().sweepCount == 12)
+  }
+
+  @Test func `Beyond a day's budget nothing is kept, which is said once`() throws {
+    let rig = try makeRig()
+    var store = store
+    store.dailyWriteLimit = 1
+    let expected = try (0..<3).map {
+      try rig.alone(request(Self.tokens(200, seed: 80 + UInt64($0)))).tokens
+    }
+    for round in 0..<2 {
+      let engine = try rig.engine(sequenceCount: 1, store: store)
+      for number in 0..<3 {
+        let sequence = try engine.open(
+          request(Self.tokens(200, seed: 80 + UInt64(number))), whenFull: .queue)
+        let found = take(sequence)
+        #expect(found.tokens == expected[number])
+        // What was kept before is used all the same.
+        #expect(found.reused == (round == 1 && number == 0 ? 200 : 0))
+        sequence.cancel()
+        while engine.statistics().openCount > 0 { usleep(1000) }
+      }
+      engine.stop()
+      let warnings = engine.takeWarnings()
+      #expect(warnings.count == 1 && warnings[0].contains("were written today"), "\(warnings)")
+      #expect(folder.entries.filter { $0.hasSuffix(".kv") }.count == 1)
+    }
+    // Yesterday does not count, nor does what is no count.
+    for text in ["1 999999999999\n", "x", "", "99999999999999999999 1", "5 -7\n"] {
+      folder.write("written", Array(text.utf8))
+      let directory = try KeyValueDirectory(
+        path: folder.path, byteLimit: 1 << 30, dailyWriteLimit: 1)
+      #expect(directory.mayWrite && directory.writtenTodayByteCount == 0)
+    }
   }
 
   @Test func `A store that cannot be used is said, and answers go on`() throws {

@@ -147,6 +147,7 @@ struct ServerProgramTests {
 final class ServerProgram {
   let process = Process()
   let file: TemporaryFile
+  private let cache = TemporaryFolder()
   private(set) var port = 0
 
   private static let path: String = {
@@ -169,6 +170,9 @@ final class ServerProgram {
     process.arguments = [file.path] + (isOnPort ? ["--port", "0"] : []) + arguments
     process.standardOutput = output
     process.standardError = FileHandle.nullDevice
+    // What it keeps by default goes with it.
+    process.environment = ProcessInfo.processInfo.environment.merging(
+      ["XDG_CACHE_HOME": cache.path]) { $1 }
     try process.run()
     let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
     guard isOnPort else {
