@@ -391,8 +391,9 @@ public final class KeyValuePool {
   /// One-line warnings of the device, e.g. that a slower way of reading is in use.
   public var notes: [String] { files?.notes ?? [] }
 
-  /// Bytes read from files.
+  /// Bytes read from files, and written to them.
   public var readByteCount: Int { moved.bytesRead }
+  public var writtenByteCount: Int { moved.bytesWritten }
 
   /// Time spent waiting for reads and writes.
   public var stallNanoseconds: Int { moved.stallNanoseconds }

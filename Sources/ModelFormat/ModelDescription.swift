@@ -145,6 +145,13 @@ public struct TensorRecord: Sendable, Codable, Equatable {
 }
 
 extension TensorRecord {
+  /// The layer that it belongs to, by its name; nil = none, as the embedding table.
+  public var layer: Int? {
+    let prefix = "blk."
+    guard name.hasPrefix(prefix) else { return nil }
+    return Int(name.dropFirst(prefix.count).prefix { $0 != "." })
+  }
+
   /// The shape of a vector that no file holds.
   init(_ name: String, values: [Float]) {
     self.init(

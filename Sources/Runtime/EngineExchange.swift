@@ -45,6 +45,7 @@ final class EngineExchange: @unchecked Sendable {
   /// Sequences with rows in the sweep under way that were not cancelled.
   var wantedInSweepCount = 0
   var statistics = EngineStatistics()
+  let progress = SweepProgress()
   var warnings: [String] = []
   private var lastID: UInt64 = 0
   /// Bumped when a mailbox gets something, once somebody has asked for it.
@@ -327,6 +328,7 @@ final class EngineExchange: @unchecked Sendable {
   var currentStatistics: EngineStatistics {
     locked {
       var result = statistics
+      progress.fill(&result)
       result.queuedCount = waiting.count
       if case .running(let plan, _) = condition {
         result.openCount = plan.sequenceCount - freePlaceCount

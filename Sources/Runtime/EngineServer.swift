@@ -59,6 +59,9 @@ final class EngineServer {
     }
     core.keyValues.onWarning = { exchange.warn($0) }
     core.keyValues.onStall = { exchange.warn("\($0)") }
+    core.decoder.onPart = { [device = core.stream.source.device] in
+      exchange.progress.notePart(device.statistics)
+    }
     exchange.start(core.plan, notes: core.notes)
   }
 
@@ -188,10 +191,12 @@ final class EngineServer {
     let start = monotonicNanoseconds()
     if let gapStart { statistics.gapNanoseconds += start - gapStart }
     gapStart = nil
+    exchange.progress.begin()
     var failure: RuntimeError?
     do throws(RuntimeError) {
       try core.step(continues: true) { first, logits in draw(first, logits) }
     } catch { failure = error }
+    exchange.progress.end(core.stream.source.device.statistics)
     exchange.endSweep(members)
     if let failure {
       core.abandon()
@@ -256,8 +261,11 @@ final class EngineServer {
     }
     statistics.sweepCount += 1
     statistics.rowCount += core.batch.rowCount
-    statistics.bytesRead = core.stream.source.device.statistics.bytesRead
     statistics.lentByteCount = core.keyValues.lentByteCount
+    statistics.keyValueBytesWritten = core.keyValues.writtenByteCount
+    let experts = core.stream.bundleStatistics
+    statistics.expertUseCount = experts.uses
+    statistics.expertHitCount = experts.hits
     statistics.times = core.times
     exchange.publish(members, statistics)
     underWay.removeAll { $0.news.end != nil }

@@ -1,4 +1,4 @@
-/// What an engine did so far, as of the end of its last sweep.
+/// What an engine did so far, as of the end of its last sweep; what is said to be live, as of now.
 public struct EngineStatistics: Sendable {
   /// Sequences that have a place, and those that wait for one.
   public internal(set) var openCount = 0
@@ -13,8 +13,17 @@ public struct EngineStatistics: Sendable {
   /// Part of it and of the time up to the next sweep in which nothing was multiplied: from the logits to the start of
   /// the sweep that followed at once.
   public internal(set) var gapNanoseconds = 0
-  /// Bytes read from the model.
+  /// Layers that the sweep under way has passed, live; all of them while it is at the output head, nil between sweeps.
+  public internal(set) var passedLayerCount: Int?
+  /// Bytes read from the model, live.
   public internal(set) var bytesRead = 0
+  /// Time in which reads of the model were under way, live.
+  public internal(set) var driveNanoseconds = 0
+  /// Bytes of keys and values written: to the file for what memory does not hold, and to the store.
+  public internal(set) var keyValueBytesWritten = 0
+  /// Experts that sweeps asked for, and those of them that were in memory or on their way.
+  public internal(set) var expertUseCount = 0
+  public internal(set) var expertHitCount = 0
   /// Memory of keys and values that weights have at the moment.
   public internal(set) var lentByteCount = 0
   /// Where the time of all sweeps went.

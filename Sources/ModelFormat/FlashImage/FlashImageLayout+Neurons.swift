@@ -96,8 +96,6 @@ extension TensorRecord {
 
   /// The layer whose deciding matrix this is; nil for any other tensor.
   public var selectedLayer: Int? {
-    guard name.hasSuffix(".ffn_select.weight") else { return nil }
-    let number = name.dropFirst("blk.".count).prefix { $0 != "." }
-    return Int(number)
+    name.hasSuffix(".ffn_select.weight") ? layer : nil
   }
 }
