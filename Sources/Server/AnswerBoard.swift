@@ -2,7 +2,7 @@ import ModelFormat
 import Runtime
 import Synchronization
 
-/// What is known of the answers under way, for `/slots`.
+/// What is known of the answers under way, and of all prompts, for `/slots` and `/state`.
 final class AnswerBoard: Sendable {
   private struct Entry {
     var phase = "queued"
@@ -12,12 +12,29 @@ final class AnswerBoard: Sendable {
     var answerCount = 0
   }
 
+  /// Tokens of prompts.
+  struct Prompts {
+    var tokenCount = 0
+    /// Those that had been read before.
+    var reusedCount = 0
+  }
+
   private let entries = Mutex<[UInt64: Entry]>([:])
+  private let total = Mutex(Prompts())
+
+  /// Of all answers that ended.
+  var prompts: Prompts { total.withLock { $0 } }
 
   func begin(_ id: UInt64) { entries.withLock { $0[id] = Entry() } }
   func end(_ id: UInt64) { entries.withLock { $0[id] = nil } }
 
   func note(_ event: TokenSequence.Event, of id: UInt64) {
+    if case .finished(let finish) = event {
+      total.withLock { total in
+        total.tokenCount += finish.usage.promptTokenCount
+        total.reusedCount += finish.usage.reusedTokenCount
+      }
+    }
     entries.withLock { entries in
       switch event {
       case .reading(let done, let count, let reused):

@@ -106,6 +106,7 @@ public struct HTTPServer: Sendable {
     StateRoutes(
       model: model, desk: desk, registry: registry, gauges: EngineGauges(registry)
     ).add(to: router)
+    PageRoutes().add(to: router)
     return router
   }
 }

@@ -43,6 +43,13 @@ struct ServedModel: @unchecked Sendable {
     framing?.template.source ?? model.source.description.chatTemplate(hasTools: false)
   }
 
+  /// What of each layer stays in memory.
+  func shares(_ plan: ResidencyPlan) -> WeightShares {
+    WeightShares(
+      plan, layerCount: model.configuration.layerCount,
+      layers: model.source.description.tensors.map(\.layer))
+  }
+
   /// Refuses a request for another model.
   func check(_ asked: String?) throws {
     guard let asked, asked != name else { return }

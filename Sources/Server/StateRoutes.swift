@@ -6,7 +6,7 @@ import Runtime
 import TensorBasics
 import Tokenization
 
-/// What the server says of itself: `/health`, `/v1/models`, `/props`, `/slots` and `/metrics`.
+/// What the server says of itself: `/health`, `/v1/models`, `/props`, `/slots`, `/state` and `/metrics`.
 struct StateRoutes: Sendable {
   let model: ServedModel
   let desk: AnswerDesk
@@ -28,6 +28,8 @@ struct StateRoutes: Sendable {
     }
     router.get("props") { _, _ in properties() }
     router.get("slots") { _, _ in slots() }
+    let state = LiveState(model, desk)
+    router.get("state") { _, _ in Response { state.write(to: &$0) } }
     router.get("metrics") { _, _ in metrics() }
   }
 

@@ -42,6 +42,10 @@ import Testing
         }
       }
       #expect(try await rig.get("/health").status == 200)
+      // The page asks for a key; what it shows has one.
+      #expect(try await rig.get("/").status == 200)
+      #expect(try await rig.get("/page/app.js").status == 200)
+      #expect(try await rig.get("/state").status == 401)
       #expect(try await rig.post("/v1/completions", "{}").status == 401)
       #expect(rig.engine.statistics().drawnCount == 0)
     }

@@ -1,0 +1,31 @@
+// Makes elements. Text becomes text nodes: nothing that others wrote is ever parsed as HTML.
+
+/// An element with attributes, listeners (`onclick: function`) and children: elements or texts.
+export function element(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else made.setAttribute(key, value === true ? "" : value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+/// The element of the page with that id.
+export const find = (id) => document.getElementById(id);
+
+/// Writes a text only where it is another, so that nothing is laid out or read anew.
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/// Opens a dialog; the value of the button that sent its form, nothing where it was closed otherwise.
+export function ask(dialog) {
+  dialog.returnValue = "";
+  dialog.querySelector("[data-close]").onclick = () => dialog.close("");
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });
+  });
+}
