@@ -60,7 +60,7 @@ let server: [Target] = [
   library(
     "Server",
     [
-      "TensorBasics", "ModelFormat", "Tokenization", "WeightLoader", "Runtime",
+      "TensorBasics", "ModelFormat", "Tokenization", "Grammar", "WeightLoader", "Runtime",
       .product(name: "Hummingbird", package: "hummingbird"),
       .product(name: "HummingbirdCore", package: "hummingbird"),
       .product(name: "NIOCore", package: "swift-nio"),
@@ -82,7 +82,7 @@ let server: [Target] = [
   tests(
     "Server",
     [
-      "TensorBasics", "ModelFormat", "Tokenization", "WeightLoader", "Runtime",
+      "TensorBasics", "ModelFormat", "Tokenization", "Grammar", "WeightLoader", "Runtime",
       .product(name: "NIOCore", package: "swift-nio"),
       .product(name: "NIOPosix", package: "swift-nio"),
       .product(name: "Logging", package: "swift-log"),
@@ -133,6 +133,7 @@ let package = Package(
     library("ModelFormat", ["TensorBasics"]),
     library(
       "Tokenization", ["TensorBasics", "Jinja", "ModelFormat", "CPCRE2", "CUTF8Proc"]),
+    library("Grammar", ["TensorBasics", "ModelFormat"]),
     library("Kernels", ["TensorBasics", "HostResources", "CKernels"]),
     library(
       "WeightLoader", ["TensorBasics", "HostResources", "BlockIO", "ModelFormat", "Kernels"]),
@@ -144,8 +145,8 @@ let package = Package(
     library(
       "Runtime",
       [
-        "TensorBasics", "HostResources", "BlockIO", "ModelFormat", "Tokenization", "Kernels",
-        "WeightLoader", "KVCache",
+        "TensorBasics", "HostResources", "BlockIO", "ModelFormat", "Tokenization", "Grammar",
+        "Kernels", "WeightLoader", "KVCache",
       ]),
     library(
       "Calibration",
@@ -175,7 +176,7 @@ let package = Package(
       "flashinfer-run",
       [
         "CommandLineSupport", "InStorageAttention", "Runtime", "WeightLoader", "KVCache",
-        "ModelFormat", "Tokenization", "HostResources", "TensorBasics", "CEditLine",
+        "ModelFormat", "Tokenization", "Grammar", "HostResources", "TensorBasics", "CEditLine",
       ]),
     executable(
       "flashinfer-convert",
@@ -208,6 +209,9 @@ let package = Package(
     tests(
       "Tokenization", ["TensorBasics", "Jinja", "ModelFormat"],
       exclude: ["ChatIds", "Tokenizers", "Vocabularies"]),
+    tests(
+      "Grammar", ["TensorBasics", "ModelFormat", "Tokenization", "WeightLoader"],
+      exclude: ["Schemas"]),
     tests("Kernels", ["TensorBasics", "HostResources"], exclude: ["Vectors"]),
     tests("KVCache", ["TensorBasics", "BlockIO", "ModelFormat", "Kernels"]),
     tests(
@@ -244,7 +248,7 @@ let package = Package(
       "Runtime",
       [
         "TensorBasics", "BlockIO", "ModelFormat", "Tokenization", "Kernels", "WeightLoader",
-        "ModelConversion", "KVCache", "CAllocationCount",
+        "ModelConversion", "KVCache", "Grammar", "CAllocationCount",
       ]),
   ] + (fuzzes ? fuzzer : []) + (serves ? server : []),
   cLanguageStandard: .c17

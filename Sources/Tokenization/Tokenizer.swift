@@ -1,5 +1,5 @@
 public import ModelFormat
-import TensorBasics
+public import TensorBasics
 
 /// Turns text into a model's tokens and back, exactly as the model was trained to read it.
 ///
@@ -267,6 +267,18 @@ public final class Tokenizer: Sendable {
     var bytes: [UInt8] = []
     for token in tokens { decode(token, into: &bytes) }
     return bytes
+  }
+
+  /// The bytes that each of `count` tokens stands for; none for control tokens and ids outside the vocabulary.
+  public func texts(count: Int) -> PackedStrings {
+    var (texts, bytes) = (PackedStrings(), [UInt8]())
+    texts.reserveCapacity(strings: count, bytes: 8 * count)
+    for token in 0..<Int32(count) {
+      bytes.removeAll(keepingCapacity: true)
+      decode(token, into: &bytes)
+      texts.append(bytes)
+    }
+    return texts
   }
 
   /// Bytes of the longest token.
