@@ -74,7 +74,7 @@ struct CallError: Error {
     case .full: .noMemory
     case .underWay: .busy
     case .over, .engineStopped: .closed
-    case .noSuchPosition: .invalid
+    case .noSuchPosition, .noGrammars, .noTokenFits, .grammarTooAmbiguous: .invalid
     }
   }
 

@@ -1,3 +1,4 @@
+import Grammar
 import KVCache
 import TensorBasics
 
@@ -16,6 +17,12 @@ final class ActiveSequence {
   var leader: Leader?
   /// Whether there is more in the context than the store was given.
   var isUnkept = false
+  /// What its grammar says; nil = it has none.
+  private var constraint: GrammarConstraint?
+  /// Why the grammar lets it go no further.
+  private var constraintError: RuntimeError?
+  /// Where the answer begins in the context, which a turn without tokens goes on with.
+  private(set) var answerStart = 0
   /// Tokens of the context when the turn began, and those that the cache held then.
   private var promptCount = 0
   private var reusedCount = 0
@@ -45,15 +52,16 @@ final class ActiveSequence {
   }
 
   /// - Parameters:
-  ///   - path: tokens of the context.
-  ///   - position: those of them that `cache` holds.
+  ///   - position: tokens of the context that `cache` holds.
+  ///   - origin: whose context it begins with; nil = it has none.
   init(
-    _ record: SequenceRecord, _ cache: KeyValueStore, path: [Int32] = [], position: Int = 0
+    _ record: SequenceRecord, _ cache: KeyValueStore, position: Int, origin: ActiveSequence? = nil
   ) {
     self.record = record
     self.cache = cache
-    self.path = path
     self.position = position
+    path = origin?.path ?? []
+    answerStart = origin?.answerStart ?? 0
   }
 
   /// Tokens that are to be read.
@@ -67,11 +75,31 @@ final class ActiveSequence {
   var isWanted: Bool { !record.cancellation.isRaised }
 
   /// Adds the tokens of a turn to the context.
-  func begin(_ turn: SequenceRecord.Turn, makeEnding: (_ promptCount: Int) -> AnswerEnding) {
+  ///
+  /// - Parameter constraint: what its grammar says, from the answer's beginning on.
+  func begin(
+    _ turn: SequenceRecord.Turn, constraint: GrammarConstraint?,
+    makeEnding: (_ promptCount: Int) -> AnswerEnding
+  ) {
     news = News()
+    let isFirst = path.isEmpty
     path += turn.tokens
     promptCount = path.count
+    if isFirst {
+      answerStart = promptCount - min(max(0, record.request.answeredCount), promptCount)
+    } else if !turn.tokens.isEmpty {
+      answerStart = promptCount
+    }
     ending = makeEnding(promptCount)
+    self.constraint = constraint
+  }
+
+  /// Finds which tokens its grammar lets it draw.
+  func prepareConstraint(_ masks: () -> TokenMasks) {
+    guard constraint != nil else { return }
+    do throws(RuntimeError) {
+      try constraint?.prepare(masks(), after: path[answerStart...])
+    } catch { constraintError = error }
   }
 
   /// The turn's tokens are about to be read, after those in the cache.
@@ -95,12 +123,23 @@ final class ActiveSequence {
   }
 
   /// Forgets the context after its first `count` tokens.
-  func cut(to count: Int) { path.removeSubrange(count...) }
+  func cut(to count: Int) {
+    path.removeSubrange(count...)
+    answerStart = min(answerStart, count)
+  }
 
   /// Draws the token after the context from `logits` [vocabularyCount]; any thread does, for one sequence at a time.
   func draw(_ logits: UnsafeBufferPointer<Float>, _ sampler: inout Sampler) {
     let request = record.request
-    let token = sampler.draw(logits, request.sampling, path: path)
+    guard constraintError == nil else { return }
+    let token =
+      if let constraint {
+        constraint.withMask {
+          sampler.draw(logits, request.sampling, path: path, answerStart: answerStart, mask: $0)
+        }
+      } else {
+        sampler.draw(logits, request.sampling, path: path, answerStart: answerStart, mask: nil)
+      }
     drawn = (
       token,
       request.logProbabilityCount > 0
@@ -123,7 +162,7 @@ final class ActiveSequence {
   }
 
   /// Takes in what a sweep did for its rows.
-  func advance(_ span: Batch.Span) {
+  func advance(_ span: Batch.Span, _ masks: () -> TokenMasks) {
     news = News()
     guard span.isAlive else {
       news.end = span.failure.map { .failed($0) }
@@ -133,24 +172,29 @@ final class ActiveSequence {
     let wasReading = isReading
     position += span.rows.count
     if wasReading { news.reading = (min(position, promptCount), promptCount, reusedCount) }
-    finish()
+    finish(masks)
   }
 
   /// Takes in what was drawn without a sweep.
-  func takeDrawn() {
+  func takeDrawn(_ masks: () -> TokenMasks) {
     news = News()
-    finish()
+    finish(masks)
   }
 
-  private func finish() {
+  private func finish(_ masks: () -> TokenMasks) {
     defer { drawn = nil }
     if let drawn, ending?.take(drawn.token, text: &text) == true {
       (news.token, news.probabilities) = (drawn.token, drawn.probabilities)
       path.append(drawn.token)
+      if constraint?.isComplete(masks(), after: path[answerStart...]) == true {
+        ending?.complete(text: &text)
+      }
     }
     text.removeAll(keepingCapacity: true)
     if let reason = ending?.reason, position >= promptCount {
       news.end = .finished(reason, stop: ending?.stop)
+    } else if let constraintError {
+      news.end = .failed(constraintError)
     }
   }
 }

@@ -1,3 +1,4 @@
+import Grammar
 import TensorBasics
 import Tokenization
 
@@ -7,6 +8,9 @@ struct Answer {
   private(set) var result: GenerationResult
   private var ending: AnswerEnding
   private var sampler: Sampler
+  /// What the answer's grammar says, of all its tokens; nil = it has none.
+  private var constraint: GrammarConstraint?
+  private var masks: TokenMasks?
   /// The prompt, and what was drawn.
   private var path: [Int32]
 
@@ -17,11 +21,19 @@ struct Answer {
     _ options: GenerationOptions, _ tokenizer: Tokenizer, vocabularyCount: Int, contextLength: Int
   ) {
     self.options = options
+    let endTokens = options.ignoresEnd ? [] : tokenizer.endTokens
     ending = AnswerEnding(
       limit: options.maximumTokenCount, promptCount: options.prompt.count,
-      contextLength: contextLength, endTokens: options.ignoresEnd ? [] : tokenizer.endTokens,
+      contextLength: contextLength, endTokens: endTokens,
       text: AnswerText(tokenizer, stops: options.stops))
-    sampler = Sampler(options: options.sampling, vocabularyCount: vocabularyCount)
+    if let grammar = options.grammar {
+      constraint = GrammarConstraint(
+        grammar, vocabularyCount: vocabularyCount, endTokens: endTokens)
+      masks = TokenMasks(tokenizer, vocabularyCount: vocabularyCount)
+      sampler = Sampler(forAnyOptionsOf: vocabularyCount)
+    } else {
+      sampler = Sampler(options: options.sampling, vocabularyCount: vocabularyCount)
+    }
     path = options.prompt
     path.reserveCapacity(path.count + ending.limit)
     result = GenerationResult()
@@ -38,21 +50,39 @@ struct Answer {
   var next: Int32? { ending.reason == nil ? result.tokens.last : nil }
 
   /// Draws the next token from `logits` [vocabularyCount].
-  mutating func draw(_ logits: UnsafeMutableBufferPointer<Float>) {
+  ///
+  /// - Throws: where the answer's grammar lets it go no further.
+  mutating func draw(_ logits: UnsafeMutableBufferPointer<Float>) throws(RuntimeError) {
     if options.logProbabilityCount > 0, options.logProbabilityPromptPosition == nil,
       !options.reportsWholePrompt
     {
       result.topLogProbabilities.append(
         LogProbabilities.top(options.logProbabilityCount, of: UnsafeBufferPointer(logits)))
     }
-    let token = sampler.draw(UnsafeBufferPointer(logits), options.sampling, path: path)
+    let token = try chooseToken(UnsafeBufferPointer(logits))
     noteTime()
     if ending.take(token, text: &result.text) {
       result.tokens.append(token)
       path.append(token)
+      if let masks, constraint?.isComplete(masks, after: result.tokens[...]) == true {
+        ending.complete(text: &result.text)
+      }
     }
     result.sampledTokenCount = ending.drawnCount
     if let reason = ending.reason { result.finishReason = reason }
+  }
+
+  private mutating func chooseToken(
+    _ logits: UnsafeBufferPointer<Float>
+  ) throws(RuntimeError) -> Int32 {
+    let start = options.prompt.count
+    guard let masks else {
+      return sampler.draw(logits, options.sampling, path: path, answerStart: start, mask: nil)
+    }
+    try constraint?.prepare(masks, after: result.tokens[...])
+    return constraint!.withMask {
+      sampler.draw(logits, options.sampling, path: path, answerStart: start, mask: $0)
+    }
   }
 
   /// Ends the answer where it is.

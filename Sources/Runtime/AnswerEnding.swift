@@ -53,6 +53,13 @@ struct AnswerEnding {
     return true
   }
 
+  /// Ends the answer after its last token, because nothing can follow.
+  mutating func complete(text output: inout [UInt8]) {
+    guard stop == nil else { return }
+    reason = .stop
+    text?.finish(&output)
+  }
+
   /// Ends the answer where it is.
   mutating func cancel(text output: inout [UInt8]) {
     reason = .cancelled

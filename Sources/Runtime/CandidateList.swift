@@ -36,6 +36,23 @@ struct CandidateList {
     tokens.withUnsafeBufferPointer { body(UnsafeBufferPointer(rebasing: $0[..<count])) }
   }
 
+  /// Calls `body` with each token among `list` once, and how often it is there; what was filled in before is lost.
+  ///
+  /// - Parameter limit: ids from there on are passed over; at most ``capacity``.
+  mutating func forEachToken(
+    of list: some Sequence<Int32>, below limit: Int, _ body: (_ token: Int, _ count: Int) -> Void
+  ) {
+    count = 0
+    tokens.withUnsafeMutableBufferPointer { counts in
+      for token in list where token >= 0 && token < limit { counts[Int(token)] = 0 }
+      for token in list where token >= 0 && token < limit { counts[Int(token)] += 1 }
+      for token in list where token >= 0 && token < limit && counts[Int(token)] > 0 {
+        body(Int(token), Int(counts[Int(token)]))
+        counts[Int(token)] = 0
+      }
+    }
+  }
+
   /// Takes all tokens whose logit is at least `floor`, but none of −∞.
   mutating func fill(_ logits: UnsafeBufferPointer<Float>, from floor: Float = -.infinity) {
     count = tokens.withUnsafeMutableBufferPointer { tokens in

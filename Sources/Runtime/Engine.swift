@@ -71,7 +71,8 @@ public final class Engine: Sendable {
   public init(
     _ model: LanguageModel, _ request: MemoryPlan.Request, store: Store? = nil
   ) throws(RuntimeError) {
-    let exchange = EngineExchange(vocabularyCount: model.configuration.vocabularyCount)
+    let exchange = EngineExchange(
+      vocabularyCount: model.configuration.vocabularyCount, takesGrammars: request.usesGrammars)
     let thread: BackgroundThread
     do throws(ThreadError) {
       thread = try BackgroundThread(
@@ -94,7 +95,7 @@ public final class Engine: Sendable {
   /// Begins a sequence: its tokens are read, and continued.
   ///
   /// - Throws: ``RuntimeError/badPrompt(_:)`` if the tokens do not fit the context;
-  ///   ``SequenceError/full(sequenceCount:)``, ``SequenceError/engineStopped``; what the engine failed with.
+  ///   ``SequenceError/full(sequenceCount:)``, ``SequenceError/engineStopped``, ``SequenceError/noGrammars``; what the engine failed with.
   public func open(
     _ request: SequenceRequest, whenFull: WhenFull = .refuse
   ) throws(RuntimeError) -> TokenSequence {

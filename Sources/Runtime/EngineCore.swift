@@ -213,10 +213,11 @@ package final class EngineCore {
   ///
   /// - Parameters:
   ///   - continues: whether another sweep follows, so that the drive may read on.
+  ///   - meanwhile: what is done once reads were submitted, and before anything is computed.
   ///   - sink: called with logits [rows, vocabularyCount] of the rows that wanted them, from the one with that
   ///     number among those on; valid during the call only, and may be changed. Those of dead rows mean nothing.
   package func step(
-    continues: Bool,
+    continues: Bool, meanwhile: () -> Void = {},
     _ sink: (_ first: Int, _ logits: UnsafeMutableBufferPointer<Float>) throws(RuntimeError) -> Void
   ) throws(RuntimeError) {
     let capacity = plan.logitRowCount
@@ -229,6 +230,7 @@ package final class EngineCore {
     stream.isComputeBound = batch.rowCount >= Self.computeBoundRowCount
     defer { stream.isComputeBound = false }
     try decoder.expect(count: min(sweepCount, Self.announcedSweepCount)) { segment($0) }
+    meanwhile()
     try decoder.forward(batch)
     for head in 0..<headCount {
       let first = head * capacity

@@ -32,6 +32,7 @@ final class EngineExchange: @unchecked Sendable {
   /// Who waits for any sequence, for the start or the end sleeps here.
   let activity: Monitor
   let vocabularyCount: Int
+  private let takesGrammars: Bool
 
   var condition = Condition.starting
   var hasEnded = false
@@ -53,8 +54,10 @@ final class EngineExchange: @unchecked Sendable {
   /// Tasks to be resumed when the lock is free.
   private var woken: [CheckedContinuation<Void, Never>] = []
 
-  init(vocabularyCount: Int) {
+  /// - Parameter takesGrammars: whether memory is planned for them.
+  init(vocabularyCount: Int, takesGrammars: Bool) {
     self.vocabularyCount = vocabularyCount
+    self.takesGrammars = takesGrammars
     activity = Monitor(sharingLockOf: monitor)
   }
 
@@ -87,6 +90,7 @@ final class EngineExchange: @unchecked Sendable {
   ) throws(RuntimeError) -> SequenceRecord {
     try locked { () throws(RuntimeError) in
       let plan = try runningPlan()
+      guard takesGrammars || request.grammar == nil else { throw .sequence(.noGrammars) }
       try check(request.tokens, after: 0, request.contextLength(in: plan))
       var options = request
       options.tokens = []

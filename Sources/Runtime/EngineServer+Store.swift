@@ -62,6 +62,7 @@ extension EngineServer {
     guard let persistence = sequence.persistence, persistence.hasLogits else { return false }
     return withUnsafeTemporaryAllocation(of: Float.self, capacity: vocabularyCount) { logits in
       guard persistence.readLogits(of: sequence.cache, into: logits) else { return false }
+      sequence.prepareConstraint { masks }
       region.draw(for: CollectionOfOne(sequence), from: logits)
       return true
     }

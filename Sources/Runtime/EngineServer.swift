@@ -1,4 +1,5 @@
 import BlockIO
+import Grammar
 import KVCache
 import ModelFormat
 import TensorBasics
@@ -28,6 +29,8 @@ final class EngineServer {
   /// Numbers of those whose logits are wanted.
   private var drawing: [Int] = []
   private var statistics = EngineStatistics()
+  /// What grammars say of the vocabulary; made when the first is asked for.
+  lazy var masks = TokenMasks(tokenizer, vocabularyCount: vocabularyCount)
   /// When the last sweep's logits were there, if there is another sweep at once.
   private var gapStart: Int?
 
@@ -70,6 +73,10 @@ final class EngineServer {
   static func byteCount(_ request: MemoryPlan.Request, vocabularyCount: Int) -> Int {
     DrawRegion.byteCount(vocabularyCount: vocabularyCount, threadCount: request.threadCount)
       + 2 * MemoryLayout<Int32>.stride * request.contextLength * request.sequenceCount
+      + (request.usesGrammars
+        ? TokenMasks.byteCount(vocabularyCount: vocabularyCount)
+          + request.sequenceCount * GrammarConstraint.byteCount(vocabularyCount: vocabularyCount)
+        : 0)
   }
 
   /// Serves until it is told to end.
@@ -117,17 +124,20 @@ final class EngineServer {
       isNew = true
     }
     let request = record.request
-    sequence.begin(turn) { promptCount in
+    let endTokens = request.ignoresEnd ? [] : tokenizer.endTokens
+    let constraint = request.grammar.map {
+      GrammarConstraint($0, vocabularyCount: vocabularyCount, endTokens: endTokens)
+    }
+    sequence.begin(turn, constraint: constraint) { promptCount in
       AnswerEnding(
         limit: turn.limit, promptCount: promptCount,
-        contextLength: request.contextLength(in: core.plan),
-        endTokens: request.ignoresEnd ? [] : tokenizer.endTokens,
+        contextLength: request.contextLength(in: core.plan), endTokens: endTokens,
         text: request.stops.isEmpty ? nil : AnswerText(tokenizer, stops: request.stops))
     }
     let isWhole = sequence.unreadCount == 0 && sequence.draws
     if isWhole, isNew, drawFromStore(sequence) {
       exchange.begin(record, sequence.noteStart())
-      sequence.takeDrawn()
+      sequence.takeDrawn { masks }
       note(sequence)
       statistics.drawnCount += 1
       exchange.publish([sequence], statistics)
@@ -137,7 +147,13 @@ final class EngineServer {
       if isNew { findLeader(of: sequence) }
       exchange.begin(record, sequence.noteStart())
     }
-    if sequence.news.end == nil { underWay.append(sequence) }
+    switch sequence.news.end {
+    case nil: underWay.append(sequence)
+    case .failed:
+      sequence.persistence = nil
+      leave(record)
+    case .finished: break
+    }
   }
 
   private func admit(
@@ -167,7 +183,7 @@ final class EngineServer {
     guard !record.cancellation.isRaised, let origin = sequences[origin.id] else { return }
     let sequence = ActiveSequence(
       record, try core.fork(origin.cache, limit: record.request.contextLimit),
-      path: origin.path, position: origin.position)
+      position: origin.position, origin: origin)
     sequences[record.id] = sequence
     try truncate(sequence, to: position)
   }
@@ -194,7 +210,9 @@ final class EngineServer {
     exchange.progress.begin()
     var failure: RuntimeError?
     do throws(RuntimeError) {
-      try core.step(continues: true) { first, logits in draw(first, logits) }
+      try core.step(continues: true, meanwhile: prepareConstraints) { first, logits in
+        draw(first, logits)
+      }
     } catch { failure = error }
     exchange.progress.end(core.stream.source.device.statistics)
     exchange.endSweep(members)
@@ -241,6 +259,11 @@ final class EngineServer {
     members.append(sequence)
   }
 
+  /// Finds what grammars let those draw whose logits the sweep computes, while it is read.
+  private func prepareConstraints() {
+    for number in drawing { members[number].prepareConstraint { masks } }
+  }
+
   /// Draws a token for each row of logits.
   private func draw(_ first: Int, _ logits: UnsafeMutableBufferPointer<Float>) {
     gapStart = monotonicNanoseconds()
@@ -256,7 +279,7 @@ final class EngineServer {
   /// Tells what the sweep brought.
   private func advance() {
     for (member, span) in zip(members, core.batch.spans) where !restart(member, span) {
-      member.advance(span)
+      member.advance(span) { masks }
       note(member)
     }
     statistics.sweepCount += 1

@@ -94,6 +94,8 @@ public struct MemoryPlan: Sendable {
     public var verification = Verification.first
     /// How keys and values are stored, where they go and come from.
     public var keyValues = KeyValueOptions()
+    /// Whether answers may be given grammars: an engine then has memory for their masks.
+    public var usesGrammars = false
     /// Whether all keys and values must have room in memory; a session sets it where attention is computed
     /// elsewhere, because nothing would pass rows that are read from a file.
     var keepsAllKeyValues = false

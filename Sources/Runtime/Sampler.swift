@@ -6,41 +6,47 @@ import TensorBasics
 /// Nothing advances from one draw to the next: calls may come in any order, for any sequences. The stages, in this
 /// order (`docs/decisions/0042-keyed-sampling.md`):
 ///
-/// 1. repetition penalty on the tokens at the path's end, each once;
+/// 1. bias; repetition penalty on the tokens at the path's end, each once; presence and frequency penalty on those of the
+///    answer; the mask of a grammar;
 /// 2. top-k, 3. top-p among those, 4. min-p, all by probabilities at temperature 1;
 /// 5. the highest logit ÷ temperature + noise, in f64, the lowest id on a tie.
 ///
-/// At temperature 0 the penalty alone matters. Logits are finite, or −∞ for tokens that must not be drawn (sessions
+/// At temperature 0 the first alone matters. Logits are finite, or −∞ for tokens that must not be drawn (sessions
 /// give no others); NaN counts as −∞, and where no token is left, the answer is 0.
 ///
 /// Allocates nothing after its creation, unless it is given more logits than it was created for. Copies share scratch memory until they draw, so threads have one each.
 public struct Sampler {
   /// Those of every draw, or of the current one.
   private var options: SamplingOptions
-  /// Logits after the penalty [vocabularyCount, or more]; empty where there is none.
-  private var penalised: [Float]
+  /// Logits after bias, penalties and mask [vocabularyCount, or more]; empty where there are none.
+  private var changed: [Float]
   private var candidates: CandidateList
 
   public init(options: SamplingOptions, vocabularyCount: Int) {
     self.options = options
-    penalised = Array(
-      repeating: 0, count: options.repetitionPenalty == 1 ? 0 : vocabularyCount)
-    candidates = CandidateList(vocabularyCount: options.temperature > 0 ? vocabularyCount : 0)
+    changed = Array(repeating: 0, count: options.changesLogits ? vocabularyCount : 0)
+    let needsList = options.temperature > 0 || options.changesLogits
+    candidates = CandidateList(vocabularyCount: needsList ? vocabularyCount : 0)
   }
 
   /// Draws with the options of each draw.
   init(forAnyOptionsOf vocabularyCount: Int) {
     options = SamplingOptions()
-    penalised = Array(repeating: 0, count: vocabularyCount)
+    changed = Array(repeating: 0, count: vocabularyCount)
     candidates = CandidateList(vocabularyCount: vocabularyCount)
   }
 
-  /// Chooses a token, as ``draw(_:history:position:)``, with other options than those of the sampler.
+  /// Chooses a token, as ``draw(_:history:position:answerStart:)``, with other options than those of the sampler.
+  ///
+  /// - Parameter mask: bit i of its words is whether token i may be drawn; nil = all.
   mutating func draw(
-    _ logits: UnsafeBufferPointer<Float>, _ options: SamplingOptions, path: [Int32]
+    _ logits: UnsafeBufferPointer<Float>, _ options: SamplingOptions, path: [Int32],
+    answerStart: Int, mask: UnsafePointer<UInt64>?
   ) -> Int32 {
     self.options = options
-    return draw(logits.span, history: path.span, position: path.count)
+    return path.withUnsafeBufferPointer { path in
+      draw(logits, path, position: path.count, answerStart: answerStart, mask)
+    }
   }
 
   /// Scratch memory of a sampler, at most: part of ``MemoryPlan/Request/callerByteCount``.
@@ -54,21 +60,32 @@ public struct Sampler {
   ///   - logits: [vocabularyCount], not changed.
   ///   - history: the path before the token, or as much of its end as the repetition window holds.
   ///   - position: index of the token in the context, which is the length of the whole path.
+  ///   - answerStart: where the answer begins in `history`.
   public mutating func draw(
-    _ logits: Span<Float>, history: Span<Int32>, position: Int
+    _ logits: Span<Float>, history: Span<Int32>, position: Int, answerStart: Int = 0
   ) -> Int32 {
     logits.withUnsafeBufferPointer { logits in
-      if options.temperature > 0, logits.count > candidates.capacity {
-        candidates = CandidateList(vocabularyCount: logits.count)
+      history.withUnsafeBufferPointer { history in
+        draw(logits, history, position: position, answerStart: answerStart, nil)
       }
-      guard options.repetitionPenalty != 1 else { return choose(logits, position) }
-      if logits.count > penalised.count { penalised = Array(repeating: 0, count: logits.count) }
-      return history.withUnsafeBufferPointer { history in
-        penalise(logits, history)
-        return penalised.withUnsafeBufferPointer {
-          choose(UnsafeBufferPointer(rebasing: $0[..<logits.count]), position)
-        }
-      }
+    }
+  }
+
+  private mutating func draw(
+    _ logits: UnsafeBufferPointer<Float>, _ history: UnsafeBufferPointer<Int32>, position: Int,
+    answerStart: Int, _ mask: UnsafePointer<UInt64>?
+  ) -> Int32 {
+    let changesLogits = options.changesLogits || mask != nil
+    if options.temperature > 0 || changesLogits, logits.count > candidates.capacity {
+      candidates = CandidateList(vocabularyCount: logits.count)
+    }
+    guard changesLogits else { return choose(logits, position) }
+    if logits.count > changed.count { changed = Array(repeating: 0, count: logits.count) }
+    Self.change(
+      logits, into: &changed, options, history, answerStart: answerStart, mask,
+      scratch: &candidates)
+    return changed.withUnsafeBufferPointer {
+      choose(UnsafeBufferPointer(rebasing: $0[..<logits.count]), position)
     }
   }
 
@@ -77,18 +94,56 @@ public struct Sampler {
     logits.withUnsafeBufferPointer { Int32($0.indexOfHighest) }
   }
 
-  private mutating func penalise(
-    _ logits: UnsafeBufferPointer<Float>, _ history: UnsafeBufferPointer<Int32>
+  /// Stage 1, on a copy of the logits.
+  ///
+  /// - Parameter scratch: what is filled in later.
+  private static func change(
+    _ source: UnsafeBufferPointer<Float>, into changed: inout [Float], _ options: SamplingOptions,
+    _ history: UnsafeBufferPointer<Int32>, answerStart: Int, _ mask: UnsafePointer<UInt64>?,
+    scratch: inout CandidateList
   ) {
+    changed.withUnsafeMutableBufferPointer { changed in
+      let logits = UnsafeMutableBufferPointer(rebasing: changed[..<source.count])
+      _ = logits.update(fromContentsOf: source)
+      change(
+        logits, options, history, answerStart: answerStart, mask, scratch: &scratch)
+    }
+  }
+
+  private static func change(
+    _ logits: UnsafeMutableBufferPointer<Float>, _ options: SamplingOptions,
+    _ history: UnsafeBufferPointer<Int32>, answerStart: Int, _ mask: UnsafePointer<UInt64>?,
+    scratch: inout CandidateList
+  ) {
+    for bias in options.logitBias where logits.indices.contains(Int(bias.token)) {
+      logits[Int(bias.token)] += bias.bias
+    }
     let penalty = options.repetitionPenalty
-    penalised.withUnsafeMutableBufferPointer { penalised in
-      _ = penalised.update(fromContentsOf: logits)
-      for token in history.suffix(max(0, options.repetitionWindow)) {
-        guard logits.indices.contains(Int(token)) else { continue }
-        // From what it was: once, however often the token occurs.
-        let logit = logits[Int(token)]
-        penalised[Int(token)] = logit > 0 ? logit / penalty : logit * penalty
+    if penalty != 1 {
+      let recent = history.suffix(max(0, options.repetitionWindow))
+      scratch.forEachToken(of: recent, below: logits.count) { token, _ in
+        let logit = logits[token]
+        logits[token] = logit > 0 ? logit / penalty : logit * penalty
       }
+    }
+    if options.presencePenalty != 0 || options.frequencyPenalty != 0 {
+      let answer = history[min(answerStart, history.count)...]
+      scratch.forEachToken(of: answer, below: logits.count) { token, count in
+        logits[token] -= options.presencePenalty + options.frequencyPenalty * Float(count)
+      }
+    }
+    if let mask { apply(mask, to: logits) }
+  }
+
+  /// Makes the logits of tokens that may not be drawn −∞.
+  private static func apply(
+    _ mask: UnsafePointer<UInt64>, to logits: UnsafeMutableBufferPointer<Float>
+  ) {
+    for first in stride(from: 0, to: logits.count, by: 64) {
+      let word = mask[first >> 6]
+      guard word != .max else { continue }
+      for token in first..<min(first + 64, logits.count)
+      where word >> UInt64(token & 63) & 1 == 0 { logits[token] = -.infinity }
     }
   }
 

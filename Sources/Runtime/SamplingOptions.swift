@@ -1,3 +1,14 @@
+/// What is added to the logit of a token before anything else is done with it.
+public struct TokenBias: Sendable, Hashable {
+  public var token: Int32
+  public var bias: Float
+
+  public init(token: Int32, bias: Float) {
+    self.token = token
+    self.bias = bias
+  }
+}
+
 /// How the next token is chosen from logits.
 public struct SamplingOptions: Sendable {
   /// 0 = greedy: the highest logit, the lowest id on a tie.
@@ -13,6 +24,12 @@ public struct SamplingOptions: Sendable {
   public var repetitionPenalty: Float
   /// How many of the latest tokens count as recent.
   public var repetitionWindow: Int
+  /// What is added to the logits of single tokens.
+  public var logitBias: [TokenBias] = []
+  /// Subtracted from the logits of tokens that the answer has.
+  public var presencePenalty: Float = 0
+  /// Subtracted from a token's logit as often as the answer has it.
+  public var frequencyPenalty: Float = 0
   /// Names the random choices: equal prompts, seeds and streams give equal answers.
   public var seed: UInt64
   /// Names one of several independent answers with the same seed.
@@ -30,5 +47,10 @@ public struct SamplingOptions: Sendable {
     self.repetitionWindow = repetitionWindow
     self.seed = seed
     self.stream = stream
+  }
+
+  /// Whether logits are others before they are filtered.
+  var changesLogits: Bool {
+    repetitionPenalty != 1 || !logitBias.isEmpty || presencePenalty != 0 || frequencyPenalty != 0
   }
 }

@@ -10,6 +10,12 @@ public enum SequenceError: Error, Sendable, Equatable, CustomStringConvertible {
   case engineStopped
   /// The context does not reach so far.
   case noSuchPosition(Int, count: Int)
+  /// A grammar was given to an engine whose memory was planned without.
+  case noGrammars
+  /// No token of the vocabulary can continue the answer as its grammar asks.
+  case noTokenFits
+  /// The grammar allows so many readings of the answer that they cannot be followed.
+  case grammarTooAmbiguous
 
   public var description: String {
     switch self {
@@ -22,6 +28,10 @@ public enum SequenceError: Error, Sendable, Equatable, CustomStringConvertible {
     case .engineStopped: "the engine was stopped"
     case .noSuchPosition(let position, let count):
       "position \(position) is outside the context, which holds \(count) tokens"
+    case .noGrammars: "the engine was planned without grammars (MemoryPlan.Request.usesGrammars)"
+    case .noTokenFits: "no token of the vocabulary can continue the answer as its grammar asks"
+    case .grammarTooAmbiguous:
+      "the grammar allows more readings of the answer than can be followed: make it less ambiguous"
     }
   }
 }

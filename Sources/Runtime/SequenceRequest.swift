@@ -1,3 +1,5 @@
+public import Grammar
+
 /// A line of tokens to be read and continued by an ``Engine``.
 public struct SequenceRequest: Sendable {
   /// Tokens of the prompt, BOS included where the model wants it.
@@ -16,6 +18,12 @@ public struct SequenceRequest: Sendable {
   public var ignoresEnd: Bool
   /// Most probable tokens to report with each token of an answer; 0 = none.
   public var logProbabilityCount: Int
+
+  /// What the answers must be; needs an engine that was planned for grammars
+  /// (``MemoryPlan/Request/usesGrammars``). An answer ends where nothing more may come.
+  public var grammar: CompiledGrammar?
+  /// How many of the last tokens are an answer's already, which is continued: grammar and penalties see them so.
+  public var answeredCount = 0
 
   /// Whether it begins with what the engine's store has of its tokens, and leaves its context there.
   public var usesStore = true

@@ -1,4 +1,5 @@
 import BlockIO
+public import Grammar
 public import KVCache
 import TensorBasics
 public import Tokenization
@@ -11,6 +12,8 @@ public struct GenerationOptions: Sendable {
   /// Most tokens of the answer, which ends earlier where the context is full.
   public var maximumTokenCount: Int
   public var sampling: SamplingOptions
+  /// What the answer must be. See ``TextGenerator/grammarByteCount(vocabularyCount:)`` for its memory.
+  public var grammar: CompiledGrammar?
   /// Texts that end the answer, which are not part of it.
   public var stops = StopStrings([])
   /// Whether to continue past end-of-generation tokens.
@@ -115,6 +118,12 @@ public struct TextGenerator {
     self.tokenizer = tokenizer
   }
 
+  /// Memory of the masks of a grammar: part of ``MemoryPlan/Request/callerByteCount`` where there is one.
+  public static func grammarByteCount(vocabularyCount: Int) -> Int {
+    TokenMasks.byteCount(vocabularyCount: vocabularyCount)
+      + GrammarConstraint.byteCount(vocabularyCount: vocabularyCount)
+  }
+
   /// Called if stored keys and values of the prompt could not be read, before they are computed again.
   public var onLostPrefix: ((KeyValueError) -> Void)?
 
@@ -165,7 +174,7 @@ public struct TextGenerator {
     var emitted = 0
     var logits = try prefill(&answer)
     while true {
-      answer.draw(logits)
+      try answer.draw(logits)
       noteBytes(&answer)
       let text = answer.result.text
       if text.count > emitted {

@@ -1,3 +1,4 @@
+import Grammar
 import HostResources
 import KVCache
 import Runtime
@@ -29,6 +30,7 @@ final class EngineRig {
       threadCount: threadCount, maximumChunkLength: maximumChunkLength)
     request.assumedProcessByteCount = 0
     request.sequenceCount = sequenceCount
+    request.usesGrammars = true
     request.keyValues = keyValues
     return request
   }
@@ -59,7 +61,7 @@ final class EngineRig {
     var options = GenerationOptions(
       prompt: request.tokens, maximumTokenCount: request.limit, sampling: request.sampling,
       ignoresEnd: request.ignoresEnd)
-    options.stops = request.stops
+    (options.stops, options.grammar) = (request.stops, request.grammar)
     do {
       let result = try TextGenerator(session: session, tokenizer: model.tokenizer)
         .generate(options) { outcome.text += $0 }
@@ -84,6 +86,32 @@ final class EngineRig {
         seed: generator.next(), stream: UInt32.random(in: 0...3, using: &generator)),
       stops: StopStrings([["a"], [], ["th", "xy"], ["zzzz"]].randomElement(using: &generator)!),
       ignoresEnd: Bool.random(using: &generator))
+  }
+}
+
+extension SequenceRequest {
+  /// Grammars that tiny models can follow: finite, endless, and of characters of several bytes.
+  private static let grammars = [
+    #"root ::= "yes" | "no" | [a-f]{2,9}"#, "root ::= (\"(\" root \")\")? [x-zé]",
+    "root ::= [a-zäöü ]* \".\"?", #"root ::= "{" ([a-c] ":" [0-9]+ ("," | "}"))*"#,
+  ]
+
+  /// Gives it a grammar, a bias and penalties, or some of them.
+  mutating func constrain(using generator: inout SeededGenerator) throws {
+    if Int.random(in: 0..<4, using: &generator) > 0 {
+      let text = Self.grammars.randomElement(using: &generator)!
+      grammar = try CompiledGrammar(gbnf: text)
+    }
+    if Bool.random(using: &generator) {
+      for _ in 0..<3 {
+        sampling.logitBias.append(
+          TokenBias(
+            token: Int32.random(in: 0..<320, using: &generator),
+            bias: Float.random(in: -5...5, using: &generator)))
+      }
+    }
+    sampling.presencePenalty = [0, 0.5].randomElement(using: &generator)!
+    sampling.frequencyPenalty = [0, 1.25, -0.5].randomElement(using: &generator)!
   }
 }
 

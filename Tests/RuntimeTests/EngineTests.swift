@@ -16,8 +16,9 @@ import Tokenization
     var generator = SeededGenerator(seed: 0xE1)
     let rig = try EngineRig(TinyFamilies.model(family))
     var requests: [SequenceRequest] = []
-    for _ in 0..<20 {
+    for number in 0..<20 {
       requests.append(EngineRig.randomRequest(longest: 60, mostTokens: 16, using: &generator))
+      if number % 2 == 1 { try requests[number].constrain(using: &generator) }
     }
     let expected = try requests.map { try rig.alone($0) }
     for round in 0..<3 {

@@ -62,6 +62,41 @@ import Testing
     }
   }
 
+  // MARK: Before the filters
+
+  @Test func `A bias is added, and penalties are subtracted by what the answer has`() {
+    var generator = SeededGenerator(seed: 0x1B)
+    for _ in 0..<200 {
+      let logits = (0..<64).map { _ in Float.random(in: -4...4, using: &generator) }
+      let history = (0..<20).map { _ in Int32.random(in: 0..<64, using: &generator) }
+      let start = Int.random(in: 0...20, using: &generator)
+      var options = plain(seed: generator.next())
+      (options.topK, options.minP) = (10, 0.01)
+      options.repetitionPenalty = [1, 1.5].randomElement(using: &generator)!
+      options.presencePenalty = [0, 0.75, -1].randomElement(using: &generator)!
+      options.frequencyPenalty = [0, 0.5].randomElement(using: &generator)!
+      options.logitBias = [3, 9, 9, 70, -1].map { TokenBias(token: $0, bias: 1.5) }
+      var expected = logits
+      expected[3] += 1.5
+      expected[9] += 1.5
+      expected[9] += 1.5
+      for token in Set(history).map(Int.init) where options.repetitionPenalty != 1 {
+        let logit = expected[token]
+        expected[token] = logit > 0 ? logit / 1.5 : logit * 1.5
+      }
+      for token in Set(history[start...]) {
+        let count = history[start...].count { $0 == token }
+        expected[Int(token)] -= options.presencePenalty + options.frequencyPenalty * Float(count)
+      }
+      var sampler = Sampler(options: options, vocabularyCount: 64)
+      for position in 20..<24 {
+        let drawn = sampler.draw(
+          logits.span, history: history.span, position: position, answerStart: start)
+        #expect(drawn == NaiveSampler(options: options).draw(expected, position: position))
+      }
+    }
+  }
+
   @Test func `Greedy takes the lowest id of a tie`() {
     #expect(draw([1, 3, 3, 2], SamplingOptions(temperature: 0)) == 1)
     let equal: [Float] = [-1, -.infinity, -1]
