@@ -25,6 +25,7 @@ struct OpenPrompt {
     var request = SequenceRequest(
       tokens: options.prompt, limit: options.maximumTokenCount, sampling: options.sampling,
       stops: options.stops, ignoresEnd: options.ignoresEnd)
+    request.grammar = options.grammar
     request.contextLimit = line.length
     sequence = try engine.open(request, whenFull: .queue)
   }

@@ -1,4 +1,5 @@
 import CommandLineSupport
+import Grammar
 import ModelFormat
 import Runtime
 import TensorBasics
@@ -17,6 +18,8 @@ struct PromptEntry {
   /// Tokens of the prompt, and those that it and its answer take.
   let promptCount: Int
   let length: Int
+  /// Whether its answer has a grammar.
+  let hasGrammar: Bool
   /// Whether it can be answered.
   let isGood: Bool
 }
@@ -45,10 +48,12 @@ struct PromptLine {
 /// Reads a file of prompts: one JSON object a line.
 struct PromptsFile {
   private static let members = [
-    "id", "prompt", "max_tokens", "temperature", "seed", "stop",
+    "id", "prompt", "max_tokens", "temperature", "seed", "stop", "json_schema", "grammar",
   ]
   let text: LineFile
   let sampling: SamplingArguments
+  /// What answers must be where lines say nothing of it; nil = anything.
+  let grammar: CompiledGrammar?
   let prompt: PromptOptions
   let model: LanguageModel
   let template: ChatTemplate?
@@ -77,7 +82,7 @@ struct PromptsFile {
         PromptEntry(
           number: read.number, place: line.place, checksum: read.checksum,
           promptCount: read.options.prompt.count, length: read.length,
-          isGood: read.problem == nil))
+          hasGrammar: read.options.grammar != nil, isGood: read.problem == nil))
     }
     return entries
   }
@@ -158,8 +163,27 @@ struct PromptsFile {
       }
       options.maximumTokenCount = value
     }
+    options.grammar = try Self.grammar(json, fail) ?? grammar
     if let stop = json["stop"] { options.stops = StopStrings(try Self.stops(stop, fail)) }
     return options
+  }
+
+  private static func grammar(
+    _ json: JSONValue, _ fail: (JSONValue, String) -> FormatError
+  ) throws -> CompiledGrammar? {
+    let (schema, grammar) = (json["json_schema"], json["grammar"])
+    guard schema == nil || grammar == nil else {
+      throw fail(json, "a line must not have both 'json_schema' and 'grammar'")
+    }
+    do throws(GrammarError) {
+      if let schema { return try CompiledGrammar(jsonSchema: schema) }
+      if let text = grammar?.string { return try CompiledGrammar(gbnf: text) }
+    } catch {
+      let name = schema == nil ? "grammar" : "json_schema"
+      throw fail(schema ?? grammar ?? json, "'\(name)' is refused \(error)")
+    }
+    guard let grammar else { return nil }
+    throw fail(grammar, "'grammar' must be a text")
   }
 
   private static func stops(
@@ -214,6 +238,7 @@ struct PromptsFile {
     let text =
       "\(setting) \(options.prompt) \(options.maximumTokenCount) \(options.ignoresEnd) \(sampling) "
       + "\(options.stops) \(line.problem ?? "")"
+      + (options.grammar.map { " \($0.checksum)" } ?? "")
     var bytes = Array(text.utf8)
     return bytes.withUnsafeMutableBytes { Checksum.of(UnsafeRawBufferPointer($0)) }
   }

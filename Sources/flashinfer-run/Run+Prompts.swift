@@ -1,5 +1,6 @@
 import ArgumentParser
 import CommandLineSupport
+import Grammar
 import KVCache
 import ModelFormat
 import Runtime
@@ -25,7 +26,7 @@ extension Run {
   }
 
   /// Answers every prompt of the file at `path`.
-  func answerAll(_ path: String) throws {
+  func answerAll(_ path: String, _ grammar: CompiledGrammar?) throws {
     let model = try resources.open(model)
     Terminal.warn(notesOf: model.source)
     let results = try ResultsFile(path: prompts.output)
@@ -38,7 +39,7 @@ extension Run {
       text: try LineFile(
         path: path == "-" ? nil : path, copyFolder: keyValues.kvDir ?? KeyValueOptions.defaultFolder
       ),
-      sampling: sampling, prompt: prompt,
+      sampling: sampling, grammar: grammar, prompt: prompt,
       model: model, template: prompt.template.chatTemplate == nil ? nil : template,
       setting: try setting(model), contextLength: context,
       lackOfRoom: { lackOfRoom(for: $0, in: context, trained: trained) }, runSeed: runSeed)

@@ -18,6 +18,7 @@ extension Run {
       model, contextLength: min(resources.context ?? model.configuration.contextLength, longest),
       promptLength: entries.lazy.map(\.promptCount).max() ?? 1,
       callerByteCount: callerByteCount(entries))
+    request.usesGrammars = entries.contains(where: \.hasGrammar)
     if let count = prompts.sequences {
       request.sequenceCount = min(count, entries.count)
     } else {

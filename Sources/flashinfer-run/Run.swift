@@ -1,6 +1,7 @@
 import ArgumentParser
 import BlockIO
 import CommandLineSupport
+import Grammar
 import InStorageAttention
 import KVCache
 import Kernels
@@ -67,8 +68,14 @@ struct Run: ParsableCommand {
     Interruption.install()
     Interruption.endProcessAtOnce(true)
     try reportingErrors {
-      if let path = prompts.prompts { return try answerAll(path) }
-      if isConversation { return try converse() }
+      let grammar = try sampling.compiledGrammar()
+      if let path = prompts.prompts { return try answerAll(path, grammar) }
+      if isConversation {
+        guard grammar == nil else {
+          throw ValidationError("--json-schema and --grammar need a prompt")
+        }
+        return try converse()
+      }
       let model = try openModel()
       let tokens = try prompt.tokens(model)
       if let oddity = model.oddity(of: tokens) { Terminal.warn(oddity) }
@@ -78,18 +85,19 @@ struct Run: ParsableCommand {
           "--logprobs-position \(position) is outside the prompt of \(tokens.count) tokens")
       }
       let (session, persistence, drives) = try Progress.showing("planning memory") { _ in
-        try makeSession(model, tokens)
+        try makeSession(model, tokens, hasGrammar: grammar != nil)
       }
       try hotness.recall(session)
       Terminal.warn(notesOf: model.source)
       reportTroubles(of: session)
       let loadSeconds = secondsSinceProcessStart()
       let seed = sampling.chosenSeed()
-      let options = GenerationOptions(
+      var options = GenerationOptions(
         prompt: tokens, maximumTokenCount: sampling.maxTokens,
         sampling: sampling.options(seed: seed), ignoresEnd: sampling.ignoreEos,
         logProbabilityCount: output.logprobs ?? 0, logProbabilityPromptPosition: positions.only,
         reportsWholePrompt: positions == .prompt)
+      options.grammar = grammar
       let processStart = secondsSinceProcessStart() - Double(monotonicNanoseconds()) / 1e9
       Interruption.endProcessAtOnce(false)
       var generator = TextGenerator(session: session, tokenizer: model.tokenizer)
@@ -195,7 +203,7 @@ struct Run: ParsableCommand {
   /// A session whose context holds the prompt and the answer, what keeps its keys and values, and drives
   /// that attend for it.
   private func makeSession(
-    _ model: LanguageModel, _ tokens: [Int32]
+    _ model: LanguageModel, _ tokens: [Int32], hasGrammar: Bool
   ) throws -> (Session, KeyValuePersistence?, DriveArray?) {
     let trained = model.configuration.contextLength
     let context = resources.context ?? min(trained, tokens.count + sampling.maxTokens)
@@ -215,7 +223,10 @@ struct Run: ParsableCommand {
       callerByteCount: RunReport.byteCount(
         tokenCount: length, distributionCount: output.logprobs == nil ? 0 : distributions,
         pairCount: output.logprobs ?? 0, vocabularyCount: model.configuration.vocabularyCount)
-        + Sampler.byteCount(vocabularyCount: model.configuration.vocabularyCount))
+        + Sampler.byteCount(vocabularyCount: model.configuration.vocabularyCount)
+        + (hasGrammar
+          ? TextGenerator.grammarByteCount(vocabularyCount: model.configuration.vocabularyCount)
+          : 0))
     // Distributions after a prompt's tokens are computed with them.
     let persistence = try store.open(
       model, prompt: tokens, for: &request, reuses: positions == .generated)

@@ -1,5 +1,6 @@
 import ArgumentParser
 import CommandLineSupport
+import Grammar
 import Runtime
 
 /// How tokens are drawn, and how many.
@@ -40,7 +41,20 @@ struct SamplingArguments: ParsableArguments {
   @Flag(help: "Generate past end-of-generation tokens.")
   var ignoreEos = false
 
+  @Option(
+    help: ArgumentHelp(
+      "The answer is JSON that this schema allows; - is standard input.", valueName: "file"))
+  var jsonSchema: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "The answer is what this grammar in GBNF matches; - is standard input.", valueName: "file"))
+  var grammar: String?
+
   func validate() throws {
+    guard jsonSchema == nil || grammar == nil else {
+      throw ValidationError("give --json-schema or --grammar, not both")
+    }
     guard (1...ResourceOptions.longestContext).contains(maxTokens) else {
       throw ValidationError(
         "--max-tokens must be between 1 and \(ResourceOptions.longestContext), not \(maxTokens)")
@@ -58,6 +72,17 @@ struct SamplingArguments: ParsableArguments {
     guard repetitionPenalty > 0, repetitionPenalty.isFinite else {
       throw ValidationError("--repetition-penalty must be above 0, not \(repetitionPenalty)")
     }
+  }
+
+  /// What the answer must be; nil = anything.
+  func compiledGrammar() throws -> CompiledGrammar? {
+    guard let path = jsonSchema ?? grammar else { return nil }
+    let file = path == "-" ? nil : path
+    let text = String(decoding: try Terminal.readAll(path: file), as: UTF8.self)
+    do throws(GrammarError) {
+      return jsonSchema == nil
+        ? try CompiledGrammar(gbnf: text) : try CompiledGrammar(jsonSchema: text)
+    } catch { throw CommandError(.badData, "\(file ?? "standard input"): \(error)") }
   }
 
   func chosenSeed() -> UInt64 { seed ?? UInt64.random(in: 0...UInt64(UInt32.max)) }
