@@ -1,3 +1,4 @@
+import Grammar
 import ModelFormat
 import Runtime
 
@@ -8,6 +9,8 @@ struct AnswerOptions: Sendable {
   /// Most tokens of an answer; nil = as many as the context has room for.
   var limit: Int?
   var sampling = SamplingOptions()
+  /// What an answer must be; nil = anything.
+  var grammar: CompiledGrammar?
   var stops: [String] = []
   var ignoresEnd = false
   /// Answers to each prompt.
@@ -18,13 +21,14 @@ struct AnswerOptions: Sendable {
   /// Whether a stream ends with what the answer took.
   var includesUsage = false
 
-  static let fields = [
-    "model", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed",
-    "stop", "ignore_eos", "n", "stream", "stream_options",
-  ]
+  static let fields =
+    [
+      "model", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed",
+      "stop", "ignore_eos", "n", "stream", "stream_options",
+    ] + AnswerConstraint.fields
   /// Of both endpoints.
   static let neutralFields: [String: FieldNames.NeutralValue] = [
-    "frequency_penalty": .zero, "presence_penalty": .zero, "logit_bias": .empty, "user": .anyText,
+    "user": .anyText
   ]
   /// The most probable tokens that can be told of.
   static let mostAlternatives = 20
@@ -44,6 +48,9 @@ struct AnswerOptions: Sendable {
       limit = value
     }
     try readSampling(fields)
+    try AnswerConstraint.readPenalties(fields, &sampling)
+    sampling.logitBias = try AnswerConstraint.bias(fields)
+    grammar = try AnswerConstraint.grammar(fields)
     stops = try Self.stops(fields["stop"])
     ignoresEnd = try fields.flag("ignore_eos") ?? false
     choiceCount = try fields.integer("n", in: 1...Self.mostChoices) ?? 1

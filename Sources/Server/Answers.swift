@@ -120,6 +120,7 @@ extension Answers.Job {
       stops: StopStrings(options.stops), ignoresEnd: options.ignoresEnd,
       // The drawn token's own comes with the most probable one.
       logProbabilityCount: options.alternativeCount.map { max(1, $0) } ?? 0)
+    request.grammar = options.grammar
     request.contextLimit = options.limit.map {
       let (sum, overflows) = tokens.count.addingReportingOverflow($0)
       return overflows ? .max : sum

@@ -18,7 +18,7 @@ extension ChatRequest {
       "max_completion_tokens", "logprobs", "top_logprobs", "reasoning_format",
     ],
     neutral: AnswerOptions.neutralFields.merging([
-      "functions": .empty, "function_call": .texts(["none", "auto"]), "response_format": .textType,
+      "functions": .empty, "function_call": .texts(["none", "auto"]),
       "modalities": .texts(["text"]), "audio": .none, "prediction": .none, "store": .no,
       "metadata": .empty, "service_tier": .texts(["auto", "default"]), "verbosity": .none,
       "web_search_options": .none, "safety_identifier": .anyText, "prompt_cache_key": .anyText,

@@ -20,8 +20,6 @@ struct FieldNames: Sendable {
     /// An empty list, object or text.
     case empty
     case texts([String])
-    /// An object whose type is `text`.
-    case textType
   }
 
   /// Refuses a field that is not taken, unless its value changes nothing.
@@ -57,7 +55,6 @@ extension FieldNames.NeutralValue {
       value.string.map(texts.contains) ?? value.array?.allSatisfy {
         $0.string.map(texts.contains) ?? false
       } ?? false
-    case .textType: value["type"]?.string == "text"
     }
   }
 
@@ -72,7 +69,6 @@ extension FieldNames.NeutralValue {
     case .no: " but as false"
     case .empty: " but as an empty value"
     case .texts(let texts): " but as " + texts.map { "\"\($0)\"" }.joined(separator: " or ")
-    case .textType: " but as {\"type\": \"text\"}"
     }
   }
 }

@@ -14,6 +14,7 @@ struct GenerationRoutes: Sendable {
       try await answer(request, context, field: "prompt") { body in
         let asked = try CompletionRequest(body)
         try model.check(asked.options.model)
+        try model.check(asked.options.sampling.logitBias)
         return Answers.Job(prompts: try asked.prompts.map(model.tokens), options: asked.options)
       } as: {
         CompletionFormat(AnswerHead("cmpl-", model, $0.options))

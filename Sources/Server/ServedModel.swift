@@ -58,6 +58,14 @@ struct ServedModel: @unchecked Sendable {
       code: "model_not_found")
   }
 
+  /// Refuses what a request adds to the logits of tokens that there are not.
+  func check(_ biases: [TokenBias]) throws {
+    let count = model.configuration.vocabularyCount
+    guard let wrong = biases.first(where: { $0.token >= count }) else { return }
+    throw APIError.bad(
+      "logit_bias", "'logit_bias': token \(wrong.token) is outside the vocabulary of \(count)")
+  }
+
   /// The tokens of a prompt to be continued.
   func tokens(_ prompt: CompletionRequest.Prompt) throws -> [Int32] {
     switch prompt {
@@ -70,6 +78,7 @@ struct ServedModel: @unchecked Sendable {
   /// The tokens of a conversation to be answered, and how its answer is written.
   func job(_ request: ChatRequest) throws -> Answers.Job {
     try check(request.options.model)
+    try check(request.options.sampling.logitBias)
     let framing = try framing(request.tools)
     let tokens = try checked("messages") { () throws(RuntimeError) in
       try model.prompt(request.conversation, template: framing?.template)

@@ -67,6 +67,7 @@ struct Serve: ParsableCommand {
       callerByteCount: options.byteCount(
         sequenceCount: server.sequences, contextLength: length))
     request.sequenceCount = server.sequences
+    request.usesGrammars = true
     return try Engine(model, request, store: engineStore)
   }
 

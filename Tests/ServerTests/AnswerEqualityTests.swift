@@ -1,3 +1,4 @@
+import Grammar
 import ModelFormat
 import Runtime
 import Server
@@ -15,6 +16,40 @@ import Tokenization
     /// One for each choice.
     var requests: [SequenceRequest] = []
   }
+
+  /// Ways to say what an answer must be, and what they mean.
+  private static let constraints: [@Sendable () throws -> (String, CompiledGrammar?)] = [
+    { ("", nil) },
+    { (#""response_format": {"type": "text"}"#, nil) },
+    { (#""response_format": {"type": "json_object"}"#, try .anyObject()) },
+    {
+      let schema = #"{"type": "array", "items": {"enum": ["ab", 1]}, "minItems": 1}"#
+      let format = #"{"name": "n", "strict": true, "schema": \#(schema)}"#
+      return (
+        #""response_format": {"type": "json_schema", "json_schema": \#(format)}"#,
+        try CompiledGrammar(jsonSchema: schema)
+      )
+    },
+    {
+      (
+        #""json_schema": {"type": "boolean"}"#,
+        try CompiledGrammar(jsonSchema: #"{"type": "boolean"}"#)
+      )
+    },
+    { (#""grammar": "root ::= [a-f]+""#, try CompiledGrammar(gbnf: "root ::= [a-f]+")) },
+    {
+      (
+        #""structured_outputs": {"regex": "[a-f]{3,9}"}"#,
+        try CompiledGrammar(pattern: "[a-f]{3,9}")
+      )
+    },
+    {
+      (
+        #""structured_outputs": {"choice": ["yes", "no"]}"#,
+        try CompiledGrammar(choices: ["yes", "no"])
+      )
+    },
+  ]
 
   private static func question(
     _ model: LanguageModel, using generator: inout SeededGenerator
@@ -52,13 +87,25 @@ import Tokenization
       fields.append("\"prompt\": \"\(text)\"")
       tokens = try model.prompt(text)
     }
+    let (field, grammar) = try constraints.randomElement(using: &generator)!()
+    if !field.isEmpty { fields.append(field) }
+    let penalty = [0, 0.5].randomElement(using: &generator)!
+    fields += [
+      "\"presence_penalty\": \(penalty)", "\"frequency_penalty\": \(-penalty)",
+      "\"logit_bias\": {\"9\": \(4 * penalty), \"70\": -1.5}",
+    ]
     question.body = "{\(fields.joined(separator: ","))}"
     question.requests = (0..<count).map { choice in
-      SequenceRequest(
-        tokens: tokens, limit: limit,
-        sampling: SamplingOptions(
-          temperature: Float(temperature), topK: topK, seed: UInt64(seed), stream: UInt32(choice)),
-        stops: StopStrings(stops))
+      var sampling = SamplingOptions(
+        temperature: Float(temperature), topK: topK, seed: UInt64(seed), stream: UInt32(choice))
+      (sampling.presencePenalty, sampling.frequencyPenalty) = (Float(penalty), Float(-penalty))
+      sampling.logitBias = [
+        TokenBias(token: 9, bias: Float(4 * penalty)), TokenBias(token: 70, bias: -1.5),
+      ]
+      var request = SequenceRequest(
+        tokens: tokens, limit: limit, sampling: sampling, stops: StopStrings(stops))
+      request.grammar = grammar
+      return request
     }
     return question
   }

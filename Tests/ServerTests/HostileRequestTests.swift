@@ -21,7 +21,15 @@ import Testing
       (completions, #"{"prompt":[-1]}"#, 400, "prompt"),
       (completions, #"{"prompt":[320]}"#, 400, "prompt"),
       (completions, #"{"prompt":"a","nonsense":1}"#, 400, "nonsense"),
-      (completions, #"{"prompt":"a","logit_bias":{"1":5}}"#, 400, "logit_bias"),
+      (completions, #"{"prompt":"a","logit_bias":{"1":500}}"#, 400, "logit_bias"),
+      (completions, #"{"prompt":"a","logit_bias":{"99999":5}}"#, 400, "logit_bias"),
+      (completions, #"{"prompt":"a","grammar":"root ::= x"}"#, 400, "grammar"),
+      (completions, #"{"prompt":"a","json_schema":{"not":{}}}"#, 400, "json_schema"),
+      (
+        completions, #"{"prompt":"a","structured_outputs":{"regex":"(a"}}"#, 400,
+        "structured_outputs"
+      ),
+      (completions, #"{"prompt":"a","presence_penalty":3}"#, 400, "presence_penalty"),
       (completions, #"{"prompt":"a","echo":true}"#, 400, "echo"),
       (completions, #"{"prompt":"a","temperature":"hot"}"#, 400, "temperature"),
       (completions, #"{"prompt":"a","temperature":-1}"#, 400, "temperature"),
@@ -68,7 +76,7 @@ import Testing
         "messages"
       ),
       (
-        chat, "{\(messages),\"response_format\":{\"type\":\"json_object\"}}", 400, "response_format"
+        chat, "{\(messages),\"response_format\":{\"type\":\"json_schema\"}}", 400, "response_format"
       ),
       (chat, "{\(messages),\"top_logprobs\":1}", 400, "top_logprobs"),
       (

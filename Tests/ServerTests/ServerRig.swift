@@ -64,6 +64,7 @@ struct ServerRig: Sendable {
       threadCount: 2)
     request.assumedProcessByteCount = 0
     request.sequenceCount = sequenceCount
+    request.usesGrammars = true
     return request
   }
 

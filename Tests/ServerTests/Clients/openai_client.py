@@ -64,11 +64,37 @@ def choices_and_probabilities():
         check(len(choice.logprobs.tokens) == len(choice.logprobs.token_logprobs) > 0, choice)
 
 
+def structured():
+    """Answers are JSON of the schema that was asked for."""
+    schema = {"type": "object", "properties": {
+        "color": {"enum": ["blue", "red"]}, "reasons": {
+            "type": "array", "items": {"type": "string", "maxLength": 30}, "maxItems": 3},
+    }, "required": ["color", "reasons"], "additionalProperties": False}
+    for strict in (True, False):
+        form = {"type": "json_schema",
+                "json_schema": {"name": "sky", "schema": schema, "strict": strict}}
+        answer = client.chat.completions.create(
+            **{**chat, "max_tokens": 300}, response_format=form)
+        check(answer.choices[0].finish_reason == "stop", answer)
+        value = json.loads(answer.choices[0].message.content)
+        check(value["color"] in ("blue", "red") and len(value["reasons"]) <= 3, value)
+    answer = client.chat.completions.create(
+        **{**chat, "max_tokens": 400}, response_format={"type": "json_object"})
+    if answer.choices[0].finish_reason == "stop":
+        check(isinstance(json.loads(answer.choices[0].message.content), dict), answer)
+    answer = client.chat.completions.create(
+        **chat, presence_penalty=0.5, frequency_penalty=0.5, logit_bias={"5": -100},
+        extra_body={"structured_outputs": {"choice": ["yes", "no"]}})
+    check(answer.choices[0].message.content in ("yes", "no"), answer)
+
+
 def errors():
     """What cannot be answered is an exception of the client's own kinds."""
     refused(openai.BadRequestError, "temperature", temperature=-1)
     refused(openai.BadRequestError, "messages", messages=[])
-    refused(openai.BadRequestError, "logit_bias", logit_bias={"5": 1})
+    refused(openai.BadRequestError, "logit_bias", logit_bias={"5": 1000})
+    refused(openai.BadRequestError, "response_format", response_format={
+        "type": "json_schema", "json_schema": {"name": "n", "schema": {"not": {}}}})
     refused(openai.BadRequestError, "tools", tools=[{"type": "function", "function": {}}])
     refused(openai.BadRequestError, "messages",
             messages=[{"role": "user", "content": "word " * 2000}])
@@ -135,6 +161,7 @@ def leaving():
 text = whole_and_streamed()
 check(text == sys.argv[2], f"{text!r} is not {sys.argv[2]!r}")
 choices_and_probabilities()
+structured()
 errors()
 calls()
 many(text)
