@@ -5,8 +5,15 @@ import NIOCore
 import Runtime
 import Tokenization
 
-/// Why a request is not answered, as OpenAI's interface says it.
-struct APIError: Error, HTTPResponseError {
+/// Why a request is not answered, as the interfaces say it.
+struct APIError: Error {
+  /// Whose interface it is told in.
+  enum Form {
+    case openAI, anthropic
+
+    init(path: String) { self = path.hasPrefix("/v1/messages") ? .anthropic : .openAI }
+  }
+
   var status: HTTPResponse.Status
   /// What is wrong, and what would be right.
   var message: String
@@ -43,29 +50,43 @@ struct APIError: Error, HTTPResponseError {
     }
   }
 
-  /// The word for its kind that clients of OpenAI's interface know.
-  private var type: String {
-    switch status.code {
+  /// The word for its kind that clients of the interface know.
+  private func type(_ form: Form) -> String {
+    guard form == .anthropic else {
+      return switch status.code {
+      case 429: "rate_limit_error"
+      case 500...: "server_error"
+      default: "invalid_request_error"
+      }
+    }
+    return switch status.code {
+    case 401: "authentication_error"
+    case 403: "permission_error"
+    case 404: "not_found_error"
+    case 413: "request_too_large"
     case 429: "rate_limit_error"
-    case 500...: "server_error"
+    case 503: "overloaded_error"
+    case 500...: "api_error"
     default: "invalid_request_error"
     }
   }
 
   /// The object that tells of it.
-  var json: [UInt8] {
+  func json(_ form: Form) -> [UInt8] {
     JSONWriter.document { json in
+      if form == .anthropic { json.text("type", "error") }
       json.object("error") { json in
         json.text("message", message)
-        json.text("type", type)
+        json.text("type", type(form))
+        // Anthropic's interface has none of them; its clients pass over them.
         json.text("param", field)
         json.text("code", code)
       }
     }
   }
 
-  func response(from request: Request, context: some RequestContext) -> Response {
-    var response = Response(status: status, json: json)
+  func response(_ form: Form) -> Response {
+    var response = Response(status: status, json: json(form))
     if let retrySeconds { response.headers[.retryAfter] = "\(retrySeconds)" }
     if status == .unauthorized { response.headers[.wwwAuthenticate] = "Bearer" }
     return response

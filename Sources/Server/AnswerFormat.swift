@@ -100,7 +100,7 @@ extension ChoiceFormat {
   }
 
   func event(of error: APIError) -> ServerSentEvents.Event {
-    ServerSentEvents.Event(line: error.json)
+    ServerSentEvents.Event(line: error.json(.openAI))
   }
 }
 

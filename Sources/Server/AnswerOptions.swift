@@ -37,8 +37,10 @@ struct AnswerOptions: Sendable {
   private static let mostStops = 64
   private static let mostStopBytes = 4096
 
-  /// - Parameter limit: names of the fields that bound the answer, which mean the same.
-  init(_ fields: RequestFields, limit names: [String]) throws {
+  /// - Parameters:
+  ///   - limit: names of the fields that bound the answer, which mean the same.
+  ///   - stops: name of the field that has the stop strings.
+  init(_ fields: RequestFields, limit names: [String], stops stopName: String = "stop") throws {
     model = try fields.text("model")
     for name in names {
       guard let value = try fields.integer(name, in: 1...Int.max) else { continue }
@@ -51,7 +53,7 @@ struct AnswerOptions: Sendable {
     try AnswerConstraint.readPenalties(fields, &sampling)
     sampling.logitBias = try AnswerConstraint.bias(fields)
     grammar = try AnswerConstraint.grammar(fields)
-    stops = try Self.stops(fields["stop"])
+    stops = try Self.stops(fields[stopName], stopName)
     ignoresEnd = try fields.flag("ignore_eos") ?? false
     choiceCount = try fields.integer("n", in: 1...Self.mostChoices) ?? 1
     streams = try fields.flag("stream") ?? false
@@ -84,7 +86,7 @@ struct AnswerOptions: Sendable {
     sampling.seed = seed.map { UInt64(bitPattern: Int64($0)) } ?? .random(in: 0...0xFFFF_FFFF)
   }
 
-  private static func stops(_ value: JSONValue?) throws -> [String] {
+  private static func stops(_ value: JSONValue?, _ name: String) throws -> [String] {
     guard let value else { return [] }
     let texts = value.string.map { [$0] } ?? value.array?.compactMap(\.string) ?? []
     let isWhole = value.string != nil || texts.count == value.array?.count
@@ -92,8 +94,8 @@ struct AnswerOptions: Sendable {
       texts.reduce(0, { $0 + $1.utf8.count }) <= mostStopBytes
     else {
       throw APIError.bad(
-        "stop",
-        "'stop' must be a text or a list of at most \(mostStops) texts, none of them empty and all "
+        name,
+        "'\(name)' must be a text or a list of at most \(mostStops) texts, none of them empty and all "
           + "of them at most \(mostStopBytes) bytes")
     }
     return texts

@@ -13,25 +13,25 @@ struct ChatFormat: ChoiceFormat {
   init(_ head: AnswerHead) { self.head = head }
 
   func write(_ answer: CollectedAnswer, choice: Int, to json: inout JSONWriter) {
+    let (text, reasoning, calls) = (answer.text, answer.reasoning, answer.calls())
     json.number("index", choice)
     json.object("message") { json in
       json.text("role", "assistant")
-      if answer.text.isEmpty, !answer.calls.isEmpty {
+      if text.isEmpty, !calls.isEmpty {
         json.null("content")
       } else {
-        json.text("content", utf8: answer.text)
+        json.text("content", utf8: text)
       }
-      if !answer.reasoning.isEmpty { json.text("reasoning_content", utf8: answer.reasoning) }
-      if !answer.calls.isEmpty {
-        json.array("tool_calls", of: answer.calls) { list, call in
+      if !reasoning.isEmpty { json.text("reasoning_content", utf8: reasoning) }
+      if !calls.isEmpty {
+        json.array("tool_calls", of: calls) { list, call in
           list.object { Self.write(call, to: &$0) }
         }
       }
       json.null("refusal")
     }
     write(answer.tokens, to: &json)
-    let hasCalls = !answer.calls.isEmpty
-    json.text("finish_reason", answer.finish?.apiName(hasCalls: hasCalls))
+    json.text("finish_reason", answer.finish?.apiName(hasCalls: !calls.isEmpty))
   }
 
   mutating func writeChoices(

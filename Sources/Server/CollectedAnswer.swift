@@ -8,19 +8,26 @@ struct CollectedAnswer: Sendable {
     var arguments: [UInt8] = []
   }
 
-  var text: [UInt8] = []
-  var reasoning: [UInt8] = []
-  var calls: [Call] = []
+  var pieces: [AnswerPiece] = []
   var tokens: [TokenReport] = []
   var finish: TokenSequence.Finish?
 
-  mutating func add(_ piece: AnswerPiece) {
-    switch piece {
-    case .text(let bytes): text += bytes
-    case .reasoning(let bytes): reasoning += bytes
-    case .call(_, let name): calls.append(Call(name: name))
-    case .arguments(_, let bytes): calls[calls.count - 1].arguments += bytes
+  var text: [UInt8] { pieces.flatMap(\.text) }
+  var reasoning: [UInt8] {
+    pieces.flatMap { if case .reasoning(let bytes) = $0 { bytes } else { [UInt8]() } }
+  }
+
+  /// Its calls, each with an id that is new.
+  func calls() -> [Call] {
+    var calls: [Call] = []
+    for piece in pieces {
+      switch piece {
+      case .call(_, let name): calls.append(Call(name: name))
+      case .arguments(_, let bytes): calls[calls.count - 1].arguments += bytes
+      case .text, .reasoning: break
+      }
     }
+    return calls
   }
 
   /// What a call is known by in the messages that follow: nine letters and digits, which templates of Mistral ask for.

@@ -1,9 +1,10 @@
 import HTTPTypes
 import Hummingbird
+import ModelFormat
 import NIOCore
 import Runtime
 
-/// `/v1/completions` and `/v1/chat/completions`.
+/// `/v1/completions`, `/v1/chat/completions` and `/v1/messages`.
 struct GenerationRoutes: Sendable {
   let model: ServedModel
   let bodies: RequestBodies
@@ -25,6 +26,19 @@ struct GenerationRoutes: Sendable {
         try model.job(try ChatRequest(body))
       } as: {
         ChatFormat(AnswerHead("chatcmpl-", model, $0.options))
+      }
+    }
+    router.post("v1/messages") { request, context in
+      try await answer(request, context, field: "messages") { body in
+        try model.job(try ChatRequest(messages: body, isAnswered: true))
+      } as: {
+        MessagesFormat(model, $0)
+      }
+    }
+    router.post("v1/messages/count_tokens") { request, _ in
+      try await bodies.read(request) { body in
+        let tokens = try model.tokens(try ChatRequest(messages: body, isAnswered: false))
+        return Response { $0.number("input_tokens", tokens.count) }
       }
     }
   }
@@ -66,7 +80,7 @@ struct GenerationRoutes: Sendable {
     try await answers.forEachPart { part in
       switch part {
       case .pieces(let choice, let pieces, let report):
-        for piece in pieces { collected[choice].add(piece) }
+        for piece in pieces { collected[choice].pieces.add(piece) }
         if let report { collected[choice].tokens.append(report) }
       case .finished(let choice, let finish, _):
         collected[choice].finish = finish

@@ -6,7 +6,7 @@ import NIOPosix
 public import Runtime
 import ServiceLifecycle
 
-/// An engine behind OpenAI's HTTP interface.
+/// An engine behind OpenAI's and Anthropic's HTTP interfaces.
 ///
 /// ```swift
 /// let server = HTTPServer(engine, model, ServerOptions(modelName: "tiny"), logger: Logger(label: "serve"))

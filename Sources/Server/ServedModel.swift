@@ -70,19 +70,29 @@ struct ServedModel: @unchecked Sendable {
   func tokens(_ prompt: CompletionRequest.Prompt) throws -> [Int32] {
     switch prompt {
     case .text(let text):
-      try checked("prompt") { () throws(RuntimeError) in try model.prompt(text) }
-    case .tokens(let tokens): try checked("prompt") { tokens }
+      let tokens: [Int32]
+      do throws(RuntimeError) { tokens = try model.prompt(text) } catch {
+        throw APIError(error, field: "prompt")
+      }
+      return try checked("prompt", tokens)
+    case .tokens(let tokens): return try checked("prompt", tokens)
     }
   }
 
-  /// The tokens of a conversation to be answered, and how its answer is written.
-  func job(_ request: ChatRequest) throws -> Answers.Job {
+  /// The tokens of a conversation to be answered.
+  func tokens(_ request: ChatRequest) throws -> [Int32] {
     try check(request.options.model)
     try check(request.options.sampling.logitBias)
     let framing = try framing(request.tools)
-    let tokens = try checked("messages") { () throws(RuntimeError) in
-      try model.prompt(request.conversation, template: framing?.template)
-    }
+    do throws(RuntimeError) {
+      return try model.prompt(request.conversation, template: framing?.template)
+    } catch { throw APIError(error, field: "messages") }
+  }
+
+  /// The tokens of a conversation that a context has room for, and how its answer is written.
+  func job(_ request: ChatRequest) throws -> Answers.Job {
+    let tokens = try checked("messages", try tokens(request))
+    let framing = try framing(request.tools)
     var syntax = framing?.syntax ?? AnswerSyntax()
     if !request.separatesReasoning { syntax.reasoning = nil }
     if request.tools.names.isEmpty { syntax.calls = nil }
@@ -116,18 +126,14 @@ struct ServedModel: @unchecked Sendable {
   }
 
   /// Tokens that a context has room for, with an answer.
-  private func checked(
-    _ field: String, _ tokens: () throws(RuntimeError) -> [Int32]
-  ) throws -> [Int32] {
-    let result: [Int32]
-    do throws(RuntimeError) { result = try tokens() } catch { throw APIError(error, field: field) }
-    guard result.count < contextLength else {
+  private func checked(_ field: String, _ tokens: [Int32]) throws -> [Int32] {
+    guard tokens.count < contextLength else {
       throw APIError.bad(
         field,
-        "the prompt has \(result.count) tokens; a context of \(contextLength) has room for "
+        "the prompt has \(tokens.count) tokens; a context of \(contextLength) has room for "
           + "\(contextLength - 1) and an answer (the server's --context)",
         code: "context_length_exceeded")
     }
-    return result
+    return tokens
   }
 }

@@ -13,7 +13,7 @@ struct Serve: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "flashinfer-serve",
     abstract:
-      "Answers requests over HTTP, as OpenAI's interface has them, with a model that need not fit in memory.",
+      "Answers requests over HTTP, as OpenAI's and Anthropic's interfaces have them, with a model that need not fit in memory.",
     discussion: """
       MODEL is a flash image (see flashinfer-convert), a GGUF file or a Hugging Face folder with \
       safetensors. Several requests are answered at the same time, from the same sweeps over the weights. \

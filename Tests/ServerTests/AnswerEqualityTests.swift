@@ -17,6 +17,8 @@ import Tokenization
     var requests: [SequenceRequest] = []
   }
 
+  private static let paths = ["/v1/completions", "/v1/chat/completions", "/v1/messages"]
+
   /// Ways to say what an answer must be, and what they mean.
   private static let constraints: [@Sendable () throws -> (String, CompiledGrammar?)] = [
     { ("", nil) },
@@ -57,27 +59,27 @@ import Tokenization
     var question = Question()
     let seed = Int.random(in: 0...1 << 40, using: &generator)
     let temperature = [0, 0.7, 1.5].randomElement(using: &generator)!
-    let (limit, count) = (
-      Int.random(in: 1...40, using: &generator), Int.random(in: 1...2, using: &generator)
-    )
+    let limit = Int.random(in: 1...40, using: &generator)
     let stops = [[], ["a"], ["th", "xy"]].randomElement(using: &generator)!
     let topK = [0, 5, 40].randomElement(using: &generator)!
     question.streams = Bool.random(using: &generator)
-    let isChat = Bool.random(using: &generator)
+    question.path = paths.randomElement(using: &generator)!
+    let isMessages = question.path == "/v1/messages"
+    let count = isMessages ? 1 : Int.random(in: 1...2, using: &generator)
     let text = (0..<Int.random(in: 1...60, using: &generator)).map { _ in
       String("abcdefgh it the".randomElement(using: &generator)!)
     }.joined()
     var fields = [
       "\"max_tokens\": \(limit)", "\"temperature\": \(temperature)", "\"seed\": \(seed)",
-      "\"n\": \(count)", "\"top_k\": \(topK)", "\"stream\": \(question.streams)",
-      "\"stop\": [\(stops.map { "\"\($0)\"" }.joined(separator: ","))]",
+      "\"top_k\": \(topK)", "\"stream\": \(question.streams)",
+      "\"\(isMessages ? "stop_sequences" : "stop")\": [\(stops.map { "\"\($0)\"" }.joined(separator: ","))]",
     ]
+    if !isMessages { fields.append("\"n\": \(count)") }
     let tokens: [Int32]
-    if isChat {
-      question.path = "/v1/chat/completions"
+    if question.path != "/v1/completions" {
       var own = ["\"messages\": [{\"role\": \"user\", \"content\": \"\(text)\"}]"]
       // What calls no tool is text as it is where none is offered.
-      if Bool.random(using: &generator) {
+      if !isMessages, Bool.random(using: &generator) {
         own.append(#""tools": [{"type": "function", "function": {"name": "f"}}]"#)
       }
       fields += own
@@ -116,9 +118,16 @@ import Tokenization
     var answers = [ServerRig.Answer](repeating: .init(), count: question.requests.count)
     let documents =
       question.streams ? reply.events.filter { $0 != "[DONE]" } : [reply.text]
-    #expect(question.streams == (reply.events.last == "[DONE]"))
+    let isMessages = question.path == "/v1/messages"
+    let end = isMessages ? "{\"type\":\"message_stop\"}" : "[DONE]"
+    #expect(question.streams == (reply.events.last == end))
     for document in documents {
-      for choice in try JSONValue.parsed(document)["choices"]?.array ?? [] {
+      let document = try JSONValue.parsed(document)
+      if isMessages {
+        add(document, to: &answers[0])
+        continue
+      }
+      for choice in document["choices"]?.array ?? [] {
         let index = choice["index"]?.integer ?? 0
         let text = choice["text"] ?? (choice["message"] ?? choice["delta"])?["content"]
         answers[index].text += text?.string ?? ""
@@ -126,6 +135,17 @@ import Tokenization
       }
     }
     return answers
+  }
+
+  /// Adds what a message, or an event of its stream, has of an answer.
+  private static func add(_ document: JSONValue, to answer: inout ServerRig.Answer) {
+    for block in document["content"]?.array ?? [] { answer.text += block["text"]?.string ?? "" }
+    answer.text += document["delta"]?["text"]?.string ?? ""
+    switch (document["delta"] ?? document)["stop_reason"]?.string {
+    case "end_turn", "stop_sequence": answer.reason += "stop"
+    case "max_tokens": answer.reason += "length"
+    case let other: answer.reason += other ?? ""
+    }
   }
 
   @Test(arguments: [1, 2, 3])

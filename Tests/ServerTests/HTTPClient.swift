@@ -10,7 +10,7 @@ struct HTTPReply: Sendable {
   var text: String { String(decoding: body, as: UTF8.self) }
   /// The data of its events, if it is a stream of them.
   var events: [String] {
-    text.split(separator: "\n\n").filter { $0.hasPrefix("data: ") }.map { String($0.dropFirst(6)) }
+    text.split(separator: "\n").filter { $0.hasPrefix("data: ") }.map { String($0.dropFirst(6)) }
   }
 }
 

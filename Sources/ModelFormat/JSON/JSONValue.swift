@@ -80,6 +80,11 @@ package struct JSONValue {
 package struct JSONMember {
   package let key: String
   package let value: JSONValue
+
+  package init(key: String, value: JSONValue) {
+    self.key = key
+    self.value = value
+  }
 }
 
 /// A string whose equality is that of its bytes; `String`'s own is canonical equivalence.

@@ -1,0 +1,218 @@
+import ModelFormat
+
+/// Turns messages and tools of Anthropic's interface into those that chat templates are given.
+struct MessagesReader {
+  /// Refuses what is no object, or has members that are not known.
+  static func check(_ value: JSONValue, _ place: String, has known: [String]) throws {
+    let field = String(place.prefix { $0 != "[" })
+    guard let members = value.members else {
+      throw APIError.bad(field, "'\(place)' must be an object, not \(value.found)")
+    }
+    for member in members where !known.contains(member.key) && !member.value.isNull {
+      throw APIError.bad(
+        field, "'\(place)' has no '\(member.key)'; there are: \(known.joined(separator: ", "))",
+        code: "unknown_parameter")
+    }
+  }
+
+  // MARK: Tools
+
+  func tools(_ value: JSONValue) throws -> JSONValue {
+    guard let list = value.array else {
+      throw APIError.bad("tools", "'tools' must be a list, not \(value.found)")
+    }
+    return Self.list(
+      try list.enumerated().map { number, tool in
+        let place = "tools[\(number)]"
+        try Self.check(
+          tool, place,
+          has: ["type", "name", "description", "input_schema", "strict", "cache_control"])
+        guard tool["type"] == nil || tool["type"]?.string == "custom" else {
+          throw APIError.bad(
+            "tools", "'\(place)' is none of the client's: only those are supported")
+        }
+        var function: [JSONMember] = []
+        for (name, given) in [
+          ("name", tool["name"]), ("description", tool["description"]),
+          ("parameters", tool["input_schema"]), ("strict", tool["strict"]),
+        ] {
+          if let given { function.append(JSONMember(key: name, value: given)) }
+        }
+        return Self.object([
+          ("type", Self.text("function")),
+          ("function", JSONValue(content: .object(function), offset: 0)),
+        ])
+      })
+  }
+
+  // MARK: Messages
+
+  /// Messages as chat templates are given them, the system's first.
+  func messages(_ value: JSONValue, system: JSONValue?) throws -> JSONValue {
+    guard let list = value.array, !list.isEmpty else {
+      throw APIError.bad("messages", "'messages' must be a list of at least one message")
+    }
+    var messages: [JSONValue] = []
+    if let system {
+      messages.append(
+        Self.object([("role", Self.text("system")), ("content", try content(system, "system"))]))
+    }
+    /// Names of tools by the ids of their calls.
+    var names: [String: JSONValue] = [:]
+    for (number, message) in list.enumerated() {
+      let place = "messages[\(number)]"
+      try Self.check(message, place, has: ["role", "content"])
+      guard let content = message["content"] else {
+        throw APIError.bad("messages", "'\(place)' has no 'content'")
+      }
+      switch message["role"]?.string {
+      case "user": messages += try user(content, "\(place).content", names)
+      case "assistant":
+        guard number + 1 < list.count else {
+          throw APIError.bad(
+            "messages", "'messages' ends with the assistant's: going on with it is not supported")
+        }
+        messages.append(try assistant(content, "\(place).content", &names))
+      default:
+        throw APIError.bad(
+          "messages", "the 'role' of '\(place)' must be \"user\" or \"assistant\"")
+      }
+    }
+    return Self.list(messages)
+  }
+
+  private func user(
+    _ content: JSONValue, _ place: String, _ names: [String: JSONValue]
+  ) throws -> [JSONValue] {
+    guard let blocks = content.array else {
+      return [Self.message("user", try self.content(content, place))]
+    }
+    var (messages, texts) = ([JSONValue](), [JSONValue]())
+    func flush() {
+      if !texts.isEmpty { messages.append(Self.message("user", Self.joined(texts))) }
+      texts = []
+    }
+    for (number, block) in blocks.enumerated() {
+      let place = "\(place)[\(number)]"
+      switch block["type"]?.string {
+      case "text": texts.append(try text(block, place))
+      case "tool_result":
+        flush()
+        messages.append(try result(block, place, names))
+      default: throw Self.unsupported(block, place)
+      }
+    }
+    flush()
+    guard !messages.isEmpty else { throw APIError.bad("messages", "'\(place)' is empty") }
+    return messages
+  }
+
+  private func result(
+    _ block: JSONValue, _ place: String, _ names: [String: JSONValue]
+  ) throws -> JSONValue {
+    try Self.check(
+      block, place, has: ["type", "tool_use_id", "content", "is_error", "cache_control"])
+    guard let id = block["tool_use_id"], let key = id.string else {
+      throw APIError.bad("messages", "'\(place)' has no 'tool_use_id'")
+    }
+    let content = try block["content"].map { try self.content($0, "\(place).content") }
+    var members = [
+      ("role", Self.text("tool")), ("tool_call_id", id), ("content", content ?? Self.text("")),
+    ]
+    if let name = names[key] { members.append(("name", name)) }
+    if let isError = block["is_error"] { members.append(("is_error", isError)) }
+    return Self.object(members)
+  }
+
+  private func assistant(
+    _ content: JSONValue, _ place: String, _ names: inout [String: JSONValue]
+  ) throws -> JSONValue {
+    guard let blocks = content.array else {
+      return Self.message("assistant", try self.content(content, place))
+    }
+    var (texts, calls, thoughts) = ([JSONValue](), [JSONValue](), [String]())
+    for (number, block) in blocks.enumerated() {
+      let place = "\(place)[\(number)]"
+      switch block["type"]?.string {
+      case "text": texts.append(try text(block, place))
+      case "thinking":
+        try Self.check(block, place, has: ["type", "thinking", "signature"])
+        thoughts += block["thinking"]?.string.map { [$0] } ?? []
+      case "tool_use":
+        try Self.check(block, place, has: ["type", "id", "name", "input", "cache_control"])
+        guard let id = block["id"], let key = id.string, let name = block["name"],
+          let input = block["input"], input.members != nil
+        else { throw APIError.bad("messages", "'\(place)' lacks its 'id', 'name' or 'input'") }
+        names[key] = name
+        let function = Self.object([("name", name), ("arguments", input)])
+        calls.append(
+          Self.object([("id", id), ("type", Self.text("function")), ("function", function)]))
+      default: throw Self.unsupported(block, place)
+      }
+    }
+    var members = [("role", Self.text("assistant")), ("content", Self.joined(texts))]
+    if !thoughts.isEmpty {
+      members.append(("reasoning_content", Self.text(thoughts.joined(separator: "\n"))))
+    }
+    if !calls.isEmpty { members.append(("tool_calls", Self.list(calls))) }
+    return Self.object(members)
+  }
+
+  /// A text, or blocks of text.
+  private func content(_ value: JSONValue, _ place: String) throws -> JSONValue {
+    if value.string != nil { return value }
+    guard let blocks = value.array else {
+      throw APIError.bad(
+        String(place.prefix { $0 != "[" }),
+        "'\(place)' must be a text or a list of blocks, not \(value.found)")
+    }
+    return Self.joined(
+      try blocks.enumerated().map { try text($1, "\(place)[\($0)]") })
+  }
+
+  /// A block of text as a part of a message.
+  private func text(_ block: JSONValue, _ place: String) throws -> JSONValue {
+    guard block["type"]?.string == "text" else { throw Self.unsupported(block, place) }
+    try Self.check(block, place, has: ["type", "text", "cache_control", "citations"])
+    guard let text = block["text"], text.string != nil else {
+      throw APIError.bad(String(place.prefix { $0 != "[" }), "'\(place)' has no 'text'")
+    }
+    guard block["citations"]?.array?.isEmpty ?? true else {
+      throw APIError.bad(
+        String(place.prefix { $0 != "[" }), "'\(place)' has 'citations', which are not supported")
+    }
+    return Self.object([("type", Self.text("text")), ("text", text)])
+  }
+
+  private static func unsupported(_ block: JSONValue, _ place: String) -> APIError {
+    let type = block["type"]?.string.map { "of the type \"\($0.prefix(64))\"" } ?? "without a type"
+    return .bad(
+      String(place.prefix { $0 != "[" }), "'\(place)' is a block \(type), which has no place here",
+      code: "unsupported_parameter")
+  }
+
+  // MARK: JSON
+
+  /// One part as its text, several as a list of them.
+  private static func joined(_ parts: [JSONValue]) -> JSONValue {
+    guard parts.count != 1 else { return parts[0]["text"] ?? text("") }
+    return parts.isEmpty ? text("") : list(parts)
+  }
+
+  private static func message(_ role: String, _ content: JSONValue) -> JSONValue {
+    object([("role", text(role)), ("content", content)])
+  }
+
+  private static func text(_ text: String) -> JSONValue {
+    JSONValue(content: .string(text), offset: 0)
+  }
+
+  private static func list(_ elements: [JSONValue]) -> JSONValue {
+    JSONValue(content: .array(elements), offset: 0)
+  }
+
+  private static func object(_ members: [(String, JSONValue)]) -> JSONValue {
+    JSONValue(
+      content: .object(members.map { JSONMember(key: $0.0, value: $0.1) }), offset: 0)
+  }
+}

@@ -1,0 +1,86 @@
+import ModelFormat
+import Tokenization
+
+/// The bodies of `/v1/messages` and `/v1/messages/count_tokens`.
+extension ChatRequest {
+  private static let countedNames = [
+    "model", "messages", "system", "tools", "tool_choice", "thinking",
+  ]
+  private static let messageNames =
+    countedNames + [
+      "max_tokens", "stop_sequences", "stream", "temperature", "top_p", "top_k", "metadata",
+      // Beyond Anthropic's interface.
+      "min_p", "repetition_penalty", "seed", "ignore_eos",
+    ] + AnswerConstraint.fields
+  private static let neutral: [String: FieldNames.NeutralValue] = [
+    "service_tier": .texts(["auto", "standard_only"]), "mcp_servers": .empty,
+  ]
+
+  /// A request of Anthropic's interface.
+  ///
+  /// - Parameter isAnswered: false where its tokens are only counted.
+  init(messages body: [UInt8], isAnswered: Bool) throws {
+    let fields = try RequestFields(
+      body,
+      FieldNames(
+        taken: isAnswered ? Self.messageNames : Self.countedNames,
+        neutral: isAnswered ? Self.neutral : [:]))
+    if isAnswered { _ = try fields.required("max_tokens") }
+    if let metadata = fields["metadata"] {
+      try MessagesReader.check(metadata, "metadata", has: ["user_id"])
+    }
+    let reader = MessagesReader()
+    let (mayCall, allowsMany) = try Self.toolChoice(fields["tool_choice"])
+    let list = try fields["tools"].map(reader.tools)
+    tools = try ToolOffer(tools: list, mayCall: mayCall, allowsMany: allowsMany)
+    var members = [
+      JSONMember(
+        key: "messages",
+        value: try reader.messages(fields.required("messages"), system: fields["system"]))
+    ]
+    if let list, !tools.names.isEmpty { members.append(JSONMember(key: "tools", value: list)) }
+    let isThinking = try Self.isThinking(fields)
+    do throws(TokenizerError) {
+      var conversation = try Conversation(
+        JSONValue(content: .object(members), offset: 0), name: "the body")
+      if let isThinking { conversation.setThinking(isThinking) }
+      self.conversation = conversation
+    } catch { throw APIError.bad("messages", error.description) }
+    separatesReasoning = true
+    options = try AnswerOptions(fields, limit: ["max_tokens"], stops: "stop_sequences")
+  }
+
+  private static func toolChoice(
+    _ choice: JSONValue?
+  ) throws -> (mayCall: Bool, allowsMany: Bool) {
+    guard let choice else { return (true, true) }
+    try MessagesReader.check(
+      choice, "tool_choice", has: ["type", "name", "disable_parallel_tool_use"])
+    guard let type = choice["type"]?.string, ["auto", "none"].contains(type) else {
+      throw APIError.bad(
+        "tool_choice",
+        "the type of 'tool_choice' can be \"auto\" or \"none\": that the model must call a tool is not supported",
+        code: "unsupported_parameter")
+    }
+    let isSingle = choice["disable_parallel_tool_use"]
+    guard isSingle == nil || isSingle?.bool != nil else {
+      throw APIError.bad(
+        "tool_choice", "'disable_parallel_tool_use' of 'tool_choice' must be true or false")
+    }
+    return (type == "auto", isSingle?.bool != true)
+  }
+
+  /// Whether the chat template is told to have the model think; nil = it is told nothing.
+  private static func isThinking(_ fields: RequestFields) throws -> Bool? {
+    guard let thinking = fields["thinking"] else { return nil }
+    try MessagesReader.check(thinking, "thinking", has: ["type", "budget_tokens", "display"])
+    switch thinking["type"]?.string {
+    case "enabled", "adaptive": return true
+    case "disabled": return false
+    default:
+      throw APIError.bad(
+        "thinking",
+        "the type of 'thinking' must be \"enabled\", \"adaptive\" or \"disabled\"")
+    }
+  }
+}
