@@ -261,7 +261,8 @@ class Sequence(Iterator[str], Closing):
             if token is not None:
                 yield token
 
-    async def __aiter__(self) -> AsyncIterator[str]:
+    async def async_tokens(self) -> AsyncIterator[Token]:
+        """As `tokens`, for `async for`."""
         with _Watcher.of(self._engine) as watcher:
             while True:
                 # Before it is looked for events: what comes later wakes it.
@@ -272,8 +273,13 @@ class Sequence(Iterator[str], Closing):
                     return
                 if token is None:
                     await watcher.wait(news)
-                elif token.text:
-                    yield token.text
+                else:
+                    yield token
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        async for token in self.async_tokens():
+            if token.text:
+                yield token.text
 
     def append(self, prompt: Prompt, max_tokens: int = 512) -> Sequence:
         """Begins the next turn: adds text or token ids to the context, and continues it; [] goes on with the answer."""

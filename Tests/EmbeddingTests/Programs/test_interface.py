@@ -608,6 +608,13 @@ class Engines(unittest.TestCase):
             self.assertEqual(asyncio.run(answers(engine)), expected)
             self.assertEqual(asyncio.run(answers(engine)), expected)
 
+            async def tokens():
+                with engine.open("a", max_tokens=15, temperature=0, log_probabilities=2) as sequence:
+                    return [token async for token in sequence.async_tokens()]
+
+            with engine.open("a", max_tokens=15, temperature=0, log_probabilities=2) as sequence:
+                self.assertEqual(asyncio.run(tokens()), list(sequence.tokens()))
+
     def test_places_and_wrong_arguments(self):
         with flashinfer_ssd.Engine(MODEL, context=64, sequences=1) as engine:
             first = engine.open("a", max_tokens=1)
