@@ -347,6 +347,15 @@ extension KeyValuePool {
     return isIntact ? nil : .damaged(path: path, offset: pages[page].offset, layer: layer)
   }
 
+  /// Sleeps until a read or a write is done, whatever it is of; false if there is none.
+  func waitForDrive() throws(KeyValueError) -> Bool {
+    guard let files, files.device.inFlight > 0 else { return try waitForWrite() }
+    while try !takeRead(files, waiting: true) {
+      if cancellation.isRaised { throw .interrupted }
+    }
+    return true
+  }
+
   /// Waits for the reads in flight and gives their room back.
   ///
   /// - Throws: ``KeyValueError/interrupted``; ``KeyValueError/io(_:layer:)`` if the device cannot even

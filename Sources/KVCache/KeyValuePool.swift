@@ -193,6 +193,13 @@ public final class KeyValuePool {
 
   // MARK: - Pages
 
+  /// Waits until so many pages can be made: those that were let go of are there as long as a drive is at them.
+  ///
+  /// - Throws: ``KeyValueError/interrupted``; ``KeyValueError/io(_:layer:)`` if a device fails.
+  func reservePages(_ count: Int) throws(KeyValueError) {
+    while freePages.count < count, try waitForDrive() {}
+  }
+
   /// A new page, held by one sequence.
   func makePage(layer: Int, pageGroup: Int) -> Int {
     guard let page = freePages.pop() else {

@@ -117,6 +117,7 @@ public final class KeyValueStore {
 
   /// Opens the sequence's files and takes over the pages of its prefix.
   private func open(_ files: Files, in opened: KeyValueFiles) throws(KeyValueError) {
+    try pool.reservePages(files.prefix.pageGroupCount * shape.layerCount)
     do throws(BlockIOError) {
       for part in files.prefix.parts { prefixFiles.append(try opened.open(path: part.path)) }
       if let own = files.own { self.own = try opened.makeOwn(own) }
@@ -218,6 +219,7 @@ public final class KeyValueStore {
     try pool.settle()
     pool.completeWrites()
     while pool.leavingCounts[layer] > 0 { _ = try pool.waitForWrite() }
+    try pool.reservePages(completedPageGroups.count)
     for pageGroup in completedPageGroups {
       let index = page(layer, pageGroup)
       precondition(pageNumbers[index] < 0, "a page that is complete already")

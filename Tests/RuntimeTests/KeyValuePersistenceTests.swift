@@ -43,7 +43,8 @@ import WeightLoader
   /// Answers the prompt as a process of its own would.
   private func answer(
     _ prompt: [Int32]? = nil, tokenCount: Int = 12, in store: TemporaryFolder? = nil,
-    hooks: DeviceHooks = DeviceHooks(), keyValueBudget: Int? = nil, threadCount: Int = 1,
+    hooks: DeviceHooks = DeviceHooks(), backend: StorageBackend = .auto,
+    keyValueBudget: Int? = nil, threadCount: Int = 1,
     limit: Int = 1 << 30, type: KeyValueType = .f16, policy: KeyValuePolicyChoice = .full,
     sampling: SamplingOptions = SamplingOptions(temperature: 0), during work: () -> Void = {}
   ) throws -> Outcome {
@@ -56,6 +57,7 @@ import WeightLoader
     request.assumedProcessByteCount = 0
     request.keyValues.budgetByteCount = keyValueBudget
     request.keyValues.hooks = hooks
+    request.keyValues.backend = backend
     request.keyValues.type = type
     request.keyValues.policy = policy
     let persistence = try KeyValuePersistence(
@@ -276,6 +278,23 @@ import WeightLoader
     #expect(outcome.warnings.count == 1)
     prefixIsRead.store(1, ordering: .relaxed)
     #expect(try answer(hooks: hooks).reusedTokenCount == 699)
+  }
+
+  @Test("Pages that are being read when another fails are not in the way of those computed anew")
+  func slowReads() throws {
+    let expected = try answer()
+    var hooks = DeviceHooks()
+    let readCount = Atomic(0)
+    hooks.filterResult = { attempt in
+      guard attempt.fileIndex == 0 else { return attempt.result }
+      if readCount.wrappingAdd(1, ordering: .relaxed).oldValue == 0 { return -Int(EIO) }
+      // Longer than the first layer's products take, so that its pages are asked for before.
+      usleep(300_000)
+      return attempt.result
+    }
+    let outcome = try answer(hooks: hooks, backend: .pread)
+    #expect(outcome.tokens == expected.tokens && outcome.reusedTokenCount == 0)
+    #expect(readCount.load(ordering: .relaxed) > 1)
   }
 
   @Test("Flipped bits anywhere never change the answer") func flippedBits() throws {
