@@ -49,9 +49,12 @@ package struct AnswerSyntax: Sendable, Equatable {
     } else if writes("[TOOL_CALLS]") {
       calls = .announced(Array("[TOOL_CALLS]".utf8))
     } else {
-      calls = .plain(Array("<|python_tag|>".utf8))
+      calls = Self.plainCalls
     }
   }
+
+  /// Of templates that show no form.
+  static let plainCalls = CallForm.plain(Array("<|python_tag|>".utf8))
 
   private static let reasoningMarks = [
     ("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<|START_THINKING|>", "<|END_THINKING|>"),

@@ -30,9 +30,9 @@ extension ChatRequest {
       try MessagesReader.check(metadata, "metadata", has: ["user_id"])
     }
     let reader = MessagesReader()
-    let (mayCall, allowsMany) = try Self.toolChoice(fields["tool_choice"])
+    let (choice, allowsMany) = try Self.toolChoice(fields["tool_choice"])
     let list = try fields["tools"].map(reader.tools)
-    tools = try ToolOffer(tools: list, mayCall: mayCall, allowsMany: allowsMany)
+    tools = try ToolOffer(tools: list, choice, allowsMany: allowsMany)
     var members = [
       JSONMember(
         key: "messages",
@@ -52,22 +52,25 @@ extension ChatRequest {
 
   private static func toolChoice(
     _ choice: JSONValue?
-  ) throws -> (mayCall: Bool, allowsMany: Bool) {
-    guard let choice else { return (true, true) }
+  ) throws -> (ToolOffer.Choice, allowsMany: Bool) {
+    guard let choice else { return (.auto, true) }
     try MessagesReader.check(
       choice, "tool_choice", has: ["type", "name", "disable_parallel_tool_use"])
-    guard let type = choice["type"]?.string, ["auto", "none"].contains(type) else {
+    let kinds: [String: ToolOffer.Choice] = ["auto": .auto, "none": .none, "any": .required]
+    let name = choice["name"]?.string
+    guard let type = choice["type"]?.string,
+      let found = kinds[type] ?? (type == "tool" ? name.map { .named($0) } : nil)
+    else {
       throw APIError.bad(
         "tool_choice",
-        "the type of 'tool_choice' can be \"auto\" or \"none\": that the model must call a tool is not supported",
-        code: "unsupported_parameter")
+        "the type of 'tool_choice' must be \"auto\", \"none\", \"any\", or \"tool\" with a 'name'")
     }
     let isSingle = choice["disable_parallel_tool_use"]
     guard isSingle == nil || isSingle?.bool != nil else {
       throw APIError.bad(
         "tool_choice", "'disable_parallel_tool_use' of 'tool_choice' must be true or false")
     }
-    return (type == "auto", isSingle?.bool != true)
+    return (found, isSingle?.bool != true)
   }
 
   /// Whether the chat template is told to have the model think; nil = it is told nothing.

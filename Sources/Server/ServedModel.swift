@@ -99,7 +99,15 @@ struct ServedModel: @unchecked Sendable {
     syntax.toolNames = request.tools.names
     syntax.allowsManyCalls = request.tools.allowsMany
     syntax.note(promptTail: tokens.suffix(Self.tailCount).flatMap(tokenizer.spelling))
-    return Answers.Job(prompts: [tokens], options: request.options, syntax: syntax)
+    var options = request.options
+    if let calls = try request.tools.grammar(&syntax) {
+      guard options.grammar == nil else {
+        throw APIError.bad(
+          "tool_choice", "an answer is a call of a tool or of another form, not both")
+      }
+      options.grammar = calls
+    }
+    return Answers.Job(prompts: [tokens], options: options, syntax: syntax)
   }
 
   /// Tokens that the mark of reasoning and white space after it have at most.

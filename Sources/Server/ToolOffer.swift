@@ -1,9 +1,27 @@
 import ModelFormat
 
 /// The tools that a request offers the model.
-struct ToolOffer: Sendable {
+struct ToolOffer {
+  /// Whether an answer may, or must, call tools.
+  enum Choice: Equatable {
+    case none
+    case auto
+    /// It calls tools and says nothing else.
+    case required
+    /// It calls that one.
+    case named(String)
+  }
+
+  struct Tool {
+    let name: String
+    /// A schema of its arguments; nil = any object.
+    let parameters: JSONValue?
+  }
+
   /// Their names; none where none may be called.
   private(set) var names: Set<String> = []
+  /// Those of which an answer calls one; none where it need not.
+  private(set) var required: [Tool] = []
   /// Whether an answer may call more than one.
   private(set) var allowsMany = true
 
@@ -14,38 +32,52 @@ struct ToolOffer: Sendable {
   ///
   /// - Throws: ``APIError``.
   init(_ fields: RequestFields) throws {
-    var mayCall = true
-    if let choice = fields["tool_choice"] {
-      guard let word = choice.string, ["auto", "none"].contains(word) else {
-        throw APIError.bad(
-          "tool_choice",
-          "'tool_choice' can be \"auto\" or \"none\": that the model must call a tool is not supported",
-          code: "unsupported_parameter")
-      }
-      mayCall = word == "auto"
-    }
     try self.init(
-      tools: fields["tools"], mayCall: mayCall,
+      tools: fields["tools"], try fields["tool_choice"].map(Self.choice) ?? .auto,
       allowsMany: fields.flag("parallel_tool_calls") ?? true)
   }
 
+  private static func choice(_ value: JSONValue) throws -> Choice {
+    switch value.string {
+    case "auto": return .auto
+    case "none": return .none
+    case "required": return .required
+    default: break
+    }
+    guard value["type"]?.string == "function", let name = value["function"]?["name"]?.string else {
+      throw APIError.bad(
+        "tool_choice",
+        "'tool_choice' must be \"auto\", \"none\", \"required\" or {\"type\": \"function\", \"function\": "
+          + "{\"name\": …}}")
+    }
+    return .named(name)
+  }
+
   /// - Parameter tools: as OpenAI's interface and chat templates have them.
-  init(tools: JSONValue?, mayCall: Bool, allowsMany: Bool) throws {
+  init(tools: JSONValue?, _ choice: Choice, allowsMany: Bool) throws {
     self.allowsMany = allowsMany
-    guard let tools else { return }
-    guard let list = tools.array else {
-      throw APIError.bad("tools", "'tools' must be a list, not \(tools.found)")
+    guard let list = tools?.array ?? (tools == nil ? [] : nil) else {
+      throw APIError.bad("tools", "'tools' must be a list, not \(tools?.found ?? "")")
     }
     for (number, tool) in list.enumerated() {
-      let name = try Self.name(of: tool, "tools[\(number)]")
+      let name = try Self.name(of: tool, "tools[\(number)]", mayBeStrict: choice.isForced)
       guard names.insert(name).inserted else {
         throw APIError.bad("tools", "'tools' has two of the name '\(name)'")
       }
+      guard choice.includes(name) else { continue }
+      required.append(Tool(name: name, parameters: tool["function"]?["parameters"]))
     }
-    if !mayCall { names = [] }
+    guard !choice.isForced || !required.isEmpty else {
+      throw APIError.bad("tool_choice", "'tool_choice' asks for a tool that is not in 'tools'")
+    }
+    // One that is asked for by name is called once.
+    if case .named = choice { self.allowsMany = false }
+    if choice == .none { names = [] }
   }
 
-  private static func name(of tool: JSONValue, _ place: String) throws -> String {
+  private static func name(
+    of tool: JSONValue, _ place: String, mayBeStrict: Bool
+  ) throws -> String {
     guard tool["type"]?.string == "function", let function = tool["function"]?.members else {
       throw APIError.bad(
         "tools", "\(place) is not {\"type\": \"function\", \"function\": {\"name\": …}}")
@@ -61,9 +93,11 @@ struct ToolOffer: Sendable {
           code: "unknown_parameter")
       }
     }
-    guard tool["function"]?["strict"]?.bool != true else {
+    guard mayBeStrict || tool["function"]?["strict"]?.bool != true else {
       throw APIError.bad(
-        "tools", "\(place): 'strict' is not supported: leave it out", code: "unsupported_parameter")
+        "tools",
+        "\(place): 'strict' is supported where 'tool_choice' asks for a call: leave it out, or ask for one",
+        code: "unsupported_parameter")
     }
     guard let name = tool["function"]?["name"]?.string, !name.isEmpty,
       name.utf8.count <= mostNameBytes
@@ -71,5 +105,23 @@ struct ToolOffer: Sendable {
       throw APIError.bad("tools", "\(place) has no name of 1 to \(mostNameBytes) bytes")
     }
     return name
+  }
+}
+
+extension ToolOffer.Choice {
+  fileprivate var isForced: Bool {
+    switch self {
+    case .none, .auto: false
+    case .required, .named: true
+    }
+  }
+
+  /// Whether a call of that tool is asked for.
+  fileprivate func includes(_ name: String) -> Bool {
+    switch self {
+    case .none, .auto: false
+    case .required: true
+    case .named(let wanted): name == wanted
+    }
   }
 }

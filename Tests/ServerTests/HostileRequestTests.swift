@@ -54,10 +54,21 @@ import Testing
       (completions, #"{"prompt":"a","model":"other"}"#, 404, "model"),
       (chat, "{\(messages),\"tools\":[{}]}", 400, "tools"),
       (chat, "{\(messages),\"tools\":{}}", 400, "tools"),
-      (chat, "{\(messages),\"tools\":[\(tool)],\"tool_choice\":\"required\"}", 400, "tool_choice"),
+      (chat, "{\(messages),\"tool_choice\":\"required\"}", 400, "tool_choice"),
+      (chat, "{\(messages),\"tools\":[\(tool)],\"tool_choice\":\"any\"}", 400, "tool_choice"),
       (
         chat,
-        "{\(messages),\"tools\":[\(tool)],\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"f\"}}}",
+        "{\(messages),\"tools\":[\(tool)],\"tool_choice\":\"required\",\"response_format\":{\"type\":\"json_object\"}}",
+        400, "tool_choice"
+      ),
+      (
+        chat,
+        "{\(messages),\"tools\":[\(tool.replacing("\"f\"", with: "\"f\",\"parameters\":{\"not\":{}}"))],\"tool_choice\":\"required\"}",
+        400, "tools"
+      ),
+      (
+        chat,
+        "{\(messages),\"tools\":[\(tool)],\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"g\"}}}",
         400, "tool_choice"
       ),
       (chat, "{\(messages),\"tools\":[\(tool),\(tool)]}", 400, "tools"),

@@ -138,6 +138,7 @@ import Tokenization
     (#""tools":[{"name":"f","more":1}]"#, "more"),
     (#""tool_choice":{"type":"any"}"#, "tool_choice"),
     (#""tool_choice":{"type":"tool","name":"f"}"#, "tool_choice"),
+    (#""tool_choice":{"type":"tool"},"tools":[{"name":"f","input_schema":{}}]"#, "tool_choice"),
     (#""tool_choice":"auto""#, "tool_choice"),
     (#""tool_choice":{"type":"auto","disable_parallel_tool_use":1}"#, "disable_parallel_tool_use"),
     (#""thinking":{"type":"deep"}"#, "thinking"),

@@ -51,6 +51,46 @@ import Tokenization
     }
   }
 
+  @Test(arguments: [
+    "<tool_call>", "[TOOL_CALLS]", "", "<tool_call>{% if false %}</think>{% endif %}<think>",
+  ])
+  func `A tool that must be called is called, with arguments of its schema`(
+    marks: String
+  ) async throws {
+    let template = try ChatTemplate(
+      "{% if tools %}{{ tools | tojson }}{% endif %}{{ messages[0].content }}" + marks)
+    let tools =
+      #""tools":[{"type":"function","function":{"name":"f","strict":true,"parameters":{"type":"object","#
+      + #""properties":{"x":{"type":"integer"},"y":{"enum":["a","b"]}},"required":["x","y"],"#
+      + #""additionalProperties":false}}},{"type":"function","function":{"name":"g \"q\"","parameters":{"#
+      + #""type":"object","properties":{"z":{"type":"boolean"}},"required":["z"]}}}]"#
+    try await ServerRig.serving(contextLength: 2048) {
+      $0.chatTemplate = template
+    } _: { rig in
+      for seed in 0..<6 {
+        let choice =
+          seed % 2 == 0
+          ? #""required""# : #"{"type":"function","function":{"name":"g \"q\""}}"#
+        let reply = try await rig.post(
+          "/v1/chat/completions",
+          "{\(Self.messages),\(tools),\"tool_choice\":\(choice),\"seed\":\(seed),\"parallel_tool_calls\":false}"
+        )
+        let answer = try JSONValue.parsed(reply.text)["choices"]?.array?.first
+        #expect(answer?["finish_reason"]?.string == "tool_calls", "\(reply.text)")
+        let calls = try #require(answer?["message"]?["tool_calls"]?.array)
+        let function = try #require(calls.first?["function"])
+        let arguments = try JSONValue.parsed(try #require(function["arguments"]?.string))
+        #expect(calls.count == 1 && answer?["message"]?["content"]?.string == nil)
+        if function["name"]?.string == "f" {
+          #expect(arguments["x"]?.integer != nil && seed % 2 == 0, "\(reply.text)")
+          #expect(["a", "b"].contains(arguments["y"]?.string))
+        } else {
+          #expect(function["name"]?.string == #"g "q""# && arguments["z"]?.bool != nil)
+        }
+      }
+    }
+  }
+
   @Test(arguments: ["<user>{{ messages[0].content }}<think>\n", "<user>{{ messages[0].content }}"])
   func `Reasoning that the prompt begins is told apart`(source: String) async throws {
     let template = try ChatTemplate(source + "{% if false %}<think></think>{% endif %}")

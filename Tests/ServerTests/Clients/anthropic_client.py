@@ -88,7 +88,10 @@ def calls():
             {"type": "tool_result", "tool_use_id": whole.content[0].id, "content": "rain"}]}]})
     check(answered.stop_reason == "end_turn" and answered.content[0].text, answered)
     client.messages.create(**question, tool_choice={"type": "none"})
-    refused(anthropic.BadRequestError, "tool_choice", tools=tools, tool_choice={"type": "any"})
+    for forced in ({"type": "any"}, {"type": "tool", "name": tools[0]["name"]}):
+        made = client.messages.create(**{**question, "max_tokens": 200}, tool_choice=forced)
+        check(made.stop_reason == "tool_use" and made.content[0].name == tools[0]["name"], made)
+    refused(anthropic.BadRequestError, "tool_choice", tools=tools, tool_choice={"type": "tool", "name": "none"})
 
 
 def errors():

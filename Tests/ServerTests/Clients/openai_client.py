@@ -133,7 +133,11 @@ def calls():
         check(got == getattr(function, field), f"{got!r} of {field} is not as in {function}")
     check(client.chat.completions.create(**question, tool_choice="none").choices[0].message.content,
           "no text without tools")
-    refused(openai.BadRequestError, "tool_choice", tools=tools, tool_choice="required")
+    for forced in ("required", {"type": "function", "function": {"name": "get_weather"}}):
+        made = client.chat.completions.create(**{**question, "temperature": 1, "max_tokens": 200}, seed=3, tool_choice=forced)
+        call = made.choices[0].message.tool_calls[0].function
+        check(call.name == "get_weather" and set(json.loads(call.arguments)) == {"city"}, made)
+    refused(openai.BadRequestError, "tool_choice", tools=tools, tool_choice={"type": "function", "function": {"name": "none"}})
 
 
 def many(expected):
