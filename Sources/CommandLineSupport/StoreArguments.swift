@@ -19,7 +19,7 @@ public struct StoreArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "What may be written to the store a day (UTC): drives wear by it. Beyond that nothing is kept until midnight.",
+      "What may be written to the store a day (UTC), as drives wear by it: contexts that begin after that are not kept.",
       valueName: "size"))
   public var writeBudget = ByteCount(64 << 30)
 

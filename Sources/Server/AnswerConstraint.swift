@@ -37,7 +37,7 @@ enum AnswerConstraint {
     _ field: String, _ place: String, _ make: () throws(GrammarError) -> CompiledGrammar
   ) throws -> CompiledGrammar {
     do throws(GrammarError) { return try make() } catch {
-      throw APIError.bad(field, "'\(place)' is refused \(error)")
+      throw APIError.bad(field, "'\(place)' is refused: \(error)")
     }
   }
 

@@ -62,7 +62,7 @@ public struct HTTPServer: Sendable {
       services: [application, EngineWatch(engine: engine, logger: logger)], logger: logger)
     do { try await run(services, handlesSignals: handlesSignals) } catch {
       try await group.shutdownGracefully()
-      throw error
+      throw ListenFailure(error, options) ?? error
     }
     try await group.shutdownGracefully()
   }

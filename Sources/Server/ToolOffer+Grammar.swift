@@ -32,7 +32,7 @@ extension ToolOffer {
       return try CompiledGrammar(forms: forms, separator: separator)
     } catch {
       throw APIError.bad(
-        "tools", "the parameters of a tool that must be called are refused \(error)")
+        "tools", "the parameters of a tool that must be called are refused: \(error)")
     }
   }
 

@@ -15,7 +15,7 @@ struct PromptsArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       """
-      With --prompts: add the results to this file instead of standard output. Prompts whose answers it holds are not \
+      With --prompts: add the results to this file instead of standard output (-). Prompts whose answers it holds are not \
       answered again, so a run that was interrupted can be repeated; those that ended in an error are.
       """, valueName: "file"))
   var output: String?
@@ -27,7 +27,8 @@ struct PromptsArguments: ParsableArguments {
   )
   var sequences: Int?
 
-  func validate() throws {
+  mutating func validate() throws {
+    if output == "-" { output = nil }
     guard (1...ResourceOptions.mostSequences).contains(sequences ?? 1) else {
       throw ValidationError(
         "--sequences must be between 1 and \(ResourceOptions.mostSequences), not \(sequences ?? 0)")

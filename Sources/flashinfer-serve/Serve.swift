@@ -37,6 +37,12 @@ struct Serve: ParsableCommand {
   @OptionGroup(title: "Keys and values") var store: StoreArguments
   @OptionGroup(title: "Neurons") var neurons: NeuronArguments
 
+  func validate() throws {
+    guard store.kvStore == nil || !server.noKvStore else {
+      throw ValidationError("--kv-store and --no-kv-store contradict each other")
+    }
+  }
+
   func run() throws {
     Interruption.install()
     Interruption.endProcessAtOnce(true)
@@ -78,8 +84,8 @@ struct Serve: ParsableCommand {
     store.kvStore = store.kvStore ?? CacheFolder.standard("kv")
     if let path = store.kvStore {
       Terminal.remark(
-        "keys and values are kept in \(path), \(store.kvStoreLimit) at most; at most \(store.writeBudget) are written "
-          + "a day, which is \(ByteCount(365 * min(store.writeBudget.bytes, Int.max / 365))) a year"
+        "keys and values are kept in \(path), \(store.kvStoreLimit) at most; after \(store.writeBudget) in a day no more is "
+          + "begun, which is \(ByteCount(365 * min(store.writeBudget.bytes, Int.max / 365))) a year"
       )
     }
     return store.engineStore

@@ -38,6 +38,15 @@ struct ServerProgramTests {
     #expect(program.process.terminationStatus == 130)
   }
 
+  @Test func `A port that is taken is named, and what contradicts itself is refused`() throws {
+    let program = try ServerProgram([])
+    let path = program.file.path
+    let taken = try ServerProgram.run([path, "--no-kv-store", "--port", "\(program.port)"])
+    #expect(taken.status == 1 && taken.text.contains("127.0.0.1, port \(program.port): Address"))
+    let both = try ServerProgram.run([path, "--no-kv-store", "--kv-store", "/tmp/none"])
+    #expect(both.status == 64 && both.text.contains("contradict"), "\(both.text)")
+  }
+
   @Test func `Whatever is sent, the process keeps to its memory`() async throws {
     let (budget, length) = (96, 128 << 10)
     let program = try ServerProgram(["--ram", "\(budget)MiB", "--context", "1024"])
@@ -171,8 +180,7 @@ final class ServerProgram {
     process.standardOutput = output
     process.standardError = FileHandle.nullDevice
     // What it keeps by default goes with it.
-    process.environment = ProcessInfo.processInfo.environment.merging(
-      ["XDG_CACHE_HOME": cache.path]) { $1 }
+    process.environment = Self.environment(cache)
     try process.run()
     let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
     guard isOnPort else {
@@ -183,13 +191,18 @@ final class ServerProgram {
     port = try #require(Int(digits), "\(line)")
   }
 
+  private static func environment(_ cache: TemporaryFolder) -> [String: String] {
+    ProcessInfo.processInfo.environment.merging(["XDG_CACHE_HOME": cache.path]) { $1 }
+  }
+
   deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
 
   /// Runs it to its end, with what it says on either output.
   static func run(_ arguments: [String]) throws -> (status: Int32, text: String) {
-    let (process, output) = (Process(), Pipe())
+    let (process, output, cache) = (Process(), Pipe(), TemporaryFolder())
     process.executableURL = URL(fileURLWithPath: path)
     process.arguments = arguments
+    process.environment = environment(cache)
     process.standardOutput = output
     process.standardError = output
     try process.run()

@@ -20,7 +20,19 @@ function announce(text) { setText(find("status"), text); }
 
 // Conversations
 
+/// What was written in the message box of each and not sent.
+const drafts = new Map();
+/// A question that is being put in other words, and what follows it, until it is sent.
+let edited = null;
+
 function open(conversation) {
+  if (conversation.id !== current.id) {
+    drafts.set(current.id, edited ? "" : prompt.value);
+    edited?.conversation.messages.push(...edited.messages);
+    edited = null;
+    prompt.value = drafts.get(conversation.id) ?? "";
+    fit();
+  }
   current = conversation;
   view.show(current, answers.isUnderWay(current));
   showState();
@@ -93,9 +105,14 @@ addEventListener("pagehide", () => {
 
 addEventListener("storage", () => {
   conversations.load(answers.ids);
-  const same = conversations.byId.get(current.id);
-  if (same && same !== current) open(same);
-  else showList();
+  const stored = conversations.byId.get(current.id);
+  if (!stored || stored === current) return showList();
+  const isAsShown = JSON.stringify(stored.messages) === JSON.stringify(current.messages);
+  // Of what is as it was nothing moves.
+  if (!isAsShown && !edited) return open(stored);
+  current.settings = stored.settings;
+  conversations.byId.set(current.id, current);
+  showList();
 });
 
 // Messages
@@ -104,6 +121,7 @@ async function send() {
   const text = prompt.value.trim();
   if (text === "" || answers.isUnderWay(current)) return;
   prompt.value = "";
+  edited = null;
   fit();
   current.messages.push({ role: "user", content: text });
   await answer();
@@ -123,7 +141,7 @@ function regenerate() {
 
 /// Puts a question back into the message box, to be put in other words; it is kept until it is sent.
 function edit(message) {
-  current.messages.splice(current.messages.indexOf(message));
+  edited = { conversation: current, messages: current.messages.splice(current.messages.indexOf(message)) };
   prompt.value = message.content;
   view.show(current, false);
   showState();
