@@ -29,7 +29,9 @@ public enum SequenceError: Error, Sendable, Equatable, CustomStringConvertible {
     case .noSuchPosition(let position, let count):
       "position \(position) is outside the context, which holds \(count) tokens"
     case .noGrammars: "the engine was planned without grammars (MemoryPlan.Request.usesGrammars)"
-    case .noTokenFits: "no token of the vocabulary can continue the answer as its grammar asks"
+    case .noTokenFits:
+      "no token of the vocabulary can continue the answer as its grammar asks, or the grammar allows too many readings to "
+        + "find one"
     case .grammarTooAmbiguous:
       "the grammar allows more readings of the answer than can be followed: make it less ambiguous"
     }

@@ -46,6 +46,9 @@ struct APIError: Error {
     case .badPrompt: self = .bad(field, error.description)
     case .tokenizer: self = .bad(field, error.description)
     case .sequence(.engineStopped): self.init(.serviceUnavailable, "the server is stopping")
+    case .sequence(.noTokenFits), .sequence(.grammarTooAmbiguous):
+      // It is the request's own.
+      self.init(.badRequest, error.description, code: "invalid_grammar")
     default: self.init(.internalServerError, error.description)
     }
   }

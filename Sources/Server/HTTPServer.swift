@@ -85,7 +85,7 @@ public struct HTTPServer: Sendable {
     let idleLimit = TimeAmount.seconds(Int64(options.idleSeconds))
     return HTTP1Channel.Configuration(
       additionalChannelHandlers: [
-        RequestDeadline(limit), ReaderDeadline(idleLimit), ClientWatch(),
+        SmallReads(), RequestDeadline(limit), ReaderDeadline(idleLimit), ClientWatch(),
       ],
       idleTimeout: idleLimit,
       httpDecoderConfiguration: .init(

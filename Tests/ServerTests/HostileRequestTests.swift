@@ -119,6 +119,16 @@ import Testing
     }
   }
 
+  @Test func `A grammar of too many readings is the fault of its request`() async throws {
+    try await ServerRig.serving { rig in
+      let reply = try await rig.post(
+        "/v1/completions",
+        #"{"prompt":"a","max_tokens":3,"grammar":"root ::= \"x\" | (\"a\"?){60000} \"b\""}"#)
+      let error = try JSONValue.parsed(reply.text)["error"]
+      #expect(reply.status == 400 && error?["code"]?.string == "invalid_grammar", "\(reply.text)")
+    }
+  }
+
   @Test func `What changes nothing is taken`() async throws {
     try await ServerRig.serving { rig in
       let body = """
