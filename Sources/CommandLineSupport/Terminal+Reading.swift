@@ -12,7 +12,7 @@ extension Terminal {
   /// mark: one final newline, LF or CRLF, and the mark are dropped, as llama.cpp does. Everything else is
   /// the prompt, other carriage returns included.
   ///
-  /// - Throws: ``CommandError`` as ``readAll(path:)``, and where it is no UTF-8 text.
+  /// - Throws: ``CommandError`` as ``readAll(path:mostBytes:)``, and where it is no UTF-8 text.
   public static func readPrompt(path: String?) throws -> [UInt8] {
     let path = path == "-" ? nil : path
     var bytes = try readAll(path: path)

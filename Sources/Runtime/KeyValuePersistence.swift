@@ -16,7 +16,7 @@ public final class KeyValuePersistence {
   ///
   /// - Parameters:
   ///   - reuses: whether to take anything from the store.
-  ///   - usesLogits: whether logits after the tokens are taken from it, and given to it with ``keep(logits:after:)``.
+  ///   - usesLogits: whether logits after the tokens are taken from it, and those after the prompt given to it.
   public init(
     _ archive: KeyValueArchive, tokens: [Int32], reuses: Bool = true, usesLogits: Bool = false
   ) {
