@@ -20,14 +20,9 @@ final class ClientWatch: ChannelInboundHandler, RemovableChannelHandler {
     _ work: () async throws -> Result
   ) async throws -> Result {
     try await set(onLeaving, of: channel).get()
-    do {
-      let result = try await work()
-      _ = set(nil, of: channel)
-      return result
-    } catch {
-      _ = set(nil, of: channel)
-      throw error
-    }
+    // A channel that is closed tells nobody any more, and its event loop may have ended.
+    defer { if channel.isActive { _ = set(nil, of: channel) } }
+    return try await work()
   }
 
   private static func set(
