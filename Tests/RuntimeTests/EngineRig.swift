@@ -4,6 +4,7 @@ import KVCache
 import Runtime
 import TensorBasics
 import TestSupport
+import Testing
 import Tokenization
 
 /// A tiny model, and what it answers where nothing else is answered.
@@ -68,6 +69,26 @@ final class EngineRig {
       (outcome.tokens, outcome.reason) = (result.tokens, result.finishReason)
     } catch { outcome.error = "\(error)" }
     return outcome
+  }
+
+  /// Random tokens.
+  static func tokens(_ count: Int, seed: UInt64) -> [Int32] {
+    var generator = SeededGenerator(seed: seed)
+    return (0..<count).map { _ in Int32.random(in: 0..<320, using: &generator) }
+  }
+
+  /// The tokens of a sequence's turn, and how many of its context were not computed.
+  static func take(_ sequence: TokenSequence) -> (tokens: [Int32], reused: Int) {
+    var (tokens, reused) = ([Int32](), -1)
+    while let event = sequence.next() {
+      switch event {
+      case .token(let id, _, _): tokens.append(id)
+      case .finished(let finish): reused = finish.usage.reusedTokenCount
+      case .failed(let error): Issue.record("\(error)")
+      case .queued, .reading: break
+      }
+    }
+    return (tokens, reused)
   }
 
   /// Random prompts, limits and ways to draw.

@@ -7,30 +7,12 @@ import Testing
 
 /// Sequences whose prompts begin alike: the beginning is read once, and each answers as it does alone.
 @Suite struct EngineSharingTests {
-  private static func tokens(_ count: Int, seed: UInt64) -> [Int32] {
-    var generator = SeededGenerator(seed: seed)
-    return (0..<count).map { _ in Int32.random(in: 0..<320, using: &generator) }
-  }
-
-  private func take(_ sequence: TokenSequence) -> (tokens: [Int32], reused: Int) {
-    var (tokens, reused) = ([Int32](), -1)
-    while let event = sequence.next() {
-      switch event {
-      case .token(let id, _, _): tokens.append(id)
-      case .finished(let finish): reused = finish.usage.reusedTokenCount
-      case .failed(let error): Issue.record("\(error)")
-      case .queued, .reading: break
-      }
-    }
-    return (tokens, reused)
-  }
-
   @Test(arguments: KeyValueType.allCases)
   func `Choices of one prompt read it once`(type: KeyValueType) throws {
     let rig = try EngineRig()
     rig.contextLength = 500
     rig.keyValues.type = type
-    let prompt = Self.tokens(300, seed: 1)
+    let prompt = EngineRig.tokens(300, seed: 1)
     let requests = (0..<4).map { number in
       SequenceRequest(
         tokens: prompt, limit: 8,
@@ -40,7 +22,7 @@ import Testing
     let engine = try rig.engine(sequenceCount: 4, maximumChunkLength: 64)
     let open = try requests.map { try engine.open($0, whenFull: .queue) }
     for (sequence, request) in zip(open, requests) {
-      let found = take(sequence)
+      let found = EngineRig.take(sequence)
       #expect(found.tokens == (try rig.alone(request).tokens))
     }
     // Quantised page groups are shared whole: of 300 tokens 256.
@@ -60,7 +42,7 @@ import Testing
     let shape = KeyValueShape(
       rig.model.configuration, contextLength: rig.contextLength, type: type)
     let folder = TemporaryFolder()
-    let trunk = Self.tokens(500, seed: 91)
+    let trunk = EngineRig.tokens(500, seed: 91)
     for round in 0..<4 {
       // In memory, and spilled; without a store, and with one.
       rig.keyValues.budgetByteCount =
@@ -72,7 +54,7 @@ import Testing
       var open: [(sequence: TokenSequence, request: SequenceRequest, isCancelled: Bool)] = []
       for number in 0..<9 {
         let begin = trunk.prefix([500, 400, 130, 33, 0].randomElement(using: &generator)!)
-        let own = Self.tokens(Int.random(in: 1...120, using: &generator), seed: UInt64(number))
+        let own = EngineRig.tokens(Int.random(in: 1...120, using: &generator), seed: UInt64(number))
         var request = SequenceRequest(
           tokens: Array(begin) + own, limit: Int.random(in: 1...9, using: &generator),
           sampling: SamplingOptions(temperature: 1, seed: UInt64(number)), ignoresEnd: true)
@@ -90,7 +72,8 @@ import Testing
       }
       for (sequence, request, isCancelled) in open where !isCancelled {
         #expect(
-          take(sequence).tokens == (try rig.alone(request).tokens), "\(family), round \(round)")
+          EngineRig.take(sequence).tokens == (try rig.alone(request).tokens),
+          "\(family), round \(round)")
         sequence.cancel()
       }
       engine.stop()

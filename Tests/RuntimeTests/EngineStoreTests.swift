@@ -20,29 +20,10 @@ import Testing
     return rig
   }
 
-  private static func tokens(_ count: Int, seed: UInt64) -> [Int32] {
-    var generator = SeededGenerator(seed: seed)
-    return (0..<count).map { _ in Int32.random(in: 0..<320, using: &generator) }
-  }
-
   private func request(_ tokens: [Int32], limit: Int = 12) -> SequenceRequest {
     SequenceRequest(
       tokens: tokens, limit: limit,
       sampling: SamplingOptions(temperature: 1, seed: UInt64(tokens.count)), ignoresEnd: true)
-  }
-
-  /// The tokens of a sequence's turn, and how many of its context were not computed.
-  private func take(_ sequence: TokenSequence) -> (tokens: [Int32], reused: Int) {
-    var (tokens, reused) = ([Int32](), -1)
-    while let event = sequence.next() {
-      switch event {
-      case .token(let id, _, _): tokens.append(id)
-      case .finished(let finish): reused = finish.usage.reusedTokenCount
-      case .failed(let error): Issue.record("\(error)")
-      case .queued, .reading: break
-      }
-    }
-    return (tokens, reused)
   }
 
   /// Families with windows and experts among them; budgets that keep all in memory, and that spill.
@@ -52,11 +33,11 @@ import Testing
     family: String, type: KeyValueType
   ) throws {
     let rig = try makeRig(family, type: type)
-    let shared = Self.tokens(300, seed: 1)
+    let shared = EngineRig.tokens(300, seed: 1)
     var requests: [SequenceRequest] = []
     for number in 0..<6 {
       let begin = shared.prefix([300, 300, 140, 260, 0, 299][number])
-      requests.append(request(begin + Self.tokens(40 + 70 * number, seed: UInt64(number) + 2)))
+      requests.append(request(begin + EngineRig.tokens(40 + 70 * number, seed: UInt64(number) + 2)))
     }
     let expected = try requests.map { try rig.alone($0).tokens }
     let shape = KeyValueShape(
@@ -70,7 +51,7 @@ import Testing
       let open = try requests.map { try engine.open($0, whenFull: .queue) }
       var reused = 0
       for (number, sequence) in open.enumerated() {
-        let found = take(sequence)
+        let found = EngineRig.take(sequence)
         sequence.cancel()
         #expect(found.tokens == expected[number], "\(family), round \(round), request \(number)")
         reused += found.reused
@@ -87,13 +68,13 @@ import Testing
     type: KeyValueType
   ) throws {
     let rig = try makeRig(type: type)
-    let turns = (0..<4).map { Self.tokens(90 + 60 * $0, seed: 20 + UInt64($0)) }
+    let turns = (0..<4).map { EngineRig.tokens(90 + 60 * $0, seed: 20 + UInt64($0)) }
     let whole = try rig.engine(sequenceCount: 1)
     let first = try whole.open(request(turns[0]))
-    var (path, expected) = (turns[0], [take(first).tokens])
+    var (path, expected) = (turns[0], [EngineRig.take(first).tokens])
     for turn in turns.dropFirst() {
       try first.append(turn, limit: 12)
-      expected.append(take(first).tokens)
+      expected.append(EngineRig.take(first).tokens)
     }
     // The sampling is that of the first turn's request.
     let sampling = request(turns[0]).sampling
@@ -102,7 +83,7 @@ import Testing
       let engine = try rig.engine(sequenceCount: 2, store: store)
       var next = request(path)
       next.sampling = sampling
-      let found = take(try engine.open(next))
+      let found = EngineRig.take(try engine.open(next))
       #expect(found.tokens == expected[number], "turn \(number)")
       if number > 0 {
         // An entry has a whole page group at least; of quantised ones it has nothing else.
@@ -118,20 +99,20 @@ import Testing
 
   @Test func `Turns, cuts and forks of one engine leave what they have to the next`() throws {
     let rig = try makeRig()
-    let (start, more) = (Self.tokens(300, seed: 40), Self.tokens(200, seed: 41))
+    let (start, more) = (EngineRig.tokens(300, seed: 40), EngineRig.tokens(200, seed: 41))
     let paths: [[Int32]]
     do {
       let engine = try rig.engine(sequenceCount: 2, store: store)
       let sequence = try engine.open(request(start))
-      let answer = take(sequence).tokens
+      let answer = EngineRig.take(sequence).tokens
       // Long enough between turns for the context to be kept.
       _ = engine.ready(timeout: .milliseconds(50))
       let fork = try sequence.fork(stream: 1)
       try sequence.truncate(to: 200)
       try sequence.append(more, limit: 5)
-      let cut = take(sequence).tokens
+      let cut = EngineRig.take(sequence).tokens
       try fork.append(more, limit: 5)
-      let forked = take(fork).tokens
+      let forked = EngineRig.take(fork).tokens
       paths = [start.prefix(200) + more + cut, start + answer + more + forked]
       engine.stop()
       #expect(engine.takeWarnings().isEmpty)
@@ -139,7 +120,7 @@ import Testing
     for (number, path) in paths.enumerated() {
       let expected = try rig.alone(request(path)).tokens
       let engine = try rig.engine(sequenceCount: 1, store: store)
-      let found = take(try engine.open(request(path)))
+      let found = EngineRig.take(try engine.open(request(path)))
       #expect(found.tokens == expected, "path \(number)")
       #expect(found.reused >= (number == 0 ? 128 : 256), "path \(number): \(found.reused)")
     }
@@ -147,27 +128,27 @@ import Testing
 
   @Test func `What is damaged in the store is computed again, and said`() throws {
     let rig = try makeRig()
-    let tokens = Self.tokens(500, seed: 50)
+    let tokens = EngineRig.tokens(500, seed: 50)
     let expected = try rig.alone(request(tokens)).tokens
     do {
       let engine = try rig.engine(sequenceCount: 1, store: store)
-      #expect(take(try engine.open(request(tokens))).tokens == expected)
+      #expect(EngineRig.take(try engine.open(request(tokens))).tokens == expected)
     }
     let entry = try #require(folder.entries.first)
     var bytes = folder.read(entry)
     bytes[bytes.count / 2] ^= 1
     folder.write(entry, bytes)
     let engine = try rig.engine(sequenceCount: 2, store: store)
-    let other = try engine.open(request(Self.tokens(40, seed: 51)))
+    let other = try engine.open(request(EngineRig.tokens(40, seed: 51)))
     let sequence = try engine.open(request(tokens))
-    #expect(take(sequence).tokens == expected)
-    _ = take(other)
+    #expect(EngineRig.take(sequence).tokens == expected)
+    _ = EngineRig.take(other)
     engine.stop()
     let warnings = engine.takeWarnings()
     #expect(warnings.count == 1 && warnings[0].contains("damaged"), "\(warnings)")
     let again = try rig.engine(sequenceCount: 1, store: store)
     // The prompt was read again together with what was answered: there are no logits between them.
-    #expect(take(try again.open(request(tokens))).reused == 499)
+    #expect(EngineRig.take(try again.open(request(tokens))).reused == 499)
   }
 
   @Test(arguments: KeyValueType.allCases)
@@ -175,10 +156,10 @@ import Testing
     let rig = try makeRig(type: type)
     // Quantised keys and values are kept in complete page groups.
     for count in type == .f16 ? [300, 256, 128] : [256] {
-      let tokens = Self.tokens(count, seed: 60 + UInt64(count))
+      let tokens = EngineRig.tokens(count, seed: 60 + UInt64(count))
       do {
         let engine = try rig.engine(sequenceCount: 1, store: store)
-        _ = take(try engine.open(request(tokens)))
+        _ = EngineRig.take(try engine.open(request(tokens)))
       }
       let engine = try rig.engine(sequenceCount: 2, store: store)
       for (number, temperature) in [Float(0), 1, 2].enumerated() {
@@ -186,7 +167,7 @@ import Testing
         next.sampling = SamplingOptions(temperature: temperature, seed: 8, stream: UInt32(number))
         next.logProbabilityCount = 3
         let sequence = try engine.open(next)
-        let found = take(sequence)
+        let found = EngineRig.take(sequence)
         #expect(found.tokens == (try rig.alone(next).tokens), "\(count) tokens, \(temperature)")
         #expect(found.reused == count)
         let sweepCount = engine.statistics().sweepCount
@@ -202,17 +183,17 @@ import Testing
     throws
   {
     let rig = try makeRig()
-    let tokens = Self.tokens(300, seed: 70)
+    let tokens = EngineRig.tokens(300, seed: 70)
     let expected = try rig.alone(request(tokens)).tokens
     do {
       let engine = try rig.engine(sequenceCount: 1, store: store)
-      _ = take(try engine.open(request(tokens)))
+      _ = EngineRig.take(try engine.open(request(tokens)))
     }
     rig.keyValues.policy = .recent(sinks: 0, recent: 128)
     let less = try rig.alone(request(tokens)).tokens
     do {
       let engine = try rig.engine(sequenceCount: 1, store: store)
-      #expect(take(try engine.open(request(tokens))) == (less, 299))
+      #expect(EngineRig.take(try engine.open(request(tokens))) == (less, 299))
     }
     rig.keyValues.policy = .full
     let entry = try #require(folder.entries.first)
@@ -221,7 +202,7 @@ import Testing
     bytes[offset + 100] ^= 1
     folder.write(entry, bytes)
     let engine = try rig.engine(sequenceCount: 1, store: store)
-    #expect(take(try engine.open(request(tokens))).tokens == expected)
+    #expect(EngineRig.take(try engine.open(request(tokens))).tokens == expected)
     #expect(engine.statistics().sweepCount == 12)
   }
 
@@ -230,14 +211,14 @@ import Testing
     var store = store
     store.dailyWriteLimit = 1
     let expected = try (0..<3).map {
-      try rig.alone(request(Self.tokens(200, seed: 80 + UInt64($0)))).tokens
+      try rig.alone(request(EngineRig.tokens(200, seed: 80 + UInt64($0)))).tokens
     }
     for round in 0..<2 {
       let engine = try rig.engine(sequenceCount: 1, store: store)
       for number in 0..<3 {
         let sequence = try engine.open(
-          request(Self.tokens(200, seed: 80 + UInt64(number))), whenFull: .queue)
-        let found = take(sequence)
+          request(EngineRig.tokens(200, seed: 80 + UInt64(number))), whenFull: .queue)
+        let found = EngineRig.take(sequence)
         #expect(found.tokens == expected[number])
         // What was kept before is used all the same.
         #expect(found.reused == (round == 1 && number == 0 ? 200 : 0))
@@ -260,22 +241,22 @@ import Testing
 
   @Test func `A store that cannot be used is said, and answers go on`() throws {
     let rig = try makeRig()
-    let tokens = Self.tokens(300, seed: 60)
+    let tokens = EngineRig.tokens(300, seed: 60)
     folder.write("file", [1])
     let engine = try rig.engine(
       sequenceCount: 1, store: Engine.Store(path: folder.path + "/file/below"))
     let expected = try rig.alone(request(tokens)).tokens
-    #expect(take(try engine.open(request(tokens))).tokens == expected)
+    #expect(EngineRig.take(try engine.open(request(tokens))).tokens == expected)
     #expect(engine.takeWarnings().count == 1)
   }
 
   @Test func `A sequence that is not to use the store neither reads nor writes it`() throws {
     let rig = try makeRig()
-    var request = request(Self.tokens(300, seed: 70))
+    var request = request(EngineRig.tokens(300, seed: 70))
     request.usesStore = false
     for _ in 0..<2 {
       let engine = try rig.engine(sequenceCount: 1, store: store)
-      #expect(take(try engine.open(request)).reused == 0)
+      #expect(EngineRig.take(try engine.open(request)).reused == 0)
       engine.stop()
       #expect(folder.entries.isEmpty)
     }
