@@ -6,6 +6,11 @@ extension Terminal {
   /// Most bytes of a text, which is one prompt or the like.
   public static let textByteLimit = 64 << 20
 
+  /// Bytes of JSON that any text for such a context has room in: a token is seldom as long as 32 bytes of it.
+  public static func textByteLimit(contextLength: Int) -> Int {
+    max(1 << 17, 32 * min(contextLength, textByteLimit / 32))
+  }
+
   /// A prompt on standard input, or in `path` where that is neither nil nor `-`.
   ///
   /// Editors and `echo` end a text with a newline that is not meant, and some begin it with a byte order

@@ -64,9 +64,6 @@ final class Dialogue {
       configuration: model.configuration)
   }
 
-  /// Bytes of JSON for each token of a context that any conversation has room in.
-  private static let textByteCount = 32
-
   /// Memory that messages and their rendering take.
   static func byteCount(contextLength: Int) -> Int {
     (2 << 20) + 128 * contextLength
@@ -223,7 +220,7 @@ final class Dialogue {
   }
 
   private func load(_ path: String) throws {
-    let limit = max(1 << 17, Self.textByteCount * contextLength)
+    let limit = Terminal.textByteLimit(contextLength: contextLength)
     let loaded = try Conversation(
       json: Terminal.readAll(path: path, mostBytes: limit), name: path)
     if loaded.messageCount > 0 {

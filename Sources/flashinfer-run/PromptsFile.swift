@@ -68,9 +68,8 @@ struct PromptsFile {
 
   var name: String { text.name }
 
-  /// Bytes of a line that any prompt fits in: a token is seldom as long as 32 bytes of JSON. What is made of a line takes many
-  /// times its memory.
-  private var lineByteLimit: Int { max(1 << 17, min(1 << 26, 32 * contextLength)) }
+  /// Bytes of a line: what is made of it takes many times its memory.
+  private var lineByteLimit: Int { Terminal.textByteLimit(contextLength: contextLength) }
 
   /// What every line that is not empty asks for.
   func entries() throws -> [PromptEntry] {
