@@ -22,10 +22,11 @@ export function setText(node, text) {
 
 /// Opens a dialog; the value of the button that sent its form, nothing where it was closed otherwise.
 export function ask(dialog) {
-  dialog.returnValue = "";
-  dialog.querySelector("[data-close]").onclick = () => dialog.close("");
+  const { promise, resolve } = Promise.withResolvers();
+  dialog.querySelector("[data-close]").onclick = () => dialog.close();
+  dialog.querySelector("form").onsubmit = ({ submitter }) => resolve(submitter.value);
+  // Browsers tell of it a frame later: another key may have come by then, or the dialog be open again.
+  dialog.onclose = () => { if (!dialog.open) resolve(""); };
   dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue), { once: true });
-  });
+  return promise;
 }

@@ -137,15 +137,20 @@ class Page:
     def resize(self, width, height, scale=1):
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 600)
+        self.draw()
 
     def prefer(self, **features):
         """As `prefer(color_scheme="dark")`."""
         self.call("Emulation.setEmulatedMedia", features=[
             {"name": f"prefers-{name.replace('_', '-')}", "value": value} for name, value in features.items()])
+        self.draw()
+
+    def draw(self):
+        """Two frames, so that what was asked for is drawn, and scripts have heard of it."""
+        self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def shoot(self, path):
-        # Two frames, so that what was asked for is drawn.
-        self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        self.draw()
         image = self.call("Page.captureScreenshot", format="png")["data"]
         with open(path, "wb") as file:
             file.write(base64.b64decode(image))

@@ -73,6 +73,31 @@ def wait_for_answer(page):
     page.wait("document.getElementById('messages').ariaBusy === 'false' && !document.getElementById('send').hidden")
 
 
+def slow_down(page):
+    """Has each event of a stream reach the page a frame after the one before, however fast the server and this machine are."""
+    page.evaluate("""{
+      window.asked = 0;
+      const ask = window.fetch;
+      window.fetch = async (path, options) => {
+        const response = await ask(path, options);
+        if (options.method !== 'POST') return response;
+        window.asked += 1;
+        let text = '';
+        const frame = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+        const events = new TransformStream({
+          async transform(part, stream) {
+            const parts = (text + part).split('\\n\\n');
+            text = parts.pop();
+            for (const event of parts) { stream.enqueue(event + '\\n\\n'); await frame(); }
+          },
+        });
+        const body = response.body
+          .pipeThrough(new TextDecoderStream()).pipeThrough(events).pipeThrough(new TextEncoderStream());
+        return new Response(body, response);
+      };
+    }""")
+
+
 def keyboard(page, expected):
     """A conversation with nothing but keys; the answer comes in parts and is flashinfer-run's."""
     check(focused(page) == "prompt", "the message box has the focus when the page is opened")
@@ -118,17 +143,20 @@ def regenerate(page, expected):
     """The same seed gives the same answer; Escape stops one, and the server hears of it."""
     page.evaluate("[...document.querySelectorAll('.answer button')].find((b) => b.textContent === 'Regenerate').focus()")
     page.press("Enter")
-    page.wait("document.getElementById('messages').ariaBusy === 'true'")
+    page.wait("window.asked === 2")
     wait_for_answer(page)
     check(last_answer(page)["content"] == expected, "the same seed gives the same answer again")
     page.evaluate("document.getElementById('new-conversation').click()")
-    page.evaluate("""{
+    # What is saved holds for the next key, though it come before the next frame.
+    defaults = page.evaluate("""{
       document.getElementById('open-settings').click();
       document.getElementById('max-tokens').value = '';
       document.getElementById('seed').value = '1';
       document.querySelector('#settings button[value=save]').click();
       document.getElementById('prompt').focus();
+      Promise.resolve().then(() => localStorage.getItem('flashinfer.settings'));
     }""")
+    check("limit" not in json.loads(defaults), f"settings hold when they are saved: {defaults}")
     page.type("Write a long story about a ship.")
     page.press("Enter")
     page.wait("document.querySelector('.answer > .prose')?.textContent.length > 20")
@@ -286,6 +314,7 @@ def main(chromium, url, secret, expected, folder, axe=None):
         page.shoot(f"{folder}/page-empty.png")
         page.open(url)
         page.wait("document.getElementById('model').textContent !== ''")
+        slow_down(page)
         keyboard(page, expected)
         regenerate(page, expected)
         history(page, url, expected)
