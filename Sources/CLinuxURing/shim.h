@@ -6,6 +6,7 @@
 // Linux calls that the Glibc module leaves out.
 #include <sys/eventfd.h>
 #include <sys/uio.h>
+#include <sys/xattr.h>
 ssize_t process_vm_readv(pid_t pid, const struct iovec *local, unsigned long local_count,
                          const struct iovec *remote, unsigned long remote_count,
                          unsigned long flags);

@@ -13,7 +13,7 @@ public struct StoreArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Maximum size of the store; what was used least recently goes first.",
+      "Maximum size of the store; what is worth least goes first, by tokens, uses and bytes.",
       valueName: "size"))
   public var kvStoreLimit = ByteCount(8 << 30)
 

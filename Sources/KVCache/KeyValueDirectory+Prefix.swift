@@ -155,7 +155,7 @@ extension KeyValueDirectory {
         entry.header.firstPageGroup > 0 ? (parent.entry, entry.header.firstPageGroup) : nil
       }
     }
-    Self.touch(sources.map { $0.entry.descriptor.rawValue })
+    Self.noteUse(of: sources.map { $0.entry.descriptor.rawValue })
     return KeyValuePrefix(sources: sources.reversed(), tail: tail, logitsEntry: logitsEntry)
   }
 

@@ -61,6 +61,8 @@ public final class KeyValueDirectory {
     public let ownTokenCount: Int
     /// Seconds since it was written or used last.
     public let ageSeconds: Int
+    /// How often it was written or used, with a half-life of a day.
+    public let useCount: Double
     /// Whose weights it was computed with; nil if that cannot be read.
     public let model: KeyValueOrigin.Model?
     /// Of the model; bytes as they were, which a damaged name may make no text.
@@ -73,27 +75,27 @@ public final class KeyValueDirectory {
 
   /// All entries, the last used first; damaged ones and those of other versions as well.
   public func items() -> [Item] {
-    let now = Self.now().tv_sec
+    let now = Self.now()
     return files().sorted { $0.lastUse > $1.lastUse }.map { file in
-      var header: KeyValueEntryHeader?
+      var entry: KeyValueEntry?
       var problem: String?
-      do throws(KeyValueEntry.Failure) {
-        header = try KeyValueEntry(path: path(of: file.id)).header
-      } catch {
+      do throws(KeyValueEntry.Failure) { entry = try KeyValueEntry(path: path(of: file.id)) } catch {
         switch error {
         case .unreadable: problem = "cannot be read"
         case .unusable(.damaged): problem = "damaged"
         case .unusable(.otherVersion): problem = "of another version"
         }
       }
+      let header = entry?.header
       let length = KeyValueOrigin.pageGroupPositionCount
       return Item(
         id: Self.text(of: file.id), byteCount: file.byteCount,
         tokenCount: header.map { $0.firstPageGroup * length + $0.tokenCount } ?? 0,
         ownTokenCount: header.map(\.tokenCount) ?? 0,
-        ageSeconds: max(0, now - file.lastUse.seconds), model: header?.origin.model,
-        modelName: header?.modelName ?? [],
-        text: header?.text ?? [], problem: problem)
+        ageSeconds: Int(max(0, now - file.lastUse)),
+        useCount: entry.map { Self.useCount(of: $0.descriptor, at: now) } ?? 0,
+        model: header?.origin.model, modelName: header?.modelName ?? [], text: header?.text ?? [],
+        problem: problem)
     }
   }
 
@@ -112,21 +114,13 @@ public final class KeyValueDirectory {
 
   // MARK: Files
 
-  /// When a file was used last; orders.
-  struct Moment: Comparable {
-    var seconds: Int
-    var nanoseconds: Int
-    static func < (left: Moment, right: Moment) -> Bool {
-      (left.seconds, left.nanoseconds) < (right.seconds, right.nanoseconds)
-    }
-  }
-
   /// A file with an entry's name.
   struct File {
     let id: UInt64
     /// Bytes on the drive.
     let byteCount: Int
-    let lastUse: Moment
+    /// Seconds since 1970.
+    let lastUse: Double
   }
 
   /// All files with an entry's name, in no order.
@@ -140,28 +134,11 @@ public final class KeyValueDirectory {
         return nil
       }
       return File(
-        id: id, byteCount: Int(status.st_blocks) * 512,
-        lastUse: Moment(
-          seconds: Int(status.st_mtim.tv_sec), nanoseconds: Int(status.st_mtim.tv_nsec)))
+        id: id, byteCount: Int(status.st_blocks) * 512, lastUse: Self.seconds(status.st_mtim))
     }
   }
 
   func path(of id: UInt64) -> String { "\(path)/\(Self.text(of: id))\(Self.ending)" }
-
-  /// Deletes the entries used least recently until `byteCount` more bytes fit the limit.
-  ///
-  /// - Parameter kept: entries that stay.
-  func evict(for byteCount: Int, keeping kept: Set<UInt64>) {
-    var files = files()
-    var total = files.reduce(0) { $0 + $1.byteCount }
-    guard total + byteCount > byteLimit else { return }
-    files.sort { $0.lastUse < $1.lastUse }
-    for file in files where total + byteCount > byteLimit && !kept.contains(file.id) {
-      // Where another process was faster, the bytes are gone as well.
-      SystemCalls.remove(path(of: file.id))
-      total -= file.byteCount
-    }
-  }
 
   /// Runs `work` while no other process makes room or names an entry.
   func locked<Result, Failure: Error>(
@@ -204,25 +181,5 @@ public final class KeyValueDirectory {
     guard !path.utf8.starts(with: "/".utf8), let current = getcwd(nil, 0) else { return path }
     defer { free(current) }
     return String(systemPath: current) + "/" + path
-  }
-
-  private static func now() -> timespec {
-    var now = timespec()
-    clock_gettime(CLOCK_REALTIME, &now)
-    return now
-  }
-
-  /// Makes entries used now, each a microsecond later than the one before.
-  ///
-  /// - Parameter descriptors: of a chain from its end to its beginning, so that what others continue is
-  ///   deleted after them. File systems that keep whole seconds cannot tell; they may delete both.
-  static func touch(_ descriptors: [Int32]) {
-    var time = now()
-    for descriptor in descriptors {
-      futimens(descriptor, [time, time])
-      let next = time.tv_nsec + 1000
-      time = timespec(
-        tv_sec: time.tv_sec + next / 1_000_000_000, tv_nsec: next % 1_000_000_000)
-    }
   }
 }

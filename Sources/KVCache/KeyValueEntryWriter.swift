@@ -168,9 +168,7 @@ public final class KeyValueEntryWriter {
         SystemCalls.remove(name)
         throw error
       }
-      KeyValueDirectory.touch(
-        [descriptor.rawValue]
-          + prefix.sources.reversed().map { $0.entry.descriptor.rawValue })
+      KeyValueDirectory.noteUse(of: [descriptor.rawValue])
       return .stored(id: KeyValueDirectory.text(of: header.id))
     }
   }

@@ -32,7 +32,7 @@ public final class Engine: Sendable {
   /// Where contexts are kept between engines: a folder, which is made if there is none.
   public struct Store: Sendable {
     public var path: String
-    /// Most bytes of its entries; what was used least recently goes first.
+    /// Most bytes of its entries; what is worth least goes first.
     public var byteLimit: Int
     /// Most bytes that are written to it a day (UTC), because drives wear by that.
     public var dailyWriteLimit: Int

@@ -20,6 +20,7 @@ struct StoreReport {
         json.number("bytes", item.byteCount)
         json.number("tokens", item.tokenCount)
         json.number("ageSeconds", item.ageSeconds)
+        json.number("uses", item.useCount)
         json.text("model", item.model.map { "\($0)" })
         json.text("modelName", String(decoding: item.modelName, as: UTF8.self))
         json.text("text", String(decoding: item.text, as: UTF8.self))
@@ -35,7 +36,7 @@ struct StoreReport {
     if !items.isEmpty {
       let names = [
         "entry".padding(to: items[0].id.count), Self.padded("size", 11), Self.padded("tokens", 7),
-        Self.padded("last used", 10), "computed by".padding(to: Self.modelColumnCount), "name",
+        Self.padded("last used", 10), Self.padded("uses", 6), "computed by".padding(to: Self.modelColumnCount), "name",
         "text",
       ]
       Terminal.print(names.joined(separator: "  ") + "\n")
@@ -45,6 +46,7 @@ struct StoreReport {
         item.id, Self.padded("\(ByteCount(item.byteCount))", 11),
         Self.padded("\(item.tokenCount)", 7),
         Self.padded("\(Self.age(item.ageSeconds)) ago", 10),
+        Self.padded(item.useCount.fixed(1), 6),
       ]
       columns.append((item.model.map { "\($0)" } ?? "–").padding(to: Self.modelColumnCount))
       if let problem = item.problem {

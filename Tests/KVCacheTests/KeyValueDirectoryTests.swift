@@ -98,30 +98,70 @@ import Testing
     #expect(folder.entries.isEmpty)
   }
 
-  @Test("The least recently used goes first, and what continues another before that one")
+  @Test("What is worth least goes first, and what continues another before that one")
   func deletion() throws {
     let all = try maker()
     let stem = EntryMaker.tokens(256, seed: 1)
     let branch = stem + EntryMaker.tokens(256, seed: 2)
     let old = EntryMaker.tokens(256, seed: 3)
-    try all.store(old)
-    usleep(20_000)
-    try all.store(stem)
-    try all.store(branch)
+    for tokens in [old, stem, branch] { try all.store(tokens) }
     let size = try #require(all.directory.items().map(\.byteCount).max())
-    usleep(20_000)
+    // Used once more than the branch, which its stem was used for.
     #expect(all.found(old + [1]) == 256)
-    usleep(20_000)
     let small = try maker(limit: 3 * size)
     try small.store(EntryMaker.tokens(256, seed: 4))
-    #expect(small.found(branch + [1]) == 256)
+    #expect(all.directory.items().count == 3)
     #expect(small.found(old + [1]) == 256)
-    usleep(20_000)
-    try small.store(EntryMaker.tokens(256, seed: 5))
-    #expect(small.found(branch + [1]) == 0 || small.found(old + [1]) == 256)
+    #expect(small.found(branch + [1]) == 256, "the end of a chain went, and not its beginning")
     let tiny = try maker(limit: size / 2)
     #expect(try tiny.store(EntryMaker.tokens(256, seed: 6)) == .tooLarge)
     #expect(folder.entries.count == 3)
+  }
+
+  @Test("Uses fade, and are worth what they save of a byte") func worth() throws {
+    let all = try maker()
+    let often = EntryMaker.tokens(256, seed: 1)
+    let once = EntryMaker.tokens(256, seed: 2)
+    let path = try stored(often, in: all)
+    for _ in 0..<7 { #expect(all.found(often + [1]) == 256) }
+    try all.store(once)
+    let size = try #require(all.directory.items().map(\.byteCount).max())
+    let uses = all.directory.items().map(\.useCount)
+    #expect(abs(uses[0] - 1) < 0.01 && abs(uses[1] - 8) < 0.01)
+    // Two days make eight uses two, four days half a one.
+    try age(path, days: 2)
+    let faded = try #require(all.directory.items().last)
+    #expect(abs(faded.useCount - 2) < 0.01 && faded.ageSeconds >= 2 * 86_400)
+    let small = try maker(limit: 2 * size)
+    try small.store(EntryMaker.tokens(256, seed: 3))
+    #expect(small.found(often + [1]) == 256 && small.found(once + [1]) == 0)
+    try age(path, days: 4)
+    let damaged = try stored(EntryMaker.tokens(256, seed: 4), in: small)
+    #expect(small.found(often + [1]) == 0)
+    #expect(small.found(EntryMaker.tokens(256, seed: 3) + [1]) == 256)
+    // What cannot be used is worth nothing, however new it is.
+    let file = open(damaged, O_WRONLY)
+    pwrite(file, [UInt8](repeating: 1, count: 4096), 4096, 0)
+    close(file)
+    try small.store(EntryMaker.tokens(256, seed: 5))
+    #expect(small.found(EntryMaker.tokens(256, seed: 3) + [1]) == 256)
+    #expect(access(damaged, F_OK) != 0)
+  }
+
+  /// Stores tokens, and returns the entry's file.
+  private func stored(_ tokens: [Int32], in maker: EntryMaker) throws -> String {
+    let outcome = try maker.store(tokens)
+    guard case .stored(let id) = outcome else {
+      Issue.record("\(outcome)")
+      return ""
+    }
+    return "\(folder.path)/\(id).kv"
+  }
+
+  /// Makes an entry's last use so long ago.
+  private func age(_ path: String, days: Int) throws {
+    let time = timespec(tv_sec: Glibc.time(nil) - days * 86_400, tv_nsec: 0)
+    try #require(utimensat(AT_FDCWD, path, [time, time], 0) == 0)
   }
 
   @Test("Temporary files that nobody writes are removed; those being written stay")
