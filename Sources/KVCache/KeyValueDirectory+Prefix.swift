@@ -88,7 +88,7 @@ extension KeyValueDirectory {
   ///
   /// - Parameters:
   ///   - models: all that stand for the weights of `origin`'s model, itself among them; nil = itself alone.
-  ///   - dividingPageGroups: whether pages can be used in part, so that the prefix may have a tail.
+  ///   - dividingPageGroups: whether complete pages can be used in part; those that were being filled always can.
   ///   - usingLogits: whether logits after the last token are of use.
   public func prefix(
     of tokens: [Int32], origin: KeyValueOrigin, models: [KeyValueOrigin.Model]? = nil,
@@ -133,7 +133,8 @@ extension KeyValueDirectory {
       let end = min(most, start + entry.matchingPageGroupCount(tokens))
       guard end > start else { continue }
       matches[header.id] = (entry, end, depth)
-      let tail = dividingPageGroups ? entry.matchingTokenCount(tokens, pageGroup: end - start) : 0
+      let divides = dividingPageGroups || end - start == entry.header.wholePageGroupCount
+      let tail = divides ? entry.matchingTokenCount(tokens, pageGroup: end - start) : 0
       let known = header.logits?.position == tokens.count && end * length + tail == tokens.count
       if (end, tail, known ? 1 : 0) > (best?.end ?? 0, bestTail, hasLogits ? 1 : 0) {
         best = (entry, end)

@@ -79,12 +79,10 @@ final class KeyValueEntry: Sendable {
 
   /// Reads and checks a page of one of the entry's page groups.
   func readPage(pageGroup: Int, layer: Int, into bytes: UnsafeMutableRawBufferPointer) -> Bool {
-    let page = pageGroup * header.origin.layerCount + layer
-    guard read(into: bytes, at: header.dataOffset + page * header.origin.pageStride) else {
-      return false
-    }
-    let content = UnsafeRawBufferPointer(rebasing: bytes[..<header.origin.pageByteCount])
-    return Checksum.of(content) == pageChecksums[page]
+    let page = header.page(pageGroup: pageGroup, layer: layer)
+    guard page.byteCount <= bytes.count, read(into: bytes, at: page.offset) else { return false }
+    return Checksum.of(UnsafeRawBufferPointer(rebasing: bytes[..<page.byteCount]))
+      == pageChecksums[pageGroup * header.origin.layerCount + layer]
   }
 
   private func read(into bytes: UnsafeMutableRawBufferPointer, at offset: Int) -> Bool {

@@ -15,6 +15,8 @@ struct KeyValueEntryHeader: Sendable {
   var pageGroupCount: Int
   /// Positions of the last page group: 1...128.
   var lastPositionCount: Int
+  /// Bytes of a page of the last page group where that is not complete, which may be of another type than complete ones.
+  var tailPageByteCount: Int
   /// Over the tokens of its first page group, so that most entries need no second look.
   var openingChecksum: UInt64
   /// Over its tokens and page checksums.
@@ -55,6 +57,7 @@ struct KeyValueEntryHeader: Sendable {
   }
 
   private static let logitsOffset = 4048
+  private static let tailOffset = 4080
 
   /// Why a file is not an entry that can be used.
   enum Problem: Error, Equatable {
@@ -69,8 +72,11 @@ struct KeyValueEntryHeader: Sendable {
   static func dataOffset(
     _ origin: KeyValueOrigin, pageGroupCount: Int, logitsByteCount: Int = 0
   ) -> Int {
-    func padded(_ count: Int) -> Int { (count + byteCount - 1) / byteCount * byteCount }
-    return padded(byteCount + pageGroupCount * origin.tableByteCount) + padded(logitsByteCount)
+    padded(byteCount + pageGroupCount * origin.tableByteCount) + padded(logitsByteCount)
+  }
+
+  private static func padded(_ count: Int) -> Int {
+    (count + byteCount - 1) / byteCount * byteCount
   }
 
   /// Page groups of this entry that are complete, at least one.
@@ -83,17 +89,38 @@ struct KeyValueEntryHeader: Sendable {
     (pageGroupCount - 1) * KeyValueOrigin.pageGroupPositionCount + lastPositionCount
   }
 
+  /// Whether the last page group is not complete.
+  var hasTail: Bool { wholePageGroupCount < pageGroupCount }
+
+  /// Bytes from a page of the last page group to the next, where that is not complete.
+  var tailPageStride: Int { Self.padded(tailPageByteCount) }
+
+  /// Bytes of all pages.
+  var dataByteCount: Int {
+    wholePageGroupCount * origin.pageGroupByteCount
+      + (hasTail ? origin.layerCount * tailPageStride : 0)
+  }
+
+  /// Bytes of a page, and where it lies in the file.
+  func page(pageGroup: Int, layer: Int) -> (byteCount: Int, offset: Int) {
+    let start = dataOffset + pageGroup * origin.pageGroupByteCount
+    guard pageGroup == wholePageGroupCount else {
+      return (origin.pageByteCount, start + layer * origin.pageStride)
+    }
+    return (tailPageByteCount, start + layer * tailPageStride)
+  }
+
   /// Bytes of the tables, which follow the header.
   var tablesByteCount: Int { pageGroupCount * origin.tableByteCount }
 
   /// Bytes of the file, a hole before the data included.
-  var fileByteCount: Int { dataOffset + pageGroupCount * origin.pageGroupByteCount }
+  var fileByteCount: Int { dataOffset + dataByteCount }
 
   /// Bytes of the file that take room on the drive.
   var ownByteCount: Int {
     Self.dataOffset(
       origin, pageGroupCount: pageGroupCount, logitsByteCount: logits?.byteCount ?? 0)
-      + pageGroupCount * origin.pageGroupByteCount
+      + dataByteCount
   }
 
   /// The header's bytes.
@@ -129,6 +156,8 @@ struct KeyValueEntryHeader: Sendable {
       bytes.appendLittleEndian(UInt64(value))
     }
     bytes.appendLittleEndian(logits?.checksum ?? 0)
+    bytes.appendLittleEndian(
+      UInt64(tailPageByteCount == origin.pageByteCount ? 0 : tailPageByteCount))
     bytes.append(contentsOf: [UInt8](repeating: 0, count: Self.checksumOffset - bytes.count))
     bytes.appendLittleEndian(bytes.withUnsafeBytes(Checksum.of))
     return bytes
@@ -165,6 +194,8 @@ extension KeyValueEntryHeader {
         pageStride: Int(clamping: integer(48, UInt64.self)))
     else { throw .damaged }
     self.origin = origin
+    logits = nil
+    (modelName, text) = ([], [])
     let nameByteCount = Int(integer(44, UInt32.self))
     dataOffset = Int(clamping: integer(56, UInt64.self))
     id = integer(64, UInt64.self)
@@ -175,6 +206,8 @@ extension KeyValueEntryHeader {
     tablesChecksum = integer(104, UInt64.self)
     let textByteCount = Int(integer(112, UInt32.self))
     lastPositionCount = Int(integer(116, UInt32.self))
+    let tailPageByteCount = Int(clamping: integer(Self.tailOffset, UInt64.self))
+    self.tailPageByteCount = tailPageByteCount == 0 ? origin.pageByteCount : tailPageByteCount
     guard nameByteCount <= Self.nameByteLimit, textByteCount <= Self.textByteLimit,
       (1...Self.pageGroupLimit).contains(pageGroupCount),
       (1...KeyValueOrigin.pageGroupPositionCount).contains(lastPositionCount),
@@ -185,10 +218,10 @@ extension KeyValueEntryHeader {
       dataOffset >= Self.dataOffset(origin, pageGroupCount: pageGroupCount),
       dataOffset <= fileByteCount,
       // In this order nothing overflows, whatever the file states.
-      pageGroupCount <= (fileByteCount - dataOffset) / origin.pageGroupByteCount
+      self.tailPageByteCount <= KeyValueOrigin.pageByteLimit,
+      wholePageGroupCount <= (fileByteCount - dataOffset) / origin.pageGroupByteCount,
+      dataByteCount <= fileByteCount - dataOffset
     else { throw .damaged }
-    logits = nil
-    (modelName, text) = ([], [])
     let found = Logits(
       position: Int(clamping: integer(Self.logitsOffset, UInt64.self)),
       offset: Int(clamping: integer(Self.logitsOffset + 8, UInt64.self)),

@@ -67,11 +67,17 @@ public final class KeyValueEntryWriter {
   /// A page group that is not complete.
   public struct PartialPageGroup {
     public var positionCount: Int
-    /// A layer's page; valid until the next call.
+    /// Bytes of a page, without what it is padded with.
+    var pageByteCount: Int
+    /// A layer's page, padded; valid until the next call.
     package var page: (_ layer: Int) -> UnsafeRawBufferPointer
 
-    package init(positionCount: Int, page: @escaping (_ layer: Int) -> UnsafeRawBufferPointer) {
+    package init(
+      positionCount: Int, pageByteCount: Int,
+      page: @escaping (_ layer: Int) -> UnsafeRawBufferPointer
+    ) {
       self.positionCount = positionCount
+      self.pageByteCount = pageByteCount
       self.page = page
     }
   }
@@ -126,7 +132,8 @@ public final class KeyValueEntryWriter {
     if let partial {
       own += tokens[end..<(end + partial.positionCount)]
       own += [Int32](repeating: 0, count: length - partial.positionCount)
-      pageChecksums += try write(partial, pageGroup: first + wholePageGroupCount)
+      pageChecksums += try write(
+        partial, at: dataOffset + (first + wholePageGroupCount) * origin.pageGroupByteCount)
     }
     let tables = KeyValueEntry.tables(tokens: own[...], pageChecksums: pageChecksums[...])
     guard tables.count <= KeyValueEntryHeader.tablesByteLimit else { return .tooLarge }
@@ -136,6 +143,7 @@ public final class KeyValueEntryWriter {
       parent: prefix.sources.last?.entry.header.id ?? 0, firstPageGroup: first,
       pageGroupCount: pageGroupCount,
       lastPositionCount: partial?.positionCount ?? length,
+      tailPageByteCount: partial?.pageByteCount ?? origin.pageByteCount,
       openingChecksum: KeyValueDirectory.checksum(own.prefix(length)),
       tablesChecksum: tables.withUnsafeBytes(Checksum.of),
       logits: logits.flatMap {
@@ -174,15 +182,18 @@ public final class KeyValueEntryWriter {
   }
 
   /// Writes a page group that the tier does not write itself, and returns its pages' checksums.
-  private func write(_ partial: PartialPageGroup, pageGroup: Int) throws(BlockIOError) -> [UInt64] {
+  private func write(
+    _ partial: PartialPageGroup, at offset: Int
+  ) throws(BlockIOError) -> [UInt64] {
     var checksums: [UInt64] = []
+    var offset = offset
     for layer in 0..<origin.layerCount {
       let page = partial.page(layer)
-      precondition(page.count == origin.pageStride, "a page has \(origin.pageStride) bytes")
-      let offset = dataOffset + (pageGroup * origin.layerCount + layer) * origin.pageStride
+      precondition(page.count % KeyValueEntryHeader.byteCount == 0, "a page is padded")
       try write(page, at: offset)
       checksums.append(
-        Checksum.of(UnsafeRawBufferPointer(rebasing: page[..<origin.pageByteCount])))
+        Checksum.of(UnsafeRawBufferPointer(rebasing: page[..<partial.pageByteCount])))
+      offset += page.count
     }
     return checksums
   }

@@ -108,10 +108,12 @@ public struct KeyValueOrigin: Sendable, Hashable {
     return bytes.withUnsafeBytes(Checksum.of)
   }
 
+  static let pageByteLimit = 1 << 32
+
   /// Sizes whose products cannot overflow.
   private var isPlausible: Bool {
     (1...1 << 12).contains(layerCount) && (1...1 << 16).contains(keyValueHeadCount)
-      && (1...1 << 16).contains(headDim) && (1...1 << 32).contains(pageStride)
+      && (1...1 << 16).contains(headDim) && (1...Self.pageByteLimit).contains(pageStride)
       && pageStride % KeyValueEntryHeader.byteCount == 0
       && (1...pageStride).contains(pageByteCount)
       && (1...8).contains(type.utf8.count) && type.utf8.allSatisfy { (0x21...0x7E).contains($0) }

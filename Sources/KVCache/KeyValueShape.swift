@@ -39,10 +39,10 @@ public struct KeyValueShape: Sendable {
   public var quantises: Bool { type != .f16 }
   /// Bytes of a block of an open page.
   public var openBlockByteCount: Int { KeyValueBlock.byteCount(headDim: headDim) }
+  /// Bytes of an open page.
+  public var openPageByteCount: Int { keyValueHeadCount * openBlockByteCount }
   /// Bytes from an open page to the next.
-  public var openPageStride: Int {
-    AlignedBuffer.roundedUp(keyValueHeadCount * openBlockByteCount)
-  }
+  public var openPageStride: Int { AlignedBuffer.roundedUp(openPageByteCount) }
   public var pageGroupCount: Int { Self.pageGroupCount(positionCount: contextLength) }
   public var pageCount: Int { pageGroupCount * layerCount }
 

@@ -1,12 +1,11 @@
 import Kernels
 
 /// The page group that is still being filled, which no file of the tier holds: it can be taken out, and put back
-/// into another store, unless its pages are of another type than complete ones.
+/// into another store. Its pages are f16, whatever complete ones are.
 extension KeyValueStore {
-  /// Positions of the page group being filled; 0 if the last page group is complete, a chunk was broken off, or page groups
-  /// are quantised.
+  /// Positions of the page group being filled; 0 if the last page group is complete, or a chunk was broken off.
   public var partialPositionCount: Int {
-    isCommitted && !shape.quantises ? chunk.upperBound % KeyValueOrigin.pageGroupPositionCount : 0
+    isCommitted ? chunk.upperBound % KeyValueOrigin.pageGroupPositionCount : 0
   }
 
   /// A layer's page of the page group being filled; zeros follow its positions.
@@ -16,7 +15,7 @@ extension KeyValueStore {
     precondition(partialPositionCount > 0, "no page group is being filled")
     clearOpenPage(layer: layer, from: partialPositionCount)
     return UnsafeRawBufferPointer(
-      start: pool.openPage(place: place, layer: layer), count: shape.pageStride)
+      start: pool.openPage(place: place, layer: layer), count: shape.openPageStride)
   }
 
   /// Continues in the middle of the page group after the prefix.
@@ -25,13 +24,13 @@ extension KeyValueStore {
   ///   - positionCount: positions of that page group that count, of which a context has room for more.
   ///   - fill: brings a layer's page; false if it could not.
   /// - Returns: whether all pages came; otherwise the store is as it was.
-  /// - Precondition: nothing entered the store yet, and page groups are not quantised.
+  /// - Precondition: nothing entered the store yet.
   package func resume(
     positionCount: Int, _ fill: (_ layer: Int, UnsafeMutableRawBufferPointer) -> Bool
   ) -> Bool {
     let start = prefixPositionCount
     precondition(
-      !shape.quantises && chunk == start..<start
+      chunk == start..<start
         && (1..<KeyValueOrigin.pageGroupPositionCount).contains(positionCount)
         && start + positionCount < limit, "nowhere to go on at \(positionCount)")
     // Without memory set aside there is nowhere to put them.
@@ -41,7 +40,7 @@ extension KeyValueStore {
         fill(
           layer,
           UnsafeMutableRawBufferPointer(
-            start: pool.openPage(place: place, layer: layer), count: shape.pageStride))
+            start: pool.openPage(place: place, layer: layer), count: shape.openPageStride))
       else { return false }
       clearOpenPage(layer: layer, from: positionCount)
     }

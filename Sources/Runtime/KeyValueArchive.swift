@@ -16,7 +16,7 @@ public final class KeyValueArchive {
   let warn: (String) -> Void
   private let source: ModelSource
   private let modelName: String
-  private let shape: KeyValueShape
+  let shape: KeyValueShape
   private let vocabularyCount: Int
   /// What stood for the model before its weights were read; nil if nothing can.
   private let references: ModelReferences?

@@ -133,7 +133,9 @@ public final class KeyValuePersistence {
     let rest = min(keyValues.partialPositionCount, exact - end * length)
     let partial =
       isNext && rest > 0
-      ? KeyValueEntryWriter.PartialPageGroup(positionCount: rest, page: keyValues.partialPage) : nil
+      ? KeyValueEntryWriter.PartialPageGroup(
+        positionCount: rest, pageByteCount: archive.shape.openPageByteCount,
+        page: keyValues.partialPage) : nil
     do {
       let outcome = try writer.commit(
         after: prefix, tokens: tokens, pageChecksums: checksums, partial: partial,

@@ -10,6 +10,8 @@ struct EntryMaker {
     model: .content(7), graph: 1, type: "f16", layerCount: 2, keyValueHeadCount: 1, headDim: 8,
     pageByteCount: 4000, pageStride: 4096)
   var directory: KeyValueDirectory
+  /// Bytes of a page that is not complete.
+  var tailPageByteCount = 4000
 
   /// The page of a layer that ends a sequence of tokens: made from all of them.
   func page(_ tokens: ArraySlice<Int32>, layer: Int) -> [UInt8] {
@@ -17,6 +19,12 @@ struct EntryMaker {
     for token in tokens { seed = (seed ^ UInt64(UInt32(bitPattern: token))) &* 0x100_0000_01B3 }
     var generator = SeededGenerator(seed: seed)
     return (0..<origin.pageByteCount).map { _ in UInt8(truncatingIfNeeded: generator.next()) }
+  }
+
+  /// The page of a layer that is not complete: what a complete one would hold, and zeros.
+  func tailPage(_ tokens: ArraySlice<Int32>, layer: Int) -> [UInt8] {
+    let page = page(tokens, layer: layer).prefix(tailPageByteCount)
+    return page + [UInt8](repeating: 0, count: tailPageByteCount - page.count)
   }
 
   /// Stores page groups of `tokens` after what the store holds of them, with `keepsPartial` the last one in part, and the
@@ -44,10 +52,11 @@ struct EntryMaker {
         offset += origin.pageStride
       }
     }
-    let buffer = try AlignedBuffer(byteCount: origin.pageStride)
-    let partial = KeyValueEntryWriter.PartialPageGroup(positionCount: tokens.count % length) {
-      layer in
-      buffer.bytes.copyBytes(from: page(tokens[...], layer: layer))
+    let buffer = try AlignedBuffer(byteCount: tailPageByteCount)
+    let partial = KeyValueEntryWriter.PartialPageGroup(
+      positionCount: tokens.count % length, pageByteCount: tailPageByteCount
+    ) { layer in
+      buffer.bytes.copyBytes(from: tailPage(tokens[...], layer: layer))
       return UnsafeRawBufferPointer(buffer.bytes)
     }
     return try writer.commit(

@@ -29,7 +29,8 @@ import Testing
     "Damage of any kind is found, by the header's checksums or by the pages'",
     arguments: [false, true])
   func mutations(signed: Bool) throws {
-    let maker = try maker()
+    var maker = try maker()
+    maker.tailPageByteCount = 5000
     let logits = (0..<300).map { Float($0) / 7 }
     try maker.store(prompt, keepsPartial: true, logits: logits)
     let name = try #require(folder.entries.first)
@@ -37,7 +38,7 @@ import Testing
     var generator = SeededGenerator(seed: 5)
     let fields = [12, 32, 36, 40, 44].map { (offset: $0, byteCount: 4) }
     let longFields = stride(from: 16, through: 112, by: 8).map { (offset: $0, byteCount: 8) }
-    let logitFields = stride(from: 4048, through: 4072, by: 8).map { (offset: $0, byteCount: 8) }
+    let logitFields = stride(from: 4048, through: 4080, by: 8).map { (offset: $0, byteCount: 8) }
     for trial in 0..<1500 {
       var bytes = Mutation.mutate(
         intact, fields: fields + longFields + logitFields, limit: 8192, using: &generator)
@@ -70,11 +71,11 @@ import Testing
     #expect(maker.logits(after: prompt, count: 700) == (values, 300))
     #expect(maker.logits(after: long + [1], count: 700) == (nil, 512))
     #expect(maker.logits(after: long.dropLast() + [1], count: 700) == (nil, 511))
-    // Where pages cannot be divided, the last page group must be complete.
-    for (tokens, count) in [(prompt, 256), (long, 512)] {
+    // Where complete pages cannot be divided, those that were being filled can.
+    for (tokens, count) in [(prompt, 300), (long, 512), (Array(prompt.prefix(200)), 128)] {
       let prefix = maker.directory.prefix(
         of: tokens, origin: maker.origin, dividingPageGroups: false, usingLogits: true)
-      #expect(prefix.tokenCount == count && prefix.hasLogits == (tokens == long))
+      #expect(prefix.tokenCount == count && prefix.hasLogits == (count == tokens.count))
     }
   }
 

@@ -63,6 +63,33 @@ import Testing
     #expect(maker.found(tokens + EntryMaker.tokens(100, seed: 2)) == 512)
   }
 
+  @Test("What was being filled may be of another size than what is complete, which is taken whole")
+  func tailsOfAnotherSize() throws {
+    for byteCount in [100, 4096, 9000] {
+      var maker = try maker()
+      maker.tailPageByteCount = byteCount
+      let tokens = EntryMaker.tokens(300, seed: UInt64(byteCount))
+      try maker.store(tokens, keepsPartial: true)
+      let buffer = try AlignedBuffer(byteCount: byteCount)
+      for (prompt, count) in [
+        (tokens + [1], 300), (tokens, 299), (tokens.prefix(270) + [2000, 1], 270),
+        (tokens.prefix(200) + [2000], 128),
+      ] {
+        let prefix = maker.directory.prefix(
+          of: prompt, origin: maker.origin, dividingPageGroups: false)
+        #expect(prefix.tokenCount == count && maker.isIntact(prefix, of: tokens))
+        for layer in 0..<2 where count > 256 {
+          #expect(prefix.tail?.read(layer: layer, into: buffer.bytes) == true)
+          #expect(buffer.bytes.prefix(byteCount).elementsEqual(maker.tailPage(tokens[...], layer: layer)))
+        }
+      }
+      // Where there is less room, nothing is read.
+      let tail = try #require(
+        maker.directory.prefix(of: tokens, origin: maker.origin, dividingPageGroups: false).tail)
+      #expect(!tail.read(layer: 0, into: .init(rebasing: buffer.bytes.prefix(byteCount - 1))))
+    }
+  }
+
   @Test(
     "A continuation stores its own page groups alone, and branches share what they have in common")
   func continuations() throws {

@@ -112,11 +112,10 @@ import Testing
     }
   }
 
-  /// Puts some positions of the first page group back into a store that was reset, where its type allows.
+  /// Puts some positions of the first page group back into a store that was reset.
   private static func resume(
     _ checked: CheckedStore, using generator: inout SeededGenerator
   ) throws {
-    guard !checked.known.shape.quantises else { return }
     let count = Int.random(in: 1..<128, using: &generator)
     #expect(!checked.store.resume(positionCount: count) { _, _ in false })
     _ = checked.known.append(count, using: &generator)

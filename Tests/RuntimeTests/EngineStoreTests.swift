@@ -86,9 +86,9 @@ import Testing
       let found = EngineRig.take(try engine.open(next))
       #expect(found.tokens == expected[number], "turn \(number)")
       if number > 0 {
-        // An entry has a whole page group at least; of quantised ones it has nothing else.
+        // An entry has a whole page group at least.
         let known = path.count - turn.count - 1
-        let least = known < 128 ? 0 : type == .f16 ? known : known / 128 * 128
+        let least = known < 128 ? 0 : known
         #expect(found.reused >= least, "turn \(number)")
       }
       path += found.tokens
