@@ -79,7 +79,8 @@ public final class KeyValueDirectory {
     return files().sorted { $0.lastUse > $1.lastUse }.map { file in
       var entry: KeyValueEntry?
       var problem: String?
-      do throws(KeyValueEntry.Failure) { entry = try KeyValueEntry(path: path(of: file.id)) } catch {
+      do throws(KeyValueEntry.Failure) { entry = try KeyValueEntry(path: path(of: file.id)) } catch
+      {
         switch error {
         case .unreadable: problem = "cannot be read"
         case .unusable(.damaged): problem = "damaged"

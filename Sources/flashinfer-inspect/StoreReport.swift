@@ -36,7 +36,8 @@ struct StoreReport {
     if !items.isEmpty {
       let names = [
         "entry".padding(to: items[0].id.count), Self.padded("size", 11), Self.padded("tokens", 7),
-        Self.padded("last used", 10), Self.padded("uses", 6), "computed by".padding(to: Self.modelColumnCount), "name",
+        Self.padded("last used", 10), Self.padded("uses", 6),
+        "computed by".padding(to: Self.modelColumnCount), "name",
         "text",
       ]
       Terminal.print(names.joined(separator: "  ") + "\n")

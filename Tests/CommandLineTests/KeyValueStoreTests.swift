@@ -163,7 +163,8 @@ final class KeyValueStoreTests {
     #expect(entries.count == 2)
   }
 
-  @Test("Entries of another type are ignored; of a quantised one what was being filled is taken too")
+  @Test(
+    "Entries of another type are ignored; of a quantised one what was being filled is taken too")
   func types() throws {
     let long = prompt(300)
     _ = try answer(long)

@@ -80,7 +80,8 @@ import Testing
         #expect(prefix.tokenCount == count && maker.isIntact(prefix, of: tokens))
         for layer in 0..<2 where count > 256 {
           #expect(prefix.tail?.read(layer: layer, into: buffer.bytes) == true)
-          #expect(buffer.bytes.prefix(byteCount).elementsEqual(maker.tailPage(tokens[...], layer: layer)))
+          #expect(
+            buffer.bytes.prefix(byteCount).elementsEqual(maker.tailPage(tokens[...], layer: layer)))
         }
       }
       // Where there is less room, nothing is read.
