@@ -38,10 +38,14 @@ extension KeyValueStore {
 
   /// Forgets the positions after the restore point at or before `position`, also those of a chunk that was broken off.
   ///
+  /// - Parameter newLimit: positions that it may come to have from here on, `position` at least; nil = as many as before.
   /// - Returns: the restore point, up to which the sequence is as if nothing else had entered it.
   /// - Throws: ``KeyValueError``; the context is aborted then.
-  public func truncate(to position: Int) throws(KeyValueError) -> Int {
+  public func truncate(
+    to position: Int, limit newLimit: Int? = nil
+  ) throws(KeyValueError) -> Int {
     let point = restorePoint(atOrBefore: position)
+    precondition(newLimit.map { $0 >= point } ?? true, "there is no room after \(point)")
     let (pageGroup, rest) = point.quotientAndRemainder(dividingBy: KeyValueBlock.positionCount)
     abandonChunk()
     finishedLayerCount = 0
@@ -49,6 +53,7 @@ extension KeyValueStore {
     let isOpened = rest > 0
     releasePages(from: isOpened ? pageGroup + 1 : pageGroup)
     unreserveOpenPages()
+    if let newLimit { limit = min(newLimit, shape.contextLength) }
     let before = openPageGroups
     for layer in 0..<shape.layerCount { openPageGroups[layer] = pageGroup }
     try reserveOpenPages()

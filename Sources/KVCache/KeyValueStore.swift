@@ -21,7 +21,7 @@ public final class KeyValueStore {
   public let pool: KeyValuePool
   public let shape: KeyValueShape
   /// Positions that it may come to have.
-  public let limit: Int
+  public internal(set) var limit: Int
   /// Whose open pages are its own.
   let place: Int
 

@@ -72,6 +72,10 @@ final class ActiveSequence {
   var hasAnswered: Bool { path.count > promptCount }
   /// Whether reading all tokens gives another one.
   var draws: Bool { ending?.reason == nil }
+  /// Whether its last turn came to an error.
+  var hasFailed: Bool {
+    if case .failed? = news.end { true } else { false }
+  }
   var isWanted: Bool { !record.cancellation.isRaised }
 
   /// Adds the tokens of a turn to the context.

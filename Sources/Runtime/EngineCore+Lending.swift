@@ -15,14 +15,30 @@ extension EngineCore {
   /// Before a sweep: lends weights what keys and values will not need in it, and takes back what they may need.
   func lend() throws(RuntimeError) {
     guard stream.borrowableByteCount > 0 else { return }
-    var needed = 0
-    for span in batch.spans { needed += span.cache.growth(span.positions) }
+    let needed = neededByteCount
     try takeBack(needed)
     let spare = keyValues.unusedByteCount - needed
     guard spare >= 2 * leastLoan, stream.borrowedByteCount < stream.borrowableByteCount else {
       return
     }
     try borrow(keyValues.lentByteCount + spare - leastLoan)
+  }
+
+  /// What the batch's sequences may come to take in the sweep.
+  private var neededByteCount: Int {
+    batch.spans.reduce(0) { $0 + $1.cache.growth($1.positions) }
+  }
+
+  /// Whether the sweep has a use for memory that sequences outside of the batch have: its own need it, or weights.
+  var hasUseOfMemory: Bool {
+    stream.borrowedByteCount < stream.borrowableByteCount
+      || keyValues.unusedByteCount < neededByteCount
+  }
+
+  /// Whether another sequence has a place, and room to begin.
+  var hasRoomForSequence: Bool {
+    freeSequenceCount > 0
+      && keyValues.unusedByteCount + keyValues.lentByteCount >= keyValues.openingByteCount
   }
 
   /// Makes so much memory free for keys and values, or as much as there is, before they need it.

@@ -170,12 +170,13 @@ package final class EngineCore {
 
   /// Forgets a sequence's positions after the last restore point up to `position`.
   ///
+  /// - Parameter limit: positions that it may come to have from here on; nil = as many as before.
   /// - Returns: the restore point; the tokens from there on have to be read again.
   package func truncate(
-    _ cache: KeyValueStore, to position: Int
+    _ cache: KeyValueStore, to position: Int, limit: Int? = nil
   ) throws(RuntimeError) -> Int {
     try takeBack(keyValues.openingByteCount)
-    do { return try cache.truncate(to: position) } catch { throw RuntimeError(error) }
+    do { return try cache.truncate(to: position, limit: limit) } catch { throw RuntimeError(error) }
   }
 
   /// Refuses tokens that cannot be read into a context.

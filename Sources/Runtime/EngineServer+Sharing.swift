@@ -4,7 +4,7 @@ import KVCache
 // sequence reads, those that came later take over. A fork has the bits of what was read twice.
 extension EngineServer {
   /// Tokens that are worth waiting for.
-  private static let leastSharedCount = 32
+  static let leastSharedCount = 32
 
   /// Has a new sequence take over the beginning of its context from whoever reads, or has read, most of it.
   func findLeader(of sequence: ActiveSequence) {

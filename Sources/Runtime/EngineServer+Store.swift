@@ -31,18 +31,26 @@ extension EngineServer {
       ? archive : nil
   }
 
-  /// Keys and values of a new sequence, with what the store has of its tokens.
+  /// Keys and values of a new sequence, with what an idle context or the store has of its tokens.
   func openSequence(
     _ request: SequenceRequest, _ turn: SequenceRecord.Turn
   ) throws(RuntimeError) -> (KeyValueStore, KeyValuePersistence?) {
-    guard let archive = archive(for: request) else {
-      return (try core.openSequence(limit: request.contextLimit), nil)
-    }
     let usesLogits =
       attendsOverAll && turn.limit > 0
       && request.contextLength(in: core.plan) > turn.tokens.count
-    let persistence = KeyValuePersistence(
-      archive, tokens: turn.tokens, usesLogits: usesLogits)
+    let persistence = archive(for: request).map {
+      KeyValuePersistence($0, tokens: turn.tokens, usesLogits: usesLogits)
+    }
+    if let cache = takeIdleContext(
+      turn.tokens, request, atLeast: persistence?.tokenCount ?? 0)
+    {
+      persistence?.follow(cache)
+      return (cache, persistence)
+    }
+    makePlace()
+    guard let persistence else {
+      return (try core.openSequence(limit: request.contextLimit), nil)
+    }
     let cache: KeyValueStore
     do {
       cache = try core.openSequence(limit: request.contextLimit, files: persistence.files)

@@ -22,6 +22,8 @@ final class EngineServer {
   private var scheduler: Scheduler
   /// Those that have a place.
   private(set) var sequences: [UInt64: ActiveSequence] = [:]
+  /// What sequences left that have no place any more, the oldest first.
+  var idleContexts: [IdleContext] = []
   /// Those whose turn is under way, the oldest first.
   private var underWay: [ActiveSequence] = []
   /// Those with rows in the sweep, in the order of the batch's spans.
@@ -181,6 +183,7 @@ final class EngineServer {
     _ record: SequenceRecord, _ origin: SequenceRecord, _ position: Int
   ) throws(RuntimeError) {
     guard !record.cancellation.isRaised, let origin = sequences[origin.id] else { return }
+    makePlace()
     let sequence = ActiveSequence(
       record, try core.fork(origin.cache, limit: record.request.contextLimit),
       position: origin.position, origin: origin)
@@ -195,7 +198,7 @@ final class EngineServer {
     guard let sequence = sequences.removeValue(forKey: record.id) else { return }
     underWay.removeAll { $0 === sequence }
     keep(sequence)
-    core.close(sequence.cache)
+    setAside(sequence)
   }
 
   // MARK: - Sweeps
@@ -203,6 +206,7 @@ final class EngineServer {
   /// One sweep: a row for every answer, then prompts, as many as the scheduler allows.
   private func sweep() throws(RuntimeError) {
     fill()
+    makeRoom()
     guard !members.isEmpty, exchange.beginSweep(members) else { return }
     let start = monotonicNanoseconds()
     if let gapStart { statistics.gapNanoseconds += start - gapStart }

@@ -72,6 +72,9 @@ public final class KeyValuePersistence {
     _ = keyValues.resume(positionCount: tail.positionCount) { tail.read(layer: $0, into: $1) }
   }
 
+  /// Tokens that need not be computed.
+  var tokenCount: Int { prefix.tokenCount }
+
   /// Whether the store has the logits after the tokens.
   var hasLogits: Bool { prefix.hasLogits }
 
