@@ -32,6 +32,10 @@ public struct SamplingOptions: Sendable {
   public var frequencyPenalty: Float = 0
   /// Names the random choices: equal prompts, seeds and streams give equal answers.
   public var seed: UInt64
+  /// The seeds that people can give: those that are the same number everywhere, in JSON and in shells.
+  public static let seeds = 0...Int.max
+  /// What ``seeds`` are, for people.
+  public static let seedForm = "a whole number from \(seeds.lowerBound) to \(seeds.upperBound)"
   /// Names one of several independent answers with the same seed.
   public var stream: UInt32
 

@@ -141,8 +141,8 @@ struct PromptsFile {
     }
     var chosen = sampling.options(seed: json["seed"] == nil ? mixed(number) : 0)
     if let seed = json["seed"] {
-      guard let value = seed.integer, value >= 0 else {
-        throw fail(seed, "'seed' must be a whole number from 0 to \(Int.max)")
+      guard let value = seed.integer, SamplingOptions.seeds.contains(value) else {
+        throw fail(seed, "'seed' must be \(SamplingOptions.seedForm)")
       }
       chosen.seed = UInt64(value)
     }

@@ -84,10 +84,10 @@ extension Run {
   /// The seed of the run: that of the results so far, or the one that was asked for.
   private func runSeed(_ results: ResultsFile) throws -> UInt64 {
     guard let kept = results.runSeed else { return sampling.chosenSeed() }
-    guard sampling.seed ?? kept == kept else {
+    guard sampling.seed?.value ?? kept == kept else {
       throw CommandError(
         .usage,
-        "--seed \(sampling.seed ?? 0): the results in \(prompts.output ?? "") were begun with --seed "
+        "--seed \(sampling.seed?.text ?? ""): the results in \(prompts.output ?? "") were begun with --seed "
           + "\(kept)")
     }
     return kept

@@ -36,7 +36,7 @@ struct SamplingArguments: ParsableArguments {
       Seed of the answer's random choices (default: random, printed). The same prompt and seed give the same \
       answer; earlier versions gave another.
       """)
-  var seed: UInt64?
+  var seed: SeedArgument?
 
   @Flag(help: "Generate past end-of-generation tokens.")
   var ignoreEos = false
@@ -58,6 +58,9 @@ struct SamplingArguments: ParsableArguments {
     guard (1...ResourceOptions.longestContext).contains(maxTokens) else {
       throw ValidationError(
         "--max-tokens must be between 1 and \(ResourceOptions.longestContext), not \(maxTokens)")
+    }
+    if let seed, seed.value == nil {
+      throw ValidationError("--seed must be \(SamplingOptions.seedForm), not \(seed.text)")
     }
     guard temperature >= 0, temperature.isFinite else {
       throw ValidationError("--temperature must be 0 or more, not \(temperature)")
@@ -85,7 +88,7 @@ struct SamplingArguments: ParsableArguments {
     } catch { throw CommandError(.badData, "\(file ?? "standard input"): \(error)") }
   }
 
-  func chosenSeed() -> UInt64 { seed ?? UInt64.random(in: 0...UInt64(UInt32.max)) }
+  func chosenSeed() -> UInt64 { seed?.value ?? UInt64.random(in: 0...UInt64(UInt32.max)) }
 
   func options(seed: UInt64) -> SamplingOptions {
     SamplingOptions(

@@ -51,12 +51,17 @@ struct HelpTests {
       ("--temperature", "0 or more"), ("--top-k", "0 or more"), ("--top-p", "above 0"),
       ("--min-p", "between 0 and 1"), ("--repetition-penalty", "above 0"),
       ("--max-tokens", "between 1"), ("--threads", "between 1"), ("--context", "between 1"),
-      ("--logprobs", "between 1"),
+      ("--logprobs", "between 1"), ("--seed", "a whole number from 0 to 9223372036854775807"),
     ] {
       let result = try Program.run("flashinfer-run", ["m", "p", option, "-1"])
       #expect(result.status == 64, "\(option)")
       #expect(
         result.errors.hasPrefix("error: \(option) must be \(range)"), "\(option): \(result.errors)")
+    }
+    for seed in ["9223372036854775808", "1.5", "x", ""] {
+      let result = try Program.run("flashinfer-run", ["m", "p", "--seed", seed])
+      #expect(
+        result.status == 64 && result.errors.contains("from 0 to 9223372036854775807, not \(seed)"))
     }
   }
 

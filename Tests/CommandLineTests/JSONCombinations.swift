@@ -103,7 +103,7 @@ struct JSONCombinations {
     ])
     var options = some([
       ["--max-tokens", one(["1", "2", "9"])], ["--temperature", one(["0", "1.5"])],
-      ["--seed", "18446744073709551615"], ["--ignore-eos"], ["--kv-type", one(["q8", "q4"])],
+      ["--seed", "9223372036854775807"], ["--ignore-eos"], ["--kv-type", one(["q8", "q4"])],
       ["--kv-policy", "window=128"], ["--context", "300"], ["--top-k=3"], ["--no-expert-history"],
     ])
     if generator.next(2) == 0 {

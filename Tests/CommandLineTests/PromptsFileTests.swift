@@ -153,7 +153,9 @@ final class PromptsFileTests {
       (#"{"prompt":"a","max_tokens":1e99}"#, "'max_tokens'"),
       (#"{"prompt":"a","temperature":-1}"#, "'temperature'"),
       (#"{"prompt":"a","temperature":"hot"}"#, "'temperature' must be a number"),
-      (#"{"prompt":"a","seed":-1}"#, "'seed'"), (#"{"prompt":"a","seed":1.5}"#, "'seed'"),
+      (
+        #"{"prompt":"a","seed":-1}"#, "'seed' must be a whole number from 0 to 9223372036854775807"
+      ), (#"{"prompt":"a","seed":1.5}"#, "'seed'"),
       (#"{"prompt":"a","stop":[""]}"#, "'stop'"), (#"{"prompt":"a","stop":7}"#, "'stop'"),
       (#"{"prompt":"a","id":{}}"#, "'id'"), (#"{"prompt":"a","top_q":1}"#, "'top_q'"),
       (#"{"prompt":"\#(String(repeating: "long ", count: 3000))"}"#, "has room for"),
