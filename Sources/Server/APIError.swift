@@ -23,6 +23,8 @@ struct APIError: Error {
   var code: String?
   /// When to ask again.
   var retrySeconds: Int?
+  /// What can be done where this cannot.
+  var allowedMethods: [HTTPRequest.Method] = []
 
   init(
     _ status: HTTPResponse.Status, _ message: String, field: String? = nil, code: String? = nil,
@@ -91,6 +93,9 @@ struct APIError: Error {
   func response(_ form: Form) -> Response {
     var response = Response(status: status, json: json(form))
     if let retrySeconds { response.headers[.retryAfter] = "\(retrySeconds)" }
+    if !allowedMethods.isEmpty {
+      response.headers[.allow] = allowedMethods.map(\.rawValue).joined(separator: ", ")
+    }
     if status == .unauthorized { response.headers[.wwwAuthenticate] = "Bearer" }
     return response
   }

@@ -25,7 +25,7 @@ struct AccessRules: Sendable {
   ///
   /// - Throws: ``APIError`` with 403 or 401.
   func answer(_ request: Request) throws -> Response? {
-    try checkHost(request.head.authority)
+    try checkHost(request.head)
     if let origin = request.headers[.origin] {
       guard allows(origin, at: request.head.authority) else {
         throw APIError(
@@ -52,8 +52,13 @@ struct AccessRules: Sendable {
     response.headers[.accessControlExposeHeaders] = HTTPField.Name.retryAfter.rawName
   }
 
-  private func checkHost(_ authority: String?) throws {
-    guard isOpenToBrowsers, let authority else { return }
+  private func checkHost(_ head: HTTPRequest) throws {
+    // The first is its authority; another would be for whoever reads the last.
+    guard let authority = head.authority, head.headerFields[.host] == nil else {
+      throw APIError(
+        .badRequest, "a request of HTTP/1.1 has one 'Host'", code: "invalid_host")
+    }
+    guard isOpenToBrowsers else { return }
     // A number is what the client connected to: nobody's name servers had a part in it.
     if let host = HostName(authority), host.isLoopback || host.isAddress || hosts.contains(host) {
       return
@@ -107,4 +112,5 @@ struct AccessRules: Sendable {
 extension HTTPField.Name {
   /// Where clients of Anthropic's interface have their key.
   fileprivate static let apiKey = Self("x-api-key")!
+  fileprivate static let host = Self("host")!
 }

@@ -46,7 +46,8 @@ final class Admission: Sendable {
     let most = placeCount + queueCount
     guard count <= most else {
       throw APIError.bad(
-        "n", "the request asks for \(count) answers; at most \(most) can be under way or wait")
+        "n", "the request asks for \(count) answers; at most \(most) can be under way or wait",
+        code: "too_many_answers")
     }
     let retrySeconds = state.withLock { state -> Int? in
       guard state.answerCount + count > most else {

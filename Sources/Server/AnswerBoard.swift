@@ -25,7 +25,9 @@ final class AnswerBoard: Sendable {
   /// Of all answers that ended.
   var prompts: Prompts { total.withLock { $0 } }
 
-  func begin(_ id: UInt64) { entries.withLock { $0[id] = Entry() } }
+  func begin(_ id: UInt64, promptCount: Int) {
+    entries.withLock { $0[id] = Entry(promptCount: promptCount) }
+  }
   func end(_ id: UInt64) { entries.withLock { $0[id] = nil } }
 
   func note(_ event: TokenSequence.Event, of id: UInt64) {
@@ -37,9 +39,8 @@ final class AnswerBoard: Sendable {
     }
     entries.withLock { entries in
       switch event {
-      case .reading(let done, let count, let reused):
+      case .reading(let done, _, let reused):
         entries[id]?.phase = "reading"
-        entries[id]?.promptCount = count
         entries[id]?.readCount = done
         entries[id]?.reusedCount = reused
       case .token:

@@ -9,11 +9,19 @@ enum AnswerConstraint {
     "presence_penalty", "frequency_penalty",
   ]
   private static let mostBiases = 1024
+  private static let objectNames = FieldNames("JSONObjectFormat", taken: ["type", "schema"])
+  private static let schemaNames = FieldNames("JSONSchemaFormat", taken: ["type", "json_schema"])
+  private static let namedNames = FieldNames(
+    "NamedSchema", taken: ["name", "description", "schema", "strict"])
+  private static let textNames = FieldNames("TextFormat", taken: ["type"])
+  private static let structuredNames = FieldNames(
+    "StructuredOutputs", taken: ["json", "regex", "choice", "grammar", "json_object"])
+  static let names = [objectNames, schemaNames, namedNames, textNames, structuredNames]
 
   /// The grammar that a request gives; nil = none.
   static func grammar(_ fields: RequestFields) throws -> CompiledGrammar? {
-    let given = ["response_format", "json_schema", "grammar", "structured_outputs"].filter {
-      fields[$0] != nil && !isText(fields, $0)
+    let given = try ["response_format", "json_schema", "grammar", "structured_outputs"].filter {
+      try fields[$0] != nil && !isText(fields, $0)
     }
     guard given.count < 2 else {
       throw APIError.bad(given[1], "give '\(given[0])' or '\(given[1])', not both")
@@ -28,8 +36,13 @@ enum AnswerConstraint {
     }
   }
 
-  private static func isText(_ fields: RequestFields, _ name: String) -> Bool {
-    name == "response_format" && fields[name]?["type"]?.string == "text"
+  private static func isText(_ fields: RequestFields, _ name: String) throws -> Bool {
+    guard name == "response_format", let value = fields[name], value["type"]?.string == "text"
+    else {
+      return false
+    }
+    try textNames.check(value, at: name)
+    return true
   }
 
   /// - Parameter place: of what is compiled, in the body.
@@ -56,7 +69,7 @@ enum AnswerConstraint {
     switch value["type"]?.string {
     case "json_object":
       // llama.cpp takes a schema here too.
-      try check(value, of: field, ["type", "schema"])
+      try objectNames.check(value, at: field)
       guard let schema = value["schema"] else {
         return try compile(field, field) { () throws(GrammarError) in try .anyObject() }
       }
@@ -64,12 +77,11 @@ enum AnswerConstraint {
         try CompiledGrammar(jsonSchema: schema)
       }
     case "json_schema":
-      try check(value, of: field, ["type", "json_schema"])
+      try schemaNames.check(value, at: field)
       guard let format = value["json_schema"], let schema = format["schema"] else {
         throw APIError.bad(field, "'response_format.json_schema.schema' is missing")
       }
-      try check(
-        format, of: "response_format.json_schema", ["name", "description", "schema", "strict"])
+      try namedNames.check(format, at: "response_format.json_schema")
       return try compile(field, "response_format.json_schema.schema") { () throws(GrammarError) in
         try CompiledGrammar(jsonSchema: schema)
       }
@@ -82,7 +94,7 @@ enum AnswerConstraint {
   /// vLLM's: one of `json`, `regex`, `choice`, `grammar` and `json_object`.
   private static func structured(_ value: JSONValue) throws -> CompiledGrammar? {
     let field = "structured_outputs"
-    try check(value, of: field, ["json", "regex", "choice", "grammar", "json_object"])
+    try structuredNames.check(value, at: field)
     let given = (value.members ?? []).filter { !$0.value.isNull }
     guard given.count == 1, let member = given.first else {
       throw APIError.bad(
@@ -120,19 +132,6 @@ enum AnswerConstraint {
     }
   }
 
-  /// Refuses members that are not known.
-  private static func check(_ value: JSONValue, of place: String, _ known: [String]) throws {
-    let field = place.split(separator: ".").first.map(String.init) ?? place
-    guard let members = value.members else {
-      throw APIError.bad(field, "'\(place)' must be an object, not \(value.found)")
-    }
-    for member in members where !known.contains(member.key) {
-      throw APIError.bad(
-        field, "'\(place)' has no '\(member.key)'; there are: \(known.joined(separator: ", "))",
-        code: "unknown_parameter")
-    }
-  }
-
   /// Tokens and what is added to their logits: `{"1234": -100}`.
   static func bias(_ fields: RequestFields) throws -> [TokenBias] {
     guard let value = fields["logit_bias"] else { return [] }
@@ -141,7 +140,9 @@ enum AnswerConstraint {
         "logit_bias", "'logit_bias' must be an object of at most \(mostBiases) token ids")
     }
     return try members.map { member in
-      guard let token = Int32(member.key), token >= 0, let bias = member.value.double,
+      // Not in other spellings, of which two could be the same token.
+      guard let token = Int32(member.key), token >= 0, String(token) == member.key,
+        let bias = member.value.double,
         (-100...100).contains(bias)
       else {
         throw APIError.bad(

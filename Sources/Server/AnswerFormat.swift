@@ -60,7 +60,7 @@ struct AnswerHead: Sendable {
     json.text("model", model)
     json.text("system_fingerprint", "flashinfer-\(FlashInferVersion.current)")
     // With it the same request gives the same answer.
-    json.number("seed", Int64(bitPattern: seed))
+    json.number("seed", seed)
   }
 }
 

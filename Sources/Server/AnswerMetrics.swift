@@ -19,6 +19,16 @@ struct AnswerMetrics: Sendable {
     betweenTokens = Timer(label: "flashinfer_time_between_tokens", factory: factory)
   }
 
+  /// What each is, for people.
+  static let helps = [
+    "flashinfer_prompt_tokens": "Tokens of prompts whose answers ended.",
+    "flashinfer_cached_tokens": "Those of them that were known from before.",
+    "flashinfer_answer_tokens": "Tokens of answers that ended.",
+    "flashinfer_time_to_first_token": "Time from a request to the first token of its answer.",
+    "flashinfer_time_between_tokens": "Mean time from one token of an answer to the next.",
+    "flashinfer_http_requests": "Requests answered or refused.",
+  ]
+
   /// Counts an answer that ended.
   func note(_ usage: TokenSequence.Usage) {
     promptTokens.increment(by: usage.promptTokenCount)

@@ -30,6 +30,8 @@ struct AnswerOptions: Sendable {
   static let neutralFields: [String: FieldNames.NeutralValue] = [
     "user": .anyText
   ]
+  static let streamNames = FieldNames(
+    "StreamOptions", taken: ["include_usage"], neutral: ["include_obfuscation": .no])
   /// The most probable tokens that can be told of.
   static let mostAlternatives = 20
   /// Far more than any queue holds, few enough that no product of counts overflows.
@@ -82,8 +84,9 @@ struct AnswerOptions: Sendable {
       sampling.repetitionPenalty = max(Float(value), .leastNormalMagnitude)
     }
     // As of flashinfer-run: short enough to be typed again.
-    let seed = try fields.integer("seed", in: Int.min...Int.max)
-    sampling.seed = seed.map { UInt64(bitPattern: Int64($0)) } ?? .random(in: 0...0xFFFF_FFFF)
+    let seed = try fields.integer(
+      "seed", in: SamplingOptions.seeds, expected: SamplingOptions.seedForm)
+    sampling.seed = seed.map { UInt64($0) } ?? .random(in: 0...0xFFFF_FFFF)
   }
 
   private static func stops(_ value: JSONValue?, _ name: String) throws -> [String] {
@@ -106,14 +109,7 @@ struct AnswerOptions: Sendable {
     guard streams else {
       throw APIError.bad("stream_options", "'stream_options' needs \"stream\": true")
     }
-    guard let members = value.members else {
-      throw APIError.bad("stream_options", "'stream_options' must be an object, not \(value.found)")
-    }
-    for member in members where member.key != "include_usage" {
-      throw APIError.bad(
-        "stream_options", "'stream_options' has no '\(member.key)'; there is: include_usage",
-        code: "unknown_parameter")
-    }
+    try streamNames.check(value, at: "stream_options")
     guard let includes = value["include_usage"] else { return false }
     guard let includes = includes.bool else {
       throw APIError.bad(

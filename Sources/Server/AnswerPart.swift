@@ -8,8 +8,8 @@ enum AnswerPart: Sendable {
   case queued(ahead: Int)
   /// So many of a prompt's tokens are read; some of them were before it was asked.
   case reading(done: Int, of: Int, reused: Int)
-  /// More of an answer, whole characters of it, and where it was asked for the token that came with it.
-  case pieces(choice: Int, [AnswerPiece], TokenReport?)
+  /// More of an answer, whole characters of it, and where it was asked for the tokens that are settled with it.
+  case pieces(choice: Int, [AnswerPiece], [TokenReport])
   case finished(choice: Int, TokenSequence.Finish, hasCalls: Bool)
   case failed(choice: Int, RuntimeError)
 }

@@ -79,27 +79,23 @@ struct Answers: Sendable {
 
   private func follow(_ choice: Int, _ source: AsyncStream<AnswerPart>.Continuation) async {
     let sequence = sequences[choice]
-    let alternativeCount = job.options.alternativeCount
     var reader = AnswerReader(
-      sequence.engine.tokenizer, stops: StopStrings(job.options.stops), job.syntax)
-    desk.board.begin(sequence.id)
+      sequence.engine.tokenizer, stops: StopStrings(job.options.stops), job.syntax,
+      alternativeCount: job.options.alternativeCount)
+    desk.board.begin(sequence.id, promptCount: job.tokens(choice).count)
     defer { desk.board.end(sequence.id) }
     for await event in sequence.events {
-      let pieces = reader.take(event)
+      let (pieces, reports) = reader.take(event)
+      if !pieces.isEmpty || !reports.isEmpty {
+        source.yield(.pieces(choice: choice, pieces, reports))
+      }
       desk.board.note(event, of: sequence.id)
       switch event {
       case .queued(let ahead): source.yield(.queued(ahead: ahead))
       case .reading(let done, let count, let reused):
         source.yield(.reading(done: done, of: count, reused: reused))
-      case .token(let id, _, let probabilities):
-        let report = alternativeCount.map {
-          TokenReport(id, probabilities, alternativeCount: $0)
-        }
-        if report != nil || !pieces.isEmpty {
-          source.yield(.pieces(choice: choice, pieces, report))
-        }
+      case .token: break
       case .finished(let finish):
-        if !pieces.isEmpty { source.yield(.pieces(choice: choice, pieces, nil)) }
         if finish.reason != .cancelled { desk.note(finish.usage) }
         // Its place is free before the client has read it all.
         sequence.cancel()
@@ -111,8 +107,11 @@ struct Answers: Sendable {
 }
 
 extension Answers.Job {
+  /// Those of the prompt that a choice answers.
+  fileprivate func tokens(_ choice: Int) -> [Int32] { prompts[choice / options.choiceCount] }
+
   fileprivate func request(_ choice: Int) -> SequenceRequest {
-    let tokens = prompts[choice / options.choiceCount]
+    let tokens = tokens(choice)
     var sampling = options.sampling
     sampling.stream = UInt32(choice % options.choiceCount)
     var request = SequenceRequest(

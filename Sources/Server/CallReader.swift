@@ -242,9 +242,8 @@ struct CallReader: Sendable {
 
   /// Whether it is a name that a call may have.
   private mutating func accept(_ name: String) -> Bool {
-    guard !name.isEmpty, name.utf8.count <= Self.mostNameBytes else { return false }
-    // Without a mark, an object may be anything.
-    if case .plain? = syntax.calls, !syntax.toolNames.contains(name) { return false }
+    // What names no tool that was offered cannot be called.
+    guard syntax.toolNames.contains(name) else { return false }
     self.name = name
     return true
   }

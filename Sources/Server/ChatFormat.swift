@@ -38,14 +38,14 @@ struct ChatFormat: ChoiceFormat {
     of part: AnswerPart, _ write: (_ choice: (inout JSONWriter) -> Void) -> Void
   ) {
     switch part {
-    case .pieces(let choice, let pieces, let report):
+    case .pieces(let choice, let pieces, let reports):
       begin(choice, write)
       // A token with a probability may bring nothing yet.
       for (number, piece) in (pieces.isEmpty ? [.text([])] : pieces).enumerated() {
         write { json in
           json.number("index", choice)
           json.object("delta") { Self.write(piece, to: &$0) }
-          self.write(number == 0 ? report.map { [$0] } ?? [] : [], to: &json)
+          self.write(number == 0 ? reports : [], to: &json)
           json.null("finish_reason")
         }
       }
@@ -100,7 +100,7 @@ struct ChatFormat: ChoiceFormat {
       json.number("index", choice)
       json.object("delta") { json in
         json.text("role", "assistant")
-        json.text("content", "")
+        json.null("content")
       }
       json.null("logprobs")
       json.null("finish_reason")

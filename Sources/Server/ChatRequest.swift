@@ -9,11 +9,14 @@ struct ChatRequest {
   /// Whether reasoning is told apart from text.
   let separatesReasoning: Bool
   var options: AnswerOptions
+  /// What the chat template must read.
+  var demands = TemplateDemands()
 }
 
 /// The body of `/v1/chat/completions`.
 extension ChatRequest {
-  private static let names = FieldNames(
+  static let names = FieldNames(
+    "ChatRequest",
     taken: AnswerOptions.fields + Conversation.knownMembers + ToolOffer.fields + [
       "max_completion_tokens", "logprobs", "top_logprobs", "reasoning_format",
     ],
@@ -28,6 +31,7 @@ extension ChatRequest {
     let fields = try RequestFields(body, Self.names)
     tools = try ToolOffer(fields)
     conversation = try Self.conversation(fields, tools)
+    demands = try TemplateDemands(fields)
     separatesReasoning =
       try fields.text("reasoning_format", of: ["auto", "none"]) ?? "auto" == "auto"
     options = try AnswerOptions(fields, limit: ["max_tokens", "max_completion_tokens"])
@@ -73,14 +77,16 @@ struct TemplateRequest {
   let conversation: Conversation
   let tools: ToolOffer
   let model: String?
+  let demands: TemplateDemands
 
-  private static let names = FieldNames(
-    taken: Conversation.knownMembers + ToolOffer.fields + ["model"], neutral: [:])
+  static let names = FieldNames(
+    "TemplateRequest", taken: Conversation.knownMembers + ToolOffer.fields + ["model"])
 
   init(_ body: [UInt8]) throws {
     let fields = try RequestFields(body, Self.names)
     tools = try ToolOffer(fields)
     conversation = try ChatRequest.conversation(fields, tools)
+    demands = try TemplateDemands(fields)
     model = try fields.text("model")
   }
 }

@@ -23,16 +23,16 @@ struct CompletionFormat: ChoiceFormat {
     of part: AnswerPart, _ write: (_ choice: (inout JSONWriter) -> Void) -> Void
   ) {
     switch part {
-    case .pieces(let choice, let pieces, let report):
+    case .pieces(let choice, let pieces, let reports):
       let text = pieces.flatMap(\.text)
       let offset = offsets[choice, default: 0]
       write { json in
         json.number("index", choice)
         json.text("text", utf8: text)
-        self.write(report.map { [$0] } ?? [], from: offset, to: &json)
+        self.write(reports, from: offset, to: &json)
         json.null("finish_reason")
       }
-      if let report { offsets[choice] = offset + spelling(report.token).unicodeScalars.count }
+      offsets[choice] = reports.reduce(offset) { $0 + spelling($1.token).unicodeScalars.count }
     case .finished(let choice, let finish, _):
       write { json in
         json.number("index", choice)

@@ -12,8 +12,8 @@ struct CompletionRequest {
   let prompts: [Prompt]
   var options: AnswerOptions
 
-  private static let names = FieldNames(
-    taken: AnswerOptions.fields + ["prompt", "logprobs"],
+  static let names = FieldNames(
+    "CompletionRequest", taken: AnswerOptions.fields + ["prompt", "logprobs"],
     neutral: AnswerOptions.neutralFields.merging([
       "echo": .no, "best_of": .one, "suffix": .empty,
     ]) { $1 })

@@ -1,7 +1,9 @@
 import ModelFormat
 
-/// Which fields an endpoint takes, and what becomes of the others: none is passed over in silence.
+/// The members that an object of a request may have, and what becomes of others: none is passed over in silence.
 struct FieldNames: Sendable {
+  /// The schema of the OpenAPI file that describes the object.
+  let schema: String
   /// Those that are taken.
   let taken: [String]
   /// Fields of the interface that are not supported, with the value at which they would change nothing.
@@ -22,21 +24,53 @@ struct FieldNames: Sendable {
     case texts([String])
   }
 
-  /// Refuses a field that is not taken, unless its value changes nothing.
-  func check(_ member: JSONMember) throws {
-    guard !taken.contains(member.key), !member.value.isNull else { return }
-    guard let neutral = neutral[member.key] else {
-      throw APIError.bad(
-        member.key,
-        "'\(member.key)' is no field of this endpoint; there are: \(taken.joined(separator: ", "))",
-        code: "unknown_parameter")
+  init(_ schema: String, taken: [String], neutral: [String: NeutralValue] = [:]) {
+    (self.schema, self.taken, self.neutral) = (schema, taken, neutral)
+  }
+
+  /// Refuses what is no object, or has members that are not taken.
+  ///
+  /// - Parameter place: where it is in the body, such as `tools[0]`.
+  func check(_ value: JSONValue, at place: String) throws {
+    guard let members = value.members else {
+      throw APIError.bad(Self.field(of: place), "'\(place)' must be an object, not \(value.found)")
     }
-    guard neutral.includes(member.value) else {
+    for member in members { try check(member, at: place) }
+  }
+
+  /// Refuses a member that is not taken, unless its value changes nothing.
+  ///
+  /// - Parameter place: where its object is in the body; nil = it is the body.
+  func check(_ member: JSONMember, at place: String? = nil) throws {
+    if let refusal = try refusal(of: member, at: place) { throw refusal }
+  }
+
+  /// What a member that is not known is refused with; nil where it is taken.
+  ///
+  /// - Throws: ``APIError`` where it is known and not supported.
+  func refusal(of member: JSONMember, at place: String? = nil) throws -> APIError? {
+    guard !taken.contains(member.key) else { return nil }
+    let field = place.map(Self.field) ?? member.key
+    guard let neutral = neutral[member.key] else {
+      let start =
+        place.map { "'\($0)' has no '\(member.key)'" }
+        ?? "'\(member.key)' is no field of this endpoint"
+      return APIError.bad(
+        field, "\(start); there are: \(taken.joined(separator: ", "))", code: "unknown_parameter")
+    }
+    guard member.value.isNull || neutral.includes(member.value) else {
+      let name = (place.map { [$0] } ?? []) + [member.key]
       throw APIError.bad(
-        member.key,
-        "'\(member.key)' is not supported\(neutral.exception): leave it out",
+        field,
+        "'\(name.joined(separator: "."))' is not supported\(neutral.exception): leave it out",
         code: "unsupported_parameter")
     }
+    return nil
+  }
+
+  /// The field of the body that a place is in.
+  static func field(of place: String) -> String {
+    String(place.prefix { $0 != "[" && $0 != "." })
   }
 }
 

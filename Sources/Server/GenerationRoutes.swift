@@ -79,9 +79,9 @@ struct GenerationRoutes: Sendable {
     var usage = AnswerUsage(answers.job)
     try await answers.forEachPart { part in
       switch part {
-      case .pieces(let choice, let pieces, let report):
+      case .pieces(let choice, let pieces, let reports):
         for piece in pieces { collected[choice].pieces.add(piece) }
-        if let report { collected[choice].tokens.append(report) }
+        collected[choice].tokens += reports
       case .finished(let choice, let finish, _):
         collected[choice].finish = finish
         usage.add(finish, choice: choice)

@@ -81,11 +81,12 @@ public struct HTTPServer: Sendable {
   }
 
   private var connectionConfiguration: HTTP1Channel.Configuration {
-    let limit = TimeAmount.seconds(Int64(options.requestSeconds))
+    let limit = options.requestSeconds
     let idleLimit = TimeAmount.seconds(Int64(options.idleSeconds))
     return HTTP1Channel.Configuration(
       additionalChannelHandlers: [
-        SmallReads(), RequestDeadline(limit), ReaderDeadline(idleLimit), ClientWatch(),
+        SmallReads(), OldClients(), RequestDeadline(seconds: limit), ReaderDeadline(idleLimit),
+        ClientWatch(),
       ],
       idleTimeout: idleLimit,
       httpDecoderConfiguration: .init(
@@ -93,20 +94,31 @@ public struct HTTPServer: Sendable {
   }
 
   private func router() -> Router<ConnectionContext> {
-    let registry = PrometheusRegistry()
+    let registry = PrometheusRegistry(
+      helps: AnswerMetrics.helps.merging(EngineMetrics.helps) { $1 })
     let metrics = AnswerMetrics(registry)
     let desk = AnswerDesk(engine, queueCount: options.queueCount, metrics)
-    let bodies = RequestBodies(
-      limit: options.bodyByteCount, totalLimit: ServerOptions.bodyCount * options.bodyByteCount)
+    // What surrounds all requests is there before the routes, and knows them all the same.
+    let described = Router(context: ConnectionContext.self)
+    addRoutes(to: described, desk, registry)
     let router = Router(context: ConnectionContext.self, options: .autoGenerateHeadEndpoints)
     router.add(
-      middleware: RequestMiddleware(access: AccessRules(options), metrics: metrics))
+      middleware: RequestMiddleware(
+        access: AccessRules(options), routes: RouteTable(described), metrics: metrics))
+    addRoutes(to: router, desk, registry)
+    return router
+  }
+
+  private func addRoutes(
+    to router: Router<ConnectionContext>, _ desk: AnswerDesk, _ registry: PrometheusRegistry
+  ) {
+    let bodies = RequestBodies(
+      limit: options.bodyByteCount, totalLimit: ServerOptions.bodyCount * options.bodyByteCount)
     GenerationRoutes(model: model, bodies: bodies, desk: desk).add(to: router)
     TextRoutes(model: model, bodies: bodies).add(to: router)
     StateRoutes(
-      model: model, desk: desk, registry: registry, gauges: EngineGauges(registry)
+      model: model, desk: desk, registry: registry, engineMetrics: EngineMetrics(registry)
     ).add(to: router)
     PageRoutes().add(to: router)
-    return router
   }
 }

@@ -143,7 +143,7 @@ struct MessagesFormat: AnswerFormat {
     json.text("role", "assistant")
     json.text("model", model)
     // With it the same request gives the same answer.
-    json.number("seed", Int64(bitPattern: seed))
+    json.number("seed", seed)
   }
 
   /// The pieces with a call's arguments after its name, as pairs.

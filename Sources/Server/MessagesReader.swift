@@ -2,18 +2,21 @@ import ModelFormat
 
 /// Turns messages and tools of Anthropic's interface into those that chat templates are given.
 struct MessagesReader {
-  /// Refuses what is no object, or has members that are not known.
-  static func check(_ value: JSONValue, _ place: String, has known: [String]) throws {
-    let field = String(place.prefix { $0 != "[" })
-    guard let members = value.members else {
-      throw APIError.bad(field, "'\(place)' must be an object, not \(value.found)")
-    }
-    for member in members where !known.contains(member.key) && !member.value.isNull {
-      throw APIError.bad(
-        field, "'\(place)' has no '\(member.key)'; there are: \(known.joined(separator: ", "))",
-        code: "unknown_parameter")
-    }
-  }
+  private static let toolNames = FieldNames(
+    "AnthropicTool",
+    taken: ["type", "name", "description", "input_schema", "strict", "cache_control"])
+  private static let messageNames = FieldNames("AnthropicMessage", taken: ["role", "content"])
+  private static let resultNames = FieldNames(
+    "ToolResultBlock", taken: ["type", "tool_use_id", "content", "is_error", "cache_control"])
+  private static let thinkingNames = FieldNames(
+    "ThinkingBlock", taken: ["type", "thinking", "signature"])
+  private static let useNames = FieldNames(
+    "ToolUseBlock", taken: ["type", "id", "name", "input", "cache_control"])
+  private static let textNames = FieldNames(
+    "TextBlock", taken: ["type", "text", "cache_control"], neutral: ["citations": .empty])
+  static let names = [
+    toolNames, messageNames, resultNames, thinkingNames, useNames, textNames,
+  ]
 
   // MARK: Tools
 
@@ -24,9 +27,7 @@ struct MessagesReader {
     return Self.list(
       try list.enumerated().map { number, tool in
         let place = "tools[\(number)]"
-        try Self.check(
-          tool, place,
-          has: ["type", "name", "description", "input_schema", "strict", "cache_control"])
+        try Self.toolNames.check(tool, at: place)
         guard tool["type"] == nil || tool["type"]?.string == "custom" else {
           throw APIError.bad(
             "tools", "'\(place)' is none of the client's: only those are supported")
@@ -61,7 +62,7 @@ struct MessagesReader {
     var names: [String: JSONValue] = [:]
     for (number, message) in list.enumerated() {
       let place = "messages[\(number)]"
-      try Self.check(message, place, has: ["role", "content"])
+      try Self.messageNames.check(message, at: place)
       guard let content = message["content"] else {
         throw APIError.bad("messages", "'\(place)' has no 'content'")
       }
@@ -110,8 +111,7 @@ struct MessagesReader {
   private func result(
     _ block: JSONValue, _ place: String, _ names: [String: JSONValue]
   ) throws -> JSONValue {
-    try Self.check(
-      block, place, has: ["type", "tool_use_id", "content", "is_error", "cache_control"])
+    try Self.resultNames.check(block, at: place)
     guard let id = block["tool_use_id"], let key = id.string else {
       throw APIError.bad("messages", "'\(place)' has no 'tool_use_id'")
     }
@@ -120,7 +120,12 @@ struct MessagesReader {
       ("role", Self.text("tool")), ("tool_call_id", id), ("content", content ?? Self.text("")),
     ]
     if let name = names[key] { members.append(("name", name)) }
-    if let isError = block["is_error"] { members.append(("is_error", isError)) }
+    if let isError = block["is_error"] {
+      guard isError.bool != nil else {
+        throw APIError.bad("messages", "'\(place).is_error' must be true or false")
+      }
+      members.append(("is_error", isError))
+    }
     return Self.object(members)
   }
 
@@ -136,12 +141,15 @@ struct MessagesReader {
       switch block["type"]?.string {
       case "text": texts.append(try text(block, place))
       case "thinking":
-        try Self.check(block, place, has: ["type", "thinking", "signature"])
-        thoughts += block["thinking"]?.string.map { [$0] } ?? []
+        try Self.thinkingNames.check(block, at: place)
+        guard let thought = block["thinking"]?.string else {
+          throw APIError.bad("messages", "'\(place)' has no 'thinking'")
+        }
+        thoughts.append(thought)
       case "tool_use":
-        try Self.check(block, place, has: ["type", "id", "name", "input", "cache_control"])
+        try Self.useNames.check(block, at: place)
         guard let id = block["id"], let key = id.string, let name = block["name"],
-          let input = block["input"], input.members != nil
+          name.string != nil, let input = block["input"], input.members != nil
         else { throw APIError.bad("messages", "'\(place)' lacks its 'id', 'name' or 'input'") }
         names[key] = name
         let function = Self.object([("name", name), ("arguments", input)])
@@ -163,7 +171,7 @@ struct MessagesReader {
     if value.string != nil { return value }
     guard let blocks = value.array else {
       throw APIError.bad(
-        String(place.prefix { $0 != "[" }),
+        FieldNames.field(of: place),
         "'\(place)' must be a text or a list of blocks, not \(value.found)")
     }
     return Self.joined(
@@ -173,13 +181,9 @@ struct MessagesReader {
   /// A block of text as a part of a message.
   private func text(_ block: JSONValue, _ place: String) throws -> JSONValue {
     guard block["type"]?.string == "text" else { throw Self.unsupported(block, place) }
-    try Self.check(block, place, has: ["type", "text", "cache_control", "citations"])
+    try Self.textNames.check(block, at: place)
     guard let text = block["text"], text.string != nil else {
-      throw APIError.bad(String(place.prefix { $0 != "[" }), "'\(place)' has no 'text'")
-    }
-    guard block["citations"]?.array?.isEmpty ?? true else {
-      throw APIError.bad(
-        String(place.prefix { $0 != "[" }), "'\(place)' has 'citations', which are not supported")
+      throw APIError.bad(FieldNames.field(of: place), "'\(place)' has no 'text'")
     }
     return Self.object([("type", Self.text("text")), ("text", text)])
   }
@@ -187,7 +191,7 @@ struct MessagesReader {
   private static func unsupported(_ block: JSONValue, _ place: String) -> APIError {
     let type = block["type"]?.string.map { "of the type \"\($0.prefix(64))\"" } ?? "without a type"
     return .bad(
-      String(place.prefix { $0 != "[" }), "'\(place)' is a block \(type), which has no place here",
+      FieldNames.field(of: place), "'\(place)' is a block \(type), which has no place here",
       code: "unsupported_parameter")
   }
 

@@ -3,32 +3,33 @@ import Tokenization
 
 /// The bodies of `/v1/messages` and `/v1/messages/count_tokens`.
 extension ChatRequest {
-  private static let countedNames = [
+  private static let countedFields = [
     "model", "messages", "system", "tools", "tool_choice", "thinking",
   ]
-  private static let messageNames =
-    countedNames + [
+  private static let messageFields =
+    countedFields + [
       "max_tokens", "stop_sequences", "stream", "temperature", "top_p", "top_k", "metadata",
       // Beyond Anthropic's interface.
       "min_p", "repetition_penalty", "seed", "ignore_eos",
     ] + AnswerConstraint.fields
-  private static let neutral: [String: FieldNames.NeutralValue] = [
-    "service_tier": .texts(["auto", "standard_only"]), "mcp_servers": .empty,
-  ]
+  static let messageNames = FieldNames(
+    "MessagesRequest", taken: messageFields,
+    neutral: ["service_tier": .texts(["auto", "standard_only"]), "mcp_servers": .empty])
+  static let countedNames = FieldNames("CountTokensRequest", taken: countedFields)
+  private static let metadataNames = FieldNames("Metadata", taken: ["user_id"])
+  private static let choiceNames = FieldNames(
+    "AnthropicToolChoice", taken: ["type", "name", "disable_parallel_tool_use"])
+  private static let thinkingNames = FieldNames(
+    "Thinking", taken: ["type", "budget_tokens", "display"])
+  static let objectNames = [metadataNames, choiceNames, thinkingNames]
 
   /// A request of Anthropic's interface.
   ///
   /// - Parameter isAnswered: false where its tokens are only counted.
   init(messages body: [UInt8], isAnswered: Bool) throws {
-    let fields = try RequestFields(
-      body,
-      FieldNames(
-        taken: isAnswered ? Self.messageNames : Self.countedNames,
-        neutral: isAnswered ? Self.neutral : [:]))
+    let fields = try RequestFields(body, isAnswered ? Self.messageNames : Self.countedNames)
     if isAnswered { _ = try fields.required("max_tokens") }
-    if let metadata = fields["metadata"] {
-      try MessagesReader.check(metadata, "metadata", has: ["user_id"])
-    }
+    try fields["metadata"].map { try Self.metadataNames.check($0, at: "metadata") }
     let reader = MessagesReader()
     let (choice, allowsMany) = try Self.toolChoice(fields["tool_choice"])
     let list = try fields["tools"].map(reader.tools)
@@ -54,8 +55,7 @@ extension ChatRequest {
     _ choice: JSONValue?
   ) throws -> (ToolOffer.Choice, allowsMany: Bool) {
     guard let choice else { return (.auto, true) }
-    try MessagesReader.check(
-      choice, "tool_choice", has: ["type", "name", "disable_parallel_tool_use"])
+    try choiceNames.check(choice, at: "tool_choice")
     let kinds: [String: ToolOffer.Choice] = ["auto": .auto, "none": .none, "any": .required]
     let name = choice["name"]?.string
     guard let type = choice["type"]?.string,
@@ -76,7 +76,7 @@ extension ChatRequest {
   /// Whether the chat template is told to have the model think; nil = it is told nothing.
   private static func isThinking(_ fields: RequestFields) throws -> Bool? {
     guard let thinking = fields["thinking"] else { return nil }
-    try MessagesReader.check(thinking, "thinking", has: ["type", "budget_tokens", "display"])
+    try thinkingNames.check(thinking, at: "thinking")
     switch thinking["type"]?.string {
     case "enabled", "adaptive": return true
     case "disabled": return false

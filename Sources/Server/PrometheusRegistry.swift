@@ -8,6 +8,8 @@ public final class PrometheusRegistry: MetricsFactory {
   }
 
   private struct Name: Hashable {
+    /// Without what its kind adds.
+    var label: String
     var name: String
     /// `{a="b"}`, or nothing.
     var labels: String
@@ -41,15 +43,22 @@ public final class PrometheusRegistry: MetricsFactory {
   }
 
   private let cells = Mutex<[Name: Cell]>([:])
+  private let helps: [String: String]
 
-  public init() {}
+  /// - Parameter helps: what the figures of each label are, on one line.
+  public init(helps: [String: String] = [:]) { self.helps = helps }
+
+  /// Sets a counter to what somebody else has counted.
+  func count(_ label: String, total: Double) {
+    cell(.counter, label, [], suffix: "_total").set(total)
+  }
 
   private func cell(
     _ kind: Kind, _ label: String, _ dimensions: [(String, String)], suffix: String = ""
   ) -> Cell {
     let labels = dimensions.map { "\(Self.plain($0.0))=\"\(Self.escaped($0.1))\"" }
     let name = Name(
-      name: Self.plain(label) + suffix,
+      label: label, name: Self.plain(label) + suffix,
       labels: labels.isEmpty ? "" : "{\(labels.joined(separator: ","))}")
     return cells.withLock { cells in
       if let known = cells[name] { return known }
@@ -81,7 +90,10 @@ public final class PrometheusRegistry: MetricsFactory {
       .sorted { ($0.key.name, $0.key.labels) < ($1.key.name, $1.key.labels) }
     var (text, last) = ("", "")
     for (name, cell) in series {
-      if name.name != last { text += "# TYPE \(name.name) \(cell.kind.rawValue)\n" }
+      if name.name != last {
+        if let help = helps[name.label] { text += "# HELP \(name.name) \(help)\n" }
+        text += "# TYPE \(name.name) \(cell.kind.rawValue)\n"
+      }
       last = name.name
       let (sum, count) = cell.value.withLock { $0 }
       if cell.kind == .summary {

@@ -42,11 +42,14 @@ struct RequestFields {
     }
   }
 
-  func integer(_ name: String, in range: ClosedRange<Int>) throws -> Int? {
-    let expected =
+  /// - Parameter form: what it must be, for people; nil = a number of the range.
+  func integer(
+    _ name: String, in range: ClosedRange<Int>, expected form: String? = nil
+  ) throws -> Int? {
+    let bounds =
       range.upperBound == .max
-      ? "a whole number of \(range.lowerBound) or more"
-      : "a whole number from \(range.lowerBound) to \(range.upperBound)"
+      ? "of \(range.lowerBound) or more" : "from \(range.lowerBound) to \(range.upperBound)"
+    let expected = form ?? "a whole number \(bounds)"
     return try read(name, expected) { value in
       value.integer.flatMap { range.contains($0) ? $0 : nil }
     }

@@ -5,6 +5,7 @@ import Logging
 /// Around every request: looks who asks, counts it, and tells of what went wrong as its interface does.
 struct RequestMiddleware: RouterMiddleware {
   let access: AccessRules
+  let routes: RouteTable
   let metrics: AnswerMetrics
 
   func handle(
@@ -18,23 +19,21 @@ struct RequestMiddleware: RouterMiddleware {
       } else {
         response = try await next(request, context)
       }
-    } catch { response = Self.refusal(of: request, error, context) }
+    } catch { response = refusal(of: request, error, context) }
     access.complete(&response, to: request)
+    if request.method == .head { response = response.createHeadResponse() }
     metrics.note(route: context.endpointPath ?? "none", status: response.status.code)
     return response
   }
 
-  private static func refusal(
+  private func refusal(
     of request: Request, _ error: any Error, _ context: ConnectionContext
   ) -> Response {
     let form = APIError.Form(path: request.uri.path)
     switch error {
     case let error as APIError: return error.response(form)
     case let error as HTTPError where error.status == .notFound:
-      return APIError(
-        .notFound, "there is no \(request.method.rawValue) \(request.uri.path.prefix(200)) here",
-        code: "unknown_url"
-      ).response(form)
+      return noSuchRoute(request).response(form)
     case is CancellationError:
       // Nobody is there to read it.
       return Response(status: .init(code: 499, reasonPhrase: "Client Closed Request"))
@@ -43,5 +42,18 @@ struct RequestMiddleware: RouterMiddleware {
       return APIError(.internalServerError, "the request failed: \(error)")
         .response(form)
     }
+  }
+
+  private func noSuchRoute(_ request: Request) -> APIError {
+    let (path, methods) = (request.uri.path, routes.methods(at: request.uri.path))
+    guard !methods.isEmpty else {
+      return APIError(.notFound, "there is no \(path.prefix(200)) here", code: "unknown_url")
+    }
+    let names = methods.map(\.rawValue).joined(separator: " or ")
+    var error = APIError(
+      .methodNotAllowed, "\(path) takes \(names), not \(request.method.rawValue.prefix(64))",
+      code: "method_not_allowed")
+    error.allowedMethods = methods
+    return error
   }
 }

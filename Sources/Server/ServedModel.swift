@@ -18,10 +18,12 @@ struct ServedModel: @unchecked Sendable {
   private struct Framing {
     let template: ChatTemplate
     let syntax: AnswerSyntax
+    let names: TemplateNames
 
     init(_ template: ChatTemplate) {
       self.template = template
       syntax = AnswerSyntax(of: template)
+      names = TemplateNames(template)
     }
   }
 
@@ -84,6 +86,7 @@ struct ServedModel: @unchecked Sendable {
     try check(request.options.model)
     try check(request.options.sampling.logitBias)
     let framing = try framing(request.tools)
+    if let framing { try request.demands.check(framing.names) }
     do throws(RuntimeError) {
       return try model.prompt(request.conversation, template: framing?.template)
     } catch { throw APIError(error, field: "messages") }
@@ -126,10 +129,11 @@ struct ServedModel: @unchecked Sendable {
   }
 
   /// The text that the chat template makes of a conversation.
-  func text(of conversation: Conversation, _ tools: ToolOffer) throws -> [UInt8] {
-    let framing = try framing(tools)
+  func text(of request: TemplateRequest) throws -> [UInt8] {
+    let framing = try framing(request.tools)
+    if let framing { try request.demands.check(framing.names) }
     do throws(RuntimeError) {
-      return try model.text(of: conversation, template: framing?.template)
+      return try model.text(of: request.conversation, template: framing?.template)
     } catch { throw APIError(error, field: "messages") }
   }
 

@@ -11,7 +11,7 @@ struct StateRoutes: Sendable {
   let model: ServedModel
   let desk: AnswerDesk
   let registry: PrometheusRegistry
-  let gauges: EngineGauges
+  let engineMetrics: EngineMetrics
   let startSeconds = secondsSince1970()
 
   func add(to router: Router<ConnectionContext>) {
@@ -82,7 +82,7 @@ struct StateRoutes: Sendable {
   }
 
   private func metrics() -> Response {
-    gauges.update(desk.engine.statistics(), of: desk.engine.plan)
+    engineMetrics.update(desk.engine.statistics(), of: desk.engine.plan)
     return Response(
       status: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
       body: ResponseBody(byteBuffer: ByteBuffer(string: registry.text)))

@@ -7,9 +7,9 @@ struct TextRoutes: Sendable {
   let model: ServedModel
   let bodies: RequestBodies
 
-  private static let tokenizeNames = FieldNames(
-    taken: ["content", "add_special", "parse_special", "model"], neutral: [:])
-  private static let detokenizeNames = FieldNames(taken: ["tokens", "model"], neutral: [:])
+  static let tokenizeNames = FieldNames(
+    "TokenizeRequest", taken: ["content", "add_special", "parse_special", "with_pieces", "model"])
+  static let detokenizeNames = FieldNames("DetokenizeRequest", taken: ["tokens", "model"])
 
   func add(to router: Router<ConnectionContext>) {
     router.post("tokenize") { request, _ in
@@ -36,7 +36,23 @@ struct TextRoutes: Sendable {
         ? model.tokenizer.encodePrompt(text, parseSpecial: isMarkup)
         : model.tokenizer.encode(text, parseSpecial: isMarkup)
     } catch let error as TokenizerError { throw APIError.bad("content", error.description) }
-    return Response { json in json.array("tokens", of: tokens) { $0.number(nil, $1) } }
+    guard try fields.flag("with_pieces") ?? false else {
+      return Response { json in json.array("tokens", of: tokens) { $0.number(nil, $1) } }
+    }
+    return Response { json in
+      json.array("tokens", of: tokens) { list, token in list.object { write(token, to: &$0) } }
+    }
+  }
+
+  /// A token with what it spells: a text, or its bytes where those are no whole characters.
+  private func write(_ token: Int32, to json: inout JSONWriter) {
+    let bytes = model.tokenizer.spelling(token)
+    json.number("id", token)
+    if String(validating: bytes, as: UTF8.self) != nil {
+      json.text("piece", utf8: bytes)
+    } else {
+      json.array("piece", of: bytes) { $0.number(nil, $1) }
+    }
   }
 
   private func detokenize(_ body: [UInt8]) throws -> Response {
@@ -58,7 +74,7 @@ struct TextRoutes: Sendable {
   private func applyTemplate(_ body: [UInt8]) throws -> Response {
     let request = try TemplateRequest(body)
     try model.check(request.model)
-    let text = try model.text(of: request.conversation, request.tools)
+    let text = try model.text(of: request)
     return Response { $0.text("prompt", utf8: text) }
   }
 }

@@ -25,8 +25,15 @@ struct ToolOffer {
   /// Whether an answer may call more than one.
   private(set) var allowsMany = true
 
-  static let fields = ["tools", "tool_choice", "parallel_tool_calls"]
+  /// Beside `tools`, which are a part of the conversation.
+  static let fields = ["tool_choice", "parallel_tool_calls"]
   private static let mostNameBytes = 256
+  private static let toolNames = FieldNames("Tool", taken: ["type", "function"])
+  private static let functionNames = FieldNames(
+    "ToolFunction", taken: ["name", "description", "parameters", "strict"])
+  private static let choiceNames = FieldNames("NamedToolChoice", taken: ["type", "function"])
+  private static let chosenNames = FieldNames("ChosenFunction", taken: ["name"])
+  static let objectNames = [toolNames, functionNames, choiceNames, chosenNames]
 
   /// Those of a request of OpenAI's interface.
   ///
@@ -50,6 +57,8 @@ struct ToolOffer {
         "'tool_choice' must be \"auto\", \"none\", \"required\" or {\"type\": \"function\", \"function\": "
           + "{\"name\": …}}")
     }
+    try choiceNames.check(value, at: "tool_choice")
+    try value["function"].map { try chosenNames.check($0, at: "tool_choice.function") }
     return .named(name)
   }
 
@@ -78,21 +87,14 @@ struct ToolOffer {
   private static func name(
     of tool: JSONValue, _ place: String, mayBeStrict: Bool
   ) throws -> String {
-    guard tool["type"]?.string == "function", let function = tool["function"]?.members else {
+    guard tool["type"]?.string == "function", let function = tool["function"],
+      function.members != nil
+    else {
       throw APIError.bad(
         "tools", "\(place) is not {\"type\": \"function\", \"function\": {\"name\": …}}")
     }
-    for (members, known) in [
-      (tool.members ?? [], ["type", "function"]),
-      (function, ["name", "description", "parameters", "strict"]),
-    ] {
-      for member in members where !known.contains(member.key) {
-        throw APIError.bad(
-          "tools",
-          "\(place) has no member '\(member.key)'; there are: \(known.joined(separator: ", "))",
-          code: "unknown_parameter")
-      }
-    }
+    try toolNames.check(tool, at: place)
+    try functionNames.check(function, at: "\(place).function")
     guard mayBeStrict || tool["function"]?["strict"]?.bool != true else {
       throw APIError.bad(
         "tools",

@@ -146,7 +146,11 @@ import Tokenization
     (.hermes, String(repeating: " \n", count: 5000)),
     (.mistral, "[TOOL_CALLS] no call at all"), (.mistral, "[TOOL_CALLS]f(x)"),
     (.mistral, "[TOOL_CALLS]"),
+    // What names no tool that was offered.
     (.llama, "{\"name\": \"unknown\", \"parameters\": {}}"),
+    (.hermes, "<tool_call>{\"name\": \"h\", \"arguments\": {}}</tool_call>"),
+    (.hermes, "<tool_call>{\"arguments\": {}, \"name\": \"F\"}"),
+    (.mistral, "[TOOL_CALLS]h[ARGS]{\"a\": 1}"), (.mistral, "[TOOL_CALLS][{\"name\": \"\"}]"),
     (.llama, "{\"a\": 1} {\"name\": \"f\"}"),
     (.llama, "text {\"name\": \"f\", \"parameters\": {}}"), (.llama, "\n\n"), (.llama, "{"),
     (.llama, ""),

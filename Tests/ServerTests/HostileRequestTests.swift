@@ -21,6 +21,14 @@ import Testing
       (completions, #"{"prompt":[-1]}"#, 400, "prompt"),
       (completions, #"{"prompt":[320]}"#, 400, "prompt"),
       (completions, #"{"prompt":"a","nonsense":1}"#, 400, "nonsense"),
+      (completions, #"{"prompt":"a","nonsense":null}"#, 400, "nonsense"),
+      ("/detokenize", #"{"tokens":[1],"":null}"#, 400, ""),
+      (
+        chat, "{\(messages),\"tools\":[\(tool.replacing("\"f\"", with: "\"f\",\"more\":null"))]}",
+        400, "tools"
+      ),
+      (completions, #"{"prompt":"a","logit_bias":{"01":5}}"#, 400, "logit_bias"),
+      (completions, #"{"prompt":"a","logit_bias":{"+1":5}}"#, 400, "logit_bias"),
       (completions, #"{"prompt":"a","logit_bias":{"1":500}}"#, 400, "logit_bias"),
       (completions, #"{"prompt":"a","logit_bias":{"99999":5}}"#, 400, "logit_bias"),
       (completions, #"{"prompt":"a","grammar":"root ::= x"}"#, 400, "grammar"),
@@ -41,6 +49,15 @@ import Testing
       (completions, #"{"prompt":"a","max_tokens":0}"#, 400, "max_tokens"),
       (completions, #"{"prompt":"a","seed":1.5}"#, 400, "seed"),
       (completions, #"{"prompt":"a","seed":99999999999999999999}"#, 400, "seed"),
+      (completions, #"{"prompt":"a","seed":-1}"#, 400, "seed"),
+      (
+        completions, #"{"prompt":"a","stream":true,"stream_options":{"usage":1}}"#, 400,
+        "stream_options"
+      ),
+      (
+        completions, #"{"prompt":"a","response_format":{"type":"text","x":1}}"#, 400,
+        "response_format"
+      ),
       (completions, #"{"prompt":"a","stop":[""]}"#, 400, "stop"),
       (completions, #"{"prompt":"a","stop":[1]}"#, 400, "stop"),
       (completions, #"{"prompt":"a","stop":{}}"#, 400, "stop"),
@@ -87,6 +104,11 @@ import Testing
         "messages"
       ),
       (
+        chat,
+        "{\(messages),\"tools\":[\(tool)],\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"f\",\"x\":1}}}",
+        400, "tool_choice"
+      ),
+      (
         chat, "{\(messages),\"response_format\":{\"type\":\"json_schema\"}}", 400, "response_format"
       ),
       (chat, "{\(messages),\"top_logprobs\":1}", 400, "top_logprobs"),
@@ -114,6 +136,7 @@ import Testing
         #expect(error?["param"]?.string == field, "\(path) \(body): \(reply.text)")
         #expect(error?["message"]?.string?.isEmpty == false)
         #expect(error?["type"]?.string == "invalid_request_error")
+        if field == "seed" { #expect(reply.text.contains("a whole number from 0 to \(Int.max)")) }
       }
       #expect(rig.engine.statistics().openCount == 0)
     }

@@ -156,6 +156,19 @@ import Tokenization
     (#"[{"role":"user","content":[{"type":"text"}]}]"#, "text"),
     (#"[{"role":"user","content":[{"type":"text","text":"a","more":1}]}]"#, "more"),
     (#"[{"role":"user","content":[{"type":"tool_result"}]}]"#, "tool_use_id"),
+    (
+      #"[{"role":"user","content":[{"type":"tool_result","tool_use_id":"1","is_error":{}}]}]"#,
+      "is_error"
+    ),
+    (
+      #"[{"role":"assistant","content":[{"type":"tool_use","id":"1","name":5,"input":{}}]},{"role":"user","content":"a"}]"#,
+      "name"
+    ),
+    (
+      #"[{"role":"assistant","content":[{"type":"thinking","thinking":5}]},{"role":"user","content":"a"}]"#,
+      "thinking"
+    ),
+    (#"[{"role":"user","content":"a","more":null}]"#, "more"),
     (#"[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]"#, "assistant"),
     (
       #"[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"tool_use","id":"1"}]},{"role":"user","content":"a"}]"#,

@@ -41,6 +41,16 @@ import Testing
       let plain = try await rig.post(
         "/tokenize", #"{"content":"the ü<|endoftext|>","parse_special":false}"#)
       #expect(try JSONValue.parsed(plain.text)["tokens"]?.array?.last?.integer != 0)
+      let pieces = try await rig.post(
+        "/tokenize", #"{"content":"the ü🤗<|endoftext|>","with_pieces":true}"#)
+      let spelt = try JSONValue.parsed(pieces.text)["tokens"]?.array ?? []
+      #expect(spelt.last?["id"]?.integer == 0)
+      let bytes = spelt.flatMap { token -> [UInt8] in
+        let piece = token["piece"]
+        return piece?.string.map { Array($0.utf8) }
+          ?? piece?.array?.compactMap(\.integer).map { UInt8($0) } ?? []
+      }
+      #expect(String(decoding: bytes, as: UTF8.self) == "the ü🤗<|endoftext|>")
       let prompt = try await rig.post(
         "/apply-template", #"{"messages":[{"role":"user","content":"hi"}]}"#)
       #expect(try JSONValue.parsed(prompt.text)["prompt"]?.string == "<user>hi\n<assistant>")
@@ -56,23 +66,42 @@ import Testing
       let lines = Set(try await rig.get("/metrics").text.split(separator: "\n"))
       for line in [
         "flashinfer_prompt_tokens_total 2", "flashinfer_answer_tokens_total 3",
+        "# TYPE flashinfer_drawn_tokens_total counter", "flashinfer_drawn_tokens_total 3",
+        "# TYPE flashinfer_weight_bytes_read_total counter",
         "flashinfer_sequences_open 0", "# TYPE flashinfer_time_to_first_token_seconds summary",
         "flashinfer_time_to_first_token_seconds_count 1",
         #"flashinfer_http_requests_total{route="/v1/completions",status="200"} 1"#,
         #"flashinfer_http_requests_total{route="/v1/completions",status="400"} 1"#,
       ] { #expect(lines.contains(Substring(line)), "\(line) is not in \(lines.sorted())") }
       #expect(!lines.contains { $0.contains("made") })
+      // Each figure says what it is, once.
+      let (types, helps) = (Self.names(lines, "# TYPE "), Self.names(lines, "# HELP "))
+      #expect(types == helps && types.count == Set(types).count && types.count > 10)
+      // What is not a total may fall.
+      let gauges = lines.filter { $0.hasPrefix("# TYPE ") && $0.hasSuffix(" gauge") }
+      #expect(
+        Self.names(gauges, "# TYPE ") == [
+          "flashinfer_memory_budget_bytes", "flashinfer_sequences_open",
+          "flashinfer_sequences_planned", "flashinfer_sequences_queued",
+        ])
     }
   }
 
+  /// The second words after such a start, in their order.
+  private static func names(_ lines: Set<Substring>, _ start: String) -> [Substring] {
+    lines.filter { $0.hasPrefix(start) }.map { $0.dropFirst(start.count).prefix { $0 != " " } }
+      .sorted()
+  }
+
   @Test func `Prometheus's text has one type a name, and no character that breaks a line`() {
-    let registry = PrometheusRegistry()
+    let registry = PrometheusRegistry(helps: ["a.b": "Two of them."])
     Counter(label: "a.b", dimensions: [("k", "1\"\n\\")], factory: registry).increment(by: 2)
     Counter(label: "a.b", dimensions: [("k", "2")], factory: registry).increment()
     Gauge(label: "g", factory: registry).record(1.5)
     Timer(label: "t", factory: registry).recordNanoseconds(2_500_000_000)
     #expect(
       registry.text == """
+        # HELP a_b_total Two of them.
         # TYPE a_b_total counter
         a_b_total{k="1\\"\\n\\\\"} 2
         a_b_total{k="2"} 1

@@ -22,6 +22,7 @@ import Tokenization
       let chunks = try reply.events.dropLast().map { try JSONValue.parsed($0) }
       let first = try #require(chunks.first?["choices"]?.array?.first)
       #expect(first["delta"]?["role"]?.string == "assistant")
+      #expect(first["delta"]?.members?.map(\.key) == ["role", "content"])
       #expect(chunks.allSatisfy { $0["object"]?.string == "chat.completion.chunk" })
       let finished = chunks.compactMap { $0["choices"]?.array?.first?["finish_reason"]?.string }
       #expect(finished == ["length"])
@@ -56,6 +57,55 @@ import Tokenization
       let count = try #require(logprobs["tokens"]?.array?.count)
       for name: StaticString in ["token_logprobs", "top_logprobs", "text_offset"] {
         #expect(logprobs[name]?.array?.count == count)
+      }
+    }
+  }
+
+  /// The choice's text and the bytes of the tokens that it tells of, joined over the chunks of a stream.
+  private static func told(_ reply: HTTPReply) throws -> (text: String, tokens: [[UInt8]]) {
+    let documents = reply.events.isEmpty ? [reply.text] : reply.events.filter { $0 != "[DONE]" }
+    var (text, tokens) = ("", [[UInt8]]())
+    for document in documents {
+      let choice = try JSONValue.parsed(document)["choices"]?.array?.first
+      text += (choice?["message"] ?? choice?["delta"])?["content"]?.string ?? ""
+      for token in choice?["logprobs"]?["content"]?.array ?? [] {
+        tokens.append((token["bytes"]?.array ?? []).compactMap(\.integer).map { UInt8($0) })
+      }
+    }
+    return (text, tokens)
+  }
+
+  @Test func `Tokens that a stop string cuts off are not told of`() async throws {
+    try await ServerRig.serving { rig in
+      func ask(_ seed: Int, _ fields: String) async throws -> (text: String, tokens: [[UInt8]]) {
+        let body =
+          #"{"messages":[{"role":"user","content":"a"}],"max_tokens":30,"logprobs":true,"#
+          + #""ignore_eos":true,"seed":\#(seed)\#(fields)}"#
+        return try Self.told(try await rig.post("/v1/chat/completions", body))
+      }
+      for seed in 1...8 {
+        let whole = try await ask(seed, "")
+        // Where a token begins, and in the middle of what several make.
+        for start in [4, 9] {
+          let stop = whole.text.dropFirst(start).prefix(3)
+          guard stop.count == 3, !stop.contains(where: { "\"\\\n\u{FFFD}".contains($0) }),
+            stop.allSatisfy({ $0.isASCII && !$0.isWhitespace })
+          else { continue }
+          let fields = ",\"stop\":\"\(stop)\""
+          let (cut, streamed) = (
+            try await ask(seed, fields), try await ask(seed, fields + ",\"stream\":true")
+          )
+          #expect(cut == streamed, "\(seed) \(stop)")
+          func joined(_ tokens: some Sequence<[UInt8]>) -> String {
+            String(decoding: Array(tokens.joined()), as: UTF8.self)
+          }
+          #expect(joined(cut.tokens).utf8.starts(with: cut.text.utf8), "\(cut)")
+          // The last of them has some of the text.
+          #expect(cut.text.isEmpty == cut.tokens.isEmpty)
+          #expect(
+            cut.text.isEmpty
+              || joined(cut.tokens.dropLast()).utf8.count < cut.text.utf8.count, "\(cut)")
+        }
       }
     }
   }

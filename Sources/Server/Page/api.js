@@ -12,10 +12,14 @@ function headers(more = {}) {
 }
 
 /// Asks for a key, once however many requests were refused; whether there is one now.
-function askForKey() {
+///
+/// - isWrong: whether one was given, which the server does not know.
+function askForKey(isWrong) {
   asking ??= (async () => {
     const dialog = find("key");
     const field = find("key-value");
+    find("key-wrong").hidden = !isWrong;
+    field.ariaInvalid = isWrong ? "true" : null;
     field.value = "";
     const isUsed = await ask(dialog) === "use" && field.value !== "";
     if (isUsed) {
@@ -49,7 +53,11 @@ async function request(path, { asks = true, ...options }) {
   for (;;) {
     const response = await fetch(path, { ...options, headers: headers(options.headers) });
     if (response.ok) return response;
-    if (response.status !== 401 || !asks || !await askForKey()) throw await refusal(response);
+    if (response.status !== 401) throw await refusal(response);
+    const isWrong = "Authorization" in headers();
+    if (!asks || !await askForKey(isWrong)) {
+      throw new Refusal(401, isWrong ? "The server does not know this key." : "The server asks for a key.");
+    }
   }
 }
 

@@ -295,6 +295,8 @@ def enter_key(page, key):
     """The page asks for a key, again where it is wrong, and forgets it with the tab."""
     for given in ["wrong", key]:
         page.wait("document.getElementById('key').open && document.getElementById('key-value').value === ''")
+        told = page.evaluate("document.getElementById('key-wrong').checkVisibility()")
+        check(told == (given == key), "the page does not say that a key is wrong, or says it of none")
         page.type(given)
         page.press("Enter")
     page.wait("document.getElementById('model').textContent !== ''")

@@ -1,0 +1,41 @@
+import CoreMetrics
+import Runtime
+
+/// An engine's state as metrics.
+struct EngineMetrics: Sendable {
+  private let registry: PrometheusRegistry
+
+  init(_ registry: PrometheusRegistry) { self.registry = registry }
+
+  /// Tells the metrics what the engine does and has done so far.
+  func update(_ statistics: EngineStatistics, of plan: Runtime.MemoryPlan) {
+    for (label, value) in [
+      ("flashinfer_sequences_open", statistics.openCount),
+      ("flashinfer_sequences_queued", statistics.queuedCount),
+      ("flashinfer_sequences_planned", plan.sequenceCount),
+      ("flashinfer_memory_budget_bytes", plan.budgetByteCount),
+    ] { Gauge(label: label, factory: registry).record(value) }
+    for (label, total) in [
+      ("flashinfer_sweeps", Double(statistics.sweepCount)),
+      ("flashinfer_rows", Double(statistics.rowCount)),
+      ("flashinfer_drawn_tokens", Double(statistics.drawnCount)),
+      ("flashinfer_sweep_seconds", Double(statistics.sweepNanoseconds) / 1e9),
+      ("flashinfer_drive_wait_seconds", Double(statistics.times[.drive]) / 1e9),
+      ("flashinfer_weight_bytes_read", Double(statistics.bytesRead)),
+    ] { registry.count(label, total: total) }
+  }
+
+  /// What each is, for people.
+  static let helps = [
+    "flashinfer_sequences_open": "Answers that have a place.",
+    "flashinfer_sequences_queued": "Answers that wait for a place.",
+    "flashinfer_sequences_planned": "Places that there are (--sequences).",
+    "flashinfer_memory_budget_bytes": "Memory that the plan keeps to (--ram).",
+    "flashinfer_sweeps": "Sweeps over the weights.",
+    "flashinfer_rows": "Tokens computed in sweeps, of prompts and answers.",
+    "flashinfer_drawn_tokens": "Tokens drawn of all answers.",
+    "flashinfer_sweep_seconds": "Time that sweeps took.",
+    "flashinfer_drive_wait_seconds": "Time in which a sweep waited for the drive.",
+    "flashinfer_weight_bytes_read": "Bytes of weights read from the drive.",
+  ]
+}

@@ -1,0 +1,59 @@
+import NIOCore
+import NIOHTTP1
+import NIOHTTPTypes
+import NIOHTTPTypesHTTP1
+
+/// Answers clients of HTTP/1.0 as that has it: a body ends with its length or with the connection, never in chunks.
+///
+/// What comes behind it knows no versions, so that it puts its other half before that.
+final class OldClients: ChannelInboundHandler, RemovableChannelHandler {
+  typealias InboundIn = HTTPRequestPart
+
+  func handlerAdded(context: ChannelHandlerContext) {
+    let pipeline = context.pipeline.syncOperations
+    do {
+      let codec = try pipeline.context(handlerType: HTTP1ToHTTPServerCodec.self)
+      try pipeline.addHandler(Versions(), position: .before(codec.handler))
+    } catch { context.fireErrorCaught(error) }
+  }
+
+  private final class Versions: ChannelDuplexHandler {
+    typealias InboundIn = HTTPServerRequestPart
+    typealias InboundOut = HTTPServerRequestPart
+    typealias OutboundIn = HTTPServerResponsePart
+    typealias OutboundOut = HTTPServerResponsePart
+
+    /// Whether they are old, of requests whose responses are not complete; the first is answered first.
+    private var areOld = CircularBuffer<Bool>()
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+      guard case .head(var head) = unwrapInboundIn(data) else {
+        return context.fireChannelRead(data)
+      }
+      let isOld = (head.version.major, head.version.minor) < (1, 1)
+      areOld.append(isOld)
+      if isOld {
+        head.headers.replaceOrAdd(name: "Connection", value: "close")
+        // They need not name whom they ask (RFC 9112, 3.3): it is who is asked.
+        if !head.headers.contains(name: "Host") {
+          head.headers.add(name: "Host", value: "localhost")
+        }
+      }
+      context.fireChannelRead(wrapInboundOut(.head(head)))
+    }
+
+    func write(
+      context: ChannelHandlerContext, data: NIOAny, promise: EventLoopPromise<Void>?
+    ) {
+      var part = unwrapOutboundIn(data)
+      switch part {
+      case .head(var head) where areOld.first == true:
+        head.version = .http1_0
+        part = .head(head)
+      case .end: if !areOld.isEmpty { areOld.removeFirst() }
+      case .head, .body: break
+      }
+      context.write(wrapOutboundOut(part), promise: promise)
+    }
+  }
+}

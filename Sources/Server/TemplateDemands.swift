@@ -1,0 +1,126 @@
+import ModelFormat
+import Tokenization
+
+/// What a conversation has that not every chat template reads.
+///
+/// A template passes over what it does not know. Where its source does not name it either, the request is refused.
+struct TemplateDemands {
+  private enum Use { case variable, member, role }
+
+  private var demands: [(name: String, use: Use, refusal: APIError)] = []
+
+  private static let messageNames = FieldNames(
+    "Message",
+    taken: [
+      "role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning",
+      "thinking",
+    ],
+    // What OpenAI's clients send back of an answer.
+    neutral: ["refusal": .empty, "annotations": .empty, "audio": .none, "function_call": .none])
+  private static let partNames = FieldNames("TextPart", taken: ["type", "text"])
+  private static let callNames = FieldNames("ToolCall", taken: ["id", "type", "function", "index"])
+  private static let functionNames = FieldNames("CalledFunction", taken: ["name", "arguments"])
+  static let names = [messageNames, partNames, callNames, functionNames]
+  private static let roles = ["system", "developer", "user", "assistant", "tool", "function"]
+
+  /// Nothing.
+  init() {}
+
+  /// Those of the body of a chat, which was found to be a conversation.
+  ///
+  /// - Throws: ``APIError``, where no template could read it.
+  init(_ fields: RequestFields) throws {
+    for (number, message) in (fields["messages"]?.array ?? []).enumerated() {
+      try note(message, "messages[\(number)]")
+    }
+    for name in ["documents", "reasoning_effort"] {
+      guard let value = fields[name], value.array?.isEmpty != true else { continue }
+      demands.append((name, .variable, Self.unread(name, name)))
+    }
+    let arguments = "chat_template_kwargs"
+    for member in fields[arguments]?.members ?? [] {
+      let refusal = Self.unread(arguments, "\(arguments).\(member.key)")
+      demands.append((member.key, .variable, refusal))
+    }
+  }
+
+  private mutating func note(_ message: JSONValue, _ place: String) throws {
+    try note(message, place, Self.messageNames)
+    if let role = message["role"]?.string, !Self.roles.contains(role) {
+      let refusal = APIError.bad(
+        "messages",
+        "'\(place).role' is \"\(role.prefix(64))\", which the model's chat template does not name; there are: "
+          + Self.roles.joined(separator: ", "))
+      demands.append((role, .role, refusal))
+    }
+    for (number, part) in (message["content"]?.array ?? []).enumerated() {
+      try note(part, "\(place).content[\(number)]", Self.partNames)
+    }
+    guard let calls = message["tool_calls"] else { return }
+    guard let list = calls.array else {
+      throw APIError.bad("messages", "'\(place).tool_calls' must be a list, not \(calls.found)")
+    }
+    for (number, call) in list.enumerated() {
+      let place = "\(place).tool_calls[\(number)]"
+      try note(call, place, Self.callNames)
+      guard let function = call["function"], function["name"]?.string != nil else {
+        throw APIError.bad("messages", "'\(place)' has no 'function' with a 'name'")
+      }
+      try note(function, "\(place).function", Self.functionNames)
+    }
+  }
+
+  private mutating func note(_ object: JSONValue, _ place: String, _ names: FieldNames) throws {
+    guard let members = object.members else {
+      throw APIError.bad("messages", "'\(place)' must be an object, not \(object.found)")
+    }
+    for member in members {
+      guard let refusal = try names.refusal(of: member, at: place) else { continue }
+      demands.append((member.key, .member, refusal))
+    }
+  }
+
+  private static func unread(_ field: String, _ place: String) -> APIError {
+    .bad(
+      field, "'\(place)' is nothing that the model's chat template reads: leave it out",
+      code: "unsupported_parameter")
+  }
+
+  /// Refuses what a template does not name.
+  func check(_ names: TemplateNames) throws {
+    for demand in demands {
+      let isNamed =
+        switch demand.use {
+        case .variable: names.read(demand.name)
+        case .member: names.mention(demand.name)
+        case .role: names.spell(demand.name)
+        }
+      guard isNamed else { throw demand.refusal }
+    }
+  }
+}
+
+/// What the source of a chat template names.
+struct TemplateNames: Sendable {
+  private let template: ChatTemplate
+  private let words: Set<Substring>
+  /// A name that is longer is in no template.
+  private static let mostNameBytes = 256
+
+  init(_ template: ChatTemplate) {
+    self.template = template
+    words = Set(template.source.split { !$0.isLetter && !$0.isNumber && $0 != "_" })
+  }
+
+  /// Whether there is a variable of that name.
+  func read(_ name: String) -> Bool { template.reads(name) }
+
+  /// Whether the name stands anywhere.
+  func mention(_ name: String) -> Bool { words.contains(name[...]) }
+
+  /// Whether the text stands in quotation marks.
+  func spell(_ text: String) -> Bool {
+    text.utf8.count <= Self.mostNameBytes
+      && ["'", "\""].contains { template.source.contains($0 + text + $0) }
+  }
+}
