@@ -73,7 +73,7 @@ let server: [Target] = [
       .product(name: "HTTPTypes", package: "swift-http-types"),
       .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
       .product(name: "UnixSignals", package: "swift-service-lifecycle"),
-    ], resources: [.embedInCode("Page")]),
+    ], resources: [.embedInCode("Page"), .embedInCode("openapi.json")]),
   executable(
     "flashinfer-serve",
     [

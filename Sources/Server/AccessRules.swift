@@ -11,8 +11,8 @@ struct AccessRules: Sendable {
   private let origins: Set<String>
   /// Browsers cannot connect to a socket in the file system.
   private let isOpenToBrowsers: Bool
-  /// What needs no key: whether the server is well, and the page, which asks for one.
-  private static let openPaths = Set(PageFile.all.map(\.path) + ["/health"])
+  /// What needs no key: whether the server is well, what can be asked, and the page, which asks for one.
+  private static let openPaths = Set(PageFile.all.map(\.path) + ["/health", "/openapi.json"])
 
   init(_ options: ServerOptions) {
     keys = options.apiKeys

@@ -93,6 +93,14 @@ public struct HTTPServer: Sendable {
         maxHeaderFieldSize: 16 << 10, maxHeaderListSize: 32 << 10, maxHeaderFieldCount: 100))
   }
 
+  /// The methods and paths that are answered: `GET /health`.
+  package var routes: [String] {
+    let router = Router(context: ConnectionContext.self)
+    let registry = PrometheusRegistry()
+    addRoutes(to: router, AnswerDesk(engine, queueCount: 0, AnswerMetrics(registry)), registry)
+    return router.routes.map { "\($0.method) \($0.path)" }
+  }
+
   private func router() -> Router<ConnectionContext> {
     let registry = PrometheusRegistry(
       helps: AnswerMetrics.helps.merging(EngineMetrics.helps) { $1 })

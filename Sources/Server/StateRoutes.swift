@@ -6,7 +6,7 @@ import Runtime
 import TensorBasics
 import Tokenization
 
-/// What the server says of itself: `/health`, `/v1/models`, `/props`, `/slots`, `/state` and `/metrics`.
+/// What the server says of itself: `/health`, `/v1/models`, `/props`, `/slots`, `/state`, `/metrics` and `/openapi.json`.
 struct StateRoutes: Sendable {
   let model: ServedModel
   let desk: AnswerDesk
@@ -31,6 +31,7 @@ struct StateRoutes: Sendable {
     let state = LiveState(model, desk)
     router.get("state") { _, _ in Response { state.write(to: &$0) } }
     router.get("metrics") { _, _ in metrics() }
+    router.get("openapi.json") { _, _ in Response(json: Interface.document) }
   }
 
   private func health() throws -> Response {

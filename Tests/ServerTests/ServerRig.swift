@@ -9,6 +9,7 @@ import Tokenization
 struct ServerRig: Sendable {
   let port: Int
   let engine: Engine
+  let server: HTTPServer
   private let file: TemporaryFile
 
   static let template =
@@ -40,7 +41,7 @@ struct ServerRig: Sendable {
     var iterator = ports.makeAsyncIterator()
     guard let port = await iterator.next() else { return try await running.value }
     do {
-      try await work(ServerRig(port: port, engine: engine, file: file))
+      try await work(ServerRig(port: port, engine: engine, server: server, file: file))
     } catch {
       running.cancel()
       throw error
