@@ -163,6 +163,8 @@ extension KeyValuePool {
   }
 
   /// Brings a page of a sequence into memory.
+  ///
+  /// - Precondition: no other page is staged.
   func load(_ page: Int, for store: KeyValueStore) throws(KeyValueError) {
     guard let files, pages[page].address == nil else { return }
     guard let slot = takeReadSlot(for: page, mayStay: true) else {

@@ -63,6 +63,8 @@ extension KeyValueStore {
         if let page = address(layer, pageGroup) {
           copyOpenPage(layer: layer, from: page, positionCount: rest)
         }
+        // There may be fewer slots for what only passes through memory than layers.
+        pool.dropStagedPages()
       }
       for layer in 0..<shape.layerCount { clearOpenPage(layer: layer, from: rest) }
       releasePages(from: pageGroup)

@@ -112,6 +112,25 @@ import Testing
     }
   }
 
+  @Test(arguments: [nil, 0, 3, 30])
+  func `A page group of more layers than pages pass through memory is opened again`(
+    spare: Int?
+  ) throws {
+    var generator = SeededGenerator(seed: 7)
+    let folder = TemporaryFolder()
+    let shape = Self.shape(.f16, layerCount: 40)
+    var options = KeyValueOptions()
+    options.folder = folder.path
+    let checked = try CheckedStore(shape, try Self.plan(shape, spare: spare), options)
+    for count in [300, 300, 60] { try checked.pass(count, .read, using: &generator) }
+    for position in [601, 300, 130, 127] {
+      try checked.truncate(to: position, using: &generator)
+      #expect(checked.known.positionCount == position)
+      try checked.pass(1, .read, using: &generator)
+    }
+    try checked.pass(200, .read, using: &generator)
+  }
+
   /// Puts some positions of the first page group back into a store that was reset.
   private static func resume(
     _ checked: CheckedStore, using generator: inout SeededGenerator
