@@ -59,6 +59,7 @@ struct APIError: Error {
   private func type(_ form: Form) -> String {
     guard form == .anthropic else {
       return switch status.code {
+      case 401: "authentication_error"
       case 429: "rate_limit_error"
       case 500...: "server_error"
       default: "invalid_request_error"

@@ -15,8 +15,6 @@ struct FieldNames: Sendable {
     case none
     /// Any: it is for the bookkeeping of whoever serves, and no part of the question.
     case anyText
-    case anyFlag
-    case zero
     case one
     case no
     /// An empty list, object or text.
@@ -79,8 +77,6 @@ extension FieldNames.NeutralValue {
     switch self {
     case .none: false
     case .anyText: value.string != nil
-    case .anyFlag: value.bool != nil
-    case .zero: value.double == 0
     case .one: value.integer == 1
     case .no: value.bool == false
     case .empty:
@@ -97,8 +93,6 @@ extension FieldNames.NeutralValue {
     switch self {
     case .none: ""
     case .anyText: " but as a text"
-    case .anyFlag: " but as true or false"
-    case .zero: " but as 0"
     case .one: " but as 1"
     case .no: " but as false"
     case .empty: " but as an empty value"

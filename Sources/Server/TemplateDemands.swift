@@ -21,6 +21,8 @@ struct TemplateDemands {
   private static let callNames = FieldNames("ToolCall", taken: ["id", "type", "function", "index"])
   private static let functionNames = FieldNames("CalledFunction", taken: ["name", "arguments"])
   static let names = [messageNames, partNames, callNames, functionNames]
+  /// No template has more names than that; each is kept once, with its refusal.
+  private static let mostDemands = 256
   private static let roles = ["system", "developer", "user", "assistant", "tool", "function"]
 
   /// Nothing.
@@ -35,12 +37,12 @@ struct TemplateDemands {
     }
     for name in ["documents", "reasoning_effort"] {
       guard let value = fields[name], value.array?.isEmpty != true else { continue }
-      demands.append((name, .variable, Self.unread(name, name)))
+      try demand(name, .variable, Self.unread(name, name))
     }
     let arguments = "chat_template_kwargs"
     for member in fields[arguments]?.members ?? [] {
       let refusal = Self.unread(arguments, "\(arguments).\(member.key)")
-      demands.append((member.key, .variable, refusal))
+      try demand(member.key, .variable, refusal)
     }
   }
 
@@ -51,7 +53,7 @@ struct TemplateDemands {
         "messages",
         "'\(place).role' is \"\(role.prefix(64))\", which the model's chat template does not name; there are: "
           + Self.roles.joined(separator: ", "))
-      demands.append((role, .role, refusal))
+      try demand(role, .role, refusal)
     }
     for (number, part) in (message["content"]?.array ?? []).enumerated() {
       try note(part, "\(place).content[\(number)]", Self.partNames)
@@ -76,8 +78,14 @@ struct TemplateDemands {
     }
     for member in members {
       guard let refusal = try names.refusal(of: member, at: place) else { continue }
-      demands.append((member.key, .member, refusal))
+      try demand(member.key, .member, refusal)
     }
+  }
+
+  private mutating func demand(_ name: String, _ use: Use, _ refusal: APIError) throws {
+    guard !demands.contains(where: { $0.name == name && $0.use == use }) else { return }
+    guard demands.count < Self.mostDemands else { throw refusal }
+    demands.append((name, use, refusal))
   }
 
   private static func unread(_ field: String, _ place: String) -> APIError {

@@ -37,8 +37,9 @@ import Testing
           #expect((reply.status == 401) == !isRight, "\(head) \(reply)")
           guard !isRight, reply.status == 401 else { continue }
           #expect(reply.headers["www-authenticate"] == "Bearer")
-          let code = try JSONValue.parsed(reply.text)["error"]?["code"]?.string
-          #expect(["missing_api_key", "invalid_api_key"].contains(code))
+          let error = try JSONValue.parsed(reply.text)["error"]
+          #expect(["missing_api_key", "invalid_api_key"].contains(error?["code"]?.string))
+          #expect(error?["type"]?.string == "authentication_error")
         }
       }
       #expect(try await rig.get("/health").status == 200)

@@ -61,6 +61,15 @@ import Tokenization
         let reply = try await rig.post("/apply-template", Self.body(fields))
         #expect(reply.status == 200, "\(fields): \(reply.text)")
       }
+      let message = #"{"role":"narrator","content":"a","mood":"glad"}"#
+      let messages = [String](repeating: message, count: 1000).joined(separator: ",")
+      let many = try await rig.post("/apply-template", "{\"messages\":[\(messages)]}")
+      #expect(many.status == 200, "\(many.text)")
+      // Of more names than any template has the first beyond is refused, before the others are looked at.
+      let members = (0..<1000).map { ",\"mood\($0)\":1" }.joined()
+      let unknown = try await rig.post(
+        "/apply-template", #"{"messages":[{"role":"user","content":"a"\#(members)}]}"#)
+      #expect(unknown.status == 400 && unknown.text.contains("'mood256'"), "\(unknown.text)")
     }
   }
 
