@@ -111,3 +111,42 @@ public func flashinfer_engine_fd(
     return .ok
   }
 }
+
+@c @implementation
+public func flashinfer_engine_prompt_hashes(
+  _ engine: OpaquePointer?, _ options: UnsafePointer<flashinfer_sequence_options>?,
+  _ hashes: UnsafeMutablePointer<UInt64>?, _ capacity: Int, _ count: UnsafeMutablePointer<Int>?,
+  _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    let count = try required(count, "count")
+    let wanted = try flashinfer_sequence_options.read(
+      from: try required(options, "options"), "options")
+    let tokens = try EngineHandle.find(engine).tokens(wanted)
+    count.pointee = try write(Engine.hashes(of: tokens), to: hashes, capacity)
+    return .ok
+  }
+}
+
+@c @implementation
+public func flashinfer_engine_stored_hashes(
+  _ engine: OpaquePointer?, _ hashes: UnsafeMutablePointer<UInt64>?, _ capacity: Int,
+  _ count: UnsafeMutablePointer<Int>?, _ error: UnsafeMutablePointer<flashinfer_error>?
+) -> flashinfer_status {
+  call(error) {
+    let count = try required(count, "count")
+    let stored = try EngineHandle.find(engine).engine.storedHashes()
+    count.pointee = try write(stored, to: hashes, capacity)
+    return .ok
+  }
+}
+
+/// Writes as many hashes as there is room for, and returns how many there are.
+private func write(
+  _ hashes: some Collection<UInt64>, to places: UnsafeMutablePointer<UInt64>?, _ capacity: Int
+) throws(CallError) -> Int {
+  guard try checked(capacity) > 0 else { return hashes.count }
+  let places = try required(places, "hashes")
+  for (index, hash) in hashes.prefix(capacity).enumerated() { places[index] = hash }
+  return hashes.count
+}

@@ -175,7 +175,7 @@ extension KeyValueDirectory {
   }
 
   /// Headers of the entries of `origins`; says in a line how many others there are.
-  private func usableHeaders(_ origins: Set<KeyValueOrigin>) -> [KeyValueEntryHeader] {
+  func usableHeaders(_ origins: Set<KeyValueOrigin>) -> [KeyValueEntryHeader] {
     var others: [String: Int] = [:]
     var headers: [KeyValueEntryHeader] = []
     for name in files().map(\.id) {
@@ -215,7 +215,7 @@ extension KeyValueDirectory {
   }
 
   /// Opens an entry whose header was read before; nil if it is gone or no longer that one.
-  private func open(_ header: KeyValueEntryHeader) -> KeyValueEntry? {
+  func open(_ header: KeyValueEntryHeader) -> KeyValueEntry? {
     do throws(KeyValueEntry.Failure) {
       let entry = try KeyValueEntry(path: path(of: header.id))
       let same =

@@ -58,6 +58,7 @@ public final class Engine: Sendable {
   /// What makes text of tokens.
   public let tokenizer: Tokenizer
   let exchange: EngineExchange
+  let store: Store?
   private let thread: BackgroundThread
 
   /// Starts the engine's thread, which plans memory; weights are read by the first sweeps.
@@ -83,6 +84,7 @@ public final class Engine: Sendable {
       throw error
     }
     self.exchange = exchange
+    self.store = store
     self.thread = thread
     tokenizer = model.tokenizer
   }

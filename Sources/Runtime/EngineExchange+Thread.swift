@@ -1,4 +1,5 @@
 import BlockIO
+import KVCache
 import TensorBasics
 
 // What the engine's thread does with orders, places and mailboxes.
@@ -6,8 +7,11 @@ extension EngineExchange {
   // MARK: - Beginning and end
 
   /// The engine works from here on.
-  func start(_ plan: MemoryPlan, notes: [String]) {
+  ///
+  /// - Parameter origins: of the entries of the store that sequences can use.
+  func start(_ plan: MemoryPlan, notes: [String], origins: Set<KeyValueOrigin>) {
     locked {
+      self.origins = origins
       condition = .running(plan, notes: notes)
       freePlaceCount = plan.sequenceCount
       activity.wakeAll()

@@ -1,4 +1,5 @@
 import BlockIO
+import KVCache
 import TensorBasics
 import WeightLoader
 
@@ -48,6 +49,8 @@ final class EngineExchange: @unchecked Sendable {
   var statistics = EngineStatistics()
   let progress = SweepProgress()
   var warnings: [String] = []
+  /// Of the entries of the store that sequences can use.
+  var origins: Set<KeyValueOrigin> = []
   private var lastID: UInt64 = 0
   /// Bumped when a mailbox gets something, once somebody has asked for it.
   private var counter: EventCounter?

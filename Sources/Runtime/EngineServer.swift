@@ -67,7 +67,7 @@ final class EngineServer {
     core.decoder.onPart = { [device = core.stream.source.device] in
       exchange.progress.notePart(device.statistics)
     }
-    exchange.start(core.plan, notes: core.notes)
+    exchange.start(core.plan, notes: core.notes, origins: archive?.origins ?? [])
   }
 
   /// Memory beside that of the model: scratch of draws, and of each sequence its tokens, twice, as they are read and as

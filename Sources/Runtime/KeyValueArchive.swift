@@ -73,6 +73,12 @@ public final class KeyValueArchive {
       dividingPageGroups: !shape.quantises, usingLogits: usingLogits)
   }
 
+  /// Of the entries that can be used: the same keys and values under all names of the model.
+  var origins: Set<KeyValueOrigin> {
+    guard let origin, let references else { return [] }
+    return Set(references.all.map { origin.of(KeyValueOrigin.Model($0)) } + [origin])
+  }
+
   /// A new entry; nil if none can be written.
   ///
   /// - Parameter keepingLogits: whether those after a prompt may be kept with it.

@@ -30,6 +30,34 @@ import Testing
     #expect(maker.found(other) == 0)
   }
 
+  @Test("What a folder has is told in numbers of the beginnings that are found there")
+  func hashes() throws {
+    let maker = try maker()
+    let tokens = EntryMaker.tokens(700, seed: 1)
+    let other = Array(tokens[..<300]) + EntryMaker.tokens(300, seed: 2)
+    let numbers = KeyValueDirectory.hashes(of: tokens[...])
+    #expect(numbers.count == 5 && Set(numbers).count == 5)
+    #expect(KeyValueDirectory.hashes(of: tokens[..<383]) == Array(numbers[..<2]))
+    let first = tokens[..<128].withUnsafeBytes { Checksum.of(UnsafeRawBufferPointer($0)) }
+    #expect(numbers[0] == first)
+    let rest = KeyValueDirectory.hashes(of: tokens[256...], after: numbers[1])
+    #expect(rest == Array(numbers[2...]))
+    func stored() -> Set<UInt64> { maker.directory.storedHashes([maker.origin]) }
+    #expect(stored().isEmpty)
+    // Entries of which one goes on with another, and one that leaves it.
+    try maker.store(Array(tokens[..<400]))
+    #expect(stored() == Set(numbers[..<3]))
+    try maker.store(tokens)
+    try maker.store(other)
+    #expect(stored() == Set(numbers + KeyValueDirectory.hashes(of: other[...])))
+    var foreign = maker
+    foreign.origin = maker.origin.of(.content(8))
+    #expect(maker.directory.storedHashes([foreign.origin]).isEmpty)
+    // Without the first, what goes on with it is none's beginning.
+    _ = maker.directory.removeAll()
+    #expect(stored().isEmpty)
+  }
+
   @Test("A prompt may leave an entry in the middle of a page group") func tails() throws {
     let maker = try maker()
     let tokens = EntryMaker.tokens(500, seed: 1)

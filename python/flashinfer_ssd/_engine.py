@@ -140,12 +140,7 @@ class Engine(Closing):
         free, instead of waiting for one.
         """
         native, keep = _sequence_options(**options)
-        if isinstance(prompt, str):
-            native.prompt = text(prompt, "prompt")
-        else:
-            ids = _ids(prompt)
-            native.tokens, native.token_count = ctypes.cast(ids, ctypes.c_void_p), len(prompt)
-            keep.append(ids)
+        keep.append(_begin(native, prompt))
         return self._open(native)
 
     def chat(self, messages: Messages, *, tools: List[Mapping[str, Any]] | None = None,
@@ -156,10 +151,51 @@ class Engine(Closing):
         native.json = conversation(messages, tools, documents, template_arguments)
         return self._open(native)
 
+    def prompt_hashes(self, prompt: Prompt) -> list[int]:
+        """A number for the beginning of a prompt up to each multiple of 128 tokens: the same in every engine of models
+        with the same tokens, so that it is told whose store has most of it."""
+        native = _native.SequenceOptions()
+        keep = _begin(native, prompt)
+        hashes = self._hashes("engine_prompt_hashes", ctypes.byref(native))
+        del keep
+        return hashes
+
+    def chat_hashes(self, messages: Messages, *, tools: List[Mapping[str, Any]] | None = None,
+                    documents: List[Mapping[str, Any]] | None = None,
+                    template_arguments: Mapping[str, Any] | None = None) -> list[int]:
+        """As `prompt_hashes`, of the prompt that `chat` makes."""
+        native = _native.SequenceOptions()
+        native.json = conversation(messages, tools, documents, template_arguments)
+        return self._hashes("engine_prompt_hashes", ctypes.byref(native))
+
+    def stored_hashes(self) -> list[int]:
+        """Those numbers of all that kv_store has for this model now, in no order; reads the tokens of all its entries."""
+        return self._hashes("engine_stored_hashes")
+
+    def _hashes(self, function: str, *arguments: Any) -> list[int]:
+        count, capacity = ctypes.c_size_t(), 1024
+        while True:
+            hashes = (ctypes.c_uint64 * capacity)()
+            call(function, self._open_handle, *arguments, hashes, capacity, ctypes.byref(count))
+            if count.value <= capacity:
+                return hashes[:count.value]
+            # The store may have grown.
+            capacity = 2 * count.value
+
     def _open(self, native: _native.SequenceOptions) -> Sequence:
         handle = ctypes.c_void_p()
         call("sequence_open", self._open_handle, ctypes.byref(native), ctypes.byref(handle))
         return Sequence(self, handle, native.log_probability_count)
+
+
+def _begin(native: _native.SequenceOptions, prompt: Prompt) -> Any:
+    """Has a sequence begin with a prompt; returns memory that the options point to."""
+    if isinstance(prompt, str):
+        native.prompt = text(prompt, "prompt")
+        return None
+    ids = _ids(prompt)
+    native.tokens, native.token_count = ctypes.cast(ids, ctypes.c_void_p), len(prompt)
+    return ids
 
 
 def _ids(tokens: List[int]) -> ctypes.Array[ctypes.c_int32]:

@@ -170,6 +170,8 @@ SIGNATURES: dict[str, list[Any]] = {
     "engine_get_plan": [c_void_p, POINTER(EnginePlan)],
     "engine_next_warning": [c_void_p, c_char_p, c_size_t],
     "engine_fd": [c_void_p, POINTER(c_int32)],
+    "engine_prompt_hashes": [c_void_p, POINTER(SequenceOptions), POINTER(c_uint64), c_size_t, POINTER(c_size_t)],
+    "engine_stored_hashes": [c_void_p, POINTER(c_uint64), c_size_t, POINTER(c_size_t)],
     "sequence_open": [c_void_p, POINTER(SequenceOptions), POINTER(c_void_p)],
     "sequence_next": [c_void_p, c_int64, POINTER(Event)],
     "sequence_append": [c_void_p, POINTER(c_int32), c_size_t, c_uint64],

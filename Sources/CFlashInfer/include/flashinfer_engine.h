@@ -146,6 +146,21 @@ typedef struct flashinfer_sequence_options {
 flashinfer_status flashinfer_sequence_open(flashinfer_engine *engine, const flashinfer_sequence_options *options,
                                            flashinfer_sequence **sequence, flashinfer_error *error);
 
+/*
+ * Numbers for the beginnings of a prompt, each up to a multiple of 128 tokens, by which it is told which engine's store has
+ * most of it: the same in every engine of models with the same tokens. Writes at most `capacity`, and how many there are.
+ * options: only what a sequence begins with counts.
+ */
+flashinfer_status flashinfer_engine_prompt_hashes(flashinfer_engine *engine, const flashinfer_sequence_options *options,
+                                                  uint64_t *hashes, size_t capacity, size_t *count,
+                                                  flashinfer_error *error);
+
+/*
+ * Those numbers of all that the engine's kv_store has for its model now, in no order; reads the tokens of all its entries.
+ */
+flashinfer_status flashinfer_engine_stored_hashes(flashinfer_engine *engine, uint64_t *hashes, size_t capacity,
+                                                  size_t *count, flashinfer_error *error);
+
 typedef int32_t flashinfer_event_kind;
 enum {
   /* It waits for a place, after `ahead` others. */

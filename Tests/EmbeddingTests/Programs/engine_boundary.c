@@ -12,11 +12,14 @@ static void check_no_engine(flashinfer_engine *engine, flashinfer_status expecte
   size_t count = 0;
   int32_t descriptor = -1;
   char line[8];
+  uint64_t hashes[2];
   options.prompt = "a";
   EXPECT_ERROR(flashinfer_engine_get_plan(engine, &plan, &error), expected);
   EXPECT_ERROR(flashinfer_engine_next_warning(engine, line, sizeof line, &error), expected);
   EXPECT_ERROR(flashinfer_engine_poll(engine, 0, &sequence, 1, &count, &error), expected);
   EXPECT_ERROR(flashinfer_engine_fd(engine, &descriptor, &error), expected);
+  EXPECT_ERROR(flashinfer_engine_prompt_hashes(engine, &options, hashes, 2, &count, &error), expected);
+  EXPECT_ERROR(flashinfer_engine_stored_hashes(engine, hashes, 2, &count, &error), expected);
   EXPECT_ERROR(flashinfer_sequence_open(engine, &options, &sequence, &error), expected);
   EXPECT_ERROR(flashinfer_engine_close(engine, &error), expected);
   EXPECT(!sequence && descriptor == -1);
@@ -47,6 +50,31 @@ static uint64_t any(void) {
 static float any_float(void) {
   const float values[] = {0, -1, 0.5f, 1, 1e30f, -1e30f, INFINITY, -INFINITY, NAN};
   return values[any() % (sizeof values / sizeof *values)];
+}
+
+/* Hashes are written as far as there is room for them, and counted. */
+static void check_hashes(flashinfer_engine *engine) {
+  flashinfer_sequence_options options = FLASHINFER_SEQUENCE_OPTIONS_INIT;
+  static int32_t tokens[300];
+  uint64_t hashes[3] = {0, 0, 7};
+  size_t count = 9;
+  options.tokens = tokens;
+  options.token_count = 300;
+  EXPECT(!flashinfer_engine_prompt_hashes(engine, &options, hashes, 3, &count, &error) && count == 2);
+  EXPECT(hashes[0] != hashes[1] && hashes[2] == 7);
+  const uint64_t second = hashes[1];
+  hashes[1] = 5;
+  EXPECT(!flashinfer_engine_prompt_hashes(engine, &options, hashes, 1, &count, &error) && count == 2 && hashes[1] == 5);
+  EXPECT(!flashinfer_engine_prompt_hashes(engine, &options, NULL, 0, &count, &error) && count == 2);
+  tokens[255] = 1;
+  EXPECT(!flashinfer_engine_prompt_hashes(engine, &options, hashes, 2, &count, &error) && hashes[1] != second);
+  EXPECT_ERROR(flashinfer_engine_prompt_hashes(engine, &options, NULL, 1, &count, &error), FLASHINFER_INVALID);
+  EXPECT_ERROR(flashinfer_engine_prompt_hashes(engine, &options, hashes, 2, NULL, &error), FLASHINFER_INVALID);
+  EXPECT_ERROR(flashinfer_engine_prompt_hashes(engine, NULL, hashes, 2, &count, &error), FLASHINFER_INVALID);
+  EXPECT_ERROR(flashinfer_engine_prompt_hashes(engine, &options, hashes, SIZE_MAX, &count, &error), FLASHINFER_INVALID);
+  /* The engine has no store. */
+  EXPECT(!flashinfer_engine_stored_hashes(engine, hashes, 2, &count, &error) && count == 0);
+  EXPECT_ERROR(flashinfer_engine_stored_hashes(engine, hashes, 2, NULL, &error), FLASHINFER_INVALID);
 }
 
 /* Options of any numbers open a sequence or say why not. */
@@ -126,6 +154,7 @@ int main(int argc, char **argv) {
   options.sequence_count = 2;
   EXPECT(!flashinfer_engine_open(argv[1], &options, &engine, &error));
   check_no_sequence((flashinfer_sequence *)engine, FLASHINFER_CLOSED);
+  check_hashes(engine);
   check_options(engine);
   EXPECT(!flashinfer_engine_close(engine, &error));
   check_no_engine(engine, FLASHINFER_CLOSED);
