@@ -4,6 +4,8 @@ import os, pathlib, struct
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
 NAME = "flashinfer_ssd"
+# What flashinfer_ssd.ray was tried with; routers are no stable interface of Ray's yet.
+RAY = ">=2.60,<3"
 VERSION = (ROOT / "VERSION").read_text().strip()
 
 # Libraries that PEP 600 promises on every system of a manylinux tag.
@@ -22,7 +24,8 @@ def metadata():
              "License-Expression: Apache-2.0 WITH Swift-exception"]
     lines += [f"License-File: {name}" for name in licenses()]
     lines += ["Keywords: gguf,safetensors,llm,out-of-core,io_uring", *(f"Classifier: {text}" for text in classifiers),
-              "Requires-Python: >=3.9", "Requires-Dist: numpy", "Description-Content-Type: text/markdown"]
+              "Requires-Python: >=3.9", "Requires-Dist: numpy", "Provides-Extra: ray",
+              f"Requires-Dist: ray[data,serve]{RAY}; extra == 'ray'", "Description-Content-Type: text/markdown"]
     return "\n".join(lines) + "\n\n" + (HERE / "README.md").read_text()
 
 def licenses():

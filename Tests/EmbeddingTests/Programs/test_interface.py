@@ -549,6 +549,38 @@ class Engines(unittest.TestCase):
             with self.assertRaises(ValueError):
                 flashinfer_ssd.Engine(MODEL, kv_policy="some")
 
+    def test_each_engine_of_a_cluster_takes_a_drive_of_its_machine(self):
+        from flashinfer_ssd._drives import Drive, TakenDrive, listed
+
+        with tempfile.TemporaryDirectory() as folder:
+            drives = listed([Drive("/nowhere/model.gguf", folder + "/none"), Drive(MODEL, folder + "/a/kv"),
+                             Drive(MODEL, folder + "/b/kv")])
+            first, second = TakenDrive(drives), TakenDrive(drives)
+            self.assertEqual([first.drive, second.drive], drives[1:])
+            self.assertRaisesRegex(RuntimeError, "other engines have all drives.*/a/kv.*/b/kv", TakenDrive, drives)
+            first.close()
+            self.assertEqual(TakenDrive(drives).drive, drives[1])
+            self.assertRaisesRegex(RuntimeError, "no model is there", TakenDrive, drives[:1])
+            # Without a store there is nothing to share.
+            self.assertEqual([TakenDrive(listed(MODEL)).drive for _ in range(2)], [Drive(MODEL)] * 2)
+            self.assertRaises(ValueError, listed, [])
+
+    def test_it_is_told_what_of_a_prompt_is_stored(self):
+        prompt = [i * 37 % 250 for i in range(300)]
+        with tempfile.TemporaryDirectory() as folder, flashinfer_ssd.Engine(MODEL, context=400, kv_store=folder) as engine:
+            wanted = engine.prompt_hashes(prompt)
+            self.assertEqual((len(wanted), engine.prompt_hashes(prompt[:127]), engine.stored_hashes()), (2, [], []))
+            self.assertEqual(engine.prompt_hashes(prompt[:200]), wanted[:1])
+            with engine.open(prompt, max_tokens=1, seed=1) as sequence:
+                "".join(sequence)
+            while not engine.stored_hashes():
+                time.sleep(0.01)
+            self.assertEqual(set(engine.stored_hashes()), set(wanted))
+            with flashinfer_ssd.Engine(CHAT) as other:
+                self.assertEqual(other.prompt_hashes(prompt), wanted)
+                self.assertNotEqual(other.chat_hashes("words " * 400), [])
+            self.assertRaises(flashinfer_ssd.Invalid, engine.chat_hashes, [])
+
     def test_turns_forks_and_cuts(self):
         def ids(sequence):
             return [token.id for token in sequence.tokens() if token.id >= 0]
