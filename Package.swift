@@ -30,9 +30,11 @@ func library(
 }
 
 /// A thin executable: parse, call, exit code.
-func executable(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+func executable(
+  _ name: String, _ dependencies: [Target.Dependency], settings: [SwiftSetting] = []
+) -> Target {
   .executableTarget(
-    name: name, dependencies: dependencies + [argumentParser], swiftSettings: strict)
+    name: name, dependencies: dependencies + [argumentParser], swiftSettings: strict + settings)
 }
 
 func tests(
@@ -74,6 +76,17 @@ let server: [Target] = [
       .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
       .product(name: "UnixSignals", package: "swift-service-lifecycle"),
     ], resources: [.embedInCode("Page"), .embedInCode("openapi.json")]),
+  library(
+    "ServerLoad",
+    [
+      "TensorBasics", "ModelFormat",
+      .product(name: "NIOCore", package: "swift-nio"),
+      .product(name: "NIOPosix", package: "swift-nio"),
+      .product(name: "NIOHTTP1", package: "swift-nio"),
+      .product(name: "NIOHTTPTypes", package: "swift-nio-extras"),
+      .product(name: "NIOHTTPTypesHTTP1", package: "swift-nio-extras"),
+      .product(name: "HTTPTypes", package: "swift-http-types"),
+    ]),
   executable(
     "flashinfer-serve",
     [
@@ -84,6 +97,7 @@ let server: [Target] = [
   tests(
     "Server",
     [
+      "ServerLoad",
       "TensorBasics", "ModelFormat", "Tokenization", "Grammar", "WeightLoader", "Runtime",
       .product(name: "NIOCore", package: "swift-nio"),
       .product(name: "NIOPosix", package: "swift-nio"),
@@ -197,7 +211,8 @@ let package = Package(
       [
         "CommandLineSupport", "Calibration", "InStorageAttention", "Runtime", "WeightLoader",
         "Kernels", "KVCache", "BlockIO", "ModelFormat", "HostResources", "TensorBasics",
-      ]),
+      ] + (serves ? ["ServerLoad"] : []),
+      settings: serves ? [.define("FLASHINFER_SERVER")] : []),
 
     // Tests
     .testTarget(name: "TidyTests", swiftSettings: strict),

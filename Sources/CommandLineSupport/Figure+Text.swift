@@ -79,6 +79,7 @@ extension FigureUnit {
     case .microseconds: Self.durations(1e-6)
     case .fraction: [(0.01, " %")]
     case .number: [(1, "")]
+    case .perSecond: [(1, " a second")]
     default: [(1, " \(rawValue)")]
     }
   }
@@ -98,6 +99,7 @@ extension FigureUnit {
     case .microseconds: ["microseconds"]
     case .secondsPerGigabyte: ["seconds", "per", "gigabyte"]
     case .tokensPerSecond: ["tokens", "per", "second"]
+    case .perSecond: ["per", "second"]
     case .gigaoperations: ["operations", "per", "second"]
     default: []
     }

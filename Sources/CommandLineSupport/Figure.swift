@@ -99,6 +99,7 @@ public enum FigureUnit: String, Sendable, CaseIterable {
   case secondsPerGigabyte = "s/GB"
   case tokens = "tokens"
   case tokensPerSecond = "tokens/s"
+  case perSecond = "1/s"
   case gigaflops = "GFLOP/s"
   /// Operations on integers.
   case gigaoperations = "GOP/s"

@@ -19,7 +19,16 @@ struct Bench: ParsableCommand {
       LoadBench.self, DecodeBench.self, PrefillBench.self, PerplexityBench.self, LogitsBench.self,
       ExpertsBench.self, SparseBench.self, AttentionBench.self, ProductsBench.self,
       PolicyBench.self, ActivationsBench.self, InStorageBench.self, SparFBench.self,
-    ])
+    ] + serving)
+
+  /// What is there where the server is (docs/decisions/0049).
+  private static var serving: [any ParsableCommand.Type] {
+    #if FLASHINFER_SERVER
+      [ServeBench.self]
+    #else
+      []
+    #endif
+  }
 
   static func main() { runAsProgram() }
 }

@@ -159,14 +159,16 @@ final class ServerProgram {
   private let cache = TemporaryFolder()
   private(set) var port = 0
 
-  private static let path: String = {
+  private static let path = path(of: "flashinfer-serve")
+
+  static func path(of program: String) -> String {
     let root = #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
     let folders = CommandLine.arguments.filter { $0.contains("/.build/") }.map {
       ($0 as NSString).deletingLastPathComponent
     }
-    let candidates = (folders + ["/\(root)/.build/release"]).map { $0 + "/flashinfer-serve" }
+    let candidates = (folders + ["/\(root)/.build/release"]).map { $0 + "/\(program)" }
     return candidates.first { access($0, X_OK) == 0 } ?? candidates[candidates.count - 1]
-  }()
+  }
 
   static let isBuilt = access(path, X_OK) == 0
 
@@ -198,9 +200,11 @@ final class ServerProgram {
   deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
 
   /// Runs it to its end, with what it says on either output.
-  static func run(_ arguments: [String]) throws -> (status: Int32, text: String) {
+  static func run(
+    _ arguments: [String], program: String = "flashinfer-serve"
+  ) throws -> (status: Int32, text: String) {
     let (process, output, cache) = (Process(), Pipe(), TemporaryFolder())
-    process.executableURL = URL(fileURLWithPath: path)
+    process.executableURL = URL(fileURLWithPath: path(of: program))
     process.arguments = arguments
     process.environment = environment(cache)
     process.standardOutput = output
