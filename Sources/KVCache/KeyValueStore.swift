@@ -9,7 +9,7 @@ import TensorBasics
 /// Four things are said of a position. Its **visible form** is f16 for queries of its own page group, and as complete
 /// pages are stored for all later ones; that follows from positions alone. It is **sealed** when its page group is
 /// complete in memory, **committed** when its chunk has passed all layers, and **stored** when a file holds it. Until
-/// a chunk is committed it can be undone; after that ``truncate(to:)`` goes back to a restore point.
+/// a chunk is committed it can be undone; after that ``truncate(to:limit:)`` goes back to a restore point.
 ///
 /// A chunk of tokens passes as ``begin(_:_:promptEnd:)``, then in each layer ``prepare(layer:)``,
 /// ``store(layer:position:keys:values:)`` for every position, ``seal(layer:on:)``, attention over tiles
