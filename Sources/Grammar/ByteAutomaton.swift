@@ -56,6 +56,27 @@ struct ByteAutomaton: Sendable {
     }
   }
 
+  /// Accepts texts that have a word nowhere in them.
+  ///
+  /// - Precondition: the word is not empty.
+  init(without word: [UInt8]) {
+    // A state for each beginning of the word that a text may end with.
+    states = word.indices.map { length in
+      var state = State(isAccepting: true)
+      for byte in UInt8.min...UInt8.max {
+        let end = word[..<length] + [byte]
+        let next = (0...end.count).last { end.suffix($0) == word.prefix($0) } ?? 0
+        guard next < word.count else { continue }
+        if let last = state.edges.last, last.to == next, last.bytes.upperBound + 1 == byte {
+          state.edges[state.edges.count - 1].bytes = last.bytes.lowerBound...byte
+        } else {
+          state.edges.append(Edge(bytes: byte...byte, to: next))
+        }
+      }
+      return state
+    }
+  }
+
   func accepts(_ text: some Sequence<UInt8>) -> Bool {
     var state = 0
     for byte in text {

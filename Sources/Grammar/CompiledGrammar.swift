@@ -195,6 +195,43 @@ extension CompiledGrammar {
   ///
   /// - Parameter separator: nil = one alone.
   package convenience init(forms: [Form], separator: String? = nil) throws(GrammarError) {
+    try self.init(forms) { one in
+      .sequence([one, separator.map { Expression.any(.sequence([.literal($0), one])) } ?? .empty])
+    }
+  }
+
+  /// Any text, in which one of these forms stands wherever `mark` does, with which they begin.
+  ///
+  /// - Parameter areMany: whether there may be more than one of them; text follows none but then.
+  package convenience init(
+    text mark: String, _ forms: [Form], areMany: Bool
+  ) throws(GrammarError) {
+    let text = Expression.automaton(
+      try ByteAutomaton.anyText.intersection(ByteAutomaton(without: Array(mark.utf8))))
+    try self.init(forms) { one in
+      .sequence([text, areMany ? .any(.sequence([one, text])) : .optional(one)])
+    }
+  }
+
+  /// Text that does not begin with `{`, white space aside; or one of these forms, or several with `separator` between.
+  package convenience init(
+    textOrForms forms: [Form], separator: String?
+  ) throws(GrammarError) {
+    let space = ScalarSet(" \t\r\n".unicodeScalars)
+    let start = space.union(ScalarSet("{".unicodeScalars)).complement
+    let text = Expression.sequence([
+      .any(.scalar(space)), .optional(.sequence([.scalar(start), .any(.scalar(.all))])),
+    ])
+    try self.init(forms) { one in
+      let more = separator.map { Expression.any(.sequence([.literal($0), one])) } ?? .empty
+      return .choice([text, .sequence([one, more])])
+    }
+  }
+
+  /// - Parameter whole: makes an answer of one form.
+  private convenience init(
+    _ forms: [Form], _ whole: (_ one: Expression) -> Expression
+  ) throws(GrammarError) {
     var builder = GrammarBuilder()
     let root = try builder.declare("root")
     let rules = try JSONRules(&builder)
@@ -207,9 +244,7 @@ extension CompiledGrammar {
         }
       choices.append(.sequence([.literal(form.prefix), value, .literal(form.suffix)]))
     }
-    let one = try builder.rule("", .choice(choices))
-    let more = separator.map { Expression.any(.sequence([.literal($0), one])) } ?? .empty
-    try builder.define(root, as: .sequence([one, more]))
+    try builder.define(root, as: whole(try builder.rule("", .choice(choices))))
     try self.init(builder, root: root)
   }
 

@@ -29,6 +29,54 @@ import Testing
     for text in refused { #expect(!grammar.matches(text), "\(text)") }
   }
 
+  @Test func `Text has forms where their mark is, and only there`() throws {
+    let form = CompiledGrammar.Form(prefix: "<c>", schema: .object, suffix: "</c>")
+    for (areMany, more) in [
+      (true, ["<c>{}</c> and <c>{\"a\":1}</c>", "é<c>{}</c><c>{}</c>é"]), (false, []),
+    ] {
+      let grammar = try CompiledGrammar(text: "<c>", [form], areMany: areMany)
+      for text in ["", "a", "<", "<c", "a<<c< c>", "ü\n<c>{}</c>", "<<c>{\"a\":[1]}</c>"] + more {
+        #expect(grammar.matches(text), "\(text)")
+      }
+      for text in ["<c>", "<c>a", "a<c>[]</c>", "<c>{}", "<c>{}</c", "<<c> {}</c><c>"] {
+        #expect(!grammar.matches(text), "\(text)")
+      }
+      #expect(grammar.matches("<c>{}</c>a") == areMany)
+    }
+  }
+
+  @Test func `Text that begins with a bracket is a form`() throws {
+    let form = CompiledGrammar.Form(prefix: "{\"n\": ", schema: .object, suffix: "}")
+    for separator in [nil, ";"] {
+      let grammar = try CompiledGrammar(textOrForms: [form], separator: separator)
+      for text in ["", " \n", "a {", " é{\"n\": 5}", "{\"n\": {}}"] {
+        #expect(grammar.matches(text), "\(text)")
+      }
+      for text in ["{", " {}", "{\"n\": 5}", "{\"n\": {}} ", "{\"n\": {}};"] {
+        #expect(!grammar.matches(text), "\(text)")
+      }
+      #expect(grammar.matches("{\"n\": {}};{\"n\": {\"a\":1}}") == (separator != nil))
+    }
+  }
+
+  @Test(arguments: 1...4)
+  func `Automata without a word accept what does not have it`(seed: UInt64) throws {
+    var generator = SeededGenerator(seed: seed)
+    func text(_ count: Int) -> [UInt8] {
+      (0..<count).map { _ in UInt8.random(in: 97...98, using: &generator) }
+    }
+    for _ in 0..<50 {
+      let word = text(Int.random(in: 1...5, using: &generator))
+      let form = CompiledGrammar.Form(
+        prefix: String(decoding: word, as: UTF8.self), schema: .object)
+      let grammar = try CompiledGrammar(text: form.prefix, [form], areMany: true)
+      for _ in 0..<50 {
+        let other = String(decoding: text(Int.random(in: 0...12, using: &generator)), as: UTF8.self)
+        #expect(grammar.matches(other) == !other.contains(form.prefix), "\(other), \(form.prefix)")
+      }
+    }
+  }
+
   private static let mistakes: [(String, Int, String)] = [
     ("", 0, "no rule 'root'"), ("root ::= other", 9, "'other' is not defined"),
     ("root ::= \"a", 9, "not closed"), ("root ::= [a", 9, "not closed"),
