@@ -21,6 +21,8 @@ final class ActiveSequence {
   private var constraint: GrammarConstraint?
   /// Why the grammar lets it go no further.
   private var constraintError: RuntimeError?
+  /// What the turn's hidden states come to; nil = nobody wants to know.
+  private var pool: HiddenPool?
   /// Where the answer begins in the context, which a turn without tokens goes on with.
   private(set) var answerStart = 0
   /// Tokens of the context when the turn began, and those that the cache held then.
@@ -49,6 +51,8 @@ final class ActiveSequence {
     var token: Int32?
     var probabilities: [TokenProbability]?
     var end: End?
+    /// With an end, what the turn's hidden states came to.
+    var embedding: [Float]?
   }
 
   /// - Parameters:
@@ -76,17 +80,22 @@ final class ActiveSequence {
   var hasFailed: Bool {
     if case .failed? = news.end { true } else { false }
   }
+  /// Whether the hidden states of what it reads next are wanted.
+  var isPooled: Bool { pool != nil && isReading }
   var isWanted: Bool { !record.cancellation.isRaised }
 
   /// Adds the tokens of a turn to the context.
   ///
   /// - Parameter constraint: what its grammar says, from the answer's beginning on.
   func begin(
-    _ turn: SequenceRecord.Turn, constraint: GrammarConstraint?,
+    _ turn: SequenceRecord.Turn, constraint: GrammarConstraint?, hiddenSize: Int,
     makeEnding: (_ promptCount: Int) -> AnswerEnding
   ) {
     news = News()
     let isFirst = path.isEmpty
+    pool = record.request.pooling.map {
+      HiddenPool($0, from: path.count, hiddenSize: hiddenSize)
+    }
     path += turn.tokens
     promptCount = path.count
     if isFirst {
@@ -151,6 +160,11 @@ final class ActiveSequence {
     )
   }
 
+  /// Takes hidden states of what it reads, of positions from `first` on.
+  func pool(_ states: UnsafePointer<Float>, rowCount: Int, at first: Int) {
+    pool?.take(states, rowCount: rowCount, at: first)
+  }
+
   private static func probabilities(
     _ logits: UnsafeBufferPointer<Float>, _ count: Int, _ token: Int32
   ) -> [TokenProbability] {
@@ -197,6 +211,7 @@ final class ActiveSequence {
     text.removeAll(keepingCapacity: true)
     if let reason = ending?.reason, position >= promptCount {
       news.end = .finished(reason, stop: ending?.stop)
+      news.embedding = pool?.vector
     } else if let constraintError {
       news.end = .failed(constraintError)
     }

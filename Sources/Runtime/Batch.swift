@@ -31,6 +31,8 @@ package final class Batch {
     package let promptEnd: Int?
     /// Raised, from any thread, when nobody wants its rows any more; nil = always wanted.
     let cancellation: CancellationFlag?
+    /// Whether the hidden states of all of its rows are wanted.
+    let isPooled: Bool
     /// Whether its rows mean something; dead rows are multiplied, and have no attention.
     package fileprivate(set) var isAlive = true
     /// Why it is dead; nil also where it was cancelled.
@@ -48,15 +50,18 @@ package final class Batch {
   package private(set) var rowCount = 0
   /// Rows whose logits are wanted.
   package private(set) var logitCount = 0
+  /// Rows whose hidden states are wanted.
+  private(set) var pooledCount = 0
   /// Whether any span is dead.
   private var hasDead = false
 
   /// [rowCapacity] each: the token of a row, its position and the number of its span; rows whose logits are
-  /// wanted, ascending.
+  /// wanted, and those whose hidden states are, ascending.
   let tokens: UnsafeMutablePointer<Int32>
   let positions: UnsafeMutablePointer<Int32>
   let spanNumbers: UnsafeMutablePointer<Int32>
   let logitRows: UnsafeMutablePointer<Int32>
+  let pooledRows: UnsafeMutablePointer<Int32>
   private let memory: AlignedBuffer
 
   /// - Throws: ``RuntimeError/allocation(_:)``.
@@ -66,19 +71,20 @@ package final class Batch {
     do { memory = try AlignedBuffer(byteCount: Self.byteCount(rowCapacity: rowCapacity)) } catch {
       throw .allocation(error)
     }
-    tokens = memory.address.bindMemory(to: Int32.self, capacity: 4 * rowCapacity)
+    tokens = memory.address.bindMemory(to: Int32.self, capacity: 5 * rowCapacity)
     positions = tokens + rowCapacity
     spanNumbers = positions + rowCapacity
     logitRows = spanNumbers + rowCapacity
+    pooledRows = logitRows + rowCapacity
     spans.reserveCapacity(spanCapacity)
   }
 
-  static func byteCount(rowCapacity: Int) -> Int { 16 * rowCapacity }
+  static func byteCount(rowCapacity: Int) -> Int { 20 * rowCapacity }
 
   /// Makes the batch empty.
   package func removeAll() {
     spans.removeAll(keepingCapacity: true)
-    (rowCount, logitCount, hasDead) = (0, 0, false)
+    (rowCount, logitCount, pooledCount, hasDead) = (0, 0, 0, false)
   }
 
   /// Adds rows of a sequence that has none in the batch yet.
@@ -88,10 +94,12 @@ package final class Batch {
   ///   - kind: what all of them are.
   ///   - promptEnd: as that of `KeyValueStore.begin`.
   ///   - logitCount: of how many of the last rows the logits are wanted.
+  ///   - isPooled: whether the hidden states of all rows are wanted.
   ///   - cancellation: makes the rows dead at the next layer once it is raised.
   package func append(
     _ tokens: UnsafeBufferPointer<Int32>, at position: Int, _ kind: RowKind, promptEnd: Int? = nil,
-    in cache: KeyValueStore, logitCount wanted: Int, cancellation: CancellationFlag? = nil
+    in cache: KeyValueStore, logitCount wanted: Int, isPooled: Bool = false,
+    cancellation: CancellationFlag? = nil
   ) {
     precondition(
       rowCount + tokens.count <= rowCapacity && spans.count < spanCapacity && !tokens.isEmpty,
@@ -106,11 +114,15 @@ package final class Batch {
       logitRows[logitCount] = Int32(row)
       logitCount += 1
     }
+    for row in rows where isPooled {
+      pooledRows[pooledCount] = Int32(row)
+      pooledCount += 1
+    }
     rowCount = rows.upperBound
     spans.append(
       Span(
         cache: cache, rows: rows, position: position, kind: kind, promptEnd: promptEnd,
-        cancellation: cancellation))
+        cancellation: cancellation, isPooled: isPooled))
   }
 
   /// Notes that a span's rows mean nothing any more.

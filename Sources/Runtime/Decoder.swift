@@ -166,6 +166,15 @@ final class Decoder {
     }
   }
 
+  /// Hidden states that `batch` wants, after the last norm: [batch.pooledCount, hiddenSize], valid until the next step.
+  func hiddenStates(of batch: Batch) throws(RuntimeError) -> UnsafePointer<Float> {
+    forEach(
+      batch.pooledCount,
+      .normalise(workspace.residual, rows: batch.pooledRows, weights.outputNorm))
+    try expectFinite(.feedForward(weights.layers.count - 1), batch)
+    return UnsafePointer(workspace.hidden)
+  }
+
   /// Logits that `batch` wants, those of `numbers` among them, in `workspace.logits`
   /// [numbers.count, vocabularyCount].
   func logits(of batch: Batch, _ numbers: Range<Int>) throws(RuntimeError) {

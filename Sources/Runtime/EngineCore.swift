@@ -215,10 +215,13 @@ package final class EngineCore {
   /// - Parameters:
   ///   - continues: whether another sweep follows, so that the drive may read on.
   ///   - meanwhile: what is done once reads were submitted, and before anything is computed.
+  ///   - pool: called with the hidden states [rows, hiddenSize] of the rows that wanted them, where there are any; valid
+  ///     during the call only. Those of dead rows mean nothing.
   ///   - sink: called with logits [rows, vocabularyCount] of the rows that wanted them, from the one with that
   ///     number among those on; valid during the call only, and may be changed. Those of dead rows mean nothing.
   package func step(
     continues: Bool, meanwhile: () -> Void = {},
+    pool: (_ states: UnsafePointer<Float>) -> Void = { _ in },
     _ sink: (_ first: Int, _ logits: UnsafeMutableBufferPointer<Float>) throws(RuntimeError) -> Void
   ) throws(RuntimeError) {
     let capacity = plan.logitRowCount
@@ -233,6 +236,11 @@ package final class EngineCore {
     try decoder.expect(count: min(sweepCount, Self.announcedSweepCount)) { segment($0) }
     meanwhile()
     try decoder.forward(batch)
+    if batch.pooledCount > 0 {
+      let states = try decoder.hiddenStates(of: batch)
+      try checkFiles()
+      pool(states)
+    }
     for head in 0..<headCount {
       let first = head * capacity
       let count = min(capacity, batch.logitCount - first)

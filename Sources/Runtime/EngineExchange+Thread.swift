@@ -157,7 +157,8 @@ extension EngineExchange {
         case .finished(let reason, let text):
           record.usage.endNanoseconds = monotonicNanoseconds()
           record.mailbox.end = .finished(
-            TokenSequence.Finish(reason, stop: text, record.usage))
+            TokenSequence.Finish(
+              reason, stop: text, record.usage, embedding: news.embedding))
           record.condition = .idle
           // No other turn will begin, and somebody may wait for its place.
           if stop != nil { cancelLocked(record) } else { notify(record) }

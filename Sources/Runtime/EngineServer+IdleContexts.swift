@@ -14,7 +14,9 @@ extension EngineServer {
   func setAside(_ sequence: ActiveSequence) {
     let count = sequence.cache.positionCount
     // What was broken off in the middle of a sweep, or failed, is not gone on with.
-    guard attendsOverAll, !sequence.hasFailed, count >= Self.leastSharedCount,
+    // What was pooled is seldom asked again, and would take the place of what is.
+    guard attendsOverAll, !sequence.hasFailed, sequence.record.request.pooling == nil,
+      count >= Self.leastSharedCount,
       count == sequence.position
     else { return core.close(sequence.cache) }
     idleContexts.append(

@@ -8,7 +8,7 @@ extension EngineServer {
 
   /// Has a new sequence take over the beginning of its context from whoever reads, or has read, most of it.
   func findLeader(of sequence: ActiveSequence) {
-    guard attendsOverAll else { return }
+    guard attendsOverAll, sequence.record.request.pooling == nil else { return }
     var best = sequence.position + Self.leastSharedCount - 1
     for other in sequences.values where other !== sequence && other.isWanted {
       let known = isUnderWay(other) ? other.path.count : other.position

@@ -26,7 +26,7 @@ extension EngineServer {
 
   /// The store, where it can have anything of such a sequence: it keeps page groups.
   private func archive(for request: SequenceRequest) -> KeyValueArchive? {
-    request.usesStore
+    request.usesStore && request.pooling == nil
       && request.contextLength(in: core.plan) >= KeyValueOrigin.pageGroupPositionCount
       ? archive : nil
   }
@@ -41,8 +41,9 @@ extension EngineServer {
     let persistence = archive(for: request).map {
       KeyValuePersistence($0, tokens: turn.tokens, usesLogits: usesLogits)
     }
-    if let cache = takeIdleContext(
-      turn.tokens, request, atLeast: persistence?.tokenCount ?? 0)
+    if request.pooling == nil,
+      let cache = takeIdleContext(
+        turn.tokens, request, atLeast: persistence?.tokenCount ?? 0)
     {
       persistence?.follow(cache)
       return (cache, persistence)

@@ -17,6 +17,7 @@ final class EngineServer {
   private let tokenizer: Tokenizer
   let region: DrawRegion
   let vocabularyCount: Int
+  private let hiddenSize: Int
   /// Whether answers attend over all that was read, so that reading a token gives what answering it gave.
   let attendsOverAll: Bool
   private var scheduler: Scheduler
@@ -43,6 +44,7 @@ final class EngineServer {
   ) throws(RuntimeError) {
     let logitCount = model.configuration.vocabularyCount
     vocabularyCount = logitCount
+    hiddenSize = model.configuration.hiddenSize
     attendsOverAll = request.keyValues.policy == .full
     var request = request
     archive = try store.flatMap { store throws(RuntimeError) in
@@ -50,7 +52,8 @@ final class EngineServer {
     }
     request.callerByteCount +=
       archive.map { $0.learningByteCount + MemoryLayout<Float>.stride * logitCount } ?? 0
-    request.callerByteCount += Self.byteCount(request, vocabularyCount: logitCount)
+    request.callerByteCount += Self.byteCount(
+      request, vocabularyCount: logitCount, hiddenSize: hiddenSize)
     core = try EngineCore(
       model.source, model.configuration, request, cancellation: exchange.sweepCancellation)
     self.exchange = exchange
@@ -70,11 +73,14 @@ final class EngineServer {
     exchange.start(core.plan, notes: core.notes, origins: archive?.origins ?? [])
   }
 
-  /// Memory beside that of the model: scratch of draws, and of each sequence its tokens, twice, as they are read and as
-  /// they wait in the mailbox.
-  static func byteCount(_ request: MemoryPlan.Request, vocabularyCount: Int) -> Int {
+  /// Memory beside that of the model: scratch of draws, and of each sequence a pooled vector, and its tokens, twice, as
+  /// they are read and as they wait in the mailbox.
+  static func byteCount(
+    _ request: MemoryPlan.Request, vocabularyCount: Int, hiddenSize: Int
+  ) -> Int {
     DrawRegion.byteCount(vocabularyCount: vocabularyCount, threadCount: request.threadCount)
       + 2 * MemoryLayout<Int32>.stride * request.contextLength * request.sequenceCount
+      + request.sequenceCount * HiddenPool.byteCount(hiddenSize: hiddenSize)
       + (request.usesGrammars
         ? TokenMasks.byteCount(vocabularyCount: vocabularyCount)
           + request.sequenceCount * GrammarConstraint.byteCount(vocabularyCount: vocabularyCount)
@@ -130,7 +136,7 @@ final class EngineServer {
     let constraint = request.grammar.map {
       GrammarConstraint($0, vocabularyCount: vocabularyCount, endTokens: endTokens)
     }
-    sequence.begin(turn, constraint: constraint) { promptCount in
+    sequence.begin(turn, constraint: constraint, hiddenSize: hiddenSize) { promptCount in
       AnswerEnding(
         limit: turn.limit, promptCount: promptCount,
         contextLength: request.contextLength(in: core.plan), endTokens: endTokens,
@@ -214,7 +220,7 @@ final class EngineServer {
     exchange.progress.begin()
     var failure: RuntimeError?
     do throws(RuntimeError) {
-      try core.step(continues: true, meanwhile: prepareConstraints) { first, logits in
+      try core.step(continues: true, meanwhile: prepareConstraints, pool: pool) { first, logits in
         draw(first, logits)
       }
     } catch { failure = error }
@@ -257,7 +263,8 @@ final class EngineServer {
       core.batch.append(
         UnsafeBufferPointer(rebasing: path[first..<first + count]), at: first,
         sequence.isReading ? .read : .answer, promptEnd: path.count, in: sequence.cache,
-        logitCount: draws ? 1 : 0, cancellation: sequence.record.cancellation)
+        logitCount: draws ? 1 : 0, isPooled: sequence.isPooled,
+        cancellation: sequence.record.cancellation)
     }
     if draws { drawing.append(members.count) }
     members.append(sequence)
@@ -266,6 +273,17 @@ final class EngineServer {
   /// Finds what grammars let those draw whose logits the sweep computes, while it is read.
   private func prepareConstraints() {
     for number in drawing { members[number].prepareConstraint { masks } }
+  }
+
+  /// Hands hidden states to those that pool them.
+  private func pool(_ states: UnsafePointer<Float>) {
+    var first = 0
+    for (member, span) in zip(members, core.batch.spans) where span.isPooled {
+      if span.isAlive {
+        member.pool(states + first * hiddenSize, rowCount: span.rows.count, at: span.position)
+      }
+      first += span.rows.count
+    }
   }
 
   /// Draws a token for each row of logits.

@@ -21,8 +21,15 @@ extension TokenSequence {
     /// The stop string that the answer came to; nil if something else ended it.
     public var stop: String?
     public var usage: Usage
+    /// Where it was asked for, the pooled hidden states of the tokens that the turn added; nil where it added none.
+    ///
+    /// As they are after the model's last norm: as many numbers as the model's hidden size.
+    public var embedding: [Float]?
 
-    init(_ reason: FinishReason, stop: String? = nil, _ usage: Usage) {
+    init(
+      _ reason: FinishReason, stop: String? = nil, _ usage: Usage, embedding: [Float]? = nil
+    ) {
+      self.embedding = embedding
       self.reason = reason
       self.stop = stop
       self.usage = usage

@@ -28,6 +28,12 @@ public struct SequenceRequest: Sendable {
   /// Whether it begins with what the engine's store has of its tokens, and leaves its context there.
   public var usesStore = true
 
+  /// How the hidden states of each turn's tokens are pooled to a vector; nil = not at all.
+  ///
+  /// It comes with the turn's end (``TokenSequence/Finish/embedding``). Such a sequence reads all of its tokens: it takes
+  /// nothing from the store or from other sequences.
+  public var pooling: Pooling?
+
   public init(
     tokens: [Int32], limit: Int = 512, sampling: SamplingOptions = SamplingOptions(),
     stops: StopStrings = [], ignoresEnd: Bool = false, logProbabilityCount: Int = 0

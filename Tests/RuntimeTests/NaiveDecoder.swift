@@ -18,6 +18,12 @@ struct NaiveDecoder {
 
   /// Logits after each of `tokens`: [tokens.count][vocabularyCount].
   func logits(_ tokens: [Int32]) -> [[Double]] {
+    let head = tensor("output.weight") == nil ? "token_embd.weight" : "output.weight"
+    return hiddenStates(tokens).map { product(head, $0) }
+  }
+
+  /// What the output head is given of each of `tokens`: [tokens.count][hiddenSize].
+  func hiddenStates(_ tokens: [Int32]) -> [[Double]] {
     let width = configuration.hiddenSize
     let table = weights("token_embd.weight")
     var residual = tokens.map { token in
@@ -37,8 +43,7 @@ struct NaiveDecoder {
       }
       add(output, norm: prefix + "post_ffw_norm.weight", to: &residual)
     }
-    let head = tensor("output.weight") == nil ? "token_embd.weight" : "output.weight"
-    return residual.map { product(head, norm($0, "output_norm.weight")) }
+    return residual.map { norm($0, "output_norm.weight") }
   }
 
   /// down · (activation(gate · x) ⊙ up · x), of all rows or of one expert's.
