@@ -2,6 +2,11 @@
 extension MarkedText {
   enum Side { case left, right, both }
 
+  /// Where some text that is in it ends for the last time.
+  package func end(ofLast text: [UInt8]) -> Int? {
+    bytes.lastIndex(of: text, in: 0..<count).map { $0 + text.count }
+  }
+
   /// Strips white space, or any of the characters of `set`.
   func stripped(_ side: Side, of set: MarkedText? = nil) -> MarkedText {
     let scalars = set.map { set in

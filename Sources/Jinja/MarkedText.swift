@@ -71,7 +71,7 @@ package struct MarkedText: Sendable {
   }
 
   /// A range of it, with its marks.
-  subscript(range: Range<Int>) -> MarkedText {
+  package subscript(range: Range<Int>) -> MarkedText {
     var part = MarkedText()
     part.append(self, range)
     part.isSafe = isSafe

@@ -36,6 +36,30 @@ extension LanguageModel {
     }
   }
 
+  /// The tokens of a conversation to be answered that goes on from an earlier prompt and the answer to it.
+  ///
+  /// They begin with those of that prompt and answer as they are; what the answer says is not read again, so that the
+  /// model goes on from what it wrote, and keys and values of it serve again.
+  ///
+  /// - Parameters:
+  ///   - tokens: a prompt and the answer to it.
+  ///   - index: of the message that is that answer.
+  ///   - template: what frames the conversation instead of the model's own template; what framed the prompt.
+  /// - Throws: as `prompt(_:)`; ``RuntimeError/badPrompt(_:)`` also where the template does not show where an answer ends.
+  public func prompt(
+    _ conversation: Conversation, continuing tokens: [Int32], answer index: Int,
+    template: ChatTemplate? = nil
+  ) throws(RuntimeError) -> [Int32] {
+    let framing = try framing(conversation, template)
+    let rest = try express { () throws(TokenizerError) in
+      try tokenizer.encodeChat(conversation, after: index, template: framing)
+    }
+    guard let rest else {
+      throw .badPrompt("the chat template does not show where the answer before ends")
+    }
+    return tokens + rest
+  }
+
   /// The text that a conversation's prompt consists of.
   ///
   /// - Parameter template: what frames it instead of the model's own template.

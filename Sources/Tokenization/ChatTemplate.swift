@@ -178,26 +178,15 @@ public struct ChatTemplate: Sendable {
       guard case .dictionary(let mapping) = call else { return value }
       changed.append(
         .dictionary(
-          try replacing("function", in: mapping) { (function) throws(JinjaError) in
+          try mapping.replacing("function") { (function) throws(JinjaError) in
             guard case .dictionary(let mapping) = function else { return function }
             return .dictionary(
-              try replacing("arguments", in: mapping) { (value) throws(JinjaError) in
+              try mapping.replacing("arguments") { (value) throws(JinjaError) in
                 try arguments(value)
               })
           }))
     }
     return try .list(of: changed)
-  }
-
-  private func replacing(
-    _ name: String, in mapping: Mapping, _ change: (Value) throws(JinjaError) -> Value
-  ) throws(JinjaError) -> Mapping {
-    var pairs: [(key: MarkedText, value: Value)] = []
-    for (key, value) in zip(mapping.keys, mapping.values) {
-      guard case .text(let text) = key else { continue }
-      pairs.append((text, text.bytes.elementsEqual(name.utf8) ? try change(value) : value))
-    }
-    return try Mapping(pairs)
   }
 
   private func arguments(_ value: Value) throws(JinjaError) -> Value {

@@ -243,6 +243,44 @@ public struct Conversation: @unchecked Sendable {
     } catch { throw .badMessages(error.description) }
   }
 
+  /// It up to a message, after which nothing is asked.
+  func prefix(through index: Int) -> Conversation {
+    var beginning = self
+    beginning.messages.removeSubrange((index + 1)...)
+    beginning.addsGenerationPrompt = false
+    return beginning
+  }
+
+  /// It with some text in place of what a message says: its content, or the arguments of its last call.
+  ///
+  /// - Precondition: there is such a message.
+  func replacing(
+    _ index: Int, with text: String
+  ) throws(JinjaError) -> (conversation: Conversation, isCall: Bool) {
+    var (changed, isCall) = (self, false)
+    guard case .dictionary(let message) = messages[index] else { return (changed, isCall) }
+    let text = Value.text(text, isData: true)
+    var pairs = [(key: MarkedText("role"), value: message["role"] ?? .text("assistant"))]
+    if case .list(let calls)? = message["tool_calls"],
+      case .dictionary(let last)? = calls.elements.last
+    {
+      isCall = true
+      let call = try last.replacing("function") { (function) throws(JinjaError) in
+        guard case .dictionary(let function) = function else { return function }
+        return .dictionary(
+          try function.replacing("arguments") { (_) throws(JinjaError) in
+            .dictionary(try Mapping([(MarkedText("text", isData: true), text)]))
+          })
+      }
+      let list = try Value.list(of: calls.elements.dropLast() + [.dictionary(call)])
+      pairs += [(MarkedText("content"), .text("")), (MarkedText("tool_calls"), list)]
+    } else {
+      pairs.append((MarkedText("content"), text))
+    }
+    changed.messages[index] = .dictionary(try Mapping(pairs))
+    return (changed, isCall)
+  }
+
   /// Bytes of text in it, for the interpreter's limits.
   var byteCount: Int {
     (messages + [tools, documents].compactMap { $0 } + arguments.map(\.value)).reduce(0) {
@@ -259,6 +297,20 @@ public struct Conversation: @unchecked Sendable {
         messages[index] = .dictionary(try change(mapping))
       }
     }
+  }
+}
+
+extension Mapping {
+  /// It with another value under a name that it has.
+  func replacing(
+    _ name: String, _ change: (Value) throws(JinjaError) -> Value
+  ) throws(JinjaError) -> Mapping {
+    var pairs: [(key: MarkedText, value: Value)] = []
+    for (key, value) in zip(keys, values) {
+      guard case .text(let text) = key else { continue }
+      pairs.append((text, text.bytes.elementsEqual(name.utf8) ? try change(value) : value))
+    }
+    return try Mapping(pairs)
   }
 }
 

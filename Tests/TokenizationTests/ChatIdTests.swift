@@ -130,6 +130,40 @@ import Tokenization
     #expect(count == 8)
   }
 
+  @Test(arguments: 3..<15)
+  func `What follows an answer has the same ids, whatever it says`(column: Int) throws {
+    let tokenizer = try Self.tokenizer(Self.table[1][column])
+    let written = try #require(try Self.json("conversations.json").array)
+    var count = 0
+    for (name, source) in try Self.templates(isOwn: true) {
+      let template = try ChatTemplate(String(decoding: source, as: UTF8.self))
+      for json in written {
+        let roles = json["messages"]?.array?.compactMap { $0["role"]?.string } ?? []
+        for index in roles.indices.dropLast() where roles[index] == "assistant" {
+          var conversation = try Conversation(json, name: "conversations.json")
+          conversation.setNow("2025-03-09T14:05:06")
+          guard let all = try? tokenizer.encodeChat(conversation, template: template) else {
+            continue
+          }
+          let rest = try #require(
+            try tokenizer.encodeChat(conversation, after: index, template: template), "\(name)")
+          // Text that goes on from other text may be cut otherwise, and space from other space even be lost.
+          let endsInSpace =
+            json["messages"]?.array?[index]["content"]?.string?.last?.isWhitespace == true
+          let isSame =
+            tokenizer.endTokens.contains(rest[0])
+            ? all.suffix(rest.count) == rest[...]
+            : endsInSpace
+              || tokenizer.decode(all).suffix(tokenizer.decode(rest).count)
+                == tokenizer.decode(rest)[...]
+          #expect(isSame && rest.count < all.count, "\(name), message \(index)")
+          count += 1
+        }
+      }
+    }
+    #expect(count > 8)
+  }
+
   @Test(
     .enabled(if: published != nil, "no templates: set FLASHINFER_CHAT_TEMPLATES"),
     arguments: 3..<15)
