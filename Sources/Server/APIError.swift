@@ -11,7 +11,12 @@ struct APIError: Error {
   enum Form {
     case openAI, anthropic
 
-    init(path: String) { self = path.hasPrefix("/v1/messages") ? .anthropic : .openAI }
+    /// That of the path, or of the client where the path is both interfaces'.
+    init(_ head: HTTPRequest) {
+      let path = head.path ?? ""
+      let isShared = path.hasPrefix("/v1/models") && head.headerFields[.anthropicVersion] != nil
+      self = path.hasPrefix("/v1/messages") || isShared ? .anthropic : .openAI
+    }
   }
 
   var status: HTTPResponse.Status
@@ -100,6 +105,11 @@ struct APIError: Error {
     if status == .unauthorized { response.headers[.wwwAuthenticate] = "Bearer" }
     return response
   }
+}
+
+extension HTTPField.Name {
+  /// What clients of Anthropic's interface send with every request.
+  static let anthropicVersion = Self("anthropic-version")!
 }
 
 extension Response {

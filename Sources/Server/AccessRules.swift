@@ -84,7 +84,7 @@ struct AccessRules: Sendable {
 
   private static func preflight(_ request: Request) -> Response {
     var response = Response(status: .noContent)
-    response.headers[.accessControlAllowMethods] = "GET, POST"
+    response.headers[.accessControlAllowMethods] = "GET, POST, DELETE"
     response.headers[.accessControlAllowHeaders] = request.headers[.accessControlRequestHeaders]
     response.headers[.accessControlMaxAge] = "600"
     return response

@@ -13,36 +13,43 @@ enum AnswerConstraint {
   private static let schemaNames = FieldNames("JSONSchemaFormat", taken: ["type", "json_schema"])
   private static let namedNames = FieldNames(
     "NamedSchema", taken: ["name", "description", "schema", "strict"])
+  private static let flatNames = FieldNames(
+    "FlatSchemaFormat", taken: ["type", "name", "description", "schema", "strict"])
   private static let textNames = FieldNames("TextFormat", taken: ["type"])
   private static let structuredNames = FieldNames(
     "StructuredOutputs", taken: ["json", "regex", "choice", "grammar", "json_object"])
-  static let names = [objectNames, schemaNames, namedNames, textNames, structuredNames]
+  static let names = [
+    objectNames, schemaNames, namedNames, flatNames, textNames, structuredNames,
+  ]
 
   /// The grammar that a request gives; nil = none.
   static func grammar(_ fields: RequestFields) throws -> CompiledGrammar? {
-    let given = try ["response_format", "json_schema", "grammar", "structured_outputs"].filter {
-      try fields[$0] != nil && !isText(fields, $0)
+    let values = [
+      ("response_format", fields["response_format"]), ("text", fields["text"]?["format"]),
+      ("output_config", fields["output_config"]?["format"]),
+      ("json_schema", fields["json_schema"]), ("grammar", fields["grammar"]),
+      ("structured_outputs", fields["structured_outputs"]),
+    ]
+    let given = values.compactMap { name, value in value.map { (name, $0) } }
+    let grammars = try given.compactMap { name, value in
+      try grammar(name, value).map { (name, $0) }
     }
-    guard given.count < 2 else {
-      throw APIError.bad(given[1], "give '\(given[0])' or '\(given[1])', not both")
+    guard grammars.count < 2 else {
+      throw APIError.bad(
+        grammars[1].0, "give '\(grammars[0].0)' or '\(grammars[1].0)', not both")
     }
-    guard let name = given.first, let value = fields[name] else { return nil }
-    return switch name {
-    case "response_format": try responseFormat(value)
+    return grammars.first?.1
+  }
+
+  private static func grammar(_ name: String, _ value: JSONValue) throws -> CompiledGrammar? {
+    switch name {
+    case "response_format": try form(value, name, name, isNested: true)
+    case "text", "output_config": try form(value, name, name + ".format", isNested: false)
     case "json_schema":
       try compile(name, name) { () throws(GrammarError) in try CompiledGrammar(jsonSchema: value) }
     case "grammar": try gbnf(value, name, name)
     default: try structured(value)
     }
-  }
-
-  private static func isText(_ fields: RequestFields, _ name: String) throws -> Bool {
-    guard name == "response_format", let value = fields[name], value["type"]?.string == "text"
-    else {
-      return false
-    }
-    try textNames.check(value, at: name)
-    return true
   }
 
   /// - Parameter place: of what is compiled, in the body.
@@ -63,31 +70,39 @@ enum AnswerConstraint {
     return try compile(field, place) { () throws(GrammarError) in try CompiledGrammar(gbnf: text) }
   }
 
-  /// `{"type": "json_object"}` or `{"type": "json_schema", "json_schema": {"schema": …}}`.
-  private static func responseFormat(_ value: JSONValue) throws -> CompiledGrammar? {
-    let field = "response_format"
+  /// `{"type": "json_object"}`, or `{"type": "json_schema"}` with a schema.
+  ///
+  /// - Parameters:
+  ///   - place: of the form, in the body.
+  ///   - isNested: whether the schema is in a member `json_schema`, and not beside the type.
+  private static func form(
+    _ value: JSONValue, _ field: String, _ place: String, isNested: Bool
+  ) throws -> CompiledGrammar? {
     switch value["type"]?.string {
+    case "text":
+      try textNames.check(value, at: place)
+      return nil
     case "json_object":
       // llama.cpp takes a schema here too.
-      try objectNames.check(value, at: field)
+      try objectNames.check(value, at: place)
       guard let schema = value["schema"] else {
-        return try compile(field, field) { () throws(GrammarError) in try .anyObject() }
+        return try compile(field, place) { () throws(GrammarError) in try .anyObject() }
       }
-      return try compile(field, "response_format.schema") { () throws(GrammarError) in
+      return try compile(field, place + ".schema") { () throws(GrammarError) in
         try CompiledGrammar(jsonSchema: schema)
       }
     case "json_schema":
-      try schemaNames.check(value, at: field)
-      guard let format = value["json_schema"], let schema = format["schema"] else {
-        throw APIError.bad(field, "'response_format.json_schema.schema' is missing")
-      }
-      try namedNames.check(format, at: "response_format.json_schema")
-      return try compile(field, "response_format.json_schema.schema") { () throws(GrammarError) in
+      try (isNested ? schemaNames : flatNames).check(value, at: place)
+      let inner = isNested ? place + ".json_schema" : place
+      guard let format = isNested ? value["json_schema"] : value, let schema = format["schema"]
+      else { throw APIError.bad(field, "'\(inner).schema' is missing") }
+      if isNested { try namedNames.check(format, at: inner) }
+      return try compile(field, inner + ".schema") { () throws(GrammarError) in
         try CompiledGrammar(jsonSchema: schema)
       }
     default:
       throw APIError.bad(
-        field, "'response_format' must have the type text, json_object or json_schema")
+        field, "'\(place)' must have the type text, json_object or json_schema")
     }
   }
 

@@ -6,7 +6,7 @@ import Tokenization
 /// How an interface tells of answers: whole ones, and as a stream of events.
 protocol AnswerFormat: Sendable {
   /// The JSON of all answers.
-  func whole(_ answers: [CollectedAnswer], _ usage: AnswerUsage) -> [UInt8]
+  mutating func whole(_ answers: [CollectedAnswer], _ usage: AnswerUsage) -> [UInt8]
 
   /// The events that a part makes.
   mutating func events(for part: AnswerPart) -> [ServerSentEvents.Event]
@@ -15,7 +15,7 @@ protocol AnswerFormat: Sendable {
   mutating func lastEvents(_ usage: AnswerUsage) -> [ServerSentEvents.Event]
 
   /// The event that tells why an answer is not there.
-  func event(of error: APIError) -> ServerSentEvents.Event
+  mutating func event(of error: APIError) -> ServerSentEvents.Event
 }
 
 /// OpenAI's interfaces of choices: objects, chunks of them, and `[DONE]`.
@@ -45,7 +45,7 @@ struct AnswerHead: Sendable {
 
   /// - Parameter prefix: what the interface's ids begin with.
   init(_ prefix: String, _ model: ServedModel, _ options: AnswerOptions) {
-    id = prefix + String(UInt64.random(in: 0...UInt64.max), radix: 16)
+    id = prefix + String(UInt128.random(in: 0...UInt128.max), radix: 16)
     created = secondsSince1970()
     self.model = model.name
     seed = options.sampling.seed
@@ -104,12 +104,10 @@ extension ChoiceFormat {
   }
 }
 
-extension TokenSequence.Finish {
-  /// As OpenAI's interface calls the reason.
-  ///
-  /// - Parameter hasCalls: whether the answer calls tools.
-  func apiName(hasCalls: Bool) -> String {
-    switch reason {
+extension AnswerEnd {
+  /// As OpenAI's interfaces of choices call the reason.
+  var apiName: String {
+    switch finish.reason {
     case .stop: hasCalls ? "tool_calls" : "stop"
     case .length, .context: "length"
     case .cancelled: "cancelled"

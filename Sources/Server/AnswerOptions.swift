@@ -42,7 +42,11 @@ struct AnswerOptions: Sendable {
   /// - Parameters:
   ///   - limit: names of the fields that bound the answer, which mean the same.
   ///   - stops: name of the field that has the stop strings.
-  init(_ fields: RequestFields, limit names: [String], stops stopName: String = "stop") throws {
+  ///   - streamOptions: members that `stream_options` may have.
+  init(
+    _ fields: RequestFields, limit names: [String], stops stopName: String = "stop",
+    streamOptions: FieldNames = AnswerOptions.streamNames
+  ) throws {
     model = try fields.text("model")
     for name in names {
       guard let value = try fields.integer(name, in: 1...Int.max) else { continue }
@@ -59,7 +63,7 @@ struct AnswerOptions: Sendable {
     ignoresEnd = try fields.flag("ignore_eos") ?? false
     choiceCount = try fields.integer("n", in: 1...Self.mostChoices) ?? 1
     streams = try fields.flag("stream") ?? false
-    includesUsage = try Self.includesUsage(fields, streams: streams)
+    includesUsage = try Self.includesUsage(fields, names: streamOptions, streams: streams)
   }
 
   private mutating func readSampling(_ fields: RequestFields) throws {
@@ -104,17 +108,18 @@ struct AnswerOptions: Sendable {
     return texts
   }
 
-  private static func includesUsage(_ fields: RequestFields, streams: Bool) throws -> Bool {
+  private static func includesUsage(
+    _ fields: RequestFields, names: FieldNames, streams: Bool
+  ) throws -> Bool {
     guard let value = fields["stream_options"] else { return false }
     guard streams else {
       throw APIError.bad("stream_options", "'stream_options' needs \"stream\": true")
     }
-    try streamNames.check(value, at: "stream_options")
-    guard let includes = value["include_usage"] else { return false }
-    guard let includes = includes.bool else {
+    try names.check(value, at: "stream_options")
+    for member in value.members ?? [] where member.value.bool == nil && !member.value.isNull {
       throw APIError.bad(
-        "stream_options", "'include_usage' must be true or false, not \(includes.found)")
+        "stream_options", "'\(member.key)' must be true or false, not \(member.value.found)")
     }
-    return includes
+    return value["include_usage"]?.bool ?? false
   }
 }

@@ -32,6 +32,9 @@ package struct AnswerParser: Sendable {
     dropsSpace = syntax.beginsInReasoning
   }
 
+  /// Whether the model thinks at the moment.
+  var isReasoning: Bool { if case .reasoning = state { true } else { false } }
+
   /// Takes more of the answer's text.
   package mutating func append(_ bytes: [UInt8], to pieces: inout [AnswerPiece]) {
     guard !syntax.isPlain else {

@@ -19,7 +19,10 @@ struct AnswerReader {
   private var spelling: StreamingDetokenizer
   private var spelledByteCount = 0
   /// Whether tools were called.
-  private(set) var hasCalls = false
+  private var hasCalls = false
+  private var tokens: [Int32] = []
+  /// Tokens that came while the model thought.
+  private var reasoningCount = 0
 
   init(
     _ tokenizer: Tokenizer, stops: StopStrings, _ syntax: AnswerSyntax, alternativeCount: Int?
@@ -36,12 +39,10 @@ struct AnswerReader {
   mutating func take(
     _ event: TokenSequence.Event
   ) -> (pieces: [AnswerPiece], reports: [TokenReport]) {
-    if case .token(let id, _, let probabilities) = event, text.stop == nil {
-      note(id)
-      if let alternativeCount {
-        let report = TokenReport(id, probabilities, alternativeCount: alternativeCount)
-        held.append((position(of: id), report))
-      }
+    if case .token(let id, _, let probabilities) = event {
+      tokens.append(id)
+      if parser.isReasoning { reasoningCount += 1 }
+      if text.stop == nil { note(id, probabilities) }
     }
     var (bytes, pieces) = ([UInt8](), [AnswerPiece]())
     text.append(event, to: &bytes)
@@ -79,7 +80,17 @@ struct AnswerReader {
     return settled.map(\.report)
   }
 
-  private mutating func note(_ token: Int32) {
+  /// What all of it comes to.
+  func end(_ finish: TokenSequence.Finish) -> AnswerEnd {
+    AnswerEnd(
+      finish: finish, hasCalls: hasCalls, tokens: tokens, reasoningCount: reasoningCount)
+  }
+
+  private mutating func note(_ token: Int32, _ probabilities: [TokenProbability]) {
+    if let alternativeCount {
+      let report = TokenReport(token, probabilities, alternativeCount: alternativeCount)
+      held.append((position(of: token), report))
+    }
     guard !isPlain else { return }
     var bytes: [UInt8] = []
     tokenizer.decode(token, into: &bytes)

@@ -6,12 +6,16 @@ struct AnswerUsage: Sendable {
   private(set) var promptCount = 0
   private(set) var cachedCount = 0
   private(set) var answerCount = 0
+  /// Tokens of answers that were drawn while the model thought.
+  private(set) var reasoningCount = 0
   private let choicesPerPrompt: Int
 
   init(_ job: Answers.Job) { choicesPerPrompt = job.options.choiceCount }
 
   /// Adds an answer; a prompt counts once, however many choices it has.
-  mutating func add(_ finish: TokenSequence.Finish, choice: Int) {
+  mutating func add(_ end: AnswerEnd, choice: Int) {
+    let finish = end.finish
+    reasoningCount += end.reasoningCount
     answerCount += finish.usage.answerTokenCount
     guard choice % choicesPerPrompt == 0 else { return }
     promptCount += finish.usage.promptTokenCount

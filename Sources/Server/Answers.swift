@@ -62,7 +62,7 @@ struct Answers: Sendable {
       }
       var openCount = sequences.count
       for await part in parts {
-        if case .finished(_, let finish, _) = part, finish.reason == .cancelled {
+        if case .finished(_, let end) = part, end.finish.reason == .cancelled {
           throw CancellationError()
         }
         try await body(part)
@@ -99,7 +99,7 @@ struct Answers: Sendable {
         if finish.reason != .cancelled { desk.note(finish.usage) }
         // Its place is free before the client has read it all.
         sequence.cancel()
-        source.yield(.finished(choice: choice, finish, hasCalls: reader.hasCalls))
+        source.yield(.finished(choice: choice, reader.end(finish)))
       case .failed(let error): source.yield(.failed(choice: choice, error))
       }
     }

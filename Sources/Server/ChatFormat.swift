@@ -13,25 +13,14 @@ struct ChatFormat: ChoiceFormat {
   init(_ head: AnswerHead) { self.head = head }
 
   func write(_ answer: CollectedAnswer, choice: Int, to json: inout JSONWriter) {
-    let (text, reasoning, calls) = (answer.text, answer.reasoning, answer.calls())
+    let calls = answer.calls { _ in CollectedAnswer.callID(.random(in: 0...UInt64.max)) }
     json.number("index", choice)
     json.object("message") { json in
-      json.text("role", "assistant")
-      if text.isEmpty, !calls.isEmpty {
-        json.null("content")
-      } else {
-        json.text("content", utf8: text)
-      }
-      if !reasoning.isEmpty { json.text("reasoning_content", utf8: reasoning) }
-      if !calls.isEmpty {
-        json.array("tool_calls", of: calls) { list, call in
-          list.object { Self.write(call, to: &$0) }
-        }
-      }
+      answer.writeMessage(calls, to: &json)
       json.null("refusal")
     }
     write(answer.tokens, to: &json)
-    json.text("finish_reason", answer.finish?.apiName(hasCalls: !calls.isEmpty))
+    json.text("finish_reason", answer.end?.apiName)
   }
 
   mutating func writeChoices(
@@ -49,13 +38,13 @@ struct ChatFormat: ChoiceFormat {
           json.null("finish_reason")
         }
       }
-    case .finished(let choice, let finish, let hasCalls):
+    case .finished(let choice, let end):
       begin(choice, write)
       write { json in
         json.number("index", choice)
         json.object("delta") { _ in }
         json.null("logprobs")
-        json.text("finish_reason", finish.apiName(hasCalls: hasCalls))
+        json.text("finish_reason", end.apiName)
       }
     case .waiting, .queued, .reading, .failed: break
     }
@@ -69,7 +58,9 @@ struct ChatFormat: ChoiceFormat {
       delta.array("tool_calls") { list in
         list.object { json in
           json.number("index", index)
-          write(CollectedAnswer.Call(name: name), to: &json)
+          CollectedAnswer.Call(
+            id: CollectedAnswer.callID(.random(in: 0...UInt64.max)), name: name
+          ).write(to: &json)
         }
       }
     case .arguments(let index, let text):
@@ -79,15 +70,6 @@ struct ChatFormat: ChoiceFormat {
           json.object("function") { $0.text("arguments", utf8: text) }
         }
       }
-    }
-  }
-
-  private static func write(_ call: CollectedAnswer.Call, to json: inout JSONWriter) {
-    json.text("id", call.id)
-    json.text("type", "function")
-    json.object("function") { json in
-      json.text("name", call.name)
-      json.text("arguments", utf8: call.arguments)
     }
   }
 
@@ -111,21 +93,9 @@ struct ChatFormat: ChoiceFormat {
     guard !tokens.isEmpty else { return json.null("logprobs") }
     json.object("logprobs") { json in
       json.array("content", of: tokens) { list, report in
-        list.object { json in
-          write(report.token, report.logProbability, to: &json)
-          json.array("top_logprobs", of: report.alternatives) { list, other in
-            list.object { write(other.token, other.logProbability, to: &$0) }
-          }
-        }
+        list.object { report.write(head.tokenizer, to: &$0) }
       }
       json.null("refusal")
     }
-  }
-
-  private func write(_ token: Int32, _ logProbability: Double, to json: inout JSONWriter) {
-    let bytes = head.tokenizer.spelling(token)
-    json.text("token", utf8: Array(String(decoding: bytes, as: UTF8.self).utf8))
-    json.number("logprob", logProbability)
-    json.array("bytes", of: bytes) { $0.number(nil, $1) }
   }
 }

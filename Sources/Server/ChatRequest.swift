@@ -9,6 +9,9 @@ struct ChatRequest {
   /// Whether reasoning is told apart from text.
   let separatesReasoning: Bool
   var options: AnswerOptions
+  /// A prompt and the answer to it, which the conversation goes on from, and the number of the message that is that
+  /// answer; nil = all of it is read as it is written.
+  var continued: (tokens: [Int32], answer: Int)?
   /// What the chat template must read.
   var demands = TemplateDemands()
 }
@@ -18,20 +21,22 @@ extension ChatRequest {
   static let names = FieldNames(
     "ChatRequest",
     taken: AnswerOptions.fields + Conversation.knownMembers + ToolOffer.fields + [
-      "max_completion_tokens", "logprobs", "top_logprobs", "reasoning_format",
+      "max_completion_tokens", "logprobs", "top_logprobs", "reasoning_format", "verbosity",
     ],
     neutral: AnswerOptions.neutralFields.merging([
       "functions": .empty, "function_call": .texts(["none", "auto"]),
       "modalities": .texts(["text"]), "audio": .none, "prediction": .none, "store": .no,
-      "metadata": .empty, "service_tier": .texts(["auto", "default"]), "verbosity": .none,
+      "metadata": .empty, "service_tier": .texts(["auto", "default"]),
       "web_search_options": .none, "safety_identifier": .anyText, "prompt_cache_key": .anyText,
     ]) { $1 })
 
   init(_ body: [UInt8]) throws {
     let fields = try RequestFields(body, Self.names)
     tools = try ToolOffer(fields)
-    conversation = try Self.conversation(fields, tools)
+    var conversation = try Self.conversation(fields, tools)
     demands = try TemplateDemands(fields)
+    try demands.setVerbosity(of: &conversation, to: fields["verbosity"], at: "verbosity")
+    self.conversation = conversation
     separatesReasoning =
       try fields.text("reasoning_format", of: ["auto", "none"]) ?? "auto" == "auto"
     options = try AnswerOptions(fields, limit: ["max_tokens", "max_completion_tokens"])

@@ -16,7 +16,7 @@ struct CompletionFormat: ChoiceFormat {
     json.number("index", choice)
     json.text("text", utf8: answer.text)
     write(answer.tokens, from: 0, to: &json)
-    json.text("finish_reason", answer.finish?.apiName(hasCalls: false))
+    json.text("finish_reason", answer.end?.apiName)
   }
 
   mutating func writeChoices(
@@ -33,12 +33,12 @@ struct CompletionFormat: ChoiceFormat {
         json.null("finish_reason")
       }
       offsets[choice] = reports.reduce(offset) { $0 + spelling($1.token).unicodeScalars.count }
-    case .finished(let choice, let finish, _):
+    case .finished(let choice, let end):
       write { json in
         json.number("index", choice)
         json.text("text", "")
         json.null("logprobs")
-        json.text("finish_reason", finish.apiName(hasCalls: false))
+        json.text("finish_reason", end.apiName)
       }
     case .waiting, .queued, .reading, .failed: break
     }

@@ -22,20 +22,21 @@ struct CompletionRequest {
 
   init(_ body: [UInt8]) throws {
     let fields = try RequestFields(body, Self.names)
-    prompts = try Self.prompts(fields.required("prompt"))
+    prompts = try Self.prompts(fields.required("prompt"), "prompt")
     options = try AnswerOptions(fields, limit: ["max_tokens"])
     options.limit = options.limit ?? Self.usualLimit
     options.alternativeCount = try fields.integer(
       "logprobs", in: 0...AnswerOptions.mostAlternatives)
   }
 
-  private static func prompts(_ value: JSONValue) throws -> [Prompt] {
+  /// - Parameter field: that has them.
+  static func prompts(_ value: JSONValue, _ field: String) throws -> [Prompt] {
     if let prompt = prompt(value) { return [prompt] }
     let prompts = value.array?.compactMap(prompt) ?? []
     guard !prompts.isEmpty, prompts.count == value.array?.count else {
       throw APIError.bad(
-        "prompt",
-        "'prompt' must be a text, a list of token ids, or a list of such, none of them empty; not "
+        field,
+        "'\(field)' must be a text, a list of token ids, or a list of such, none of them empty; not "
           + value.found)
     }
     return prompts

@@ -4,11 +4,12 @@ import ModelFormat
 import NIOCore
 import Runtime
 
-/// `/v1/completions`, `/v1/chat/completions` and `/v1/messages`.
+/// `/v1/completions`, `/v1/chat/completions`, `/v1/responses` and `/v1/messages`.
 struct GenerationRoutes: Sendable {
   let model: ServedModel
   let bodies: RequestBodies
   let desk: AnswerDesk
+  let kept: KeptResponses
 
   func add(to router: Router<ConnectionContext>) {
     router.post("v1/completions") { request, context in
@@ -16,23 +17,21 @@ struct GenerationRoutes: Sendable {
         let asked = try CompletionRequest(body)
         try model.check(asked.options.model)
         try model.check(asked.options.sampling.logitBias)
-        return Answers.Job(prompts: try asked.prompts.map(model.tokens), options: asked.options)
-      } as: {
-        CompletionFormat(AnswerHead("cmpl-", model, $0.options))
+        let job = Answers.Job(
+          prompts: try asked.prompts.map(model.tokens), options: asked.options)
+        return (job, CompletionFormat(AnswerHead("cmpl-", model, job.options)))
       }
     }
     router.post("v1/chat/completions") { request, context in
       try await answer(request, context, field: "messages") { body in
-        try model.job(try ChatRequest(body))
-      } as: {
-        ChatFormat(AnswerHead("chatcmpl-", model, $0.options))
+        let job = try model.job(try ChatRequest(body))
+        return (job, ChatFormat(AnswerHead("chatcmpl-", model, job.options)))
       }
     }
     router.post("v1/messages") { request, context in
       try await answer(request, context, field: "messages") { body in
-        try model.job(try ChatRequest(messages: body, isAnswered: true))
-      } as: {
-        MessagesFormat(model, $0)
+        let job = try model.job(try ChatRequest(messages: body, isAnswered: true))
+        return (job, MessagesFormat(model, job))
       }
     }
     router.post("v1/messages/count_tokens") { request, _ in
@@ -41,16 +40,58 @@ struct GenerationRoutes: Sendable {
         return Response { $0.number("input_tokens", tokens.count) }
       }
     }
+    addResponses(to: router)
+  }
+
+  private func addResponses(to router: Router<ConnectionContext>) {
+    router.post("v1/responses") { request, context in
+      try await answer(request, context, field: "input") { body in
+        let asked = try responsesRequest(body, isAnswered: true)
+        let job = try model.job(asked.chat, field: "input")
+        return (job, ResponsesFormat(model, job, asked, kept))
+      }
+    }
+    router.post("v1/responses/input_tokens") { request, _ in
+      try await bodies.read(request) { body in
+        let tokens = try model.tokens(
+          try responsesRequest(body, isAnswered: false).chat, field: "input")
+        return Response { json in
+          json.text("object", "response.input_tokens")
+          json.number("input_tokens", tokens.count)
+        }
+      }
+    }
+    router.get("v1/responses/:id") { request, context in
+      if let (name, _) = request.uri.queryParameters.first {
+        throw APIError.bad(
+          String(name.prefix(80)), "'\(name.prefix(80))' is not supported: leave it out",
+          code: "unsupported_parameter")
+      }
+      return Response(json: try kept.find(context.parameters.get("id")).json)
+    }
+    router.delete("v1/responses/:id") { _, context in
+      let id = context.parameters.get("id")
+      try kept.remove(id)
+      return Response { json in
+        json.text("id", id)
+        json.text("object", "response")
+        json.flag("deleted", true)
+      }
+    }
+  }
+
+  private func responsesRequest(_ body: [UInt8], isAnswered: Bool) throws -> ResponsesRequest {
+    try ResponsesRequest(body, isAnswered: isAnswered, kept: kept, byteLimit: bodies.limit)
   }
 
   /// - Parameter field: of the request, that has the prompt.
-  private func answer(
+  private func answer<Format: AnswerFormat>(
     _ request: Request, _ context: ConnectionContext, field: String,
-    _ understand: ([UInt8]) throws -> Answers.Job, as format: (Answers.Job) -> some AnswerFormat
+    _ understand: ([UInt8]) throws -> (Answers.Job, Format)
   ) async throws -> Response {
-    let job = try await bodies.read(request, understand)
+    let (job, format) = try await bodies.read(request, understand)
     return try await respond(
-      to: context.channel, try Answers(job, at: desk, field: field), format(job))
+      to: context.channel, try Answers(job, at: desk, field: field), format)
   }
 
   /// The answers, whole or as they come. Where the client leaves, they are cancelled.
@@ -76,15 +117,14 @@ struct GenerationRoutes: Sendable {
   private func whole(_ answers: Answers, _ format: some AnswerFormat) async throws -> [UInt8] {
     var collected = [CollectedAnswer](
       repeating: CollectedAnswer(), count: answers.job.choiceCount)
-    var usage = AnswerUsage(answers.job)
+    var (format, usage) = (format, AnswerUsage(answers.job))
     try await answers.forEachPart { part in
       switch part {
       case .pieces(let choice, let pieces, let reports):
-        for piece in pieces { collected[choice].pieces.add(piece) }
-        collected[choice].tokens += reports
-      case .finished(let choice, let finish, _):
-        collected[choice].finish = finish
-        usage.add(finish, choice: choice)
+        collected[choice].add(pieces, reports)
+      case .finished(let choice, let end):
+        collected[choice].end = end
+        usage.add(end, choice: choice)
       case .failed(_, let error): throw APIError(error, field: "prompt")
       case .waiting, .queued, .reading: break
       }
@@ -103,12 +143,13 @@ struct GenerationRoutes: Sendable {
       case .queued(let ahead): try await events.comment("queued, \(ahead) ahead")
       case .reading(let done, let count, _):
         try await events.comment("reading, \(done) of \(count) tokens")
-      case .failed(_, let error):
-        try await events.send(format.event(of: APIError(error, field: "prompt")))
-      case .pieces: break
-      case .finished(let choice, let finish, _): usage.add(finish, choice: choice)
+      case .pieces, .failed: break
+      case .finished(let choice, let end): usage.add(end, choice: choice)
       }
       for event in format.events(for: part) { try await events.send(event) }
+      if case .failed(_, let error) = part {
+        try await events.send(format.event(of: APIError(error, field: "prompt")))
+      }
     }
     for event in format.lastEvents(usage) { try await events.send(event) }
     try await events.finish()

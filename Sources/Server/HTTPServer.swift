@@ -122,7 +122,14 @@ public struct HTTPServer: Sendable {
   ) {
     let bodies = RequestBodies(
       limit: options.bodyByteCount, totalLimit: ServerOptions.bodyCount * options.bodyByteCount)
-    GenerationRoutes(model: model, bodies: bodies, desk: desk).add(to: router)
+    GenerationRoutes(
+      model: model, bodies: bodies, desk: desk,
+      kept: KeptResponses(byteLimit: options.keptResponseByteCount)
+    ).add(to: router)
+    EmbeddingRoutes(
+      model: model, bodies: bodies, desk: desk, pooling: options.pooling,
+      memory: EmbeddingMemory(byteLimit: ServerOptions.embeddingByteCount)
+    ).add(to: router)
     TextRoutes(model: model, bodies: bodies).add(to: router)
     StateRoutes(
       model: model, desk: desk, registry: registry, engineMetrics: EngineMetrics(registry)

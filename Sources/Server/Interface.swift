@@ -11,8 +11,9 @@ package enum Interface {
       [
         CompletionRequest.names, ChatRequest.names, TemplateRequest.names, ChatRequest.messageNames,
         ChatRequest.countedNames, TextRoutes.tokenizeNames, TextRoutes.detokenizeNames,
-        AnswerOptions.streamNames,
-      ] + TemplateDemands.names + ToolOffer.objectNames + AnswerConstraint.names
+        AnswerOptions.streamNames, EmbeddingsRequest.names,
+      ] + ResponsesRequest.objectNames + ResponsesReader.objectNames + TemplateDemands.names
+      + ToolOffer.objectNames + AnswerConstraint.names
       + ChatRequest.objectNames + MessagesReader.names
     return names.map { ($0.schema, $0.taken + $0.neutral.keys) }
   }

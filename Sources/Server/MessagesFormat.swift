@@ -12,7 +12,7 @@ struct MessagesFormat: AnswerFormat {
   /// The block that is being told, and how many there were before.
   private var open: Block?
   private var blockCount = 0
-  private var end: (finish: TokenSequence.Finish, hasCalls: Bool)?
+  private var end: AnswerEnd?
 
   private enum Block { case text, thinking, call }
 
@@ -30,9 +30,7 @@ struct MessagesFormat: AnswerFormat {
       json.array("content") { list in
         for block in Self.blocks(answer.pieces) { list.object { Self.write(block, to: &$0) } }
       }
-      if let finish = answer.finish {
-        Self.writeEnd(finish, hasCalls: !answer.calls().isEmpty, to: &json)
-      }
+      if let end = answer.end { Self.write(end, to: &json) }
       Self.write(
         usage.promptCount, reused: usage.cachedCount, answer: usage.answerCount, to: &json)
     }
@@ -50,10 +48,10 @@ struct MessagesFormat: AnswerFormat {
     case .pieces(_, let pieces, _):
       begin(&events)
       for piece in pieces { tell(piece, &events) }
-    case .finished(_, let finish, let hasCalls):
+    case .finished(_, let end):
       begin(&events)
       close(&events)
-      end = (finish, hasCalls)
+      self.end = end
     case .queued, .failed: break
     }
     return events
@@ -62,7 +60,7 @@ struct MessagesFormat: AnswerFormat {
   func lastEvents(_ usage: AnswerUsage) -> [ServerSentEvents.Event] {
     guard let end else { return [] }
     let delta = Self.event("message_delta") { json in
-      json.object("delta") { Self.writeEnd(end.finish, hasCalls: end.hasCalls, to: &$0) }
+      json.object("delta") { Self.write(end, to: &$0) }
       Self.write(
         usage.promptCount, reused: usage.cachedCount, answer: usage.answerCount, to: &json)
     }
@@ -184,7 +182,7 @@ struct MessagesFormat: AnswerFormat {
       json.text("signature", "")
     case .call(_, let name):
       json.text("type", "tool_use")
-      json.text("id", CollectedAnswer.newCallID())
+      json.text("id", CollectedAnswer.callID(.random(in: 0...UInt64.max)))
       json.text("name", name)
       writeInput(block.arguments, to: &json)
     case .arguments: break
@@ -213,18 +211,16 @@ struct MessagesFormat: AnswerFormat {
     }
   }
 
-  private static func writeEnd(
-    _ finish: TokenSequence.Finish, hasCalls: Bool, to json: inout JSONWriter
-  ) {
+  private static func write(_ end: AnswerEnd, to json: inout JSONWriter) {
     let reason =
-      switch finish.reason {
-      case .stop where finish.stop != nil: "stop_sequence"
-      case .stop where hasCalls: "tool_use"
+      switch end.finish.reason {
+      case .stop where end.finish.stop != nil: "stop_sequence"
+      case .stop where end.hasCalls: "tool_use"
       case .stop, .cancelled: "end_turn"
       case .length, .context: "max_tokens"
       }
     json.text("stop_reason", reason)
-    json.text("stop_sequence", finish.stop)
+    json.text("stop_sequence", end.finish.stop)
   }
 
   /// - Parameter reused: tokens of the prompt that were not read again; they are counted apart.

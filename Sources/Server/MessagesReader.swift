@@ -24,7 +24,7 @@ struct MessagesReader {
     guard let list = value.array else {
       throw APIError.bad("tools", "'tools' must be a list, not \(value.found)")
     }
-    return Self.list(
+    return .list(
       try list.enumerated().map { number, tool in
         let place = "tools[\(number)]"
         try Self.toolNames.check(tool, at: place)
@@ -32,17 +32,8 @@ struct MessagesReader {
           throw APIError.bad(
             "tools", "'\(place)' is none of the client's: only those are supported")
         }
-        var function: [JSONMember] = []
-        for (name, given) in [
-          ("name", tool["name"]), ("description", tool["description"]),
-          ("parameters", tool["input_schema"]), ("strict", tool["strict"]),
-        ] {
-          if let given { function.append(JSONMember(key: name, value: given)) }
-        }
-        return Self.object([
-          ("type", Self.text("function")),
-          ("function", JSONValue(content: .object(function), offset: 0)),
-        ])
+        return ToolOffer.tool(
+          tool["name"], tool["description"], tool["input_schema"], strict: tool["strict"])
       })
   }
 
@@ -55,8 +46,7 @@ struct MessagesReader {
     }
     var messages: [JSONValue] = []
     if let system {
-      messages.append(
-        Self.object([("role", Self.text("system")), ("content", try content(system, "system"))]))
+      messages.append(.message("system", try content(system, "system")))
     }
     /// Names of tools by the ids of their calls.
     var names: [String: JSONValue] = [:]
@@ -79,18 +69,18 @@ struct MessagesReader {
           "messages", "the 'role' of '\(place)' must be \"user\" or \"assistant\"")
       }
     }
-    return Self.list(messages)
+    return .list(messages)
   }
 
   private func user(
     _ content: JSONValue, _ place: String, _ names: [String: JSONValue]
   ) throws -> [JSONValue] {
     guard let blocks = content.array else {
-      return [Self.message("user", try self.content(content, place))]
+      return [.message("user", try self.content(content, place))]
     }
     var (messages, texts) = ([JSONValue](), [JSONValue]())
     func flush() {
-      if !texts.isEmpty { messages.append(Self.message("user", Self.joined(texts))) }
+      if !texts.isEmpty { messages.append(.message("user", .content(texts))) }
       texts = []
     }
     for (number, block) in blocks.enumerated() {
@@ -116,24 +106,20 @@ struct MessagesReader {
       throw APIError.bad("messages", "'\(place)' has no 'tool_use_id'")
     }
     let content = try block["content"].map { try self.content($0, "\(place).content") }
-    var members = [
-      ("role", Self.text("tool")), ("tool_call_id", id), ("content", content ?? Self.text("")),
-    ]
-    if let name = names[key] { members.append(("name", name)) }
-    if let isError = block["is_error"] {
-      guard isError.bool != nil else {
-        throw APIError.bad("messages", "'\(place).is_error' must be true or false")
-      }
-      members.append(("is_error", isError))
+    if let isError = block["is_error"], isError.bool == nil {
+      throw APIError.bad("messages", "'\(place).is_error' must be true or false")
     }
-    return Self.object(members)
+    return .object([
+      ("role", .text("tool")), ("tool_call_id", id), ("content", content ?? .text("")),
+      ("name", names[key]), ("is_error", block["is_error"]),
+    ])
   }
 
   private func assistant(
     _ content: JSONValue, _ place: String, _ names: inout [String: JSONValue]
   ) throws -> JSONValue {
     guard let blocks = content.array else {
-      return Self.message("assistant", try self.content(content, place))
+      return .message("assistant", try self.content(content, place))
     }
     var (texts, calls, thoughts) = ([JSONValue](), [JSONValue](), [String]())
     for (number, block) in blocks.enumerated() {
@@ -152,18 +138,15 @@ struct MessagesReader {
           name.string != nil, let input = block["input"], input.members != nil
         else { throw APIError.bad("messages", "'\(place)' lacks its 'id', 'name' or 'input'") }
         names[key] = name
-        let function = Self.object([("name", name), ("arguments", input)])
-        calls.append(
-          Self.object([("id", id), ("type", Self.text("function")), ("function", function)]))
+        calls.append(ToolOffer.call(id: id, name, arguments: input))
       default: throw Self.unsupported(block, place)
       }
     }
-    var members = [("role", Self.text("assistant")), ("content", Self.joined(texts))]
-    if !thoughts.isEmpty {
-      members.append(("reasoning_content", Self.text(thoughts.joined(separator: "\n"))))
-    }
-    if !calls.isEmpty { members.append(("tool_calls", Self.list(calls))) }
-    return Self.object(members)
+    return .object([
+      ("role", .text("assistant")), ("content", .content(texts)),
+      ("reasoning_content", thoughts.isEmpty ? nil : .text(thoughts.joined(separator: "\n"))),
+      ("tool_calls", calls.isEmpty ? nil : .list(calls)),
+    ])
   }
 
   /// A text, or blocks of text.
@@ -174,18 +157,18 @@ struct MessagesReader {
         FieldNames.field(of: place),
         "'\(place)' must be a text or a list of blocks, not \(value.found)")
     }
-    return Self.joined(
+    return .content(
       try blocks.enumerated().map { try text($1, "\(place)[\($0)]") })
   }
 
-  /// A block of text as a part of a message.
+  /// What a block of text says.
   private func text(_ block: JSONValue, _ place: String) throws -> JSONValue {
     guard block["type"]?.string == "text" else { throw Self.unsupported(block, place) }
     try Self.textNames.check(block, at: place)
     guard let text = block["text"], text.string != nil else {
       throw APIError.bad(FieldNames.field(of: place), "'\(place)' has no 'text'")
     }
-    return Self.object([("type", Self.text("text")), ("text", text)])
+    return text
   }
 
   private static func unsupported(_ block: JSONValue, _ place: String) -> APIError {
@@ -193,30 +176,5 @@ struct MessagesReader {
     return .bad(
       FieldNames.field(of: place), "'\(place)' is a block \(type), which has no place here",
       code: "unsupported_parameter")
-  }
-
-  // MARK: JSON
-
-  /// One part as its text, several as a list of them.
-  private static func joined(_ parts: [JSONValue]) -> JSONValue {
-    guard parts.count != 1 else { return parts[0]["text"] ?? text("") }
-    return parts.isEmpty ? text("") : list(parts)
-  }
-
-  private static func message(_ role: String, _ content: JSONValue) -> JSONValue {
-    object([("role", text(role)), ("content", content)])
-  }
-
-  private static func text(_ text: String) -> JSONValue {
-    JSONValue(content: .string(text), offset: 0)
-  }
-
-  private static func list(_ elements: [JSONValue]) -> JSONValue {
-    JSONValue(content: .array(elements), offset: 0)
-  }
-
-  private static func object(_ members: [(String, JSONValue)]) -> JSONValue {
-    JSONValue(
-      content: .object(members.map { JSONMember(key: $0.0, value: $0.1) }), offset: 0)
   }
 }

@@ -4,7 +4,7 @@ import Tokenization
 /// The bodies of `/v1/messages` and `/v1/messages/count_tokens`.
 extension ChatRequest {
   private static let countedFields = [
-    "model", "messages", "system", "tools", "tool_choice", "thinking",
+    "model", "messages", "system", "tools", "tool_choice", "thinking", "output_config",
   ]
   private static let messageFields =
     countedFields + [
@@ -21,7 +21,8 @@ extension ChatRequest {
     "AnthropicToolChoice", taken: ["type", "name", "disable_parallel_tool_use"])
   private static let thinkingNames = FieldNames(
     "Thinking", taken: ["type", "budget_tokens", "display"])
-  static let objectNames = [metadataNames, choiceNames, thinkingNames]
+  private static let outputNames = FieldNames("OutputConfig", taken: ["format", "effort"])
+  static let objectNames = [metadataNames, choiceNames, thinkingNames, outputNames]
 
   /// A request of Anthropic's interface.
   ///
@@ -41,12 +42,18 @@ extension ChatRequest {
     ]
     if let list, !tools.names.isEmpty { members.append(JSONMember(key: "tools", value: list)) }
     let isThinking = try Self.isThinking(fields)
+    var conversation: Conversation
     do throws(TokenizerError) {
-      var conversation = try Conversation(
+      conversation = try Conversation(
         JSONValue(content: .object(members), offset: 0), name: "the body")
-      if let isThinking { conversation.setThinking(isThinking) }
-      self.conversation = conversation
     } catch { throw APIError.bad("messages", error.description) }
+    if let isThinking { conversation.setThinking(isThinking) }
+    let output = fields["output_config"]
+    try output.map { try Self.outputNames.check($0, at: "output_config") }
+    try demands.set(
+      "reasoning_effort", of: &conversation, to: output?["effort"], at: "output_config.effort",
+      words: ["low", "medium", "high", "xhigh", "max"], usual: "high")
+    self.conversation = conversation
     separatesReasoning = true
     options = try AnswerOptions(fields, limit: ["max_tokens"], stops: "stop_sequences")
   }

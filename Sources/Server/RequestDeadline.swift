@@ -19,7 +19,7 @@ final class RequestDeadline: ChannelDuplexHandler, RemovableChannelHandler {
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     switch unwrapInboundIn(data) {
-    case .head(let head): begin(context, APIError.Form(path: head.path ?? ""))
+    case .head(let head): begin(context, APIError.Form(head))
     case .body: break
     case .end: end()
     }

@@ -29,7 +29,7 @@ struct RequestMiddleware: RouterMiddleware {
   private func refusal(
     of request: Request, _ error: any Error, _ context: ConnectionContext
   ) -> Response {
-    let form = APIError.Form(path: request.uri.path)
+    let form = APIError.Form(request.head)
     switch error {
     case let error as APIError: return error.response(form)
     case let error as HTTPError where error.status == .notFound:

@@ -81,20 +81,44 @@ struct ServedModel: @unchecked Sendable {
     }
   }
 
+  /// Numbers of a hidden state.
+  var hiddenSize: Int { model.configuration.hiddenSize }
+
+  /// The tokens of a text whose meaning is wanted: with the tokens before and after it that the model wants, and
+  /// nothing in it is a control token.
+  func embeddingTokens(_ input: CompletionRequest.Prompt) throws -> [Int32] {
+    switch input {
+    case .text(let text):
+      let tokens: [Int32]
+      do throws(TokenizerError) { tokens = try tokenizer.encodePrompt(text.utf8) } catch {
+        throw APIError.bad("input", error.description)
+      }
+      return try checked("input", tokens)
+    case .tokens(let tokens): return try checked("input", tokens)
+    }
+  }
+
   /// The tokens of a conversation to be answered.
-  func tokens(_ request: ChatRequest) throws -> [Int32] {
+  ///
+  /// - Parameter field: of the request, that has it.
+  func tokens(_ request: ChatRequest, field: String = "messages") throws -> [Int32] {
     try check(request.options.model)
     try check(request.options.sampling.logitBias)
     let framing = try framing(request.tools)
     if let framing { try request.demands.check(framing.names) }
     do throws(RuntimeError) {
-      return try model.prompt(request.conversation, template: framing?.template)
-    } catch { throw APIError(error, field: "messages") }
+      guard let continued = request.continued else {
+        return try model.prompt(request.conversation, template: framing?.template)
+      }
+      return try model.prompt(
+        request.conversation, continuing: continued.tokens, answer: continued.answer,
+        template: framing?.template)
+    } catch { throw APIError(error, field: field) }
   }
 
   /// The tokens of a conversation that a context has room for, and how its answer is written.
-  func job(_ request: ChatRequest) throws -> Answers.Job {
-    let tokens = try checked("messages", try tokens(request))
+  func job(_ request: ChatRequest, field: String = "messages") throws -> Answers.Job {
+    let tokens = try checked(field, try tokens(request, field: field))
     let framing = try framing(request.tools)
     var syntax = framing?.syntax ?? AnswerSyntax()
     if !request.separatesReasoning { syntax.reasoning = nil }
@@ -103,10 +127,15 @@ struct ServedModel: @unchecked Sendable {
     syntax.allowsManyCalls = request.tools.allowsMany
     syntax.note(promptTail: tokens.suffix(Self.tailCount).flatMap(tokenizer.spelling))
     var options = request.options
-    if let calls = try request.tools.grammar(&syntax) {
+    let calls = try request.tools.grammar(&syntax) { mark in
+      let token = tokenizer.token(spelled: String(decoding: mark, as: UTF8.self))
+      return token.map { tokenizer.decode([$0]).isEmpty } ?? false
+    }
+    if let calls {
       guard options.grammar == nil else {
         throw APIError.bad(
-          "tool_choice", "an answer is a call of a tool or of another form, not both")
+          request.tools.isRequired ? "tool_choice" : "tools",
+          "an answer is a call of a tool or of another form, not both")
       }
       options.grammar = calls
     }

@@ -1,3 +1,4 @@
+public import Runtime
 import TensorBasics
 public import Tokenization
 
@@ -23,6 +24,12 @@ public struct ServerOptions: Sendable {
   public var queueCount = 64
   /// Most bytes of a request's body.
   public var bodyByteCount = 1 << 20
+  /// Most bytes of responses that are kept for others to go on from.
+  public var keptResponseByteCount = 8 << 20
+  /// How hidden states become a vector where a request for embeddings does not say it.
+  public var pooling = Pooling.last
+  /// Most bytes of vectors that are computed or sent at the same time.
+  static let embeddingByteCount = 8 << 20
   /// Bodies of that length that may be read at the same time.
   static let bodyCount = 8
   /// Open connections; others wait to be accepted.
@@ -44,10 +51,13 @@ public struct ServerOptions: Sendable {
   /// Bytes of a body that are enough for a prompt as long as a context: a token is seldom as long as 32 bytes of JSON.
   public static func bodyByteCount(contextLength: Int) -> Int { max(128 << 10, 32 * contextLength) }
 
-  /// What a server needs beside the model, for so many contexts: bodies and what is made of them, connections, and
-  /// events that clients have not read yet.
+  /// What a server needs beside the model, for so many contexts.
+  ///
+  /// Bodies and what is made of them, connections, responses that are kept, vectors, and events that clients have not
+  /// read yet.
   public func byteCount(sequenceCount: Int, contextLength: Int) -> Int {
-    connectionByteCount + Self.bodyCount * bodyByteCount
+    connectionByteCount + keptResponseByteCount + Self.embeddingByteCount + Self.bodyCount
+      * bodyByteCount
       + Self.understandingFactor * bodyByteCount
       + (sequenceCount + queueCount) * contextLength * Self.tokenByteCount
   }

@@ -16,15 +16,23 @@ struct StateRoutes: Sendable {
 
   func add(to router: Router<ConnectionContext>) {
     router.get("health") { _, _ in try health() }
-    router.get("v1/models") { _, _ in
-      Response { json in
-        json.text("object", "list")
-        json.array("data") { $0.object { describe(to: &$0) } }
+    router.get("v1/models") { request, _ in
+      let form = APIError.Form(request.head)
+      return Response { json in
+        switch form {
+        case .openAI: json.text("object", "list")
+        case .anthropic:
+          json.text("first_id", model.name)
+          json.text("last_id", model.name)
+          json.flag("has_more", false)
+        }
+        json.array("data") { $0.object { describe(form, to: &$0) } }
       }
     }
-    router.get("v1/models/:name") { _, context in
+    router.get("v1/models/:name") { request, context in
       try model.check(context.parameters.get("name"))
-      return Response { describe(to: &$0) }
+      let form = APIError.Form(request.head)
+      return Response { describe(form, to: &$0) }
     }
     router.get("props") { _, _ in properties() }
     router.get("slots") { _, _ in slots() }
@@ -41,12 +49,20 @@ struct StateRoutes: Sendable {
     return Response { $0.text("status", "ok") }
   }
 
-  private func describe(to json: inout JSONWriter) {
+  private func describe(_ form: APIError.Form, to json: inout JSONWriter) {
     json.text("id", model.name)
-    json.text("object", "model")
-    json.number("created", startSeconds)
-    json.text("owned_by", "flashinfer")
-    json.number("max_model_len", model.contextLength)
+    switch form {
+    case .openAI:
+      json.text("object", "model")
+      json.number("created", startSeconds)
+      json.text("owned_by", "flashinfer")
+      json.number("max_model_len", model.contextLength)
+    case .anthropic:
+      json.text("type", "model")
+      json.text("display_name", model.name)
+      json.text("created_at", utcText(ofSeconds: startSeconds))
+      json.number("max_input_tokens", model.contextLength)
+    }
   }
 
   private func properties() -> Response {

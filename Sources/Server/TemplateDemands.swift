@@ -46,6 +46,42 @@ struct TemplateDemands {
     }
   }
 
+  /// Those of arguments of the template, each with where it is in the body.
+  init(arguments: [(name: String, place: String)]) {
+    demands = arguments.map { name, place in
+      (name, .variable, Self.unread(FieldNames.field(of: place), place))
+    }
+  }
+
+  /// Gives the template an argument, which it must read unless the value asks for nothing.
+  ///
+  /// - Parameters:
+  ///   - value: of what is at `place` in the body; nil = nothing is there.
+  ///   - usual: the word that asks for nothing.
+  mutating func set(
+    _ argument: String, of conversation: inout Conversation, to value: JSONValue?,
+    at place: String, words: [String], usual: String
+  ) throws {
+    guard let value else { return }
+    guard let word = value.string, words.contains(word) else {
+      let expected = words.map { "\"\($0)\"" }.joined(separator: " or ")
+      throw APIError.bad(
+        FieldNames.field(of: place), "'\(place)' must be \(expected), not \(value.found)")
+    }
+    conversation.setArgument(argument, word)
+    guard word != usual else { return }
+    demands.append((argument, .variable, Self.unread(FieldNames.field(of: place), place)))
+  }
+
+  /// OpenAI's `verbosity`, of chats and responses.
+  mutating func setVerbosity(
+    of conversation: inout Conversation, to value: JSONValue?, at place: String
+  ) throws {
+    try set(
+      "verbosity", of: &conversation, to: value, at: place, words: ["low", "medium", "high"],
+      usual: "medium")
+  }
+
   private mutating func note(_ message: JSONValue, _ place: String) throws {
     try note(message, place, Self.messageNames)
     if let role = message["role"]?.string, !Self.roles.contains(role) {

@@ -3,36 +3,65 @@ import ModelFormat
 
 /// What an answer that must call a tool is held to.
 extension ToolOffer {
-  /// The grammar of calls of the tools that must be called; nil where none must be.
+  /// The grammar of answers that call tools whose arguments must be of a schema; nil where none must be.
   ///
-  /// - Parameter syntax: how the model's answers are written; set to how this one is. Control tokens are never drawn under a
-  ///   grammar, so that calls which begin with one are the whole answer instead.
+  /// - Parameters:
+  ///   - syntax: how the model's answers are written; set to how this one is. Control tokens are never drawn under a
+  ///     grammar, so that calls which must be and begin with one are the whole answer instead.
+  ///   - isControl: whether a text is a control token.
   /// - Throws: ``APIError``, where a tool's parameters cannot be held to.
-  func grammar(_ syntax: inout AnswerSyntax) throws -> CompiledGrammar? {
-    guard !required.isEmpty else { return nil }
+  func grammar(
+    _ syntax: inout AnswerSyntax, isControl: ([UInt8]) -> Bool
+  ) throws -> CompiledGrammar? {
+    guard isRequired || offered.contains(where: \.isStrict) else { return nil }
+    if !isRequired { try checkMarks(syntax, isControl) }
     var (begin, end, separator) = ("", "", String?.none)
+    var mark: String?
     if case .marked(let marks) = syntax.calls {
+      mark = String(decoding: marks.begin, as: UTF8.self)
       begin = String(decoding: marks.begin, as: UTF8.self) + "\n"
       end = "\n" + String(decoding: marks.end, as: UTF8.self)
       separator = allowsMany ? "\n" : nil
     } else {
       syntax.calls = AnswerSyntax.plainCalls
     }
-    if syntax.beginsInReasoning, let reasoning = syntax.reasoning {
+    if isRequired, syntax.beginsInReasoning, let reasoning = syntax.reasoning {
       // It does not think, and calls once.
       begin = String(decoding: reasoning.end, as: UTF8.self) + "\n\n" + begin
       separator = nil
     }
-    let forms = try required.map { tool in
+    let forms = try offered.map { tool in
       CompiledGrammar.Form(
         prefix: begin + "{\"name\": \(Self.literal(tool.name)), \"arguments\": ",
-        schema: try Self.schema(of: tool), suffix: "}" + end)
+        schema: isRequired || tool.isStrict ? try Self.schema(of: tool) : .object,
+        suffix: "}" + end)
     }
     do throws(GrammarError) {
-      return try CompiledGrammar(forms: forms, separator: separator)
+      if isRequired { return try CompiledGrammar(forms: forms, separator: separator) }
+      guard let mark else {
+        return try CompiledGrammar(textOrForms: forms, separator: allowsMany ? ";" : nil)
+      }
+      return try CompiledGrammar(text: mark, forms, areMany: allowsMany)
     } catch {
       throw APIError.bad(
-        "tools", "the parameters of a tool that must be called are refused: \(error)")
+        "tools", "the parameters of a tool that is held to them are refused: \(error)")
+    }
+  }
+
+  /// Refuses calls that may be, and can only be told from text by control tokens.
+  private func checkMarks(_ syntax: AnswerSyntax, _ isControl: ([UInt8]) -> Bool) throws {
+    var marks = syntax.reasoning.map { [$0.begin, $0.end] } ?? []
+    var canHold = true
+    switch syntax.calls {
+    case .marked(let call): marks += [call.begin, call.end]
+    case .plain: canHold = syntax.reasoning == nil
+    case .announced, nil: canHold = false
+    }
+    guard canHold, !marks.contains(where: isControl) else {
+      throw APIError.bad(
+        "tools",
+        "'strict' is not supported with this model unless 'tool_choice' asks for a call: leave it out, or ask for one",
+        code: "unsupported_parameter")
     }
   }
 
@@ -49,11 +78,6 @@ extension ToolOffer {
 
   /// A text as JSON has it.
   private static func literal(_ text: String) -> String {
-    let list = JSONWriter.document { $0.array("", of: [text]) { $0.text(nil, $1) } }
-    let (begin, end) = (
-      list.firstIndex(of: UInt8(ascii: "[")), list.lastIndex(of: UInt8(ascii: "]"))
-    )
-    guard let begin, let end else { return "\"\"" }
-    return String(decoding: list[(begin + 1)..<end], as: UTF8.self)
+    String(decoding: JSONWriter.value { $0.text(nil, text) }, as: UTF8.self)
   }
 }

@@ -16,12 +16,16 @@ struct ToolOffer {
     let name: String
     /// A schema of its arguments; nil = any object.
     let parameters: JSONValue?
+    /// Whether they must be of the schema wherever it is called.
+    let isStrict: Bool
   }
 
   /// Their names; none where none may be called.
   private(set) var names: Set<String> = []
-  /// Those of which an answer calls one; none where it need not.
-  private(set) var required: [Tool] = []
+  /// Those that may be called.
+  private(set) var offered: [Tool] = []
+  /// Whether an answer calls one of them and says nothing else.
+  let isRequired: Bool
   /// Whether an answer may call more than one.
   private(set) var allowsMany = true
 
@@ -45,12 +49,7 @@ struct ToolOffer {
   }
 
   private static func choice(_ value: JSONValue) throws -> Choice {
-    switch value.string {
-    case "auto": return .auto
-    case "none": return .none
-    case "required": return .required
-    default: break
-    }
+    if let choice = value.string.flatMap(Choice.init(word:)) { return choice }
     guard value["type"]?.string == "function", let name = value["function"]?["name"]?.string else {
       throw APIError.bad(
         "tool_choice",
@@ -65,18 +64,26 @@ struct ToolOffer {
   /// - Parameter tools: as OpenAI's interface and chat templates have them.
   init(tools: JSONValue?, _ choice: Choice, allowsMany: Bool) throws {
     self.allowsMany = allowsMany
+    isRequired = choice.isForced
     guard let list = tools?.array ?? (tools == nil ? [] : nil) else {
       throw APIError.bad("tools", "'tools' must be a list, not \(tools?.found ?? "")")
     }
     for (number, tool) in list.enumerated() {
-      let name = try Self.name(of: tool, "tools[\(number)]", mayBeStrict: choice.isForced)
+      let place = "tools[\(number)]"
+      let name = try Self.name(of: tool, place)
       guard names.insert(name).inserted else {
         throw APIError.bad("tools", "'tools' has two of the name '\(name)'")
       }
+      let strict = tool["function"]?["strict"]
+      guard strict == nil || strict?.bool != nil else {
+        throw APIError.bad("tools", "'strict' of \(place) must be true or false")
+      }
       guard choice.includes(name) else { continue }
-      required.append(Tool(name: name, parameters: tool["function"]?["parameters"]))
+      offered.append(
+        Tool(
+          name: name, parameters: tool["function"]?["parameters"], isStrict: strict?.bool == true))
     }
-    guard !choice.isForced || !required.isEmpty else {
+    guard !choice.isForced || !offered.isEmpty else {
       throw APIError.bad("tool_choice", "'tool_choice' asks for a tool that is not in 'tools'")
     }
     // One that is asked for by name is called once.
@@ -85,7 +92,7 @@ struct ToolOffer {
   }
 
   private static func name(
-    of tool: JSONValue, _ place: String, mayBeStrict: Bool
+    of tool: JSONValue, _ place: String
   ) throws -> String {
     guard tool["type"]?.string == "function", let function = tool["function"],
       function.members != nil
@@ -95,12 +102,6 @@ struct ToolOffer {
     }
     try toolNames.check(tool, at: place)
     try functionNames.check(function, at: "\(place).function")
-    guard mayBeStrict || tool["function"]?["strict"]?.bool != true else {
-      throw APIError.bad(
-        "tools",
-        "\(place): 'strict' is supported where 'tool_choice' asks for a call: leave it out, or ask for one",
-        code: "unsupported_parameter")
-    }
     guard let name = tool["function"]?["name"]?.string, !name.isEmpty,
       name.utf8.count <= mostNameBytes
     else {
@@ -110,7 +111,42 @@ struct ToolOffer {
   }
 }
 
+/// What chat templates are given of tools.
+extension ToolOffer {
+  static func tool(
+    _ name: JSONValue?, _ description: JSONValue?, _ parameters: JSONValue?, strict: JSONValue?
+  ) -> JSONValue {
+    .object([
+      ("type", .text("function")),
+      (
+        "function",
+        .object([
+          ("name", name), ("description", description), ("parameters", parameters),
+          ("strict", strict),
+        ])
+      ),
+    ])
+  }
+
+  static func call(id: JSONValue, _ name: JSONValue, arguments: JSONValue) -> JSONValue {
+    .object([
+      ("id", id), ("type", .text("function")),
+      ("function", .object([("name", name), ("arguments", arguments)])),
+    ])
+  }
+}
+
 extension ToolOffer.Choice {
+  /// As OpenAI's interfaces say it.
+  init?(word: String) {
+    switch word {
+    case "auto": self = .auto
+    case "none": self = .none
+    case "required": self = .required
+    default: return nil
+    }
+  }
+
   fileprivate var isForced: Bool {
     switch self {
     case .none, .auto: false
@@ -118,11 +154,11 @@ extension ToolOffer.Choice {
     }
   }
 
-  /// Whether a call of that tool is asked for.
+  /// Whether that tool may be called.
   fileprivate func includes(_ name: String) -> Bool {
     switch self {
-    case .none, .auto: false
-    case .required: true
+    case .none: false
+    case .auto, .required: true
     case .named(let wanted): name == wanted
     }
   }

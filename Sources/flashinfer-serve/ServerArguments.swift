@@ -1,7 +1,8 @@
-import ArgumentParser
+public import ArgumentParser
 import CommandLineSupport
 import HostResources
 import ModelFormat
+public import Runtime
 import Server
 import TensorBasics
 
@@ -73,6 +74,18 @@ struct ServerArguments: ParsableArguments {
       valueName: "size"))
   var maxBody: ByteCount?
 
+  @Option(
+    help: ArgumentHelp(
+      "Memory for responses that previous_response_id may name; those used least recently go first.",
+      valueName: "size"))
+  var keepResponses = ByteCount(8 << 20)
+
+  @Option(
+    help: ArgumentHelp(
+      "Whose hidden state the vector of /v1/embeddings is where the request does not say it: that of the last token, which has "
+        + "seen all of them, or the mean of all.", valueName: "last|mean"))
+  var pooling = Pooling.last
+
   func validate() throws {
     try validateAddress()
     for name in allowHost where HostName(name) == nil {
@@ -94,6 +107,9 @@ struct ServerArguments: ParsableArguments {
     }
     if let maxBody, !(1 << 10...1 << 28).contains(maxBody.bytes) {
       throw ValidationError("--max-body must be between 1KiB and 256MiB, not \(maxBody)")
+    }
+    guard (0...1 << 36).contains(keepResponses.bytes) else {
+      throw ValidationError("--keep-responses must be between 0 and 64GiB, not \(keepResponses)")
     }
   }
 
@@ -126,6 +142,8 @@ struct ServerArguments: ParsableArguments {
     options.allowedOrigins = allowOrigin
     options.chatTemplate = try chatTemplate.map { try TemplateOptions.template(path: $0) }
     options.queueCount = queue
+    options.pooling = pooling
+    options.keptResponseByteCount = keepResponses.bytes
     options.bodyByteCount =
       maxBody?.bytes ?? ServerOptions.bodyByteCount(contextLength: contextLength)
     // Half of the descriptors are enough for the model, the store and what the system itself opens.
@@ -135,3 +153,5 @@ struct ServerArguments: ParsableArguments {
     return options
   }
 }
+
+extension Pooling: ExpressibleByArgument {}

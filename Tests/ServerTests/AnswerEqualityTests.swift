@@ -17,7 +17,11 @@ import Tokenization
     var requests: [SequenceRequest] = []
   }
 
-  private static let paths = ["/v1/completions", "/v1/chat/completions", "/v1/messages"]
+  private static let paths = [
+    "/v1/completions", "/v1/chat/completions", "/v1/messages", "/v1/responses",
+  ]
+  /// Those that answer once.
+  private static let singlePaths: Set = ["/v1/messages", "/v1/responses"]
 
   /// Ways to say what an answer must be, and what they mean.
   private static let constraints: [@Sendable () throws -> (String, CompiledGrammar?)] = [
@@ -64,32 +68,38 @@ import Tokenization
     let topK = [0, 5, 40].randomElement(using: &generator)!
     question.streams = Bool.random(using: &generator)
     question.path = paths.randomElement(using: &generator)!
-    let isMessages = question.path == "/v1/messages"
-    let count = isMessages ? 1 : Int.random(in: 1...2, using: &generator)
+    let (isMessages, isResponses) = (
+      question.path == "/v1/messages", question.path == "/v1/responses"
+    )
+    let isSingle = singlePaths.contains(question.path)
+    let count = isSingle ? 1 : Int.random(in: 1...2, using: &generator)
     let text = (0..<Int.random(in: 1...60, using: &generator)).map { _ in
       String("abcdefgh it the".randomElement(using: &generator)!)
     }.joined()
     var fields = [
-      "\"max_tokens\": \(limit)", "\"temperature\": \(temperature)", "\"seed\": \(seed)",
+      "\"\(isResponses ? "max_output_tokens" : "max_tokens")\": \(limit)",
+      "\"temperature\": \(temperature)", "\"seed\": \(seed)",
       "\"top_k\": \(topK)", "\"stream\": \(question.streams)",
       "\"\(isMessages ? "stop_sequences" : "stop")\": [\(stops.map { "\"\($0)\"" }.joined(separator: ","))]",
     ]
-    if !isMessages { fields.append("\"n\": \(count)") }
+    if !isSingle { fields.append("\"n\": \(count)") }
     let tokens: [Int32]
     if question.path != "/v1/completions" {
       var own = ["\"messages\": [{\"role\": \"user\", \"content\": \"\(text)\"}]"]
       // What calls no tool is text as it is where none is offered.
-      if !isMessages, Bool.random(using: &generator) {
+      if !isSingle, Bool.random(using: &generator) {
         own.append(#""tools": [{"type": "function", "function": {"name": "f"}}]"#)
       }
-      fields += own
+      fields += isResponses ? ["\"input\": \"\(text)\""] : own
       let conversation = "{\(own.joined(separator: ","))}"
       tokens = try model.prompt(Conversation(json: Array(conversation.utf8), name: "question"))
     } else {
       fields.append("\"prompt\": \"\(text)\"")
       tokens = try model.prompt(text)
     }
-    let (field, grammar) = try constraints.randomElement(using: &generator)!()
+    var (field, grammar) = try constraints.randomElement(using: &generator)!()
+    // That one has another name there.
+    if isResponses, field.contains("response_format") { (field, grammar) = ("", nil) }
     if !field.isEmpty { fields.append(field) }
     let penalty = [0, 0.5].randomElement(using: &generator)!
     fields += [
@@ -119,6 +129,15 @@ import Tokenization
     let documents =
       question.streams ? reply.events.filter { $0 != "[DONE]" } : [reply.text]
     let isMessages = question.path == "/v1/messages"
+    if question.path == "/v1/responses" {
+      let last = try JSONValue.parsed(documents.last ?? "")
+      let response = question.streams ? last["response"] : last
+      for part in response?["output"]?.array?.first?["content"]?.array ?? [] {
+        answers[0].text += part["text"]?.string ?? ""
+      }
+      answers[0].reason = response?["status"]?.string == "completed" ? "stop" : "length"
+      return answers
+    }
     let end = isMessages ? "{\"type\":\"message_stop\"}" : "[DONE]"
     #expect(question.streams == (reply.events.last == end))
     for document in documents {

@@ -90,7 +90,7 @@ import Testing
       ),
       (chat, "{\(messages),\"tools\":[\(tool),\(tool)]}", 400, "tools"),
       (
-        chat, "{\(messages),\"tools\":[\(tool.replacing("\"f\"", with: "\"f\",\"strict\":true"))]}",
+        chat, "{\(messages),\"tools\":[\(tool.replacing("\"f\"", with: "\"f\",\"strict\":5"))]}",
         400, "tools"
       ),
       (

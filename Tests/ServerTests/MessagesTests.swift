@@ -126,6 +126,66 @@ import Tokenization
     }
   }
 
+  @Test func `Models are told of as the client's interface has them`() async throws {
+    try await ServerRig.serving { rig in
+      func get(_ path: String, _ fields: [String]) async throws -> (Int, JSONValue) {
+        let reply = try await HTTPClient.exchange(HTTPClient.head("GET \(path)", fields), rig.port)
+        return (reply.status, try JSONValue.parsed(reply.text))
+      }
+      let version = ["anthropic-version: 2023-06-01"]
+      let (_, list) = try await get("/v1/models", version)
+      let (_, one) = try await get("/v1/models/tiny", version)
+      for model in [list["data"]?.array?.first, one] {
+        #expect(model?["id"]?.string == "tiny" && model?["type"]?.string == "model")
+        #expect(model?["display_name"]?.string == "tiny" && model?["object"] == nil)
+        let time = try #require(model?["created_at"]?.string)
+        #expect(time.wholeMatch(of: /20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ/) != nil, "\(time)")
+      }
+      #expect(list["has_more"]?.bool == false && list["last_id"]?.string == "tiny")
+      let (status, missing) = try await get("/v1/models/other", version)
+      #expect(status == 404 && missing["error"]?["type"]?.string == "not_found_error")
+      #expect(missing["type"]?.string == "error")
+      let (_, other) = try await get("/v1/models", [])
+      #expect(other["data"]?.array?.first?["object"]?.string == "model")
+      #expect(try await get("/v1/models/other", []).1["type"] == nil)
+    }
+  }
+
+  @Test func `An output's form and effort are honoured, or refused where there is no place`()
+    async throws
+  {
+    let template = try ChatTemplate(Self.template + "{{ reasoning_effort }}")
+    let start = #"{"messages":[{"role":"user","content":"q"}],"max_tokens":60,"seed":3,"#
+    for knows in [true, false] {
+      try await ServerRig.serving {
+        if knows { $0.chatTemplate = template }
+      } _: { rig in
+        let form = #""format":{"type":"json_schema","schema":{"enum":["ab","cd"]}}"#
+        let reply = try await rig.post(
+          "/v1/messages", start + "\"output_config\":{\(form),\"effort\":\"high\"}}")
+        let answer = try JSONValue.parsed(reply.text)
+        let text = answer["content"]?.array?.first?["text"]?.string
+        #expect(["\"ab\"", "\"cd\""].contains(text), "\(reply.text)")
+        let low = try await rig.post(
+          "/v1/messages", start + #""output_config":{"effort":"low"}}"#)
+        #expect(low.status == (knows ? 200 : 400), "\(low.text)")
+        #expect(knows || low.text.contains("output_config.effort"))
+        if knows {
+          let counts = try await [#","output_config":{"effort":"low"}"#, ""].asyncMap { more in
+            try await Self.tokenCount(rig, #""messages":[{"role":"user","content":"q"}]"# + more)
+          }
+          #expect(counts[0] > counts[1])
+        }
+        for wrong in [
+          #"{"effort":"huge"}"#, #"{"more":1}"#, #"{"format":{"type":"json_schema"}}"#, "5",
+        ] {
+          let reply = try await rig.post("/v1/messages", start + "\"output_config\":\(wrong)}")
+          #expect(reply.status == 400 && reply.text.contains("output_config"), "\(reply.text)")
+        }
+      }
+    }
+  }
+
   /// Fields beside a message and a limit, and a word of the answer.
   private static let refused: [(String, String)] = [
     (#""nonsense":1"#, "nonsense"), (#""stop":["a"]"#, "stop"),
@@ -134,7 +194,7 @@ import Tokenization
     (#""system":[{"type":"image"}]"#, "image"), (#""tools":{}"#, "tools"),
     (#""tools":[{}]"#, "tools[0]"),
     (#""tools":[{"name":"f","type":"web_search_20250305"}]"#, "tools[0]"),
-    (#""tools":[{"name":"f","input_schema":{},"strict":true}]"#, "strict"),
+    (#""tools":[{"name":"f","input_schema":{},"strict":1}]"#, "strict"),
     (#""tools":[{"name":"f","more":1}]"#, "more"),
     (#""tool_choice":{"type":"any"}"#, "tool_choice"),
     (#""tool_choice":{"type":"tool","name":"f"}"#, "tool_choice"),

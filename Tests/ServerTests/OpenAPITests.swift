@@ -150,7 +150,11 @@ import Testing
   ) async throws -> String? {
     var (members, fields) = (endpoint.example.filter { fields[$0.name] == nil }, fields)
     // What others need, or what would contradict them.
-    if fields["top_logprobs"] != nil { fields["logprobs"] = "true" }
+    if fields["top_logprobs"] != nil {
+      let isChat = endpoint.path == "/v1/chat/completions"
+      fields[isChat ? "logprobs" : "include"] =
+        isChat ? "true" : "[\"message.output_text.logprobs\"]"
+    }
     if fields["max_completion_tokens"] != nil { members.removeAll { $0.name == "max_tokens" } }
     members += fields.compactMap { name, value in value.map { (name, $0) } }
     let body = members.map { "\"\($0.name)\":\($0.value)" }.joined(separator: ",")

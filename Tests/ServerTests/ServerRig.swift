@@ -101,6 +101,10 @@ struct ServerRig: Sendable {
     try await HTTPClient.post(path, body, port)
   }
 
+  func delete(_ path: String) async throws -> HTTPReply {
+    try await HTTPClient.exchange(HTTPClient.head("DELETE \(path)"), port)
+  }
+
   func get(_ path: String) async throws -> HTTPReply { try await HTTPClient.get(path, port) }
 
   /// Waits until the engine's state is as it should be; a test that waits in vain ends with the job's time.
@@ -122,5 +126,16 @@ struct ServerRig: Sendable {
 extension JSONValue {
   static func parsed(_ text: String) throws -> JSONValue {
     try Array(text.utf8).withUnsafeBytes { try JSONParser.parse($0, path: "reply") }
+  }
+}
+
+extension Array {
+  /// Maps one element after the other.
+  func asyncMap<Result>(
+    _ change: (Element) async throws -> Result
+  ) async throws -> [Result] {
+    var results: [Result] = []
+    for element in self { results.append(try await change(element)) }
+    return results
   }
 }

@@ -91,6 +91,54 @@ import Tokenization
     }
   }
 
+  /// Templates whose calls can be held to a schema where an answer need not call, and such whose cannot.
+  private static let forms = [
+    ("", true), ("<tool_call>", true), ("[TOOL_CALLS]", false),
+    ("{% if false %}<think></think>{% endif %}", false),
+    ("<tool_call>{% if false %}<think></think>{% endif %}", true),
+  ]
+
+  @Test(arguments: forms)
+  func `Calls that may be are held to strict schemas, or refused to be`(
+    marks: String, isTaken: Bool
+  ) async throws {
+    let template = try ChatTemplate(
+      "{% if tools %}{{ tools | tojson }}{% endif %}{{ messages[0].content }}{% if false %}"
+        + marks + "{% endif %}")
+    let tools =
+      #""tools":[{"type":"function","function":{"name":"f","strict":true,"parameters":{"type":"object","#
+      + #""properties":{"y":{"enum":["a","b"]}},"required":["y"],"additionalProperties":false}}}]"#
+    try await ServerRig.serving(contextLength: 2048) {
+      $0.chatTemplate = template
+    } _: { rig in
+      let bracket = try rig.model().tokenizer.encode("{".utf8)[0]
+      for seed in 0..<4 {
+        func ask(_ tools: String) async throws -> HTTPReply {
+          try await rig.post(
+            "/v1/chat/completions",
+            "{\(Self.messages),\(tools),\"seed\":\(seed),\"max_tokens\":400,\"parallel_tool_calls\":false,\"logit_bias\":{\"\(bracket)\":100}}"
+          )
+        }
+        let reply = try await ask(tools)
+        guard isTaken else {
+          #expect(reply.status == 400 && reply.text.contains("'strict'"), "\(reply.text)")
+          continue
+        }
+        #expect(reply.status == 200, "\(reply.text)")
+        guard marks.isEmpty else { continue }
+        // What begins with a bracket is a call.
+        let message = try JSONValue.parsed(reply.text)["choices"]?.array?.first?["message"]
+        let calls = try #require(message?["tool_calls"]?.array, "\(reply.text)")
+        for call in calls.prefix(1) {
+          let text = try #require(call["function"]?["arguments"]?.string)
+          #expect(["a", "b"].contains(try JSONValue.parsed(text)["y"]?.string), "\(text)")
+        }
+        let free = try await ask(tools.replacing("true", with: "false"))
+        #expect(!free.text.contains("tool_calls\":["), "\(free.text)")
+      }
+    }
+  }
+
   @Test(arguments: ["<user>{{ messages[0].content }}<think>\n", "<user>{{ messages[0].content }}"])
   func `Reasoning that the prompt begins is told apart`(source: String) async throws {
     let template = try ChatTemplate(source + "{% if false %}<think></think>{% endif %}")

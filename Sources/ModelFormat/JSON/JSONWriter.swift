@@ -28,6 +28,20 @@ public struct JSONWriter {
     return writer.bytes
   }
 
+  /// One value, without a newline.
+  package static func value(_ write: (inout JSONWriter) -> Void) -> [UInt8] {
+    var writer = JSONWriter()
+    write(&writer)
+    return writer.bytes
+  }
+
+  /// Writes a value that was written before.
+  package mutating func written(_ key: String? = nil, _ value: [UInt8]) {
+    begin(key)
+    bytes += value
+    flush(above: Self.pieceByteCount)
+  }
+
   /// Writes `{ … }`, as the value of `key` where one is given.
   public mutating func object(_ key: String? = nil, _ members: (inout JSONWriter) -> Void) {
     nest(key, "{", "}", members)
@@ -62,6 +76,12 @@ public struct JSONWriter {
     begin(key)
     guard let value, value.isFinite else { return append("null") }
     append(value == value.rounded() && value.magnitude < 0x1p53 ? "\(Int(value))" : "\(value)")
+  }
+
+  /// Writes a number with as few digits as tell it; `null` where JSON has none.
+  package mutating func number(_ key: String? = nil, _ value: Float) {
+    begin(key)
+    append(value.isFinite ? "\(value)" : "null")
   }
 
   /// Writes `true` or `false`.

@@ -3,13 +3,14 @@
 usage: anthropic_client.py URL EXPECTED
     EXPECTED    what flashinfer-run answers to the question below, with the same seed
 """
+import json
 import sys
 
 import anthropic
 
 URL = sys.argv[1]
 client = anthropic.Anthropic(base_url=URL, api_key="none", max_retries=0, timeout=120)
-model = client.get("/v1/models", cast_to=object)["data"][0]["id"]
+model = client.models.list().data[0].id
 chat = {"model": model, "messages": [{"role": "user", "content": "Why is the sky blue?"}],
         "max_tokens": 24, "extra_body": {"seed": 5}}
 tools = [{"name": "get_weather", "description": "Gets the weather of a city",
@@ -48,6 +49,23 @@ def whole_and_streamed():
     stopped = client.messages.create(**chat, stop_sequences=[text[5:9]])
     check(stopped.stop_reason == "stop_sequence" and stopped.stop_sequence == text[5:9], stopped)
     return text
+
+
+def models_and_forms():
+    """Models are listed; an output is of the form that is asked for."""
+    one = client.models.retrieve(model)
+    check(one.id == model and one.type == "model" and one.created_at.year >= 2020, one)
+    try:
+        client.models.retrieve("another")
+    except anthropic.NotFoundError as error:
+        check(error.body["type"] == "error", error)
+    else:
+        sys.exit("error: there is a model of any name")
+    schema = {"type": "object", "properties": {"color": {"enum": ["blue", "red"]}}, "required": ["color"],
+              "additionalProperties": False}
+    made = client.messages.create(
+        **{**chat, "max_tokens": 100}, output_config={"format": {"type": "json_schema", "schema": schema}})
+    check(json.loads(made.content[0].text)["color"] in ("blue", "red"), made)
 
 
 def count(question):
@@ -124,4 +142,5 @@ check(expected == sys.argv[2], f"{expected!r} is not {sys.argv[2]!r}")
 calls()
 errors()
 blocks()
+models_and_forms()
 print(f"anthropic {anthropic.__version__}: all of its calls were answered as they should be")

@@ -6,9 +6,11 @@ usage: openai_client.py URL EXPECTED
 import concurrent.futures
 import json
 import sys
+import typing
 import urllib.request
 
 import openai
+import pydantic
 
 URL = sys.argv[1]
 client = openai.OpenAI(base_url=URL + "/v1", api_key="none", max_retries=0, timeout=120)
@@ -140,6 +142,117 @@ def calls():
     refused(openai.BadRequestError, "tool_choice", tools=tools, tool_choice={"type": "function", "function": {"name": "none"}})
 
 
+class Weather(pydantic.BaseModel):
+    """What the weather is asked for."""
+    city: typing.Literal["Paris", "Rome"]
+
+
+class Sky(pydantic.BaseModel):
+    """What an answer is parsed to."""
+    color: typing.Literal["blue", "red"]
+    is_clear: bool
+
+
+def responses(expected):
+    """Responses: whole, streamed, with calls and schemas, and going on from one another."""
+    asked = {"model": model, "input": "Why is the sky blue?", "max_output_tokens": 24, "extra_body": {"seed": 5}}
+    whole = client.responses.create(**asked)
+    check(whole.output_text == expected, f"{whole.output_text!r} is not {expected!r}")
+    check(whole.status == "incomplete" and whole.incomplete_details.reason == "max_output_tokens", whole)
+    usage = whole.usage
+    check(usage.total_tokens == usage.input_tokens + 24 and usage.input_tokens_details.cached_tokens >= 0, usage)
+    events = list(client.responses.create(**asked, stream=True))
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    check("".join(deltas) == expected and len(deltas) > 1, deltas)
+    check([event.sequence_number for event in events] == list(range(len(events))), events)
+    check(events[0].type == "response.created" and events[-1].type == "response.incomplete", events)
+    with client.responses.stream(**{**asked, "max_output_tokens": 200}, text_format=Sky) as stream:
+        types = [event.type for event in stream]
+        final = stream.get_final_response()
+    check(types[-1] == "response.completed" and isinstance(final.output_parsed, Sky), final)
+    kept = client.responses.retrieve(final.id)
+    check(kept.output_text == final.output_text and kept.id == final.id, kept)
+    after = client.responses.create(**{**asked, "input": "And at night?"}, previous_response_id=final.id)
+    check(after.usage.input_tokens > final.usage.total_tokens and after.previous_response_id == final.id, after)
+    counted = client.responses.input_tokens.count(model=model, input="And at night?", previous_response_id=final.id)
+    check(counted.input_tokens == after.usage.input_tokens, counted)
+    client.responses.delete(final.id)
+    for ask in (lambda: client.responses.retrieve(final.id),
+                lambda: client.responses.create(**asked, previous_response_id=final.id)):
+        try:
+            ask()
+        except openai.NotFoundError as error:
+            check(final.id in str(error), error)
+        else:
+            sys.exit("error: a response that was deleted is there")
+    parsed = client.responses.parse(**{**asked, "max_output_tokens": 200}, text_format=Sky)
+    check(isinstance(parsed.output_parsed, Sky), parsed)
+    probable = client.responses.create(
+        **asked, top_logprobs=3, include=["message.output_text.logprobs"])
+    tokens = probable.output[0].content[0].logprobs
+    check(len(tokens) == 24 and all(len(token.top_logprobs) == 3 for token in tokens), tokens)
+    response_calls()
+
+
+def response_calls():
+    """A tool that must be called is, whole, streamed and parsed; its result goes on from it."""
+    question = {"model": model, "input": "Weather in Paris?", "tool_choice": "required", "max_output_tokens": 200,
+                "parallel_tool_calls": False,
+                "extra_body": {"seed": 3}}
+    tool = openai.pydantic_function_tool(Weather, name="get_weather")["function"]
+    tools = [{"type": "function", **tool}]
+    made = client.responses.parse(**question, tools=tools)
+    call = made.output[0]
+    check(call.type == "function_call" and call.name == "get_weather", made)
+    check(isinstance(json.loads(call.arguments)["city"], str) and made.status == "completed", made)
+    with client.responses.stream(**question, tools=tools) as stream:
+        arguments = "".join(event.delta for event in stream
+                            if event.type == "response.function_call_arguments.delta")
+        streamed = stream.get_final_response().output[0]
+    check(arguments == streamed.arguments == call.arguments, streamed)
+    after = client.responses.create(
+        model=model, previous_response_id=made.id, tools=tools, tool_choice="none", max_output_tokens=8,
+        input=[{"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}])
+    check(after.usage.output_tokens > 0, after)
+    items = [{"role": "user", "content": "Weather in Paris?"},
+             *(item.model_dump(exclude_none=True, exclude={"parsed_arguments"}) for item in made.output),
+             {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}]
+    after = client.responses.create(model=model, input=items, store=False, max_output_tokens=8)
+    check(after.usage.output_tokens > 0, after)
+    try:
+        client.responses.create(model=model, input="a", background=True)
+    except openai.BadRequestError as error:
+        check(error.param == "background", error)
+    else:
+        sys.exit("error: a field that is not supported was taken")
+
+
+def embeddings():
+    """Vectors of length 1, as numbers and as bytes, the same for texts and their tokens."""
+    texts = ["The cat sat on the mat.", "A kitten lay on the rug.", "Interest rates rose again."]
+    made = client.embeddings.create(model=model, input=texts, extra_body={"pooling": "mean"})
+    vectors = [item.embedding for item in made.data]
+    check([item.index for item in made.data] == [0, 1, 2] and made.usage.prompt_tokens > 0, made.usage)
+    numbers = client.embeddings.create(
+        model=model, input=texts, encoding_format="float", extra_body={"pooling": "mean"})
+    for vector, item in zip(vectors, numbers.data):
+        check(abs(sum(x * x for x in vector) - 1) < 1e-5, vector)
+        check(max(abs(a - b) for a, b in zip(vector, item.embedding)) < 1e-7, item)
+    near, far = (sum(a * b for a, b in zip(vectors[0], vector)) for vector in vectors[1:])
+    check(near > far, f"{near} is not above {far}")
+    tokens = json.load(urllib.request.urlopen(urllib.request.Request(
+        URL + "/tokenize", json.dumps({"content": texts[0], "add_special": True}).encode())))["tokens"]
+    last = client.embeddings.create(model=model, input=texts[0]).data[0].embedding
+    for given in (tokens, [tokens]):
+        check(client.embeddings.create(model=model, input=given).data[0].embedding == last, given)
+    try:
+        client.embeddings.create(model=model, input="a", dimensions=8)
+    except openai.BadRequestError as error:
+        check(error.param == "dimensions", error)
+    else:
+        sys.exit("error: a vector was cut")
+
+
 def many(expected):
     """However many ask, the answer is the same."""
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
@@ -168,6 +281,8 @@ choices_and_probabilities()
 structured()
 errors()
 calls()
+responses(text)
+embeddings()
 many(text)
 leaving()
 print(f"openai {openai.__version__}: all of its calls were answered as they should be")
