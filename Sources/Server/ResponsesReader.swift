@@ -66,15 +66,16 @@ struct ResponsesReader {
   }
 
   private mutating func take(_ item: JSONValue, _ place: String) throws {
-    switch item["type"]?.string {
-    case "message", nil: try takeMessage(item, place)
+    guard let type = item["type"] else { return try takeMessage(item, place) }
+    switch type.string {
+    case "message": try takeMessage(item, place)
     case "reasoning": try takeReasoning(item, place)
     case "function_call": try takeCall(item, place)
     case "function_call_output": try takeResult(item, place)
     default:
       throw APIError.bad(
         "input",
-        "'\(place)' is of the type \(item["type"]?.found ?? ""), which is not supported; there are: message, "
+        "'\(place)' is of the type \(type.found), which is not supported; there are: message, "
           + "reasoning, function_call, function_call_output", code: "unsupported_parameter")
     }
   }
@@ -101,10 +102,17 @@ struct ResponsesReader {
 
   private mutating func takeReasoning(_ item: JSONValue, _ place: String) throws {
     try Self.reasoningNames.check(item, at: place)
-    let parts = item["content"] ?? item["summary"]
+    let lists = try ["content", "summary"].compactMap { name -> [JSONValue]? in
+      guard let value = name == "content" ? item["content"] : item["summary"] else { return nil }
+      guard value.array != nil else {
+        throw APIError.bad("input", "'\(place).\(name)' must be a list, not \(value.found)")
+      }
+      return try Self.texts(value, "\(place).\(name)")
+    }
     if open?.content != nil || open?.calls.isEmpty == false { close() }
     open = open ?? Assistant()
-    open?.thoughts += try Self.texts(parts ?? .list([]), place).compactMap(\.string)
+    // A summary says the same in fewer words.
+    open?.thoughts += lists.first { !$0.isEmpty }?.compactMap(\.string) ?? []
   }
 
   private mutating func takeCall(_ item: JSONValue, _ place: String) throws {
@@ -123,6 +131,9 @@ struct ResponsesReader {
     try Self.resultNames.check(item, at: place)
     guard let id = item["call_id"], let key = id.string, let output = item["output"] else {
       throw APIError.bad("input", "'\(place)' lacks its 'call_id' or 'output'")
+    }
+    if let name = item["name"], name.string == nil {
+      throw APIError.bad("input", "'\(place).name' must be a text, not \(name.found)")
     }
     close()
     messages.append(

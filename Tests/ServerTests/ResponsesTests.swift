@@ -345,6 +345,9 @@ import Tokenization
     #"[{"role":"user","content":[{"type":"input_text","text":"a","more":1}]}]"#,
     #"[{"type":"item_reference","id":"i"}]"#, #"[{"type":"function_call","name":"f"}]"#,
     #"[{"type":"function_call_output","output":"r"}]"#,
+    #"[{"type":"function_call_output","call_id":"1","output":"r","name":{}}]"#,
+    #"[{"type":{},"role":"user","content":"a"}]"#, #"[{"type":"reasoning","content":"so"}]"#,
+    #"[{"type":"reasoning","content":[],"summary":5}]"#,
     #"[{"type":"reasoning","summary":[],"encrypted_content":"x"}]"#,
     #"[{"role":"user","content":"\ud800"}]"#,
   ]
