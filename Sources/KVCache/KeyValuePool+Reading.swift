@@ -164,12 +164,10 @@ extension KeyValuePool {
 
   /// Brings a page of a sequence into memory.
   ///
-  /// - Precondition: no other page is staged.
+  /// - Throws: ``KeyValueError/noRoom(_:)`` where there is none for it.
   func load(_ page: Int, for store: KeyValueStore) throws(KeyValueError) {
     guard let files, pages[page].address == nil else { return }
-    guard let slot = takeReadSlot(for: page, mayStay: true) else {
-      preconditionFailure("nothing is staged, so that there is room")
-    }
+    guard let slot = takeReadSlot(for: page, mayStay: true) else { throw noRoom }
     reading.reads[slot] = ReadOrder.SlotRead(
       reader: Unmanaged.passUnretained(store), pendingCount: 1)
     do throws(BlockIOError) {

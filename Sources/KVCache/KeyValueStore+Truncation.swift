@@ -59,12 +59,14 @@ extension KeyValueStore {
     try reserveOpenPages()
     if isOpened {
       for layer in 0..<shape.layerCount where before[layer] != pageGroup {
-        try pool.load(pageNumber(layer, pageGroup), for: self)
-        if let page = address(layer, pageGroup) {
-          copyOpenPage(layer: layer, from: page, positionCount: rest)
+        let page = pageNumber(layer, pageGroup)
+        let isInMemory = pool.pages[page].address != nil
+        try pool.load(page, for: self)
+        if let content = address(layer, pageGroup) {
+          copyOpenPage(layer: layer, from: content, positionCount: rest)
         }
-        // There may be fewer slots for what only passes through memory than layers.
-        pool.dropStagedPages()
+        // There may be room for fewer pages than there are layers.
+        if !isInMemory { pool.evict(page) }
       }
       for layer in 0..<shape.layerCount { clearOpenPage(layer: layer, from: rest) }
       releasePages(from: pageGroup)
