@@ -63,17 +63,21 @@ extension KeyValueDirectory {
     guard let entry = try? EntryFile(path: path(of: file.id)), let header = try? entry.header()
     else { return candidate }
     (candidate.firstPageGroup, candidate.parent) = (header.firstPageGroup, header.parent)
-    let uses = Self.useCount(of: entry.takeDescriptor(), at: now)
+    let uses = Self.useCount(of: entry.takeDescriptor(), usedAt: file.lastUse, now: now)
     candidate.worth = Double(header.tokenCount) * uses / Double(max(1, file.byteCount))
     return candidate
   }
 
-  /// Uses of an entry's file, as much as they still count.
-  static func useCount(of descriptor: borrowing UnixDescriptor, at now: Double) -> Double {
-    var status = stat()
-    guard SystemCalls.inspect(descriptor.rawValue, &status) == 0 else { return 0 }
-    let age = max(0, now - seconds(status.st_mtim))
-    return (uses(descriptor.rawValue) ?? 1) * exp2(-age / halfLifeSeconds)
+  /// Uses of an entry's file that was used last at `lastUse`, as much as they still count.
+  static func useCount(
+    of descriptor: borrowing UnixDescriptor, usedAt lastUse: Double, now: Double
+  ) -> Double {
+    faded(uses(descriptor.rawValue) ?? 1, since: lastUse, now: now)
+  }
+
+  /// What uses count after some time.
+  private static func faded(_ uses: Double, since lastUse: Double, now: Double) -> Double {
+    uses * exp2(-max(0, now - lastUse) / halfLifeSeconds)
   }
 
   /// Counts a use of entries: those of a chain together.
@@ -84,9 +88,9 @@ extension KeyValueDirectory {
       var status = stat()
       guard SystemCalls.inspect(descriptor, &status) == 0 else { continue }
       // A new one has none yet.
-      let before = uses(descriptor) ?? 0
-      let age = max(0, seconds(time) - seconds(status.st_mtim))
-      let uses = min(1 + before * exp2(-age / halfLifeSeconds), useLimit)
+      let before = faded(
+        uses(descriptor) ?? 0, since: seconds(status.st_mtim), now: seconds(time))
+      let uses = min(1 + before, useLimit)
       _ = SystemCalls.setAttribute(descriptor, usesName, Array("\(uses)".utf8))
       futimens(descriptor, [time, time])
     }

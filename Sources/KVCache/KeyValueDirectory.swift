@@ -94,7 +94,9 @@ public final class KeyValueDirectory {
         tokenCount: header.map { $0.firstPageGroup * length + $0.tokenCount } ?? 0,
         ownTokenCount: header.map(\.tokenCount) ?? 0,
         ageSeconds: Int(max(0, now - file.lastUse)),
-        useCount: entry.map { Self.useCount(of: $0.descriptor, at: now) } ?? 0,
+        useCount: entry.map {
+          Self.useCount(of: $0.descriptor, usedAt: file.lastUse, now: now)
+        } ?? 0,
         model: header?.origin.model, modelName: header?.modelName ?? [], text: header?.text ?? [],
         problem: problem)
     }

@@ -18,16 +18,10 @@ import Testing
   }
 
   private static func run(_ arguments: [String]) throws -> (status: Int32, text: String) {
-    let (process, output) = (Process(), Pipe())
+    let process = Process()
     process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
     process.arguments = arguments
-    process.standardOutput = output
-    process.standardError = output
-    try process.run()
-    let text = String(
-      decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    process.waitUntilExit()
-    return (process.terminationStatus, text)
+    return try process.outcome()
   }
 
   @Test(.enabled(if: analyzer != nil, "systemd-analyze is not there"))

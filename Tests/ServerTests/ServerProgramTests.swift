@@ -210,16 +210,24 @@ final class ServerProgram {
   static func run(
     _ arguments: [String], program: String = "flashinfer-serve"
   ) throws -> (status: Int32, text: String) {
-    let (process, output, cache) = (Process(), Pipe(), TemporaryFolder())
+    let (process, cache) = (Process(), TemporaryFolder())
     process.executableURL = URL(fileURLWithPath: path(of: program))
     process.arguments = arguments
     process.environment = environment(cache)
-    process.standardOutput = output
-    process.standardError = output
-    try process.run()
+    return try process.outcome()
+  }
+}
+
+extension Process {
+  /// Runs it to its end, with what it says on either output.
+  func outcome() throws -> (status: Int32, text: String) {
+    let output = Pipe()
+    standardOutput = output
+    standardError = output
+    try run()
     let text = String(
       decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    process.waitUntilExit()
-    return (process.terminationStatus, text)
+    waitUntilExit()
+    return (terminationStatus, text)
   }
 }
