@@ -53,6 +53,8 @@ final class ActiveSequence {
     var end: End?
     /// With an end, what the turn's hidden states came to.
     var embedding: [Float]?
+    /// Rows computed for it.
+    var rowCount = 0
   }
 
   /// - Parameters:
@@ -68,6 +70,12 @@ final class ActiveSequence {
     answerStart = origin?.answerStart ?? 0
   }
 
+  /// Who reads what it waits for; itself where it waits for nobody.
+  var reader: ActiveSequence {
+    var reader = self
+    while let leader = reader.leader { reader = leader.sequence }
+    return reader
+  }
   /// Tokens that are to be read.
   var unreadCount: Int { path.count - position }
   /// Whether the turn's answer has not begun.
@@ -182,6 +190,7 @@ final class ActiveSequence {
   /// Takes in what a sweep did for its rows.
   func advance(_ span: Batch.Span, _ masks: () -> TokenMasks) {
     news = News()
+    news.rowCount = span.rows.count
     guard span.isAlive else {
       news.end = span.failure.map { .failed($0) }
       drawn = nil

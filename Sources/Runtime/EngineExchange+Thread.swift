@@ -141,6 +141,7 @@ extension EngineExchange {
   func publish(_ members: [ActiveSequence], _ statistics: EngineStatistics) {
     locked {
       self.statistics = statistics
+      settle(members)
       for member in members where !member.record.isOver {
         let (record, news) = (member.record, member.news)
         if let reading = news.reading { record.mailbox.reading = reading }

@@ -39,8 +39,12 @@ final class EngineExchange: @unchecked Sendable {
   var hasEnded = false
   var stop: Engine.Stop?
   var orders: [Order] = []
-  /// Sequences without a place, in the order in which they get one.
+  /// Sequences without a place, in the order in which they came.
   var waiting: [SequenceRecord] = []
+  /// Whose turn it is to get one.
+  var shares = FairShares()
+  /// Whether those who wait may have another number of others before them.
+  var hasNewOrder = false
   /// Those that somebody may still pull from.
   var records: [UInt64: SequenceRecord] = [:]
   var freePlaceCount = 0
@@ -106,9 +110,7 @@ final class EngineExchange: @unchecked Sendable {
       record.contextCount = turn.tokens.count
       record.usage.startNanoseconds = monotonicNanoseconds()
       if isFull {
-        record.mailbox.ahead = waiting.count
-        waiting.append(record)
-        notify(record)
+        enqueue(record)
       } else {
         takePlace(record)
         give(.begin(record, turn))
@@ -123,31 +125,12 @@ final class EngineExchange: @unchecked Sendable {
     lastID += 1
     let record = SequenceRecord(
       id: lastID, request, condition, changed: Monitor(sharingLockOf: monitor))
+    record.startRowCount = shares.rowCount
     records[lastID] = record
     return record
   }
 
-  func takePlace(_ record: SequenceRecord) {
-    freePlaceCount -= 1
-    record.hasPlace = true
-  }
-
-  /// A sequence gives its place to whoever waits longest; its memory is free before orders that come now are carried out.
-  func releasePlace(of record: SequenceRecord) {
-    guard record.hasPlace else { return }
-    record.hasPlace = false
-    freePlaceCount += 1
-    guard !waiting.isEmpty, case let next = waiting.removeFirst(),
-      case .queued(let turn) = next.condition
-    else { return }
-    next.condition = .underWay
-    next.mailbox.ahead = nil
-    takePlace(next)
-    give(.begin(next, turn))
-    renumberWaiting()
-  }
-
-  private func give(_ order: Order) {
+  func give(_ order: Order) {
     orders.append(order)
     monitor.wakeAll()
   }
@@ -202,6 +185,10 @@ final class EngineExchange: @unchecked Sendable {
     }
   }
 
+  func isQueued(_ record: SequenceRecord) -> Bool {
+    locked { if case .queued = record.condition { true } else { false } }
+  }
+
   func contextCount(of record: SequenceRecord) -> Int { locked { record.contextCount } }
 
   func append(
@@ -218,6 +205,8 @@ final class EngineExchange: @unchecked Sendable {
       record.condition = .underWay
       record.usage = TokenSequence.Usage()
       record.usage.startNanoseconds = monotonicNanoseconds()
+      record.usage.beginNanoseconds = record.usage.startNanoseconds
+      record.startRowCount = shares.rowCount
       give(.begin(record, SequenceRecord.Turn(tokens: tokens, limit: limit)))
     }
   }
@@ -284,10 +273,7 @@ final class EngineExchange: @unchecked Sendable {
       record.usage.endNanoseconds = monotonicNanoseconds()
       record.mailbox.end = .finished(TokenSequence.Finish(.cancelled, record.usage))
     }
-    if case .queued = record.condition {
-      waiting.removeAll { $0 === record }
-      renumberWaiting()
-    }
+    if case .queued = record.condition { dequeue(record) }
     record.condition = .over
     record.cancellation.raise()
     if record.hasPlace {
@@ -300,14 +286,6 @@ final class EngineExchange: @unchecked Sendable {
       if wantedInSweepCount == 0 { sweepCancellation.raise() }
     }
     notify(record)
-  }
-
-  /// Tells those who wait for a place how many are before them.
-  func renumberWaiting() {
-    for (ahead, record) in waiting.enumerated() {
-      record.mailbox.ahead = ahead
-      notify(record)
-    }
   }
 
   // MARK: - All of them
@@ -337,6 +315,7 @@ final class EngineExchange: @unchecked Sendable {
       var result = statistics
       progress.fill(&result)
       result.queuedCount = waiting.count
+      result.clients = shares.clients
       if case .running(let plan, _) = condition {
         result.openCount = plan.sequenceCount - freePlaceCount
       }
@@ -367,6 +346,8 @@ final class EngineExchange: @unchecked Sendable {
   func end(_ how: Engine.Stop) {
     locked {
       if stop != .now { stop = how }
+      // None of them gets a place of another that ends now.
+      if how == .now { for record in waiting { cancelLocked(record) } }
       // Between turns nothing is left to be finished.
       for record in records.values where how == .now || !record.hasTurn { cancelLocked(record) }
       if how == .now { sweepCancellation.raise() }

@@ -250,10 +250,23 @@ final class EngineServer {
     for sequence in underWay where sequence.isWanted && !sequence.isReading {
       append(sequence, count: 1)
     }
-    let prompts = underWay.filter { $0.isWanted && $0.isReading && $0.leader == nil }
+    let prompts = promptsInTurn()
     let shares = scheduler.shares(
       of: prompts.map(\.unreadCount), beside: core.batch.rowCount)
     for (prompt, count) in zip(prompts, shares) where count > 0 { append(prompt, count: count) }
+  }
+
+  /// Those that read, in the order of their turns. Who waits for another's reading has it read when its own turn is.
+  private func promptsInTurn() -> [ActiveSequence] {
+    var prompts: [ActiveSequence] = []
+    for sequence in exchange.inTurn(underWay.filter { $0.isWanted && $0.isReading }) {
+      let reader = sequence.reader
+      guard reader.isReading, reader.isWanted, !prompts.contains(where: { $0 === reader }) else {
+        continue
+      }
+      prompts.append(reader)
+    }
+    return prompts
   }
 
   private func append(_ sequence: ActiveSequence, count: Int) {

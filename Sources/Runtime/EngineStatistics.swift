@@ -1,8 +1,21 @@
 /// What an engine did so far, as of the end of its last sweep; what is said to be live, as of now.
 public struct EngineStatistics: Sendable {
+  /// What one client has of the engine.
+  public struct Client: Sendable, Equatable {
+    /// As of ``SequenceRequest/client``.
+    public let name: String
+    /// Its sequences that have a place, and those that wait for one.
+    public let openCount: Int
+    public let queuedCount: Int
+    /// Rows computed for it.
+    public let rowCount: Int
+  }
+
   /// Sequences that have a place, and those that wait for one.
   public internal(set) var openCount = 0
   public internal(set) var queuedCount = 0
+  /// Clients that ask for something, and those of late, live; in the order of their names.
+  public internal(set) var clients: [Client] = []
   public internal(set) var sweepCount = 0
   /// Rows of all sweeps: tokens read and answered.
   public internal(set) var rowCount = 0

@@ -30,7 +30,7 @@ package struct Scheduler {
   /// How many tokens a sweep reads of each prompt.
   ///
   /// - Parameters:
-  ///   - unread: tokens of each that are to be read, the oldest prompt first.
+  ///   - unread: tokens of each that are to be read, in the order of their turns.
   ///   - answerCount: rows of answers in the sweep.
   package func shares(of unread: [Int], beside answerCount: Int) -> [Int] {
     var left = promptRowCount(beside: answerCount)

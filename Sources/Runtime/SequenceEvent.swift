@@ -44,8 +44,9 @@ extension TokenSequence {
     public internal(set) var reusedTokenCount = 0
     /// Tokens of the answer.
     public internal(set) var answerTokenCount = 0
-    /// Monotonic times: when the turn was asked for, of the first token that was drawn, and of the end.
+    /// Monotonic times: when the turn was asked for, when it had a place, of the first token that was drawn, and of the end.
     public internal(set) var startNanoseconds = 0
+    public internal(set) var beginNanoseconds: Int?
     public internal(set) var firstTokenNanoseconds: Int?
     public internal(set) var endNanoseconds = 0
   }

@@ -20,6 +20,10 @@ final class SequenceRecord: @unchecked Sendable {
   var isInSweep = false
   /// Tokens of its context.
   var contextCount = 0
+  /// Rows that the engine had computed when its turn was asked for.
+  var startRowCount = 0
+  /// How many others were before it when it was last told.
+  var aheadCount = 0
   var usage = TokenSequence.Usage()
 
   enum Condition {
@@ -43,6 +47,12 @@ final class SequenceRecord: @unchecked Sendable {
     self.request = request
     self.condition = condition
     self.changed = changed
+  }
+
+  /// What it asks for, beside others.
+  var claim: FairShares.Claim {
+    FairShares.Claim(
+      client: request.client, priority: request.priority, startRowCount: startRowCount)
   }
 
   /// Whether a turn was asked for and has not ended.

@@ -25,6 +25,12 @@ public struct SequenceRequest: Sendable {
   /// How many of the last tokens are an answer's already, which is continued: grammar and penalties see them so.
   public var answeredCount = 0
 
+  /// Whom it is answered for. Those who ask at the same time have equal shares of places and of what sweeps compute, however
+  /// many sequences each of them opens.
+  public var client = ""
+  /// How far it stands back: 0 = not at all; for each step more, others go first until 4096 rows were computed since it came.
+  public var priority = 0
+
   /// Whether it begins with what the engine's store has of its tokens, and leaves its context there.
   public var usesStore = true
 

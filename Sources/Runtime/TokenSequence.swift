@@ -76,6 +76,9 @@ public final class TokenSequence: Sendable {
     try exchange.append(tokens, limit: limit, to: record)
   }
 
+  /// Whether it waits for a place.
+  package var isQueued: Bool { exchange.isQueued(record) }
+
   /// Tokens of the context, as far as events told of them.
   public var contextCount: Int { exchange.contextCount(of: record) }
 
