@@ -6,7 +6,7 @@ import Runtime
 import Tokenization
 
 /// Why a request is not answered, as the interfaces say it.
-struct APIError: Error {
+package struct APIError: Error {
   /// Whose interface it is told in.
   enum Form {
     case openAI, anthropic
@@ -27,7 +27,7 @@ struct APIError: Error {
   /// A word for programs.
   var code: String?
   /// When to ask again.
-  var retrySeconds: Int?
+  package var retrySeconds: Int?
   /// What can be done where this cannot.
   var allowedMethods: [HTTPRequest.Method] = []
 
@@ -60,6 +60,26 @@ struct APIError: Error {
     }
   }
 
+  /// An answer whose time was over before its first token; nil where it has some.
+  init?(unanswered finish: TokenSequence.Finish) {
+    guard finish.reason == .cancelled, finish.usage.answerTokenCount == 0 else { return nil }
+    self = .timeIsOver
+  }
+
+  /// The time for an answer passed before there was any of it.
+  static let timeIsOver = APIError(
+    .requestTimeout,
+    "the time limit of the request passed before its answer began (its 'timeout', or the server's "
+      + "--request-time-limit)", code: "time_limit")
+
+  /// Another client has the place in the queue.
+  static func gaveWay(_ seconds: Int) -> APIError {
+    APIError(
+      .tooManyRequests,
+      "the queue is full, and another client has fewer answers in it: come again in about \(seconds) s",
+      code: "queue_full", retrySeconds: seconds)
+  }
+
   /// The word for its kind that clients of the interface know.
   private func type(_ form: Form) -> String {
     guard form == .anthropic else {
@@ -74,6 +94,7 @@ struct APIError: Error {
     case 401: "authentication_error"
     case 403: "permission_error"
     case 404: "not_found_error"
+    case 408: "timeout_error"
     case 413: "request_too_large"
     case 429: "rate_limit_error"
     case 503: "overloaded_error"

@@ -21,10 +21,16 @@ struct AccessRules: Sendable {
     isOpenToBrowsers = options.unixSocketPath == nil
   }
 
-  /// What answers a request before any endpoint does; nil = nothing.
-  ///
+  /// What becomes of a request.
+  enum Decision {
+    /// It is answered before any endpoint sees it.
+    case answer(Response)
+    /// An endpoint answers it, to the holder of a key if one was asked for.
+    case admit(RequestClient?)
+  }
+
   /// - Throws: ``APIError`` with 403 or 401.
-  func answer(_ request: Request) throws -> Response? {
+  func decide(_ request: Request) throws -> Decision {
     try checkHost(request.head)
     if let origin = request.headers[.origin] {
       guard allows(origin, at: request.head.authority) else {
@@ -35,11 +41,11 @@ struct AccessRules: Sendable {
       }
       // Asked by browsers before they send what a page wants; it has no key.
       if request.method == .options, request.headers[.accessControlRequestMethod] != nil {
-        return Self.preflight(request)
+        return .answer(Self.preflight(request))
       }
     }
-    if let keys, !Self.openPaths.contains(request.uri.path) { try check(request, keys) }
-    return nil
+    guard let keys, !Self.openPaths.contains(request.uri.path) else { return .admit(nil) }
+    return .admit(try holder(of: request, keys))
   }
 
   /// Lets the page that asked read the response.
@@ -90,7 +96,7 @@ struct AccessRules: Sendable {
     return response
   }
 
-  private func check(_ request: Request, _ keys: APIKeys) throws {
+  private func holder(of request: Request, _ keys: APIKeys) throws -> RequestClient {
     let scheme = "bearer "
     var given: Substring?
     if let header = request.headers[.authorization], header.lowercased().hasPrefix(scheme) {
@@ -103,9 +109,10 @@ struct AccessRules: Sendable {
         "a key is missing: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'",
         code: "missing_api_key")
     }
-    guard keys.include(given) else {
+    guard let holder = keys.holder(of: given) else {
       throw APIError(.unauthorized, "the key is none of this server's", code: "invalid_api_key")
     }
+    return holder
   }
 }
 

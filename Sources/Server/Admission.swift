@@ -1,66 +1,161 @@
 import HTTPTypes
 import Runtime
 import Synchronization
+import TensorBasics
 
 /// How many answers may be under way or wait: a request beyond that is told when to come again.
-final class Admission: Sendable {
+///
+/// Whoever has most of them makes room: where all are taken and a client comes that has fewer, the other's newest request
+/// that waits is sent away in its place.
+package final class Admission: Sendable {
+  /// Answers to a request, as far as making room for others needs them.
+  package protocol Occupant: AnyObject, Sendable {
+    /// Whether all of them still wait for a place.
+    var isQueued: Bool { get }
+    /// They are given up, because others have fewer.
+    func giveWay(retrySeconds: Int)
+  }
+
   /// Answers that the engine has places for, and those that may wait.
   let placeCount: Int
   let queueCount: Int
   private let state = Mutex(State())
 
-  private struct State {
-    var answerCount = 0
-    /// Moving average of what an answer takes.
-    var meanSeconds = 1.0
+  fileprivate struct Entry {
+    let client: String
+    let count: Int
+    let occupant: any Occupant
+    let startNanoseconds: Int
   }
 
-  init(placeCount: Int, queueCount: Int) {
+  fileprivate struct State {
+    var answerCount = 0
+    /// By the order in which they came.
+    var entries: [UInt64: Entry] = [:]
+    var lastNumber: UInt64 = 0
+    /// Moving average of what an answer takes once it has a place; nil before the first has ended.
+    var meanSeconds: Double?
+  }
+
+  package init(placeCount: Int, queueCount: Int) {
     self.placeCount = placeCount
     self.queueCount = queueCount
   }
 
   /// A request's share, which is given back with its last reference, when its answers have been sent.
-  final class Share: Sendable {
+  package final class Share: Sendable {
     private let admission: Admission
-    private let count: Int
+    private let number: UInt64
 
-    fileprivate init(_ admission: Admission, _ count: Int) {
+    fileprivate init(_ admission: Admission, _ number: UInt64) {
       self.admission = admission
-      self.count = count
+      self.number = number
     }
 
-    deinit { admission.state.withLock { $0.answerCount -= count } }
+    deinit { admission.state.withLock { _ = $0.remove(number) } }
   }
 
   /// Learns from an answer that ended how long they take.
   func note(_ usage: TokenSequence.Usage) {
-    let seconds = Double(usage.endNanoseconds - usage.startNanoseconds) / 1e9
-    state.withLock { $0.meanSeconds += (seconds - $0.meanSeconds) / 8 }
+    guard let begin = usage.beginNanoseconds else { return }
+    note(seconds: Double(usage.endNanoseconds - begin) / 1e9)
+  }
+
+  package func note(seconds: Double) {
+    state.withLock { state in
+      let mean = state.meanSeconds ?? seconds
+      state.meanSeconds = mean + (seconds - mean) / 8
+    }
   }
 
   /// Room for so many answers.
   ///
   /// - Throws: ``APIError``: 429 where there is none now, 400 where there never is.
-  func enter(_ count: Int) throws -> Share {
+  package func enter(
+    _ count: Int, for client: String, _ occupant: any Occupant
+  ) throws -> Share {
     let most = placeCount + queueCount
     guard count <= most else {
       throw APIError.bad(
         "n", "the request asks for \(count) answers; at most \(most) can be under way or wait",
         code: "too_many_answers")
     }
-    let retrySeconds = state.withLock { state -> Int? in
-      guard state.answerCount + count > most else {
-        state.answerCount += count
-        return nil
+    let (result, evicted) = state.withLock { state in
+      let excess = state.answerCount + count - most
+      let retrySeconds = state.retrySeconds(excess: excess, placeCount: placeCount)
+      guard let evicted = state.evictions(for: client, count, excess: excess) else {
+        return (Result<UInt64, APIError>.failure(full(retrySeconds)), [any Occupant]())
       }
-      let excess = Double(state.answerCount + count - most)
-      return Int(min(600, max(1, (state.meanSeconds * excess / Double(placeCount)).rounded(.up))))
+      let occupants = evicted.compactMap { state.remove($0)?.occupant }
+      return (.success(state.add(client, count, occupant)), occupants)
     }
-    guard let retrySeconds else { return Share(self, count) }
-    throw APIError(
+    let evictedSeconds = state.withLock { $0.retrySeconds(excess: 1, placeCount: placeCount) }
+    for other in evicted { other.giveWay(retrySeconds: evictedSeconds) }
+    return Share(self, try result.get())
+  }
+
+  private func full(_ retrySeconds: Int) -> APIError {
+    APIError(
       .tooManyRequests,
       "\(placeCount) answers are under way and \(queueCount) wait: come again in about "
         + "\(retrySeconds) s", code: "queue_full", retrySeconds: retrySeconds)
+  }
+}
+
+extension Admission.State {
+  fileprivate mutating func add(
+    _ client: String, _ count: Int, _ occupant: any Admission.Occupant
+  ) -> UInt64 {
+    lastNumber += 1
+    answerCount += count
+    entries[lastNumber] = Admission.Entry(
+      client: client, count: count, occupant: occupant,
+      startNanoseconds: monotonicNanoseconds())
+    return lastNumber
+  }
+
+  fileprivate mutating func remove(_ number: UInt64) -> Admission.Entry? {
+    guard let entry = entries.removeValue(forKey: number) else { return nil }
+    answerCount -= entry.count
+    return entry
+  }
+
+  /// When so many answers more than there is room for will have ended, in seconds.
+  fileprivate func retrySeconds(excess: Int, placeCount: Int) -> Int {
+    // Where none has ended, one takes at least as long as the oldest is there.
+    let oldest = entries.values.lazy.map(\.startNanoseconds).min()
+    let seconds =
+      meanSeconds ?? oldest.map { Double(monotonicNanoseconds() - $0) / 1e9 } ?? 0
+    return Int(min(600, max(1, (seconds * Double(excess) / Double(placeCount)).rounded(.up))))
+  }
+
+  /// Requests that make room for one of `client`; none where there is room, nil where nobody has to.
+  fileprivate func evictions(for client: String, _ count: Int, excess: Int) -> [UInt64]? {
+    guard excess > 0 else { return [] }
+    var counts: [String: Int] = [:]
+    for entry in entries.values { counts[entry.client, default: 0] += entry.count }
+    let own = counts[client, default: 0] + count
+    var (candidates, evicted, left) = ([String: [UInt64]](), [UInt64](), excess)
+    for number in entries.keys.sorted() {
+      guard let entry = entries[number], entry.client != client, entry.occupant.isQueued else {
+        continue
+      }
+      candidates[entry.client, default: []].append(number)
+    }
+    while left > 0 {
+      // Of several that have as many, whose newest is newest.
+      let richest = candidates.max {
+        (counts[$0.key, default: 0], $0.value.last ?? 0)
+          < (counts[$1.key, default: 0], $1.value.last ?? 0)
+      }
+      guard let (other, numbers) = richest, let newest = numbers.last,
+        let entry = entries[newest], counts[other, default: 0] - entry.count >= own
+      else { return nil }
+      evicted.append(newest)
+      left -= entry.count
+      counts[other, default: 0] -= entry.count
+      candidates[other] = numbers.count > 1 ? Array(numbers.dropLast()) : nil
+    }
+    return evicted
   }
 }

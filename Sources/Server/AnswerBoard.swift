@@ -5,7 +5,10 @@ import Synchronization
 /// What is known of the answers under way, and of all prompts, for `/slots` and `/state`.
 final class AnswerBoard: Sendable {
   private struct Entry {
+    let client: String
+    let priority: Int
     var phase = "queued"
+    var aheadCount: Int?
     var promptCount = 0
     var readCount = 0
     var reusedCount = 0
@@ -25,8 +28,13 @@ final class AnswerBoard: Sendable {
   /// Of all answers that ended.
   var prompts: Prompts { total.withLock { $0 } }
 
-  func begin(_ id: UInt64, promptCount: Int) {
-    entries.withLock { $0[id] = Entry(promptCount: promptCount) }
+  /// - Parameter priority: nil = as the client's key says.
+  func begin(
+    _ id: UInt64, promptCount: Int, for client: RequestClient, priority: Int? = nil
+  ) {
+    let entry = Entry(
+      client: client.name, priority: priority ?? client.leastPriority, promptCount: promptCount)
+    entries.withLock { $0[id] = entry }
   }
   func end(_ id: UInt64) { entries.withLock { $0[id] = nil } }
 
@@ -39,14 +47,17 @@ final class AnswerBoard: Sendable {
     }
     entries.withLock { entries in
       switch event {
+      case .queued(let ahead): entries[id]?.aheadCount = ahead
       case .reading(let done, _, let reused):
         entries[id]?.phase = "reading"
+        entries[id]?.aheadCount = nil
         entries[id]?.readCount = done
         entries[id]?.reusedCount = reused
       case .token:
         entries[id]?.phase = "answering"
+        entries[id]?.aheadCount = nil
         entries[id]?.answerCount += 1
-      case .queued, .finished, .failed: break
+      case .finished, .failed: break
       }
     }
   }
@@ -58,6 +69,9 @@ final class AnswerBoard: Sendable {
       list.object { json in
         json.number("id", pair.key)
         json.text("state", pair.value.phase)
+        json.text("client", pair.value.client)
+        json.number("priority", pair.value.priority)
+        json.number("ahead", pair.value.aheadCount)
         json.number("prompt_tokens", pair.value.promptCount)
         json.number("read_tokens", pair.value.readCount)
         json.number("cached_tokens", pair.value.reusedCount)

@@ -6,13 +6,27 @@ struct AnswerDesk: Sendable {
   let admission: Admission
   let board: AnswerBoard
   let metrics: AnswerMetrics
+  /// How long an answer may take, waiting included; nil = as long as it takes.
+  private let longestTime: Duration?
 
-  /// - Parameter queueCount: answers that may wait for a place.
-  init(_ engine: Engine, queueCount: Int, _ metrics: AnswerMetrics) {
+  init(_ engine: Engine, _ options: ServerOptions, _ metrics: AnswerMetrics) {
     self.engine = engine
     self.metrics = metrics
-    admission = Admission(placeCount: engine.plan.sequenceCount, queueCount: queueCount)
+    longestTime = options.requestTimeLimit
+    admission = Admission(
+      placeCount: engine.plan.sequenceCount, queueCount: options.queueCount)
     board = AnswerBoard()
+  }
+
+  /// How long an answer may take that a request wants in such a time.
+  ///
+  /// - Throws: ``APIError`` where it wants more than there is.
+  func timeLimit(_ asked: Duration?) throws -> Duration? {
+    guard let asked, let longestTime, asked > longestTime else { return asked ?? longestTime }
+    throw APIError.bad(
+      "timeout",
+      "'timeout' may lower the server's limit of \(longestTime.components.seconds) seconds (--request-time-limit), not "
+        + "raise it")
   }
 
   /// Learns from an answer that is complete.

@@ -109,8 +109,13 @@ extension AnswerEnd {
   var apiName: String {
     switch finish.reason {
     case .stop: hasCalls ? "tool_calls" : "stop"
-    case .length, .context: "length"
-    case .cancelled: "cancelled"
+    // What is cancelled and told all the same had its time.
+    case .length, .context, .cancelled: "length"
     }
+  }
+
+  /// Says that an answer goes no further because its time was over, where that is so.
+  func writeTimeLimit(to json: inout JSONWriter) {
+    if finish.reason == .cancelled { json.flag("time_limit_reached", true) }
   }
 }

@@ -17,6 +17,10 @@ struct AnswerOptions: Sendable {
   var choiceCount = 1
   /// Most probable tokens to tell of with each token; nil = no log-probabilities at all.
   var alternativeCount: Int?
+  /// How far the answers stand back; nil = as the client's key says.
+  var priority: Int?
+  /// How long they may take, waiting included; nil = as long as the server lets them.
+  var timeLimit: Duration?
   var streams = false
   /// Whether a stream ends with what the answer took.
   var includesUsage = false
@@ -25,7 +29,9 @@ struct AnswerOptions: Sendable {
     [
       "model", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed",
       "stop", "ignore_eos", "n", "stream", "stream_options",
-    ] + AnswerConstraint.fields
+    ] + loadFields + AnswerConstraint.fields
+  /// What an answer is given of the engine's time.
+  static let loadFields = ["priority", "timeout"]
   /// Of both endpoints.
   static let neutralFields: [String: FieldNames.NeutralValue] = [
     "user": .anyText
@@ -34,6 +40,9 @@ struct AnswerOptions: Sendable {
     "StreamOptions", taken: ["include_usage"], neutral: ["include_obfuscation": .no])
   /// The most probable tokens that can be told of.
   static let mostAlternatives = 20
+  static let mostPriority = 9
+  /// Thirty years of seconds: more than any answer takes, few enough that no clock overflows.
+  private static let longestTimeLimit = 1e9
   /// Far more than any queue holds, few enough that no product of counts overflows.
   private static let mostChoices = 1 << 16
   private static let mostStops = 64
@@ -62,6 +71,10 @@ struct AnswerOptions: Sendable {
     stops = try Self.stops(fields[stopName], stopName)
     ignoresEnd = try fields.flag("ignore_eos") ?? false
     choiceCount = try fields.integer("n", in: 1...Self.mostChoices) ?? 1
+    priority = try fields.integer("priority", in: 0...Self.mostPriority)
+    timeLimit = try fields.number(
+      "timeout", "a number of seconds above 0", where: { $0 > 0 && $0 <= Self.longestTimeLimit }
+    ).map { .seconds($0) }
     streams = try fields.flag("stream") ?? false
     includesUsage = try Self.includesUsage(fields, names: streamOptions, streams: streams)
   }

@@ -11,6 +11,8 @@ struct Answers: Sendable {
     var options: AnswerOptions
     /// How the answers are written.
     var syntax = AnswerSyntax()
+    /// Who asks.
+    var client = RequestClient()
 
     /// Choice `i` answers prompt `i / n` and draws from stream `i % n`.
     var choiceCount: Int { prompts.count * options.choiceCount }
@@ -19,7 +21,10 @@ struct Answers: Sendable {
   let job: Job
   private let sequences: [TokenSequence]
   private let share: Admission.Share
+  private let earlyEnd = EarlyEnd()
   private let desk: AnswerDesk
+  /// When their time is over; nil = never.
+  private let deadline: ContinuousClock.Instant?
   /// How often a client that waits hears that it does.
   private static let pingInterval = Duration.seconds(5)
 
@@ -30,22 +35,26 @@ struct Answers: Sendable {
   init(_ job: Job, at desk: AnswerDesk, field: String) throws {
     self.job = job
     self.desk = desk
-    share = try desk.admission.enter(job.choiceCount)
+    deadline = try desk.timeLimit(job.options.timeLimit).map { .now + $0 }
+    let priority = try job.priority
+    share = try desk.admission.enter(job.choiceCount, for: job.client.name, earlyEnd)
     do throws(RuntimeError) {
       var sequences: [TokenSequence] = []
       for choice in 0..<job.choiceCount {
-        sequences.append(try desk.engine.open(job.request(choice), whenFull: .queue))
+        let request = job.request(choice, priority: priority)
+        sequences.append(try desk.engine.open(request, whenFull: .queue))
       }
       self.sequences = sequences
     } catch { throw APIError(error, field: field) }
+    earlyEnd.watch(sequences)
   }
 
   /// Ends all of them; whoever takes their parts is told.
-  func cancel() { for sequence in sequences { sequence.cancel() } }
+  func cancel() { earlyEnd.end(.left) }
 
   /// Hands over what comes until all answers are there; where this ends early, they are cancelled.
   ///
-  /// - Throws: `CancellationError` where they were cancelled; what `body` throws.
+  /// - Throws: `CancellationError` where they were cancelled, ``APIError`` where they gave way to others; what `body` throws.
   func forEachPart(_ body: (AnswerPart) async throws -> Void) async throws {
     defer { cancel() }
     // Bounded by the tokens that were asked for: a client that reads slowly holds no place.
@@ -60,10 +69,16 @@ struct Answers: Sendable {
           source.yield(.waiting)
         }
       }
+      if let deadline {
+        group.addTask {
+          try await Task.sleep(until: deadline, clock: .continuous)
+          earlyEnd.end(.timeLimit)
+        }
+      }
       var openCount = sequences.count
       for await part in parts {
         if case .finished(_, let end) = part, end.finish.reason == .cancelled {
-          throw CancellationError()
+          try earlyEnd.check()
         }
         try await body(part)
         switch part {
@@ -82,7 +97,9 @@ struct Answers: Sendable {
     var reader = AnswerReader(
       sequence.engine.tokenizer, stops: StopStrings(job.options.stops), job.syntax,
       alternativeCount: job.options.alternativeCount)
-    desk.board.begin(sequence.id, promptCount: job.tokens(choice).count)
+    desk.board.begin(
+      sequence.id, promptCount: job.tokens(choice).count, for: job.client,
+      priority: job.options.priority)
     defer { desk.board.end(sequence.id) }
     for await event in sequence.events {
       let (pieces, reports) = reader.take(event)
@@ -96,7 +113,7 @@ struct Answers: Sendable {
         source.yield(.reading(done: done, of: count, reused: reused))
       case .token: break
       case .finished(let finish):
-        if finish.reason != .cancelled { desk.note(finish.usage) }
+        if finish.reason != .cancelled || earlyEnd.isTimeLimit { desk.note(finish.usage) }
         // Its place is free before the client has read it all.
         sequence.cancel()
         source.yield(.finished(choice: choice, reader.end(finish)))
@@ -110,7 +127,22 @@ extension Answers.Job {
   /// Those of the prompt that a choice answers.
   fileprivate func tokens(_ choice: Int) -> [Int32] { prompts[choice / options.choiceCount] }
 
-  fileprivate func request(_ choice: Int) -> SequenceRequest {
+  /// How far the answers stand back.
+  ///
+  /// - Throws: ``APIError`` where the client may not ask for that.
+  fileprivate var priority: Int {
+    get throws {
+      let least = client.leastPriority
+      guard let asked = options.priority else { return least }
+      guard asked >= least else {
+        throw APIError.bad(
+          "priority", "'priority' must be \(least) or more with this key, not \(asked)")
+      }
+      return asked
+    }
+  }
+
+  fileprivate func request(_ choice: Int, priority: Int) -> SequenceRequest {
     let tokens = tokens(choice)
     var sampling = options.sampling
     sampling.stream = UInt32(choice % options.choiceCount)
@@ -120,6 +152,7 @@ extension Answers.Job {
       // The drawn token's own comes with the most probable one.
       logProbabilityCount: options.alternativeCount.map { max(1, $0) } ?? 0)
     request.grammar = options.grammar
+    (request.client, request.priority) = (client.name, priority)
     request.contextLimit = options.limit.map {
       let (sum, overflows) = tokens.count.addingReportingOverflow($0)
       return overflows ? .max : sum

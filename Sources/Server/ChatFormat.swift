@@ -21,6 +21,7 @@ struct ChatFormat: ChoiceFormat {
     }
     write(answer.tokens, to: &json)
     json.text("finish_reason", answer.end?.apiName)
+    answer.end?.writeTimeLimit(to: &json)
   }
 
   mutating func writeChoices(
@@ -45,6 +46,7 @@ struct ChatFormat: ChoiceFormat {
         json.object("delta") { _ in }
         json.null("logprobs")
         json.text("finish_reason", end.apiName)
+        end.writeTimeLimit(to: &json)
       }
     case .waiting, .queued, .reading, .failed: break
     }

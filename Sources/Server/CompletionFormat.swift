@@ -17,6 +17,7 @@ struct CompletionFormat: ChoiceFormat {
     json.text("text", utf8: answer.text)
     write(answer.tokens, from: 0, to: &json)
     json.text("finish_reason", answer.end?.apiName)
+    answer.end?.writeTimeLimit(to: &json)
   }
 
   mutating func writeChoices(
@@ -39,6 +40,7 @@ struct CompletionFormat: ChoiceFormat {
         json.text("text", "")
         json.null("logprobs")
         json.text("finish_reason", end.apiName)
+        end.writeTimeLimit(to: &json)
       }
     case .waiting, .queued, .reading, .failed: break
     }

@@ -29,7 +29,7 @@ struct EmbeddingRoutes: Sendable {
       return (try asked.inputs.map(model.embeddingTokens), asked.pooling, asked.isBase64)
     }
     let share = try memory.enter(inputs.count, size: size)
-    let embeddings = Embeddings(inputs, pooling, at: desk)
+    let embeddings = Embeddings(inputs, pooling, for: try await context.client(), at: desk)
     let vectors = try await ClientWatch.during(
       context.channel, onLeaving: { embeddings.cancel() }, embeddings.vectors)
     let tokenCount = inputs.reduce(0) { $0 + $1.count }

@@ -3,21 +3,29 @@ import Runtime
 import Synchronization
 
 /// The vectors of a request's inputs, which are read at the same time as far as there are places.
-final class Embeddings: Sendable {
+final class Embeddings: Admission.Occupant {
   /// Tokens of each input.
   private let inputs: [[Int32]]
   private let pooling: Pooling
+  private let client: RequestClient
   private let desk: AnswerDesk
   private let state = Mutex(State())
 
   private struct State {
     var open: [UInt64: TokenSequence] = [:]
     var isCancelled = false
+    /// Whether one of the inputs was read.
+    var hasVector = false
+    /// Why it was cancelled, where that is not the client's own wish.
+    var refusal: APIError?
   }
 
-  init(_ inputs: [[Int32]], _ pooling: Pooling, at desk: AnswerDesk) {
+  init(
+    _ inputs: [[Int32]], _ pooling: Pooling, for client: RequestClient, at desk: AnswerDesk
+  ) {
     self.inputs = inputs
     self.pooling = pooling
+    self.client = client
     self.desk = desk
   }
 
@@ -29,19 +37,39 @@ final class Embeddings: Sendable {
     }
   }
 
+  var isQueued: Bool {
+    let (open, hasVector) = state.withLock { (Array($0.open.values), $0.hasVector) }
+    return !hasVector && !open.isEmpty && open.allSatisfy(\.isQueued)
+  }
+
+  func giveWay(retrySeconds: Int) {
+    state.withLock { $0.refusal = .gaveWay(retrySeconds) }
+    cancel()
+  }
+
   /// The vectors, of length 1, in the order of the inputs.
   ///
   /// - Throws: ``APIError``; `CancellationError` where it was cancelled.
   func vectors() async throws -> [[Float]] {
     let count = min(inputs.count, desk.engine.plan.sequenceCount)
-    let share = try desk.admission.enter(count)
+    let share = try desk.admission.enter(count, for: client.name, self)
     defer { withExtendedLifetime(share) {} }
+    let deadline = try desk.timeLimit(nil).map { ContinuousClock.now + $0 }
     var vectors = [[Float]](repeating: [], count: inputs.count)
     try await withThrowingTaskGroup(of: (Int, [Float]).self) { group in
       for index in 0..<count { group.addTask { (index, try await self.vector(index)) } }
-      var next = count
-      while let (index, vector) = try await group.next() {
+      if let deadline {
+        group.addTask {
+          try await Task.sleep(until: deadline, clock: .continuous)
+          throw APIError.timeIsOver
+        }
+      }
+      defer { group.cancelAll() }
+      var (next, openCount) = (count, inputs.count)
+      while openCount > 0, let (index, vector) = try await group.next() {
         vectors[index] = vector
+        openCount -= 1
+        state.withLock { $0.hasVector = true }
         guard next < inputs.count else { continue }
         group.addTask { [next] in (next, try await self.vector(next)) }
         next += 1
@@ -52,7 +80,7 @@ final class Embeddings: Sendable {
 
   private func vector(_ index: Int) async throws -> [Float] {
     let sequence = try open(inputs[index])
-    desk.board.begin(sequence.id, promptCount: inputs[index].count)
+    desk.board.begin(sequence.id, promptCount: inputs[index].count, for: client)
     defer {
       desk.board.end(sequence.id)
       state.withLock { $0.open[sequence.id] = nil }
@@ -69,13 +97,14 @@ final class Embeddings: Sendable {
       case .queued, .reading, .token: break
       }
     }
-    throw CancellationError()
+    throw state.withLock { $0.refusal ?? CancellationError() as any Error }
   }
 
   private func open(_ tokens: [Int32]) throws -> TokenSequence {
     var request = SequenceRequest(tokens: tokens, limit: 0)
     request.pooling = pooling
     request.contextLimit = tokens.count
+    (request.client, request.priority) = (client.name, client.leastPriority)
     return try state.withLock { state in
       guard !state.isCancelled else { throw CancellationError() }
       do throws(RuntimeError) {

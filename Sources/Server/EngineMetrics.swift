@@ -1,9 +1,12 @@
 import CoreMetrics
 import Runtime
+import Synchronization
 
 /// An engine's state as metrics.
-struct EngineMetrics: Sendable {
+final class EngineMetrics: Sendable {
   private let registry: PrometheusRegistry
+  /// Clients that were told of last.
+  private let clients = Mutex<Set<String>>([])
 
   init(_ registry: PrometheusRegistry) { self.registry = registry }
 
@@ -23,6 +26,31 @@ struct EngineMetrics: Sendable {
       ("flashinfer_drive_wait_seconds", Double(statistics.times[.drive]) / 1e9),
       ("flashinfer_weight_bytes_read", Double(statistics.bytesRead)),
     ] { registry.count(label, total: total) }
+    clients.withLock { update(statistics.clients, &$0) }
+  }
+
+  /// Tells of clients that the engine knows, and of no others: any address may ask once.
+  private func update(_ clients: [EngineStatistics.Client], _ known: inout Set<String>) {
+    let names = Set(clients.map(\.name))
+    for name in known.subtracting(names) {
+      for label in Self.clientLabels { gauge(label, name).destroy() }
+    }
+    known = names
+    for client in clients {
+      let values = [client.openCount, client.queuedCount, client.rowCount]
+      for (label, value) in zip(Self.clientLabels, values) {
+        gauge(label, client.name).record(value)
+      }
+    }
+  }
+
+  private static let clientLabels = [
+    "flashinfer_client_sequences_open", "flashinfer_client_sequences_queued",
+    "flashinfer_client_rows",
+  ]
+
+  private func gauge(_ label: String, _ client: String) -> Gauge {
+    Gauge(label: label, dimensions: [("client", client)], factory: registry)
   }
 
   /// What each is, for people.
@@ -30,6 +58,9 @@ struct EngineMetrics: Sendable {
     "flashinfer_sequences_open": "Answers that have a place.",
     "flashinfer_sequences_queued": "Answers that wait for a place.",
     "flashinfer_sequences_planned": "Places that there are (--sequences).",
+    "flashinfer_client_sequences_open": "Answers of a client that have a place.",
+    "flashinfer_client_sequences_queued": "Answers of a client that wait for a place.",
+    "flashinfer_client_rows": "Tokens computed for a client, as long as it is remembered.",
     "flashinfer_memory_budget_bytes": "Memory that the plan keeps to (--ram).",
     "flashinfer_sweeps": "Sweeps over the weights.",
     "flashinfer_rows": "Tokens computed in sweeps, of prompts and answers.",

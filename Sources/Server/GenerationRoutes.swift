@@ -89,7 +89,9 @@ struct GenerationRoutes: Sendable {
     _ request: Request, _ context: ConnectionContext, field: String,
     _ understand: ([UInt8]) throws -> (Answers.Job, Format)
   ) async throws -> Response {
-    let (job, format) = try await bodies.read(request, understand)
+    let (asked, format) = try await bodies.read(request, understand)
+    var job = asked
+    job.client = try await context.client()
     return try await respond(
       to: context.channel, try Answers(job, at: desk, field: field), format)
   }
@@ -129,6 +131,8 @@ struct GenerationRoutes: Sendable {
       case .waiting, .queued, .reading: break
       }
     }
+    let unanswered = collected.compactMap { $0.end.flatMap { APIError(unanswered: $0.finish) } }
+    if let error = unanswered.first, unanswered.count == collected.count { throw error }
     return format.whole(collected, usage)
   }
 
@@ -137,6 +141,17 @@ struct GenerationRoutes: Sendable {
   ) async throws {
     try await events.comment("ping")
     var (format, usage) = (format, AnswerUsage(answers.job))
+    do {
+      try await send(answers, &format, &usage, to: &events)
+      for event in format.lastEvents(usage) { try await events.send(event) }
+    } catch let error as APIError { try await events.send(format.event(of: error)) }
+    try await events.finish()
+  }
+
+  private func send(
+    _ answers: Answers, _ format: inout some AnswerFormat, _ usage: inout AnswerUsage,
+    to events: inout ServerSentEvents
+  ) async throws {
     try await answers.forEachPart { part in
       switch part {
       case .waiting: try await events.comment("ping")
@@ -144,14 +159,16 @@ struct GenerationRoutes: Sendable {
       case .reading(let done, let count, _):
         try await events.comment("reading, \(done) of \(count) tokens")
       case .pieces, .failed: break
-      case .finished(let choice, let end): usage.add(end, choice: choice)
+      case .finished(let choice, let end):
+        usage.add(end, choice: choice)
+        if let error = APIError(unanswered: end.finish) {
+          return try await events.send(format.event(of: error))
+        }
       }
       for event in format.events(for: part) { try await events.send(event) }
       if case .failed(_, let error) = part {
         try await events.send(format.event(of: APIError(error, field: "prompt")))
       }
     }
-    for event in format.lastEvents(usage) { try await events.send(event) }
-    try await events.finish()
   }
 }

@@ -97,7 +97,7 @@ public struct HTTPServer: Sendable {
   package var routes: [String] {
     let router = Router(context: ConnectionContext.self)
     let registry = PrometheusRegistry()
-    addRoutes(to: router, AnswerDesk(engine, queueCount: 0, AnswerMetrics(registry)), registry)
+    addRoutes(to: router, AnswerDesk(engine, options, AnswerMetrics(registry)), registry)
     return router.routes.map { "\($0.method) \($0.path)" }
   }
 
@@ -105,7 +105,7 @@ public struct HTTPServer: Sendable {
     let registry = PrometheusRegistry(
       helps: AnswerMetrics.helps.merging(EngineMetrics.helps) { $1 })
     let metrics = AnswerMetrics(registry)
-    let desk = AnswerDesk(engine, queueCount: options.queueCount, metrics)
+    let desk = AnswerDesk(engine, options, metrics)
     // What surrounds all requests is there before the routes, and knows them all the same.
     let described = Router(context: ConnectionContext.self)
     addRoutes(to: described, desk, registry)

@@ -36,6 +36,7 @@ struct LiveState: Sendable {
       json.number("places", plan.sequenceCount)
       json.number("open", statistics.openCount)
       json.number("queued", statistics.queuedCount)
+      statistics.writeClients(to: &json)
       desk.board.write(to: &json, "answers")
     }
   }
@@ -79,6 +80,20 @@ struct LiveState: Sendable {
       json.number("slot_bytes", slots.byteCount)
       json.number("uses", statistics.expertUseCount)
       json.number("hits", statistics.expertHitCount)
+    }
+  }
+}
+
+extension EngineStatistics {
+  /// Writes what each client has of the engine.
+  func writeClients(to json: inout JSONWriter) {
+    json.array("clients", of: clients) { list, client in
+      list.object { json in
+        json.text("client", client.name)
+        json.number("open", client.openCount)
+        json.number("queued", client.queuedCount)
+        json.number("rows", client.rowCount)
+      }
     }
   }
 }

@@ -216,11 +216,12 @@ struct MessagesFormat: AnswerFormat {
       switch end.finish.reason {
       case .stop where end.finish.stop != nil: "stop_sequence"
       case .stop where end.hasCalls: "tool_use"
-      case .stop, .cancelled: "end_turn"
-      case .length, .context: "max_tokens"
+      case .stop: "end_turn"
+      case .length, .context, .cancelled: "max_tokens"
       }
     json.text("stop_reason", reason)
     json.text("stop_sequence", end.finish.stop)
+    end.writeTimeLimit(to: &json)
   }
 
   /// - Parameter reused: tokens of the prompt that were not read again; they are counted apart.

@@ -11,7 +11,7 @@ extension ChatRequest {
       "max_tokens", "stop_sequences", "stream", "temperature", "top_p", "top_k", "metadata",
       // Beyond Anthropic's interface.
       "min_p", "repetition_penalty", "seed", "ignore_eos",
-    ] + AnswerConstraint.fields
+    ] + AnswerOptions.loadFields + AnswerConstraint.fields
   static let messageNames = FieldNames(
     "MessagesRequest", taken: messageFields,
     neutral: ["service_tier": .texts(["auto", "standard_only"]), "mcp_servers": .empty])

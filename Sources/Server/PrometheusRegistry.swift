@@ -136,10 +136,13 @@ public final class PrometheusRegistry: MetricsFactory {
     cell(.summary, label, dimensions, suffix: "_seconds")
   }
 
-  // A series stays for as long as the process, as Prometheus expects of counters.
+  // A series stays for as long as the process, as Prometheus expects of counters; a gauge of what is gone goes.
   public func destroyCounter(_ handler: any CounterHandler) {}
   public func destroyFloatingPointCounter(_ handler: any FloatingPointCounterHandler) {}
   public func destroyMeter(_ handler: any MeterHandler) {}
-  public func destroyRecorder(_ handler: any RecorderHandler) {}
+  public func destroyRecorder(_ handler: any RecorderHandler) {
+    guard let cell = handler as? Cell, cell.kind == .gauge else { return }
+    cells.withLock { cells in cells = cells.filter { $0.value !== cell } }
+  }
   public func destroyTimer(_ handler: any TimerHandler) {}
 }

@@ -14,9 +14,11 @@ struct RequestMiddleware: RouterMiddleware {
   ) async throws -> Response {
     var response: Response
     do {
-      if let answer = try access.answer(request) {
-        response = answer
-      } else {
+      switch try access.decide(request) {
+      case .answer(let answer): response = answer
+      case .admit(let holder):
+        var context = context
+        context.holder = holder
         response = try await next(request, context)
       }
     } catch { response = refusal(of: request, error, context) }

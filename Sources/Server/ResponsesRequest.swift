@@ -24,7 +24,7 @@ struct ResponsesRequest {
       "include", "top_logprobs",
       // Beyond OpenAI's interface.
       "top_k", "min_p", "repetition_penalty", "seed", "stop", "ignore_eos",
-    ] + AnswerConstraint.fields.filter { $0 != "response_format" }
+    ] + AnswerOptions.loadFields + AnswerConstraint.fields.filter { $0 != "response_format" }
   private static let neutralFields: [String: FieldNames.NeutralValue] = [
     "background": .no, "context_management": .empty, "conversation": .none,
     "max_tool_calls": .none, "moderation": .none, "prompt": .none, "prompt_cache_key": .anyText,

@@ -34,6 +34,8 @@ public struct ServerOptions: Sendable {
   static let bodyCount = 8
   /// Open connections; others wait to be accepted.
   public var connectionCount = 1024
+  /// How long an answer may take, waiting included; nil = as long as it takes.
+  public var requestTimeLimit: Duration?
   /// How long a request may take to arrive, and how long a connection may be idle, or its client read nothing.
   public var requestSeconds = 30
   public var idleSeconds = 60

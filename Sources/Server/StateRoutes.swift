@@ -94,6 +94,7 @@ struct StateRoutes: Sendable {
       json.number("total", desk.engine.plan.sequenceCount)
       json.number("open", statistics.openCount)
       json.number("queued", statistics.queuedCount)
+      statistics.writeClients(to: &json)
       desk.board.write(to: &json, "answers")
     }
   }

@@ -69,6 +69,13 @@ struct ServerArguments: ParsableArguments {
   var queue = 64
 
   @Option(
+    parsing: .unconditional,
+    help: ArgumentHelp(
+      "How long an answer may take, waiting included; what is there by then is the answer (default: as long as it takes).",
+      valueName: "seconds"))
+  var requestTimeLimit: Int?
+
+  @Option(
     help: ArgumentHelp(
       "The longest body of a request (default: enough for a context, at least 128KiB).",
       valueName: "size"))
@@ -104,6 +111,10 @@ struct ServerArguments: ParsableArguments {
     }
     guard (0...65536).contains(queue) else {
       throw ValidationError("--queue must be between 0 and 65536, not \(queue)")
+    }
+    if let requestTimeLimit, !(1...1_000_000_000).contains(requestTimeLimit) {
+      throw ValidationError(
+        "--request-time-limit must be between 1 and 1000000000 seconds, not \(requestTimeLimit)")
     }
     if let maxBody, !(1 << 10...1 << 28).contains(maxBody.bytes) {
       throw ValidationError("--max-body must be between 1KiB and 256MiB, not \(maxBody)")
@@ -144,6 +155,7 @@ struct ServerArguments: ParsableArguments {
     options.queueCount = queue
     options.pooling = pooling
     options.keptResponseByteCount = keepResponses.bytes
+    options.requestTimeLimit = requestTimeLimit.map { .seconds($0) }
     options.bodyByteCount =
       maxBody?.bytes ?? ServerOptions.bodyByteCount(contextLength: contextLength)
     // Half of the descriptors are enough for the model, the store and what the system itself opens.

@@ -81,7 +81,9 @@ import Testing
       let gauges = lines.filter { $0.hasPrefix("# TYPE ") && $0.hasSuffix(" gauge") }
       #expect(
         Self.names(gauges, "# TYPE ") == [
-          "flashinfer_memory_budget_bytes", "flashinfer_sequences_open",
+          "flashinfer_client_rows", "flashinfer_client_sequences_open",
+          "flashinfer_client_sequences_queued", "flashinfer_memory_budget_bytes",
+          "flashinfer_sequences_open",
           "flashinfer_sequences_planned", "flashinfer_sequences_queued",
         ])
     }
