@@ -1,3 +1,4 @@
+import HTTPTypes
 import Runtime
 
 /// What answering takes, shared by all requests.
@@ -8,14 +9,31 @@ struct AnswerDesk: Sendable {
   let metrics: AnswerMetrics
   /// How long an answer may take, waiting included; nil = as long as it takes.
   private let longestTime: Duration?
+  private let failureSeconds: Int
 
   init(_ engine: Engine, _ options: ServerOptions, _ metrics: AnswerMetrics) {
     self.engine = engine
     self.metrics = metrics
     longestTime = options.requestTimeLimit
+    failureSeconds = options.failureSeconds
     admission = Admission(
       placeCount: engine.plan.sequenceCount, queueCount: options.queueCount)
     board = AnswerBoard()
+  }
+
+  /// What the engine has failed with, as requests are told; nil = nothing.
+  var failure: APIError? {
+    engine.failure.map {
+      // By then another server may be there.
+      APIError(
+        .serviceUnavailable, "\(EngineFailure($0))", code: "engine_failed",
+        retrySeconds: failureSeconds)
+    }
+  }
+
+  /// What an engine says of a request, whose prompt is in `field`, or of itself.
+  func refusal(_ error: RuntimeError, field: String) -> APIError {
+    failure ?? APIError(error, field: field)
   }
 
   /// How long an answer may take that a request wants in such a time.

@@ -13,7 +13,7 @@ enum AnswerPart: Sendable {
   /// More of an answer, whole characters of it, and where it was asked for the tokens that are settled with it.
   case pieces(choice: Int, [AnswerPiece], [TokenReport])
   case finished(choice: Int, AnswerEnd)
-  case failed(choice: Int, RuntimeError)
+  case failed(choice: Int, APIError)
 }
 
 /// How an answer ended.

@@ -23,6 +23,8 @@ struct Answers: Sendable {
   private let share: Admission.Share
   private let earlyEnd = EarlyEnd()
   private let desk: AnswerDesk
+  /// Of the request, that has the prompts.
+  private let field: String
   /// When their time is over; nil = never.
   private let deadline: ContinuousClock.Instant?
   /// How often a client that waits hears that it does.
@@ -35,6 +37,7 @@ struct Answers: Sendable {
   init(_ job: Job, at desk: AnswerDesk, field: String) throws {
     self.job = job
     self.desk = desk
+    self.field = field
     deadline = try desk.timeLimit(job.options.timeLimit).map { .now + $0 }
     let priority = try job.priority
     share = try desk.admission.enter(job.choiceCount, for: job.client.name, earlyEnd)
@@ -45,7 +48,7 @@ struct Answers: Sendable {
         sequences.append(try desk.engine.open(request, whenFull: .queue))
       }
       self.sequences = sequences
-    } catch { throw APIError(error, field: field) }
+    } catch { throw desk.refusal(error, field: field) }
     earlyEnd.watch(sequences)
   }
 
@@ -117,7 +120,8 @@ struct Answers: Sendable {
         // Its place is free before the client has read it all.
         sequence.cancel()
         source.yield(.finished(choice: choice, reader.end(finish)))
-      case .failed(let error): source.yield(.failed(choice: choice, error))
+      case .failed(let error):
+        source.yield(.failed(choice: choice, desk.refusal(error, field: field)))
       }
     }
   }

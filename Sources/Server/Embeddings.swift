@@ -93,7 +93,7 @@ final class Embeddings: Admission.Occupant {
         guard finish.reason != .cancelled, let vector = finish.embedding else { break }
         desk.note(finish.usage)
         return Self.normalised(vector)
-      case .failed(let error): throw APIError(error, field: "input")
+      case .failed(let error): throw desk.refusal(error, field: "input")
       case .queued, .reading, .token: break
       }
     }
@@ -111,7 +111,7 @@ final class Embeddings: Admission.Occupant {
         let sequence = try desk.engine.open(request, whenFull: .queue)
         state.open[sequence.id] = sequence
         return sequence
-      } catch { throw APIError(error, field: "input") }
+      } catch { throw desk.refusal(error, field: "input") }
     }
   }
 

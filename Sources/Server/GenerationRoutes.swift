@@ -127,7 +127,7 @@ struct GenerationRoutes: Sendable {
       case .finished(let choice, let end):
         collected[choice].end = end
         usage.add(end, choice: choice)
-      case .failed(_, let error): throw APIError(error, field: "prompt")
+      case .failed(_, let error): throw error
       case .waiting, .queued, .reading: break
       }
     }
@@ -167,7 +167,7 @@ struct GenerationRoutes: Sendable {
       }
       for event in format.events(for: part) { try await events.send(event) }
       if case .failed(_, let error) = part {
-        try await events.send(format.event(of: APIError(error, field: "prompt")))
+        try await events.send(format.event(of: error))
       }
     }
   }

@@ -40,7 +40,7 @@ public struct HTTPServer: Sendable {
   ///   - handlesSignals: whether SIGTERM and SIGINT stop it when the answers under way are finished, a second one ends
   ///     the process at once, and SIGHUP has the keys read again, if there are any.
   ///   - onStart: is told the port when it listens, 0 where it listens on a socket in the file system.
-  /// - Throws: what the address is refused for; what the engine failed with.
+  /// - Throws: what the address is refused for; what the engine failed with, some seconds after it has.
   public func run(
     handlesSignals: Bool, onStart: @escaping @Sendable (_ port: Int) -> Void
   ) async throws {
@@ -58,8 +58,9 @@ public struct HTTPServer: Sendable {
         onStart(channel.localAddress?.port ?? 0)
       },
       eventLoopGroupProvider: .shared(group), logger: logger)
-    let services = ServiceGroup(
-      services: [application, EngineWatch(engine: engine, logger: logger)], logger: logger)
+    let watch = EngineWatch(
+      engine: engine, failureSeconds: options.failureSeconds, logger: logger)
+    let services = ServiceGroup(services: [application, watch], logger: logger)
     do { try await run(services, handlesSignals: handlesSignals) } catch {
       try await group.shutdownGracefully()
       throw ListenFailure(error, options) ?? error

@@ -39,6 +39,8 @@ public struct ServerOptions: Sendable {
   /// How long a request may take to arrive, and how long a connection may be idle, or its client read nothing.
   public var requestSeconds = 30
   public var idleSeconds = 60
+  /// How long a server goes on to say that its engine has failed, before it ends.
+  public var failureSeconds = 5
 
   public init(modelName: String) { self.modelName = modelName }
 

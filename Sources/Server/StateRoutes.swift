@@ -43,9 +43,7 @@ struct StateRoutes: Sendable {
   }
 
   private func health() throws -> Response {
-    if let failure = desk.engine.failure {
-      throw APIError(.serviceUnavailable, failure.description)
-    }
+    if let failure = desk.failure { throw failure }
     return Response { $0.text("status", "ok") }
   }
 

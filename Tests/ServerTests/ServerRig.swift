@@ -1,8 +1,10 @@
+import Foundation
 import Logging
 import ModelFormat
 import Runtime
 import Server
 import TestSupport
+import Testing
 import Tokenization
 
 /// A tiny model behind a server in this process, and what it answers where nobody else asks.
@@ -93,6 +95,16 @@ struct ServerRig: Sendable {
       answer.text = String(decoding: bytes, as: UTF8.self)
       return answer
     }
+  }
+
+  /// Writes to the model's file behind the engine's back, which ends an engine that notices.
+  func damageModel() throws { try Self.damage(file) }
+
+  static func damage(_ file: TemporaryFile) throws {
+    let handle = try #require(FileHandle(forWritingAtPath: file.path))
+    try handle.seekToEnd()
+    try handle.write(contentsOf: [0])
+    try handle.close()
   }
 
   func model() throws -> LanguageModel { try LanguageModel.open(file.path) }
