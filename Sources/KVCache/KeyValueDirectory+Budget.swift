@@ -5,43 +5,92 @@ import TensorBasics
 // Drives wear by what is written to them: a store counts it by days, of all processes together.
 extension KeyValueDirectory {
   private static let ledgerName = "written"
-  /// No ledger is longer: two numbers.
-  private static let ledgerByteLimit = 64
+  /// The ledger's length: two numbers, and spaces.
+  private static let ledgerByteCount = 64
+
+  /// What the ledger says.
+  private enum Ledger {
+    /// Bytes of today.
+    case bytes(Int)
+    /// Nobody knows how many they are, because of that.
+    case unusable(String)
+  }
+
+  private var ledgerPath: String { "\(path)/\(Self.ledgerName)" }
 
   /// Bytes of entries that were written since midnight, UTC, also of those that were not kept.
   public var writtenTodayByteCount: Int {
-    guard let (day, byteCount) = ledger(), day == Self.today else { return 0 }
-    return byteCount
+    guard case .bytes(let count) = ledger() else { return 0 }
+    return count + uncountedByteCount
+  }
+
+  /// Why nobody can say what was written today, which has nothing written where that is bounded; nil if nothing is wrong.
+  public var budgetProblem: String? {
+    guard dailyWriteLimit < .max, case .unusable(let reason) = ledger() else { return nil }
+    return "\(ledgerPath): \(reason)"
   }
 
   /// Whether more may be written today.
-  public var mayWrite: Bool { writtenTodayByteCount < dailyWriteLimit }
+  public var mayWrite: Bool {
+    budgetProblem == nil && writtenTodayByteCount < dailyWriteLimit
+  }
+
+  /// Whether the smallest entry of such a context is more than the store may have at all.
+  public func isTooSmall(for origin: KeyValueOrigin) -> Bool {
+    KeyValueEntryHeader.leastByteCount(origin) > byteLimit
+  }
 
   /// Days since 1970, UTC.
   static var today: Int { Int(time(nil)) / 86_400 }
 
-  /// Counts what was written, where that is bounded. A count that cannot be kept is lost: the next one is too low.
+  /// Counts what was written, where that is bounded. What the ledger cannot be told, this process remembers.
   func noteWritten(_ byteCount: Int) {
     guard byteCount > 0, dailyWriteLimit < .max else { return }
     locked {
-      let text = Array("\(Self.today) \(writtenTodayByteCount + byteCount)\n".utf8)
-      let flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
-      let raw = SystemCalls.open("\(path)/\(Self.ledgerName)", flags, mode: 0o600)
-      guard raw >= 0 else { return }
-      let descriptor = UnixDescriptor(owning: raw)
-      guard SystemCalls.truncate(raw, byteCount: 0) == 0 else { return }
-      text.withUnsafeBytes { _ = descriptor.writeAll($0, at: 0) }
+      let total = writtenTodayByteCount + byteCount
+      let isCounted = write(total)
+      uncountedByteCount = isCounted ? 0 : uncountedByteCount + byteCount
+      guard !isCounted else { return }
+      note("\(ledgerPath): what was written today cannot be counted there")
     }
   }
 
-  private func ledger() -> (day: Int, byteCount: Int)? {
-    guard let file = try? EntryFile(path: "\(path)/\(Self.ledgerName)"),
-      let bytes = try? file.read(Self.ledgerByteLimit, at: 0)
-    else { return nil }
+  /// - Returns: whether the ledger says so now.
+  private func write(_ total: Int) -> Bool {
+    if case .unusable = ledger() { return false }
+    var text = Array("\(Self.today) \(total)".utf8)
+    // In one piece, so that a process that is killed leaves the old count or the new one.
+    text += [UInt8](repeating: 0x20, count: Self.ledgerByteCount - 1 - text.count) + [0x0A]
+    let flags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK
+    let raw = SystemCalls.open(ledgerPath, flags, mode: 0o600)
+    guard raw >= 0 else { return false }
+    let descriptor = UnixDescriptor(owning: raw)
+    return text.withUnsafeBytes { descriptor.writeAll($0, at: 0) } == nil
+      && SystemCalls.truncate(raw, byteCount: text.count) == 0
+  }
+
+  private func ledger() -> Ledger {
+    var status = stat()
+    switch SystemCalls.inspect(ledgerPath, followsLinks: false, &status) {
+    case 0: break
+    case -ENOENT: return .bytes(0)
+    case let error: return .unusable(String(cString: strerror(-error)))
+    }
+    guard status.st_mode & S_IFMT == S_IFREG else {
+      return .unusable("it is no regular file: remove it")
+    }
+    guard let file = try? EntryFile(path: ledgerPath),
+      let bytes = try? file.read(Self.ledgerByteCount, at: 0)
+    else { return .unusable("it cannot be read") }
+    // It was made a moment ago, and its maker was killed.
+    guard !bytes.isEmpty else { return .bytes(0) }
     let words = String(decoding: bytes, as: UTF8.self).split { $0 == " " || $0 == "\n" }
     guard words.count == 2, let day = Int(words[0]), let count = Int(words[1]), count >= 0 else {
-      return nil
+      // Whatever it was to say, it is of the day when it was written.
+      let isOfToday = Int(status.st_mtim.tv_sec) / 86_400 >= Self.today
+      return isOfToday
+        ? .unusable("it is damaged: remove it, or wait until midnight (UTC)") : .bytes(0)
     }
-    return (day, count)
+    return .bytes(day == Self.today ? count : 0)
   }
 }

@@ -123,6 +123,11 @@ struct KeyValueEntryHeader: Sendable {
       + dataByteCount
   }
 
+  /// Bytes of the smallest entry: one page group, without logits.
+  static func leastByteCount(_ origin: KeyValueOrigin) -> Int {
+    dataOffset(origin, pageGroupCount: 1) + origin.pageGroupByteCount
+  }
+
   /// The header's bytes.
   func encoded() -> [UInt8] {
     var bytes = Self.magic

@@ -56,7 +56,16 @@ public final class KeyValueArchive {
         "\(source.path): neither checksums nor change times identify this model; its keys and "
           + "values are not kept")
     }
+    if isTooSmall {
+      warn(
+        "\(directory.path): \(ByteCount(directory.byteLimit)) are too few for a context's first "
+          + "\(KeyValueOrigin.pageGroupPositionCount) tokens; keys and values are not kept (--kv-store-limit)"
+      )
+    }
   }
+
+  /// Whether no entry ever has room in the store.
+  private var isTooSmall: Bool { origin.map(directory.isTooSmall) ?? false }
 
   /// Memory that ``learnModel(cancellation:)`` takes.
   public var learningByteCount: Int {
@@ -83,7 +92,7 @@ public final class KeyValueArchive {
   ///
   /// - Parameter keepingLogits: whether those after a prompt may be kept with it.
   func makeWriter(keepingLogits: Bool) -> KeyValueEntryWriter? {
-    guard let origin, mayWrite() else { return nil }
+    guard let origin, !isTooSmall, mayWrite() else { return nil }
     do {
       return try KeyValueEntryWriter(
         in: directory, origin: origin, pageGroupCapacity: shape.pageGroupCount,
@@ -99,8 +108,9 @@ public final class KeyValueArchive {
     let mayWrite = directory.mayWrite
     if !mayWrite, !isOverBudget {
       warn(
-        "\(directory.path): \(ByteCount(directory.writtenTodayByteCount)) were written today; keys and values are kept "
-          + "again from midnight (UTC) on")
+        directory.budgetProblem.map { "\($0); keys and values are not kept" }
+          ?? "\(directory.path): \(ByteCount(directory.writtenTodayByteCount)) were written today; keys and values are "
+          + "kept again from midnight (UTC) on")
     }
     isOverBudget = !mayWrite
     return mayWrite

@@ -230,12 +230,74 @@ import Testing
       #expect(warnings.count == 1 && warnings[0].contains("were written today"), "\(warnings)")
       #expect(folder.entries.filter { $0.hasSuffix(".kv") }.count == 1)
     }
-    // Yesterday does not count, nor does what is no count.
-    for text in ["1 999999999999\n", "x", "", "99999999999999999999 1", "5 -7\n"] {
+    // Yesterday does not count.
+    for text in ["1 999999999999\n", "5 7\n", ""] {
       folder.write("written", Array(text.utf8))
       let directory = try KeyValueDirectory(
         path: folder.path, byteLimit: 1 << 30, dailyWriteLimit: 1)
       #expect(directory.mayWrite && directory.writtenTodayByteCount == 0)
+    }
+  }
+
+  @Test func `Where what was written cannot be counted, nothing is, and that is said once`() throws
+  {
+    let rig = try makeRig()
+    var store = store
+    store.dailyWriteLimit = 1 << 30
+    let path = folder.path + "/written"
+    for text in ["x", "99999999999999999999 1", "5 -7\n", "1 2 3", nil] {
+      if let text {
+        folder.write("written", Array(text.utf8))
+      } else {
+        unlink(path)
+        #expect(mkdir(path, 0o700) == 0)
+      }
+      let engine = try rig.engine(sequenceCount: 1, store: store)
+      for seed in 90..<92 as Range<UInt64> {
+        let sequence = try engine.open(
+          request(EngineRig.tokens(200, seed: seed)), whenFull: .queue)
+        _ = EngineRig.take(sequence)
+        sequence.cancel()
+        while engine.statistics().openCount > 0 { usleep(1000) }
+      }
+      engine.stop()
+      let warnings = engine.takeWarnings()
+      #expect(warnings.count == 1 && warnings[0].hasPrefix(path + ": it is "), "\(warnings)")
+      #expect(!folder.entries.contains { $0.hasSuffix(".kv") })
+      guard text != nil else { continue }
+      // What was damaged yesterday is of yesterday.
+      var times = [timeval(tv_sec: time(nil) - 90_000, tv_usec: 0)]
+      times.append(times[0])
+      #expect(utimes(path, times) == 0)
+      let directory = try KeyValueDirectory(
+        path: folder.path, byteLimit: 1 << 30, dailyWriteLimit: 1)
+      #expect(directory.mayWrite && directory.budgetProblem == nil)
+    }
+    // Nobody asked for a bound.
+    let free = try KeyValueDirectory(path: folder.path, byteLimit: 1 << 30)
+    #expect(free.mayWrite && free.budgetProblem == nil)
+  }
+
+  @Test func `A store that is too small for any entry says so once, and is not written to`() throws
+  {
+    let rig = try makeRig()
+    for (byteLimit, isTooSmall) in [(4096, true), (1 << 20, false)] {
+      var store = store
+      store.byteLimit = byteLimit
+      let engine = try rig.engine(sequenceCount: 1, store: store)
+      for seed in 90..<92 as Range<UInt64> {
+        let sequence = try engine.open(
+          request(EngineRig.tokens(200, seed: seed)), whenFull: .queue)
+        _ = EngineRig.take(sequence)
+        sequence.cancel()
+        while engine.statistics().openCount > 0 { usleep(1000) }
+      }
+      engine.stop()
+      let warnings = engine.takeWarnings()
+      #expect(warnings.count == (isTooSmall ? 1 : 0), "\(warnings)")
+      #expect(warnings.allSatisfy { $0.contains("--kv-store-limit") })
+      #expect(folder.entries.contains { $0.hasSuffix(".kv") } == !isTooSmall)
+      if isTooSmall { #expect(engine.statistics().keyValueBytesWritten == 0) }
     }
   }
 
