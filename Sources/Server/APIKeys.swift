@@ -1,4 +1,3 @@
-import Glibc
 import Synchronization
 
 /// The keys that requests must show, from a file that nobody but its owner can read: one a line.
@@ -6,11 +5,6 @@ import Synchronization
 /// After a key may stand `name=` and what its holder is called, and `priority=` and how far all that it asks for stands
 /// back. Keys of one name are one holder's.
 public final class APIKeys: Sendable {
-  /// Why a file of keys is not taken.
-  public struct FileError: Error, CustomStringConvertible {
-    public let description: String
-  }
-
   private let path: String
   private let entries: Mutex<[Entry]>
 
@@ -58,13 +52,14 @@ public final class APIKeys: Sendable {
 
   private static func entries(_ path: String) throws(FileError) -> [Entry] {
     var entries: [Entry] = []
-    let lines = try contents(path).split(separator: 0x0A, omittingEmptySubsequences: false)
+    let lines = try PrivateFile.contents(path, mostBytes: mostBytes, of: "the keys")
+      .split(separator: 0x0A, omittingEmptySubsequences: false)
     for (number, line) in lines.enumerated() {
       let words = line.split { $0 == 0x20 || $0 == 0x09 || $0 == 0x0D }
       guard let key = words.first, key.first != UInt8(ascii: "#") else { continue }
       // What is wrong with a line is told without it.
       func fail(_ what: String) -> FileError {
-        FileError(description: "\(path), line \(number + 1): \(what)")
+        FileError("\(path), line \(number + 1)", what)
       }
       guard key.allSatisfy({ (0x21...0x7E).contains($0) }),
         (shortestByteCount...longestByteCount).contains(key.count)
@@ -83,8 +78,7 @@ public final class APIKeys: Sendable {
     }
     guard (1...mostKeys).contains(entries.count) else {
       throw FileError(
-        description:
-          "\(path) has \(entries.count) keys; there must be 1 to \(mostKeys), one a line")
+        path, "there are \(entries.count) keys; there must be 1 to \(mostKeys), one a line")
     }
     return entries
   }
@@ -110,35 +104,6 @@ public final class APIKeys: Sendable {
     default: return false
     }
     return true
-  }
-
-  private static func contents(_ path: String) throws(FileError) -> [UInt8] {
-    func fail(_ what: String) -> FileError { FileError(description: "\(path): \(what)") }
-    func failed() -> FileError { fail(String(cString: strerror(errno))) }
-    // A pipe is not waited for.
-    let file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
-    guard file >= 0 else { throw failed() }
-    defer { close(file) }
-    var status = stat()
-    guard fstat(file, &status) == 0 else { throw failed() }
-    guard status.st_mode & S_IFMT == S_IFREG else { throw fail("keys come from a regular file") }
-    guard status.st_uid == geteuid() || status.st_uid == 0 else {
-      throw fail("the file with the keys belongs to another user")
-    }
-    guard status.st_mode & 0o077 == 0 else {
-      throw fail("other users can read the file with the keys: chmod 600 \(path)")
-    }
-    var (bytes, count) = ([UInt8](repeating: 0, count: mostBytes + 1), 0)
-    while count < bytes.count {
-      let read = bytes.withUnsafeMutableBytes { bytes in
-        Glibc.read(file, bytes.baseAddress! + count, bytes.count - count)
-      }
-      guard read >= 0 || errno == EINTR else { throw failed() }
-      if read == 0 { break }
-      count += max(0, read)
-    }
-    guard count <= mostBytes else { throw fail("it has more than \(mostBytes) bytes") }
-    return Array(bytes[..<count])
   }
 }
 

@@ -1,5 +1,6 @@
 import Hummingbird
 import HummingbirdCore
+import HummingbirdTLS
 public import Logging
 import NIOCore
 import NIOPosix
@@ -38,7 +39,7 @@ public struct HTTPServer: Sendable {
   ///
   /// - Parameters:
   ///   - handlesSignals: whether SIGTERM and SIGINT stop it when the answers under way are finished, a second one ends
-  ///     the process at once, and SIGHUP has the keys read again, if there are any.
+  ///     the process at once, and SIGHUP has keys and certificate read again, if there are any.
   ///   - onStart: is told the port when it listens, 0 where it listens on a socket in the file system.
   /// - Throws: what the address is refused for; what the engine failed with, some seconds after it has.
   public func run(
@@ -48,7 +49,7 @@ public struct HTTPServer: Sendable {
     defer { socket?.remove() }
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let application = Application(
-      router: router(), server: .http1(configuration: connectionConfiguration),
+      router: router(), server: try connections,
       configuration: ApplicationConfiguration(
         address: socket.map { .unixDomainSocket(path: $0.path) }
           ?? .hostname(options.host, port: options.port),
@@ -72,12 +73,22 @@ public struct HTTPServer: Sendable {
     try await withThrowingTaskGroup(of: Void.self) { tasks in
       tasks.addTask { try await services.run() }
       if handlesSignals {
-        let signals = SignalHandling(services: services, keys: options.apiKeys, logger: logger)
+        let signals = SignalHandling(
+          services: services, keys: options.apiKeys, certificate: options.certificate,
+          logger: logger)
         tasks.addTask { await signals.listen() }
       }
       // Only the services end by themselves.
       try await tasks.next()
       tasks.cancelAll()
+    }
+  }
+
+  private var connections: HTTPServerBuilder {
+    get throws {
+      let plain = HTTPServerBuilder.http1(configuration: connectionConfiguration)
+      guard let certificate = options.certificate else { return plain }
+      return try .tls(plain, tlsConfiguration: certificate.configuration())
     }
   }
 

@@ -12,6 +12,8 @@ public struct ServerOptions: Sendable {
   public var unixSocketPath: String?
   /// Those that requests must show; nil = nobody is asked who they are.
   public var apiKeys: APIKeys?
+  /// What the server shows who it is with, over TLS; nil = whoever is between can read and change what is sent.
+  public var certificate: ServerCertificate?
   /// Names that this machine is called by, beside its addresses and `localhost`.
   public var allowedHosts: [String] = []
   /// Where pages may come from whose scripts ask, such as `https://chat.example`, beside this machine.

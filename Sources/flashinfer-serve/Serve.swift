@@ -56,6 +56,7 @@ struct Serve: ParsableCommand {
         try makeEngine(model, options, contextLength: length)
       }
       for note in engine.notes { Terminal.warn(note) }
+      if let warning = options.certificate?.warning { Terminal.warn(warning) }
       try serve(HTTPServer(engine, model, options, logger: Self.logger), options)
       // What was asked for is answered by now; the store may have something to write.
       engine.stop(.finishing)
@@ -102,7 +103,8 @@ struct Serve: ParsableCommand {
     try waiting {
       try await server.run(handlesSignals: true) { port in
         let host = options.host.contains(":") ? "[\(options.host)]" : options.host
-        let place = options.unixSocketPath.map { "unix:\($0)" } ?? "http://\(host):\(port)"
+        let scheme = options.certificate == nil ? "http" : "https"
+        let place = options.unixSocketPath.map { "unix:\($0)" } ?? "\(scheme)://\(host):\(port)"
         Terminal.print("listening on \(place)\n")
       }
     }

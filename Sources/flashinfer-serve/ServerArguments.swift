@@ -32,6 +32,18 @@ struct ServerArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
+      "Serve over TLS: certificates in PEM, the server's own first; read again on SIGHUP, as is --key.",
+      valueName: "file"))
+  var certificate: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "The private key of --certificate in PEM. Only its owner may be able to read the file.",
+      valueName: "file"))
+  var key: String?
+
+  @Option(
+    help: ArgumentHelp(
       "A name that this machine is called by, beside localhost and addresses; may be repeated.",
       valueName: "name"))
   var allowHost: [String] = []
@@ -133,7 +145,13 @@ struct ServerArguments: ParsableArguments {
     if let port, !(0...65535).contains(port) {
       throw ValidationError("--port must be between 0 and 65535, not \(port)")
     }
+    guard (certificate == nil) == (key == nil) else {
+      throw ValidationError("--certificate and --key go together")
+    }
     guard let unixSocket else { return }
+    guard certificate == nil else {
+      throw ValidationError("--certificate is for --host and --port, not for --unix-socket")
+    }
     guard host == nil, port == nil else {
       throw ValidationError("--unix-socket is listened on instead of --host and --port")
     }
@@ -149,6 +167,9 @@ struct ServerArguments: ParsableArguments {
     options.port = port ?? options.port
     options.unixSocketPath = unixSocket
     options.apiKeys = try apiKeyFile.map { try APIKeys(path: $0) }
+    if let certificate, let key {
+      options.certificate = try ServerCertificate(certificatePath: certificate, keyPath: key)
+    }
     options.allowedHosts = allowHost
     options.allowedOrigins = allowOrigin
     options.chatTemplate = try chatTemplate.map { try TemplateOptions.template(path: $0) }

@@ -63,12 +63,12 @@ import Testing
       (String(repeating: " ", count: 1 << 17), 0o600, "bytes"),
     ] as [(String, mode_t, String)] {
       let file = Self.keyFile(text, mode: mode)
-      let error = #expect(throws: APIKeys.FileError.self) { try APIKeys(path: file.path) }
+      let error = #expect(throws: FileError.self) { try APIKeys(path: file.path) }
       let words = error?.description ?? ""
       #expect(words.contains(message) && !words.contains("with a space"), "\(words)")
     }
-    #expect(throws: APIKeys.FileError.self) { try APIKeys(path: TemporaryFolder().path) }
-    #expect(throws: APIKeys.FileError.self) { try APIKeys(path: "/nothing/there") }
+    #expect(throws: FileError.self) { try APIKeys(path: TemporaryFolder().path) }
+    #expect(throws: FileError.self) { try APIKeys(path: "/nothing/there") }
     let readable = Self.keyFile(key, mode: 0o400)
     #expect(throws: Never.self) { try APIKeys(path: readable.path) }
   }

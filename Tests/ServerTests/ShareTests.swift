@@ -161,7 +161,7 @@ import Testing
       "name=", "name", "name=a b", "name=\u{e9}", "priority=10", "priority=-1", "priority=",
       "share=3", "name=\(String(repeating: "x", count: 65))",
     ] {
-      let error = #expect(throws: APIKeys.FileError.self) {
+      let error = #expect(throws: FileError.self) {
         try Self.keys("\(Self.first)\n\(Self.second) \(words)")
       }
       #expect(error?.description.contains("line 2") == true)
