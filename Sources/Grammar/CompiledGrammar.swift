@@ -52,6 +52,9 @@ public final class CompiledGrammar: Sendable {
     MemoryLayout<Node>.stride * nodes.count + MemoryLayout<Edge>.stride * edges.count + 512
   }
 
+  /// Memory that compiling a grammar takes for a moment, beside its text: at most, whatever it says.
+  package static let compilationByteCount = 24 << 20
+
   /// - Parameter place: where a rule is written.
   init(
     _ builder: GrammarBuilder, root: Int,

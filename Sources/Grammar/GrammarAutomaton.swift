@@ -26,7 +26,8 @@ final class GrammarAutomaton {
   static let dead: State = -1
   /// It was not looked for where this leads.
   static let unknown: State = -2
-  /// Work for the masks of one state, in items of sets; usual grammars need some thousands.
+  /// Work for the masks of one state, in items of sets that are looked at; what is kept costs more. Usual grammars need some
+  /// thousands.
   private static let work = 1 << 22
 
   init(_ grammar: CompiledGrammar) {
@@ -137,6 +138,7 @@ final class GrammarAutomaton {
     let state = State(states.count)
     states.append(set)
     stateOfSet[set] = state
+    sets.spend(classCount)
     transitions.append(contentsOf: repeatElement(Self.unknown, count: classCount))
     sets.spend(classCount / 2)
     return state

@@ -16,6 +16,8 @@ struct StackSets {
   static let finished: UInt32 = 1
   /// In place of a node: the empty stack.
   static let end = UInt32.max
+  /// What keeping an item costs beside looking at it, so that the work for a mask bounds the memory that it takes.
+  private static let insertionWork = 8
   /// How deep two stacks are compared when they are united.
   private static let unionDepth = 400
 
@@ -56,6 +58,7 @@ struct StackSets {
       slot = (slot + 1) & (table.count - 1)
     }
     let set = UInt32(count)
+    workLeft -= Self.insertionWork * list.count
     items.append(contentsOf: list)
     starts.append(UInt32(items.count))
     table[slot] = set

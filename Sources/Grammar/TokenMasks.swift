@@ -15,6 +15,8 @@ package final class TokenMasks {
 
   /// Memory of the masks of a vocabulary, beside its trie.
   package static let usualByteCount = 8 << 20
+  /// What finding one mask may add to that for a moment, with a grammar that is made to cost.
+  package static let momentByteCount = 16 << 20
 
   package init(_ trie: TokenTrie, byteLimit: Int = TokenMasks.usualByteCount) {
     self.trie = trie

@@ -55,6 +55,6 @@ extension TokenMasks {
 
   /// Memory of them: at most, but for vocabularies whose tokens are much longer than others'.
   static func byteCount(vocabularyCount: Int) -> Int {
-    usualByteCount + 96 * vocabularyCount
+    usualByteCount + momentByteCount + 96 * vocabularyCount
   }
 }

@@ -24,12 +24,14 @@ package final class Admission: Sendable {
   fileprivate struct Entry {
     let client: String
     let count: Int
+    let grammarByteCount: Int
     let occupant: any Occupant
     let startNanoseconds: Int
   }
 
   fileprivate struct State {
     var answerCount = 0
+    var grammarByteCount = 0
     /// By the order in which they came.
     var entries: [UInt64: Entry] = [:]
     var lastNumber: UInt64 = 0
@@ -70,9 +72,10 @@ package final class Admission: Sendable {
 
   /// Room for so many answers.
   ///
-  /// - Throws: ``APIError``: 429 where there is none now, 400 where there never is.
+  /// - Parameter grammarByteCount: memory of what says what they must be.
+  /// - Throws: ``APIError``: 429 where there is none now, 503 where there is none for the grammar, 400 where there never is.
   package func enter(
-    _ count: Int, for client: String, _ occupant: any Occupant
+    _ count: Int, for client: String, grammarByteCount: Int = 0, _ occupant: any Occupant
   ) throws -> Share {
     let most = placeCount + queueCount
     guard count <= most else {
@@ -86,12 +89,26 @@ package final class Admission: Sendable {
       guard let evicted = state.evictions(for: client, count, excess: excess) else {
         return (Result<UInt64, APIError>.failure(full(retrySeconds)), [any Occupant]())
       }
+      guard state.grammarByteCount + grammarByteCount <= ServerOptions.grammarByteCount else {
+        return (.failure(Self.noRoomForGrammar(retrySeconds)), [])
+      }
       let occupants = evicted.compactMap { state.remove($0)?.occupant }
-      return (.success(state.add(client, count, occupant)), occupants)
+      let number = state.add(
+        Entry(
+          client: client, count: count, grammarByteCount: grammarByteCount, occupant: occupant,
+          startNanoseconds: monotonicNanoseconds()))
+      return (.success(number), occupants)
     }
     let evictedSeconds = state.withLock { $0.retrySeconds(excess: 1, placeCount: placeCount) }
     for other in evicted { other.giveWay(retrySeconds: evictedSeconds) }
     return Share(self, try result.get())
+  }
+
+  private static func noRoomForGrammar(_ retrySeconds: Int) -> APIError {
+    APIError(
+      .serviceUnavailable,
+      "the grammars of the answers under way take all the memory that there is for them: come again in about "
+        + "\(retrySeconds) s", code: "grammar_memory_full", retrySeconds: retrySeconds)
   }
 
   private func full(_ retrySeconds: Int) -> APIError {
@@ -103,20 +120,18 @@ package final class Admission: Sendable {
 }
 
 extension Admission.State {
-  fileprivate mutating func add(
-    _ client: String, _ count: Int, _ occupant: any Admission.Occupant
-  ) -> UInt64 {
+  fileprivate mutating func add(_ entry: Admission.Entry) -> UInt64 {
     lastNumber += 1
-    answerCount += count
-    entries[lastNumber] = Admission.Entry(
-      client: client, count: count, occupant: occupant,
-      startNanoseconds: monotonicNanoseconds())
+    answerCount += entry.count
+    grammarByteCount += entry.grammarByteCount
+    entries[lastNumber] = entry
     return lastNumber
   }
 
   fileprivate mutating func remove(_ number: UInt64) -> Admission.Entry? {
     guard let entry = entries.removeValue(forKey: number) else { return nil }
     answerCount -= entry.count
+    grammarByteCount -= entry.grammarByteCount
     return entry
   }
 

@@ -1,3 +1,4 @@
+import Grammar
 import Runtime
 
 /// The answers to one request that are under way: a sequence for each choice.
@@ -40,7 +41,9 @@ struct Answers: Sendable {
     self.field = field
     deadline = try desk.timeLimit(job.options.timeLimit).map { .now + $0 }
     let priority = try job.priority
-    share = try desk.admission.enter(job.choiceCount, for: job.client.name, earlyEnd)
+    share = try desk.admission.enter(
+      job.choiceCount, for: job.client.name,
+      grammarByteCount: job.options.grammar?.byteCount ?? 0, earlyEnd)
     do throws(RuntimeError) {
       var sequences: [TokenSequence] = []
       for choice in 0..<job.choiceCount {

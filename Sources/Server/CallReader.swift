@@ -44,6 +44,8 @@ struct CallReader: Sendable {
   /// What is held back at most; longer than any name with what stands around it.
   private static let mostUnread = 1 << 16
   private static let mostNameBytes = 256
+  /// Memory of one: what is held back and arguments before a name, in arrays that double.
+  static let byteCount = 4 * mostUnread
 
   init(_ syntax: AnswerSyntax, index: Int, before: [UInt8], isInObject: Bool) {
     self.syntax = syntax

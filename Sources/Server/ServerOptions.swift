@@ -1,3 +1,4 @@
+import Grammar
 public import Runtime
 import TensorBasics
 public import Tokenization
@@ -59,17 +60,24 @@ public struct ServerOptions: Sendable {
 
   /// What a server needs beside the model, for so many contexts.
   ///
-  /// Bodies and what is made of them, connections, responses that are kept, vectors, and events that clients have not
-  /// read yet.
+  /// Bodies and what is made of them, grammars, connections, responses that are kept, vectors, what is held back of answers
+  /// that may call tools, and events that clients have not read yet.
   public func byteCount(sequenceCount: Int, contextLength: Int) -> Int {
     connectionByteCount + keptResponseByteCount + Self.embeddingByteCount + Self.bodyCount
       * bodyByteCount
       + Self.understandingFactor * bodyByteCount
+      + CompiledGrammar.compilationByteCount + Self.grammarByteCount
+      + sequenceCount * CallReader.byteCount
       + (sequenceCount + queueCount) * contextLength * Self.tokenByteCount
   }
 
+  /// Of the grammars of all answers that are under way or wait.
+  static let grammarByteCount = 8 << 20
+
   /// Event loop, handlers and buffers of all connections.
-  private var connectionByteCount: Int { 8 << 20 + connectionCount << 14 }
+  private var connectionByteCount: Int {
+    8 << 20 + connectionCount * (certificate == nil ? 1 << 14 : 1 << 16)
+  }
   /// Bytes that a byte of a body takes while it is understood: short arrays in arrays take most, measured 28.
   private static let understandingFactor = 32
   /// A token of an answer as text, in an event that waits to be sent.
