@@ -20,8 +20,7 @@ final class ClientWatch: ChannelInboundHandler, RemovableChannelHandler {
     _ work: () async throws -> Result
   ) async throws -> Result {
     try await set(onLeaving, of: channel).get()
-    // A channel that is closed tells nobody any more, and its event loop may have ended.
-    defer { if channel.isActive { _ = set(nil, of: channel) } }
+    defer { _ = set(nil, of: channel) }
     return try await work()
   }
 

@@ -22,6 +22,9 @@ public struct HTTPServer: Sendable {
   private let model: ServedModel
   private let options: ServerOptions
   private let logger: Logger
+  /// One thread, of all servers of the process, which lives as long as that: in 2.28 a task of Hummingbird's that nobody can
+  /// wait for still uses the event loop when the server has ended.
+  private static let eventLoops = MultiThreadedEventLoopGroup(numberOfThreads: 1)
 
   /// - Parameter model: what the engine was made of.
   public init(
@@ -47,7 +50,6 @@ public struct HTTPServer: Sendable {
   ) async throws {
     let socket = try options.unixSocketPath.map { try UnixSocketFile($0) }
     defer { socket?.remove() }
-    let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     let application = Application(
       router: router(), server: try connections,
       configuration: ApplicationConfiguration(
@@ -58,15 +60,13 @@ public struct HTTPServer: Sendable {
         socket?.publish()
         onStart(channel.localAddress?.port ?? 0)
       },
-      eventLoopGroupProvider: .shared(group), logger: logger)
+      eventLoopGroupProvider: .shared(Self.eventLoops), logger: logger)
     let watch = EngineWatch(
       engine: engine, failureSeconds: options.failureSeconds, logger: logger)
     let services = ServiceGroup(services: [application, watch], logger: logger)
     do { try await run(services, handlesSignals: handlesSignals) } catch {
-      try await group.shutdownGracefully()
       throw ListenFailure(error, options) ?? error
     }
-    try await group.shutdownGracefully()
   }
 
   private func run(_ services: ServiceGroup, handlesSignals: Bool) async throws {

@@ -25,6 +25,33 @@ struct ServerProgramTests {
     #expect(program.process.terminationStatus == 0)
   }
 
+  @Test func `Nothing uses the event loop when the server has ended`() async throws {
+    // Whether something does is chance; it was one stop in twenty.
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      for _ in 0..<8 {
+        group.addTask { for _ in 0..<12 { try await Self.stopStrictly() } }
+      }
+      try await group.waitForAll()
+    }
+  }
+
+  /// Has a server answer and end; NIO ends the process with a signal where something uses an event loop that is over.
+  private static func stopStrictly() async throws {
+    let program = try ServerProgram(
+      ["--context", "8192"], environment: ["SWIFTNIO_STRICT": "1", "SWIFT_BACKTRACE": "enable=no"])
+    let port = program.port
+    try await withThrowingTaskGroup(of: HTTPReply.self) { group in
+      for _ in 0..<3 {
+        group.addTask { try await HTTPClient.exchange(request(tokenCount: 300), port) }
+      }
+      try await group.waitForAll()
+    }
+    program.process.terminate()
+    program.process.waitUntilExit()
+    #expect(program.process.terminationReason == .exit)
+    #expect(program.process.terminationStatus == 0)
+  }
+
   @Test func `A second signal ends the process at once`() async throws {
     let program = try ServerProgram(["--context", "65536"])
     // Far more than is ever answered.
@@ -177,7 +204,7 @@ final class ServerProgram {
   static let isBuilt = access(path, X_OK) == 0
 
   /// Starts it, and waits until it listens.
-  init(_ arguments: [String]) throws {
+  init(_ arguments: [String], environment: [String: String] = [:]) throws {
     file = TemporaryFile(ServerRig.modelBytes)
     let output = Pipe()
     process.executableURL = URL(fileURLWithPath: Self.path)
@@ -186,7 +213,7 @@ final class ServerProgram {
     process.standardOutput = output
     process.standardError = FileHandle.nullDevice
     // What it keeps by default goes with it.
-    process.environment = Self.environment(cache)
+    process.environment = Self.environment(cache).merging(environment) { $1 }
     try process.run()
     let line = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
     guard isOnPort else {
