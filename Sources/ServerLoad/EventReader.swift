@@ -9,8 +9,9 @@ struct EventReader {
   private(set) var answerTokenCount: Int?
   /// Whether the end of the stream was told.
   private(set) var isEnded = false
-  /// Whether an error was.
+  /// Whether an error was, and what it said.
   private(set) var hasFailed = false
+  private(set) var message: String?
   private var line: [UInt8] = []
 
   /// Takes bytes of the stream that came at a moment.
@@ -38,6 +39,7 @@ struct EventReader {
     let event = data.withUnsafeBytes { try? JSONParser.parse($0, path: "event") }
     guard let event, event["error"] == nil else {
       hasFailed = true
+      message = message ?? event?["error"]?["message"]?.string
       return
     }
     if let usage = event["usage"], !usage.isNull {

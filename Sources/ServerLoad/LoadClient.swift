@@ -12,11 +12,12 @@ public struct ServerAddress: Sendable, Equatable {
   public let host: String
   public let port: Int
 
-  /// `http://HOST[:PORT]`, nothing after it but a slash; nil if it is none.
+  /// `http://HOST[:PORT]`, nothing after it but a slash or the `/v1` of clients' base URLs; nil if it is none.
   public init?(_ url: String) {
     guard url.hasPrefix("http://") else { return nil }
     var rest = url.dropFirst(7)
     if rest.hasSuffix("/") { rest.removeLast() }
+    if rest.hasSuffix("/v1") { rest.removeLast(3) }
     let closing = rest.hasPrefix("[") ? rest.firstIndex(of: "]") : nil
     let colon = rest[(closing ?? rest.startIndex)...].firstIndex(of: ":")
     let name = rest[..<(colon ?? rest.endIndex)]
@@ -58,7 +59,7 @@ public struct LoadClient: Sendable {
     var body: [UInt8] = []
     var status = 0
     do {
-      status = try await exchange(.get, "/v1/models", nil) { body += $0.readableBytesView }
+      status = try await exchange(.get, "/v1/models", nil) { body += $1.readableBytesView }
     } catch {
       throw Failure(description: "\(address.authority): \(error)")
     }
@@ -75,17 +76,25 @@ public struct LoadClient: Sendable {
   /// - Parameter start: when it was to begin, in nanoseconds of the monotonic clock.
   public func send(_ request: LoadRequest, start: Int) async -> RequestOutcome {
     var reader = EventReader()
+    var refusal: [UInt8] = []
     var failure: String?
     do {
-      let status = try await exchange(.post, request.path, request.body) {
-        reader.take($0.readableBytesView, at: monotonicNanoseconds())
+      let status = try await exchange(.post, request.path, request.body) { status, bytes in
+        if status == 200 {
+          reader.take(bytes.readableBytesView, at: monotonicNanoseconds())
+        } else {
+          refusal += bytes.readableBytesView.prefix(Self.mostRefusalBytes - refusal.count)
+        }
       }
       if status != 200 {
         failure = "status \(status)"
       } else if reader.hasFailed || !reader.isEnded {
         failure = "broken stream"
       }
-    } catch { failure = "connection" }
+    } catch {
+      failure = "connection"
+      refusal = Array("\(error)".utf8)
+    }
     var outcome = RequestOutcome(start: start, end: monotonicNanoseconds())
     if failure != nil, outcome.end - start >= timeoutSeconds * 1_000_000_000 {
       failure = "timeout"
@@ -95,17 +104,27 @@ public struct LoadClient: Sendable {
     outcome.cachedTokenCount = reader.cachedTokenCount
     outcome.answerTokenCount = reader.answerTokenCount ?? reader.pieces.count
     outcome.failure = failure
+    outcome.message = reader.message ?? Self.message(refusal)
     return outcome
+  }
+
+  private static let mostRefusalBytes = 1 << 16
+
+  /// What a body that tells of an error says to people; nil where it says nothing.
+  private static func message(_ body: [UInt8]) -> String? {
+    let json = body.withUnsafeBytes { try? JSONParser.parse($0, path: "error") }
+    let text = json?["error"]?["message"]?.string ?? String(decoding: body, as: UTF8.self)
+    return text.isEmpty ? nil : String(text.prefix(500))
   }
 
   private typealias Connection = NIOAsyncChannel<HTTPResponsePart, HTTPRequestPart>
 
-  /// Sends a request, and gives `take` the parts of the answer's body as they come.
+  /// Sends a request, and gives `take` the answer's status and the parts of its body as they come.
   ///
   /// - Returns: the status; 0 if there was none.
   private func exchange(
     _ method: HTTPRequest.Method, _ path: String, _ body: [UInt8]?,
-    _ take: (ByteBuffer) -> Void
+    _ take: (_ status: Int, _ part: ByteBuffer) -> Void
   ) async throws -> Int {
     let connection: Connection = try await ClientBootstrap(
       group: MultiThreadedEventLoopGroup.singleton
@@ -143,7 +162,7 @@ public struct LoadClient: Sendable {
         for try await part in inbound {
           switch part {
           case .head(let head): status = Int(head.status.code)
-          case .body(let bytes): take(bytes)
+          case .body(let bytes): take(status, bytes)
           case .end:
             isWhole = true
             return

@@ -46,6 +46,8 @@ public struct LoadSummary: Sendable {
   public let answeredCount: Int
   /// How many failed, by their kind.
   public let failures: [String: Int]
+  /// What the first that failed was told, after its kind: `status 400: …`; nil where none failed.
+  public let firstFailure: String?
   /// From the first beginning to the last end.
   public let seconds: Double
   /// Of answered requests.
@@ -64,6 +66,10 @@ public struct LoadSummary: Sendable {
     requestCount = outcomes.count
     answeredCount = answered.count
     failures = Dictionary(grouping: outcomes.compactMap(\.failure)) { $0 }.mapValues(\.count)
+    firstFailure =
+      outcomes.lazy.compactMap { outcome in
+        outcome.failure.map { kind in outcome.message.map { "\(kind): \($0)" } ?? kind }
+      }.first
     let start = outcomes.map(\.start).min() ?? 0
     seconds = Double((outcomes.map(\.end).max() ?? start) - start) / 1e9
     promptTokenCount = answered.reduce(0) { $0 + $1.promptTokenCount }

@@ -11,6 +11,8 @@ public struct RequestOutcome: Sendable, Equatable {
   public var answerTokenCount = 0
   /// What kind of failure it ended with: `status 429`, `timeout`, `connection`, `broken stream`; nil if it was answered.
   public var failure: String?
+  /// What the server, or the connection, said to a request that failed; nil where it said nothing.
+  public var message: String?
 
   public init(start: Int, end: Int) { (self.start, self.end) = (start, end) }
 

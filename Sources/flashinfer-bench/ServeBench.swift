@@ -15,7 +15,8 @@
       discussion: """
         URL is where a server answers as OpenAI's interface does, such as http://127.0.0.1:8080; answers are streamed. \
         Without --rate, each of --clients asks again as soon as it is answered. Prompts are drawn from --seed, or the \
-        lines of a file: objects with prompt or messages, max_tokens, and whatever else the server takes.
+        lines of a file: objects with prompt or messages, max_tokens, and whatever else the server takes. Where no request is \
+        answered, it ends with 1.
 
         Examples:
           flashinfer-bench serve http://127.0.0.1:8080 --clients 16 --requests 200
@@ -23,7 +24,8 @@
           flashinfer-bench serve http://127.0.0.1:8080 --rate 0.5 --requests-file lines.jsonl --slo ttft=2,tpot=100ms
         """)
 
-    @Argument(help: "Where the server listens: http://HOST[:PORT].") var url: String
+    @Argument(help: "Where the server listens: http://HOST[:PORT], with or without /v1.") var url:
+      String
     @Option(help: "Requests to send; as many as --requests-file has lines, 100 without.")
     var requests: Int?
     @Option(
@@ -105,10 +107,13 @@
         let arrivals: Arrivals = rate.map { .rate($0, seed: seed) } ?? .clients(clients ?? 1)
         try send(client, Array(all.prefix(warmup)), .clients(clients ?? 1), "warming up")
         let outcomes = try send(client, Array(all.dropFirst(warmup)), arrivals, "sending requests")
-        report(
-          Self.figures(
-            LoadSummary(outcomes, slo.flatMap { LatencyTargets($0) }), hasTargets: slo != nil),
-          asJSON: json)
+        let load = LoadSummary(outcomes, slo.flatMap { LatencyTargets($0) })
+        report(Self.figures(load, hasTargets: slo != nil), asJSON: json)
+        guard let failure = load.firstFailure else { return }
+        let count = load.requestCount - load.answeredCount
+        let text = "\(count) of \(load.requestCount) requests failed; the first: \(failure)"
+        guard load.answeredCount > 0 else { throw CommandError(.failure, text) }
+        Terminal.warn(text)
       }
     }
 
@@ -199,7 +204,7 @@
       return figures + [
         rate("goodRequestsPerSecond", load.goodCount, .perSecond),
         Figure(
-          "goodRequests", Double(load.goodCount), dividedBy: Double(load.requestCount), "requests",
+          "goodShare", Double(load.goodCount), dividedBy: Double(load.requestCount), "requests",
           .fraction, "of requests"),
       ]
     }

@@ -31,8 +31,12 @@ import Testing
     #expect(ServerAddress("http://a.example:81/")?.port == 81)
     #expect(ServerAddress("http://[::1]:8080")?.host == "::1")
     #expect(ServerAddress("http://localhost")?.port == 80)
+    for base in ["http://a.example:81/v1", "http://a.example:81/v1/"] {
+      #expect(ServerAddress(base) == ServerAddress("http://a.example:81"))
+    }
     for wrong in [
-      "localhost:80", "https://a", "http://", "http://a:0", "http://a:b", "http://a/v1",
+      "localhost:80", "https://a", "http://", "http://a:0", "http://a:b", "http://a/v2",
+      "http://a/v1/models",
     ] {
       #expect(ServerAddress(wrong) == nil, "\(wrong)")
     }
@@ -144,7 +148,10 @@ import Testing
         LoadRequest(
           line: Array(#"{"prompt":"a","best_of":3}"#.utf8),
           LoadRequest.Common(model: "tiny", answerTokenCount: 1, seed: 0, ignoresEnd: false)))
-      #expect(await client.send(wrong, start: monotonicNanoseconds()).failure == "status 400")
+      let refused = await client.send(wrong, start: monotonicNanoseconds())
+      #expect(refused.failure == "status 400")
+      let first = LoadSummary([refused]).firstFailure
+      #expect(first?.hasPrefix("status 400: 'best_of' is not supported") == true, "\(first ?? "")")
       // Far more than is ever answered: it has the only place.
       let long = try requests(1, answerTokens: "60000")[0]
       let holder = Task { await client.send(long, start: monotonicNanoseconds()) }
@@ -218,21 +225,32 @@ import Testing
           "--quiet",
         ] + source)
       #expect(result.status == 0, "\(result.text)")
-      let document = try JSONValue.parsed(result.text)
+      let warning = result.text.firstRange(of: "\nwarning: ")
+      let document = try JSONValue.parsed(
+        String(result.text[..<(warning?.lowerBound ?? result.text.endIndex)]))
       #expect(document["command"]?.string == "flashinfer-bench serve")
       let names = document["figures"]?.array?.compactMap { $0["name"]?.string } ?? []
       for name in [
         "requests", "answeredRequests", "answerTokensPerSecond", "firstTokenSeconds/p50",
-        "betweenTokensSeconds/p99", "requestSeconds/p95", "goodRequests", "goodRequestsPerSecond",
+        "betweenTokensSeconds/p99", "requestSeconds/p95", "goodShare", "goodRequestsPerSecond",
       ] { #expect(names.contains(name), "\(name)") }
       func figure(_ name: String) -> Double? {
         document["figures"]?.array?.first { $0["name"]?.string == name }?["value"]?.double
       }
-      // Of the lines, those without a message are refused.
+      // Of the lines, those without a message are refused; the first of them is told why.
+      #expect((warning != nil) == (source.count == 2))
+      #expect(
+        warning == nil || result.text.contains("3 of 6 requests failed; the first: status 400: "))
       let refused = source.count == 2 ? 3.0 : nil
       #expect(figure("failedRequests/status 400") == refused, "\(result.text)")
       #expect(figure("answeredRequests") == 6 - (refused ?? 0))
     }
+    let wholly = try bench([url + "/v1/", "--requests", "2", "--prompt-tokens", "999"])
+    #expect(wholly.status == 1, "\(wholly.text)")
+    #expect(
+      wholly.text.contains("2 of 2 requests failed; the first: status 400: the prompt has 999"))
+    let labels = try bench([url + "/v1", "--requests", "2", "--slo", "total=3600"]).text
+    #expect(labels.ranges(of: "good requests").count == 1, "\(labels)")
     for wrong in [
       ["localhost"], [url, "--rate", "1", "--clients", "2"], [url, "--slo", "x"],
       [url, "--rate", "0"],
