@@ -18,6 +18,9 @@ public struct ModelDescription: Sendable {
   public var chatTemplate: String?
   /// Further templates by name; `tool_use` is for conversations with tools.
   public var otherTemplates: [String: String] = [:]
+  /// Which hidden states a text's vector is made of, by its name in llama.cpp: `mean`, `last`, `cls` or `rank`; nil where no
+  /// file says it.
+  public var pooling: String?
   /// The model's own name, for people.
   public var name: String?
   /// The files that tensors lie in; ``TensorRecord/fileIndex`` points here.

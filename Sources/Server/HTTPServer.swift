@@ -139,7 +139,7 @@ public struct HTTPServer: Sendable {
       kept: KeptResponses(byteLimit: options.keptResponseByteCount)
     ).add(to: router)
     EmbeddingRoutes(
-      model: model, bodies: bodies, desk: desk, pooling: options.pooling,
+      model: model, bodies: bodies, desk: desk, pooling: options.pooling ?? model.pooling,
       memory: EmbeddingMemory(byteLimit: ServerOptions.embeddingByteCount)
     ).add(to: router)
     TextRoutes(model: model, bodies: bodies).add(to: router)

@@ -81,6 +81,8 @@ struct ServedModel: @unchecked Sendable {
     }
   }
 
+  /// How hidden states become a vector where nobody says it.
+  var pooling: Pooling { model.source.description.pooling.flatMap(Pooling.init) ?? .mean }
   /// Numbers of a hidden state.
   var hiddenSize: Int { model.configuration.hiddenSize }
 
@@ -93,8 +95,8 @@ struct ServedModel: @unchecked Sendable {
       do throws(TokenizerError) { tokens = try tokenizer.encodePrompt(text.utf8) } catch {
         throw APIError.bad("input", error.description)
       }
-      return try checked("input", tokens)
-    case .tokens(let tokens): return try checked("input", tokens)
+      return try checked("input", tokens, answerCount: 0)
+    case .tokens(let tokens): return try checked("input", tokens, answerCount: 0)
     }
   }
 
@@ -166,9 +168,13 @@ struct ServedModel: @unchecked Sendable {
     } catch { throw APIError(error, field: "messages") }
   }
 
-  /// Tokens that a context has room for, with an answer.
-  private func checked(_ field: String, _ tokens: [Int32]) throws -> [Int32] {
-    guard tokens.count < contextLength else {
+  /// Tokens that a context has room for, with so many of an answer at least.
+  private func checked(
+    _ field: String, _ tokens: [Int32], answerCount: Int = 1
+  ) throws -> [Int32] {
+    let most = contextLength - answerCount
+    guard tokens.count <= most else {
+      let (what, rest) = answerCount > 0 ? ("prompt", " and an answer") : ("text", "")
       throw APIError.bad(
         field,
         "the prompt has \(tokens.count) tokens; a context of \(contextLength) has room for "

@@ -29,8 +29,9 @@ public struct ServerOptions: Sendable {
   public var bodyByteCount = 1 << 20
   /// Most bytes of responses that are kept for others to go on from.
   public var keptResponseByteCount = 8 << 20
-  /// How hidden states become a vector where a request for embeddings does not say it.
-  public var pooling = Pooling.last
+  /// How hidden states become a vector where a request for embeddings does not say it; nil = as the model's files say, else
+  /// their mean.
+  public var pooling: Pooling?
   /// Most bytes of vectors that are computed or sent at the same time.
   static let embeddingByteCount = 8 << 20
   /// Bodies of that length that may be read at the same time.

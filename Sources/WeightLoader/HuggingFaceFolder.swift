@@ -54,6 +54,7 @@ struct HuggingFaceFolder {
     documents.generationConfiguration = try folder.document("generation_config.json")
     documents.chatTemplate = try folder.document("chat_template.jinja")
     documents.otherTemplates = try folder.otherTemplates()
+    documents.pooling = try folder.document("1_Pooling/config.json")
     var files: [SafetensorsFile] = []
     for shard in shards { files.append(try FileHeader.parse(shard, Safetensors.parse)) }
     let path = folder.path

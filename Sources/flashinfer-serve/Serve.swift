@@ -6,6 +6,7 @@ import ModelFormat
 import Runtime
 import Server
 import TensorBasics
+import WeightLoader
 
 /// `flashinfer-serve MODEL`: a model answers requests over HTTP.
 @main
@@ -57,6 +58,13 @@ struct Serve: ParsableCommand {
       }
       for note in engine.notes { Terminal.warn(note) }
       if let warning = options.certificate?.warning { Terminal.warn(warning) }
+      if let pooling = model.source.description.pooling, options.pooling == nil,
+        Pooling(rawValue: pooling) == nil
+      {
+        Terminal.warn(
+          "the model's vectors are pooled by '\(pooling)', which is not supported: those of /v1/embeddings are means"
+        )
+      }
       try serve(HTTPServer(engine, model, options, logger: Self.logger), options)
       // What was asked for is answered by now; the store may have something to write.
       engine.stop(.finishing)

@@ -102,8 +102,9 @@ struct ServerArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       "Whose hidden state the vector of /v1/embeddings is where the request does not say it: that of the last token, which has "
-        + "seen all of them, or the mean of all.", valueName: "last|mean"))
-  var pooling = Pooling.last
+        + "seen all of them, or the mean of all (default: as the model's files say, else mean).",
+      valueName: "last|mean"))
+  var pooling: Pooling?
 
   func validate() throws {
     try validateAddress()

@@ -15,6 +15,7 @@ struct TinyFolder {
   var tokenizer: String?
   var settings: String?
   var generation: String?
+  var pooling: String?
   var hasHead = true
   var queryKeyValueBias = false
   var normalisesHeads = false
@@ -81,6 +82,9 @@ struct TinyFolder {
     documents.generationConfiguration = generation.map {
       HuggingFace.Document(path: "generation_config.json", bytes: Array($0.utf8))
     }
+    documents.pooling = pooling.map {
+      .init(path: "1_Pooling/config.json", bytes: Array($0.utf8))
+    }
     documents.tokenizerConfiguration = settings.map {
       .init(path: "tokenizer_config.json", bytes: Array($0.utf8))
     }
@@ -121,6 +125,28 @@ struct TinyFolder {
       #expect((factors[1] - 2.4423).magnitude < 0.0001)
       #expect(model.tensors.contains { $0.name == "rope_freqs.weight" })
       #expect(!model.storedTensors.contains { $0.name == "rope_freqs.weight" })
+    }
+  }
+
+  @Test func `How a model wants its states pooled is what its files say`() throws {
+    for (text, expected) in [
+      (nil, nil), ("{}", nil), (#"{"pooling_mode_mean_tokens":true}"#, "mean"),
+      (#"{"pooling_mode_lasttoken":true,"pooling_mode_mean_tokens":false}"#, "last"),
+      (#"{"pooling_mode_cls_token":true}"#, "cls"),
+      (#"{"pooling_mode_mean_tokens":true,"pooling_mode_lasttoken":true}"#, nil),
+    ] as [(String?, String?)] {
+      var folder = TinyFolder()
+      folder.pooling = text
+      #expect(try folder.describe().pooling == expected)
+    }
+    for (number, expected) in [
+      (0, nil), (1, "mean"), (2, "cls"), (3, "last"), (4, "rank"), (5, nil),
+    ] as [(UInt32, String?)] {
+      var file = TinyModel().gguf(seed: 1)
+      file.metadata.append(("llama.pooling_type", .uint32(number)))
+      let image = try ImageBuilder.image(of: file.bytes())
+      #expect(try ImageBuilder.description(of: file.bytes()).pooling == expected)
+      #expect(try ImageBuilder.description(of: image).pooling == expected)
     }
   }
 

@@ -36,6 +36,22 @@ import Tokenization
     vector.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot()
   }
 
+  @Test(arguments: [nil, 1, 3, 2] as [UInt32?])
+  func `Nothing said, vectors are pooled as the model's file says, else they are means`(
+    number: UInt32?
+  ) async throws {
+    var file = TinyModel().gguf(seed: 3)
+    if let number { file.metadata.append(("llama.pooling_type", .uint32(number))) }
+    try await ServerRig.serving(model: file.bytes()) { rig in
+      let input = "\"input\":\"an on the\""
+      let vectors = try await ["", ",\"pooling\":\"mean\"", ",\"pooling\":\"last\""].asyncMap {
+        Self.vectors(try await Self.ask(rig, input + $0))
+      }
+      #expect(vectors[1] != vectors[2])
+      #expect(vectors[0] == vectors[number == 3 ? 2 : 1])
+    }
+  }
+
   @Test(arguments: [Pooling.last, .mean])
   func `Texts and tokens have the vectors that the engine pools`(pooling: Pooling) async throws {
     try await ServerRig.serving {
@@ -102,7 +118,9 @@ import Tokenization
 
   @Test func `What has no vector is told by its field`() async throws {
     try await ServerRig.serving(contextLength: 32) { rig in
-      let long = Array(repeating: "1", count: 32).joined(separator: ",")
+      let whole = Array(repeating: "1", count: 32).joined(separator: ",")
+      #expect(try await rig.post("/v1/embeddings", "{\"input\":[\(whole)]}").status == 200)
+      let long = Array(repeating: "1", count: 33).joined(separator: ",")
       let many = Array(repeating: "[1]", count: 32769).joined(separator: ",")
       for (fields, status, field) in [
         ("", 400, "input"), (#""input":"""#, 400, "input"), (#""input":[]"#, 400, "input"),

@@ -20,11 +20,12 @@ struct ServerRig: Sendable {
 
   /// Serves while `work` is done.
   static func serving(
-    sequenceCount: Int = 3, contextLength: Int = 256, store: Engine.Store? = nil,
+    model bytes: [UInt8] = modelBytes, sequenceCount: Int = 3, contextLength: Int = 256,
+    store: Engine.Store? = nil,
     _ change: (inout ServerOptions) -> Void = { _ in },
     _ work: (ServerRig) async throws -> Void
   ) async throws {
-    let file = TemporaryFile(modelBytes)
+    let file = TemporaryFile(bytes)
     let model = try LanguageModel.open(file.path)
     let engine = try Engine(model, request(sequenceCount, contextLength), store: store)
     var options = ServerOptions(modelName: "tiny")

@@ -57,6 +57,7 @@ extension FlashImage {
       configuration: header.configuration, chatTemplate: header.chatTemplate, name: header.name,
       files: [path])
     description.otherTemplates = header.otherTemplates ?? [:]
+    description.pooling = header.pooling
     description.sourceIdentity = header.sourceIdentity.map { ModelIdentity($0.value) }
     description.neurons = try header.neurons?.layout(path: path)
     if let section { description.tokenizer = try header.tokenizer?.definition(section, path: path) }

@@ -7,6 +7,7 @@ struct FlashImageHeader: Codable {
   var name: String?
   var chatTemplate: String?
   var otherTemplates: [String: String]?
+  var pooling: String?
   var configuration: DecoderConfiguration?
   var tokenizer: Tokenizer?
   var tensors: [Tensor]
@@ -107,6 +108,7 @@ struct FlashImageHeader: Codable {
     name = description.name
     chatTemplate = description.chatTemplate
     otherTemplates = description.otherTemplates.isEmpty ? nil : description.otherTemplates
+    pooling = description.pooling
     configuration = description.configuration
     self.tokenizer = tokenizer
     tensors = description.tensors.map { tensor in

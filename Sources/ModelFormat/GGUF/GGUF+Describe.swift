@@ -83,6 +83,9 @@ extension GGUF {
     return tensors
   }
 
+  /// From 1 on; 0 is none.
+  private static let poolingNames = ["mean", "cls", "last", "rank"]
+
   /// Adds the configuration, and what follows from it for the tensors.
   private static func describeDecoder(
     _ metadata: GGUFMetadataReader, _ description: inout ModelDescription
@@ -96,6 +99,11 @@ extension GGUF {
       metadata, tensors: description.tensors, architecture: name)
     let configuration = try architecture.configuration(gguf: parameters)
     description.configuration = configuration
+    if let number = try metadata.integer("\(name).pooling_type"),
+      poolingNames.indices.contains(number - 1)
+    {
+      description.pooling = poolingNames[number - 1]
+    }
     guard !description.tensors.isEmpty else { return }
     description.tensors = try FusedTensors.split(
       description.tensors, configuration,

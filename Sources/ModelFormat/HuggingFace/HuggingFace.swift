@@ -51,6 +51,9 @@ public enum HuggingFace {
     /// `additional_chat_templates/NAME.jinja`, by name.
     public var otherTemplates: [String: Document] = [:]
 
+    /// `1_Pooling/config.json`, of models that sentence-transformers knows.
+    public var pooling: Document?
+
     public init(configuration: Document) { self.configuration = configuration }
   }
 
@@ -129,6 +132,7 @@ public enum HuggingFace {
     }
     description.chatTemplate = ModelDescription.unlessBlank(try chatTemplate(documents))
     description.otherTemplates = try otherTemplates(documents)
+    description.pooling = try pooling(documents)
     description.problems = problems.problems
     return description
   }
@@ -161,6 +165,16 @@ public enum HuggingFace {
       description.append(name, values: factors)
     }
     return tensors
+  }
+
+  /// The one way of pooling that the folder asks for; nil where it says none, or several at once.
+  private static func pooling(_ documents: Documents) throws(FormatError) -> String? {
+    guard let json = try documents.pooling?.json() else { return nil }
+    let asked: [String] = [
+      (json["pooling_mode_mean_tokens"], "mean"), (json["pooling_mode_lasttoken"], "last"),
+      (json["pooling_mode_cls_token"], "cls"),
+    ].compactMap { flag, name in flag?.bool == true ? name : nil }
+    return asked.count == 1 ? asked[0] : nil
   }
 
   /// Templates beside the default one.
