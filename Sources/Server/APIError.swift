@@ -47,6 +47,13 @@ package struct APIError: Error {
     APIError(.badRequest, message, field: field, code: code)
   }
 
+  /// A result of a call that there was not.
+  static func noSuchCall(_ id: String, _ field: String, at place: String) -> APIError {
+    .bad(
+      field,
+      "'\(place)' is the result of the call '\(id.prefix(64))', which no message before it has")
+  }
+
   /// What an engine or a tokenizer says of the prompt in `field`, or of itself.
   init(_ error: RuntimeError, field: String) {
     switch error {

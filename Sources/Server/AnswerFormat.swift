@@ -41,16 +41,25 @@ struct AnswerHead: Sendable {
   let seed: UInt64
   /// Whether chunks have a member for what the answer took.
   let includesUsage: Bool
+  /// Whether log-probabilities are told.
+  let hasProbabilities: Bool
   let tokenizer: Tokenizer
 
   /// - Parameter prefix: what the interface's ids begin with.
   init(_ prefix: String, _ model: ServedModel, _ options: AnswerOptions) {
-    id = prefix + String(UInt128.random(in: 0...UInt128.max), radix: 16)
+    id = Self.newID(prefix)
     created = secondsSince1970()
     self.model = model.name
     seed = options.sampling.seed
     includesUsage = options.includesUsage
+    hasProbabilities = options.alternativeCount != nil
     tokenizer = model.tokenizer
+  }
+
+  /// An id that nobody can guess: 32 digits.
+  static func newID(_ prefix: String) -> String {
+    let digits = String(UInt128.random(in: 0...UInt128.max), radix: 16)
+    return prefix + String(repeating: "0", count: 32 - digits.utf8.count) + digits
   }
 
   func write(_ object: String, to json: inout JSONWriter) {

@@ -68,7 +68,7 @@ struct AnswerOptions: Sendable {
     try AnswerConstraint.readPenalties(fields, &sampling)
     sampling.logitBias = try AnswerConstraint.bias(fields)
     grammar = try AnswerConstraint.grammar(fields)
-    stops = try Self.stops(fields[stopName], stopName)
+    stops = try Self.stops(fields[stopName], stopName, takesText: stopName == "stop")
     ignoresEnd = try fields.flag("ignore_eos") ?? false
     choiceCount = try fields.integer("n", in: 1...Self.mostChoices) ?? 1
     priority = try fields.integer("priority", in: 0...Self.mostPriority)
@@ -106,16 +106,19 @@ struct AnswerOptions: Sendable {
     sampling.seed = seed.map { UInt64($0) } ?? .random(in: 0...0xFFFF_FFFF)
   }
 
-  private static func stops(_ value: JSONValue?, _ name: String) throws -> [String] {
+  /// - Parameter takesText: whether one may stand there by itself.
+  private static func stops(
+    _ value: JSONValue?, _ name: String, takesText: Bool
+  ) throws -> [String] {
     guard let value else { return [] }
-    let texts = value.string.map { [$0] } ?? value.array?.compactMap(\.string) ?? []
-    let isWhole = value.string != nil || texts.count == value.array?.count
-    guard isWhole, !texts.contains(""), texts.count <= mostStops,
+    let list = takesText && value.string != nil ? [value] : value.array
+    let texts = list?.compactMap(\.string) ?? []
+    guard texts.count == list?.count, !texts.contains(""), texts.count <= mostStops,
       texts.reduce(0, { $0 + $1.utf8.count }) <= mostStopBytes
     else {
       throw APIError.bad(
         name,
-        "'\(name)' must be a text or a list of at most \(mostStops) texts, none of them empty and all "
+        "'\(name)' must be \(takesText ? "a text or " : "")a list of at most \(mostStops) texts, none of them empty and all "
           + "of them at most \(mostStopBytes) bytes")
     }
     return texts

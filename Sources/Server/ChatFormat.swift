@@ -19,7 +19,11 @@ struct ChatFormat: ChoiceFormat {
       answer.writeMessage(calls, to: &json)
       json.null("refusal")
     }
-    write(answer.tokens, to: &json)
+    if head.hasProbabilities {
+      write(answer.tokens, to: &json)
+    } else {
+      json.null("logprobs")
+    }
     json.text("finish_reason", answer.end?.apiName)
     answer.end?.writeTimeLimit(to: &json)
   }
@@ -35,7 +39,11 @@ struct ChatFormat: ChoiceFormat {
         write { json in
           json.number("index", choice)
           json.object("delta") { Self.write(piece, to: &$0) }
-          self.write(number == 0 ? reports : [], to: &json)
+          if number == 0, !reports.isEmpty {
+            self.write(reports, to: &json)
+          } else {
+            json.null("logprobs")
+          }
           json.null("finish_reason")
         }
       }
@@ -92,7 +100,6 @@ struct ChatFormat: ChoiceFormat {
   }
 
   private func write(_ tokens: [TokenReport], to json: inout JSONWriter) {
-    guard !tokens.isEmpty else { return json.null("logprobs") }
     json.object("logprobs") { json in
       json.array("content", of: tokens) { list, report in
         list.object { report.write(head.tokenizer, to: &$0) }

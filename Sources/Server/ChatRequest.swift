@@ -12,6 +12,8 @@ struct ChatRequest {
   /// A prompt and the answer to it, which the conversation goes on from, and the number of the message that is that
   /// answer; nil = all of it is read as it is written.
   var continued: (tokens: [Int32], answer: Int)?
+  /// Whether an answer must not begin with thinking.
+  var forbidsThinking = false
   /// What the chat template must read.
   var demands = TemplateDemands()
 }

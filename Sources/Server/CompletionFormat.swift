@@ -15,7 +15,11 @@ struct CompletionFormat: ChoiceFormat {
   func write(_ answer: CollectedAnswer, choice: Int, to json: inout JSONWriter) {
     json.number("index", choice)
     json.text("text", utf8: answer.text)
-    write(answer.tokens, from: 0, to: &json)
+    if head.hasProbabilities {
+      write(answer.tokens, from: 0, to: &json)
+    } else {
+      json.null("logprobs")
+    }
     json.text("finish_reason", answer.end?.apiName)
     answer.end?.writeTimeLimit(to: &json)
   }
@@ -30,7 +34,11 @@ struct CompletionFormat: ChoiceFormat {
       write { json in
         json.number("index", choice)
         json.text("text", utf8: text)
-        self.write(reports, from: offset, to: &json)
+        if reports.isEmpty {
+          json.null("logprobs")
+        } else {
+          self.write(reports, from: offset, to: &json)
+        }
         json.null("finish_reason")
       }
       offsets[choice] = reports.reduce(offset) { $0 + spelling($1.token).unicodeScalars.count }
@@ -47,7 +55,6 @@ struct CompletionFormat: ChoiceFormat {
   }
 
   private func write(_ tokens: [TokenReport], from start: Int, to json: inout JSONWriter) {
-    guard !tokens.isEmpty else { return json.null("logprobs") }
     let texts = tokens.map { spelling($0.token) }
     var offset = start
     let offsets = texts.map { text in

@@ -32,14 +32,20 @@ struct CompletionRequest {
   /// - Parameter field: that has them.
   static func prompts(_ value: JSONValue, _ field: String) throws -> [Prompt] {
     if let prompt = prompt(value) { return [prompt] }
-    let prompts = value.array?.compactMap(prompt) ?? []
-    guard !prompts.isEmpty, prompts.count == value.array?.count else {
-      throw APIError.bad(
-        field,
-        "'\(field)' must be a text, a list of token ids, or a list of such, none of them empty; not "
-          + value.found)
+    let forms = "must be a text, a list of token ids, or a list of such, none of them empty"
+    guard let list = value.array, let first = list.first else {
+      let found = value.array == nil && value.string == nil ? value.found : "empty"
+      throw APIError.bad(field, "'\(field)' \(forms); it is \(found)")
     }
-    return prompts
+    // A list that begins with a number is one of token ids.
+    let isOfTokens = first.integer != nil
+    let wrong = list.firstIndex { isOfTokens ? token($0) == nil : prompt($0) == nil }
+    if let wrong {
+      let isEmpty = list[wrong].string?.isEmpty ?? list[wrong].array?.isEmpty ?? false
+      let what = isEmpty ? "empty" : isOfTokens ? "no token id" : "none of them"
+      throw APIError.bad(field, "'\(field)' \(forms); '\(field)[\(wrong)]' is \(what)")
+    }
+    return list.compactMap(prompt)
   }
 
   private static func prompt(_ value: JSONValue) -> Prompt? {
@@ -50,7 +56,11 @@ struct CompletionRequest {
   /// A list of token ids that is not empty.
   static func tokens(_ value: JSONValue) -> [Int32]? {
     guard let values = value.array, !values.isEmpty else { return nil }
-    let tokens = values.compactMap { $0.integer.flatMap { Int32(exactly: $0) } }
+    let tokens = values.compactMap(token)
     return tokens.count == values.count ? tokens : nil
+  }
+
+  private static func token(_ value: JSONValue) -> Int32? {
+    value.integer.flatMap { Int32(exactly: $0) }
   }
 }

@@ -62,14 +62,11 @@ struct GenerationRoutes: Sendable {
       }
     }
     router.get("v1/responses/:id") { request, context in
-      if let (name, _) = request.uri.queryParameters.first {
-        throw APIError.bad(
-          String(name.prefix(80)), "'\(name.prefix(80))' is not supported: leave it out",
-          code: "unsupported_parameter")
-      }
+      try Self.refuseQuery(request)
       return Response(json: try kept.find(context.parameters.get("id")).json)
     }
-    router.delete("v1/responses/:id") { _, context in
+    router.delete("v1/responses/:id") { request, context in
+      try Self.refuseQuery(request)
       let id = context.parameters.get("id")
       try kept.remove(id)
       return Response { json in
@@ -78,6 +75,13 @@ struct GenerationRoutes: Sendable {
         json.flag("deleted", true)
       }
     }
+  }
+
+  private static func refuseQuery(_ request: Request) throws {
+    guard let (name, _) = request.uri.queryParameters.first else { return }
+    throw APIError.bad(
+      String(name.prefix(80)), "'\(name.prefix(80))' is not supported: leave it out",
+      code: "unsupported_parameter")
   }
 
   private func responsesRequest(_ body: [UInt8], isAnswered: Bool) throws -> ResponsesRequest {

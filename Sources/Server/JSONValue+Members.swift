@@ -27,4 +27,21 @@ extension JSONValue {
     return texts.isEmpty
       ? text("") : list(texts.map { object([("type", text("text")), ("text", $0)]) })
   }
+
+  /// The path of a member whose object has another of its name, `.messages[0].role`; nil where there is none.
+  var repeatedMember: String? {
+    for (number, element) in (array ?? []).enumerated() {
+      if let place = element.repeatedMember { return "[\(number)]\(place)" }
+    }
+    guard let members else { return nil }
+    let keys = members.map(\.key).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+    // By their bytes: two spellings of an accent are two names.
+    for (key, next) in zip(keys, keys.dropFirst()) where key.utf8.elementsEqual(next.utf8) {
+      return ".\(key)"
+    }
+    for member in members {
+      if let place = member.value.repeatedMember { return ".\(member.key)\(place)" }
+    }
+    return nil
+  }
 }

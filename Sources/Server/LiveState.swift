@@ -8,6 +8,7 @@ struct LiveState: Sendable {
   let model: ServedModel
   let desk: AnswerDesk
   private let shares: WeightShares
+  private let startNanoseconds = monotonicNanoseconds()
 
   init(_ model: ServedModel, _ desk: AnswerDesk) {
     self.model = model
@@ -22,7 +23,7 @@ struct LiveState: Sendable {
     json.number("context_length", model.contextLength)
     json.text("failure", desk.engine.failure?.description)
     // On the clock of all durations here: rates are differences divided by its.
-    json.number("seconds", Double(monotonicNanoseconds()) / 1e9)
+    json.number("uptime_seconds", Double(monotonicNanoseconds() - startNanoseconds) / 1e9)
     write(plan, lentByteCount: statistics.lentByteCount, to: &json)
     shares.write(to: &json)
     write(statistics, to: &json)

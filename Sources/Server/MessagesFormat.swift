@@ -17,7 +17,7 @@ struct MessagesFormat: AnswerFormat {
   private enum Block { case text, thinking, call }
 
   init(_ model: ServedModel, _ job: Answers.Job) {
-    id = "msg_" + String(UInt64.random(in: 0...UInt64.max), radix: 16)
+    id = AnswerHead.newID("msg_")
     self.model = model.name
     seed = job.options.sampling.seed
     promptCount = job.prompts.reduce(0) { $0 + $1.count }

@@ -109,9 +109,12 @@ struct MessagesReader {
     if let isError = block["is_error"], isError.bool == nil {
       throw APIError.bad("messages", "'\(place).is_error' must be true or false")
     }
+    guard let name = names[key] else {
+      throw APIError.noSuchCall(key, "messages", at: place)
+    }
     return .object([
       ("role", .text("tool")), ("tool_call_id", id), ("content", content ?? .text("")),
-      ("name", names[key]), ("is_error", block["is_error"]),
+      ("name", name), ("is_error", block["is_error"]),
     ])
   }
 

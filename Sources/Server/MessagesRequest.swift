@@ -41,13 +41,21 @@ extension ChatRequest {
         value: try reader.messages(fields.required("messages"), system: fields["system"]))
     ]
     if let list, !tools.names.isEmpty { members.append(JSONMember(key: "tools", value: list)) }
-    let isThinking = try Self.isThinking(fields)
+    let thinking = try Self.thinking(fields)
     var conversation: Conversation
     do throws(TokenizerError) {
       conversation = try Conversation(
         JSONValue(content: .object(members), offset: 0), name: "the body")
     } catch { throw APIError.bad("messages", error.description) }
-    if let isThinking { conversation.setThinking(isThinking) }
+    switch thinking {
+    case .wanted(let budget): demands.setThinking(of: &conversation, budget: budget)
+    case .unwanted:
+      conversation.setThinking(false)
+      forbidsThinking = true
+    // A model that never thinks has chosen so.
+    case .allowed: conversation.setThinking(true)
+    case nil: break
+    }
     let output = fields["output_config"]
     try output.map { try Self.outputNames.check($0, at: "output_config") }
     try demands.set(
@@ -80,17 +88,45 @@ extension ChatRequest {
     return (found, isSingle?.bool != true)
   }
 
-  /// Whether the chat template is told to have the model think; nil = it is told nothing.
-  private static func isThinking(_ fields: RequestFields) throws -> Bool? {
+  private enum Thinking {
+    /// About so many tokens.
+    case wanted(budget: Int)
+    case allowed, unwanted
+  }
+
+  /// Whether the model is to think; nil = nothing is said.
+  private static func thinking(_ fields: RequestFields) throws -> Thinking? {
     guard let thinking = fields["thinking"] else { return nil }
     try thinkingNames.check(thinking, at: "thinking")
-    switch thinking["type"]?.string {
-    case "enabled", "adaptive": return true
-    case "disabled": return false
-    default:
+    if let display = thinking["display"], !display.isNull, display.string != "summarized" {
+      throw APIError.bad(
+        "thinking",
+        "'thinking.display' is not supported but as \"summarized\": thinking is told whole",
+        code: "unsupported_parameter")
+    }
+    let type = thinking["type"]?.string
+    guard let type, ["enabled", "adaptive", "disabled"].contains(type) else {
       throw APIError.bad(
         "thinking",
         "the type of 'thinking' must be \"enabled\", \"adaptive\" or \"disabled\"")
     }
+    guard type == "enabled" else {
+      if let budget = thinking["budget_tokens"], !budget.isNull {
+        throw APIError.bad("thinking", "'thinking.budget_tokens' goes with the type \"enabled\"")
+      }
+      return type == "disabled" ? .unwanted : .allowed
+    }
+    let limit = fields["max_tokens"]?.integer ?? .max
+    guard let budget = thinking["budget_tokens"]?.integer, budget >= leastThinking, budget < limit
+    else {
+      throw APIError.bad(
+        "thinking",
+        "'thinking.budget_tokens' must be a whole number from \(leastThinking) to less than 'max_tokens'"
+      )
+    }
+    return .wanted(budget: budget)
   }
+
+  /// Tokens, as of Anthropic's interface.
+  private static let leastThinking = 1024
 }

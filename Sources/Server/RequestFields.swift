@@ -15,12 +15,17 @@ struct RequestFields {
       throw APIError(
         .badRequest, "the body must be a JSON object, not \(json.found)", code: "invalid_json")
     }
+    if let place = json.repeatedMember?.dropFirst() {
+      throw APIError.bad(
+        FieldNames.field(of: String(place)), "'\(place.prefix(200))' is there more than once",
+        code: "invalid_json")
+    }
     for member in members { try names.check(member) }
   }
 
   /// A field's value; nil where it is absent or null.
   subscript(_ name: String) -> JSONValue? {
-    guard let value = json.members?.last(where: { $0.key == name })?.value, !value.isNull else {
+    guard let value = json.members?.first(where: { $0.key == name })?.value, !value.isNull else {
       return nil
     }
     return value

@@ -49,7 +49,13 @@ struct RequestMiddleware: RouterMiddleware {
   private func noSuchRoute(_ request: Request) -> APIError {
     let (path, methods) = (request.uri.path, routes.methods(at: request.uri.path))
     guard !methods.isEmpty else {
-      return APIError(.notFound, "there is no \(path.prefix(200)) here", code: "unknown_url")
+      let known = ["/v1" + path, String(path.dropFirst(3))].first {
+        !routes.methods(at: $0).isEmpty
+      }
+      return APIError(
+        .notFound,
+        "there is no \(path.prefix(200)) here\(known.map { ", but \($0)" } ?? "")",
+        code: "unknown_url")
     }
     let names = methods.map(\.rawValue).joined(separator: " or ")
     var error = APIError(

@@ -132,6 +132,7 @@ struct ResponsesReader {
     guard let id = item["call_id"], let key = id.string, let output = item["output"] else {
       throw APIError.bad("input", "'\(place)' lacks its 'call_id' or 'output'")
     }
+    guard let called = names[key] else { throw APIError.noSuchCall(key, "input", at: place) }
     if let name = item["name"], name.string == nil {
       throw APIError.bad("input", "'\(place).name' must be a text, not \(name.found)")
     }
@@ -140,7 +141,7 @@ struct ResponsesReader {
       .object([
         ("role", .text("tool")), ("tool_call_id", id),
         ("content", .content(try Self.texts(output, place + ".output"))),
-        ("name", item["name"] ?? names[key]),
+        ("name", item["name"] ?? called),
       ]))
   }
 

@@ -128,6 +128,12 @@ struct ServedModel: @unchecked Sendable {
     syntax.toolNames = request.tools.names
     syntax.allowsManyCalls = request.tools.allowsMany
     syntax.note(promptTail: tokens.suffix(Self.tailCount).flatMap(tokenizer.spelling))
+    guard !request.forbidsThinking || !syntax.beginsInReasoning else {
+      throw APIError.bad(
+        "thinking",
+        "'thinking': the model's chat template has answers begin with thinking all the same",
+        code: "unsupported_parameter")
+    }
     var options = request.options
     let calls = try request.tools.grammar(&syntax) { mark in
       let token = tokenizer.token(spelled: String(decoding: mark, as: UTF8.self))
@@ -177,8 +183,8 @@ struct ServedModel: @unchecked Sendable {
       let (what, rest) = answerCount > 0 ? ("prompt", " and an answer") : ("text", "")
       throw APIError.bad(
         field,
-        "the prompt has \(tokens.count) tokens; a context of \(contextLength) has room for "
-          + "\(contextLength - 1) and an answer (the server's --context)",
+        "the \(what) has \(tokens.count) tokens; a context of \(contextLength) has room for \(most)\(rest) "
+          + "(the server's --context)",
         code: "context_length_exceeded")
     }
     return tokens

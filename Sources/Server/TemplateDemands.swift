@@ -5,7 +5,11 @@ import Tokenization
 ///
 /// A template passes over what it does not know. Where its source does not name it either, the request is refused.
 struct TemplateDemands {
-  private enum Use { case variable, member, role }
+  private enum Use {
+    case variable, member, role
+    /// The model is to think.
+    case thinking
+  }
 
   private var demands: [(name: String, use: Use, refusal: APIError)] = []
 
@@ -32,8 +36,10 @@ struct TemplateDemands {
   ///
   /// - Throws: ``APIError``, where no template could read it.
   init(_ fields: RequestFields) throws {
+    var calls: Set<String> = []
     for (number, message) in (fields["messages"]?.array ?? []).enumerated() {
       try note(message, "messages[\(number)]")
+      try Self.check(message, "messages[\(number)]", after: &calls)
     }
     for name in ["documents", "reasoning_effort"] {
       guard let value = fields[name], value.array?.isEmpty != true else { continue }
@@ -73,6 +79,18 @@ struct TemplateDemands {
     demands.append((argument, .variable, Self.unread(FieldNames.field(of: place), place)))
   }
 
+  /// Has the model think, which its template must have a switch or marks for.
+  ///
+  /// - Parameter budget: tokens that thinking is to have, for templates that tell the model.
+  mutating func setThinking(of conversation: inout Conversation, budget: Int) {
+    conversation.setThinking(true)
+    conversation.setArgument("thinking_budget", "\(budget)")
+    let refusal = APIError.bad(
+      "thinking", "'thinking': by its chat template the model does not think",
+      code: "unsupported_parameter")
+    demands.append(("thinking", .thinking, refusal))
+  }
+
   /// OpenAI's `verbosity`, of chats and responses.
   mutating func setVerbosity(
     of conversation: inout Conversation, to value: JSONValue?, at place: String
@@ -108,6 +126,24 @@ struct TemplateDemands {
     }
   }
 
+  /// Refuses the result of a call that no message before it has.
+  ///
+  /// - Parameter calls: ids of those calls.
+  private static func check(
+    _ message: JSONValue, _ place: String, after calls: inout Set<String>
+  ) throws {
+    for call in message["tool_calls"]?.array ?? [] {
+      if let id = call["id"]?.string { calls.insert(id) }
+    }
+    guard message["role"]?.string == "tool", let id = message["tool_call_id"], !id.isNull else {
+      return
+    }
+    guard let key = id.string else {
+      throw APIError.bad("messages", "'\(place).tool_call_id' must be a text, not \(id.found)")
+    }
+    guard calls.contains(key) else { throw APIError.noSuchCall(key, "messages", at: place) }
+  }
+
   private mutating func note(_ object: JSONValue, _ place: String, _ names: FieldNames) throws {
     guard let members = object.members else {
       throw APIError.bad("messages", "'\(place)' must be an object, not \(object.found)")
@@ -138,6 +174,8 @@ struct TemplateDemands {
         case .variable: names.read(demand.name)
         case .member: names.mention(demand.name)
         case .role: names.spell(demand.name)
+        case .thinking:
+          names.showThinking || ["enable_thinking", "thinking"].contains(where: names.read)
         }
       guard isNamed else { throw demand.refusal }
     }
@@ -148,11 +186,14 @@ struct TemplateDemands {
 struct TemplateNames: Sendable {
   private let template: ChatTemplate
   private let words: Set<Substring>
+  /// Whether the template writes what stands around a model's thoughts.
+  let showThinking: Bool
   /// A name that is longer is in no template.
   private static let mostNameBytes = 256
 
   init(_ template: ChatTemplate) {
     self.template = template
+    showThinking = AnswerSyntax(of: template).reasoning != nil
     words = Set(template.source.split { !$0.isLetter && !$0.isNumber && $0 != "_" })
   }
 

@@ -21,6 +21,8 @@ public struct ChatTemplate: Sendable {
   public private(set) var needs = Needs()
   /// Whether it writes tools that it is given.
   public private(set) var takesTools = false
+  /// Whether it has words for the developer's role; where not, those messages are the system's.
+  private let namesDeveloper: Bool
   /// Whether it takes a system message.
   public private(set) var takesSystemMessage = false
   /// Whether `enable_thinking` or `thinking` changes what it writes.
@@ -32,6 +34,7 @@ public struct ChatTemplate: Sendable {
   /// - Throws: ``TokenizerError/badChatTemplate(_:)``.
   public init(_ source: String, name: String? = nil) throws(TokenizerError) {
     self.source = source
+    namesDeveloper = ["'developer'", "\"developer\""].contains(where: source.contains)
     prefix = name.map { "\($0): " } ?? ""
     do throws(JinjaError) { template = try Template(source) } catch {
       throw .badChatTemplate(prefix + error.description)
@@ -146,12 +149,20 @@ public struct ChatTemplate: Sendable {
         switch name.string {
         case "content": pairs.append((name, try content(value)))
         case "tool_calls": pairs.append((name, try calls(value)))
+        case "role": pairs.append((name, role(value)))
         default: pairs.append((name, value))
         }
       }
       return try Mapping(pairs)
     }
     return conversation
+  }
+
+  private func role(_ value: Value) -> Value {
+    guard !namesDeveloper, case .text(let role) = value,
+      role.bytes.elementsEqual("developer".utf8)
+    else { return value }
+    return .text("system")
   }
 
   private func content(_ value: Value) throws(JinjaError) -> Value {

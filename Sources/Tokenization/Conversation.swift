@@ -88,15 +88,15 @@ public struct Conversation: @unchecked Sendable {
     }
     for (index, message) in list.enumerated() {
       guard let members = message.members, let role = message["role"]?.string else {
-        throw fail(message, "message \(index + 1) is not an object with a 'role'")
+        throw fail(message, "messages[\(index)] is not an object with a 'role'")
       }
       guard message["content"] != nil || !["system", "user"].contains(role) else {
-        throw fail(message, "message \(index + 1), of role '\(role)', has no 'content'")
+        throw fail(message, "messages[\(index)], of role '\(role)', has no 'content'")
       }
       if let content = message["content"], content.string == nil, content.array == nil {
         var what = "neither text nor a list of parts"
         if case .unusable(let found) = content.content { what = "not text: it holds \(found)" }
-        throw fail(content, "the content of message \(index + 1) is \(what)")
+        throw fail(content, "the content of messages[\(index)] is \(what)")
       }
       messages.append(try Self.message(members, value))
     }

@@ -98,7 +98,7 @@ final class PromptTests {
     for (arguments, status, text) in [
       ([model, "hi", "--plan"], 64, "flashinfer-inspect"),
       ([model, "hi", "--ram", "2"], 64, "2GiB"),
-      ([model, "--messages", second], 65, "message 2, of role 'user', has no 'content'"),
+      ([model, "--messages", second], 65, "messages[1], of role 'user', has no 'content'"),
       ([model, "--messages", number], 65, "neither text nor a list of parts"),
       ([model, "--messages", request], 65, "'temperature' is no part of a conversation"),
       ([model, "--messages", tools], 65, "'tools' is not a list"),

@@ -122,6 +122,26 @@ import Testing
         chat, #"{"messages":[{"role":"user","content":[{"type":"image_url"}]}]}"#, 400,
         "messages[0].content"
       ),
+      (completions, #"{"prompt":"a","prompt":"b"}"#, 400, "prompt"),
+      (
+        chat, #"{"messages":[{"role":"user","role":"system","content":"a"}]}"#, 400, "messages"
+      ),
+      (
+        chat,
+        "{\(messages),\"tools\":[\(tool.replacing("\"f\"", with: "\"f\",\"parameters\":{\"a\":1,\"a\":1}"))]}",
+        400, "tools"
+      ),
+      (
+        chat,
+        #"{"messages":[{"role":"user","content":"a"},{"role":"tool","tool_call_id":"1","content":"b"}]}"#,
+        400, "messages"
+      ),
+      (
+        chat,
+        #"{"messages":[{"role":"tool","tool_call_id":"1","content":"b"},{"role":"assistant","tool_calls":"#
+          + #"[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]}]}"#,
+        400, "messages"
+      ),
       ("/tokenize", "{}", 400, "content"), ("/detokenize", #"{"tokens":[320]}"#, 400, "tokens"),
       ("/apply-template", #"{"messages":[{}]}"#, 400, "messages"), ("/nothing", "{}", 404, nil),
     ]
@@ -156,12 +176,36 @@ import Testing
     try await ServerRig.serving { rig in
       let body = """
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}], "max_tokens": 1,
-         "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "tools": [], "user": "me",
+         "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "tools": [{"type": "function", "function": {"name": "f", "parameters": {"\u{E9}": 1, "e\u{301}": 2}}}], "user": "me",
          "response_format": {"type": "text"}, "store": false, "seed": null, "stop": null, "n": 1,
          "tool_choice": "none", "parallel_tool_calls": true, "service_tier": "auto", "verbosity": null}
         """
       let reply = try await rig.post("/v1/chat/completions", body)
       #expect(reply.status == 200, "\(reply.text)")
+    }
+  }
+
+  @Test func `A limit beyond the context ends where the context does`() async throws {
+    try await ServerRig.serving(contextLength: 64) { rig in
+      let body = #"{"prompt":[5,6],"max_tokens":9223372036854775807,"ignore_eos":true}"#
+      let reply = try await rig.post("/v1/completions", body)
+      let json = try JSONValue.parsed(reply.text)
+      #expect(reply.status == 200, "\(reply.text)")
+      #expect(json["choices"]?.array?.first?["finish_reason"]?.string == "length")
+      #expect(json["usage"]?["completion_tokens"]?.integer == 62)
+    }
+  }
+
+  @Test func `Which element of a list is wrong is told`() async throws {
+    try await ServerRig.serving { rig in
+      for (prompt, what) in [
+        (#"["a",5]"#, "'prompt[1]' is none of them"), (#"["a",""]"#, "'prompt[1]' is empty"),
+        (#"[1,2,"a"]"#, "'prompt[2]' is no token id"), ("[[1],[]]", "'prompt[1]' is empty"),
+        ("[]", "it is empty"), (#""""#, "it is empty"), ("5", "it is 5"),
+      ] {
+        let reply = try await rig.post("/v1/completions", "{\"prompt\":\(prompt)}")
+        #expect(reply.status == 400 && reply.text.contains(what), "\(prompt): \(reply.text)")
+      }
     }
   }
 

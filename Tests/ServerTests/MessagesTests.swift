@@ -49,7 +49,7 @@ import Tokenization
         + #"{"role":"tool","tool_call_id":"1","content":"r","name":"f"},{"role":"user","content":"go on"}]"#
     ),
     (
-      #""thinking":{"type":"enabled","budget_tokens":100},"messages":[{"role":"user","content":"q"}]"#,
+      #""thinking":{"type":"adaptive","display":"summarized"},"messages":[{"role":"user","content":"q"}]"#,
       #""chat_template_kwargs":{"enable_thinking":true},"messages":[{"role":"user","content":"q"}]"#
     ),
     (
@@ -77,6 +77,51 @@ import Tokenization
         #expect(json["usage"]?["input_tokens"]?.integer == count)
         #expect(try await Self.tokenCount(rig, own) == count)
       }
+    }
+  }
+
+  @Test func `Whether the model thinks is for its template, and refused where that cannot`()
+    async throws
+  {
+    let (wanted, unwanted) = (
+      #"{"type":"enabled","budget_tokens":1024}"#, #"{"type":"disabled"}"#
+    )
+    let thinks = "{% if enable_thinking %}<think>{% endif %}"
+    for (ending, taken, refused) in [
+      ("", [unwanted], wanted), ("<think>", [wanted], unwanted), (thinks, [wanted, unwanted], nil),
+      // Marks of earlier thoughts alone: what the model does is not known.
+      ("{{ '<think>' if false }}", [wanted, unwanted], nil),
+    ] as [(String, [String], String?)] {
+      let template = try ChatTemplate("{{ messages[0].content }}" + ending)
+      try await ServerRig.serving {
+        $0.chatTemplate = template
+      } _: { rig in
+        func ask(_ thinking: String) async throws -> HTTPReply {
+          let fields =
+            #""max_tokens":1025,"stop_sequences":["e","a","t"],"thinking":\#(thinking)"#
+          return try await rig.post(
+            "/v1/messages", #"{"messages":[{"role":"user","content":"a"}],\#(fields)}"#)
+        }
+        for thinking in taken + [#"{"type":"adaptive"}"#] {
+          let reply = try await ask(thinking)
+          #expect(reply.status == 200, "\(ending) \(thinking): \(reply.text)")
+        }
+        guard let refused else { return }
+        let reply = try await ask(refused)
+        #expect(reply.status == 400 && reply.text.contains("'thinking'"), "\(reply.text)")
+      }
+    }
+    let template = try ChatTemplate("{{ thinking_budget }}{{ '<think>' }}")
+    try await ServerRig.serving(contextLength: 2048) {
+      $0.chatTemplate = template
+    } _: { rig in
+      let counts = try await [1024, 100_000].asyncMap { budget in
+        try await Self.tokenCount(
+          rig,
+          #""messages":[{"role":"user","content":"a"}],"thinking":{"type":"enabled","budget_tokens":\#(budget)}"#
+        )
+      }
+      #expect(counts[0] != counts[1])
     }
   }
 
@@ -189,7 +234,7 @@ import Tokenization
   /// Fields beside a message and a limit, and a word of the answer.
   private static let refused: [(String, String)] = [
     (#""nonsense":1"#, "nonsense"), (#""stop":["a"]"#, "stop"),
-    (#""stop_sequences":[1]"#, "stop_sequences"),
+    (#""stop_sequences":[1]"#, "stop_sequences"), (#""stop_sequences":"a""#, "a list of at most"),
     (#""n":2"#, "'n'"), (#""top_k":-1"#, "top_k"), (#""system":5"#, "system"),
     (#""system":[{"type":"image"}]"#, "image"), (#""tools":{}"#, "tools"),
     (#""tools":[{}]"#, "tools[0]"),
@@ -203,6 +248,14 @@ import Tokenization
     (#""tool_choice":{"type":"auto","disable_parallel_tool_use":1}"#, "disable_parallel_tool_use"),
     (#""thinking":{"type":"deep"}"#, "thinking"),
     (#""thinking":{"type":"enabled","more":1}"#, "more"),
+    (#""thinking":{"type":"enabled"}"#, "budget_tokens"),
+    (#""thinking":{"type":"enabled","budget_tokens":1023},"max_tokens":4096"#, "from 1024"),
+    (#""thinking":{"type":"enabled","budget_tokens":4096},"max_tokens":4096"#, "max_tokens"),
+    (#""thinking":{"type":"enabled","budget_tokens":1024.5},"max_tokens":4096"#, "budget_tokens"),
+    (#""thinking":{"type":"disabled","budget_tokens":1024}"#, "budget_tokens"),
+    (#""thinking":{"type":"adaptive","display":"omitted"}"#, "display"),
+    // The template of this model has no thoughts.
+    (#""thinking":{"type":"enabled","budget_tokens":1024},"max_tokens":4096"#, "does not think"),
     (#""metadata":{"more":1}"#, "more"), (#""service_tier":"fast""#, "service_tier"),
     (#""container":"c""#, "container"), (#""max_tokens":0"#, "max_tokens"),
   ]
@@ -220,6 +273,7 @@ import Tokenization
       #"[{"role":"user","content":[{"type":"tool_result","tool_use_id":"1","is_error":{}}]}]"#,
       "is_error"
     ),
+    (#"[{"role":"user","content":[{"type":"tool_result","tool_use_id":"no"}]}]"#, "call 'no'"),
     (
       #"[{"role":"assistant","content":[{"type":"tool_use","id":"1","name":5,"input":{}}]},{"role":"user","content":"a"}]"#,
       "name"

@@ -96,6 +96,13 @@ import Testing
         let reply = try await HTTPClient.exchange(HTTPClient.head(line), rig.port)
         #expect(reply.status == 404 && reply.headers["allow"] == nil, "\(line): \(reply)")
       }
+      for (line, path) in [
+        ("POST /chat/completions", "/v1/chat/completions"), ("GET /v1/slots", "/slots"),
+        ("POST /v1/v1/messages", "/v1/messages"),
+      ] {
+        let reply = try await HTTPClient.exchange(HTTPClient.head(line), rig.port)
+        #expect(reply.status == 404 && reply.text.contains("but \(path)\""), "\(reply.text)")
+      }
     }
   }
 

@@ -218,6 +218,9 @@ import Tokenization
       }
       try await expectMissing(oldest)
       #expect(try await rig.get("/v1/responses/\(used)?stream=true").status == 400)
+      #expect(try await rig.delete("/v1/responses/\(used)?force=true").status == 400)
+      #expect(try await rig.get("/v1/responses/\(used)").status == 200)
+      for _ in 0..<40 { #expect(try await id().utf8.count == "resp_".utf8.count + 32) }
     }
   }
 
@@ -346,6 +349,7 @@ import Tokenization
     #"[{"type":"item_reference","id":"i"}]"#, #"[{"type":"function_call","name":"f"}]"#,
     #"[{"type":"function_call_output","output":"r"}]"#,
     #"[{"type":"function_call_output","call_id":"1","output":"r","name":{}}]"#,
+    #"[{"type":"function_call_output","call_id":"no","output":"r"}]"#,
     #"[{"type":{},"role":"user","content":"a"}]"#, #"[{"type":"reasoning","content":"so"}]"#,
     #"[{"type":"reasoning","content":[],"summary":5}]"#,
     #"[{"type":"reasoning","summary":[],"encrypted_content":"x"}]"#,

@@ -58,6 +58,22 @@ import Tokenization
       for name: StaticString in ["token_logprobs", "top_logprobs", "text_offset"] {
         #expect(logprobs[name]?.array?.count == count)
       }
+
+      // An answer without text has none, and they are told of all the same.
+      let end = try #require(rig.model().tokenizer.eosToken)
+      let bias = #""max_tokens":5,"temperature":0,"logit_bias":{"\#(end)":100}"#
+      let empty = try JSONValue.parsed(
+        try await rig.post("/v1/completions", #"{"prompt":"a","logprobs":2,\#(bias)}"#).text)
+      let told = empty["choices"]?.array?.first
+      #expect(told?["text"]?.string == "" && told?["finish_reason"]?.string == "stop", "\(empty)")
+      #expect(told?["logprobs"]?["tokens"]?.array?.isEmpty == true)
+      let emptyChat = try JSONValue.parsed(
+        try await rig.post(
+          "/v1/chat/completions",
+          #"{"messages":[{"role":"user","content":"a"}],"logprobs":true,\#(bias)}"#
+        ).text)
+      let content = emptyChat["choices"]?.array?.first?["logprobs"]?["content"]
+      #expect(content?.array?.isEmpty == true, "\(emptyChat)")
     }
   }
 

@@ -73,6 +73,29 @@ import Tokenization
     }
   }
 
+  @Test func `A developer's message is the system's where the template has no words for it`()
+    async throws
+  {
+    let body =
+      #"{"messages":[{"role":"developer","content":"a"},{"role":"user","content":"developer"}]}"#
+    let plain = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    for (source, text) in [
+      (plain, "<system>a<user>developer"),
+      (
+        plain + "{% if messages[0].role == 'developer' %}!{% endif %}",
+        "<developer>a<user>developer!"
+      ),
+    ] {
+      let template = try ChatTemplate(source)
+      try await ServerRig.serving {
+        $0.chatTemplate = template
+      } _: { rig in
+        let reply = try await rig.post("/apply-template", body)
+        #expect(try JSONValue.parsed(reply.text)["prompt"]?.string == text, "\(reply.text)")
+      }
+    }
+  }
+
   @Test func `What clients send back of an answer is taken, and what says nothing`() async throws {
     let message =
       #"{"role":"assistant","content":"b","refusal":null,"annotations":[],"audio":null,"tool_calls":null,"#

@@ -65,15 +65,15 @@ export class EnginePanel {
 
   note(state) {
     // Another process has other counters.
-    if (this.samples.length > 0 && state.seconds < this.samples.at(-1).seconds) this.samples = [];
+    if (this.samples.length > 0 && state.uptime_seconds < this.samples.at(-1).uptime_seconds) this.samples = [];
     this.samples.push(state);
-    while (this.samples[0].seconds < state.seconds - chartSeconds) this.samples.shift();
+    while (this.samples[0].uptime_seconds < state.uptime_seconds - chartSeconds) this.samples.shift();
   }
 
   /// The state some seconds ago.
   get before() {
-    const end = this.state.seconds - windowSeconds;
-    return this.samples.findLast((sample) => sample.seconds <= end) ?? this.samples[0];
+    const end = this.state.uptime_seconds - windowSeconds;
+    return this.samples.findLast((sample) => sample.uptime_seconds <= end) ?? this.samples[0];
   }
 
   build() {
@@ -118,7 +118,7 @@ export class EnginePanel {
 
   showDrive() {
     const { state, before } = this;
-    const time = state.seconds - before.seconds;
+    const time = state.uptime_seconds - before.uptime_seconds;
     const speed = time > 0 ? (state.drive.bytes_read - before.drive.bytes_read) / time : 0;
     const busy = time > 0 ? (state.drive.busy_seconds - before.drive.busy_seconds) / time : 0;
     const sweeping = state.sweep.seconds - before.sweep.seconds;
@@ -136,7 +136,7 @@ export class EnginePanel {
   showSweeps() {
     const { state, before } = this;
     const sweeps = state.sweep.count - before.sweep.count;
-    const time = state.seconds - before.seconds;
+    const time = state.uptime_seconds - before.uptime_seconds;
     const drawn = state.sweep.drawn_tokens - before.sweep.drawn_tokens;
     const duration = sweeps > 0 ? `${seconds((state.sweep.seconds - before.sweep.seconds) / sweeps)} each` : "–";
     this.groups.sweeps.show(duration, {
@@ -279,14 +279,14 @@ class Chart {
   }
 
   show(samples) {
-    const end = samples.at(-1).seconds;
+    const end = samples.at(-1).uptime_seconds;
     const points = [];
     for (let index = 1; index < samples.length; index += 1) {
       const [older, newer] = [samples[index - 1], samples[index]];
-      const time = newer.seconds - older.seconds;
+      const time = newer.uptime_seconds - older.uptime_seconds;
       if (time <= 0) continue;
       const speed = (newer.drive.bytes_read - older.drive.bytes_read) / time;
-      points.push([100 * (1 - (end - newer.seconds) / chartSeconds), speed]);
+      points.push([100 * (1 - (end - newer.uptime_seconds) / chartSeconds), speed]);
     }
     const most = Math.max(1, ...points.map(([, speed]) => speed));
     const text = points.map(([x, speed]) => `${x.toFixed(2)},${(31 - 29 * speed / most).toFixed(2)}`).join(" ");
