@@ -1,4 +1,4 @@
-"""GGUF files, read and written with Python's own library: what tools/enlarge is made of."""
+"""GGUF files, read and written with Python's own library: what tools/enlarge and tools/cut-layers are made of."""
 import argparse
 import math
 import os
