@@ -57,6 +57,11 @@ public enum KeyValuePolicyChoice: Sendable, Equatable {
     if case .snapKV = self { SnapKVPolicy.windowLength } else { 0 }
   }
 
+  /// Whether tokens that may be rejected can attend over what it plans, which must not depend on their queries.
+  public var takesDrafts: Bool {
+    if case .top = self { false } else { true }
+  }
+
   /// The policy; nil for full attention, which needs none.
   ///
   /// - Parameter queryHeadCount: a multiple of the shape's KV heads.

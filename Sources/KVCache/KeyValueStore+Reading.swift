@@ -100,7 +100,7 @@ extension KeyValueStore {
     if isNext, layer >= finishedLayerCount { return .unknown }
     guard selection.kind != nil else { return .none }
     guard selection.isPlanned(layer: layer, isNext: isNext) else { return .unknown }
-    let start = isNext ? chunk.upperBound : chunk.lowerBound
+    let start = isNext ? certainEnd : chunk.lowerBound
     let end = start / KeyValueBlock.positionCount
     let first = shape.firstVisiblePageGroup(layer: layer, position: start)
     return .pageGroups(min(first, end)..<end)

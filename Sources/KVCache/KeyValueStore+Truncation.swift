@@ -71,7 +71,7 @@ extension KeyValueStore {
       for layer in 0..<shape.layerCount { clearOpenPage(layer: layer, from: rest) }
       releasePages(from: pageGroup)
     }
-    chunk = point..<point
+    (chunk, tentativeCount) = (point..<point, 0)
     (finishedLayerCount, isAbandoned) = (shape.layerCount, false)
     exactPositionCount = min(exactPositionCount, point)
     prefixPageGroupCount = min(prefixPageGroupCount, pageGroup)

@@ -58,6 +58,8 @@ public final class KeyValueStore {
 
   /// Positions of the current chunk.
   var chunk: Range<Int>
+  /// Positions at its end that may be rejected.
+  var tentativeCount = 0
   /// Positions from the start whose tokens attended over everything before them.
   public internal(set) var exactPositionCount: Int
   /// Layers that the current chunk has passed.
@@ -178,28 +180,33 @@ public final class KeyValueStore {
   ///   - kind: what all of the tokens are.
   ///   - promptEnd: of tokens that are read, the position after their prompt's last one; nil if it is not known, so
   ///     that no policy observes the prompt's end.
+  ///   - tentativeCount: positions at the end that ``reject(from:)`` may take back, up to ``tentativeRoom(after:)``.
   /// - Throws: ``KeyValueError/contextAborted`` if the chunk before did not pass all layers,
   ///   ``KeyValueError/interrupted``, ``KeyValueError/io(_:layer:)``, ``KeyValueError/noRoom(_:)``.
   public func begin(
-    _ positions: Range<Int>, _ kind: RowKind, promptEnd: Int? = nil
+    _ positions: Range<Int>, _ kind: RowKind, promptEnd: Int? = nil, tentativeCount: Int = 0
   ) throws(KeyValueError) {
-    try begin(positions, kind: kind, promptEnd: promptEnd)
+    precondition(
+      tentativeCount == 0
+        || tentativeCount <= tentativeRoom(after: positions.upperBound - tentativeCount),
+      "what may be rejected fills no page group")
+    try begin(positions, kind: kind, promptEnd: promptEnd, tentativeCount: tentativeCount)
   }
 
   /// As ``begin(_:_:promptEnd:)`` for a chunk that is only stored: there is no attention, and nothing is read.
   public func beginStoring(_ positions: Range<Int>) throws(KeyValueError) {
-    try begin(positions, kind: nil, promptEnd: nil)
+    try begin(positions, kind: nil, promptEnd: nil, tentativeCount: 0)
   }
 
   private func begin(
-    _ positions: Range<Int>, kind: RowKind?, promptEnd: Int?
+    _ positions: Range<Int>, kind: RowKind?, promptEnd: Int?, tentativeCount: Int
   ) throws(KeyValueError) {
     guard isCommitted else { throw .contextAborted }
     precondition(
       positions.lowerBound == chunk.upperBound && positions.upperBound <= limit,
       "\(positions) do not follow \(chunk) in the context")
     try reserveOpenPages()
-    chunk = positions
+    (chunk, self.tentativeCount) = (positions, tentativeCount)
     finishedLayerCount = 0
     firstExtra = pool.extraOpenCount
     pool.extraOpenCount += lastOpenPageGroup - firstOpenPageGroup
@@ -297,7 +304,7 @@ public final class KeyValueStore {
     releasePages(from: 0)
     unreserveOpenPages()
     prefixPageGroupCount = 0
-    chunk = 0..<0
+    (chunk, tentativeCount) = (0..<0, 0)
     exactPositionCount = 0
     finishedLayerCount = shape.layerCount
     for layer in 0..<shape.layerCount {
@@ -348,8 +355,8 @@ public final class KeyValueStore {
   /// Ends what queries do not see any more.
   private func expirePages(layer: Int) {
     let visible = min(
-      chunk.upperBound / KeyValueBlock.positionCount,
-      shape.firstVisiblePageGroup(layer: layer, position: chunk.upperBound))
+      certainEnd / KeyValueBlock.positionCount,
+      shape.firstVisiblePageGroup(layer: layer, position: certainEnd))
     guard visible > expiredPageGroupCounts[layer] else { return }
     for pageGroup in expiredPageGroupCounts[layer]..<visible {
       let index = page(layer, pageGroup)
@@ -391,7 +398,7 @@ public final class KeyValueStore {
 
   /// Whether the layer's next query sees a page group.
   func isVisible(layer: Int, pageGroup: Int) -> Bool {
-    let next = layer < finishedLayerCount ? chunk.upperBound : chunk.lowerBound
+    let next = layer < finishedLayerCount ? certainEnd : chunk.lowerBound
     return pageGroup >= shape.firstVisiblePageGroup(layer: layer, position: next)
   }
 

@@ -88,18 +88,25 @@ public enum KeyValueBlock {
     from position: Int, headDim: Int, in block: UnsafeMutableRawPointer
   ) {
     let length = KeyValueGroup.positionCount
-    let values = block.assumingMemoryBound(to: UInt16.self)
-    let (group, slot) = position.quotientAndRemainder(dividingBy: length)
-    let whole = slot == 0 ? group : group + 1
-    if slot > 0 {
-      let keys = values + group * 2 * length * headDim
-      for channel in 0..<headDim {
-        (keys + channel * length + slot).update(repeating: 0, count: length - slot)
-      }
-      (keys + (length + slot) * headDim).update(repeating: 0, count: (length - slot) * headDim)
-    }
-    (values + whole * 2 * length * headDim).update(
+    clearGroup(from: position, headDim: headDim, in: block)
+    let whole = (position + length - 1) / length
+    (block.assumingMemoryBound(to: UInt16.self) + whole * 2 * length * headDim).update(
       repeating: 0, count: (groupCount - whole) * 2 * length * headDim)
+  }
+
+  /// Zeroes what follows `position`, itself included, in the group of sixteen that it is not the first of; nothing
+  /// where it is the first.
+  public static func clearGroup(
+    from position: Int, headDim: Int, in block: UnsafeMutableRawPointer
+  ) {
+    let length = KeyValueGroup.positionCount
+    let (group, slot) = position.quotientAndRemainder(dividingBy: length)
+    guard slot > 0 else { return }
+    let keys = block.assumingMemoryBound(to: UInt16.self) + group * 2 * length * headDim
+    for channel in 0..<headDim {
+      (keys + channel * length + slot).update(repeating: 0, count: length - slot)
+    }
+    (keys + (length + slot) * headDim).update(repeating: 0, count: (length - slot) * headDim)
   }
 
   /// Quantises a complete block of f16 groups.

@@ -21,6 +21,8 @@ final class ActiveSequence {
   private var constraint: GrammarConstraint?
   /// Why the grammar lets it go no further.
   private var constraintError: RuntimeError?
+  /// Whether the next sweep verifies no drafts.
+  private var skipsDrafts = false
   /// What the turn's hidden states come to; nil = nobody wants to know.
   private var pool: HiddenPool?
   /// Where the answer begins in the context, which a turn without tokens goes on with.
@@ -30,8 +32,10 @@ final class ActiveSequence {
   private var reusedCount = 0
   /// What the sweep that ended last brought.
   private(set) var news = News()
-  /// What was drawn in it.
-  private var drawn: (token: Int32, probabilities: [TokenProbability]?)?
+  /// What was drawn in it, which ends the path by then.
+  private var drawn: [Drawn] = []
+  /// What is proposed to follow the path; nil = nothing ever is.
+  private(set) var drafts: SequenceDrafts?
   /// Text that a stop string was looked for in, which the puller makes again.
   private var text: [UInt8] = []
 
@@ -42,14 +46,23 @@ final class ActiveSequence {
     let tokenCount: Int
   }
 
+  /// A token, and where they are wanted the most probable ones in its place.
+  struct Drawn {
+    var token: Int32
+    var probabilities: [TokenProbability]?
+  }
+
   struct News {
     enum End {
       case finished(FinishReason, stop: String?)
       case failed(RuntimeError)
     }
     var reading: (done: Int, of: Int, reused: Int)?
-    var token: Int32?
-    var probabilities: [TokenProbability]?
+    /// What was drawn, in its order.
+    var tokens: [Drawn] = []
+    /// How much was drawn, a token that ended the answer included.
+    var drawnCount = 0
+    var drafts = DraftCounts()
     var end: End?
     /// With an end, what the turn's hidden states came to.
     var embedding: [Float]?
@@ -96,7 +109,8 @@ final class ActiveSequence {
   ///
   /// - Parameter constraint: what its grammar says, from the answer's beginning on.
   func begin(
-    _ turn: SequenceRecord.Turn, constraint: GrammarConstraint?, hiddenSize: Int,
+    _ turn: SequenceRecord.Turn, constraint: GrammarConstraint?, drafts: SequenceDrafts?,
+    hiddenSize: Int,
     makeEnding: (_ promptCount: Int) -> AnswerEnding
   ) {
     news = News()
@@ -113,13 +127,22 @@ final class ActiveSequence {
     }
     ending = makeEnding(promptCount)
     self.constraint = constraint
+    constraintError = nil
+    self.drafts = drafts
   }
 
-  /// Finds which tokens its grammar lets it draw.
+  /// Finds which tokens its grammar lets it draw, also after its drafts.
   func prepareConstraint(_ masks: () -> TokenMasks) {
     guard constraint != nil else { return }
     do throws(RuntimeError) {
       try constraint?.prepare(masks(), after: path[answerStart...])
+      guard var ahead = constraint, let drafts, !drafts.tokens.isEmpty else { return }
+      // Masks are kept by the grammar's states: they are there when they are needed.
+      var answer = Array(path[answerStart...])
+      for token in drafts.tokens {
+        answer.append(token)
+        do throws(RuntimeError) { try ahead.prepare(masks(), after: answer[...]) } catch { break }
+      }
     } catch { constraintError = error }
   }
 
@@ -149,23 +172,78 @@ final class ActiveSequence {
     answerStart = min(answerStart, count)
   }
 
-  /// Draws the token after the context from `logits` [vocabularyCount]; any thread does, for one sequence at a time.
-  func draw(_ logits: UnsafeBufferPointer<Float>, _ sampler: inout Sampler) {
-    let request = record.request
+  /// Whether a grammar says what it may draw.
+  var isConstrained: Bool { constraint != nil }
+
+  /// Proposes drafts to follow what it reads next, of which there may be `most`; none where a sweep brings no token.
+  ///
+  /// - Returns: how likely each of them is to be reached and right, and how many are verified in any case.
+  func propose(most: Int) -> (likelihoods: [Double], forcedCount: Int) {
+    let left = min(most, (ending?.leftCount ?? 0) - 1)
+    let canDraft = unreadCount == 1 && draws && !skipsDrafts
+    skipsDrafts = false
+    drafts?.propose(after: path, most: canDraft ? left : 0)
+    return (drafts?.likelihoods ?? [], drafts?.forcedCount ?? 0)
+  }
+
+  /// Has only the first `count` drafts verified.
+  func shortenDrafts(to count: Int) { drafts?.shorten(to: count) }
+
+  /// Draws the token after the context from the first of `logits` [1 + drafts, vocabularyCount], and one from each row
+  /// after a draft that was right, as far as a grammar's masks are there; any thread does, for one sequence at a time.
+  func draw(
+    _ logits: UnsafeBufferPointer<Float>, vocabularyCount: Int, _ sampler: inout Sampler
+  ) {
+    let tokens = drafts?.tokens ?? []
     guard constraintError == nil else { return }
+    repeat {
+      drawNext(logits, vocabularyCount: vocabularyCount, &sampler, constraint)
+    } while constraint == nil && hasRowAfterDrawn(tokens)
+  }
+
+  private func drawNext(
+    _ logits: UnsafeBufferPointer<Float>, vocabularyCount: Int, _ sampler: inout Sampler,
+    _ constraint: GrammarConstraint?
+  ) {
+    let first = drawn.count * vocabularyCount
+    let row = UnsafeBufferPointer(rebasing: logits[first..<first + vocabularyCount])
+    let options = record.request.sampling
     let token =
       if let constraint {
         constraint.withMask {
-          sampler.draw(logits, request.sampling, path: path, answerStart: answerStart, mask: $0)
+          sampler.draw(row, options, path: path, answerStart: answerStart, mask: $0)
         }
       } else {
-        sampler.draw(logits, request.sampling, path: path, answerStart: answerStart, mask: nil)
+        sampler.draw(row, options, path: path, answerStart: answerStart, mask: nil)
       }
-    drawn = (
-      token,
-      request.logProbabilityCount > 0
-        ? Self.probabilities(logits, request.logProbabilityCount, token) : nil
-    )
+    let count = record.request.logProbabilityCount
+    drawn.append(
+      Drawn(token: token, probabilities: count > 0 ? Self.probabilities(row, count, token) : nil))
+    path.append(token)
+  }
+
+  /// Whether what was drawn last is a draft, after which logits were computed.
+  private func hasRowAfterDrawn(_ tokens: [Int32]) -> Bool {
+    drawn.count <= tokens.count && drawn.last?.token == tokens[drawn.count - 1]
+  }
+
+  /// As ``draw(_:vocabularyCount:_:)`` for what follows the first token under a grammar, whose masks one thread finds.
+  func drawOn(
+    _ logits: UnsafeBufferPointer<Float>, vocabularyCount: Int, _ sampler: inout Sampler,
+    _ masks: () -> TokenMasks
+  ) {
+    let tokens = drafts?.tokens ?? []
+    // Its own place in the grammar follows what is taken into the answer.
+    guard var ahead = constraint, !drawn.isEmpty else { return }
+    while hasRowAfterDrawn(tokens) {
+      do throws(RuntimeError) {
+        try ahead.prepare(masks(), after: path[answerStart...])
+      } catch {
+        constraintError = error
+        return
+      }
+      drawNext(logits, vocabularyCount: vocabularyCount, &sampler, ahead)
+    }
   }
 
   /// Takes hidden states of what it reads, of positions from `first` on.
@@ -192,32 +270,65 @@ final class ActiveSequence {
     news = News()
     news.rowCount = span.rows.count
     guard span.isAlive else {
+      path.removeLast(drawn.count)
+      drawn.removeAll(keepingCapacity: true)
       news.end = span.failure.map { .failed($0) }
-      drawn = nil
       return
     }
     let wasReading = isReading
-    position += span.rows.count
+    position += span.rows.count - span.draftCount
+    // What was drawn last is not read yet; what was drawn before that is a draft.
+    let acceptedCount = takeDrawn(masks)
+    if span.draftCount > 0 {
+      position += acceptedCount
+      cache.reject(from: position)
+      drafts?.note(acceptedCount: acceptedCount)
+      (news.drafts.draftedCount, news.drafts.acceptedCount) = (span.draftCount, acceptedCount)
+    }
     if wasReading { news.reading = (min(position, promptCount), promptCount, reusedCount) }
-    finish(masks)
+    noteEnd()
   }
 
   /// Takes in what was drawn without a sweep.
-  func takeDrawn(_ masks: () -> TokenMasks) {
+  func advanceWithoutSweep(_ masks: () -> TokenMasks) {
     news = News()
-    finish(masks)
+    _ = takeDrawn(masks)
+    noteEnd()
   }
 
-  private func finish(_ masks: () -> TokenMasks) {
-    defer { drawn = nil }
-    if let drawn, ending?.take(drawn.token, text: &text) == true {
-      (news.token, news.probabilities) = (drawn.token, drawn.probabilities)
-      path.append(drawn.token)
-      if constraint?.isComplete(masks(), after: path[answerStart...]) == true {
+  /// Has nothing of a sweep that failed, which it repeats without drafts.
+  func repeatWithoutDrafts(from position: Int) {
+    news = News()
+    self.position = position
+    drafts?.drop()
+    skipsDrafts = true
+  }
+
+  /// Takes what was drawn into the answer, up to its end.
+  ///
+  /// - Returns: how many drafts of it are read, and part of the answer or its end.
+  private func takeDrawn(_ masks: () -> TokenMasks) -> Int {
+    defer {
+      text.removeAll(keepingCapacity: true)
+      drawn.removeAll(keepingCapacity: true)
+    }
+    var count = path.count - drawn.count
+    var takenCount = 0
+    for next in drawn where ending?.reason == nil {
+      takenCount += 1
+      guard ending?.take(next.token, text: &text) == true else { continue }
+      news.tokens.append(next)
+      count += 1
+      if constraint?.isComplete(masks(), after: path[answerStart..<count]) == true {
         ending?.complete(text: &text)
       }
     }
-    text.removeAll(keepingCapacity: true)
+    path.removeSubrange(count...)
+    news.drawnCount = takenCount
+    return max(0, takenCount - 1)
+  }
+
+  private func noteEnd() {
     if let reason = ending?.reason, position >= promptCount {
       news.end = .finished(reason, stop: ending?.stop)
       news.embedding = pool?.vector

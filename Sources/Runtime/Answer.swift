@@ -12,7 +12,7 @@ struct Answer {
   private var constraint: GrammarConstraint?
   private var masks: TokenMasks?
   /// The prompt, and what was drawn.
-  private var path: [Int32]
+  private(set) var path: [Int32]
 
   /// - Parameters:
   ///   - vocabularyCount: tokens that the model can give, which may be more or fewer than the tokenizer has.

@@ -29,6 +29,8 @@ package final class Batch {
     package let kind: RowKind
     /// Of rows that are read, where their prompt ends; nil if that is not known.
     package let promptEnd: Int?
+    /// Rows at its end that hold drafts, which may be rejected.
+    package let draftCount: Int
     /// Raised, from any thread, when nobody wants its rows any more; nil = always wanted.
     let cancellation: CancellationFlag?
     /// Whether the hidden states of all of its rows are wanted.
@@ -94,11 +96,12 @@ package final class Batch {
   ///   - kind: what all of them are.
   ///   - promptEnd: as that of `KeyValueStore.begin`.
   ///   - logitCount: of how many of the last rows the logits are wanted.
+  ///   - draftCount: how many of the last rows hold drafts, which the cache may be told to reject.
   ///   - isPooled: whether the hidden states of all rows are wanted.
   ///   - cancellation: makes the rows dead at the next layer once it is raised.
   package func append(
     _ tokens: UnsafeBufferPointer<Int32>, at position: Int, _ kind: RowKind, promptEnd: Int? = nil,
-    in cache: KeyValueStore, logitCount wanted: Int, isPooled: Bool = false,
+    in cache: KeyValueStore, logitCount wanted: Int, draftCount: Int = 0, isPooled: Bool = false,
     cancellation: CancellationFlag? = nil
   ) {
     precondition(
@@ -122,7 +125,7 @@ package final class Batch {
     spans.append(
       Span(
         cache: cache, rows: rows, position: position, kind: kind, promptEnd: promptEnd,
-        cancellation: cancellation, isPooled: isPooled))
+        draftCount: draftCount, cancellation: cancellation, isPooled: isPooled))
   }
 
   /// Notes that a span's rows mean nothing any more.

@@ -153,7 +153,8 @@ final class Decoder {
     batch.spans[0].cache.pool.beginSweep()
     try forEachSpan(of: batch) { number, cache throws(KeyValueError) in
       let span = batch.spans[number]
-      try cache.begin(span.positions, span.kind, promptEnd: span.promptEnd)
+      try cache.begin(
+        span.positions, span.kind, promptEnd: span.promptEnd, tentativeCount: span.draftCount)
     }
     for layer in 0..<configuration.layerCount {
       batch.dropCancelled()

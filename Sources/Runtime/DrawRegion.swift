@@ -1,3 +1,4 @@
+import Grammar
 import Kernels
 
 /// Draws the tokens of several sequences at the same time, one sequence a worker.
@@ -6,10 +7,15 @@ final class DrawRegion: ParallelRegion {
   private let vocabularyCount: Int
   /// A worker's scratch each.
   private let samplers: UnsafeMutableBufferPointer<Sampler>
-  /// Those that are drawn for; nil where nobody wants the token.
-  private var rows: [ActiveSequence?] = []
-  /// [rows.count, vocabularyCount]
+  /// Those that are drawn for.
+  private var entries: [Entry] = []
   private var logits: UnsafePointer<Float>?
+
+  /// A sequence's rows of logits: that of its last token, and of drafts after it.
+  struct Entry {
+    var sequence: ActiveSequence
+    var rows: Range<Int>
+  }
 
   init(vocabularyCount: Int, pool: ThreadPool) {
     self.pool = pool
@@ -31,20 +37,31 @@ final class DrawRegion: ParallelRegion {
     threadCount * Sampler.byteCount(vocabularyCount: vocabularyCount)
   }
 
-  /// Draws the token of each of `rows` from its logits.
+  /// Draws the tokens of each of `entries` from its rows of `logits`.
+  ///
+  /// - Parameter masks: what grammars say of the vocabulary.
   func draw(
-    for rows: some Sequence<ActiveSequence?>, from logits: UnsafeMutableBufferPointer<Float>
+    for entries: some Sequence<Entry>, from logits: UnsafeMutableBufferPointer<Float>,
+    _ masks: () -> TokenMasks
   ) {
-    self.rows.append(contentsOf: rows)
+    self.entries.append(contentsOf: entries)
     self.logits = UnsafePointer(logits.baseAddress)
-    pool.run(count: self.rows.count, self)
-    self.rows.removeAll(keepingCapacity: true)
+    pool.run(count: self.entries.count, self)
+    for entry in self.entries where entry.sequence.isConstrained && entry.rows.count > 1 {
+      entry.sequence.drawOn(
+        rows(of: entry), vocabularyCount: vocabularyCount, &samplers[0], masks)
+    }
+    self.entries.removeAll(keepingCapacity: true)
   }
 
   func perform(index: Int, worker: Int) {
-    guard let logits, let row = rows[index] else { return }
-    row.draw(
-      UnsafeBufferPointer(start: logits + index * vocabularyCount, count: vocabularyCount),
-      &samplers[worker])
+    entries[index].sequence.draw(
+      rows(of: entries[index]), vocabularyCount: vocabularyCount, &samplers[worker])
+  }
+
+  private func rows(of entry: Entry) -> UnsafeBufferPointer<Float> {
+    UnsafeBufferPointer(
+      start: logits.map { $0 + entry.rows.lowerBound * vocabularyCount },
+      count: entry.rows.count * vocabularyCount)
   }
 }

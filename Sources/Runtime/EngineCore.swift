@@ -180,6 +180,13 @@ package final class EngineCore {
     do { return try cache.truncate(to: position, limit: limit) } catch { throw RuntimeError(error) }
   }
 
+  /// Most drafts that a sweep can verify after a sequence's next token.
+  package func draftRoom(of cache: KeyValueStore) -> Int {
+    min(
+      plan.draftRowCount, plan.chunkLength - 1,
+      cache.tentativeRoom(after: cache.positionCount + 1))
+  }
+
   /// Refuses tokens that cannot be read into a context.
   ///
   /// - Parameter position: how many it holds already.

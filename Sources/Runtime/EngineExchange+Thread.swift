@@ -145,13 +145,11 @@ extension EngineExchange {
       for member in members where !member.record.isOver {
         let (record, news) = (member.record, member.news)
         if let reading = news.reading { record.mailbox.reading = reading }
-        if let token = news.token {
-          record.mailbox.append(token, news.probabilities)
-          record.contextCount += 1
-          record.usage.answerTokenCount += 1
-          if record.usage.firstTokenNanoseconds == nil {
-            record.usage.firstTokenNanoseconds = monotonicNanoseconds()
-          }
+        for drawn in news.tokens { record.mailbox.append(drawn.token, drawn.probabilities) }
+        record.contextCount += news.tokens.count
+        record.usage.answerTokenCount += news.tokens.count
+        if !news.tokens.isEmpty, record.usage.firstTokenNanoseconds == nil {
+          record.usage.firstTokenNanoseconds = monotonicNanoseconds()
         }
         switch news.end {
         case .failed(let error): endLocked(record, .failed(error))

@@ -72,25 +72,23 @@ extension EngineServer {
     return withUnsafeTemporaryAllocation(of: Float.self, capacity: vocabularyCount) { logits in
       guard persistence.readLogits(of: sequence.cache, into: logits) else { return false }
       sequence.prepareConstraint { masks }
-      region.draw(for: CollectionOfOne(sequence), from: logits)
+      region.draw(
+        for: CollectionOfOne(DrawRegion.Entry(sequence: sequence, rows: 0..<1)), from: logits
+      ) { masks }
       return true
     }
   }
 
-  /// Gives the store the logits after a prompt, for those who ask the same again.
-  func keepLogits(
-    _ logits: UnsafeMutableBufferPointer<Float>, of numbers: ArraySlice<Int>
-  ) {
-    for (row, number) in numbers.enumerated() {
-      let member = members[number]
-      guard member.isReading, core.batch.spans[number].isAlive,
-        member.path.count >= KeyValueOrigin.pageGroupPositionCount
-      else { continue }
-      member.persistence?.keep(
-        logits: UnsafeBufferPointer(
-          rebasing: logits[(row * vocabularyCount)..<((row + 1) * vocabularyCount)]),
-        after: member.path.count)
-    }
+  /// Gives the store the logits after a prompt, before anything is drawn from them, for those who ask the same again.
+  func keepLogits(_ logits: UnsafeMutableBufferPointer<Float>, row: Int, of number: Int) {
+    let member = members[number]
+    guard member.isReading, core.batch.spans[number].isAlive,
+      member.path.count >= KeyValueOrigin.pageGroupPositionCount
+    else { return }
+    member.persistence?.keep(
+      logits: UnsafeBufferPointer(
+        rebasing: logits[(row * vocabularyCount)..<((row + 1) * vocabularyCount)]),
+      after: member.path.count)
   }
 
   /// Whether some context is not kept yet.

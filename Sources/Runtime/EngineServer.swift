@@ -18,6 +18,9 @@ final class EngineServer {
   let region: DrawRegion
   let vocabularyCount: Int
   private let hiddenSize: Int
+  private var gate: DraftGate
+  /// Tokens of a span that ends in drafts.
+  private var spanTokens: [Int32] = []
   /// Whether answers attend over all that was read, so that reading a token gives what answering it gave.
   let attendsOverAll: Bool
   private var scheduler: Scheduler
@@ -29,8 +32,8 @@ final class EngineServer {
   private var underWay: [ActiveSequence] = []
   /// Those with rows in the sweep, in the order of the batch's spans.
   private(set) var members: [ActiveSequence] = []
-  /// Numbers of those whose logits are wanted.
-  private var drawing: [Int] = []
+  /// Numbers of those whose logits are wanted, and which rows of logits are theirs.
+  private var drawing: [(number: Int, rows: Range<Int>)] = []
   private var statistics = EngineStatistics()
   /// What grammars say of the vocabulary; made when the first is asked for.
   lazy var masks = TokenMasks(tokenizer, vocabularyCount: vocabularyCount)
@@ -61,6 +64,7 @@ final class EngineServer {
     region = DrawRegion(vocabularyCount: vocabularyCount, pool: core.pool)
     scheduler = Scheduler(
       rowCapacity: core.batch.rowCapacity, chunkLength: core.plan.chunkLength)
+    gate = DraftGate(isStreamed: core.plan.residency.streamedByteCount > 0)
     core.stream.onStall = { exchange.warn("\($0)") }
     core.stream.onReplacement = {
       exchange.warn("\($0); the engine goes on with the file that it opened")
@@ -136,7 +140,11 @@ final class EngineServer {
     let constraint = request.grammar.map {
       GrammarConstraint($0, vocabularyCount: vocabularyCount, endTokens: endTokens)
     }
-    sequence.begin(turn, constraint: constraint, hiddenSize: hiddenSize) { promptCount in
+    let drafts =
+      core.plan.draftRowCount > 0
+      ? SequenceDrafts(request.draft, contextLength: request.contextLength(in: core.plan)) : nil
+    sequence.begin(turn, constraint: constraint, drafts: drafts, hiddenSize: hiddenSize) {
+      promptCount in
       AnswerEnding(
         limit: turn.limit, promptCount: promptCount,
         contextLength: request.contextLength(in: core.plan), endTokens: endTokens,
@@ -145,7 +153,7 @@ final class EngineServer {
     let isWhole = sequence.unreadCount == 0 && sequence.draws
     if isWhole, isNew, drawFromStore(sequence) {
       exchange.begin(record, sequence.noteStart())
-      sequence.takeDrawn { masks }
+      sequence.advanceWithoutSweep { masks }
       note(sequence)
       statistics.drawnCount += 1
       exchange.publish([sequence], statistics)
@@ -236,6 +244,9 @@ final class EngineServer {
     } else {
       let end = monotonicNanoseconds()
       scheduler.note(rowCount: core.batch.rowCount, nanoseconds: end - start)
+      if members.allSatisfy({ !$0.isReading }) {
+        gate.note(rowCount: core.batch.rowCount, nanoseconds: end - start)
+      }
       statistics.sweepNanoseconds += end - start
     }
     advance()
@@ -247,13 +258,28 @@ final class EngineServer {
     core.batch.removeAll()
     members.removeAll(keepingCapacity: true)
     drawing.removeAll(keepingCapacity: true)
-    for sequence in underWay where sequence.isWanted && !sequence.isReading {
-      append(sequence, count: 1)
-    }
     let prompts = promptsInTurn()
+    appendAnswers(besidePrompts: !prompts.isEmpty)
     let shares = scheduler.shares(
       of: prompts.map(\.unreadCount), beside: core.batch.rowCount)
     for (prompt, count) in zip(prompts, shares) where count > 0 { append(prompt, count: count) }
+  }
+
+  /// A row for every answer, and drafts of those that gain most by them. Where prompts are read, rows are theirs.
+  private func appendAnswers(besidePrompts: Bool) {
+    let answering = underWay.filter { $0.isWanted && !$0.isReading }
+    guard core.plan.draftRowCount > 0, !besidePrompts else {
+      for sequence in answering { append(sequence, count: 1) }
+      return
+    }
+    let proposed = answering.map { $0.propose(most: core.draftRoom(of: $0.cache)) }
+    let counts = gate.choose(
+      proposed, beside: answering.count,
+      room: min(core.plan.draftRowCount, core.batch.rowCapacity - answering.count))
+    for (sequence, count) in zip(answering, counts) {
+      sequence.shortenDrafts(to: count)
+      append(sequence, count: 1)
+    }
   }
 
   /// Those that read, in the order of their turns. Who waits for another's reading has it read when its own turn is.
@@ -272,20 +298,33 @@ final class EngineServer {
   private func append(_ sequence: ActiveSequence, count: Int) {
     let (first, path) = (sequence.position, sequence.path)
     let draws = sequence.draws && first + count == path.count
-    path.withUnsafeBufferPointer { path in
+    let drafts = draws && !sequence.isReading ? sequence.drafts?.tokens ?? [] : []
+    let logitCount = draws ? 1 + drafts.count : 0
+    let firstLogit = core.batch.logitCount
+    withRows(path[first..<first + count], drafts) { tokens in
       core.batch.append(
-        UnsafeBufferPointer(rebasing: path[first..<first + count]), at: first,
-        sequence.isReading ? .read : .answer, promptEnd: path.count, in: sequence.cache,
-        logitCount: draws ? 1 : 0, isPooled: sequence.isPooled,
-        cancellation: sequence.record.cancellation)
+        tokens, at: first, sequence.isReading ? .read : .answer, promptEnd: path.count,
+        in: sequence.cache, logitCount: logitCount, draftCount: drafts.count,
+        isPooled: sequence.isPooled, cancellation: sequence.record.cancellation)
     }
-    if draws { drawing.append(members.count) }
+    if draws { drawing.append((members.count, firstLogit..<firstLogit + logitCount)) }
     members.append(sequence)
+  }
+
+  /// Lends the tokens of a span: those of a path, and drafts after them.
+  private func withRows(
+    _ path: ArraySlice<Int32>, _ drafts: [Int32], _ body: (UnsafeBufferPointer<Int32>) -> Void
+  ) {
+    guard !drafts.isEmpty else { return path.withUnsafeBufferPointer(body) }
+    spanTokens.removeAll(keepingCapacity: true)
+    spanTokens.append(contentsOf: path)
+    spanTokens.append(contentsOf: drafts)
+    spanTokens.withUnsafeBufferPointer(body)
   }
 
   /// Finds what grammars let those draw whose logits the sweep computes, while it is read.
   private func prepareConstraints() {
-    for number in drawing { members[number].prepareConstraint { masks } }
+    for (number, _) in drawing { members[number].prepareConstraint { masks } }
   }
 
   /// Hands hidden states to those that pool them.
@@ -302,19 +341,40 @@ final class EngineServer {
   /// Draws a token for each row of logits.
   private func draw(_ first: Int, _ logits: UnsafeMutableBufferPointer<Float>) {
     gapStart = monotonicNanoseconds()
-    let numbers = drawing[first..<first + logits.count / vocabularyCount]
-    statistics.drawnCount += numbers.count
+    // Where there are drafts, all rows of logits come together.
+    let rows = first..<first + logits.count / vocabularyCount
+    let entries = drawing.lazy.filter { rows.contains($0.rows.lowerBound) }
+    for entry in entries {
+      keepLogits(logits, row: entry.rows.lowerBound - first, of: entry.number)
+    }
     region.draw(
-      for: numbers.lazy.map { [members, core] number in
-        core.batch.spans[number].isAlive ? members[number] : nil
-      }, from: logits)
-    keepLogits(logits, of: numbers)
+      for: entries.compactMap { [members, core] entry in
+        core.batch.spans[entry.number].isAlive
+          ? DrawRegion.Entry(
+            sequence: members[entry.number],
+            rows: entry.rows.lowerBound - first..<entry.rows.upperBound - first) : nil
+      }, from: logits
+    ) { masks }
+  }
+
+  /// Has a sequence whose rows failed go on without drafts, which may be why: what the model would never draw may have
+  /// values that are not finite.
+  private func repeatWithoutDrafts(_ member: ActiveSequence, _ span: Batch.Span) -> Bool {
+    guard span.draftCount > 0, span.failure != nil else { return false }
+    do throws(RuntimeError) {
+      let position = try core.truncate(member.cache, to: member.position)
+      member.repeatWithoutDrafts(from: position)
+      return true
+    } catch { return false }
   }
 
   /// Tells what the sweep brought.
   private func advance() {
-    for (member, span) in zip(members, core.batch.spans) where !restart(member, span) {
+    for (member, span) in zip(members, core.batch.spans) {
+      guard !restart(member, span), !repeatWithoutDrafts(member, span) else { continue }
       member.advance(span) { masks }
+      statistics.drawnCount += member.news.drawnCount
+      statistics.drafts += member.news.drafts
       note(member)
     }
     statistics.sweepCount += 1

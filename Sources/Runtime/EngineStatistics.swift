@@ -21,6 +21,8 @@ public struct EngineStatistics: Sendable {
   public internal(set) var rowCount = 0
   /// Tokens drawn.
   public internal(set) var drawnCount = 0
+  /// Drafts that were verified.
+  public internal(set) var drafts = DraftCounts()
   /// Time of all sweeps, tokens drawn included.
   public internal(set) var sweepNanoseconds = 0
   /// Part of it and of the time up to the next sweep in which nothing was multiplied: from the logits to the start of

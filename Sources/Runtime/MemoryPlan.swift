@@ -43,6 +43,8 @@ public struct MemoryPlan: Sendable {
   public let rowCapacity: Int
   /// Rows of logits computed at once.
   public let logitRowCount: Int
+  /// Most drafted tokens that a sweep verifies, of all sequences together.
+  public let draftRowCount: Int
   /// Positions of each sequence's context.
   public let contextLength: Int
   /// What stays and what is streamed.
@@ -78,6 +80,10 @@ public struct MemoryPlan: Sendable {
     public var threadCount: Int
     /// Rows of logits computed at once; more than 1 only to score a text.
     public var logitRowCount: Int
+    /// Most drafted tokens that a sweep is to verify, of all sequences together.
+    ///
+    /// They are fewer where memory is scarce, and none where rows cannot be drafts: ``KeyValuePolicyChoice/takesDrafts``.
+    public var draftRowCount = 0
     /// The longest chunk of a prompt; nil = as long as gains anything. A dense model's 512 tokens keep
     /// the arithmetic units busier than any drive, experts have few tokens each and need longer chunks.
     public var maximumChunkLength: Int?
@@ -105,6 +111,11 @@ public struct MemoryPlan: Sendable {
     /// The least memory of keys and values that is lent to weights. Tests lower it, because their models are small.
     package var leastLoanByteCount = 4 << 20
 
+    /// Whether rows may be drafts: what is attended over must not depend on queries, and must be the host's.
+    fileprivate var takesDrafts: Bool {
+      keyValues.policy.takesDrafts && !keepsAllKeyValues
+    }
+
     public init(
       budgetByteCount: Int, contextLength: Int, promptLength: Int, threadCount: Int,
       logitRowCount: Int = 1, maximumChunkLength: Int? = nil,
@@ -126,6 +137,8 @@ public struct MemoryPlan: Sendable {
   private static let marginByteCount = 3 << 20
   /// At most this share of what is left goes to a chunk's activations.
   private static let chunkShare = 6
+  /// At most this share of what is left when everything has the least that works goes to drafts.
+  private static let draftShare = 16
 
   /// Bytes of one read where nothing was measured.
   public static let defaultReadByteCount = 1 << 20
@@ -210,12 +223,11 @@ public struct MemoryPlan: Sendable {
       let fixed = makeFixed($0)
       return fixed.byteCount + weightMinimum(smallest) + fixed.leastWorkspaceByteCount
     }
+    fixed.setDraftRowCount(weightMinimum: weightMinimum(smallest))
     let limit = try fixed.setKeyValueBudget(weightMinimum: weightMinimum(smallest))
     let left = request.budgetByteCount - fixed.byteCount
-    var chosen = options
-    if left < weightMinimum(options) + fixed.leastWorkspaceByteCount {
-      chosen = smallest
-    }
+    let chosen =
+      left < weightMinimum(options) + fixed.leastWorkspaceByteCount ? smallest : options
     let forChunk = max(
       fixed.leastWorkspaceByteCount,
       min(left / chunkShare, left - weightMinimum(chosen)))
@@ -243,8 +255,10 @@ public struct MemoryPlan: Sendable {
         keyValues: keyValues,
         workspaceByteCount: workspace, vectorByteCount: fixed.vectorByteCount,
         chunkLength: chunkLength, rowCapacity: rowCapacity,
-        logitRowCount: fixed.logitRowCount, contextLength: request.contextLength,
-        residency: residency,
+        logitRowCount: fixed.logitRowCount,
+        draftRowCount: min(
+          fixed.draftRowCount, chunkLength - 1, rowCapacity - request.sequenceCount),
+        contextLength: request.contextLength, residency: residency,
         expertSlots: fixed.families.isEmpty ? nil : slots,
         expertCount: fixed.families.reduce(0) { $0 + $1.bundleCount },
         neurons: neurons?.plan(within: windowByteCount))
@@ -332,8 +346,12 @@ public struct MemoryPlan: Sendable {
     /// The experts of each layer.
     let families: [BundleFamily]
 
-    /// Most rows whose logits are computed at once: those that were asked for, or one for each sequence.
-    var logitRowCount: Int { max(request.logitRowCount, request.sequenceCount) }
+    /// Most drafted tokens of a sweep; 0 until what else is needed is known.
+    var draftRowCount = 0
+    /// Most rows whose logits are computed at once: those that were asked for, or one for each sequence and each draft.
+    var logitRowCount: Int {
+      max(request.logitRowCount, request.sequenceCount + draftRowCount)
+    }
 
     var byteCount: Int {
       processByteCount + keyValueByteCount + vectorByteCount + scratchByteCount
@@ -379,6 +397,9 @@ public struct MemoryPlan: Sendable {
           AttentionShape(configuration), cache: keyValueShape,
           tokenCapacity: request.sequenceCount, threadCount: request.threadCount)
         + (neurons?.fixedByteCount ?? 0)
+        + (request.draftRowCount > 0
+          ? request.sequenceCount
+            * SequenceDrafts.byteCount(contextLength: request.contextLength) : 0)
         + KeyValuePlan.bookByteCount(keyValueShape, sequenceCount: request.sequenceCount)
         + request.sequenceCount * request.keyValues.policy.byteCount(keyValueShape)
         + AttentionObservation.byteCount(
@@ -393,7 +414,20 @@ public struct MemoryPlan: Sendable {
     ) -> Int {
       min(
         request.maximumChunkLength ?? (configuration.experts == nil ? 512 : 2048),
-        max(1, request.promptLength))
+        max(1, request.promptLength, request.takesDrafts ? 1 + request.draftRowCount : 1))
+    }
+
+    /// Fixes how many drafts there may be: as many as were asked for and whose logits and rows fit their share of what is
+    /// left where weights have `weightMinimum`, and everything else its least.
+    mutating func setDraftRowCount(weightMinimum: Int) {
+      let least = leastWorkspaceByteCount
+      let spare = request.budgetByteCount - byteCount - weightMinimum - least
+      draftRowCount = request.takesDrafts ? request.draftRowCount : 0
+      while draftRowCount > 0 {
+        let needed = workspaceByteCount(chunkLength: request.sequenceCount + draftRowCount)
+        if needed - least <= spare / MemoryPlan.draftShare { break }
+        draftRowCount -= 1
+      }
     }
 
     /// Fixes the memory of keys and values; the budget holds the least that works.

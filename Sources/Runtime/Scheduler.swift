@@ -96,6 +96,25 @@ package struct SweepTimes {
     return before.map { $0.nanoseconds * count / $0.rowCount }
   }
 
+  /// Nanoseconds of a sweep of so many rows, never fewer than of one of less: as measured, and beyond the most rows that
+  /// were, by a share of a sweep for each more.
+  func estimate(rowCount: Int, assumedRowShare: Double) -> Double {
+    let count = Double(rowCount)
+    var before: Point?
+    var longest = 0.0
+    for case let point? in points {
+      guard point.rowCount < count else {
+        guard let before else { return point.nanoseconds }
+        let share = (count - before.rowCount) / (point.rowCount - before.rowCount)
+        return longest + share * (max(longest, point.nanoseconds) - longest)
+      }
+      before = point
+      longest = max(longest, point.nanoseconds)
+    }
+    guard let before else { return 1 + assumedRowShare * (count - 1) }
+    return longest * (1 + assumedRowShare * (count - before.rowCount))
+  }
+
   /// The most rows that take no longer than that; where nothing slower was measured, twice what was.
   package func mostRows(within nanoseconds: Double) -> Int {
     var before: Point?

@@ -58,6 +58,7 @@ public final class Session {
   public var usesDecodeAttention: Bool { decoder.outsourced?.isInUse ?? false }
 
   private let core: EngineCore
+  private var tokensToVerify: [Int32] = []
   var decoder: Decoder { core.decoder }
   let vocabularyCount: Int
   /// How the last step ended.
@@ -163,6 +164,48 @@ public final class Session {
       if let failure { throw failure }
     }
     return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
+  }
+
+  /// Most drafts that ``decode(_:drafts:continues:)`` takes now.
+  var draftRoom: Int { core.draftRoom(of: keyValues) }
+
+  /// Adds one token to the context and drafts of those after it, and computes the logits after each of them.
+  ///
+  /// A draft that turns out to be wrong is taken back, with all after it, by ``reject(from:)`` before the next step; the
+  /// logits before it are those that ``decode(_:continues:)`` gives.
+  ///
+  /// - Parameter drafts: at most ``draftRoom``.
+  /// - Returns: [1 + drafts.count, vocabularyCount], valid until the next call; the caller may change them.
+  func decode(
+    _ token: Int32, drafts: [Int32], continues: Bool
+  ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
+    guard !drafts.isEmpty else { return try decode(token, continues: continues) }
+    try checkCondition()
+    onDecodePart?()
+    decoder.onPart = onDecodePart
+    defer { decoder.onPart = nil }
+    tokensToVerify.removeAll(keepingCapacity: true)
+    tokensToVerify.append(token)
+    tokensToVerify.append(contentsOf: drafts)
+    try step { () throws(RuntimeError) in
+      var failure: RuntimeError?
+      tokensToVerify.withUnsafeBufferPointer { tokens in
+        do throws(RuntimeError) {
+          try sweep(
+            tokens, .answer, logitCount: tokens.count, draftCount: drafts.count,
+            continues: continues)
+        } catch { failure = error }
+      }
+      if let failure { throw failure }
+    }
+    return UnsafeMutableBufferPointer(
+      start: decoder.workspace.logits, count: tokensToVerify.count * vocabularyCount)
+  }
+
+  /// Takes the drafts from `position` on back; those before it stay.
+  func reject(from position: Int) {
+    keyValues.reject(from: position)
+    self.position = position
   }
 
   /// Reads `tokens` into the context and hands the logits after each position to `sink`.
@@ -290,12 +333,13 @@ public final class Session {
 
   private func sweep(
     _ tokens: UnsafeBufferPointer<Int32>, _ kind: RowKind, promptEnd: Int? = nil, logitCount: Int,
-    continues: Bool,
+    draftCount: Int = 0, continues: Bool,
     _ sink: (_ first: Int, _ logits: UnsafeMutableBufferPointer<Float>) -> Void = { _, _ in }
   ) throws(RuntimeError) {
     core.batch.removeAll()
     core.batch.append(
-      tokens, at: position, kind, promptEnd: promptEnd, in: keyValues, logitCount: logitCount)
+      tokens, at: position, kind, promptEnd: promptEnd, in: keyValues, logitCount: logitCount,
+      draftCount: draftCount)
     try core.step(continues: continues) { first, logits in sink(first, logits) }
     position += tokens.count
   }

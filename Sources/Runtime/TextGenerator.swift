@@ -18,6 +18,10 @@ public struct GenerationOptions: Sendable {
   public var stops = StopStrings([])
   /// Whether to continue past end-of-generation tokens.
   public var ignoresEnd: Bool
+  /// Where drafts of tokens come from, which change the answer's speed and nothing else.
+  ///
+  /// There are none in a session that was not planned for some (``MemoryPlan/Request/draftRowCount``).
+  public var draft = DraftChoice.lookup
   /// Pairs of (token, log-probability) to report per position; 0 = none.
   public var logProbabilityCount: Int
   /// Report log-probabilities after prompt position i alone, instead of after each generated token.
@@ -93,6 +97,11 @@ public struct GenerationResult: Sendable {
 
   /// Tokens drawn, a final end token included.
   public internal(set) var sampledTokenCount = 0
+
+  /// Sweeps that gave ``sampledTokenCount`` tokens, that of the prompt's end being one.
+  public internal(set) var sweepCount = 0
+  /// Drafts that were verified in them.
+  public internal(set) var drafts = DraftCounts()
 
   /// Bytes read for each decoded token.
   public var bytesPerToken: Double {
@@ -172,9 +181,12 @@ public struct TextGenerator {
     _ answer: inout Answer, _ emit: (UnsafeBufferPointer<UInt8>) -> Void
   ) throws(RuntimeError) {
     var emitted = 0
+    var drafts = SequenceDrafts(
+      answer.options.draft, contextLength: session.plan.contextLength)
+    var gate = DraftGate(isStreamed: session.plan.residency.streamedByteCount > 0)
     var logits = try prefill(&answer)
     while true {
-      try answer.draw(logits)
+      try draw(&answer, logits, &drafts)
       noteBytes(&answer)
       let text = answer.result.text
       if text.count > emitted {
@@ -182,7 +194,67 @@ public struct TextGenerator {
         emitted = text.count
       }
       guard let token = answer.next else { return }
-      logits = try session.decode(token, continues: answer.leftCount > 1)
+      propose(answer, &drafts, &gate)
+      let start = monotonicNanoseconds()
+      logits = try decode(token, &drafts, continues: answer.leftCount > 1)
+      gate.note(
+        rowCount: 1 + (drafts?.tokens.count ?? 0), nanoseconds: monotonicNanoseconds() - start)
+    }
+  }
+
+  /// Draws a token from the first row of logits, and one from each further row whose draft was right.
+  private func draw(
+    _ answer: inout Answer, _ logits: UnsafeMutableBufferPointer<Float>,
+    _ drafts: inout SequenceDrafts?
+  ) throws(RuntimeError) {
+    let tokens = drafts?.tokens ?? []
+    var acceptedCount = 0
+    defer {
+      if !tokens.isEmpty {
+        session.reject(from: session.position - tokens.count + acceptedCount)
+        drafts?.note(acceptedCount: acceptedCount)
+      }
+      answer.note { result in
+        result.sweepCount += 1
+        result.drafts = drafts?.counts ?? DraftCounts()
+      }
+    }
+    let count = session.vocabularyCount
+    while true {
+      try answer.draw(
+        UnsafeMutableBufferPointer(
+          rebasing: logits[acceptedCount * count..<(acceptedCount + 1) * count]))
+      guard acceptedCount < tokens.count, answer.next == tokens[acceptedCount] else { return }
+      acceptedCount += 1
+    }
+  }
+
+  /// Has drafts made of the tokens after the next.
+  private func propose(
+    _ answer: Answer, _ drafts: inout SequenceDrafts?, _ gate: inout DraftGate
+  ) {
+    guard drafts != nil else { return }
+    let room = min(session.draftRoom, answer.leftCount - 1)
+    drafts?.propose(after: answer.path, most: room)
+    let proposed = (drafts?.likelihoods ?? [], drafts?.forcedCount ?? 0)
+    let count = gate.choose([proposed], beside: 1, room: room)[0]
+    drafts?.shorten(to: count)
+  }
+
+  /// Computes the logits after the next token and after drafts; where these cannot be computed, after the token alone.
+  private func decode(
+    _ token: Int32, _ drafts: inout SequenceDrafts?, continues: Bool
+  ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
+    let position = session.position
+    do throws(RuntimeError) {
+      return try session.decode(token, drafts: drafts?.tokens ?? [], continues: continues)
+    } catch {
+      // A draft that the model would never draw may have values that are not finite.
+      guard case .notFinite = error, drafts?.tokens.isEmpty == false,
+        try session.truncate(to: position) == position
+      else { throw error }
+      drafts?.drop()
+      return try session.decode(token, continues: continues)
     }
   }
 

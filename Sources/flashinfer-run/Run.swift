@@ -40,6 +40,7 @@ struct Run: ParsableCommand {
   @OptionGroup(title: "Prompt") var prompt: PromptOptions
   @OptionGroup(title: "Many prompts") var prompts: PromptsArguments
   @OptionGroup(title: "Answer") var sampling: SamplingArguments
+  @OptionGroup(title: "Answer") var drafts: DraftArguments
   @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
   @OptionGroup(title: "Memory, processors and drive") var verification: VerifyArguments
   @OptionGroup(title: "Output") var output: RunOutputOptions
@@ -190,7 +191,7 @@ struct Run: ParsableCommand {
     _ model: LanguageModel, contextLength: Int, promptLength: Int, callerByteCount: Int
   ) -> MemoryPlan.Request {
     resources.memoryRequest(
-      model, keyValues, neurons, verification, contextLength: contextLength,
+      model, keyValues, neurons, verification, drafts, contextLength: contextLength,
       promptLength: promptLength, callerByteCount: callerByteCount)
   }
 

@@ -21,6 +21,11 @@ extension RunReport {
       json.array("promptTokens", of: promptTokens) { $0.number(nil, $1) }
       json.array("tokens", of: result.tokens) { $0.number(nil, $1) }
       json.number("reusedTokens", result.reusedTokenCount)
+      json.object("drafts") { json in
+        json.number("sweeps", result.sweepCount)
+        json.number("verified", result.drafts.draftedCount)
+        json.number("accepted", result.drafts.acceptedCount)
+      }
       json.text("finishReason", result.finishReason.rawValue)
       json.number("seed", seed)
       if reportsDistributions { writeDistributions(model.tokenizer, to: &json) }

@@ -20,6 +20,12 @@ extension RunReport {
         "drive: \(ByteCount(io.bytesRead)) read at "
           + "\(ByteCount(Int(io.driveBytesPerSecond)))/s\(each)")
     }
+    if result.drafts.draftedCount > 0 {
+      let each = Double(result.sampledTokenCount - 1) / Double(max(1, result.sweepCount - 1))
+      lines.append(
+        "drafts: \(result.drafts.acceptedCount) of \(result.drafts.draftedCount) were right, "
+          + "\((each * 100).rounded() / 100) tokens a sweep")
+    }
     lines += keyValueLines
     lines.append(
       "memory: peak \(ByteCount(memory.peakResidentBytes)) of "

@@ -32,6 +32,7 @@ struct Serve: ParsableCommand {
   var model: String
 
   @OptionGroup(title: "Server") var server: ServerArguments
+  @OptionGroup(title: "Server") var drafts: DraftArguments
   @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
   @OptionGroup(title: "Memory, processors and drive") var verification: VerifyArguments
   @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments
@@ -78,7 +79,7 @@ struct Serve: ParsableCommand {
     _ model: LanguageModel, _ options: ServerOptions, contextLength length: Int
   ) throws -> Engine {
     var request = resources.memoryRequest(
-      model, keyValues, neurons, verification, contextLength: length, promptLength: length,
+      model, keyValues, neurons, verification, drafts, contextLength: length, promptLength: length,
       callerByteCount: options.byteCount(
         sequenceCount: server.sequences, contextLength: length))
     request.sequenceCount = server.sequences

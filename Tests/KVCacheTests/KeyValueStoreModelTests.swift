@@ -105,7 +105,14 @@ import Testing
         default:
           guard room > 0 else { continue }
           isAnswering = true
-          for _ in 0..<min(room, 40) { try checked.pass(1, .answer, using: &generator) }
+          let drafts = options.policy.takesDrafts && Bool.random(using: &generator)
+          for _ in 0..<min(room, 40) where checked.known.positionCount < Self.contextLength - 1 {
+            if drafts {
+              try checked.passTentatively(using: &generator)
+            } else {
+              try checked.pass(1, .answer, using: &generator)
+            }
+          }
         }
       }
       #expect(checked.store.writeFailure == nil)
@@ -210,6 +217,10 @@ import Testing
         using: &generator)
       sequence.store.abandonChunk()
       try sequence.truncate(to: before, using: &generator)
+    case 5 where !open.isEmpty && !isSelective:
+      let sequence = open[open.indices.randomElement(using: &generator) ?? 0]
+      guard sequence.known.positionCount < Self.contextLength else { return }
+      try sequence.passTentatively(using: &generator)
     case 4 where pool.freeSequenceCount > 0:
       open.append(
         try CheckedStore(pool.openSequence(), isSelective: isSelective))

@@ -135,6 +135,24 @@ final class CheckedStore {
     expansion = try AlignedBuffer(byteCount: max(1, KeyValueStore.expansionByteCount(store.shape)))
   }
 
+  /// Adds a position and some after it that may be rejected, and rejects the last of them.
+  func passTentatively(using generator: inout SeededGenerator) throws {
+    let first = known.positionCount
+    let room = min(store.tentativeRoom(after: first + 1), 40)
+    let count = Int.random(in: 0...max(0, room), using: &generator)
+    try Self.sweep(
+      [(self, 1 + count, .answer)], tentativeCount: count, using: &generator)
+    let end = Int.random(in: first + 1...first + 1 + count, using: &generator)
+    if Bool.random(using: &generator) {
+      store.reject(from: end)
+      known.truncate(to: end)
+    } else {
+      // As what was cut is.
+      try truncate(to: end, using: &generator)
+    }
+    #expect(store.positionCount == known.positionCount)
+  }
+
   /// Adds `count` positions and looks at all that their queries see.
   func pass(
     _ count: Int, _ kind: RowKind, using generator: inout SeededGenerator
@@ -144,10 +162,12 @@ final class CheckedStore {
 
   /// Adds positions to several sequences of a pool in one sweep, chunks first, as attention takes them.
   ///
-  /// - Parameter layerCount: layers after which the sweep is broken off.
+  /// - Parameters:
+  ///   - layerCount: layers after which the sweep is broken off.
+  ///   - tentativeCount: positions of each that may be rejected.
   static func sweep(
     _ spans: [(sequence: CheckedStore, count: Int, kind: RowKind)],
-    layerCount: Int = .max, using generator: inout SeededGenerator
+    layerCount: Int = .max, tentativeCount: Int = 0, using generator: inout SeededGenerator
   ) throws {
     let spans = spans.filter { $0.count > 1 } + spans.filter { $0.count == 1 }
     guard let shape = spans.first?.sequence.known.shape else { return }
@@ -155,7 +175,8 @@ final class CheckedStore {
     var pages: [[[(keys: [Float], values: [Float])]]] = []
     for span in spans {
       let first = span.sequence.known.positionCount
-      try span.sequence.store.begin(first..<first + span.count, span.kind)
+      try span.sequence.store.begin(
+        first..<first + span.count, span.kind, tentativeCount: tentativeCount)
       pages.append(span.sequence.known.append(span.count, using: &generator))
     }
     for layer in 0..<min(shape.layerCount, layerCount) {

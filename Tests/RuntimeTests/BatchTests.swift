@@ -23,6 +23,9 @@ import WeightLoader
     var line: Int
     var cache: KeyValueStore
     var position = 0
+    /// Drafts of its last rows, and those of them at the beginning that are right.
+    var draftCount = 0
+    var rightCount = 0
   }
 
   private static let contextLength = 700
@@ -50,6 +53,7 @@ import WeightLoader
     request.assumedProcessByteCount = 0
     request.sequenceCount = sequenceCount
     request.keyValues = shape.keyValues
+    request.draftRowCount = 6
     // What sequences do not need keeps weights for a while, also where that is little.
     request.leastLoanByteCount = 1
     return request
@@ -100,12 +104,15 @@ import WeightLoader
         guard left > 0, members.isEmpty || Int.random(in: 0..<4, using: &generator) > 0 else {
           continue
         }
-        append(open[index], lines, to: core, most: left, using: &generator)
+        append(&open[index], lines, to: core, most: left, using: &generator)
         members.append(index)
       }
       try step(core, lines, members.map { open[$0] }, comment)
       for (index, span) in zip(members, core.batch.spans) {
-        open[index].position += span.rows.count
+        open[index].position += span.rows.count - span.draftCount
+        guard span.draftCount > 0 else { continue }
+        open[index].position += Int.random(in: 0...open[index].rightCount, using: &generator)
+        span.cache.reject(from: open[index].position)
       }
       for index in members.sorted(by: >) {
         let line = lines[open[index].line]
@@ -133,16 +140,28 @@ import WeightLoader
   }
 
   private func append(
-    _ sequence: Open, _ lines: [Line], to core: EngineCore, most: Int,
+    _ sequence: inout Open, _ lines: [Line], to core: EngineCore, most: Int,
     using generator: inout SeededGenerator
   ) {
+    (sequence.draftCount, sequence.rightCount) = (0, 0)
     let line = lines[sequence.line]
     let prompt = line.prompt
     guard sequence.position < prompt.count else {
-      withUnsafePointer(to: line.decoding[sequence.position - prompt.count]) { token in
+      var tokens = Array(line.decoding[(sequence.position - prompt.count)...])
+      // What follows is drafted, in part rightly.
+      let room = min(core.draftRoom(of: sequence.cache), most - 1)
+      sequence.rightCount = Int.random(
+        in: 0...max(0, min(room, tokens.count - 1)), using: &generator)
+      tokens.removeSubrange((1 + sequence.rightCount)...)
+      let wrongCount = Int.random(in: 0...max(0, room - sequence.rightCount), using: &generator)
+      for _ in 0..<wrongCount {
+        tokens.append(Int32.random(in: 0..<Self.vocabularyCount, using: &generator))
+      }
+      sequence.draftCount = tokens.count - 1
+      tokens.withUnsafeBufferPointer { tokens in
         core.batch.append(
-          UnsafeBufferPointer(start: token, count: 1), at: sequence.position, .answer,
-          in: sequence.cache, logitCount: 1)
+          tokens, at: sequence.position, .answer, in: sequence.cache, logitCount: tokens.count,
+          draftCount: tokens.count - 1)
       }
       return
     }
@@ -159,18 +178,26 @@ import WeightLoader
   private func step(
     _ core: EngineCore, _ lines: [Line], _ members: [Open], _ comment: Comment
   ) throws {
-    var wanting = zip(members, core.batch.spans).filter { sequence, span in
-      span.positions.upperBound >= lines[sequence.line].prompt.count
+    // Of each row of logits, whose it is and after which position; nil where it follows a draft that is wrong.
+    var wanting = zip(members, core.batch.spans).flatMap { sequence, span in
+      let end = span.positions.upperBound
+      let rows =
+        end < lines[sequence.line].prompt.count
+        ? 0..<0 : end - 1 - sequence.draftCount..<end
+      return rows.map { position in
+        let isRight = position < end - (sequence.draftCount - sequence.rightCount)
+        return isRight ? (line: sequence.line, position: position) : nil
+      }
     }[...]
     let vocabularyCount = Int(Self.vocabularyCount)
     try core.step(continues: true) { _, logits in
       for row in 0..<logits.count / vocabularyCount {
-        guard let (sequence, span) = wanting.popFirst() else { return }
-        let line = lines[sequence.line]
+        guard let next = wanting.popFirst(), let next else { continue }
+        let line = lines[next.line]
         let found = logits[row * vocabularyCount..<(row + 1) * vocabularyCount].map(\.bitPattern)
         #expect(
-          found == line.expected[span.positions.upperBound - line.prompt.count],
-          "position \(span.positions.upperBound - 1) of line \(sequence.line), \(comment)")
+          found == line.expected[next.position + 1 - line.prompt.count],
+          "position \(next.position) of line \(next.line), \(comment)")
       }
     }
     #expect(wanting.isEmpty)

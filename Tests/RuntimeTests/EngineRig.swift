@@ -14,6 +14,8 @@ final class EngineRig {
   var threadCount = 2
   var contextLength = 96
   var keyValues = KeyValueOptions()
+  /// Drafts of a sweep; answers alone are drawn without any.
+  var draftRowCount = 6
 
   init(_ tiny: TinyModel = TinyModel(), seed: UInt64 = 3) throws {
     file = TemporaryFile(tiny.gguf(seed: seed).bytes())
@@ -33,6 +35,7 @@ final class EngineRig {
     request.sequenceCount = sequenceCount
     request.usesGrammars = true
     request.keyValues = keyValues
+    request.draftRowCount = draftRowCount
     return request
   }
 
@@ -56,8 +59,9 @@ final class EngineRig {
 
   /// The answer to `request` alone.
   func alone(_ request: SequenceRequest) throws -> Outcome {
-    let session = try Session(
-      model.source, model.configuration, self.request(sequenceCount: 1))
+    var alone = self.request(sequenceCount: 1)
+    alone.draftRowCount = 0
+    let session = try Session(model.source, model.configuration, alone)
     var outcome = Outcome()
     var options = GenerationOptions(
       prompt: request.tokens, maximumTokenCount: request.limit, sampling: request.sampling,

@@ -17,6 +17,8 @@ import Testing
     let rig = try EngineRig(TinyFamilies.model(family))
     rig.contextLength = contextLength
     rig.keyValues.type = type
+    // Sweeps are counted.
+    rig.draftRowCount = 0
     return rig
   }
 

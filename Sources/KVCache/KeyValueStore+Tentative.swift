@@ -1,0 +1,42 @@
+import Kernels
+
+/// Positions that may be rejected: those of drafted tokens, before it is known whether the model draws them too.
+///
+/// They end a chunk, and lie in one page group that they do not fill. So nothing of them is sealed, written or shared, and
+/// what a query after the certain positions sees stays: to reject them is to forget their number, and to zero what attention
+/// would weigh with 0.
+extension KeyValueStore {
+  /// Where the next chunk may begin, at the earliest.
+  var certainEnd: Int { chunk.upperBound - tentativeCount }
+
+  /// Most positions after `certainEnd` that may be rejected later.
+  ///
+  /// - Parameter certainEnd: where the positions that are certain end, one of which is in the same chunk.
+  public func tentativeRoom(after certainEnd: Int) -> Int {
+    let (length, rest) = (KeyValueBlock.positionCount, certainEnd % KeyValueBlock.positionCount)
+    // A policy plans for one page group at a time.
+    if rest == 0, policy != nil { return 0 }
+    return max(0, min(length - 1 - rest, limit - certainEnd))
+  }
+
+  /// Takes back the tentative positions from `position` on; those before it are certain from here on.
+  ///
+  /// - Precondition: the chunk has passed all layers, and its positions before `position` are all that are certain.
+  public func reject(from position: Int) {
+    precondition(
+      isCommitted && (certainEnd...chunk.upperBound).contains(position),
+      "position \(position) is not one of the last \(tentativeCount) before \(chunk.upperBound)")
+    tentativeCount = 0
+    guard position < chunk.upperBound else { return }
+    // Later groups are zeroed when they are opened again.
+    for layer in 0..<shape.layerCount {
+      for head in 0..<shape.keyValueHeadCount {
+        KeyValueBlock.clearGroup(
+          from: position % KeyValueBlock.positionCount, headDim: shape.headDim,
+          in: pool.openPage(place: place, layer: layer) + head * shape.openBlockByteCount)
+      }
+    }
+    chunk = min(chunk.lowerBound, position)..<position
+    exactPositionCount = min(exactPositionCount, position)
+  }
+}

@@ -1,0 +1,125 @@
+/// How often a sequence's drafts were right, by how sure the drafter was and how deep they lay: moving averages.
+struct DraftAcceptance {
+  /// Grades of a drafter's certainty.
+  static let gradeCount = 4
+  private static let depthCount = 5
+  /// What is assumed before anything was seen.
+  private static let priors = [0.4, 0.6, 0.75, 0.9]
+  private static let leastWeight = 1.0 / 16
+
+  private struct Cell {
+    var share: Double
+    var count = 0
+  }
+  /// [gradeCount, depthCount]
+  private var cells = priors.flatMap { prior in
+    [Cell](repeating: Cell(share: prior), count: depthCount)
+  }
+
+  /// Grade of a match of that many tokens.
+  static func grade(matchLength: Int) -> Int {
+    switch matchLength {
+    case ..<3: 0
+    case ..<6: 1
+    case ..<12: 2
+    default: 3
+    }
+  }
+
+  private static func cell(_ grade: Int, _ depth: Int) -> Int {
+    let column = depth < 2 ? depth : depth < 4 ? 2 : depth < 8 ? 3 : 4
+    return grade * depthCount + column
+  }
+
+  /// The chance that a draft is right of which all before it are.
+  func share(grade: Int, depth: Int) -> Double { cells[Self.cell(grade, depth)].share }
+
+  /// Notes that the first `acceptedCount` of `count` drafts were right.
+  mutating func note(grade: Int, count: Int, acceptedCount: Int) {
+    for depth in 0..<min(count, acceptedCount + 1) {
+      let index = Self.cell(grade, depth)
+      cells[index].count += 1
+      let weight = max(Self.leastWeight, 1 / Double(cells[index].count + 2))
+      let hit: Double = depth < acceptedCount ? 1 : 0
+      cells[index].share += weight * (hit - cells[index].share)
+    }
+  }
+}
+
+/// Decides how many drafts of each sequence a sweep verifies: as many as bring the most tokens for the time that the
+/// sweep takes.
+///
+/// What sweeps take by their rows is measured as they run. Drafts that do not pay are tried now and then, for a fixed share of
+/// the time.
+struct DraftGate {
+  private var times = SweepTimes()
+  /// Time that trials may take, nanoseconds.
+  private var allowance = 0.0
+
+  /// Of a sweep's time, what may go to drafts of which no gain is expected.
+  private static let trialShare = 0.015
+  private static let trialLength = 3
+  /// What a row is assumed to add to a sweep that was never measured with more, as a share of it.
+  private let assumedRowShare: Double
+
+  /// - Parameter isStreamed: whether weights come from the drive in every sweep.
+  init(isStreamed: Bool) { assumedRowShare = isStreamed ? 0.01 : 0.1 }
+
+  /// Notes how long a sweep without tokens of prompts took.
+  mutating func note(rowCount: Int, nanoseconds: Int) {
+    times.note(rowCount: rowCount, nanoseconds: Double(nanoseconds))
+    allowance = min(
+      allowance + Self.trialShare * Double(nanoseconds), Double(nanoseconds))
+  }
+
+  /// Nanoseconds of a sweep of so many rows.
+  private func cost(_ rowCount: Int) -> Double {
+    times.estimate(rowCount: rowCount, assumedRowShare: assumedRowShare)
+  }
+
+  /// Decides which drafts a sweep is to verify.
+  ///
+  /// - Parameters:
+  ///   - drafts: of each sequence, how likely each of its drafts is to be reached and right, descending; and how many are
+  ///     verified whatever that costs.
+  ///   - rowCount: rows of the sweep beside drafts.
+  ///   - room: most drafts in all.
+  /// - Returns: how many of each are to be verified.
+  mutating func choose(
+    _ drafts: [(likelihoods: [Double], forcedCount: Int)], beside rowCount: Int, room: Int
+  ) -> [Int] {
+    var counts = [Int](repeating: 0, count: drafts.count)
+    var room = max(0, room)
+    for index in drafts.indices {
+      counts[index] = min(drafts[index].forcedCount, room)
+      room -= counts[index]
+    }
+    guard counts.allSatisfy({ $0 == 0 }) else { return counts }
+    let drafts = drafts.map(\.likelihoods)
+    var best = counts
+    let alone = cost(rowCount)
+    var (gain, bestRate) = (Double(rowCount), Double(rowCount) / alone)
+    for added in 0..<room {
+      var next: Int?
+      for index in drafts.indices where counts[index] < drafts[index].count {
+        if next.map({ drafts[index][counts[index]] > drafts[$0][counts[$0]] }) ?? true {
+          next = index
+        }
+      }
+      guard let next else { break }
+      gain += drafts[next][counts[next]]
+      counts[next] += 1
+      let rate = gain / cost(rowCount + added + 1)
+      if rate > bestRate { (best, bestRate) = (counts, rate) }
+    }
+    guard best.allSatisfy({ $0 == 0 }), let tried = drafts.firstIndex(where: { !$0.isEmpty })
+    else { return best }
+    let length = min(Self.trialLength, drafts[tried].count, room)
+    let price = cost(rowCount + length) - alone
+    if length > 0, price <= allowance {
+      allowance -= price
+      best[tried] = length
+    }
+    return best
+  }
+}

@@ -1,0 +1,186 @@
+import KVCache
+import Kernels
+import Runtime
+import Synchronization
+import TensorBasics
+import TestSupport
+import Testing
+
+/// Drafts that several tokens a sweep are verified of: the answer is the one without any, whoever makes them.
+@Suite struct DraftTests {
+  /// Proposes what is known to follow, some of it changed, and then anything.
+  private final class Oracle: Drafter {
+    private let whole: [Int32]
+    private var generator: SeededGenerator
+
+    init(_ whole: [Int32], seed: UInt64) {
+      self.whole = whole
+      generator = SeededGenerator(seed: seed)
+    }
+
+    func propose(after path: UnsafeBufferPointer<Int32>, into draft: inout Draft) {
+      draft.isForced = true
+      for index in 0..<Int.random(in: 0...9, using: &generator) {
+        let place = path.count + index
+        let isRight = place < whole.count && Int.random(in: 0..<6, using: &generator) > 0
+        draft.append(isRight ? whole[place] : Int32.random(in: 0..<320, using: &generator))
+      }
+    }
+  }
+
+  private static func oracle(_ whole: [Int32], seed: UInt64) -> DraftChoice {
+    DraftChoice { _ in Oracle(whole, seed: seed) }
+  }
+
+  private static let families = ["llama", "gemma3", "llama window", "qwen2moe", "llama relu"]
+
+  @Test(arguments: families, KeyValueType.allCases)
+  func `Answers with drafts are those without, in batches and alone`(
+    family: String, type: KeyValueType
+  ) throws {
+    var generator = SeededGenerator(seed: 0xD4)
+    let rig = try EngineRig(TinyFamilies.model(family))
+    rig.contextLength = 400
+    rig.keyValues.type = type
+    rig.draftRowCount = 12
+    for round in 0..<3 {
+      var requests: [SequenceRequest] = []
+      var expected: [EngineRig.Outcome] = []
+      for number in 0..<6 {
+        var request = EngineRig.randomRequest(longest: 300, mostTokens: 40, using: &generator)
+        if number % 2 == 1 { try request.constrain(using: &generator) }
+        let outcome = try rig.alone(request)
+        request.draft = Self.oracle(request.tokens + outcome.tokens, seed: generator.next())
+        requests.append(request)
+        expected.append(outcome)
+      }
+      let engine = try rig.engine(
+        sequenceCount: [1, 2, 6][round], maximumChunkLength: [13, 512, 40][round])
+      let open = try requests.map { try engine.open($0, whenFull: .queue) }
+      for (number, sequence) in open.enumerated() {
+        var found = sequence.outcome(stops: requests[number].stops)
+        sequence.cancel()
+        found.stop = nil
+        #expect(found == expected[number], "\(family), \(type), round \(round), \(number)")
+      }
+      let drafts = engine.statistics().drafts
+      #expect(drafts.draftedCount > 0 && drafts.acceptedCount > 0)
+      #expect(drafts.acceptedCount < drafts.draftedCount)
+    }
+  }
+
+  @Test(arguments: ["full", "window=130", "sinks=100+140", "snapkv=140", "top=1/2"])
+  func `With drafts policies plan what they plan without`(policy: String) throws {
+    var generator = SeededGenerator(seed: 0xD5)
+    let rig = try EngineRig(TinyModel())
+    rig.contextLength = 700
+    rig.keyValues.policy = try #require(KeyValuePolicyChoice(policy))
+    for _ in 0..<4 {
+      var request = EngineRig.randomRequest(longest: 560, mostTokens: 120, using: &generator)
+      (request.stops, request.ignoresEnd) = ([], true)
+      let outcome = try rig.alone(request)
+      request.draft = Self.oracle(request.tokens + outcome.tokens, seed: generator.next())
+      let engine = try rig.engine(sequenceCount: 2)
+      var found = try engine.open(request).outcome()
+      found.stop = nil
+      #expect(found == outcome, "\(policy)")
+      #expect((engine.statistics().drafts.draftedCount > 0) == (policy != "top=1/2"))
+    }
+  }
+
+  @Test func `A session's answer and what its context holds are those without drafts`() throws {
+    var generator = SeededGenerator(seed: 0xD6)
+    let rig = try EngineRig(TinyModel())
+    rig.contextLength = 300
+    let model = rig.model
+    let session = try Session(
+      model.source, model.configuration, rig.request(sequenceCount: 1))
+    for _ in 0..<12 {
+      let request = EngineRig.randomRequest(longest: 200, mostTokens: 60, using: &generator)
+      let outcome = try rig.alone(request)
+      var options = GenerationOptions(
+        prompt: request.tokens, maximumTokenCount: request.limit, sampling: request.sampling,
+        ignoresEnd: request.ignoresEnd)
+      options.stops = request.stops
+      options.draft = Self.oracle(request.tokens + outcome.tokens, seed: generator.next())
+      session.reset()
+      let result = try TextGenerator(session: session, tokenizer: model.tokenizer)
+        .generate(options) { _ in }
+      #expect(result.tokens == outcome.tokens && result.text == outcome.text)
+      #expect(result.finishReason == outcome.reason)
+      // The last token that was drawn was not read.
+      #expect(session.position == request.tokens.count + result.sampledTokenCount - 1)
+      #expect(result.sweepCount + result.drafts.acceptedCount >= result.sampledTokenCount)
+    }
+  }
+
+  // MARK: - Lookup
+
+  @Test func `Lookup continues the longest match of the context's end, of equal ones the latest`() {
+    var generator = SeededGenerator(seed: 0xD7)
+    for _ in 0..<200 {
+      let drafter = LookupDrafter(contextLength: 400)
+      var path: [Int32] = []
+      for _ in 0..<12 {
+        for _ in 0..<Int.random(in: 1...25, using: &generator) {
+          path.append(Int32.random(in: 0..<3, using: &generator))
+        }
+        var draft = Draft()
+        path.withUnsafeBufferPointer { drafter.propose(after: $0, into: &draft) }
+        #expect(draft.tokens == Self.naiveLookup(path))
+      }
+    }
+  }
+
+  /// Matches of at most 32 tokens among the 48 latest places where the last two tokens occurred.
+  private static func naiveLookup(_ path: [Int32]) -> [Int32] {
+    guard path.count > 2 else { return [] }
+    let places = (2..<path.count).reversed().filter { path[..<$0].suffix(2) == path.suffix(2) }
+    func length(_ end: Int) -> Int {
+      var length = 0
+      while length < min(end, 32), path[end - 1 - length] == path[path.count - 1 - length] {
+        length += 1
+      }
+      return length
+    }
+    var best: (end: Int, length: Int)?
+    for end in places.prefix(48) where length(end) > best?.length ?? 1 { best = (end, length(end)) }
+    guard let best else { return [] }
+    var whole = path
+    for index in 0..<Draft.capacity { whole.append(whole[best.end + index]) }
+    return Array(whole[path.count...])
+  }
+
+  // MARK: - Values that are not finite
+
+  @Test func `A draft whose values are not finite costs a sweep, and not the answer`() throws {
+    var tiny = TinyModel()
+    (tiny.matrixTypes, tiny.tiesOutput) = ([.f16], false)
+    var file = tiny.gguf(seed: 3)
+    let table = try #require(file.tensors.firstIndex { $0.name == "token_embd.weight" })
+    // Token 300 is poisoned, no other.
+    let poison: Int32 = 300
+    let rowByteCount = file.tensors[table].data.count / tiny.vocabularyCount
+    let place = Int(poison) * rowByteCount
+    file.tensors[table].data.replaceSubrange(place..<place + 2, with: [0x00, 0x7C])
+    let rig = try EngineRig(bytes: file.bytes())
+    var request = SequenceRequest(
+      tokens: [5, 6, 7], limit: 12, sampling: SamplingOptions(temperature: 0), ignoresEnd: true)
+    request.sampling.logitBias = [TokenBias(token: poison, bias: -1e9)]
+    let outcome = try rig.alone(request)
+    #expect(outcome.error == nil && outcome.tokens.count == 12)
+    final class Poisoner: Drafter {
+      let token: Int32
+      init(_ token: Int32) { self.token = token }
+      func propose(after path: UnsafeBufferPointer<Int32>, into draft: inout Draft) {
+        draft.isForced = true
+        if path.count % 3 == 0 { draft.append(token) }
+      }
+    }
+    request.draft = DraftChoice { _ in Poisoner(poison) }
+    let engine = try rig.engine(sequenceCount: 2)
+    var found = try engine.open(request).outcome()
+    found.stop = nil
+    #expect(found == outcome)
+  }
+}
