@@ -35,9 +35,19 @@ extension KeyValueDirectory {
     budgetProblem == nil && writtenTodayByteCount < dailyWriteLimit
   }
 
-  /// Whether the smallest entry of such a context is more than the store may have at all.
-  public func isTooSmall(for origin: KeyValueOrigin) -> Bool {
-    KeyValueEntryHeader.leastByteCount(origin) > byteLimit
+  /// Whether the smallest entry of such a context is more than the store may have, beside what it continues.
+  public func isTooSmall(
+    for origin: KeyValueOrigin, after prefix: KeyValuePrefix = .none
+  ) -> Bool { !hasRoom(for: KeyValueEntryHeader.leastByteCount(origin), after: prefix) }
+
+  /// Whether an entry of so many bytes fits the limit beside what it continues, which cannot make room for it.
+  func hasRoom(for byteCount: Int, after prefix: KeyValuePrefix) -> Bool {
+    let chainByteCount = prefix.ids.reduce(0) { sum, id in
+      var status = stat()
+      let isThere = SystemCalls.inspect(path(of: id), followsLinks: false, &status) == 0
+      return sum + (isThere ? Int(status.st_blocks) * 512 : 0)
+    }
+    return byteCount <= byteLimit - chainByteCount
   }
 
   /// Days since 1970, UTC.

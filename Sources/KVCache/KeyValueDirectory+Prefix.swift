@@ -71,6 +71,9 @@ public struct KeyValuePrefix: Sendable {
       })
   }
 
+  /// The entries that it lies in.
+  var ids: [UInt64] { sources.map { $0.entry.header.id } }
+
   /// Complete page groups, those of the sources.
   public var pageGroupCount: Int { sources.last.map { $0.firstPageGroup + $0.pageGroupCount } ?? 0 }
   public var tokenCount: Int {
@@ -174,8 +177,16 @@ extension KeyValueDirectory {
     KeyValueEntry.tables(tokens: tokens, pageChecksums: []).withUnsafeBytes(Checksum.of)
   }
 
-  /// Headers of the entries of `origins`; says in a line how many others there are.
+  /// Headers of the entries of `origins`; says in a line how many others there are, once for each kind.
   func usableHeaders(_ origins: Set<KeyValueOrigin>) -> [KeyValueEntryHeader] {
+    let isKnown = origins.contains {
+      if case .content = $0.model { true } else { false }
+    }
+    let otherModel =
+      isKnown
+      ? "another model"
+      : "another model, or of this one, whose checksums are not known: they are read at the end of some runs, or by "
+        + "flashinfer-inspect MODEL --verify, and then used;"
     var others: [String: Int] = [:]
     var headers: [KeyValueEntryHeader] = []
     for name in files().map(\.id) {
@@ -187,7 +198,7 @@ extension KeyValueDirectory {
         } else if !origins.contains(where: {
           ($0.model, $0.graph) == (header.origin.model, header.origin.graph)
         }) {
-          others["another model", default: 0] += 1
+          others[otherModel, default: 0] += 1
         } else {
           others["another type or shape of keys and values", default: 0] += 1
         }
@@ -199,7 +210,8 @@ extension KeyValueDirectory {
         }
       }
     }
-    for (what, count) in others.sorted(by: { $0.key < $1.key }) {
+    for (what, count) in others.sorted(by: { $0.key < $1.key })
+    where notedKinds.insert(what).inserted {
       note("\(path): \(count) \(count == 1 ? "entry" : "entries") of \(what) ignored")
     }
     return headers

@@ -30,10 +30,13 @@ extension KeyValueDirectory {
   /// Deletes the entries that are worth least until `byteCount` more bytes fit the limit; none before those that continue it.
   ///
   /// - Parameter kept: entries that stay.
-  func evict(for byteCount: Int, keeping kept: Set<UInt64>) {
+  /// - Returns: whether they fit beside what stays; where not, nothing is deleted.
+  func evict(for byteCount: Int, keeping kept: Set<UInt64>) -> Bool {
     let files = files()
+    let keptByteCount = files.reduce(0) { $0 + (kept.contains($1.id) ? $1.byteCount : 0) }
+    guard byteCount <= byteLimit - keptByteCount else { return false }
     var total = files.reduce(0) { $0 + $1.byteCount }
-    guard total + byteCount > byteLimit else { return }
+    guard total + byteCount > byteLimit else { return true }
     let now = Self.now()
     var candidates: [UInt64: Candidate] = [:]
     for file in files { candidates[file.id] = candidate(file, at: now) }
@@ -56,6 +59,7 @@ extension KeyValueDirectory {
       candidates[least.id] = nil
       if let parent = parent(of: least) { candidates[parent]?.childCount -= 1 }
     }
+    return true
   }
 
   private func candidate(_ file: File, at now: Double) -> Candidate {

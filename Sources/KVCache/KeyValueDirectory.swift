@@ -16,6 +16,8 @@ public final class KeyValueDirectory {
   public let dailyWriteLimit: Int
   /// Is told in a line what was found and not used.
   public var note: (String) -> Void = { _ in }
+  /// Kinds of entries that were told of because they are not used.
+  var notedKinds: Set<String> = []
   /// Bytes that this process wrote and could not count for all.
   var uncountedByteCount = 0
 

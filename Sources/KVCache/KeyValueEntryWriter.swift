@@ -60,7 +60,7 @@ public final class KeyValueEntryWriter {
     case stored(id: String)
     /// There is nothing after the prefix, or another process stored the same.
     case nothingNew
-    /// It is larger than the store may be.
+    /// With what it continues, which has to stay, it is larger than the store may be.
     case tooLarge
   }
 
@@ -152,7 +152,7 @@ public final class KeyValueEntryWriter {
       },
       modelName: modelName,
       text: Self.shortened(text, KeyValueEntryHeader.textByteLimit))
-    guard header.ownByteCount <= directory.byteLimit else { return .tooLarge }
+    guard directory.hasRoom(for: header.ownByteCount, after: prefix) else { return .tooLarge }
     try check(SystemCalls.truncate(descriptor.rawValue, byteCount: header.fileByteCount))
     try write(tables, at: KeyValueEntryHeader.byteCount)
     try write(header.encoded(), at: 0)
@@ -167,8 +167,9 @@ public final class KeyValueEntryWriter {
     try directory.locked { () throws(BlockIOError) -> Outcome in
       let name = directory.path(of: header.id)
       if (try? KeyValueEntry(path: name)) != nil { return .nothingNew }
-      directory.evict(
-        for: header.ownByteCount, keeping: Set(prefix.sources.map { $0.entry.header.id }))
+      guard directory.evict(for: header.ownByteCount, keeping: Set(prefix.ids)) else {
+        return .tooLarge
+      }
       try check(SystemCalls.rename(path, to: name))
       isCommitted = true
       do throws(BlockIOError) { try PartName.syncFolder(directory.path) } catch {

@@ -21,6 +21,7 @@ public final class KeyValueArchive {
   /// What stood for the model before its weights were read; nil if nothing can.
   private let references: ModelReferences?
   private var isOverBudget = false
+  private var hasWarnedOfLimit = false
   /// What entries must come from; nil where nothing identifies the model.
   private let origin: KeyValueOrigin?
 
@@ -65,7 +66,7 @@ public final class KeyValueArchive {
   }
 
   /// Whether no entry ever has room in the store.
-  private var isTooSmall: Bool { origin.map(directory.isTooSmall) ?? false }
+  private var isTooSmall: Bool { origin.map { directory.isTooSmall(for: $0) } ?? false }
 
   /// Memory that ``learnModel(cancellation:)`` takes.
   public var learningByteCount: Int {
@@ -90,9 +91,15 @@ public final class KeyValueArchive {
 
   /// A new entry; nil if none can be written.
   ///
-  /// - Parameter keepingLogits: whether those after a prompt may be kept with it.
-  func makeWriter(keepingLogits: Bool) -> KeyValueEntryWriter? {
+  /// - Parameters:
+  ///   - prefix: what it continues.
+  ///   - keepingLogits: whether those after a prompt may be kept with it.
+  func makeWriter(after prefix: KeyValuePrefix, keepingLogits: Bool) -> KeyValueEntryWriter? {
     guard let origin, !isTooSmall, mayWrite() else { return nil }
+    guard !directory.isTooSmall(for: origin, after: prefix) else {
+      warnOfLimit()
+      return nil
+    }
     do {
       return try KeyValueEntryWriter(
         in: directory, origin: origin, pageGroupCapacity: shape.pageGroupCount,
@@ -101,6 +108,16 @@ public final class KeyValueArchive {
       warn("\(error); keys and values are not kept")
       return nil
     }
+  }
+
+  /// Says once that a context is larger than the store may be.
+  func warnOfLimit() {
+    if !hasWarnedOfLimit {
+      warn(
+        "\(directory.path): a context's keys and values exceed the store's limit of \(ByteCount(directory.byteLimit)); what "
+          + "goes beyond is not kept (--kv-store-limit)")
+    }
+    hasWarnedOfLimit = true
   }
 
   /// Whether the store takes more today; says once when it does not.

@@ -22,7 +22,7 @@ public final class KeyValuePersistence {
   ) {
     self.archive = archive
     prefix = reuses ? archive.prefix(of: tokens, usingLogits: usesLogits) : .none
-    writer = archive.makeWriter(keepingLogits: usesLogits)
+    writer = archive.makeWriter(after: prefix, keepingLogits: usesLogits)
   }
 
   /// As ``init(_:tokens:reuses:usesLogits:)``, for a session.
@@ -143,10 +143,7 @@ public final class KeyValuePersistence {
       let outcome = try writer.commit(
         after: prefix, tokens: tokens, pageChecksums: checksums, partial: partial,
         text: archive.opening(of: tokens))
-      if outcome == .tooLarge {
-        archive.warn(
-          "\(archive.directory.path): keys and values exceed the store's limit; not kept")
-      }
+      if outcome == .tooLarge { archive.warnOfLimit() }
     } catch { archive.warn("\(error); keys and values are not kept") }
   }
 

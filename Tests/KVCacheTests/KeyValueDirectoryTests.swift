@@ -174,6 +174,37 @@ import Testing
     #expect(folder.entries.count == 3)
   }
 
+  @Test(
+    "A chain and what continues it keep to the limit together, and what is refused costs nothing")
+  func chains() throws {
+    let all = try maker()
+    let stem = EntryMaker.tokens(256, seed: 1)
+    let branch = stem + EntryMaker.tokens(256, seed: 2)
+    let other = EntryMaker.tokens(128, seed: 3)
+    for tokens in [stem, branch, other] { try all.store(tokens) }
+    func total() -> Int { all.directory.items().reduce(0) { $0 + $1.byteCount } }
+    let chain = all.directory.items().filter { $0.tokenCount > 128 }
+    // The longer a context, the longer its header.
+    let limit = total() + 8192
+    let twig = branch + EntryMaker.tokens(512, seed: 4)
+    let small = try maker(limit: limit)
+    #expect(try small.store(twig) == .tooLarge)
+    #expect(small.found(branch + [1]) == 512 && small.found(other + [1]) == 128)
+    // What does fit beside the chain takes the place of another.
+    let leaf = branch + EntryMaker.tokens(128, seed: 5)
+    guard case .stored = try small.store(leaf) else {
+      Issue.record("it has room")
+      return
+    }
+    #expect(small.found(leaf + [1]) == 640 && small.found(other + [1]) == 0 && total() <= limit)
+    // A store that has no room for the shortest continuation has none begun.
+    let prefix = small.directory.prefix(of: branch + [1], origin: small.origin)
+    let full = try maker(limit: chain.reduce(0) { $0 + $1.byteCount } + 4096)
+    #expect(full.directory.isTooSmall(for: full.origin, after: prefix))
+    #expect(!full.directory.isTooSmall(for: full.origin))
+    #expect(!small.directory.isTooSmall(for: full.origin, after: prefix))
+  }
+
   @Test("Uses fade, and are worth what they save of a byte") func worth() throws {
     let all = try maker()
     let often = EntryMaker.tokens(256, seed: 1)
