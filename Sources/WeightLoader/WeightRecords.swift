@@ -32,7 +32,7 @@ public struct WeightRecords: Sendable {
   private static let magic = Array("FLASHSUM".utf8)
   private static let version: UInt32 = 1
   private static let headerByteCount = 40
-  /// More records than anyone has models; beyond this, the oldest are deleted.
+  /// More records than anyone has models; beyond this, those that were used least recently are deleted.
   private static let countLimit = 512
   private static let byteLimit = 256 << 20
 
@@ -46,6 +46,8 @@ public struct WeightRecords: Sendable {
     guard let path = path(files, layout), let record = Self.record(at: path),
       record.files == files.flatMap(\.encoded), record.layout == layout
     else { return [] }
+    // Now it is one of those that were used last.
+    _ = path.withSystemPath { utimensat(AT_FDCWD, $0, nil, 0) }
     return record.checksums
   }
 
@@ -130,7 +132,7 @@ public struct WeightRecords: Sendable {
     /// Encoded identities, one after the other.
     var files: [UInt8]
     var checksums: [UInt64]
-    /// When the record was written, since 1970.
+    /// When the record was written or used last, since 1970.
     var lastChange: (seconds: Int, nanoseconds: Int)
   }
 
@@ -184,11 +186,12 @@ public struct WeightRecords: Sendable {
   private func removeOldest(_ folder: String) {
     let names = Self.names(in: folder)
     guard names.count > Self.countLimit else { return }
-    let times = names.map { name in
-      (name, FileIdentity(path: "\(folder)/\(name)")?.modification.seconds ?? 0)
+    let uses = names.map { name in
+      let last = FileIdentity(path: "\(folder)/\(name)")?.modification
+      return (name: name, time: (last?.seconds ?? 0, last?.nanoseconds ?? 0))
     }
-    for (name, _) in times.sorted(by: { $0.1 < $1.1 }).prefix(names.count - Self.countLimit) {
-      SystemCalls.remove("\(folder)/\(name)")
+    for use in uses.sorted(by: { $0.time < $1.time }).prefix(names.count - Self.countLimit) {
+      SystemCalls.remove("\(folder)/\(use.name)")
     }
   }
 }

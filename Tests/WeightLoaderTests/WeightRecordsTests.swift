@@ -58,6 +58,29 @@ import WeightLoader
     #expect(try again.verifyWeights(cancellation: CancellationFlag()) { _ in }.memory == .unchanged)
   }
 
+  @Test func `Of more records than are kept, those used least recently go`() throws {
+    folder.write("model", bytes)
+    let identity = try #require(try open().computeIdentity())
+    let own = try #require(recordNames.first)
+    func write(_ name: String, secondsAgo: Int) {
+      let path = "\(cache.path)/checksums/\(name)"
+      if name != own { close(creat(path, 0o600)) }
+      let time = timespec(tv_sec: time(nil) - secondsAgo, tv_nsec: 0)
+      precondition(utimensat(AT_FDCWD, path, [time, time], 0) == 0)
+    }
+    // Older than all others, until it is used.
+    write(own, secondsAgo: 4000)
+    for number in 0..<600 {
+      write(ModelIdentity.text(of: UInt64(number)), secondsAgo: 3600 - number)
+    }
+    #expect(try open().knownIdentity() == identity)
+    folder.write("other", TinyModel().gguf(seed: 9).bytes())
+    _ = try open("other").computeIdentity()
+    #expect(recordNames.count == 512 && recordNames.contains(own))
+    #expect(!recordNames.contains(ModelIdentity.text(of: 0)))
+    #expect(try open().knownIdentity() == identity)
+  }
+
   @Test func `A verification says what there was to compare the weights with`() throws {
     func memory(_ name: String = "model") throws -> WeightMemory {
       try open(name).verifyWeights(cancellation: CancellationFlag()) { _ in }.memory
