@@ -87,6 +87,24 @@ need_pip() {
   python3 -m pip --version >/dev/null 2>&1 || need_packages python3 python3-pip
 }
 
+# find_torch NAME MODULE...: sets `python` to one that has PyTorch and the modules of PyPI, in an environment called NAME where
+# python3 has them not.
+find_torch() {
+  local environment=${XDG_CACHE_HOME:-$HOME/.cache}/flashinfer/$1 modules
+  shift
+  modules=$(printf ', %s' torch "$@")
+  python=python3
+  python3 -c "import ${modules#, }" 2>/dev/null && return
+  python=$environment/bin/python
+  "$python" -c "import ${modules#, }" 2>/dev/null && return
+  say "installing PyTorch for CPUs, $* in $environment: about 200 MB to fetch, 1 GB on the disk"
+  python3 -m venv "$environment" || { need_packages python3-venv; python3 -m venv "$environment"; }
+  "$python" -m pip install --disable-pip-version-check "$@" >&2
+  # The build of PyPI brings CUDA along, 5 GB: nobody gets that without asking for it.
+  "$python" -m pip install --disable-pip-version-check torch --index-url https://download.pytorch.org/whl/cpu >&2 ||
+    die "PyTorch for CPUs cannot be fetched; install another build, which may take 5 GB: $python -m pip install torch"
+}
+
 # SmolLM2-135M-Instruct, Q4_1, Apache-2.0, 98 MB: prints its path.
 fetch_smollm2() {
   local file=$models/SmolLM2-135M-Instruct.Q4_1.gguf

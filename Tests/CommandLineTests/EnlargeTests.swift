@@ -79,7 +79,9 @@ struct EnlargeTests {
     let (large, image) = (folder.path + "/large", folder.path + "/image")
     #expect(try enlarge([path, large, "--bytes", "40MiB"]).status == 0)
     #expect(try Program.run("flashinfer-convert", [large, image]).status == 0)
-    let options = ["--tokens", Self.tokens, "--max-tokens", "24", "--temperature", "0"]
+    let options = [
+      "--tokens", Self.tokens, "--max-tokens", "24", "--temperature", "0", "--threads", "2",
+    ]
     let answer = try Program.run("flashinfer-run", [path] + options)
     #expect(answer.status == 0 && !answer.output.isEmpty, "\(answer.errors)")
     for model in [large, image] {

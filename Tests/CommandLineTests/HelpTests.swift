@@ -85,8 +85,8 @@ struct HelpTests {
   @Test func `Every script answers --help with its usage`() throws {
     let root = "/" + #filePath.split(separator: "/").dropLast(3).joined(separator: "/")
     for script in [
-      "cut-layers", "demo", "enlarge", "fuzz", "gates", "install", "stress-kv-store", "test",
-      "train-selector",
+      "cut-layers", "demo", "distil", "enlarge", "fuzz", "gates", "install", "stress-kv-store",
+      "test", "train-selector",
     ].map({ "tools/\($0)" }) + ["benchmarks/budget"] {
       let result = try Program.shell("exec '\(root)/\(script)' --help")
       #expect(result.status == 0, "\(script): \(result.errors)")
