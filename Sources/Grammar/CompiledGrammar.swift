@@ -55,6 +55,16 @@ public final class CompiledGrammar: Sendable {
   /// Memory that compiling a grammar takes for a moment, beside its text: at most, whatever it says.
   package static let compilationByteCount = 24 << 20
 
+  /// Does `work`, in which grammars that would take more memory to compile are refused.
+  ///
+  /// - Parameter byteCount: nothing more is allowed by more than ``compilationByteCount``.
+  package static func compiling<Result>(
+    within byteCount: Int, _ work: () throws -> Result
+  ) rethrows -> Result {
+    let share = min(1, Double(byteCount) / Double(compilationByteCount))
+    return try GrammarLimits.$share.withValue(share, operation: work)
+  }
+
   /// - Parameter place: where a rule is written.
   init(
     _ builder: GrammarBuilder, root: Int,

@@ -28,10 +28,12 @@ final class GrammarAutomaton {
   static let unknown: State = -2
   /// Work for the masks of one state, in items of sets that are looked at; what is kept costs more. Usual grammars need some
   /// thousands.
-  private static let work = 1 << 22
+  static let usualWork = 1 << 22
+  private let work: Int
 
-  init(_ grammar: CompiledGrammar) {
+  init(_ grammar: CompiledGrammar, work: Int = GrammarAutomaton.usualWork) {
     self.grammar = grammar
+    self.work = work
     seen = Array(repeating: StackSets.none, count: grammar.nodes.count)
   }
 
@@ -43,7 +45,7 @@ final class GrammarAutomaton {
   }
 
   /// Begins what may take a bounded amount of work.
-  func allowWork() { sets.allow(work: Self.work) }
+  func allowWork() { sets.allow(work: work) }
 
   var isExhausted: Bool { sets.workLeft <= 0 }
 

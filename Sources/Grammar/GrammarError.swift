@@ -36,17 +36,22 @@ public struct GrammarError: Error, Sendable, Equatable, CustomStringConvertible 
 
 /// What no grammar may exceed, so that a hostile one costs little.
 enum GrammarLimits {
+  /// How much of the usual memory a grammar may take while it is compiled; what follows is bounded by that as well.
+  @TaskLocal static var share = 1.0
+
+  private static func shared(_ most: Int) -> Int { Int(Double(most) * share) }
+
   /// Bytes of a grammar's or a pattern's text.
   static let sourceByteCount = 1 << 20
   /// Edges of the automata of all rules: 12 bytes each.
-  static let edgeCount = 1 << 17
-  static let ruleCount = 1 << 16
+  static var edgeCount: Int { shared(1 << 17) }
+  static var ruleCount: Int { shared(1 << 16) }
   /// Groups within groups.
   static let depth = 100
   /// States of an automaton that is made deterministic.
-  static let stateCount = 20_000
+  static var stateCount: Int { shared(20_000) }
   /// Work on such an automaton, in items of its states.
-  static let determinisationWork = 1_000_000
+  static var determinisationWork: Int { shared(1_000_000) }
   /// Ways in which a schema's alternatives can be combined.
   static let alternativeCount = 512
 }

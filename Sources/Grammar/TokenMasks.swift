@@ -9,6 +9,8 @@ package final class TokenMasks {
   private let trie: TokenTrie
   /// Room for what is kept of all grammars.
   private let byteLimit: Int
+  /// Work for one mask.
+  private let work: Int
   /// What is known of each grammar, the one used last at the end.
   private var tables: [MaskTable] = []
   private var tableCount = 0
@@ -21,6 +23,16 @@ package final class TokenMasks {
   package init(_ trie: TokenTrie, byteLimit: Int = TokenMasks.usualByteCount) {
     self.trie = trie
     self.byteLimit = byteLimit
+    work = GrammarAutomaton.usualWork
+  }
+
+  /// Masks that take no more than that, beside the trie: a grammar that needs more for one is refused.
+  package init(_ trie: TokenTrie, within byteCount: Int) {
+    self.trie = trie
+    let usual = Self.usualByteCount + Self.momentByteCount
+    let share = min(1, Double(byteCount) / Double(usual))
+    byteLimit = Int(share * Double(Self.usualByteCount))
+    work = Int(share * Double(GrammarAutomaton.usualWork))
   }
 
   /// 64-bit words of a mask.
@@ -75,7 +87,7 @@ package final class TokenMasks {
 
   private func makeTable(of grammar: CompiledGrammar) -> MaskTable {
     tableCount += 1
-    return MaskTable(grammar, number: tableCount, wordCount: wordCount)
+    return MaskTable(grammar, number: tableCount, wordCount: wordCount, work: work)
   }
 
   /// Forgets what was not used for longest.
@@ -110,8 +122,8 @@ private final class MaskTable {
   private var path = [GrammarAutomaton.State](
     repeating: GrammarAutomaton.dead, count: TokenTrie.longestText + 1)
 
-  init(_ grammar: CompiledGrammar, number: Int, wordCount: Int) {
-    automaton = GrammarAutomaton(grammar)
+  init(_ grammar: CompiledGrammar, number: Int, wordCount: Int, work: Int) {
+    automaton = GrammarAutomaton(grammar, work: work)
     self.number = number
     self.wordCount = wordCount
   }

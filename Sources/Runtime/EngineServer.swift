@@ -36,7 +36,9 @@ final class EngineServer {
   private var drawing: [(number: Int, rows: Range<Int>)] = []
   private var statistics = EngineStatistics()
   /// What grammars say of the vocabulary; made when the first is asked for.
-  lazy var masks = TokenMasks(tokenizer, vocabularyCount: vocabularyCount)
+  lazy var masks = TokenMasks(
+    tokenizer, vocabularyCount: vocabularyCount, within: maskByteCount)
+  private let maskByteCount: Int
   /// When the last sweep's logits were there, if there is another sweep at once.
   private var gapStart: Int?
 
@@ -61,6 +63,7 @@ final class EngineServer {
       model.source, model.configuration, request, cancellation: exchange.sweepCancellation)
     self.exchange = exchange
     tokenizer = model.tokenizer
+    maskByteCount = request.maskByteCount
     region = DrawRegion(vocabularyCount: vocabularyCount, pool: core.pool)
     scheduler = Scheduler(
       rowCapacity: core.batch.rowCapacity, chunkLength: core.plan.chunkLength)
@@ -86,7 +89,7 @@ final class EngineServer {
       + 2 * MemoryLayout<Int32>.stride * request.contextLength * request.sequenceCount
       + request.sequenceCount * HiddenPool.byteCount(hiddenSize: hiddenSize)
       + (request.usesGrammars
-        ? TokenMasks.byteCount(vocabularyCount: vocabularyCount)
+        ? request.maskByteCount + TokenMasks.byteCount(vocabularyCount: vocabularyCount)
           + request.sequenceCount * GrammarConstraint.byteCount(vocabularyCount: vocabularyCount)
         : 0)
   }

@@ -48,13 +48,14 @@ struct GrammarConstraint {
 }
 
 extension TokenMasks {
-  /// The masks of a model's vocabulary.
-  convenience init(_ tokenizer: Tokenizer, vocabularyCount: Int) {
-    self.init(TokenTrie(tokenizer.texts(count: vocabularyCount)))
+  /// The masks of a model's vocabulary, within so much memory.
+  convenience init(
+    _ tokenizer: Tokenizer, vocabularyCount: Int,
+    within byteCount: Int = MemoryPlan.usualMaskByteCount
+  ) {
+    self.init(TokenTrie(tokenizer.texts(count: vocabularyCount)), within: byteCount)
   }
 
-  /// Memory of them: at most, but for vocabularies whose tokens are much longer than others'.
-  static func byteCount(vocabularyCount: Int) -> Int {
-    usualByteCount + momentByteCount + 96 * vocabularyCount
-  }
+  /// Memory of a vocabulary beside them: at most, but for those whose tokens are much longer than others'.
+  static func byteCount(vocabularyCount: Int) -> Int { 96 * vocabularyCount }
 }

@@ -1,4 +1,5 @@
 import BlockIO
+import Grammar
 import HostResources
 public import KVCache
 public import Kernels
@@ -102,6 +103,8 @@ public struct MemoryPlan: Sendable {
     public var keyValues = KeyValueOptions()
     /// Whether answers may be given grammars: an engine then has memory for their masks.
     public var usesGrammars = false
+    /// That memory, beside what the vocabulary takes: where a grammar needs more for a mask its answer is refused.
+    public var maskByteCount = MemoryPlan.usualMaskByteCount
     /// Whether all keys and values must have room in memory; a session sets it where attention is computed
     /// elsewhere, because nothing would pass rows that are read from a file.
     var keepsAllKeyValues = false
@@ -139,6 +142,9 @@ public struct MemoryPlan: Sendable {
   private static let chunkShare = 6
   /// At most this share of what is left when everything has the least that works goes to drafts.
   private static let draftShare = 16
+
+  /// Memory of grammars' masks with which no grammar is refused that can be compiled, but for those made to cost.
+  public static let usualMaskByteCount = TokenMasks.usualByteCount + TokenMasks.momentByteCount
 
   /// Bytes of one read where nothing was measured.
   public static let defaultReadByteCount = 1 << 20

@@ -79,6 +79,13 @@ package struct APIError: Error {
     "the time limit of the request passed before its answer began (its 'timeout', or the server's "
       + "--request-time-limit)", code: "time_limit")
 
+  /// What is answered and not sent takes more memory than there is.
+  static let noAnswerMemory = APIError(
+    .serviceUnavailable,
+    "answers that are not sent yet take all the memory that there is for them, and this request has most of it: "
+      + "stream it, read it faster, or ask for fewer answers and probabilities",
+    code: "answer_memory_full", retrySeconds: 1)
+
   /// Another client has the place in the queue.
   static func gaveWay(_ seconds: Int) -> APIError {
     APIError(

@@ -19,6 +19,7 @@ package final class Admission: Sendable {
   /// Answers that the engine has places for, and those that may wait.
   let placeCount: Int
   let queueCount: Int
+  private let grammarByteLimit: Int
   private let state = Mutex(State())
 
   fileprivate struct Entry {
@@ -39,7 +40,9 @@ package final class Admission: Sendable {
     var meanSeconds: Double?
   }
 
-  package init(placeCount: Int, queueCount: Int) {
+  /// - Parameter grammarByteLimit: memory of the grammars of all answers.
+  package init(placeCount: Int, queueCount: Int, grammarByteLimit: Int = 8 << 20) {
+    self.grammarByteLimit = grammarByteLimit
     self.placeCount = placeCount
     self.queueCount = queueCount
   }
@@ -89,7 +92,7 @@ package final class Admission: Sendable {
       guard let evicted = state.evictions(for: client, count, excess: excess) else {
         return (Result<UInt64, APIError>.failure(full(retrySeconds)), [any Occupant]())
       }
-      guard state.grammarByteCount + grammarByteCount <= ServerOptions.grammarByteCount else {
+      guard state.grammarByteCount + grammarByteCount <= grammarByteLimit else {
         return (.failure(Self.noRoomForGrammar(retrySeconds)), [])
       }
       let occupants = evicted.compactMap { state.remove($0)?.occupant }

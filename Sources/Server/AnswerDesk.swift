@@ -7,6 +7,8 @@ struct AnswerDesk: Sendable {
   let admission: Admission
   let board: AnswerBoard
   let metrics: AnswerMetrics
+  /// Of what is answered and not sent yet.
+  let memory: AnswerMemory
   /// How long an answer may take, waiting included; nil = as long as it takes.
   private let longestTime: Duration?
   private let failureSeconds: Int
@@ -17,7 +19,9 @@ struct AnswerDesk: Sendable {
     longestTime = options.requestTimeLimit
     failureSeconds = options.failureSeconds
     admission = Admission(
-      placeCount: engine.plan.sequenceCount, queueCount: options.queueCount)
+      placeCount: engine.plan.sequenceCount, queueCount: options.queueCount,
+      grammarByteLimit: options.keptGrammarByteCount)
+    memory = AnswerMemory(byteLimit: options.answerByteCount)
     board = AnswerBoard()
   }
 

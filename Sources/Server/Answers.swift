@@ -63,16 +63,16 @@ struct Answers: Sendable {
   /// - Throws: `CancellationError` where they were cancelled, ``APIError`` where they gave way to others; what `body` throws.
   func forEachPart(_ body: (AnswerPart) async throws -> Void) async throws {
     defer { cancel() }
-    // Bounded by the tokens that were asked for: a client that reads slowly holds no place.
-    let (parts, source) = AsyncStream<AnswerPart>.makeStream()
+    // A client that reads slowly holds no place, but memory, which is bounded.
+    let mailbox = AnswerMailbox(desk.memory, earlyEnd, collects: !job.options.streams)
     try await withThrowingTaskGroup(of: Void.self) { group in
       for choice in sequences.indices {
-        group.addTask { await follow(choice, source) }
+        group.addTask { await follow(choice, mailbox) }
       }
       group.addTask {
         while true {
           try await Task.sleep(for: Self.pingInterval)
-          source.yield(.waiting)
+          mailbox.put(.waiting)
         }
       }
       if let deadline {
@@ -82,23 +82,26 @@ struct Answers: Sendable {
         }
       }
       var openCount = sequences.count
-      for await part in parts {
-        if case .finished(_, let end) = part, end.finish.reason == .cancelled {
-          try earlyEnd.check()
+      signals: for await _ in mailbox.signals {
+        while let part = try mailbox.take() {
+          if case .finished(_, let end) = part, end.finish.reason == .cancelled {
+            try earlyEnd.check()
+          }
+          try await body(part)
+          mailbox.note(part)
+          switch part {
+          case .finished, .failed: openCount -= 1
+          default: break
+          }
+          if openCount == 0 { break signals }
         }
-        try await body(part)
-        switch part {
-        case .finished, .failed: openCount -= 1
-        default: break
-        }
-        if openCount == 0 { break }
       }
       group.cancelAll()
     }
     try Task.checkCancellation()
   }
 
-  private func follow(_ choice: Int, _ source: AsyncStream<AnswerPart>.Continuation) async {
+  private func follow(_ choice: Int, _ mailbox: AnswerMailbox) async {
     let sequence = sequences[choice]
     var reader = AnswerReader(
       sequence.engine.tokenizer, stops: StopStrings(job.options.stops), job.syntax,
@@ -110,21 +113,21 @@ struct Answers: Sendable {
     for await event in sequence.events {
       let (pieces, reports) = reader.take(event)
       if !pieces.isEmpty || !reports.isEmpty {
-        source.yield(.pieces(choice: choice, pieces, reports))
+        mailbox.put(.pieces(choice: choice, pieces, reports))
       }
       desk.board.note(event, of: sequence.id)
       switch event {
-      case .queued(let ahead): source.yield(.queued(ahead: ahead))
+      case .queued(let ahead): mailbox.put(.queued(ahead: ahead))
       case .reading(let done, let count, let reused):
-        source.yield(.reading(done: done, of: count, reused: reused))
+        mailbox.put(.reading(done: done, of: count, reused: reused))
       case .token: break
       case .finished(let finish):
         if finish.reason != .cancelled || earlyEnd.isTimeLimit { desk.note(finish.usage) }
         // Its place is free before the client has read it all.
         sequence.cancel()
-        source.yield(.finished(choice: choice, reader.end(finish)))
+        mailbox.put(.finished(choice: choice, reader.end(finish)))
       case .failed(let error):
-        source.yield(.failed(choice: choice, desk.refusal(error, field: field)))
+        mailbox.put(.failed(choice: choice, desk.refusal(error, field: field)))
       }
     }
   }

@@ -133,14 +133,15 @@ public struct HTTPServer: Sendable {
     to router: Router<ConnectionContext>, _ desk: AnswerDesk, _ registry: PrometheusRegistry
   ) {
     let bodies = RequestBodies(
-      limit: options.bodyByteCount, totalLimit: ServerOptions.bodyCount * options.bodyByteCount)
+      limit: options.bodyByteCount, totalLimit: ServerOptions.bodyCount * options.bodyByteCount,
+      compilationByteCount: options.compilationByteCount)
     GenerationRoutes(
       model: model, bodies: bodies, desk: desk,
       kept: KeptResponses(byteLimit: options.keptResponseByteCount)
     ).add(to: router)
     EmbeddingRoutes(
       model: model, bodies: bodies, desk: desk, pooling: options.pooling ?? model.pooling,
-      memory: EmbeddingMemory(byteLimit: ServerOptions.embeddingByteCount)
+      memory: EmbeddingMemory(byteLimit: options.embeddingByteCount)
     ).add(to: router)
     TextRoutes(model: model, bodies: bodies).add(to: router)
     StateRoutes(

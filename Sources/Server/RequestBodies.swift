@@ -1,4 +1,5 @@
 import Glibc
+import Grammar
 import Hummingbird
 import NIOCore
 import Synchronization
@@ -9,6 +10,8 @@ final class RequestBodies: Sendable {
   let limit: Int
   /// Most bytes of all bodies that are being read or understood.
   private let totalLimit: Int
+  /// What compiling the grammar of one may take.
+  private let compilationByteCount: Int
   /// Freed memory of bodies longer than that is worth giving back.
   private static let trimByteCount = 1 << 16
   /// The C library's `malloc_trim`, which Swift's module of it leaves out.
@@ -19,9 +22,10 @@ final class RequestBodies: Sendable {
   /// What is made of a body takes many times its memory: one is understood after the other.
   private let understanding = Mutex(())
 
-  init(limit: Int, totalLimit: Int) {
+  init(limit: Int, totalLimit: Int, compilationByteCount: Int) {
     self.limit = limit
     self.totalLimit = max(limit, totalLimit)
+    self.compilationByteCount = compilationByteCount
   }
 
   /// Gives a request's body to what understands it, and forgets it then.
@@ -43,10 +47,12 @@ final class RequestBodies: Sendable {
     } catch let error as APIError { throw error } catch {
       throw APIError(.badRequest, "the request did not come whole: \(error)")
     }
-    return try understanding.withLock { _ in
-      // What was freed is given back to the system, which counts it otherwise.
-      defer { if bytes.count > Self.trimByteCount { _ = Self.trim?(0) } }
-      return try understand(bytes)
+    return try CompiledGrammar.compiling(within: compilationByteCount) {
+      try understanding.withLock { _ in
+        // What was freed is given back to the system, which counts it otherwise.
+        defer { if bytes.count > Self.trimByteCount { _ = Self.trim?(0) } }
+        return try understand(bytes)
+      }
     }
   }
 

@@ -1,4 +1,3 @@
-import Grammar
 public import Runtime
 import TensorBasics
 public import Tokenization
@@ -33,7 +32,11 @@ public struct ServerOptions: Sendable {
   /// their mean.
   public var pooling: Pooling?
   /// Most bytes of vectors that are computed or sent at the same time.
-  static let embeddingByteCount = 8 << 20
+  public var embeddingByteCount = 8 << 20
+  /// Memory for grammars: while one is compiled, of those of all answers, and of their masks.
+  public var grammarByteCount = 56 << 20
+  /// Most bytes of answers that are computed and not sent yet.
+  public var answerByteCount = 32 << 20
   /// Bodies of that length that may be read at the same time.
   static let bodyCount = 8
   /// Open connections; others wait to be accepted.
@@ -59,28 +62,59 @@ public struct ServerOptions: Sendable {
   /// Bytes of a body that are enough for a prompt as long as a context: a token is seldom as long as 32 bytes of JSON.
   public static func bodyByteCount(contextLength: Int) -> Int { max(128 << 10, 32 * contextLength) }
 
-  /// What a server needs beside the model, for so many contexts.
-  ///
-  /// Bodies and what is made of them, grammars, connections, responses that are kept, vectors, what is held back of answers
-  /// that may call tools, and events that clients have not read yet.
-  public func byteCount(sequenceCount: Int, contextLength: Int) -> Int {
-    connectionByteCount + keptResponseByteCount + Self.embeddingByteCount + Self.bodyCount
-      * bodyByteCount
-      + Self.understandingFactor * bodyByteCount
-      + CompiledGrammar.compilationByteCount + Self.grammarByteCount
-      + sequenceCount * CallReader.byteCount
-      + (sequenceCount + queueCount) * contextLength * Self.tokenByteCount
+  /// Shares of its usual memory that a server can do with, the largest first.
+  public static let shares = [1, 0.5, 0.25, 0.125]
+
+  /// Lowers the bounds, so that they take that share of their memory, or the least that is of use.
+  public mutating func scale(to share: Double) {
+    func scaled(_ byteCount: Int) -> Int { Int(Double(byteCount) * share) }
+    connectionCount = max(Self.leastConnectionCount, scaled(connectionCount))
+    bodyByteCount = max(min(bodyByteCount, Self.leastBodyByteCount), scaled(bodyByteCount))
+    keptResponseByteCount = scaled(keptResponseByteCount)
+    embeddingByteCount = scaled(embeddingByteCount)
+    grammarByteCount = scaled(grammarByteCount)
+    answerByteCount = scaled(answerByteCount)
   }
 
-  /// Of the grammars of all answers that are under way or wait.
-  static let grammarByteCount = 8 << 20
+  private static let leastConnectionCount = 256
+  private static let leastBodyByteCount = 64 << 10
 
-  /// Event loop, handlers and buffers of all connections.
-  private var connectionByteCount: Int {
-    8 << 20 + connectionCount * (certificate == nil ? 1 << 14 : 1 << 16)
+  /// Memory of all grammars while one of them is compiled, of those that are compiled, and of masks, as these need it.
+  var compilationByteCount: Int { grammarByteCount / 7 * 3 }
+  var keptGrammarByteCount: Int { grammarByteCount / 7 }
+  /// As of `MemoryPlan.Request.maskByteCount`.
+  public var maskByteCount: Int { grammarByteCount / 7 * 3 }
+
+  /// A part of what a server needs of memory beside its engine.
+  public struct Part: Sendable {
+    /// In words: what it is for, and what bounds it.
+    public let name: String
+    public let byteCount: Int
   }
+
+  /// What a server needs of memory beside its engine.
+  public func parts(sequenceCount: Int) -> [Part] {
+    [
+      Part(name: "event loop", byteCount: Self.eventLoopByteCount),
+      // Measured with requests that are sent by half.
+      Part(
+        name: "\(connectionCount) connections",
+        byteCount: connectionCount * (certificate == nil ? 34 << 10 : 1 << 16)),
+      Part(
+        name: "bodies of requests, and what they are understood as",
+        byteCount: (Self.bodyCount + Self.understandingFactor) * bodyByteCount),
+      Part(
+        name: "grammars, as they are compiled and kept",
+        byteCount: compilationByteCount + keptGrammarByteCount),
+      Part(name: "answers that are not sent yet", byteCount: answerByteCount),
+      Part(
+        name: "what may become calls of tools", byteCount: sequenceCount * CallReader.byteCount),
+      Part(name: "responses that are kept", byteCount: keptResponseByteCount),
+      Part(name: "vectors", byteCount: embeddingByteCount),
+    ]
+  }
+
+  private static let eventLoopByteCount = 2 << 20
   /// Bytes that a byte of a body takes while it is understood: short arrays in arrays take most, measured 28.
   private static let understandingFactor = 32
-  /// A token of an answer as text, in an event that waits to be sent.
-  private static let tokenByteCount = 64
 }

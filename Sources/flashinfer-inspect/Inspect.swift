@@ -37,7 +37,10 @@ struct Inspect: ParsableCommand {
   @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
   @OptionGroup(title: "Experts and neurons") var neurons: NeuronArguments
 
-  @Flag(help: "Predict residency, bytes per token and tokens/s under --ram; loads nothing.")
+  @Flag(
+    help:
+      "Predict residency, bytes per token and tokens/s of flashinfer-run under --ram; loads nothing (flashinfer-serve --plan is of a server)."
+  )
   var plan = false
 
   @Flag(help: "With --plan: measure drive and processor anew, and keep that for later runs.")

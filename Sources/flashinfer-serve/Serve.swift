@@ -53,9 +53,13 @@ struct Serve: ParsableCommand {
       Terminal.warn(notesOf: model.source)
       let length =
         resources.context ?? min(model.configuration.contextLength, Self.usualContextLength)
-      let options = try server.options(modelPath: self.model, contextLength: length)
-      let engine = try Progress.showing("planning memory") { _ in
-        try makeEngine(model, options, contextLength: length)
+      let usual = try server.options(modelPath: self.model, contextLength: length)
+      let (engine, options) = try Progress.showing("planning memory") { _ in
+        try makeEngine(model, usual, contextLength: length)
+      }
+      guard !server.plan else {
+        printPlan(engine.plan, options)
+        return engine.stop()
       }
       for note in engine.notes { Terminal.warn(note) }
       if let warning = options.certificate?.warning { Terminal.warn(warning) }
@@ -75,16 +79,61 @@ struct Serve: ParsableCommand {
   /// Positions of a context where nothing is said: what a conversation takes, and models were trained for.
   private static let usualContextLength = 8192
 
+  /// An engine, and a server's bounds beside it: those of the largest share of their usual memory that leaves the engine
+  /// most of the budget, and that it can be planned with.
   private func makeEngine(
-    _ model: LanguageModel, _ options: ServerOptions, contextLength length: Int
-  ) throws -> Engine {
-    var request = resources.memoryRequest(
-      model, keyValues, neurons, verification, drafts, contextLength: length, promptLength: length,
-      callerByteCount: options.byteCount(
-        sequenceCount: server.sequences, contextLength: length))
-    request.sequenceCount = server.sequences
-    request.usesGrammars = true
-    return try Engine(model, request, store: engineStore)
+    _ model: LanguageModel, _ usual: ServerOptions, contextLength length: Int
+  ) throws -> (Engine, ServerOptions) {
+    let store = server.plan ? nil : engineStore
+    let all = ServerOptions.shares.map { server.scaled(usual, to: $0) }
+    let fitting = all.firstIndex { options in
+      let own = options.parts(sequenceCount: server.sequences).reduce(options.maskByteCount) {
+        $0 + $1.byteCount
+      }
+      return own <= resources.budget / Self.mostServerShare
+    }
+    func engine(_ options: ServerOptions) throws(RuntimeError) -> Engine {
+      var request = resources.memoryRequest(
+        model, keyValues, neurons, verification, drafts, contextLength: length,
+        promptLength: length,
+        callerByteCount: options.parts(sequenceCount: server.sequences).reduce(0) {
+          $0 + $1.byteCount
+        })
+      request.sequenceCount = server.sequences
+      request.usesGrammars = true
+      request.maskByteCount = options.maskByteCount
+      return try Engine(model, request, store: store)
+    }
+    for options in all[(fitting ?? all.count)...].dropLast() {
+      do throws(RuntimeError) { return (try engine(options), options) } catch {
+        guard case .budgetTooSmall = error else { throw error }
+      }
+    }
+    let least = all[all.count - 1]
+    return (try engine(least), least)
+  }
+
+  /// What of the budget the server has at most where it can do with less.
+  private static let mostServerShare = 3
+
+  private func printPlan(_ plan: Runtime.MemoryPlan, _ options: ServerOptions) {
+    var parts = options.parts(sequenceCount: plan.sequenceCount).map { part in
+      ("server: " + part.name, part.byteCount)
+    }
+    parts.append(("server: masks of grammars", options.maskByteCount))
+    let rest = plan.processByteCount - parts.reduce(0) { $0 + $1.1 }
+    let lines =
+      [("budget", plan.budgetByteCount), ("process and margin", rest)] + parts + [
+        ("keys and values of \(plan.sequenceCount) sequences", plan.keyValueByteCount),
+        ("activations", plan.workspaceByteCount + plan.vectorByteCount),
+        ("pinned weights", plan.residency.pinnedByteCount),
+        ("staging", plan.residency.stagingByteCount),
+        ("streamed per sweep", plan.residency.streamedByteCount),
+      ]
+    for (name, byteCount) in lines { Terminal.print("\(name): \(ByteCount(byteCount))\n") }
+    Terminal.print(
+      "context: \(plan.contextLength) tokens, in chunks of \(plan.chunkLength); bodies of up to "
+        + "\(ByteCount(options.bodyByteCount))\n")
   }
 
   /// By default contexts are kept where caches belong.

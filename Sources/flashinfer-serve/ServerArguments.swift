@@ -88,16 +88,31 @@ struct ServerArguments: ParsableArguments {
   var requestTimeLimit: Int?
 
   @Option(
+    parsing: .unconditional,
+    help: "Open connections; others wait to be accepted (default: 1024; less where --ram is small)."
+  )
+  var connections: Int?
+
+  @Option(
     help: ArgumentHelp(
-      "The longest body of a request (default: enough for a context, at least 128KiB).",
+      "The longest body of a request (default: enough for a context, at least 128KiB; less where --ram is small).",
       valueName: "size"))
   var maxBody: ByteCount?
 
   @Option(
     help: ArgumentHelp(
-      "Memory for responses that previous_response_id may name; those used least recently go first.",
+      "Memory for responses that previous_response_id may name; those used least recently go first (default: 8MiB; less where "
+        + "--ram is small).", valueName: "size"))
+  var keepResponses: ByteCount?
+
+  @Option(
+    help: ArgumentHelp(
+      "Memory for grammars and schemas; those that need more are refused (default: 56MiB; less where --ram is small).",
       valueName: "size"))
-  var keepResponses = ByteCount(8 << 20)
+  var grammarMemory: ByteCount?
+
+  @Flag(help: "Print where the memory goes, and serve nothing.")
+  var plan = false
 
   @Option(
     help: ArgumentHelp(
@@ -132,8 +147,14 @@ struct ServerArguments: ParsableArguments {
     if let maxBody, !(1 << 10...1 << 28).contains(maxBody.bytes) {
       throw ValidationError("--max-body must be between 1KiB and 256MiB, not \(maxBody)")
     }
-    guard (0...1 << 36).contains(keepResponses.bytes) else {
+    if let keepResponses, !(0...1 << 36).contains(keepResponses.bytes) {
       throw ValidationError("--keep-responses must be between 0 and 64GiB, not \(keepResponses)")
+    }
+    if let grammarMemory, !(4 << 20...1 << 30).contains(grammarMemory.bytes) {
+      throw ValidationError("--grammar-memory must be between 4MiB and 1GiB, not \(grammarMemory)")
+    }
+    if let connections, !(1...65536).contains(connections) {
+      throw ValidationError("--connections must be between 1 and 65536, not \(connections)")
     }
   }
 
@@ -176,10 +197,24 @@ struct ServerArguments: ParsableArguments {
     options.chatTemplate = try chatTemplate.map { try TemplateOptions.template(path: $0) }
     options.queueCount = queue
     options.pooling = pooling
-    options.keptResponseByteCount = keepResponses.bytes
     options.requestTimeLimit = requestTimeLimit.map { .seconds($0) }
-    options.bodyByteCount =
-      maxBody?.bytes ?? ServerOptions.bodyByteCount(contextLength: contextLength)
+    options.bodyByteCount = ServerOptions.bodyByteCount(contextLength: contextLength)
+    options.answerByteCount = min(
+      options.answerByteCount, (sequences + queue) * contextLength * Self.tokenByteCount)
+    return options
+  }
+
+  /// A token of an answer that is not sent yet.
+  private static let tokenByteCount = 64
+
+  /// Options with such a share of their usual memory, but for those that were asked for.
+  func scaled(_ options: ServerOptions, to share: Double) -> ServerOptions {
+    var options = options
+    options.scale(to: share)
+    options.connectionCount = connections ?? options.connectionCount
+    options.bodyByteCount = maxBody?.bytes ?? options.bodyByteCount
+    options.keptResponseByteCount = keepResponses?.bytes ?? options.keptResponseByteCount
+    options.grammarByteCount = grammarMemory?.bytes ?? options.grammarByteCount
     // Half of the descriptors are enough for the model, the store and what the system itself opens.
     if let limit = HostLimits().descriptors?.value {
       options.connectionCount = max(16, min(options.connectionCount, limit / 2))

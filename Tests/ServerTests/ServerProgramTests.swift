@@ -29,7 +29,7 @@ struct ServerProgramTests {
     // Whether something does is chance; it was one stop in twenty.
     try await withThrowingTaskGroup(of: Void.self) { group in
       for _ in 0..<8 {
-        group.addTask { for _ in 0..<12 { try await Self.stopStrictly() } }
+        group.addTask { for _ in 0..<6 { try await Self.stopStrictly() } }
       }
       try await group.waitForAll()
     }
@@ -76,7 +76,9 @@ struct ServerProgramTests {
 
   @Test func `Whatever is sent, the process keeps to its memory`() async throws {
     let (budget, length) = (160, 128 << 10)
-    let program = try ServerProgram(["--ram", "\(budget)MiB", "--context", "1024"])
+    let program = try ServerProgram([
+      "--ram", "\(budget)MiB", "--context", "1024", "--max-body", "128KiB",
+    ])
     let port = program.port
     let bodies = ["0,", "[],", "[0],", "{\"\":0},", "\"x\","].map { part in
       "{\"prompt\":[\(String(repeating: part, count: length / part.utf8.count - 9))0]}"
