@@ -37,7 +37,7 @@ extension ResourceOptions {
   /// - Parameter callerByteCount: what is needed beside the model.
   public func memoryRequest(
     _ model: LanguageModel, _ keyValues: KeyValueArguments, _ neurons: NeuronArguments,
-    _ verification: VerifyArguments, _ drafts: DraftArguments, contextLength: Int,
+    _ verification: VerifyArguments, contextLength: Int,
     promptLength: Int, callerByteCount: Int
   ) -> MemoryPlan.Request {
     var request = MemoryPlan.Request(
@@ -47,7 +47,6 @@ extension ResourceOptions {
     request.keyValues = keyValues.options(io)
     request.neurons = neurons.options
     request.verification = verification.verify
-    request.draftRowCount = drafts.rowCount
     return request
   }
 

@@ -12,7 +12,7 @@ import TensorBasics
 /// of them lets go of it. There is one file for what memory does not hold, one writer and one queue of reads.
 ///
 /// A sweep over the layers begins with ``beginSweep()``, then each of its sequences with
-/// ``KeyValueStore/begin(_:_:promptEnd:)``. One thread uses a pool; during attention others may ask for addresses.
+/// ``KeyValueStore/begin(_:_:promptEnd:tentativeCount:)``. One thread uses a pool; during attention others may ask for addresses.
 public final class KeyValuePool {
   public let plan: KeyValuePlan
   public let shape: KeyValueShape

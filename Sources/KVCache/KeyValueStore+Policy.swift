@@ -40,7 +40,7 @@ extension KeyValueStore {
   ///
   /// - Parameters:
   ///   - kind: nil if the chunk is only stored.
-  ///   - promptEnd: as that of ``begin(_:_:promptEnd:)``.
+  ///   - promptEnd: as that of ``begin(_:_:promptEnd:tentativeCount:)``.
   func select(_ kind: RowKind?, promptEnd: Int?) throws(KeyValueError) {
     selection.kind = kind
     selection.promptEnd = kind == .read ? promptEnd : nil

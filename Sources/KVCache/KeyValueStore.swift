@@ -11,7 +11,7 @@ import TensorBasics
 /// complete in memory, **committed** when its chunk has passed all layers, and **stored** when a file holds it. Until
 /// a chunk is committed it can be undone; after that ``truncate(to:limit:)`` goes back to a restore point.
 ///
-/// A chunk of tokens passes as ``begin(_:_:promptEnd:)``, then in each layer ``prepare(layer:)``,
+/// A chunk of tokens passes as ``begin(_:_:promptEnd:tentativeCount:)``, then in each layer ``prepare(layer:)``,
 /// ``store(layer:position:keys:values:)`` for every position, ``seal(layer:on:)``, attention over tiles
 /// as they become ready (`KeyValueStore+Reading.swift`), and ``finish(layer:)``.
 ///
@@ -193,7 +193,7 @@ public final class KeyValueStore {
     try begin(positions, kind: kind, promptEnd: promptEnd, tentativeCount: tentativeCount)
   }
 
-  /// As ``begin(_:_:promptEnd:)`` for a chunk that is only stored: there is no attention, and nothing is read.
+  /// As ``begin(_:_:promptEnd:tentativeCount:)`` for a chunk that is only stored: there is no attention, and nothing is read.
   public func beginStoring(_ positions: Range<Int>) throws(KeyValueError) {
     try begin(positions, kind: nil, promptEnd: nil, tentativeCount: 0)
   }

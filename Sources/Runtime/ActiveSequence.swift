@@ -178,13 +178,19 @@ final class ActiveSequence {
   /// Proposes drafts to follow what it reads next, of which there may be `most`; none where a sweep brings no token.
   ///
   /// - Returns: how likely each of them is to be reached and right, and how many are verified in any case.
-  func propose(most: Int) -> (likelihoods: [Double], forcedCount: Int) {
+  func propose(most: Int, _ gate: DraftGate) -> (likelihoods: [Double], forcedCount: Int) {
     let left = min(most, (ending?.leftCount ?? 0) - 1)
     let canDraft = unreadCount == 1 && draws && !skipsDrafts
     skipsDrafts = false
-    drafts?.propose(after: path, most: canDraft ? left : 0)
-    return (drafts?.likelihoods ?? [], drafts?.forcedCount ?? 0)
+    drafts?.propose(
+      after: DraftContext(
+        path: path, answerStart: answerStart, sampling: record.request.sampling),
+      most: canDraft ? left : 0, gate)
+    return drafts?.proposal ?? ([], 0)
   }
+
+  /// Why it has no drafts any more, told once.
+  func takeDraftFailure() -> RuntimeError? { drafts?.takeFailure() }
 
   /// Has only the first `count` drafts verified.
   func shortenDrafts(to count: Int) { drafts?.shorten(to: count) }

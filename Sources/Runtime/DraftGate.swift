@@ -4,7 +4,7 @@ struct DraftAcceptance {
   static let gradeCount = 4
   private static let depthCount = 5
   /// What is assumed before anything was seen.
-  private static let priors = [0.4, 0.6, 0.75, 0.9]
+  private static let priors = [0.35, 0.55, 0.75, 0.93]
   private static let leastWeight = 1.0 / 16
 
   private struct Cell {
@@ -16,12 +16,22 @@ struct DraftAcceptance {
     [Cell](repeating: Cell(share: prior), count: depthCount)
   }
 
+  /// Grade of a token of that probability.
+  static func grade(probability: Double) -> Int {
+    switch probability {
+    case ..<0.4: 0
+    case ..<0.7: 1
+    case ..<0.95: 2
+    default: 3
+    }
+  }
+
   /// Grade of a match of that many tokens.
   static func grade(matchLength: Int) -> Int {
     switch matchLength {
-    case ..<3: 0
-    case ..<6: 1
-    case ..<12: 2
+    case ..<2: 0
+    case ..<3: 1
+    case ..<6: 2
     default: 3
     }
   }
@@ -34,15 +44,12 @@ struct DraftAcceptance {
   /// The chance that a draft is right of which all before it are.
   func share(grade: Int, depth: Int) -> Double { cells[Self.cell(grade, depth)].share }
 
-  /// Notes that the first `acceptedCount` of `count` drafts were right.
-  mutating func note(grade: Int, count: Int, acceptedCount: Int) {
-    for depth in 0..<min(count, acceptedCount + 1) {
-      let index = Self.cell(grade, depth)
-      cells[index].count += 1
-      let weight = max(Self.leastWeight, 1 / Double(cells[index].count + 2))
-      let hit: Double = depth < acceptedCount ? 1 : 0
-      cells[index].share += weight * (hit - cells[index].share)
-    }
+  /// Notes whether a draft of which all before it were right was right.
+  mutating func note(grade: Int, depth: Int, isRight: Bool) {
+    let index = Self.cell(grade, depth)
+    cells[index].count += 1
+    let weight = max(Self.leastWeight, 1 / Double(cells[index].count + 2))
+    cells[index].share += weight * ((isRight ? 1 : 0) - cells[index].share)
   }
 }
 
@@ -55,6 +62,8 @@ struct DraftGate {
   private var times = SweepTimes()
   /// Time that trials may take, nanoseconds.
   private var allowance = 0.0
+  /// Tokens a nanosecond, a moving average.
+  private var tokenRate = 0.0
 
   /// Of a sweep's time, what may go to drafts of which no gain is expected.
   private static let trialShare = 0.015
@@ -65,12 +74,17 @@ struct DraftGate {
   /// - Parameter isStreamed: whether weights come from the drive in every sweep.
   init(isStreamed: Bool) { assumedRowShare = isStreamed ? 0.01 : 0.1 }
 
-  /// Notes how long a sweep without tokens of prompts took.
-  mutating func note(rowCount: Int, nanoseconds: Int) {
+  /// Notes how long a sweep without tokens of prompts took, drafting included, and how many tokens it gave.
+  mutating func note(rowCount: Int, tokenCount: Int, nanoseconds: Int, draftNanoseconds: Int) {
     times.note(rowCount: rowCount, nanoseconds: Double(nanoseconds))
+    let rate = Double(tokenCount) / Double(max(1, nanoseconds + draftNanoseconds))
+    tokenRate += (tokenRate == 0 ? 1 : 0.125) * (rate - tokenRate)
     allowance = min(
       allowance + Self.trialShare * Double(nanoseconds), Double(nanoseconds))
   }
+
+  /// How likely a draft must be reached so that making it, which takes that long, is worth the time.
+  func leastLikelihood(draftNanoseconds: Double) -> Double { tokenRate * draftNanoseconds }
 
   /// Nanoseconds of a sweep of so many rows.
   private func cost(_ rowCount: Int) -> Double {

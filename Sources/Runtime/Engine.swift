@@ -68,16 +68,20 @@ public final class Engine: Sendable {
   ///     the longest.
   ///   - store: where sequences find the keys and values of prompts that begin as others did, and leave theirs; nil =
   ///     nowhere. What goes wrong with it is a warning.
+  ///   - draft: where drafts of tokens come from, which change the answers' speed and nothing else. There are none where
+  ///     none are planned (``MemoryPlan/Request/draftRowCount``). Nothing else may use a draft model.
   /// - Throws: as ``Session/init(_:_:_:cancellation:decodeAttention:)``; ``RuntimeError/thread(_:)``.
   public init(
-    _ model: LanguageModel, _ request: MemoryPlan.Request, store: Store? = nil
+    _ model: LanguageModel, _ request: MemoryPlan.Request, store: Store? = nil,
+    draft: DraftChoice = .lookup
   ) throws(RuntimeError) {
     let exchange = EngineExchange(
       vocabularyCount: model.configuration.vocabularyCount, takesGrammars: request.usesGrammars)
     let thread: BackgroundThread
     do throws(ThreadError) {
       thread = try BackgroundThread(
-        EngineThread(model, request, store, exchange), stackByteCount: EngineThread.stackByteCount)
+        EngineThread(model, request, store, draft, exchange),
+        stackByteCount: EngineThread.stackByteCount)
     } catch { throw .thread(error) }
     do throws(RuntimeError) { (plan, notes) = try exchange.waitForStart() } catch {
       thread.join()

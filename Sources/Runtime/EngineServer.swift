@@ -18,7 +18,10 @@ final class EngineServer {
   let region: DrawRegion
   let vocabularyCount: Int
   private let hiddenSize: Int
+  private let draft: DraftChoice
   private var gate: DraftGate
+  /// Time that the drafts of the sweep took.
+  private var draftNanoseconds = 0
   /// Tokens of a span that ends in drafts.
   private var spanTokens: [Int32] = []
   /// Whether answers attend over all that was read, so that reading a token gives what answering it gave.
@@ -45,7 +48,7 @@ final class EngineServer {
   /// Plans memory, and tells those who wait for that.
   init(
     _ model: LanguageModel, _ request: MemoryPlan.Request, _ store: Engine.Store?,
-    _ exchange: EngineExchange
+    _ draft: DraftChoice, _ exchange: EngineExchange
   ) throws(RuntimeError) {
     let logitCount = model.configuration.vocabularyCount
     vocabularyCount = logitCount
@@ -62,6 +65,7 @@ final class EngineServer {
     core = try EngineCore(
       model.source, model.configuration, request, cancellation: exchange.sweepCancellation)
     self.exchange = exchange
+    self.draft = draft
     tokenizer = model.tokenizer
     maskByteCount = request.maskByteCount
     region = DrawRegion(vocabularyCount: vocabularyCount, pool: core.pool)
@@ -145,7 +149,8 @@ final class EngineServer {
     }
     let drafts =
       core.plan.draftRowCount > 0
-      ? SequenceDrafts(request.draft, contextLength: request.contextLength(in: core.plan)) : nil
+      ? SequenceDrafts(request.draft ?? draft, contextLength: request.contextLength(in: core.plan))
+      : nil
     sequence.begin(turn, constraint: constraint, drafts: drafts, hiddenSize: hiddenSize) {
       promptCount in
       AnswerEnding(
@@ -230,6 +235,8 @@ final class EngineServer {
     gapStart = nil
     exchange.progress.begin()
     var failure: RuntimeError?
+    // Of a sweep in which nothing is read.
+    var answerNanoseconds: Int?
     do throws(RuntimeError) {
       try core.step(continues: true, meanwhile: prepareConstraints, pool: pool) { first, logits in
         draw(first, logits)
@@ -247,12 +254,15 @@ final class EngineServer {
     } else {
       let end = monotonicNanoseconds()
       scheduler.note(rowCount: core.batch.rowCount, nanoseconds: end - start)
-      if members.allSatisfy({ !$0.isReading }) {
-        gate.note(rowCount: core.batch.rowCount, nanoseconds: end - start)
-      }
+      if members.allSatisfy({ !$0.isReading }) { answerNanoseconds = end - start }
       statistics.sweepNanoseconds += end - start
     }
+    let before = statistics.drawnCount
     advance()
+    guard let answerNanoseconds else { return }
+    gate.note(
+      rowCount: core.batch.rowCount, tokenCount: statistics.drawnCount - before,
+      nanoseconds: answerNanoseconds, draftNanoseconds: draftNanoseconds)
   }
 
   /// Fills the batch with rows of those whose turn is under way.
@@ -270,12 +280,18 @@ final class EngineServer {
 
   /// A row for every answer, and drafts of those that gain most by them. Where prompts are read, rows are theirs.
   private func appendAnswers(besidePrompts: Bool) {
+    draftNanoseconds = 0
     let answering = underWay.filter { $0.isWanted && !$0.isReading }
     guard core.plan.draftRowCount > 0, !besidePrompts else {
       for sequence in answering { append(sequence, count: 1) }
       return
     }
-    let proposed = answering.map { $0.propose(most: core.draftRoom(of: $0.cache)) }
+    let start = monotonicNanoseconds()
+    let proposed = answering.map { $0.propose(most: core.draftRoom(of: $0.cache), gate) }
+    draftNanoseconds = monotonicNanoseconds() - start
+    for failure in answering.compactMap({ $0.takeDraftFailure() }) {
+      exchange.warn("what drafts tokens failed, and answers go on without: \(failure)")
+    }
     let counts = gate.choose(
       proposed, beside: answering.count,
       room: min(core.plan.draftRowCount, core.batch.rowCapacity - answering.count))

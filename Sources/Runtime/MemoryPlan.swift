@@ -83,7 +83,7 @@ public struct MemoryPlan: Sendable {
     public var logitRowCount: Int
     /// Most drafted tokens that a sweep is to verify, of all sequences together.
     ///
-    /// They are fewer where memory is scarce, and none where rows cannot be drafts: ``KeyValuePolicyChoice/takesDrafts``.
+    /// They are fewer where memory is scarce, and none where rows cannot be drafts: `KeyValuePolicyChoice.takesDrafts`.
     public var draftRowCount = 0
     /// The longest chunk of a prompt; nil = as long as gains anything. A dense model's 512 tokens keep
     /// the arithmetic units busier than any drive, experts have few tokens each and need longer chunks.

@@ -25,10 +25,8 @@ public struct SequenceRequest: Sendable {
   /// How many of the last tokens are an answer's already, which is continued: grammar and penalties see them so.
   public var answeredCount = 0
 
-  /// Where drafts of tokens come from, which change the answers' speed and nothing else.
-  ///
-  /// There are none in an engine that was not planned for some (``MemoryPlan/Request/draftRowCount``).
-  public var draft = DraftChoice.lookup
+  /// Where drafts of tokens come from, which change the answers' speed and nothing else; nil = as the engine was told.
+  public var draft: DraftChoice?
 
   /// Whom it is answered for. Those who ask at the same time have equal shares of places and of what sweeps compute, however
   /// many sequences each of them opens.

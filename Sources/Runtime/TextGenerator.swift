@@ -136,6 +136,9 @@ public struct TextGenerator {
   /// Called if stored keys and values of the prompt could not be read, before they are computed again.
   public var onLostPrefix: ((KeyValueError) -> Void)?
 
+  /// Called if what drafts tokens failed, without which the answer goes on.
+  public var onLostDrafts: ((RuntimeError) -> Void)?
+
   /// Generates until an end token, `maximumTokenCount`, or the session's cancellation.
   ///
   /// The session may hold keys and values of the prompt's first tokens, which are not computed again. If
@@ -185,8 +188,14 @@ public struct TextGenerator {
       answer.options.draft, contextLength: session.plan.contextLength)
     var gate = DraftGate(isStreamed: session.plan.residency.streamedByteCount > 0)
     var logits = try prefill(&answer)
+    var (sweepNanoseconds, sweepRowCount) = (0, 0)
     while true {
-      try draw(&answer, logits, &drafts)
+      let tokenCount = try draw(&answer, logits, &drafts)
+      if sweepRowCount > 0 {
+        gate.note(
+          rowCount: sweepRowCount, tokenCount: tokenCount, nanoseconds: sweepNanoseconds,
+          draftNanoseconds: drafts?.lastNanoseconds ?? 0)
+      }
       noteBytes(&answer)
       let text = answer.result.text
       if text.count > emitted {
@@ -197,16 +206,19 @@ public struct TextGenerator {
       propose(answer, &drafts, &gate)
       let start = monotonicNanoseconds()
       logits = try decode(token, &drafts, continues: answer.leftCount > 1)
-      gate.note(
-        rowCount: 1 + (drafts?.tokens.count ?? 0), nanoseconds: monotonicNanoseconds() - start)
+      (sweepNanoseconds, sweepRowCount) = (
+        monotonicNanoseconds() - start, 1 + (drafts?.tokens.count ?? 0)
+      )
     }
   }
 
   /// Draws a token from the first row of logits, and one from each further row whose draft was right.
+  ///
+  /// - Returns: how many were drawn.
   private func draw(
     _ answer: inout Answer, _ logits: UnsafeMutableBufferPointer<Float>,
     _ drafts: inout SequenceDrafts?
-  ) throws(RuntimeError) {
+  ) throws(RuntimeError) -> Int {
     let tokens = drafts?.tokens ?? []
     var acceptedCount = 0
     defer {
@@ -224,7 +236,9 @@ public struct TextGenerator {
       try answer.draw(
         UnsafeMutableBufferPointer(
           rebasing: logits[acceptedCount * count..<(acceptedCount + 1) * count]))
-      guard acceptedCount < tokens.count, answer.next == tokens[acceptedCount] else { return }
+      guard acceptedCount < tokens.count, answer.next == tokens[acceptedCount] else {
+        return acceptedCount + 1
+      }
       acceptedCount += 1
     }
   }
@@ -235,10 +249,14 @@ public struct TextGenerator {
   ) {
     guard drafts != nil else { return }
     let room = min(session.draftRoom, answer.leftCount - 1)
-    drafts?.propose(after: answer.path, most: room)
-    let proposed = (drafts?.likelihoods ?? [], drafts?.forcedCount ?? 0)
-    let count = gate.choose([proposed], beside: 1, room: room)[0]
-    drafts?.shorten(to: count)
+    drafts?.propose(
+      after: DraftContext(
+        path: answer.path, answerStart: answer.options.prompt.count,
+        sampling: answer.options.sampling),
+      most: room, gate)
+    if let failure = drafts?.takeFailure() { onLostDrafts?(failure) }
+    guard let proposal = drafts?.proposal else { return }
+    drafts?.shorten(to: gate.choose([proposal], beside: 1, room: room)[0])
   }
 
   /// Computes the logits after the next token and after drafts; where these cannot be computed, after the token alone.

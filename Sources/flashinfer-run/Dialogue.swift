@@ -22,6 +22,9 @@ final class Dialogue {
   /// What options add to the conversation, the system message apart.
   private let options: TemplateOptions
   private let seed: UInt64
+  /// What its session is planned from.
+  private let request: MemoryPlan.Request
+  private let draft: DraftChoice
   /// What was said, as it is saved.
   private var conversation: Conversation
   /// Names the answer among those to the same message.
@@ -59,9 +62,11 @@ final class Dialogue {
     seed = run.sampling.chosenSeed()
     contextLength = try run.conversationLength(model)
     // What does not fit is said before anything is typed.
+    var request = run.conversationRequest(model, contextLength: contextLength)
+    draft = try run.drafts.plan(&request, for: model, run.resources)
     _ = try MemoryPlan.make(
-      run.conversationRequest(model, contextLength: contextLength), source: model.source,
-      configuration: model.configuration)
+      request, source: model.source, configuration: model.configuration)
+    self.request = request
   }
 
   /// Memory that messages and their rendering take.
@@ -142,6 +147,7 @@ final class Dialogue {
       prompt: prompt, maximumTokenCount: run.sampling.maxTokens,
       sampling: run.sampling.options(seed: seed), ignoresEnd: run.sampling.ignoreEos)
     options.sampling.stream = stream
+    options.draft = draft
     let result = try generate(options, session)
     if result.wasInterrupted, result.text.isEmpty {
       return Terminal.note("[interrupted before the answer began; the message is not kept]")
@@ -167,6 +173,7 @@ final class Dialogue {
   ) throws -> GenerationResult {
     try context.prepare(session, for: options.prompt)
     var generator = TextGenerator(session: session, tokenizer: model.tokenizer)
+    generator.onLostDrafts = Run.warnOfLostDrafts
     generator.onLostPrefix = { [engine] in engine?.persistence?.removePrefix(because: $0) }
     do {
       let result = try run.generate(generator, options)
@@ -183,7 +190,7 @@ final class Dialogue {
     if let engine { return engine.session }
     if let oddity = model.oddity(of: prompt) { Terminal.warn(oddity) }
     let (session, persistence) = try Progress.showing("planning memory") { _ in
-      var request = run.conversationRequest(model, contextLength: contextLength)
+      var request = request
       let persistence = try run.store.open(model, prompt: prompt, for: &request, reuses: true)
       let session = try Session(
         model.source, model.configuration, request, cancellation: Interruption.flag)

@@ -24,9 +24,10 @@ extension Run {
     } else {
       request.sequenceCount = Self.sequenceCount(entries, request, model)
     }
+    let draft = try drafts.plan(&request, for: model, resources)
     while true {
       do throws(RuntimeError) {
-        return try Engine(model, request, store: store.engineStore)
+        return try Engine(model, request, store: store.engineStore, draft: draft)
       } catch {
         // What the engine itself takes was not counted before; and an attempt leaves the process a little larger.
         guard case .budgetTooSmall(_, _, let fitting?) = error, prompts.sequences == nil,

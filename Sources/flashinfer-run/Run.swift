@@ -85,7 +85,7 @@ struct Run: ParsableCommand {
           .badData,
           "--logprobs-position \(position) is outside the prompt of \(tokens.count) tokens")
       }
-      let (session, persistence, drives) = try Progress.showing("planning memory") { _ in
+      let (session, persistence, drives, draft) = try Progress.showing("planning memory") { _ in
         try makeSession(model, tokens, hasGrammar: grammar != nil)
       }
       try hotness.recall(session)
@@ -98,11 +98,12 @@ struct Run: ParsableCommand {
         sampling: sampling.options(seed: seed), ignoresEnd: sampling.ignoreEos,
         logProbabilityCount: output.logprobs ?? 0, logProbabilityPromptPosition: positions.only,
         reportsWholePrompt: positions == .prompt)
-      options.grammar = grammar
+      (options.grammar, options.draft) = (grammar, draft)
       let processStart = secondsSinceProcessStart() - Double(monotonicNanoseconds()) / 1e9
       Interruption.endProcessAtOnce(false)
       var generator = TextGenerator(session: session, tokenizer: model.tokenizer)
       generator.onLostPrefix = { persistence?.removePrefix(because: $0) }
+      generator.onLostDrafts = Self.warnOfLostDrafts
       let result = try generate(generator, options)
       hotness.remember(session)
       var report = RunReport(
@@ -142,6 +143,11 @@ struct Run: ParsableCommand {
       throw CommandError(
         .noInput, "\(error); the first argument is the model's path, the second the prompt")
     }
+  }
+
+  /// Says that what drafts tokens failed.
+  static func warnOfLostDrafts(_ error: RuntimeError) {
+    Terminal.warn("what drafts tokens failed, and the answer goes on without: \(error)")
   }
 
   /// What a session has to say to people, now and as it runs.
@@ -191,7 +197,7 @@ struct Run: ParsableCommand {
     _ model: LanguageModel, contextLength: Int, promptLength: Int, callerByteCount: Int
   ) -> MemoryPlan.Request {
     resources.memoryRequest(
-      model, keyValues, neurons, verification, drafts, contextLength: contextLength,
+      model, keyValues, neurons, verification, contextLength: contextLength,
       promptLength: promptLength, callerByteCount: callerByteCount)
   }
 
@@ -205,7 +211,7 @@ struct Run: ParsableCommand {
   /// that attend for it.
   private func makeSession(
     _ model: LanguageModel, _ tokens: [Int32], hasGrammar: Bool
-  ) throws -> (Session, KeyValuePersistence?, DriveArray?) {
+  ) throws -> (Session, KeyValuePersistence?, DriveArray?, DraftChoice) {
     let trained = model.configuration.contextLength
     let context = resources.context ?? min(trained, tokens.count + sampling.maxTokens)
     guard tokens.count < context else {
@@ -231,6 +237,7 @@ struct Run: ParsableCommand {
     // Distributions after a prompt's tokens are computed with them.
     let persistence = try store.open(
       model, prompt: tokens, for: &request, reuses: positions == .generated)
+    let draft = try drafts.plan(&request, for: model, resources)
     let drives = try attention.makeDrives(
       model, for: &request, folder: request.keyValues.folder)
     let session = try Session(
@@ -238,6 +245,6 @@ struct Run: ParsableCommand {
       decodeAttention: drives)
     attention.setUpFallBack(session)
     persistence?.resume(session)
-    return (session, persistence, drives)
+    return (session, persistence, drives, draft)
   }
 }

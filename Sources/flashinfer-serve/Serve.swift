@@ -92,17 +92,19 @@ struct Serve: ParsableCommand {
       }
       return own <= resources.budget / Self.mostServerShare
     }
+    var base = resources.memoryRequest(
+      model, keyValues, neurons, verification, contextLength: length, promptLength: length,
+      callerByteCount: 0)
+    base.sequenceCount = server.sequences
+    base.usesGrammars = true
+    let draft = try drafts.plan(&base, for: model, resources)
     func engine(_ options: ServerOptions) throws(RuntimeError) -> Engine {
-      var request = resources.memoryRequest(
-        model, keyValues, neurons, verification, drafts, contextLength: length,
-        promptLength: length,
-        callerByteCount: options.parts(sequenceCount: server.sequences).reduce(0) {
-          $0 + $1.byteCount
-        })
-      request.sequenceCount = server.sequences
-      request.usesGrammars = true
+      var request = base
+      request.callerByteCount += options.parts(sequenceCount: server.sequences).reduce(0) {
+        $0 + $1.byteCount
+      }
       request.maskByteCount = options.maskByteCount
-      return try Engine(model, request, store: store)
+      return try Engine(model, request, store: store, draft: draft)
     }
     for options in all[(fitting ?? all.count)...].dropLast() {
       do throws(RuntimeError) { return (try engine(options), options) } catch {

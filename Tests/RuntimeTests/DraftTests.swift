@@ -18,12 +18,13 @@ import Testing
       generator = SeededGenerator(seed: seed)
     }
 
-    func propose(after path: UnsafeBufferPointer<Int32>, into draft: inout Draft) {
+    func propose(after context: DraftContext, into draft: inout Draft) {
       draft.isForced = true
       for index in 0..<Int.random(in: 0...9, using: &generator) {
-        let place = path.count + index
+        let place = context.path.count + index
         let isRight = place < whole.count && Int.random(in: 0..<6, using: &generator) > 0
-        draft.append(isRight ? whole[place] : Int32.random(in: 0..<320, using: &generator))
+        draft.append(
+          isRight ? whole[place] : Int32.random(in: 0..<320, using: &generator), grade: 0)
       }
     }
   }
@@ -114,6 +115,74 @@ import Testing
     }
   }
 
+  // MARK: - Draft models
+
+  private static func draftModel(
+    _ tiny: TinyModel, for rig: EngineRig, sequenceCount: Int
+  ) throws -> (TemporaryFile, DraftModel) {
+    let file = TemporaryFile(tiny.gguf(seed: 3).bytes())
+    let model = try LanguageModel.open(file.path)
+    return (
+      file, try DraftModel(model, for: rig.model, rig.request(sequenceCount: sequenceCount))
+    )
+  }
+
+  @Test(arguments: [0, 0.8] as [Float])
+  func `A draft model changes no answer`(temperature: Float) throws {
+    var generator = SeededGenerator(seed: 0xD8)
+    // The one that drafts has the same first layers.
+    var tiny = TinyModel()
+    tiny.layerCount = 3
+    let rig = try EngineRig(tiny)
+    rig.contextLength = 300
+    rig.draftRowCount = 9
+    tiny.layerCount = 2
+    let (file, drafter) = try Self.draftModel(tiny, for: rig, sequenceCount: 2)
+    defer { extendLifetime(file) }
+    #expect(drafter.byteCount > 0)
+    let engine = try Engine(
+      try LanguageModel.open(rig.file.path), rig.request(sequenceCount: 2),
+      draft: .model(drafter))
+    for _ in 0..<5 {
+      var requests: [SequenceRequest] = []
+      for _ in 0..<3 {
+        var request = EngineRig.randomRequest(longest: 150, mostTokens: 60, using: &generator)
+        request.sampling.temperature = temperature
+        requests.append(request)
+      }
+      let open = try requests.map { try engine.open($0, whenFull: .queue) }
+      for (request, sequence) in zip(requests, open) {
+        var found = sequence.outcome(stops: request.stops)
+        sequence.cancel()
+        found.stop = nil
+        #expect(found == (try rig.alone(request)))
+      }
+    }
+    #expect(engine.statistics().drafts.draftedCount > 0)
+    #expect(engine.takeWarnings().isEmpty)
+  }
+
+  @Test func `Draft models of other vocabularies, larger or beyond the budget are refused`() throws
+  {
+    let rig = try EngineRig(TinyModel())
+    func refusal(_ change: (inout TinyModel) -> Void, budget: Int = 8 << 30) -> String {
+      var tiny = TinyModel()
+      tiny.layerCount = 1
+      change(&tiny)
+      let file = TemporaryFile(tiny.gguf(seed: 3).bytes())
+      var request = rig.request(sequenceCount: 1)
+      request.budgetByteCount = budget
+      do {
+        _ = try DraftModel(LanguageModel.open(file.path), for: rig.model, request)
+        return "none"
+      } catch { return "\(error)" }
+    }
+    #expect(refusal { _ in } == "none")
+    #expect(refusal { $0.vocabularyCount = 300 }.contains("its vocabulary has 300 tokens"))
+    #expect(refusal { $0.layerCount = 4 }.contains("must be the smaller"))
+    #expect(refusal({ _ in }, budget: 1 << 20).contains("does not fit the budget"))
+  }
+
   // MARK: - Lookup
 
   @Test func `Lookup continues the longest match of the context's end, of equal ones the latest`() {
@@ -126,7 +195,9 @@ import Testing
           path.append(Int32.random(in: 0..<3, using: &generator))
         }
         var draft = Draft()
-        path.withUnsafeBufferPointer { drafter.propose(after: $0, into: &draft) }
+        drafter.propose(
+          after: DraftContext(path: path, answerStart: 0, sampling: SamplingOptions()),
+          into: &draft)
         #expect(draft.tokens == Self.naiveLookup(path))
       }
     }
@@ -134,7 +205,7 @@ import Testing
 
   /// Matches of at most 32 tokens among the 48 latest places where the last two tokens occurred.
   private static func naiveLookup(_ path: [Int32]) -> [Int32] {
-    guard path.count > 2 else { return [] }
+    guard path.count > 1 else { return [] }
     let places = (2..<path.count).reversed().filter { path[..<$0].suffix(2) == path.suffix(2) }
     func length(_ end: Int) -> Int {
       var length = 0
@@ -145,6 +216,9 @@ import Testing
     }
     var best: (end: Int, length: Int)?
     for end in places.prefix(48) where length(end) > best?.length ?? 1 { best = (end, length(end)) }
+    if best == nil, let end = (1..<path.count).last(where: { path[$0 - 1] == path.last }) {
+      best = (end, 1)
+    }
     guard let best else { return [] }
     var whole = path
     for index in 0..<Draft.capacity { whole.append(whole[best.end + index]) }
@@ -172,9 +246,9 @@ import Testing
     final class Poisoner: Drafter {
       let token: Int32
       init(_ token: Int32) { self.token = token }
-      func propose(after path: UnsafeBufferPointer<Int32>, into draft: inout Draft) {
+      func propose(after context: DraftContext, into draft: inout Draft) {
         draft.isForced = true
-        if path.count % 3 == 0 { draft.append(token) }
+        if context.path.count % 3 == 0 { draft.append(token, grade: 0) }
       }
     }
     request.draft = DraftChoice { _ in Poisoner(poison) }
