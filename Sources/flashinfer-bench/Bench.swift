@@ -18,7 +18,8 @@ struct Bench: ParsableCommand {
     subcommands: [
       LoadBench.self, DecodeBench.self, PrefillBench.self, PerplexityBench.self, LogitsBench.self,
       ExpertsBench.self, SparseBench.self, AttentionBench.self, ProductsBench.self,
-      PolicyBench.self, ActivationsBench.self, InStorageBench.self, SparFBench.self,
+      PolicyBench.self, SpeculateBench.self, ActivationsBench.self, InStorageBench.self,
+      SparFBench.self,
     ] + serving)
 
   /// What is there where the server is (docs/decisions/0049).

@@ -11,7 +11,7 @@ struct HelpTests {
   ]
   private static let benches = [
     "load", "decode", "prefill", "perplexity", "logits", "experts", "sparse", "attention", "policy",
-    "activations", "in-storage", "sparf", "products",
+    "speculate", "activations", "in-storage", "sparf", "products",
   ]
 
   @Test func `Every command has a version`() throws {

@@ -42,7 +42,7 @@ struct JSONCombinations {
   /// The next call; kinds of calls take turns.
   mutating func call(_ index: Int) -> Call {
     var call =
-      switch index % 25 {
+      switch index % 26 {
       case 0, 1, 2: run()
       case 3: describe()
       case 4: plan()
@@ -65,6 +65,7 @@ struct JSONCombinations {
       case 21: activations()
       case 22: inStorage()
       case 23: products()
+      case 24: speculate()
       default: sparf()
       }
     call.arguments.insert("--json", at: call.arguments.firstIndex(of: "--") ?? call.arguments.count)
@@ -258,6 +259,16 @@ struct JSONCombinations {
       "policy",
       [dense, text, "--context", "300", "--positions", "3", "--kv-policy", "window=128"]
         + resources() + some([["--kv-ram", "400KiB", "--kv-dir", folder.path]]))
+  }
+
+  private mutating func speculate() -> Call {
+    let prompts = folder.write(
+      "drafted", Array("{\"prompt\":\"the rain, the rain, the rain\"}\n".utf8))
+    return Self.bench(
+      "speculate",
+      [dense, "--text", prompts, "--max-tokens", "6"]
+        + one(["--oracle=3", "--garbage", "--draft=lookup", "--temperature=0.8"])
+        .split(separator: "=").map(String.init) + resources())
   }
 
   private mutating func activations() -> Call {

@@ -1,0 +1,209 @@
+import ArgumentParser
+import BlockIO
+import CommandLineSupport
+import HostResources
+import ModelFormat
+import Runtime
+import TensorBasics
+import Tokenization
+import WeightLoader
+
+/// What drafts of tokens gain on prompts.
+struct SpeculateBench: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "speculate",
+    abstract: "Speed of answers with drafts of tokens ÷ without, which are the same to the bit.",
+    discussion: """
+      Each prompt is answered without drafts and then with them, each time by a session of its own with \
+      all of the budget. An answer that differs ends the run with an error.
+
+      Examples:
+        flashinfer-bench speculate model.bin --ram 2200MiB --text benchmarks/speculation/copy.jsonl
+        flashinfer-bench speculate model.bin --ram 2200MiB --text prose.jsonl --draft small.bin --temperature 0.7
+        flashinfer-bench speculate model.bin --ram 2200MiB --text prose.jsonl --oracle 8
+      """)
+
+  @Argument(help: "Flash image, GGUF file or Hugging Face folder.") var model: String
+  @Option(
+    help: "Prompts, one JSON object with 'messages' or 'prompt' in each line; - is standard input.")
+  var text: String
+  @OptionGroup var drafts: DraftArguments
+  @Option(help: "Verify so many tokens in each sweep, all of them right: what verifying costs.")
+  var oracle: Int?
+  @Flag(help: "Draft at random: what drafts cost that are never right.") var garbage = false
+  @Option(help: "Prompts to answer; all by default.") var prompts = Int.max
+  @Option(help: "Most tokens of an answer.") var maxTokens = 128
+  @Option(help: "How freely tokens are drawn; 0 = always the most probable.")
+  var temperature: Float = 0
+  @Option(help: "Seed of the draws.") var seed: UInt64 = 1
+  @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
+  @OptionGroup(title: "Memory, processors and drive") var verification: VerifyArguments
+  @OptionGroup(title: "Keys and values") var keyValues: KeyValueArguments
+  @OptionGroup(title: "Experts and neurons") var neurons: NeuronArguments
+  @Flag(help: "Print one JSON object.") var json = false
+  @OptionGroup(title: "Output") var messages: OutputOptions
+
+  func validate() throws {
+    guard !(garbage && oracle != nil), drafts.draft == .auto || (!garbage && oracle == nil) else {
+      throw ValidationError("--draft, --oracle and --garbage are ways to draft: give one")
+    }
+    guard (1...DraftChoice.usualRowCount + 1).contains(oracle ?? 1) else {
+      throw ValidationError(
+        "--oracle must be between 1 and \(DraftChoice.usualRowCount + 1), not \(oracle ?? 0)")
+    }
+    guard maxTokens >= 2, prompts >= 1, temperature >= 0, temperature.isFinite else {
+      throw ValidationError(
+        "--max-tokens must be at least 2, --prompts at least 1, --temperature not negative")
+    }
+  }
+
+  func run() throws {
+    Interruption.install()
+    try reportingErrors {
+      let model = try resources.open(model)
+      let prompts = try readPrompts(model)
+      var runs: [Run] = []
+      let progress = Progress.begin("answering", total: prompts.count, unit: .count("prompts"))
+      defer { progress.finish() }
+      for (index, prompt) in prompts.enumerated() {
+        let plain = try answer(prompt, model, of: nil)
+        let drafted = try answer(prompt, model, of: plain.tokens)
+        guard plain.tokens == drafted.tokens else {
+          throw CommandError(
+            .failure,
+            "the answer to prompt \(index + 1) of \(text) differs with drafts: this is a defect")
+        }
+        if plain.sampledTokenCount > 1 { runs.append(Run(plain: plain, drafted: drafted)) }
+        progress.update(index + 1)
+      }
+      progress.finish()
+      guard !runs.isEmpty else {
+        throw CommandError(.badData, "\(text): no answer has two tokens or more")
+      }
+      report(figures(runs), model.summary(self.model), asJSON: json)
+    }
+  }
+
+  /// A prompt, answered both ways.
+  private struct Run {
+    var plain: GenerationResult
+    var drafted: GenerationResult
+
+    var speedUp: Double {
+      (drafted.decodeTokensPerSecond ?? 0) / (plain.decodeTokensPerSecond ?? 1)
+    }
+    /// Of the sweeps after the prompt's.
+    var tokensPerSweep: Double {
+      Double(drafted.sampledTokenCount - 1) / Double(max(1, drafted.sweepCount - 1))
+    }
+    static func sweepSeconds(_ result: GenerationResult) -> Double {
+      Double(result.lastTokenNanoseconds - (result.firstTokenNanoseconds ?? 0)) / 1e9
+        / Double(max(1, result.sweepCount - 1))
+    }
+  }
+
+  private func figures(_ runs: [Run]) -> [Figure] {
+    let sweep = runs.map { Run.sweepSeconds($0.drafted) / Run.sweepSeconds($0.plain) }
+    let verified = runs.reduce(0) { $0 + $1.drafted.drafts.draftedCount }
+    let accepted = runs.reduce(0) { $0 + $1.drafted.drafts.acceptedCount }
+    return [
+      Figure("speedUp", samples: runs.map(\.speedUp), .number),
+      Figure("tokensPerSweep", samples: runs.map(\.tokensPerSweep), .number),
+      Figure("sweepTimeRatio", samples: sweep, .number),
+      Figure(
+        "plainTokensPerSecond", samples: runs.map { $0.plain.decodeTokensPerSecond ?? 0 },
+        .tokensPerSecond),
+      Figure(
+        "draftedTokensPerSecond", samples: runs.map { $0.drafted.decodeTokensPerSecond ?? 0 },
+        .tokensPerSecond),
+      Figure("verifiedDrafts", verified, .tokens),
+      Figure("acceptedDrafts", accepted, .tokens),
+      Figure(
+        "bytesPerTokenRatio",
+        samples: runs.map { $0.drafted.bytesPerToken / max(1, $0.plain.bytesPerToken) }, .number),
+    ]
+  }
+
+  private func readPrompts(_ model: LanguageModel) throws -> [[Int32]] {
+    let file = try LineFile(path: text == "-" ? nil : text)
+    var prompts: [[Int32]] = []
+    try file.forEachLine(keeping: 1 << 20) { line in
+      guard !line.isBlank, prompts.count < self.prompts else { return }
+      let name = "\(file.name), line \(line.number)"
+      let json = try line.bytes.withUnsafeBytes { try JSONParser.parse($0, path: name) }
+      if let prompt = json["prompt"]?.string {
+        let message = ChatMessage(role: .user, content: Array(prompt.utf8))
+        prompts.append(
+          model.source.description.chatTemplate(hasTools: false) == nil
+            ? try model.prompt(prompt) : try model.prompt(Conversation([message])))
+        return
+      }
+      let own = json.members?.filter { Conversation.knownMembers.contains($0.key) } ?? []
+      prompts.append(
+        try model.prompt(
+          Conversation(JSONValue(content: .object(own), offset: json.offset), name: name)))
+    }
+    guard !prompts.isEmpty else {
+      throw CommandError(.badData, "\(text): there is no prompt in it")
+    }
+    return prompts
+  }
+
+  /// Answers a prompt in a session of its own.
+  ///
+  /// - Parameter known: the answer without drafts; nil = that is what is wanted.
+  private func answer(
+    _ prompt: [Int32], _ model: LanguageModel, of known: [Int32]?
+  ) throws -> GenerationResult {
+    var request = resources.memoryRequest(
+      model, keyValues, neurons, verification, contextLength: prompt.count + maxTokens,
+      promptLength: prompt.count,
+      callerByteCount: Sampler.byteCount(vocabularyCount: model.configuration.vocabularyCount))
+    var options = GenerationOptions(
+      prompt: prompt, maximumTokenCount: maxTokens,
+      sampling: SamplingOptions(temperature: temperature, seed: seed))
+    options.draft = known == nil ? .off : try drafts.plan(&request, for: model, resources)
+    if let known, let oracle {
+      options.draft = DraftChoice { _ in OracleDrafter(prompt + known, count: oracle - 1) }
+    } else if known != nil, garbage {
+      let count = Int32(clamping: model.configuration.vocabularyCount)
+      options.draft = DraftChoice { _ in GarbageDrafter(vocabularyCount: count) }
+    }
+    let session = try Session(
+      model.source, model.configuration, request, cancellation: Interruption.flag)
+    let result = try TextGenerator(session: session, tokenizer: model.tokenizer)
+      .generate(options) { _ in }
+    if result.wasInterrupted { throw RuntimeError.interrupted }
+    return result
+  }
+}
+
+/// Knows the answer.
+private final class OracleDrafter: Drafter {
+  private let whole: [Int32]
+  private let count: Int
+
+  init(_ whole: [Int32], count: Int) { (self.whole, self.count) = (whole, count) }
+
+  func propose(after context: DraftContext, into draft: inout Draft) {
+    draft.isForced = true
+    for token in whole.dropFirst(context.path.count).prefix(count) {
+      draft.append(token, grade: 0)
+    }
+  }
+}
+
+/// Knows nothing.
+private final class GarbageDrafter: Drafter {
+  private let vocabularyCount: Int32
+  private var state: UInt32 = 1
+
+  init(vocabularyCount: Int32) { self.vocabularyCount = vocabularyCount }
+
+  func propose(after context: DraftContext, into draft: inout Draft) {
+    while draft.wantsMore {
+      state = state &* 1_664_525 &+ 1_013_904_223
+      draft.append(Int32(state >> 8) % vocabularyCount, grade: Int(state >> 30))
+    }
+  }
+}
