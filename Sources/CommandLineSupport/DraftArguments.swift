@@ -1,5 +1,9 @@
 public import ArgumentParser
+import KVCache
+import ModelFormat
 public import Runtime
+import TensorBasics
+import WeightLoader
 
 /// Options on drafts of tokens, several of which one sweep verifies.
 public struct DraftArguments: ParsableArguments {
@@ -34,17 +38,73 @@ public struct DraftArguments: ParsableArguments {
 
   /// Has drafts planned, and a draft model beside the model.
   ///
+  /// - Parameter takesDrafts: whether the model's own attention is computed here.
   /// - Returns: what answers are to be drafted by.
+  /// - Throws: ``CommandError`` where what was asked for cannot be.
   public func plan(
-    _ request: inout MemoryPlan.Request, for model: LanguageModel, _ resources: ResourceOptions
+    _ request: inout MemoryPlan.Request, for model: LanguageModel, _ resources: ResourceOptions,
+    takesDrafts: Bool = true
   ) throws -> DraftChoice {
-    request.draftRowCount = draft == .off ? 0 : DraftChoice.usualRowCount
-    guard case .model(let path) = draft else { return draft == .off ? .off : .lookup }
-    let file = try Progress.showing("opening \(Progress.name(path))") { _ in
-      try LanguageModel.open(path, backend: resources.io)
+    let takesDrafts = takesDrafts && request.keyValues.policy.takesDrafts
+    guard draft == .auto || draft == .off || takesDrafts else {
+      throw CommandError(
+        .usage,
+        "--draft goes with attention that does not depend on queries: leave out --kv-policy top and drives, or --draft"
+      )
     }
-    let drafter = try DraftModel(file, for: model, request)
-    request.callerByteCount += drafter.byteCount
+    request.draftRowCount = draft == .off || !takesDrafts ? 0 : DraftChoice.usualRowCount
+    guard case .model(let path) = draft else { return draft == .off ? .off : .lookup }
+    let before = request
+    let drafter: DraftModel
+    do {
+      drafter = try Progress.showing("opening \(Progress.name(path))") { _ in
+        try DraftModel(
+          LanguageModel.open(path, backend: resources.io), for: model, request)
+      }
+    } catch let error as RuntimeError { throw Self.refusal(of: path, error) }
+    drafter.reserve(in: &request)
+    Self.warnWhereStreamed(model, without: before, with: request, drafter)
     return .model(drafter)
+  }
+
+  private static func refusal(of path: String, _ error: RuntimeError) -> CommandError {
+    let status = ExitStatus(error)
+    if status == .noInput {
+      return CommandError(
+        status,
+        "--draft is auto, off, lookup or the file of a smaller model, and there is no '\(path)': \(error)"
+      )
+    }
+    if case .budgetTooSmall(let budget, let minimum, _) = error {
+      return CommandError(
+        status,
+        "--draft \(path): the draft model alone takes \(minimum) of the \(budget) of --ram; give more, a shorter --context, "
+          + "fewer --sequences or a smaller draft model")
+    }
+    return CommandError(status, "--draft \(path): \(error)")
+  }
+
+  /// Says what the draft model takes, and where it pushes a model out of memory that would fit.
+  private static func warnWhereStreamed(
+    _ model: LanguageModel, without before: MemoryPlan.Request, with request: MemoryPlan.Request,
+    _ drafter: DraftModel
+  ) {
+    func streamed(_ request: MemoryPlan.Request) -> Int? {
+      try? MemoryPlan.make(
+        request, source: model.source, configuration: model.configuration
+      ).residency.streamedByteCount
+    }
+    var before = before
+    before.assumedProcessByteCount = request.assumedProcessByteCount
+    guard let alone = streamed(before), let beside = streamed(request) else { return }
+    let taken = "the draft model takes \(ByteCount(drafter.byteCount)) of --ram"
+    if alone == 0, beside > 0 {
+      Terminal.warn(
+        "\(taken), and \(ByteCount(beside)) of weights are read for each sweep, which all fit in memory without it: "
+          + "--draft lookup is faster here")
+    } else {
+      Terminal.remark(
+        "\(taken); each sweep reads \(ByteCount(beside)), without it \(ByteCount(alone))")
+    }
   }
 }

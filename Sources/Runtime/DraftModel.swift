@@ -1,3 +1,4 @@
+import HostResources
 import KVCache
 import ModelFormat
 import TensorBasics
@@ -8,7 +9,7 @@ import WeightLoader
 ///
 /// ```swift
 /// let drafter = try DraftModel(LanguageModel.open("small.bin"), for: model, request)
-/// request.callerByteCount += drafter.byteCount
+/// drafter.reserve(in: &request)
 /// let session = try Session(model.source, model.configuration, request)
 /// options.draft = .model(drafter)
 /// ```
@@ -16,8 +17,10 @@ import WeightLoader
 /// All of its weights and its keys and values stay in memory. One thread uses it.
 public final class DraftModel: @unchecked Sendable {
   // Safety: only the thread that sweeps the other model's weights uses it.
-  /// Memory that it takes: part of ``MemoryPlan/Request/callerByteCount`` of the model that it drafts for.
+  /// Memory that it takes.
   public let byteCount: Int
+  /// What the process held before.
+  private let processByteCount: Int
   let core: EngineCore
   let vocabularyCount: Int
   var sampler: Sampler
@@ -28,8 +31,9 @@ public final class DraftModel: @unchecked Sendable {
   ///   - model: the one that drafts.
   ///   - target: the one that it drafts for.
   ///   - request: what the other is planned with.
-  /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` where its vocabulary is another, it is not smaller, or it does
-  ///   not fit the budget beside the other; errors of ``Session/init(_:_:_:cancellation:decodeAttention:)``.
+  /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` where its vocabulary is another or it is not smaller;
+  ///   ``RuntimeError/budgetTooSmall(budget:minimum:fitting:)`` where it alone does not fit the budget; errors of
+  ///   ``Session/init(_:_:_:cancellation:decodeAttention:)``.
   public init(
     _ model: LanguageModel, for target: LanguageModel, _ request: MemoryPlan.Request
   ) throws(RuntimeError) {
@@ -45,8 +49,16 @@ public final class DraftModel: @unchecked Sendable {
     own.budgetByteCount = try Self.residentByteCount(model, own, within: request.budgetByteCount)
     vocabularyCount = model.configuration.vocabularyCount
     byteCount = own.budgetByteCount + Sampler.byteCount(vocabularyCount: vocabularyCount)
+    processByteCount = request.assumedProcessByteCount ?? ProcessMemory.residentByteCount
     sampler = Sampler(forAnyOptionsOf: vocabularyCount)
     core = try EngineCore(model.source, model.configuration, own)
+  }
+
+  /// Has the plan of the model that it drafts for leave it its memory.
+  public func reserve(in request: inout MemoryPlan.Request) {
+    request.callerByteCount += byteCount
+    // Its memory is filled in the background: it must not count a second time, as what the process holds.
+    request.assumedProcessByteCount = processByteCount
   }
 
   /// Tokens that it reads at once, between two sweeps of the other model.
@@ -99,16 +111,14 @@ public final class DraftModel: @unchecked Sendable {
         throw error
       }
     }
-    guard try isResident(limit) else {
-      throw .notRunnable(
-        path: model.source.path,
-        reason: "as a draft model: it does not fit the budget of \(ByteCount(limit)); give more "
-          + "--ram or a smaller draft model")
-    }
-    var (low, high) = (0, limit)
+    var (low, high) = (0, 4 << 20)
+    while try !isResident(high) { (low, high) = (high, 2 * high) }
     while high - low > 256 << 10 {
       let middle = (low + high) / 2
       if try isResident(middle) { high = middle } else { low = middle }
+    }
+    guard high <= limit else {
+      throw .budgetTooSmall(budget: ByteCount(limit), minimum: ByteCount(high))
     }
     return high
   }

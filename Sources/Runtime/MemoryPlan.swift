@@ -204,6 +204,23 @@ public struct MemoryPlan: Sendable {
     _ request: Request, source: ModelSource, configuration: DecoderConfiguration,
     selector: NeuronSelector?, order: StreamOrder
   ) throws(RuntimeError) -> MemoryPlan {
+    do throws(RuntimeError) {
+      return try divide(
+        request, source: source, configuration: configuration, selector: selector, order: order)
+    } catch {
+      // A budget that is enough without drafts is enough.
+      guard case .budgetTooSmall = error, request.draftRowCount > 0 else { throw error }
+      var request = request
+      request.draftRowCount = 0
+      return try divide(
+        request, source: source, configuration: configuration, selector: selector, order: order)
+    }
+  }
+
+  private static func divide(
+    _ request: Request, source: ModelSource, configuration: DecoderConfiguration,
+    selector: NeuronSelector?, order: StreamOrder
+  ) throws(RuntimeError) -> MemoryPlan {
     try checkPositions(request, source, configuration)
     let neurons = source.description.neurons.flatMap { layout in
       selector.map { NeuronDemand(layout, request.neurons.reading($0), $0) }

@@ -184,8 +184,9 @@ public struct TextGenerator {
     _ answer: inout Answer, _ emit: (UnsafeBufferPointer<UInt8>) -> Void
   ) throws(RuntimeError) {
     var emitted = 0
-    var drafts = SequenceDrafts(
-      answer.options.draft, contextLength: session.plan.contextLength)
+    var drafts =
+      session.plan.draftRowCount > 0
+      ? SequenceDrafts(answer.options.draft, contextLength: session.plan.contextLength) : nil
     var gate = DraftGate(isStreamed: session.plan.residency.streamedByteCount > 0)
     var logits = try prefill(&answer)
     var (sweepNanoseconds, sweepRowCount) = (0, 0)

@@ -60,6 +60,8 @@ struct LiveState: Sendable {
       json.number("count", statistics.sweepCount)
       json.number("rows", statistics.rowCount)
       json.number("drawn_tokens", statistics.drawnCount)
+      json.number("verified_drafts", statistics.drafts.draftedCount)
+      json.number("accepted_drafts", statistics.drafts.acceptedCount)
       json.number("seconds", Double(statistics.sweepNanoseconds) / 1e9)
       json.number("layer", statistics.passedLayerCount)
     }

@@ -15,7 +15,9 @@ struct SpeculateBench: ParsableCommand {
     abstract: "Speed of answers with drafts of tokens ÷ without, which are the same to the bit.",
     discussion: """
       Each prompt is answered without drafts and then with them, each time by a session of its own with \
-      all of the budget. An answer that differs ends the run with an error.
+      all of the budget. An answer that differs ends the run with an error. The speed-up is that of \
+      tokens/s after the first token; a sweep's time with drafts, drafting included, is divided by one \
+      without. The spread is that of the prompts. Memory bounds how many drafts a sweep verifies.
 
       Examples:
         flashinfer-bench speculate model.bin --ram 2200MiB --text benchmarks/speculation/copy.jsonl
@@ -31,7 +33,7 @@ struct SpeculateBench: ParsableCommand {
   @Option(help: "Verify so many tokens in each sweep, all of them right: what verifying costs.")
   var oracle: Int?
   @Flag(help: "Draft at random: what drafts cost that are never right.") var garbage = false
-  @Option(help: "Prompts to answer; all by default.") var prompts = Int.max
+  @Option(help: "Prompts to answer (default: all).") var prompts: Int?
   @Option(help: "Most tokens of an answer.") var maxTokens = 128
   @Option(help: "How freely tokens are drawn; 0 = always the most probable.")
   var temperature: Float = 0
@@ -51,9 +53,14 @@ struct SpeculateBench: ParsableCommand {
       throw ValidationError(
         "--oracle must be between 1 and \(DraftChoice.usualRowCount + 1), not \(oracle ?? 0)")
     }
-    guard maxTokens >= 2, prompts >= 1, temperature >= 0, temperature.isFinite else {
-      throw ValidationError(
-        "--max-tokens must be at least 2, --prompts at least 1, --temperature not negative")
+    guard maxTokens >= 2 else {
+      throw ValidationError("--max-tokens must be at least 2, not \(maxTokens)")
+    }
+    guard prompts ?? 1 >= 1 else {
+      throw ValidationError("--prompts must be at least 1, not \(prompts ?? 0)")
+    }
+    guard temperature >= 0, temperature.isFinite else {
+      throw ValidationError("--temperature must be 0 or more, not \(temperature)")
     }
   }
 
@@ -118,9 +125,17 @@ struct SpeculateBench: ParsableCommand {
         .tokensPerSecond),
       Figure("verifiedDrafts", verified, .tokens),
       Figure("acceptedDrafts", accepted, .tokens),
+    ] + bytes(runs)
+  }
+
+  /// Bytes read a token with drafts ÷ without; no value where the model is in memory.
+  private func bytes(_ runs: [Run]) -> [Figure] {
+    let plain = runs.reduce(0) { $0 + $1.plain.bytesPerToken }
+    let drafted = runs.reduce(0) { $0 + $1.drafted.bytesPerToken }
+    return [
       Figure(
-        "bytesPerTokenRatio",
-        samples: runs.map { $0.drafted.bytesPerToken / max(1, $0.plain.bytesPerToken) }, .number),
+        "bytesPerTokenRatio", drafted, dividedBy: plain >= 4096 * Double(runs.count) ? plain : 0,
+        "bytes that are read a token without drafts", .number)
     ]
   }
 
@@ -128,7 +143,7 @@ struct SpeculateBench: ParsableCommand {
     let file = try LineFile(path: text == "-" ? nil : text)
     var prompts: [[Int32]] = []
     try file.forEachLine(keeping: 1 << 20) { line in
-      guard !line.isBlank, prompts.count < self.prompts else { return }
+      guard !line.isBlank, prompts.count < self.prompts ?? .max else { return }
       let name = "\(file.name), line \(line.number)"
       let json = try line.bytes.withUnsafeBytes { try JSONParser.parse($0, path: name) }
       if let prompt = json["prompt"]?.string {

@@ -175,6 +175,11 @@ extension Run {
       "\(Terminal.counted(statistics.sweepCount, "sweep")) of "
         + "\(rounded(Double(statistics.rowCount) / Double(max(1, statistics.sweepCount)))) rows, "
         + "\(Terminal.counted(engine.plan.sequenceCount, "answer")) at a time at most")
+    if statistics.drafts.draftedCount > 0 {
+      Terminal.remark(
+        "drafts: \(statistics.drafts.acceptedCount) of \(statistics.drafts.draftedCount) were right"
+      )
+    }
   }
 
   /// One line of results (docs/json.md).

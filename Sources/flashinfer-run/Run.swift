@@ -237,7 +237,8 @@ struct Run: ParsableCommand {
     // Distributions after a prompt's tokens are computed with them.
     let persistence = try store.open(
       model, prompt: tokens, for: &request, reuses: positions == .generated)
-    let draft = try drafts.plan(&request, for: model, resources)
+    let draft = try drafts.plan(
+      &request, for: model, resources, takesDrafts: attention.attention == "host")
     let drives = try attention.makeDrives(
       model, for: &request, folder: request.keyValues.folder)
     let session = try Session(

@@ -180,7 +180,7 @@ import Testing
     #expect(refusal { _ in } == "none")
     #expect(refusal { $0.vocabularyCount = 300 }.contains("its vocabulary has 300 tokens"))
     #expect(refusal { $0.layerCount = 4 }.contains("must be the smaller"))
-    #expect(refusal({ _ in }, budget: 1 << 20).contains("does not fit the budget"))
+    #expect(refusal({ _ in }, budget: 1 << 20).contains("is too small"))
   }
 
   // MARK: - Lookup

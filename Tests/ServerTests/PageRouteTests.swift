@@ -116,6 +116,7 @@ import Testing
       #expect(later["sweep"]?["count"]?.integer == 3)
       #expect(later["sweep"]?["rows"]?.integer == 4)
       #expect(later["sweep"]?["drawn_tokens"]?.integer == 3)
+      #expect(later["sweep"]?["verified_drafts"]?.integer == 0)
       #expect(later["drive"]?["bytes_read"]?.integer ?? 0 > 0)
       #expect(later["drive"]?["busy_seconds"]?.double ?? 0 > 0)
       #expect(later["prompts"]?["tokens"]?.integer == 2)

@@ -83,7 +83,7 @@ export class EnginePanel {
     this.answers = element("ul", { class: "answers" });
     this.groups = {
       drive: new Group("Drive", "Busy", "Sweeps wait for it", "Read since the start", "Keys and values written"),
-      sweeps: new Group("Sweeps", "Rows in each", "Tokens drawn"),
+      sweeps: new Group("Sweeps", "Rows in each", "Tokens drawn", "Drafts that were right"),
       experts: new Group("Experts", "In memory"),
       sequences: new Group("Sequences", "Answering", "Reading", "Queued", "Places"),
       prompts: new Group("Prompts", "Tokens known from before"),
@@ -138,10 +138,13 @@ export class EnginePanel {
     const sweeps = state.sweep.count - before.sweep.count;
     const time = state.uptime_seconds - before.uptime_seconds;
     const drawn = state.sweep.drawn_tokens - before.sweep.drawn_tokens;
+    const verified = state.sweep.verified_drafts - before.sweep.verified_drafts;
+    const accepted = state.sweep.accepted_drafts - before.sweep.accepted_drafts;
     const duration = sweeps > 0 ? `${seconds((state.sweep.seconds - before.sweep.seconds) / sweeps)} each` : "–";
     this.groups.sweeps.show(duration, {
       "Rows in each": sweeps > 0 ? digits((state.sweep.rows - before.sweep.rows) / sweeps) : "–",
       "Tokens drawn": drawn > 0 ? `${digits(drawn / time)} a second` : "–",
+      "Drafts that were right": verified > 0 ? `${count(accepted)} of ${count(verified)}` : null,
     });
   }
 
