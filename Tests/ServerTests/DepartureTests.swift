@@ -33,7 +33,8 @@ import Testing
     } _: { rig in
       let request = HTTPClient.request(
         "/v1/completions",
-        #"{"prompt":"the","stream":true,"max_tokens":500000,"ignore_eos":true,"logprobs":5}"#)
+        #"{"prompt":"the","stream":true,"max_tokens":500000,"ignore_eos":true,"logprobs":5,"seed":1}"#
+      )
       try await HTTPClient.connected(rig.port, receiveByteCount: 4096) { _, outbound in
         try await outbound.write(ByteBuffer(string: request))
         try await rig.wait { $0.openCount == 1 && $0.drawnCount > 0 }
@@ -43,8 +44,8 @@ import Testing
         }
         let isNoticed = rig.engine.statistics().openCount == 0
         if !isNoticed { rig.engine.stop(.now) }
-        // About one run of all tests in ten, and more under load: the answer goes on while the client's socket is full. Why is
-        // not known yet.
+        // Seen without a seed in one run of fifteen: the answer goes on though the client's socket is full. Probably it came to
+        // tokens without text, of which nothing is sent.
         withKnownIssue(isIntermittent: true) { #expect(isNoticed) }
       }
       #expect(rig.engine.statistics().drawnCount < 500_000)
