@@ -37,8 +37,7 @@ extension ResourceOptions {
   /// - Parameter callerByteCount: what is needed beside the model.
   public func memoryRequest(
     _ model: LanguageModel, _ keyValues: KeyValueArguments, _ neurons: NeuronArguments,
-    _ verification: VerifyArguments, contextLength: Int,
-    promptLength: Int, callerByteCount: Int
+    _ verification: VerifyArguments, contextLength: Int, promptLength: Int, callerByteCount: Int
   ) -> MemoryPlan.Request {
     var request = MemoryPlan.Request(
       budgetByteCount: budget, contextLength: contextLength, promptLength: promptLength,

@@ -69,9 +69,7 @@ package struct Draft {
   ///   - most: tokens that may be verified.
   ///   - leastLikelihood: how likely a token must be reached that another is worth being made after it.
   mutating func begin(most: Int, leastLikelihood: Double) {
-    tokens.removeAll(keepingCapacity: true)
-    likelihoods.removeAll(keepingCapacity: true)
-    grades.removeAll(keepingCapacity: true)
+    shorten(to: 0)
     (isForced, self.most, self.leastLikelihood) = (false, min(most, Self.capacity), leastLikelihood)
   }
 

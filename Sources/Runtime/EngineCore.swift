@@ -182,9 +182,7 @@ package final class EngineCore {
 
   /// Most drafts that a sweep can verify after a sequence's next token.
   package func draftRoom(of cache: KeyValueStore) -> Int {
-    min(
-      plan.draftRowCount, plan.chunkLength - 1,
-      cache.tentativeRoom(after: cache.positionCount + 1))
+    min(plan.draftRowCount, cache.tentativeRoom(after: cache.positionCount + 1))
   }
 
   /// Refuses tokens that cannot be read into a context.

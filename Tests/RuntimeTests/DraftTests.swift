@@ -150,13 +150,7 @@ import Testing
         request.sampling.temperature = temperature
         requests.append(request)
       }
-      let open = try requests.map { try engine.open($0, whenFull: .queue) }
-      for (request, sequence) in zip(requests, open) {
-        var found = sequence.outcome(stops: request.stops)
-        sequence.cancel()
-        found.stop = nil
-        #expect(found == (try rig.alone(request)))
-      }
+      try rig.expectAnswersAlone(to: requests, of: engine)
     }
     #expect(engine.statistics().drafts.draftedCount > 0)
     #expect(engine.takeWarnings().isEmpty)

@@ -75,6 +75,17 @@ final class EngineRig {
     return outcome
   }
 
+  /// Has `engine` answer all requests at once, and expects of each what it is answered alone.
+  func expectAnswersAlone(to requests: [SequenceRequest], of engine: Engine) throws {
+    let open = try requests.map { try engine.open($0, whenFull: .queue) }
+    for (request, sequence) in zip(requests, open) {
+      var found = sequence.outcome(stops: request.stops)
+      sequence.cancel()
+      found.stop = nil
+      #expect(found == (try alone(request)))
+    }
+  }
+
   /// Random tokens.
   static func tokens(_ count: Int, seed: UInt64) -> [Int32] {
     var generator = SeededGenerator(seed: seed)

@@ -255,13 +255,7 @@ import Testing
         #expect(mkdir(path, 0o700) == 0)
       }
       let engine = try rig.engine(sequenceCount: 1, store: store)
-      for seed in 90..<92 as Range<UInt64> {
-        let sequence = try engine.open(
-          request(EngineRig.tokens(200, seed: seed)), whenFull: .queue)
-        _ = EngineRig.take(sequence)
-        sequence.cancel()
-        while engine.statistics().openCount > 0 { usleep(1000) }
-      }
+      try answerTwo(engine)
       engine.stop()
       let warnings = engine.takeWarnings()
       #expect(warnings.count == 1 && warnings[0].hasPrefix(path + ": it is "), "\(warnings)")
@@ -280,6 +274,17 @@ import Testing
     #expect(free.mayWrite && free.budgetProblem == nil)
   }
 
+  /// Has two prompts answered that a store could keep, one after the other has left.
+  private func answerTwo(_ engine: Engine) throws {
+    for seed in 90..<92 as Range<UInt64> {
+      let sequence = try engine.open(
+        request(EngineRig.tokens(200, seed: seed)), whenFull: .queue)
+      _ = EngineRig.take(sequence)
+      sequence.cancel()
+      while engine.statistics().openCount > 0 { usleep(1000) }
+    }
+  }
+
   @Test func `A store that is too small for any entry says so once, and is not written to`() throws
   {
     let rig = try makeRig()
@@ -287,13 +292,7 @@ import Testing
       var store = store
       store.byteLimit = byteLimit
       let engine = try rig.engine(sequenceCount: 1, store: store)
-      for seed in 90..<92 as Range<UInt64> {
-        let sequence = try engine.open(
-          request(EngineRig.tokens(200, seed: seed)), whenFull: .queue)
-        _ = EngineRig.take(sequence)
-        sequence.cancel()
-        while engine.statistics().openCount > 0 { usleep(1000) }
-      }
+      try answerTwo(engine)
       engine.stop()
       let warnings = engine.takeWarnings()
       #expect(warnings.count == (isTooSmall ? 1 : 0), "\(warnings)")
