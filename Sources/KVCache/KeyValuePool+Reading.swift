@@ -162,12 +162,12 @@ extension KeyValuePool {
     reading.restart()
   }
 
-  /// Brings a page of a sequence into memory.
+  /// Brings a page of a sequence into memory, which has room among those that enter until it is evicted.
   ///
-  /// - Throws: ``KeyValueError/noRoom(_:)`` where there is none for it.
+  /// - Throws: ``KeyValueError/noRoom(_:)`` where pages that enter found no place in a file.
   func load(_ page: Int, for store: KeyValueStore) throws(KeyValueError) {
     guard let files, pages[page].address == nil else { return }
-    guard let slot = takeReadSlot(for: page, mayStay: true) else { throw noRoom }
+    let slot = try workingSlot(for: page)
     reading.reads[slot] = ReadOrder.SlotRead(
       reader: Unmanaged.passUnretained(store), pendingCount: 1)
     do throws(BlockIOError) {

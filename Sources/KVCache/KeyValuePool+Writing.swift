@@ -3,16 +3,20 @@ import TensorBasics
 
 /// Pages that leave memory, and those that a file for others gets.
 extension KeyValuePool {
+  /// Gives a page that enters its memory, for which writes are waited for.
+  ///
+  /// - Throws: as ``workingSlot(for:)``.
+  func enter(_ page: Int) throws(KeyValueError) {
+    pages[page].address = address(ofSlot: try workingSlot(for: page))
+  }
+
   /// A slot of memory for a page that enters, for which writes are waited for.
   ///
   /// - Throws: ``KeyValueError/noRoom(_:)`` where pages that do not fit could not be written,
   ///   ``KeyValueError/interrupted``.
-  func enter(_ page: Int) throws(KeyValueError) {
+  func workingSlot(for page: Int) throws(KeyValueError) -> Int {
     while true {
-      if let slot = takeWorkingSlot(for: page) {
-        pages[page].address = address(ofSlot: slot)
-        return
-      }
+      if let slot = takeWorkingSlot(for: page) { return slot }
       guard try waitForWrite() else { throw noRoom }
     }
   }

@@ -50,27 +50,13 @@ extension KeyValueStore {
     abandonChunk()
     finishedLayerCount = 0
     try pool.restartReading()
-    let isOpened = rest > 0
-    releasePages(from: isOpened ? pageGroup + 1 : pageGroup)
+    releasePages(from: rest > 0 ? pageGroup + 1 : pageGroup)
     unreserveOpenPages()
     if let newLimit { limit = min(newLimit, shape.contextLength) }
-    let before = openPageGroups
+    if rest > 0 { try open(pageGroup, positionCount: rest) }
+    releasePages(from: pageGroup)
     for layer in 0..<shape.layerCount { openPageGroups[layer] = pageGroup }
     try reserveOpenPages()
-    if isOpened {
-      for layer in 0..<shape.layerCount where before[layer] != pageGroup {
-        let page = pageNumber(layer, pageGroup)
-        let isInMemory = pool.pages[page].address != nil
-        try pool.load(page, for: self)
-        if let content = address(layer, pageGroup) {
-          copyOpenPage(layer: layer, from: content, positionCount: rest)
-        }
-        // There may be room for fewer pages than there are layers.
-        if !isInMemory { pool.evict(page) }
-      }
-      for layer in 0..<shape.layerCount { clearOpenPage(layer: layer, from: rest) }
-      releasePages(from: pageGroup)
-    }
     (chunk, tentativeCount) = (point..<point, 0)
     (finishedLayerCount, isAbandoned) = (shape.layerCount, false)
     exactPositionCount = min(exactPositionCount, point)
@@ -87,6 +73,51 @@ extension KeyValueStore {
       for layer in 0..<shape.layerCount { expiredPageGroupCounts[layer] = 0 }
     }
     return point
+  }
+
+  /// Makes open pages of the complete ones of a page group, which go.
+  ///
+  /// Each goes as soon as it was copied: where memory is full, there is room for one more page than there was, which is one of those
+  /// that chunks enter by.
+  private func open(_ pageGroup: Int, positionCount: Int) throws(KeyValueError) {
+    let byteCount = shape.openByteCount(pageGroup: pageGroup, limit: limit)
+    var reservedCount = 0
+    do throws(KeyValueError) {
+      // Those in memory make room for those that are not.
+      for isInMemory in [true, false] {
+        for layer in 0..<shape.layerCount where openPageGroups[layer] != pageGroup {
+          let index = page(layer, pageGroup)
+          guard pageNumbers[index] >= 0, (address(layer, pageGroup) != nil) == isInMemory else {
+            continue
+          }
+          let number = Int(pageNumbers[index])
+          if !isInMemory {
+            try pool.reserve(byteCount)
+            reservedCount += 1
+            try pool.load(number, for: self)
+          }
+          if let content = address(layer, pageGroup) {
+            copyOpenPage(layer: layer, from: content, positionCount: positionCount)
+          }
+          if !isInMemory { pool.evict(number) }
+          pool.release(number)
+          pageNumbers[index] = -1
+          if isInMemory {
+            try pool.reserve(byteCount)
+            reservedCount += 1
+          }
+        }
+      }
+      while reservedCount < shape.layerCount {
+        try pool.reserve(byteCount)
+        reservedCount += 1
+      }
+    } catch {
+      pool.unreserve(reservedCount * byteCount)
+      throw error
+    }
+    isReserved = true
+    for layer in 0..<shape.layerCount { clearOpenPage(layer: layer, from: positionCount) }
   }
 
   /// A sequence with the same positions, which goes on by itself: complete pages are shared, open ones copied.

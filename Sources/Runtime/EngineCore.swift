@@ -175,8 +175,7 @@ package final class EngineCore {
   package func truncate(
     _ cache: KeyValueStore, to position: Int, limit: Int? = nil
   ) throws(RuntimeError) -> Int {
-    // A page that the cut goes through comes into memory while it is opened.
-    try takeBack(keyValues.openingByteCount + keyValues.shape.pageStride)
+    try takeBack(keyValues.openingByteCount)
     do { return try cache.truncate(to: position, limit: limit) } catch { throw RuntimeError(error) }
   }
 

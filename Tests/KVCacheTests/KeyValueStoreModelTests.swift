@@ -138,6 +138,50 @@ import Testing
     try checked.pass(200, .read, using: &generator)
   }
 
+  @Test func `A context that fills its memory is cut without more`() throws {
+    var generator = SeededGenerator(seed: 8)
+    let shape = KeyValueShape(
+      layerCount: 40, keyValueHeadCount: 2, headDim: 32, contextLength: 320, type: .f16,
+      windows: Array(repeating: nil, count: 40))
+    let checked = try CheckedStore(shape, try Self.plan(shape, spare: nil), KeyValueOptions())
+    for (count, position) in [(300, 257), (50, 240), (70, 100)] {
+      try checked.pass(count, .read, using: &generator)
+      try checked.truncate(to: position, using: &generator)
+      #expect(checked.known.positionCount == position)
+      #expect(checked.store.pool.unusedByteCount >= 0)
+    }
+    try checked.pass(200, .read, using: &generator)
+  }
+
+  @Test func `A cut goes through pages on file while all other memory is lent`() throws {
+    var generator = SeededGenerator(seed: 9)
+    let folder = TemporaryFolder()
+    defer { extendLifetime(folder) }
+    let shape = Self.shape(.f16, layerCount: 40)
+    let plan = try #require(
+      KeyValuePlan(shape, sequenceCount: 2, budgetByteCount: 1 << 30, chunkLength: 300))
+    let pool = try KeyValuePool(
+      plan, KeyValueOptions(), queryHeadCount: 2 * shape.keyValueHeadCount)
+    let files = KeyValueStore.Files(own: .init(path: folder.path + "/own"))
+    let checked = try CheckedStore(pool.openSequence(files: files), isSelective: false)
+    for count in [300, 300] { try checked.pass(count, .read, using: &generator) }
+    #expect(checked.store.finish(after: 0) == 4)
+    for position in [500, 400, 260, 130] {
+      pool.lend(pool.lentByteCount + pool.unusedByteCount)
+      // Another sequence begins, for which pages leave memory.
+      let other = try pool.openSequence()
+      #expect(pool.unusedByteCount == 0)
+      try checked.truncate(to: position, using: &generator)
+      #expect(checked.known.positionCount == position)
+      other.close()
+      pool.lend(0)
+      try checked.pass(1, .read, using: &generator)
+    }
+    checked.store.close()
+    try pool.drain()
+    #expect(pool.isEmpty)
+  }
+
   /// Puts some positions of the first page group back into a store that was reset.
   private static func resume(
     _ checked: CheckedStore, using generator: inout SeededGenerator

@@ -57,6 +57,18 @@ import Testing
     #expect(engine.takeWarnings().isEmpty)
   }
 
+  @Test func `A context that fills its memory is gone on with`() throws {
+    let rig = try EngineRig()
+    rig.contextLength = 320
+    let engine = try rig.engine(sequenceCount: 1)
+    let prompt = EngineRig.tokens(300, seed: 60)
+    _ = try ask(engine, prompt)
+    let other = Array(prompt.prefix(240)) + EngineRig.tokens(40, seed: 61)
+    let found = try ask(engine, other)
+    #expect(found.tokens == (try rig.alone(request(other)).tokens) && found.reused == 240)
+    engine.stop()
+  }
+
   @Test func `Who needs the place gets it`() throws {
     let rig = try EngineRig()
     rig.contextLength = 300
