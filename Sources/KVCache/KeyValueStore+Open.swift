@@ -16,7 +16,7 @@ extension KeyValueStore {
   public func seal(layer: Int, on pool: ThreadPool) {
     let pageGroups = completedPageGroups
     guard !pageGroups.isEmpty else { return }
-    if chunk.count == 1 {
+    if chunk.count - tentativeCount == 1 {
       // A region made of a closure allocates.
       for head in 0..<shape.keyValueHeadCount {
         seal(layer: layer, pageGroup: pageGroups.lowerBound, head: head)

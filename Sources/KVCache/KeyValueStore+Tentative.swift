@@ -26,8 +26,25 @@ extension KeyValueStore {
     precondition(
       isCommitted && (certainEnd...chunk.upperBound).contains(position),
       "position \(position) is not one of the last \(tentativeCount) before \(chunk.upperBound)")
+    guard position < chunk.upperBound else { return tentativeCount = 0 }
+    end(at: position)
+  }
+
+  /// Takes the positions of a branch, and of the lines that it leaves, up to `position` in place of the tentative ones; they
+  /// are certain from here on.
+  ///
+  /// - Parameters:
+  ///   - branch: one of the sequence's in the chunk, which has passed all layers.
+  ///   - position: after one of the branch's own.
+  public func accept(_ branch: Int, of branches: KeyValueBranches, to position: Int) {
+    precondition(isCommitted && position > certainEnd, "a branch is accepted after its sweep")
+    branches.copy(branch, to: position)
+    end(at: position)
+  }
+
+  /// Makes `position`, in the page group of the tentative positions, the chunk's end.
+  private func end(at position: Int) {
     tentativeCount = 0
-    guard position < chunk.upperBound else { return }
     // Later groups are zeroed when they are opened again.
     for layer in 0..<shape.layerCount {
       for head in 0..<shape.keyValueHeadCount {
@@ -36,7 +53,8 @@ extension KeyValueStore {
           in: pool.openPage(place: place, layer: layer) + head * shape.openBlockByteCount)
       }
     }
-    chunk = min(chunk.lowerBound, position)..<position
+    if exactPositionCount == chunk.upperBound { exactPositionCount = position }
     exactPositionCount = min(exactPositionCount, position)
+    chunk = min(chunk.lowerBound, position)..<position
   }
 }

@@ -32,8 +32,9 @@ final class ActiveSequence {
   private var reusedCount = 0
   /// What the sweep that ended last brought.
   private(set) var news = News()
-  /// What was drawn in it, which ends the path by then.
+  /// What was drawn in it, which ends the path by then, and the row that the last was drawn from.
   private var drawn: [Drawn] = []
+  private var drawnRow = 0
   /// What is proposed to follow the path; nil = nothing ever is.
   private(set) var drafts: SequenceDrafts?
   /// Text that a stop string was looked for in, which the puller makes again.
@@ -136,12 +137,14 @@ final class ActiveSequence {
     guard constraint != nil else { return }
     do throws(RuntimeError) {
       try constraint?.prepare(masks(), after: path[answerStart...])
-      guard var ahead = constraint, let drafts, !drafts.tokens.isEmpty else { return }
+      guard let constraint, let drafts else { return }
       // Masks are kept by the grammar's states: they are there when they are needed.
-      var answer = Array(path[answerStart...])
-      for token in drafts.tokens {
-        answer.append(token)
-        do throws(RuntimeError) { try ahead.prepare(masks(), after: answer[...]) } catch { break }
+      for chain in drafts.rows.chains {
+        var ahead = constraint
+        for row in chain.drafts.lowerBound + 1..<chain.drafts.upperBound + 1 {
+          let answer = path[answerStart...] + drafts.rows.path(toRow: row)
+          do throws(RuntimeError) { try ahead.prepare(masks(), after: answer) } catch { break }
+        }
       }
     } catch { constraintError = error }
   }
@@ -175,43 +178,46 @@ final class ActiveSequence {
   /// Whether a grammar says what it may draw.
   var isConstrained: Bool { constraint != nil }
 
-  /// Proposes drafts to follow what it reads next, of which there may be `most`; none where a sweep brings no token.
+  /// Proposes drafts to follow what it reads next, as far as there is room; none where a sweep brings no token.
   ///
   /// - Returns: how likely each of them is to be reached and right, and how many are verified in any case.
-  func propose(most: Int, _ gate: DraftGate) -> (likelihoods: [Double], forcedCount: Int) {
-    let left = min(most, (ending?.leftCount ?? 0) - 1)
+  func propose(
+    _ room: DraftRoom, _ gate: DraftGate
+  ) -> (likelihoods: [Double], forcedCount: Int) {
     let canDraft = unreadCount == 1 && draws && !skipsDrafts
     skipsDrafts = false
     drafts?.propose(
       after: DraftContext(
         path: path, answerStart: answerStart, sampling: record.request.sampling),
-      most: canDraft ? left : 0, gate)
+      room.limited(to: canDraft ? (ending?.leftCount ?? 0) - 1 : 0), gate)
     return drafts?.proposal ?? ([], 0)
   }
 
   /// Why it has no drafts any more, told once.
   func takeDraftFailure() -> RuntimeError? { drafts?.takeFailure() }
 
-  /// Has only the first `count` drafts verified.
-  func shortenDrafts(to count: Int) { drafts?.shorten(to: count) }
+  /// Has the likeliest drafts verified, which may have so many branches.
+  func chooseDrafts(count: Int, branchCount: Int) {
+    drafts?.choose(count: count, branchCount: branchCount)
+  }
 
   /// Draws the token after the context from the first of `logits` [1 + drafts, vocabularyCount], and one from each row
   /// after a draft that was right, as far as a grammar's masks are there; any thread does, for one sequence at a time.
   func draw(
     _ logits: UnsafeBufferPointer<Float>, vocabularyCount: Int, _ sampler: inout Sampler
   ) {
-    let tokens = drafts?.tokens ?? []
+    drawnRow = 0
     guard constraintError == nil else { return }
     repeat {
       drawNext(logits, vocabularyCount: vocabularyCount, &sampler, constraint)
-    } while constraint == nil && hasRowAfterDrawn(tokens)
+    } while constraint == nil && moveToDrawn()
   }
 
   private func drawNext(
     _ logits: UnsafeBufferPointer<Float>, vocabularyCount: Int, _ sampler: inout Sampler,
     _ constraint: GrammarConstraint?
   ) {
-    let first = drawn.count * vocabularyCount
+    let first = drawnRow * vocabularyCount
     let row = UnsafeBufferPointer(rebasing: logits[first..<first + vocabularyCount])
     let options = record.request.sampling
     let token =
@@ -228,9 +234,14 @@ final class ActiveSequence {
     path.append(token)
   }
 
-  /// Whether what was drawn last is a draft, after which logits were computed.
-  private func hasRowAfterDrawn(_ tokens: [Int32]) -> Bool {
-    drawn.count <= tokens.count && drawn.last?.token == tokens[drawn.count - 1]
+  /// Goes on to the row of what was drawn last, where it is a draft.
+  ///
+  /// - Returns: whether it is.
+  private func moveToDrawn() -> Bool {
+    guard let token = drawn.last?.token, let row = drafts?.rows.child(ofRow: drawnRow, token)
+    else { return false }
+    drawnRow = row
+    return true
   }
 
   /// As ``draw(_:vocabularyCount:_:)`` for what follows the first token under a grammar, whose masks one thread finds.
@@ -238,10 +249,9 @@ final class ActiveSequence {
     _ logits: UnsafeBufferPointer<Float>, vocabularyCount: Int, _ sampler: inout Sampler,
     _ masks: () -> TokenMasks
   ) {
-    let tokens = drafts?.tokens ?? []
     // Its own place in the grammar follows what is taken into the answer.
     guard var ahead = constraint, !drawn.isEmpty else { return }
-    while hasRowAfterDrawn(tokens) {
+    while moveToDrawn() {
       do throws(RuntimeError) {
         try ahead.prepare(masks(), after: path[answerStart...])
       } catch {
@@ -272,9 +282,13 @@ final class ActiveSequence {
   }
 
   /// Takes in what a sweep did for its rows.
-  func advance(_ span: Batch.Span, _ masks: () -> TokenMasks) {
+  ///
+  /// - Parameter number: that of its span.
+  func advance(_ number: Int, in batch: Batch, _ masks: () -> TokenMasks) {
+    let span = batch.spans[number]
+    let rows = span.draftCount > 0 ? drafts?.rows : nil
     news = News()
-    news.rowCount = span.rows.count
+    news.rowCount = span.rows.count - span.draftCount + (rows?.tokens.count ?? 0)
     guard span.isAlive else {
       path.removeLast(drawn.count)
       drawn.removeAll(keepingCapacity: true)
@@ -285,11 +299,12 @@ final class ActiveSequence {
     position += span.rows.count - span.draftCount
     // What was drawn last is not read yet; what was drawn before that is a draft.
     let acceptedCount = takeDrawn(masks)
-    if span.draftCount > 0 {
+    if let rows {
       position += acceptedCount
-      cache.reject(from: position)
-      drafts?.note(acceptedCount: acceptedCount)
-      (news.drafts.draftedCount, news.drafts.acceptedCount) = (span.draftCount, acceptedCount)
+      let row = rows.ancestor(ofRow: drawnRow, depth: acceptedCount)
+      batch.keepDrafts(ofSpan: number, branch: rows.branch(ofRow: row), to: position)
+      drafts?.note(lastRight: row)
+      (news.drafts.draftedCount, news.drafts.acceptedCount) = (rows.tokens.count, acceptedCount)
     }
     if wasReading { news.reading = (min(position, promptCount), promptCount, reusedCount) }
     noteEnd()

@@ -49,11 +49,7 @@ package final class AttentionStep: ParallelRegion {
   private let regionTokens: UnsafeMutablePointer<Int32>
   /// Which tiles no region had yet [tokenCapacity * tileCapacity].
   private let isLeft: UnsafeMutablePointer<Bool>
-  /// Partials of a chunk's blocks of tokens [blockCapacity, keyValueHeadCount], kept from tile to tile;
-  /// only where tiles may have to be waited for.
-  private let chunkPartials: UnsafeMutableRawPointer?
-  /// For a policy that chooses blocks at a prompt's end.
-  private let observation: AttentionObservation?
+  private let chunk: ChunkAttention
 
   /// A single token's attention under way.
   private struct TokenTask {
@@ -85,24 +81,6 @@ package final class AttentionStep: ParallelRegion {
   private var taskCount = 0
   private var isMerging = false
 
-  /// A chunk's attention under way.
-  private struct ChunkTask {
-    var cache: KeyValueStore
-    var layer: Int
-    var queries: UnsafeMutablePointer<Float>
-    var tokenCount: Int
-    var position: Int
-    var window: Int?
-    /// All tiles that one of the chunk's tokens sees.
-    var tiles: Range<Int>
-  }
-
-  /// Tokens of one task of a prompt, which divide a block of keys and values: enough that a tile is read,
-  /// and expanded, for many queries, few enough that their scores stay in the cache.
-  private let tokenBlock: Int
-
-  private static func tokenBlock(_ shape: AttentionShape) -> Int { shape.groupSize > 4 ? 8 : 16 }
-
   /// - Parameters:
   ///   - cache: how each sequence's keys and values are kept.
   ///   - chunkLength: most tokens of one sequence.
@@ -117,8 +95,7 @@ package final class AttentionStep: ParallelRegion {
     keyValueShape = plan.shape
     self.pool = pool
     groupSize = shape.groupSize
-    tokenBlock = Self.tokenBlock(shape)
-    workerByteCount = Self.workerByteCount(shape, plan.shape)
+    workerByteCount = ChunkAttention.workerByteCount(shape, plan.shape)
     tilePartialByteCount = Self.tilePartialByteCount(shape)
     let tileCount = tokenCapacity * Self.tileCount(plan.shape.contextLength)
     do {
@@ -126,11 +103,14 @@ package final class AttentionStep: ParallelRegion {
         byteCount: Self.byteCount(
           shape, cache: plan.shape, tokenCapacity: tokenCapacity, threadCount: pool.threadCount))
       chunkMemory = try AlignedBuffer(
-        byteCount: plan.hasTier ? Self.chunkByteCount(shape, chunkLength: chunkLength) : 0)
+        byteCount: plan.hasTier
+          ? ChunkAttention.partialByteCount(shape, chunkLength: chunkLength) : 0)
     } catch { throw .allocation(error) }
-    observation = try AttentionObservation(
+    let observation = try AttentionObservation(
       shape, plan.shape, tokenCount: observedTokenCount, pool: pool)
-    chunkPartials = plan.hasTier ? chunkMemory.address : nil
+    chunk = ChunkAttention(
+      shape, plan.shape, memory: memory.address,
+      partials: plan.hasTier ? chunkMemory.address : nil, observation: observation, pool: pool)
     tilePartials = memory.address + workerByteCount * pool.threadCount
     let lists = tilePartials + tileCount * shape.keyValueHeadCount * tilePartialByteCount
     regionPlaces = lists.bindMemory(to: Int32.self, capacity: 2 * tileCount)
@@ -147,21 +127,9 @@ package final class AttentionStep: ParallelRegion {
   ) -> Int {
     let tiles = tokenCapacity * tileCount(cache.contextLength)
     return AlignedBuffer.roundedUp(
-      workerByteCount(shape, cache) * threadCount
+      ChunkAttention.workerByteCount(shape, cache) * threadCount
         + tiles * shape.keyValueHeadCount * tilePartialByteCount(shape)
         + 9 * tiles)
-  }
-
-  /// Memory of the partials of a chunk whose tiles may have to be waited for.
-  static func chunkByteCount(_ shape: AttentionShape, chunkLength: Int) -> Int {
-    AlignedBuffer.roundedUp(
-      mostTokenBlocks(shape, chunkLength: chunkLength) * shape.keyValueHeadCount
-        * blockPartialByteCount(shape))
-  }
-
-  /// Blocks of tokens that a chunk reaches into at most: they begin at multiples of their length.
-  private static func mostTokenBlocks(_ shape: AttentionShape, chunkLength: Int) -> Int {
-    (chunkLength + tokenBlock(shape) - 2) / tokenBlock(shape) + 1
   }
 
   /// Replaces `queries` [batch.rowCount, queryHeadCount, headDim] (scaled, rotated) by attention's
@@ -184,127 +152,28 @@ package final class AttentionStep: ParallelRegion {
     var placeCount = 0
     for number in batch.spans.indices where batch.spans[number].isAlive {
       let (rows, position) = (batch.spans[number].rows, batch.spans[number].position)
-      let (cache, queries) = (
-        batch.spans[number].cache, queries + rows.lowerBound * rowLength
-      )
+      let cache = batch.spans[number].cache
+      let (allQueries, queries) = (queries, queries + rows.lowerBound * rowLength)
       if rows.count == 1, cache.observedPositions == nil {
         placeCount += prepareToken(
           number, cache, queries: queries, position: position, window: window,
           foldedEnd: foldedEnd, firstPlace: placeCount, batch)
       } else {
+        chunk.removeAll()
+        chunk.append(
+          ChunkAttention.Line(queries: queries, tokenCount: rows.count, position: position))
+        for branch in batch.branches where branch.span == number {
+          chunk.append(
+            ChunkAttention.Line(
+              queries: allQueries + branch.rows.lowerBound * rowLength,
+              tokenCount: branch.rows.count, position: branch.position, branch: branch.number))
+        }
         do throws(KeyValueError) {
-          try runChunk(
-            layer: layer, queries: queries, tokenCount: rows.count, position: position,
-            window: window, cache: cache)
+          try chunk.run(layer: layer, window: window, cache, batch.keyValueBranches)
         } catch { batch.fail(number, error) }
       }
     }
     if tokenCount > 0 { runTokens(batch) }
-  }
-
-  /// A chunk of one sequence's tokens, over tiles as they are there.
-  private func runChunk(
-    layer: Int, queries: UnsafeMutablePointer<Float>, tokenCount: Int, position: Int, window: Int?,
-    cache: KeyValueStore
-  ) throws(KeyValueError) {
-    let first = Int(Self.visible(position, window).first)
-    let last = position + tokenCount - 1
-    let task = ChunkTask(
-      cache: cache, layer: layer, queries: queries, tokenCount: tokenCount, position: position,
-      window: window,
-      tiles: first / AttentionTile.positionCount..<last / AttentionTile.positionCount + 1)
-    var next = task.tiles.lowerBound
-    while next < task.tiles.upperBound {
-      var end = next
-      while end < task.tiles.upperBound,
-        cache.isReady(layer: layer, tile: end, positions: first...last)
-      {
-        end += 1
-      }
-      // Without a place for partials every tile is waited for.
-      guard end > next, end == task.tiles.upperBound || chunkPartials != nil else {
-        try cache.waitForRead(layer: layer, tile: end)
-        continue
-      }
-      // Its queries make room for what they get.
-      observation?.weigh(
-        layer: layer, queries: queries, tokenCount: tokenCount, position: position, window: window,
-        tiles: next..<end, cache)
-      run(task, tiles: next..<end)
-      for tile in next..<end { cache.release(layer: layer, tile: tile) }
-      try cache.readAhead()
-      next = end
-    }
-    observation?.end(
-      layer: layer, position: position, tokenCount: tokenCount, window: window, cache)
-  }
-
-  /// All tokens of a chunk over tiles that are there, which follow those before.
-  private func run(_ task: ChunkTask, tiles: Range<Int>) {
-    // Blocks begin at absolute positions, so that the tokens of one lie in one block of keys and values.
-    let first = task.position / tokenBlock
-    let blocks = (task.position + task.tokenCount - 1) / tokenBlock - first + 1
-    // Late blocks see the most positions: they go first, so that no worker ends on a long one.
-    pool.run(count: blocks * shape.keyValueHeadCount) { index, worker in
-      runBlock(
-        task, block: blocks - 1 - index / shape.keyValueHeadCount,
-        head: index % shape.keyValueHeadCount, tiles: tiles, worker: worker)
-    }
-  }
-
-  /// One KV head's queries of a block of tokens, over those of `tiles` that they see.
-  private func runBlock(_ task: ChunkTask, block: Int, head: Int, tiles: Range<Int>, worker: Int) {
-    let headDim = shape.headDim
-    let rowLength = shape.queryHeadCount * headDim
-    let firstToken = (task.position / tokenBlock + block) * tokenBlock - task.position
-    let tokens = max(0, firstToken)..<min(firstToken + tokenBlock, task.tokenCount)
-    let queryCount = tokens.count * groupSize
-    let area = AttentionWorkerArea(
-      memory.address + worker * workerByteCount, shape, queryCount: queryCount)
-    for (row, token) in tokens.enumerated() {
-      (area.queries + row * groupSize * headDim).update(
-        from: task.queries + token * rowLength + head * groupSize * headDim,
-        count: groupSize * headDim)
-      for member in 0..<groupSize {
-        area.visible[row * groupSize + member] = Self.visible(
-          task.position + token, task.window)
-      }
-    }
-    var partials = area.partials
-    if tiles != task.tiles, let chunkPartials {
-      partials = AttentionPartials(
-        memory: chunkPartials
-          + (block * shape.keyValueHeadCount + head)
-            * Self.blockPartialByteCount(shape),
-        queryCount: queryCount, headDim: headDim)
-    }
-    if tiles.lowerBound == task.tiles.lowerBound { partials.reset() }
-    let seen =
-      Int(area.visible[0].first)
-      / AttentionTile.positionCount..<(task.position
-      + tokens.upperBound - 1) / AttentionTile.positionCount + 1
-    let pageGroups = Self.pageGroups(
-      VisibleRange(first: area.visible[0].first, last: Int32(task.position + tokens.lowerBound)))
-    let tilesHere = tiles.clamped(to: seen)
-    for tile in tilesHere {
-      task.cache.expandedGroups(
-        layer: task.layer, head: head, tile: tile, pageGroups: pageGroups,
-        expansion: area.expansion, into: area.groups)
-      let nextGroups = nextGroups(
-        layer: task.layer, head: head, tile: min(tile + 1, tilesHere.upperBound - 1), task.cache,
-        area)
-      AttentionKernel.accumulate(
-        groups: area.groups, nextGroups: nextGroups,
-        tileFirstPosition: tile * AttentionTile.positionCount, headDim: headDim,
-        queries: area.queries, queryStride: headDim, visible: area.visible,
-        queryCount: queryCount, into: partials, scratch: area.scratch)
-    }
-    guard tiles.upperBound == task.tiles.upperBound else { return }
-    AttentionKernel.finish(partials, into: area.queries, outputStride: headDim)
-    for (row, token) in tokens.enumerated() {
-      (task.queries + token * rowLength + head * groupSize * headDim).update(
-        from: area.queries + row * groupSize * headDim, count: groupSize * headDim)
-    }
   }
 
   /// Where the attention of the next run's only row may have begun: the running partials of tiles that something
@@ -439,7 +308,7 @@ package final class AttentionStep: ParallelRegion {
     let nextTask = tokenTasks[Int(regionTokens[next / heads])]
     let nextTile = nextTask.firstTile + Int(regionPlaces[next / heads]) - nextTask.firstPlace
     let nextGroups = nextTask.withCache {
-      self.nextGroups(layer: layer, head: next % heads, tile: nextTile, $0, area)
+      area.nextGroups(layer: layer, head: next % heads, tile: nextTile, $0)
     }
     AttentionKernel.accumulate(
       groups: area.groups, nextGroups: nextGroups,
@@ -458,17 +327,7 @@ package final class AttentionStep: ParallelRegion {
       merged, into: task.queries + head * groupSize * shape.headDim, outputStride: shape.headDim)
   }
 
-  /// The groups to fetch into the cache ahead; nil if they must be expanded first, which fetches as it
-  /// reads.
-  private func nextGroups(
-    layer: Int, head: Int, tile: Int, _ cache: KeyValueStore, _ area: AttentionWorkerArea
-  ) -> UnsafePointer<UnsafeRawPointer?>? {
-    guard !keyValueShape.quantises else { return nil }
-    cache.groupAddresses(layer: layer, head: head, tile: tile, into: area.nextGroups)
-    return UnsafePointer(area.nextGroups)
-  }
-
-  private static func pageGroups(_ visible: VisibleRange) -> ClosedRange<Int> {
+  static func pageGroups(_ visible: VisibleRange) -> ClosedRange<Int> {
     Int(visible.first)
       / KeyValueBlock.positionCount...Int(visible.last) / KeyValueBlock.positionCount
   }
@@ -476,10 +335,6 @@ package final class AttentionStep: ParallelRegion {
   /// Tiles of positions from the context's start.
   private static func tileCount(_ positionCount: Int) -> Int {
     (positionCount + AttentionTile.positionCount - 1) / AttentionTile.positionCount
-  }
-
-  private static func blockPartialByteCount(_ shape: AttentionShape) -> Int {
-    tokenBlock(shape) * tilePartialByteCount(shape)
   }
 
   /// Partials of a single token's tile, by its place among those of all tokens, of one KV head.
@@ -497,10 +352,5 @@ package final class AttentionStep: ParallelRegion {
 
   private static func tilePartialByteCount(_ shape: AttentionShape) -> Int {
     AttentionPartials.byteCount(queryCount: shape.groupSize, headDim: shape.headDim)
-  }
-
-  private static func workerByteCount(_ shape: AttentionShape, _ cache: KeyValueShape) -> Int {
-    AttentionWorkerArea.byteCount(
-      shape, cache, queryCount: tokenBlock(shape) * shape.groupSize)
   }
 }

@@ -9,7 +9,7 @@ struct AttentionWorkerArea {
   let visible: UnsafeMutablePointer<VisibleRange>
   /// Addresses of the current tile's groups, and of those of the one after it [AttentionTile.groupCount].
   let groups: UnsafeMutablePointer<UnsafeRawPointer?>
-  let nextGroups: UnsafeMutablePointer<UnsafeRawPointer?>
+  private let next: UnsafeMutablePointer<UnsafeRawPointer?>
   let partials: AttentionPartials
   let scratch: UnsafeMutableRawPointer
   /// After everything else: what quantised blocks of a tile are expanded into.
@@ -17,22 +17,32 @@ struct AttentionWorkerArea {
 
   init(_ memory: UnsafeMutableRawPointer, _ shape: AttentionShape, queryCount: Int) {
     let headDim = shape.headDim
-    var next = memory
-    queries = next.bindMemory(to: Float.self, capacity: queryCount * headDim)
-    next += Self.rounded(queryCount * headDim * 4)
-    visible = next.bindMemory(to: VisibleRange.self, capacity: queryCount)
-    next += Self.rounded(queryCount * MemoryLayout<VisibleRange>.stride)
-    groups = next.bindMemory(to: UnsafeRawPointer?.self, capacity: 2 * AttentionTile.groupCount)
-    nextGroups = groups + AttentionTile.groupCount
-    next += Self.groupsByteCount
-    partials = AttentionPartials(memory: next, queryCount: queryCount, headDim: headDim)
-    next += Self.rounded(
+    var address = memory
+    queries = address.bindMemory(to: Float.self, capacity: queryCount * headDim)
+    address += Self.rounded(queryCount * headDim * 4)
+    visible = address.bindMemory(to: VisibleRange.self, capacity: queryCount)
+    address += Self.rounded(queryCount * MemoryLayout<VisibleRange>.stride)
+    groups = address.bindMemory(to: UnsafeRawPointer?.self, capacity: 2 * AttentionTile.groupCount)
+    next = groups + AttentionTile.groupCount
+    address += Self.groupsByteCount
+    partials = AttentionPartials(memory: address, queryCount: queryCount, headDim: headDim)
+    address += Self.rounded(
       AttentionPartials.byteCount(queryCount: queryCount, headDim: headDim))
-    scratch = next
+    scratch = address
     expansion =
-      next
+      address
       + Self.rounded(
         AttentionKernel.scratchByteCount(queryCount: queryCount, headDim: headDim))
+  }
+
+  /// Addresses of the groups to fetch into the cache ahead; nil if they must be expanded first, which fetches as it
+  /// reads.
+  func nextGroups(
+    layer: Int, head: Int, tile: Int, _ cache: KeyValueStore
+  ) -> UnsafePointer<UnsafeRawPointer?>? {
+    guard !cache.shape.quantises else { return nil }
+    cache.groupAddresses(layer: layer, head: head, tile: tile, into: next)
+    return UnsafePointer(next)
   }
 
   static func byteCount(

@@ -14,6 +14,9 @@ package import TensorBasics
 /// logits     0    1                        2
 /// ```
 ///
+/// A span may end in drafts, and be followed by branches: rows at positions from one of the span's drafts on, or of another
+/// branch's, which attend to what that has before them.
+///
 /// Allocated once and filled anew for each sweep, which allocates nothing. One thread fills a batch; while a
 /// region runs, its workers may read it.
 package final class Batch {
@@ -44,11 +47,28 @@ package final class Batch {
     package var positions: Range<Int> { position..<position + rows.count }
   }
 
+  /// Rows of drafts beside those that a span ends in.
+  struct Branch {
+    /// Number of the span.
+    let span: Int
+    let rows: Range<Int>
+    /// Position of the first.
+    let position: Int
+    /// The branch that it leaves; nil = the span.
+    let parent: Int?
+    /// Number among the batch's branches.
+    let number: Int
+  }
+
   /// Most rows.
   package let rowCapacity: Int
   /// Most spans.
   package let spanCapacity: Int
   package private(set) var spans: [Span] = []
+  private(set) var branches: [Branch] = []
+  package var branchCount: Int { branches.count }
+  /// Keys and values of branches; nil = there are none.
+  let keyValueBranches: KeyValueBranches?
   package private(set) var rowCount = 0
   /// Rows whose logits are wanted.
   package private(set) var logitCount = 0
@@ -67,7 +87,11 @@ package final class Batch {
   private let memory: AlignedBuffer
 
   /// - Throws: ``RuntimeError/allocation(_:)``.
-  package init(rowCapacity: Int, spanCapacity: Int) throws(RuntimeError) {
+  package init(
+    rowCapacity: Int, spanCapacity: Int, branches: KeyValueBranches? = nil
+  ) throws(RuntimeError) {
+    keyValueBranches = branches
+    self.branches.reserveCapacity(branches?.capacity ?? 0)
     self.rowCapacity = rowCapacity
     self.spanCapacity = spanCapacity
     do { memory = try AlignedBuffer(byteCount: Self.byteCount(rowCapacity: rowCapacity)) } catch {
@@ -86,6 +110,7 @@ package final class Batch {
   /// Makes the batch empty.
   package func removeAll() {
     spans.removeAll(keepingCapacity: true)
+    branches.removeAll(keepingCapacity: true)
     (rowCount, logitCount, pooledCount, hasDead) = (0, 0, 0, false)
   }
 
@@ -107,25 +132,77 @@ package final class Batch {
     precondition(
       rowCount + tokens.count <= rowCapacity && spans.count < spanCapacity && !tokens.isEmpty,
       "the batch has no room")
+    let rows = append(tokens, at: position, ofSpan: spans.count, logitCount: wanted)
+    for row in rows where isPooled {
+      pooledRows[pooledCount] = Int32(row)
+      pooledCount += 1
+    }
+    spans.append(
+      Span(
+        cache: cache, rows: rows, position: position, kind: kind, promptEnd: promptEnd,
+        draftCount: draftCount, cancellation: cancellation, isPooled: isPooled))
+  }
+
+  /// Adds rows of drafts to the span that was added last, all with logits, which leave its drafts or an earlier branch of it.
+  ///
+  /// - Parameters:
+  ///   - position: of the first token, after one of the drafts that it leaves.
+  ///   - parent: the branch that is left, by its number among the span's; nil = the span.
+  package func appendBranch(
+    _ tokens: UnsafeBufferPointer<Int32>, at position: Int, parent: Int?
+  ) {
+    precondition(
+      rowCount + tokens.count <= rowCapacity
+        && branches.count < keyValueBranches?.capacity ?? 0
+        && !tokens.isEmpty && !spans.isEmpty, "the batch has no room")
+    let span = spans.count - 1
+    let first = branches.firstIndex { $0.span == span } ?? branches.count
+    let number = branches.count
+    let rows = append(tokens, at: position, ofSpan: span, logitCount: tokens.count)
+    branches.append(
+      Branch(
+        span: span, rows: rows, position: position, parent: parent.map { first + $0 },
+        number: number))
+  }
+
+  private func append(
+    _ tokens: UnsafeBufferPointer<Int32>, at position: Int, ofSpan span: Int, logitCount wanted: Int
+  ) -> Range<Int> {
     let rows = rowCount..<rowCount + tokens.count
     for (row, token) in zip(rows, tokens) {
       self.tokens[row] = token
       positions[row] = Int32(position + row - rows.lowerBound)
-      spanNumbers[row] = Int32(spans.count)
+      spanNumbers[row] = Int32(span)
     }
     for row in rows.suffix(wanted) {
       logitRows[logitCount] = Int32(row)
       logitCount += 1
     }
-    for row in rows where isPooled {
-      pooledRows[pooledCount] = Int32(row)
-      pooledCount += 1
-    }
     rowCount = rows.upperBound
-    spans.append(
-      Span(
-        cache: cache, rows: rows, position: position, kind: kind, promptEnd: promptEnd,
-        draftCount: draftCount, cancellation: cancellation, isPooled: isPooled))
+    return rows
+  }
+
+  /// Has the keys and values of branches be those of this batch's.
+  func beginBranches() {
+    guard let keyValueBranches else { return }
+    keyValueBranches.removeAll()
+    for branch in branches {
+      let span = spans[branch.span]
+      keyValueBranches.append(
+        span.cache, parent: branch.parent,
+        positions: branch.position..<branch.position + branch.rows.count,
+        certainEnd: span.positions.upperBound - span.draftCount)
+    }
+  }
+
+  /// Takes back the drafts of a span from `position` on; those before it, of the span or of one of its branches, stay.
+  ///
+  /// - Parameter branch: number among the span's; nil = none of a branch stays.
+  package func keepDrafts(ofSpan span: Int, branch: Int?, to position: Int) {
+    guard let branch, let keyValueBranches,
+      let first = branches.firstIndex(where: { $0.span == span })
+    else { return spans[span].cache.reject(from: position) }
+    spans[span].cache.accept(first + branch, of: keyValueBranches, to: position)
   }
 
   /// Notes that a span's rows mean nothing any more.
@@ -155,10 +232,10 @@ package final class Batch {
   /// Number of the span of a row.
   func spanNumber(ofRow row: Int) -> Int { Int(spanNumbers[row]) }
 
-  /// Keys and values of the sequence of a row that means something; nil of others.
+  /// Keys and values of the sequence of a row that means something; nil of others, and of branches.
   func liveCache(ofRow row: Int) -> KeyValueStore? {
     let number = spanNumber(ofRow: row)
-    return spans[number].isAlive ? spans[number].cache : nil
+    return spans[number].isAlive && spans[number].rows.contains(row) ? spans[number].cache : nil
   }
 
   /// Whether a row means something.

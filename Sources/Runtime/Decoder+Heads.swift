@@ -19,6 +19,17 @@ extension Decoder {
       layer: layer, position: Int(batch.positions[row]), keys: keys, values: values)
   }
 
+  /// Keys and values of one head enter the branches of spans that are alive, each after what it leaves.
+  func storeBranches(_ batch: Batch, layer: Int, head: Int) {
+    let offset = head * configuration.storedHeadDim
+    for branch in batch.branches where batch.spans[branch.span].isAlive {
+      let first = branch.rows.lowerBound * heads.keyStride + offset
+      batch.keyValueBranches?.store(
+        branch.number, layer: layer, head: head, keys: workspace.keys + first,
+        values: workspace.values + first, stride: heads.keyStride)
+    }
+  }
+
   /// Biases, norms of heads and RoPE on one token's queries and keys; scales the queries.
   private func prepareHeads(
     _ layer: DecoderWeights.Layer, token: Int, rope: UnsafePointer<Float>

@@ -15,6 +15,8 @@ extension Decoder: ParallelRegion {
     case normalise(UnsafePointer<Float>, rows: UnsafePointer<Int32>?, DecoderWeights.Norm)
     /// Queries, keys and values as attention wants them; keys and values enter their caches.
     case storeHeads(Unmanaged<Batch>, layer: Int, rope: UnsafePointer<Float>)
+    /// Keys and values of all branches, one KV head at a time.
+    case storeBranches(Unmanaged<Batch>, layer: Int)
     /// gate = activation(gate) * up
     case gate(length: Int)
     /// up += bias
@@ -60,6 +62,8 @@ extension Decoder: ParallelRegion {
     case .storeHeads(let batch, let layer, let rope):
       let rope = rope + row * configuration.ropeDimensionCount
       batch._withUnsafeGuaranteedRef { storeHeads($0, row, layer: layer, rope: rope) }
+    case .storeBranches(let batch, let layer):
+      batch._withUnsafeGuaranteedRef { storeBranches($0, layer: layer, head: row) }
     case .gate(let length):
       configuration.activation.gate(
         workspace.gate + row * length, by: workspace.up + row * length, count: length)

@@ -151,6 +151,7 @@ final class Decoder {
     begin(.body)
     stream.beginSweep(rowCount: batch.rowCount)
     batch.spans[0].cache.pool.beginSweep()
+    batch.beginBranches()
     try forEachSpan(of: batch) { number, cache throws(KeyValueError) in
       let span = batch.spans[number]
       try cache.begin(
@@ -259,6 +260,10 @@ final class Decoder {
     }
     forEach(tokenCount, .storeHeads(.passUnretained(batch), layer: number, rope: tables))
     try expectFinite(.heads(number), batch)
+    if !batch.branches.isEmpty {
+      forEach(
+        configuration.keyValueHeadCount, .storeBranches(.passUnretained(batch), layer: number))
+    }
     let window = slides ? configuration.slidingWindow : nil
     let foldedEnd = try foldElsewhere(number, batch, window: window)
     try forEachSpan(of: batch) { _, cache throws(KeyValueError) in

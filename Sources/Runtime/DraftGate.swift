@@ -3,6 +3,8 @@ struct DraftAcceptance {
   /// Grades of a drafter's certainty.
   static let gradeCount = 4
   private static let depthCount = 5
+  /// Ranks beside the first that are told apart.
+  static let rankCount = 3
   /// What is assumed before anything was seen.
   private static let priors = [0.35, 0.55, 0.75, 0.93]
   private static let leastWeight = 1.0 / 16
@@ -11,10 +13,12 @@ struct DraftAcceptance {
     var share: Double
     var count = 0
   }
-  /// [gradeCount, depthCount]
-  private var cells = priors.flatMap { prior in
-    [Cell](repeating: Cell(share: prior), count: depthCount)
-  }
+  /// [gradeCount, depthCount], then [gradeCount, rankCount]
+  private var cells =
+    priors.flatMap { prior in [Cell](repeating: Cell(share: prior), count: depthCount) }
+    + priors.flatMap { prior in
+      (0..<rankCount).map { Cell(share: (1 - prior) / Double(2 << $0)) }
+    }
 
   /// Grade of a token of that probability.
   static func grade(probability: Double) -> Int {
@@ -36,20 +40,23 @@ struct DraftAcceptance {
     }
   }
 
-  private static func cell(_ grade: Int, _ depth: Int) -> Int {
+  /// The place of tokens of a certainty and depth, and where others are likelier in their place, of that rank.
+  static func cell(grade: Int, depth: Int, rank: Int = 0) -> Int {
+    guard rank == 0 else {
+      return gradeCount * depthCount + grade * rankCount + min(rank, rankCount) - 1
+    }
     let column = depth < 2 ? depth : depth < 4 ? 2 : depth < 8 ? 3 : 4
     return grade * depthCount + column
   }
 
   /// The chance that a draft is right of which all before it are.
-  func share(grade: Int, depth: Int) -> Double { cells[Self.cell(grade, depth)].share }
+  func share(_ cell: Int) -> Double { cells[cell].share }
 
   /// Notes whether a draft of which all before it were right was right.
-  mutating func note(grade: Int, depth: Int, isRight: Bool) {
-    let index = Self.cell(grade, depth)
-    cells[index].count += 1
-    let weight = max(Self.leastWeight, 1 / Double(cells[index].count + 2))
-    cells[index].share += weight * ((isRight ? 1 : 0) - cells[index].share)
+  mutating func note(_ cell: Int, isRight: Bool) {
+    cells[cell].count += 1
+    let weight = max(Self.leastWeight, 1 / Double(cells[cell].count + 2))
+    cells[cell].share += weight * ((isRight ? 1 : 0) - cells[cell].share)
   }
 }
 

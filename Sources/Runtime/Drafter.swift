@@ -24,68 +24,204 @@ package struct DraftContext {
   }
 }
 
-/// Tokens proposed one after the other.
+/// How many drafts a sweep may verify after a sequence's next token.
+package struct DraftRoom {
+  /// Most drafts.
+  package fileprivate(set) var count: Int
+  /// Most drafts one after the other, in the longest line and in the branches beside it.
+  package fileprivate(set) var depth: Int
+  package fileprivate(set) var branchDepth: Int
+  /// Most branches.
+  package fileprivate(set) var branchCount: Int
+
+  /// The room in an answer of which so many tokens are left after the next.
+  func limited(to leftCount: Int) -> DraftRoom {
+    let depth = max(0, min(depth, leftCount))
+    return DraftRoom(
+      count: depth > 0 ? count : 0, depth: depth, branchDepth: min(branchDepth, depth),
+      branchCount: branchCount)
+  }
+}
+
+/// A tree of tokens that are proposed to follow a path.
+///
+/// Its root is the path's end. A node's likelihood is that of its being reached and right, at most its parent's; the best of
+/// them are verified.
 package struct Draft {
-  /// Most of them.
+  /// Most nodes.
   package static let capacity = 31
 
-  package private(set) var tokens: [Int32] = []
-  /// Of each, how likely it is that it and all before it are right; descending.
-  package private(set) var likelihoods: [Double] = []
-  /// How sure the drafter was of each, among `DraftAcceptance.gradeCount` grades.
-  private(set) var grades: [Int] = []
-  /// Whether they are verified whatever that costs, as far as there is room.
+  package fileprivate(set) var tokens: [Int32] = []
+  /// Of each node, the one that it follows; −1 = the path's end.
+  private(set) var parents: [Int] = []
+  /// Nodes up to each, itself included.
+  private var depths: [Int] = []
+  private(set) var likelihoods: [Double] = []
+  /// What `acceptance` knows each by.
+  private var cells: [Int] = []
+  /// All nodes, the likeliest first, and of equal ones the earlier.
+  private var order: [Int] = []
+  /// Nodes whose parent had another before.
+  private var branchCount = 0
+  /// Nodes below each, at most, one after the other; while rows are laid out.
+  private var heights: [Int] = []
+  /// Whether all are verified whatever that costs, as far as there is room.
   package var isForced = false
 
   private var acceptance = DraftAcceptance()
-  private var most = capacity
+  private var room = DraftRoom(
+    count: capacity, depth: capacity, branchDepth: capacity, branchCount: capacity)
   private var leastLikelihood = 0.0
 
   package init() {
+    for path in [\Draft.parents, \.depths, \.cells, \.order, \.heights] {
+      self[keyPath: path].reserveCapacity(Self.capacity)
+    }
     tokens.reserveCapacity(Self.capacity)
     likelihoods.reserveCapacity(Self.capacity)
-    grades.reserveCapacity(Self.capacity)
   }
 
-  /// Whether another token is wanted.
-  package var wantsMore: Bool {
-    tokens.count < most && likelihoods.last ?? 1 >= leastLikelihood
+  /// Whether another token is wanted after the last that was proposed.
+  package var wantsMore: Bool { wantsMore(after: tokens.count - 1) }
+
+  /// Whether another token is wanted after a node; −1 = after the path's end.
+  func wantsMore(after node: Int) -> Bool {
+    tokens.count < room.count && depth(of: node) < room.depth
+      && likelihood(of: node) >= leastLikelihood
   }
 
-  /// Proposes another token, unless there are as many as may be.
+  private func depth(of node: Int) -> Int { node < 0 ? 0 : depths[node] }
+  /// How likely it is that a node is reached and right.
+  func likelihood(of node: Int) -> Double { node < 0 ? 1 : likelihoods[node] }
+
+  /// Whether a node has others after it.
+  private func hasChild(_ node: Int) -> Bool { parents.contains(node) }
+
+  /// Whether there may be another line of tokens after a node, beside what follows it already.
+  func takesBranch(at node: Int) -> Bool {
+    branchCount < room.branchCount && depth(of: node) < room.branchDepth
+  }
+
+  /// Proposes another token after the last, unless there are as many as may be.
   ///
   /// - Parameter grade: how sure the drafter is of it.
   package mutating func append(_ token: Int32, grade: Int) {
-    guard tokens.count < most else { return }
-    let share = acceptance.share(grade: grade, depth: tokens.count)
-    likelihoods.append((likelihoods.last ?? 1) * share)
-    tokens.append(token)
-    grades.append(grade)
+    _ = append(token, after: tokens.count - 1, grade: grade)
   }
+
+  /// Proposes a token after a node; −1 = after the path's end.
+  ///
+  /// - Parameters:
+  ///   - grade: how sure the drafter is of what follows there.
+  ///   - rank: how many tokens it takes for likelier there.
+  /// - Returns: its node, also where it was proposed before; nil where there is no room.
+  package mutating func append(
+    _ token: Int32, after node: Int, grade: Int, rank: Int = 0
+  ) -> Int? {
+    if let known = tokens.indices.first(where: { parents[$0] == node && tokens[$0] == token }) {
+      return known
+    }
+    guard tokens.count < room.count, depth(of: node) < room.depth else { return nil }
+    if hasChild(node) {
+      guard takesBranch(at: node) else { return nil }
+      branchCount += 1
+    }
+    let cell = DraftAcceptance.cell(grade: grade, depth: depth(of: node), rank: rank)
+    let likelihood = likelihood(of: node) * acceptance.share(cell)
+    let added = tokens.count
+    depths.append(depth(of: node) + 1)
+    tokens.append(token)
+    parents.append(node)
+    likelihoods.append(likelihood)
+    cells.append(cell)
+    order.insert(added, at: order.firstIndex { likelihoods[$0] < likelihood } ?? order.count)
+    return added
+  }
+
+  /// The likelihoods of all nodes, descending.
+  var ordered: some Collection<Double> { order.lazy.map { [likelihoods] in likelihoods[$0] } }
 
   /// Begins anew.
   ///
-  /// - Parameters:
-  ///   - most: tokens that may be verified.
-  ///   - leastLikelihood: how likely a token must be reached that another is worth being made after it.
-  mutating func begin(most: Int, leastLikelihood: Double) {
-    shorten(to: 0)
-    (isForced, self.most, self.leastLikelihood) = (false, min(most, Self.capacity), leastLikelihood)
+  /// - Parameter leastLikelihood: how likely a token must be reached that another is worth being made after it.
+  mutating func begin(_ room: DraftRoom, leastLikelihood: Double) {
+    removeAll()
+    (isForced, self.room, self.leastLikelihood) = (false, room, leastLikelihood)
+    self.room.count = min(room.count, Self.capacity)
   }
 
-  /// Forgets all but the first `count`.
-  mutating func shorten(to count: Int) {
-    tokens.removeSubrange(min(count, tokens.count)...)
-    likelihoods.removeSubrange(min(count, likelihoods.count)...)
-    grades.removeSubrange(min(count, grades.count)...)
-  }
-
-  /// Notes that the first `acceptedCount` were right, and forgets them all.
-  mutating func note(acceptedCount: Int) {
-    for (depth, grade) in grades.enumerated() where depth <= acceptedCount {
-      acceptance.note(grade: grade, depth: depth, isRight: depth < acceptedCount)
+  mutating func removeAll() {
+    for path in [\Draft.parents, \.depths, \.cells, \.order] {
+      self[keyPath: path].removeAll(keepingCapacity: true)
     }
-    shorten(to: 0)
+    tokens.removeAll(keepingCapacity: true)
+    likelihoods.removeAll(keepingCapacity: true)
+    branchCount = 0
+  }
+
+  /// Lays the likeliest nodes out as rows: the line that reaches deepest, then the others.
+  ///
+  /// - Parameters:
+  ///   - count: of how many nodes.
+  ///   - branchCount: most branches; of the others there is none.
+  mutating func layOut(count: Int, branchCount: Int, into rows: inout DraftRows) {
+    rows.removeAll()
+    heights.removeAll(keepingCapacity: true)
+    for _ in tokens { heights.append(-1) }
+    // Of those that are left out the height stays −1. Nodes follow their parents.
+    for node in order.prefix(count) { heights[node] = 0 }
+    for node in tokens.indices.reversed() where heights[node] >= 0 && parents[node] >= 0 {
+      heights[parents[node]] = max(heights[parents[node]], heights[node] + 1)
+    }
+    layOut(after: -1, row: 0, depth: room.depth, into: &rows)
+    var row = 0
+    // Rows are added meanwhile.
+    while row <= rows.tokens.count, rows.branches.count < branchCount {
+      let node = row == 0 ? -1 : rows.nodes[row - 1]
+      if !layOut(after: node, row: row, depth: room.branchDepth, into: &rows) { row += 1 }
+    }
+  }
+
+  /// Lays out the longest line of nodes that follows a node and has no rows yet, up to a depth.
+  ///
+  /// - Returns: whether there is one.
+  @discardableResult
+  private mutating func layOut(
+    after node: Int, row: Int, depth: Int, into rows: inout DraftRows
+  ) -> Bool {
+    var (node, row) = (node, row)
+    var isFound = false
+    while true {
+      var next: Int?
+      for child in tokens.indices
+      where parents[child] == node && heights[child] >= 0 && depths[child] <= depth
+        && heights[child] > next.map({ heights[$0] }) ?? -1
+      {
+        next = child
+      }
+      guard let next else { return isFound }
+      isFound = true
+      rows.append(tokens[next], after: row, node: next)
+      heights[next] = -1
+      (node, row) = (next, rows.tokens.count)
+    }
+  }
+
+  /// Notes which rows were right: one, and those that it follows.
+  mutating func note(_ rows: DraftRows, lastRight: Int) {
+    var right = lastRight
+    note(childrenOf: right, in: rows, right: nil)
+    while right > 0 {
+      let parent = rows.parent(ofRow: right)
+      note(childrenOf: parent, in: rows, right: right)
+      right = parent
+    }
+  }
+
+  private mutating func note(childrenOf row: Int, in rows: DraftRows, right: Int?) {
+    for child in 1..<rows.tokens.count + 1 where rows.parent(ofRow: child) == row {
+      acceptance.note(cells[rows.nodes[child - 1]], isRight: child == right)
+    }
   }
 }
 

@@ -72,7 +72,7 @@ package final class EngineCore {
         cancellation: cancellation)
     } catch { throw RuntimeError(error) }
     leastLoan = Self.leastLoan(request, plan.keyValues)
-    batch = try Batch(rowCapacity: plan.rowCapacity, spanCapacity: request.sequenceCount)
+    batch = try Self.makeBatch(plan, sequenceCount: request.sequenceCount)
     decoder = try Self.makeDecoder(
       configuration, weights, stream, plan, request, pool, decodeAttention)
     notes = pool.note.map { [$0] } ?? []
@@ -111,6 +111,19 @@ package final class EngineCore {
     if !files.isEmpty {
       throw refuse("each of several sequences has files of its own")
     }
+  }
+
+  private static func makeBatch(
+    _ plan: MemoryPlan, sequenceCount: Int
+  ) throws(RuntimeError) -> Batch {
+    var branches: KeyValueBranches?
+    if plan.draftBranchCount > 0 {
+      do {
+        branches = try KeyValueBranches(plan.keyValues.shape, capacity: plan.draftBranchCount)
+      } catch { throw RuntimeError(error) }
+    }
+    return try Batch(
+      rowCapacity: plan.rowCapacity, spanCapacity: sequenceCount, branches: branches)
   }
 
   private static func makeDecoder(
@@ -179,9 +192,14 @@ package final class EngineCore {
     do { return try cache.truncate(to: position, limit: limit) } catch { throw RuntimeError(error) }
   }
 
-  /// Most drafts that a sweep can verify after a sequence's next token.
-  package func draftRoom(of cache: KeyValueStore) -> Int {
-    min(plan.draftRowCount, cache.tentativeRoom(after: cache.positionCount + 1))
+  /// The drafts that a sweep can verify after a sequence's next token.
+  package func draftRoom(of cache: KeyValueStore) -> DraftRoom {
+    let end = cache.positionCount + 1
+    let depth = cache.tentativeRoom(after: end)
+    return DraftRoom(
+      count: depth > 0 ? plan.draftRowCount : 0, depth: depth,
+      branchDepth: min(depth, KeyValueBranches.limit(after: end) - end),
+      branchCount: plan.draftBranchCount)
   }
 
   /// Refuses tokens that cannot be read into a context.

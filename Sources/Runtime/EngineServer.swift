@@ -287,7 +287,7 @@ final class EngineServer {
       return
     }
     let start = monotonicNanoseconds()
-    let proposed = answering.map { $0.propose(most: core.draftRoom(of: $0.cache), gate) }
+    let proposed = answering.map { $0.propose(core.draftRoom(of: $0.cache), gate) }
     draftNanoseconds = monotonicNanoseconds() - start
     for failure in answering.compactMap({ $0.takeDraftFailure() }) {
       exchange.warn("what drafts tokens failed, and answers go on without: \(failure)")
@@ -296,7 +296,8 @@ final class EngineServer {
       proposed, beside: answering.count,
       room: min(core.plan.draftRowCount, core.batch.rowCapacity - answering.count))
     for (sequence, count) in zip(answering, counts) {
-      sequence.shortenDrafts(to: count)
+      sequence.chooseDrafts(
+        count: count, branchCount: core.plan.draftBranchCount - core.batch.branches.count)
       append(sequence, count: 1)
     }
   }
@@ -317,22 +318,23 @@ final class EngineServer {
   private func append(_ sequence: ActiveSequence, count: Int) {
     let (first, path) = (sequence.position, sequence.path)
     let draws = sequence.draws && first + count == path.count
-    let drafts = draws && !sequence.isReading ? sequence.drafts?.tokens ?? [] : []
-    let logitCount = draws ? 1 + drafts.count : 0
+    let drafts = draws && !sequence.isReading ? sequence.drafts?.rows : nil
+    let lineCount = drafts?.lineCount ?? 0
     let firstLogit = core.batch.logitCount
-    withRows(path[first..<first + count], drafts) { tokens in
+    withRows(path[first..<first + count], drafts?.line ?? []) { tokens in
       core.batch.append(
         tokens, at: first, sequence.isReading ? .read : .answer, promptEnd: path.count,
-        in: sequence.cache, logitCount: logitCount, draftCount: drafts.count,
+        in: sequence.cache, logitCount: draws ? 1 + lineCount : 0, draftCount: lineCount,
         isPooled: sequence.isPooled, cancellation: sequence.record.cancellation)
     }
-    if draws { drawing.append((members.count, firstLogit..<firstLogit + logitCount)) }
+    if let drafts { core.batch.appendBranches(of: drafts, at: first + count) }
+    if draws { drawing.append((members.count, firstLogit..<core.batch.logitCount)) }
     members.append(sequence)
   }
 
   /// Lends the tokens of a span: those of a path, and drafts after them.
   private func withRows(
-    _ path: ArraySlice<Int32>, _ drafts: [Int32], _ body: (UnsafeBufferPointer<Int32>) -> Void
+    _ path: ArraySlice<Int32>, _ drafts: ArraySlice<Int32>, _ body: (UnsafeBufferPointer<Int32>) -> Void
   ) {
     guard !drafts.isEmpty else { return path.withUnsafeBufferPointer(body) }
     spanTokens.removeAll(keepingCapacity: true)
@@ -389,9 +391,10 @@ final class EngineServer {
 
   /// Tells what the sweep brought.
   private func advance() {
-    for (member, span) in zip(members, core.batch.spans) {
+    for (number, member) in members.enumerated() {
+      let span = core.batch.spans[number]
       guard !restart(member, span), !repeatWithoutDrafts(member, span) else { continue }
-      member.advance(span) { masks }
+      member.advance(number, in: core.batch) { masks }
       statistics.drawnCount += member.news.drawnCount
       statistics.drafts += member.news.drafts
       note(member)

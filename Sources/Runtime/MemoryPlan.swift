@@ -46,6 +46,8 @@ public struct MemoryPlan: Sendable {
   public let logitRowCount: Int
   /// Most drafted tokens that a sweep verifies, of all sequences together.
   public let draftRowCount: Int
+  /// Most branches of trees of drafts in a sweep, of all sequences together; see ``KVCache/KeyValueBranches``.
+  let draftBranchCount: Int
   /// Positions of each sequence's context.
   public let contextLength: Int
   /// What stays and what is streamed.
@@ -142,6 +144,8 @@ public struct MemoryPlan: Sendable {
   private static let chunkShare = 6
   /// At most this share of what is left when everything has the least that works goes to drafts.
   private static let draftShare = 16
+  /// Branches of a sweep that are of use.
+  private static let mostDraftBranches = 6
 
   /// Memory of grammars' masks with which no grammar is refused that can be compiled, but for those made to cost.
   public static let usualMaskByteCount = TokenMasks.usualByteCount + TokenMasks.momentByteCount
@@ -248,6 +252,7 @@ public struct MemoryPlan: Sendable {
     }
     fixed.setDraftRowCount(weightMinimum: weightMinimum(smallest))
     let limit = try fixed.setKeyValueBudget(weightMinimum: weightMinimum(smallest))
+    fixed.setDraftBranchCount(weightMinimum: weightMinimum(smallest))
     let left = request.budgetByteCount - fixed.byteCount
     let chosen =
       left < weightMinimum(options) + fixed.leastWorkspaceByteCount ? smallest : options
@@ -281,6 +286,7 @@ public struct MemoryPlan: Sendable {
         logitRowCount: fixed.logitRowCount,
         draftRowCount: min(
           fixed.draftRowCount, chunkLength - 1, rowCapacity - request.sequenceCount),
+        draftBranchCount: fixed.draftBranchCount,
         contextLength: request.contextLength, residency: residency,
         expertSlots: fixed.families.isEmpty ? nil : slots,
         expertCount: fixed.families.reduce(0) { $0 + $1.bundleCount },
@@ -371,6 +377,8 @@ public struct MemoryPlan: Sendable {
 
     /// Most drafted tokens of a sweep; 0 until what else is needed is known.
     var draftRowCount = 0
+    /// Most branches of trees of drafts in a sweep; 0 until it is known which keys and values stay in memory.
+    private(set) var draftBranchCount = 0
     /// Most rows whose logits are computed at once: those that were asked for, or one for each sequence and each draft.
     var logitRowCount: Int {
       max(request.logitRowCount, request.sequenceCount + draftRowCount)
@@ -453,6 +461,20 @@ public struct MemoryPlan: Sendable {
       }
     }
 
+    /// Fixes how many branches drafts may have: none where keys and values do not all stay in memory, otherwise as many as
+    /// fit a share of what is left, and at most one for every three drafts.
+    mutating func setDraftBranchCount(weightMinimum: Int) {
+      let spare = request.budgetByteCount - byteCount - weightMinimum - leastWorkspaceByteCount
+      draftBranchCount = hasTier ? 0 : min(MemoryPlan.mostDraftBranches, draftRowCount / 3)
+      while draftBranchCount > 0, branchByteCount > spare / MemoryPlan.draftShare {
+        draftBranchCount -= 1
+      }
+    }
+
+    private var branchByteCount: Int {
+      KeyValueBranches.byteCount(keyValueShape, capacity: draftBranchCount)
+    }
+
     /// Fixes the memory of keys and values; the budget holds the least that works.
     ///
     /// - Parameter weightMinimum: what weights need.
@@ -500,9 +522,9 @@ public struct MemoryPlan: Sendable {
       DecoderWorkspace.byteCount(
         configuration, tokenCapacity: chunkLength, logitRowCapacity: logitRowCount,
         hasNeurons: neurons != nil)
-        + Batch.byteCount(rowCapacity: chunkLength)
+        + Batch.byteCount(rowCapacity: chunkLength) + branchByteCount
         + (hasTier
-          ? AttentionStep.chunkByteCount(
+          ? ChunkAttention.partialByteCount(
             AttentionShape(configuration), chunkLength: chunkLength) : 0)
         + (configuration.experts.map {
           ExpertWorkspace.byteCount(configuration, $0, tokenCapacity: chunkLength)

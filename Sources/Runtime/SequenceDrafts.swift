@@ -5,6 +5,8 @@ struct SequenceDrafts {
   /// nil once it failed.
   private var drafter: (any Drafter)?
   private var draft = Draft()
+  /// What is verified after the path's last token.
+  private(set) var rows = DraftRows()
   private(set) var counts = DraftCounts()
   /// Why there are no drafts any more; taken by whoever tells people.
   private(set) var failure: RuntimeError?
@@ -20,26 +22,25 @@ struct SequenceDrafts {
 
   /// Memory of a sequence's drafts.
   static func byteCount(contextLength: Int) -> Int {
-    LookupDrafter.byteCount(contextLength: contextLength) + 3 * 8 * Draft.capacity
+    LookupDrafter.byteCount(contextLength: contextLength) + 16 * 8 * Draft.capacity
   }
 
-  /// The tokens that are to be verified, after the last of the path.
-  var tokens: [Int32] { draft.tokens }
-  /// How likely each of them is to be reached and right, and how many are verified whatever that costs.
+  /// How likely each token is to be reached and right, descending, and how many are verified whatever that costs.
   var proposal: (likelihoods: [Double], forcedCount: Int) {
-    (draft.likelihoods, draft.isForced ? draft.tokens.count : 0)
+    (Array(draft.ordered), draft.isForced ? draft.tokens.count : 0)
   }
 
-  /// Proposes at most `most` tokens.
-  mutating func propose(after context: DraftContext, most: Int, _ gate: DraftGate) {
+  /// Proposes tokens, as many as there is room for.
+  mutating func propose(after context: DraftContext, _ room: DraftRoom, _ gate: DraftGate) {
+    rows.removeAll()
     draft.begin(
-      most: most, leastLikelihood: gate.leastLikelihood(draftNanoseconds: draftNanoseconds))
+      room, leastLikelihood: gate.leastLikelihood(draftNanoseconds: draftNanoseconds))
     lastNanoseconds = 0
-    guard most > 0, let drafter else { return }
+    guard room.count > 0, let drafter else { return }
     let start = monotonicNanoseconds()
     do throws(RuntimeError) { try drafter.propose(after: context, into: &draft) } catch {
       (failure, self.drafter) = (error, nil)
-      draft.shorten(to: 0)
+      draft.removeAll()
     }
     lastNanoseconds = monotonicNanoseconds() - start
     if !draft.tokens.isEmpty {
@@ -54,17 +55,24 @@ struct SequenceDrafts {
     return failure
   }
 
-  /// Has only the first `count` verified.
-  mutating func shorten(to count: Int) { draft.shorten(to: count) }
+  /// Has the likeliest verified.
+  ///
+  /// - Parameters:
+  ///   - count: how many.
+  ///   - branchCount: most branches.
+  mutating func choose(count: Int, branchCount: Int) {
+    draft.layOut(count: count, branchCount: branchCount, into: &rows)
+  }
 
   /// Has none verified.
-  mutating func drop() { draft.shorten(to: 0) }
+  mutating func drop() { rows.removeAll() }
 
-  /// Notes how many of the drafts that were verified the model drew itself.
-  mutating func note(acceptedCount: Int) {
-    counts.draftedCount += draft.tokens.count
-    counts.acceptedCount += acceptedCount
-    draft.note(acceptedCount: acceptedCount)
+  /// Notes which of the rows that were verified the model drew itself: one, and those that it follows; 0 = none.
+  mutating func note(lastRight row: Int) {
+    counts.draftedCount += rows.tokens.count
+    counts.acceptedCount += rows.depth(ofRow: row)
+    draft.note(rows, lastRight: row)
+    rows.removeAll()
   }
 }
 

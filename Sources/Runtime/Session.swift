@@ -166,46 +166,45 @@ public final class Session {
     return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
   }
 
-  /// Most drafts that ``decode(_:drafts:continues:)`` takes now.
-  var draftRoom: Int { core.draftRoom(of: keyValues) }
+  /// The drafts that ``decode(_:drafts:continues:)`` takes now.
+  var draftRoom: DraftRoom { core.draftRoom(of: keyValues) }
 
   /// Adds one token to the context and drafts of those after it, and computes the logits after each of them.
   ///
-  /// A draft that turns out to be wrong is taken back, with all after it, by ``reject(from:)`` before the next step; the
-  /// logits before it are those that ``decode(_:continues:)`` gives.
+  /// Those that turn out to be wrong are taken back by ``keepDrafts(_:to:)`` before the next step; the logits after
+  /// those that are right are those that ``decode(_:continues:)`` gives.
   ///
-  /// - Parameter drafts: at most ``draftRoom``.
-  /// - Returns: [1 + drafts.count, vocabularyCount], valid until the next call; the caller may change them.
+  /// - Parameter drafts: as ``draftRoom`` allows.
+  /// - Returns: of each of its rows [1 + drafts.tokens.count, vocabularyCount], valid until the next call; the caller may
+  ///   change them.
   func decode(
-    _ token: Int32, drafts: [Int32], continues: Bool
+    _ token: Int32, drafts: DraftRows, continues: Bool
   ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
-    guard !drafts.isEmpty else { return try decode(token, continues: continues) }
     try checkCondition()
     onDecodePart?()
     decoder.onPart = onDecodePart
     defer { decoder.onPart = nil }
     tokensToVerify.removeAll(keepingCapacity: true)
     tokensToVerify.append(token)
-    tokensToVerify.append(contentsOf: drafts)
+    tokensToVerify.append(contentsOf: drafts.line)
     try step { () throws(RuntimeError) in
       var failure: RuntimeError?
       tokensToVerify.withUnsafeBufferPointer { tokens in
         do throws(RuntimeError) {
           try sweep(
-            tokens, .answer, logitCount: tokens.count, draftCount: drafts.count,
-            continues: continues)
+            tokens, .answer, logitCount: tokens.count, drafts: drafts, continues: continues)
         } catch { failure = error }
       }
       if let failure { throw failure }
     }
     return UnsafeMutableBufferPointer(
-      start: decoder.workspace.logits, count: tokensToVerify.count * vocabularyCount)
+      start: decoder.workspace.logits, count: (1 + drafts.tokens.count) * vocabularyCount)
   }
 
-  /// Takes the drafts from `position` on back; those before it stay.
-  func reject(from position: Int) {
-    keyValues.reject(from: position)
-    self.position = position
+  /// Takes all drafts back but `row` and those that it follows; of row 0, all.
+  func keepDrafts(_ drafts: DraftRows, to row: Int) {
+    position += drafts.depth(ofRow: row) - drafts.lineCount
+    core.batch.keepDrafts(ofSpan: 0, branch: drafts.branch(ofRow: row), to: position)
   }
 
   /// Reads `tokens` into the context and hands the logits after each position to `sink`.
@@ -333,13 +332,14 @@ public final class Session {
 
   private func sweep(
     _ tokens: UnsafeBufferPointer<Int32>, _ kind: RowKind, promptEnd: Int? = nil, logitCount: Int,
-    draftCount: Int = 0, continues: Bool,
+    drafts: DraftRows? = nil, continues: Bool,
     _ sink: (_ first: Int, _ logits: UnsafeMutableBufferPointer<Float>) -> Void = { _, _ in }
   ) throws(RuntimeError) {
     core.batch.removeAll()
     core.batch.append(
       tokens, at: position, kind, promptEnd: promptEnd, in: keyValues, logitCount: logitCount,
-      draftCount: draftCount)
+      draftCount: drafts?.lineCount ?? 0)
+    if let drafts { core.batch.appendBranches(of: drafts, at: position + 1) }
     try core.step(continues: continues) { first, logits in sink(first, logits) }
     position += tokens.count
   }

@@ -208,7 +208,7 @@ public struct TextGenerator {
       let start = monotonicNanoseconds()
       logits = try decode(token, &drafts, continues: answer.leftCount > 1)
       (sweepNanoseconds, sweepRowCount) = (
-        monotonicNanoseconds() - start, 1 + (drafts?.tokens.count ?? 0)
+        monotonicNanoseconds() - start, 1 + (drafts?.rows.tokens.count ?? 0)
       )
     }
   }
@@ -220,12 +220,12 @@ public struct TextGenerator {
     _ answer: inout Answer, _ logits: UnsafeMutableBufferPointer<Float>,
     _ drafts: inout SequenceDrafts?
   ) throws(RuntimeError) -> Int {
-    let tokens = drafts?.tokens ?? []
-    var acceptedCount = 0
+    let rows = drafts?.rows ?? DraftRows()
+    var (row, drawnCount) = (0, 0)
     defer {
-      if !tokens.isEmpty {
-        session.reject(from: session.position - tokens.count + acceptedCount)
-        drafts?.note(acceptedCount: acceptedCount)
+      if !rows.isEmpty {
+        session.keepDrafts(rows, to: row)
+        drafts?.note(lastRight: row)
       }
       answer.note { result in
         result.sweepCount += 1
@@ -235,12 +235,12 @@ public struct TextGenerator {
     let count = session.vocabularyCount
     while true {
       try answer.draw(
-        UnsafeMutableBufferPointer(
-          rebasing: logits[acceptedCount * count..<(acceptedCount + 1) * count]))
-      guard acceptedCount < tokens.count, answer.next == tokens[acceptedCount] else {
-        return acceptedCount + 1
+        UnsafeMutableBufferPointer(rebasing: logits[row * count..<(row + 1) * count]))
+      drawnCount += 1
+      guard let next = answer.next.flatMap({ rows.child(ofRow: row, $0) }) else {
+        return drawnCount
       }
-      acceptedCount += 1
+      row = next
     }
   }
 
@@ -249,15 +249,17 @@ public struct TextGenerator {
     _ answer: Answer, _ drafts: inout SequenceDrafts?, _ gate: inout DraftGate
   ) {
     guard drafts != nil else { return }
-    let room = min(session.draftRoom, answer.leftCount - 1)
+    let room = session.draftRoom.limited(to: answer.leftCount - 1)
     drafts?.propose(
       after: DraftContext(
         path: answer.path, answerStart: answer.options.prompt.count,
         sampling: answer.options.sampling),
-      most: room, gate)
+      room, gate)
     if let failure = drafts?.takeFailure() { onLostDrafts?(failure) }
     guard let proposal = drafts?.proposal else { return }
-    drafts?.shorten(to: gate.choose([proposal], beside: 1, room: room)[0])
+    drafts?.choose(
+      count: gate.choose([proposal], beside: 1, room: room.count)[0],
+      branchCount: room.branchCount)
   }
 
   /// Computes the logits after the next token and after drafts; where these cannot be computed, after the token alone.
@@ -266,10 +268,13 @@ public struct TextGenerator {
   ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
     let position = session.position
     do throws(RuntimeError) {
-      return try session.decode(token, drafts: drafts?.tokens ?? [], continues: continues)
+      guard let rows = drafts?.rows, !rows.isEmpty else {
+        return try session.decode(token, continues: continues)
+      }
+      return try session.decode(token, drafts: rows, continues: continues)
     } catch {
       // A draft that the model would never draw may have values that are not finite.
-      guard case .notFinite = error, drafts?.tokens.isEmpty == false,
+      guard case .notFinite = error, drafts?.rows.isEmpty == false,
         try session.truncate(to: position) == position
       else { throw error }
       drafts?.drop()

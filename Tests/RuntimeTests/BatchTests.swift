@@ -23,9 +23,9 @@ import WeightLoader
     var line: Int
     var cache: KeyValueStore
     var position = 0
-    /// Drafts of its last rows, and those of them at the beginning that are right.
-    var draftCount = 0
-    var rightCount = 0
+    /// Drafts of its last rows, and of each row with logits whether it follows the line.
+    var drafts = DraftRows()
+    var isRight = [true]
   }
 
   private static let contextLength = 700
@@ -108,11 +108,14 @@ import WeightLoader
         members.append(index)
       }
       try step(core, lines, members.map { open[$0] }, comment)
-      for (index, span) in zip(members, core.batch.spans) {
+      for (number, index) in members.enumerated() {
+        let (span, drafts) = (core.batch.spans[number], open[index].drafts)
         open[index].position += span.rows.count - span.draftCount
-        guard span.draftCount > 0 else { continue }
-        open[index].position += Int.random(in: 0...open[index].rightCount, using: &generator)
-        span.cache.reject(from: open[index].position)
+        let right = open[index].isRight.indices.filter { open[index].isRight[$0] }
+        guard !drafts.isEmpty, let last = right.randomElement(using: &generator) else { continue }
+        open[index].position += drafts.depth(ofRow: last)
+        core.batch.keepDrafts(
+          ofSpan: number, branch: drafts.branch(ofRow: last), to: open[index].position)
       }
       for index in members.sorted(by: >) {
         let line = lines[open[index].line]
@@ -143,26 +146,26 @@ import WeightLoader
     _ sequence: inout Open, _ lines: [Line], to core: EngineCore, most: Int,
     using generator: inout SeededGenerator
   ) {
-    (sequence.draftCount, sequence.rightCount) = (0, 0)
+    (sequence.drafts, sequence.isRight) = (DraftRows(), [true])
     let line = lines[sequence.line]
     let prompt = line.prompt
     guard sequence.position < prompt.count else {
-      var tokens = Array(line.decoding[(sequence.position - prompt.count)...])
+      let decoding = line.decoding[(sequence.position - prompt.count)...]
       // What follows is drafted, in part rightly.
-      let room = min(core.draftRoom(of: sequence.cache), most - 1)
-      sequence.rightCount = Int.random(
-        in: 0...max(0, min(room, tokens.count - 1)), using: &generator)
-      tokens.removeSubrange((1 + sequence.rightCount)...)
-      let wrongCount = Int.random(in: 0...max(0, room - sequence.rightCount), using: &generator)
-      for _ in 0..<wrongCount {
-        tokens.append(Int32.random(in: 0..<Self.vocabularyCount, using: &generator))
+      let rows = randomDrafts(
+        of: Array(decoding.dropFirst()), core.draftRoom(of: sequence.cache),
+        branchCount: core.batch.branchCount, most: most - 1, using: &generator)
+      sequence.drafts = rows
+      sequence.isRight = (0...rows.tokens.count).map {
+        let path = rows.path(toRow: $0)
+        return decoding.dropFirst().starts(with: path)
       }
-      sequence.draftCount = tokens.count - 1
-      tokens.withUnsafeBufferPointer { tokens in
+      ([decoding[decoding.startIndex]] + rows.line).withUnsafeBufferPointer { tokens in
         core.batch.append(
           tokens, at: sequence.position, .answer, in: sequence.cache, logitCount: tokens.count,
-          draftCount: tokens.count - 1)
+          draftCount: rows.lineCount)
       }
+      core.batch.appendBranches(of: rows, at: sequence.position + 1)
       return
     }
     let count = Int.random(
@@ -175,18 +178,40 @@ import WeightLoader
     }
   }
 
+  /// A tree of drafts whose lines may each begin with some of what is right.
+  private func randomDrafts(
+    of right: [Int32], _ room: DraftRoom, branchCount: Int, most: Int,
+    using generator: inout SeededGenerator
+  ) -> DraftRows {
+    var rows = DraftRows()
+    let most = min(room.count, most)
+    for chain in 0...Int.random(in: 0...max(0, room.branchCount - branchCount), using: &generator) {
+      var row = Int.random(in: 0...rows.tokens.count, using: &generator)
+      let deepest = chain == 0 ? room.depth : room.branchDepth
+      for _ in 0..<Int.random(in: 0...9, using: &generator)
+      where rows.tokens.count < most && rows.depth(ofRow: row) < deepest {
+        let depth = rows.depth(ofRow: row)
+        let isRight = depth < right.count && Int.random(in: 0..<4, using: &generator) > 0
+        rows.append(
+          isRight ? right[depth] : Int32.random(in: 0..<Self.vocabularyCount, using: &generator),
+          after: row)
+        row = rows.tokens.count
+      }
+    }
+    return rows
+  }
+
   private func step(
     _ core: EngineCore, _ lines: [Line], _ members: [Open], _ comment: Comment
   ) throws {
     // Of each row of logits, whose it is and after which position; nil where it follows a draft that is wrong.
     var wanting = zip(members, core.batch.spans).flatMap { sequence, span in
-      let end = span.positions.upperBound
-      let rows =
-        end < lines[sequence.line].prompt.count
-        ? 0..<0 : end - 1 - sequence.draftCount..<end
-      return rows.map { position in
-        let isRight = position < end - (sequence.draftCount - sequence.rightCount)
-        return isRight ? (line: sequence.line, position: position) : nil
+      let end = span.positions.upperBound - sequence.drafts.lineCount
+      guard end >= lines[sequence.line].prompt.count else {
+        return [(line: Int, position: Int)?]()
+      }
+      return sequence.isRight.enumerated().map { row, isRight in
+        isRight ? (sequence.line, end - 1 + sequence.drafts.depth(ofRow: row)) : nil
       }
     }[...]
     let vocabularyCount = Int(Self.vocabularyCount)

@@ -8,7 +8,8 @@ import Testing
 
 /// Drafts that several tokens a sweep are verified of: the answer is the one without any, whoever makes them.
 @Suite struct DraftTests {
-  /// Proposes what is known to follow, some of it changed, and then anything.
+  /// Proposes what is known to follow, some of it changed, and then anything: a line, or a tree that may have what is right
+  /// in any of its branches.
   private final class Oracle: Drafter {
     private let whole: [Int32]
     private var generator: SeededGenerator
@@ -20,11 +21,16 @@ import Testing
 
     func propose(after context: DraftContext, into draft: inout Draft) {
       draft.isForced = true
-      for index in 0..<Int.random(in: 0...9, using: &generator) {
-        let place = context.path.count + index
+      let isTree = Int.random(in: 0..<3, using: &generator) > 0
+      var nodes = [(node: -1, depth: 0)]
+      for _ in 0..<Int.random(in: 0...12, using: &generator) {
+        let (parent, depth) =
+          nodes[isTree ? Int.random(in: 0..<nodes.count, using: &generator) : nodes.count - 1]
+        let place = context.path.count + depth
         let isRight = place < whole.count && Int.random(in: 0..<6, using: &generator) > 0
-        draft.append(
-          isRight ? whole[place] : Int32.random(in: 0..<320, using: &generator), grade: 0)
+        let token = isRight ? whole[place] : Int32.random(in: 0..<320, using: &generator)
+        guard let node = draft.append(token, after: parent, grade: 0, rank: 0) else { continue }
+        nodes.append((node, depth + 1))
       }
     }
   }
