@@ -63,12 +63,14 @@ struct DraftAcceptance {
 /// Decides how many drafts of each sequence a sweep verifies: as many as bring the most tokens for the time that the
 /// sweep takes.
 ///
-/// What sweeps take by their rows is measured as they run. Drafts that do not pay are tried now and then, for a fixed share of
+/// What sweeps take by their rows is measured as they run, beginning with those that read prompts. Drafts that do not pay are tried now and then, for a fixed share of
 /// the time.
 struct DraftGate {
   private var times = SweepTimes()
   /// Time that trials may take, nanoseconds.
   private var allowance = 0.0
+  /// What computing a row takes, by sweeps of so many that it is what they take; nil = there was none.
+  private var rowNanoseconds: Double?
   /// Tokens a nanosecond, a moving average.
   private var tokenRate = 0.0
 
@@ -90,12 +92,22 @@ struct DraftGate {
       allowance + Self.trialShare * Double(nanoseconds), Double(nanoseconds))
   }
 
+  private static let leastComputedRowCount = 32
+
+  /// Notes how long sweeps took whose rows were tokens of prompts, as many in each.
+  mutating func notePrompt(rowCount: Int, sweepCount: Int = 1, nanoseconds: Int) {
+    guard rowCount >= Self.leastComputedRowCount * sweepCount else { return }
+    let each = Double(nanoseconds) / Double(rowCount)
+    rowNanoseconds = min(rowNanoseconds ?? each, each)
+  }
+
   /// How likely a draft must be reached so that making it, which takes that long, is worth the time.
   func leastLikelihood(draftNanoseconds: Double) -> Double { tokenRate * draftNanoseconds }
 
   /// Nanoseconds of a sweep of so many rows.
   private func cost(_ rowCount: Int) -> Double {
-    times.estimate(rowCount: rowCount, assumedRowShare: assumedRowShare)
+    times.estimate(
+      rowCount: rowCount, rowNanoseconds: rowNanoseconds, assumedRowShare: assumedRowShare)
   }
 
   /// Decides which drafts a sweep is to verify.

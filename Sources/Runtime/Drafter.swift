@@ -138,6 +138,21 @@ package struct Draft {
     return added
   }
 
+  /// How likely a token after a node is right, where the node is.
+  func share(after node: Int, grade: Int, rank: Int) -> Double {
+    acceptance.share(DraftAcceptance.cell(grade: grade, depth: depth(of: node), rank: rank))
+  }
+
+  /// The tokens up to a node, itself included.
+  func path(to node: Int) -> [Int32] {
+    var (node, path) = (node, [Int32]())
+    while node >= 0 {
+      path.append(tokens[node])
+      node = parents[node]
+    }
+    return path.reversed()
+  }
+
   /// The likelihoods of all nodes, descending.
   var ordered: some Collection<Double> { order.lazy.map { [likelihoods] in likelihoods[$0] } }
 

@@ -254,7 +254,11 @@ final class EngineServer {
     } else {
       let end = monotonicNanoseconds()
       scheduler.note(rowCount: core.batch.rowCount, nanoseconds: end - start)
-      if members.allSatisfy({ !$0.isReading }) { answerNanoseconds = end - start }
+      if members.allSatisfy({ !$0.isReading }) {
+        answerNanoseconds = end - start
+      } else {
+        gate.notePrompt(rowCount: core.batch.rowCount, nanoseconds: end - start)
+      }
       statistics.sweepNanoseconds += end - start
     }
     let before = statistics.drawnCount

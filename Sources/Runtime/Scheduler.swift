@@ -96,9 +96,15 @@ package struct SweepTimes {
     return before.map { $0.nanoseconds * count / $0.rowCount }
   }
 
-  /// Nanoseconds of a sweep of so many rows, never fewer than of one of less: as measured, and beyond the most rows that
-  /// were, by a share of a sweep for each more.
-  func estimate(rowCount: Int, assumedRowShare: Double) -> Double {
+  /// Nanoseconds of a sweep of so many rows, never fewer than of one of less.
+  ///
+  /// A sweep takes as long as the drive, or as computing its rows where that is longer: so it is between the rows that were
+  /// measured, at most on the line between them, and beyond.
+  ///
+  /// - Parameters:
+  ///   - rowNanoseconds: what computing a row takes; nil = it is not known.
+  ///   - assumedRowShare: by what share of a sweep a row is assumed to prolong it then.
+  func estimate(rowCount: Int, rowNanoseconds: Double?, assumedRowShare: Double) -> Double {
     let count = Double(rowCount)
     var before: Point?
     var longest = 0.0
@@ -106,12 +112,14 @@ package struct SweepTimes {
       guard point.rowCount < count else {
         guard let before else { return point.nanoseconds }
         let share = (count - before.rowCount) / (point.rowCount - before.rowCount)
-        return longest + share * (max(longest, point.nanoseconds) - longest)
+        let line = longest + share * (max(longest, point.nanoseconds) - longest)
+        return rowNanoseconds.map { min(line, max(longest, count * $0)) } ?? line
       }
       before = point
       longest = max(longest, point.nanoseconds)
     }
     guard let before else { return 1 + assumedRowShare * (count - 1) }
+    if let rowNanoseconds { return max(longest, count * rowNanoseconds) }
     return longest * (1 + assumedRowShare * (count - before.rowCount))
   }
 

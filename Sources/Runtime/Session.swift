@@ -104,7 +104,7 @@ public final class Session {
     try core.check(tokens, after: position)
     try step { () throws(RuntimeError) in
       let end = position + tokens.count
-      try reportingProgress(sweepCount: chunkCount(tokens)) { () throws(RuntimeError) in
+      try reportingProgress(sweepCount: sweepCount(tokens.count)) { () throws(RuntimeError) in
         for first in stride(from: 0, to: tokens.count, by: plan.chunkLength) {
           let slice = first..<min(first + plan.chunkLength, tokens.count)
           let isLast = slice.upperBound == tokens.count
@@ -117,8 +117,9 @@ public final class Session {
     return UnsafeMutableBufferPointer(start: decoder.workspace.logits, count: vocabularyCount)
   }
 
-  private func chunkCount(_ tokens: [Int32]) -> Int {
-    (tokens.count + plan.chunkLength - 1) / plan.chunkLength
+  /// Sweeps that read so many tokens.
+  func sweepCount(_ tokenCount: Int) -> Int {
+    (tokenCount + plan.chunkLength - 1) / plan.chunkLength
   }
 
   /// Tells ``onProgress`` of the parts of `count` sweeps over the layers, while `work` does them.
@@ -217,7 +218,7 @@ public final class Session {
     try checkCondition()
     try core.check(tokens, after: position)
     try step { () throws(RuntimeError) in
-      try reportingProgress(sweepCount: chunkCount(tokens)) { () throws(RuntimeError) in
+      try reportingProgress(sweepCount: sweepCount(tokens.count)) { () throws(RuntimeError) in
         try scoreChunks(of: tokens, skipping: skipping, sink)
       }
     }

@@ -188,7 +188,12 @@ public struct TextGenerator {
       session.plan.draftRowCount > 0
       ? SequenceDrafts(answer.options.draft, contextLength: session.plan.contextLength) : nil
     var gate = DraftGate(isStreamed: session.plan.residency.streamedByteCount > 0)
+    let (start, readCount) = (monotonicNanoseconds(), session.position)
     var logits = try prefill(&answer)
+    let promptCount = session.position - readCount
+    gate.notePrompt(
+      rowCount: promptCount, sweepCount: session.sweepCount(promptCount),
+      nanoseconds: monotonicNanoseconds() - start)
     var (sweepNanoseconds, sweepRowCount) = (0, 0)
     while true {
       let tokenCount = try draw(&answer, logits, &drafts)
