@@ -26,8 +26,11 @@ extension KeyValueStore {
     precondition(
       isCommitted && (certainEnd...chunk.upperBound).contains(position),
       "position \(position) is not one of the last \(tentativeCount) before \(chunk.upperBound)")
-    guard position < chunk.upperBound else { return tentativeCount = 0 }
-    end(at: position)
+    if position < chunk.upperBound {
+      end(at: position)
+    } else {
+      tentativeCount = 0
+    }
   }
 
   /// Takes the positions of a branch, and of the lines that it leaves, up to `position` in place of the tentative ones; they

@@ -173,12 +173,13 @@ final class ChunkAttention: ParallelRegion {
       partials = AttentionPartials(
         memory: kept
           + ((line.firstBlock + block) * shape.keyValueHeadCount + head)
-          * Self.blockPartialByteCount(shape),
+            * Self.blockPartialByteCount(shape),
         queryCount: queryCount, headDim: headDim)
     }
     if tiles.lowerBound == allTiles.lowerBound { partials.reset() }
     let seen =
-      Int(area.visible[0].first) / AttentionTile.positionCount..<(line.position
+      Int(area.visible[0].first)
+      / AttentionTile.positionCount..<(line.position
       + tokens.upperBound - 1) / AttentionTile.positionCount + 1
     let pageGroups = AttentionStep.pageGroups(
       VisibleRange(first: area.visible[0].first, last: Int32(line.position + tokens.lowerBound)))

@@ -1,12 +1,13 @@
 /// How often a sequence's drafts were right, by how sure the drafter was and how deep they lay: moving averages.
 struct DraftAcceptance {
+  /// What is assumed of each grade before anything was seen: those of matches, then those of a model's probabilities.
+  private static let priors = [0.35, 0.55, 0.75, 0.9, 0.96] + [0.35, 0.55, 0.8, 0.93, 0.98]
   /// Grades of a drafter's certainty.
-  static let gradeCount = 4
+  static let gradeCount = priors.count
+  private static let matchGradeCount = 5
   private static let depthCount = 5
   /// Ranks beside the first that are told apart.
   static let rankCount = 3
-  /// What is assumed before anything was seen.
-  private static let priors = [0.35, 0.55, 0.75, 0.93]
   private static let leastWeight = 1.0 / 16
 
   private struct Cell {
@@ -23,10 +24,11 @@ struct DraftAcceptance {
   /// Grade of a token of that probability.
   static func grade(probability: Double) -> Int {
     switch probability {
-    case ..<0.4: 0
-    case ..<0.7: 1
-    case ..<0.95: 2
-    default: 3
+    case ..<0.4: matchGradeCount
+    case ..<0.7: matchGradeCount + 1
+    case ..<0.95: matchGradeCount + 2
+    case ..<0.99: matchGradeCount + 3
+    default: matchGradeCount + 4
     }
   }
 
@@ -36,7 +38,8 @@ struct DraftAcceptance {
     case ..<2: 0
     case ..<3: 1
     case ..<6: 2
-    default: 3
+    case ..<16: 3
+    default: 4
     }
   }
 
@@ -63,8 +66,8 @@ struct DraftAcceptance {
 /// Decides how many drafts of each sequence a sweep verifies: as many as bring the most tokens for the time that the
 /// sweep takes.
 ///
-/// What sweeps take by their rows is measured as they run, beginning with those that read prompts. Drafts that do not pay are tried now and then, for a fixed share of
-/// the time.
+/// What sweeps take by their rows is measured as they run, beginning with those that read prompts. Drafts that do not
+/// pay are tried now and then, for a fixed share of the time.
 struct DraftGate {
   private var times = SweepTimes()
   /// Time that trials may take, nanoseconds.

@@ -8,9 +8,9 @@ package struct DraftRows {
   private var parents: [Int] = []
   private(set) var nodes: [Int] = []
   /// The line, then branches in an order in which each leaves an earlier one.
-  private(set) var chains: [Chain] = []
+  package private(set) var chains: [Chain] = []
 
-  struct Chain {
+  package struct Chain {
     /// The chain that it leaves.
     let parent: Int
     /// Drafts of the tree before its first.
@@ -30,7 +30,7 @@ package struct DraftRows {
   /// Drafts that the span of the path's last token ends in.
   package var lineCount: Int { chains.first?.drafts.count ?? 0 }
   package var line: ArraySlice<Int32> { tokens[..<lineCount] }
-  var branches: ArraySlice<Chain> { chains.dropFirst() }
+  package var branches: ArraySlice<Chain> { chains.dropFirst() }
 
   mutating func removeAll() {
     tokens.removeAll(keepingCapacity: true)
@@ -57,7 +57,7 @@ package struct DraftRows {
   }
 
   /// The row after `row` that holds a token; nil where there is none.
-  func child(ofRow row: Int, _ token: Int32) -> Int? {
+  package func child(ofRow row: Int, _ token: Int32) -> Int? {
     for draft in tokens.indices where parents[draft] == row && tokens[draft] == token {
       return draft + 1
     }
@@ -65,7 +65,7 @@ package struct DraftRows {
   }
 
   /// The row that a row follows.
-  func parent(ofRow row: Int) -> Int { parents[row - 1] }
+  package func parent(ofRow row: Int) -> Int { parents[row - 1] }
 
   /// Drafts up to a row, itself included.
   package func depth(ofRow row: Int) -> Int {

@@ -50,6 +50,8 @@ package struct DraftRoom {
 package struct Draft {
   /// Most nodes.
   package static let capacity = 31
+  /// What is less likely to be reached is not gone on with.
+  private static let leastUsefulLikelihood = 0.02
 
   package fileprivate(set) var tokens: [Int32] = []
   /// Of each node, the one that it follows; −1 = the path's end.
@@ -153,6 +155,9 @@ package struct Draft {
     return path.reversed()
   }
 
+  /// The likeliest nodes.
+  package func best(_ count: Int) -> ArraySlice<Int> { order.prefix(count) }
+
   /// The likelihoods of all nodes, descending.
   var ordered: some Collection<Double> { order.lazy.map { [likelihoods] in likelihoods[$0] } }
 
@@ -161,7 +166,8 @@ package struct Draft {
   /// - Parameter leastLikelihood: how likely a token must be reached that another is worth being made after it.
   mutating func begin(_ room: DraftRoom, leastLikelihood: Double) {
     removeAll()
-    (isForced, self.room, self.leastLikelihood) = (false, room, leastLikelihood)
+    (isForced, self.room) = (false, room)
+    self.leastLikelihood = max(leastLikelihood, Self.leastUsefulLikelihood)
     self.room.count = min(room.count, Self.capacity)
   }
 
@@ -179,12 +185,12 @@ package struct Draft {
   /// - Parameters:
   ///   - count: of how many nodes.
   ///   - branchCount: most branches; of the others there is none.
-  mutating func layOut(count: Int, branchCount: Int, into rows: inout DraftRows) {
+  package mutating func layOut(count: Int, branchCount: Int, into rows: inout DraftRows) {
     rows.removeAll()
     heights.removeAll(keepingCapacity: true)
     for _ in tokens { heights.append(-1) }
     // Of those that are left out the height stays −1. Nodes follow their parents.
-    for node in order.prefix(count) { heights[node] = 0 }
+    for node in best(count) { heights[node] = 0 }
     for node in tokens.indices.reversed() where heights[node] >= 0 && parents[node] >= 0 {
       heights[parents[node]] = max(heights[parents[node]], heights[node] + 1)
     }
@@ -242,21 +248,23 @@ package struct Draft {
 
 /// Which drafter an answer has.
 public struct DraftChoice: Sendable {
-  /// Makes the drafter of an answer, in a context of that length; nil = it has none.
-  let makeDrafter: (@Sendable (_ contextLength: Int) -> any Drafter)?
+  /// Makes the drafter of an answer, in a context of that length and after earlier answers; nil = it has none.
+  let makeDrafter: (@Sendable (_ contextLength: Int, OutputHistory?) -> any Drafter)?
 
   /// A drafter of the caller's own.
-  package init(makeDrafter: (@Sendable (_ contextLength: Int) -> any Drafter)?) {
+  package init(
+    makeDrafter: (@Sendable (_ contextLength: Int, OutputHistory?) -> any Drafter)?
+  ) {
     self.makeDrafter = makeDrafter
   }
 
   /// None: a token a sweep.
   public static let off = DraftChoice(makeDrafter: nil)
-  /// The continuation of what the context's end resembles most, in the context itself.
-  public static let lookup = DraftChoice { LookupDrafter(contextLength: $0) }
+  /// The continuation of what the context's end resembles most, in the context itself and in the engine's earlier answers.
+  public static let lookup = DraftChoice { LookupDrafter(contextLength: $0, history: $1) }
   /// Long matches of the context's end, and where there are none the tokens that a smaller model draws.
   public static func model(_ model: DraftModel) -> DraftChoice {
-    DraftChoice { ModelDrafter(model, contextLength: $0) }
+    DraftChoice { ModelDrafter(model, contextLength: $0, history: $1) }
   }
 
   /// Most drafts of a sweep that are of use: more rows take the processors longer than they save the drive.

@@ -20,6 +20,8 @@ final class EngineServer {
   private let hiddenSize: Int
   private let draft: DraftChoice
   private var gate: DraftGate
+  /// Answers that came to their end; nil where there are no drafts.
+  private let history: OutputHistory?
   /// Time that the drafts of the sweep took.
   private var draftNanoseconds = 0
   /// Tokens of a span that ends in drafts.
@@ -71,6 +73,7 @@ final class EngineServer {
     region = DrawRegion(vocabularyCount: vocabularyCount, pool: core.pool)
     scheduler = Scheduler(
       rowCapacity: core.batch.rowCapacity, chunkLength: core.plan.chunkLength)
+    history = core.plan.draftRowCount > 0 ? OutputHistory() : nil
     gate = DraftGate(isStreamed: core.plan.residency.streamedByteCount > 0)
     core.stream.onStall = { exchange.warn("\($0)") }
     core.stream.onReplacement = {
@@ -149,7 +152,9 @@ final class EngineServer {
     }
     let drafts =
       core.plan.draftRowCount > 0
-      ? SequenceDrafts(request.draft ?? draft, contextLength: request.contextLength(in: core.plan))
+      ? SequenceDrafts(
+        request.draft ?? draft, contextLength: request.contextLength(in: core.plan),
+        history: history)
       : nil
     sequence.begin(turn, constraint: constraint, drafts: drafts, hiddenSize: hiddenSize) {
       promptCount in
@@ -338,7 +343,8 @@ final class EngineServer {
 
   /// Lends the tokens of a span: those of a path, and drafts after them.
   private func withRows(
-    _ path: ArraySlice<Int32>, _ drafts: ArraySlice<Int32>, _ body: (UnsafeBufferPointer<Int32>) -> Void
+    _ path: ArraySlice<Int32>, _ drafts: ArraySlice<Int32>,
+    _ body: (UnsafeBufferPointer<Int32>) -> Void
   ) {
     guard !drafts.isEmpty else { return path.withUnsafeBufferPointer(body) }
     spanTokens.removeAll(keepingCapacity: true)
@@ -401,6 +407,7 @@ final class EngineServer {
       member.advance(number, in: core.batch) { masks }
       statistics.drawnCount += member.news.drawnCount
       statistics.drafts += member.news.drafts
+      if member.news.end != nil { history?.append(member.path[member.answerStart...]) }
       note(member)
     }
     statistics.sweepCount += 1

@@ -1,12 +1,13 @@
 /// Proposes what followed the last time that the context ended like this (prompt lookup, as in "Inference with
-/// Reference", arXiv:2304.04487 §3).
+/// Reference", arXiv:2304.04487 §3), in the context itself and in earlier answers.
 ///
 /// Where the context's last tokens occurred before is found as deflate finds its matches: positions with the same hash of
-/// their last two tokens are chained, the latest first. The longest match counts, of equal ones the latest; where there is
-/// none of two tokens, the latest place of the last one. A match that
-/// reaches the context's end goes on with what is proposed, so that a period is continued.
+/// their last two tokens are chained, the latest first. The longest match counts, of equal ones the latest, and one in the
+/// context before one in an answer; where there is none of two tokens, the latest place of the last one. A match that
+/// reaches the context's end goes on with what is proposed, so that a period is continued. What followed other matches is
+/// proposed beside it.
 package final class LookupDrafter: Drafter {
-  private static let hashBitCount = 12
+  private static let hashBitCount = OutputHistory.hashBitCount
   /// Earlier places that are compared with the end.
   private static let mostCandidates = 48
   /// Tokens that a match is followed back.
@@ -20,12 +21,30 @@ package final class LookupDrafter: Drafter {
   private var latestOfOne = [Int32](repeating: 0, count: 1 << hashBitCount)
   /// The least match that it goes on from.
   private let leastMatch: Int
+  private let history: OutputHistory?
+  /// The longest matches of different next tokens, the longest first.
+  private var matches: [Match] = []
+
+  /// Where the context's end occurred before.
+  private struct Match {
+    var isInHistory: Bool
+    /// Position of what followed.
+    var end: Int
+    var length: Int
+    var next: Int32
+  }
+  /// Next tokens that are proposed beside one another, and tokens that each goes on with but the first.
+  private static let mostMatches = 3
+  private static let sideLength = 8
 
   /// - Parameters:
   ///   - contextLength: most tokens of a path.
   ///   - leastMatch: tokens of the shortest match that is of use.
-  package init(contextLength: Int, leastMatch: Int = 1) {
+  ///   - history: earlier answers.
+  package init(contextLength: Int, leastMatch: Int = 1, history: OutputHistory? = nil) {
     self.leastMatch = leastMatch
+    self.history = history
+    matches.reserveCapacity(Self.mostMatches + 1)
     previous.reserveCapacity(contextLength + 1)
   }
 
@@ -41,12 +60,33 @@ package final class LookupDrafter: Drafter {
   private func propose(after path: UnsafeBufferPointer<Int32>, into draft: inout Draft) {
     guard path.count > 1 else { return }
     index(path)
-    guard let (end, length) = longestMatch(path), length >= leastMatch else { return }
-    let grade = DraftAcceptance.grade(matchLength: length)
-    while draft.wantsMore {
-      let source = end + draft.tokens.count
-      draft.append(
-        source < path.count ? path[source] : draft.tokens[source - path.count], grade: grade)
+    findMatches(path)
+    for (rank, match) in matches.enumerated() where match.length >= leastMatch {
+      guard rank == 0 || draft.takesBranch(at: -1) else { return }
+      propose(match, rank: rank, path, into: &draft)
+    }
+  }
+
+  /// Appends what followed a match.
+  private func propose(
+    _ match: Match, rank: Int, _ path: UnsafeBufferPointer<Int32>, into draft: inout Draft
+  ) {
+    let grade = DraftAcceptance.grade(matchLength: match.length)
+    let first = draft.tokens.count
+    var node = -1
+    while draft.wantsMore(after: node), rank == 0 || draft.tokens.count < first + Self.sideLength {
+      let source = match.end + draft.tokens.count - first
+      let token: Int32
+      if match.isInHistory {
+        guard let known = history?.known(at: source) else { return }
+        token = known
+      } else {
+        token = source < path.count ? path[source] : draft.tokens[first + source - path.count]
+      }
+      guard
+        let next = draft.append(token, after: node, grade: grade, rank: node < 0 ? rank : 0)
+      else { return }
+      node = next
     }
   }
 
@@ -65,27 +105,65 @@ package final class LookupDrafter: Drafter {
     }
   }
 
-  /// Where the longest match ends, before the path's end, and its length.
-  private func longestMatch(_ path: UnsafeBufferPointer<Int32>) -> (end: Int, length: Int)? {
-    var (best, bestLength) = (0, 0)
-    var candidate = Int(latest[Self.hash(path[path.count - 2], path[path.count - 1])])
+  private func findMatches(_ path: UnsafeBufferPointer<Int32>) {
+    matches.removeAll(keepingCapacity: true)
+    let hash = Self.hash(path[path.count - 2], path[path.count - 1])
+    var candidate = Int(latest[hash])
     for _ in 0..<Self.mostCandidates where candidate > 0 {
-      var length = 0
-      while length < min(candidate, Self.longestMatch),
-        path[candidate - 1 - length] == path[path.count - 1 - length]
-      {
-        length += 1
-      }
-      if length > max(1, bestLength) { (best, bestLength) = (candidate, length) }
-      if length == Self.longestMatch { break }
+      note(
+        Match(
+          isInHistory: false, end: candidate,
+          length: length(path) { $0 <= candidate ? path[candidate - $0] : nil },
+          next: path[candidate]))
       candidate = Int(previous[candidate])
     }
-    guard bestLength == 0 else { return (best, bestLength) }
+    if let history {
+      candidate = history.candidates(after: hash)
+      for _ in 0..<Self.mostCandidates where candidate > 0 {
+        if let next = history.known(at: candidate) {
+          note(
+            Match(
+              isInHistory: true, end: candidate,
+              length: length(path) { history.known(at: candidate - $0) }, next: next))
+        }
+        candidate = history.candidate(before: candidate)
+      }
+    }
+    guard matches.isEmpty else { return }
     let single = Int(latestOfOne[Self.hash(path[path.count - 1], 0)])
-    return single > 0 && path[single - 1] == path[path.count - 1] ? (single, 1) : nil
+    guard single > 0, path[single - 1] == path[path.count - 1] else { return }
+    matches.append(Match(isInHistory: false, end: single, length: 1, next: path[single]))
   }
 
-  private static func hash(_ first: Int32, _ second: Int32) -> Int {
+  /// Tokens of the path's end that lie before a place.
+  ///
+  /// - Parameter before: the token so many before the place, from 1 on; nil where there is none.
+  private func length(
+    _ path: UnsafeBufferPointer<Int32>, _ before: (_ distance: Int) -> Int32?
+  ) -> Int {
+    var length = 0
+    while length < Self.longestMatch, length < path.count,
+      before(length + 1) == path[path.count - 1 - length]
+    {
+      length += 1
+    }
+    return length
+  }
+
+  /// Takes a match in where it is among the longest of its kind.
+  private func note(_ match: Match) {
+    // Shorter ones are of other tokens with the same hash.
+    guard match.length > 1 else { return }
+    if let known = matches.firstIndex(where: { $0.next == match.next }) {
+      guard matches[known].length < match.length else { return }
+      matches.remove(at: known)
+    }
+    matches.insert(
+      match, at: matches.firstIndex { $0.length < match.length } ?? matches.count)
+    if matches.count > Self.mostMatches { matches.removeLast() }
+  }
+
+  static func hash(_ first: Int32, _ second: Int32) -> Int {
     let mixed =
       (UInt32(bitPattern: first) &* 0x9E37_79B1) ^ (UInt32(bitPattern: second) &* 0x85EB_CA77)
     return Int(((mixed ^ (mixed >> 15)) &* 0x2C1B_3C6D) >> UInt32(32 - hashBitCount))

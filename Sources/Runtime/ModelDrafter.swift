@@ -32,9 +32,10 @@ final class ModelDrafter: Drafter {
   /// Matches from which on what follows them is proposed.
   private static let leastMatch = 6
 
-  init(_ model: DraftModel, contextLength: Int) {
+  init(_ model: DraftModel, contextLength: Int, history: OutputHistory?) {
     self.model = model
-    lookup = LookupDrafter(contextLength: contextLength, leastMatch: Self.leastMatch)
+    lookup = LookupDrafter(
+      contextLength: contextLength, leastMatch: Self.leastMatch, history: history)
   }
 
   deinit { if let cache { model.core.close(cache) } }

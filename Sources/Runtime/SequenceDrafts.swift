@@ -15,9 +15,11 @@ struct SequenceDrafts {
   private(set) var lastNanoseconds = 0
 
   /// nil where there are to be no drafts.
-  init?(_ choice: DraftChoice, contextLength: Int) {
+  ///
+  /// - Parameter history: earlier answers.
+  init?(_ choice: DraftChoice, contextLength: Int, history: OutputHistory? = nil) {
     guard let makeDrafter = choice.makeDrafter else { return nil }
-    drafter = makeDrafter(contextLength)
+    drafter = makeDrafter(contextLength, history)
   }
 
   /// Memory of a sequence's drafts.

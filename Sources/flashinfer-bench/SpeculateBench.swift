@@ -179,10 +179,10 @@ struct SpeculateBench: ParsableCommand {
       sampling: SamplingOptions(temperature: temperature, seed: seed))
     options.draft = known == nil ? .off : try drafts.plan(&request, for: model, resources)
     if let known, let oracle {
-      options.draft = DraftChoice { _ in OracleDrafter(prompt + known, count: oracle - 1) }
+      options.draft = DraftChoice { _, _ in OracleDrafter(prompt + known, count: oracle - 1) }
     } else if known != nil, garbage {
       let count = Int32(clamping: model.configuration.vocabularyCount)
-      options.draft = DraftChoice { _ in GarbageDrafter(vocabularyCount: count) }
+      options.draft = DraftChoice { _, _ in GarbageDrafter(vocabularyCount: count) }
     }
     let session = try Session(
       model.source, model.configuration, request, cancellation: Interruption.flag)

@@ -36,7 +36,7 @@ import Testing
   }
 
   private static func oracle(_ whole: [Int32], seed: UInt64) -> DraftChoice {
-    DraftChoice { _ in Oracle(whole, seed: seed) }
+    DraftChoice { _, _ in Oracle(whole, seed: seed) }
   }
 
   private static let families = ["llama", "gemma3", "llama window", "qwen2moe", "llama relu"]
@@ -225,6 +225,67 @@ import Testing
     return Array(whole[path.count...])
   }
 
+  @Test func `What followed in earlier answers is found, until it is overwritten`() throws {
+    let history = OutputHistory(capacity: 64)
+    let drafter = LookupDrafter(contextLength: 100, history: history)
+    func proposed(_ path: [Int32]) -> [Int32] {
+      var draft = Draft()
+      drafter.propose(
+        after: DraftContext(path: path, answerStart: 0, sampling: SamplingOptions()), into: &draft)
+      return draft.tokens
+    }
+    let answer = (100..<120).map { Int32($0) }
+    history.append(answer)
+    #expect(proposed([1, 105, 106]) == Array(107..<120))
+    // The end of an answer is none of the next.
+    history.append((200..<220).map { Int32($0) })
+    #expect(proposed([1, 105, 106]) == Array(107..<120))
+    #expect(proposed([1, 105, 106, 5, 218, 219]) == [])
+    for first in stride(from: 300, to: 360, by: 20) {
+      history.append((first..<first + 20).map { Int32($0) })
+    }
+    let period: [Int32] = [5, 218, 219, 105, 106]
+    let repeated = (0..<Draft.capacity).map { period[$0 % period.count] }
+    #expect(proposed([1, 105, 106] + period) == repeated)
+  }
+
+  @Test func `Rows of a tree are its likeliest nodes, the deepest line first`() {
+    var generator = SeededGenerator(seed: 0xD9)
+    for _ in 0..<500 {
+      var draft = Draft()
+      var paths: [[Int32]] = [[]]
+      var nodes = [-1]
+      for _ in 0..<Int.random(in: 0...20, using: &generator) {
+        let parent = Int.random(in: 0..<nodes.count, using: &generator)
+        let token = Int32.random(in: 0..<4, using: &generator)
+        guard
+          let node = draft.append(
+            token, after: nodes[parent], grade: Int.random(in: 0..<10, using: &generator),
+            rank: Int.random(in: 0..<4, using: &generator))
+        else { continue }
+        guard !nodes.contains(node) else { continue }
+        nodes.append(node)
+        paths.append(paths[parent] + [token])
+      }
+      let count = Int.random(in: 0...20, using: &generator)
+      let branchCount = Int.random(in: 0...8, using: &generator)
+      var rows = DraftRows()
+      draft.layOut(count: count, branchCount: branchCount, into: &rows)
+      let found = (0..<rows.tokens.count).map { rows.path(toRow: $0 + 1) }
+      #expect(Set(found).count == found.count && Set(found).isSubset(of: paths))
+      #expect(rows.branches.count <= branchCount)
+      let best = draft.best(count).map { paths[nodes.firstIndex(of: $0) ?? 0] }
+      #expect(rows.lineCount == best.map(\.count).max() ?? 0)
+      #expect(Set(found).isSubset(of: best))
+      if branchCount == 8, rows.branches.count < 8 { #expect(Set(found) == Set(best)) }
+      for row in 1..<max(1, rows.tokens.count + 1) {
+        let parent = rows.parent(ofRow: row)
+        #expect(rows.child(ofRow: parent, rows.tokens[row - 1]) == row)
+        #expect(rows.depth(ofRow: row) == rows.path(toRow: row).count)
+      }
+    }
+  }
+
   // MARK: - Values that are not finite
 
   @Test func `A draft whose values are not finite costs a sweep, and not the answer`() throws {
@@ -251,7 +312,7 @@ import Testing
         if context.path.count % 3 == 0 { draft.append(token, grade: 0) }
       }
     }
-    request.draft = DraftChoice { _ in Poisoner(poison) }
+    request.draft = DraftChoice { _, _ in Poisoner(poison) }
     let engine = try rig.engine(sequenceCount: 2)
     var found = try engine.open(request).outcome()
     found.stop = nil
