@@ -36,13 +36,20 @@ public struct ActivationBlocks: @unchecked Sendable {
   /// disjoint parts at once.
   ///
   /// Every part begins at a multiple of ``tokenMultiple``, and all but the chunk's last end at one.
+  ///
+  /// - Parameter columns: begin and end at multiples of 32; nil = all.
   public func quantise(
-    _ x: UnsafePointer<Float>, stride: Int, tokens: Range<Int>,
+    _ x: UnsafePointer<Float>, stride: Int, tokens: Range<Int>, columns: Range<Int>? = nil,
     instructionSet: InstructionSet? = nil
   ) {
+    let columns = columns ?? 0..<columnCount
     precondition(tokens.lowerBound % Self.tokenMultiple == 0, "a part must begin with a tile")
+    precondition(
+      columns.lowerBound % 32 == 0 && columns.upperBound % 32 == 0
+        && columns.upperBound <= columnCount, "a part must be of whole blocks")
     KernelTable.of(instructionSet).pointee.quantise(
-      x + tokens.lowerBound * stride, stride, tokens.count, columnCount,
+      x + tokens.lowerBound * stride, stride, tokens.count, columnCount, columns.lowerBound,
+      columns.upperBound,
       panels + tokens.lowerBound * columnCount * Self.columnByteCount)
   }
 }
@@ -58,7 +65,13 @@ public final class ActivationQuantiser: ParallelRegion {
     var stride: Int
     var tokenCount: Int
     var blocks: ActivationBlocks
+    /// Of a part, of which `columnPartCount` are beside one another.
+    var columnCount: Int
+    var columnPartCount: Int
   }
+
+  /// Values of a part, about: few tokens are shared among the threads too, and a decoded token is not worth it.
+  private static let partValueCount = 16 << 10
 
   public init(pool: ThreadPool) { self.pool = pool }
 
@@ -66,18 +79,24 @@ public final class ActivationQuantiser: ParallelRegion {
   public func quantise(
     _ x: UnsafePointer<Float>, stride: Int, tokenCount: Int, into blocks: ActivationBlocks
   ) {
-    job = Job(x: x, stride: stride, tokenCount: tokenCount, blocks: blocks)
     let part = ActivationBlocks.tokenMultiple
-    pool.run(count: (tokenCount + part - 1) / part, self)
+    let columns = max(1, Self.partValueCount / min(part, max(1, tokenCount)) / 32) * 32
+    let columnParts = (blocks.columnCount + columns - 1) / columns
+    job = Job(
+      x: x, stride: stride, tokenCount: tokenCount, blocks: blocks, columnCount: columns,
+      columnPartCount: columnParts)
+    pool.run(count: (tokenCount + part - 1) / part * columnParts, self)
     job = nil
   }
 
   public func perform(index: Int, worker: Int) {
     guard let job else { return }
-    let first = index * ActivationBlocks.tokenMultiple
+    let first = index / job.columnPartCount * ActivationBlocks.tokenMultiple
+    let column = index % job.columnPartCount * job.columnCount
     job.blocks.quantise(
       job.x, stride: job.stride,
-      tokens: first..<min(first + ActivationBlocks.tokenMultiple, job.tokenCount))
+      tokens: first..<min(first + ActivationBlocks.tokenMultiple, job.tokenCount),
+      columns: column..<min(column + job.columnCount, job.blocks.columnCount))
   }
 }
 

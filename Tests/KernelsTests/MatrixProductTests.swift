@@ -184,7 +184,7 @@ import Testing
   @Test(arguments: [1, 2, 3]) func `Threads that share activations quantise them as one does`(
     threadCount: Int
   ) {
-    let columnCount = 96
+    let columnCount = 17_024
     var generator = SeededGenerator(seed: 5)
     let quantiser = ActivationQuantiser(pool: ThreadPool(threadCount: threadCount))
     for tokenCount in [1, 2, 23, 24, 25, 130] {

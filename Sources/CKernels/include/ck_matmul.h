@@ -61,16 +61,17 @@ typedef struct {
 CK_EACH_SET(CK_DECLARE_MATMUL)
 CK_EACH_PRODUCT_SET(CK_DECLARE_MATMUL)
 
-// Quantises [tokens, columns] values, rows `stride` apart and columns a multiple of 32, into panels:
-// scale = max|x| / 127, q = nearest (ties to even) of x / scale. The first token must begin a tile;
-// every multiple of CK_TILE_MULTIPLE does, on every instruction set.
+// Quantises columns [first_column, end_column), multiples of 32, of [tokens, columns] values, rows `stride`
+// apart, into panels: scale = max|x| / 127, q = nearest (ties to even) of x / scale. The first token must begin
+// a tile; every multiple of CK_TILE_MULTIPLE does, on every instruction set.
 #define CK_TILE_MULTIPLE 24
 // Tokens that the panels of so many have room for, on every instruction set.
 static inline size_t ck_panel_tokens(size_t tokens) {
   return tokens == 1 ? 1 : (tokens + 3) / 4 * 4;
 }
-#define CK_DECLARE_QUANTISE(suffix) \
-  void ck_quantise_##suffix(        \
-      const float *x, size_t stride, size_t tokens, size_t columns, uint8_t *panels);
+#define CK_DECLARE_QUANTISE(suffix)                                                       \
+  void ck_quantise_##suffix(                                                              \
+      const float *x, size_t stride, size_t tokens, size_t columns, size_t first_column,  \
+      size_t end_column, uint8_t *panels);
 CK_EACH_SET(CK_DECLARE_QUANTISE)
 CK_EACH_PRODUCT_SET(CK_DECLARE_QUANTISE)
