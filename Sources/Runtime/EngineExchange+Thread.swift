@@ -148,6 +148,7 @@ extension EngineExchange {
         for drawn in news.tokens { record.mailbox.append(drawn.token, drawn.probabilities) }
         record.contextCount += news.tokens.count
         record.usage.answerTokenCount += news.tokens.count
+        record.usage.drafts += news.drafts
         if !news.tokens.isEmpty, record.usage.firstTokenNanoseconds == nil {
           record.usage.firstTokenNanoseconds = monotonicNanoseconds()
         }

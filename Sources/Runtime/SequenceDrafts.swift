@@ -84,7 +84,9 @@ public struct DraftCounts: Sendable, Equatable {
   /// Those that the model drew itself.
   public internal(set) var acceptedCount = 0
 
-  static func += (left: inout DraftCounts, right: DraftCounts) {
+  public init() {}
+
+  package static func += (left: inout DraftCounts, right: DraftCounts) {
     left.draftedCount += right.draftedCount
     left.acceptedCount += right.acceptedCount
   }

@@ -44,6 +44,8 @@ extension TokenSequence {
     public internal(set) var reusedTokenCount = 0
     /// Tokens of the answer.
     public internal(set) var answerTokenCount = 0
+    /// Tokens that were drafted and verified for it.
+    public internal(set) var drafts = DraftCounts()
     /// Monotonic times: when the turn was asked for, when it had a place, of the first token that was drawn, and of the end.
     public internal(set) var startNanoseconds = 0
     public internal(set) var beginNanoseconds: Int?

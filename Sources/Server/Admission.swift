@@ -38,6 +38,8 @@ package final class Admission: Sendable {
     var lastNumber: UInt64 = 0
     /// Moving average of what an answer takes once it has a place; nil before the first has ended.
     var meanSeconds: Double?
+    /// When the last of those that were sent away was told to come again.
+    var promisedNanoseconds = 0
   }
 
   /// - Parameter grammarByteLimit: memory of the grammars of all answers.
@@ -88,12 +90,13 @@ package final class Admission: Sendable {
     }
     let (result, evicted) = state.withLock { state in
       let excess = state.answerCount + count - most
-      let retrySeconds = state.retrySeconds(excess: excess, placeCount: placeCount)
       guard let evicted = state.evictions(for: client, count, excess: excess) else {
-        return (Result<UInt64, APIError>.failure(full(retrySeconds)), [any Occupant]())
+        let seconds = state.promise(count, excess: excess, placeCount: placeCount, most: most)
+        return (Result<UInt64, APIError>.failure(full(seconds)), [any Occupant]())
       }
       guard state.grammarByteCount + grammarByteCount <= grammarByteLimit else {
-        return (.failure(Self.noRoomForGrammar(retrySeconds)), [])
+        let seconds = state.promise(count, excess: count, placeCount: placeCount, most: most)
+        return (.failure(Self.noRoomForGrammar(seconds)), [])
       }
       let occupants = evicted.compactMap { state.remove($0)?.occupant }
       let number = state.add(
@@ -102,8 +105,12 @@ package final class Admission: Sendable {
           startNanoseconds: monotonicNanoseconds()))
       return (.success(number), occupants)
     }
-    let evictedSeconds = state.withLock { $0.retrySeconds(excess: 1, placeCount: placeCount) }
-    for other in evicted { other.giveWay(retrySeconds: evictedSeconds) }
+    for other in evicted {
+      other.giveWay(
+        retrySeconds: state.withLock {
+          $0.promise(1, excess: 1, placeCount: placeCount, most: most)
+        })
+    }
     return Share(self, try result.get())
   }
 
@@ -138,13 +145,22 @@ extension Admission.State {
     return entry
   }
 
-  /// When so many answers more than there is room for will have ended, in seconds.
-  fileprivate func retrySeconds(excess: Int, placeCount: Int) -> Int {
+  /// In how many seconds a request that is sent away finds room for `count` answers.
+  ///
+  /// That is when `excess` answers will have ended, and after those who were told to come before it; at most when all that is under
+  /// way and waits now will have, so that whoever asks again too soon makes nobody wait longer.
+  fileprivate mutating func promise(
+    _ count: Int, excess: Int, placeCount: Int, most: Int
+  ) -> Int {
+    let now = monotonicNanoseconds()
     // Where none has ended, one takes at least as long as the oldest is there.
     let oldest = entries.values.lazy.map(\.startNanoseconds).min()
-    let seconds =
-      meanSeconds ?? oldest.map { Double(monotonicNanoseconds() - $0) / 1e9 } ?? 0
-    return Int(min(600, max(1, (seconds * Double(excess) / Double(placeCount)).rounded(.up))))
+    let seconds = meanSeconds ?? oldest.map { Double(now - $0) / 1e9 } ?? 0
+    let each = seconds * 1e9 / Double(placeCount)
+    let wait = max(each * Double(excess), Double(promisedNanoseconds - now) + each * Double(count))
+    let bounded = min(600e9, max(each * Double(excess), min(wait, each * Double(most))))
+    promisedNanoseconds = now + Int(bounded)
+    return max(1, Int((bounded / 1e9).rounded(.up)))
   }
 
   /// Requests that make room for one of `client`; none where there is room, nil where nobody has to.

@@ -6,6 +6,7 @@ struct AnswerUsage: Sendable {
   private(set) var promptCount = 0
   private(set) var cachedCount = 0
   private(set) var answerCount = 0
+  private(set) var drafts = DraftCounts()
   /// Tokens of answers that were drawn while the model thought.
   private(set) var reasoningCount = 0
   private let choicesPerPrompt: Int
@@ -17,6 +18,7 @@ struct AnswerUsage: Sendable {
     let finish = end.finish
     reasoningCount += end.reasoningCount
     answerCount += finish.usage.answerTokenCount
+    drafts += finish.usage.drafts
     guard choice % choicesPerPrompt == 0 else { return }
     promptCount += finish.usage.promptTokenCount
     cachedCount += finish.usage.reusedTokenCount
@@ -28,6 +30,11 @@ struct AnswerUsage: Sendable {
       json.number("completion_tokens", answerCount)
       json.number("total_tokens", promptCount + answerCount)
       json.object("prompt_tokens_details") { $0.number("cached_tokens", cachedCount) }
+      json.object("completion_tokens_details") { json in
+        json.number("reasoning_tokens", reasoningCount)
+        json.number("accepted_prediction_tokens", drafts.acceptedCount)
+        json.number("rejected_prediction_tokens", drafts.draftedCount - drafts.acceptedCount)
+      }
     }
   }
 }

@@ -74,8 +74,8 @@ public struct HTTPServer: Sendable {
       tasks.addTask { try await services.run() }
       if handlesSignals {
         let signals = SignalHandling(
-          services: services, keys: options.apiKeys, certificate: options.certificate,
-          logger: logger)
+          services: services, engine: engine, keys: options.apiKeys,
+          certificate: options.certificate, logger: logger)
         tasks.addTask { await signals.listen() }
       }
       // Only the services end by themselves.
@@ -95,10 +95,11 @@ public struct HTTPServer: Sendable {
   private var connectionConfiguration: HTTP1Channel.Configuration {
     let limit = options.requestSeconds
     let idleLimit = TimeAmount.seconds(Int64(options.idleSeconds))
+    let handshakes = HandshakeLog.Shared(logger)
     return HTTP1Channel.Configuration(
       additionalChannelHandlers: [
         SmallReads(), OldClients(), RequestDeadline(seconds: limit), ReaderDeadline(idleLimit),
-        ClientWatch(),
+        ClientWatch(), HandshakeLog(handshakes),
       ],
       idleTimeout: idleLimit,
       httpDecoderConfiguration: .init(

@@ -1,5 +1,6 @@
 import Glibc
 import Logging
+import Runtime
 import ServiceLifecycle
 import UnixSignals
 
@@ -7,6 +8,7 @@ import UnixSignals
 /// certificate are read again.
 struct SignalHandling: Sendable {
   let services: ServiceGroup
+  let engine: Engine
   /// Where there is neither, SIGHUP does what it does to any process.
   let keys: APIKeys?
   let certificate: ServerCertificate?
@@ -25,8 +27,17 @@ struct SignalHandling: Sendable {
       }
       if isStopping { _exit(Self.interruptedStatus) }
       isStopping = true
+      noteStop()
       await services.triggerGracefulShutdown()
     }
+  }
+
+  /// Says what is waited for.
+  private func noteStop() {
+    let statistics = engine.statistics()
+    logger.notice(
+      "stopping: \(statistics.openCount) answers are under way and \(statistics.queuedCount) wait, which are finished first; a second signal ends them"
+    )
   }
 
   private func reload() {

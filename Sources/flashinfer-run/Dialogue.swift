@@ -148,6 +148,7 @@ final class Dialogue {
       sampling: run.sampling.options(seed: seed), ignoresEnd: run.sampling.ignoreEos)
     options.sampling.stream = stream
     options.draft = draft
+    let driveBefore = session.stream.source.device.statistics
     let result = try generate(options, session)
     if result.wasInterrupted, result.text.isEmpty {
       return Terminal.note("[interrupted before the answer began; the message is not kept]")
@@ -158,7 +159,8 @@ final class Dialogue {
     let report = RunReport(
       result: result, promptTokens: prompt, session: session, policy: run.keyValues.kvPolicy,
       trainedContextLength: model.configuration.contextLength, loadSeconds: 0,
-      processStart: -Double(result.startNanoseconds) / 1e9, reportsDistributions: false)
+      processStart: -Double(result.startNanoseconds) / 1e9, since: driveBefore,
+      reportsDistributions: false)
     lastReport = report
     if let ending = report.ending(run.sampling.maxTokens) { Terminal.remark("[\(ending)]") }
   }

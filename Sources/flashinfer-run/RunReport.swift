@@ -57,11 +57,13 @@ struct RunReport {
   /// What drives did; nil = there are none.
   var inStorage: InStorageReport?
 
-  /// - Parameter processStart: when the process started, in seconds of the monotonic clock, negated.
+  /// - Parameters:
+  ///   - processStart: when the process started, in seconds of the monotonic clock, negated.
+  ///   - before: what the drive had done when the run began, which is not of it.
   init(
     result: GenerationResult, promptTokens: [Int32], session: Session,
     policy: KeyValuePolicyChoice, trainedContextLength: Int, loadSeconds: Double,
-    processStart: Double,
+    processStart: Double, since before: IOStatistics = IOStatistics(),
     reportsDistributions: Bool
   ) {
     self.result = result
@@ -74,7 +76,7 @@ struct RunReport {
       },
       prefillTokensPerSecond: result.prefillTokensPerSecond,
       decodeTokensPerSecond: result.decodeTokensPerSecond)
-    let statistics = session.stream.source.device.statistics
+    let statistics = session.stream.source.device.statistics.since(before)
     let busySeconds = Double(statistics.busyNanoseconds) / 1e9
     let wallSeconds =
       Double(result.lastTokenNanoseconds &- result.startNanoseconds) / 1e9

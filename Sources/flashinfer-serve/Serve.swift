@@ -70,10 +70,20 @@ struct Serve: ParsableCommand {
           "the model's vectors are pooled by '\(pooling)', which is not supported: those of /v1/embeddings are means"
         )
       }
+      LoggingSystem.bootstrap(StreamLogHandler.standardError)
       try serve(HTTPServer(engine, model, options, logger: Self.logger), options)
       // What was asked for is answered by now; the store may have something to write.
       engine.stop(.finishing)
+      Self.noteEnd(of: engine)
     }
+  }
+
+  /// Says what the server did before it ends.
+  private static func noteEnd(of engine: Engine) {
+    let statistics = engine.statistics()
+    logger.notice(
+      "stopped: all answers are finished and what is kept is written; \(statistics.drawnCount) tokens were answered since the start"
+    )
   }
 
   /// Positions of a context where nothing is said: what a conversation takes, and models were trained for.
@@ -153,9 +163,8 @@ struct Serve: ParsableCommand {
   }
 
   private static var logger: Logger {
-    LoggingSystem.bootstrap(StreamLogHandler.standardError)
     var logger = Logger(label: "flashinfer-serve")
-    logger.logLevel = .warning
+    logger.logLevel = .notice
     return logger
   }
 

@@ -217,7 +217,7 @@ struct ServerArguments: ParsableArguments {
     options.grammarByteCount = grammarMemory?.bytes ?? options.grammarByteCount
     // Half of the descriptors are enough for the model, the store and what the system itself opens.
     if let limit = HostLimits().descriptors?.value {
-      options.connectionCount = max(16, min(options.connectionCount, limit / 2))
+      options.connectionCount = min(options.connectionCount, max(16, limit / 2))
     }
     return options
   }

@@ -76,6 +76,21 @@ import Testing
     }
   }
 
+  @Test func `An answer says how many drafts were verified for it`() throws {
+    let rig = try EngineRig()
+    var request = SequenceRequest(
+      tokens: EngineRig.tokens(20, seed: 1), limit: 40, ignoresEnd: true)
+    let whole = request.tokens + (try rig.alone(request)).tokens
+    request.draft = Self.oracle(whole, seed: 2)
+    let engine = try rig.engine(sequenceCount: 1)
+    let sequence = try engine.open(request)
+    var drafts = DraftCounts()
+    while let event = sequence.next() {
+      if case .finished(let finish) = event { drafts = finish.usage.drafts }
+    }
+    #expect(drafts.acceptedCount > 0 && drafts == engine.statistics().drafts)
+  }
+
   @Test(arguments: ["full", "window=130", "sinks=100+140", "snapkv=140", "top=1/2"])
   func `With drafts policies plan what they plan without`(policy: String) throws {
     var generator = SeededGenerator(seed: 0xD5)

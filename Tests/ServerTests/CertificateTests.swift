@@ -74,6 +74,21 @@ struct CertificateTests {
   }
 
   @Test(.enabled(if: ServerProgram.isBuilt, "flashinfer-serve is not built beside the tests"))
+  func `Who asks without TLS is not answered, which is said once`() async throws {
+    let certificate = try TestCertificate()
+    let program = try ServerProgram([
+      "--no-kv-store", "--certificate", certificate.path, "--key", certificate.keyPath,
+    ])
+    for _ in 0..<3 {
+      let reply = try? await HTTPClient.get("/health", program.port)
+      #expect(reply?.status ?? 0 == 0)
+    }
+    program.process.terminate()
+    program.process.waitUntilExit()
+    #expect(program.said.components(separatedBy: "without TLS").count == 2, "\(program.said)")
+  }
+
+  @Test(.enabled(if: ServerProgram.isBuilt, "flashinfer-serve is not built beside the tests"))
   func `What goes with a certificate is checked at the start`() throws {
     let (one, two) = (try TestCertificate(), try TestCertificate())
     let model = TemporaryFile(ServerRig.modelBytes)

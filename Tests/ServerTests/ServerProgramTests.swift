@@ -25,6 +25,25 @@ struct ServerProgramTests {
     #expect(program.process.terminationStatus == 0)
   }
 
+  @Test func `It says when it stops and what it waits for`() async throws {
+    let program = try ServerProgram(["--context", "8192"])
+    _ = try await HTTPClient.exchange(Self.request(tokenCount: 2000), program.port) {
+      program.process.terminate()
+    }
+    program.process.waitUntilExit()
+    let said = program.said
+    #expect(said.contains("stopping: ") && said.contains("finished first"), "\(said)")
+    #expect(said.contains("stopped: ") && said.contains(" tokens were answered"), "\(said)")
+  }
+
+  @Test func `Few connections are as few as was asked for`() throws {
+    let model = TemporaryFile(ServerRig.modelBytes)
+    for count in [1, 5, 300] {
+      let plan = try ServerProgram.run([model.path, "--plan", "--connections", "\(count)"])
+      #expect(plan.status == 0 && plan.text.contains("server: \(count) connections"), "\(plan)")
+    }
+  }
+
   @Test func `Nothing uses the event loop when the server has ended`() async throws {
     // Whether something does is chance; it was one stop in twenty.
     try await withThrowingTaskGroup(of: Void.self) { group in
@@ -190,7 +209,11 @@ final class ServerProgram {
   let process = Process()
   let file: TemporaryFile
   private let cache = TemporaryFolder()
+  private let errors = TemporaryFile([])
   private(set) var port = 0
+
+  /// What it has said of itself so far.
+  var said: String { (try? String(contentsOfFile: errors.path, encoding: .utf8)) ?? "" }
 
   private static let path = path(of: "flashinfer-serve")
 
@@ -213,7 +236,8 @@ final class ServerProgram {
     let isOnPort = !arguments.contains("--unix-socket")
     process.arguments = [file.path] + (isOnPort ? ["--port", "0"] : []) + arguments
     process.standardOutput = output
-    process.standardError = FileHandle.nullDevice
+    process.standardError = try FileHandle(
+      forWritingTo: URL(fileURLWithPath: errors.path))
     // What it keeps by default goes with it.
     process.environment = Self.environment(cache).merging(environment) { $1 }
     try process.run()

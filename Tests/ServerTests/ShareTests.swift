@@ -259,11 +259,30 @@ import Testing
       return nil
     }
     admission.note(seconds: 40)
-    #expect(retrySeconds() == 20 && retrySeconds(2) == 40)
-    for _ in 0..<100 { admission.note(seconds: 8) }
-    #expect(retrySeconds() == 5)
+    // Who is sent away after another comes after it, at most when all that are there will have been answered.
+    #expect(retrySeconds() == 20 && retrySeconds() == 40 && retrySeconds() == 40)
     for _ in 0..<100 { admission.note(seconds: 9000) }
     #expect(retrySeconds() == 600)
+    withExtendedLifetime(shares) {}
+  }
+
+  @Test func `Those who are sent away are told to come one after the other`() throws {
+    let admission = Admission(placeCount: 2, queueCount: 6)
+    let shares = try (0..<8).map { _ in
+      try admission.enter(1, for: "a", Waiting(isQueued: false))
+    }
+    admission.note(seconds: 100)
+    let told = (0..<12).map { _ in
+      do { _ = try admission.enter(1, for: "b", Waiting()) } catch {
+        return (error as? APIError)?.retrySeconds
+      }
+      return nil
+    }
+    // A second may pass between two of them.
+    for (number, seconds) in told.enumerated() {
+      let expected = 50 * min(number + 1, 8)
+      #expect((expected - 5...expected).contains(seconds ?? 0), "\(told)")
+    }
     withExtendedLifetime(shares) {}
   }
 }

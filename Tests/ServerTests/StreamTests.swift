@@ -32,6 +32,10 @@ import Tokenization
       let prompt = try rig.model().prompt([.init(role: .user, "the an on")]).count
       #expect(usage["prompt_tokens"]?.integer == prompt)
       #expect(usage["total_tokens"]?.integer == prompt + 4)
+      let details = usage["completion_tokens_details"]
+      #expect(details?["reasoning_tokens"]?.integer == 0)
+      #expect(details?["accepted_prediction_tokens"]?.integer == 0)
+      #expect(details?["rejected_prediction_tokens"]?.integer == 0)
     }
   }
 
