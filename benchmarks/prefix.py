@@ -9,7 +9,9 @@ FOLDER's drive. In each round, each until the first token:
   unseen     a prompt of --prompt random tokens, weights in memory as far as they are pinned
   identical  the same prompt again: its logits are stored. Held against 250 times as fast
   warm       a prompt that begins like it and ends in 16 other tokens; held against 70
-  cold       the same in a new engine, whose making counts, with model and store dropped from the page cache; held against 35
+  cold       the same in a new engine, whose making counts, with model and store dropped from the page cache; held against 35.
+             All weights and the entry are read once. A virtual machine whose host finds memory when it is first touched clears
+             pages at 0.4 GB/s, which takes longer than that: see clear_page in perf record
   restarted  as cold, the identical prompt: its logits are stored
 
 --record appends to results.tsv.
