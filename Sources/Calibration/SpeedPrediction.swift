@@ -20,6 +20,8 @@ public struct TokenWork: Sendable {
 
   /// Sequences of which each sweep computes a token.
   public var sequenceCount = 1
+  /// Drafts of each that it verifies.
+  public var draftCount = 0
   /// Bytes of weights that a sweep reads from the drive.
   public var streamedByteCount = 0
   /// Bytes of keys and values of all sequences that a sweep reads from the drive.
@@ -112,6 +114,8 @@ public struct SpeedPrediction: Sendable, Equatable {
   public var decodeTokensPerSecond: Double
   /// Of all sequences together.
   public var totalTokensPerSecond: Double
+  /// What a sweep takes.
+  public var sweepSeconds: Double
   /// Of a prompt that fills its chunks.
   public var prefillTokensPerSecond: Double
   public var limit: Limit
@@ -123,7 +127,7 @@ public struct SpeedPrediction: Sendable, Equatable {
   /// - Returns: nil if a kind of weights was not measured, or there is no work.
   public init?(_ work: TokenWork, drive: DriveProfile, compute: ComputeProfile) {
     var (products, fromMemory, operations, sweep) = (0.0, 0.0, 0.0, 0.0)
-    let rowCount = Double(work.sequenceCount)
+    let rowCount = Double(work.sequenceCount * (1 + work.draftCount))
     for (kind, byteCount) in work.weightByteCounts {
       guard let rate = compute.rate(kind.type, kind.layout) else { return nil }
       let seconds = Double(byteCount) / rate.decodeBytesPerSecond
@@ -135,9 +139,11 @@ public struct SpeedPrediction: Sendable, Equatable {
       let row = (work.operationCounts[kind] ?? 0) / rate.prefillOperationsPerSecond
       operations += row
       // Rows share the reading of weights until their arithmetic takes longer.
-      sweep += work.sequenceCount == 1 ? seconds : max(seconds, row * rowCount)
+      sweep += rowCount == 1 ? seconds : max(seconds, row * rowCount)
     }
-    let keyValues = rowCount * Double(work.keyValueByteCount) / compute.memoryBytesPerSecond
+    // Drafts share the reading of keys and values.
+    let keyValues =
+      Double(work.sequenceCount * work.keyValueByteCount) / compute.memoryBytesPerSecond
     let streamed = Double(work.streamedByteCount + work.streamedKeyValueByteCount)
     let reading = streamed * drive.processorSecondsPerByte
     let regions = Double(work.regionCount) * compute.regionSeconds
@@ -149,7 +155,8 @@ public struct SpeedPrediction: Sendable, Equatable {
     let seconds = max(computeSeconds, driveSeconds)
     guard seconds > 0 else { return nil }
     decodeTokensPerSecond = 1 / seconds
-    totalTokensPerSecond = rowCount / seconds
+    totalTokensPerSecond = Double(work.sequenceCount) / seconds
+    sweepSeconds = seconds
     if driveSeconds >= computeSeconds {
       limit = .drive
     } else {
@@ -160,6 +167,21 @@ public struct SpeedPrediction: Sendable, Equatable {
     let chunkDrive = min(alone / max(slowed, 1e-9), alone + chunkCompute * (1 - slowed))
     let chunkSeconds = max(chunkDrive, chunkCompute)
     prefillTokensPerSecond = chunk / chunkSeconds
+  }
+
+  /// How many times faster answers are where drafts are right so often that a sweep gives so many tokens of each sequence, and
+  /// verifies no others.
+  ///
+  /// - Returns: nil where nothing can be predicted.
+  public static func speedUp(
+    tokensPerSweep: Int, _ work: TokenWork, drive: DriveProfile, compute: ComputeProfile
+  ) -> Double? {
+    var (plain, drafted) = (work, work)
+    (plain.draftCount, drafted.draftCount) = (0, tokensPerSweep - 1)
+    guard let one = SpeedPrediction(plain, drive: drive, compute: compute),
+      let all = SpeedPrediction(drafted, drive: drive, compute: compute)
+    else { return nil }
+    return Double(tokensPerSweep) * one.sweepSeconds / all.sweepSeconds
   }
 
   /// Share of plain reading's speed from which a product is called limited by memory.

@@ -35,6 +35,7 @@ extension PlanReport {
       json.number("chunkLength", plan.chunkLength)
       json.number("sequences", plan.sequenceCount)
       json.number("rowsPerSweep", plan.sequenceCount)
+      json.number("draftRowsPerSweep", plan.draftRowCount)
     }
     if let prediction {
       json.object("predicted") { json in
@@ -44,6 +45,10 @@ extension PlanReport {
         json.text("limit", prediction.limit.rawValue)
         json.number("driveSeconds", prediction.driveSeconds)
         json.number("computeSeconds", prediction.computeSeconds)
+        json.number("sweepSeconds", prediction.sweepSeconds)
+        for drafts in draftSpeedUps {
+          json.number("speedUpAt\(drafts.tokensPerSweep)TokensPerSweep", drafts.speedUp)
+        }
       }
     }
     if let drive, let compute {

@@ -17,6 +17,8 @@ struct PlanReport {
   let drive: DriveProfile?
   let compute: ComputeProfile?
   let prediction: SpeedPrediction?
+  /// How many times faster answers are where drafts are right so often that a sweep gives so many tokens.
+  let draftSpeedUps: [(tokensPerSweep: Int, speedUp: Double)]
 
   /// What is asked of a plan.
   struct Question {
@@ -69,16 +71,26 @@ struct PlanReport {
     request.assumedProcessByteCount = process
     request.sequenceCount = question.sequenceCount
     request.neurons = question.neurons
+    // As flashinfer-run has it.
+    request.draftRowCount = DraftChoice.usualRowCount
     plan = try MemoryPlan.make(
       request, source: model.source, configuration: model.configuration)
     let work = TokenWork(
       plan, model: model.source.description, configuration: model.configuration)
     if let drive, let compute {
       prediction = SpeedPrediction(work, drive: drive, compute: compute)
+      let most = 1 + plan.draftRowCount / plan.sequenceCount
+      draftSpeedUps = Self.tokensPerSweep.filter { $0 <= most }.compactMap { count in
+        SpeedPrediction.speedUp(tokensPerSweep: count, work, drive: drive, compute: compute)
+          .map { (count, $0) }
+      }
     } else {
-      prediction = nil
+      (prediction, draftSpeedUps) = (nil, [])
     }
   }
+
+  /// Tokens a sweep for which it is said what drafts gain.
+  private static let tokensPerSweep = [2, 4, 8, 16]
 
   /// About as long as it takes.
   private static let calibrationMilliseconds = 6000
@@ -152,6 +164,12 @@ struct PlanReport {
           + "\(Self.rate(prediction.decodeTokensPerSecond)) each, ")
         + "limit: \(prediction.limit.rawValue)\n"
         + "predicted prompt: \(Self.rate(prediction.prefillTokensPerSecond))\n")
+    if !draftSpeedUps.isEmpty {
+      let gains = draftSpeedUps.map { "\(($0.speedUp * 100).rounded() / 100)" }
+      Terminal.print(
+        "predicted with drafts: \(gains.joined(separator: " / ")) times as fast where a sweep gives "
+          + "\(draftSpeedUps.map { "\($0.tokensPerSweep)" }.joined(separator: " / ")) tokens\n")
+    }
     if let drive, let compute {
       Terminal.print(
         "calibration: drive \(Self.gigabytes(drive.bytesPerSecond)) in reads of "

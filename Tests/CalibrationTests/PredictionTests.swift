@@ -77,6 +77,20 @@ import WeightLoader
     #expect(eight.decodeTokensPerSecond == eight.totalTokensPerSecond / 8)
   }
 
+  @Test func `Drafts gain what the drive leaves them of arithmetic`() throws {
+    let token = work(streamed: 2_000_000_000, weights: 9_000_000_000)
+    func gain(_ count: Int) throws -> Double {
+      try #require(
+        SpeedPrediction.speedUp(
+          tokensPerSweep: count, token, drive: drive(1e9),
+          compute: compute(memory: 1e10, product: 9e9)))
+    }
+    #expect(try gain(1) == 1)
+    #expect(try gain(4) == 4)
+    // 2 s of the drive, 8 · 0.36 s of arithmetic.
+    #expect((try gain(8) - 8 * 2 / 2.88).magnitude < 1e-9)
+  }
+
   @Test func `Nothing is predicted from what was not measured`() {
     var unknown = compute(memory: 1e10, product: 1e10)
     unknown.products.removeAll { $0.type == .q4_0 }

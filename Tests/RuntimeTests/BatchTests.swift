@@ -79,6 +79,7 @@ import WeightLoader
     var waiting = Array(lines.indices)
     var open: [Open] = []
     var changeCount = 0
+    var (branchCount, takesBranches) = (0, false)
     while !waiting.isEmpty || !open.isEmpty {
       while let line = waiting.first, core.freeSequenceCount > 0,
         open.isEmpty || Bool.random(using: &generator)
@@ -107,6 +108,9 @@ import WeightLoader
         append(&open[index], lines, to: core, most: left, using: &generator)
         members.append(index)
       }
+      branchCount += core.batch.branchCount
+      takesBranches =
+        takesBranches || open.contains { core.draftRoom(of: $0.cache).branchCount > 0 }
       try step(core, lines, members.map { open[$0] }, comment)
       for (number, index) in members.enumerated() {
         let (span, drafts) = (core.batch.spans[number], open[index].drafts)
@@ -123,6 +127,7 @@ import WeightLoader
         core.close(open.remove(at: index).cache)
       }
     }
+    #expect(branchCount > 0 || !takesBranches)
   }
 
   /// Takes a sequence back to an earlier position, from where it is read again, or lets it go on twice.
