@@ -250,9 +250,7 @@ public struct MemoryPlan: Sendable {
       let fixed = makeFixed($0)
       return fixed.byteCount + weightMinimum(smallest) + fixed.leastWorkspaceByteCount
     }
-    fixed.setDraftRowCount(weightMinimum: weightMinimum(smallest))
-    let limit = try fixed.setKeyValueBudget(weightMinimum: weightMinimum(smallest))
-    fixed.setDraftBranchCount(weightMinimum: weightMinimum(smallest))
+    let limit = try fixed.setDraftsAndKeyValueBudget(weightMinimum: weightMinimum(smallest))
     let left = request.budgetByteCount - fixed.byteCount
     let chosen =
       left < weightMinimum(options) + fixed.leastWorkspaceByteCount ? smallest : options
@@ -263,6 +261,7 @@ public struct MemoryPlan: Sendable {
     let chunkLength = min(limit, rowCapacity)
     let workspace = fixed.workspaceByteCount(chunkLength: rowCapacity)
     let keyValues = fixed.keyValuePlan(chunkLength: chunkLength)
+    let draftRowCount = fixed.draftRowCount(chunkLength: chunkLength, rowCapacity: rowCapacity)
     let borrowable = request.pinnedByteCount == nil ? keyValues.retainedByteCount : 0
     do throws(LoaderError) {
       // What every token needs comes first: a byte of it saves a byte of each token, an expert's fewer.
@@ -284,9 +283,8 @@ public struct MemoryPlan: Sendable {
         workspaceByteCount: workspace, vectorByteCount: fixed.vectorByteCount,
         chunkLength: chunkLength, rowCapacity: rowCapacity,
         logitRowCount: fixed.logitRowCount,
-        draftRowCount: min(
-          fixed.draftRowCount, chunkLength - 1, rowCapacity - request.sequenceCount),
-        draftBranchCount: fixed.draftBranchCount,
+        draftRowCount: draftRowCount,
+        draftBranchCount: min(fixed.draftBranchCount, Fixed.branchCount(ofDrafts: draftRowCount)),
         contextLength: request.contextLength, residency: residency,
         expertSlots: fixed.families.isEmpty ? nil : slots,
         expertCount: fixed.families.reduce(0) { $0 + $1.bundleCount },
@@ -448,9 +446,20 @@ public struct MemoryPlan: Sendable {
         max(1, request.promptLength, request.takesDrafts ? 1 + request.draftRowCount : 1))
     }
 
+    /// Fixes how many drafts there may be, and the memory of keys and values.
+    ///
+    /// - Parameter weightMinimum: what weights need.
+    /// - Returns: the longest chunk that keys and values allow.
+    mutating func setDraftsAndKeyValueBudget(weightMinimum: Int) throws(RuntimeError) -> Int {
+      setDraftRowCount(weightMinimum: weightMinimum)
+      // These have what keys and values leave.
+      defer { setDraftBranchCount(weightMinimum: weightMinimum) }
+      return try setKeyValueBudget(weightMinimum: weightMinimum)
+    }
+
     /// Fixes how many drafts there may be: as many as were asked for and whose logits and rows fit their share of what is
     /// left where weights have `weightMinimum`, and everything else its least.
-    mutating func setDraftRowCount(weightMinimum: Int) {
+    private mutating func setDraftRowCount(weightMinimum: Int) {
       let least = leastWorkspaceByteCount
       let spare = request.budgetByteCount - byteCount - weightMinimum - least
       draftRowCount = request.takesDrafts ? request.draftRowCount : 0
@@ -463,12 +472,21 @@ public struct MemoryPlan: Sendable {
 
     /// Fixes how many branches drafts may have: none where keys and values do not all stay in memory, otherwise as many as
     /// fit a share of what is left, and at most one for every three drafts.
-    mutating func setDraftBranchCount(weightMinimum: Int) {
+    private mutating func setDraftBranchCount(weightMinimum: Int) {
       let spare = request.budgetByteCount - byteCount - weightMinimum - leastWorkspaceByteCount
-      draftBranchCount = hasTier ? 0 : min(MemoryPlan.mostDraftBranches, draftRowCount / 3)
+      draftBranchCount = hasTier ? 0 : Self.branchCount(ofDrafts: draftRowCount)
       while draftBranchCount > 0, branchByteCount > spare / MemoryPlan.draftShare {
         draftBranchCount -= 1
       }
+    }
+
+    /// Drafts of a sweep with so many rows of one sequence, and of all.
+    func draftRowCount(chunkLength: Int, rowCapacity: Int) -> Int {
+      min(draftRowCount, chunkLength - 1, rowCapacity - request.sequenceCount)
+    }
+
+    static func branchCount(ofDrafts draftRowCount: Int) -> Int {
+      min(MemoryPlan.mostDraftBranches, draftRowCount / 3)
     }
 
     private var branchByteCount: Int {
@@ -479,7 +497,7 @@ public struct MemoryPlan: Sendable {
     ///
     /// - Parameter weightMinimum: what weights need.
     /// - Returns: the longest chunk that their memory allows.
-    mutating func setKeyValueBudget(weightMinimum: Int) throws(RuntimeError) -> Int {
+    private mutating func setKeyValueBudget(weightMinimum: Int) throws(RuntimeError) -> Int {
       let limit = Self.chunkLimit(request, configuration)
       let (least, count) = (keyValueByteCount, request.sequenceCount)
       let left = request.budgetByteCount - byteCount + least
