@@ -73,6 +73,9 @@ public struct GenerationResult: Sendable {
   /// Bytes the drive had delivered at the first token and at the last.
   public internal(set) var bytesAtFirstToken = 0
   public internal(set) var bytesAtLastToken = 0
+  /// Time with at least one read submitted and not yet taken, at the first token and at the last.
+  public internal(set) var driveNanosecondsAtFirstToken = 0
+  public internal(set) var driveNanosecondsAtLastToken = 0
   /// Bytes of keys and values read at the first token and at the last.
   public internal(set) var keyValueBytesAtFirstToken = 0
   public internal(set) var keyValueBytesAtLastToken = 0
@@ -107,6 +110,23 @@ public struct GenerationResult: Sendable {
   public var bytesPerToken: Double {
     sampledTokenCount > 1
       ? Double(bytesAtLastToken - bytesAtFirstToken) / Double(sampledTokenCount - 1) : 0
+  }
+
+  /// Share of the time between the first token and the last in which the drive had something to read; nil where there
+  /// is none.
+  public var driveDuty: Double? {
+    guard let first = firstTokenNanoseconds, lastTokenNanoseconds > first else { return nil }
+    return min(
+      1,
+      Double(driveNanosecondsAtLastToken - driveNanosecondsAtFirstToken)
+        / Double(lastTokenNanoseconds - first))
+  }
+
+  /// Bytes read for each second between the first token and the last.
+  public var driveBytesPerSecond: Double? {
+    guard let first = firstTokenNanoseconds, lastTokenNanoseconds > first else { return nil }
+    return Double(bytesAtLastToken - bytesAtFirstToken) * 1e9
+      / Double(lastTokenNanoseconds - first)
   }
 
   /// Bytes of keys and values read for each decoded token.
@@ -329,14 +349,16 @@ public struct TextGenerator {
 
   /// Records the drive's progress at a token.
   private func noteBytes(_ answer: inout Answer) {
-    let bytes = session.stream.source.device.statistics.bytesRead
+    let statistics = session.stream.source.device.statistics
     let keyValueBytes = session.keyValues.pool.readByteCount
     answer.note { result in
       if result.sampledTokenCount == 1 {
-        result.bytesAtFirstToken = bytes
+        result.bytesAtFirstToken = statistics.bytesRead
+        result.driveNanosecondsAtFirstToken = statistics.busyNanoseconds
         result.keyValueBytesAtFirstToken = keyValueBytes
       }
-      result.bytesAtLastToken = bytes
+      result.bytesAtLastToken = statistics.bytesRead
+      result.driveNanosecondsAtLastToken = statistics.busyNanoseconds
       result.keyValueBytesAtLastToken = keyValueBytes
     }
   }

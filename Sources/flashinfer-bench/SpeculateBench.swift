@@ -17,7 +17,8 @@ struct SpeculateBench: ParsableCommand {
       Each prompt is answered without drafts and then with them, each time by a session of its own with \
       all of the budget. An answer that differs ends the run with an error. The speed-up is that of \
       tokens/s after the first token; a sweep's time with drafts, drafting included, is divided by one \
-      without. The spread is that of the prompts. Memory bounds how many drafts a sweep verifies.
+      without, and so is what the drive gives a second. The spread is that of the prompts. Memory \
+      bounds how many drafts a sweep verifies.
 
       Examples:
         flashinfer-bench speculate model.bin --ram 2200MiB --text benchmarks/speculation/copy.jsonl
@@ -140,7 +141,24 @@ struct SpeculateBench: ParsableCommand {
         .tokensPerSecond),
       Figure("verifiedDrafts", verified, .tokens),
       Figure("acceptedDrafts", accepted, .tokens),
-    ] + bytes(runs)
+    ] + bytes(runs) + drive(runs)
+  }
+
+  /// How busy the drive is kept. The last figure is what it gave a second with drafts ÷ without: reads that have come and
+  /// wait to be taken count as time that it had something to read, but bring nothing.
+  private func drive(_ runs: [Run]) -> [Figure] {
+    let rates = runs.compactMap { run -> Double? in
+      guard let plain = run.plain.driveBytesPerSecond, plain > 0,
+        run.plain.bytesPerToken >= 4096
+      else { return nil }
+      return run.drafted.driveBytesPerSecond.map { $0 / plain }
+    }
+    guard !rates.isEmpty else { return [] }
+    return [
+      Figure("plainDutyCycle", samples: runs.compactMap(\.plain.driveDuty), .fraction),
+      Figure("draftedDutyCycle", samples: runs.compactMap(\.drafted.driveDuty), .fraction),
+      Figure("driveRateRatio", samples: rates, .number),
+    ]
   }
 
   /// Bytes read a token with drafts ÷ without; no value where the model is in memory.
