@@ -146,6 +146,20 @@ struct AllocationTests {
     Self.expectNone(result)
   }
 
+  @Test func `Verifying drafts in memory allocates nothing`() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { Self.reportSequences(architecture: "gemma3", isStreamed: false, draftCount: 7) }
+    Self.expectNone(result)
+  }
+
+  @Test func `Verifying drafts with quantised keys and values allocates nothing`() async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { Self.reportSequences(architecture: "phi3", isStreamed: false, type: .q4, draftCount: 19) }
+    Self.expectNone(result)
+  }
+
   @Test func `Drawing tokens allocates nothing`() async {
     let result = await #expect(
       processExitsWith: .success, observing: [\.standardOutputContent]
@@ -247,26 +261,31 @@ struct AllocationTests {
     return allocation_count() - before
   }
 
-  /// Prints the sum of what ``check(sequenceCount:architecture:isStreamed:type:bundling:)`` counts, or its error.
+  /// Prints the sum of what ``check(sequenceCount:architecture:isStreamed:type:bundling:draftCount:)`` counts, or its
+  /// error.
   ///
-  /// - Parameter bundling: that of the model's image; nil = the model is a GGUF file.
+  /// - Parameters:
+  ///   - bundling: that of the model's image; nil = the model is a GGUF file.
+  ///   - draftCount: most drafts that a sweep verifies of each sequence.
   private static func reportSequences(
-    architecture: String, isStreamed: Bool, type: KeyValueType = .f16, bundling: Bundling? = nil
+    architecture: String, isStreamed: Bool, type: KeyValueType = .f16, bundling: Bundling? = nil,
+    draftCount: Int = 0
   ) {
     do {
       let counts = try [2, 12, 64].map {
         try check(
           sequenceCount: $0, architecture: architecture, isStreamed: isStreamed, type: type,
-          bundling: bundling)
+          bundling: bundling, draftCount: draftCount)
       }
       print("allocations: \(counts.reduce(0, +)); \(counts)")
     } catch { print("\(error)") }
   }
 
-  /// Allocations of 133 steps with a token of each sequence, after and until all complete a page.
+  /// Allocations of 133 steps with a token of each sequence, after and until all complete a page; with drafts after
+  /// each token, all of which are rejected.
   private static func check(
     sequenceCount: Int, architecture: String, isStreamed: Bool, type: KeyValueType,
-    bundling: Bundling?
+    bundling: Bundling?, draftCount: Int
   ) throws -> Int {
     var tiny = TinyModel(architecture: architecture)
     tiny.hiddenSize = 256
@@ -287,6 +306,7 @@ struct AllocationTests {
     request.assumedProcessByteCount = 0
     request.sequenceCount = sequenceCount
     request.keyValues.type = type
+    request.draftRowCount = draftCount
     if isStreamed {
       do { _ = try EngineCore(source, configuration, request) } catch {
         guard case .budgetTooSmall(_, let minimum, _) = error else { exit(2) }
@@ -307,21 +327,30 @@ struct AllocationTests {
         try core.step(continues: true) { _, _ in }
       }
     }
+    let tokens = (0..<sequenceCount + 20).map { Int32($0 * 3 % 300) }
+    var verifiedCount = 0
     func decode(position: Int) throws {
       core.batch.removeAll()
       for (number, cache) in caches.enumerated() {
-        withUnsafePointer(to: Int32((position * 3 + number) % 300)) {
+        let room = core.batch.rowCapacity - core.batch.rowCount - (caches.count - number)
+        let most = core.draftRoom(of: cache)
+        let drafts = min(draftCount, room, most.count, most.depth)
+        verifiedCount += drafts
+        tokens[number...number + drafts].withUnsafeBufferPointer {
           core.batch.append(
-            UnsafeBufferPointer(start: $0, count: 1), at: position, .answer, in: cache,
-            logitCount: 1)
+            $0, at: position, .answer, in: cache, logitCount: $0.count, draftCount: drafts)
         }
       }
       try core.step(continues: true) { _, _ in }
+      guard draftCount > 0 else { return }
+      for cache in caches { cache.reject(from: position + 1) }
     }
     for position in 120..<132 { try decode(position: position) }
     let before = allocation_count()
     for position in 132..<265 { try decode(position: position) }
-    return allocation_count() - before
+    let count = allocation_count() - before
+    guard draftCount == 0 || verifiedCount > 100 else { exit(4) }
+    return count
   }
 
   /// A model of `bytes`, opened from files in `folder`.
