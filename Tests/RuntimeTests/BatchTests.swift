@@ -39,7 +39,7 @@ import WeightLoader
         prompt: (0..<length).map { _ in
           Int32.random(in: 0..<Self.vocabularyCount, using: &generator)
         },
-        decoding: (0..<Int.random(in: 0...6, using: &generator)).map { _ in
+        decoding: (0..<Int.random(in: 0...12, using: &generator)).map { _ in
           Int32.random(in: 0..<Self.vocabularyCount, using: &generator)
         })
     }
@@ -72,16 +72,13 @@ import WeightLoader
   }
 
   /// Runs `lines` in batches that chance fills, and compares all logits.
-  ///
-  /// - Returns: how many branches of drafts there were, and whether there could be any.
   private func check(
     _ lines: [Line], in core: EngineCore, using generator: inout SeededGenerator,
     _ comment: Comment
-  ) throws -> (branchCount: Int, takesBranches: Bool) {
+  ) throws {
     var waiting = Array(lines.indices)
     var open: [Open] = []
     var changeCount = 0
-    var (branchCount, takesBranches) = (0, false)
     while !waiting.isEmpty || !open.isEmpty {
       while let line = waiting.first, core.freeSequenceCount > 0,
         open.isEmpty || Bool.random(using: &generator)
@@ -110,9 +107,6 @@ import WeightLoader
         append(&open[index], lines, to: core, most: left, using: &generator)
         members.append(index)
       }
-      branchCount += core.batch.branchCount
-      takesBranches =
-        takesBranches || open.contains { core.draftRoom(of: $0.cache).branchCount > 0 }
       try step(core, lines, members.map { open[$0] }, comment)
       for (number, index) in members.enumerated() {
         let (span, drafts) = (core.batch.spans[number], open[index].drafts)
@@ -129,7 +123,6 @@ import WeightLoader
         core.close(open.remove(at: index).cache)
       }
     }
-    return (branchCount, takesBranches)
   }
 
   /// Takes a sequence back to an earlier position, from where it is read again, or lets it go on twice.
@@ -273,19 +266,15 @@ import WeightLoader
       lines[index].expected = try logitBits(
         session, prompt: lines[index].prompt, decoding: lines[index].decoding)
     }
-    var (branchCount, takesBranches) = (0, false)
     for round in 0..<3 {
       let shape = randomShape(type, modelByteCount: gguf.count, using: &generator)
       let count = [1, 2, 5, 9][Int.random(in: 0..<4, using: &generator)]
       let source = try ModelSource.open(
         round % 2 == 0 ? file.path : image.path, backend: shape.backend)
       let core = try makeCore(source, shape, sequenceCount: count)
-      let found = try check(
+      try check(
         lines, in: core, using: &generator, "\(family), \(type), round \(round), \(count), \(shape)"
       )
-      branchCount += found.branchCount
-      takesBranches = takesBranches || found.takesBranches
     }
-    #expect(branchCount > 0 || !takesBranches)
   }
 }
