@@ -22,6 +22,7 @@ struct CanonicalBytes {
     case normalisesOutputs, hasQueryKeyValueBias, tiesOutput, normalisesProjections
     case positionOffset, isGated, normKind, hasProjectionBiases
     case ropeMagnitude, shortContextLength
+    case layerKind, layers
     case experts = 64
     case sharedExperts
     case tensor = 128
@@ -39,9 +40,11 @@ struct CanonicalBytes {
     _ configuration: DecoderConfiguration, tensors: [TensorRecord], neurons: NeuronLayout?
   ) {
     bytes.appendLittleEndian(Self.version)
+    let header = DecoderHeader(configuration)
     shape(configuration)
-    arithmetic(configuration)
+    arithmetic(configuration, header)
     if let experts = configuration.experts { add(experts) }
+    addKinds(header)
     for tensor in ModelIdentity.order(tensors) {
       text(.tensor, tensor.name)
       integers(
@@ -119,7 +122,7 @@ struct CanonicalBytes {
     integers(.contextLength, [configuration.contextLength])
   }
 
-  private mutating func arithmetic(_ configuration: DecoderConfiguration) {
+  private mutating func arithmetic(_ configuration: DecoderConfiguration, _ header: DecoderHeader) {
     floats(.normEpsilon, [configuration.normEpsilon])
     text(.ropePairing, configuration.ropePairing.rawValue)
     integers(.ropeDimensionCount, [configuration.ropeDimensionCount])
@@ -128,31 +131,33 @@ struct CanonicalBytes {
     if configuration.ropeMagnitude != 1 { floats(.ropeMagnitude, [configuration.ropeMagnitude]) }
     if let length = configuration.shortContextLength { integers(.shortContextLength, [length]) }
     if let base = configuration.slidingRopeBase { double(.slidingRopeBase, base) }
-    if let window = configuration.slidingWindow { integers(.slidingWindow, [window]) }
-    integers(.slidingLayers, configuration.slidingLayers.map { $0 ? 1 : 0 })
+    if let window = header.slidingWindow { integers(.slidingWindow, [window]) }
+    integers(.slidingLayers, (header.slidingLayers ?? []).map { $0 ? 1 : 0 })
     text(.activation, configuration.activation.rawValue)
     floats(.embeddingScale, [configuration.embeddingScale])
     floats(.attentionScale, [configuration.attentionScale])
     for (tag, flag) in [
-      (Tag.normalisesHeads, configuration.normalisesHeads),
-      (.normalisesOutputs, configuration.normalisesOutputs),
-      (.hasQueryKeyValueBias, configuration.hasQueryKeyValueBias),
-      (.tiesOutput, configuration.tiesOutput),
-      (.normalisesProjections, configuration.normalisesProjections),
-    ] { integers(tag, [flag ? 1 : 0]) }
+      (Tag.normalisesHeads, header.normalisesHeads),
+      (.normalisesOutputs, header.normalisesOutputs),
+      (.hasQueryKeyValueBias, header.hasQueryKeyValueBias),
+      (.tiesOutput, header.tiesOutput),
+      (.normalisesProjections, header.normalisesProjections),
+    ] { integers(tag, [flag == true ? 1 : 0]) }
     if let offset = configuration.positionOffset { integers(.positionOffset, [offset]) }
-    integers(.isGated, [configuration.isGated ? 1 : 0])
-    text(.normKind, configuration.normKind.rawValue)
-    integers(.hasProjectionBiases, [configuration.hasProjectionBiases ? 1 : 0])
+    integers(.isGated, [header.isGated == false ? 0 : 1])
+    text(.normKind, configuration.outputNorm.rawValue)
+    integers(.hasProjectionBiases, [header.hasProjectionBiases == true ? 1 : 0])
+  }
+
+  /// Kinds of layers, where they are stated.
+  private mutating func addKinds(_ header: DecoderHeader) {
+    guard let layers = header.layers else { return }
+    for kind in header.layerKinds ?? [] { integers(.layerKind, kind.canonicalNumbers) }
+    integers(.layers, layers)
   }
 
   private mutating func add(_ experts: ExpertConfiguration) {
-    integers(
-      .experts,
-      [
-        experts.expertCount, experts.expertsPerToken, experts.feedForwardLength,
-        experts.normalisesWeights ? 1 : 0,
-      ])
+    integers(.experts, experts.canonicalNumbers)
     guard let length = experts.sharedFeedForwardLength else { return }
     integers(.sharedExperts, [length, experts.gatesSharedExpert ? 1 : 0])
   }
@@ -190,4 +195,42 @@ struct CanonicalBytes {
     bytes.appendLittleEndian(tag.rawValue)
     bytes.appendLittleEndian(UInt32(byteCount))
   }
+}
+
+// MARK: - Kinds of layers as numbers; a value of an enumeration is its place, and 0 where there is none.
+
+extension LayerSpec {
+  fileprivate var canonicalNumbers: [Int] {
+    blocks.flatMap { block -> [Int] in
+      [
+        place(block.preNorm), place(block.postNorm), Int(block.scale.bitPattern),
+        block.branches.count,
+      ]
+        + block.branches.flatMap(\.canonicalNumbers)
+    }
+  }
+}
+
+extension BranchSpec {
+  fileprivate var canonicalNumbers: [Int] {
+    switch self {
+    case .attention(let spec):
+      [
+        1, spec.hasBiases ? 1 : 0, spec.hasOutputBias ? 1 : 0, place(spec.headNorm),
+        place(spec.rope), spec.window ?? 0,
+      ]
+    case .feedForward(let spec): [2, spec.isGated ? 1 : 0, spec.hasBiases ? 1 : 0]
+    case .experts(let spec): [3] + spec.canonicalNumbers
+    }
+  }
+}
+
+extension ExpertConfiguration {
+  fileprivate var canonicalNumbers: [Int] {
+    [expertCount, expertsPerToken, feedForwardLength, normalisesWeights ? 1 : 0]
+  }
+}
+
+private func place<Value: CaseIterable & Equatable>(_ value: Value?) -> Int {
+  value.flatMap { Array(Value.allCases).firstIndex(of: $0) }.map { $0 + 1 } ?? 0
 }

@@ -4,13 +4,25 @@ extension DecoderConfiguration {
   /// More rows than any table of positions has in front of position 0.
   static let positionOffsetLimit = 1 << 16
 
+  /// What is wrong with a number of layers that is not possible.
+  static func layerCountProblem(_ count: Int) -> String {
+    "layer count is \(count); 1 to \(layerLimit) is possible"
+  }
+
+  /// For readers, before they make layers.
+  static func checkLayerCount(_ count: Int, path: String?) throws(FormatError) {
+    guard (1...layerLimit).contains(count) else {
+      throw FormatError(.malformed, path: path, layerCountProblem(count))
+    }
+  }
+
   /// Checks that the values describe a decoder that can run, and are small enough for products of
   /// shapes to stay far from overflow.
   ///
   /// - Throws: ``FormatError`` naming the value.
   public func validate(path: String? = nil) throws(FormatError) {
+    try Self.checkLayerCount(layerCount, path: path)
     let bounded: [(name: String, value: Int, limit: Int)] = [
-      ("layer count", layerCount, Self.layerLimit),
       ("embedding length", hiddenSize, 1 << 20),
       ("feed-forward length", feedForwardLength, 1 << 22),
       ("query head count", queryHeadCount, 1 << 12),
@@ -19,7 +31,6 @@ extension DecoderConfiguration {
       ("vocabulary count", vocabularyCount, 1 << 24),
       ("context length", contextLength, 1 << 30),
       ("RoPE dimension count", ropeDimensionCount, headDim),
-      ("sliding window", slidingWindow ?? 1, 1 << 30),
       ("context length of RoPE's short factors", shortContextLength ?? 1, 1 << 30),
     ]
     for (name, value, limit) in bounded where value < 1 || value > limit {
@@ -37,30 +48,61 @@ extension DecoderConfiguration {
       ),
       (ropeDimensionCount % 2 == 0, "RoPE dimension count \(ropeDimensionCount) is odd"),
       (
-        slidingLayers.isEmpty || slidingLayers.count == layerCount,
-        "\(slidingLayers.count) sliding-window entries for \(layerCount) layers"
+        isGated || activation == .relu,
+        "an FFN without gate has ReLU, not \(activation.rawValue)"
       ),
-      (
-        slidingWindow != nil || !slidingLayers.contains(true),
-        "layers slide, but there is no sliding window"
-      ),
-      (
-        !(normalisesHeads && normalisesProjections),
-        "queries and keys are normalised by head or as a whole, not both"
-      ),
-      (
-        normKind == .rms || !(normalisesHeads || normalisesProjections || normalisesOutputs),
-        "LayerNorm on heads, projections or outputs is not supported"
-      ),
-      (isGated || experts == nil, "experts without gates are not supported"),
-      (isGated || activation == .relu, "an FFN without gate has ReLU, not \(activation.rawValue)"),
-      (!(isGated && hasProjectionBiases), "an FFN with a gate has no biases"),
     ]
     for (holds, message) in problems where !holds {
       throw FormatError(.unsupported, path: path, message)
     }
+    for (number, layer) in layers.enumerated() {
+      try validate(layer) { message in
+        FormatError(.unsupported, path: path, "layer \(number): \(message)")
+      }
+    }
     try experts?.validate(path: path)
     try validateNumbers(path)
+  }
+
+  private func validate(
+    _ layer: LayerSpec, _ refuse: (_ message: String) -> FormatError
+  ) throws(FormatError) {
+    let branches = layer.blocks.flatMap(\.branches)
+    let attentions = branches.compactMap(\.attention)
+    guard attentions.count == 1, let attention = attentions.first else {
+      throw refuse("attention \(attentions.count) times; once is possible")
+    }
+    guard branches.count == 2, layer.blocks.allSatisfy({ !$0.branches.isEmpty }) else {
+      throw refuse("a layer has attention and one FFN or its experts")
+    }
+    guard layer.blocks.count == 2 || (branches[0].attention != nil && layer.experts == nil) else {
+      throw refuse("of two branches, the first is attention and the other a dense FFN")
+    }
+    let window = attention.window ?? 1
+    guard (1...1 << 30).contains(window) else {
+      throw refuse("sliding window is \(window); 1 to \(1 << 30) is possible")
+    }
+    guard attention.rope == nil || positionOffset == nil else {
+      throw refuse("positions are learned, and RoPE rotates too")
+    }
+    for block in layer.blocks {
+      guard block.preNorm != nil || layer.experts == nil else {
+        throw refuse("experts without a norm before them are not supported")
+      }
+      guard block.scale.isFinite, block.scale > 0 else {
+        throw refuse("the scale \(block.scale) of a block is not a positive number")
+      }
+      guard block.preNorm != .layer || (attention.headNorm == nil && block.postNorm == nil) else {
+        throw refuse("LayerNorm on heads, projections or outputs is not supported")
+      }
+      guard block.postNorm != .layer else { throw refuse("LayerNorm on outputs is not supported") }
+    }
+    guard layer.experts == experts else { throw refuse("layers with other experts") }
+    if let feedForward = layer.feedForward {
+      guard feedForward.isGated == isGated, !(feedForward.isGated && feedForward.hasBiases) else {
+        throw refuse("an FFN with a gate has no biases, and all FFNs have gates or none has")
+      }
+    }
   }
 
   private func validateNumbers(_ path: String?) throws(FormatError) {

@@ -75,6 +75,10 @@ extension NeuronLayout {
     let count = configuration.layerCount
     try require(configuration.experts == nil, "a model with experts is not in bundles of neurons")
     try require(
+      configuration.layers.allSatisfy { layer in
+        layer.blocks.count == 2 && layer.blocks.allSatisfy { $0.preNorm != nil }
+      }, "an FFN beside attention, or without a norm before it, is not in bundles of neurons")
+    try require(
       layers.count == count, "\(layers.count) layers in bundles of neurons, not \(count)")
     for layer in layers {
       try layer.validate(configuration, path: path)

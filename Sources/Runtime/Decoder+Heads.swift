@@ -14,7 +14,7 @@ extension Decoder {
     finite.check(queries, count: heads.queryLength, row: row)
     finite.check(keys, count: heads.keyLength, row: row)
     finite.check(values, count: heads.keyLength, row: row)
-    prepareHeads(weights.layers[layer], token: row, rope: rope)
+    prepareHeads(weights.attentions[layer], token: row, rope: rope)
     batch.liveCache(ofRow: row)?.store(
       layer: layer, position: Int(batch.positions[row]), keys: keys, values: values)
   }
@@ -32,7 +32,7 @@ extension Decoder {
 
   /// Biases, norms of heads and RoPE on one token's queries and keys; scales the queries.
   private func prepareHeads(
-    _ layer: DecoderWeights.Layer, token: Int, rope: UnsafePointer<Float>
+    _ layer: DecoderWeights.Attention, token: Int, rope: UnsafePointer<Float>
   ) {
     let headDim = configuration.headDim
     let (queryLength, keyLength) = (heads.queryLength, heads.keyLength)
@@ -43,7 +43,7 @@ extension Decoder {
     if let bias = layer.keyBias { VectorOps.add(keys, bias, count: keyLength) }
     if let bias = layer.valueBias { VectorOps.add(values, bias, count: keyLength) }
     // Over each head, or over the projection as if it were one.
-    let isWhole = configuration.normalisesProjections
+    let isWhole = layer.normalisesWhole
     if let norm = layer.queryNorm {
       normaliseHeads(
         queries, norm, headCount: isWhole ? 1 : configuration.queryHeadCount,
@@ -54,7 +54,7 @@ extension Decoder {
         keys, norm, headCount: isWhole ? 1 : configuration.keyValueHeadCount,
         headDim: isWhole ? keyLength : headDim)
     }
-    if configuration.positionOffset == nil {
+    if layer.rope != nil {
       rotate(queries, headCount: configuration.queryHeadCount, rope)
       rotate(keys, headCount: configuration.keyValueHeadCount, rope)
     }
@@ -92,7 +92,7 @@ extension Decoder {
     let table = workspace.rope + row * length
     let position = Int(batch.positions[row])
     rope.fill(position: position, cosines: table, sines: table + length / 2)
-    if !configuration.slidingLayers.isEmpty {
+    if usesSlidingRope {
       let sliding = table + batch.rowCount * length
       slidingRope.fill(position: position, cosines: sliding, sines: sliding + length / 2)
     }

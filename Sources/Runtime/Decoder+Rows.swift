@@ -27,8 +27,10 @@ extension Decoder: ParallelRegion {
     case addShared(gate: UnsafePointer<Float>?)
     /// hidden = mixed
     case takeMixed
-    /// residual += hidden + bias, through the norm on outputs where the family has one.
-    case addToResidual(bias: UnsafePointer<Float>?, norm: UnsafePointer<Float>?)
+    /// hidden += mixed + bias, of the branch beside an FFN.
+    case addAttention(bias: UnsafePointer<Float>?)
+    /// residual += scale · (hidden + bias), through the norm on outputs where the block has one.
+    case addToResidual(bias: UnsafePointer<Float>?, norm: DecoderWeights.Norm?, scale: Float)
     /// Notes the rows with these numbers whose logits are not finite, a part of a row at a time.
     case checkLogits(rows: UnsafePointer<Int32>)
   }
@@ -80,11 +82,13 @@ extension Decoder: ParallelRegion {
       VectorOps.add(workspace.mixed + row * width, shared, count: width)
     case .takeMixed:
       hidden.update(from: workspace.mixed + row * width, count: width)
-    case .addToResidual(let bias, let norm):
+    case .addAttention(let bias):
       if let bias { VectorOps.add(hidden, bias, count: width) }
-      if let norm {
-        VectorOps.rmsNorm(hidden, weight: norm, epsilon: epsilon, count: width, into: hidden)
-      }
+      VectorOps.add(hidden, workspace.mixed + row * width, count: width)
+    case .addToResidual(let bias, let norm, let scale):
+      if let bias { VectorOps.add(hidden, bias, count: width) }
+      norm?.apply(hidden, epsilon: epsilon, count: width, into: hidden)
+      if scale != 1 { VectorOps.scale(hidden, by: scale, count: width) }
       VectorOps.add(residual, hidden, count: width)
     case .checkLogits(let rows):
       checkLogits(part: row, rows)

@@ -28,14 +28,15 @@ final class Decoder {
   let heads: HeadLayout
   let rope: RopeTable
   let slidingRope: RopeTable
+  let usesSlidingRope: Bool
   /// What the current region does.
   var rowStep = RowStep.takeMixed
   /// Sees every dense FFN; nil, as usual except when measuring, costs nothing.
   var feedForwardObserver: (any FeedForwardObserver)?
   /// Told after each of ``partCount`` parts of a sweep over the layers; nil = nobody.
   var onPart: (() -> Void)?
-  /// Two for each layer.
-  var partCount: Int { 2 * configuration.layerCount }
+  /// One for each block.
+  var partCount: Int { weights.blocks.count }
   /// Sweeps the stream was told of and that have not begun, oldest first.
   private var announced: [DecoderWeights.Segment] = []
 
@@ -88,6 +89,7 @@ final class Decoder {
       dimensionCount: configuration.ropeDimensionCount,
       linearScale: configuration.slidingRopeBase == nil ? configuration.ropeLinearScale : 1,
       frequencyFactors: weights.ropeFactors, magnitude: Double(configuration.ropeMagnitude))
+    usesSlidingRope = configuration.layers.contains { $0.attention?.rope == .sliding }
     announced.reserveCapacity(8)
   }
 
@@ -157,13 +159,11 @@ final class Decoder {
       try cache.begin(
         span.positions, span.kind, promptEnd: span.promptEnd, tentativeCount: span.draftCount)
     }
-    for layer in 0..<configuration.layerCount {
-      batch.dropCancelled()
-      try attend(layer, batch)
-      onPart?()
-      try feedForward(
-        FeedForwardPlace(
-          layer: layer, position: batch.spans[0].position, tokenCount: batch.rowCount), batch)
+    for number in weights.blocks.indices {
+      if number == 0 || weights.blocks[number].layer != weights.blocks[number - 1].layer {
+        batch.dropCancelled()
+      }
+      try run(number, batch)
       onPart?()
     }
   }
@@ -173,7 +173,7 @@ final class Decoder {
     forEach(
       batch.pooledCount,
       .normalise(workspace.residual, rows: batch.pooledRows, weights.outputNorm))
-    try expectFinite(.feedForward(weights.layers.count - 1), batch)
+    try expectFinite(weights.lastPart, batch)
     return UnsafePointer(workspace.hidden)
   }
 
@@ -185,7 +185,7 @@ final class Decoder {
     begin(.head)
     let rows = batch.logitRows + numbers.lowerBound
     forEach(numbers.count, .normalise(workspace.residual, rows: rows, weights.outputNorm))
-    try expectFinite(.feedForward(weights.layers.count - 1), batch)
+    try expectFinite(weights.lastPart, batch)
     try linear.multiply(
       activations(
         workspace.hidden, configuration.hiddenSize, numbers.count, for: weights.head),
@@ -196,7 +196,37 @@ final class Decoder {
     try expectFinite(.logits, batch)
   }
 
-  // MARK: - The parts of a layer
+  /// residual += scale · postNorm(Σ branches(preNorm(residual)))
+  private func run(_ number: Int, _ batch: Batch) throws(RuntimeError) {
+    let block = weights.blocks[number]
+    var x = UnsafePointer(workspace.residual)
+    if let norm = block.preNorm {
+      try normalise(x, norm, batch, after: block.predecessor)
+      x = UnsafePointer(workspace.hidden)
+    }
+    if let attention = block.attention {
+      let isOneOfTwo = block.feedForward != nil
+      try attend(
+        attention, block.layer, x, batch, into: isOneOfTwo ? workspace.mixed : workspace.hidden)
+    }
+    let place = FeedForwardPlace(
+      layer: block.layer, position: batch.spans[0].position, tokenCount: batch.rowCount)
+    if let feedForward = block.feedForward {
+      try self.feedForward(feedForward, place, x, after: number, batch)
+      if let attention = block.attention {
+        forEach(batch.rowCount, .addAttention(bias: attention.outputBias))
+      }
+    }
+    let bias = block.feedForward == nil ? block.attention?.outputBias : block.downBias
+    forEach(batch.rowCount, .addToResidual(bias: bias, norm: block.postNorm, scale: block.scale))
+    guard let feedForwardObserver, block.feedForward != nil else { return }
+    let count = batch.rowCount * configuration.hiddenSize
+    feedForwardObserver.feedForward(
+      place, output: UnsafeBufferPointer(start: workspace.hidden, count: count),
+      residual: UnsafeBufferPointer(start: workspace.residual, count: count))
+  }
+
+  // MARK: - The parts of a block
 
   /// Embedding rows into the residual stream.
   private func embed(_ batch: Batch) throws(RuntimeError) {
@@ -213,7 +243,7 @@ final class Decoder {
     let rows = UnsafeMutableBufferPointer(start: workspace.positionRows, count: batch.rowCount)
     for index in rows.indices { rows[index] = batch.positions[index] + Int32(offset) }
     try gatherRows(UnsafeBufferPointer(rows), in: table, into: workspace.hidden)
-    forEach(batch.rowCount, .addToResidual(bias: nil, norm: nil))
+    forEach(batch.rowCount, .addToResidual(bias: nil, norm: nil, scale: 1))
   }
 
   /// Rows of a table as f32, [rows.count, hiddenSize].
@@ -237,24 +267,22 @@ final class Decoder {
     } catch { throw RuntimeError(error) }
   }
 
-  /// residual += postNorm(output(attention(norm(residual))))
-  private func attend(_ number: Int, _ batch: Batch) throws(RuntimeError) {
-    let layer = weights.layers[number]
+  /// output = output projection(attention(x)), without its bias [batch.rowCount, hiddenSize]; may be where x is.
+  private func attend(
+    _ layer: DecoderWeights.Attention, _ number: Int, _ x: UnsafePointer<Float>, _ batch: Batch,
+    into output: UnsafeMutablePointer<Float>
+  ) throws(RuntimeError) {
     let tokenCount = batch.rowCount
     let (queryStride, keyStride) = (heads.queryStride, heads.keyStride)
-    try normalise(
-      workspace.residual, layer.attentionNorm, batch,
-      after: number == 0 ? .embedding : .feedForward(number - 1))
     try linear.multiply(
       activations(
-        workspace.hidden, configuration.hiddenSize, tokenCount, for: layer.query, layer.key,
-        layer.value),
+        x, configuration.hiddenSize, tokenCount, for: layer.query, layer.key, layer.value),
       LinearTask(tensor: layer.query, output: workspace.queries, outputStride: queryStride),
       LinearTask(tensor: layer.key, output: workspace.keys, outputStride: keyStride),
       LinearTask(tensor: layer.value, output: workspace.values, outputStride: keyStride))
-    let slides = configuration.slides(layer: number)
     let tables =
-      workspace.rope + (slides ? tokenCount * configuration.ropeDimensionCount : 0)
+      workspace.rope
+      + (layer.rope == .sliding ? tokenCount * configuration.ropeDimensionCount : 0)
     try forEachSpan(of: batch) { _, cache throws(KeyValueError) in
       try cache.prepare(layer: number)
     }
@@ -264,14 +292,14 @@ final class Decoder {
       forEach(
         configuration.keyValueHeadCount, .storeBranches(.passUnretained(batch), layer: number))
     }
-    let window = slides ? configuration.slidingWindow : nil
-    let foldedEnd = try foldElsewhere(number, batch, window: window)
+    let foldedEnd = try foldElsewhere(number, batch, window: layer.window)
     try forEachSpan(of: batch) { _, cache throws(KeyValueError) in
       cache.seal(layer: number, on: pool)
     }
     clock.measure(.attention) {
       attention.run(
-        layer: number, queries: workspace.queries, batch, window: window, foldedEnd: foldedEnd)
+        layer: number, queries: workspace.queries, batch, window: layer.window,
+        foldedEnd: foldedEnd)
     }
     try forEachSpan(of: batch) { _, cache throws(KeyValueError) in
       try cache.finish(layer: number)
@@ -281,9 +309,7 @@ final class Decoder {
       activations(
         workspace.queries, heads.queryLength, tokenCount, stride: queryStride, for: layer.output),
       LinearTask(
-        tensor: layer.output, output: workspace.hidden,
-        outputStride: configuration.hiddenSize))
-    forEach(tokenCount, .addToResidual(bias: layer.outputBias, norm: layer.postAttentionNorm))
+        tensor: layer.output, output: output, outputStride: configuration.hiddenSize))
   }
 
   /// Gives keys and values, and the queries of an answer's token, to what computes attention elsewhere.
@@ -307,35 +333,27 @@ final class Decoder {
     return end
   }
 
-  /// residual += postNorm(ffn(norm(residual))), of one FFN or of the experts chosen.
-  private func feedForward(_ place: FeedForwardPlace, _ batch: Batch) throws(RuntimeError) {
-    let layer = weights.layers[place.layer]
+  /// hidden = ffn(x), of one FFN or of the experts chosen, without a bias on it.
+  private func feedForward(
+    _ feedForward: DecoderWeights.FeedForward, _ place: FeedForwardPlace,
+    _ x: UnsafePointer<Float>, after number: Int, _ batch: Batch
+  ) throws(RuntimeError) {
     let tokenCount = place.tokenCount
     let width = configuration.hiddenSize
-    try normalise(
-      workspace.residual, layer.feedForwardNorm, batch, after: .attention(place.layer))
-    switch layer.feedForward {
+    switch feedForward {
     case .dense(let matrices):
       try gated(
-        matrices,
-        activations(workspace.hidden, width, tokenCount, for: matrices.up, matrices.gate),
-        length: configuration.feedForwardLength, into: workspace.hidden, observedAt: place)
+        matrices, activations(x, width, tokenCount, for: matrices.up, matrices.gate),
+        into: workspace.hidden, observedAt: place)
     case .experts(let layer):
-      try mixtureOfExperts(layer, place.layer, tokenCount: tokenCount)
+      try mixtureOfExperts(layer, after: number, tokenCount: tokenCount)
     case .neurons(let layer):
       guard let step = neurons else { return }
       try step.run(
-        layer,
-        activations(workspace.hidden, width, tokenCount, withBlocks: step.takesBlocks(layer)),
-        next: nextNeurons(after: place), into: workspace.hidden)
+        layer, activations(x, width, tokenCount, withBlocks: step.takesBlocks(layer)),
+        next: tokenCount == 1 ? nextNeurons(after: number) : nil, into: workspace.hidden)
     }
     try expectFinite(.choice(place.layer), batch)
-    forEach(tokenCount, .addToResidual(bias: layer.downBias, norm: layer.postFeedForwardNorm))
-    if let feedForwardObserver {
-      feedForwardObserver.feedForward(
-        place, output: UnsafeBufferPointer(start: workspace.hidden, count: tokenCount * width),
-        residual: UnsafeBufferPointer(start: workspace.residual, count: tokenCount * width))
-    }
   }
 
   /// output = down(act(gate(x)) * up(x)), [x.tokenCount, hiddenSize]; may be where x was. Without
@@ -343,9 +361,10 @@ final class Decoder {
   ///
   /// - Parameter place: what the observer is told; nil if it is not to see this FFN.
   private func gated(
-    _ matrices: DecoderWeights.GatedMatrices, _ x: Activations, length: Int,
+    _ matrices: DecoderWeights.GatedMatrices, _ x: Activations,
     into output: UnsafeMutablePointer<Float>, observedAt place: FeedForwardPlace? = nil
   ) throws(RuntimeError) {
+    let length = matrices.length
     let up = LinearTask(tensor: matrices.up, output: workspace.up, outputStride: length)
     let neurons: UnsafeMutablePointer<Float>
     if let gate = matrices.gate {
@@ -379,7 +398,7 @@ final class Decoder {
 
   /// hidden = the chosen experts' sum, and the shared expert's output if there is one.
   private func mixtureOfExperts(
-    _ layer: DecoderWeights.Experts, _ number: Int, tokenCount: Int
+    _ layer: DecoderWeights.Experts, after number: Int, tokenCount: Int
   ) throws(RuntimeError) {
     guard let step = experts else { return }
     let width = configuration.hiddenSize
@@ -390,33 +409,32 @@ final class Decoder {
       workspace.hidden, width, tokenCount,
       withBlocks: takesBlocks(layer.router, gate, up)
         || takesBlocks(layer.shared?.gate, layer.shared?.up))
-    try step.run(layer, x, next: next(after: number), into: workspace.mixed)
-    if let shared = layer.shared, let length = configuration.experts?.sharedFeedForwardLength {
-      let output = workspace.shared
-      try gated(shared, x, length: length, into: output)
+    try step.run(layer, x, next: nextExperts(after: number), into: workspace.mixed)
+    if let shared = layer.shared {
+      try gated(shared, x, into: workspace.shared)
       forEach(tokenCount, .addShared(gate: layer.sharedGate))
     }
     forEach(tokenCount, .takeMixed)
   }
 
-  /// The layer after `place`, where a single token goes on to neurons there.
-  private func nextNeurons(after place: FeedForwardPlace) -> NeuronPrefetcher.Next? {
-    guard place.tokenCount == 1, place.layer + 1 < weights.layers.count,
-      case .neurons(let layer) = weights.layers[place.layer + 1].feedForward
-    else { return nil }
-    return NeuronPrefetcher.Next(
-      layer: layer, norm: weights.layers[place.layer + 1].feedForwardNorm,
-      residual: UnsafePointer(workspace.residual))
+  /// The next block with bundles of neurons after a block.
+  private func nextNeurons(after number: Int) -> NeuronPrefetcher.Next? {
+    for block in weights.blocks[(number + 1)...] {
+      guard case .neurons(let layer) = block.feedForward, let norm = block.preNorm else { continue }
+      return NeuronPrefetcher.Next(
+        layer: layer, norm: norm, residual: UnsafePointer(workspace.residual))
+    }
+    return nil
   }
 
-  /// The layer after `number`, where there are experts there.
-  private func next(after number: Int) -> ExpertPrefetcher.Next? {
-    guard number + 1 < weights.layers.count,
-      case .experts(let layer) = weights.layers[number + 1].feedForward
-    else { return nil }
-    return ExpertPrefetcher.Next(
-      layer: layer, norm: weights.layers[number + 1].feedForwardNorm.weight,
-      residual: UnsafePointer(workspace.residual))
+  /// The next block with experts after a block.
+  private func nextExperts(after number: Int) -> ExpertPrefetcher.Next? {
+    for block in weights.blocks[(number + 1)...] {
+      guard case .experts(let layer) = block.feedForward, let norm = block.preNorm else { continue }
+      return ExpertPrefetcher.Next(
+        layer: layer, norm: norm, residual: UnsafePointer(workspace.residual))
+    }
+    return nil
   }
 
   // MARK: - Small steps

@@ -33,8 +33,8 @@ final class DecoderWorkspace {
   let positionRows: UnsafeMutablePointer<Int32>
   /// [logitRowCapacity, vocabularyCount]
   let logits: UnsafeMutablePointer<Float>
-  /// The experts' sum and the shared expert's output [tokenCapacity, hiddenSize], where there are
-  /// experts.
+  /// The experts' sum, or attention's output where an FFN stands beside it, and the shared expert's output
+  /// [tokenCapacity, hiddenSize].
   let mixed: UnsafeMutablePointer<Float>
   let shared: UnsafeMutablePointer<Float>
   /// Int8 activations of the current projection.
@@ -88,6 +88,7 @@ final class DecoderWorkspace {
     let heads = HeadLayout(configuration)
     let experts = configuration.experts
     let usesRope = configuration.positionOffset == nil
+    let usesMixed = experts != nil || configuration.layers.contains { $0.blocks.count == 1 }
     // Of an FFN that stands in the graph: a dense one, or a shared expert.
     let length =
       hasNeurons
@@ -110,7 +111,7 @@ final class DecoderWorkspace {
         ActivationBlocks.byteCount(
           tokenCapacity: max(tokenCapacity, logitRowCapacity),
           columnCount: (widest + 31) / 32 * 32)),
-      experts == nil ? 0 : floats(tokenCapacity, configuration.hiddenSize),
+      usesMixed ? floats(tokenCapacity, configuration.hiddenSize) : 0,
       experts?.sharedFeedForwardLength == nil
         ? 0 : floats(tokenCapacity, configuration.hiddenSize),
       usesRope ? 0 : PartitionedBuffer.roundedUp(tokenCapacity * 4),

@@ -50,7 +50,7 @@ final class ExpertPrefetcher: ParallelRegion {
   /// What the current region does.
   private enum Phase { case normalise, name }
   private var phase = Phase.normalise
-  private var norm: UnsafePointer<Float>
+  private var norm: DecoderWeights.Norm
   private var residual: UnsafePointer<Float>
 
   /// Experts that were named and not in memory, and those of them that the router then chose.
@@ -91,7 +91,7 @@ final class ExpertPrefetcher: ParallelRegion {
     isRead = memory.pointer(6, as: Bool.self)
     precisions = memory.pointer(7, as: Double.self)
     precisions.update(repeating: Self.leastChance, count: experts.expertsPerToken)
-    norm = UnsafePointer(hidden)
+    norm = DecoderWeights.Norm(weight: UnsafePointer(hidden))
     residual = UnsafePointer(hidden)
   }
 
@@ -126,7 +126,7 @@ final class ExpertPrefetcher: ParallelRegion {
   /// What the next layer's router is, and what it will see but for this layer's experts.
   struct Next {
     var layer: DecoderWeights.Experts
-    var norm: UnsafePointer<Float>
+    var norm: DecoderWeights.Norm
     /// [rowCount, hiddenSize]
     var residual: UnsafePointer<Float>
   }
@@ -242,9 +242,8 @@ final class ExpertPrefetcher: ParallelRegion {
   func perform(index row: Int, worker: Int) {
     switch phase {
     case .normalise:
-      VectorOps.rmsNorm(
-        residual + row * width, weight: norm, epsilon: epsilon, count: width,
-        into: hidden + row * width)
+      norm.apply(
+        residual + row * width, epsilon: epsilon, count: width, into: hidden + row * width)
     case .name: name(row)
     }
   }

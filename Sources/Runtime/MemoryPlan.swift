@@ -15,9 +15,7 @@ extension KeyValueShape {
     self.init(
       layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
       headDim: configuration.storedHeadDim, contextLength: contextLength, type: type,
-      windows: (0..<configuration.layerCount).map {
-        configuration.slides(layer: $0) ? configuration.slidingWindow : nil
-      })
+      windows: configuration.windows)
   }
 }
 

@@ -103,10 +103,10 @@ public struct TinyModel: Sendable {
   }
 
   private func tensor(
-    _ expected: TensorExpectation, index: Int, _ generator: inout SeededGenerator
+    _ expected: TensorSpec, index: Int, _ generator: inout SeededGenerator
   ) -> TinyGGUF.Tensor {
     let isTable = ["token_embd.weight", "output.weight"].contains(expected.name)
-    let isMatrix = expected.rowCount > 1
+    let isMatrix = expected.role != .vector
     let isRouter = expected.name.hasSuffix(".ffn_gate_inp.weight")
     let type =
       isTable
@@ -142,11 +142,16 @@ public struct TinyModel: Sendable {
       vocabularyCount: vocabularyCount, contextLength: contextLength, normEpsilon: 1e-5,
       ropePairing: architecture == "llama" ? .adjacent : .halves,
       ropeDimensionCount: rotatedCount ?? headDim, ropeBase: 10000,
-      normalisesHeads: ["qwen3", "qwen3moe", "gemma3"].contains(architecture),
-      normalisesProjections: architecture == "olmoe",
-      normalisesOutputs: architecture == "gemma3",
-      hasQueryKeyValueBias: architecture.hasPrefix("qwen2"), tiesOutput: tiesOutput,
-      experts: experts)
+      tiesOutput: tiesOutput, experts: experts)
+    configuration.editLayers { layer in
+      layer.attention?.hasBiases = architecture.hasPrefix("qwen2")
+      if ["qwen3", "qwen3moe", "gemma3"].contains(architecture) {
+        layer.attention?.headNorm = .heads
+      }
+      if architecture == "olmoe" { layer.attention?.headNorm = .projection }
+      guard architecture == "gemma3" else { return }
+      for block in layer.blocks.indices { layer.blocks[block].postNorm = .rms }
+    }
     configuration.shortContextLength = shortContextLength
     return configuration
   }

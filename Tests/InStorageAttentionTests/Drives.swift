@@ -200,9 +200,7 @@ extension DriveArray.Shape {
       layerCount: configuration.layerCount, queryHeadCount: configuration.queryHeadCount,
       keyValueHeadCount: configuration.keyValueHeadCount, headDim: configuration.headDim,
       contextLength: contextLength,
-      windows: (0..<configuration.layerCount).map {
-        configuration.slides(layer: $0) ? configuration.slidingWindow : nil
-      }, hostWindow: hostWindow)
+      windows: configuration.windows, hostWindow: hostWindow)
   }
 }
 

@@ -62,13 +62,21 @@ import WeightLoader
   @Test func `Every hyper-parameter counts`() throws {
     typealias Change = (inout DecoderConfiguration) -> Void
     let changes: [(name: String, Change)] = [
-      ("gemma3", { $0.ropePairing = .adjacent }), ("gemma3", { $0.slidingWindow? += 1 }),
-      ("gemma3", { $0.slidingRopeBase = nil }), ("gemma3", { $0.slidingLayers[6] = false }),
+      ("gemma3", { $0.ropePairing = .adjacent }),
+      ("gemma3", { $0.editLayers { $0.attention?.window? += 1 } }),
+      ("gemma3", { $0.slidingRopeBase = nil }),
+      ("gemma3", { $0.layers[6].attention = $0.layers[5].attention }),
       ("gemma3", { $0.attentionScale = 0.25 }), ("gemma3", { $0.embeddingScale = 1 }),
       ("gemma3", { $0.activation = .silu }), ("llama-relu", { $0.ropeLinearScale = 1 }),
-      ("llama-relu", { $0.activation = .silu }), ("mistral", { $0.slidingWindow? -= 1 }),
-      ("opt", { $0.positionOffset = 1 }), ("opt", { $0.normKind = .rms }),
-      ("opt", { $0.hasProjectionBiases = false }), ("opt", { $0.hasQueryKeyValueBias = false }),
+      ("llama-relu", { $0.activation = .silu }),
+      ("mistral", { $0.editLayers { $0.attention?.window? -= 1 } }),
+      ("opt", { $0.positionOffset = 1 }),
+      (
+        "opt",
+        { $0.editLayers { for block in $0.blocks.indices { $0.blocks[block].preNorm = .rms } } }
+      ),
+      ("opt", { $0.editLayers { $0.feedForward?.hasBiases = false } }),
+      ("opt", { $0.editLayers { $0.attention?.hasBiases = false } }),
       ("opt", { $0.positionOffset = nil }),
       ("qwen3", { $0.ropeBase *= 2 }), ("qwen2", { $0.ropePairing = .adjacent }),
     ]

@@ -18,7 +18,7 @@ import Testing
     #expect(configuration.architecture == "llama" && configuration.layerCount == 2)
     #expect(configuration.ropePairing == .adjacent && configuration.activation == .relu)
     #expect(configuration.attentionScale == 0.25 && configuration.embeddingScale == 1)
-    #expect(!configuration.tiesOutput && !configuration.hasQueryKeyValueBias)
+    #expect(!configuration.tiesOutput && configuration.layers[0] == .usual)
     #expect(configuration.vocabularyCount == 320 && configuration.ropeBase == 10000)
     let table = try TensorTable(description.tensors)
     #expect(table["rope_freqs.weight"]?.columnCount == 8)
@@ -30,14 +30,14 @@ import Testing
     var model = TinyModel()
     model.slidingWindow = 24
     let configuration = try #require(try description(model).configuration)
-    #expect(configuration.slidingWindow == 24 && configuration.slidingLayers == [true, true])
+    #expect(configuration.windows == [24, 24])
   }
 
   @Test func `qwen2 has biases and qwen3 normalised heads`() throws {
     let second = try #require(try description(TinyModel(architecture: "qwen2")).configuration)
-    #expect(second.hasQueryKeyValueBias && !second.normalisesHeads && second.ropePairing == .halves)
+    #expect(second.layers[0].attention?.hasBiases == true && second.ropePairing == .halves)
     let third = try #require(try description(TinyModel(architecture: "qwen3")).configuration)
-    #expect(!third.hasQueryKeyValueBias && third.normalisesHeads && third.ropePairing == .halves)
+    #expect(third.layers[0].attention?.headNorm == .heads && third.ropePairing == .halves)
   }
 
   @Test func `gemma3 slides on five layers of six`() throws {
@@ -45,10 +45,12 @@ import Testing
     model.ropeLinearScale = 8
     let description = try description(model)
     let configuration = try #require(description.configuration)
-    #expect(configuration.slidingLayers == [true, true, true, true, true, false, true])
-    #expect(configuration.slidingWindow == 8 && configuration.slidingRopeBase == 10000)
+    #expect(configuration.windows == [8, 8, 8, 8, 8, nil, 8])
+    #expect(configuration.slidingRopeBase == 10000)
     #expect(configuration.ropeBase == 1e6 && configuration.ropeLinearScale == 8)
-    #expect(configuration.activation == .geluTanh && configuration.normalisesOutputs)
+    #expect(
+      configuration.activation == .geluTanh
+        && configuration.layers[0].blocks.map(\.postNorm) == [.rms, .rms])
     #expect(configuration.embeddingScale == Float(64).squareRoot())
     #expect(configuration.attentionScale == 0.25)
     #expect(description.tokenizer?.model == .sentencePieceBPE)
@@ -67,12 +69,12 @@ import Testing
     file["gemma3.attention.sliding_window_pattern"] = .uint32(2)
     file["gemma3.rope.freq_base_swa"] = .float32(5000)
     var configuration = try ImageBuilder.description(of: file.bytes()).configuration
-    #expect(configuration?.slidingLayers == [true, false, true, false, true, false, true])
+    #expect(configuration?.windows == [8, nil, 8, nil, 8, nil, 8])
     #expect(configuration?.slidingRopeBase == 5000)
     let layers = [false, true, true, true, true, true, true]
     file["gemma3.attention.sliding_window_pattern"] = .bools(layers)
     configuration = try ImageBuilder.description(of: file.bytes()).configuration
-    #expect(configuration?.slidingLayers == layers)
+    #expect(configuration?.windows == layers.map { $0 ? 8 : nil })
   }
 
   @Test func `Head counts may be arrays of equal numbers`() throws {

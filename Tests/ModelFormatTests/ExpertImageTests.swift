@@ -28,7 +28,9 @@ import Testing
     let description = try ImageBuilder.description(of: image)
     let source = TinyModel.withExperts(family).experts
     #expect(description.configuration?.experts == source)
-    #expect(description.configuration?.normalisesProjections == (family == "olmoe"))
+    #expect(
+      (description.configuration?.layers[0].attention?.headNorm == .projection)
+        == (family == "olmoe"))
     let ends = Set(description.extents.map { $0.offset + $0.byteCount })
     for layer in 0..<2 {
       let tensors = try experts(description, layer: layer)

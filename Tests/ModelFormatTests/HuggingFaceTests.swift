@@ -153,13 +153,12 @@ struct TinyFolder {
   @Test func `Defaults are those of transformers`() throws {
     let llama = try TinyFolder().configuration()
     #expect(llama.ropeBase == 10000 && llama.headDim == 16 && !llama.tiesOutput)
-    #expect(llama.normEpsilon == 1e-5 && llama.activation == .silu && llama.slidingWindow == nil)
+    #expect(llama.normEpsilon == 1e-5 && llama.activation == .silu && llama.windows == [nil])
     var mistral = TinyFolder()
     mistral.more = #""architectures":["MistralForCausalLM"]"#
-    #expect(try mistral.configuration().slidingWindow == 4096)
-    #expect(try mistral.configuration().slidingLayers == [true])
+    #expect(try mistral.configuration().windows == [4096])
     mistral.more += #","sliding_window":null"#
-    #expect(try mistral.configuration().slidingWindow == nil)
+    #expect(try mistral.configuration().windows == [nil])
     var tied = TinyFolder()
     tied.hasHead = false
     #expect(error(tied).contains("tensor \"lm_head.weight\" is missing"))
@@ -175,12 +174,12 @@ struct TinyFolder {
       + #""sliding_window":4096,"rope_scaling":{"type":"linear","factor":4}"#
     #expect(error(qwen2).contains("bias"))
     qwen2.queryKeyValueBias = true
-    #expect(try qwen2.configuration().hasQueryKeyValueBias)
+    #expect(try qwen2.configuration().layers[0].attention?.hasBiases == true)
     #expect(try qwen2.configuration().ropeLinearScale == 4)
     var qwen3 = TinyFolder()
     qwen3.normalisesHeads = true
     qwen3.more = #""architectures":["Qwen3ForCausalLM"],"head_dim":16"#
-    #expect(try qwen3.configuration().normalisesHeads)
+    #expect(try qwen3.configuration().layers[0].attention?.headNorm == .heads)
     #expect(try qwen3.describe().derivations.isEmpty)
   }
 
@@ -201,7 +200,7 @@ struct TinyFolder {
     let model = try gemma.describe()
     let configuration = try #require(model.configuration)
     #expect(configuration.tiesOutput && configuration.slidingRopeBase == 5000)
-    #expect(configuration.slidingWindow == 7 && configuration.slidingLayers == [true])
+    #expect(configuration.windows == [7])
     #expect(configuration.attentionScale == 0.125 && configuration.ropeLinearScale == 8)
     for tensor in model.tensors {
       #expect(

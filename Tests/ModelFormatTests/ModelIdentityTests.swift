@@ -85,7 +85,7 @@ import Testing
     }
     changed { $0.architecture = "qwen2" }
     for path in [
-      \DecoderConfiguration.layerCount, \.hiddenSize, \.feedForwardLength, \.queryHeadCount,
+      \DecoderConfiguration.hiddenSize, \.feedForwardLength, \.queryHeadCount,
       \.keyValueHeadCount, \.headDim, \.vocabularyCount, \.contextLength, \.ropeDimensionCount,
     ] { changed { $0[keyPath: path] += 1 } }
     // These print alike with six digits, as encoders of JSON once did.
@@ -95,18 +95,40 @@ import Testing
     changed { $0.embeddingScale = $0.embeddingScale.nextUp }
     changed { $0.attentionScale = $0.attentionScale.nextDown }
     changed { $0.slidingRopeBase = 10000 }
-    changed { $0.slidingWindow = 0 }
-    changed { $0.slidingLayers = [false] }
+    changed { $0.layers.append(.usual) }
     changed { $0.ropePairing = .halves }
     changed { $0.activation = .relu }
-    changed { $0.normKind = .layer }
+    changed { $0.outputNorm = .layer }
+    changed { $0.layers[0].blocks.swapAt(0, 1) }
+    for block in 0..<2 {
+      changed { $0.layers[0].blocks[block].preNorm = nil }
+      changed { $0.layers[0].blocks[block].preNorm = .layer }
+      changed { $0.layers[0].blocks[block].postNorm = .rms }
+      changed { $0.layers[0].blocks[block].postNorm = .layer }
+      changed { $0.layers[0].blocks[block].scale = Float(1).nextUp }
+    }
+    changed {
+      $0.layers[0].blocks = [
+        BlockSpec(preNorm: .rms, branches: $0.layers[0].blocks.flatMap(\.branches))
+      ]
+    }
+    changed { $0.layers[0].attention?.hasBiases = true }
+    changed { $0.layers[0].attention?.hasOutputBias = true }
+    changed { $0.layers[0].attention?.headNorm = .heads }
+    changed { $0.layers[0].attention?.headNorm = .projection }
+    changed { $0.layers[0].attention?.rope = nil }
+    changed { $0.layers[0].attention?.rope = .sliding }
+    changed { $0.layers[0].attention?.window = 5 }
+    changed {
+      $0.layers[0].attention?.window = 5
+      $0.layers[0].attention?.rope = .sliding
+    }
+    changed { $0.layers[0].feedForward?.isGated = false }
+    changed { $0.layers[0].feedForward?.hasBiases = true }
+    changed { $0.tiesOutput = false }
     changed { $0.positionOffset = 0 }
     changed { $0.ropeMagnitude = Float(1).nextUp }
     changed { $0.shortContextLength = 1 }
-    for path in [
-      \DecoderConfiguration.normalisesHeads, \.normalisesOutputs, \.hasQueryKeyValueBias,
-      \.tiesOutput, \.normalisesProjections, \.isGated, \.hasProjectionBiases,
-    ] { changed { $0[keyPath: path].toggle() } }
     for expert in 0..<7 {
       changed {
         $0.experts = ExpertConfiguration(
@@ -119,7 +141,11 @@ import Testing
     let identities = ([first] + others).map { description($0).identity(checksums: []) }
     #expect(Set(identities).count == identities.count)
     // One field more has to be encoded, and to be changed above.
-    #expect(Mirror(reflecting: first).children.count == 32)
+    #expect(Mirror(reflecting: first).children.count == 23)
+    let layer = first.layers[0]
+    #expect(Mirror(reflecting: layer.blocks[0]).children.count == 4)
+    #expect(Mirror(reflecting: try #require(layer.attention)).children.count == 5)
+    #expect(Mirror(reflecting: try #require(layer.feedForward)).children.count == 2)
     #expect(Mirror(reflecting: try #require(others.last?.experts)).children.count == 6)
   }
 

@@ -50,8 +50,11 @@ import Testing
   func `A folder with either prefix is described`(prefix: String) throws {
     let model = try describe(prefix: prefix)
     let configuration = try #require(model.configuration)
-    #expect(!configuration.isGated && configuration.normKind == .layer && configuration.tiesOutput)
-    #expect(configuration.hasProjectionBiases && configuration.hasQueryKeyValueBias)
+    #expect(configuration.outputNorm == .layer && configuration.tiesOutput)
+    let layer = configuration.layers[0]
+    #expect(layer.blocks.map(\.preNorm) == [.layer, .layer])
+    #expect(layer.attention?.hasBiases == true && layer.attention?.hasOutputBias == true)
+    #expect(layer.feedForward?.hasBiases == true && layer.feedForward?.isGated == false)
     #expect(configuration.positionOffset == 2 && configuration.contextLength == 64)
     #expect(configuration.activation == .relu && configuration.feedForwardLength == 64)
     #expect(configuration.attentionScale == 0.25 && configuration.normEpsilon == 1e-5)
@@ -65,7 +68,7 @@ import Testing
   @Test func `Biases may be missing altogether`() throws {
     let configuration = try describe(#""enable_bias":false"#, hasBiases: false)
       .configuration
-    #expect(configuration?.hasProjectionBiases == false)
+    #expect(configuration?.layers[0].feedForward?.hasBiases == false)
     #expect(throws: FormatError.self) { try describe(hasBiases: false) }
   }
 
@@ -112,8 +115,10 @@ import Testing
     let opt = try #require(try describe().configuration)
     typealias Change = (inout DecoderConfiguration) -> Void
     let changes: [Change] = [
-      { $0.positionOffset = -1 }, { $0.positionOffset = .max }, { $0.isGated = true },
-      { $0.activation = .silu }, { $0.normalisesHeads = true }, { $0.normalisesOutputs = true },
+      { $0.positionOffset = -1 }, { $0.positionOffset = .max },
+      { $0.layers[0].feedForward?.isGated = true },
+      { $0.activation = .silu }, { $0.layers[0].attention?.headNorm = .heads },
+      { $0.layers[0].blocks[0].postNorm = .rms }, { $0.layers[0].attention?.rope = .full },
       {
         $0.experts = ExpertConfiguration(
           expertCount: 4, expertsPerToken: 2, feedForwardLength: 32, normalisesWeights: true)

@@ -68,7 +68,7 @@ import WeightLoader
       ("qwen3moe", { $0.experts?.normalisesWeights = false }),
       ("qwen3moe", { $0.experts?.expertsPerToken = 3 }),
       ("olmoe", { $0.experts?.normalisesWeights = true }),
-      ("olmoe", { $0.normalisesProjections = false }),
+      ("olmoe", { $0.editLayers { $0.attention?.headNorm = nil } }),
     ]
     for (index, (name, change)) in changes.enumerated() {
       let target = TemporaryFolder()

@@ -33,15 +33,24 @@ struct NaiveDecoder {
     }
     for layer in 0..<configuration.layerCount {
       let prefix = "blk.\(layer)."
-      add(
-        attention(layer, residual.map { norm($0, prefix + "attn_norm.weight") }),
-        norm: prefix + "post_attention_norm.weight", to: &residual)
-      let hidden = residual.map { norm($0, prefix + "ffn_norm.weight") }
-      let output = hidden.map { x in
-        guard let experts = configuration.experts else { return feedForward(prefix, "", x) }
-        return mixture(experts, prefix, x)
+      for block in configuration.layers[layer].blocks {
+        let attends = block.branches.contains { if case .attention = $0 { true } else { false } }
+        let name = prefix + (attends ? "attn_norm.weight" : "ffn_norm.weight")
+        let inputs = block.preNorm == nil ? residual : residual.map { norm($0, name) }
+        let outputs = block.branches.map { branch in
+          switch branch {
+          case .attention(let spec): attention(spec, layer, inputs)
+          case .feedForward: inputs.map { feedForward(prefix, "", $0) }
+          case .experts(let spec): inputs.map { mixture(spec, prefix, $0) }
+          }
+        }
+        let postNorm = attends ? "post_attention_norm.weight" : "post_ffw_norm.weight"
+        for row in residual.indices {
+          var sum = outputs.dropFirst().reduce(outputs[0][row]) { zip($0, $1[row]).map(+) }
+          if block.postNorm != nil { sum = norm(sum, prefix + postNorm) }
+          residual[row] = zip(residual[row], sum).map { $0 + Double(block.scale) * $1 }
+        }
       }
-      add(output, norm: prefix + "post_ffw_norm.weight", to: &residual)
     }
     return residual.map { norm($0, "output_norm.weight") }
   }
@@ -89,7 +98,9 @@ struct NaiveDecoder {
     return zip(sum, shared).map { $0 + $1 / (1 + exp(-gate)) }
   }
 
-  private func attention(_ layer: Int, _ inputs: [[Double]]) -> [[Double]] {
+  private func attention(
+    _ spec: AttentionSpec, _ layer: Int, _ inputs: [[Double]]
+  ) -> [[Double]] {
     let prefix = "blk.\(layer)."
     let (heads, keyHeads) = (configuration.queryHeadCount, configuration.keyValueHeadCount)
     let length = configuration.headDim
@@ -100,11 +111,11 @@ struct NaiveDecoder {
     }
     func prepared(_ name: String, _ count: Int, _ x: [Double], position: Int) -> [[Double]] {
       var y = project(name, x)
-      if configuration.normalisesProjections { y = norm(y, prefix + name + "_norm.weight") }
+      if spec.headNorm == .projection { y = norm(y, prefix + name + "_norm.weight") }
       return (0..<count).map { head in
         var part = Array(y[head * length..<(head + 1) * length])
-        if configuration.normalisesHeads { part = norm(part, prefix + name + "_norm.weight") }
-        return rotate(part, position: position, layer: layer)
+        if spec.headNorm == .heads { part = norm(part, prefix + name + "_norm.weight") }
+        return spec.rope.map { rotate(part, position: position, $0) } ?? part
       }
     }
     let queries = inputs.enumerated().map { prepared("attn_q", heads, $1, position: $0) }
@@ -114,9 +125,7 @@ struct NaiveDecoder {
     let values = inputs.map { project("attn_v", $0).map(Self.roundedToHalf) }
     return inputs.indices.map { position in
       var first = 0
-      if configuration.slides(layer: layer), let window = configuration.slidingWindow {
-        first = max(0, position - window + 1)
-      }
+      if let window = spec.window { first = max(0, position - window + 1) }
       var output: [Double] = []
       for head in 0..<heads {
         let keyHead = head / (heads / keyHeads)
@@ -139,12 +148,13 @@ struct NaiveDecoder {
     }
   }
 
-  private func rotate(_ head: [Double], position: Int, layer: Int) -> [Double] {
+  private func rotate(
+    _ head: [Double], position: Int, _ table: AttentionSpec.RopeTable
+  ) -> [Double] {
     let count = configuration.ropeDimensionCount
-    let slides = configuration.slides(layer: layer)
-    let base =
-      slides ? configuration.slidingRopeBase ?? configuration.ropeBase : configuration.ropeBase
-    let scale = slides ? 1 : configuration.ropeLinearScale
+    let slidingBase = table == .sliding ? configuration.slidingRopeBase : nil
+    let base = slidingBase ?? configuration.ropeBase
+    let scale = slidingBase == nil ? configuration.ropeLinearScale : 1
     let factors = tensor(configuration.ropeFactorsName(contextLength: contextLength))
     var result = head
     for pair in 0..<count / 2 {
@@ -171,13 +181,6 @@ struct NaiveDecoder {
     let mean = x.reduce(0) { $0 + $1 * $1 } / Double(x.count)
     let factor = 1 / (mean + Double(configuration.normEpsilon)).squareRoot()
     return zip(x, weights(name)).map { $0 * factor * $1 }
-  }
-
-  private func add(_ outputs: [[Double]], norm name: String, to residual: inout [[Double]]) {
-    for (row, output) in outputs.enumerated() {
-      let y = configuration.normalisesOutputs ? norm(output, name) : output
-      for column in y.indices { residual[row][column] += y[column] }
-    }
   }
 
   /// Products of x with a matrix's rows, or with those of one of the parts that are stacked in it.

@@ -42,6 +42,7 @@ struct GGUFHyperparameters {
     try refuseWhatIsNotModelled()
     if !mayHaveExperts { try refuseExperts() }
     let layerCount = try required("block_count")
+    try DecoderConfiguration.checkLayerCount(layerCount, path: metadata.file.path)
     let hiddenSize = try required("embedding_length")
     let perLayer = { (suffix: String) throws(FormatError) -> Int? in
       try metadata.uniformInteger(key(suffix), count: layerCount)
@@ -75,8 +76,10 @@ struct GGUFHyperparameters {
       ropeDimensionCount: ropeDimensionCount, ropeBase: ropeBase,
       ropeLinearScale: scaling.linearScale,
       activation: try activation(), attentionScale: scale,
-      hasQueryKeyValueBias: hasTensor("blk.0.attn_q.bias") || hasTensor("blk.0.attn_qkv.bias"),
       tiesOutput: !hasTensor("output.weight"))
+    if hasTensor("blk.0.attn_q.bias") || hasTensor("blk.0.attn_qkv.bias") {
+      configuration.editLayers { $0.attention?.hasBiases = true }
+    }
     configuration.ropeMagnitude = Float(scaling.magnitude)
     configuration.shortContextLength = scaling.shortContextLength
     try configuration.validate(path: metadata.file.path)

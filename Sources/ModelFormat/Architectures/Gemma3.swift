@@ -17,8 +17,8 @@ enum Gemma3: Architecture {
     var configuration = try parameters.commonConfiguration(pairing: .halves)
     configuration.ropeBase = try parameters.float("rope.freq_base") ?? 1_000_000
     if let window = try parameters.integer("attention.sliding_window"), window > 0 {
-      configuration.slidingWindow = window
-      configuration.slidingLayers = try slidingLayers(parameters, configuration.layerCount)
+      configuration.slide(
+        try slidingLayers(parameters, configuration.layerCount), window: window)
       configuration.slidingRopeBase =
         try parameters.float("rope.freq_base_swa") ?? slidingRopeBase
     }
@@ -29,8 +29,10 @@ enum Gemma3: Architecture {
   /// What follows from the family and the shape, whatever the file format.
   static func adjust(_ configuration: inout DecoderConfiguration) {
     configuration.activation = .geluTanh
-    configuration.normalisesHeads = true
-    configuration.normalisesOutputs = true
+    configuration.editLayers { layer in
+      layer.attention?.headNorm = .heads
+      for block in layer.blocks.indices { layer.blocks[block].postNorm = .rms }
+    }
     configuration.embeddingScale = Float(configuration.hiddenSize).squareRoot()
     if configuration.layerCount == largestLayerCount {
       let width = Double(configuration.hiddenSize) / Double(configuration.queryHeadCount)
@@ -91,8 +93,9 @@ enum Gemma3: Architecture {
     adjust(&decoder)
     decoder.activation = activation
     decoder.slidingRopeBase = slidingRope.base
-    decoder.slidingWindow = try parameters.integer("sliding_window") ?? 4096
-    decoder.slidingLayers = try slidingLayers(parameters, decoder.layerCount)
+    decoder.slide(
+      try slidingLayers(parameters, decoder.layerCount),
+      window: try parameters.integer("sliding_window") ?? 4096)
     let scalar = try parameters.double("query_pre_attn_scalar") ?? 256
     decoder.attentionScale = Float(1 / scalar.squareRoot())
     try decoder.validate(path: parameters.path)

@@ -24,8 +24,8 @@ enum Llama: Architecture {
         throw parameters.unsupported(
           "attention.sliding_window", "not supported together with RoPE scaling")
       }
-      configuration.slidingWindow = window
-      configuration.slidingLayers = Array(repeating: true, count: configuration.layerCount)
+      configuration.slide(
+        Array(repeating: true, count: configuration.layerCount), window: window)
     }
     return configuration
   }
@@ -57,8 +57,7 @@ enum Llama: Architecture {
       guard decoder.ropeLinearScale == 1 else {
         throw parameters.unsupported("sliding_window", "not supported together with RoPE scaling")
       }
-      decoder.slidingWindow = window
-      decoder.slidingLayers = Array(repeating: true, count: decoder.layerCount)
+      decoder.slide(Array(repeating: true, count: decoder.layerCount), window: window)
       try decoder.validate(path: parameters.path)
     }
     return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)

@@ -9,7 +9,7 @@ enum OLMoE: Architecture {
   ) throws(FormatError) -> DecoderConfiguration {
     var configuration = try parameters.commonConfiguration(pairing: .halves, mayHaveExperts: true)
     try parameters.refuseSlidingWindow()
-    configuration.normalisesProjections = true
+    configuration.editLayers { $0.attention?.headNorm = .projection }
     configuration.experts = try parameters.requiredExperts(
       configuration, normalisesWeights: false)
     return configuration
@@ -25,7 +25,7 @@ enum OLMoE: Architecture {
     if parameters.config["clip_qkv"] != nil {
       throw parameters.unsupported("clip_qkv", "clipped projections are not supported")
     }
-    decoder.normalisesProjections = true
+    decoder.editLayers { $0.attention?.headNorm = .projection }
     decoder.experts = try parameters.experts(
       .init(expertCount: 64, expertsPerToken: 8, lengthKey: "intermediate_size"))
     return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)

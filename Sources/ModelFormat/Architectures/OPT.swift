@@ -36,10 +36,15 @@ enum OPT: Architecture {
     var decoder = try parameters.commonConfiguration(defaults, rope: rope)
     try refuseOtherGraphs(parameters, decoder)
     let hasBiases = try parameters.bool("enable_bias") ?? true
-    decoder.isGated = false
-    decoder.normKind = .layer
-    decoder.hasQueryKeyValueBias = hasBiases
-    decoder.hasProjectionBiases = hasBiases
+    decoder.outputNorm = .layer
+    decoder.editLayers { layer in
+      for block in layer.blocks.indices { layer.blocks[block].preNorm = .layer }
+      layer.attention?.hasBiases = hasBiases
+      layer.attention?.hasOutputBias = hasBiases
+      layer.attention?.rope = nil
+      layer.feedForward?.isGated = false
+      layer.feedForward?.hasBiases = hasBiases
+    }
     decoder.positionOffset = positionOffset
     return HuggingFaceConfiguration(decoder: decoder)
   }

@@ -28,7 +28,6 @@ enum Phi3: Architecture {
   /// Lets all layers slide, unless the window holds every context.
   private static func slide(_ configuration: inout DecoderConfiguration, window: Int?) {
     guard let window, window > 0, window < configuration.contextLength else { return }
-    configuration.slidingWindow = window
-    configuration.slidingLayers = Array(repeating: true, count: configuration.layerCount)
+    configuration.slide(Array(repeating: true, count: configuration.layerCount), window: window)
   }
 }

@@ -8,7 +8,7 @@ enum Qwen2: Architecture {
   ) throws(FormatError) -> DecoderConfiguration {
     var configuration = try parameters.commonConfiguration(pairing: .halves)
     try parameters.refuseSlidingWindow()
-    configuration.hasQueryKeyValueBias = true
+    configuration.editLayers { $0.attention?.hasBiases = true }
     return configuration
   }
 
@@ -19,7 +19,7 @@ enum Qwen2: Architecture {
     let rope = try HuggingFaceRope(parameters, defaultBase: defaults.ropeBase)
     var decoder = try parameters.commonConfiguration(defaults, rope: rope)
     try parameters.refuseSlidingLayers()
-    decoder.hasQueryKeyValueBias = true
+    decoder.editLayers { $0.attention?.hasBiases = true }
     return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)
   }
 }

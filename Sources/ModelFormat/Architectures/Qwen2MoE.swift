@@ -11,7 +11,7 @@ enum Qwen2MoE: Architecture {
   ) throws(FormatError) -> DecoderConfiguration {
     var configuration = try parameters.commonConfiguration(pairing: .halves, mayHaveExperts: true)
     try parameters.refuseSlidingWindow()
-    configuration.hasQueryKeyValueBias = true
+    configuration.editLayers { $0.attention?.hasBiases = true }
     configuration.experts = try parameters.requiredExperts(
       configuration, normalisesWeights: false, dividesLength: true, sharesExpert: true)
     return configuration
@@ -27,7 +27,7 @@ enum Qwen2MoE: Architecture {
     if try parameters.bool("qkv_bias") == false {
       throw parameters.unsupported("qkv_bias", "biases are always there in \(name)")
     }
-    decoder.hasQueryKeyValueBias = true
+    decoder.editLayers { $0.attention?.hasBiases = true }
     decoder.experts = try parameters.experts(
       .init(expertCount: 60, expertsPerToken: 4, length: 1408, sharedLength: 5632))
     return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)

@@ -8,7 +8,7 @@ enum Qwen3: Architecture {
   ) throws(FormatError) -> DecoderConfiguration {
     var configuration = try parameters.commonConfiguration(pairing: .halves)
     try parameters.refuseSlidingWindow()
-    configuration.normalisesHeads = true
+    configuration.editLayers { $0.attention?.headNorm = .heads }
     return configuration
   }
 
@@ -19,7 +19,7 @@ enum Qwen3: Architecture {
     let rope = try HuggingFaceRope(parameters, defaultBase: defaults.ropeBase)
     var decoder = try parameters.commonConfiguration(defaults, rope: rope)
     try parameters.refuseSlidingLayers()
-    decoder.normalisesHeads = true
+    decoder.editLayers { $0.attention?.headNorm = .heads }
     return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)
   }
 }

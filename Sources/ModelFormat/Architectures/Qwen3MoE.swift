@@ -15,7 +15,7 @@ enum Qwen3MoE: Architecture {
   ) throws(FormatError) -> DecoderConfiguration {
     var configuration = try parameters.commonConfiguration(pairing: .halves, mayHaveExperts: true)
     try parameters.refuseSlidingWindow()
-    configuration.normalisesHeads = true
+    configuration.editLayers { $0.attention?.headNorm = .heads }
     configuration.experts = try parameters.requiredExperts(
       configuration, normalisesWeights: true, dividesLength: true)
     return configuration
@@ -28,7 +28,7 @@ enum Qwen3MoE: Architecture {
     let rope = try HuggingFaceRope(parameters, defaultBase: defaults.ropeBase)
     var decoder = try parameters.commonConfiguration(defaults, rope: rope, mayHaveExperts: true)
     try parameters.refuseSlidingLayers()
-    decoder.normalisesHeads = true
+    decoder.editLayers { $0.attention?.headNorm = .heads }
     decoder.experts = try parameters.experts(
       .init(
         expertCount: 128, expertsPerToken: 8, length: 768,

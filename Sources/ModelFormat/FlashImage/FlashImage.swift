@@ -26,9 +26,11 @@ public enum FlashImage {
 struct FlashImagePrologue {
   static let byteCount = 64
 
-  /// Flags of what readers must know: that RoPE's cosines and sines have a factor.
+  /// Flags of what readers must know: that RoPE's cosines and sines have a factor, and that layers are stated by
+  /// their kinds.
   static let ropeMagnitudeFlag: UInt32 = 1
-  static let knownFlags = ropeMagnitudeFlag
+  static let layersFlag: UInt32 = 2
+  static let knownFlags = ropeMagnitudeFlag | layersFlag
 
   var flags: UInt32 = 0
   var headerByteCount: Int
@@ -37,7 +39,9 @@ struct FlashImagePrologue {
 
   /// The flags that an image of such a decoder needs.
   static func flags(_ configuration: DecoderConfiguration?) -> UInt32 {
-    configuration.map { $0.ropeMagnitude == 1 ? 0 : ropeMagnitudeFlag } ?? 0
+    guard let configuration else { return 0 }
+    return (configuration.ropeMagnitude == 1 ? 0 : ropeMagnitudeFlag)
+      | (DecoderHeader(configuration).statesLayers ? layersFlag : 0)
   }
 
   /// Appends the prologue to `bytes`, which is empty.

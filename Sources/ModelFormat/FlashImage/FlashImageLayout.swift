@@ -112,8 +112,7 @@ extension FlashImage.Layout {
     var tensors: [TensorRecord] = []
     for expectation in order {
       guard var tensor = table[expectation.name] else { continue }  // an optional one
-      let isLookedUpOnly =
-        DecoderConfiguration.tableNames.contains(tensor.name) && tensor.name != head
+      let isLookedUpOnly = expectation.role == .table && tensor.name != head
       tensor.layout = tensor.rowCount == 1 || isLookedUpOnly ? .rowMajor : .interleaved
       tensor.fileIndex = 0
       guard let byteCount = tensor.expectedByteCount else {

@@ -87,6 +87,8 @@ struct HuggingFaceHyperparameters {
   ) throws(FormatError) -> DecoderConfiguration {
     try refuseWhatIsNotModelled()
     if !mayHaveExperts { try refuse([("num_experts", 0), ("num_local_experts", 0)]) }
+    let layerCount = try required("num_hidden_layers")
+    try DecoderConfiguration.checkLayerCount(layerCount, path: path)
     let hiddenSize = try required("hidden_size")
     let queryHeadCount = try required("num_attention_heads", default: defaults.queryHeadCount)
     guard queryHeadCount > 0 else { throw unsupported("num_attention_heads", "zero heads") }
@@ -96,7 +98,7 @@ struct HuggingFaceHyperparameters {
     guard headDim <= 1 << 16 else { throw unsupported("head_dim", "heads of \(headDim) elements") }
     let ties = try bool("tie_word_embeddings") ?? defaults.tiesOutput
     var configuration = DecoderConfiguration(
-      architecture: architecture, layerCount: try required("num_hidden_layers"),
+      architecture: architecture, layerCount: layerCount,
       hiddenSize: hiddenSize,
       feedForwardLength: try required(defaults.feedForwardLengthKey),
       queryHeadCount: queryHeadCount,

@@ -1,9 +1,10 @@
 import TensorBasics
 
 /// A tensor that a decoder of a given configuration has.
-public struct TensorExpectation: Sendable, Equatable {
+public struct TensorSpec: Sendable, Equatable {
   /// GGUF name.
   public let name: String
+  public let role: Role
   public let columnCount: Int
   /// Rows; of a stacked tensor those of all experts.
   public let rowCount: Int
@@ -12,25 +13,53 @@ public struct TensorExpectation: Sendable, Equatable {
   /// Whether the decoder runs without it.
   public let isOptional: Bool
 
-  init(
-    _ name: String, _ columnCount: Int, _ rowCount: Int = 1, expertCount: Int? = nil,
-    isOptional: Bool = false
+  /// What a tensor is used for.
+  public enum Role: Sendable {
+    /// Activations are multiplied by it in every sweep, in the order in which a decoder lists its tensors.
+    case product
+    /// Experts, of which those that are chosen are multiplied by.
+    case experts
+    /// Single rows are read, and where output and embedding are tied, activations multiplied.
+    case table
+    /// It stays in memory as f32.
+    case vector
+  }
+
+  private init(
+    _ name: String, _ role: Role, _ columnCount: Int, _ rowCount: Int = 1,
+    expertCount: Int? = nil, isOptional: Bool = false
   ) {
     self.name = name
+    self.role = role
     self.columnCount = columnCount
     self.rowCount = rowCount * (expertCount ?? 1)
     self.expertCount = expertCount
     self.isOptional = isOptional
   }
 
+  static func vector(_ name: String, _ count: Int, isOptional: Bool = false) -> TensorSpec {
+    TensorSpec(name, .vector, count, isOptional: isOptional)
+  }
+
+  static func product(_ name: String, columns: Int, rows: Int) -> TensorSpec {
+    TensorSpec(name, .product, columns, rows)
+  }
+
+  static func table(_ name: String, columns: Int, rows: Int) -> TensorSpec {
+    TensorSpec(name, .table, columns, rows)
+  }
+
+  static func experts(_ name: String, columns: Int, rows: Int, count: Int) -> TensorSpec {
+    TensorSpec(name, .experts, columns, rows, expertCount: count)
+  }
+
   /// What a product with this matrix may be multiplied by at its end: one number, or one for each expert. Converters
   /// write it for NVFP4; nil for what is no matrix of a layer and no output head, and for routers.
-  fileprivate var factor: TensorExpectation? {
-    guard rowCount > 1, name.hasPrefix("blk.") || name == "output.weight",
-      !name.hasSuffix(".ffn_gate_inp.weight"),
+  fileprivate var factor: TensorSpec? {
+    guard role == .product || role == .experts, !name.hasSuffix(".ffn_gate_inp.weight"),
       let factor = TensorRecord.factorName(ofWeight: name)
     else { return nil }
-    return TensorExpectation(factor, expertCount ?? 1, isOptional: true)
+    return .vector(factor, expertCount ?? 1, isOptional: true)
   }
 }
 
@@ -44,108 +73,42 @@ extension TensorRecord {
 
 extension DecoderConfiguration {
   /// Name of the tensor that turns hidden states into logits, `[vocabularyCount, hiddenSize]`.
-  public var outputHeadName: String { tiesOutput ? "token_embd.weight" : "output.weight" }
+  public var outputHeadName: String { tiesOutput ? Self.embeddingName : Self.headName }
 
+  public static let embeddingName = "token_embd.weight"
+  public static let positionsName = "position_embd.weight"
+  public static let headName = "output.weight"
   /// Tables of which single rows are read.
-  public static let tableNames = ["token_embd.weight", "position_embd.weight"]
+  public static let tableNames = [embeddingName, positionsName]
 
   /// Every tensor of such a decoder, in the order a token meets them; a tied table comes first only.
-  public var expectedTensors: [TensorExpectation] { expectedTensors(neurons: nil) }
+  public var expectedTensors: [TensorSpec] { expectedTensors(neurons: nil) }
 
   /// The same of a model whose FFNs are in bundles of `neurons`, which is valid.
-  func expectedTensors(neurons: NeuronLayout?) -> [TensorExpectation] {
-    var tensors = [TensorExpectation("token_embd.weight", hiddenSize, vocabularyCount)]
+  func expectedTensors(neurons: NeuronLayout?) -> [TensorSpec] {
+    var tensors: [TensorSpec] = []
+    if positionOffset == nil {
+      if shortContextLength != nil {
+        tensors = [RopeScaling.shortFactorsName, RopeScaling.longFactorsName].map {
+          .vector($0, ropeDimensionCount / 2)
+        }
+      } else {
+        tensors = [.vector(RopeScaling.factorsName, ropeDimensionCount / 2, isOptional: true)]
+      }
+    }
+    tensors.append(.table(Self.embeddingName, columns: hiddenSize, rows: vocabularyCount))
     if let positionOffset {
       tensors.append(
-        TensorExpectation("position_embd.weight", hiddenSize, contextLength + positionOffset))
-    } else if shortContextLength != nil {
-      for name in [RopeScaling.longFactorsName, RopeScaling.shortFactorsName] {
-        tensors.insert(TensorExpectation(name, ropeDimensionCount / 2), at: 0)
-      }
-    } else {
-      tensors.insert(
-        TensorExpectation(RopeScaling.factorsName, ropeDimensionCount / 2, isOptional: true), at: 0)
+        .table(Self.positionsName, columns: hiddenSize, rows: contextLength + positionOffset))
     }
-    for layer in 0..<layerCount { appendLayer(layer, neurons, to: &tensors) }
-    tensors.append(TensorExpectation("output_norm.weight", hiddenSize))
-    if normKind == .layer {
-      tensors.append(TensorExpectation("output_norm.bias", hiddenSize))
+    for layer in 0..<layerCount {
+      for block in blockTensors(ofLayer: layer, neurons: neurons) { tensors += block.all }
     }
+    tensors += outputNormTensors.all
     if !tiesOutput {
-      tensors.append(TensorExpectation("output.weight", hiddenSize, vocabularyCount))
+      tensors.append(.product(Self.headName, columns: hiddenSize, rows: vocabularyCount))
     }
     return tensors + tensors.compactMap(\.factor)
-  }
-
-  private func appendLayer(
-    _ layer: Int, _ neurons: NeuronLayout?, to tensors: inout [TensorExpectation]
-  ) {
-    let prefix = "blk.\(layer)."
-    let queryLength = queryHeadCount * headDim
-    let keyLength = keyValueHeadCount * headDim
-    func add(_ name: String, _ columnCount: Int, _ rowCount: Int = 1) {
-      tensors.append(TensorExpectation(prefix + name, columnCount, rowCount))
-    }
-    func addNorm(_ name: String) {
-      add(name + ".weight", hiddenSize)
-      if normKind == .layer { add(name + ".bias", hiddenSize) }
-    }
-    addNorm("attn_norm")
-    for (name, rowCount) in [("q", queryLength), ("k", keyLength), ("v", keyLength)] {
-      add("attn_\(name).weight", hiddenSize, rowCount)
-      if hasQueryKeyValueBias { add("attn_\(name).bias", rowCount) }
-    }
-    if normalisesHeads || normalisesProjections {
-      add("attn_q_norm.weight", normalisesHeads ? headDim : queryLength)
-      add("attn_k_norm.weight", normalisesHeads ? headDim : keyLength)
-    }
-    add("attn_output.weight", queryLength, hiddenSize)
-    if hasProjectionBiases { add("attn_output.bias", hiddenSize) }
-    if normalisesOutputs { add("post_attention_norm.weight", hiddenSize) }
-    addNorm("ffn_norm")
-    if let experts {
-      appendExperts(experts, prefix, to: &tensors)
-    } else if let neurons {
-      if let rank = neurons.predictor?.ranks[layer] {
-        add("ffn_predictor_a.weight", hiddenSize, rank)
-        add("ffn_predictor_b.weight", rank, feedForwardLength)
-        add("ffn_predictor.bias", feedForwardLength)
-      }
-      add("ffn_select.weight", hiddenSize, feedForwardLength)
-    } else {
-      if isGated { add("ffn_gate.weight", hiddenSize, feedForwardLength) }
-      add("ffn_up.weight", hiddenSize, feedForwardLength)
-      add("ffn_down.weight", feedForwardLength, hiddenSize)
-    }
-    if hasProjectionBiases {
-      add("ffn_up.bias", feedForwardLength)
-      add("ffn_down.bias", hiddenSize)
-    }
-    if normalisesOutputs {
-      tensors.append(TensorExpectation(prefix + "post_ffw_norm.weight", hiddenSize))
-    }
-  }
-
-  /// The router, the shared expert if there is one, and the stacked experts.
-  private func appendExperts(
-    _ experts: ExpertConfiguration, _ prefix: String, to tensors: inout [TensorExpectation]
-  ) {
-    func add(_ name: String, _ columnCount: Int, _ rowCount: Int, of expertCount: Int? = nil) {
-      tensors.append(
-        TensorExpectation(
-          "\(prefix)ffn_\(name).weight", columnCount, rowCount, expertCount: expertCount))
-    }
-    add("gate_inp", hiddenSize, experts.expertCount)
-    if let length = experts.sharedFeedForwardLength {
-      if experts.gatesSharedExpert { add("gate_inp_shexp", hiddenSize, 1) }
-      add("gate_shexp", hiddenSize, length)
-      add("up_shexp", hiddenSize, length)
-      add("down_shexp", length, hiddenSize)
-    }
-    let (length, count) = (experts.feedForwardLength, experts.expertCount)
-    add("gate_exps", hiddenSize, length, of: count)
-    add("up_exps", hiddenSize, length, of: count)
-    add("down_exps", length, hiddenSize, of: count)
   }
 }
 
@@ -154,7 +117,7 @@ extension ModelDescription {
   ///
   /// If ``neurons`` are in bundles, what chooses them takes the place of gate, up and down. The description must be
   /// valid.
-  public var expectedTensors: [TensorExpectation] {
+  public var expectedTensors: [TensorSpec] {
     configuration?.expectedTensors(neurons: neurons) ?? []
   }
 
@@ -228,7 +191,7 @@ extension ModelDescription {
 
 extension TensorRecord {
   fileprivate func validate(
-    against expected: TensorExpectation, origin: TensorOrigin
+    against expected: TensorSpec, origin: TensorOrigin
   ) throws(FormatError) {
     let (name, offset, path) = (origin.name, origin.offset, origin.path)
     guard columnCount == expected.columnCount, rowCount == expected.rowCount else {

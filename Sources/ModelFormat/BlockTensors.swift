@@ -1,0 +1,216 @@
+/// A product's matrix and what is added to it.
+///
+/// Where a file holds several matrices in one tensor, each is a record of some of the tensor's rows
+/// (``FusedTensors``), so that a projection is always a record by itself.
+public struct Projection: Sendable {
+  public let weight: TensorSpec
+  public let bias: TensorSpec?
+
+  /// - Parameter name: without its ending.
+  init(_ name: String, columns: Int, rows: Int, hasBias: Bool = false) {
+    weight = .product(name + ".weight", columns: columns, rows: rows)
+    bias = hasBias ? .vector(name + ".bias", rows) : nil
+  }
+
+  var all: [TensorSpec] { [weight] + [bias].compactMap { $0 } }
+}
+
+/// A norm's tensors.
+public struct NormTensors: Sendable {
+  public let kind: NormKind
+  public let weight: TensorSpec
+  public let bias: TensorSpec?
+
+  init(_ kind: NormKind, _ name: String, count: Int) {
+    self.kind = kind
+    weight = .vector(name + ".weight", count)
+    bias = kind == .layer ? .vector(name + ".bias", count) : nil
+  }
+
+  var all: [TensorSpec] { [weight] + [bias].compactMap { $0 } }
+}
+
+/// The tensors of one block by their places in it: what files are checked against, sweeps are ordered by, and the
+/// forward pass looks up once.
+public struct BlockTensors: Sendable {
+  public let preNorm: NormTensors?
+  public let branches: [Branch]
+  public let postNorm: NormTensors?
+  public let scale: Float
+
+  public enum Branch: Sendable {
+    case attention(AttentionTensors)
+    case feedForward(GatedTensors)
+    case experts(ExpertTensors)
+    case neurons(NeuronTensors)
+  }
+
+  public struct AttentionTensors: Sendable {
+    public let spec: AttentionSpec
+    public let query: Projection
+    public let key: Projection
+    public let value: Projection
+    public let queryNorm: TensorSpec?
+    public let keyNorm: TensorSpec?
+    public let output: Projection
+  }
+
+  public struct GatedTensors: Sendable {
+    public let gate: Projection?
+    public let up: Projection
+    public let down: Projection
+
+    /// Biases come last.
+    var all: [TensorSpec] {
+      [gate?.weight, up.weight, down.weight, up.bias, down.bias].compactMap { $0 }
+    }
+  }
+
+  public struct ExpertTensors: Sendable {
+    public let spec: ExpertConfiguration
+    public let router: Projection
+    public let sharedGate: TensorSpec?
+    public let shared: GatedTensors?
+    /// What lies together in an expert's bundle: gate, up, down.
+    public let parts: [TensorSpec]
+  }
+
+  public struct NeuronTensors: Sendable {
+    public let predictor: Predictor?
+    /// What decides which neurons are active.
+    public let deciding: Projection
+    public let upBias: TensorSpec?
+    public let downBias: TensorSpec?
+
+    public struct Predictor: Sendable {
+      public let down: TensorSpec
+      public let up: TensorSpec
+      public let bias: TensorSpec
+    }
+  }
+
+  /// In the order a token meets them.
+  var all: [TensorSpec] {
+    (preNorm?.all ?? []) + branches.flatMap(\.all) + (postNorm?.all ?? [])
+  }
+}
+
+extension BlockTensors.Branch {
+  var all: [TensorSpec] {
+    switch self {
+    case .attention(let tensors):
+      tensors.query.all + tensors.key.all + tensors.value.all
+        + [tensors.queryNorm, tensors.keyNorm].compactMap { $0 } + tensors.output.all
+    case .feedForward(let tensors): tensors.all
+    case .experts(let tensors):
+      tensors.router.all + [tensors.sharedGate].compactMap { $0 } + (tensors.shared?.all ?? [])
+        + tensors.parts
+    case .neurons(let tensors):
+      (tensors.predictor.map { [$0.down, $0.up, $0.bias] } ?? [])
+        + [tensors.deciding.weight, tensors.upBias, tensors.downBias].compactMap { $0 }
+    }
+  }
+}
+
+extension DecoderConfiguration {
+  /// The norm in front of the output head.
+  public var outputNormTensors: NormTensors {
+    NormTensors(outputNorm, "output_norm", count: hiddenSize)
+  }
+
+  /// The tensors of a layer, block by block.
+  ///
+  /// - Parameter neurons: bundles that its FFN is in, valid ones; nil = it is not.
+  public func blockTensors(ofLayer layer: Int, neurons: NeuronLayout?) -> [BlockTensors] {
+    let prefix = "blk.\(layer)."
+    return layers[layer].blocks.map { block in
+      let attends = block.branches.contains { $0.attention != nil }
+      return BlockTensors(
+        preNorm: block.preNorm.map {
+          NormTensors($0, prefix + (attends ? "attn_norm" : "ffn_norm"), count: hiddenSize)
+        },
+        branches: block.branches.map { branch in
+          switch branch {
+          case .attention(let spec): .attention(attentionTensors(spec, prefix))
+          case .experts(let spec): .experts(expertTensors(spec, prefix))
+          case .feedForward(let spec):
+            if let neurons {
+              .neurons(neuronTensors(spec, prefix, rank: neurons.predictor?.ranks[layer]))
+            } else {
+              .feedForward(
+                gatedTensors(
+                  prefix, "", length: feedForwardLength, isGated: spec.isGated,
+                  hasBiases: spec.hasBiases))
+            }
+          }
+        },
+        postNorm: block.postNorm.map {
+          NormTensors(
+            $0, prefix + (attends ? "post_attention_norm" : "post_ffw_norm"), count: hiddenSize)
+        }, scale: block.scale)
+    }
+  }
+
+  private func attentionTensors(
+    _ spec: AttentionSpec, _ prefix: String
+  ) -> BlockTensors.AttentionTensors {
+    let queryLength = queryHeadCount * headDim
+    let keyLength = keyValueHeadCount * headDim
+    func input(_ name: String, _ rows: Int) -> Projection {
+      Projection(prefix + name, columns: hiddenSize, rows: rows, hasBias: spec.hasBiases)
+    }
+    func norm(_ name: String, _ length: Int) -> TensorSpec? {
+      spec.headNorm.map { .vector("\(prefix)\(name).weight", $0 == .heads ? headDim : length) }
+    }
+    return BlockTensors.AttentionTensors(
+      spec: spec, query: input("attn_q", queryLength), key: input("attn_k", keyLength),
+      value: input("attn_v", keyLength), queryNorm: norm("attn_q_norm", queryLength),
+      keyNorm: norm("attn_k_norm", keyLength),
+      output: Projection(
+        prefix + "attn_output", columns: queryLength, rows: hiddenSize,
+        hasBias: spec.hasOutputBias))
+  }
+
+  private func gatedTensors(
+    _ prefix: String, _ suffix: String, length: Int, isGated: Bool = true, hasBiases: Bool = false
+  ) -> BlockTensors.GatedTensors {
+    BlockTensors.GatedTensors(
+      gate: isGated
+        ? Projection("\(prefix)ffn_gate\(suffix)", columns: hiddenSize, rows: length) : nil,
+      up: Projection(
+        "\(prefix)ffn_up\(suffix)", columns: hiddenSize, rows: length, hasBias: hasBiases),
+      down: Projection(
+        "\(prefix)ffn_down\(suffix)", columns: length, rows: hiddenSize, hasBias: hasBiases))
+  }
+
+  private func expertTensors(
+    _ spec: ExpertConfiguration, _ prefix: String
+  ) -> BlockTensors.ExpertTensors {
+    let (length, count) = (spec.feedForwardLength, spec.expertCount)
+    let gate = "\(prefix)ffn_gate_inp_shexp.weight"
+    return BlockTensors.ExpertTensors(
+      spec: spec, router: Projection("\(prefix)ffn_gate_inp", columns: hiddenSize, rows: count),
+      sharedGate: spec.gatesSharedExpert ? .vector(gate, hiddenSize) : nil,
+      shared: spec.sharedFeedForwardLength.map { gatedTensors(prefix, "_shexp", length: $0) },
+      parts: [
+        .experts("\(prefix)ffn_gate_exps.weight", columns: hiddenSize, rows: length, count: count),
+        .experts("\(prefix)ffn_up_exps.weight", columns: hiddenSize, rows: length, count: count),
+        .experts("\(prefix)ffn_down_exps.weight", columns: length, rows: hiddenSize, count: count),
+      ])
+  }
+
+  private func neuronTensors(
+    _ spec: FeedForwardSpec, _ prefix: String, rank: Int?
+  ) -> BlockTensors.NeuronTensors {
+    BlockTensors.NeuronTensors(
+      predictor: rank.map {
+        BlockTensors.NeuronTensors.Predictor(
+          down: .product("\(prefix)ffn_predictor_a.weight", columns: hiddenSize, rows: $0),
+          up: .product("\(prefix)ffn_predictor_b.weight", columns: $0, rows: feedForwardLength),
+          bias: .vector("\(prefix)ffn_predictor.bias", feedForwardLength))
+      },
+      deciding: Projection("\(prefix)ffn_select", columns: hiddenSize, rows: feedForwardLength),
+      upBias: spec.hasBiases ? .vector("\(prefix)ffn_up.bias", feedForwardLength) : nil,
+      downBias: spec.hasBiases ? .vector("\(prefix)ffn_down.bias", hiddenSize) : nil)
+  }
+}

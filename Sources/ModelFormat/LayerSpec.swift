@@ -1,0 +1,142 @@
+/// One layer of a decoder: its blocks, one after the other.
+///
+/// Usual layers have two of one branch each, attention and an FFN. A layer attends once, because keys and values are
+/// numbered by layers, and has one FFN or its experts.
+public struct LayerSpec: Sendable, Codable, Equatable {
+  public var blocks: [BlockSpec]
+
+  public init(blocks: [BlockSpec]) { self.blocks = blocks }
+
+  /// Llama's layer: both blocks begin with RMSNorm.
+  public static let usual = LayerSpec(blocks: [
+    BlockSpec(preNorm: .rms, branches: [.attention(AttentionSpec())]),
+    BlockSpec(preNorm: .rms, branches: [.feedForward(FeedForwardSpec())]),
+  ])
+
+  /// The attention of the layer, which a layer without any does not get by being set.
+  public var attention: AttentionSpec? {
+    get { first(\.attention) }
+    set { if let newValue { replace(.attention(newValue)) { $0.attention != nil } } }
+  }
+
+  /// The dense FFN of the layer; set, it takes the place of what was there.
+  public var feedForward: FeedForwardSpec? {
+    get { first(\.feedForward) }
+    set { if let newValue { replace(.feedForward(newValue)) { $0.attention == nil } } }
+  }
+
+  /// The experts of the layer; set, they take the place of what was there.
+  public var experts: ExpertConfiguration? {
+    get { first(\.experts) }
+    set { if let newValue { replace(.experts(newValue)) { $0.attention == nil } } }
+  }
+
+  private func first<Part>(_ part: KeyPath<BranchSpec, Part?>) -> Part? {
+    for block in blocks {
+      for branch in block.branches { if let found = branch[keyPath: part] { return found } }
+    }
+    return nil
+  }
+
+  private mutating func replace(_ new: BranchSpec, where matches: (BranchSpec) -> Bool) {
+    for block in blocks.indices {
+      for index in blocks[block].branches.indices where matches(blocks[block].branches[index]) {
+        blocks[block].branches[index] = new
+      }
+    }
+  }
+}
+
+/// residual += scale · postNorm(Σ branches(preNorm(residual)))
+public struct BlockSpec: Sendable, Codable, Equatable {
+  /// nil = branches see the residual stream as it is.
+  public var preNorm: NormKind?
+  public var branches: [BranchSpec]
+  public var postNorm: NormKind?
+  public var scale: Float = 1
+
+  public init(preNorm: NormKind?, branches: [BranchSpec], postNorm: NormKind? = nil) {
+    self.preNorm = preNorm
+    self.branches = branches
+    self.postNorm = postNorm
+  }
+}
+
+/// What a block computes of its input; branches of one block are added.
+public enum BranchSpec: Sendable, Equatable {
+  case attention(AttentionSpec)
+  case feedForward(FeedForwardSpec)
+  case experts(ExpertConfiguration)
+
+  var attention: AttentionSpec? { if case .attention(let spec) = self { spec } else { nil } }
+  var feedForward: FeedForwardSpec? { if case .feedForward(let spec) = self { spec } else { nil } }
+  var experts: ExpertConfiguration? { if case .experts(let spec) = self { spec } else { nil } }
+}
+
+extension BranchSpec: Codable {
+  private enum CodingKeys: String, CodingKey { case attention, feedForward, experts }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    if let spec = try container.decodeIfPresent(AttentionSpec.self, forKey: .attention) {
+      self = .attention(spec)
+    } else if let spec = try container.decodeIfPresent(FeedForwardSpec.self, forKey: .feedForward) {
+      self = .feedForward(spec)
+    } else {
+      self = .experts(try container.decode(ExpertConfiguration.self, forKey: .experts))
+    }
+  }
+
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encodeIfPresent(attention, forKey: .attention)
+    try container.encodeIfPresent(feedForward, forKey: .feedForward)
+    try container.encodeIfPresent(experts, forKey: .experts)
+  }
+}
+
+public enum NormKind: String, Sendable, Codable, CaseIterable {
+  case rms
+  /// LayerNorm, which also centres and adds a bias (`attn_norm.bias`).
+  case layer
+}
+
+/// Attention over the keys and values of the layer.
+public struct AttentionSpec: Sendable, Codable, Equatable {
+  /// Biases on the query, key and value projections.
+  public var hasBiases = false
+  /// A bias on the output projection.
+  public var hasOutputBias = false
+  /// RMSNorm on queries and keys before RoPE (`attn_q_norm`, `attn_k_norm`); nil = none.
+  public var headNorm: HeadNorm?
+  /// How positions enter; nil = the layer does not know them.
+  public var rope: RopeTable? = .full
+  /// Positions that a token sees, its own included; nil = all.
+  public var window: Int?
+
+  public init() {}
+
+  /// What RMSNorm is computed over.
+  public enum HeadNorm: String, Sendable, Codable, CaseIterable {
+    /// Each head by itself.
+    case heads
+    /// The whole projection.
+    case projection
+  }
+
+  /// Which of the decoder's RoPE tables rotates queries and keys.
+  public enum RopeTable: String, Sendable, Codable, CaseIterable {
+    case full
+    /// That of layers with a window, where the family has two.
+    case sliding
+  }
+}
+
+/// down(activation(gate(x)) * up(x)), without gate down(activation(up(x)))
+public struct FeedForwardSpec: Sendable, Codable, Equatable {
+  public var isGated = true
+  /// Biases on up and down.
+  public var hasBiases = false
+
+  public init() {}
+}
