@@ -22,7 +22,7 @@ struct CanonicalBytes {
     case normalisesOutputs, hasQueryKeyValueBias, tiesOutput, normalisesProjections
     case positionOffset, isGated, normKind, hasProjectionBiases
     case ropeMagnitude, shortContextLength
-    case layerKind, layers
+    case layerKind, layers, logitScale
     case experts = 64
     case sharedExperts
     case tensor = 128
@@ -154,6 +154,7 @@ struct CanonicalBytes {
     guard let layers = header.layers else { return }
     for kind in header.layerKinds ?? [] { integers(.layerKind, kind.canonicalNumbers) }
     integers(.layers, layers)
+    if let scale = header.logitScale { floats(.logitScale, [scale]) }
   }
 
   private mutating func add(_ experts: ExpertConfiguration) {

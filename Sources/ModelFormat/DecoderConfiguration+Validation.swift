@@ -111,6 +111,7 @@ extension DecoderConfiguration {
       ("RoPE scale", ropeLinearScale), ("RoPE magnitude", Double(ropeMagnitude)),
       ("sliding RoPE base", slidingRopeBase ?? 1),
       ("embedding scale", Double(embeddingScale)), ("attention scale", Double(attentionScale)),
+      ("logit scale", Double(logitScale)),
     ]
     for (name, value) in numbers where !(value.isFinite && value > 0) {
       throw FormatError(.malformed, path: path, "\(name) is \(value), not a positive number")

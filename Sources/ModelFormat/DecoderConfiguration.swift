@@ -3,8 +3,10 @@
 /// Families differ only in these values: reading a family's file is what fills them in
 /// (`Architectures/`), running it needs nothing else. What the layers are made of stands in ``layers``.
 public struct DecoderConfiguration: Sendable, Equatable {
-  /// ggml's architecture name: `llama`, `phi3`, `qwen2`, `qwen2moe`, `qwen3`, `qwen3moe`, `olmoe`,
-  /// `gemma3`, `opt`.
+  /// ggml's name of the architecture.
+  ///
+  /// It is one of `llama`, `phi3`, `qwen2`, `qwen2moe`, `qwen3`, `qwen3moe`, `olmoe`,
+  /// `gemma3`, `olmo2`, `granite`, `smollm3`, `command-r`, `glm4`, `opt`.
   public var architecture: String
   /// From the embedding to the output head.
   public var layers: [LayerSpec]
@@ -28,9 +30,9 @@ public struct DecoderConfiguration: Sendable, Equatable {
   public var ropeDimensionCount: Int
   /// Base of RoPE's frequencies on layers that see the whole context.
   public var ropeBase: Double
-  /// Positions are divided by this (linear scaling); 1 = unscaled. Not applied on layers with ``slidingRopeBase``.
+  /// Positions are divided by this (linear scaling); 1 = unscaled. Not on layers with ``slidingRopeBase``.
   public var ropeLinearScale: Double
-  /// The same base for sliding-window layers; nil = ``ropeBase``.
+  /// The same base for layers with the other table, on which nothing is stretched; nil = both tables are the same.
   public var slidingRopeBase: Double?
 
   /// The gate's activation; without gate up's, and then ReLU.
@@ -41,6 +43,8 @@ public struct DecoderConfiguration: Sendable, Equatable {
   public var attentionScale: Float
   /// The norm in front of the output head.
   public var outputNorm: NormKind
+  /// Factor on logits.
+  public var logitScale: Float = 1
   /// The output head is the embedding table.
   public var tiesOutput: Bool
   /// Row of `position_embd.weight` that is added to the embedding at position 0, where positions are

@@ -48,6 +48,8 @@ struct DecoderHeader: Codable {
   /// For each layer the number of its kind.
   var layers: [Int]?
   var outputNorm: NormKind?
+  /// nil = 1
+  var logitScale: Float?
 }
 
 extension DecoderHeader {
@@ -66,6 +68,7 @@ extension DecoderHeader {
     }
     layerKinds = kinds
     outputNorm = configuration.outputNorm
+    logitScale = configuration.logitScale == 1 ? nil : configuration.logitScale
   }
 
   /// Whether old readers would take the model for another one.
@@ -125,6 +128,7 @@ extension DecoderHeader {
     if let layers, let layerKinds {
       configuration.layers = layers.map { layerKinds[$0] }
       configuration.outputNorm = outputNorm ?? .rms
+      configuration.logitScale = logitScale ?? 1
     } else {
       applyFlags(to: &configuration)
     }

@@ -31,8 +31,8 @@ extension Decoder: ParallelRegion {
     case addAttention(bias: UnsafePointer<Float>?)
     /// residual += scale · (hidden + bias), through the norm on outputs where the block has one.
     case addToResidual(bias: UnsafePointer<Float>?, norm: DecoderWeights.Norm?, scale: Float)
-    /// Notes the rows with these numbers whose logits are not finite, a part of a row at a time.
-    case checkLogits(rows: UnsafePointer<Int32>)
+    /// Scales logits, and notes the rows with these numbers whose logits are not finite, a part of a row at a time.
+    case finishLogits(rows: UnsafePointer<Int32>)
   }
 
   /// Logits that one worker checks, and in how many parts a row of them is checked.
@@ -90,17 +90,20 @@ extension Decoder: ParallelRegion {
       norm?.apply(hidden, epsilon: epsilon, count: width, into: hidden)
       if scale != 1 { VectorOps.scale(hidden, by: scale, count: width) }
       VectorOps.add(residual, hidden, count: width)
-    case .checkLogits(let rows):
-      checkLogits(part: row, rows)
+    case .finishLogits(let rows):
+      finishLogits(part: row, rows)
     }
   }
 
-  private func checkLogits(part index: Int, _ rows: UnsafePointer<Int32>) {
+  private func finishLogits(part index: Int, _ rows: UnsafePointer<Int32>) {
     let (row, part) = index.quotientAndRemainder(dividingBy: logitPartCount)
     let (count, first) = (configuration.vocabularyCount, part * Self.checkedLogitCount)
-    finite.check(
-      workspace.logits + row * count + first, count: min(Self.checkedLogitCount, count - first),
-      row: Int(rows[row]))
+    let logits = workspace.logits + row * count + first
+    let partCount = min(Self.checkedLogitCount, count - first)
+    if configuration.logitScale != 1 {
+      VectorOps.scale(logits, by: configuration.logitScale, count: partCount)
+    }
+    finite.check(logits, count: partCount, row: Int(rows[row]))
   }
 
   /// 1 / (1 + e^−(a · b)), the products added one after the other.

@@ -84,11 +84,10 @@ final class Decoder {
       base: configuration.ropeBase, dimensionCount: configuration.ropeDimensionCount,
       linearScale: configuration.ropeLinearScale, frequencyFactors: weights.ropeFactors,
       magnitude: Double(configuration.ropeMagnitude))
-    slidingRope = RopeTable(
-      base: configuration.slidingRopeBase ?? configuration.ropeBase,
-      dimensionCount: configuration.ropeDimensionCount,
-      linearScale: configuration.slidingRopeBase == nil ? configuration.ropeLinearScale : 1,
-      frequencyFactors: weights.ropeFactors, magnitude: Double(configuration.ropeMagnitude))
+    slidingRope =
+      configuration.slidingRopeBase.map {
+        RopeTable(base: $0, dimensionCount: configuration.ropeDimensionCount)
+      } ?? rope
     usesSlidingRope = configuration.layers.contains { $0.attention?.rope == .sliding }
     announced.reserveCapacity(8)
   }
@@ -192,7 +191,7 @@ final class Decoder {
       LinearTask(
         tensor: weights.head, output: workspace.logits,
         outputStride: configuration.vocabularyCount))
-    forEach(numbers.count * logitPartCount, .checkLogits(rows: rows))
+    forEach(numbers.count * logitPartCount, .finishLogits(rows: rows))
     try expectFinite(.logits, batch)
   }
 

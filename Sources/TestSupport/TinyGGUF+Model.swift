@@ -48,6 +48,8 @@ public struct TinyModel: Sendable {
       slidingWindow = 8
     }
     switch architecture {
+    case "smollm3", "olmo2": layerCount = 5
+    case "glm4": rotatedCount = 8
     case "qwen2moe":
       experts = ExpertConfiguration(
         expertCount: 8, expertsPerToken: 2, feedForwardLength: 64, sharedFeedForwardLength: 96,
@@ -144,13 +146,20 @@ public struct TinyModel: Sendable {
       ropeDimensionCount: rotatedCount ?? headDim, ropeBase: 10000,
       tiesOutput: tiesOutput, experts: experts)
     configuration.editLayers { layer in
-      layer.attention?.hasBiases = architecture.hasPrefix("qwen2")
+      layer.attention?.hasBiases = architecture.hasPrefix("qwen2") || architecture == "glm4"
       if ["qwen3", "qwen3moe", "gemma3"].contains(architecture) {
         layer.attention?.headNorm = .heads
       }
-      if architecture == "olmoe" { layer.attention?.headNorm = .projection }
-      guard architecture == "gemma3" else { return }
-      for block in layer.blocks.indices { layer.blocks[block].postNorm = .rms }
+      if ["olmoe", "olmo2"].contains(architecture) { layer.attention?.headNorm = .projection }
+      for block in layer.blocks.indices {
+        if architecture == "olmo2" { layer.blocks[block].preNorm = nil }
+        if ["gemma3", "olmo2", "glm4"].contains(architecture) {
+          layer.blocks[block].postNorm = .rms
+        }
+      }
+      // Files of it hold no biases of norms.
+      guard architecture == "command-r" else { return }
+      layer.blocks = [BlockSpec(preNorm: .rms, branches: layer.blocks.flatMap(\.branches))]
     }
     configuration.shortContextLength = shortContextLength
     return configuration
@@ -181,6 +190,19 @@ public struct TinyModel: Sendable {
     return metadata
   }
 
+  /// Factors that the family has, none of them 1.
+  private var scales: [(String, Float)] {
+    switch architecture {
+    case "granite":
+      [
+        ("embedding_scale", 3), ("residual_scale", 0.4), ("logit_scale", 5),
+        ("attention.scale", 0.3),
+      ]
+    case "command-r": [("logit_scale", 0.25)]
+    default: []
+    }
+  }
+
   private var hyperparameters: [(key: String, value: TinyGGUF.Value)] {
     func named(_ suffix: String) -> String { "\(architecture).\(suffix)" }
     let denseLength =
@@ -196,7 +218,9 @@ public struct TinyModel: Sendable {
       ("general.architecture", .string(architecture)), ("general.name", .string("tiny")),
     ]
     metadata += integers.map { (named($0.0), .uint32(UInt32($0.1))) }
-    metadata.append((named("attention.layer_norm_rms_epsilon"), .float32(1e-5)))
+    let epsilonKey = architecture == "command-r" ? "layer_norm_epsilon" : "layer_norm_rms_epsilon"
+    metadata.append((named("attention.\(epsilonKey)"), .float32(1e-5)))
+    metadata += scales.map { (named($0.0), .float32($0.1)) }
     metadata.append((named("rope.freq_base"), .float32(architecture == "gemma3" ? 1e6 : 1e4)))
     if slidingWindow > 0 {
       metadata.append((named("attention.sliding_window"), .uint32(UInt32(slidingWindow))))

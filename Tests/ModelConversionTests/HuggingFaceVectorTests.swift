@@ -10,7 +10,10 @@ import WeightLoader
 
 /// Tiny random models that transformers wrote and ran: `tools/make-vectors`.
 @Suite struct HuggingFaceVectorTests {
-  private static let names = ["llama", "llama-relu", "mistral", "qwen2", "qwen3", "gemma3", "opt"]
+  private static let names = [
+    "llama", "llama-relu", "mistral", "qwen2", "qwen3", "gemma3", "opt",
+    "olmo2", "olmo3", "granite", "smollm3", "command-r", "glm4",
+  ]
   private static let expertNames = ["mixtral", "qwen2moe", "qwen3moe", "olmoe"]
   /// The model `name` as an image, while `body` runs.
   private static func withImage(
@@ -78,6 +81,18 @@ import WeightLoader
       ("opt", { $0.editLayers { $0.feedForward?.hasBiases = false } }),
       ("opt", { $0.editLayers { $0.attention?.hasBiases = false } }),
       ("opt", { $0.positionOffset = nil }),
+      ("olmo2", { $0.editLayers { $0.blocks[1].postNorm = nil } }),
+      ("olmo2", { $0.editLayers { $0.attention?.headNorm = nil } }),
+      ("olmo3", { $0.slidingRopeBase = nil }),
+      ("olmo3", { $0.layers[3].attention = $0.layers[2].attention }),
+      ("granite", { $0.logitScale = 1 }), ("granite", { $0.embeddingScale = 1 }),
+      ("granite", { $0.editLayers { $0.blocks[0].scale = 1 } }),
+      ("granite", { $0.editLayers { $0.blocks[1].scale = 1 } }),
+      ("granite", { $0.attentionScale = 0.25 }), ("glm4", { $0.ropePairing = .halves }),
+      ("glm4", { $0.ropeDimensionCount = 16 }),
+      ("smollm3", { $0.layers[3].attention?.rope = .full }), ("command-r", { $0.logitScale = 1 }),
+      ("command-r", { $0.ropePairing = .halves }),
+      ("command-r", { $0.editLayers { $0.blocks[0].preNorm = .rms } }),
       ("qwen3", { $0.ropeBase *= 2 }), ("qwen2", { $0.ropePairing = .adjacent }),
     ]
     for (index, (name, change)) in changes.enumerated() {

@@ -75,6 +75,27 @@ import Testing
     #expect(found?.number == bytes.withUnsafeBytes(Checksum.of))
   }
 
+  /// Each changes one thing of a layer.
+  private static let layerChanges: [@Sendable (inout LayerSpec) -> Void] = [
+    { $0.blocks.swapAt(0, 1) },
+    { $0.blocks = [BlockSpec(preNorm: .rms, branches: $0.blocks.flatMap(\.branches))] },
+    { $0.attention?.hasBiases = true }, { $0.attention?.hasOutputBias = true },
+    { $0.attention?.headNorm = .heads }, { $0.attention?.headNorm = .projection },
+    { $0.attention?.rope = nil }, { $0.attention?.rope = .sliding },
+    { $0.attention?.window = 5 },
+    {
+      $0.attention?.window = 5
+      $0.attention?.rope = .sliding
+    },
+    { $0.feedForward?.isGated = false }, { $0.feedForward?.hasBiases = true },
+  ]
+
+  /// Each changes one thing of a block.
+  private static let blockChanges: [@Sendable (inout BlockSpec) -> Void] = [
+    { $0.preNorm = nil }, { $0.preNorm = .layer }, { $0.postNorm = .rms },
+    { $0.postNorm = .layer }, { $0.scale = Float(1).nextUp },
+  ]
+
   @Test func `Every field of a configuration counts, and floats by their bits`() throws {
     let first = configuration()
     var others: [DecoderConfiguration] = []
@@ -99,33 +120,12 @@ import Testing
     changed { $0.ropePairing = .halves }
     changed { $0.activation = .relu }
     changed { $0.outputNorm = .layer }
-    changed { $0.layers[0].blocks.swapAt(0, 1) }
-    for block in 0..<2 {
-      changed { $0.layers[0].blocks[block].preNorm = nil }
-      changed { $0.layers[0].blocks[block].preNorm = .layer }
-      changed { $0.layers[0].blocks[block].postNorm = .rms }
-      changed { $0.layers[0].blocks[block].postNorm = .layer }
-      changed { $0.layers[0].blocks[block].scale = Float(1).nextUp }
+    for change in Self.layerChanges { changed { change(&$0.layers[0]) } }
+    for change in Self.blockChanges {
+      for block in 0..<2 { changed { change(&$0.layers[0].blocks[block]) } }
     }
-    changed {
-      $0.layers[0].blocks = [
-        BlockSpec(preNorm: .rms, branches: $0.layers[0].blocks.flatMap(\.branches))
-      ]
-    }
-    changed { $0.layers[0].attention?.hasBiases = true }
-    changed { $0.layers[0].attention?.hasOutputBias = true }
-    changed { $0.layers[0].attention?.headNorm = .heads }
-    changed { $0.layers[0].attention?.headNorm = .projection }
-    changed { $0.layers[0].attention?.rope = nil }
-    changed { $0.layers[0].attention?.rope = .sliding }
-    changed { $0.layers[0].attention?.window = 5 }
-    changed {
-      $0.layers[0].attention?.window = 5
-      $0.layers[0].attention?.rope = .sliding
-    }
-    changed { $0.layers[0].feedForward?.isGated = false }
-    changed { $0.layers[0].feedForward?.hasBiases = true }
     changed { $0.tiesOutput = false }
+    changed { $0.logitScale = Float(1).nextUp }
     changed { $0.positionOffset = 0 }
     changed { $0.ropeMagnitude = Float(1).nextUp }
     changed { $0.shortContextLength = 1 }
@@ -141,7 +141,7 @@ import Testing
     let identities = ([first] + others).map { description($0).identity(checksums: []) }
     #expect(Set(identities).count == identities.count)
     // One field more has to be encoded, and to be changed above.
-    #expect(Mirror(reflecting: first).children.count == 23)
+    #expect(Mirror(reflecting: first).children.count == 24)
     let layer = first.layers[0]
     #expect(Mirror(reflecting: layer.blocks[0]).children.count == 4)
     #expect(Mirror(reflecting: try #require(layer.attention)).children.count == 5)

@@ -119,10 +119,6 @@ import Testing
       { $0.layers[0].feedForward?.isGated = true },
       { $0.activation = .silu }, { $0.layers[0].attention?.headNorm = .heads },
       { $0.layers[0].blocks[0].postNorm = .rms }, { $0.layers[0].attention?.rope = .full },
-      {
-        $0.experts = ExpertConfiguration(
-          expertCount: 4, expertsPerToken: 2, feedForwardLength: 32, normalisesWeights: true)
-      },
     ]
     for (index, change) in changes.enumerated() {
       var configuration = opt

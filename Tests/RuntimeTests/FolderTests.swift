@@ -11,7 +11,7 @@ import WeightLoader
 @Suite struct FolderTests {
   private static let families = [
     "gemma3", "llama", "llama-relu", "mistral", "mixtral", "olmoe", "opt", "qwen2", "qwen2moe",
-    "qwen3", "qwen3moe",
+    "qwen3", "qwen3moe", "olmo2", "olmo3", "granite", "smollm3", "command-r", "glm4",
   ]
 
   private static func folder(_ name: String) -> String {

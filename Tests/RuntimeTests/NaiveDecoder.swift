@@ -19,7 +19,9 @@ struct NaiveDecoder {
   /// Logits after each of `tokens`: [tokens.count][vocabularyCount].
   func logits(_ tokens: [Int32]) -> [[Double]] {
     let head = tensor("output.weight") == nil ? "token_embd.weight" : "output.weight"
-    return hiddenStates(tokens).map { product(head, $0) }
+    return hiddenStates(tokens).map {
+      product(head, $0).map { $0 * Double(configuration.logitScale) }
+    }
   }
 
   /// What the output head is given of each of `tokens`: [tokens.count][hiddenSize].
@@ -36,7 +38,8 @@ struct NaiveDecoder {
       for block in configuration.layers[layer].blocks {
         let attends = block.branches.contains { if case .attention = $0 { true } else { false } }
         let name = prefix + (attends ? "attn_norm.weight" : "ffn_norm.weight")
-        let inputs = block.preNorm == nil ? residual : residual.map { norm($0, name) }
+        let inputs =
+          block.preNorm == nil ? residual : residual.map { norm($0, name, block.preNorm ?? .rms) }
         let outputs = block.branches.map { branch in
           switch branch {
           case .attention(let spec): attention(spec, layer, inputs)
@@ -52,7 +55,7 @@ struct NaiveDecoder {
         }
       }
     }
-    return residual.map { norm($0, "output_norm.weight") }
+    return residual.map { norm($0, "output_norm.weight", configuration.outputNorm) }
   }
 
   /// down · (activation(gate · x) ⊙ up · x), of all rows or of one expert's.
@@ -155,14 +158,16 @@ struct NaiveDecoder {
     let slidingBase = table == .sliding ? configuration.slidingRopeBase : nil
     let base = slidingBase ?? configuration.ropeBase
     let scale = slidingBase == nil ? configuration.ropeLinearScale : 1
-    let factors = tensor(configuration.ropeFactorsName(contextLength: contextLength))
+    let factors =
+      slidingBase == nil
+      ? tensor(configuration.ropeFactorsName(contextLength: contextLength)) : nil
     var result = head
     for pair in 0..<count / 2 {
       let frequency = pow(base, -2 * Double(pair) / Double(count)) / (factors?[pair] ?? 1) / scale
       let angle = Double(position) * frequency
       let (i, j) =
         configuration.ropePairing == .adjacent ? (2 * pair, 2 * pair + 1) : (pair, pair + count / 2)
-      let magnitude = Double(configuration.ropeMagnitude)
+      let magnitude = slidingBase == nil ? Double(configuration.ropeMagnitude) : 1
       result[i] = magnitude * (head[i] * cos(angle) - head[j] * sin(angle))
       result[j] = magnitude * (head[i] * sin(angle) + head[j] * cos(angle))
     }
@@ -177,10 +182,14 @@ struct NaiveDecoder {
     }
   }
 
-  private func norm(_ x: [Double], _ name: String) -> [Double] {
+  private func norm(_ x: [Double], _ name: String, _ kind: NormKind = .rms) -> [Double] {
+    let centre = kind == .layer ? x.reduce(0, +) / Double(x.count) : 0
+    let x = x.map { $0 - centre }
     let mean = x.reduce(0) { $0 + $1 * $1 } / Double(x.count)
     let factor = 1 / (mean + Double(configuration.normEpsilon)).squareRoot()
-    return zip(x, weights(name)).map { $0 * factor * $1 }
+    let y = zip(x, weights(name)).map { $0 * factor * $1 }
+    guard kind == .layer else { return y }
+    return zip(y, weights(name.replacingSuffix(".weight", ".bias"))).map(+)
   }
 
   /// Products of x with a matrix's rows, or with those of one of the parts that are stacked in it.

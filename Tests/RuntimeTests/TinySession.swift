@@ -81,7 +81,8 @@ enum TinyFamilies {
   static let names = [
     "llama", "llama untied", "llama rope factors", "llama linear rope", "llama window",
     "llama relu", "qwen2", "qwen3", "qwen3 yarn", "phi3", "phi3 short context",
-    "phi3 long context", "gemma3",
+    "phi3 long context", "gemma3", "olmo2", "olmo2 window", "granite", "smollm3", "command-r",
+    "glm4",
   ]
 
   /// Families with experts.
@@ -98,7 +99,10 @@ enum TinyFamilies {
     case "untied": model.tiesOutput = false
     case "rope factors": model.hasRopeFactors = true
     case "linear rope": model.ropeLinearScale = 4
-    case "window": model.slidingWindow = 7
+    case "window":
+      model.slidingWindow = 7
+      // Stretched where a layer sees everything.
+      if words[0] == "olmo2" { (model.yarnFactor, model.contextLength) = (8, 64) }
     case "factors": model.hasFactors = true
     case "relu": model.hiddenActivation = "relu"
     case "yarn":

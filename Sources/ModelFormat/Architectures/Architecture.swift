@@ -11,6 +11,9 @@ protocol Architecture: Sendable {
     gguf parameters: GGUFHyperparameters
   ) throws(FormatError) -> DecoderConfiguration
 
+  /// Vectors that GGUF files of the family do not hold, beside divisors of RoPE's frequencies.
+  static func derivedValues(_ configuration: DecoderConfiguration) -> [String: [Float]]
+
   /// The names that Hugging Face configurations have for it (`architectures`).
   static var huggingFaceNames: [String] { get }
 
@@ -32,11 +35,13 @@ protocol Architecture: Sendable {
 /// A decoder as a Hugging Face configuration describes it.
 struct HuggingFaceConfiguration {
   var decoder: DecoderConfiguration
-  /// Divisors of RoPE's frequencies, by the name of the tensor that GGUF files hold them in.
-  var ropeFactors: [String: [Float]] = [:]
+  /// Vectors that no file holds, by their GGUF names: divisors of RoPE's frequencies, biases of zeros.
+  var derivedValues: [String: [Float]] = [:]
 }
 
 extension Architecture {
+  static func derivedValues(_ configuration: DecoderConfiguration) -> [String: [Float]] { [:] }
+
   static var huggingFaceNormsAreFromOne: Bool { false }
 
   static var huggingFaceLayerNames: [String: String] { denseHuggingFaceLayerNames }
@@ -60,8 +65,7 @@ extension Architecture {
 enum Architectures {
   static let all: [any Architecture.Type] = [
     Llama.self, Phi3.self, Qwen2.self, Qwen2MoE.self, Qwen3.self, Qwen3MoE.self, OLMoE.self,
-    Gemma3.self,
-    OPT.self,
+    Gemma3.self, OLMo2.self, Granite.self, SmolLM3.self, CommandR.self, GLM4.self, OPT.self,
   ]
 
   /// The family called `name`.

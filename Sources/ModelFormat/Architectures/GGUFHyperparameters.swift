@@ -22,6 +22,11 @@ struct GGUFHyperparameters {
     try metadata.float(key(suffix))
   }
 
+  /// A factor, which is not used where it is 0.
+  func scale(_ suffix: String) throws(FormatError) -> Double? {
+    try float(suffix).flatMap { $0 == 0 ? nil : $0 }
+  }
+
   func required(_ suffix: String) throws(FormatError) -> Int {
     guard let value = try integer(suffix) else { throw missing(suffix) }
     return value
@@ -36,10 +41,13 @@ struct GGUFHyperparameters {
   }
 
   /// What all families state in the same words, validated; each adds its own to it.
+  ///
+  /// - Parameter hasScales: Whether the family reads its factors on embeddings, residuals and logits itself.
   func commonConfiguration(
-    pairing: DecoderConfiguration.RopePairing, mayHaveExperts: Bool = false
+    pairing: DecoderConfiguration.RopePairing, mayHaveExperts: Bool = false,
+    epsilonKey: String = "attention.layer_norm_rms_epsilon", hasScales: Bool = false
   ) throws(FormatError) -> DecoderConfiguration {
-    try refuseWhatIsNotModelled()
+    try refuseWhatIsNotModelled(hasScales: hasScales)
     if !mayHaveExperts { try refuseExperts() }
     let layerCount = try required("block_count")
     try DecoderConfiguration.checkLayerCount(layerCount, path: metadata.file.path)
@@ -54,9 +62,7 @@ struct GGUFHyperparameters {
       throw missing("attention.head_count")
     }
     guard queryHeadCount > 0 else { throw unsupported("attention.head_count", "zero heads") }
-    guard let epsilon = try float("attention.layer_norm_rms_epsilon") else {
-      throw missing("attention.layer_norm_rms_epsilon")
-    }
+    guard let epsilon = try float(epsilonKey) else { throw missing(epsilonKey) }
     let headDim = try integer("attention.key_length") ?? hiddenSize / queryHeadCount
     if let valueLength = try integer("attention.value_length"), valueLength != headDim {
       throw unsupported(
@@ -104,13 +110,15 @@ struct GGUFHyperparameters {
   }
 
   /// Keys that change the graph in ways it does not have, unless they hold these neutral values.
-  private func refuseWhatIsNotModelled() throws(FormatError) {
+  private func refuseWhatIsNotModelled(hasScales: Bool) throws(FormatError) {
     let floats: [(suffix: String, neutral: [Double])] = [
-      ("attn_logit_softcapping", [0]), ("final_logit_softcapping", [0]), ("logit_scale", [0, 1]),
-      ("residual_scale", [0, 1]), ("embedding_scale", [0, 1]), ("attention.clamp_kqv", [0]),
-      ("attention.max_alibi_bias", [0]),
+      ("attn_logit_softcapping", [0]), ("final_logit_softcapping", [0]),
+      ("attention.clamp_kqv", [0]), ("attention.max_alibi_bias", [0]),
     ]
-    for (suffix, neutral) in floats {
+    let scales: [(suffix: String, neutral: [Double])] = [
+      ("logit_scale", [0, 1]), ("residual_scale", [0, 1]), ("embedding_scale", [0, 1]),
+    ]
+    for (suffix, neutral) in floats + (hasScales ? [] : scales) {
       if let value = try float(suffix), !neutral.contains(value) {
         throw unsupported(suffix, "\(value) is not supported")
       }

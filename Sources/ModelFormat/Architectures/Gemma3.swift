@@ -18,7 +18,8 @@ enum Gemma3: Architecture {
     configuration.ropeBase = try parameters.float("rope.freq_base") ?? 1_000_000
     if let window = try parameters.integer("attention.sliding_window"), window > 0 {
       configuration.slide(
-        try slidingLayers(parameters, configuration.layerCount), window: window)
+        try slidingLayers(parameters, configuration.layerCount, usualPeriod: slidingPattern),
+        window: window)
       configuration.slidingRopeBase =
         try parameters.float("rope.freq_base_swa") ?? slidingRopeBase
     }
@@ -45,8 +46,8 @@ enum Gemma3: Architecture {
     (0..<layerCount).map { $0 % period < period - 1 }
   }
 
-  private static func slidingLayers(
-    _ parameters: GGUFHyperparameters, _ layerCount: Int
+  static func slidingLayers(
+    _ parameters: GGUFHyperparameters, _ layerCount: Int, usualPeriod: Int
   ) throws(FormatError) -> [Bool] {
     let suffix = "attention.sliding_window_pattern"
     if parameters.metadata.entry(parameters.key(suffix))?.isArray == true,
@@ -57,7 +58,7 @@ enum Gemma3: Architecture {
       }
       return layers
     }
-    let period = try parameters.integer(suffix) ?? slidingPattern
+    let period = try parameters.integer(suffix) ?? usualPeriod
     guard period > 0, layerCount <= DecoderConfiguration.layerLimit else {
       throw parameters.unsupported(suffix, "a period of \(period) over \(layerCount) layers")
     }

@@ -60,7 +60,7 @@ enum Llama: Architecture {
       decoder.slide(Array(repeating: true, count: decoder.layerCount), window: window)
       try decoder.validate(path: parameters.path)
     }
-    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)
+    return HuggingFaceConfiguration(decoder: decoder, derivedValues: rope.scaling.factors)
   }
 }
 

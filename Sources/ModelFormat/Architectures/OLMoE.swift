@@ -28,6 +28,6 @@ enum OLMoE: Architecture {
     decoder.editLayers { $0.attention?.headNorm = .projection }
     decoder.experts = try parameters.experts(
       .init(expertCount: 64, expertsPerToken: 8, lengthKey: "intermediate_size"))
-    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)
+    return HuggingFaceConfiguration(decoder: decoder, derivedValues: rope.scaling.factors)
   }
 }

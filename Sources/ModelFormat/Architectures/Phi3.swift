@@ -22,7 +22,7 @@ enum Phi3: Architecture {
     try parameters.refuseSlidingLayers()
     slide(&decoder, window: try parameters.integer("sliding_window"))
     try decoder.validate(path: parameters.path)
-    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)
+    return HuggingFaceConfiguration(decoder: decoder, derivedValues: rope.scaling.factors)
   }
 
   /// Lets all layers slide, unless the window holds every context.

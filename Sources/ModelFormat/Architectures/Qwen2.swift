@@ -20,7 +20,7 @@ enum Qwen2: Architecture {
     var decoder = try parameters.commonConfiguration(defaults, rope: rope)
     try parameters.refuseSlidingLayers()
     decoder.editLayers { $0.attention?.hasBiases = true }
-    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)
+    return HuggingFaceConfiguration(decoder: decoder, derivedValues: rope.scaling.factors)
   }
 }
 

@@ -30,6 +30,6 @@ enum Qwen2MoE: Architecture {
     decoder.editLayers { $0.attention?.hasBiases = true }
     decoder.experts = try parameters.experts(
       .init(expertCount: 60, expertsPerToken: 4, length: 1408, sharedLength: 5632))
-    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)
+    return HuggingFaceConfiguration(decoder: decoder, derivedValues: rope.scaling.factors)
   }
 }

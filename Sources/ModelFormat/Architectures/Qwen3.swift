@@ -20,6 +20,6 @@ enum Qwen3: Architecture {
     var decoder = try parameters.commonConfiguration(defaults, rope: rope)
     try parameters.refuseSlidingLayers()
     decoder.editLayers { $0.attention?.headNorm = .heads }
-    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)
+    return HuggingFaceConfiguration(decoder: decoder, derivedValues: rope.scaling.factors)
   }
 }

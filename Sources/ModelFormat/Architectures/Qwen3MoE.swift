@@ -33,6 +33,6 @@ enum Qwen3MoE: Architecture {
       .init(
         expertCount: 128, expertsPerToken: 8, length: 768,
         normalisesWeights: parameters.name == visionName))
-    return HuggingFaceConfiguration(decoder: decoder, ropeFactors: rope.scaling.factors)
+    return HuggingFaceConfiguration(decoder: decoder, derivedValues: rope.scaling.factors)
   }
 }

@@ -108,10 +108,12 @@ extension GGUF {
     description.tensors = try FusedTensors.split(
       description.tensors, configuration,
       origins: StoredTensorNames(path: metadata.file.path, files: description.files))
-    guard configuration.positionOffset == nil else { return }
     let scaling = try parameters.ropeScaling(
       base: configuration.ropeBase, dimensionCount: configuration.ropeDimensionCount)
-    for (name, values) in scaling.factors where !parameters.hasTensor(name) {
+    let derived = architecture.derivedValues(configuration)
+      .merging(scaling.factors) { first, _ in first }
+    for (name, values) in derived.sorted(by: { $0.key < $1.key })
+    where !parameters.hasTensor(name) {
       description.append(name, values: values)
     }
   }

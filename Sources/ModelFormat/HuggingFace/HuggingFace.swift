@@ -161,8 +161,8 @@ public enum HuggingFace {
     description.configuration = configuration.decoder
     description.tensors = tensors.records
     description.derivations = tensors.derivations
-    for (name, factors) in configuration.ropeFactors.sorted(by: { $0.key < $1.key }) {
-      description.append(name, values: factors)
+    for (name, values) in configuration.derivedValues.sorted(by: { $0.key < $1.key }) {
+      description.append(name, values: values)
     }
     return tensors
   }

@@ -20,6 +20,7 @@ struct HuggingFaceHyperparameters {
     /// nil = the width divided among the query heads.
     var headDim: Int?
     var contextLength = 32768
+    var normEpsilonKey: StaticString = "rms_norm_eps"
     var normEpsilon = 1e-6
     var ropeBase = 10000.0
     var feedForwardLengthKey: StaticString = "intermediate_size"
@@ -81,11 +82,15 @@ struct HuggingFaceHyperparameters {
 
   /// What all families state in the same words, validated; each adds its own to it.
   ///
-  /// - Parameter rope: The RoPE of layers that see everything.
+  /// - Parameters:
+  ///   - rope: The RoPE of layers that see everything.
+  ///   - mayHaveBiases: Whether the family reads `attention_bias` itself.
+  ///   - hasScales: Whether it reads its factors on embeddings, residuals and logits itself.
   func commonConfiguration(
-    _ defaults: Defaults, rope: HuggingFaceRope, mayHaveExperts: Bool = false
+    _ defaults: Defaults, rope: HuggingFaceRope, mayHaveExperts: Bool = false,
+    mayHaveBiases: Bool = false, hasScales: Bool = false
   ) throws(FormatError) -> DecoderConfiguration {
-    try refuseWhatIsNotModelled()
+    try refuseWhatIsNotModelled(mayHaveBiases: mayHaveBiases, hasScales: hasScales)
     if !mayHaveExperts { try refuse([("num_experts", 0), ("num_local_experts", 0)]) }
     let layerCount = try required("num_hidden_layers")
     try DecoderConfiguration.checkLayerCount(layerCount, path: path)
@@ -106,7 +111,8 @@ struct HuggingFaceHyperparameters {
         ?? queryHeadCount,
       headDim: headDim, vocabularyCount: vocabularyCount,
       contextLength: try integer("max_position_embeddings") ?? defaults.contextLength,
-      normEpsilon: Float(try double("rms_norm_eps") ?? defaults.normEpsilon), ropePairing: .halves,
+      normEpsilon: Float(try double(defaults.normEpsilonKey) ?? defaults.normEpsilon),
+      ropePairing: .halves,
       ropeDimensionCount: Int(Double(headDim) * rope.partialFactor), ropeBase: rope.base,
       ropeLinearScale: rope.scaling.linearScale,
       activation: try activation(defaults), tiesOutput: ties && !hasOutputHead)
@@ -166,14 +172,18 @@ struct HuggingFaceHyperparameters {
   }
 
   /// Keys that change the graph in ways it does not have, unless they hold these neutral values.
-  private func refuseWhatIsNotModelled() throws(FormatError) {
-    let flags: [StaticString] = ["attention_bias", "mlp_bias", "use_bidirectional_attention"]
-    for key in flags {
+  private func refuseWhatIsNotModelled(
+    mayHaveBiases: Bool, hasScales: Bool
+  ) throws(FormatError) {
+    let flags: [StaticString] = ["mlp_bias", "use_bidirectional_attention"]
+    for key in flags + (mayHaveBiases ? [] : ["attention_bias"]) {
       if let value = config[key], value.bool != false { throw unsupported(key, "not supported") }
     }
+    try refuse([("attn_logit_softcapping", 0), ("final_logit_softcapping", 0)])
+    guard !hasScales else { return }
     try refuse([
-      ("attn_logit_softcapping", 0), ("final_logit_softcapping", 0), ("logit_scale", 1),
-      ("residual_multiplier", 1), ("embedding_multiplier", 1),
+      ("logit_scale", 1), ("logits_scaling", 1), ("residual_multiplier", 1),
+      ("embedding_multiplier", 1), ("attention_multiplier", 1),
     ])
   }
 
