@@ -9,7 +9,7 @@ import TensorBasics
 /// positions before its own have in these groups it copies from the line that it leaves. One sweep's branches are there at a
 /// time; they are those of all sequences.
 ///
-/// Memory: [branch, layer, head, ``groupCount``] groups.
+/// Memory: [branch, layer, head, two] groups.
 public final class KeyValueBranches {
   /// Groups that a branch reaches over.
   private static let groupCount = 2

@@ -1,7 +1,7 @@
 /// A product's matrix and what is added to it.
 ///
 /// Where a file holds several matrices in one tensor, each is a record of some of the tensor's rows
-/// (``FusedTensors``), so that a projection is always a record by itself.
+/// (`FusedTensors`), so that a projection is always a record by itself.
 public struct Projection: Sendable {
   public let weight: TensorSpec
   public let bias: TensorSpec?

@@ -79,7 +79,7 @@ public struct DecoderConfiguration: Sendable, Equatable {
     case relu
   }
 
-  /// - Parameter layerCount: at most ``layerLimit``, layers as ``LayerSpec/usual``.
+  /// - Parameter layerCount: at most `layerLimit`, layers as ``LayerSpec/usual``.
   public init(
     architecture: String, layerCount: Int, hiddenSize: Int, feedForwardLength: Int,
     queryHeadCount: Int, keyValueHeadCount: Int, headDim: Int, vocabularyCount: Int,
