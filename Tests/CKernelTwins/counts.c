@@ -36,7 +36,7 @@ static void prepare_product(generator *g, int type, size_t tokens) {
   data.m = make_matrix(data.k, g, ORDINARY, element_type_of(type), ROWS, COLUMNS);
   data.values = floats(g, tokens * COLUMNS);
   data.panels = fenced(ck_panel_tokens(tokens) * COLUMNS * 2);
-  data.k->quantise(data.values, COLUMNS, tokens, COLUMNS, data.panels);
+  data.k->quantise(data.values, COLUMNS, tokens, COLUMNS, 0, COLUMNS, data.panels);
   data.x = (ck_activations){data.values, COLUMNS, data.panels};
   data.out = fenced(tokens * ROWS * 4);
 }
@@ -44,7 +44,7 @@ static void run_product(void) {
   data.k->matmul(data.type, &data.m.matrix, &data.x, data.tokens, data.out, ROWS);
 }
 static void run_quantise(void) {
-  data.k->quantise(data.values, COLUMNS, data.tokens, COLUMNS, data.panels);
+  data.k->quantise(data.values, COLUMNS, data.tokens, COLUMNS, 0, COLUMNS, data.panels);
 }
 
 static void prepare_vectors(generator *g) {

@@ -128,7 +128,7 @@ static void product(
   ck_activations activations = {x, stride, 0};
   if (!is_float(type)) {
     uint8_t *panels = fenced(ck_panel_tokens(tokens) * columns * 2);
-    k->quantise(x, stride, tokens, columns, panels);
+    k->quantise(x, stride, tokens, columns, 0, columns, panels);
     activations.panels = panels;
     m.matrix.accumulates = one_in(g, 3);
   }
@@ -172,7 +172,7 @@ static void saturation(const ck_kernels *k, generator *g, int kind, int id) {
   for (size_t i = 0; i < tokens * columns; i++) x[i] = i / columns % 2 ? -127.0f : 127.0f;
   for (size_t i = 0; i < 40; i++) x[next(g) % (tokens * columns)] *= -1;
   uint8_t *panels = fenced(ck_panel_tokens(tokens) * columns * 2);
-  k->quantise(x, columns, tokens, columns, panels);
+  k->quantise(x, columns, tokens, columns, 0, columns, panels);
   const ck_activations activations = {x, columns, panels};
   k->matmul(type->id, &matrix, &activations, tokens, out, 16);
   emit_floats(out, tokens * 16);
@@ -204,7 +204,10 @@ static void quantise(const ck_kernels *k, generator *g, int kind, int argument) 
                           : choice == 1 ? unit(g) * 0x1p-126f
                                         : ((float)i - 15.5f) * (i == 0 ? 127 / 15.5f : 1);
   }
-  k->quantise(x, columns, 1, columns, panel);
+  // In two parts, of which the first may be empty.
+  const size_t middle = 32 * (next(g) % (columns / 32));
+  k->quantise(x, columns, 1, columns, middle, columns, panel);
+  k->quantise(x, columns, 1, columns, 0, middle, panel);
   emit(panel, columns * 2);
 }
 
