@@ -54,9 +54,6 @@ public final class KeyValueBranches {
     (certainEnd / KeyValueGroup.positionCount + groupCount) * KeyValueGroup.positionCount
   }
 
-  /// Branches of the sweep.
-  public var count: Int { branches.count }
-
   /// Forgets all branches, before the next sweep.
   public func removeAll() { branches.removeAll(keepingCapacity: true) }
 

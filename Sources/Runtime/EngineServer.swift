@@ -306,7 +306,7 @@ final class EngineServer {
       room: min(core.plan.draftRowCount, core.batch.rowCapacity - answering.count))
     for (sequence, count) in zip(answering, counts) {
       sequence.chooseDrafts(
-        count: count, branchCount: core.plan.draftBranchCount - core.batch.branches.count)
+        count: count, branchCount: core.plan.draftBranchCount - core.batch.branchCount)
       append(sequence, count: 1)
     }
   }

@@ -27,6 +27,17 @@ import Tokenization
     }
   }
 
+  /// Waits until no sequence is open any more, which ends the engine where it takes too long.
+  private static func expectDeparture(of rig: ServerRig) async throws {
+    let end = ContinuousClock.now + .seconds(90)
+    while rig.engine.statistics().openCount > 0, ContinuousClock.now < end {
+      try await Task.sleep(for: .milliseconds(20))
+    }
+    let isNoticed = rig.engine.statistics().openCount == 0
+    if !isNoticed { rig.engine.stop(.now) }
+    #expect(isNoticed)
+  }
+
   @Test func `A client that reads nothing is not waited for`() async throws {
     try await ServerRig.serving(contextLength: 1 << 19) {
       // Long enough for a machine under load to send a request in.
@@ -39,13 +50,7 @@ import Tokenization
       try await HTTPClient.connected(rig.port, receiveByteCount: 4096) { _, outbound in
         try await outbound.write(ByteBuffer(string: request))
         try await rig.wait { $0.openCount == 1 && $0.drawnCount > 0 }
-        let end = ContinuousClock.now + .seconds(90)
-        while rig.engine.statistics().openCount > 0, ContinuousClock.now < end {
-          try await Task.sleep(for: .milliseconds(20))
-        }
-        let isNoticed = rig.engine.statistics().openCount == 0
-        if !isNoticed { rig.engine.stop(.now) }
-        #expect(isNoticed)
+        try await Self.expectDeparture(of: rig)
       }
       #expect(rig.engine.statistics().drawnCount < 500_000)
     }
@@ -69,13 +74,7 @@ import Tokenization
       try await HTTPClient.connected(rig.port, receiveByteCount: 4096) { _, outbound in
         try await outbound.write(ByteBuffer(string: document + request))
         try await rig.wait { $0.drawnCount > 0 }
-        let end = ContinuousClock.now + .seconds(90)
-        while rig.engine.statistics().openCount > 0, ContinuousClock.now < end {
-          try await Task.sleep(for: .milliseconds(20))
-        }
-        let isNoticed = rig.engine.statistics().openCount == 0
-        if !isNoticed { rig.engine.stop(.now) }
-        #expect(isNoticed)
+        try await Self.expectDeparture(of: rig)
       }
       #expect(rig.engine.statistics().drawnCount < 500_000)
     }
