@@ -33,6 +33,11 @@ extension KeyValueStore {
     }
   }
 
+  /// Takes back the tentative positions that nothing was decided of, because the sweep that added them was broken off.
+  public func rejectUndecided() {
+    if isCommitted, tentativeCount > 0 { reject(from: certainEnd) }
+  }
+
   /// Takes the positions of a branch, and of the lines that it leaves, up to `position` in place of the tentative ones; they
   /// are certain from here on.
   ///

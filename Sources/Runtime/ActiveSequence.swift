@@ -290,8 +290,7 @@ final class ActiveSequence {
     news = News()
     news.rowCount = span.rows.count - span.draftCount + (rows?.tokens.count ?? 0)
     guard span.isAlive else {
-      path.removeLast(drawn.count)
-      drawn.removeAll(keepingCapacity: true)
+      breakOff()
       news.end = span.failure.map { .failed($0) }
       return
     }
@@ -308,6 +307,14 @@ final class ActiveSequence {
     }
     if wasReading { news.reading = (min(position, promptCount), promptCount, reusedCount) }
     noteEnd()
+  }
+
+  /// Has of a sweep that was broken off what passed all layers, and nothing that was drawn or drafted.
+  func breakOff() {
+    path.removeLast(drawn.count)
+    drawn.removeAll(keepingCapacity: true)
+    cache.rejectUndecided()
+    position = cache.positionCount
   }
 
   /// Takes in what was drawn without a sweep.

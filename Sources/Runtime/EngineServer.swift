@@ -254,6 +254,7 @@ final class EngineServer {
       // Where rows are alive, it is no failure of theirs; and where they were to be stopped, none at all.
       if core.batch.isAlive {
         guard case .interrupted = failure else { throw failure }
+        for member in members { member.breakOff() }
         return
       }
     } else {

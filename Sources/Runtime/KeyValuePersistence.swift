@@ -121,6 +121,7 @@ public final class KeyValuePersistence {
   /// As ``store(_:of:)``, with the keys and values alone.
   func store(_ tokens: [Int32], of keyValues: KeyValueStore) {
     defer { writer = nil }
+    keyValues.rejectUndecided()
     let length = KeyValueOrigin.pageGroupPositionCount
     // A context that was truncated has less of it.
     let prefix = prefix.beginning(pageGroupCount: keyValues.prefixPositionCount / length)

@@ -1,0 +1,129 @@
+import Glibc
+import KVCache
+import Runtime
+import Synchronization
+import TensorBasics
+import TestSupport
+import Testing
+
+/// Sweeps that verify drafts and are broken off anywhere, between the last layer and the draws too: of what they added, only
+/// what is certain is kept.
+@Suite struct BrokenSweepTests {
+  /// Proposes what follows, with one that does not, and tells somebody each time.
+  private final class Watched: Drafter {
+    private let whole: [Int32]
+    private let onProposal: @Sendable () -> Void
+
+    init(_ whole: [Int32], onProposal: @escaping @Sendable () -> Void) {
+      (self.whole, self.onProposal) = (whole, onProposal)
+    }
+
+    func propose(after context: DraftContext, into draft: inout Draft) {
+      onProposal()
+      draft.isForced = true
+      for token in whole.dropFirst(context.path.count).prefix(4) { draft.append(token, grade: 0) }
+      draft.append(7, grade: 0)
+    }
+  }
+
+  /// Counts parts of the decoder from the first sweep with drafts on.
+  private final class PartCounter: Sendable {
+    private let count = Atomic(-1)
+
+    func begin() { _ = count.compareExchange(expected: -1, desired: 0, ordering: .relaxed) }
+
+    /// The part's number, the first is 1; 0 before that.
+    func next() -> Int {
+      count.load(ordering: .relaxed) < 0 ? 0 : count.add(1, ordering: .relaxed).newValue
+    }
+  }
+
+  private let folder = TemporaryFolder()
+  private let rig: EngineRig
+  private let request: SequenceRequest
+  private let whole: [Int32]
+
+  init() throws {
+    rig = try EngineRig(TinyModel())
+    rig.contextLength = 400
+    var request = SequenceRequest(
+      tokens: EngineRig.tokens(250, seed: 5), limit: 20, ignoresEnd: true)
+    request.sampling.temperature = 0
+    self.request = request
+    whole = request.tokens + (try rig.alone(request)).tokens
+  }
+
+  /// Answers, and stores what was computed; after `partCount` parts of the first sweep with drafts it is told to stop.
+  private func answer(breakingOffAfter partCount: Int?) throws -> GenerationResult {
+    let (counter, cancellation) = (PartCounter(), CancellationFlag())
+    var plan = rig.request(sequenceCount: 1)
+    let persistence = try KeyValuePersistence(
+      KeyValueDirectory(path: folder.path, byteLimit: 1 << 30), rig.model, prompt: request.tokens,
+      for: &plan, warn: { Issue.record("\($0)") })
+    let session = try Session(
+      rig.model.source, rig.model.configuration, plan, cancellation: cancellation)
+    persistence.resume(session)
+    session.onDecodePart = { if counter.next() == partCount { cancellation.raise() } }
+    var options = GenerationOptions(
+      prompt: request.tokens, maximumTokenCount: request.limit, sampling: request.sampling,
+      ignoresEnd: true)
+    options.draft = DraftChoice { [whole] _, _ in
+      Watched(whole) { counter.begin() }
+    }
+    let result = try TextGenerator(session: session, tokenizer: rig.model.tokenizer)
+      .generate(options) { _ in }
+    persistence.store(request.tokens + result.tokens, of: session)
+    #expect(session.keyValues.positionCount <= request.tokens.count + result.tokens.count)
+    return result
+  }
+
+  @Test func `A run that is told to stop in any part of a sweep with drafts stores what is certain`()
+    throws
+  {
+    var (partCount, reusedCounts) = (1, [Int]())
+    while true {
+      KeyValueDirectory.clear(folder.path)
+      let broken = try answer(breakingOffAfter: partCount)
+      guard broken.wasInterrupted else { break }
+      #expect((request.tokens + broken.tokens) == Array(whole.prefix(250 + broken.tokens.count)))
+      let next = try answer(breakingOffAfter: nil)
+      reusedCounts.append(next.reusedTokenCount)
+      #expect(request.tokens + next.tokens == whole, "part \(partCount)")
+      partCount += 1
+    }
+    // In the middle of the layers the page group that is being filled is lost, after them it is not.
+    #expect(reusedCounts.count > 2 && reusedCounts.allSatisfy { $0 >= 128 })
+    #expect(reusedCounts.last == 249)
+  }
+
+  @Test func `Sequences that leave at any moment of a sweep with drafts store what is certain`()
+    throws
+  {
+    var generator = SeededGenerator(seed: 0xB5)
+    let store = Engine.Store(path: folder.path, byteLimit: 1 << 30)
+    let engine = try rig.engine(sequenceCount: 1, store: store)
+    for round in 0..<150 {
+      let (delay, wanted) = (
+        UInt32.random(in: 0...1500, using: &generator), Int.random(in: 1...6, using: &generator)
+      )
+      var request = request
+      request.draft = DraftChoice { [whole] _, _ in Watched(whole) {} }
+      let sequence = try engine.open(request, whenFull: .queue)
+      var tokens: [Int32] = []
+      while tokens.count < wanted, let event = sequence.next() {
+        if case .token(let id, _, _) = event { tokens.append(id) }
+      }
+      usleep(delay)
+      sequence.cancel()
+      #expect(whole[250...].starts(with: tokens), "round \(round)")
+    }
+    #expect(try engine.open(request, whenFull: .queue).outcome().tokens == Array(whole[250...]))
+    #expect(engine.takeWarnings().isEmpty)
+  }
+}
+
+extension KeyValueDirectory {
+  fileprivate static func clear(_ path: String) {
+    _ = try? KeyValueDirectory(openingExisting: path).removeAll()
+  }
+}
