@@ -77,9 +77,7 @@ import Testing
     return result
   }
 
-  @Test func `A run that is told to stop in any part of a sweep with drafts stores what is certain`()
-    throws
-  {
+  @Test func `A run that stops in any part of a sweep with drafts stores what is certain`() throws {
     var (partCount, reusedCounts) = (1, [Int]())
     while true {
       KeyValueDirectory.clear(folder.path)
