@@ -74,7 +74,7 @@ public struct AttentionPartials: @unchecked Sendable {
   }
 
   /// Makes partials of finished outputs, which are in ``outputs``:
-  /// ``AttentionKernel/finish(_:into:outputStride:)`` gives the same.
+  /// ``AttentionKernel/finish(_:sinks:into:outputStride:instructionSet:)`` gives the same.
   package func close() {
     maxima.update(repeating: 0, count: queryCount)
     sums.update(repeating: 1, count: queryCount)
@@ -158,9 +158,15 @@ public enum AttentionKernel {
   }
 
   /// output = o / l, rows `outputStride` apart; 0 for a query that saw nothing.
+  ///
+  /// - Parameter sinks: numbers that take part in the softmax as scores without a value, in turn: e^sink is added to
+  ///   l. The partials' maxima are lost then.
   public static func finish(
-    _ partials: AttentionPartials, into output: UnsafeMutablePointer<Float>, outputStride: Int
+    _ partials: AttentionPartials, sinks: UnsafeBufferPointer<Float>? = nil,
+    into output: UnsafeMutablePointer<Float>, outputStride: Int,
+    instructionSet: InstructionSet? = nil
   ) {
+    if let sinks { add(sinks, to: partials, instructionSet) }
     for query in 0..<partials.queryCount {
       let sum = partials.sums[query]
       let row = partials.outputs + query * partials.headDim
@@ -172,5 +178,18 @@ public enum AttentionKernel {
       }
       for element in 0..<partials.headDim { result[element] = row[element] / sum }
     }
+  }
+
+  /// Where a sink is far above all scores its power, and with it the sum, is infinite, and the output 0.
+  private static func add(
+    _ sinks: UnsafeBufferPointer<Float>, to partials: AttentionPartials,
+    _ instructionSet: InstructionSet?
+  ) {
+    let powers = partials.maxima
+    for query in 0..<partials.queryCount {
+      powers[query] = sinks[query % sinks.count] - powers[query]
+    }
+    VectorOps.exp(powers, count: partials.queryCount, instructionSet: instructionSet)
+    for query in 0..<partials.queryCount { partials.sums[query] += powers[query] }
   }
 }

@@ -31,6 +31,12 @@ public enum VectorOps {
     instructionSet: InstructionSet? = nil
   ) { KernelTable.of(instructionSet).pointee.gelu_multiply(gate, up, count) }
 
+  /// gate = min(gate, 7) · sigmoid(1.702 · min(gate, 7)) · (up + 1), up between −7 and 7: gpt-oss's SwiGLU.
+  public static func clampedSwiGLU(
+    _ gate: UnsafeMutablePointer<Float>, _ up: UnsafePointer<Float>, count: Int,
+    instructionSet: InstructionSet? = nil
+  ) { KernelTable.of(instructionSet).pointee.clamped_swiglu(gate, up, count) }
+
   /// gate = max(gate, 0) · up.
   public static func reluMultiply(
     _ gate: UnsafeMutablePointer<Float>, _ up: UnsafePointer<Float>, count: Int,

@@ -19,7 +19,10 @@ struct ColumnReader: ~Copyable {
   ///   - records: the tensors that will be read.
   init(_ source: ModelSource, for records: [TensorRecord]) throws(ConversionError) {
     let byteCount =
-      records.map { Self.rowsPerChunk($0) * $0.columnCount * $0.type.blockByteCount }.max() ?? 0
+      records.map {
+        Self.rowsPerChunk($0, source) * Self.step($0, source) * $0.columnCount
+          * $0.type.blockByteCount
+      }.max() ?? 0
     let memory: AlignedBuffer
     do { memory = try AlignedBuffer(byteCount: 2 * byteCount) } catch { throw .allocation(error) }
     let reader = try PieceReader(source: source)
@@ -29,9 +32,17 @@ struct ColumnReader: ~Copyable {
     halfByteCount = byteCount
   }
 
+  /// Stored columns from one row to the next.
+  private static func step(_ record: TensorRecord, _ source: ModelSource) -> Int {
+    guard case .transposed(_, let step, _) = source.description.derivations[record.name] else {
+      preconditionFailure("the tensor is not transposed")
+    }
+    return step
+  }
+
   /// Rows that are read at a time.
-  static func rowsPerChunk(_ record: TensorRecord) -> Int {
-    let size = record.type.blockByteCount
+  static func rowsPerChunk(_ record: TensorRecord, _ source: ModelSource) -> Int {
+    let size = record.type.blockByteCount * step(record, source)
     let groups = min(
       chunkByteCount / (RowGroup.rowCount * record.columnCount * size),
       PieceReader.pieceByteLimit / (RowGroup.rowCount * size))
@@ -44,7 +55,7 @@ struct ColumnReader: ~Copyable {
     _ use: (_ rows: Range<Int>, _ address: UnsafeRawPointer) throws(ConversionError) -> Void
   ) throws(ConversionError) {
     let part = record.part(expert)
-    let step = Self.rowsPerChunk(record)
+    let step = Self.rowsPerChunk(record, source)
     for first in stride(from: 0, to: part.rowCount, by: step) {
       let rows = first..<min(first + step, part.rowCount)
       let address = try transposed(part, rows)
@@ -57,18 +68,23 @@ struct ColumnReader: ~Copyable {
   private func transposed(
     _ part: TensorRecord, _ rows: Range<Int>
   ) throws(ConversionError) -> UnsafeRawPointer {
-    guard case .transposed(let firstColumn, let width) = source.description.derivations[part.name]
+    guard
+      case .transposed(let firstColumn, let step, let width) =
+        source.description.derivations[part.name]
     else { preconditionFailure("the tensor is not transposed") }
     let size = part.type.blockByteCount
     let (stored, turned) = (memory.address, memory.address + halfByteCount)
+    // Columns that other matrices have between are read too.
+    let (first, place) = (firstColumn - firstColumn % step, firstColumn % step)
+    let pieceByteCount = rows.count * step * size
     try reader.read(
-      fileIndex: part.fileIndex, offset: part.offset + (firstColumn + rows.lowerBound) * size,
-      pieceByteCount: rows.count * size, stride: width * size, count: part.columnCount,
+      fileIndex: part.fileIndex, offset: part.offset + (first + rows.lowerBound * step) * size,
+      pieceByteCount: pieceByteCount, stride: width * size, count: part.columnCount,
       into: stored)
     Transposition.transpose(
-      UnsafeRawPointer(stored), rowByteCount: rows.count * size, rowCount: part.columnCount,
-      columnCount: rows.count, elementByteCount: size, to: turned,
-      columnByteCount: part.columnCount * size)
+      UnsafeRawPointer(stored) + place * size, rowByteCount: pieceByteCount,
+      rowCount: part.columnCount, columnCount: rows.count, columnStep: step,
+      elementByteCount: size, to: turned, columnByteCount: part.columnCount * size)
     return UnsafeRawPointer(turned)
   }
 }

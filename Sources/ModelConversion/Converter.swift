@@ -92,7 +92,7 @@ public struct Converter {
     _ record: TensorRecord, _ derivation: TensorDerivation?, _ choice: QuantisationChoice?
   ) -> ElementType {
     switch derivation {
-    case .plusOne, .values: return .f32
+    case .plusOne, .values, .everyOther: return .f32
     case .packed, .transposed, nil: break
     }
     guard let choice, QuantisationChoice.concerns(record) else { return record.type }
@@ -224,7 +224,8 @@ public struct Converter {
       rows.byteCount = rows.rowCount * rows.columnCount * rows.type.blockByteCount
       encoders.append(
         try TensorEncoder(
-          from: rows, to: target.part(0), rowCapacity: ColumnReader.rowsPerChunk(source),
+          from: rows, to: target.part(0),
+          rowCapacity: ColumnReader.rowsPerChunk(source, self.source),
           pool: pool))
     }
     for expert in 0..<(sources[0].stack?.count ?? 1) {

@@ -4,9 +4,12 @@ import TensorBasics
 import WeightLoader
 
 extension ModelSource {
-  /// Whether a tensor's values are known only once its rows are unpacked.
+  /// Whether a tensor's values are known only once its rows are converted, which checks them.
   func isPacked(_ record: TensorRecord) -> Bool {
-    if case .packed = description.derivations[record.name] { true } else { false }
+    switch description.derivations[record.name] {
+    case .packed, .everyOther: true
+    case .plusOne, .values, .transposed, nil: false
+    }
   }
 
   /// Refuses weights that are infinite or NaN.
@@ -36,8 +39,8 @@ extension ModelSource {
   /// Where the file has the block of an element.
   private func offset(of record: TensorRecord, row: Int, column: Int) -> Int {
     let type = record.type
-    if case .transposed(let first, let width) = description.derivations[record.name] {
-      return record.offset + (column * width + first + row) * type.blockByteCount
+    if case .transposed(let first, let step, let width) = description.derivations[record.name] {
+      return record.offset + (column * width + first + row * step) * type.blockByteCount
     }
     return record.offset + row * (record.byteCount / record.rowCount)
       + column / type.blockElementCount * type.blockByteCount

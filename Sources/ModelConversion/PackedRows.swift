@@ -44,7 +44,13 @@ final class PackedRows {
   }
 
   /// The type that holds every value; nil where they are rounded.
-  var exactType: ElementType? { matrix.form == .int4 ? .q4_0 : nil }
+  var exactType: ElementType? {
+    switch matrix.form {
+    case .int4: .q4_0
+    case .e2m1: .mxfp4
+    case .e4m3, .e5m2: nil
+    }
+  }
 
   /// What each byte of a float of 8 bits stands for.
   private static func values(of form: PackedMatrix.Form) -> [Float] {
@@ -60,6 +66,9 @@ final class PackedRows {
           : Float(8 + mantissa) * Float(sign: .plus, exponent: exponent - 10, significand: 1)
         return byte >= 128 ? -magnitude : magnitude
       case .int4: return 0
+      case .e2m1:
+        let magnitude: [Float] = [0, 0.5, 1, 1.5, 2, 3, 4, 6]
+        return byte & 8 == 0 ? magnitude[byte & 7] : -magnitude[byte & 7]
       }
     }
   }
@@ -81,6 +90,7 @@ final class PackedRows {
   func unpack(
     _ bytes: UnsafeRawPointer, row: Int, into output: UnsafeMutablePointer<Float>
   ) throws(ConversionError) {
+    let bytes = bytes + firstByte
     let scales = firstScale(ofRow: row)
     let width = matrix.scales.blockColumnCount
     for block in 0..<matrix.scales.columnCount {
@@ -96,6 +106,7 @@ final class PackedRows {
 
   private func element(_ bytes: UnsafeRawPointer, _ column: Int) -> Float {
     guard matrix.form != .int4 else { return Float(nibble(bytes, column)) - 8 }
+    if matrix.form == .e2m1 { return values[Int(nibble(bytes, column))] }
     return values[Int(bytes.load(fromByteOffset: column, as: UInt8.self))]
   }
 
@@ -103,30 +114,43 @@ final class PackedRows {
     bytes.load(fromByteOffset: column / 2, as: UInt8.self) >> UInt8(column % 2 * 4) & 15
   }
 
-  /// Writes a row of integers of 4 bits, among those prepared, as Q4_0: the same integers and scales.
+  /// Writes a row of numbers of 4 bits, among those prepared, as the type that holds them: Q4_0 or MXFP4.
   ///
-  /// - Throws: ``ConversionError/notPossible(_:)`` where a scale is none of f16's.
+  /// - Throws: ``ConversionError/notPossible(_:)`` where a scale is none that the type has.
   func repack(
     _ bytes: UnsafeRawPointer, row: Int, into output: UnsafeMutableRawPointer
   ) throws(ConversionError) {
+    let bytes = bytes + firstByte
     let scales = firstScale(ofRow: row)
-    let blockByteCount = ElementType.q4_0.blockByteCount
+    guard let type = exactType else { return }
+    let headByteCount = type.blockByteCount - 16
     for block in 0..<record.columnCount / 32 {
       let scale = self.scales[scales + block * 32 / matrix.scales.blockColumnCount]
-      let half = Float16(scale)
-      guard Float(half) == scale, half.isFinite else {
-        throw .notPossible(
-          "row \(row) of tensor '\(record.name)' has the scale \(scale), which Q4_0 cannot store exactly in "
-            + "its 16 bits: take the folder that this one was made from, and quantise that")
+      let target = output + block * type.blockByteCount
+      if type == .mxfp4 {
+        guard scale.isFinite else { throw notFinite(row: row, column: 32 * block) }
+        // Of the scale's bits the exponent alone; 0 is the one denormal among them.
+        target.storeBytes(of: UInt8(scale.bitPattern >> 23 & 0xFF), as: UInt8.self)
+      } else {
+        let half = Float16(scale)
+        guard Float(half) == scale, half.isFinite else {
+          throw .notPossible(
+            "row \(row) of tensor '\(record.name)' has the scale \(scale), which Q4_0 cannot store exactly in "
+              + "its 16 bits: take the folder that this one was made from, and quantise that")
+        }
+        target.storeBytes(of: half.bitPattern.littleEndian, as: UInt16.self)
       }
-      let target = output + block * blockByteCount
-      target.storeBytes(of: half.bitPattern.littleEndian, as: UInt16.self)
       for index in 0..<16 {
         let low = nibble(bytes, 32 * block + index)
         let high = nibble(bytes, 32 * block + 16 + index)
-        target.storeBytes(of: low | high << 4, toByteOffset: 2 + index, as: UInt8.self)
+        target.storeBytes(of: low | high << 4, toByteOffset: headByteCount + index, as: UInt8.self)
       }
     }
+  }
+
+  /// Where a row begins among the stored ones that are read for it.
+  private var firstByte: Int {
+    matrix.firstRow % matrix.rowStep * (record.byteCount / record.rowCount / matrix.rowStep)
   }
 
   private func notFinite(row: Int, column: Int) -> ConversionError {
@@ -174,7 +198,7 @@ final class PackedRows {
 
   /// The row of blocks that a row belongs to.
   private func scaleRow(of row: Int) -> Int {
-    (matrix.firstRow + row) / matrix.scales.blockRowCount
+    (matrix.firstRow + row * matrix.rowStep) / matrix.scales.blockRowCount
   }
 
   /// Where in ``scales`` those of a row begin.

@@ -135,6 +135,8 @@ final class TensorEncoder {
         return try packed.repack(input, row: row, into: output)
       }
       try packed.unpack(input, row: row, into: values)
+    } else if case .everyOther(let first) = derivation {
+      try takeEveryOther(input, from: first, into: values)
     } else {
       Dequantisation.row(
         input, type: source.type, columnCount: source.columnCount, into: values)
@@ -146,6 +148,23 @@ final class TensorEncoder {
           + "2^27; convert without quantising")
     }
     Self.store(values, as: target, at: output)
+  }
+
+  /// Reads every other of twice as many elements.
+  private func takeEveryOther(
+    _ input: UnsafeRawPointer, from first: Int, into values: UnsafeMutablePointer<Float>
+  ) throws(ConversionError) {
+    let size = source.type.blockByteCount
+    for column in 0..<source.columnCount {
+      Dequantisation.row(
+        input + (2 * column + first) * size, type: source.type, columnCount: 1,
+        into: values + column)
+      guard values[column].isFinite else {
+        throw .notPossible(
+          "element \(column) of tensor '\(source.name)' is \(values[column]): a weight must be a finite number"
+        )
+      }
+    }
   }
 
   /// Whether a row may be quantised: beyond what 16-bit scales reach anyway, the squares that the search for scales

@@ -5,19 +5,22 @@ enum Transposition {
 
   /// Writes each column of a matrix of elements of 2 or 4 bytes as a row, columns `columnByteCount`
   /// apart.
+  ///
+  /// - Parameter columnStep: elements from one column to the next.
   static func transpose(
     _ rows: UnsafeRawPointer, rowByteCount: Int, rowCount: Int, columnCount: Int,
-    elementByteCount: Int, to output: UnsafeMutableRawPointer, columnByteCount: Int
+    columnStep: Int = 1, elementByteCount: Int, to output: UnsafeMutableRawPointer,
+    columnByteCount: Int
   ) {
     for first in stride(from: 0, to: rowCount, by: tileRowCount) {
       let count = min(tileRowCount, rowCount - first)
       let (from, to) = (rows + first * rowByteCount, output + first * elementByteCount)
       if elementByteCount == 2 {
         transposeTile(
-          UInt16.self, from, rowByteCount, count, columnCount, to, columnByteCount)
+          UInt16.self, from, rowByteCount, count, columnCount, columnStep, to, columnByteCount)
       } else {
         transposeTile(
-          UInt32.self, from, rowByteCount, count, columnCount, to, columnByteCount)
+          UInt32.self, from, rowByteCount, count, columnCount, columnStep, to, columnByteCount)
       }
     }
   }
@@ -25,12 +28,13 @@ enum Transposition {
   @inline(__always)
   private static func transposeTile<Element: FixedWidthInteger & BitwiseCopyable>(
     _ type: Element.Type, _ rows: UnsafeRawPointer, _ rowByteCount: Int, _ rowCount: Int,
-    _ columnCount: Int, _ output: UnsafeMutableRawPointer, _ columnByteCount: Int
+    _ columnCount: Int, _ columnStep: Int, _ output: UnsafeMutableRawPointer,
+    _ columnByteCount: Int
   ) {
     let width = MemoryLayout<Element>.size
     for column in 0..<columnCount {
       let target = output + column * columnByteCount
-      let source = rows + column * width
+      let source = rows + column * columnStep * width
       for row in 0..<rowCount {
         target.storeBytes(
           of: source.loadUnaligned(fromByteOffset: row &* rowByteCount, as: Element.self),

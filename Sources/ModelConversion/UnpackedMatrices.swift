@@ -3,7 +3,7 @@ public import TensorBasics
 
 /// Matrices that a conversion unpacks: of one packing, to one type.
 public struct UnpackedMatrices: Sendable, Equatable {
-  /// What the source's format calls its numbers: F8_E4M3, F8_E5M2 or int4.
+  /// What the source's format calls its numbers: F8_E4M3, F8_E5M2, int4 or MXFP4.
   public let packing: String
   /// What they are in the image.
   public let type: ElementType
@@ -26,7 +26,8 @@ public struct UnpackedMatrices: Sendable, Equatable {
         groups.append(
           UnpackedMatrices(
             packing: matrix.name, type: planned.type,
-            isExact: matrix.form == .int4 && planned.type == .q4_0, count: 1,
+            isExact: (matrix.form == .int4 && planned.type == .q4_0)
+              || (matrix.form == .e2m1 && planned.type == .mxfp4), count: 1,
             byteCount: tensor.byteCount))
       }
     }

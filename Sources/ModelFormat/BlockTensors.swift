@@ -52,6 +52,7 @@ public struct BlockTensors: Sendable {
     public let value: Projection
     public let queryNorm: TensorSpec?
     public let keyNorm: TensorSpec?
+    public let sinks: TensorSpec?
     public let output: Projection
   }
 
@@ -69,8 +70,11 @@ public struct BlockTensors: Sendable {
   public struct ExpertTensors: Sendable {
     public let spec: ExpertConfiguration
     public let router: Projection
+    public let selectionBias: TensorSpec?
     public let sharedGate: TensorSpec?
     public let shared: GatedTensors?
+    /// Of gate, up and down, all experts' one after the other; empty where there are none.
+    public let biases: [TensorSpec]
     /// What lies together in an expert's bundle: gate, up, down.
     public let parts: [TensorSpec]
   }
@@ -100,11 +104,12 @@ extension BlockTensors.Branch {
     switch self {
     case .attention(let tensors):
       tensors.query.all + tensors.key.all + tensors.value.all
-        + [tensors.queryNorm, tensors.keyNorm].compactMap { $0 } + tensors.output.all
+        + [tensors.queryNorm, tensors.keyNorm, tensors.sinks].compactMap { $0 }
+        + tensors.output.all
     case .feedForward(let tensors): tensors.all
     case .experts(let tensors):
-      tensors.router.all + [tensors.sharedGate].compactMap { $0 } + (tensors.shared?.all ?? [])
-        + tensors.parts
+      tensors.router.all + [tensors.selectionBias, tensors.sharedGate].compactMap { $0 }
+        + (tensors.shared?.all ?? []) + tensors.biases + tensors.parts
     case .neurons(let tensors):
       (tensors.predictor.map { [$0.down, $0.up, $0.bias] } ?? [])
         + [tensors.deciding.weight, tensors.upBias, tensors.downBias].compactMap { $0 }
@@ -166,6 +171,7 @@ extension DecoderConfiguration {
       spec: spec, query: input("attn_q", queryLength), key: input("attn_k", keyLength),
       value: input("attn_v", keyLength), queryNorm: norm("attn_q_norm", queryLength),
       keyNorm: norm("attn_k_norm", keyLength),
+      sinks: spec.hasSinks ? .vector("\(prefix)attn_sinks.weight", queryHeadCount) : nil,
       output: Projection(
         prefix + "attn_output", columns: queryLength, rows: hiddenSize,
         hasBias: spec.hasOutputBias))
@@ -188,10 +194,17 @@ extension DecoderConfiguration {
   ) -> BlockTensors.ExpertTensors {
     let (length, count) = (spec.feedForwardLength, spec.expertCount)
     let gate = "\(prefix)ffn_gate_inp_shexp.weight"
+    let rowCounts = [("gate", length), ("up", length), ("down", hiddenSize)]
     return BlockTensors.ExpertTensors(
-      spec: spec, router: Projection("\(prefix)ffn_gate_inp", columns: hiddenSize, rows: count),
+      spec: spec,
+      router: Projection(
+        "\(prefix)ffn_gate_inp", columns: hiddenSize, rows: count, hasBias: spec.routing.hasBias),
+      selectionBias: spec.routing.hasSelectionBias
+        ? .vector("\(prefix)exp_probs_b.bias", count) : nil,
       sharedGate: spec.gatesSharedExpert ? .vector(gate, hiddenSize) : nil,
       shared: spec.sharedFeedForwardLength.map { gatedTensors(prefix, "_shexp", length: $0) },
+      biases: spec.hasBiases
+        ? rowCounts.map { .vector("\(prefix)ffn_\($0.0)_exps.bias", count * $0.1) } : [],
       parts: [
         .experts("\(prefix)ffn_gate_exps.weight", columns: hiddenSize, rows: length, count: count),
         .experts("\(prefix)ffn_up_exps.weight", columns: hiddenSize, rows: length, count: count),

@@ -22,9 +22,9 @@ struct CanonicalBytes {
     case normalisesOutputs, hasQueryKeyValueBias, tiesOutput, normalisesProjections
     case positionOffset, isGated, normKind, hasProjectionBiases
     case ropeMagnitude, shortContextLength
-    case layerKind, layers, logitScale
+    case layerKind, layers, logitScale, sinks
     case experts = 64
-    case sharedExperts
+    case sharedExperts, routing
     case tensor = 128
     case tensorShape
     case bundles = 192
@@ -32,7 +32,7 @@ struct CanonicalBytes {
     case tensorPlace = 256
     case bundlePlace, extent, checksums
     case plusOne = 320
-    case derivedValues, partOrder, packed, transposed
+    case derivedValues, partOrder, packed, transposed, everyOther
   }
 
   /// Encodes everything but weights.
@@ -99,10 +99,15 @@ struct CanonicalBytes {
           [
             matrix.form.rawValue, matrix.firstRow, scales.type.rawValue, scales.blockRowCount,
             scales.blockColumnCount,
-          ])
-      case .transposed(let firstColumn, let storedColumnCount):
+          ] + (matrix.rowStep == 1 ? [] : [matrix.rowStep]))
+      case .transposed(let firstColumn, let columnStep, let storedColumnCount):
         text(.transposed, name)
-        integers(.transposed, [firstColumn, storedColumnCount])
+        integers(
+          .transposed,
+          [firstColumn, storedColumnCount] + (columnStep == 1 ? [] : [columnStep]))
+      case .everyOther(let first):
+        text(.everyOther, name)
+        integers(.everyOther, [first])
       case nil: break
       }
     }
@@ -152,13 +157,26 @@ struct CanonicalBytes {
   /// Kinds of layers, where they are stated.
   private mutating func addKinds(_ header: DecoderHeader) {
     guard let layers = header.layers else { return }
-    for kind in header.layerKinds ?? [] { integers(.layerKind, kind.canonicalNumbers) }
+    let kinds = header.layerKinds ?? []
+    for kind in kinds { integers(.layerKind, kind.canonicalNumbers) }
     integers(.layers, layers)
+    let sinks = kinds.map { $0.attention?.hasSinks == true ? 1 : 0 }
+    if sinks.contains(1) { integers(.sinks, sinks) }
     if let scale = header.logitScale { floats(.logitScale, [scale]) }
   }
 
   private mutating func add(_ experts: ExpertConfiguration) {
     integers(.experts, experts.canonicalNumbers)
+    if !experts.isOfFirstFamilies {
+      let routing = experts.routing
+      integers(
+        .routing,
+        [
+          place(routing.score), routing.hasBias ? 1 : 0, routing.hasSelectionBias ? 1 : 0,
+          routing.groups?.count ?? 0, routing.groups?.usedCount ?? 0,
+          Int(routing.scale.bitPattern), experts.hasBiases ? 1 : 0,
+        ])
+    }
     guard let length = experts.sharedFeedForwardLength else { return }
     integers(.sharedExperts, [length, experts.gatesSharedExpert ? 1 : 0])
   }

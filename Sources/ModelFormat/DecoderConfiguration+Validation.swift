@@ -97,7 +97,9 @@ extension DecoderConfiguration {
       }
       guard block.postNorm != .layer else { throw refuse("LayerNorm on outputs is not supported") }
     }
-    guard layer.experts == experts else { throw refuse("layers with other experts") }
+    guard layer.experts == nil || layer.experts == experts else {
+      throw refuse("layers with other experts")
+    }
     if let feedForward = layer.feedForward {
       guard feedForward.isGated == isGated, !(feedForward.isGated && feedForward.hasBiases) else {
         throw refuse("an FFN with a gate has no biases, and all FFNs have gates or none has")

@@ -6,13 +6,13 @@ public struct DecoderConfiguration: Sendable, Equatable {
   /// ggml's name of the architecture.
   ///
   /// It is one of `llama`, `phi3`, `qwen2`, `qwen2moe`, `qwen3`, `qwen3moe`, `olmoe`,
-  /// `gemma3`, `olmo2`, `granite`, `smollm3`, `command-r`, `glm4`, `opt`.
+  /// `gemma3`, `olmo2`, `granite`, `smollm3`, `command-r`, `glm4`, `gpt-oss`, `opt`.
   public var architecture: String
   /// From the embedding to the output head.
   public var layers: [LayerSpec]
   /// Width of the residual stream.
   public var hiddenSize: Int
-  /// Width of a dense FFN; where there are ``experts`` no layer has one, and this is what the file says.
+  /// Width of dense FFNs; where no layer has one, this is what the file says.
   public var feedForwardLength: Int
   public var queryHeadCount: Int
   public var keyValueHeadCount: Int
@@ -77,6 +77,8 @@ public struct DecoderConfiguration: Sendable, Equatable {
     /// GELU by its tanh formula.
     case geluTanh
     case relu
+    /// min(x, 7) · sigmoid(1.702 · min(x, 7)), times the other factor between −7 and 7, plus 1: gpt-oss.
+    case clampedSwiGLU
   }
 
   /// - Parameter layerCount: at most `layerLimit`, layers as ``LayerSpec/usual``.

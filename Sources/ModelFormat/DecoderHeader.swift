@@ -56,7 +56,8 @@ extension DecoderHeader {
   /// States the layers' kinds only where flags do not say everything.
   init(_ configuration: DecoderConfiguration) {
     self.init(flagsOf: configuration)
-    guard makeConfiguration() != configuration else { return }
+    let isOfFirstFamilies = configuration.experts?.isOfFirstFamilies ?? true
+    guard makeConfiguration() != configuration || !isOfFirstFamilies else { return }
     (slidingWindow, slidingLayers, experts) = (nil, nil, nil)
     (normalisesHeads, normalisesProjections, normalisesOutputs) = (nil, nil, nil)
     (hasQueryKeyValueBias, hasProjectionBiases, isGated, normKind) = (nil, nil, nil, nil)
@@ -73,6 +74,13 @@ extension DecoderHeader {
 
   /// Whether old readers would take the model for another one.
   var statesLayers: Bool { layerKinds != nil }
+
+  /// Whether readers that know layers would too: they have parts that came later.
+  var statesLaterParts: Bool {
+    (layerKinds ?? []).contains { kind in
+      kind.attention?.hasSinks == true || kind.experts?.isOfFirstFamilies == false
+    }
+  }
 
   private init(flagsOf configuration: DecoderConfiguration) {
     architecture = configuration.architecture

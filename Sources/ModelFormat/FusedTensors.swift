@@ -11,6 +11,9 @@ enum FusedTensors {
     case rows
     /// Each of these transposed: [experts, width, 2 · length] and [experts, length, width].
     case columns
+    /// As ``columns``, but gate and up take turns, column by column; where they are packed, not transposed, and row by
+    /// row.
+    case alternatingColumns
   }
 
   /// Puts the matrices of fused tensors in their place.

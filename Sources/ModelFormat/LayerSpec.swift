@@ -113,6 +113,8 @@ public struct AttentionSpec: Sendable, Codable, Equatable {
   public var rope: RopeTable? = .full
   /// Positions that a token sees, its own included; nil = all.
   public var window: Int?
+  /// A number for each query head that takes part in its softmax and has no value (`attn_sinks`).
+  public var hasSinks = false
 
   public init() {}
 
@@ -129,6 +131,33 @@ public struct AttentionSpec: Sendable, Codable, Equatable {
     case full
     /// That of layers with a window, where the family has two.
     case sliding
+  }
+}
+
+extension AttentionSpec {
+  private enum CodingKeys: String, CodingKey {
+    case hasBiases, hasOutputBias, headNorm, rope, window, hasSinks
+  }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    hasBiases = try container.decode(Bool.self, forKey: .hasBiases)
+    hasOutputBias = try container.decode(Bool.self, forKey: .hasOutputBias)
+    headNorm = try container.decodeIfPresent(HeadNorm.self, forKey: .headNorm)
+    rope = try container.decodeIfPresent(RopeTable.self, forKey: .rope)
+    window = try container.decodeIfPresent(Int.self, forKey: .window)
+    hasSinks = try container.decodeIfPresent(Bool.self, forKey: .hasSinks) ?? false
+  }
+
+  /// What the first families stated in this form do not have is stated only where it is there.
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(hasBiases, forKey: .hasBiases)
+    try container.encode(hasOutputBias, forKey: .hasOutputBias)
+    try container.encodeIfPresent(headNorm, forKey: .headNorm)
+    try container.encodeIfPresent(rope, forKey: .rope)
+    try container.encodeIfPresent(window, forKey: .window)
+    if hasSinks { try container.encode(true, forKey: .hasSinks) }
   }
 }
 

@@ -74,10 +74,12 @@ public struct ModelDescription: Sendable {
     return tensors.flatMap { tensor -> [TensorRecord] in
       switch derivations[tensor.name] {
       case .values: return []
-      case .packed(let matrix): return stored(tensor, matrix)
       // The bytes are another matrix's too, which comes first.
-      case .transposed(let firstColumn, _) where firstColumn > 0: return []
-      case .transposed, .plusOne, nil: break
+      case .packed(let matrix) where matrix.rowStep > 1 && matrix.firstRow > 0: return []
+      case .transposed(let firstColumn, _, _) where firstColumn > 0: return []
+      case .everyOther(let first) where first > 0: return []
+      case .packed(let matrix): return stored(tensor, matrix)
+      case .transposed, .everyOther, .plusOne, nil: break
       }
       guard let stack = tensor.stack, isScattered(tensor) else { return [tensor] }
       return (0..<stack.count).map(tensor.part)

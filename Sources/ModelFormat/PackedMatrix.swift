@@ -12,6 +12,8 @@ public struct PackedMatrix: Sendable, Equatable {
     case e5m2
     /// Half a byte an element, eight to a little-endian word, the lowest bits first; 8 stands for zero.
     case int4
+    /// Half a byte an element, the lower half first: 1 sign, 2 exponent and 1 mantissa bits. A scale for each 32.
+    case e2m1
   }
 
   /// Numbers that elements are multiplied with, one for each block of rows and columns.
@@ -52,6 +54,10 @@ public struct PackedMatrix: Sendable, Equatable {
   public var shapes: [ExpertStack.Place] = []
   /// Rows before the matrix, or before each part, that the scales count too.
   public var firstRow = 0
+  /// Rows from one of the matrix's to the next, in what is stored and in the scales.
+  ///
+  /// Where it is not 1, the record's rows are so many stored ones, and its own is the one numbered ``firstRow``.
+  public var rowStep = 1
 
   /// What the file's format calls it.
   public var name: String {
@@ -59,14 +65,27 @@ public struct PackedMatrix: Sendable, Equatable {
     case .e4m3: "F8_E4M3"
     case .e5m2: "F8_E5M2"
     case .int4: "int4"
+    case .e2m1: "MXFP4"
     }
   }
 
   /// The type that its values are stored in once they are unpacked, without further loss where it can be.
-  var unpackedType: ElementType { form == .int4 ? .q4_0 : .bf16 }
+  var unpackedType: ElementType {
+    switch form {
+    case .e4m3, .e5m2: .bf16
+    case .int4: .q4_0
+    case .e2m1: .mxfp4
+    }
+  }
 
   /// Elements in what the file counts as one.
-  var elementsPerStoredElement: Int { form == .int4 ? 8 : 1 }
+  var elementsPerStoredElement: Int {
+    switch form {
+    case .e4m3, .e5m2: 1
+    case .int4: 8
+    case .e2m1: 2
+    }
+  }
 
   /// The same with the scales and stated shapes of all of `parts`.
   func placed(as parts: [PackedMatrix]) -> PackedMatrix {

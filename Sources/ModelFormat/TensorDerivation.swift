@@ -6,7 +6,9 @@ public enum TensorDerivation: Sendable, Equatable {
   case values([Float])
   /// What a conversion makes of packed rows.
   case packed(PackedMatrix)
-  /// Columns of what is stored, from `firstColumn` on, of rows of `storedColumnCount` elements: a conversion
-  /// transposes them.
-  case transposed(firstColumn: Int, storedColumnCount: Int)
+  /// Columns of what is stored, from `firstColumn` on and `columnStep` apart, of rows of `storedColumnCount` elements: a
+  /// conversion transposes them.
+  case transposed(firstColumn: Int, columnStep: Int, storedColumnCount: Int)
+  /// Every other element of a stored vector that is twice as long, from `first` on.
+  case everyOther(first: Int)
 }

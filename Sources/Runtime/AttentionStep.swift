@@ -23,6 +23,13 @@ package struct AttentionShape: Sendable {
 
   /// Query heads that share a KV head.
   var groupSize: Int { queryHeadCount / keyValueHeadCount }
+
+  /// Those of the query heads that share a KV head.
+  func sinks(
+    _ sinks: UnsafePointer<Float>?, ofHead head: Int
+  ) -> UnsafeBufferPointer<Float>? {
+    sinks.map { UnsafeBufferPointer(start: $0 + head * groupSize, count: groupSize) }
+  }
 }
 
 /// Attention of one layer, of each sequence's tokens over its own keys and values: those in memory and those
@@ -77,6 +84,7 @@ package final class AttentionStep: ParallelRegion {
   private let tokenTasks: UnsafeMutableBufferPointer<TokenTask>
   private var tokenCount = 0
   private var layer = 0
+  private var sinks: UnsafePointer<Float>?
   /// Tasks of the current region, and whether they are tokens × KV heads, whose tiles are all there.
   private var taskCount = 0
   private var isMerging = false
@@ -140,14 +148,16 @@ package final class AttentionStep: ParallelRegion {
   /// - Parameters:
   ///   - batch: whose caches hold all positions of their spans.
   ///   - window: positions a token sees, its own included; nil = all before it.
+  ///   - sinks: [queryHeadCount], as ``AttentionSpec/hasSinks``.
   ///   - foldedEnd: where ``runningPartials`` hold the tiles before this position, from which the batch's only row
   ///     goes on: a tile's first position, or the one after the row's; 0 = nowhere.
   package func run(
     layer: Int, queries: UnsafeMutablePointer<Float>, _ batch: Batch, window: Int?,
-    foldedEnd: Int = 0
+    sinks: UnsafePointer<Float>? = nil, foldedEnd: Int = 0
   ) {
     let rowLength = shape.queryHeadCount * shape.headDim
     self.layer = layer
+    self.sinks = sinks
     tokenCount = 0
     var placeCount = 0
     for number in batch.spans.indices where batch.spans[number].isAlive {
@@ -169,7 +179,8 @@ package final class AttentionStep: ParallelRegion {
               tokenCount: branch.rows.count, position: branch.position, branch: branch.number))
         }
         do throws(KeyValueError) {
-          try chunk.run(layer: layer, window: window, cache, batch.keyValueBranches)
+          try chunk.run(
+            layer: layer, window: window, sinks: sinks, cache, batch.keyValueBranches)
         } catch { batch.fail(number, error) }
       }
     }
@@ -324,7 +335,8 @@ package final class AttentionStep: ParallelRegion {
       AttentionKernel.merge(into: merged, from: partials(task.firstPlace + tile, head))
     }
     AttentionKernel.finish(
-      merged, into: task.queries + head * groupSize * shape.headDim, outputStride: shape.headDim)
+      merged, sinks: shape.sinks(sinks, ofHead: head),
+      into: task.queries + head * groupSize * shape.headDim, outputStride: shape.headDim)
   }
 
   static func pageGroups(_ visible: VisibleRange) -> ClosedRange<Int> {

@@ -37,6 +37,7 @@ final class ChunkAttention: ParallelRegion {
   /// The attention under way, and the tiles of the current region among all that are seen.
   private var layer = 0
   private var window: Int?
+  private var sinks: UnsafePointer<Float>?
   private var allTiles = 0..<0
   private var tiles = 0..<0
   /// Safety: the batch keeps them; references would be counted by all workers at once.
@@ -98,12 +99,15 @@ final class ChunkAttention: ParallelRegion {
 
   /// Attention of all lines over the keys and values of their sequence, tile by tile as they are there.
   ///
-  /// - Parameter window: positions a token sees, its own included; nil = all before it.
+  /// - Parameters:
+  ///   - window: positions a token sees, its own included; nil = all before it.
+  ///   - sinks: [queryHeadCount], as ``AttentionSpec/hasSinks``.
   func run(
-    layer: Int, window: Int?, _ cache: KeyValueStore, _ branches: KeyValueBranches?
+    layer: Int, window: Int?, sinks: UnsafePointer<Float>?, _ cache: KeyValueStore,
+    _ branches: KeyValueBranches?
   ) throws(KeyValueError) {
     guard let chunk = lines.first else { return }
-    (self.layer, self.window) = (layer, window)
+    (self.layer, self.window, self.sinks) = (layer, window, sinks)
     self.cache = .passUnretained(cache)
     self.branches = branches.map { .passUnretained($0) }
     let first = Int(AttentionStep.visible(chunk.position, window).first)
@@ -204,7 +208,8 @@ final class ChunkAttention: ParallelRegion {
       }
     }
     guard tiles.upperBound == allTiles.upperBound else { return }
-    AttentionKernel.finish(partials, into: area.queries, outputStride: headDim)
+    AttentionKernel.finish(
+      partials, sinks: shape.sinks(sinks, ofHead: head), into: area.queries, outputStride: headDim)
     for (row, token) in tokens.enumerated() {
       (line.queries + token * rowLength + head * groupSize * headDim).update(
         from: area.queries + row * groupSize * headDim, count: groupSize * headDim)

@@ -298,7 +298,7 @@ final class Decoder {
     clock.measure(.attention) {
       attention.run(
         layer: number, queries: workspace.queries, batch, window: layer.window,
-        foldedEnd: foldedEnd)
+        sinks: layer.sinks, foldedEnd: foldedEnd)
     }
     try forEachSpan(of: batch) { _, cache throws(KeyValueError) in
       try cache.finish(layer: number)

@@ -99,6 +99,7 @@ struct BlockBuilder {
       queryNorm: try vector(tensors.queryNorm, &vectors),
       keyNorm: try vector(tensors.keyNorm, &vectors),
       normalisesWhole: tensors.spec.headNorm == .projection,
+      sinks: try vector(tensors.sinks, &vectors),
       outputBias: try vector(tensors.output.bias, &vectors),
       rope: tensors.spec.rope, window: tensors.spec.window)
   }
@@ -119,13 +120,21 @@ struct BlockBuilder {
     _ tensors: BlockTensors.ExpertTensors, _ vectors: inout VectorLoader
   ) throws(RuntimeError) -> DecoderWeights.FeedForward {
     defer { familyCount += 1 }
+    let addresses = try tensors.biases.map { bias throws(RuntimeError) in
+      try vectors.place(try index.require(bias.name))
+    }
     return .experts(
       DecoderWeights.Experts(
         router: try index.require(tensors.router.weight.name), family: familyCount,
+        routerBias: try vector(tensors.router.bias, &vectors),
+        selectionBias: try vector(tensors.selectionBias, &vectors),
         shared: try tensors.shared.map { shared throws(RuntimeError) in
           try gated(shared, &vectors)
         },
-        sharedGate: try vector(tensors.sharedGate, &vectors)))
+        sharedGate: try vector(tensors.sharedGate, &vectors),
+        biases: addresses.count == 3
+          ? DecoderWeights.Experts.Biases(
+            gate: addresses[0], up: addresses[1], down: addresses[2]) : nil))
   }
 
   private func neurons(

@@ -31,6 +31,7 @@ final class DecoderWeights {
     var queryNorm: UnsafePointer<Float>?  // [headDim], or of the whole projection
     var keyNorm: UnsafePointer<Float>?  // as queryNorm
     var normalisesWhole: Bool
+    var sinks: UnsafePointer<Float>?  // [queryHeadCount]
     var outputBias: UnsafePointer<Float>?  // [hiddenSize]
     var rope: AttentionSpec.RopeTable?
     var window: Int?
@@ -74,8 +75,18 @@ final class DecoderWeights {
     var router: Int  // [expertCount, hiddenSize]
     /// Number in ``DecoderWeights/families``.
     var family: Int
+    var routerBias: UnsafePointer<Float>?  // [expertCount]
+    var selectionBias: UnsafePointer<Float>?  // [expertCount]
     var shared: GatedMatrices?
     var sharedGate: UnsafePointer<Float>?  // [hiddenSize]
+    var biases: Biases?
+
+    /// Of every expert.
+    struct Biases: BitwiseCopyable {
+      var gate: UnsafePointer<Float>  // [expertCount, feedForwardLength]
+      var up: UnsafePointer<Float>  // as gate
+      var down: UnsafePointer<Float>  // [expertCount, hiddenSize]
+    }
   }
 
   /// An FFN in bundles of neurons, and what chooses among them.

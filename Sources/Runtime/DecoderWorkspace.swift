@@ -89,10 +89,13 @@ final class DecoderWorkspace {
     let experts = configuration.experts
     let usesRope = configuration.positionOffset == nil
     let usesMixed = experts != nil || configuration.layers.contains { $0.blocks.count == 1 }
-    // Of an FFN that stands in the graph: a dense one, or a shared expert.
+    // Of FFNs that stand in the graph: dense ones, or shared experts.
+    let hasDense = configuration.layers.contains { $0.feedForward != nil }
     let length =
       hasNeurons
-      ? 0 : experts.map { $0.sharedFeedForwardLength ?? 0 } ?? configuration.feedForwardLength
+      ? 0
+      : max(
+        experts?.sharedFeedForwardLength ?? 0, hasDense ? configuration.feedForwardLength : 0)
     let widest = max(configuration.hiddenSize, heads.queryLength, length)
     func floats(_ rows: Int, _ columns: Int) -> Int {
       PartitionedBuffer.roundedUp(rows * columns * 4)

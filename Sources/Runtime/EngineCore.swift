@@ -52,7 +52,7 @@ package final class EngineCore {
         decodeAttention, KeyValueShape(configuration, contextLength: request.contextLength))
     }
     request.keyValues.cancellation = cancellation
-    try Self.check(request, source, decodeAttention)
+    try Self.check(request, source, configuration, decodeAttention)
     let selector = try NeuronSelector.resolve(
       request.neurons.selector, for: source, configuration)
     let weights = try DecoderWeights(
@@ -85,13 +85,16 @@ package final class EngineCore {
 
   /// Refuses what goes with one sequence alone.
   private static func check(
-    _ request: MemoryPlan.Request, _ source: ModelSource,
+    _ request: MemoryPlan.Request, _ source: ModelSource, _ configuration: DecoderConfiguration,
     _ decodeAttention: (any DecodeAttention)?
   ) throws(RuntimeError) {
     func refuse(_ reason: String) -> RuntimeError {
       .notRunnable(path: source.path, reason: reason)
     }
     let isOutsourced = decodeAttention != nil
+    if isOutsourced, configuration.layers.contains(where: { $0.attention?.hasSinks == true }) {
+      throw refuse("attention outside the host knows no sinks, which the model has")
+    }
     if let decodeAttention, decodeAttention.hostWindow != 0 {
       guard decodeAttention.hostWindow > 0 else {
         throw refuse("the host attends over 0 positions or more")

@@ -14,6 +14,7 @@ import WeightLoader
 /// (`docs/decisions/0046`).
 final class ExpertPrefetcher: ParallelRegion {
   private let experts: ExpertConfiguration
+  private let choice: ExpertChoice
   private let width: Int
   private let epsilon: Float
   private let stream: WeightStream
@@ -28,6 +29,8 @@ final class ExpertPrefetcher: ParallelRegion {
   private let scores: UnsafeMutablePointer<Float>
   /// Experts that each row named, by rank; −1 where the expert is in memory.
   private let named: UnsafeMutablePointer<Int32>
+  /// The weights they would have, which nothing asks for.
+  private let weights: UnsafeMutablePointer<Float>
   private var namedRowCount = 0
   /// Of each expert of the next layer: rows that named it, the chance that none of them chooses it, the chance
   /// that any row does (0 where it is in memory or was read ahead), and whether it was read ahead.
@@ -50,6 +53,7 @@ final class ExpertPrefetcher: ParallelRegion {
   /// What the current region does.
   private enum Phase { case normalise, name }
   private var phase = Phase.normalise
+  private var layer: DecoderWeights.Experts?
   private var norm: DecoderWeights.Norm
   private var residual: UnsafePointer<Float>
 
@@ -73,6 +77,7 @@ final class ExpertPrefetcher: ParallelRegion {
     stream: WeightStream, linear: LinearExecutor, pool: ThreadPool, clock: StepClock
   ) throws(AllocationError) {
     self.experts = experts
+    choice = ExpertChoice(experts)
     width = configuration.hiddenSize
     epsilon = configuration.normEpsilon
     self.stream = stream
@@ -90,6 +95,7 @@ final class ExpertPrefetcher: ParallelRegion {
     chances = memory.pointer(5, as: Double.self)
     isRead = memory.pointer(6, as: Bool.self)
     precisions = memory.pointer(7, as: Double.self)
+    weights = memory.pointer(8, as: Float.self)
     precisions.update(repeating: Self.leastChance, count: experts.expertsPerToken)
     norm = DecoderWeights.Norm(weight: UnsafePointer(hidden))
     residual = UnsafePointer(hidden)
@@ -107,9 +113,10 @@ final class ExpertPrefetcher: ParallelRegion {
   ) -> [Int] {
     let rows = rowCapacity(experts, tokenCapacity: tokenCapacity)
     return [
-      4 * rows * configuration.hiddenSize, 4 * rows * experts.expertCount,
+      4 * rows * configuration.hiddenSize, 4 * rows * ExpertChoice.rowLength(experts),
       4 * rows * experts.expertsPerToken, 4 * experts.expertCount, 8 * experts.expertCount,
       8 * experts.expertCount, experts.expertCount, 8 * experts.expertsPerToken,
+      4 * rows * experts.expertsPerToken,
     ].map(PartitionedBuffer.roundedUp)
   }
 
@@ -225,12 +232,12 @@ final class ExpertPrefetcher: ParallelRegion {
       isFloat[next.layer.router], stream.residentAddress(ofTensor: next.layer.router) != nil
     else { return }
     namedRowCount = rowCount
-    (norm, residual) = (next.norm, next.residual)
+    (layer, norm, residual) = (next.layer, next.norm, next.residual)
     run(.normalise)
     try linear.multiply(
       Activations(
         values: UnsafePointer(hidden), stride: width, blocks: nil, tokenCount: rowCount),
-      LinearTask(tensor: next.layer.router, output: scores, outputStride: experts.expertCount))
+      LinearTask(tensor: next.layer.router, output: scores, outputStride: choice.rowLength))
     run(.name)
   }
 
@@ -248,18 +255,13 @@ final class ExpertPrefetcher: ParallelRegion {
     }
   }
 
-  /// The experts that a row would choose; −1 where nothing is left but what is no number.
+  /// The experts that a row would choose.
   private func name(_ row: Int) {
-    let scores = scores + row * experts.expertCount
-    for rank in 0..<experts.expertsPerToken {
-      var best = -1
-      for expert in 0..<experts.expertCount
-      where scores[expert] > -.infinity && (best < 0 || scores[expert] > scores[best]) {
-        best = expert
-      }
-      named[row * experts.expertsPerToken + rank] = Int32(best)
-      if best >= 0 { scores[best] = -.infinity }
-    }
+    guard let layer else { return }
+    let used = experts.expertsPerToken
+    choice.choose(
+      scores + row * choice.rowLength, layer, into: named + row * used,
+      weights: weights + row * used)
   }
 
   /// Counts what the rows named of what is not in memory.

@@ -6,7 +6,7 @@ import WeightLoader
 /// The arithmetic of a layer's experts that are in memory together, each with the rows that chose it.
 ///
 /// All of them share four regions: their rows are gathered, multiplied by gate and up, activated, and multiplied
-/// by down. A row's results depend on nothing but the row and the expert, so which experts come together
+/// by down, whose bias is added with the weights. A row's results depend on nothing but the row and the expert, so which experts come together
 /// changes no bit.
 final class ExpertProducts: ParallelRegion {
   private let experts: ExpertConfiguration
@@ -40,6 +40,7 @@ final class ExpertProducts: ParallelRegion {
   // What the current region does.
   private enum Phase { case gather, activate }
   private var phase = Phase.gather
+  private var biases: DecoderWeights.Experts.Biases?
   private var x = Activations(
     values: UnsafePointer(bitPattern: 64)!, stride: 0, blocks: nil, tokenCount: 0)
 
@@ -65,8 +66,12 @@ final class ExpertProducts: ParallelRegion {
 
   /// Computes the first `count` of ``ExpertWorkspace/group``, which are held and in memory; their outputs lie
   /// in ``ExpertWorkspace/rows``.
-  func compute(_ family: Int, count: Int, _ x: Activations) throws(LoaderError) {
+  func compute(
+    _ layer: DecoderWeights.Experts, count: Int, _ x: Activations
+  ) throws(LoaderError) {
+    let family = layer.family
     self.x = x
+    biases = layer.biases
     gather(count)
     let length = experts.feedForwardLength
     for (index, member) in members[..<memberCount].enumerated() {
@@ -174,12 +179,18 @@ final class ExpertProducts: ParallelRegion {
     member.input.blocks?.quantise(rows, stride: width, tokens: tile)
   }
 
-  /// gate = activation(gate) * up
+  /// gate = activation(gate) * up, biases added first
   private func activate(_ member: Member, _ tile: Range<Int>) {
     let length = experts.feedForwardLength
     let gate = memory.gate + member.firstRow * length
     let up = memory.up + member.firstRow * length
-    for row in tile { activation.gate(gate + row * length, by: up + row * length, count: length) }
+    for row in tile {
+      if let biases {
+        VectorOps.add(gate + row * length, biases.gate + member.expert * length, count: length)
+        VectorOps.add(up + row * length, biases.up + member.expert * length, count: length)
+      }
+      activation.gate(gate + row * length, by: up + row * length, count: length)
+    }
     activations(
       gate, columnCount: length, member.rows.count, firstBlockRow: member.firstBlockRow
     ).blocks?.quantise(gate, stride: length, tokens: tile)

@@ -10,6 +10,7 @@ import WeightLoader
 /// added in the order of the router's ranks, so neither the cache nor the other rows change a bit.
 final class ExpertStep: ParallelRegion {
   private let experts: ExpertConfiguration
+  private let choice: ExpertChoice
   private let width: Int
   private let stream: WeightStream
   private let linear: LinearExecutor
@@ -32,6 +33,7 @@ final class ExpertStep: ParallelRegion {
   private enum Phase { case route, sum }
   private var phase = Phase.route
   private var output: UnsafeMutablePointer<Float>
+  private var layer: DecoderWeights.Experts?
 
   /// - Throws: ``AllocationError``.
   init(
@@ -40,6 +42,7 @@ final class ExpertStep: ParallelRegion {
     finite: FiniteCheck
   ) throws(AllocationError) {
     self.experts = experts
+    choice = ExpertChoice(experts)
     width = configuration.hiddenSize
     self.stream = stream
     self.linear = linear
@@ -75,19 +78,20 @@ final class ExpertStep: ParallelRegion {
     try linear.multiply(
       x,
       LinearTask(
-        tensor: layer.router, output: memory.scores, outputStride: experts.expertCount))
+        tensor: layer.router, output: memory.scores, outputStride: choice.rowLength))
+    self.layer = layer
     run(.route, x.tokenCount)
     try begin(layer.family, x.tokenCount)
     var next = next
     repeat {
       try ask(layer.family, rowCount: x.tokenCount)
-      if askedCount == neededCount, let layer = next {
+      if askedCount == neededCount, let foreseen = next {
         next = nil
-        try prefetcher.foresee(layer, rowCount: x.tokenCount)
+        try prefetcher.foresee(foreseen, rowCount: x.tokenCount)
       }
       do throws(LoaderError) {
         try prefetcher.readAhead()
-        try computeArrived(layer.family, x)
+        try computeArrived(layer, x)
       } catch { throw RuntimeError(error) }
     } while askedCount < neededCount || waitingCount > 0
     // The drive has nothing to do for experts until the next layer's router has chosen.
@@ -144,7 +148,10 @@ final class ExpertStep: ParallelRegion {
   }
 
   /// Computes the experts that have arrived, as many together as are worth it; waits for one where none has.
-  private func computeArrived(_ family: Int, _ x: Activations) throws(LoaderError) {
+  private func computeArrived(
+    _ layer: DecoderWeights.Experts, _ x: Activations
+  ) throws(LoaderError) {
+    let family = layer.family
     var (count, rowCount, left) = (0, 0, 0)
     for index in 0..<waitingCount {
       let expert = memory.waiting[index]
@@ -165,7 +172,7 @@ final class ExpertStep: ParallelRegion {
       return
     }
     waitingCount = left
-    try products.compute(family, count: count, x)
+    try products.compute(layer, count: count, x)
     for index in 0..<count {
       stream.release(bundle: Int(memory.group[index]), of: family)
     }
@@ -186,36 +193,14 @@ final class ExpertStep: ParallelRegion {
     }
   }
 
-  /// Chooses a token's experts: softmax over all scores, the most probable first, ties to the lower
-  /// number.
+  /// Chooses a token's experts.
   private func route(_ token: Int) {
-    let (count, used) = (experts.expertCount, experts.expertsPerToken)
-    let scores = memory.scores + token * count
-    let chosen = memory.chosen + token * used
-    let weights = memory.weights + token * used
-    finite.check(scores, count: count, row: token)
-    var highest = scores[0]
-    for expert in 1..<count where scores[expert] > highest { highest = scores[expert] }
-    for expert in 0..<count { scores[expert] -= highest }
-    VectorOps.exp(scores, count: count)
-    var total: Float = 0
-    for expert in 0..<count { total += scores[expert] }
-    var chosenTotal: Float = 0
-    for rank in 0..<used {
-      var best = -1
-      for expert in 0..<count
-      where scores[expert] >= 0 && (best < 0 || scores[expert] > scores[best]) {
-        best = expert
-      }
-      // Those left are not numbers, and the row fails; none is chosen twice, as there is no room for more rows.
-      if best < 0 { best = (0..<count).first { scores[$0] != -1 } ?? rank }
-      chosen[rank] = Int32(best)
-      weights[rank] = scores[best] / total
-      chosenTotal += weights[rank]
-      scores[best] = -1
-    }
-    guard experts.normalisesWeights else { return }
-    for rank in 0..<used { weights[rank] /= chosenTotal }
+    guard let layer else { return }
+    let used = experts.expertsPerToken
+    let scores = memory.scores + token * choice.rowLength
+    finite.check(scores, count: experts.expertCount, row: token)
+    choice.choose(
+      scores, layer, into: memory.chosen + token * used, weights: memory.weights + token * used)
   }
 
   /// A token's outputs, weighted, by rank.
@@ -223,6 +208,9 @@ final class ExpertStep: ParallelRegion {
     let used = experts.expertsPerToken
     for rank in 0..<used {
       let part = memory.output(token: token, rank: rank, width: width)
+      if let bias = layer?.biases?.down {
+        VectorOps.add(part, bias + Int(memory.chosen[token * used + rank]) * width, count: width)
+      }
       VectorOps.scale(part, by: memory.weights[token * used + rank], count: width)
       if rank == 0 {
         output.update(from: part, count: width)

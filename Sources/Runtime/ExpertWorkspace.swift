@@ -4,7 +4,7 @@ import TensorBasics
 
 /// Memory of the experts' steps for sweeps of up to `tokenCapacity` rows.
 final class ExpertWorkspace {
-  /// Router scores [tokenCapacity, expertCount].
+  /// Router scores [tokenCapacity, ``ExpertChoice/rowLength``].
   let scores: UnsafeMutablePointer<Float>
   /// The experts of each row by rank [tokenCapacity, expertsPerToken], and their weights.
   let chosen: UnsafeMutablePointer<Int32>
@@ -100,7 +100,7 @@ final class ExpertWorkspace {
     let groupCapacity = groupCapacity(experts, tokenCapacity: tokenCapacity)
     func words(_ count: Int) -> Int { PartitionedBuffer.roundedUp(count * 4) }
     return [
-      words(tokenCapacity * experts.expertCount), words(choices), words(choices),
+      words(tokenCapacity * ExpertChoice.rowLength(experts)), words(choices), words(choices),
       words(choices * configuration.hiddenSize),
       words(groupCapacity * experts.feedForwardLength),
       words(groupCapacity * experts.feedForwardLength),

@@ -40,7 +40,7 @@ extension Session {
   public func recordExperts(tokenCount: Int) {
     guard let shape = decoder.configuration.experts else { return }
     var trace = ExpertTrace(
-      layerCount: decoder.configuration.layerCount, expertCount: shape.expertCount,
+      layerCount: decoder.weights.families.count, expertCount: shape.expertCount,
       usedCount: shape.expertsPerToken, modelName: stream.source.description.name ?? "")
     trace.reserve(tokenCount: tokenCount)
     decoder.experts?.trace = trace

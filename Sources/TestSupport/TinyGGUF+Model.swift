@@ -50,6 +50,13 @@ public struct TinyModel: Sendable {
     switch architecture {
     case "smollm3", "olmo2": layerCount = 5
     case "glm4": rotatedCount = 8
+    case "gpt-oss":
+      (layerCount, slidingWindow, yarnFactor, contextLength) = (3, 7, 8, 64)
+      var routing = ExpertRouting()
+      routing.hasBias = true
+      experts = ExpertConfiguration(
+        expertCount: 8, expertsPerToken: 3, feedForwardLength: 32, normalisesWeights: true,
+        routing: routing, hasBiases: true)
     case "qwen2moe":
       experts = ExpertConfiguration(
         expertCount: 8, expertsPerToken: 2, feedForwardLength: 64, sharedFeedForwardLength: 96,
@@ -72,7 +79,7 @@ public struct TinyModel: Sendable {
     return model
   }
 
-  /// One of the families with experts: `mixtral`, `qwen2moe`, `qwen3moe` or `olmoe`.
+  /// One of the families with experts: `mixtral`, `qwen2moe`, `qwen3moe`, `olmoe` or `gpt-oss`.
   public static func withExperts(_ family: String) -> TinyModel {
     family == "mixtral" ? mixtral() : TinyModel(architecture: family)
   }
@@ -130,9 +137,19 @@ public struct TinyModel: Sendable {
     }
     let count = expected.expertCount
     let outer = count.map { [expected.rowCount / $0, $0] } ?? (isMatrix ? [expected.rowCount] : [])
+    var dimensions = [expected.columnCount] + outer
+    if expected.name.hasSuffix("_exps.bias"), let experts {
+      dimensions = [expected.columnCount / experts.expertCount, experts.expertCount]
+    }
     return TinyGGUF.Tensor(
-      name: expected.name, type: type.rawValue,
-      dimensions: ([expected.columnCount] + outer).map(UInt64.init), data: data)
+      name: nameInFile(expected.name), type: type.rawValue, dimensions: dimensions.map(UInt64.init),
+      data: data)
+  }
+
+  /// What llama.cpp calls a tensor.
+  private func nameInFile(_ name: String) -> String {
+    guard architecture == "gpt-oss" else { return name }
+    return name.replacing(".ffn_norm.", with: ".post_attention_norm.")
   }
 
   /// What the file says of its shape; only for the list of tensors.
@@ -146,7 +163,11 @@ public struct TinyModel: Sendable {
       ropeDimensionCount: rotatedCount ?? headDim, ropeBase: 10000,
       tiesOutput: tiesOutput, experts: experts)
     configuration.editLayers { layer in
-      layer.attention?.hasBiases = architecture.hasPrefix("qwen2") || architecture == "glm4"
+      let isGPTOSS = architecture == "gpt-oss"
+      layer.attention?.hasBiases =
+        architecture.hasPrefix("qwen2") || architecture == "glm4" || isGPTOSS
+      layer.attention?.hasOutputBias = isGPTOSS
+      layer.attention?.hasSinks = isGPTOSS
       if ["qwen3", "qwen3moe", "gemma3"].contains(architecture) {
         layer.attention?.headNorm = .heads
       }
@@ -166,7 +187,9 @@ public struct TinyModel: Sendable {
   }
 
   /// Whether ggml has a key for the width of the family's experts.
-  private var statesExpertLength: Bool { architecture.hasPrefix("qwen") }
+  private var statesExpertLength: Bool {
+    architecture.hasPrefix("qwen") || architecture == "gpt-oss"
+  }
 
   private func expertMetadata(
     _ experts: ExpertConfiguration
@@ -184,7 +207,7 @@ public struct TinyModel: Sendable {
       (key: "\(architecture).\($0.0)", value: TinyGGUF.Value.uint32(UInt32($0.1)))
     }
     // Stated only where it is not the family's own way.
-    if experts.normalisesWeights != ["llama", "qwen3moe"].contains(architecture) {
+    if experts.normalisesWeights != ["llama", "qwen3moe", "gpt-oss"].contains(architecture) {
       metadata.append(("\(architecture).expert_weights_norm", .bool(experts.normalisesWeights)))
     }
     return metadata

@@ -83,6 +83,7 @@ struct ActivationsBench: ParsableCommand {
       case .silu: "silu"
       case .geluTanh: "gelu_tanh"
       case .relu: "relu"
+      case .clampedSwiGLU: "clamped_swiglu"
       }
     let source = model.source
     let identity =

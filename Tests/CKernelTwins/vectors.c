@@ -3,7 +3,7 @@
 
 #include "twins.h"
 
-enum { ADD, SILU, GELU, RELU_MULTIPLY, EXP, SCALE, RELU };
+enum { ADD, SILU, GELU, CLAMPED_SWIGLU, RELU_MULTIPLY, EXP, SCALE, RELU };
 
 static void elementwise(const ck_kernels *k, generator *g, int kind, int operation) {
   const size_t count = between(g, 0, 100);
@@ -16,6 +16,7 @@ static void elementwise(const ck_kernels *k, generator *g, int kind, int operati
     case ADD: k->add(x, y, count); break;
     case SILU: k->silu_multiply(x, y, count); break;
     case GELU: k->gelu_multiply(x, y, count); break;
+    case CLAMPED_SWIGLU: k->clamped_swiglu(x, y, count); break;
     case RELU_MULTIPLY: k->relu_multiply(x, y, count); break;
     case EXP: k->exp(x, count); break;
     case SCALE: k->scale(x, value(g, kind), count); break;
@@ -71,6 +72,7 @@ const twin_case vector_cases[] = {
   {"add", elementwise, ADD, 40},
   {"silu_multiply", elementwise, SILU, 60},
   {"gelu_multiply", elementwise, GELU, 60},
+  {"clamped_swiglu", elementwise, CLAMPED_SWIGLU, 60},
   {"relu_multiply", elementwise, RELU_MULTIPLY, 40},
   {"exp", elementwise, EXP, 60},
   {"scale", elementwise, SCALE, 40},

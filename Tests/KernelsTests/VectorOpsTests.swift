@@ -24,6 +24,10 @@ import Testing
         }
       ),
       (
+        "clamped SwiGLU", { VectorOps.clampedSwiGLU($0, $1, count: $2, instructionSet: $3) },
+        { min($0, 7) / (1 + exp(-1.702 * min($0, 7))) * (max(-7, min($1, 7)) + 1) }
+      ),
+      (
         "relu", { VectorOps.reluMultiply($0, $1, count: $2, instructionSet: $3) },
         { max($0, 0) * $1 }
       ),

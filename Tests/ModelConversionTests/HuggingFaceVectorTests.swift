@@ -14,7 +14,8 @@ import WeightLoader
     "llama", "llama-relu", "mistral", "qwen2", "qwen3", "gemma3", "opt",
     "olmo2", "olmo3", "granite", "smollm3", "command-r", "glm4",
   ]
-  private static let expertNames = ["mixtral", "qwen2moe", "qwen3moe", "olmoe"]
+  private static let expertNames = ["mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss"]
+
   /// The model `name` as an image, while `body` runs.
   private static func withImage(
     of name: String, quantisation: ElementType? = nil, bundling: Bundling? = nil,
@@ -46,7 +47,19 @@ import WeightLoader
         let found = try VectorModel.logits(image, configuration, promptCount: promptCount)
         let (worst, mean) = VectorModel.difference(found, expected)
         #expect(worst <= 0.003 && mean <= 0.0003, "prompt of \(promptCount): \(worst), \(mean)")
+        let logProbability = VectorModel.logProbabilityDifference(found, expected)
+        #expect(logProbability <= (name == "gemma3" ? 0.002 : 0.001), "\(logProbability)")
       }
+    }
+  }
+
+  /// Matrices of MXFP4 are multiplied by activations of 8 bits.
+  @Test func `Experts in blocks of four bits are near`() throws {
+    let expected = try VectorModel.expectedLogits("gpt-oss-mxfp4")
+    try Self.withImage(of: "gpt-oss-mxfp4") { image in
+      let configuration = try #require(image.description.configuration)
+      let (_, mean) = VectorModel.difference(try VectorModel.logits(image, configuration), expected)
+      #expect(mean > 0.0003 && mean <= 0.03, "\(mean)")
     }
   }
 

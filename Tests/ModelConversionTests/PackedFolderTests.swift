@@ -377,7 +377,6 @@ import WeightLoader
       (#""quantization_config":{"quant_method":"bitsandbytes"}"#, "bitsandbytes"),
       (#""quantization":{"group_size":64,"bits":4}"#, "MLX"),
       (#""quantization_config":{"group_size":64,"bits":4}"#, "MLX"),
-      (#""quantization_config":{"quant_method":"mxfp4"}"#, "MXFP4"),
       (#""quantization_config":{"quant_method":"new"}"#, "by new "),
       (
         #""quantization_config":{"quant_method":"compressed-tensors",\#(group){"num_bits":4,"type":"int","symmetric":false}}}}"#,

@@ -23,6 +23,18 @@ import Testing
     #expect(Array(preamble[12..<16]) == [2, 0, 0, 0])
   }
 
+  /// A reader of layers that knows no sinks and no other routing would leave them out.
+  @Test(arguments: ["gpt-oss"])
+  func `Parts that came later have a flag of their own`(family: String) throws {
+    let model = try description(family)
+    let configuration = try #require(model.configuration)
+    let bytes = try JSONEncoder().encode(configuration)
+    #expect(try JSONDecoder().decode(DecoderConfiguration.self, from: bytes) == configuration)
+    let layout = try FlashImage.Layout(for: model)
+    let preamble = try layout.preamble(checksums: layout.description.extents.map { _ in 0 })
+    #expect(preamble[12] & 6 == 6)
+  }
+
   @Test(arguments: ["llama", "qwen2", "qwen3", "gemma3", "glm4", "qwen2moe", "olmoe"])
   func `What flags can describe needs no new reader`(family: String) throws {
     let model = try description(family)
@@ -55,11 +67,9 @@ import Testing
   @Test func `Layers that the graph does not have are refused by name`() throws {
     let usual = try #require(try description("llama").configuration)
     typealias Change = (inout LayerSpec) -> Void
-    let experts = ExpertConfiguration(
-      expertCount: 4, expertsPerToken: 2, feedForwardLength: 32, normalisesWeights: true)
     let changes: [Change] = [
       { $0.blocks.removeLast() }, { $0.blocks.removeFirst() }, { $0.blocks = [] },
-      { $0.blocks += $0.blocks }, { $0.blocks[0].branches = [] }, { $0.experts = experts },
+      { $0.blocks += $0.blocks }, { $0.blocks[0].branches = [] },
       {
         $0.blocks = [BlockSpec(preNorm: .rms, branches: $0.blocks.reversed().flatMap(\.branches))]
       },
@@ -75,9 +85,49 @@ import Testing
         Issue.record("change \(index) is accepted")
       } catch {
         // What layers must have in common is missed at the first of them, or of the whole.
-        let place = [5: "layer 0", 12: "an FFN without gate"][index] ?? "layer 1"
+        let place = index == 11 ? "an FFN without gate" : "layer 1"
         #expect(error.description.contains(place), "change \(index): \(error)")
       }
+    }
+  }
+
+  @Test func `Some layers may have experts, all the same ones`() throws {
+    var experts = ExpertConfiguration(
+      expertCount: 4, expertsPerToken: 2, feedForwardLength: 32, normalisesWeights: true)
+    var configuration = try #require(try description("llama").configuration)
+    configuration.layers[1].experts = experts
+    try configuration.validate()
+    experts.expertsPerToken = 3
+    configuration.layers[0].experts = experts
+    let error = #expect(throws: FormatError.self) { try configuration.validate() }
+    #expect(error?.description.contains("layer 1: layers with other experts") == true)
+  }
+
+  @Test func `Routing that cannot be is refused with the number`() {
+    typealias Change = (inout ExpertConfiguration) -> Void
+    let changes: [(words: String, change: Change)] = [
+      ("expert group count is 0", { $0.routing.groups = .init(count: 0, usedCount: 1) }),
+      ("expert group count is 5", { $0.routing.groups = .init(count: 5, usedCount: 1) }),
+      ("used expert group count is 3", { $0.routing.groups = .init(count: 2, usedCount: 3) }),
+      ("used expert group count is 0", { $0.routing.groups = .init(count: 2, usedCount: 0) }),
+      ("3 of 8 experts cannot", { $0.routing.groups = .init(count: 4, usedCount: 1) }),
+      ("3 of 8 experts cannot", { $0.routing.groups = .init(count: 3, usedCount: 3) }),
+      ("weights is 0", { $0.routing.scale = 0 }),
+      ("weights is inf", { $0.routing.scale = .infinity }),
+      ("weights is -1", { $0.routing.scale = -1 }),
+    ]
+    for (words, change) in changes {
+      var experts = ExpertConfiguration(
+        expertCount: 8, expertsPerToken: 3, feedForwardLength: 32, normalisesWeights: true)
+      change(&experts)
+      var configuration = DecoderConfiguration(
+        architecture: "llama", layerCount: 1, hiddenSize: 32, feedForwardLength: 32,
+        queryHeadCount: 2, keyValueHeadCount: 1, headDim: 16, vocabularyCount: 300,
+        contextLength: 64, normEpsilon: 1e-5, ropePairing: .halves, ropeDimensionCount: 16,
+        ropeBase: 1e4, tiesOutput: true)
+      configuration.experts = experts
+      let error = #expect(throws: FormatError.self) { try configuration.validate() }
+      #expect(error?.description.contains(words) == true, "\(words): \(error as Any)")
     }
   }
 }

@@ -82,7 +82,7 @@ import Testing
     { $0.attention?.hasBiases = true }, { $0.attention?.hasOutputBias = true },
     { $0.attention?.headNorm = .heads }, { $0.attention?.headNorm = .projection },
     { $0.attention?.rope = nil }, { $0.attention?.rope = .sliding },
-    { $0.attention?.window = 5 },
+    { $0.attention?.window = 5 }, { $0.attention?.hasSinks = true },
     {
       $0.attention?.window = 5
       $0.attention?.rope = .sliding
@@ -94,6 +94,15 @@ import Testing
   private static let blockChanges: [@Sendable (inout BlockSpec) -> Void] = [
     { $0.preNorm = nil }, { $0.preNorm = .layer }, { $0.postNorm = .rms },
     { $0.postNorm = .layer }, { $0.scale = Float(1).nextUp },
+  ]
+
+  /// Each changes one thing of experts that the first families have in common.
+  private static let routingChanges: [@Sendable (inout ExpertConfiguration) -> Void] = [
+    { $0.hasBiases = true }, { $0.routing.score = .sigmoid }, { $0.routing.hasBias = true },
+    { $0.routing.hasSelectionBias = true }, { $0.routing.scale = Float(1).nextUp },
+    { $0.routing.groups = ExpertRouting.Groups(count: 2, usedCount: 1) },
+    { $0.routing.groups = ExpertRouting.Groups(count: 2, usedCount: 2) },
+    { $0.routing.groups = ExpertRouting.Groups(count: 1, usedCount: 1) },
   ]
 
   @Test func `Every field of a configuration counts, and floats by their bits`() throws {
@@ -138,15 +147,25 @@ import Testing
           gatesSharedExpert: expert == 5, normalisesWeights: expert == 6)
       }
     }
+    for change in Self.routingChanges {
+      changed {
+        var experts = ExpertConfiguration(
+          expertCount: 4, expertsPerToken: 2, feedForwardLength: 32, normalisesWeights: true)
+        change(&experts)
+        $0.experts = experts
+      }
+    }
     let identities = ([first] + others).map { description($0).identity(checksums: []) }
     #expect(Set(identities).count == identities.count)
     // One field more has to be encoded, and to be changed above.
     #expect(Mirror(reflecting: first).children.count == 24)
     let layer = first.layers[0]
     #expect(Mirror(reflecting: layer.blocks[0]).children.count == 4)
-    #expect(Mirror(reflecting: try #require(layer.attention)).children.count == 5)
+    #expect(Mirror(reflecting: try #require(layer.attention)).children.count == 6)
     #expect(Mirror(reflecting: try #require(layer.feedForward)).children.count == 2)
-    #expect(Mirror(reflecting: try #require(others.last?.experts)).children.count == 6)
+    let experts = try #require(others.last?.experts)
+    #expect(Mirror(reflecting: experts).children.count == 8)
+    #expect(Mirror(reflecting: experts.routing).children.count == 5)
   }
 
   @Test func `Weights, names, types and shapes count; vocabulary and order do not`() throws {

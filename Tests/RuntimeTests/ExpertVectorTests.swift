@@ -69,6 +69,12 @@ import WeightLoader
       ("qwen3moe", { $0.experts?.expertsPerToken = 3 }),
       ("olmoe", { $0.experts?.normalisesWeights = true }),
       ("olmoe", { $0.editLayers { $0.attention?.headNorm = nil } }),
+      ("gpt-oss", { $0.experts?.normalisesWeights = false }),
+      ("gpt-oss", { $0.experts?.routing.hasBias = false }),
+      ("gpt-oss", { $0.activation = .silu }),
+      ("gpt-oss", { $0.editLayers { $0.attention?.hasSinks = false } }),
+      ("gpt-oss", { $0.editLayers { $0.attention?.window? += 1 } }),
+      ("gpt-oss", { $0.ropeMagnitude = 1 }),
     ]
     for (index, (name, change)) in changes.enumerated() {
       let target = TemporaryFolder()

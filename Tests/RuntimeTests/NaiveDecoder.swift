@@ -62,28 +62,48 @@ struct NaiveDecoder {
   private func feedForward(
     _ prefix: String, _ suffix: String, _ x: [Double], part: (index: Int, count: Int) = (0, 1)
   ) -> [Double] {
-    let gate = product("\(prefix)ffn_gate\(suffix).weight", x, part)
-    let up = product("\(prefix)ffn_up\(suffix).weight", x, part)
-    let hidden = zip(gate, up).map { activate($0) * $1 }
-    return product("\(prefix)ffn_down\(suffix).weight", hidden, part)
+    func project(_ name: String, _ x: [Double]) -> [Double] {
+      let y = product("\(prefix)ffn_\(name)\(suffix).weight", x, part)
+      guard let bias = tensor("\(prefix)ffn_\(name)\(suffix).bias") else { return y }
+      return zip(y, bias[(part.index * y.count)...]).map(+)
+    }
+    return project("down", zip(project("gate", x), project("up", x)).map(gated))
   }
 
-  /// Experts by falling probability, the lower number first among equals, with their weights.
+  /// Experts as they are chosen, the lower number first among equals, with their weights.
   func route(
     _ experts: ExpertConfiguration, _ prefix: String, _ x: [Double]
   ) -> [(expert: Int, weight: Double)] {
-    let scores = product(prefix + "ffn_gate_inp.weight", x)
-    let highest = scores.max()!
-    let powers = scores.map { exp($0 - highest) }
-    let sum = powers.reduce(0, +)
-    let probabilities = powers.map { $0 / sum }
-    let order = probabilities.indices.sorted {
-      (probabilities[$1], $0) < (probabilities[$0], $1)
+    var scores = product(prefix + "ffn_gate_inp.weight", x)
+    if experts.routing.hasBias {
+      scores = zip(scores, weights(prefix + "ffn_gate_inp.bias")).map(+)
     }
+    let probabilities: [Double]
+    switch experts.routing.score {
+    case .softmax:
+      let highest = scores.max()!
+      let powers = scores.map { exp($0 - highest) }
+      let sum = powers.reduce(0, +)
+      probabilities = powers.map { $0 / sum }
+    case .sigmoid: probabilities = scores.map { 1 / (1 + exp(-$0)) }
+    }
+    var keys = probabilities
+    if experts.routing.hasSelectionBias {
+      keys = zip(keys, weights(prefix + "exp_probs_b.bias")).map(+)
+    }
+    if let groups = experts.routing.groups {
+      let length = keys.count / groups.count
+      let sums = (0..<groups.count).map { group in
+        keys[group * length..<(group + 1) * length].sorted(by: >).prefix(2).reduce(0, +)
+      }
+      let kept = sums.indices.sorted { (sums[$1], $0) < (sums[$0], $1) }.prefix(groups.usedCount)
+      keys = keys.indices.map { kept.contains($0 / length) ? keys[$0] : -.infinity }
+    }
+    let order = keys.indices.sorted { (keys[$1], $0) < (keys[$0], $1) }
     let chosen = order.prefix(experts.expertsPerToken)
     let total =
       experts.normalisesWeights ? chosen.reduce(0) { $0 + probabilities[$1] } : 1
-    return chosen.map { ($0, probabilities[$0] / total) }
+    return chosen.map { ($0, probabilities[$0] / total * Double(experts.routing.scale)) }
   }
 
   private func mixture(
@@ -121,6 +141,7 @@ struct NaiveDecoder {
         return spec.rope.map { rotate(part, position: position, $0) } ?? part
       }
     }
+    let sinks = spec.hasSinks ? weights(prefix + "attn_sinks.weight") : nil
     let queries = inputs.enumerated().map { prepared("attn_q", heads, $1, position: $0) }
     let keys = inputs.enumerated().map { position, x in
       prepared("attn_k", keyHeads, x, position: position).map { $0.map(Self.roundedToHalf) }
@@ -136,9 +157,10 @@ struct NaiveDecoder {
           zip(queries[position][head], keys[past][keyHead]).reduce(0) { $0 + $1.0 * $1.1 }
             * Double(configuration.attentionScale)
         }
-        let highest = scores.max()!
+        let sink = sinks?[head] ?? -.infinity
+        let highest = max(scores.max()!, sink)
         let weights = scores.map { exp($0 - highest) }
-        let total = weights.reduce(0, +)
+        let total = weights.reduce(exp(sink - highest), +)
         for element in 0..<length {
           var sum = 0.0
           for (index, weight) in weights.enumerated() {
@@ -147,7 +169,7 @@ struct NaiveDecoder {
           output.append(sum / total)
         }
       }
-      return product(prefix + "attn_output.weight", output)
+      return project("attn_output", output)
     }
   }
 
@@ -174,11 +196,14 @@ struct NaiveDecoder {
     return result
   }
 
-  private func activate(_ x: Double) -> Double {
+  private func gated(_ x: Double, _ y: Double) -> Double {
     switch configuration.activation {
-    case .silu: x / (1 + exp(-x))
-    case .geluTanh: 0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
-    case .relu: max(0, x)
+    case .silu: x / (1 + exp(-x)) * y
+    case .geluTanh:
+      0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x))) * y
+    case .relu: max(0, x) * y
+    case .clampedSwiGLU:
+      min(x, 7) / (1 + exp(-1.702 * min(x, 7))) * (max(-7, min(y, 7)) + 1)
     }
   }
 

@@ -86,7 +86,7 @@ enum TinyFamilies {
   ]
 
   /// Families with experts.
-  static let expertNames = ["mixtral", "qwen2moe", "qwen3moe", "olmoe"]
+  static let expertNames = ["mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss"]
 
   /// Factors in tensors of their own.
   static let factorNames = ["llama factors", "qwen2 factors", "qwen2moe factors"]

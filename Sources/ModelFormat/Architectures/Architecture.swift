@@ -11,6 +11,9 @@ protocol Architecture: Sendable {
     gguf parameters: GGUFHyperparameters
   ) throws(FormatError) -> DecoderConfiguration
 
+  /// Names of a layer's tensors by those that GGUF files of the family have for them, where these are others.
+  static var ggufLayerNames: [String: String] { get }
+
   /// Vectors that GGUF files of the family do not hold, beside divisors of RoPE's frequencies.
   static func derivedValues(_ configuration: DecoderConfiguration) -> [String: [Float]]
 
@@ -20,7 +23,8 @@ protocol Architecture: Sendable {
   /// Whether Hugging Face files hold norm weights as their distance from 1.
   static var huggingFaceNormsAreFromOne: Bool { get }
 
-  /// GGUF's names of a layer's tensors by their Hugging Face names, without prefix and suffix.
+  /// GGUF's names of a layer's tensors by their Hugging Face names, without prefix and suffix; of what has no suffix
+  /// there, with it.
   static var huggingFaceLayerNames: [String: String] { get }
 
   /// How folders of the class `name` of transformers stack experts.
@@ -40,6 +44,8 @@ struct HuggingFaceConfiguration {
 }
 
 extension Architecture {
+  static var ggufLayerNames: [String: String] { [:] }
+
   static func derivedValues(_ configuration: DecoderConfiguration) -> [String: [Float]] { [:] }
 
   static var huggingFaceNormsAreFromOne: Bool { false }
@@ -65,7 +71,8 @@ extension Architecture {
 enum Architectures {
   static let all: [any Architecture.Type] = [
     Llama.self, Phi3.self, Qwen2.self, Qwen2MoE.self, Qwen3.self, Qwen3MoE.self, OLMoE.self,
-    Gemma3.self, OLMo2.self, Granite.self, SmolLM3.self, CommandR.self, GLM4.self, OPT.self,
+    Gemma3.self, OLMo2.self, Granite.self, SmolLM3.self, CommandR.self, GLM4.self, GPTOSS.self,
+    OPT.self,
   ]
 
   /// The family called `name`.

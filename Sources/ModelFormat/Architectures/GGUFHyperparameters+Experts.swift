@@ -22,7 +22,7 @@ extension GGUFHyperparameters {
   ) throws(FormatError) -> ExpertConfiguration? {
     let layerCount = configuration.layerCount
     guard let expertCount = try integer("expert_count"), expertCount != 0 else { return nil }
-    try refuseOtherRouting()
+    try refuseOtherRouting(normalisesWeights: normalisesWeights)
     try refuseOtherLayers(layerCount: layerCount)
     let usedKey = key("expert_used_count")
     guard let used = try metadata.uniformInteger(usedKey, count: layerCount), used != 0 else {
@@ -60,9 +60,10 @@ extension GGUFHyperparameters {
   }
 
   /// Ways to choose and weigh experts other than by a softmax over all of them.
-  private func refuseOtherRouting() throws(FormatError) {
-    let softmax = 1
-    if let function = try integer("expert_gating_func"), function != 0, function != softmax {
+  private func refuseOtherRouting(normalisesWeights: Bool) throws(FormatError) {
+    // Softmax over all, and over the chosen ones, which is the same once weights are normalised.
+    let known = normalisesWeights ? [0, 1, 3] : [0, 1]
+    if let function = try integer("expert_gating_func"), !known.contains(function) {
       throw unsupported("expert_gating_func", "\(function) is not supported; softmax (1) is")
     }
     if let scale = try float("expert_weights_scale"), scale != 0, scale != 1 {

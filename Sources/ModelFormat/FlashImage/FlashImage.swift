@@ -26,11 +26,12 @@ public enum FlashImage {
 struct FlashImagePrologue {
   static let byteCount = 64
 
-  /// Flags of what readers must know: that RoPE's cosines and sines have a factor, and that layers are stated by
-  /// their kinds.
+  /// Flags of what readers must know: that RoPE's cosines and sines have a factor, that layers are stated by
+  /// their kinds, and that these have parts which the first such readers did not know: sinks, other routing.
   static let ropeMagnitudeFlag: UInt32 = 1
   static let layersFlag: UInt32 = 2
-  static let knownFlags = ropeMagnitudeFlag | layersFlag
+  static let laterPartsFlag: UInt32 = 4
+  static let knownFlags = ropeMagnitudeFlag | layersFlag | laterPartsFlag
 
   var flags: UInt32 = 0
   var headerByteCount: Int
@@ -40,8 +41,9 @@ struct FlashImagePrologue {
   /// The flags that an image of such a decoder needs.
   static func flags(_ configuration: DecoderConfiguration?) -> UInt32 {
     guard let configuration else { return 0 }
+    let header = DecoderHeader(configuration)
     return (configuration.ropeMagnitude == 1 ? 0 : ropeMagnitudeFlag)
-      | (DecoderHeader(configuration).statesLayers ? layersFlag : 0)
+      | (header.statesLayers ? layersFlag : 0) | (header.statesLaterParts ? laterPartsFlag : 0)
   }
 
   /// Appends the prologue to `bytes`, which is empty.

@@ -105,6 +105,7 @@ extension GGUF {
       description.pooling = poolingNames[number - 1]
     }
     guard !description.tensors.isEmpty else { return }
+    description.tensors = description.tensors.map { rename($0, architecture.ggufLayerNames) }
     description.tensors = try FusedTensors.split(
       description.tensors, configuration,
       origins: StoredTensorNames(path: metadata.file.path, files: description.files))
@@ -116,6 +117,22 @@ extension GGUF {
     where !parameters.hasTensor(name) {
       description.append(name, values: values)
     }
+  }
+}
+
+extension GGUF {
+  /// A layer's tensor under the name that it has here; biases of experts, a row for each, as the vector that they are.
+  private static func rename(_ tensor: TensorRecord, _ names: [String: String]) -> TensorRecord {
+    var tensor = tensor
+    let words = tensor.name.split(separator: ".", omittingEmptySubsequences: false)
+    guard words.count == 4, words[0] == "blk" else { return tensor }
+    if let name = names[String(words[2])] { tensor.name = "blk.\(words[1]).\(name).\(words[3])" }
+    if words[2].hasSuffix("_exps"), words[3] == "bias", tensor.stack == nil,
+      !tensor.type.isQuantised
+    {
+      (tensor.columnCount, tensor.rowCount) = (tensor.columnCount * tensor.rowCount, 1)
+    }
+    return tensor
   }
 }
 

@@ -53,11 +53,11 @@ struct HuggingFaceNames {
     guard parts.count >= 5, parts[0] == "model", parts[1] == "layers",
       let layer = Self.number(parts[2]), let suffix = parts.last
     else { return nil }
-    if parts.count == 6, parts[4] == "experts" {
-      // Stacked experts are parameters of their block, whose names have no ending.
-      return layerNames[parts[3...].joined(separator: ".")].map {
-        ("blk.\(layer).\($0).weight", nil)
-      }
+    // Parameters of a block have names without an ending: GGUF's is stated, or of stacked experts it is "weight".
+    if let name = layerNames[parts[3...].joined(separator: ".")],
+      name.contains(".") || (parts.count == 6 && parts[4] == "experts")
+    {
+      return ("blk.\(layer).\(name)" + (name.contains(".") ? "" : ".weight"), nil)
     }
     guard suffix == "weight" || suffix == "bias" else { return nil }
     var expert: Int?
@@ -82,10 +82,14 @@ struct HuggingFaceNames {
   func original(_ name: String) -> String {
     var original = Self.outerNames.filter { $0.value == name }.map(\.key).max()
     let parts = name.split(separator: ".", omittingEmptySubsequences: false)
-    if original == nil, parts.count == 4, parts[0] == "blk",
-      let layerName = layerNames.filter({ $0.value == parts[2] }).map(\.key).min()
-    {
-      original = "model.layers.\(parts[1]).\(layerName).\(parts[3])"
+    if original == nil, parts.count == 4, parts[0] == "blk" {
+      let prefix = "model.layers.\(parts[1])."
+      func named(_ value: String) -> String? {
+        layerNames.filter { $0.value == value }.map(\.key).min()
+      }
+      original =
+        named("\(parts[2]).\(parts[3])").map { prefix + $0 }
+        ?? named(String(parts[2])).map { "\(prefix)\($0).\(parts[3])" }
     }
     guard let original else { return name }
     guard let prefix, original.hasPrefix(prefix.to) else { return original }

@@ -9,6 +9,8 @@ struct HuggingFaceQuantisation {
   private var hasInt4 = false
   /// Columns that share a scale of such integers, as `config_groups` states; 0 for whole rows. Empty where it does not.
   private var groupLengths: Set<Int> = []
+  /// Whether experts are in blocks of 32 numbers of 4 bits, with a scale for each block beside them.
+  private var hasBlocks = false
   private let isStated: Bool
   private let path: String
 
@@ -28,6 +30,7 @@ struct HuggingFaceQuantisation {
     case "fp8", "fbgemm_fp8": break
     case "modelopt" where stated["quant_algo"]?.string == "FP8": break
     case "compressed-tensors": try readCompressedTensors(stated)
+    case "mxfp4": hasBlocks = true
     case let method?: throw Self.refusal(of: Self.names[method] ?? method, stated, path)
     case nil:
       let isMLX = stated["bits"] != nil && stated["group_size"] != nil
@@ -38,7 +41,7 @@ struct HuggingFaceQuantisation {
 
   private static let names = [
     "awq": "AWQ", "gptq": "GPTQ", "bitsandbytes": "bitsandbytes", "hqq": "HQQ",
-    "mxfp4": "MXFP4 in gpt-oss's blocks", "modelopt": "ModelOpt in another format than FP8",
+    "modelopt": "ModelOpt in another format than FP8",
   ]
 
   private static func refusal(of method: String, _ value: JSONValue, _ path: String) -> FormatError
@@ -58,8 +61,8 @@ struct HuggingFaceQuantisation {
     "absmax": "bitsandbytes", "quant_map": "bitsandbytes", "SCB": "bitsandbytes",
     "W_q": "HQQ", "biases": "MLX",
     "weight_packed": "compressed-tensors, which config.json does not state",
-    "gate_up_proj_blocks": "MXFP4 in gpt-oss's blocks",
-    "down_proj_blocks": "MXFP4 in gpt-oss's blocks",
+    "gate_up_proj_blocks": "MXFP4, which config.json does not state",
+    "down_proj_blocks": "MXFP4, which config.json does not state",
   ]
 
   /// Why a tensor that has no place in any architecture is there, as its name tells; nil if it does not.
@@ -135,11 +138,14 @@ struct HuggingFaceQuantisation {
   func isCompanion(_ name: String) -> Bool {
     guard isStated, let ending = name.split(separator: ".").last else { return false }
     return Self.companionEndings.contains { $0 == ending }
+      || (hasBlocks && ["gate_up_proj_scales", "down_proj_scales"].contains(ending))
   }
 
   /// The weight's name of a tensor of packed words.
   func weightName(_ name: String) -> String {
-    hasInt4 && name.hasSuffix(".weight_packed") ? String(name.dropLast("_packed".count)) : name
+    if hasInt4, name.hasSuffix(".weight_packed") { return String(name.dropLast("_packed".count)) }
+    return hasBlocks && name.hasSuffix("_proj_blocks")
+      ? String(name.dropLast("_blocks".count)) : name
   }
 
   /// How the rows of a tensor are packed; nil of one of an element type.
@@ -153,6 +159,9 @@ struct HuggingFaceQuantisation {
     _ index: SafetensorsIndex
   ) throws(FormatError) -> PackedMatrix? {
     let form: PackedMatrix.Form
+    if hasBlocks, weightName != tensor.name {
+      return try blocks(tensor, weightName, shardPath, index)
+    }
     switch tensor.type.name {
     case "F8_E4M3": form = .e4m3
     case "F8_E5M2": form = .e5m2
@@ -214,6 +223,39 @@ struct HuggingFaceQuantisation {
       ]
     }
     return matrix
+  }
+
+  /// Stacked matrices of MXFP4: U8 [matrices, rows, blocks, 16], and scales U8 [matrices, rows, blocks].
+  private func blocks(
+    _ tensor: SafetensorsTensor, _ weightName: String, _ shardPath: String,
+    _ index: SafetensorsIndex
+  ) throws(FormatError) -> PackedMatrix {
+    func error(_ message: String) -> FormatError {
+      FormatError(
+        .malformed, at: tensor.infoOffset, path: shardPath, "tensor \"\(tensor.name)\" \(message)")
+    }
+    let shape = tensor.shape
+    guard tensor.type.name == "U8", shape.count == 4, shape[3] == 16, !shape.contains(0) else {
+      throw error(
+        "of \(tensor.type.name) \(shape) is not in blocks of 16 bytes: [matrices, rows, blocks, 16]"
+      )
+    }
+    guard let scale = index[weightName + "_scales"] else {
+      throw error("has no \"\(weightName)_scales\"")
+    }
+    guard scale.tensor.type.name == "U8", scale.tensor.shape == Array(shape.dropLast()) else {
+      throw error(
+        "has scales of \(scale.tensor.type.name) \(scale.tensor.shape), which do not fit its shape \(shape)"
+      )
+    }
+    var scales = PackedMatrix.Scales(
+      type: .e8m0, blockRowCount: 1, blockColumnCount: 32, columnCount: shape[2],
+      rowCount: shape[1], places: [])
+    scales.places = (0..<shape[0]).map {
+      ExpertStack.Place(
+        fileIndex: scale.fileIndex, offset: scale.tensor.offset + $0 * scales.byteCount)
+    }
+    return PackedMatrix(form: .e2m1, scales: scales)
   }
 
   /// Which rows and columns each scale holds for; nil if that cannot be told.

@@ -71,77 +71,124 @@ struct HuggingFaceTensors {
     _ packing: PackedMatrix?
   ) throws(FormatError) -> TensorRecord {
     let dimensionLimit = name.hasSuffix("_exps.weight") ? 3 : 2
-    guard let columnCount = tensor.shape.last, tensor.shape.count <= dimensionLimit,
-      !tensor.shape.contains(0)
-    else {
+    var shape = tensor.shape
+    if packing?.form == .e2m1 { shape = Array(shape.dropLast(2)) + [shape[2] * shape[3]] }
+    guard let columnCount = shape.last, shape.count <= dimensionLimit, !shape.contains(0) else {
       throw FormatError(
         .malformed, at: tensor.infoOffset, path: shard.path,
         "tensor \"\(tensor.name)\" is neither a vector nor a matrix: \(tensor.shape)")
     }
-    let stackCount = tensor.shape.count == 3 ? tensor.shape[0] : nil
+    let stackCount = shape.count == 3 ? shape[0] : nil
     let type: ElementType
     if let packing {
       type = packing.unpackedType
     } else {
       type = try tensor.weightType(path: shard.path)
     }
+    // A bias for each expert is a vector of them all.
+    let isFlat = name.hasSuffix("_exps.bias")
     return TensorRecord(
       name: name, type: type,
-      columnCount: columnCount * (packing?.elementsPerStoredElement ?? 1),
-      rowCount: tensor.shape.dropLast().reduce(1, *), layout: .rowMajor, fileIndex: fileIndex,
+      columnCount: isFlat
+        ? shape.reduce(1, *) : columnCount * (packing?.elementsPerStoredElement ?? 1),
+      rowCount: isFlat ? 1 : shape.dropLast().reduce(1, *), layout: .rowMajor, fileIndex: fileIndex,
       offset: tensor.offset, byteCount: tensor.byteCount,
       stack: stackCount.map { ExpertStack(count: $0, byteStride: tensor.byteCount / $0) })
   }
 
-  /// Puts matrices in the place of transposed stacks of experts, where the architecture has them.
+  /// Puts matrices in the place of stacks of experts that are transposed, or in which gate and up take turns, where the
+  /// architecture has them.
   ///
   /// - Throws: ``FormatError`` for a stack of another shape.
   mutating func transpose(
     _ configuration: DecoderConfiguration, _ layout: FusedTensors.ExpertLayout
   ) throws(FormatError) {
     // Experts in tensors of their own are stored row by row, whatever the architecture.
-    guard case .columns = layout, let experts = configuration.experts,
+    guard layout != .rows, let experts = configuration.experts,
       !records.contains(where: { $0.stack?.places != nil })
     else { return }
     let (width, length) = (configuration.hiddenSize, experts.feedForwardLength)
+    let alternates = layout == .alternatingColumns
     for index in records.indices.reversed() {
       let record = records[index]
-      guard record.stack != nil else { continue }
       let prefix = record.name.split(separator: ".").prefix(2).joined(separator: ".")
+      let isBias = record.name.hasSuffix("_exps.bias")
+      guard record.stack != nil || isBias else { continue }
       let parts: [(name: String, rowCount: Int)]
-      if record.name == "\(prefix).ffn_gate_up_exps.weight" {
+      switch record.name.dropFirst(prefix.count) {
+      case ".ffn_gate_up_exps.weight", ".ffn_gate_up_exps.bias":
         parts = [("ffn_gate_exps", length), ("ffn_up_exps", length)]
-      } else if record.name == "\(prefix).ffn_down_exps.weight" {
-        parts = [("ffn_down_exps", width)]
-      } else {
+      case ".ffn_down_exps.weight": parts = [("ffn_down_exps", width)]
+      default: continue
+      }
+      let names = parts.map { "\(prefix).\($0.name)." + (isBias ? "bias" : "weight") }
+      let isPacked = if case .packed = derivations[record.name] { true } else { false }
+      if isBias || (alternates && isPacked) {
+        guard parts.count == 2, alternates else { continue }
+        try takeTurns(index, names, elementCount: experts.expertCount * length)
         continue
       }
       let columnCount = parts.reduce(0) { $0 + $1.rowCount }
       let rowCount = parts.count == 2 ? width : length
-      let origin = origin(of: record)
-      if case .packed(let matrix) = derivations[record.name] {
-        throw FormatError(
-          .unsupported, at: origin.offset, path: origin.path,
-          "tensor \"\(origin.name)\" stacks transposed matrices of \(matrix.name), which are not supported: take "
-            + "the folder that they were made from (BF16 or F16), or a GGUF file")
-      }
-      guard record.columnCount == columnCount, record.partRowCount == rowCount else {
-        throw FormatError(
-          .malformed, at: origin.offset, path: origin.path,
-          "tensor \"\(origin.name)\" has matrices of \(record.partRowCount) rows of \(record.columnCount), "
-            + "not \(rowCount) of \(columnCount), as the architecture stores them: transposed")
-      }
+      try checkTransposed(record, rowCount: rowCount, columnCount: columnCount)
       records.remove(at: index)
       var firstColumn = 0
-      for part in parts {
+      for (part, name) in zip(parts, names) {
         var matrix = record
-        matrix.name = "\(prefix).\(part.name).weight"
+        matrix.name = name
         matrix.columnCount = rowCount
         matrix.rowCount = part.rowCount * (record.stack?.count ?? 1)
         records.append(matrix)
         derivations[matrix.name] = .transposed(
-          firstColumn: firstColumn, storedColumnCount: columnCount)
-        firstColumn += part.rowCount
+          firstColumn: firstColumn, columnStep: alternates ? parts.count : 1,
+          storedColumnCount: columnCount)
+        firstColumn += alternates ? 1 : part.rowCount
+      }
+    }
+  }
+
+  private func checkTransposed(
+    _ record: TensorRecord, rowCount: Int, columnCount: Int
+  ) throws(FormatError) {
+    let origin = origin(of: record)
+    if case .packed(let matrix) = derivations[record.name] {
+      throw FormatError(
+        .unsupported, at: origin.offset, path: origin.path,
+        "tensor \"\(origin.name)\" stacks transposed matrices of \(matrix.name), which are not supported: take "
+          + "the folder that they were made from (BF16 or F16), or a GGUF file")
+    }
+    guard record.columnCount == columnCount, record.partRowCount == rowCount else {
+      throw FormatError(
+        .malformed, at: origin.offset, path: origin.path,
+        "tensor \"\(origin.name)\" has matrices of \(record.partRowCount) rows of \(record.columnCount), "
+          + "not \(rowCount) of \(columnCount), as the architecture stores them: transposed")
+    }
+  }
+
+  /// Puts two tensors in the place of one whose rows, or elements of a vector, they take in turns.
+  private mutating func takeTurns(
+    _ index: Int, _ names: [String], elementCount: Int
+  ) throws(FormatError) {
+    var record = records[index]
+    let found = record.rowCount == 1 ? record.columnCount : record.rowCount
+    guard found == 2 * elementCount else {
+      let origin = origin(of: record)
+      throw FormatError(
+        .malformed, at: origin.offset, path: origin.path,
+        "tensor \"\(origin.name)\" has \(found) \(record.rowCount == 1 ? "elements" : "rows"), not "
+          + "\(2 * elementCount): one for gate and one for up in turn")
+    }
+    records.remove(at: index)
+    let derivation = derivations.removeValue(forKey: record.name)
+    if record.rowCount == 1 { record.columnCount /= 2 } else { record.rowCount /= 2 }
+    for (number, name) in names.enumerated() {
+      record.name = name
+      records.append(record)
+      if case .packed(var matrix) = derivation {
+        (matrix.firstRow, matrix.rowStep) = (number, 2)
+        derivations[name] = .packed(matrix)
+      } else {
+        derivations[name] = .everyOther(first: number)
       }
     }
   }
