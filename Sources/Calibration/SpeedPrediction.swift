@@ -81,7 +81,7 @@ public struct TokenWork: Sendable {
           2 * Double(tensor.partRowCount * tensor.columnCount * experts.expertsPerToken)
         streamedByteCount += Int(missing * Double(byteCount))
       }
-      regionCount += 3 * configuration.layerCount
+      regionCount += 3 * configuration.layers.count { $0.experts != nil }
     }
     let shape = KeyValueShape(
       configuration, contextLength: max(1, plan.contextLength / 2),

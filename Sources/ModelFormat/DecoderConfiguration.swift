@@ -6,7 +6,8 @@ public struct DecoderConfiguration: Sendable, Equatable {
   /// ggml's name of the architecture.
   ///
   /// It is one of `llama`, `phi3`, `qwen2`, `qwen2moe`, `qwen3`, `qwen3moe`, `olmoe`,
-  /// `gemma3`, `olmo2`, `granite`, `smollm3`, `command-r`, `glm4`, `gpt-oss`, `opt`.
+  /// `gemma3`, `olmo2`, `granite`, `smollm3`, `command-r`, `glm4`, `gpt-oss`, `glm4moe`,
+  /// `minimax-m2`, `opt`.
   public var architecture: String
   /// From the embedding to the output head.
   public var layers: [LayerSpec]
@@ -138,6 +139,21 @@ extension DecoderConfiguration {
         if let newValue { $0.experts = newValue } else { $0.feedForward = FeedForwardSpec() }
       }
     }
+  }
+
+  /// Puts experts in place of the FFNs of all layers but the first `denseCount`.
+  ///
+  /// - Throws: ``FormatError`` for more layers than there are, or where none is left.
+  mutating func place(
+    _ experts: ExpertConfiguration, after denseCount: Int, path: String?
+  ) throws(FormatError) {
+    guard (0..<layerCount).contains(denseCount) else {
+      throw FormatError(
+        .malformed, path: path,
+        "\(denseCount) dense layers come first; 0 to \(layerCount - 1) of \(layerCount) are possible"
+      )
+    }
+    for layer in denseCount..<layerCount { layers[layer].experts = experts }
   }
 
   /// Whether FFNs are down(activation(gate(x)) * up(x)); without gate they are down(activation(up(x))).

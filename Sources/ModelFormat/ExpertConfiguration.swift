@@ -71,6 +71,13 @@ public struct ExpertRouting: Sendable, Codable, Equatable {
 
   public init() {}
 
+  /// DeepSeek V3's: a sigmoid of each product, and a bias where experts are chosen.
+  static var biasedSigmoid: ExpertRouting {
+    var routing = ExpertRouting()
+    (routing.score, routing.hasSelectionBias) = (.sigmoid, true)
+    return routing
+  }
+
   /// Whether experts are chosen by other numbers than they are weighed with.
   public var choosesByOtherNumbers: Bool { hasSelectionBias || groups != nil }
 }

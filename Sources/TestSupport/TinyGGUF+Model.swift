@@ -67,6 +67,21 @@ public struct TinyModel: Sendable {
     case "olmoe":
       experts = ExpertConfiguration(
         expertCount: 8, expertsPerToken: 3, feedForwardLength: 64, normalisesWeights: false)
+    case "glm4moe":
+      (layerCount, rotatedCount) = (3, 8)
+      var routing = ExpertRouting()
+      (routing.score, routing.hasSelectionBias, routing.scale) = (.sigmoid, true, 1.5)
+      routing.groups = ExpertRouting.Groups(count: 4, usedCount: 2)
+      experts = ExpertConfiguration(
+        expertCount: 8, expertsPerToken: 2, feedForwardLength: 32, sharedFeedForwardLength: 64,
+        normalisesWeights: true, routing: routing)
+    case "minimax-m2":
+      rotatedCount = 8
+      var routing = ExpertRouting()
+      (routing.score, routing.hasSelectionBias) = (.sigmoid, true)
+      experts = ExpertConfiguration(
+        expertCount: 8, expertsPerToken: 3, feedForwardLength: 32, normalisesWeights: true,
+        routing: routing)
     default: break
     }
   }
@@ -148,7 +163,7 @@ public struct TinyModel: Sendable {
 
   /// What llama.cpp calls a tensor.
   private func nameInFile(_ name: String) -> String {
-    guard architecture == "gpt-oss" else { return name }
+    guard ["gpt-oss", "glm4moe"].contains(architecture) else { return name }
     return name.replacing(".ffn_norm.", with: ".post_attention_norm.")
   }
 
@@ -165,13 +180,15 @@ public struct TinyModel: Sendable {
     configuration.editLayers { layer in
       let isGPTOSS = architecture == "gpt-oss"
       layer.attention?.hasBiases =
-        architecture.hasPrefix("qwen2") || architecture == "glm4" || isGPTOSS
+        architecture.hasPrefix("qwen2") || architecture.hasPrefix("glm4") || isGPTOSS
       layer.attention?.hasOutputBias = isGPTOSS
       layer.attention?.hasSinks = isGPTOSS
-      if ["qwen3", "qwen3moe", "gemma3"].contains(architecture) {
+      if ["qwen3", "qwen3moe", "gemma3", "glm4moe"].contains(architecture) {
         layer.attention?.headNorm = .heads
       }
-      if ["olmoe", "olmo2"].contains(architecture) { layer.attention?.headNorm = .projection }
+      if ["olmoe", "olmo2", "minimax-m2"].contains(architecture) {
+        layer.attention?.headNorm = .projection
+      }
       for block in layer.blocks.indices {
         if architecture == "olmo2" { layer.blocks[block].preNorm = nil }
         if ["gemma3", "olmo2", "glm4"].contains(architecture) {
@@ -183,13 +200,20 @@ public struct TinyModel: Sendable {
       layer.blocks = [BlockSpec(preNorm: .rms, branches: layer.blocks.flatMap(\.branches))]
     }
     configuration.shortContextLength = shortContextLength
+    for layer in 0..<min(denseLayerCount, layerCount) {
+      configuration.layers[layer].feedForward = FeedForwardSpec()
+    }
     return configuration
   }
 
   /// Whether ggml has a key for the width of the family's experts.
   private var statesExpertLength: Bool {
-    architecture.hasPrefix("qwen") || architecture == "gpt-oss"
+    architecture.hasPrefix("qwen")
+      || ["gpt-oss", "glm4moe", "minimax-m2"].contains(architecture)
   }
+
+  /// Layers before the first one with experts.
+  private var denseLayerCount: Int { architecture == "glm4moe" && layerCount > 1 ? 1 : 0 }
 
   private func expertMetadata(
     _ experts: ExpertConfiguration
@@ -197,17 +221,33 @@ public struct TinyModel: Sendable {
     var integers = [
       ("expert_count", experts.expertCount), ("expert_used_count", experts.expertsPerToken),
     ]
+    if let groups = experts.routing.groups {
+      integers += [
+        ("expert_group_count", groups.count), ("expert_group_used_count", groups.usedCount),
+      ]
+    }
     if statesExpertLength {
       integers.append(("expert_feed_forward_length", experts.feedForwardLength))
     }
-    if let length = experts.sharedFeedForwardLength {
+    if architecture == "glm4moe" {
+      let length = experts.sharedFeedForwardLength ?? 0
+      integers += [
+        ("expert_shared_count", length / experts.feedForwardLength),
+        ("leading_dense_block_count", denseLayerCount),
+      ]
+    } else if let length = experts.sharedFeedForwardLength {
       integers.append(("expert_shared_feed_forward_length", length))
     }
     var metadata = integers.map {
       (key: "\(architecture).\($0.0)", value: TinyGGUF.Value.uint32(UInt32($0.1)))
     }
+    if experts.routing.scale != 1 {
+      metadata.append(
+        ("\(architecture).expert_weights_scale", .float32(experts.routing.scale)))
+    }
     // Stated only where it is not the family's own way.
-    if experts.normalisesWeights != ["llama", "qwen3moe", "gpt-oss"].contains(architecture) {
+    let normalising = ["llama", "qwen3moe", "gpt-oss", "glm4moe", "minimax-m2"]
+    if experts.normalisesWeights != normalising.contains(architecture) {
       metadata.append(("\(architecture).expert_weights_norm", .bool(experts.normalisesWeights)))
     }
     return metadata

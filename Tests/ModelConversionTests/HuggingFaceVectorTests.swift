@@ -14,7 +14,10 @@ import WeightLoader
     "llama", "llama-relu", "mistral", "qwen2", "qwen3", "gemma3", "opt",
     "olmo2", "olmo3", "granite", "smollm3", "command-r", "glm4",
   ]
-  private static let expertNames = ["mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss"]
+  private static let expertNames = [
+    "mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss", "glm4moe", "glm4moe-groups",
+    "minimax-m2",
+  ]
 
   /// The model `name` as an image, while `body` runs.
   private static func withImage(

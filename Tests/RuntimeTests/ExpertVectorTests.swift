@@ -75,6 +75,12 @@ import WeightLoader
       ("gpt-oss", { $0.editLayers { $0.attention?.hasSinks = false } }),
       ("gpt-oss", { $0.editLayers { $0.attention?.window? += 1 } }),
       ("gpt-oss", { $0.ropeMagnitude = 1 }),
+      ("glm4moe", { $0.editLayers { $0.experts?.routing.scale = 1 } }),
+      ("glm4moe", { $0.editLayers { $0.experts?.routing.hasSelectionBias = false } }),
+      ("glm4moe", { $0.editLayers { $0.experts?.routing.score = .softmax } }),
+      ("glm4moe", { $0.ropeDimensionCount = 16 }),
+      ("minimax-m2", { $0.editLayers { $0.experts?.routing.hasSelectionBias = false } }),
+      ("minimax-m2", { $0.editLayers { $0.attention?.headNorm = nil } }),
     ]
     for (index, (name, change)) in changes.enumerated() {
       let target = TemporaryFolder()

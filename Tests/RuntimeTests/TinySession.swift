@@ -86,7 +86,9 @@ enum TinyFamilies {
   ]
 
   /// Families with experts.
-  static let expertNames = ["mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss"]
+  static let expertNames = [
+    "mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss", "glm4moe", "minimax-m2",
+  ]
 
   /// Factors in tensors of their own.
   static let factorNames = ["llama factors", "qwen2 factors", "qwen2moe factors"]

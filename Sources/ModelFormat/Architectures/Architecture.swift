@@ -11,6 +11,9 @@ protocol Architecture: Sendable {
     gguf parameters: GGUFHyperparameters
   ) throws(FormatError) -> DecoderConfiguration
 
+  /// Whether files of the family have layers after the last one that predict further tokens, which are left out.
+  static var skipsPredictionLayers: Bool { get }
+
   /// Names of a layer's tensors by those that GGUF files of the family have for them, where these are others.
   static var ggufLayerNames: [String: String] { get }
 
@@ -44,6 +47,8 @@ struct HuggingFaceConfiguration {
 }
 
 extension Architecture {
+  static var skipsPredictionLayers: Bool { false }
+
   static var ggufLayerNames: [String: String] { [:] }
 
   static func derivedValues(_ configuration: DecoderConfiguration) -> [String: [Float]] { [:] }
@@ -72,7 +77,7 @@ enum Architectures {
   static let all: [any Architecture.Type] = [
     Llama.self, Phi3.self, Qwen2.self, Qwen2MoE.self, Qwen3.self, Qwen3MoE.self, OLMoE.self,
     Gemma3.self, OLMo2.self, Granite.self, SmolLM3.self, CommandR.self, GLM4.self, GPTOSS.self,
-    OPT.self,
+    GLM4MoE.self, MiniMaxM2.self, OPT.self,
   ]
 
   /// The family called `name`.

@@ -49,11 +49,21 @@ struct GGUFHyperparameters {
   ) throws(FormatError) -> DecoderConfiguration {
     try refuseWhatIsNotModelled(hasScales: hasScales)
     if !mayHaveExperts { try refuseExperts() }
-    let layerCount = try required("block_count")
+    let blockCount = try required("block_count")
+    // Layers that predict further tokens are counted too.
+    let predictionCount = try integer("nextn_predict_layers") ?? 0
+    guard (0...DecoderConfiguration.layerLimit).contains(predictionCount) else {
+      throw unsupported("nextn_predict_layers", "\(predictionCount) layers")
+    }
+    guard (0...2 * DecoderConfiguration.layerLimit).contains(blockCount) else {
+      throw FormatError(
+        .malformed, path: metadata.file.path, DecoderConfiguration.layerCountProblem(blockCount))
+    }
+    let layerCount = blockCount - predictionCount
     try DecoderConfiguration.checkLayerCount(layerCount, path: metadata.file.path)
     let hiddenSize = try required("embedding_length")
     let perLayer = { (suffix: String) throws(FormatError) -> Int? in
-      try metadata.uniformInteger(key(suffix), count: layerCount)
+      try metadata.uniformInteger(key(suffix), count: blockCount)
     }
     guard let feedForwardLength = try perLayer("feed_forward_length") else {
       throw missing("feed_forward_length")

@@ -105,6 +105,9 @@ extension GGUF {
       description.pooling = poolingNames[number - 1]
     }
     guard !description.tensors.isEmpty else { return }
+    if architecture.skipsPredictionLayers {
+      description.leaveOutLayers(from: configuration.layerCount)
+    }
     description.tensors = description.tensors.map { rename($0, architecture.ggufLayerNames) }
     description.tensors = try FusedTensors.split(
       description.tensors, configuration,
@@ -137,6 +140,20 @@ extension GGUF {
 }
 
 extension ModelDescription {
+  /// Leaves out layers after the last one, which predict further tokens.
+  fileprivate mutating func leaveOutLayers(from layerCount: Int) {
+    let count = tensors.count
+    tensors.removeAll { tensor in
+      let words = tensor.name.split(separator: ".", maxSplits: 2)
+      return words.count == 3 && words[0] == "blk" && Int(words[1]).map { $0 >= layerCount } == true
+    }
+    if tensors.count < count { notes.append(Self.noteOfPredictionLayers(count - tensors.count)) }
+  }
+
+  static func noteOfPredictionLayers(_ tensorCount: Int) -> String {
+    "\(tensorCount) tensors of layers that predict further tokens are left out"
+  }
+
   /// Leaves out what would scale activations before a product (`blk.0.ffn_up.input_scale`): they have scales of their own
   /// here, one for each 32, so nothing is lost.
   fileprivate mutating func ignoreInputFactors() {

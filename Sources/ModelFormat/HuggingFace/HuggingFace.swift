@@ -147,11 +147,13 @@ public enum HuggingFace {
       throw FormatError(.malformed, at: root.offset, path: path, "\"architectures\" is missing")
     }
     let architecture = try Architectures.named(huggingFace: family, path: path)
+    let config = root["text_config"] ?? root
     var tensors = try HuggingFaceTensors(
       shards: shards, architecture: architecture,
-      quantisation: HuggingFaceQuantisation(root, path: path))
+      quantisation: HuggingFaceQuantisation(root, path: path),
+      layerCount: architecture.skipsPredictionLayers ? config["num_hidden_layers"]?.integer : nil)
     let parameters = HuggingFaceHyperparameters(
-      config: root["text_config"] ?? root, path: path, name: family,
+      config: config, path: path, name: family,
       architecture: architecture.name, vocabularyCount: tensors.rowCount("token_embd.weight") ?? 0,
       hasOutputHead: tensors.rowCount("output.weight") != nil)
     let configuration = try architecture.configuration(huggingFace: parameters)
@@ -161,6 +163,9 @@ public enum HuggingFace {
     description.configuration = configuration.decoder
     description.tensors = tensors.records
     description.derivations = tensors.derivations
+    if tensors.leftOutCount > 0 {
+      description.notes.append(ModelDescription.noteOfPredictionLayers(tensors.leftOutCount))
+    }
     for (name, values) in configuration.derivedValues.sorted(by: { $0.key < $1.key }) {
       description.append(name, values: values)
     }

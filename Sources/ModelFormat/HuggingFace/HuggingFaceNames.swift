@@ -72,6 +72,17 @@ struct HuggingFaceNames {
     return ("blk.\(layer).\(name).\(suffix)", expert)
   }
 
+  /// The layer that a tensor belongs to; nil of one that belongs to none.
+  func layer(_ original: String) -> Int? {
+    var name = original[...]
+    if let prefix, name.hasPrefix(prefix.from) {
+      name = prefix.to + name.dropFirst(prefix.from.count)
+    }
+    let parts = name.split(separator: ".", maxSplits: 3, omittingEmptySubsequences: false)
+    guard parts.count == 4, parts[0] == "model", parts[1] == "layers" else { return nil }
+    return Self.number(parts[2])
+  }
+
   /// A number from 0 on as it is usually written.
   private static func number(_ text: Substring) -> Int? {
     guard let value = Int(text), value >= 0, String(value) == text else { return nil }

@@ -13,10 +13,11 @@ struct HuggingFaceRope {
   ///   - baseKey: The old spelling's key of the base.
   ///   - isScaled: Whether the old spelling's `rope_scaling` applies to these layers.
   ///   - mayBePartial: Whether the family can rotate a part of a head.
+  ///   - usualPart: The part where the file does not state it.
   init(
     _ parameters: HuggingFaceHyperparameters, layerType: StaticString = "full_attention",
     baseKey: StaticString = "rope_theta", defaultBase: Double, isScaled: Bool = true,
-    mayBePartial: Bool = false
+    mayBePartial: Bool = false, usualPart: Double = 1
   ) throws(FormatError) {
     var entry = parameters.config["rope_parameters"]
     if let typed = entry?[layerType] { entry = typed }
@@ -32,12 +33,13 @@ struct HuggingFaceRope {
     if let scaling = entry ?? legacy {
       partial = try parameters.double(key, in: scaling) ?? partial
     }
-    if let partial, partial != 1 {
-      guard mayBePartial, partial > 0, partial < 1 else {
+    let part = partial ?? usualPart
+    if part != 1 {
+      guard mayBePartial, part > 0, part < 1 else {
         throw parameters.error(
-          .unsupported, entry ?? parameters.config[key], "\(key): \(partial) is not supported")
+          .unsupported, entry ?? parameters.config[key], "\(key): \(part) is not supported")
       }
-      partialFactor = partial
+      partialFactor = part
     }
     guard let values = entry ?? legacy else { return }
     scaling = try RopeScalingReader(

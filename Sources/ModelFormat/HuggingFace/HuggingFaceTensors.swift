@@ -16,10 +16,14 @@ struct HuggingFaceTensors {
     init(_ record: TensorRecord) { (fileIndex, offset) = (record.fileIndex, record.offset) }
   }
 
+  /// Tensors of layers after the last one.
+  private(set) var leftOutCount = 0
+
+  /// - Parameter layerCount: layers from which on tensors are left out; nil = none are.
   /// - Throws: ``FormatError`` for a tensor whose name has no meaning, or of three dimensions.
   init(
     shards: [SafetensorsFile], architecture: any Architecture.Type,
-    quantisation: HuggingFaceQuantisation
+    quantisation: HuggingFaceQuantisation, layerCount: Int? = nil
   ) throws(FormatError) {
     names = HuggingFaceNames(architecture, shards)
     var parts: [String: [Part]] = [:]
@@ -27,6 +31,10 @@ struct HuggingFaceTensors {
     for (fileIndex, shard) in shards.enumerated() {
       for tensor in shard.tensors {
         if HuggingFaceNames.isIgnored(tensor.name) || quantisation.isCompanion(tensor.name) {
+          continue
+        }
+        if let layerCount, let layer = names.layer(tensor.name), layer >= layerCount {
+          leftOutCount += 1
           continue
         }
         let weightName = quantisation.weightName(tensor.name)
