@@ -126,12 +126,13 @@ public enum AttentionKernel {
   ///   - headDim: a multiple of 16.
   ///   - queries: [queryCount] rows of headDim, `queryStride` apart, scaled and rotated.
   ///   - visible: [queryCount], absolute positions.
+  ///   - softCap: scores become softCap · tanh(score / softCap); 0 = they stay.
   public static func accumulate(
     groups: UnsafePointer<UnsafeRawPointer?>, nextGroups: UnsafePointer<UnsafeRawPointer?>? = nil,
     tileFirstPosition: Int, headDim: Int,
     queries: UnsafePointer<Float>, queryStride: Int, visible: UnsafePointer<VisibleRange>,
     queryCount: Int, into partials: AttentionPartials, scratch: UnsafeMutableRawPointer,
-    instructionSet: InstructionSet? = nil
+    softCap: Float = 0, instructionSet: InstructionSet? = nil
   ) {
     precondition(headDim % 16 == 0, "a head must be a multiple of 16 elements long")
     var arguments = ck_attention_tile_arguments(
@@ -143,7 +144,7 @@ public enum AttentionKernel {
       query_stride: queryStride,
       visible: UnsafeRawPointer(visible).assumingMemoryBound(to: ck_visible.self),
       query_count: queryCount, m: partials.maxima, l: partials.sums, o: partials.outputs,
-      scratch: scratch.assumingMemoryBound(to: Float.self))
+      scratch: scratch.assumingMemoryBound(to: Float.self), soft_cap: softCap)
     KernelTable.of(instructionSet).pointee.attention_tile(&arguments)
   }
 

@@ -43,6 +43,12 @@ public enum VectorOps {
     instructionSet: InstructionSet? = nil
   ) { KernelTable.of(instructionSet).pointee.relu_multiply(gate, up, count) }
 
+  /// x = cap · tanh(x / cap), but −∞ where x is.
+  public static func softCap(
+    _ x: UnsafeMutablePointer<Float>, at cap: Float, count: Int,
+    instructionSet: InstructionSet? = nil
+  ) { KernelTable.of(instructionSet).pointee.soft_cap(x, cap, count) }
+
   /// y = x / √(mean(x²) + epsilon) · weight; `y` may be `x`.
   ///
   /// - Returns: whether the mean is finite: false if an element of `x` is not, or its square is too large.

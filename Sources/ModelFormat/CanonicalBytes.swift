@@ -22,7 +22,7 @@ struct CanonicalBytes {
     case normalisesOutputs, hasQueryKeyValueBias, tiesOutput, normalisesProjections
     case positionOffset, isGated, normKind, hasProjectionBiases
     case ropeMagnitude, shortContextLength
-    case layerKind, layers, logitScale, sinks
+    case layerKind, layers, logitScale, sinks, logitSoftCap, attentionSoftCap
     case experts = 64
     case sharedExperts, routing
     case tensor = 128
@@ -163,6 +163,8 @@ struct CanonicalBytes {
     let sinks = kinds.map { $0.attention?.hasSinks == true ? 1 : 0 }
     if sinks.contains(1) { integers(.sinks, sinks) }
     if let scale = header.logitScale { floats(.logitScale, [scale]) }
+    if let cap = header.logitSoftCap { floats(.logitSoftCap, [cap]) }
+    if let cap = header.attentionSoftCap { floats(.attentionSoftCap, [cap]) }
   }
 
   private mutating func add(_ experts: ExpertConfiguration) {

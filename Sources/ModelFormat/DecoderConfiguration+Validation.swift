@@ -114,6 +114,8 @@ extension DecoderConfiguration {
       ("sliding RoPE base", slidingRopeBase ?? 1),
       ("embedding scale", Double(embeddingScale)), ("attention scale", Double(attentionScale)),
       ("logit scale", Double(logitScale)),
+      ("cap of attention scores", Double(attentionSoftCap ?? 1)),
+      ("cap of logits", Double(logitSoftCap ?? 1)),
     ]
     for (name, value) in numbers where !(value.isFinite && value > 0) {
       throw FormatError(.malformed, path: path, "\(name) is \(value), not a positive number")

@@ -6,7 +6,7 @@ public struct DecoderConfiguration: Sendable, Equatable {
   /// ggml's name of the architecture.
   ///
   /// It is one of `llama`, `phi3`, `qwen2`, `qwen2moe`, `qwen3`, `qwen3moe`, `olmoe`,
-  /// `gemma3`, `olmo2`, `granite`, `smollm3`, `command-r`, `glm4`, `gpt-oss`, `glm4moe`,
+  /// `gemma2`, `gemma3`, `olmo2`, `granite`, `smollm3`, `command-r`, `glm4`, `gpt-oss`, `glm4moe`,
   /// `minimax-m2`, `opt`.
   public var architecture: String
   /// From the embedding to the output head.
@@ -44,8 +44,12 @@ public struct DecoderConfiguration: Sendable, Equatable {
   public var attentionScale: Float
   /// The norm in front of the output head.
   public var outputNorm: NormKind
+  /// Attention scores become cap · tanh(score / cap); nil = they stay.
+  public var attentionSoftCap: Float?
   /// Factor on logits.
   public var logitScale: Float = 1
+  /// Logits, scaled, become cap · tanh(logit / cap); nil = they stay.
+  public var logitSoftCap: Float?
   /// The output head is the embedding table.
   public var tiesOutput: Bool
   /// Row of `position_embd.weight` that is added to the embedding at position 0, where positions are

@@ -50,6 +50,8 @@ struct DecoderHeader: Codable {
   var outputNorm: NormKind?
   /// nil = 1
   var logitScale: Float?
+  var logitSoftCap: Float?
+  var attentionSoftCap: Float?
 }
 
 extension DecoderHeader {
@@ -70,6 +72,7 @@ extension DecoderHeader {
     layerKinds = kinds
     outputNorm = configuration.outputNorm
     logitScale = configuration.logitScale == 1 ? nil : configuration.logitScale
+    (logitSoftCap, attentionSoftCap) = (configuration.logitSoftCap, configuration.attentionSoftCap)
   }
 
   /// Whether old readers would take the model for another one.
@@ -77,9 +80,10 @@ extension DecoderHeader {
 
   /// Whether readers that know layers would too: they have parts that came later.
   var statesLaterParts: Bool {
-    (layerKinds ?? []).contains { kind in
-      kind.attention?.hasSinks == true || kind.experts?.isOfFirstFamilies == false
-    }
+    logitSoftCap != nil || attentionSoftCap != nil
+      || (layerKinds ?? []).contains { kind in
+        kind.attention?.hasSinks == true || kind.experts?.isOfFirstFamilies == false
+      }
   }
 
   private init(flagsOf configuration: DecoderConfiguration) {
@@ -137,6 +141,8 @@ extension DecoderHeader {
       configuration.layers = layers.map { layerKinds[$0] }
       configuration.outputNorm = outputNorm ?? .rms
       configuration.logitScale = logitScale ?? 1
+      configuration.logitSoftCap = logitSoftCap
+      configuration.attentionSoftCap = attentionSoftCap
     } else {
       applyFlags(to: &configuration)
     }

@@ -8,6 +8,8 @@ package struct AttentionShape: Sendable {
   package var queryHeadCount: Int
   package var keyValueHeadCount: Int
   package var headDim: Int
+  /// As `DecoderConfiguration.attentionSoftCap`; 0 = none.
+  package var softCap: Float = 0
 
   package init(queryHeadCount: Int, keyValueHeadCount: Int, headDim: Int) {
     self.queryHeadCount = queryHeadCount
@@ -19,6 +21,7 @@ package struct AttentionShape: Sendable {
     self.init(
       queryHeadCount: configuration.queryHeadCount,
       keyValueHeadCount: configuration.keyValueHeadCount, headDim: configuration.storedHeadDim)
+    softCap = configuration.attentionSoftCap ?? 0
   }
 
   /// Query heads that share a KV head.
@@ -325,7 +328,8 @@ package final class AttentionStep: ParallelRegion {
       groups: area.groups, nextGroups: nextGroups,
       tileFirstPosition: tile * AttentionTile.positionCount, headDim: headDim,
       queries: task.queries + head * groupSize * headDim, queryStride: headDim,
-      visible: area.visible, queryCount: groupSize, into: partials, scratch: area.scratch)
+      visible: area.visible, queryCount: groupSize, into: partials, scratch: area.scratch,
+      softCap: shape.softCap)
   }
 
   /// Merges a token's tiles of one KV head into the output.

@@ -204,7 +204,7 @@ final class ChunkAttention: ParallelRegion {
             layer: layer, head: head, tile: min(tile + 1, tilesHere.upperBound - 1), cache),
           tileFirstPosition: tile * AttentionTile.positionCount, headDim: headDim,
           queries: area.queries, queryStride: headDim, visible: area.visible,
-          queryCount: queryCount, into: partials, scratch: area.scratch)
+          queryCount: queryCount, into: partials, scratch: area.scratch, softCap: shape.softCap)
       }
     }
     guard tiles.upperBound == allTiles.upperBound else { return }

@@ -31,7 +31,7 @@ extension Decoder: ParallelRegion {
     case addAttention(bias: UnsafePointer<Float>?)
     /// residual += scale · (hidden + bias), through the norm on outputs where the block has one.
     case addToResidual(bias: UnsafePointer<Float>?, norm: DecoderWeights.Norm?, scale: Float)
-    /// Scales logits, and notes the rows with these numbers whose logits are not finite, a part of a row at a time.
+    /// Scales and caps logits, and notes the rows with these numbers whose logits are not finite, a part of a row at a time.
     case finishLogits(rows: UnsafePointer<Int32>)
   }
 
@@ -104,6 +104,7 @@ extension Decoder: ParallelRegion {
       VectorOps.scale(logits, by: configuration.logitScale, count: partCount)
     }
     finite.check(logits, count: partCount, row: Int(rows[row]))
+    if let cap = configuration.logitSoftCap { VectorOps.softCap(logits, at: cap, count: partCount) }
   }
 
   /// 1 / (1 + e^−(a · b)), the products added one after the other.

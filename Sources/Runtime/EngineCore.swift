@@ -92,8 +92,9 @@ package final class EngineCore {
       .notRunnable(path: source.path, reason: reason)
     }
     let isOutsourced = decodeAttention != nil
-    if isOutsourced, configuration.layers.contains(where: { $0.attention?.hasSinks == true }) {
-      throw refuse("attention outside the host knows no sinks, which the model has")
+    let hasSinks = configuration.layers.contains { $0.attention?.hasSinks == true }
+    if isOutsourced, hasSinks || configuration.attentionSoftCap != nil {
+      throw refuse("attention outside the host knows no sinks and no caps, which the model has")
     }
     if let decodeAttention, decodeAttention.hostWindow != 0 {
       guard decodeAttention.hostWindow > 0 else {

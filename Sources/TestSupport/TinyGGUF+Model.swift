@@ -50,6 +50,7 @@ public struct TinyModel: Sendable {
     switch architecture {
     case "smollm3", "olmo2": layerCount = 5
     case "glm4": rotatedCount = 8
+    case "gemma2": (layerCount, slidingWindow) = (3, 7)
     case "gpt-oss":
       (layerCount, slidingWindow, yarnFactor, contextLength) = (3, 7, 8, 64)
       var routing = ExpertRouting()
@@ -191,7 +192,7 @@ public struct TinyModel: Sendable {
       }
       for block in layer.blocks.indices {
         if architecture == "olmo2" { layer.blocks[block].preNorm = nil }
-        if ["gemma3", "olmo2", "glm4"].contains(architecture) {
+        if ["gemma2", "gemma3", "olmo2", "glm4"].contains(architecture) {
           layer.blocks[block].postNorm = .rms
         }
       }
@@ -262,6 +263,8 @@ public struct TinyModel: Sendable {
         ("attention.scale", 0.3),
       ]
     case "command-r": [("logit_scale", 0.25)]
+    // Where scores and logits of such models are bent.
+    case "gemma2": [("attn_logit_softcapping", 2), ("final_logit_softcapping", 5)]
     default: []
     }
   }
@@ -310,7 +313,7 @@ public struct TinyModel: Sendable {
 
   /// gemma3: SentencePiece with byte tokens; the rest: byte-level BPE with the `gpt-2` pre-tokenizer.
   private var tokenizer: [(key: String, value: TinyGGUF.Value)] {
-    architecture == "gemma3"
+    architecture.hasPrefix("gemma")
       ? TinyVocabulary.sentencePiece(count: vocabularyCount)
       : TinyVocabulary.byteLevel(count: vocabularyCount)
   }

@@ -79,7 +79,7 @@ static void attention(const ck_kernels *k, generator *g, int kind, int merges) {
         .groups = pointers[0], .next_groups = one_in(g, 2) ? pointers[1] : 0,
         .first_position = (int32_t)(512 * t), .head_length = length, .queries = query,
         .query_stride = length, .visible = visible, .query_count = queries, .m = into[0],
-        .l = into[1], .o = into[2], .scratch = scratch};
+        .l = into[1], .o = into[2], .scratch = scratch, .soft_cap = one_in(g, 3) ? 5.0f : 0};
     k->attention_tile(&a);
   }
   if (merges)

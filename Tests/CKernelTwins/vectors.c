@@ -3,7 +3,7 @@
 
 #include "twins.h"
 
-enum { ADD, SILU, GELU, CLAMPED_SWIGLU, RELU_MULTIPLY, EXP, SCALE, RELU };
+enum { ADD, SILU, GELU, CLAMPED_SWIGLU, RELU_MULTIPLY, EXP, SCALE, SOFT_CAP, RELU };
 
 static void elementwise(const ck_kernels *k, generator *g, int kind, int operation) {
   const size_t count = between(g, 0, 100);
@@ -20,6 +20,7 @@ static void elementwise(const ck_kernels *k, generator *g, int kind, int operati
     case RELU_MULTIPLY: k->relu_multiply(x, y, count); break;
     case EXP: k->exp(x, count); break;
     case SCALE: k->scale(x, value(g, kind), count); break;
+    case SOFT_CAP: k->soft_cap(x, 30, count); break;
     case RELU: k->relu(x, count); break;
   }
   emit_floats(x, count);
@@ -76,6 +77,7 @@ const twin_case vector_cases[] = {
   {"relu_multiply", elementwise, RELU_MULTIPLY, 40},
   {"exp", elementwise, EXP, 60},
   {"scale", elementwise, SCALE, 40},
+  {"soft_cap", elementwise, SOFT_CAP, 60},
   {"relu", elementwise, RELU, 40},
   {"rms_norm", norm, 0, 40},
   {"layer_norm", norm, 1, 40},

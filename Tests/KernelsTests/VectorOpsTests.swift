@@ -37,6 +37,11 @@ import Testing
         { x, _ in x * Double(Float(1.7)) }
       ),
       (
+        "soft cap",
+        { x, _, count, set in VectorOps.softCap(x, at: 30, count: count, instructionSet: set) },
+        { x, _ in 30 * tanh(x / 30) }
+      ),
+      (
         "exp", { x, _, count, set in VectorOps.exp(x, count: count, instructionSet: set) },
         { x, _ in exp(x) }
       ),

@@ -12,7 +12,8 @@ import WeightLoader
 @Suite struct HuggingFaceVectorTests {
   private static let names = [
     "llama", "llama-relu", "mistral", "qwen2", "qwen3", "gemma3", "opt",
-    "olmo2", "olmo3", "granite", "smollm3", "command-r", "glm4",
+    "olmo2", "olmo3", "granite", "smollm3", "command-r", "glm4", "gemma2", "qwen3-vl",
+    "mistral-small",
   ]
   private static let expertNames = [
     "mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss", "glm4moe", "glm4moe-groups",
@@ -106,6 +107,8 @@ import WeightLoader
       ("granite", { $0.editLayers { $0.blocks[1].scale = 1 } }),
       ("granite", { $0.attentionScale = 0.25 }), ("glm4", { $0.ropePairing = .halves }),
       ("glm4", { $0.ropeDimensionCount = 16 }),
+      ("gemma2", { $0.attentionSoftCap = nil }), ("gemma2", { $0.logitSoftCap = nil }),
+      ("gemma2", { $0.editLayers { $0.attention?.window? += 1 } }),
       ("smollm3", { $0.layers[3].attention?.rope = .full }), ("command-r", { $0.logitScale = 1 }),
       ("command-r", { $0.ropePairing = .halves }),
       ("command-r", { $0.editLayers { $0.blocks[0].preNorm = .rms } }),

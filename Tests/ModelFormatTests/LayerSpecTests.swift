@@ -24,7 +24,7 @@ import Testing
   }
 
   /// A reader of layers that knows no sinks and no other routing would leave them out.
-  @Test(arguments: ["gpt-oss", "glm4moe", "minimax-m2"])
+  @Test(arguments: ["gpt-oss", "glm4moe", "minimax-m2", "gemma2"])
   func `Parts that came later have a flag of their own`(family: String) throws {
     let model = try description(family)
     let configuration = try #require(model.configuration)

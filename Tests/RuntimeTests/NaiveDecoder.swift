@@ -20,7 +20,9 @@ struct NaiveDecoder {
   func logits(_ tokens: [Int32]) -> [[Double]] {
     let head = tensor("output.weight") == nil ? "token_embd.weight" : "output.weight"
     return hiddenStates(tokens).map {
-      product(head, $0).map { $0 * Double(configuration.logitScale) }
+      product(head, $0).map {
+        capped($0 * Double(configuration.logitScale), configuration.logitSoftCap)
+      }
     }
   }
 
@@ -156,7 +158,7 @@ struct NaiveDecoder {
         let scores = (first...position).map { past in
           zip(queries[position][head], keys[past][keyHead]).reduce(0) { $0 + $1.0 * $1.1 }
             * Double(configuration.attentionScale)
-        }
+        }.map { capped($0, configuration.attentionSoftCap) }
         let sink = sinks?[head] ?? -.infinity
         let highest = max(scores.max()!, sink)
         let weights = scores.map { exp($0 - highest) }
@@ -194,6 +196,11 @@ struct NaiveDecoder {
       result[j] = magnitude * (head[i] * sin(angle) + head[j] * cos(angle))
     }
     return result
+  }
+
+  private func capped(_ x: Double, _ cap: Float?) -> Double {
+    guard let cap = cap.map(Double.init) else { return x }
+    return cap * tanh(x / cap)
   }
 
   private func gated(_ x: Double, _ y: Double) -> Double {

@@ -30,6 +30,7 @@ typedef struct {
   float *m, *l;    // running partials [query_count]
   float *o;        // [query_count][head_length]
   float *scratch;  // query_count * (CK_SCORE_STRIDE + 2 + head_length)
+  float soft_cap;  // scores become soft_cap * tanh(score / soft_cap); 0 = they stay
 } ck_attention_tile_arguments;
 
 // A quantised block of 128 positions of one KV head: centres, then scales of the keys' channels

@@ -12,7 +12,7 @@
 #define CK_EACH_OTHER_KERNEL(X)                                                                   \
   X(accumulate_rows) X(interleave_rows) X(add) X(silu_multiply) X(gelu_multiply)                  \
   X(relu_multiply) X(exp) X(scale) X(rms_norm) X(layer_norm) X(relu) X(indexes_above) X(all_finite) \
-  X(index_of_highest) X(clamped_swiglu)                                                           \
+  X(index_of_highest) X(clamped_swiglu) X(soft_cap)                                               \
   X(rotate_halves) X(rotate_adjacent) X(store_group) X(attention_tile) X(attention_merge)         \
   X(key_range) X(score_estimates) X(quantise_block) X(expand_block)
 

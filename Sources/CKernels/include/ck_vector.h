@@ -9,6 +9,7 @@
   void ck_add_##suffix(float *x, const float *y, size_t count);           /* x += y */              \
   void ck_silu_multiply_##suffix(float *x, const float *y, size_t count); /* x = silu(x) y */       \
   void ck_gelu_multiply_##suffix(float *x, const float *y, size_t count); /* x = gelu(x) y, tanh */ \
+  void ck_soft_cap_##suffix(float *x, float cap, size_t count); /* x = cap tanh(x / cap) */         \
   void ck_clamped_swiglu_##suffix(float *x, const float *y, size_t count); /* gpt-oss's */          \
   void ck_relu_multiply_##suffix(float *x, const float *y, size_t count); /* x = max(x, 0) y */     \
   void ck_exp_##suffix(float *x, size_t count);                           /* x = e^x */             \

@@ -3,13 +3,16 @@
 ///
 /// A further family is one more file here and one more entry in ``Architectures/all``.
 protocol Architecture: Sendable {
-  /// ggml's name, the value of `general.architecture`.
+  /// ggml's name, by which images call the family.
   static var name: String { get }
 
   /// Reads a GGUF file's hyper-parameters.
   static func configuration(
     gguf parameters: GGUFHyperparameters
   ) throws(FormatError) -> DecoderConfiguration
+
+  /// What GGUF files of the family have as `general.architecture`, and in front of their keys.
+  static var ggufNames: [String] { get }
 
   /// Whether files of the family have layers after the last one that predict further tokens, which are left out.
   static var skipsPredictionLayers: Bool { get }
@@ -47,6 +50,8 @@ struct HuggingFaceConfiguration {
 }
 
 extension Architecture {
+  static var ggufNames: [String] { [name] }
+
   static var skipsPredictionLayers: Bool { false }
 
   static var ggufLayerNames: [String: String] { [:] }
@@ -76,13 +81,14 @@ extension Architecture {
 enum Architectures {
   static let all: [any Architecture.Type] = [
     Llama.self, Phi3.self, Qwen2.self, Qwen2MoE.self, Qwen3.self, Qwen3MoE.self, OLMoE.self,
-    Gemma3.self, OLMo2.self, Granite.self, SmolLM3.self, CommandR.self, GLM4.self, GPTOSS.self,
+    Gemma2.self, Gemma3.self, OLMo2.self, Granite.self, SmolLM3.self, CommandR.self, GLM4.self,
+    GPTOSS.self,
     GLM4MoE.self, MiniMaxM2.self, OPT.self,
   ]
 
   /// The family called `name`.
   static func named(_ name: String, path: String?) throws(FormatError) -> any Architecture.Type {
-    if let match = all.first(where: { $0.name == name }) { return match }
+    if let match = all.first(where: { $0.ggufNames.contains(name) }) { return match }
     let known = all.map { $0.name }.joined(separator: ", ")
     throw FormatError(
       .unsupported, path: path, "architecture \"\(name)\" is not supported; \(known) are")

@@ -1,17 +1,23 @@
 /// A GGUF file's hyper-parameters under its architecture's prefix (`llama.block_count`).
 struct GGUFHyperparameters {
   let metadata: GGUFMetadataReader
+  /// What precedes keys.
+  let prefix: String
+  /// The family's name.
   let architecture: String
   private let tensors: [String: TensorRecord]
 
   /// - Parameter tensors: those of the whole model, of a split one in all its files.
-  init(_ metadata: GGUFMetadataReader, tensors: [TensorRecord], architecture: String) {
+  init(
+    _ metadata: GGUFMetadataReader, tensors: [TensorRecord], prefix: String, architecture: String
+  ) {
     self.metadata = metadata
+    self.prefix = prefix
     self.architecture = architecture
     self.tensors = Dictionary(tensors.map { ($0.name, $0) }) { first, _ in first }
   }
 
-  func key(_ suffix: String) -> String { "\(architecture).\(suffix)" }
+  func key(_ suffix: String) -> String { "\(prefix).\(suffix)" }
   func hasTensor(_ name: String) -> Bool { tensors[name] != nil }
 
   func integer(_ suffix: String) throws(FormatError) -> Int? {
@@ -42,12 +48,15 @@ struct GGUFHyperparameters {
 
   /// What all families state in the same words, validated; each adds its own to it.
   ///
-  /// - Parameter hasScales: Whether the family reads its factors on embeddings, residuals and logits itself.
+  /// - Parameters:
+  ///   - hasScales: Whether the family reads its factors on embeddings, residuals and logits itself.
+  ///   - hasSoftCaps: Whether it reads its caps on attention scores and logits itself.
   func commonConfiguration(
     pairing: DecoderConfiguration.RopePairing, mayHaveExperts: Bool = false,
-    epsilonKey: String = "attention.layer_norm_rms_epsilon", hasScales: Bool = false
+    epsilonKey: String = "attention.layer_norm_rms_epsilon", hasScales: Bool = false,
+    hasSoftCaps: Bool = false
   ) throws(FormatError) -> DecoderConfiguration {
-    try refuseWhatIsNotModelled(hasScales: hasScales)
+    try refuseWhatIsNotModelled(hasScales: hasScales, hasSoftCaps: hasSoftCaps)
     if !mayHaveExperts { try refuseExperts() }
     let blockCount = try required("block_count")
     // Layers that predict further tokens are counted too.
@@ -120,15 +129,19 @@ struct GGUFHyperparameters {
   }
 
   /// Keys that change the graph in ways it does not have, unless they hold these neutral values.
-  private func refuseWhatIsNotModelled(hasScales: Bool) throws(FormatError) {
-    let floats: [(suffix: String, neutral: [Double])] = [
+  private func refuseWhatIsNotModelled(
+    hasScales: Bool, hasSoftCaps: Bool
+  ) throws(FormatError) {
+    let caps: [(suffix: String, neutral: [Double])] = [
       ("attn_logit_softcapping", [0]), ("final_logit_softcapping", [0]),
+    ]
+    let floats: [(suffix: String, neutral: [Double])] = [
       ("attention.clamp_kqv", [0]), ("attention.max_alibi_bias", [0]),
     ]
     let scales: [(suffix: String, neutral: [Double])] = [
       ("logit_scale", [0, 1]), ("residual_scale", [0, 1]), ("embedding_scale", [0, 1]),
     ]
-    for (suffix, neutral) in floats + (hasScales ? [] : scales) {
+    for (suffix, neutral) in floats + (hasScales ? [] : scales) + (hasSoftCaps ? [] : caps) {
       if let value = try float(suffix), !neutral.contains(value) {
         throw unsupported(suffix, "\(value) is not supported")
       }

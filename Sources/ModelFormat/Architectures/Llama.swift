@@ -7,7 +7,9 @@ enum Llama: Architecture {
   static let name = "llama"
   static let mistralName = "MistralForCausalLM"
   static let mixtralName = "MixtralForCausalLM"
-  static let huggingFaceNames = ["LlamaForCausalLM", mistralName, mixtralName]
+  /// Mistral Small 3 from 3.1 on, of which the text part is read.
+  static let mistral3Name = "Mistral3ForConditionalGeneration"
+  static let huggingFaceNames = ["LlamaForCausalLM", mistralName, mistral3Name, mixtralName]
   static var huggingFaceLayerNames: [String: String] {
     expertNames(block: "block_sparse_moe", gate: "w1", up: "w3", down: "w2")
   }
@@ -33,7 +35,7 @@ enum Llama: Architecture {
   static func configuration(
     huggingFace parameters: HuggingFaceHyperparameters
   ) throws(FormatError) -> HuggingFaceConfiguration {
-    let isMistral = parameters.name == mistralName
+    let isMistral = [mistralName, mistral3Name].contains(parameters.name)
     let isMixtral = parameters.name == mixtralName
     var defaults = HuggingFaceHyperparameters.Defaults(contextLength: 2048)
     if isMistral || isMixtral {

@@ -1,7 +1,9 @@
-/// Qwen 3 (dense): RMSNorm on each query and key head, RoPE over halves.
+/// Qwen 3 (dense): RMSNorm on each query and key head, RoPE over halves; also the text part of Qwen 3 VL, whose three
+/// kinds of positions are equal where there is only text.
 enum Qwen3: Architecture {
   static let name = "qwen3"
-  static let huggingFaceNames = ["Qwen3ForCausalLM"]
+  static let ggufNames = [name, "qwen3vl"]
+  static let huggingFaceNames = ["Qwen3ForCausalLM", "Qwen3VLForConditionalGeneration"]
 
   static func configuration(
     gguf parameters: GGUFHyperparameters

@@ -3,6 +3,7 @@
 enum Qwen3MoE: Architecture {
   static let name = "qwen3moe"
   static let visionName = "Qwen3VLMoeForConditionalGeneration"
+  static let ggufNames = [name, "qwen3vlmoe"]
   static let huggingFaceNames = ["Qwen3MoeForCausalLM", visionName]
   static var huggingFaceLayerNames: [String: String] { expertNames() }
 

@@ -96,7 +96,7 @@ extension GGUF {
     }
     let architecture = try Architectures.named(name, path: metadata.file.path)
     let parameters = GGUFHyperparameters(
-      metadata, tensors: description.tensors, architecture: name)
+      metadata, tensors: description.tensors, prefix: name, architecture: architecture.name)
     let configuration = try architecture.configuration(gguf: parameters)
     description.configuration = configuration
     if let number = try metadata.integer("\(name).pooling_type"),

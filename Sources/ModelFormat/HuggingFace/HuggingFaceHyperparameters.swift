@@ -86,11 +86,13 @@ struct HuggingFaceHyperparameters {
   ///   - rope: The RoPE of layers that see everything.
   ///   - mayHaveBiases: Whether the family reads `attention_bias` itself.
   ///   - hasScales: Whether it reads its factors on embeddings, residuals and logits itself.
+  ///   - hasSoftCaps: Whether it reads its caps on attention scores and logits itself.
   func commonConfiguration(
     _ defaults: Defaults, rope: HuggingFaceRope, mayHaveExperts: Bool = false,
-    mayHaveBiases: Bool = false, hasScales: Bool = false
+    mayHaveBiases: Bool = false, hasScales: Bool = false, hasSoftCaps: Bool = false
   ) throws(FormatError) -> DecoderConfiguration {
-    try refuseWhatIsNotModelled(mayHaveBiases: mayHaveBiases, hasScales: hasScales)
+    try refuseWhatIsNotModelled(
+      mayHaveBiases: mayHaveBiases, hasScales: hasScales, hasSoftCaps: hasSoftCaps)
     if !mayHaveExperts { try refuse([("num_experts", 0), ("num_local_experts", 0)]) }
     let layerCount = try required("num_hidden_layers")
     try DecoderConfiguration.checkLayerCount(layerCount, path: path)
@@ -173,13 +175,15 @@ struct HuggingFaceHyperparameters {
 
   /// Keys that change the graph in ways it does not have, unless they hold these neutral values.
   private func refuseWhatIsNotModelled(
-    mayHaveBiases: Bool, hasScales: Bool
+    mayHaveBiases: Bool, hasScales: Bool, hasSoftCaps: Bool
   ) throws(FormatError) {
     let flags: [StaticString] = ["mlp_bias", "use_bidirectional_attention"]
     for key in flags + (mayHaveBiases ? [] : ["attention_bias"]) {
       if let value = config[key], value.bool != false { throw unsupported(key, "not supported") }
     }
-    try refuse([("attn_logit_softcapping", 0), ("final_logit_softcapping", 0)])
+    if !hasSoftCaps {
+      try refuse([("attn_logit_softcapping", 0), ("final_logit_softcapping", 0)])
+    }
     guard !hasScales else { return }
     try refuse([
       ("logit_scale", 1), ("logits_scaling", 1), ("residual_multiplier", 1),
