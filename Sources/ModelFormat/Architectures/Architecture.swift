@@ -86,21 +86,92 @@ enum Architectures {
     GLM4MoE.self, MiniMaxM2.self, OPT.self,
   ]
 
-  /// The family called `name`.
-  static func named(_ name: String, path: String?) throws(FormatError) -> any Architecture.Type {
+  /// The family that GGUF files call `name`.
+  ///
+  /// - Parameter layerTensors: what the file calls tensors of its layers, without prefix and ending.
+  static func named(
+    _ name: String, layerTensors: Set<String>, path: String?
+  ) throws(FormatError) -> any Architecture.Type {
     if let match = all.first(where: { $0.ggufNames.contains(name) }) { return match }
-    let known = all.map { $0.name }.joined(separator: ", ")
+    let nearest = nearest(to: layerTensors, name) { family in
+      (family.ggufNames, family.ggufLayerTensors)
+    }
+    let known = all.flatMap { $0.ggufNames }.joined(separator: ", ")
     throw FormatError(
-      .unsupported, path: path, "architecture \"\(name)\" is not supported; \(known) are")
+      .unsupported, path: path,
+      "architecture \"\(name)\" is not supported; \(nearest); \(known) are supported")
   }
 
   /// The family that Hugging Face calls `name` (a class of transformers).
+  ///
+  /// - Parameter layerTensors: what the files call tensors of their layers, numbers of experts being `*`.
   static func named(
-    huggingFace name: String, path: String
+    huggingFace name: String, layerTensors: Set<String>, path: String
   ) throws(FormatError) -> any Architecture.Type {
     if let match = all.first(where: { $0.huggingFaceNames.contains(name) }) { return match }
+    let nearest = nearest(to: layerTensors, name) { family in
+      (family.huggingFaceNames, Set(family.huggingFaceLayerNames.keys))
+    }
     let known = all.flatMap { $0.huggingFaceNames }.joined(separator: ", ")
     throw FormatError(
-      .unsupported, path: path, "architecture \"\(name)\" is not supported; \(known) are")
+      .unsupported, path: path,
+      "architecture \"\(name)\" is not supported; \(nearest); \(known) are supported")
+  }
+
+  /// Which family comes nearest to a file, and what of the file's it does not have.
+  ///
+  /// The nearest has the fewest tensors too few, then the name that begins most alike, then the fewest too many.
+  private static func nearest(
+    to tensors: Set<String>, _ name: String,
+    _ describe: (any Architecture.Type) -> (names: [String], tensors: Set<String>)
+  ) -> String {
+    func likeness(_ other: String) -> Int {
+      zip(name.lowercased(), other.lowercased()).prefix { $0 == $1 }.count
+    }
+    let candidates = all.map { family in
+      let (names, known) = describe(family)
+      let best = names.max { likeness($0) < likeness($1) } ?? family.name
+      return (
+        name: best, lacking: tensors.subtracting(known),
+        surplus: known.subtracting(tensors).count, likeness: likeness(best)
+      )
+    }
+    let nearest = candidates.min {
+      ($0.lacking.count, -$0.likeness, $0.surplus) < ($1.lacking.count, -$1.likeness, $1.surplus)
+    }
+    guard let nearest else { return "" }
+    let lacking = nearest.lacking.sorted()
+    let named = lacking.prefix(shownTensorCount).map { "\"\($0)\"" }.joined(separator: ", ")
+    let rest =
+      lacking.count > shownTensorCount ? " and \(lacking.count - shownTensorCount) more" : ""
+    let difference =
+      tensors.isEmpty
+      ? ""
+      : lacking.isEmpty
+        ? ", whose layers have tensors of all these names, so that they differ in arithmetic or shape"
+        : ", whose layers have no \(named)\(rest)"
+    return "the nearest that is, is \"\(nearest.name)\"\(difference)"
+  }
+
+  private static let shownTensorCount = 8
+}
+
+extension Architecture {
+  /// What GGUF files of the family may call tensors of layers: what folders' tensors become, by their names there.
+  fileprivate static var ggufLayerTensors: Set<String> {
+    let own = Dictionary(ggufLayerNames.map { ($1, $0) }) { first, _ in first }
+    return Set(
+      huggingFaceLayerNames.values.map { value in
+        let name = String(value.prefix { $0 != "." })
+        return own[name] ?? name
+      })
+  }
+}
+
+/// What this project runs, as files call it.
+package enum SupportedArchitectures {
+  /// Of each family its names in GGUF files, and the classes of transformers.
+  package static var all: [(gguf: [String], huggingFace: [String])] {
+    Architectures.all.map { ($0.ggufNames, $0.huggingFaceNames) }
   }
 }

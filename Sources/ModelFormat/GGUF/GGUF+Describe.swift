@@ -94,7 +94,12 @@ extension GGUF {
     guard let name = try metadata.string(key) else {
       throw metadata.error(.unsupported, key: key, "metadata key \"\(key)\" is missing")
     }
-    let architecture = try Architectures.named(name, path: metadata.file.path)
+    let layerTensors = description.tensors.compactMap { tensor -> String? in
+      let words = tensor.name.split(separator: ".")
+      return words.count >= 4 && words[0] == "blk" ? String(words[2]) : nil
+    }
+    let architecture = try Architectures.named(
+      name, layerTensors: Set(layerTensors), path: metadata.file.path)
     let parameters = GGUFHyperparameters(
       metadata, tensors: description.tensors, prefix: name, architecture: architecture.name)
     let configuration = try architecture.configuration(gguf: parameters)

@@ -146,7 +146,8 @@ public enum HuggingFace {
     guard let family = (root["architectures"]?.array?.first)?.string else {
       throw FormatError(.malformed, at: root.offset, path: path, "\"architectures\" is missing")
     }
-    let architecture = try Architectures.named(huggingFace: family, path: path)
+    let architecture = try Architectures.named(
+      huggingFace: family, layerTensors: HuggingFaceNames.layerTensors(shards), path: path)
     let config = root["text_config"] ?? root
     var tensors = try HuggingFaceTensors(
       shards: shards, architecture: architecture,

@@ -72,6 +72,21 @@ struct HuggingFaceNames {
     return ("blk.\(layer).\(name).\(suffix)", expert)
   }
 
+  /// What files call tensors of layers, without prefix and ending, numbers of experts being `*`.
+  static func layerTensors(_ shards: [SafetensorsFile]) -> Set<String> {
+    var found: Set<String> = []
+    for tensor in shards.lazy.flatMap(\.tensors) where !isIgnored(tensor.name) {
+      let parts = tensor.name.split(separator: ".")
+      guard let layers = parts.firstIndex(of: "layers"), layers + 2 < parts.count,
+        number(parts[layers + 1]) != nil
+      else { continue }
+      var name = parts[(layers + 2)...].map { number($0) == nil ? String($0) : "*" }
+      if ["weight", "bias"].contains(name.last) { name.removeLast() }
+      found.insert(name.joined(separator: "."))
+    }
+    return found
+  }
+
   /// The layer that a tensor belongs to; nil of one that belongs to none.
   func layer(_ original: String) -> Int? {
     var name = original[...]
