@@ -151,7 +151,7 @@ package final class AttentionStep: ParallelRegion {
   /// - Parameters:
   ///   - batch: whose caches hold all positions of their spans.
   ///   - window: positions a token sees, its own included; nil = all before it.
-  ///   - sinks: [queryHeadCount], as ``AttentionSpec/hasSinks``.
+  ///   - sinks: [queryHeadCount], as `AttentionSpec.hasSinks`.
   ///   - foldedEnd: where ``runningPartials`` hold the tiles before this position, from which the batch's only row
   ///     goes on: a tile's first position, or the one after the row's; 0 = nowhere.
   package func run(

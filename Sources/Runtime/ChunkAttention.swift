@@ -101,7 +101,7 @@ final class ChunkAttention: ParallelRegion {
   ///
   /// - Parameters:
   ///   - window: positions a token sees, its own included; nil = all before it.
-  ///   - sinks: [queryHeadCount], as ``AttentionSpec/hasSinks``.
+  ///   - sinks: [queryHeadCount], as `AttentionSpec.hasSinks`.
   func run(
     layer: Int, window: Int?, sinks: UnsafePointer<Float>?, _ cache: KeyValueStore,
     _ branches: KeyValueBranches?
