@@ -29,8 +29,8 @@ public struct DraftArguments: ParsableArguments {
   @Option(
     help: ArgumentHelp(
       """
-      Where tokens are drafted that one sweep verifies: lookup (what followed earlier in the context where it ended like now), \
-      a smaller model of the same vocabulary, which stays in memory, or off; auto is lookup. The answer is the same with any.
+      Where tokens are drafted that one sweep verifies: lookup (what followed where the context ended like now before, and \
+      what the model took for likely there), a smaller model of the same vocabulary, which stays in memory, or off; auto is lookup. The answer is the same with any.
       """, valueName: "auto|off|lookup|file"))
   public var draft = Choice.auto
 

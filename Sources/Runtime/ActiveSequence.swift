@@ -179,18 +179,14 @@ final class ActiveSequence {
   var isConstrained: Bool { constraint != nil }
 
   /// Proposes drafts to follow what it reads next, as far as there is room; none where a sweep brings no token.
-  ///
-  /// - Returns: how likely each of them is to be reached and right, and how many are verified in any case.
-  func propose(
-    _ room: DraftRoom, _ gate: DraftGate
-  ) -> (likelihoods: [Double], forcedCount: Int) {
+  func propose(_ room: DraftRoom, _ gate: DraftGate) -> DraftProposal {
     let canDraft = unreadCount == 1 && draws && !skipsDrafts
     skipsDrafts = false
     drafts?.propose(
       after: DraftContext(
         path: path, answerStart: answerStart, sampling: record.request.sampling),
       room.limited(to: canDraft ? (ending?.leftCount ?? 0) - 1 : 0), gate)
-    return drafts?.proposal ?? ([], 0)
+    return drafts?.proposal ?? DraftProposal()
   }
 
   /// Why it has no drafts any more, told once.
@@ -207,6 +203,7 @@ final class ActiveSequence {
     _ logits: UnsafeBufferPointer<Float>, vocabularyCount: Int, _ sampler: inout Sampler
   ) {
     drawnRow = 0
+    drafts?.look(at: logits, vocabularyCount: vocabularyCount, after: path)
     guard constraintError == nil else { return }
     repeat {
       drawNext(logits, vocabularyCount: vocabularyCount, &sampler, constraint)
@@ -286,24 +283,24 @@ final class ActiveSequence {
   /// - Parameter number: that of its span.
   func advance(_ number: Int, in batch: Batch, _ masks: () -> TokenMasks) {
     let span = batch.spans[number]
-    let rows = span.draftCount > 0 ? drafts?.rows : nil
+    let draftedCount = span.draftCount > 0 ? drafts?.rows.tokens.count ?? 0 : 0
     news = News()
-    news.rowCount = span.rows.count - span.draftCount + (rows?.tokens.count ?? 0)
+    news.rowCount = span.rows.count - span.draftCount + draftedCount
     guard span.isAlive else {
       breakOff()
       news.end = span.failure.map { .failed($0) }
       return
     }
+    drafts?.remember()
     let wasReading = isReading
     position += span.rows.count - span.draftCount
     // What was drawn last is not read yet; what was drawn before that is a draft.
     let acceptedCount = takeDrawn(masks)
-    if let rows {
+    if draftedCount > 0, let row = drafts?.rows.ancestor(ofRow: drawnRow, depth: acceptedCount) {
       position += acceptedCount
-      let row = rows.ancestor(ofRow: drawnRow, depth: acceptedCount)
-      batch.keepDrafts(ofSpan: number, branch: rows.branch(ofRow: row), to: position)
+      batch.keepDrafts(ofSpan: number, branch: drafts?.rows.branch(ofRow: row), to: position)
       drafts?.note(lastRight: row)
-      (news.drafts.draftedCount, news.drafts.acceptedCount) = (rows.tokens.count, acceptedCount)
+      (news.drafts.draftedCount, news.drafts.acceptedCount) = (draftedCount, acceptedCount)
     }
     if wasReading { news.reading = (min(position, promptCount), promptCount, reusedCount) }
     noteEnd()

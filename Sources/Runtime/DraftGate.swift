@@ -1,7 +1,10 @@
 /// How often a sequence's drafts were right, by how sure the drafter was and how deep they lay: moving averages.
 struct DraftAcceptance {
-  /// What is assumed of each grade before anything was seen: those of matches, then those of a model's probabilities.
-  private static let priors = [0.35, 0.55, 0.75, 0.9, 0.96] + [0.35, 0.55, 0.8, 0.93, 0.98]
+  /// What is assumed of each grade before anything was seen: those of matches, of a model's probabilities, and of what
+  /// followed the same two tokens, and the same one.
+  private static let priors =
+    [0.3, 0.55, 0.75, 0.9, 0.96] + [0.35, 0.55, 0.8, 0.93, 0.98]
+    + [0.02, 0.06, 0.15, 0.35, 0.6, 0.85] + [0.02, 0.05, 0.1, 0.2, 0.3, 0.45]
   /// Grades of a drafter's certainty.
   static let gradeCount = priors.count
   private static let matchGradeCount = 5
@@ -43,6 +46,11 @@ struct DraftAcceptance {
     }
   }
 
+  /// Grade of a token that followed before, by how likely it was then, and whether it followed the same two tokens.
+  static func grade(successor grade: Int, isInContext: Bool) -> Int {
+    2 * matchGradeCount + (isInContext ? 0 : TokenSuccessors.gradeCount) + grade
+  }
+
   /// The place of tokens of a certainty and depth, and where others are likelier in their place, of that rank.
   static func cell(grade: Int, depth: Int, rank: Int = 0) -> Int {
     guard rank == 0 else {
@@ -76,6 +84,11 @@ struct DraftGate {
   private var rowNanoseconds: Double?
   /// Tokens a nanosecond, a moving average.
   private var tokenRate = 0.0
+  private var proposals: [DraftProposal] = []
+  /// Of each sequence that offered some, how many of its drafts the next sweep is to verify.
+  private(set) var chosenCounts: [Int] = []
+  /// Of each sequence, drafts that are looked at.
+  private var counts: [Int] = []
 
   /// Of a sweep's time, what may go to drafts of which no gain is expected.
   private static let trialShare = 0.015
@@ -113,49 +126,56 @@ struct DraftGate {
       rowCount: rowCount, rowNanoseconds: rowNanoseconds, assumedRowShare: assumedRowShare)
   }
 
-  /// Decides which drafts a sweep is to verify.
+  /// Adds what another sequence's draft is worth to what is decided next.
+  mutating func offer(_ proposal: DraftProposal) { proposals.append(proposal) }
+
+  /// Decides which drafts a sweep is to verify, of those that were offered: ``chosenCounts``.
   ///
   /// - Parameters:
-  ///   - drafts: of each sequence, how likely each of its drafts is to be reached and right, descending; and how many are
-  ///     verified whatever that costs.
   ///   - rowCount: rows of the sweep beside drafts.
   ///   - room: most drafts in all.
-  /// - Returns: how many of each are to be verified.
-  mutating func choose(
-    _ drafts: [(likelihoods: [Double], forcedCount: Int)], beside rowCount: Int, room: Int
-  ) -> [Int] {
-    var counts = [Int](repeating: 0, count: drafts.count)
+  mutating func choose(beside rowCount: Int, room: Int) {
+    choose(beside: rowCount, room: room, from: proposals)
+    proposals.removeAll(keepingCapacity: true)
+  }
+
+  private mutating func choose(
+    beside rowCount: Int, room: Int, from drafts: [DraftProposal]
+  ) {
+    chosenCounts.removeAll(keepingCapacity: true)
     var room = max(0, room)
-    for index in drafts.indices {
-      counts[index] = min(drafts[index].forcedCount, room)
-      room -= counts[index]
+    for draft in drafts {
+      chosenCounts.append(min(draft.forcedCount, room))
+      room -= chosenCounts[chosenCounts.count - 1]
     }
-    guard counts.allSatisfy({ $0 == 0 }) else { return counts }
-    let drafts = drafts.map(\.likelihoods)
-    var best = counts
+    guard chosenCounts.allSatisfy({ $0 == 0 }) else { return }
+    counts.removeAll(keepingCapacity: true)
+    counts.append(contentsOf: chosenCounts)
     let alone = cost(rowCount)
     var (gain, bestRate) = (Double(rowCount), Double(rowCount) / alone)
     for added in 0..<room {
-      var next: Int?
-      for index in drafts.indices where counts[index] < drafts[index].count {
-        if next.map({ drafts[index][counts[index]] > drafts[$0][counts[$0]] }) ?? true {
-          next = index
-        }
+      var (next, nextLikelihood) = (-1, 0.0)
+      for (index, draft) in drafts.enumerated() where counts[index] < draft.likelihoods.count {
+        let likelihood = draft.likelihoods[counts[index]]
+        if next < 0 || likelihood > nextLikelihood { (next, nextLikelihood) = (index, likelihood) }
       }
-      guard let next else { break }
-      gain += drafts[next][counts[next]]
+      guard next >= 0 else { break }
+      gain += nextLikelihood
       counts[next] += 1
       let rate = gain / cost(rowCount + added + 1)
-      if rate > bestRate { (best, bestRate) = (counts, rate) }
+      if rate > bestRate {
+        bestRate = rate
+        for index in counts.indices { chosenCounts[index] = counts[index] }
+      }
     }
-    guard best.allSatisfy({ $0 == 0 }), let tried = drafts.firstIndex(where: { !$0.isEmpty })
-    else { return best }
-    let length = min(Self.trialLength, drafts[tried].count, room)
+    guard chosenCounts.allSatisfy({ $0 == 0 }),
+      let tried = drafts.firstIndex(where: { !$0.likelihoods.isEmpty })
+    else { return }
+    let length = min(Self.trialLength, drafts[tried].likelihoods.count, room)
     let price = cost(rowCount + length) - alone
     if length > 0, price <= allowance {
       allowance -= price
-      best[tried] = length
+      chosenCounts[tried] = length
     }
-    return best
   }
 }

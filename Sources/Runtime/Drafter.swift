@@ -63,6 +63,8 @@ package struct Draft {
   private var cells: [Int] = []
   /// All nodes, the likeliest first, and of equal ones the earlier.
   private var order: [Int] = []
+  /// Their likelihoods.
+  private(set) var orderedLikelihoods: [Double] = []
   /// Nodes whose parent had another before.
   private var branchCount = 0
   /// Nodes below each, at most, one after the other; while rows are laid out.
@@ -81,10 +83,14 @@ package struct Draft {
     }
     tokens.reserveCapacity(Self.capacity)
     likelihoods.reserveCapacity(Self.capacity)
+    orderedLikelihoods.reserveCapacity(Self.capacity)
   }
 
   /// Whether another token is wanted after the last that was proposed.
   package var wantsMore: Bool { wantsMore(after: tokens.count - 1) }
+
+  /// Whether it takes another node.
+  var hasRoom: Bool { tokens.count < room.count }
 
   /// Whether another token is wanted after a node; −1 = after the path's end.
   func wantsMore(after node: Int) -> Bool {
@@ -136,7 +142,9 @@ package struct Draft {
     parents.append(node)
     likelihoods.append(likelihood)
     cells.append(cell)
-    order.insert(added, at: order.firstIndex { likelihoods[$0] < likelihood } ?? order.count)
+    let place = orderedLikelihoods.firstIndex { $0 < likelihood } ?? order.count
+    order.insert(added, at: place)
+    orderedLikelihoods.insert(likelihood, at: place)
     return added
   }
 
@@ -145,21 +153,32 @@ package struct Draft {
     acceptance.share(DraftAcceptance.cell(grade: grade, depth: depth(of: node), rank: rank))
   }
 
-  /// The tokens up to a node, itself included.
-  func path(to node: Int) -> [Int32] {
-    var (node, path) = (node, [Int32]())
-    while node >= 0 {
-      path.append(tokens[node])
-      node = parents[node]
-    }
-    return path.reversed()
+  /// The token at a depth, from 0 on, on the way to a node.
+  func token(at depth: Int, onPathTo node: Int) -> Int32 {
+    var node = node
+    while depths[node] > depth + 1 { node = parents[node] }
+    return tokens[node]
+  }
+
+  /// The last two tokens of a path that goes on to a node.
+  ///
+  /// - Parameter path: of two tokens or more.
+  func lastTwo(
+    of path: UnsafeBufferPointer<Int32>, upTo node: Int
+  ) -> (before: Int32, last: Int32) {
+    let end = path.count - 1
+    guard node >= 0 else { return (path[end - 1], path[end]) }
+    return (parents[node] < 0 ? path[end] : tokens[parents[node]], tokens[node])
+  }
+
+  /// Appends the tokens up to a node, itself included.
+  func appendPath(to node: Int, _ path: inout [Int32]) {
+    guard node >= 0 else { return }
+    for depth in 0..<depths[node] { path.append(token(at: depth, onPathTo: node)) }
   }
 
   /// The likeliest nodes.
   package func best(_ count: Int) -> ArraySlice<Int> { order.prefix(count) }
-
-  /// The likelihoods of all nodes, descending.
-  var ordered: some Collection<Double> { order.lazy.map { [likelihoods] in likelihoods[$0] } }
 
   /// Begins anew.
   ///
@@ -177,6 +196,7 @@ package struct Draft {
     }
     tokens.removeAll(keepingCapacity: true)
     likelihoods.removeAll(keepingCapacity: true)
+    orderedLikelihoods.removeAll(keepingCapacity: true)
     branchCount = 0
   }
 
@@ -246,25 +266,34 @@ package struct Draft {
   }
 }
 
+/// What a sequence's draft is worth to a sweep.
+struct DraftProposal {
+  /// How likely each token is to be reached and right, descending.
+  var likelihoods: [Double] = []
+  /// How many are verified whatever that costs.
+  var forcedCount = 0
+}
+
 /// Which drafter an answer has.
 public struct DraftChoice: Sendable {
-  /// Makes the drafter of an answer, in a context of that length and after earlier answers; nil = it has none.
-  let makeDrafter: (@Sendable (_ contextLength: Int, OutputHistory?) -> any Drafter)?
+  /// Makes the drafter of an answer, in a context of that length and with what is known of earlier answers; nil = it has none.
+  package let makeDrafter: (@Sendable (_ contextLength: Int, DraftMemory?) -> any Drafter)?
 
   /// A drafter of the caller's own.
   package init(
-    makeDrafter: (@Sendable (_ contextLength: Int, OutputHistory?) -> any Drafter)?
+    makeDrafter: (@Sendable (_ contextLength: Int, DraftMemory?) -> any Drafter)?
   ) {
     self.makeDrafter = makeDrafter
   }
 
   /// None: a token a sweep.
   public static let off = DraftChoice(makeDrafter: nil)
-  /// The continuation of what the context's end resembles most, in the context itself and in the engine's earlier answers.
-  public static let lookup = DraftChoice { LookupDrafter(contextLength: $0, history: $1) }
+  /// What followed where the context's end occurred before, in it and in earlier answers, and what the model took for likely
+  /// there.
+  public static let lookup = DraftChoice { LookupDrafter(contextLength: $0, memory: $1) }
   /// Long matches of the context's end, and where there are none the tokens that a smaller model draws.
   public static func model(_ model: DraftModel) -> DraftChoice {
-    DraftChoice { ModelDrafter(model, contextLength: $0, history: $1) }
+    DraftChoice { ModelDrafter(model, contextLength: $0, memory: $1) }
   }
 
   /// Most drafts of a sweep that are of use: more rows take the processors longer than they save the drive.

@@ -20,8 +20,8 @@ final class EngineServer {
   private let hiddenSize: Int
   private let draft: DraftChoice
   private var gate: DraftGate
-  /// Answers that came to their end; nil where there are no drafts.
-  private let history: OutputHistory?
+  /// nil where there are no drafts.
+  private let draftMemory: DraftMemory?
   /// Time that the drafts of the sweep took.
   private var draftNanoseconds = 0
   /// Tokens of a span that ends in drafts.
@@ -35,6 +35,8 @@ final class EngineServer {
   var idleContexts: [IdleContext] = []
   /// Those whose turn is under way, the oldest first.
   private var underWay: [ActiveSequence] = []
+  /// Those that have read their prompt and draw a token in the sweep, or more.
+  private var answering: [ActiveSequence] = []
   /// Those with rows in the sweep, in the order of the batch's spans.
   private(set) var members: [ActiveSequence] = []
   /// Numbers of those whose logits are wanted, and which rows of logits are theirs.
@@ -73,7 +75,8 @@ final class EngineServer {
     region = DrawRegion(vocabularyCount: vocabularyCount, pool: core.pool)
     scheduler = Scheduler(
       rowCapacity: core.batch.rowCapacity, chunkLength: core.plan.chunkLength)
-    history = core.plan.draftRowCount > 0 ? OutputHistory() : nil
+    draftMemory =
+      core.plan.draftRowCount > 0 ? DraftMemory(vocabularyCount: vocabularyCount) : nil
     gate = DraftGate(isStreamed: core.plan.residency.streamedByteCount > 0)
     core.stream.onStall = { exchange.warn("\($0)") }
     core.stream.onReplacement = {
@@ -154,7 +157,7 @@ final class EngineServer {
       core.plan.draftRowCount > 0
       ? SequenceDrafts(
         request.draft ?? draft, contextLength: request.contextLength(in: core.plan),
-        history: history)
+        memory: draftMemory)
       : nil
     sequence.begin(turn, constraint: constraint, drafts: drafts, hiddenSize: hiddenSize) {
       promptCount in
@@ -291,21 +294,26 @@ final class EngineServer {
   /// A row for every answer, and drafts of those that gain most by them. Where prompts are read, rows are theirs.
   private func appendAnswers(besidePrompts: Bool) {
     draftNanoseconds = 0
-    let answering = underWay.filter { $0.isWanted && !$0.isReading }
+    answering.removeAll(keepingCapacity: true)
+    for sequence in underWay where sequence.isWanted && !sequence.isReading {
+      answering.append(sequence)
+    }
     guard core.plan.draftRowCount > 0, !besidePrompts else {
       for sequence in answering { append(sequence, count: 1) }
       return
     }
     let start = monotonicNanoseconds()
-    let proposed = answering.map { $0.propose(core.draftRoom(of: $0.cache), gate) }
-    draftNanoseconds = monotonicNanoseconds() - start
-    for failure in answering.compactMap({ $0.takeDraftFailure() }) {
-      exchange.warn("what drafts tokens failed, and answers go on without: \(failure)")
+    for sequence in answering {
+      gate.offer(sequence.propose(core.draftRoom(of: sequence.cache), gate))
+      if let failure = sequence.takeDraftFailure() {
+        exchange.warn("what drafts tokens failed, and answers go on without: \(failure)")
+      }
     }
-    let counts = gate.choose(
-      proposed, beside: answering.count,
+    draftNanoseconds = monotonicNanoseconds() - start
+    gate.choose(
+      beside: answering.count,
       room: min(core.plan.draftRowCount, core.batch.rowCapacity - answering.count))
-    for (sequence, count) in zip(answering, counts) {
+    for (sequence, count) in zip(answering, gate.chosenCounts) {
       sequence.chooseDrafts(
         count: count, branchCount: core.plan.draftBranchCount - core.batch.branchCount)
       append(sequence, count: 1)
@@ -408,7 +416,9 @@ final class EngineServer {
       member.advance(number, in: core.batch) { masks }
       statistics.drawnCount += member.news.drawnCount
       statistics.drafts += member.news.drafts
-      if member.news.end != nil { history?.append(member.path[member.answerStart...]) }
+      if member.news.end != nil {
+        draftMemory?.history.append(member.path[member.answerStart...])
+      }
       note(member)
     }
     statistics.sweepCount += 1

@@ -1,11 +1,12 @@
 /// Proposes what followed the last time that the context ended like this (prompt lookup, as in "Inference with
-/// Reference", arXiv:2304.04487 §3), in the context itself and in earlier answers.
+/// Reference", arXiv:2304.04487 §3), in the context itself and in earlier answers, and what the model took for likely
+/// the last time that it came to the same tokens (``TokenSuccessors``).
 ///
 /// Where the context's last tokens occurred before is found as deflate finds its matches: positions with the same hash of
 /// their last two tokens are chained, the latest first. The longest match counts, of equal ones the latest, and one in the
 /// context before one in an answer; where there is none of two tokens, the latest place of the last one. A match that
-/// reaches the context's end goes on with what is proposed, so that a period is continued. What followed other matches is
-/// proposed beside it.
+/// reaches the context's end goes on with what is proposed, so that a period is continued. All of it makes one tree, the
+/// likeliest first.
 package final class LookupDrafter: Drafter {
   private static let hashBitCount = OutputHistory.hashBitCount
   /// Earlier places that are compared with the end.
@@ -21,7 +22,8 @@ package final class LookupDrafter: Drafter {
   private var latestOfOne = [Int32](repeating: 0, count: 1 << hashBitCount)
   /// The least match that it goes on from.
   private let leastMatch: Int
-  private let history: OutputHistory?
+  private let recycles: Bool
+  private let memory: DraftMemory?
   /// The longest matches of different next tokens, the longest first.
   private var matches: [Match] = []
 
@@ -33,17 +35,21 @@ package final class LookupDrafter: Drafter {
     var length: Int
     var next: Int32
   }
-  /// Next tokens that are proposed beside one another, and tokens that each goes on with but the first.
-  private static let mostMatches = 3
-  private static let sideLength = 8
+  /// Next tokens of matches that are proposed beside one another.
+  static let mostMatches = 3
+
+  private var frontier = DraftFrontier()
 
   /// - Parameters:
   ///   - contextLength: most tokens of a path.
   ///   - leastMatch: tokens of the shortest match that is of use.
-  ///   - history: earlier answers.
-  package init(contextLength: Int, leastMatch: Int = 1, history: OutputHistory? = nil) {
-    self.leastMatch = leastMatch
-    self.history = history
+  ///   - recycles: whether what the model took for likely before is proposed.
+  ///   - memory: what is known of all answers; nil = nothing.
+  package init(
+    contextLength: Int, leastMatch: Int = 1, recycles: Bool = true, memory: DraftMemory? = nil
+  ) {
+    (self.leastMatch, self.recycles) = (leastMatch, recycles)
+    self.memory = memory
     matches.reserveCapacity(Self.mostMatches + 1)
     previous.reserveCapacity(contextLength + 1)
   }
@@ -51,6 +57,7 @@ package final class LookupDrafter: Drafter {
   /// Memory of a drafter.
   static func byteCount(contextLength: Int) -> Int {
     MemoryLayout<Int32>.stride * ((2 << hashBitCount) + contextLength + 1)
+      + DraftFrontier.byteCount
   }
 
   package func propose(after context: DraftContext, into draft: inout Draft) {
@@ -61,32 +68,67 @@ package final class LookupDrafter: Drafter {
     guard path.count > 1 else { return }
     index(path)
     findMatches(path)
-    for (rank, match) in matches.enumerated() where match.length >= leastMatch {
-      guard rank == 0 || draft.takesBranch(at: -1) else { return }
-      propose(match, rank: rank, path, into: &draft)
+    frontier.removeAll()
+    for (number, match) in matches.enumerated() where match.length >= leastMatch {
+      frontier.insert(
+        DraftFrontier.Candidate(
+          token: match.next, parent: -1, grade: DraftAcceptance.grade(matchLength: match.length),
+          rank: number, match: (number, match.end)), of: draft)
+    }
+    insertSuccessors(of: -1, path, draft)
+    while draft.hasRoom, let next = frontier.takeLikeliest() {
+      let newNode = draft.tokens.count
+      guard
+        let node = draft.append(
+          next.token, after: next.parent, grade: next.grade, rank: next.rank),
+        draft.wantsMore(after: node)
+      else { continue }
+      if let (number, position) = next.match {
+        proceed(matches[number], number, to: position + 1, node, path, draft)
+      }
+      if node == newNode { insertSuccessors(of: node, path, draft) }
     }
   }
 
-  /// Appends what followed a match.
-  private func propose(
-    _ match: Match, rank: Int, _ path: UnsafeBufferPointer<Int32>, into draft: inout Draft
+  /// Has what followed a match further on follow a node.
+  private func proceed(
+    _ match: Match, _ number: Int, to position: Int, _ node: Int,
+    _ path: UnsafeBufferPointer<Int32>, _ draft: Draft
   ) {
-    let grade = DraftAcceptance.grade(matchLength: match.length)
-    let first = draft.tokens.count
-    var node = -1
-    while draft.wantsMore(after: node), rank == 0 || draft.tokens.count < first + Self.sideLength {
-      let source = match.end + draft.tokens.count - first
-      let token: Int32
-      if match.isInHistory {
-        guard let known = history?.known(at: source) else { return }
-        token = known
-      } else {
-        token = source < path.count ? path[source] : draft.tokens[first + source - path.count]
-      }
-      guard
-        let next = draft.append(token, after: node, grade: grade, rank: node < 0 ? rank : 0)
-      else { return }
-      node = next
+    let token: Int32
+    if match.isInHistory {
+      guard let known = memory?.history.known(at: position) else { return }
+      token = known
+    } else {
+      token =
+        position < path.count
+        ? path[position] : draft.token(at: position - path.count, onPathTo: node)
+    }
+    frontier.insert(
+      DraftFrontier.Candidate(
+        token: token, parent: node, grade: DraftAcceptance.grade(matchLength: match.length),
+        match: (number, position)), of: draft)
+  }
+
+  /// Has what the model took for likely after a node's token before follow it.
+  private func insertSuccessors(
+    of node: Int, _ path: UnsafeBufferPointer<Int32>, _ draft: Draft
+  ) {
+    guard recycles, let successors = memory?.successors else { return }
+    let (before, last) = draft.lastTwo(of: path, upTo: node)
+    if let row = successors.row(after: before, last) { insert(row, isInContext: true, node, draft) }
+    if let row = successors.row(after: last) { insert(row, isInContext: false, node, draft) }
+  }
+
+  private func insert(
+    _ row: TokenSuccessors.Row, isInContext: Bool, _ node: Int, _ draft: Draft
+  ) {
+    for place in 0..<TokenSuccessors.width {
+      guard let (token, grade) = row[place] else { return }
+      frontier.insert(
+        DraftFrontier.Candidate(
+          token: token, parent: node,
+          grade: DraftAcceptance.grade(successor: grade, isInContext: isInContext)), of: draft)
     }
   }
 
@@ -117,7 +159,7 @@ package final class LookupDrafter: Drafter {
           next: path[candidate]))
       candidate = Int(previous[candidate])
     }
-    if let history {
+    if let history = memory?.history {
       candidate = history.candidates(after: hash)
       for _ in 0..<Self.mostCandidates where candidate > 0 {
         if let next = history.known(at: candidate) {
@@ -163,9 +205,9 @@ package final class LookupDrafter: Drafter {
     if matches.count > Self.mostMatches { matches.removeLast() }
   }
 
-  static func hash(_ first: Int32, _ second: Int32) -> Int {
+  static func hash(_ first: Int32, _ second: Int32, bitCount: Int = hashBitCount) -> Int {
     let mixed =
       (UInt32(bitPattern: first) &* 0x9E37_79B1) ^ (UInt32(bitPattern: second) &* 0x85EB_CA77)
-    return Int(((mixed ^ (mixed >> 15)) &* 0x2C1B_3C6D) >> UInt32(32 - hashBitCount))
+    return Int(((mixed ^ (mixed >> 15)) &* 0x2C1B_3C6D) >> UInt32(32 - bitCount))
   }
 }

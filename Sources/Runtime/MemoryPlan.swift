@@ -425,7 +425,8 @@ public struct MemoryPlan: Sendable {
           tokenCapacity: request.sequenceCount, threadCount: request.threadCount)
         + (neurons?.fixedByteCount ?? 0)
         + (request.draftRowCount > 0
-          ? OutputHistory.byteCount + request.sequenceCount
+          ? DraftMemory.byteCount(vocabularyCount: configuration.vocabularyCount)
+            + request.sequenceCount
             * SequenceDrafts.byteCount(contextLength: request.contextLength) : 0)
         + KeyValuePlan.bookByteCount(keyValueShape, sequenceCount: request.sequenceCount)
         + request.sequenceCount * request.keyValues.policy.byteCount(keyValueShape)

@@ -15,45 +15,46 @@ final class ModelDrafter: Drafter {
   /// Tokens that the cache holds.
   private var held: [Int32] = []
 
-  /// Tokens that may follow a node.
-  private struct Candidate {
-    var token: Int32
-    var parent: Int
-    var grade: Int
-    var rank: Int
-    /// How likely it is reached and right.
-    var likelihood: Double
-  }
-  private var candidates: [Candidate] = []
-
-  /// What is less likely is no draft.
-  private static let leastLikelihood = 0.01
+  private var frontier = DraftFrontier()
+  /// The context, and the tokens up to a node.
+  private var path: [Int32] = []
+  /// Tokens of the context.
+  private var knownCount = 0
 
   /// Matches from which on what follows them is proposed.
   private static let leastMatch = 6
 
-  init(_ model: DraftModel, contextLength: Int, history: OutputHistory?) {
+  init(_ model: DraftModel, contextLength: Int, memory: DraftMemory?) {
     self.model = model
     lookup = LookupDrafter(
-      contextLength: contextLength, leastMatch: Self.leastMatch, history: history)
+      contextLength: contextLength, leastMatch: Self.leastMatch, recycles: false, memory: memory)
+    path.reserveCapacity(contextLength + Draft.capacity)
+    held.reserveCapacity(contextLength + Draft.capacity)
+  }
+
+  /// Memory of a drafter, without its lookup.
+  static func byteCount(contextLength: Int) -> Int {
+    2 * MemoryLayout<Int32>.stride * (contextLength + Draft.capacity) + DraftFrontier.byteCount
   }
 
   deinit { if let cache { model.core.close(cache) } }
 
   func propose(after context: DraftContext, into draft: inout Draft) throws(RuntimeError) {
-    try follow(context.path)
+    path.removeSubrange(min(knownCount, context.path.count)...)
+    path.append(contentsOf: context.path[path.count...])
+    knownCount = path.count
+    try follow()
     lookup.propose(after: context, into: &draft)
     guard draft.tokens.isEmpty, cache != nil else { return }
-    candidates.removeAll(keepingCapacity: true)
-    // The likeliest first, as in SpecExec (arXiv:2406.02532 §4.1): what a token is worth falls with those before it.
-    guard try expand(-1, context, &draft) else { return }
-    while let next = takeLikeliest(), next.likelihood >= Self.leastLikelihood {
+    frontier.removeAll()
+    guard try expand(-1, context, draft) else { return }
+    while draft.hasRoom, let next = frontier.takeLikeliest() {
       guard
         let node = draft.append(
           next.token, after: next.parent, grade: next.grade, rank: next.rank),
         draft.wantsMore(after: node)
       else { continue }
-      guard try expand(node, context, &draft) else { return }
+      guard try expand(node, context, draft) else { return }
     }
   }
 
@@ -61,14 +62,13 @@ final class ModelDrafter: Drafter {
   ///
   /// - Returns: whether that could be done: the rest of a long prompt is read before the next sweeps.
   private func expand(
-    _ node: Int, _ context: DraftContext, _ draft: inout Draft
+    _ node: Int, _ context: DraftContext, _ draft: Draft
   ) throws(RuntimeError) -> Bool {
-    let path = context.path + draft.path(to: node)
-    try follow(path)
+    path.removeSubrange(knownCount...)
+    draft.appendPath(to: node, &path)
+    try follow()
     guard let cache, path.count < cache.limit else { return true }
-    let (tokenCount, likelihood) = (
-      draft.takesBranch(at: node) ? 1 + DraftAcceptance.rankCount : 1, draft.likelihood(of: node)
-    )
+    let tokenCount = draft.takesBranch(at: node) ? 1 + DraftAcceptance.rankCount : 1
     return try read(path[held.count...], in: cache) { logits in
       let total = Self.sum(UnsafeBufferPointer(logits))
       var grade = 0
@@ -79,33 +79,23 @@ final class ModelDrafter: Drafter {
         guard logits.indices.contains(Int(token)), logits[Int(token)] > -.infinity else { return }
         let probability = exp(Double(logits[Int(token)] - total.highest)) / total.sum
         if rank == 0 { grade = DraftAcceptance.grade(probability: probability) }
-        let share = draft.share(after: node, grade: grade, rank: rank)
-        candidates.append(
-          Candidate(
-            token: token, parent: node, grade: grade, rank: rank, likelihood: likelihood * share))
+        frontier.insert(
+          DraftFrontier.Candidate(token: token, parent: node, grade: grade, rank: rank), of: draft)
         // Whoever draws next draws another.
         logits[Int(token)] = -.infinity
       }
     }
   }
 
-  private func takeLikeliest() -> Candidate? {
-    guard
-      let best = candidates.indices.max(by: {
-        candidates[$0].likelihood < candidates[$1].likelihood
-      })
-    else { return nil }
-    return candidates.remove(at: best)
-  }
-
-  /// Makes what the cache holds a beginning of `path`.
-  private func follow(_ path: [Int32]) throws(RuntimeError) {
+  /// Makes what the cache holds a beginning of the path.
+  private func follow() throws(RuntimeError) {
     if cache == nil {
       guard model.core.freeSequenceCount > 0 else { return }
       cache = try model.core.openSequence()
     }
     guard let cache else { return }
-    let common = zip(held, path.dropLast()).prefix { $0 == $1 }.count
+    var common = 0
+    while common < min(held.count, path.count - 1), held[common] == path[common] { common += 1 }
     if common < held.count {
       let point = try model.core.truncate(cache, to: common)
       held.removeSubrange(point...)

@@ -12,24 +12,31 @@ struct SequenceDrafts {
   private(set) var failure: RuntimeError?
   /// Time that a draft takes to make, a moving average, and that of the last proposal.
   private var draftNanoseconds = 0.0
+  private let memory: DraftMemory?
+  /// What may follow the rows of the last sweep.
+  private var successors: [TokenSuccessors.Row] = []
   private(set) var lastNanoseconds = 0
 
   /// nil where there are to be no drafts.
   ///
-  /// - Parameter history: earlier answers.
-  init?(_ choice: DraftChoice, contextLength: Int, history: OutputHistory? = nil) {
+  /// - Parameter memory: what is known of all answers.
+  init?(_ choice: DraftChoice, contextLength: Int, memory: DraftMemory?) {
     guard let makeDrafter = choice.makeDrafter else { return nil }
-    drafter = makeDrafter(contextLength, history)
+    drafter = makeDrafter(contextLength, memory)
+    self.memory = memory
+    successors.reserveCapacity(Draft.capacity + 1)
   }
 
   /// Memory of a sequence's drafts.
   static func byteCount(contextLength: Int) -> Int {
-    LookupDrafter.byteCount(contextLength: contextLength) + 16 * 8 * Draft.capacity
+    LookupDrafter.byteCount(contextLength: contextLength)
+      + ModelDrafter.byteCount(contextLength: contextLength)
+      + (16 * 8 + MemoryLayout<TokenSuccessors.Row>.stride) * Draft.capacity
   }
 
-  /// How likely each token is to be reached and right, descending, and how many are verified whatever that costs.
-  var proposal: (likelihoods: [Double], forcedCount: Int) {
-    (Array(draft.ordered), draft.isForced ? draft.tokens.count : 0)
+  var proposal: DraftProposal {
+    DraftProposal(
+      likelihoods: draft.orderedLikelihoods, forcedCount: draft.isForced ? draft.tokens.count : 0)
   }
 
   /// Proposes tokens, as many as there is room for.
@@ -66,8 +73,40 @@ struct SequenceDrafts {
     draft.layOut(count: count, branchCount: branchCount, into: &rows)
   }
 
+  /// Has as many verified as pay in a sweep of this sequence alone.
+  mutating func choose(by gate: inout DraftGate, _ room: DraftRoom) {
+    gate.offer(proposal)
+    gate.choose(beside: 1, room: room.count)
+    choose(count: gate.chosenCounts[0], branchCount: room.branchCount)
+  }
+
   /// Has none verified.
   mutating func drop() { rows.removeAll() }
+
+  /// Looks at what the model takes for likely after the last token of `path` and after each draft; any thread does.
+  ///
+  /// - Parameter logits: [1 + rows.tokens.count, vocabularyCount]
+  mutating func look(
+    at logits: UnsafeBufferPointer<Float>, vocabularyCount: Int, after path: [Int32]
+  ) {
+    guard let last = path.last, memory != nil else { return }
+    let before = path.count > 1 ? path[path.count - 2] : -1
+    for row in 0...rows.tokens.count {
+      let parent = row == 0 ? -1 : rows.parent(ofRow: row)
+      successors.append(
+        TokenSuccessors.Row(
+          UnsafeBufferPointer(
+            rebasing: logits[row * vocabularyCount..<(row + 1) * vocabularyCount]),
+          after: parent < 0 ? before : parent == 0 ? last : rows.tokens[parent - 1],
+          row == 0 ? last : rows.tokens[row - 1]))
+    }
+  }
+
+  /// Has what was seen remembered.
+  mutating func remember() {
+    for row in successors { memory?.successors.note(row) }
+    successors.removeAll(keepingCapacity: true)
+  }
 
   /// Notes which of the rows that were verified the model drew itself: one, and those that it follows; 0 = none.
   mutating func note(lastRight row: Int) {

@@ -59,6 +59,8 @@ public final class Session {
 
   private let core: EngineCore
   private var tokensToVerify: [Int32] = []
+  /// What drafters know of its answers.
+  package lazy var draftMemory = DraftMemory(vocabularyCount: vocabularyCount)
   var decoder: Decoder { core.decoder }
   let vocabularyCount: Int
   /// How the last step ended.

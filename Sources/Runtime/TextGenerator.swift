@@ -189,6 +189,9 @@ public struct TextGenerator {
       guard case .interrupted = error else { throw error }
       answer.cancel()
     }
+    if session.plan.draftRowCount > 0 {
+      session.draftMemory.history.append(answer.result.tokens)
+    }
     return answer.result
   }
 
@@ -206,7 +209,9 @@ public struct TextGenerator {
     var emitted = 0
     var drafts =
       session.plan.draftRowCount > 0
-      ? SequenceDrafts(answer.options.draft, contextLength: session.plan.contextLength) : nil
+      ? SequenceDrafts(
+        answer.options.draft, contextLength: session.plan.contextLength,
+        memory: session.draftMemory) : nil
     var gate = DraftGate(isStreamed: session.plan.residency.streamedByteCount > 0)
     let (start, readCount) = (monotonicNanoseconds(), session.position)
     var logits = try prefill(&answer)
@@ -245,24 +250,23 @@ public struct TextGenerator {
     _ answer: inout Answer, _ logits: UnsafeMutableBufferPointer<Float>,
     _ drafts: inout SequenceDrafts?
   ) throws(RuntimeError) -> Int {
-    let rows = drafts?.rows ?? DraftRows()
     var (row, drawnCount) = (0, 0)
     defer {
-      if !rows.isEmpty {
-        session.keepDrafts(rows, to: row)
-        drafts?.note(lastRight: row)
-      }
+      if let drafts, !drafts.rows.isEmpty { session.keepDrafts(drafts.rows, to: row) }
+      drafts?.note(lastRight: row)
       answer.note { result in
         result.sweepCount += 1
         result.drafts = drafts?.counts ?? DraftCounts()
       }
     }
     let count = session.vocabularyCount
+    drafts?.look(at: UnsafeBufferPointer(logits), vocabularyCount: count, after: answer.path)
+    drafts?.remember()
     while true {
       try answer.draw(
         UnsafeMutableBufferPointer(rebasing: logits[row * count..<(row + 1) * count]))
       drawnCount += 1
-      guard let next = answer.next.flatMap({ rows.child(ofRow: row, $0) }) else {
+      guard let token = answer.next, let next = drafts?.rows.child(ofRow: row, token) else {
         return drawnCount
       }
       row = next
@@ -281,10 +285,7 @@ public struct TextGenerator {
         sampling: answer.options.sampling),
       room, gate)
     if let failure = drafts?.takeFailure() { onLostDrafts?(failure) }
-    guard let proposal = drafts?.proposal else { return }
-    drafts?.choose(
-      count: gate.choose([proposal], beside: 1, room: room.count)[0],
-      branchCount: room.branchCount)
+    drafts?.choose(by: &gate, room)
   }
 
   /// Computes the logits after the next token and after drafts; where these cannot be computed, after the token alone.

@@ -15,7 +15,7 @@ struct SpeculateBench: ParsableCommand {
     abstract: "Speed of answers with drafts of tokens ÷ without, which are the same to the bit.",
     discussion: """
       Each prompt is answered without drafts and then with them, each time by a session of its own with \
-      all of the budget. An answer that differs ends the run with an error. The speed-up is that of \
+      all of the budget. What drafters remember of earlier answers stays, as it does in an engine. An answer that differs ends the run with an error. The speed-up is that of \
       tokens/s after the first token; a sweep's time with drafts, drafting included, is divided by one \
       without, and so is what the drive gives a second. The spread is that of the prompts. Memory \
       bounds how many drafts a sweep verifies.
@@ -83,11 +83,12 @@ struct SpeculateBench: ParsableCommand {
       let model = try resources.open(model)
       let prompts = try readPrompts(model)
       var runs: [Run] = []
+      let memory = DraftMemory(vocabularyCount: model.configuration.vocabularyCount)
       let progress = Progress.begin("answering", total: prompts.count, unit: .count("prompts"))
       defer { progress.finish() }
       for (index, prompt) in prompts.enumerated() {
-        let plain = try answer(prompt, model, of: nil)
-        let drafted = try answer(prompt, model, of: plain.tokens)
+        let plain = try answer(prompt, model, of: nil, memory)
+        let drafted = try answer(prompt, model, of: plain.tokens, memory)
         guard
           plain.finishReason == .length && plainTokens != nil
             ? drafted.tokens.starts(with: plain.tokens) : plain.tokens == drafted.tokens
@@ -199,9 +200,11 @@ struct SpeculateBench: ParsableCommand {
 
   /// Answers a prompt in a session of its own.
   ///
-  /// - Parameter known: the answer without drafts; nil = that is what is wanted.
+  /// - Parameters:
+  ///   - known: the answer without drafts; nil = that is what is wanted.
+  ///   - memory: what drafters know of the answers before.
   private func answer(
-    _ prompt: [Int32], _ model: LanguageModel, of known: [Int32]?
+    _ prompt: [Int32], _ model: LanguageModel, of known: [Int32]?, _ memory: DraftMemory
   ) throws -> GenerationResult {
     var request = resources.memoryRequest(
       model, keyValues, neurons, verification, contextLength: prompt.count + maxTokens,
@@ -220,6 +223,7 @@ struct SpeculateBench: ParsableCommand {
     }
     let session = try Session(
       model.source, model.configuration, request, cancellation: Interruption.flag)
+    if known != nil { session.draftMemory = memory }
     let result = try TextGenerator(session: session, tokenizer: model.tokenizer)
       .generate(options) { _ in }
     if result.wasInterrupted { throw RuntimeError.interrupted }

@@ -160,6 +160,14 @@ struct AllocationTests {
     Self.expectNone(result)
   }
 
+  @Test(arguments: [false, true])
+  func `Answers with drafts allocate as much however long they are`(isOfModel: Bool) async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { [isOfModel] in Self.reportAnswers(draftedByModel: isOfModel) }
+    Self.expectNone(result)
+  }
+
   @Test func `Drawing tokens allocates nothing`() async {
     let result = await #expect(
       processExitsWith: .success, observing: [\.standardOutputContent]
@@ -259,6 +267,60 @@ struct AllocationTests {
     let before = allocation_count()
     for _ in 0..<50 { try decode() }
     return allocation_count() - before
+  }
+
+  /// Has all that another proposes verified, whatever that takes.
+  private final class Forcing: Drafter {
+    private let drafter: any Drafter
+    init(_ drafter: any Drafter) { self.drafter = drafter }
+
+    func propose(
+      after context: DraftContext, into draft: inout Draft
+    ) throws(RuntimeError) {
+      try drafter.propose(after: context, into: &draft)
+      draft.isForced = true
+    }
+  }
+
+  /// Prints what an answer of 150 tokens allocates more than one of 20, or its error.
+  private static func reportAnswers(draftedByModel: Bool) {
+    do {
+      let rig = try EngineRig(TinyModel())
+      rig.contextLength = 300
+      let session = try Session(
+        rig.model.source, rig.model.configuration, rig.request(sequenceCount: 1))
+      let generator = TextGenerator(session: session, tokenizer: rig.model.tokenizer)
+      var smaller = TinyModel()
+      smaller.layerCount -= 1
+      let file = TemporaryFile(smaller.gguf(seed: 3).bytes())
+      defer { extendLifetime(file) }
+      let draft =
+        draftedByModel
+        ? DraftChoice.model(
+          try DraftModel(
+            LanguageModel.open(file.path), for: rig.model, rig.request(sequenceCount: 1)))
+        : .lookup
+      guard let makeDrafter = draft.makeDrafter else { exit(2) }
+      func allocations(_ tokenCount: Int) throws -> Int {
+        session.reset()
+        var options = GenerationOptions(
+          prompt: (0..<100).map { $0 * 7 % 40 }, maximumTokenCount: tokenCount, ignoresEnd: true)
+        options.sampling.temperature = 0
+        options.draft = DraftChoice { Forcing(makeDrafter($0, $1)) }
+        let before = allocation_count()
+        let drafts = try generator.generate(options) { _ in }.drafts
+        let count = allocation_count() - before
+        guard drafts.draftedCount > 0 else { exit(5) }
+        return count
+      }
+      // Lists grow to what trees need, whose shapes follow from what drafting takes.
+      for _ in 0..<3 { _ = try allocations(150) }
+      let differences = try (0..<3).map { _ in
+        let short = try allocations(20)
+        return try allocations(150) - short
+      }
+      print("allocations: \(differences.min() ?? -1); \(differences)")
+    } catch { print("\(error)") }
   }
 
   /// Prints the sum of what ``check(sequenceCount:architecture:isStreamed:type:bundling:draftCount:)`` counts, or its

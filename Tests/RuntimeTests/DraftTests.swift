@@ -213,14 +213,24 @@ import Testing
         drafter.propose(
           after: DraftContext(path: path, answerStart: 0, sampling: SamplingOptions()),
           into: &draft)
-        #expect(draft.tokens == Self.naiveLookup(path))
+        let (expected, length) = Self.naiveLookup(path)
+        #expect(draft.tokens.first == expected.first)
+        var rows = DraftRows()
+        draft.layOut(count: Draft.capacity, branchCount: Draft.capacity, into: &rows)
+        var (row, depth) = (0, 0)
+        while depth < expected.count, let next = rows.child(ofRow: row, expected[depth]) {
+          (row, depth) = (next, depth + 1)
+        }
+        // The surer it is, the less of the tree goes to other matches.
+        let least = [0, 3, 5, 8, 8, 8, 18, 18][min(length, 7)]
+        #expect(length == 0 || depth >= least, "\(depth) of \(length)")
       }
     }
   }
 
   /// Matches of at most 32 tokens among the 48 latest places where the last two tokens occurred.
-  private static func naiveLookup(_ path: [Int32]) -> [Int32] {
-    guard path.count > 1 else { return [] }
+  private static func naiveLookup(_ path: [Int32]) -> (tokens: [Int32], matchLength: Int) {
+    guard path.count > 1 else { return ([], 0) }
     let places = (2..<path.count).reversed().filter { path[..<$0].suffix(2) == path.suffix(2) }
     func length(_ end: Int) -> Int {
       var length = 0
@@ -234,33 +244,84 @@ import Testing
     if best == nil, let end = (1..<path.count).last(where: { path[$0 - 1] == path.last }) {
       best = (end, 1)
     }
-    guard let best else { return [] }
+    guard let best else { return ([], 0) }
     var whole = path
     for index in 0..<Draft.capacity { whole.append(whole[best.end + index]) }
-    return Array(whole[path.count...])
+    return (Array(whole[path.count...]), best.length)
+  }
+
+  @Test func `What the model took for likely after the same tokens is proposed`() {
+    var generator = SeededGenerator(seed: 0xDA)
+    for _ in 0..<50 {
+      let memory = DraftMemory(vocabularyCount: 1000)
+      var known: [ArraySlice<Int32>: [Int32]] = [:]
+      for last in 0..<40 as Range<Int32> {
+        var logits = (0..<1000).map { _ in Float.random(in: -9...0, using: &generator) }
+        let tokens = (0..<40).shuffled(using: &generator).prefix(4).map { Int32($0) }
+        for (rank, token) in tokens.enumerated() { logits[Int(token)] = 12 - Float(rank) }
+        let before = Int32.random(in: 0..<40, using: &generator)
+        logits.withUnsafeBufferPointer { memory.successors.note($0, after: before, last) }
+        known[[before, last][...]] = tokens
+        known[[last]] = tokens
+      }
+      let path = (0..<2).map { _ in Int32.random(in: 0..<40, using: &generator) }
+      var draft = Draft()
+      LookupDrafter(contextLength: 10, memory: memory).propose(
+        after: DraftContext(path: path, answerStart: 0, sampling: SamplingOptions()), into: &draft)
+      var rows = DraftRows()
+      draft.layOut(count: Draft.capacity, branchCount: Draft.capacity, into: &rows)
+      #expect(draft.tokens.first == known[path[1...]]?.first)
+      for row in 0...rows.tokens.count {
+        let whole = path + rows.path(toRow: row)
+        let likely = known[whole.suffix(2)] ?? known[whole.suffix(1)] ?? []
+        // Of what follows a node that is likely itself, the likeliest is there.
+        if row == 0 || rows.depth(ofRow: row) == 1 && rows.tokens[row - 1] == draft.tokens[0] {
+          #expect(rows.child(ofRow: row, likely[0]) != nil)
+          #expect(row > 0 || likely.allSatisfy { rows.child(ofRow: row, $0) != nil })
+        }
+      }
+    }
+  }
+
+  @Test func `The likeliest tokens of logits are those that sorting finds`() {
+    var generator = SeededGenerator(seed: 0xDB)
+    for count in [1, 3, 15, 16, 17, 320, 1001] {
+      for _ in 0..<40 {
+        let logits = (0..<count).map { _ in
+          Bool.random(using: &generator)
+            ? Float(Int.random(in: -3...3, using: &generator))
+            : Float.random(in: -9...9, using: &generator)
+        }
+        let order = logits.indices.sorted { (logits[$1], $0) < (logits[$0], $1) }
+        let found = logits.withUnsafeBufferPointer { TokenSuccessors.likeliest(of: $0) }
+        #expect(found.map { Int($0) } == Array(order.prefix(TokenSuccessors.width)))
+      }
+    }
   }
 
   @Test func `What followed in earlier answers is found, until it is overwritten`() throws {
-    let history = OutputHistory(capacity: 64)
-    let drafter = LookupDrafter(contextLength: 100, history: history)
+    let memory = DraftMemory(vocabularyCount: 400, historyCapacity: 64)
+    let drafter = LookupDrafter(contextLength: 100, memory: memory)
     func proposed(_ path: [Int32]) -> [Int32] {
       var draft = Draft()
       drafter.propose(
         after: DraftContext(path: path, answerStart: 0, sampling: SamplingOptions()), into: &draft)
       return draft.tokens
     }
+    // After a match of two tokens, seven are likely enough to be reached.
     let answer = (100..<120).map { Int32($0) }
-    history.append(answer)
-    #expect(proposed([1, 105, 106]) == Array(107..<120))
+    memory.history.append(answer)
+    #expect(proposed([1, 105, 106]) == Array(107..<114))
     // The end of an answer is none of the next.
-    history.append((200..<220).map { Int32($0) })
-    #expect(proposed([1, 105, 106]) == Array(107..<120))
+    memory.history.append((200..<220).map { Int32($0) })
+    #expect(proposed([1, 105, 106]) == Array(107..<114))
+    #expect(proposed([1, 117, 118]) == [119])
     #expect(proposed([1, 105, 106, 5, 218, 219]) == [])
     for first in stride(from: 300, to: 360, by: 20) {
-      history.append((first..<first + 20).map { Int32($0) })
+      memory.history.append((first..<first + 20).map { Int32($0) })
     }
     let period: [Int32] = [5, 218, 219, 105, 106]
-    let repeated = (0..<Draft.capacity).map { period[$0 % period.count] }
+    let repeated = (0..<7).map { period[$0 % period.count] }
     #expect(proposed([1, 105, 106] + period) == repeated)
   }
 
