@@ -98,8 +98,8 @@ public struct HTTPServer: Sendable {
     let handshakes = HandshakeLog.Shared(logger)
     return HTTP1Channel.Configuration(
       additionalChannelHandlers: [
-        SmallReads(), OldClients(), RequestDeadline(seconds: limit), ReaderDeadline(idleLimit),
-        ClientWatch(), HandshakeLog(handshakes),
+        SmallReads(), OldClients(), Expectations(), RequestDeadline(seconds: limit),
+        ReaderDeadline(idleLimit), ClientWatch(), HandshakeLog(handshakes),
       ],
       idleTimeout: idleLimit,
       httpDecoderConfiguration: .init(

@@ -30,10 +30,12 @@ final class RequestBodies: Sendable {
 
   /// Gives a request's body to what understands it, and forgets it then.
   ///
-  /// - Throws: ``APIError`` with 413 where it is too long, 503 where all of them are, 400 where it does not come whole.
+  /// - Throws: ``APIError`` with 413 where it is too long, 503 where all of them are, 415 where it is
+  ///   compressed, 400 where it does not come whole.
   func read<Result>(
     _ request: Request, _ understand: ([UInt8]) throws -> Result
   ) async throws -> Result {
+    try checkCoding(request.headers[values: .contentEncoding])
     let announced = request.headers[.contentLength].flatMap(Int.init) ?? 0
     try check(announced)
     var bytes: [UInt8] = []
@@ -67,6 +69,15 @@ final class RequestBodies: Sendable {
       }
       total += count
     }
+  }
+
+  /// What is compressed must not be told that it is no JSON.
+  private func checkCoding(_ codings: [String]) throws {
+    guard let coding = codings.first(where: { $0.lowercased() != "identity" }) else { return }
+    throw APIError(
+      .unsupportedMediaType,
+      "the body is encoded ('\(coding.prefix(32))', Content-Encoding): send it as it is",
+      code: "unsupported_encoding")
   }
 
   private func check(_ count: Int) throws {

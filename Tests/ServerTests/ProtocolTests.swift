@@ -59,6 +59,47 @@ import Testing
     }
   }
 
+  @Test func `Who asks before sending a body is told to send it, in its turn`() async throws {
+    try await ServerRig.serving { rig in
+      let body = #"{"content":"the"}"#
+      let fields = "\r\nHost: localhost\r\nContent-Length: \(body.utf8.count)\r\n"
+      let whole = try await HTTPClient.connected(rig.port) { inbound, outbound in
+        // The second asks while the first is answered.
+        try await outbound.write(
+          ByteBuffer(
+            string: Self.completion("1.1", "Host: localhost")
+              + "POST /tokenize HTTP/1.1\(fields)Expect: 100-Continue\r\nConnection: close\r\n\r\n")
+        )
+        var (text, isSent) = ("", false)
+        for try await part in inbound {
+          text += String(buffer: part)
+          guard !isSent, text.contains("HTTP/1.1 100 ") else { continue }
+          isSent = true
+          try await outbound.write(ByteBuffer(string: body))
+        }
+        return text
+      }
+      let parts = whole.split(separator: "\r\n0\r\n\r\n")
+      #expect(parts.count == 2 && parts[1].hasPrefix("HTTP/1.1 100 "), "\(whole)")
+      #expect(parts[1].contains("\r\n\r\nHTTP/1.1 200 ") && parts[1].contains(#""tokens""#))
+      // That is not of HTTP/1.0.
+      let old = try await HTTPClient.exchange(
+        "POST /tokenize HTTP/1.0\(fields)Expect: 100-continue\r\n\r\n\(body)", rig.port)
+      #expect(old.status == 200, "\(old)")
+    }
+  }
+
+  @Test(arguments: ["gzip", "Br", "identity"])
+  func `A body that is compressed is refused by name`(coding: String) async throws {
+    try await ServerRig.serving { rig in
+      let reply = try await HTTPClient.exchange(
+        HTTPClient.request(
+          "/tokenize", #"{"content":"the"}"#, ["Content-Encoding: \(coding)"]), rig.port)
+      #expect(reply.status == (coding == "identity" ? 200 : 415), "\(reply)")
+      #expect((reply.text.contains("'\(coding)'")) == (coding != "identity"))
+    }
+  }
+
   @Test func `A request names its host, and no other`() async throws {
     try await ServerRig.serving {
       $0.allowedHosts = ["gpu.example"]
