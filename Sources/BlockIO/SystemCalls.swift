@@ -59,6 +59,14 @@ package enum SystemCalls {
     whole(.inspect) { followsLinks ? stat(path, &status) : lstat(path, &status) }
   }
 
+  /// Bytes that an ordinary process may still write to the file system of `path`; nil if it does not say.
+  package static func freeByteCount(at path: String) -> Int? {
+    var status = statvfs()
+    let outcome = whole(.inspect) { path.withSystemPath { statvfs($0, &status) } }
+    guard outcome == 0 else { return nil }
+    return Int(clamping: status.f_bavail) &* Int(clamping: status.f_frsize)
+  }
+
   /// Where a path leads once its links are followed; or the negated error number.
   static func resolve(_ path: String, _ target: inout String) -> Int32 {
     whole(.inspect) {

@@ -1,4 +1,4 @@
-import BlockIO
+package import BlockIO
 import Glibc
 import TensorBasics
 
@@ -48,6 +48,25 @@ extension KeyValueDirectory {
       return sum + (isThere ? Int(status.st_blocks) * 512 : 0)
     }
     return byteCount <= byteLimit - chainByteCount
+  }
+
+  /// Takes a note of what kept an entry from being written.
+  package func note(failure: BlockIOError) {
+    guard failure.errno == ENOSPC || failure.errno == EDQUOT else { return }
+    shortageByteCount = max(
+      shortageByteCount, (failure.offset ?? 0) + max(1, failure.byteCount ?? 0))
+  }
+
+  /// Whether the file system has room again for what it had none for.
+  ///
+  /// Entries that are begun without write what there is room for, and are deleted: that wears drives for nothing.
+  package func hasSpace() -> Bool {
+    guard shortageByteCount > 0 else { return true }
+    guard let free = SystemCalls.freeByteCount(at: path), free > shortageByteCount else {
+      return false
+    }
+    shortageByteCount = 0
+    return true
   }
 
   /// Days since 1970, UTC.

@@ -21,6 +21,9 @@ public final class KeyValueDirectory {
   /// Bytes that this process wrote and could not count for all.
   var uncountedByteCount = 0
 
+  /// Bytes that an entry came to before the file system had no more; 0 = it had.
+  package internal(set) var shortageByteCount = 0
+
   static let ending = ".kv"
   static let partEnding = ".part"
 

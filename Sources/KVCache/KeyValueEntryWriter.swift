@@ -209,9 +209,11 @@ public final class KeyValueEntryWriter {
 
   private func write(_ bytes: UnsafeRawBufferPointer, at offset: Int) throws(BlockIOError) {
     guard let (errno, written) = descriptor.writeAll(bytes, at: offset) else { return }
-    throw BlockIOError(
+    let failure = BlockIOError(
       .write, path: path, offset: offset + written, byteCount: bytes.count - written,
       reason: .system(errno: errno))
+    directory.note(failure: failure)
+    throw failure
   }
 
   /// - Parameter status: 0 or a negated error number.

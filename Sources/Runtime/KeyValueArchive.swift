@@ -95,7 +95,7 @@ public final class KeyValueArchive {
   ///   - prefix: what it continues.
   ///   - keepingLogits: whether those after a prompt may be kept with it.
   func makeWriter(after prefix: KeyValuePrefix, keepingLogits: Bool) -> KeyValueEntryWriter? {
-    guard let origin, !isTooSmall, mayWrite() else { return nil }
+    guard let origin, !isTooSmall, mayWrite(), directory.hasSpace() else { return nil }
     guard !directory.isTooSmall(for: origin, after: prefix) else {
       warnOfLimit()
       return nil

@@ -128,6 +128,7 @@ public final class KeyValuePersistence {
     let exact = keyValues.exactPositionCount
     let end = min(keyValues.finish(after: prefix.pageGroupCount), exact / length)
     // A drive that failed was reported when it did.
+    if let failure = keyValues.writeFailure { archive.directory.note(failure: failure) }
     guard let writer, keyValues.writeFailure == nil, end > prefix.pageGroupCount,
       archive.checkModel()
     else { return }

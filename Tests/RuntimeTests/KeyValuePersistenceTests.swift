@@ -46,7 +46,8 @@ import WeightLoader
     hooks: DeviceHooks = DeviceHooks(), backend: StorageBackend = .auto,
     keyValueBudget: Int? = nil, threadCount: Int = 1,
     limit: Int = 1 << 30, type: KeyValueType = .f16, policy: KeyValuePolicyChoice = .full,
-    sampling: SamplingOptions = SamplingOptions(temperature: 0), during work: () -> Void = {}
+    sampling: SamplingOptions = SamplingOptions(temperature: 0),
+    directory: KeyValueDirectory? = nil, during work: () -> Void = {}
   ) throws -> Outcome {
     let (prompt, store) = (prompt ?? self.prompt, store ?? self.store)
     var warnings: [String] = []
@@ -61,7 +62,7 @@ import WeightLoader
     request.keyValues.type = type
     request.keyValues.policy = policy
     let persistence = try KeyValuePersistence(
-      KeyValueDirectory(path: store.path, byteLimit: limit), model, prompt: prompt,
+      directory ?? KeyValueDirectory(path: store.path, byteLimit: limit), model, prompt: prompt,
       for: &request, warn: { warnings.append($0) })
     let session = try Session(model.source, model.configuration, request)
     persistence.resume(session)
@@ -260,6 +261,28 @@ import WeightLoader
       #expect(outcome.warnings.count == 1, "\(outcome.warnings)")
       #expect(store.entries.isEmpty)
     }
+  }
+
+  @Test("What a drive has no room for is not begun again until it has", arguments: [ENOSPC, EIO])
+  func shortage(errorNumber: Int32) throws {
+    var hooks = DeviceHooks()
+    hooks.writeErrno = { $0 >= 40_000 ? errorNumber : 0 }
+    let directory = try KeyValueDirectory(path: store.path, byteLimit: 1 << 30)
+    let noted = try answer(hooks: hooks, directory: directory)
+    #expect(noted.warnings.count == 1, "\(noted.warnings)")
+    #expect((directory.shortageByteCount >= 40_000) == (errorNumber == ENOSPC))
+    // No drive has so much room.
+    directory.note(
+      failure: BlockIOError(.write, offset: 1 << 60, reason: .system(errno: errorNumber)))
+    let again = try answer(hooks: hooks, directory: directory)
+    #expect(again.tokens == noted.tokens)
+    #expect(again.warnings.count == (errorNumber == ENOSPC ? 0 : 1), "\(again.warnings)")
+    #expect(directory.hasSpace() == (errorNumber != ENOSPC))
+    // There is room again.
+    let other = try KeyValueDirectory(path: store.path, byteLimit: 1 << 30)
+    other.note(failure: BlockIOError(.write, offset: 4096, reason: .system(errno: errorNumber)))
+    #expect(try answer(directory: other).warnings.isEmpty)
+    #expect(other.shortageByteCount == 0 && store.entries.count == 1)
   }
 
   @Test("An entry that cannot be read is computed again, and kept again") func unreadable() throws {
