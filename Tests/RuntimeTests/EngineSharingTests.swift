@@ -12,6 +12,8 @@ import Testing
     let rig = try EngineRig()
     rig.contextLength = 500
     rig.keyValues.type = type
+    // Rows are counted.
+    rig.draftRowCount = 0
     let prompt = EngineRig.tokens(300, seed: 1)
     let requests = (0..<4).map { number in
       SequenceRequest(
