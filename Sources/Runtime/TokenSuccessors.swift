@@ -108,7 +108,7 @@ package final class TokenSuccessors {
     return (0..<width).compactMap { row[$0]?.token }
   }
 
-  /// As ``note(_:)``, of the `logits` [vocabularyCount] after two tokens.
+  /// Takes in the likeliest tokens of the `logits` [vocabularyCount] after two tokens.
   package func note(
     _ logits: UnsafeBufferPointer<Float>, after before: Int32, _ last: Int32
   ) {
