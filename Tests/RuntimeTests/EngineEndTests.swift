@@ -21,6 +21,8 @@ import WeightLoader
   {
     var generator = SeededGenerator(seed: 0xE4)
     let rig = try EngineRig()
+    // With what is drafted from the answers before, these are over too soon; BrokenSweepTests have drafts.
+    rig.draftRowCount = 0
     let expected = try rig.alone(Self.long)
     let engine = try rig.engine(sequenceCount: 3, maximumChunkLength: 8)
     var cancelledCount = 0
