@@ -161,6 +161,7 @@ final class ActiveSequence {
   func restart() {
     news = News()
     position = 0
+    drafts?.drop()
   }
 
   /// Goes on with keys and values that are computed already, in place of its own.
@@ -310,6 +311,7 @@ final class ActiveSequence {
   func breakOff() {
     path.removeLast(drawn.count)
     drawn.removeAll(keepingCapacity: true)
+    drafts?.drop()
     cache.rejectUndecided()
     position = cache.positionCount
   }

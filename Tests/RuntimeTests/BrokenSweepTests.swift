@@ -94,6 +94,42 @@ import Testing
     #expect(reusedCounts.last == 249)
   }
 
+  @Test func `Stored keys and values that are damaged amid drafts are computed again`() throws {
+    let rig = try EngineRig(TinyModel())
+    rig.contextLength = 800
+    var request = SequenceRequest(
+      tokens: EngineRig.tokens(700, seed: 6), limit: 20, ignoresEnd: true)
+    request.sampling.temperature = 0
+    let whole = request.tokens + (try rig.alone(request)).tokens
+    let store = Engine.Store(path: folder.path, byteLimit: 1 << 30)
+    _ = try rig.engine(sequenceCount: 1, store: store).open(request).outcome()
+    let name = try #require(folder.entries.first { $0.hasSuffix(".kv") })
+    let path = folder.path + "/" + name
+    // Pages are read again in each sweep.
+    rig.keyValues.budgetByteCount = KeyValuePlan.minimumByteCount(
+      KeyValueShape(rig.model.configuration, contextLength: 800), chunkLength: 100)
+    let engine = try rig.engine(sequenceCount: 1, maximumChunkLength: 100, store: store)
+    let proposals = PartCounter()
+    proposals.begin()
+    request.draft = DraftChoice { _, _ in
+      Watched(whole) { if proposals.next() == 3 { Self.damage(path) } }
+    }
+    let found = EngineRig.take(try engine.open(request))
+    #expect(request.tokens + found.tokens == whole)
+    let warnings = engine.takeWarnings()
+    #expect(warnings.contains { $0.contains("damaged") }, "\(warnings)")
+  }
+
+  /// Changes the middle of a file in place.
+  private static func damage(_ path: String) {
+    guard let file = fopen(path, "r+") else { return }
+    defer { fclose(file) }
+    fseek(file, 0, SEEK_END)
+    let count = ftell(file)
+    fseek(file, count / 4, SEEK_SET)
+    for _ in 0..<count / 2 { fputc(0x5A, file) }
+  }
+
   @Test func `Sequences that leave at any moment of a sweep with drafts store what is certain`()
     throws
   {
