@@ -8,6 +8,13 @@ package protocol Drafter: AnyObject {
   /// - Parameter draft: empty.
   /// - Throws: what ends its service.
   func propose(after context: DraftContext, into draft: inout Draft) throws(RuntimeError)
+
+  /// Whether it proposes what the model took for likely before, which is looked at in each row of logits then.
+  var recycles: Bool { get }
+}
+
+extension Drafter {
+  package var recycles: Bool { false }
 }
 
 /// What a drafter sees of a sequence.

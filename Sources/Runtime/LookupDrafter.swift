@@ -22,7 +22,7 @@ package final class LookupDrafter: Drafter {
   private var latestOfOne = [Int32](repeating: 0, count: 1 << hashBitCount)
   /// The least match that it goes on from.
   private let leastMatch: Int
-  private let recycles: Bool
+  package let recycles: Bool
   private let memory: DraftMemory?
   /// The longest matches of different next tokens, the longest first.
   private var matches: [Match] = []

@@ -12,7 +12,8 @@ struct SequenceDrafts {
   private(set) var failure: RuntimeError?
   /// Time that a draft takes to make, a moving average, and that of the last proposal.
   private var draftNanoseconds = 0.0
-  private let memory: DraftMemory?
+  /// Where what may follow is kept; nil where nobody asks for it.
+  private let successorMemory: TokenSuccessors?
   /// What may follow the rows of the last sweep.
   private var successors: [TokenSuccessors.Row] = []
   private(set) var lastNanoseconds = 0
@@ -22,8 +23,9 @@ struct SequenceDrafts {
   /// - Parameter memory: what is known of all answers.
   init?(_ choice: DraftChoice, contextLength: Int, memory: DraftMemory?) {
     guard let makeDrafter = choice.makeDrafter else { return nil }
-    drafter = makeDrafter(contextLength, memory)
-    self.memory = memory
+    let drafter = makeDrafter(contextLength, memory)
+    self.drafter = drafter
+    successorMemory = drafter.recycles ? memory?.successors : nil
     successors.reserveCapacity(Draft.capacity + 1)
   }
 
@@ -31,7 +33,7 @@ struct SequenceDrafts {
   static func byteCount(contextLength: Int) -> Int {
     LookupDrafter.byteCount(contextLength: contextLength)
       + ModelDrafter.byteCount(contextLength: contextLength)
-      + (16 * 8 + MemoryLayout<TokenSuccessors.Row>.stride) * Draft.capacity
+      + (16 * 8 + MemoryLayout<TokenSuccessors.Row>.stride) * (Draft.capacity + 1)
   }
 
   var proposal: DraftProposal {
@@ -89,7 +91,7 @@ struct SequenceDrafts {
   mutating func look(
     at logits: UnsafeBufferPointer<Float>, vocabularyCount: Int, after path: [Int32]
   ) {
-    guard let last = path.last, memory != nil else { return }
+    guard let last = path.last, successorMemory != nil else { return }
     let before = path.count > 1 ? path[path.count - 2] : -1
     for row in 0...rows.tokens.count {
       let parent = row == 0 ? -1 : rows.parent(ofRow: row)
@@ -104,7 +106,7 @@ struct SequenceDrafts {
 
   /// Has what was seen remembered.
   mutating func remember() {
-    for row in successors { memory?.successors.note(row) }
+    for row in successors { successorMemory?.note(row) }
     successors.removeAll(keepingCapacity: true)
   }
 

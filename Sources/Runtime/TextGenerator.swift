@@ -189,7 +189,7 @@ public struct TextGenerator {
       guard case .interrupted = error else { throw error }
       answer.cancel()
     }
-    if session.plan.draftRowCount > 0 {
+    if session.plan.draftRowCount > 0, options.draft.makeDrafter != nil {
       session.draftMemory.history.append(answer.result.tokens)
     }
     return answer.result

@@ -11,7 +11,7 @@ package final class TokenSuccessors {
   private static let contextBitCount = 14
 
   /// Those after some tokens, the likeliest first, in 32 bytes.
-  struct Row {
+  package struct Row {
     /// Of each of ``width`` tokens, the token and above it its grade; then the token before the last, and the last.
     private var lanes = SIMD8<UInt32>(repeating: .max)
     private static let tokenBitCount: UInt32 = 28
@@ -20,7 +20,7 @@ package final class TokenSuccessors {
     fileprivate init() {}
 
     /// The likeliest tokens of `logits` [vocabularyCount] after two tokens; −1 before = there was none.
-    init(_ logits: UnsafeBufferPointer<Float>, after before: Int32, _ last: Int32) {
+    package init(_ logits: UnsafeBufferPointer<Float>, after before: Int32, _ last: Int32) {
       var (values, tokens) = (SIMD8<Float>(repeating: -.infinity), SIMD8<Int32>(repeating: -1))
       let bytes = UnsafeRawBufferPointer(logits)
       var first = 0
@@ -49,7 +49,7 @@ package final class TokenSuccessors {
     var last: Int32 { Int32(bitPattern: lanes[width + 1]) }
 
     /// The token at a place, and its grade; nil where there are not so many.
-    subscript(place: Int) -> (token: Int32, grade: Int)? {
+    package subscript(place: Int) -> (token: Int32, grade: Int)? {
       let lane = lanes[place]
       return lane == .max
         ? nil : (Int32(lane & Self.tokenMask), Int(lane >> Self.tokenBitCount))
@@ -78,7 +78,7 @@ package final class TokenSuccessors {
   }
 
   /// Takes in what follows some tokens.
-  func note(_ row: Row) {
+  package func note(_ row: Row) {
     guard rows.indices.contains(Int(row.last)) else { return }
     rows[Int(row.last)] = row
     if row.before >= 0 { contextRows[Self.place(row.before, row.last)] = row }
@@ -101,19 +101,6 @@ package final class TokenSuccessors {
   }
 
   // MARK: Logits
-
-  /// The likeliest tokens of `logits`, at most ``width``.
-  package static func likeliest(of logits: UnsafeBufferPointer<Float>) -> [Int32] {
-    let row = Row(logits, after: -1, 0)
-    return (0..<width).compactMap { row[$0]?.token }
-  }
-
-  /// Takes in the likeliest tokens of the `logits` [vocabularyCount] after two tokens.
-  package func note(
-    _ logits: UnsafeBufferPointer<Float>, after before: Int32, _ last: Int32
-  ) {
-    note(Row(logits, after: before, last))
-  }
 
   private static func insert(
     _ value: Float, _ token: Int32, _ values: inout SIMD8<Float>, _ tokens: inout SIMD8<Int32>

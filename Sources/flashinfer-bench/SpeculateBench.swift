@@ -15,10 +15,11 @@ struct SpeculateBench: ParsableCommand {
     abstract: "Speed of answers with drafts of tokens ÷ without, which are the same to the bit.",
     discussion: """
       Each prompt is answered without drafts and then with them, each time by a session of its own with \
-      all of the budget. What drafters remember of earlier answers stays, as it does in an engine. An answer that differs ends the run with an error. The speed-up is that of \
-      tokens/s after the first token; a sweep's time with drafts, drafting included, is divided by one \
-      without, and so is what the drive gives a second. The spread is that of the prompts. Memory \
-      bounds how many drafts a sweep verifies.
+      all of the budget. What drafters remember of earlier answers stays, as it does in an engine. An \
+      answer that differs ends the run with an error. The speed-up is that of tokens/s after the first \
+      token; a sweep's time with drafts, drafting included, is divided by one without, and so is what the \
+      drive gives a second. The spread is that of the prompts. Memory bounds how many drafts a sweep \
+      verifies.
 
       Examples:
         flashinfer-bench speculate model.bin --ram 2200MiB --text benchmarks/speculation/copy.jsonl

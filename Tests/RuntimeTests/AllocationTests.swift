@@ -274,6 +274,8 @@ struct AllocationTests {
     private let drafter: any Drafter
     init(_ drafter: any Drafter) { self.drafter = drafter }
 
+    var recycles: Bool { drafter.recycles }
+
     func propose(
       after context: DraftContext, into draft: inout Draft
     ) throws(RuntimeError) {

@@ -260,7 +260,10 @@ import Testing
         let tokens = (0..<40).shuffled(using: &generator).prefix(4).map { Int32($0) }
         for (rank, token) in tokens.enumerated() { logits[Int(token)] = 12 - Float(rank) }
         let before = Int32.random(in: 0..<40, using: &generator)
-        logits.withUnsafeBufferPointer { memory.successors.note($0, after: before, last) }
+        let row = logits.withUnsafeBufferPointer {
+          TokenSuccessors.Row($0, after: before, last)
+        }
+        memory.successors.note(row)
         known[[before, last][...]] = tokens
         known[[last]] = tokens
       }
@@ -293,8 +296,9 @@ import Testing
             : Float.random(in: -9...9, using: &generator)
         }
         let order = logits.indices.sorted { (logits[$1], $0) < (logits[$0], $1) }
-        let found = logits.withUnsafeBufferPointer { TokenSuccessors.likeliest(of: $0) }
-        #expect(found.map { Int($0) } == Array(order.prefix(TokenSuccessors.width)))
+        let row = logits.withUnsafeBufferPointer { TokenSuccessors.Row($0, after: -1, 0) }
+        let found = (0..<TokenSuccessors.width).compactMap { row[$0].map { Int($0.token) } }
+        #expect(found == Array(order.prefix(TokenSuccessors.width)))
       }
     }
   }
