@@ -132,6 +132,18 @@ extension DecoderConfiguration {
     for index in layers.indices { change(&layers[index]) }
   }
 
+  /// Puts an RMSNorm behind each block.
+  mutating func addPostNorms() {
+    editLayers { layer in
+      for block in layer.blocks.indices { layer.blocks[block].postNorm = .rms }
+    }
+  }
+
+  /// For each layer whether it slides, of each `period` layers all but the last.
+  static func slidingLayers(layerCount: Int, period: Int) -> [Bool] {
+    (0..<layerCount).map { $0 % period < period - 1 }
+  }
+
   /// Experts that all layers have which have any; nil in a dense model.
   ///
   /// Set, they take the place of every layer's FFN, and nil puts usual FFNs there.

@@ -1,7 +1,6 @@
 import NIOCore
 import NIOHTTP1
 import NIOHTTPTypes
-import NIOHTTPTypesHTTP1
 
 /// Tells a client that asks before it sends a body to send it: `Expect: 100-continue`.
 ///
@@ -10,13 +9,7 @@ import NIOHTTPTypesHTTP1
 final class Expectations: ChannelInboundHandler, RemovableChannelHandler {
   typealias InboundIn = HTTPRequestPart
 
-  func handlerAdded(context: ChannelHandlerContext) {
-    let pipeline = context.pipeline.syncOperations
-    do {
-      let codec = try pipeline.context(handlerType: HTTP1ToHTTPServerCodec.self)
-      try pipeline.addHandler(Invitations(), position: .before(codec.handler))
-    } catch { context.fireErrorCaught(error) }
-  }
+  func handlerAdded(context: ChannelHandlerContext) { context.addBeforeTypes(Invitations()) }
 
   private final class Invitations: ChannelDuplexHandler {
     typealias InboundIn = HTTPServerRequestPart

@@ -9,13 +9,7 @@ import NIOHTTPTypesHTTP1
 final class OldClients: ChannelInboundHandler, RemovableChannelHandler {
   typealias InboundIn = HTTPRequestPart
 
-  func handlerAdded(context: ChannelHandlerContext) {
-    let pipeline = context.pipeline.syncOperations
-    do {
-      let codec = try pipeline.context(handlerType: HTTP1ToHTTPServerCodec.self)
-      try pipeline.addHandler(Versions(), position: .before(codec.handler))
-    } catch { context.fireErrorCaught(error) }
-  }
+  func handlerAdded(context: ChannelHandlerContext) { context.addBeforeTypes(Versions()) }
 
   private final class Versions: ChannelDuplexHandler {
     typealias InboundIn = HTTPServerRequestPart
@@ -55,5 +49,15 @@ final class OldClients: ChannelInboundHandler, RemovableChannelHandler {
       }
       context.write(wrapOutboundOut(part), promise: promise)
     }
+  }
+}
+
+extension ChannelHandlerContext {
+  /// Puts a handler before the one that turns HTTP's parts into those of types, behind which nothing knows of versions.
+  func addBeforeTypes(_ handler: any ChannelHandler) {
+    do {
+      let codec = try pipeline.syncOperations.context(handlerType: HTTP1ToHTTPServerCodec.self)
+      try pipeline.syncOperations.addHandler(handler, position: .before(codec.handler))
+    } catch { fireErrorCaught(error) }
   }
 }

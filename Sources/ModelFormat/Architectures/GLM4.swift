@@ -14,11 +14,8 @@ enum GLM4: Architecture {
   ) throws(FormatError) -> DecoderConfiguration {
     var configuration = try parameters.commonConfiguration(pairing: .adjacent)
     try parameters.refuseSlidingWindow()
-    let sections = "rope.dimension_sections"
-    if parameters.metadata.entry(parameters.key(sections)) != nil {
-      throw parameters.unsupported(sections, "positions of images are not supported in \(name)")
-    }
-    addNorms(&configuration)
+    try parameters.refuseImagePositions()
+    configuration.addPostNorms()
     return configuration
   }
 
@@ -32,15 +29,9 @@ enum GLM4: Architecture {
     var decoder = try parameters.commonConfiguration(defaults, rope: rope, mayHaveBiases: true)
     try parameters.refuseSlidingLayers()
     decoder.ropePairing = .adjacent
-    addNorms(&decoder)
+    decoder.addPostNorms()
     let hasBiases = try parameters.bool("attention_bias") ?? true
     decoder.editLayers { $0.attention?.hasBiases = hasBiases }
     return HuggingFaceConfiguration(decoder: decoder, derivedValues: rope.scaling.factors)
-  }
-
-  private static func addNorms(_ configuration: inout DecoderConfiguration) {
-    configuration.editLayers { layer in
-      for block in layer.blocks.indices { layer.blocks[block].postNorm = .rms }
-    }
   }
 }

@@ -20,10 +20,7 @@ enum GLM4MoE: Architecture {
   ) throws(FormatError) -> DecoderConfiguration {
     var configuration = try parameters.commonConfiguration(pairing: .halves, mayHaveExperts: true)
     try parameters.refuseSlidingWindow()
-    let sections = "rope.dimension_sections"
-    if parameters.metadata.entry(parameters.key(sections)) != nil {
-      throw parameters.unsupported(sections, "positions of images are not supported in \(name)")
-    }
+    try parameters.refuseImagePositions()
     var experts = try parameters.requiredExperts(
       configuration, normalisesWeights: true, routing: .biasedSigmoid)
     let count = try parameters.integer("expert_shared_count") ?? 1

@@ -29,7 +29,7 @@ enum GPTOSS: Architecture {
     let experts = try parameters.requiredExperts(configuration, normalisesWeights: true)
     try adjust(
       &configuration, experts, window: parameters.required("attention.sliding_window"),
-      slides: Gemma3.slidingLayers(parameters, configuration.layerCount, usualPeriod: 2))
+      slides: parameters.slidingLayers(layerCount: configuration.layerCount, usualPeriod: 2))
     try configuration.validate(path: parameters.metadata.file.path)
     return configuration
   }
@@ -51,11 +51,9 @@ enum GPTOSS: Architecture {
       .init(
         expertCount: 128, expertsPerToken: 4, lengthKey: "intermediate_size",
         normalisesWeights: true))
-    let slides =
-      try parameters.slidingLayers(layerCount: decoder.layerCount)
-      ?? Gemma3.slidingLayers(layerCount: decoder.layerCount, period: 2)
     try adjust(
-      &decoder, experts, window: parameters.integer("sliding_window") ?? 128, slides: slides)
+      &decoder, experts, window: parameters.integer("sliding_window") ?? 128,
+      slides: parameters.slidingLayers(layerCount: decoder.layerCount, usualPeriod: 2))
     try decoder.validate(path: parameters.path)
     return HuggingFaceConfiguration(decoder: decoder, derivedValues: rope.scaling.factors)
   }

@@ -21,7 +21,7 @@ enum Gemma2: Architecture {
     configuration.attentionSoftCap = Float(try parameters.scale("attn_logit_softcapping") ?? 50)
     configuration.logitSoftCap = Float(try parameters.scale("final_logit_softcapping") ?? 30)
     configuration.slide(
-      try Gemma3.slidingLayers(parameters, configuration.layerCount, usualPeriod: 2),
+      try parameters.slidingLayers(layerCount: configuration.layerCount, usualPeriod: 2),
       window: try parameters.integer("attention.sliding_window") ?? 4096)
     try configuration.validate(path: parameters.metadata.file.path)
     return configuration
@@ -43,8 +43,7 @@ enum Gemma2: Architecture {
     decoder.attentionSoftCap = try parameters.softCap("attn_logit_softcapping", usual: 50)
     decoder.logitSoftCap = try parameters.softCap("final_logit_softcapping", usual: 30)
     decoder.slide(
-      try parameters.slidingLayers(layerCount: decoder.layerCount)
-        ?? Gemma3.slidingLayers(layerCount: decoder.layerCount, period: 2),
+      try parameters.slidingLayers(layerCount: decoder.layerCount, usualPeriod: 2),
       window: try parameters.integer("sliding_window") ?? 4096)
     try decoder.validate(path: parameters.path)
     return HuggingFaceConfiguration(decoder: decoder, derivedValues: rope.scaling.factors)
@@ -53,9 +52,7 @@ enum Gemma2: Architecture {
   private static func adjust(_ configuration: inout DecoderConfiguration) {
     configuration.activation = .geluTanh
     configuration.embeddingScale = Float(configuration.hiddenSize).squareRoot()
-    configuration.editLayers { layer in
-      for block in layer.blocks.indices { layer.blocks[block].postNorm = .rms }
-    }
+    configuration.addPostNorms()
   }
 }
 

@@ -18,7 +18,8 @@ enum Gemma3: Architecture {
     configuration.ropeBase = try parameters.float("rope.freq_base") ?? 1_000_000
     if let window = try parameters.integer("attention.sliding_window"), window > 0 {
       configuration.slide(
-        try slidingLayers(parameters, configuration.layerCount, usualPeriod: slidingPattern),
+        try parameters.slidingLayers(
+          layerCount: configuration.layerCount, usualPeriod: slidingPattern),
         window: window)
       configuration.slidingRopeBase =
         try parameters.float("rope.freq_base_swa") ?? slidingRopeBase
@@ -30,39 +31,13 @@ enum Gemma3: Architecture {
   /// What follows from the family and the shape, whatever the file format.
   static func adjust(_ configuration: inout DecoderConfiguration) {
     configuration.activation = .geluTanh
-    configuration.editLayers { layer in
-      layer.attention?.headNorm = .heads
-      for block in layer.blocks.indices { layer.blocks[block].postNorm = .rms }
-    }
+    configuration.editLayers { $0.attention?.headNorm = .heads }
+    configuration.addPostNorms()
     configuration.embeddingScale = Float(configuration.hiddenSize).squareRoot()
     if configuration.layerCount == largestLayerCount {
       let width = Double(configuration.hiddenSize) / Double(configuration.queryHeadCount)
       configuration.attentionScale = Float(1 / width.squareRoot())
     }
-  }
-
-  /// For each layer whether it slides under a pattern of `period` layers whose last one does not.
-  static func slidingLayers(layerCount: Int, period: Int) -> [Bool] {
-    (0..<layerCount).map { $0 % period < period - 1 }
-  }
-
-  static func slidingLayers(
-    _ parameters: GGUFHyperparameters, _ layerCount: Int, usualPeriod: Int
-  ) throws(FormatError) -> [Bool] {
-    let suffix = "attention.sliding_window_pattern"
-    if parameters.metadata.entry(parameters.key(suffix))?.isArray == true,
-      let layers = try parameters.metadata.bools(parameters.key(suffix))
-    {
-      guard layers.count == layerCount else {
-        throw parameters.unsupported(suffix, "\(layers.count) entries for \(layerCount) layers")
-      }
-      return layers
-    }
-    let period = try parameters.integer(suffix) ?? usualPeriod
-    guard period > 0, layerCount <= DecoderConfiguration.layerLimit else {
-      throw parameters.unsupported(suffix, "a period of \(period) over \(layerCount) layers")
-    }
-    return slidingLayers(layerCount: layerCount, period: period)
   }
 
   static var huggingFaceLayerNames: [String: String] {
@@ -113,6 +88,6 @@ enum Gemma3: Architecture {
     guard period > 0 else {
       throw parameters.unsupported("sliding_window_pattern", "a period of \(period)")
     }
-    return slidingLayers(layerCount: layerCount, period: period)
+    return DecoderConfiguration.slidingLayers(layerCount: layerCount, period: period)
   }
 }

@@ -19,8 +19,8 @@ enum OLMo2: Architecture {
     var configuration = try parameters.commonConfiguration(pairing: .halves)
     adjust(&configuration)
     if let window = try parameters.integer("attention.sliding_window"), window > 0 {
-      let slides = try Gemma3.slidingLayers(
-        parameters, configuration.layerCount, usualPeriod: slidingPattern)
+      let slides = try parameters.slidingLayers(
+        layerCount: configuration.layerCount, usualPeriod: slidingPattern)
       configuration.slide(slides, window: window)
       configuration.slidingRopeBase =
         try parameters.float("rope.freq_base_swa") ?? configuration.ropeBase
@@ -31,11 +31,9 @@ enum OLMo2: Architecture {
   private static func adjust(_ configuration: inout DecoderConfiguration) {
     configuration.editLayers { layer in
       layer.attention?.headNorm = .projection
-      for block in layer.blocks.indices {
-        layer.blocks[block].preNorm = nil
-        layer.blocks[block].postNorm = .rms
-      }
+      for block in layer.blocks.indices { layer.blocks[block].preNorm = nil }
     }
+    configuration.addPostNorms()
   }
 
   static func configuration(
@@ -50,9 +48,8 @@ enum OLMo2: Architecture {
     if parameters.name == thirdName {
       let sliding = try HuggingFaceRope(
         parameters, layerType: "sliding_attention", defaultBase: rope.base, isScaled: false)
-      let slides =
-        try parameters.slidingLayers(layerCount: decoder.layerCount)
-        ?? Gemma3.slidingLayers(layerCount: decoder.layerCount, period: slidingPattern)
+      let slides = try parameters.slidingLayers(
+        layerCount: decoder.layerCount, usualPeriod: slidingPattern)
       decoder.slide(slides, window: try parameters.integer("sliding_window") ?? 4096)
       decoder.slidingRopeBase = sliding.base
     } else {

@@ -32,4 +32,29 @@ extension GGUFHyperparameters {
       throw unsupported(suffix, "a sliding window is not supported in \(architecture)")
     }
   }
+
+  /// For families whose models that see have positions of three numbers.
+  func refuseImagePositions() throws(FormatError) {
+    let suffix = "rope.dimension_sections"
+    if metadata.entry(key(suffix)) != nil {
+      throw unsupported(suffix, "positions of images are not supported in \(architecture)")
+    }
+  }
+
+  /// For each layer whether it slides: as the file says layer by layer, or of each `usualPeriod` layers, where it states
+  /// no other number, all but the last.
+  func slidingLayers(layerCount: Int, usualPeriod: Int) throws(FormatError) -> [Bool] {
+    let suffix = "attention.sliding_window_pattern"
+    if metadata.entry(key(suffix))?.isArray == true, let layers = try metadata.bools(key(suffix)) {
+      guard layers.count == layerCount else {
+        throw unsupported(suffix, "\(layers.count) entries for \(layerCount) layers")
+      }
+      return layers
+    }
+    let period = try integer(suffix) ?? usualPeriod
+    guard period > 0, layerCount <= DecoderConfiguration.layerLimit else {
+      throw unsupported(suffix, "a period of \(period) over \(layerCount) layers")
+    }
+    return DecoderConfiguration.slidingLayers(layerCount: layerCount, period: period)
+  }
 }

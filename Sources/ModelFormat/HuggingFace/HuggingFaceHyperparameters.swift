@@ -159,6 +159,12 @@ struct HuggingFaceHyperparameters {
     return slides
   }
 
+  /// As ``slidingLayers(layerCount:)``, and without a list, of each `usualPeriod` layers all but the last.
+  func slidingLayers(layerCount: Int, usualPeriod: Int) throws(FormatError) -> [Bool] {
+    try slidingLayers(layerCount: layerCount)
+      ?? DecoderConfiguration.slidingLayers(layerCount: layerCount, period: usualPeriod)
+  }
+
   /// For families whose files may name a window that their graph does not have here.
   func refuseSlidingLayers() throws(FormatError) {
     if try bool("use_sliding_window") == true {
