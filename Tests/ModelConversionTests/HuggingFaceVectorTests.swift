@@ -13,7 +13,7 @@ import WeightLoader
   private static let names = [
     "llama", "llama-relu", "mistral", "qwen2", "qwen3", "gemma3", "opt",
     "olmo2", "olmo3", "granite", "smollm3", "command-r", "glm4", "gemma2", "qwen3-vl",
-    "mistral-small",
+    "mistral-small", "phi3", "phi3-long", "phi4-mini",
   ]
   private static let expertNames = [
     "mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss", "glm4moe", "glm4moe-groups",
@@ -40,8 +40,8 @@ import WeightLoader
   }
 
   /// Both sides compute in f32 and round keys and values to f16. What is left is the order of sums,
-  /// and now and then a key or value that it tips over to the other f16 neighbour: gemma3's seven
-  /// layers make 0.0013 of that, as much as transformers itself moves when it computes in f64.
+  /// and now and then a key or value that it tips over to the other f16 neighbour. Models are such that this moves
+  /// transformers itself by no more than 0.0005 when it computes in f64 or nudges keys by some units in the last place.
   @Test(arguments: names + expertNames)
   func `Logits are those of transformers`(name: String) throws {
     let expected = try VectorModel.expectedLogits(name)
@@ -52,7 +52,7 @@ import WeightLoader
         let (worst, mean) = VectorModel.difference(found, expected)
         #expect(worst <= 0.003 && mean <= 0.0003, "prompt of \(promptCount): \(worst), \(mean)")
         let logProbability = VectorModel.logProbabilityDifference(found, expected)
-        #expect(logProbability <= (name == "gemma3" ? 0.002 : 0.001), "\(logProbability)")
+        #expect(logProbability <= 0.001, "\(logProbability)")
       }
     }
   }
@@ -112,6 +112,9 @@ import WeightLoader
       ("smollm3", { $0.layers[3].attention?.rope = .full }), ("command-r", { $0.logitScale = 1 }),
       ("command-r", { $0.ropePairing = .halves }),
       ("command-r", { $0.editLayers { $0.blocks[0].preNorm = .rms } }),
+      ("phi3", { $0.editLayers { $0.attention?.window? += 1 } }),
+      ("phi3-long", { $0.shortContextLength = 24 }), ("phi3-long", { $0.ropeMagnitude = 1 }),
+      ("phi4-mini", { $0.shortContextLength = 16 }), ("phi4-mini", { $0.ropeMagnitude = 1 }),
       ("qwen3", { $0.ropeBase *= 2 }), ("qwen2", { $0.ropePairing = .adjacent }),
     ]
     for (index, (name, change)) in changes.enumerated() {

@@ -94,7 +94,8 @@ import Testing
       ("llama.hidden_act", .string("mish"), "\"mish\""),
       ("llama.attention.value_length", .uint32(32), "value_length"),
       ("llama.attention.causal", .bool(false), "causal"),
-      ("general.architecture", .string("mamba"), "llama, phi3, qwen2, qwen2moe, qwen3"),
+      ("llama.attention.temperature_scale", .float32(0.1), "temperature_scale"),
+      ("general.architecture", .string("mamba"), "llama, mistral3, phi3, qwen2, qwen2moe, qwen3"),
     ]
     for (key, value, words) in cases {
       var file = TinyModel().gguf(seed: 6)

@@ -108,6 +108,10 @@ import Testing
       factors("rope_freqs.weight", other),
       yarn(base: base, dimension: 16, factor: 4, original: 128, fast: 16, slow: 2))
     #expect(other.configuration?.ropeMagnitude == Float(0.5 * (0.1 * log(4.0) + 1)))
+    file["qwen3.rope.scaling.attn_factor"] = nil
+    file["qwen3.rope.scaling.yarn_attn_factor"] = .float32(1.25)
+    let stated = try ImageBuilder.description(of: file.bytes())
+    #expect(stated.configuration?.ropeMagnitude == 1.25)
     file["qwen3.rope.scaling.yarn_ext_factor"] = .float32(0.5)
     #expect(throws: FormatError.self) { try ImageBuilder.description(of: file.bytes()) }
     file["qwen3.rope.scaling.yarn_ext_factor"] = nil

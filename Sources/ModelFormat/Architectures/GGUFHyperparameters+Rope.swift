@@ -29,7 +29,10 @@ extension GGUFHyperparameters {
     return scaling
   }
 
-  /// llama.cpp's `rope_yarn`, which multiplies the paper's magnitude with what the file states.
+  /// The magnitude is the paper's, unless the file states another; a factor on it may come beside.
+  ///
+  /// `yarn_attn_factor` is what Hugging Face calls `attention_factor`, the whole magnitude. llama.cpp writes the key and takes the
+  /// paper's magnitude all the same.
   private func addYaRN(
     _ factor: Double, base: Double, dimensionCount: Int, to scaling: inout RopeScaling
   ) throws(FormatError) {
@@ -64,8 +67,7 @@ extension GGUFHyperparameters {
         "YaRN over \(dimensionCount) elements of base \(base) and an original context of "
           + "\(yarn.originalContextLength) is not possible")
     }
-    scaling.magnitude *= YaRN.magnitude(factor)
-    scaling.magnitude *= try positive("rope.scaling.yarn_attn_factor", 1)
+    scaling.magnitude *= try positive("rope.scaling.yarn_attn_factor", YaRN.magnitude(factor))
     scaling.factors[RopeScaling.factorsName] = yarn.divisors(
       base: base, dimensionCount: dimensionCount)
   }

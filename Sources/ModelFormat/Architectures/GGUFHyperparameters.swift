@@ -137,6 +137,7 @@ struct GGUFHyperparameters {
     ]
     let floats: [(suffix: String, neutral: [Double])] = [
       ("attention.clamp_kqv", [0]), ("attention.max_alibi_bias", [0]),
+      ("attention.temperature_scale", [0]),
     ]
     let scales: [(suffix: String, neutral: [Double])] = [
       ("logit_scale", [0, 1]), ("residual_scale", [0, 1]), ("embedding_scale", [0, 1]),

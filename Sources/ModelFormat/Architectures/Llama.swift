@@ -5,6 +5,8 @@
 /// and scaling as parameters.
 enum Llama: Architecture {
   static let name = "llama"
+  /// The second is Mistral Small from 3.1 on, whose graph is the same.
+  static let ggufNames = [name, "mistral3"]
   static let mistralName = "MistralForCausalLM"
   static let mixtralName = "MixtralForCausalLM"
   /// Mistral Small 3 from 3.1 on, of which the text part is read.
