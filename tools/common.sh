@@ -105,6 +105,24 @@ find_torch() {
     die "PyTorch for CPUs cannot be fetched; install another build, which may take 5 GB: $python -m pip install torch"
 }
 
+# llama.cpp's source as of October 2026, which comes with PyPI's llama-cpp-python: prints its folder.
+fetch_llama_cpp() {
+  local release=0.3.36 folder=$root/.build/llama-cpp
+  local sum=832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e
+  local archive=$folder/llama_cpp_python-$release.tar.gz source=llama_cpp_python-$release/vendor/llama.cpp
+  if ! has_sum "$archive" $sum; then
+    need_pip
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    say "fetching llama-cpp-python $release (77 MB)"
+    python3 -m pip download --quiet --no-deps --no-binary llama-cpp-python -d "$folder" "llama-cpp-python==$release" >&2 ||
+      return 1
+    has_sum "$archive" $sum || die "the source of llama-cpp-python has another checksum"
+  fi
+  [[ -d $folder/$source ]] || tar -xzf "$archive" -C "$folder" "$source"
+  printf '%s\n' "$folder/$source"
+}
+
 # SmolLM2-135M-Instruct, Q4_1, Apache-2.0, 98 MB: prints its path.
 fetch_smollm2() {
   local file=$models/SmolLM2-135M-Instruct.Q4_1.gguf
