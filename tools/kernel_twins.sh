@@ -13,8 +13,8 @@ build_twins() {
   mkdir -p "$folder"
   newest=$(find "$root/Sources/CKernels" "$root/Tests/CKernelTwins" -name '*.h' -o -name '*.inc' |
     xargs ls -t | head -1)
-  for file in "$root"/Sources/CKernels/ck_{codebooks,planes,words,cpu,interleave,kernels,matmul,neuron,vector}.c \
-    "$root"/Tests/CKernelTwins/{main,support,products,vectors,attention,counts}.c; do
+  for file in "$root"/Sources/CKernels/ck_{codebooks,planes,words,cpu,interleave,kernels,matmul,neuron,scan,vector}.c \
+    "$root"/Tests/CKernelTwins/{main,support,products,vectors,attention,scans,counts}.c; do
     object=$folder/$(basename "$file" .c).o
     [[ $object -nt $file && $object -nt $newest ]] && continue
     printf '%s\0%s\0' "$file" "$object"

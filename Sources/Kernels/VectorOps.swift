@@ -43,6 +43,12 @@ public enum VectorOps {
     instructionSet: InstructionSet? = nil
   ) { KernelTable.of(instructionSet).pointee.relu_multiply(gate, up, count) }
 
+  /// x = x · sigmoid(gate).
+  public static func gate(
+    _ x: UnsafeMutablePointer<Float>, bySigmoidOf gate: UnsafePointer<Float>, count: Int,
+    instructionSet: InstructionSet? = nil
+  ) { KernelTable.of(instructionSet).pointee.sigmoid_multiply(x, gate, count) }
+
   /// x = cap · tanh(x / cap), but −∞ where x is.
   public static func softCap(
     _ x: UnsafeMutablePointer<Float>, at cap: Float, count: Int,

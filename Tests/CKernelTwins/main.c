@@ -64,8 +64,8 @@ int main(int count, char **arguments) {
       fprintf(stderr, "error: this machine has %s%s\n", wanted[set] ? "no " : "", set_names[set]);
       return 69;
     }
-  const twin_case *const lists[] = {product_cases, vector_cases, attention_cases};
-  for (int i = 0; i < 3; i++)
+  const twin_case *const lists[] = {product_cases, vector_cases, attention_cases, scan_cases};
+  for (int i = 0; i < 4; i++)
     for (const twin_case *c = lists[i]; c->name; c++) compare(c);
   return failures > 0;
 }

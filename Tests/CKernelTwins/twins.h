@@ -45,7 +45,8 @@ typedef struct {
   int seeds;  // how many
 } twin_case;
 
-extern const twin_case product_cases[], vector_cases[], attention_cases[];  // ended by a null name
+// Ended by a null name.
+extern const twin_case product_cases[], vector_cases[], attention_cases[], scan_cases[];
 
 // Element types as kernels see them: docs/format.md, section 5.
 typedef struct {

@@ -3,7 +3,7 @@
 
 #include "twins.h"
 
-enum { ADD, SILU, GELU, CLAMPED_SWIGLU, RELU_MULTIPLY, EXP, SCALE, SOFT_CAP, RELU };
+enum { ADD, SILU, GELU, CLAMPED_SWIGLU, RELU_MULTIPLY, EXP, SCALE, SOFT_CAP, RELU, SIGMOID };
 
 static void elementwise(const ck_kernels *k, generator *g, int kind, int operation) {
   const size_t count = between(g, 0, 100);
@@ -22,6 +22,7 @@ static void elementwise(const ck_kernels *k, generator *g, int kind, int operati
     case SCALE: k->scale(x, value(g, kind), count); break;
     case SOFT_CAP: k->soft_cap(x, 30, count); break;
     case RELU: k->relu(x, count); break;
+    case SIGMOID: k->sigmoid_multiply(x, y, count); break;
   }
   emit_floats(x, count);
 }
@@ -79,6 +80,7 @@ const twin_case vector_cases[] = {
   {"scale", elementwise, SCALE, 40},
   {"soft_cap", elementwise, SOFT_CAP, 60},
   {"relu", elementwise, RELU, 40},
+  {"sigmoid_multiply", elementwise, SIGMOID, 60},
   {"rms_norm", norm, 0, 40},
   {"layer_norm", norm, 1, 40},
   {"indexes_above", indexes_above, 0, 60},

@@ -10,5 +10,6 @@
 #include "ck_kernels.h"
 #include "ck_matmul.h"
 #include "ck_neuron.h"
+#include "ck_scan.h"
 #include "ck_sets.h"
 #include "ck_vector.h"

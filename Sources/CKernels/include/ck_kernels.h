@@ -4,6 +4,7 @@
 #include "ck_interleave.h"
 #include "ck_matmul.h"
 #include "ck_neuron.h"
+#include "ck_scan.h"
 #include "ck_sets.h"
 #include "ck_vector.h"
 
@@ -12,7 +13,7 @@
 #define CK_EACH_OTHER_KERNEL(X)                                                                   \
   X(accumulate_rows) X(interleave_rows) X(add) X(silu_multiply) X(gelu_multiply)                  \
   X(relu_multiply) X(exp) X(scale) X(rms_norm) X(layer_norm) X(relu) X(indexes_above) X(all_finite) \
-  X(index_of_highest) X(clamped_swiglu) X(soft_cap)                                               \
+  X(index_of_highest) X(clamped_swiglu) X(soft_cap) X(sigmoid_multiply) X(scan) X(convolve)        \
   X(rotate_halves) X(rotate_adjacent) X(store_group) X(attention_tile) X(attention_merge)         \
   X(key_range) X(score_estimates) X(quantise_block) X(expand_block)
 

@@ -11,6 +11,7 @@
   void ck_gelu_multiply_##suffix(float *x, const float *y, size_t count); /* x = gelu(x) y, tanh */ \
   void ck_soft_cap_##suffix(float *x, float cap, size_t count); /* x = cap tanh(x / cap) */         \
   void ck_clamped_swiglu_##suffix(float *x, const float *y, size_t count); /* gpt-oss's */          \
+  void ck_sigmoid_multiply_##suffix(float *x, const float *y, size_t count); /* x = x sigmoid(y) */  \
   void ck_relu_multiply_##suffix(float *x, const float *y, size_t count); /* x = max(x, 0) y */     \
   void ck_exp_##suffix(float *x, size_t count);                           /* x = e^x */             \
   void ck_scale_##suffix(float *x, float factor, size_t count);                                     \
