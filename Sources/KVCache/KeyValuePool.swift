@@ -29,6 +29,9 @@ public final class KeyValuePool {
   let memory: AlignedBuffer
   /// Open pages [sequenceCount, layerCount], then the extra ones.
   let openMemory: AlignedBuffer
+  /// States of all sequences, by their places, and where each layer's begins.
+  private let stateMemory: AlignedBuffer
+  private let stateOffsets: [Int]
   /// Free slots that have been written to, and those that take no memory.
   private var warmSlots: SlotStack
   private var coldSlots: SlotStack
@@ -86,9 +89,15 @@ public final class KeyValuePool {
       openMemory = try AlignedBuffer(
         byteCount: (plan.sequenceCount * shape.layerCount + plan.extraOpenCount)
           * shape.openPageStride)
+      stateMemory = try AlignedBuffer(byteCount: plan.sequenceCount * shape.stateByteCount)
       pageMemory = try AlignedBuffer(
         byteCount: pageCapacity * MemoryLayout<KeyValuePage>.stride)
     } catch { throw .allocation(error) }
+    var offset = 0
+    stateOffsets = shape.stateByteCounts.map { byteCount in
+      defer { offset += byteCount }
+      return offset
+    }
     pages = pageMemory.address.bindMemory(to: KeyValuePage.self, capacity: pageCapacity)
     pages.initialize(repeating: KeyValuePage(), count: pageCapacity)
     freePages = SlotStack(0..<pageCapacity)
@@ -179,6 +188,17 @@ public final class KeyValuePool {
   /// Where the open page of a layer lies, of the sequence at `place`.
   func openPage(place: Int, layer: Int) -> UnsafeMutableRawPointer {
     openMemory.address + (place * shape.layerCount + layer) * shape.openPageStride
+  }
+
+  /// Where the states of the sequence at `place` lie.
+  func states(place: Int) -> UnsafeMutableRawBufferPointer {
+    UnsafeMutableRawBufferPointer(
+      start: stateMemory.address + place * shape.stateByteCount, count: shape.stateByteCount)
+  }
+
+  /// Where a layer's state lies, of the sequence at `place`.
+  func state(place: Int, number: Int) -> UnsafeMutableRawPointer {
+    stateMemory.address + place * shape.stateByteCount + stateOffsets[number]
   }
 
   func extraOpenPage(_ index: Int) -> UnsafeMutableRawPointer {

@@ -16,11 +16,15 @@ public struct KeyValueShape: Sendable {
   public let type: KeyValueType
   /// Positions that a query of each layer sees, its own included; nil = all before it.
   public let windows: [Int?]
+  /// Bytes that a sequence's layers with a state in place of keys and values have, each a multiple of 64.
+  public let stateByteCounts: [Int]
 
   public init(
     layerCount: Int, keyValueHeadCount: Int, headDim: Int, contextLength: Int,
-    type: KeyValueType = .f16, windows: [Int?]? = nil
+    type: KeyValueType = .f16, windows: [Int?]? = nil, stateByteCounts: [Int] = []
   ) {
+    precondition(stateByteCounts.allSatisfy { $0 % 64 == 0 }, "states are aligned")
+    self.stateByteCounts = stateByteCounts
     self.layerCount = layerCount
     self.keyValueHeadCount = keyValueHeadCount
     self.headDim = headDim
@@ -28,6 +32,11 @@ public struct KeyValueShape: Sendable {
     self.type = type
     self.windows = windows ?? Array(repeating: nil, count: layerCount)
   }
+
+  /// Whether layers have states, which know no position but the last.
+  public var hasStates: Bool { !stateByteCounts.isEmpty }
+  /// Memory of a sequence's states.
+  public var stateByteCount: Int { AlignedBuffer.roundedUp(stateByteCounts.reduce(0, +)) }
 
   /// Bytes of a complete block.
   public var blockByteCount: Int { KeyValueBlock.byteCount(headDim: headDim, type: type) }

@@ -6,9 +6,11 @@ extension KeyValueStore {
   ///
   /// Keys and values of f16 can be cut anywhere. Of quantised ones the originals are gone once a page group is complete:
   /// they are cut there. Where a layer has let go of positions that a query at the cut would see, and where a
-  /// policy saw more than it would have seen by then, only the beginning is left.
+  /// policy saw more than it would have seen by then, only the beginning is left; so it is before the end of what layers with
+  /// states have read.
   public func restorePoint(atOrBefore position: Int) -> Int {
     var point = min(position, positionCount)
+    if shape.hasStates, !isCommitted || point < chunk.upperBound { return 0 }
     let pageGroup = point / KeyValueBlock.positionCount
     if !(0..<shape.layerCount).allSatisfy({ canOpen(pageGroup, layer: $0) }) {
       point = pageGroup * KeyValueBlock.positionCount
@@ -59,6 +61,7 @@ extension KeyValueStore {
     try reserveOpenPages()
     (chunk, tentativeCount) = (point..<point, 0)
     (finishedLayerCount, isAbandoned) = (shape.layerCount, false)
+    if point == 0 { clearStates() }
     exactPositionCount = min(exactPositionCount, point)
     prefixPageGroupCount = min(prefixPageGroupCount, pageGroup)
     // Of what forks share nothing may be written over.
@@ -141,6 +144,7 @@ extension KeyValueStore {
       other.isSummarised[index] = isSummarised[index]
     }
     other.chunk = chunk.upperBound..<chunk.upperBound
+    other.copyStates(of: self)
     other.exactPositionCount = exactPositionCount
     other.expiredPageGroupCounts = expiredPageGroupCounts
     other.openPageGroups = openPageGroups

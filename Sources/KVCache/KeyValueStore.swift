@@ -62,7 +62,9 @@ public final class KeyValueStore {
   var tentativeCount = 0
   /// Positions from the start whose tokens attended over everything before them.
   public internal(set) var exactPositionCount: Int
-  /// Layers that the current chunk has passed.
+  /// Whether the layers' states, where there are some, are those after the current chunk.
+  var hasStates = true
+  /// Layers with keys and values that the current chunk has passed.
   var finishedLayerCount: Int
   /// Of each layer, page groups from the start that no query sees any more.
   var expiredPageGroupCounts: [Int]
@@ -84,7 +86,7 @@ public final class KeyValueStore {
   public var positionCount: Int { isCommitted ? chunk.upperBound : chunk.lowerBound }
 
   /// Whether the last chunk passed all layers.
-  var isCommitted: Bool { finishedLayerCount == shape.layerCount }
+  var isCommitted: Bool { finishedLayerCount == shape.layerCount && hasStates }
 
   init(_ pool: KeyValuePool, limit: Int, _ files: Files) throws(KeyValueError) {
     let (shape, options) = (pool.shape, pool.options)
@@ -112,6 +114,7 @@ public final class KeyValueStore {
     exactPositionCount = start
     finishedLayerCount = shape.layerCount
     place = pool.takePlace()
+    clearStates()
     // What throws from here on finds a sequence, which gives everything back when it is freed.
     if let opened { try open(files, in: opened) }
     try reserveOpenPages()
@@ -206,8 +209,10 @@ public final class KeyValueStore {
       positions.lowerBound == chunk.upperBound && positions.upperBound <= limit,
       "\(positions) do not follow \(chunk) in the context")
     try reserveOpenPages()
+    precondition(tentativeCount == 0 || !shape.hasStates, "states take no position back")
     (chunk, self.tentativeCount) = (positions, tentativeCount)
     finishedLayerCount = 0
+    hasStates = !shape.hasStates
     firstExtra = pool.extraOpenCount
     pool.extraOpenCount += lastOpenPageGroup - firstOpenPageGroup
     precondition(
@@ -307,6 +312,7 @@ public final class KeyValueStore {
     (chunk, tentativeCount) = (0..<0, 0)
     exactPositionCount = 0
     finishedLayerCount = shape.layerCount
+    clearStates()
     for layer in 0..<shape.layerCount {
       (expiredPageGroupCounts[layer], openPageGroups[layer]) = (0, 0)
     }
