@@ -4,7 +4,7 @@
 /// broken off has none, until the sequence is cut to its beginning.
 extension KeyValueStore {
   /// A layer's state, of the layers that have one; a worker may change a part of its own.
-  public func state(_ number: Int) -> UnsafeMutableRawPointer {
+  package func state(_ number: Int) -> UnsafeMutableRawPointer {
     pool.state(place: place, number: number)
   }
 

@@ -92,7 +92,7 @@ public struct Converter {
     _ record: TensorRecord, _ derivation: TensorDerivation?, _ choice: QuantisationChoice?
   ) -> ElementType {
     switch derivation {
-    case .plusOne, .values, .everyOther: return .f32
+    case .plusOne, .negatedPower, .values, .everyOther: return .f32
     case .packed, .transposed, nil: break
     }
     guard let choice, QuantisationChoice.concerns(record) else { return record.type }

@@ -8,7 +8,7 @@ extension ModelSource {
   func isPacked(_ record: TensorRecord) -> Bool {
     switch description.derivations[record.name] {
     case .packed, .everyOther: true
-    case .plusOne, .values, .transposed, nil: false
+    case .plusOne, .negatedPower, .values, .transposed, nil: false
     }
   }
 

@@ -140,7 +140,7 @@ final class TensorEncoder {
     } else {
       Dequantisation.row(
         input, type: source.type, columnCount: source.columnCount, into: values)
-      if derivation == .plusOne { for column in 0..<source.columnCount { values[column] += 1 } }
+      derivation?.apply(to: values, count: source.columnCount)
     }
     guard fits(values) else {
       throw .notPossible(

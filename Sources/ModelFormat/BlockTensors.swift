@@ -40,6 +40,7 @@ public struct BlockTensors: Sendable {
 
   public enum Branch: Sendable {
     case attention(AttentionTensors)
+    case scan(ScanTensors)
     case feedForward(GatedTensors)
     case experts(ExpertTensors)
     case neurons(NeuronTensors)
@@ -54,6 +55,27 @@ public struct BlockTensors: Sendable {
     public let keyNorm: TensorSpec?
     public let sinks: TensorSpec?
     public let output: Projection
+  }
+
+  public struct ScanTensors: Sendable {
+    public let spec: ScanSpec
+    /// All inputs, or queries, keys and values, as `ScanSpec.inputs` says.
+    public let input: Projection
+    /// z, where it has a matrix of its own.
+    public let gate: Projection?
+    /// Of each key head, what β comes from for its value heads, then α.
+    public let betaAlpha: Projection
+    /// All channels' taps one after the other.
+    public let taps: TensorSpec
+    public let timeBias: TensorSpec
+    public let decay: TensorSpec
+    public let norm: TensorSpec
+    public let output: Projection
+
+    /// Vectors first.
+    var all: [TensorSpec] {
+      [taps, timeBias, decay, norm] + [input, gate, betaAlpha, output].compactMap { $0?.weight }
+    }
   }
 
   public struct GatedTensors: Sendable {
@@ -106,6 +128,7 @@ extension BlockTensors.Branch {
       tensors.query.all + tensors.key.all + tensors.value.all
         + [tensors.queryNorm, tensors.keyNorm, tensors.sinks].compactMap { $0 }
         + tensors.output.all
+    case .scan(let tensors): tensors.all
     case .feedForward(let tensors): tensors.all
     case .experts(let tensors):
       tensors.router.all + [tensors.selectionBias, tensors.sharedGate].compactMap { $0 }
@@ -129,14 +152,15 @@ extension DecoderConfiguration {
   public func blockTensors(ofLayer layer: Int, neurons: NeuronLayout?) -> [BlockTensors] {
     let prefix = "blk.\(layer)."
     return layers[layer].blocks.map { block in
-      let attends = block.branches.contains { $0.attention != nil }
+      let mixes = block.branches.contains { $0.isMixer }
       return BlockTensors(
         preNorm: block.preNorm.map {
-          NormTensors($0, prefix + (attends ? "attn_norm" : "ffn_norm"), count: hiddenSize)
+          NormTensors($0, prefix + (mixes ? "attn_norm" : "ffn_norm"), count: hiddenSize)
         },
         branches: block.branches.map { branch in
           switch branch {
           case .attention(let spec): .attention(attentionTensors(spec, prefix))
+          case .scan(let spec): .scan(scanTensors(spec, prefix))
           case .experts(let spec): .experts(expertTensors(spec, prefix))
           case .feedForward(let spec):
             if let neurons {
@@ -151,7 +175,7 @@ extension DecoderConfiguration {
         },
         postNorm: block.postNorm.map {
           NormTensors(
-            $0, prefix + (attends ? "post_attention_norm" : "post_ffw_norm"), count: hiddenSize)
+            $0, prefix + (mixes ? "post_attention_norm" : "post_ffw_norm"), count: hiddenSize)
         }, scale: block.scale)
     }
   }
@@ -168,13 +192,33 @@ extension DecoderConfiguration {
       spec.headNorm.map { .vector("\(prefix)\(name).weight", $0 == .heads ? headDim : length) }
     }
     return BlockTensors.AttentionTensors(
-      spec: spec, query: input("attn_q", queryLength), key: input("attn_k", keyLength),
+      spec: spec, query: input("attn_q", spec.hasGate ? 2 * queryLength : queryLength),
+      key: input("attn_k", keyLength),
       value: input("attn_v", keyLength), queryNorm: norm("attn_q_norm", queryLength),
       keyNorm: norm("attn_k_norm", keyLength),
       sinks: spec.hasSinks ? .vector("\(prefix)attn_sinks.weight", queryHeadCount) : nil,
       output: Projection(
         prefix + "attn_output", columns: queryLength, rows: hiddenSize,
         hasBias: spec.hasOutputBias))
+  }
+
+  private func scanTensors(_ spec: ScanSpec, _ prefix: String) -> BlockTensors.ScanTensors {
+    func input(_ name: String, _ rows: Int) -> Projection {
+      Projection(prefix + name, columns: hiddenSize, rows: rows)
+    }
+    let isWhole = spec.inputs == .byKeyHead
+    return BlockTensors.ScanTensors(
+      spec: spec,
+      input: isWhole
+        ? input("ssm_in", spec.channelCount + spec.valuesLength)
+        : input("attn_qkv", spec.channelCount),
+      gate: isWhole ? nil : input("attn_gate", spec.valuesLength),
+      betaAlpha: input("ssm_ba", 2 * spec.valueHeadCount),
+      taps: .vector(prefix + "ssm_conv1d.weight", spec.channelCount * spec.tapCount),
+      timeBias: .vector(prefix + "ssm_dt.bias", spec.valueHeadCount),
+      decay: .vector(prefix + "ssm_a", spec.valueHeadCount),
+      norm: .vector(prefix + "ssm_norm.weight", spec.valueLength),
+      output: Projection(prefix + "ssm_out", columns: spec.valuesLength, rows: hiddenSize))
   }
 
   private func gatedTensors(

@@ -22,7 +22,7 @@ struct CanonicalBytes {
     case normalisesOutputs, hasQueryKeyValueBias, tiesOutput, normalisesProjections
     case positionOffset, isGated, normKind, hasProjectionBiases
     case ropeMagnitude, shortContextLength
-    case layerKind, layers, logitScale, sinks, logitSoftCap, attentionSoftCap
+    case layerKind, layers, logitScale, sinks, logitSoftCap, attentionSoftCap, gates
     case experts = 64
     case sharedExperts, routing
     case tensor = 128
@@ -32,7 +32,7 @@ struct CanonicalBytes {
     case tensorPlace = 256
     case bundlePlace, extent, checksums
     case plusOne = 320
-    case derivedValues, partOrder, packed, transposed, everyOther
+    case derivedValues, partOrder, packed, transposed, everyOther, negatedPower
   }
 
   /// Encodes everything but weights.
@@ -88,6 +88,7 @@ struct CanonicalBytes {
     for name in names {
       switch derivations[name] {
       case .plusOne: text(.plusOne, name)
+      case .negatedPower: text(.negatedPower, name)
       case .values(let values):
         text(.derivedValues, name)
         integers(.derivedValues, values.map { Int($0.bitPattern) })
@@ -162,6 +163,8 @@ struct CanonicalBytes {
     integers(.layers, layers)
     let sinks = kinds.map { $0.attention?.hasSinks == true ? 1 : 0 }
     if sinks.contains(1) { integers(.sinks, sinks) }
+    let gates = kinds.map { $0.attention?.hasGate == true ? 1 : 0 }
+    if gates.contains(1) { integers(.gates, gates) }
     if let scale = header.logitScale { floats(.logitScale, [scale]) }
     if let cap = header.logitSoftCap { floats(.logitSoftCap, [cap]) }
     if let cap = header.attentionSoftCap { floats(.attentionSoftCap, [cap]) }
@@ -242,6 +245,7 @@ extension BranchSpec {
       ]
     case .feedForward(let spec): [2, spec.isGated ? 1 : 0, spec.hasBiases ? 1 : 0]
     case .experts(let spec): [3] + spec.canonicalNumbers
+    case .scan(let spec): [4] + spec.canonicalNumbers
     }
   }
 }

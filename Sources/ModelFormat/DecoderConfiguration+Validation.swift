@@ -60,6 +60,10 @@ extension DecoderConfiguration {
         FormatError(.unsupported, path: path, "layer \(number): \(message)")
       }
     }
+    guard layers.contains(where: { $0.attention != nil }) else {
+      throw FormatError(
+        .unsupported, path: path, "no layer attends; a model of scans alone is not supported")
+    }
     try experts?.validate(path: path)
     try validateNumbers(path)
   }
@@ -69,20 +73,23 @@ extension DecoderConfiguration {
   ) throws(FormatError) {
     let branches = layer.blocks.flatMap(\.branches)
     let attentions = branches.compactMap(\.attention)
-    guard attentions.count == 1, let attention = attentions.first else {
-      throw refuse("attention \(attentions.count) times; once is possible")
+    let mixerCount = branches.count { $0.isMixer }
+    guard mixerCount == 1 else {
+      throw refuse("attention or a scan \(mixerCount) times; once is possible")
     }
     guard branches.count == 2, layer.blocks.allSatisfy({ !$0.branches.isEmpty }) else {
-      throw refuse("a layer has attention and one FFN or its experts")
+      throw refuse("a layer has attention or a scan, and one FFN or its experts")
     }
     guard layer.blocks.count == 2 || (branches[0].attention != nil && layer.experts == nil) else {
       throw refuse("of two branches, the first is attention and the other a dense FFN")
     }
-    let window = attention.window ?? 1
+    if let problem = layer.scan?.problem { throw refuse(problem) }
+    let attention = attentions.first
+    let window = attention?.window ?? 1
     guard (1...1 << 30).contains(window) else {
       throw refuse("sliding window is \(window); 1 to \(1 << 30) is possible")
     }
-    guard attention.rope == nil || positionOffset == nil else {
+    guard attention?.rope == nil || positionOffset == nil else {
       throw refuse("positions are learned, and RoPE rotates too")
     }
     for block in layer.blocks {
@@ -92,7 +99,7 @@ extension DecoderConfiguration {
       guard block.scale.isFinite, block.scale > 0 else {
         throw refuse("the scale \(block.scale) of a block is not a positive number")
       }
-      guard block.preNorm != .layer || (attention.headNorm == nil && block.postNorm == nil) else {
+      guard block.preNorm != .layer || (attention?.headNorm == nil && block.postNorm == nil) else {
         throw refuse("LayerNorm on heads, projections or outputs is not supported")
       }
       guard block.postNorm != .layer else { throw refuse("LayerNorm on outputs is not supported") }

@@ -7,7 +7,7 @@ public struct DecoderConfiguration: Sendable, Equatable {
   ///
   /// It is one of `llama`, `phi3`, `qwen2`, `qwen2moe`, `qwen3`, `qwen3moe`, `olmoe`,
   /// `gemma2`, `gemma3`, `olmo2`, `granite`, `smollm3`, `command-r`, `glm4`, `gpt-oss`, `glm4moe`,
-  /// `minimax-m2`, `opt`.
+  /// `minimax-m2`, `qwen3next`, `opt`.
   public var architecture: String
   /// From the embedding to the output head.
   public var layers: [LayerSpec]
@@ -175,8 +175,11 @@ extension DecoderConfiguration {
   /// Whether FFNs are down(activation(gate(x)) * up(x)); without gate they are down(activation(up(x))).
   public var isGated: Bool { layers.allSatisfy { $0.feedForward?.isGated ?? true } }
 
-  /// For each layer how many positions a token sees; nil = all.
-  public var windows: [Int?] { layers.map { $0.attention?.window } }
+  /// For each layer that attends how many positions a token sees; nil = all.
+  public var windows: [Int?] { layers.compactMap(\.attention).map(\.window) }
+
+  /// Scans of the layers that have one, in their order.
+  public var scans: [ScanSpec] { layers.compactMap(\.scan) }
 
   /// Lets layers see only `window` positions.
   ///

@@ -83,7 +83,12 @@ extension DecoderHeader {
     logitSoftCap != nil || attentionSoftCap != nil
       || (layerKinds ?? []).contains { kind in
         kind.attention?.hasSinks == true || kind.experts?.isOfFirstFamilies == false
-      }
+      } || hasStates
+  }
+
+  /// Whether readers that know these would too: some layers have states, or gates on attention.
+  var hasStates: Bool {
+    (layerKinds ?? []).contains { $0.scan != nil || $0.attention?.hasGate == true }
   }
 
   private init(flagsOf configuration: DecoderConfiguration) {
@@ -111,7 +116,7 @@ extension DecoderHeader {
     ropeMagnitude = configuration.ropeMagnitude == 1 ? nil : configuration.ropeMagnitude
     let first = configuration.layers.first
     let attention = first?.attention
-    let windows = configuration.windows
+    let windows = configuration.layers.map { $0.attention?.window }
     slidingWindow = windows.lazy.compactMap { $0 }.first
     slidingLayers = slidingWindow == nil ? [] : windows.map { $0 != nil }
     normalisesHeads = attention?.headNorm == .heads

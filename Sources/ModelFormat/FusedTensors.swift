@@ -58,13 +58,18 @@ enum FusedTensors {
     let words = tensor.name.split(separator: ".", omittingEmptySubsequences: false)
     guard words.count == 4, words[0] == "blk" else { return nil }
     let prefix = "blk.\(words[1])."
-    let queryLength = configuration.queryHeadCount * configuration.headDim
+    let layer = Int(words[1]).flatMap {
+      configuration.layers.indices.contains($0) ? configuration.layers[$0] : nil
+    }
+    let hasGate = layer?.attention?.hasGate == true
+    let queryLength = configuration.queryHeadCount * configuration.headDim * (hasGate ? 2 : 1)
     let keyLength = configuration.keyValueHeadCount * configuration.headDim
     let length = configuration.feedForwardLength
     func gateAndUp(_ ending: String, _ length: Int) -> [Part] {
       [("\(prefix)ffn_gate\(ending)", length), ("\(prefix)ffn_up\(ending)", length)]
     }
     switch "\(words[2]).\(words[3])" {
+    case "attn_qkv.weight" where layer?.scan != nil: return nil
     case "attn_qkv.weight", "attn_qkv.bias":
       return [("q", queryLength), ("k", keyLength), ("v", keyLength)].map { (name, rowCount) in
         ("\(prefix)attn_\(name).\(words[3])", rowCount)

@@ -1,7 +1,7 @@
 /// One layer of a decoder: its blocks, one after the other.
 ///
-/// Usual layers have two of one branch each, attention and an FFN. A layer attends once, because keys and values are
-/// numbered by layers, and has one FFN or its experts.
+/// Usual layers have two of one branch each, attention and an FFN. A layer attends or scans once, because keys and values, and
+/// states, are numbered by layers, and has one FFN or its experts.
 public struct LayerSpec: Sendable, Codable, Equatable {
   public var blocks: [BlockSpec]
 
@@ -19,16 +19,22 @@ public struct LayerSpec: Sendable, Codable, Equatable {
     set { if let newValue { replace(.attention(newValue)) { $0.attention != nil } } }
   }
 
+  /// The scan of the layer; set, it takes the place of its attention.
+  public var scan: ScanSpec? {
+    get { first(\.scan) }
+    set { if let newValue { replace(.scan(newValue)) { $0.isMixer } } }
+  }
+
   /// The dense FFN of the layer; set, it takes the place of what was there.
   public var feedForward: FeedForwardSpec? {
     get { first(\.feedForward) }
-    set { if let newValue { replace(.feedForward(newValue)) { $0.attention == nil } } }
+    set { if let newValue { replace(.feedForward(newValue)) { !$0.isMixer } } }
   }
 
   /// The experts of the layer; set, they take the place of what was there.
   public var experts: ExpertConfiguration? {
     get { first(\.experts) }
-    set { if let newValue { replace(.experts(newValue)) { $0.attention == nil } } }
+    set { if let newValue { replace(.experts(newValue)) { !$0.isMixer } } }
   }
 
   private func first<Part>(_ part: KeyPath<BranchSpec, Part?>) -> Part? {
@@ -65,21 +71,27 @@ public struct BlockSpec: Sendable, Codable, Equatable {
 /// What a block computes of its input; branches of one block are added.
 public enum BranchSpec: Sendable, Equatable {
   case attention(AttentionSpec)
+  case scan(ScanSpec)
   case feedForward(FeedForwardSpec)
   case experts(ExpertConfiguration)
 
   var attention: AttentionSpec? { if case .attention(let spec) = self { spec } else { nil } }
+  var scan: ScanSpec? { if case .scan(let spec) = self { spec } else { nil } }
+  /// Whether it is what lets tokens see those before them.
+  package var isMixer: Bool { attention != nil || scan != nil }
   var feedForward: FeedForwardSpec? { if case .feedForward(let spec) = self { spec } else { nil } }
   var experts: ExpertConfiguration? { if case .experts(let spec) = self { spec } else { nil } }
 }
 
 extension BranchSpec: Codable {
-  private enum CodingKeys: String, CodingKey { case attention, feedForward, experts }
+  private enum CodingKeys: String, CodingKey { case attention, scan, feedForward, experts }
 
   public init(from decoder: any Decoder) throws {
     let container = try decoder.container(keyedBy: CodingKeys.self)
     if let spec = try container.decodeIfPresent(AttentionSpec.self, forKey: .attention) {
       self = .attention(spec)
+    } else if let spec = try container.decodeIfPresent(ScanSpec.self, forKey: .scan) {
+      self = .scan(spec)
     } else if let spec = try container.decodeIfPresent(FeedForwardSpec.self, forKey: .feedForward) {
       self = .feedForward(spec)
     } else {
@@ -90,6 +102,7 @@ extension BranchSpec: Codable {
   public func encode(to encoder: any Encoder) throws {
     var container = encoder.container(keyedBy: CodingKeys.self)
     try container.encodeIfPresent(attention, forKey: .attention)
+    try container.encodeIfPresent(scan, forKey: .scan)
     try container.encodeIfPresent(feedForward, forKey: .feedForward)
     try container.encodeIfPresent(experts, forKey: .experts)
   }
@@ -115,6 +128,8 @@ public struct AttentionSpec: Sendable, Codable, Equatable {
   public var window: Int?
   /// A number for each query head that takes part in its softmax and has no value (`attn_sinks`).
   public var hasSinks = false
+  /// The query projection has, for each head, its query and then as many elements whose sigmoids multiply its output.
+  public var hasGate = false
 
   public init() {}
 
@@ -136,7 +151,7 @@ public struct AttentionSpec: Sendable, Codable, Equatable {
 
 extension AttentionSpec {
   private enum CodingKeys: String, CodingKey {
-    case hasBiases, hasOutputBias, headNorm, rope, window, hasSinks
+    case hasBiases, hasOutputBias, headNorm, rope, window, hasSinks, hasGate
   }
 
   public init(from decoder: any Decoder) throws {
@@ -147,6 +162,7 @@ extension AttentionSpec {
     rope = try container.decodeIfPresent(RopeTable.self, forKey: .rope)
     window = try container.decodeIfPresent(Int.self, forKey: .window)
     hasSinks = try container.decodeIfPresent(Bool.self, forKey: .hasSinks) ?? false
+    hasGate = try container.decodeIfPresent(Bool.self, forKey: .hasGate) ?? false
   }
 
   /// What the first families stated in this form do not have is stated only where it is there.
@@ -158,6 +174,7 @@ extension AttentionSpec {
     try container.encodeIfPresent(rope, forKey: .rope)
     try container.encodeIfPresent(window, forKey: .window)
     if hasSinks { try container.encode(true, forKey: .hasSinks) }
+    if hasGate { try container.encode(true, forKey: .hasGate) }
   }
 }
 

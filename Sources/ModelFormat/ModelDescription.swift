@@ -79,7 +79,7 @@ public struct ModelDescription: Sendable {
       case .transposed(let firstColumn, _, _) where firstColumn > 0: return []
       case .everyOther(let first) where first > 0: return []
       case .packed(let matrix): return stored(tensor, matrix)
-      case .transposed, .everyOther, .plusOne, nil: break
+      case .transposed, .everyOther, .plusOne, .negatedPower, nil: break
       }
       guard let stack = tensor.stack, isScattered(tensor) else { return [tensor] }
       return (0..<stack.count).map(tensor.part)

@@ -8,6 +8,7 @@ extension Decoder {
   ///
   /// - Parameter rope: of the row's position.
   func storeHeads(_ batch: Batch, _ row: Int, layer: Int, rope: UnsafePointer<Float>) {
+    if weights.attentions[layer].hasGate { takeQueries(row) }
     let queries = workspace.queries + row * heads.queryStride
     let keys = workspace.keys + row * heads.keyStride
     let values = workspace.values + row * heads.keyStride
@@ -17,6 +18,28 @@ extension Decoder {
     prepareHeads(weights.attentions[layer], token: row, rope: rope)
     batch.liveCache(ofRow: row)?.store(
       layer: layer, position: Int(batch.positions[row]), keys: keys, values: values)
+  }
+
+  /// Takes a row's queries from between their gates, which are checked.
+  private func takeQueries(_ row: Int) {
+    let length = configuration.headDim
+    let both = workspace.gatedQueries + row * 2 * heads.queryLength
+    finite.check(both, count: 2 * heads.queryLength, row: row)
+    for head in 0..<configuration.queryHeadCount {
+      (workspace.queries + row * heads.queryStride + head * length).update(
+        from: both + 2 * head * length, count: length)
+    }
+  }
+
+  /// Multiplies a row's attention, its heads one after the other, with the sigmoids of its gates.
+  func gateHeads(_ row: Int) {
+    let length = configuration.headDim
+    for head in 0..<configuration.queryHeadCount {
+      VectorOps.gate(
+        workspace.queries + row * heads.queryStride + head * length,
+        bySigmoidOf: workspace.gatedQueries + row * 2 * heads.queryLength
+          + (2 * head + 1) * length, count: length)
+    }
   }
 
   /// Keys and values of one head enter the branches of spans that are alive, each after what it leaves.

@@ -24,6 +24,7 @@ final class Decoder {
   /// Where the attention of decoded tokens begins; nil = here.
   let outsourced: OffloadedAttention?
   let experts: ExpertStep?
+  private let scans: ScanStep?
   private let neurons: NeuronStep?
   let heads: HeadLayout
   let rope: RopeTable
@@ -78,6 +79,15 @@ final class Decoder {
       } catch { throw .allocation(error) }
     } else {
       neurons = nil
+    }
+    if configuration.scans.isEmpty {
+      scans = nil
+    } else {
+      do {
+        scans = try ScanStep(
+          configuration, tokenCapacity: workspace.tokenCapacity, pool: pool, clock: clock,
+          finite: finite)
+      } catch { throw .allocation(error) }
     }
     heads = HeadLayout(configuration)
     rope = RopeTable(
@@ -208,6 +218,7 @@ final class Decoder {
       try attend(
         attention, block.layer, x, batch, into: isOneOfTwo ? workspace.mixed : workspace.hidden)
     }
+    if let scan = block.scan { try self.scan(scan, block.layer, x, batch) }
     let place = FeedForwardPlace(
       layer: block.layer, position: batch.spans[0].position, tokenCount: batch.rowCount)
     if let feedForward = block.feedForward {
@@ -268,15 +279,18 @@ final class Decoder {
 
   /// output = output projection(attention(x)), without its bias [batch.rowCount, hiddenSize]; may be where x is.
   private func attend(
-    _ layer: DecoderWeights.Attention, _ number: Int, _ x: UnsafePointer<Float>, _ batch: Batch,
+    _ layer: DecoderWeights.Attention, _ place: Int, _ x: UnsafePointer<Float>, _ batch: Batch,
     into output: UnsafeMutablePointer<Float>
   ) throws(RuntimeError) {
-    let tokenCount = batch.rowCount
+    let (tokenCount, number) = (batch.rowCount, layer.number)
     let (queryStride, keyStride) = (heads.queryStride, heads.keyStride)
     try linear.multiply(
       activations(
         x, configuration.hiddenSize, tokenCount, for: layer.query, layer.key, layer.value),
-      LinearTask(tensor: layer.query, output: workspace.queries, outputStride: queryStride),
+      layer.hasGate
+        ? LinearTask(
+          tensor: layer.query, output: workspace.gatedQueries, outputStride: 2 * heads.queryLength)
+        : LinearTask(tensor: layer.query, output: workspace.queries, outputStride: queryStride),
       LinearTask(tensor: layer.key, output: workspace.keys, outputStride: keyStride),
       LinearTask(tensor: layer.value, output: workspace.values, outputStride: keyStride))
     let tables =
@@ -286,7 +300,7 @@ final class Decoder {
       try cache.prepare(layer: number)
     }
     forEach(tokenCount, .storeHeads(.passUnretained(batch), layer: number, rope: tables))
-    try expectFinite(.heads(number), batch)
+    try expectFinite(.heads(place), batch)
     if !batch.branches.isEmpty {
       forEach(
         configuration.keyValueHeadCount, .storeBranches(.passUnretained(batch), layer: number))
@@ -304,11 +318,37 @@ final class Decoder {
       try cache.finish(layer: number)
     }
     heads.joinQueries(workspace.queries, tokenCount: tokenCount)
+    if layer.hasGate { forEach(tokenCount, .gateHeads) }
     try linear.multiply(
       activations(
         workspace.queries, heads.queryLength, tokenCount, stride: queryStride, for: layer.output),
       LinearTask(
         tensor: layer.output, output: output, outputStride: configuration.hiddenSize))
+  }
+
+  /// hidden = output projection(scan(x)) [batch.rowCount, hiddenSize]; x may lie there.
+  private func scan(
+    _ layer: DecoderWeights.Scan, _ place: Int, _ x: UnsafePointer<Float>, _ batch: Batch
+  ) throws(RuntimeError) {
+    guard let step = scans else { return }
+    let activations = activations(
+      x, configuration.hiddenSize, batch.rowCount,
+      withBlocks: takesBlocks(layer.input, layer.gate, layer.betaAlpha))
+    try step.multiply(layer, activations, by: linear)
+    step.prepare(layer, rowCount: batch.rowCount)
+    try expectFinite(.scan(place), batch)
+    step.run(layer, batch)
+    try expectFinite(.scan(place), batch)
+    if layer.number == weights.scanCount - 1 {
+      for number in batch.spans.indices where batch.spans[number].isAlive {
+        batch.spans[number].cache.finishStates()
+      }
+    }
+    try linear.multiply(
+      self.activations(
+        step.outputs, layer.spec.valuesLength, batch.rowCount, for: layer.output),
+      LinearTask(
+        tensor: layer.output, output: workspace.hidden, outputStride: configuration.hiddenSize))
   }
 
   /// Gives keys and values, and the queries of an answer's token, to what computes attention elsewhere.

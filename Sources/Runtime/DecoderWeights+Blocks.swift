@@ -9,6 +9,7 @@ extension BlockTensors.Branch {
     switch self {
     case .attention(let tensors):
       [tensors.query, tensors.key, tensors.value, tensors.output].map(\.weight)
+    case .scan(let tensors): tensors.products
     case .feedForward(let tensors): tensors.products
     case .experts(let tensors): [tensors.router.weight] + (tensors.shared?.products ?? [])
     case .neurons(let tensors):
@@ -18,6 +19,12 @@ extension BlockTensors.Branch {
       case .all, nil: []
       }
     }
+  }
+}
+
+extension BlockTensors.ScanTensors {
+  fileprivate var products: [TensorSpec] {
+    [input, gate, betaAlpha, output].compactMap { $0?.weight }
   }
 }
 
@@ -33,6 +40,8 @@ struct BlockBuilder {
   let selector: NeuronSelector?
   private(set) var blocks: [DecoderWeights.Block] = []
   private var familyCount = 0
+  /// Layers so far that attend, and that scan.
+  private var (attentionCount, scanCount) = (0, 0)
 
   init(index: TensorIndex, selector: NeuronSelector?) {
     self.index = index
@@ -50,6 +59,7 @@ struct BlockBuilder {
       switch branch {
       case .attention(let tensors):
         block.attention = try attention(tensors, &vectors)
+      case .scan(let tensors): block.scan = try scan(tensors, &vectors)
       case .feedForward(let tensors):
         block.feedForward = .dense(try gated(tensors, &vectors))
         block.downBias = try vector(tensors.down.bias, &vectors)
@@ -85,10 +95,30 @@ struct BlockBuilder {
     return try vectors.place(try index.require(tensor.name))
   }
 
-  private func attention(
+  private mutating func scan(
+    _ tensors: BlockTensors.ScanTensors, _ vectors: inout VectorLoader
+  ) throws(RuntimeError) -> DecoderWeights.Scan {
+    defer { scanCount += 1 }
+    return DecoderWeights.Scan(
+      spec: tensors.spec, number: scanCount,
+      input: try index.require(tensors.input.weight.name),
+      gate: try tensors.gate.map { gate throws(RuntimeError) in
+        try index.require(gate.weight.name)
+      },
+      betaAlpha: try index.require(tensors.betaAlpha.weight.name),
+      taps: try vectors.place(try index.require(tensors.taps.name)),
+      timeBias: try vectors.place(try index.require(tensors.timeBias.name)),
+      decay: try vectors.place(try index.require(tensors.decay.name)),
+      norm: try vectors.place(try index.require(tensors.norm.name)),
+      output: try index.require(tensors.output.weight.name))
+  }
+
+  private mutating func attention(
     _ tensors: BlockTensors.AttentionTensors, _ vectors: inout VectorLoader
   ) throws(RuntimeError) -> DecoderWeights.Attention {
-    DecoderWeights.Attention(
+    defer { attentionCount += 1 }
+    return DecoderWeights.Attention(
+      number: attentionCount,
       query: try index.require(tensors.query.weight.name),
       key: try index.require(tensors.key.weight.name),
       value: try index.require(tensors.value.weight.name),
@@ -101,7 +131,7 @@ struct BlockBuilder {
       normalisesWhole: tensors.spec.headNorm == .projection,
       sinks: try vector(tensors.sinks, &vectors),
       outputBias: try vector(tensors.output.bias, &vectors),
-      rope: tensors.spec.rope, window: tensors.spec.window)
+      rope: tensors.spec.rope, window: tensors.spec.window, hasGate: tensors.spec.hasGate)
   }
 
   private func gated(
@@ -162,7 +192,9 @@ struct BlockBuilder {
 
 extension DecoderWeights.Block {
   /// What is to be named where its output is not finite.
-  var part: FiniteCheck.Part { feedForward == nil ? .attention(layer) : .feedForward(layer) }
+  var part: FiniteCheck.Part {
+    feedForward == nil ? scan == nil ? .attention(layer) : .scan(layer) : .feedForward(layer)
+  }
 }
 
 /// Tensor numbers by name.
@@ -232,8 +264,7 @@ struct VectorLoader {
         let (record, address) = (records[stored[index].tensor], stored[index].address)
         Dequantisation.row(
           bytes, type: record.type, columnCount: record.columnCount, into: address)
-        guard derivations[record.name] == .plusOne else { return }
-        for column in 0..<record.columnCount { address[column] += 1 }
+        derivations[record.name]?.apply(to: address, count: record.columnCount)
       }
     } catch { throw RuntimeError(error) }
     for (tensor, address) in placed { try checkFinite(records[tensor], address) }

@@ -14,6 +14,7 @@ final class DecoderWeights {
     var predecessor: FiniteCheck.Part
     var preNorm: Norm?
     var attention: Attention?
+    var scan: Scan?
     var feedForward: FeedForward?
     var downBias: UnsafePointer<Float>?  // [hiddenSize]
     var postNorm: Norm?
@@ -21,7 +22,9 @@ final class DecoderWeights {
   }
 
   struct Attention {
-    var query: Int  // [queryHeadCount * headDim, hiddenSize]
+    /// Among the layers that attend, by which keys and values are kept.
+    var number: Int
+    var query: Int  // [queryHeadCount * headDim, hiddenSize], twice as many rows with gates
     var key: Int  // [keyValueHeadCount * headDim, hiddenSize]
     var value: Int  // as key
     var output: Int  // [hiddenSize, queryHeadCount * headDim]
@@ -35,6 +38,23 @@ final class DecoderWeights {
     var outputBias: UnsafePointer<Float>?  // [hiddenSize]
     var rope: AttentionSpec.RopeTable?
     var window: Int?
+    var hasGate: Bool
+  }
+
+  struct Scan {
+    var spec: ScanSpec
+    /// Among the layers that scan, by which states are kept.
+    var number: Int
+    /// All inputs, or queries, keys and values, as `ScanSpec.inputs` says.
+    var input: Int
+    /// z, where it has a matrix of its own.
+    var gate: Int?
+    var betaAlpha: Int  // [2 * valueHeadCount, hiddenSize]
+    var taps: UnsafePointer<Float>  // [channelCount, tapCount]
+    var timeBias: UnsafePointer<Float>  // [valueHeadCount]
+    var decay: UnsafePointer<Float>  // [valueHeadCount]
+    var norm: UnsafePointer<Float>  // [valueLength]
+    var output: Int  // [hiddenSize, valuesLength]
   }
 
   /// RMSNorm, or LayerNorm where there is a bias.
@@ -107,8 +127,10 @@ final class DecoderWeights {
 
   /// Of all layers, in their order.
   let blocks: [Block]
-  /// Of each layer; also in its block.
+  /// Of each layer that attends; also in its block.
   let attentions: [Attention]
+  /// Layers that scan.
+  let scanCount: Int
   /// Experts of each layer that has some: gate, up, down.
   let families: [BundleFamily]
   let outputNorm: Norm
@@ -158,6 +180,7 @@ final class DecoderWeights {
     }
     blocks = builder.blocks
     attentions = builder.blocks.compactMap(\.attention)
+    scanCount = configuration.scans.count
     outputNorm = try builder.norm(configuration.outputNormTensors, &loader)
     let factorsName = configuration.ropeFactorsName(contextLength: contextLength)
     ropeFactors = try index.find(factorsName).map { tensor throws(RuntimeError) in

@@ -18,6 +18,8 @@ final class DecoderWorkspace {
   let hidden: UnsafeMutablePointer<Float>
   /// Queries, then attention's output [tokens, queryHeadCount * storedHeadDim].
   let queries: UnsafeMutablePointer<Float>
+  /// Queries, each head's before its gate, where attention has gates [tokens, 2 * queryHeadCount * headDim].
+  let gatedQueries: UnsafeMutablePointer<Float>
   /// [tokens, keyValueHeadCount * storedHeadDim]
   let keys: UnsafeMutablePointer<Float>
   /// [tokens, keyValueHeadCount * storedHeadDim]
@@ -66,6 +68,7 @@ final class DecoderWorkspace {
     mixed = memory.pointer(10, as: Float.self)
     shared = memory.pointer(11, as: Float.self)
     positionRows = memory.pointer(12, as: Int32.self)
+    gatedQueries = memory.pointer(13, as: Float.self)
     self.memory = memory
   }
 
@@ -96,7 +99,10 @@ final class DecoderWorkspace {
       ? 0
       : max(
         experts?.sharedFeedForwardLength ?? 0, hasDense ? configuration.feedForwardLength : 0)
-    let widest = max(configuration.hiddenSize, heads.queryLength, length)
+    let hasGates = configuration.layers.contains { $0.attention?.hasGate == true }
+    let widest = max(
+      configuration.hiddenSize, heads.queryLength, length,
+      configuration.scans.map(\.valuesLength).max() ?? 0)
     func floats(_ rows: Int, _ columns: Int) -> Int {
       PartitionedBuffer.roundedUp(rows * columns * 4)
     }
@@ -118,6 +124,7 @@ final class DecoderWorkspace {
       experts?.sharedFeedForwardLength == nil
         ? 0 : floats(tokenCapacity, configuration.hiddenSize),
       usesRope ? 0 : PartitionedBuffer.roundedUp(tokenCapacity * 4),
+      hasGates ? floats(tokenCapacity, 2 * heads.queryLength) : 0,
     ]
   }
 }

@@ -75,7 +75,8 @@ package final class EngineCore {
     batch = try Self.makeBatch(plan, sequenceCount: request.sequenceCount)
     decoder = try Self.makeDecoder(
       configuration, weights, stream, plan, request, pool, decodeAttention)
-    notes = pool.note.map { [$0] } ?? []
+    let hasNoDrafts = request.draftRowCount > 0 && !configuration.takesDrafts
+    notes = [pool.note, hasNoDrafts ? DecoderConfiguration.noDrafts : nil].compactMap { $0 }
     vocabularyCount = configuration.vocabularyCount
     do {
       keyValues = try KeyValuePool(
@@ -95,6 +96,9 @@ package final class EngineCore {
     let hasSinks = configuration.layers.contains { $0.attention?.hasSinks == true }
     if isOutsourced, hasSinks || configuration.attentionSoftCap != nil {
       throw refuse("attention outside the host knows no sinks and no caps, which the model has")
+    }
+    if isOutsourced, !configuration.scans.isEmpty {
+      throw refuse("attention outside the host knows no layers with states, which the model has")
     }
     if let decodeAttention, decodeAttention.hostWindow != 0 {
       guard decodeAttention.hostWindow > 0 else {

@@ -17,7 +17,7 @@ extension EngineServer {
     // What was pooled is seldom asked again, and would take the place of what is.
     guard attendsOverAll, !sequence.hasFailed, sequence.record.request.pooling == nil,
       count >= Self.leastSharedCount,
-      count == sequence.position
+      count == sequence.position, sequence.cache.restorePoint(atOrBefore: count) == count
     else { return core.close(sequence.cache) }
     idleContexts.append(
       IdleContext(tokens: Array(sequence.path.prefix(count)), cache: sequence.cache))

@@ -16,6 +16,8 @@ extension EngineServer {
       let most = min(known, sequence.path.count - 1)
       guard most > best else { continue }
       let count = zip(sequence.path.prefix(most), other.path).prefix { $0 == $1 }.count
+      // States cannot be cut.
+      if core.plan.keyValues.shape.hasStates, other.position > count { continue }
       guard count > best else { continue }
       best = count
       sequence.leader = ActiveSequence.Leader(sequence: other, tokenCount: count)

@@ -287,8 +287,18 @@ final class EngineServer {
     let prompts = promptsInTurn()
     appendAnswers(besidePrompts: !prompts.isEmpty)
     let shares = scheduler.shares(
-      of: prompts.map(\.unreadCount), beside: core.batch.rowCount)
+      of: prompts.map(readableCount), beside: core.batch.rowCount)
     for (prompt, count) in zip(prompts, shares) where count > 0 { append(prompt, count: count) }
+  }
+
+  /// Tokens that a sequence may read in a sweep: where layers have states, up to where one that waits for it goes on by itself,
+  /// because states cannot be cut.
+  private func readableCount(_ sequence: ActiveSequence) -> Int {
+    guard core.plan.keyValues.shape.hasStates else { return sequence.unreadCount }
+    let ends = sequences.values.lazy.compactMap(\.leader)
+      .filter { $0.sequence === sequence && $0.tokenCount > sequence.position }
+      .map(\.tokenCount)
+    return min(sequence.path.count, ends.min() ?? .max) - sequence.position
   }
 
   /// A row for every answer, and drafts of those that gain most by them. Where prompts are read, rows are theirs.

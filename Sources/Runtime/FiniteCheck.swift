@@ -13,6 +13,7 @@ final class FiniteCheck: @unchecked Sendable {
     case embedding
     case heads(Int)
     case attention(Int)
+    case scan(Int)
     case choice(Int)
     case feedForward(Int)
     case logits
@@ -23,6 +24,8 @@ final class FiniteCheck: @unchecked Sendable {
       case .heads(let layer):
         "queries, keys or values of layer \(layer) (blk.\(layer).attn_q, attn_k, attn_v)"
       case .attention(let layer): "attention of layer \(layer) (blk.\(layer).attn_output)"
+      case .scan(let layer):
+        "the inputs of the scan of layer \(layer) (blk.\(layer).ssm_in, attn_qkv, ssm_ba)"
       case .choice(let layer):
         "what chooses experts or neurons in layer \(layer) (blk.\(layer).ffn_gate_inp, ffn_select)"
       case .feedForward(let layer):

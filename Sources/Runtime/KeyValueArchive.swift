@@ -44,7 +44,8 @@ public final class KeyValueArchive {
     let selector = try NeuronSelector.resolve(
       request.neurons.selector, for: model.source, model.configuration)
     do { references = try source.references() } catch { throw RuntimeError(error) }
-    origin = references.map { [shape, source] in
+    // What the store has of a context is keys and values; states are none.
+    origin = (shape.hasStates ? nil : references).map { [shape, source] in
       KeyValueOrigin(
         model: KeyValueOrigin.Model($0.best),
         graph: source.keyValueGraph(selector, contextLength: request.contextLength),
@@ -52,7 +53,9 @@ public final class KeyValueArchive {
         keyValueHeadCount: shape.keyValueHeadCount, headDim: shape.headDim,
         pageByteCount: shape.pageByteCount, pageStride: shape.pageStride)
     }
-    if origin == nil {
+    if shape.hasStates {
+      warn("\(source.path): contexts of a model whose layers have states are not kept")
+    } else if origin == nil {
       warn(
         "\(source.path): neither checksums nor change times identify this model; its keys and "
           + "values are not kept")

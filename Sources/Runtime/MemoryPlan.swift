@@ -13,10 +13,19 @@ extension KeyValueShape {
     _ configuration: DecoderConfiguration, contextLength: Int, type: KeyValueType = .f16
   ) {
     self.init(
-      layerCount: configuration.layerCount, keyValueHeadCount: configuration.keyValueHeadCount,
+      layerCount: configuration.windows.count, keyValueHeadCount: configuration.keyValueHeadCount,
       headDim: configuration.storedHeadDim, contextLength: contextLength, type: type,
-      windows: configuration.windows)
+      windows: configuration.windows,
+      stateByteCounts: configuration.scans.map { $0.stateCount * MemoryLayout<Float>.stride })
   }
+}
+
+extension DecoderConfiguration {
+  /// Whether tokens can be read and taken back: states cannot.
+  public var takesDrafts: Bool { scans.isEmpty }
+
+  static let noDrafts =
+    "answers go on without drafts: layers with states, which the model has, take no token back"
 }
 
 /// Where a memory budget goes: a promise on the process's peak resident set.
@@ -32,6 +41,8 @@ public struct MemoryPlan: Sendable {
   public var sequenceCount: Int { keyValues.sequenceCount }
   /// Memory of the keys and values of all sequences.
   public var keyValueByteCount: Int { keyValues.byteCount }
+  /// Memory of the states of all sequences, in layers that have them in place of keys and values.
+  public var stateByteCount: Int { sequenceCount * keyValues.shape.stateByteCount }
   /// Activations of a chunk, logits, scratch of the workers.
   public let workspaceByteCount: Int
   /// Norms and biases, and buffers for embedding rows.
@@ -206,13 +217,14 @@ public struct MemoryPlan: Sendable {
     _ request: Request, source: ModelSource, configuration: DecoderConfiguration,
     selector: NeuronSelector?, order: StreamOrder
   ) throws(RuntimeError) -> MemoryPlan {
+    var request = request
+    if !configuration.takesDrafts { request.draftRowCount = 0 }
     do throws(RuntimeError) {
       return try divide(
         request, source: source, configuration: configuration, selector: selector, order: order)
     } catch {
       // A budget that is enough without drafts is enough.
       guard case .budgetTooSmall = error, request.draftRowCount > 0 else { throw error }
-      var request = request
       request.draftRowCount = 0
       return try divide(
         request, source: source, configuration: configuration, selector: selector, order: order)
@@ -382,6 +394,7 @@ public struct MemoryPlan: Sendable {
 
     var byteCount: Int {
       processByteCount + keyValueByteCount + vectorByteCount + scratchByteCount
+        + request.sequenceCount * keyValueShape.stateByteCount
     }
 
     init(
@@ -540,6 +553,8 @@ public struct MemoryPlan: Sendable {
         configuration, tokenCapacity: chunkLength, logitRowCapacity: logitRowCount,
         hasNeurons: neurons != nil)
         + Batch.byteCount(rowCapacity: chunkLength) + branchByteCount
+        + (configuration.scans.isEmpty
+          ? 0 : ScanStep.byteCount(configuration, tokenCapacity: chunkLength))
         + (hasTier
           ? ChunkAttention.partialByteCount(
             AttentionShape(configuration), chunkLength: chunkLength) : 0)

@@ -40,6 +40,8 @@ public struct TinyModel: Sendable {
   /// Experts in place of each layer's FFN; nil = dense. Where ggml has no key for their width (llama,
   /// olmoe), the file's FFN length is theirs.
   public var experts: ExpertConfiguration?
+  /// In place of attention in all layers but each second.
+  public var scan: ScanSpec?
 
   public init(architecture: String = "llama") {
     self.architecture = architecture
@@ -76,6 +78,14 @@ public struct TinyModel: Sendable {
       experts = ExpertConfiguration(
         expertCount: 8, expertsPerToken: 2, feedForwardLength: 32, sharedFeedForwardLength: 64,
         normalisesWeights: true, routing: routing)
+    case "qwen3next":
+      (layerCount, rotatedCount) = (3, 8)
+      scan = ScanSpec(
+        keyHeadCount: 2, valueHeadCount: 4, keyLength: 16, valueLength: 64, tapCount: 4,
+        inputs: .byKind)
+      experts = ExpertConfiguration(
+        expertCount: 8, expertsPerToken: 2, feedForwardLength: 32, sharedFeedForwardLength: 64,
+        gatesSharedExpert: true, normalisesWeights: true)
     case "minimax-m2":
       rotatedCount = 8
       var routing = ExpertRouting()
@@ -143,9 +153,11 @@ public struct TinyModel: Sendable {
         type, rowCount: expected.rowCount, columnCount: expected.columnCount,
         deviation: deviation, using: &generator)
     } else {
-      // Norm weights and RoPE factors around 1, biases around 0.
-      let isCentred = [".bias", "_shexp.weight"].contains { expected.name.hasSuffix($0) }
-      let centre: Double = isCentred ? 0 : 1
+      // Norm weights and RoPE factors around 1, biases and taps around 0, rates of decay below.
+      let isCentred = [".bias", "_shexp.weight", ".ssm_conv1d.weight"].contains {
+        expected.name.hasSuffix($0)
+      }
+      let centre: Double = isCentred ? 0 : expected.name.hasSuffix(".ssm_a") ? -0.5 : 1
       for _ in 0..<expected.columnCount {
         RandomWeights.append(
           Float(centre + 0.4 * (generator.nextUnit() - 0.5)), as: .f32, to: &data)
@@ -154,6 +166,9 @@ public struct TinyModel: Sendable {
     let count = expected.expertCount
     let outer = count.map { [expected.rowCount / $0, $0] } ?? (isMatrix ? [expected.rowCount] : [])
     var dimensions = [expected.columnCount] + outer
+    if expected.name.hasSuffix(".ssm_conv1d.weight"), let scan {
+      dimensions = [scan.tapCount, scan.channelCount]
+    }
     if expected.name.hasSuffix("_exps.bias"), let experts {
       dimensions = [expected.columnCount / experts.expertCount, experts.expertCount]
     }
@@ -164,7 +179,7 @@ public struct TinyModel: Sendable {
 
   /// What llama.cpp calls a tensor.
   private func nameInFile(_ name: String) -> String {
-    guard ["gpt-oss", "glm4moe"].contains(architecture) else { return name }
+    guard ["gpt-oss", "glm4moe", "qwen3next"].contains(architecture) else { return name }
     return name.replacing(".ffn_norm.", with: ".post_attention_norm.")
   }
 
@@ -178,13 +193,17 @@ public struct TinyModel: Sendable {
       ropePairing: architecture == "llama" ? .adjacent : .halves,
       ropeDimensionCount: rotatedCount ?? headDim, ropeBase: 10000,
       tiesOutput: tiesOutput, experts: experts)
+    if let scan {
+      for layer in 0..<layerCount where layer % 2 == 0 { configuration.layers[layer].scan = scan }
+    }
     configuration.editLayers { layer in
+      layer.attention?.hasGate = scan != nil
       let isGPTOSS = architecture == "gpt-oss"
       layer.attention?.hasBiases =
         architecture.hasPrefix("qwen2") || architecture.hasPrefix("glm4") || isGPTOSS
       layer.attention?.hasOutputBias = isGPTOSS
       layer.attention?.hasSinks = isGPTOSS
-      if ["qwen3", "qwen3moe", "gemma3", "glm4moe"].contains(architecture) {
+      if ["qwen3", "qwen3moe", "gemma3", "glm4moe", "qwen3next"].contains(architecture) {
         layer.attention?.headNorm = .heads
       }
       if ["olmoe", "olmo2", "minimax-m2"].contains(architecture) {
@@ -247,7 +266,7 @@ public struct TinyModel: Sendable {
         ("\(architecture).expert_weights_scale", .float32(experts.routing.scale)))
     }
     // Stated only where it is not the family's own way.
-    let normalising = ["llama", "qwen3moe", "gpt-oss", "glm4moe", "minimax-m2"]
+    let normalising = ["llama", "qwen3moe", "qwen3next", "gpt-oss", "glm4moe", "minimax-m2"]
     if experts.normalisesWeights != normalising.contains(architecture) {
       metadata.append(("\(architecture).expert_weights_norm", .bool(experts.normalisesWeights)))
     }
@@ -307,6 +326,14 @@ public struct TinyModel: Sendable {
       metadata.append((named("rope.scaling.attn_factor"), .float32(1.25)))
     }
     if let experts { metadata += expertMetadata(experts) }
+    if let scan {
+      metadata += [
+        ("ssm.conv_kernel", scan.tapCount), ("ssm.state_size", scan.keyLength),
+        ("ssm.group_count", scan.keyHeadCount), ("ssm.time_step_rank", scan.valueHeadCount),
+        ("ssm.inner_size", scan.valueHeadCount * scan.valueLength),
+        ("full_attention_interval", 2),
+      ].map { (named($0.0), .uint32(UInt32($0.1))) }
+    }
     if let hiddenActivation { metadata.append((named("hidden_act"), .string(hiddenActivation))) }
     return metadata
   }

@@ -15,6 +15,7 @@ extension PlanReport {
       json.number("budgetBytes", plan.budgetByteCount)
       json.number("processBytes", plan.processByteCount)
       json.number("keyValueBytes", plan.keyValueByteCount)
+      if plan.stateByteCount > 0 { json.number("stateBytes", plan.stateByteCount) }
       json.number("activationBytes", plan.workspaceByteCount)
       json.number("pinnedBytes", plan.residency.pinnedByteCount)
       json.number("stagingBytes", plan.residency.stagingByteCount)

@@ -130,11 +130,12 @@ struct PlanReport {
   func printLines() {
     for (name, bytes) in [
       ("budget", plan.budgetByteCount), ("process and margin", plan.processByteCount),
-      ("keys and values", plan.keyValueByteCount), ("activations", plan.workspaceByteCount),
+      ("keys and values", plan.keyValueByteCount), ("states", plan.stateByteCount),
+      ("activations", plan.workspaceByteCount),
       ("pinned weights", plan.residency.pinnedByteCount),
       ("staging", plan.residency.stagingByteCount),
       ("streamed per token", plan.residency.streamedByteCount),
-    ] { Terminal.print("\(name): \(ByteCount(bytes))\n") }
+    ] where name != "states" || bytes > 0 { Terminal.print("\(name): \(ByteCount(bytes))\n") }
     if let slots = plan.expertSlots {
       let classes = slots.classes.map { item in
         (slots.classes.count > 1 ? "\(item.slotCount) of \(item.bundleCount) with " : "")

@@ -17,7 +17,7 @@ import WeightLoader
   ]
   private static let expertNames = [
     "mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss", "glm4moe", "glm4moe-groups",
-    "minimax-m2",
+    "minimax-m2", "qwen3next",
   ]
 
   /// The model `name` as an image, while `body` runs.

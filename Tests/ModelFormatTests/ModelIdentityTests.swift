@@ -83,6 +83,7 @@ import Testing
     { $0.attention?.headNorm = .heads }, { $0.attention?.headNorm = .projection },
     { $0.attention?.rope = nil }, { $0.attention?.rope = .sliding },
     { $0.attention?.window = 5 }, { $0.attention?.hasSinks = true },
+    { $0.attention?.hasGate = true },
     {
       $0.attention?.window = 5
       $0.attention?.rope = .sliding
@@ -95,6 +96,22 @@ import Testing
     { $0.preNorm = nil }, { $0.preNorm = .layer }, { $0.postNorm = .rms },
     { $0.postNorm = .layer }, { $0.scale = Float(1).nextUp },
   ]
+
+  private static let scan = ScanSpec(
+    keyHeadCount: 2, valueHeadCount: 4, keyLength: 16, valueLength: 8, tapCount: 4,
+    inputs: .byKind)
+  /// One, and others that differ from it in one thing.
+  private static let scans: [ScanSpec] = {
+    let changes: [(inout ScanSpec) -> Void] = [
+      { _ in }, { $0.keyHeadCount = 1 }, { $0.valueHeadCount = 2 }, { $0.keyLength = 8 },
+      { $0.valueLength = 16 }, { $0.tapCount = 3 }, { $0.inputs = .byKeyHead },
+    ]
+    return changes.map { change in
+      var other = scan
+      change(&other)
+      return other
+    }
+  }()
 
   /// Each changes one thing of experts that the first families have in common.
   private static let routingChanges: [@Sendable (inout ExpertConfiguration) -> Void] = [
@@ -130,6 +147,7 @@ import Testing
     changed { $0.activation = .relu }
     changed { $0.outputNorm = .layer }
     for change in Self.layerChanges { changed { change(&$0.layers[0]) } }
+    for scan in Self.scans { changed { $0.layers[0].scan = scan } }
     for change in Self.blockChanges {
       for block in 0..<2 { changed { change(&$0.layers[0].blocks[block]) } }
     }
@@ -163,7 +181,8 @@ import Testing
     #expect(Mirror(reflecting: first).children.count == 26)
     let layer = first.layers[0]
     #expect(Mirror(reflecting: layer.blocks[0]).children.count == 4)
-    #expect(Mirror(reflecting: try #require(layer.attention)).children.count == 6)
+    #expect(Mirror(reflecting: try #require(layer.attention)).children.count == 7)
+    #expect(Mirror(reflecting: Self.scan).children.count == 6)
     #expect(Mirror(reflecting: try #require(layer.feedForward)).children.count == 2)
     let experts = try #require(others.last?.experts)
     #expect(Mirror(reflecting: experts).children.count == 8)

@@ -38,18 +38,21 @@ struct NaiveDecoder {
     for layer in 0..<configuration.layerCount {
       let prefix = "blk.\(layer)."
       for block in configuration.layers[layer].blocks {
-        let attends = block.branches.contains { if case .attention = $0 { true } else { false } }
-        let name = prefix + (attends ? "attn_norm.weight" : "ffn_norm.weight")
+        let mixes = block.branches.contains {
+          if case .attention = $0 { true } else if case .scan = $0 { true } else { false }
+        }
+        let name = prefix + (mixes ? "attn_norm.weight" : "ffn_norm.weight")
         let inputs =
           block.preNorm == nil ? residual : residual.map { norm($0, name, block.preNorm ?? .rms) }
         let outputs = block.branches.map { branch in
           switch branch {
           case .attention(let spec): attention(spec, layer, inputs)
+          case .scan(let spec): scan(spec, "blk.\(layer).", inputs)
           case .feedForward: inputs.map { feedForward(prefix, "", $0) }
           case .experts(let spec): inputs.map { mixture(spec, prefix, $0) }
           }
         }
-        let postNorm = attends ? "post_attention_norm.weight" : "post_ffw_norm.weight"
+        let postNorm = mixes ? "post_attention_norm.weight" : "post_ffw_norm.weight"
         for row in residual.indices {
           var sum = outputs.dropFirst().reduce(outputs[0][row]) { zip($0, $1[row]).map(+) }
           if block.postNorm != nil { sum = norm(sum, prefix + postNorm) }
@@ -144,7 +147,16 @@ struct NaiveDecoder {
       }
     }
     let sinks = spec.hasSinks ? weights(prefix + "attn_sinks.weight") : nil
-    let queries = inputs.enumerated().map { prepared("attn_q", heads, $1, position: $0) }
+    // With gates, each head's rows are its query's and then its gate's.
+    let both = spec.hasGate ? inputs.map { project("attn_q", $0) } : []
+    let queries = inputs.enumerated().map { position, x in
+      guard spec.hasGate else { return prepared("attn_q", heads, x, position: position) }
+      return (0..<heads).map { head in
+        var part = Array(both[position][2 * head * length..<(2 * head + 1) * length])
+        if spec.headNorm == .heads { part = norm(part, prefix + "attn_q_norm.weight") }
+        return spec.rope.map { rotate(part, position: position, $0) } ?? part
+      }
+    }
     let keys = inputs.enumerated().map { position, x in
       prepared("attn_k", keyHeads, x, position: position).map { $0.map(Self.roundedToHalf) }
     }
@@ -168,7 +180,9 @@ struct NaiveDecoder {
           for (index, weight) in weights.enumerated() {
             sum += weight * values[first + index][keyHead * length + element]
           }
-          output.append(sum / total)
+          let gate =
+            spec.hasGate ? both[position][(2 * head + 1) * length + element] : .infinity
+          output.append(sum / total / (1 + exp(-gate)))
         }
       }
       return project("attn_output", output)
@@ -214,7 +228,7 @@ struct NaiveDecoder {
     }
   }
 
-  private func norm(_ x: [Double], _ name: String, _ kind: NormKind = .rms) -> [Double] {
+  func norm(_ x: [Double], _ name: String, _ kind: NormKind = .rms) -> [Double] {
     let centre = kind == .layer ? x.reduce(0, +) / Double(x.count) : 0
     let x = x.map { $0 - centre }
     let mean = x.reduce(0) { $0 + $1 * $1 } / Double(x.count)
@@ -225,7 +239,7 @@ struct NaiveDecoder {
   }
 
   /// Products of x with a matrix's rows, or with those of one of the parts that are stacked in it.
-  private func product(
+  func product(
     _ name: String, _ x: [Double], _ part: (index: Int, count: Int) = (0, 1)
   ) -> [Double] {
     let matrix = weights(name)
@@ -238,7 +252,7 @@ struct NaiveDecoder {
     }
   }
 
-  private func weights(_ name: String) -> [Double] {
+  func weights(_ name: String) -> [Double] {
     guard let values = tensor(name) else { fatalError("the test model lacks \(name)") }
     return values
   }

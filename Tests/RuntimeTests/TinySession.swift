@@ -82,12 +82,13 @@ enum TinyFamilies {
     "llama", "llama untied", "llama rope factors", "llama linear rope", "llama window",
     "llama relu", "qwen2", "qwen3", "qwen3 yarn", "phi3", "phi3 short context",
     "phi3 long context", "gemma3", "olmo2", "olmo2 window", "granite", "smollm3", "command-r",
-    "glm4", "gemma2",
+    "glm4", "gemma2", "qwen3next fused",
   ]
 
   /// Families with experts.
   static let expertNames = [
     "mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss", "glm4moe", "minimax-m2",
+    "qwen3next",
   ]
 
   /// Factors in tensors of their own.
@@ -106,6 +107,7 @@ enum TinyFamilies {
       // Stretched where a layer sees everything.
       if words[0] == "olmo2" { (model.yarnFactor, model.contextLength) = (8, 64) }
     case "factors": model.hasFactors = true
+    case "fused": model.scan?.inputs = .byKeyHead
     case "relu": model.hiddenActivation = "relu"
     case "yarn":
       model.yarnFactor = 8

@@ -27,11 +27,13 @@ struct FlashImagePrologue {
   static let byteCount = 64
 
   /// Flags of what readers must know: that RoPE's cosines and sines have a factor, that layers are stated by
-  /// their kinds, and that these have parts which the first such readers did not know: sinks, other routing.
+  /// their kinds, and that these have parts which the first such readers did not know: sinks, other routing; then states,
+  /// gates on attention.
   static let ropeMagnitudeFlag: UInt32 = 1
   static let layersFlag: UInt32 = 2
   static let laterPartsFlag: UInt32 = 4
-  static let knownFlags = ropeMagnitudeFlag | layersFlag | laterPartsFlag
+  static let statesFlag: UInt32 = 8
+  static let knownFlags = ropeMagnitudeFlag | layersFlag | laterPartsFlag | statesFlag
 
   var flags: UInt32 = 0
   var headerByteCount: Int
@@ -44,6 +46,7 @@ struct FlashImagePrologue {
     let header = DecoderHeader(configuration)
     return (configuration.ropeMagnitude == 1 ? 0 : ropeMagnitudeFlag)
       | (header.statesLayers ? layersFlag : 0) | (header.statesLaterParts ? laterPartsFlag : 0)
+      | (header.hasStates ? statesFlag : 0)
   }
 
   /// Appends the prologue to `bytes`, which is empty.

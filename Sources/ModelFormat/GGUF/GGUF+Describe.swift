@@ -129,13 +129,15 @@ extension GGUF {
 }
 
 extension GGUF {
-  /// A layer's tensor under the name that it has here; biases of experts, a row for each, as the vector that they are.
+  /// A layer's tensor under the name that it has here; biases of experts and taps of channels, a row for each, as the vectors
+  /// that they are.
   private static func rename(_ tensor: TensorRecord, _ names: [String: String]) -> TensorRecord {
     var tensor = tensor
     let words = tensor.name.split(separator: ".", omittingEmptySubsequences: false)
     guard words.count == 4, words[0] == "blk" else { return tensor }
     if let name = names[String(words[2])] { tensor.name = "blk.\(words[1]).\(name).\(words[3])" }
-    if words[2].hasSuffix("_exps"), words[3] == "bias", tensor.stack == nil,
+    let isFlat = words[2].hasSuffix("_exps") && words[3] == "bias" || words[2] == "ssm_conv1d"
+    if isFlat, tensor.stack == nil,
       !tensor.type.isQuantised
     {
       (tensor.columnCount, tensor.rowCount) = (tensor.columnCount * tensor.rowCount, 1)

@@ -53,11 +53,10 @@ struct HuggingFaceNames {
     guard parts.count >= 5, parts[0] == "model", parts[1] == "layers",
       let layer = Self.number(parts[2]), let suffix = parts.last
     else { return nil }
-    // Parameters of a block have names without an ending: GGUF's is stated, or of stacked experts it is "weight".
-    if let name = layerNames[parts[3...].joined(separator: ".")],
-      name.contains(".") || (parts.count == 6 && parts[4] == "experts")
-    {
-      return ("blk.\(layer).\(name)" + (name.contains(".") ? "" : ".weight"), nil)
+    // Parameters of a block have names without an ending: GGUF's is as it is stated, or of stacked experts "weight".
+    if let name = layerNames[parts[3...].joined(separator: ".")] {
+      let isStack = parts.count == 6 && parts[4] == "experts" && !name.contains(".")
+      return ("blk.\(layer).\(name)" + (isStack ? ".weight" : ""), nil)
     }
     guard suffix == "weight" || suffix == "bias" else { return nil }
     var expert: Int?
@@ -108,14 +107,14 @@ struct HuggingFaceNames {
   func original(_ name: String) -> String {
     var original = Self.outerNames.filter { $0.value == name }.map(\.key).max()
     let parts = name.split(separator: ".", omittingEmptySubsequences: false)
-    if original == nil, parts.count == 4, parts[0] == "blk" {
+    if original == nil, (3...4).contains(parts.count), parts[0] == "blk" {
       let prefix = "model.layers.\(parts[1])."
       func named(_ value: String) -> String? {
         layerNames.filter { $0.value == value }.map(\.key).min()
       }
       original =
-        named("\(parts[2]).\(parts[3])").map { prefix + $0 }
-        ?? named(String(parts[2])).map { "\(prefix)\($0).\(parts[3])" }
+        named(parts[2...].joined(separator: ".")).map { prefix + $0 }
+        ?? named(String(parts[2])).map { "\(prefix)\($0).\(parts[parts.count - 1])" }
     }
     guard let original else { return name }
     guard let prefix, original.hasPrefix(prefix.to) else { return original }

@@ -33,6 +33,10 @@ struct HuggingFaceTensors {
         if HuggingFaceNames.isIgnored(tensor.name) || quantisation.isCompanion(tensor.name) {
           continue
         }
+        if architecture.skipsPredictionLayers, tensor.name.hasPrefix("mtp.") {
+          leftOutCount += 1
+          continue
+        }
         if let layerCount, let layer = names.layer(tensor.name), layer >= layerCount {
           leftOutCount += 1
           continue
@@ -56,7 +60,10 @@ struct HuggingFaceTensors {
         }
         records.append(record)
         derivations[name] = packing.map(TensorDerivation.packed)
-        if architecture.huggingFaceNormsAreFromOne && name.hasSuffix("norm.weight") {
+        if name.hasSuffix(".ssm_a") { derivations[name] = .negatedPower }
+        if architecture.huggingFaceNormsAreFromOne && name.hasSuffix("norm.weight")
+          && !name.hasSuffix(".ssm_norm.weight")
+        {
           derivations[name] = .plusOne
         }
       }
@@ -78,7 +85,9 @@ struct HuggingFaceTensors {
     _ name: String, _ tensor: SafetensorsTensor, _ shard: SafetensorsFile, _ fileIndex: Int,
     _ packing: PackedMatrix?
   ) throws(FormatError) -> TensorRecord {
-    let dimensionLimit = name.hasSuffix("_exps.weight") ? 3 : 2
+    // The taps of each channel are a matrix of one row.
+    let isOfTaps = name.hasSuffix(".ssm_conv1d.weight")
+    let dimensionLimit = name.hasSuffix("_exps.weight") || isOfTaps ? 3 : 2
     var shape = tensor.shape
     if packing?.form == .e2m1 { shape = Array(shape.dropLast(2)) + [shape[2] * shape[3]] }
     guard let columnCount = shape.last, shape.count <= dimensionLimit, !shape.contains(0) else {
@@ -86,15 +95,15 @@ struct HuggingFaceTensors {
         .malformed, at: tensor.infoOffset, path: shard.path,
         "tensor \"\(tensor.name)\" is neither a vector nor a matrix: \(tensor.shape)")
     }
-    let stackCount = shape.count == 3 ? shape[0] : nil
+    let stackCount = shape.count == 3 && !isOfTaps ? shape[0] : nil
     let type: ElementType
     if let packing {
       type = packing.unpackedType
     } else {
       type = try tensor.weightType(path: shard.path)
     }
-    // A bias for each expert is a vector of them all.
-    let isFlat = name.hasSuffix("_exps.bias")
+    // A bias for each expert is a vector of them all, and so are taps.
+    let isFlat = name.hasSuffix("_exps.bias") || isOfTaps
     return TensorRecord(
       name: name, type: type,
       columnCount: isFlat

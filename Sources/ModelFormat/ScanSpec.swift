@@ -1,0 +1,72 @@
+/// Linear attention, whose tokens see what a state of fixed size holds of those before them.
+///
+/// Queries, keys and values go through a short convolution over positions, then through the scan of each value head:
+/// S ← e^(a · softplus(α + bias)) S, S ← S + k (β (v − Sᵀk))ᵀ, o = Sᵀq, with q and k of length 1, q divided by √keyLength and
+/// β a sigmoid (gated delta rule, arXiv:2412.06464). RMSNorm(o) · SiLU(z) goes through the output projection.
+public struct ScanSpec: Sendable, Codable, Equatable {
+  public var keyHeadCount: Int
+  /// A multiple of ``keyHeadCount``.
+  public var valueHeadCount: Int
+  /// Elements of a query or key head.
+  public var keyLength: Int
+  /// Elements of a value head.
+  public var valueLength: Int
+  /// Positions that the convolution sees, the token's own included.
+  public var tapCount: Int
+  public var inputs: Inputs
+
+  public init(
+    keyHeadCount: Int, valueHeadCount: Int, keyLength: Int, valueLength: Int, tapCount: Int,
+    inputs: Inputs
+  ) {
+    self.keyHeadCount = keyHeadCount
+    self.valueHeadCount = valueHeadCount
+    self.keyLength = keyLength
+    self.valueLength = valueLength
+    self.tapCount = tapCount
+    self.inputs = inputs
+  }
+
+  /// How the rows of the input projections lie.
+  public enum Inputs: String, Sendable, Codable, CaseIterable {
+    /// In one matrix (`ssm_in`), for each key head its query, key, values and z.
+    case byKeyHead
+    /// Queries, keys and values in one (`attn_qkv`), and z in another (`attn_gate`).
+    case byKind
+  }
+
+  /// Value heads that read one key head: those that follow each other.
+  public var groupSize: Int { valueHeadCount / keyHeadCount }
+  /// Elements of all query heads, or key heads.
+  public var keysLength: Int { keyHeadCount * keyLength }
+  /// Elements of all value heads.
+  public var valuesLength: Int { valueHeadCount * valueLength }
+  /// What goes through the convolution: queries, keys and values.
+  public var channelCount: Int { 2 * keysLength + valuesLength }
+}
+
+extension ScanSpec {
+  /// More taps than the convolution can have.
+  static let tapLimit = 8
+
+  /// Why it cannot run; nil if it can.
+  var problem: String? {
+    let bounded: [(name: String, value: Int, limit: Int)] = [
+      ("key head count", keyHeadCount, 1 << 10), ("value head count", valueHeadCount, 1 << 10),
+      ("key head length", keyLength, 1 << 10), ("value head length", valueLength, 1 << 10),
+      ("convolution length", tapCount, Self.tapLimit),
+    ]
+    for (name, value, limit) in bounded where value < 1 || value > limit {
+      return "\(name) of a scan is \(value); 1 to \(limit) is possible"
+    }
+    return valueHeadCount % keyHeadCount == 0
+      ? nil : "\(valueHeadCount) value heads do not divide among \(keyHeadCount) key heads"
+  }
+
+  var canonicalNumbers: [Int] {
+    [
+      keyHeadCount, valueHeadCount, keyLength, valueLength, tapCount,
+      Inputs.allCases.firstIndex(of: inputs) ?? 0,
+    ]
+  }
+}

@@ -1,0 +1,270 @@
+import KVCache
+import Kernels
+import ModelFormat
+import TensorBasics
+
+/// Linear attention of one layer, of each sequence's tokens over its own state (`ScanSpec`).
+///
+/// Inputs of all rows lie together and are prepared row by row; the convolution goes over a sequence's rows by channels, the
+/// scan by value heads. Tokens are taken in order and one at a time, so how they are cut into batches changes no bit.
+///
+/// States are the cache's. What is computed of a layer whose chunk is broken off leaves them in between: the cache knows.
+final class ScanStep: ParallelRegion {
+  private let pool: ThreadPool
+  private let clock: StepClock
+  private let finite: FiniteCheck
+  private let epsilon: Float
+
+  /// Inputs as one matrix gives them [rows, channelCount + valuesLength].
+  private let fused: UnsafeMutablePointer<Float>
+  /// Queries, keys and values, the values then being outputs [rows, channelCount].
+  private let channels: UnsafeMutablePointer<Float>
+  /// z [rows, valuesLength]; then the layer's output before its projection.
+  let outputs: UnsafeMutablePointer<Float>
+  /// What β and α come from, by key heads [rows, 2 * valueHeadCount].
+  private let betaAlpha: UnsafeMutablePointer<Float>
+  /// Decays, then β [rows, 2 * valueHeadCount].
+  private let gates: UnsafeMutablePointer<Float>
+  /// Weights with which RMSNorm over a head gives a key of length 1, and a query divided by √keyLength [keyLength].
+  private let keyScale: UnsafeMutablePointer<Float>
+  private let queryScale: UnsafeMutablePointer<Float>
+  private let memory: PartitionedBuffer
+
+  /// What the current region does.
+  private enum Work {
+    case prepare
+    case convolve
+    case normalise
+    case scan
+    case finish
+  }
+  private var work = Work.prepare
+  private var layer: DecoderWeights.Scan?
+  private var batch: Unmanaged<Batch>?
+
+  /// Added to the squared length of queries and keys before the root.
+  private static let lengthEpsilon: Float = 1e-6
+  /// Channels that a worker convolves at once.
+  private static let channelsAtOnce = 256
+
+  /// - Throws: ``AllocationError``.
+  init(
+    _ configuration: DecoderConfiguration, tokenCapacity: Int, pool: ThreadPool,
+    clock: StepClock, finite: FiniteCheck
+  ) throws(AllocationError) {
+    (self.pool, self.clock, self.finite) = (pool, clock, finite)
+    epsilon = configuration.normEpsilon
+    let memory = try PartitionedBuffer(Self.sizes(configuration, tokenCapacity: tokenCapacity))
+    fused = memory.pointer(0, as: Float.self)
+    channels = memory.pointer(1, as: Float.self)
+    outputs = memory.pointer(2, as: Float.self)
+    betaAlpha = memory.pointer(3, as: Float.self)
+    gates = memory.pointer(4, as: Float.self)
+    keyScale = memory.pointer(5, as: Float.self)
+    queryScale = memory.pointer(6, as: Float.self)
+    self.memory = memory
+  }
+
+  /// Memory of a step.
+  static func byteCount(_ configuration: DecoderConfiguration, tokenCapacity: Int) -> Int {
+    PartitionedBuffer.byteCount(sizes(configuration, tokenCapacity: tokenCapacity))
+  }
+
+  private static func sizes(
+    _ configuration: DecoderConfiguration, tokenCapacity: Int
+  ) -> [Int] {
+    let scans = configuration.scans
+    func floats(_ count: Int, _ length: (ScanSpec) -> Int) -> Int {
+      PartitionedBuffer.roundedUp(4 * count * (scans.map(length).max() ?? 0))
+    }
+    return [
+      floats(tokenCapacity) { $0.inputs == .byKeyHead ? $0.channelCount + $0.valuesLength : 0 },
+      floats(tokenCapacity, \.channelCount), floats(tokenCapacity, \.valuesLength),
+      floats(tokenCapacity) { 2 * $0.valueHeadCount },
+      floats(tokenCapacity) { 2 * $0.valueHeadCount },
+      floats(1, \.keyLength), floats(1, \.keyLength),
+    ]
+  }
+
+  /// The layer's inputs, as products give them.
+  func multiply(
+    _ layer: DecoderWeights.Scan, _ x: Activations, by linear: LinearExecutor
+  ) throws(RuntimeError) {
+    let spec = layer.spec
+    let last = LinearTask(
+      tensor: layer.betaAlpha, output: betaAlpha, outputStride: 2 * spec.valueHeadCount)
+    guard let gate = layer.gate else {
+      return try linear.multiply(
+        x,
+        LinearTask(
+          tensor: layer.input, output: fused,
+          outputStride: spec.channelCount + spec.valuesLength), last)
+    }
+    try linear.multiply(
+      x, LinearTask(tensor: layer.input, output: channels, outputStride: spec.channelCount),
+      LinearTask(tensor: gate, output: outputs, outputStride: spec.valuesLength), last)
+  }
+
+  /// Puts every row's inputs in order, and notes those that are not finite.
+  func prepare(_ layer: DecoderWeights.Scan, rowCount: Int) {
+    self.layer = layer
+    let length = Float(layer.spec.keyLength)
+    for index in 0..<layer.spec.keyLength {
+      keyScale[index] = 1 / length.squareRoot()
+      queryScale[index] = 1 / length
+    }
+    forEach(rowCount, .prepare)
+  }
+
+  /// Leaves in ``outputs`` what the layer's output projection takes, of spans that are alive.
+  func run(_ layer: DecoderWeights.Scan, _ batch: Batch) {
+    self.layer = layer
+    self.batch = .passUnretained(batch)
+    let spec = layer.spec
+    forEach(batch.spans.count * Self.partCount(spec.channelCount), .convolve)
+    forEach(batch.rowCount, .normalise)
+    forEach(batch.spans.count * spec.valueHeadCount, .scan)
+    forEach(batch.rowCount, .finish)
+    self.batch = nil
+  }
+
+  private static func partCount(_ channelCount: Int) -> Int {
+    (channelCount + channelsAtOnce - 1) / channelsAtOnce
+  }
+
+  private func forEach(_ count: Int, _ work: Work) {
+    self.work = work
+    clock.measure(.attention) { pool.run(count: count, self) }
+  }
+
+  func perform(index: Int, worker: Int) {
+    guard let layer else { return }
+    switch work {
+    case .prepare: prepareRow(index, layer)
+    case .convolve:
+      let (span, part) = index.quotientAndRemainder(
+        dividingBy: Self.partCount(layer.spec.channelCount))
+      batch?._withUnsafeGuaranteedRef { convolve($0, span, part: part, layer) }
+    case .normalise: normalise(index, layer.spec)
+    case .scan:
+      let (span, head) = index.quotientAndRemainder(dividingBy: layer.spec.valueHeadCount)
+      batch?._withUnsafeGuaranteedRef { scan($0, span, head: head, layer) }
+    case .finish: finish(index, layer)
+    }
+  }
+
+  private func prepareRow(_ row: Int, _ layer: DecoderWeights.Scan) {
+    let spec = layer.spec
+    let channels = channels + row * spec.channelCount
+    let z = outputs + row * spec.valuesLength
+    if spec.inputs == .byKeyHead {
+      let (keyLength, length) = (spec.keyLength, spec.groupSize * spec.valueLength)
+      var source = UnsafePointer(fused + row * (spec.channelCount + spec.valuesLength))
+      for head in 0..<spec.keyHeadCount {
+        for (target, count) in [
+          (channels + head * keyLength, keyLength),
+          (channels + spec.keysLength + head * keyLength, keyLength),
+          (channels + 2 * spec.keysLength + head * length, length), (z + head * length, length),
+        ] {
+          target.update(from: source, count: count)
+          source += count
+        }
+      }
+    }
+    let heads = spec.valueHeadCount
+    let numbers = betaAlpha + row * 2 * heads
+    finite.check(channels, count: spec.channelCount, row: row)
+    finite.check(z, count: spec.valuesLength, row: row)
+    finite.check(numbers, count: 2 * heads, row: row)
+    let gates = gates + row * 2 * heads
+    for head in 0..<heads {
+      let (group, member) = head.quotientAndRemainder(dividingBy: spec.groupSize)
+      let beta = Double(numbers[2 * group * spec.groupSize + member])
+      let alpha = Double(numbers[(2 * group + 1) * spec.groupSize + member])
+      let rate = Double(layer.decay[head]) * softplus(alpha + Double(layer.timeBias[head]))
+      gates[head] = Float(CanonicalMath.exp(rate))
+      gates[heads + head] = Float(1 / (1 + CanonicalMath.exp(-beta)))
+    }
+  }
+
+  /// ln(1 + eˣ)
+  private func softplus(_ x: Double) -> Double {
+    x > 40 ? x : CanonicalMath.log(1 + CanonicalMath.exp(x))
+  }
+
+  private func convolve(
+    _ batch: Batch, _ number: Int, part: Int, _ layer: DecoderWeights.Scan
+  ) {
+    let (span, spec) = (batch.spans[number], layer.spec)
+    guard span.isAlive else { return }
+    let first = part * Self.channelsAtOnce
+    let convolution = ShortConvolution(
+      tapCount: spec.tapCount, stride: spec.channelCount, historyStride: spec.channelCount,
+      activates: true)
+    convolution.run(
+      channels + span.rows.lowerBound * spec.channelCount + first,
+      weights: layer.taps + first * spec.tapCount, bias: nil,
+      history: state(of: span, layer) + first,
+      channelCount: min(Self.channelsAtOnce, spec.channelCount - first),
+      tokenCount: span.rows.count)
+  }
+
+  /// Queries and keys become as long as they are to be.
+  private func normalise(_ row: Int, _ spec: ScanSpec) {
+    let epsilon = Self.lengthEpsilon / Float(spec.keyLength)
+    let queries = channels + row * spec.channelCount
+    for head in 0..<2 * spec.keyHeadCount {
+      let x = queries + head * spec.keyLength
+      VectorOps.rmsNorm(
+        x, weight: head < spec.keyHeadCount ? queryScale : keyScale, epsilon: epsilon,
+        count: spec.keyLength, into: x)
+    }
+  }
+
+  private func scan(_ batch: Batch, _ number: Int, head: Int, _ layer: DecoderWeights.Scan) {
+    let (span, spec) = (batch.spans[number], layer.spec)
+    guard span.isAlive else { return }
+    let scan = LinearScan(
+      keyCount: spec.keyLength, columnCount: spec.valueLength, keyStride: spec.channelCount,
+      valueStride: spec.channelCount, decay: .scalar, decayStride: 2 * spec.valueHeadCount,
+      betaStride: 2 * spec.valueHeadCount, deletes: true)
+    let first = channels + span.rows.lowerBound * spec.channelCount
+    let gates = gates + span.rows.lowerBound * 2 * spec.valueHeadCount + head
+    let key = head / spec.groupSize * spec.keyLength
+    scan.run(
+      state: state(of: span, layer) + spec.historyCount + head * spec.headStateCount,
+      queries: first + key, keys: first + spec.keysLength + key,
+      values: first + 2 * spec.keysLength + head * spec.valueLength, decays: gates,
+      betas: gates + spec.valueHeadCount, tokenCount: span.rows.count)
+  }
+
+  /// outputs = RMSNorm(o) · SiLU(z), head by head.
+  private func finish(_ row: Int, _ layer: DecoderWeights.Scan) {
+    let spec = layer.spec
+    let values = channels + row * spec.channelCount + 2 * spec.keysLength
+    for head in 0..<spec.valueHeadCount {
+      let x = values + head * spec.valueLength
+      finite.note(
+        VectorOps.rmsNorm(
+          x, weight: layer.norm, epsilon: epsilon, count: spec.valueLength, into: x), row: row)
+    }
+    VectorOps.siluMultiply(outputs + row * spec.valuesLength, values, count: spec.valuesLength)
+  }
+
+  private func state(
+    of span: Batch.Span, _ layer: DecoderWeights.Scan
+  ) -> UnsafeMutablePointer<Float> {
+    span.cache.state(layer.number).bindMemory(to: Float.self, capacity: layer.spec.stateCount)
+  }
+}
+
+extension ScanSpec {
+  /// Floats of what the convolution remembers, with what keeps the scan's state aligned.
+  var historyCount: Int { ((tapCount - 1) * channelCount + 15) / 16 * 16 }
+  /// Floats of a value head's state.
+  var headStateCount: Int {
+    LinearScan.stateCount(keyCount: keyLength, columnCount: valueLength)
+  }
+  /// Floats of a sequence's state.
+  package var stateCount: Int { historyCount + valueHeadCount * headStateCount }
+}

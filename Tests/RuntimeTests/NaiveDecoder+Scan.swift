@@ -1,0 +1,102 @@
+import Glibc
+import ModelFormat
+
+extension NaiveDecoder {
+  /// The gated delta rule as its paper writes it (arXiv:2412.06464, eq. 10), over whole matrices.
+  func scan(_ spec: ScanSpec, _ prefix: String, _ inputs: [[Double]]) -> [[Double]] {
+    let rows = inputs.map { split(spec, prefix, $0) }
+    let channels = convolved(spec, prefix, rows.map(\.channels))
+    let (decay, bias) = (weights(prefix + "ssm_a"), weights(prefix + "ssm_dt.bias"))
+    let (keyLength, valueLength) = (spec.keyLength, spec.valueLength)
+    let empty = [[Double]](
+      repeating: [Double](repeating: 0, count: valueLength), count: keyLength)
+    var states = [[[Double]]](repeating: empty, count: spec.valueHeadCount)
+    return inputs.indices.map { token in
+      var output: [Double] = []
+      for head in 0..<spec.valueHeadCount {
+        let group = head / (spec.valueHeadCount / spec.keyHeadCount)
+        func unit(_ first: Int) -> [Double] {
+          let part = channels[token][first..<first + keyLength]
+          let length = (part.reduce(0) { $0 + $1 * $1 } + 1e-6).squareRoot()
+          return part.map { $0 / length }
+        }
+        let query = unit(group * keyLength).map { $0 / Double(keyLength).squareRoot() }
+        let key = unit((spec.keyHeadCount + group) * keyLength)
+        let first = 2 * spec.keyHeadCount * keyLength + head * valueLength
+        let value = Array(channels[token][first..<first + valueLength])
+        let alpha = exp(decay[head] * log1p(exp(rows[token].alpha[head] + bias[head])))
+        let beta = 1 / (1 + exp(-rows[token].beta[head]))
+        var state = states[head]
+        for i in 0..<keyLength { for j in 0..<valueLength { state[i][j] *= alpha } }
+        let known = (0..<valueLength).map { j in
+          (0..<keyLength).reduce(0) { $0 + state[$1][j] * key[$1] }
+        }
+        for i in 0..<keyLength {
+          for j in 0..<valueLength { state[i][j] += key[i] * beta * (value[j] - known[j]) }
+        }
+        states[head] = state
+        let read = (0..<valueLength).map { j in
+          (0..<keyLength).reduce(0) { $0 + state[$1][j] * query[$1] }
+        }
+        let z = rows[token].z[head * valueLength..<(head + 1) * valueLength]
+        output += zip(norm(read, prefix + "ssm_norm.weight"), z).map { $0 * $1 / (1 + exp(-$1)) }
+      }
+      return product(prefix + "ssm_out.weight", output)
+    }
+  }
+
+  private struct Row {
+    var channels: [Double] = []
+    var z: [Double] = []
+    var beta: [Double] = []
+    var alpha: [Double] = []
+  }
+
+  /// What a token's projections hold, by kinds.
+  private func split(_ spec: ScanSpec, _ prefix: String, _ x: [Double]) -> Row {
+    var row = Row()
+    let groupSize = spec.valueHeadCount / spec.keyHeadCount
+    switch spec.inputs {
+    case .byKind:
+      row.channels = product(prefix + "attn_qkv.weight", x)
+      row.z = product(prefix + "attn_gate.weight", x)
+    case .byKeyHead:
+      var left = product(prefix + "ssm_in.weight", x)[...]
+      var (queries, keys, values): ([Double], [Double], [Double]) = ([], [], [])
+      for _ in 0..<spec.keyHeadCount {
+        func take(_ count: Int, _ list: inout [Double]) {
+          list += left.prefix(count)
+          left = left.dropFirst(count)
+        }
+        take(spec.keyLength, &queries)
+        take(spec.keyLength, &keys)
+        take(groupSize * spec.valueLength, &values)
+        take(groupSize * spec.valueLength, &row.z)
+      }
+      row.channels = queries + keys + values
+    }
+    var left = product(prefix + "ssm_ba.weight", x)[...]
+    for _ in 0..<spec.keyHeadCount {
+      row.beta += left.prefix(groupSize)
+      row.alpha += left.dropFirst(groupSize).prefix(groupSize)
+      left = left.dropFirst(2 * groupSize)
+    }
+    return row
+  }
+
+  private func convolved(
+    _ spec: ScanSpec, _ prefix: String, _ rows: [[Double]]
+  ) -> [[Double]] {
+    let taps = weights(prefix + "ssm_conv1d.weight")
+    return rows.indices.map { token in
+      rows[token].indices.map { channel in
+        var sum = 0.0
+        for tap in 0..<spec.tapCount where token - spec.tapCount + 1 + tap >= 0 {
+          sum +=
+            taps[channel * spec.tapCount + tap] * rows[token - spec.tapCount + 1 + tap][channel]
+        }
+        return sum / (1 + exp(-sum))
+      }
+    }
+  }
+}
