@@ -63,8 +63,9 @@ public struct BlockTensors: Sendable {
     public let input: Projection
     /// z, where it has a matrix of its own.
     public let gate: Projection?
-    /// Of each key head, what β comes from for its value heads, then α.
-    public let betaAlpha: Projection
+    /// What β comes from, and α unless that has a matrix of its own.
+    public let beta: Projection
+    public let alpha: Projection?
     /// All channels' taps one after the other.
     public let taps: TensorSpec
     public let timeBias: TensorSpec
@@ -74,7 +75,7 @@ public struct BlockTensors: Sendable {
 
     /// Vectors first.
     var all: [TensorSpec] {
-      [taps, timeBias, decay, norm] + [input, gate, betaAlpha, output].compactMap { $0?.weight }
+      [taps, timeBias, decay, norm] + [input, gate, beta, alpha, output].compactMap { $0?.weight }
     }
   }
 
@@ -206,14 +207,16 @@ extension DecoderConfiguration {
     func input(_ name: String, _ rows: Int) -> Projection {
       Projection(prefix + name, columns: hiddenSize, rows: rows)
     }
-    let isWhole = spec.inputs == .byKeyHead
+    let (isWhole, isApart) = (spec.inputs == .byKeyHead, spec.inputs == .apart)
     return BlockTensors.ScanTensors(
       spec: spec,
       input: isWhole
         ? input("ssm_in", spec.channelCount + spec.valuesLength)
         : input("attn_qkv", spec.channelCount),
       gate: isWhole ? nil : input("attn_gate", spec.valuesLength),
-      betaAlpha: input("ssm_ba", 2 * spec.valueHeadCount),
+      beta: isApart
+        ? input("ssm_beta", spec.valueHeadCount) : input("ssm_ba", 2 * spec.valueHeadCount),
+      alpha: isApart ? input("ssm_alpha", spec.valueHeadCount) : nil,
       taps: .vector(prefix + "ssm_conv1d.weight", spec.channelCount * spec.tapCount),
       timeBias: .vector(prefix + "ssm_dt.bias", spec.valueHeadCount),
       decay: .vector(prefix + "ssm_a", spec.valueHeadCount),

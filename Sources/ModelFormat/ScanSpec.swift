@@ -14,6 +14,8 @@ public struct ScanSpec: Sendable, Codable, Equatable {
   /// Positions that the convolution sees, the token's own included.
   public var tapCount: Int
   public var inputs: Inputs
+  /// Value heads take key heads in turn, the first, the second, …; otherwise those that follow each other share one.
+  public var takesKeysInTurn = false
 
   public init(
     keyHeadCount: Int, valueHeadCount: Int, keyLength: Int, valueLength: Int, tapCount: Int,
@@ -29,13 +31,21 @@ public struct ScanSpec: Sendable, Codable, Equatable {
 
   /// How the rows of the input projections lie.
   public enum Inputs: String, Sendable, Codable, CaseIterable {
-    /// In one matrix (`ssm_in`), for each key head its query, key, values and z.
+    /// In one matrix (`ssm_in`), for each key head its query, key, values and z; in another (`ssm_ba`) what its value heads' β
+    /// come from, and then their α.
     case byKeyHead
-    /// Queries, keys and values in one (`attn_qkv`), and z in another (`attn_gate`).
+    /// Queries, keys and values in one (`attn_qkv`), and z in another (`attn_gate`); β and α as before.
     case byKind
+    /// As ``byKind``, and β and α in matrices of their own (`ssm_beta`, `ssm_alpha`).
+    case apart
   }
 
-  /// Value heads that read one key head: those that follow each other.
+  /// The key head that a value head reads.
+  public func keyHead(of valueHead: Int) -> Int {
+    takesKeysInTurn ? valueHead % keyHeadCount : valueHead / groupSize
+  }
+
+  /// Value heads that read one key head.
   public var groupSize: Int { valueHeadCount / keyHeadCount }
   /// Elements of all query heads, or key heads.
   public var keysLength: Int { keyHeadCount * keyLength }
@@ -59,6 +69,9 @@ extension ScanSpec {
     for (name, value, limit) in bounded where value < 1 || value > limit {
       return "\(name) of a scan is \(value); 1 to \(limit) is possible"
     }
+    guard inputs != .byKeyHead || !takesKeysInTurn else {
+      return "a scan whose inputs lie by key heads takes these in turn"
+    }
     return valueHeadCount % keyHeadCount == 0
       ? nil : "\(valueHeadCount) value heads do not divide among \(keyHeadCount) key heads"
   }
@@ -66,7 +79,7 @@ extension ScanSpec {
   var canonicalNumbers: [Int] {
     [
       keyHeadCount, valueHeadCount, keyLength, valueLength, tapCount,
-      Inputs.allCases.firstIndex(of: inputs) ?? 0,
+      Inputs.allCases.firstIndex(of: inputs) ?? 0, takesKeysInTurn ? 1 : 0,
     ]
   }
 }

@@ -24,7 +24,7 @@ extension BlockTensors.Branch {
 
 extension BlockTensors.ScanTensors {
   fileprivate var products: [TensorSpec] {
-    [input, gate, betaAlpha, output].compactMap { $0?.weight }
+    [input, gate, beta, alpha, output].compactMap { $0?.weight }
   }
 }
 
@@ -105,7 +105,10 @@ struct BlockBuilder {
       gate: try tensors.gate.map { gate throws(RuntimeError) in
         try index.require(gate.weight.name)
       },
-      betaAlpha: try index.require(tensors.betaAlpha.weight.name),
+      beta: try index.require(tensors.beta.weight.name),
+      alpha: try tensors.alpha.map { alpha throws(RuntimeError) in
+        try index.require(alpha.weight.name)
+      },
       taps: try vectors.place(try index.require(tensors.taps.name)),
       timeBias: try vectors.place(try index.require(tensors.timeBias.name)),
       decay: try vectors.place(try index.require(tensors.decay.name)),

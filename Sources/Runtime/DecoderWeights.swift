@@ -49,7 +49,8 @@ final class DecoderWeights {
     var input: Int
     /// z, where it has a matrix of its own.
     var gate: Int?
-    var betaAlpha: Int  // [2 * valueHeadCount, hiddenSize]
+    var beta: Int  // [2 * valueHeadCount, hiddenSize], or without α [valueHeadCount, hiddenSize]
+    var alpha: Int?  // [valueHeadCount, hiddenSize]
     var taps: UnsafePointer<Float>  // [channelCount, tapCount]
     var timeBias: UnsafePointer<Float>  // [valueHeadCount]
     var decay: UnsafePointer<Float>  // [valueHeadCount]

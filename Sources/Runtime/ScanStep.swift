@@ -21,7 +21,7 @@ final class ScanStep: ParallelRegion {
   private let channels: UnsafeMutablePointer<Float>
   /// z [rows, valuesLength]; then the layer's output before its projection.
   let outputs: UnsafeMutablePointer<Float>
-  /// What β and α come from, by key heads [rows, 2 * valueHeadCount].
+  /// What β and α come from, by key heads, or apart [rows, 2 * valueHeadCount].
   private let betaAlpha: UnsafeMutablePointer<Float>
   /// Decays, then β [rows, 2 * valueHeadCount].
   private let gates: UnsafeMutablePointer<Float>
@@ -92,7 +92,7 @@ final class ScanStep: ParallelRegion {
   ) throws(RuntimeError) {
     let spec = layer.spec
     let last = LinearTask(
-      tensor: layer.betaAlpha, output: betaAlpha, outputStride: 2 * spec.valueHeadCount)
+      tensor: layer.beta, output: betaAlpha, outputStride: 2 * spec.valueHeadCount)
     guard let gate = layer.gate else {
       return try linear.multiply(
         x,
@@ -103,6 +103,12 @@ final class ScanStep: ParallelRegion {
     try linear.multiply(
       x, LinearTask(tensor: layer.input, output: channels, outputStride: spec.channelCount),
       LinearTask(tensor: gate, output: outputs, outputStride: spec.valuesLength), last)
+    guard let alpha = layer.alpha else { return }
+    try linear.multiply(
+      x,
+      LinearTask(
+        tensor: alpha, output: betaAlpha + spec.valueHeadCount,
+        outputStride: 2 * spec.valueHeadCount))
   }
 
   /// Puts every row's inputs in order, and notes those that are not finite.
@@ -179,8 +185,10 @@ final class ScanStep: ParallelRegion {
     let gates = gates + row * 2 * heads
     for head in 0..<heads {
       let (group, member) = head.quotientAndRemainder(dividingBy: spec.groupSize)
-      let beta = Double(numbers[2 * group * spec.groupSize + member])
-      let alpha = Double(numbers[(2 * group + 1) * spec.groupSize + member])
+      let isApart = spec.inputs == .apart
+      let beta = Double(numbers[isApart ? head : 2 * group * spec.groupSize + member])
+      let alpha = Double(
+        numbers[isApart ? heads + head : (2 * group + 1) * spec.groupSize + member])
       let rate = Double(layer.decay[head]) * softplus(alpha + Double(layer.timeBias[head]))
       gates[head] = Float(CanonicalMath.exp(rate))
       gates[heads + head] = Float(1 / (1 + CanonicalMath.exp(-beta)))
@@ -230,7 +238,7 @@ final class ScanStep: ParallelRegion {
       betaStride: 2 * spec.valueHeadCount, deletes: true)
     let first = channels + span.rows.lowerBound * spec.channelCount
     let gates = gates + span.rows.lowerBound * 2 * spec.valueHeadCount + head
-    let key = head / spec.groupSize * spec.keyLength
+    let key = spec.keyHead(of: head) * spec.keyLength
     scan.run(
       state: state(of: span, layer) + spec.historyCount + head * spec.headStateCount,
       queries: first + key, keys: first + spec.keysLength + key,

@@ -86,6 +86,12 @@ public struct TinyModel: Sendable {
       experts = ExpertConfiguration(
         expertCount: 8, expertsPerToken: 2, feedForwardLength: 32, sharedFeedForwardLength: 64,
         gatesSharedExpert: true, normalisesWeights: true)
+    case "qwen35":
+      (layerCount, rotatedCount) = (3, 8)
+      scan = ScanSpec(
+        keyHeadCount: 2, valueHeadCount: 4, keyLength: 16, valueLength: 64, tapCount: 4,
+        inputs: .apart)
+      scan?.takesKeysInTurn = true
     case "minimax-m2":
       rotatedCount = 8
       var routing = ExpertRouting()
@@ -179,7 +185,7 @@ public struct TinyModel: Sendable {
 
   /// What llama.cpp calls a tensor.
   private func nameInFile(_ name: String) -> String {
-    guard ["gpt-oss", "glm4moe", "qwen3next"].contains(architecture) else { return name }
+    guard ["gpt-oss", "glm4moe", "qwen3next", "qwen35"].contains(architecture) else { return name }
     return name.replacing(".ffn_norm.", with: ".post_attention_norm.")
   }
 
@@ -203,7 +209,7 @@ public struct TinyModel: Sendable {
         architecture.hasPrefix("qwen2") || architecture.hasPrefix("glm4") || isGPTOSS
       layer.attention?.hasOutputBias = isGPTOSS
       layer.attention?.hasSinks = isGPTOSS
-      if ["qwen3", "qwen3moe", "gemma3", "glm4moe", "qwen3next"].contains(architecture) {
+      if ["qwen3", "qwen3moe", "gemma3", "glm4moe", "qwen3next", "qwen35"].contains(architecture) {
         layer.attention?.headNorm = .heads
       }
       if ["olmoe", "olmo2", "minimax-m2"].contains(architecture) {

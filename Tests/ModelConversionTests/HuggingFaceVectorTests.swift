@@ -13,11 +13,11 @@ import WeightLoader
   private static let names = [
     "llama", "llama-relu", "mistral", "qwen2", "qwen3", "gemma3", "opt",
     "olmo2", "olmo3", "granite", "smollm3", "command-r", "glm4", "gemma2", "qwen3-vl",
-    "mistral-small", "phi3", "phi3-long", "phi4-mini",
+    "mistral-small", "phi3", "phi3-long", "phi4-mini", "qwen35",
   ]
   private static let expertNames = [
     "mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss", "glm4moe", "glm4moe-groups",
-    "minimax-m2", "qwen3next",
+    "minimax-m2", "qwen3next", "qwen35moe",
   ]
 
   /// The model `name` as an image, while `body` runs.
@@ -136,7 +136,8 @@ import WeightLoader
     try Self.withImage(of: name, quantisation: .q8_0) { image in
       let configuration = try #require(image.description.configuration)
       let (_, mean) = VectorModel.difference(try VectorModel.logits(image, configuration), expected)
-      #expect(mean <= 0.1)
+      // A state carries what rounding made of a token to all that follow.
+      #expect(mean <= (configuration.scans.isEmpty ? 0.1 : 0.3))
     }
   }
 

@@ -14,7 +14,9 @@ extension NaiveDecoder {
     return inputs.indices.map { token in
       var output: [Double] = []
       for head in 0..<spec.valueHeadCount {
-        let group = head / (spec.valueHeadCount / spec.keyHeadCount)
+        let group =
+          spec.takesKeysInTurn
+          ? head % spec.keyHeadCount : head / (spec.valueHeadCount / spec.keyHeadCount)
         func unit(_ first: Int) -> [Double] {
           let part = channels[token][first..<first + keyLength]
           let length = (part.reduce(0) { $0 + $1 * $1 } + 1e-6).squareRoot()
@@ -57,7 +59,7 @@ extension NaiveDecoder {
     var row = Row()
     let groupSize = spec.valueHeadCount / spec.keyHeadCount
     switch spec.inputs {
-    case .byKind:
+    case .byKind, .apart:
       row.channels = product(prefix + "attn_qkv.weight", x)
       row.z = product(prefix + "attn_gate.weight", x)
     case .byKeyHead:
@@ -74,6 +76,11 @@ extension NaiveDecoder {
         take(groupSize * spec.valueLength, &row.z)
       }
       row.channels = queries + keys + values
+    }
+    guard spec.inputs != .apart else {
+      row.beta = product(prefix + "ssm_beta.weight", x)
+      row.alpha = product(prefix + "ssm_alpha.weight", x)
+      return row
     }
     var left = product(prefix + "ssm_ba.weight", x)[...]
     for _ in 0..<spec.keyHeadCount {

@@ -82,7 +82,7 @@ enum TinyFamilies {
     "llama", "llama untied", "llama rope factors", "llama linear rope", "llama window",
     "llama relu", "qwen2", "qwen3", "qwen3 yarn", "phi3", "phi3 short context",
     "phi3 long context", "gemma3", "olmo2", "olmo2 window", "granite", "smollm3", "command-r",
-    "glm4", "gemma2", "qwen3next fused",
+    "glm4", "gemma2", "qwen3next fused", "qwen35",
   ]
 
   /// Families with experts.

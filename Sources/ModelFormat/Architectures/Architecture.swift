@@ -83,7 +83,8 @@ enum Architectures {
     Llama.self, Phi3.self, Qwen2.self, Qwen2MoE.self, Qwen3.self, Qwen3MoE.self, OLMoE.self,
     Gemma2.self, Gemma3.self, OLMo2.self, Granite.self, SmolLM3.self, CommandR.self, GLM4.self,
     GPTOSS.self,
-    GLM4MoE.self, MiniMaxM2.self, Qwen3Next.self, OPT.self,
+    GLM4MoE.self, MiniMaxM2.self, Qwen3Next.self, Qwen35.self,
+    Qwen35MoE.self, OPT.self,
   ]
 
   /// The family that GGUF files call `name`.

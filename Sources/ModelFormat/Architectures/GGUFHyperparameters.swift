@@ -74,7 +74,10 @@ struct GGUFHyperparameters {
     let perLayer = { (suffix: String) throws(FormatError) -> Int? in
       try metadata.uniformInteger(key(suffix), count: blockCount)
     }
-    guard let feedForwardLength = try perLayer("feed_forward_length") else {
+    // Where all layers have experts, some converters state only theirs.
+    let dense = try perLayer("feed_forward_length")
+    let expert = mayHaveExperts ? try perLayer("expert_feed_forward_length") : nil
+    guard let feedForwardLength = dense ?? expert else {
       throw missing("feed_forward_length")
     }
     guard let queryHeadCount = try perLayer("attention.head_count") else {

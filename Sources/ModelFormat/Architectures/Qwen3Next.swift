@@ -8,34 +8,24 @@ enum Qwen3Next: Architecture {
   /// What llama.cpp calls the norm in front of the FFN.
   static let ggufLayerNames = ["post_attention_norm": "ffn_norm"]
   static var huggingFaceLayerNames: [String: String] {
-    expertNames().merging([
-      "linear_attn.in_proj_qkvz": "ssm_in", "linear_attn.in_proj_ba": "ssm_ba",
-      "linear_attn.conv1d": "ssm_conv1d", "linear_attn.dt_bias": "ssm_dt.bias",
-      "linear_attn.A_log": "ssm_a", "linear_attn.norm": "ssm_norm",
-      "linear_attn.out_proj": "ssm_out",
-    ]) { _, new in new }
+    expertNames().merging(scanNames) { _, new in new }
   }
+  /// Of the parts of a scan, in one matrix or in several.
+  static let scanNames = [
+    "linear_attn.in_proj_qkvz": "ssm_in", "linear_attn.in_proj_ba": "ssm_ba",
+    "linear_attn.in_proj_qkv": "attn_qkv", "linear_attn.in_proj_z": "attn_gate",
+    "linear_attn.in_proj_b": "ssm_beta", "linear_attn.in_proj_a": "ssm_alpha",
+    "linear_attn.conv1d": "ssm_conv1d", "linear_attn.dt_bias": "ssm_dt.bias",
+    "linear_attn.A_log": "ssm_a", "linear_attn.norm": "ssm_norm",
+    "linear_attn.out_proj": "ssm_out",
+  ]
 
   static func configuration(
     gguf parameters: GGUFHyperparameters
   ) throws(FormatError) -> DecoderConfiguration {
     var configuration = try parameters.commonConfiguration(pairing: .halves, mayHaveExperts: true)
     try parameters.refuseSlidingWindow()
-    let (keyLength, heads) = (
-      try parameters.required("ssm.state_size"), try parameters.required("ssm.time_step_rank")
-    )
-    let inner = try parameters.required("ssm.inner_size")
-    guard heads > 0, inner % heads == 0 else {
-      throw parameters.unsupported(
-        "ssm.inner_size", "\(inner) does not divide among \(heads) heads")
-    }
-    let scan = ScanSpec(
-      keyHeadCount: try parameters.required("ssm.group_count"), valueHeadCount: heads,
-      keyLength: keyLength, valueLength: inner / heads,
-      tapCount: try parameters.required("ssm.conv_kernel"), inputs: .byKind)
-    try configuration.place(
-      scan, try parameters.scanningLayers(layerCount: configuration.layerCount),
-      path: parameters.metadata.file.path)
+    try configuration.placeScans(parameters, inputs: .byKind)
     for layer in 0..<configuration.layerCount
     where parameters.hasTensor("blk.\(layer).ssm_in.weight") {
       configuration.layers[layer].scan?.inputs = .byKeyHead
@@ -49,34 +39,61 @@ enum Qwen3Next: Architecture {
   static func configuration(
     huggingFace parameters: HuggingFaceHyperparameters
   ) throws(FormatError) -> HuggingFaceConfiguration {
-    let defaults = HuggingFaceHyperparameters.Defaults(
-      queryHeadCount: 16, keyValueHeadCount: 2, headDim: 256)
+    try configuration(
+      parameters, .init(queryHeadCount: 16, keyValueHeadCount: 2, headDim: 256), .byKeyHead,
+      experts: .init(
+        expertCount: 512, expertsPerToken: 10, length: 512, sharedLength: 512,
+        normalisesWeights: true))
+  }
+
+  /// What folders of the families with such layers say.
+  ///
+  /// - Parameters:
+  ///   - inputs: how the scans' lie.
+  ///   - experts: nil in a dense family.
+  static func configuration(
+    _ parameters: HuggingFaceHyperparameters, _ defaults: HuggingFaceHyperparameters.Defaults,
+    _ inputs: ScanSpec.Inputs, experts: HuggingFaceHyperparameters.ExpertKeys? = nil
+  ) throws(FormatError) -> HuggingFaceConfiguration {
     let rope = try HuggingFaceRope(
       parameters, defaultBase: defaults.ropeBase, mayBePartial: true, usualPart: 0.25)
     var decoder = try parameters.commonConfiguration(
-      defaults, rope: rope, mayHaveExperts: true, mayHaveBiases: true)
-    if try parameters.bool("attention_bias") == true {
-      throw parameters.unsupported("attention_bias", "not supported in \(name)")
-    }
+      defaults, rope: rope, mayHaveExperts: experts != nil)
     let scan = ScanSpec(
       keyHeadCount: try parameters.required("linear_num_key_heads", default: 16),
       valueHeadCount: try parameters.required("linear_num_value_heads", default: 32),
       keyLength: try parameters.required("linear_key_head_dim", default: 128),
       valueLength: try parameters.required("linear_value_head_dim", default: 128),
-      tapCount: try parameters.required("linear_conv_kernel_dim", default: 4),
-      inputs: .byKeyHead)
+      tapCount: try parameters.required("linear_conv_kernel_dim", default: 4), inputs: inputs)
     try decoder.place(
       scan, try parameters.scanningLayers(layerCount: decoder.layerCount), path: parameters.path)
-    decoder.experts = try parameters.experts(
-      .init(
-        expertCount: 512, expertsPerToken: 10, length: 512, sharedLength: 512,
-        normalisesWeights: true))
+    if let experts { decoder.experts = try parameters.experts(experts) }
     try decoder.validate(path: parameters.path)
     return HuggingFaceConfiguration(decoder: decoder, derivedValues: rope.scaling.factors)
   }
 }
 
 extension DecoderConfiguration {
+  /// Has the layers scan that a GGUF file says, as it says.
+  mutating func placeScans(
+    _ parameters: GGUFHyperparameters, inputs: ScanSpec.Inputs, takesKeysInTurn: Bool = false
+  ) throws(FormatError) {
+    let heads = try parameters.required("ssm.time_step_rank")
+    let length = try parameters.required("ssm.inner_size")
+    guard heads > 0, length % heads == 0 else {
+      throw parameters.unsupported(
+        "ssm.inner_size", "\(length) does not divide among \(heads) heads")
+    }
+    var scan = ScanSpec(
+      keyHeadCount: try parameters.required("ssm.group_count"), valueHeadCount: heads,
+      keyLength: try parameters.required("ssm.state_size"), valueLength: length / heads,
+      tapCount: try parameters.required("ssm.conv_kernel"), inputs: inputs)
+    scan.takesKeysInTurn = takesKeysInTurn
+    try place(
+      scan, try parameters.scanningLayers(layerCount: layerCount),
+      path: parameters.metadata.file.path)
+  }
+
   /// Has layers scan, and the others attend with gates and normalised heads.
   ///
   /// - Throws: ``FormatError`` for a scan that is not possible.
