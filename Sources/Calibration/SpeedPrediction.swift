@@ -172,16 +172,20 @@ public struct SpeedPrediction: Sendable, Equatable {
   /// How many times faster answers are where drafts are right so often that a sweep gives so many tokens of each sequence, and
   /// verifies no others.
   ///
+  /// - Parameters:
+  ///   - plain: the work without what drafts them; nil = the same.
+  ///   - draftSeconds: what drafting takes between two sweeps.
   /// - Returns: nil where nothing can be predicted.
   public static func speedUp(
-    tokensPerSweep: Int, _ work: TokenWork, drive: DriveProfile, compute: ComputeProfile
+    tokensPerSweep: Int, _ work: TokenWork, over plain: TokenWork? = nil, draftSeconds: Double = 0,
+    drive: DriveProfile, compute: ComputeProfile
   ) -> Double? {
-    var (plain, drafted) = (work, work)
+    var (plain, drafted) = (plain ?? work, work)
     (plain.draftCount, drafted.draftCount) = (0, tokensPerSweep - 1)
     guard let one = SpeedPrediction(plain, drive: drive, compute: compute),
       let all = SpeedPrediction(drafted, drive: drive, compute: compute)
     else { return nil }
-    return Double(tokensPerSweep) * one.sweepSeconds / all.sweepSeconds
+    return Double(tokensPerSweep) * one.sweepSeconds / (all.sweepSeconds + draftSeconds)
   }
 
   /// Share of plain reading's speed from which a product is called limited by memory.

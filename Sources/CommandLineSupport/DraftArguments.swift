@@ -53,18 +53,29 @@ public struct DraftArguments: ParsableArguments {
       )
     }
     request.draftRowCount = draft == .off || !takesDrafts ? 0 : DraftChoice.usualRowCount
-    guard case .model(let path) = draft else { return draft == .off ? .off : .lookup }
     let before = request
-    let drafter: DraftModel
+    guard let drafter = try openModel(for: model, request, resources) else {
+      return draft == .off ? .off : .lookup
+    }
+    drafter.reserve(in: &request)
+    Self.warnWhereStreamed(model, without: before, with: request, drafter)
+    return .model(drafter)
+  }
+
+  /// The smaller model that drafts; nil = none does.
+  ///
+  /// - Parameter request: what the other is planned with.
+  /// - Throws: ``CommandError`` where there is none or it cannot draft.
+  public func openModel(
+    for model: LanguageModel, _ request: MemoryPlan.Request, _ resources: ResourceOptions
+  ) throws -> DraftModel? {
+    guard case .model(let path) = draft else { return nil }
     do {
-      drafter = try Progress.showing("opening \(Progress.name(path))") { _ in
+      return try Progress.showing("opening \(Progress.name(path))") { _ in
         try DraftModel(
           LanguageModel.open(path, backend: resources.io), for: model, request)
       }
     } catch let error as RuntimeError { throw Self.refusal(of: path, error) }
-    drafter.reserve(in: &request)
-    Self.warnWhereStreamed(model, without: before, with: request, drafter)
-    return .model(drafter)
   }
 
   private static func refusal(of path: String, _ error: RuntimeError) -> CommandError {

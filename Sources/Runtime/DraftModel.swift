@@ -21,6 +21,8 @@ public final class DraftModel: @unchecked Sendable {
   public let byteCount: Int
   /// What the process held before.
   private let processByteCount: Int
+  /// What drafts.
+  public let model: LanguageModel
   let core: EngineCore
   let vocabularyCount: Int
   var sampler: Sampler
@@ -38,6 +40,7 @@ public final class DraftModel: @unchecked Sendable {
     _ model: LanguageModel, for target: LanguageModel, _ request: MemoryPlan.Request
   ) throws(RuntimeError) {
     try Self.check(model, for: target)
+    self.model = model
     var own = MemoryPlan.Request(
       budgetByteCount: 0, contextLength: request.contextLength,
       promptLength: min(request.contextLength, Self.longestChunk),
@@ -53,6 +56,12 @@ public final class DraftModel: @unchecked Sendable {
     sampler = Sampler(forAnyOptionsOf: vocabularyCount)
     core = try EngineCore(model.source, model.configuration, own)
   }
+
+  /// Where its memory goes.
+  public var plan: MemoryPlan { core.plan }
+
+  /// Tokens that it reads for what a sweep verifies, about: as many in prose, where it is right less often, as in code.
+  public static let usualStepCount = 24
 
   /// Has the plan of the model that it drafts for leave it its memory.
   public func reserve(in request: inout MemoryPlan.Request) {

@@ -36,6 +36,7 @@ struct Inspect: ParsableCommand {
 
   @OptionGroup(title: "Memory, processors and drive") var resources: ResourceOptions
   @OptionGroup(title: "Experts and neurons") var neurons: NeuronArguments
+  @OptionGroup(title: "Drafts, with --plan") var drafts: DraftArguments
 
   @Flag(
     help:
@@ -112,6 +113,7 @@ struct Inspect: ParsableCommand {
       throw ValidationError("--forget goes with --kv-store")
     }
     guard plan || !calibrate else { throw ValidationError("--calibrate goes with --plan") }
+    guard plan || drafts.draft == .auto else { throw ValidationError("--draft goes with --plan") }
     guard plan || sequences == 1 else { throw ValidationError("--sequences goes with --plan") }
     guard (1...ResourceOptions.mostSequences).contains(sequences) else {
       throw ValidationError("--sequences must be between 1 and \(ResourceOptions.mostSequences)")
@@ -140,7 +142,8 @@ struct Inspect: ParsableCommand {
             PlanReport.Question(
               resources: resources, promptLength: promptLength, sequenceCount: sequences,
               answerLength: Self.answerLength,
-              calibrates: calibrate, spread: spread, neurons: neurons.options)))
+              calibrates: calibrate, spread: spread, neurons: neurons.options,
+              drafts: drafts)))
       } else if verify {
         try verifyChecksums(model)
       } else {

@@ -13,7 +13,7 @@ extension PlanReport {
     json.text("sourceIdentity", sourceIdentity?.description)
     json.object("plan") { json in
       json.number("budgetBytes", plan.budgetByteCount)
-      json.number("processBytes", plan.processByteCount)
+      json.number("processBytes", processByteCount)
       json.number("keyValueBytes", plan.keyValueByteCount)
       if plan.stateByteCount > 0 { json.number("stateBytes", plan.stateByteCount) }
       json.number("activationBytes", plan.workspaceByteCount)
@@ -37,6 +37,14 @@ extension PlanReport {
       json.number("sequences", plan.sequenceCount)
       json.number("rowsPerSweep", plan.sequenceCount)
       json.number("draftRowsPerSweep", plan.draftRowCount)
+      if let draft {
+        json.object("draftModel") { json in
+          json.text("path", draft.path)
+          json.number("bytes", draft.byteCount)
+          json.number("streamedBytesWithout", draft.streamedByteCountWithout)
+          if let seconds = draft.stepSeconds { json.number("secondsPerToken", seconds) }
+        }
+      }
     }
     if let prediction {
       json.object("predicted") { json in

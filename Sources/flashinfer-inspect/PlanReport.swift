@@ -17,8 +17,36 @@ struct PlanReport {
   let drive: DriveProfile?
   let compute: ComputeProfile?
   let prediction: SpeedPrediction?
+  /// What a draft model takes, and what a sweep would read without it; nil = there is none.
+  let draft: Draft?
   /// How many times faster answers are where drafts are right so often that a sweep gives so many tokens.
   let draftSpeedUps: [(tokensPerSweep: Int, speedUp: Double)]
+
+  /// A draft model's part in a plan.
+  struct Draft {
+    var path: String
+    var byteCount: Int
+    var streamedByteCountWithout: Int
+    /// What it takes to read a token; nil = it is not predicted.
+    var stepSeconds: Double?
+
+    /// What drafting takes between two sweeps, about.
+    var seconds: Double? { stepSeconds.map { Double(DraftModel.usualStepCount) * $0 } }
+
+    init(
+      _ drafter: DraftModel, without plan: MemoryPlan, _ drive: DriveProfile?,
+      _ compute: ComputeProfile?
+    ) {
+      let model = drafter.model
+      path = model.source.path
+      byteCount = drafter.byteCount
+      streamedByteCountWithout = plan.residency.streamedByteCount
+      guard let drive, let compute else { return }
+      let work = TokenWork(
+        drafter.plan, model: model.source.description, configuration: model.configuration)
+      stepSeconds = SpeedPrediction(work, drive: drive, compute: compute)?.sweepSeconds
+    }
+  }
 
   /// What is asked of a plan.
   struct Question {
@@ -34,6 +62,8 @@ struct PlanReport {
     var spread: SpreadArguments
     /// Who chooses neurons, in a model that lies in bundles of them.
     var neurons: NeuronOptions
+    /// Where drafts come from.
+    var drafts: DraftArguments
   }
 
   /// Plans the model at `path`; reads its description and what makes its identity.
@@ -72,21 +102,50 @@ struct PlanReport {
     request.sequenceCount = question.sequenceCount
     request.neurons = question.neurons
     // As flashinfer-run has it.
-    request.draftRowCount = DraftChoice.usualRowCount
-    plan = try MemoryPlan.make(
-      request, source: model.source, configuration: model.configuration)
-    let work = TokenWork(
-      plan, model: model.source.description, configuration: model.configuration)
-    if let drive, let compute {
-      prediction = SpeedPrediction(work, drive: drive, compute: compute)
-      let most = 1 + plan.draftRowCount / plan.sequenceCount
-      draftSpeedUps = Self.tokensPerSweep.filter { $0 <= most }.compactMap { count in
-        SpeedPrediction.speedUp(tokensPerSweep: count, work, drive: drive, compute: compute)
-          .map { (count, $0) }
-      }
-    } else {
-      (prediction, draftSpeedUps) = (nil, [])
+    request.draftRowCount = question.drafts.draft == .off ? 0 : DraftChoice.usualRowCount
+    let work: TokenWork
+    guard let drafter = try question.drafts.openModel(for: model, request, resources) else {
+      (plan, work) = try Self.plan(model, request)
+      draft = nil
+      (prediction, draftSpeedUps) = Self.predict(plan, work, drive, compute)
+      return
     }
+    let alone = try Self.plan(model, request)
+    drafter.reserve(in: &request)
+    (plan, work) = try Self.plan(model, request)
+    let draft = Draft(drafter, without: alone.plan, drive, compute)
+    self.draft = draft
+    (prediction, draftSpeedUps) = Self.predict(
+      plan, work, over: alone.work, draftSeconds: draft.seconds, drive, compute)
+  }
+
+  private static func plan(
+    _ model: LanguageModel, _ request: MemoryPlan.Request
+  ) throws -> (plan: MemoryPlan, work: TokenWork) {
+    let plan = try MemoryPlan.make(
+      request, source: model.source, configuration: model.configuration)
+    return (
+      plan,
+      TokenWork(plan, model: model.source.description, configuration: model.configuration)
+    )
+  }
+
+  /// What is known of the speed, of drafts where it is known how long they take.
+  private static func predict(
+    _ plan: MemoryPlan, _ work: TokenWork, over plain: TokenWork? = nil,
+    draftSeconds: Double? = 0, _ drive: DriveProfile?, _ compute: ComputeProfile?
+  ) -> (SpeedPrediction?, [(tokensPerSweep: Int, speedUp: Double)]) {
+    guard let drive, let compute else { return (nil, []) }
+    let prediction = SpeedPrediction(work, drive: drive, compute: compute)
+    guard let draftSeconds else { return (prediction, []) }
+    let most = 1 + plan.draftRowCount / plan.sequenceCount
+    let speedUps = tokensPerSweep.filter { $0 <= most }.compactMap { count in
+      SpeedPrediction.speedUp(
+        tokensPerSweep: count, work, over: plain, draftSeconds: draftSeconds, drive: drive,
+        compute: compute
+      ).map { (count, $0) }
+    }
+    return (prediction, speedUps)
   }
 
   /// Tokens a sweep for which it is said what drafts gain.
@@ -109,7 +168,14 @@ struct PlanReport {
     var (profile, driveSpread) = try drive.shortProfile()
     let processors = try ComputeMeasurement(
       threadCount: resources.threadCount, memoryByteCount: memoryByteCount / 3 * 2)
-    let kinds = TokenWork.kinds(source.description)
+    var kinds = TokenWork.kinds(source.description)
+    if case .model(let path) = question.drafts.draft {
+      // What is not to be read is refused later, with the reason.
+      let drafter = try? ModelSource.describe(path)
+      for kind in drafter.map(TokenWork.kinds) ?? [] where !kinds.contains(kind) {
+        kinds.append(kind)
+      }
+    }
     let (compute, computeSpread) = processors.profile(kinds: kinds, seconds: 1.2)
     if let kind = kinds.first {
       profile.bytesPerSecondWhileComputing = try drive.bytesPerSecond(
@@ -127,9 +193,12 @@ struct PlanReport {
     return (profile, whole)
   }
 
+  /// The process beside what a draft model takes.
+  var processByteCount: Int { plan.processByteCount - (draft?.byteCount ?? 0) }
+
   func printLines() {
     for (name, bytes) in [
-      ("budget", plan.budgetByteCount), ("process and margin", plan.processByteCount),
+      ("budget", plan.budgetByteCount), ("process and margin", processByteCount),
       ("keys and values", plan.keyValueByteCount), ("states", plan.stateByteCount),
       ("activations", plan.workspaceByteCount),
       ("pinned weights", plan.residency.pinnedByteCount),
@@ -153,6 +222,13 @@ struct PlanReport {
     Terminal.print(
       "context: \(plan.contextLength) tokens, prompt \(promptLength) of them, "
         + "in chunks of \(plan.chunkLength)\n")
+    if let draft {
+      let isUnknown = prediction != nil && draft.stepSeconds == nil
+      Terminal.print(
+        "draft model: \(ByteCount(draft.byteCount)) in memory; without it, "
+          + "\(ByteCount(draft.streamedByteCountWithout)) would be streamed per token"
+          + (isUnknown ? "; --calibrate measures how fast it is\n" : "\n"))
+    }
     guard let prediction else {
       printWhatIsMissing()
       return

@@ -124,6 +124,31 @@ final class CalibrationTests {
         "--sequences goes with --plan"))
   }
 
+  @Test("inspect --plan weighs a draft model against what it pushes out")
+  func drafts() throws {
+    var small = TinyModel()
+    small.layerCount = 1
+    folder.write("small", small.gguf(seed: 1).bytes())
+    let arguments = [model, "--plan", "--ram", "100MiB", "--io", "pread", "--context", "96"]
+    let drafted = arguments + ["--draft", folder.path + "/small"]
+    let uncalibrated = try run("flashinfer-inspect", drafted)
+    #expect(uncalibrated.status == 0, "\(uncalibrated.errors)")
+    #expect(uncalibrated.output.contains("draft model: "), "\(uncalibrated.output)")
+    #expect(!uncalibrated.output.contains("predicted with drafts"))
+    let calibrated = try run("flashinfer-inspect", drafted + ["--calibrate"] + anySpread)
+    #expect(calibrated.output.contains("predicted with drafts"), "\(calibrated.output)")
+    let json = try run("flashinfer-inspect", drafted + ["--json"])
+    for field in ["draftModel", "streamedBytesWithout", "secondsPerToken"] {
+      #expect(json.output.contains("\"\(field)\":"), "\(field)")
+    }
+    let off = try run("flashinfer-inspect", arguments + ["--draft", "off"])
+    #expect(off.status == 0 && !off.output.contains("drafts"), "\(off.output)")
+    let larger = try run(
+      "flashinfer-inspect", [folder.path + "/small"] + arguments[1...] + ["--draft", model])
+    #expect(larger.status != 0 && larger.errors.contains("must be the smaller"), "\(larger)")
+    #expect(try run("flashinfer-inspect", [model, "--draft", "off"]).status == 64)
+  }
+
   @Test("inspect --plan predicts once it is calibrated, and running is not disturbed by it")
   func plan() throws {
     let arguments = [model, "--plan", "--ram", "100MiB", "--io", "pread", "--context", "96"]
