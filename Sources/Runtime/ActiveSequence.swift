@@ -190,6 +190,9 @@ final class ActiveSequence {
     return drafts?.proposal ?? DraftProposal()
   }
 
+  /// Has its drafter work ahead, while the sweep of its drafts waits for the drive.
+  func work(within nanoseconds: Int) -> Bool { drafts?.work(within: nanoseconds) ?? false }
+
   /// Why it has no drafts any more, told once.
   func takeDraftFailure() -> RuntimeError? { drafts?.takeFailure() }
 

@@ -36,6 +36,9 @@ struct DraftFrontier {
     if candidate.likelihood >= Self.leastLikelihood { candidates.append(candidate) }
   }
 
+  /// How likely the likeliest is; 0 = there is none.
+  var highestLikelihood: Double { candidates.reduce(0) { max($0, $1.likelihood) } }
+
   /// Takes the likeliest off, of equal ones the earlier.
   mutating func takeLikeliest() -> Candidate? {
     guard var best = candidates.indices.first else { return nil }

@@ -117,8 +117,8 @@ struct DraftGate {
     rowNanoseconds = min(rowNanoseconds ?? each, each)
   }
 
-  /// How likely a draft must be reached so that making it, which takes that long, is worth the time.
-  func leastLikelihood(draftNanoseconds: Double) -> Double { tokenRate * draftNanoseconds }
+  /// How likely a draft must be reached so that a drafter's step after it is worth the time.
+  func leastLikelihood(stepNanoseconds: Double) -> Double { tokenRate * stepNanoseconds }
 
   /// Nanoseconds of a sweep of so many rows.
   private func cost(_ rowCount: Int) -> Double {

@@ -9,11 +9,23 @@ package protocol Drafter: AnyObject {
   /// - Throws: what ends its service.
   func propose(after context: DraftContext, into draft: inout Draft) throws(RuntimeError)
 
+  /// Does a part of what the next proposal may need, while the last one's drafts are verified.
+  ///
+  /// - Parameter draft: the last proposal, which may get further nodes: none of them is verified.
+  /// - Returns: whether there was anything to do.
+  /// - Throws: what ends its service.
+  func workAhead(_ draft: inout Draft) throws(RuntimeError) -> Bool
+
+  /// Steps that took their time, up to now.
+  var stepCount: Int { get }
+
   /// Whether it proposes what the model took for likely before, which is looked at in each row of logits then.
   var recycles: Bool { get }
 }
 
 extension Drafter {
+  package func workAhead(_ draft: inout Draft) throws(RuntimeError) -> Bool { false }
+  package var stepCount: Int { 0 }
   package var recycles: Bool { false }
 }
 
@@ -55,8 +67,10 @@ package struct DraftRoom {
 /// Its root is the path's end. A node's likelihood is that of its being reached and right, at most its parent's; the best of
 /// them are verified.
 package struct Draft {
-  /// Most nodes.
+  /// Most nodes that are verified.
   package static let capacity = 31
+  /// Most nodes, those included that are not.
+  static let wideCapacity = 127
   /// What is less likely to be reached is not gone on with.
   private static let leastUsefulLikelihood = 0.02
 
@@ -86,11 +100,11 @@ package struct Draft {
 
   package init() {
     for path in [\Draft.parents, \.depths, \.cells, \.order, \.heights] {
-      self[keyPath: path].reserveCapacity(Self.capacity)
+      self[keyPath: path].reserveCapacity(Self.wideCapacity)
     }
-    tokens.reserveCapacity(Self.capacity)
-    likelihoods.reserveCapacity(Self.capacity)
-    orderedLikelihoods.reserveCapacity(Self.capacity)
+    tokens.reserveCapacity(Self.wideCapacity)
+    likelihoods.reserveCapacity(Self.wideCapacity)
+    orderedLikelihoods.reserveCapacity(Self.wideCapacity)
   }
 
   /// Whether another token is wanted after the last that was proposed.
@@ -195,6 +209,12 @@ package struct Draft {
     (isForced, self.room) = (false, room)
     self.leastLikelihood = max(leastLikelihood, Self.leastUsefulLikelihood)
     self.room.count = min(room.count, Self.capacity)
+  }
+
+  /// Takes nodes from here on that are not to be verified.
+  mutating func widen() {
+    room = DraftRoom(
+      count: Self.wideCapacity, depth: .max, branchDepth: .max, branchCount: .max)
   }
 
   mutating func removeAll() {

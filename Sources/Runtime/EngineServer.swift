@@ -9,7 +9,7 @@ import WeightLoader
 /// What an engine does between its first order and its end: sweeps, as long as a turn is under way.
 ///
 /// The engine's thread makes it, runs it and frees it.
-final class EngineServer {
+final class EngineServer: IdleWork {
   let core: EngineCore
   let exchange: EngineExchange
   /// Where contexts are kept; nil = nowhere.
@@ -246,6 +246,8 @@ final class EngineServer {
     // Of a sweep in which nothing is read.
     var answerNanoseconds: Int?
     do throws(RuntimeError) {
+      core.stream.idleWork = self
+      defer { core.stream.idleWork = nil }
       try core.step(continues: true, meanwhile: prepareConstraints, pool: pool) { first, logits in
         draw(first, logits)
       }
@@ -375,6 +377,12 @@ final class EngineServer {
   /// Finds what grammars let those draw whose logits the sweep computes, while it is read.
   private func prepareConstraints() {
     for (number, _) in drawing { members[number].prepareConstraint { masks } }
+  }
+
+  /// Has the drafters of those that answer work ahead, one after the other.
+  func work(within nanoseconds: Int) -> Bool {
+    for sequence in answering where sequence.work(within: nanoseconds) { return true }
+    return false
   }
 
   /// Hands hidden states to those that pool them.

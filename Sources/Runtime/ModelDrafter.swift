@@ -6,8 +6,9 @@ import TensorBasics
 /// has a long match in the context, what follows that.
 ///
 /// With the same noise, two models whose logits are alike draw the same token also at high temperatures
-/// (`docs/decisions/0042`). It proposes a tree, and reads on after a token where that is likely enough to be reached.
-final class ModelDrafter: Drafter {
+/// (`docs/decisions/0042`). It proposes a tree, and reads on after a token where that is likely enough to be reached. While the
+/// tree is verified, it grows on, so that what follows the part that turns out right may be known already.
+package final class ModelDrafter: Drafter {
   private let model: DraftModel
   private let lookup: LookupDrafter
   /// Its keys and values of ``held``; nil before the first proposal.
@@ -16,83 +17,180 @@ final class ModelDrafter: Drafter {
   private var held: [Int32] = []
 
   private var frontier = DraftFrontier()
+  private var known = KnownContinuations()
+  /// Nodes of the draft that were not gone on with.
+  private var leaves: [Int] = []
+  /// What found no room in the draft.
+  private var refused: [DraftFrontier.Candidate] = []
   /// The context, and the tokens up to a node.
   private var path: [Int32] = []
-  /// Tokens of the context.
+  /// Tokens of the context, and its hash.
   private var knownCount = 0
+  private var contextHash: UInt64 = 0
+  private var answerStart = 0
+  private var sampling = SamplingOptions()
+  package private(set) var stepCount = 0
 
   /// Matches from which on what follows them is proposed.
   private static let leastMatch = 6
+  /// What is less likely to be reached is not worth working ahead for.
+  private static let leastLikelihood = 0.02
 
-  init(_ model: DraftModel, contextLength: Int, memory: DraftMemory?) {
+  package init(_ model: DraftModel, contextLength: Int, memory: DraftMemory?) {
     self.model = model
     lookup = LookupDrafter(
       contextLength: contextLength, leastMatch: Self.leastMatch, recycles: false, memory: memory)
-    path.reserveCapacity(contextLength + Draft.capacity)
-    held.reserveCapacity(contextLength + Draft.capacity)
+    path.reserveCapacity(contextLength + Draft.wideCapacity)
+    held.reserveCapacity(contextLength + Draft.wideCapacity)
+    leaves.reserveCapacity(Draft.wideCapacity + 1)
+    refused.reserveCapacity(Self.mostRefused)
   }
 
   /// Memory of a drafter, without its lookup.
   static func byteCount(contextLength: Int) -> Int {
-    2 * MemoryLayout<Int32>.stride * (contextLength + Draft.capacity) + DraftFrontier.byteCount
+    2 * MemoryLayout<Int32>.stride * (contextLength + Draft.wideCapacity)
+      + MemoryLayout<Int>.stride * (Draft.wideCapacity + 1)
+      + MemoryLayout<DraftFrontier.Candidate>.stride * mostRefused
+      + DraftFrontier.byteCount + KnownContinuations.byteCount
   }
+  private static let mostRefused = KnownContinuations.Continuation.mostTokens * (Draft.capacity + 1)
 
   deinit { if let cache { model.core.close(cache) } }
 
-  func propose(after context: DraftContext, into draft: inout Draft) throws(RuntimeError) {
-    path.removeSubrange(min(knownCount, context.path.count)...)
-    path.append(contentsOf: context.path[path.count...])
-    knownCount = path.count
-    try follow()
-    lookup.propose(after: context, into: &draft)
-    guard draft.tokens.isEmpty, cache != nil else { return }
+  package func propose(after context: DraftContext, into draft: inout Draft) throws(RuntimeError) {
+    take(context)
     frontier.removeAll()
-    guard try expand(-1, context, draft) else { return }
+    leaves.removeAll(keepingCapacity: true)
+    refused.removeAll(keepingCapacity: true)
+    lookup.propose(after: context, into: &draft)
+    guard draft.tokens.isEmpty, try openCache(), try expand(-1, draft) else { return }
     while draft.hasRoom, let next = frontier.takeLikeliest() {
       guard
         let node = draft.append(
-          next.token, after: next.parent, grade: next.grade, rank: next.rank),
-        draft.wantsMore(after: node)
-      else { continue }
-      guard try expand(node, context, draft) else { return }
-    }
-  }
-
-  /// Reads the tokens up to a node, and notes what may follow it.
-  ///
-  /// - Returns: whether that could be done: the rest of a long prompt is read before the next sweeps.
-  private func expand(
-    _ node: Int, _ context: DraftContext, _ draft: Draft
-  ) throws(RuntimeError) -> Bool {
-    path.removeSubrange(knownCount...)
-    draft.appendPath(to: node, &path)
-    try follow()
-    guard let cache, path.count < cache.limit else { return true }
-    let tokenCount = draft.takesBranch(at: node) ? 1 + DraftAcceptance.rankCount : 1
-    return try read(path[held.count...], in: cache) { logits in
-      let total = Self.sum(UnsafeBufferPointer(logits))
-      var grade = 0
-      for rank in 0..<tokenCount {
-        let token = model.sampler.draw(
-          UnsafeBufferPointer(logits), context.sampling, path: path,
-          answerStart: context.answerStart, mask: nil)
-        guard logits.indices.contains(Int(token)), logits[Int(token)] > -.infinity else { return }
-        let probability = exp(Double(logits[Int(token)] - total.highest)) / total.sum
-        if rank == 0 { grade = DraftAcceptance.grade(probability: probability) }
-        frontier.insert(
-          DraftFrontier.Candidate(token: token, parent: node, grade: grade, rank: rank), of: draft)
-        // Whoever draws next draws another.
-        logits[Int(token)] = -.infinity
+          next.token, after: next.parent, grade: next.grade, rank: next.rank)
+      else {
+        refused.append(next)
+        continue
+      }
+      if draft.wantsMore(after: node) || isKnown(node, of: draft) {
+        guard try expand(node, draft) else { return }
+      } else {
+        leaves.append(node)
       }
     }
   }
 
+  /// Goes on with the tree beyond what is verified: where that is right, the next proposal finds there what follows.
+  package func workAhead(_ draft: inout Draft) throws(RuntimeError) -> Bool {
+    draft.widen()
+    for candidate in refused { frontier.insert(candidate, of: draft) }
+    refused.removeAll(keepingCapacity: true)
+    while true {
+      let likeliest = leaves.indices.max {
+        draft.likelihood(of: leaves[$0]) < draft.likelihood(of: leaves[$1])
+      }
+      let likelihood = likeliest.map { draft.likelihood(of: leaves[$0]) } ?? 0
+      guard max(likelihood, frontier.highestLikelihood) >= Self.leastLikelihood else {
+        return false
+      }
+      if frontier.highestLikelihood > likelihood, let next = frontier.takeLikeliest() {
+        guard
+          let node = draft.append(
+            next.token, after: next.parent, grade: next.grade, rank: next.rank)
+        else { return false }
+        leaves.append(node)
+      } else if let likeliest {
+        let node = leaves.remove(at: likeliest)
+        let wasKnown = isKnown(node, of: draft)
+        guard try expand(node, draft) else { return false }
+        if !wasKnown { return true }
+      }
+    }
+  }
+
+  /// Takes in what is new of the context.
+  private func take(_ context: DraftContext) {
+    (answerStart, sampling) = (context.answerStart, context.sampling)
+    if context.path.count < knownCount { (knownCount, contextHash) = (0, 0) }
+    path.removeSubrange(knownCount...)
+    for token in context.path[knownCount...] {
+      contextHash = KnownContinuations.hash(contextHash, token)
+    }
+    path.append(contentsOf: context.path[knownCount...])
+    knownCount = path.count
+  }
+
+  /// Makes the path end with the tokens up to a node.
+  ///
+  /// - Returns: its hash.
+  private func extendPath(to node: Int, of draft: Draft) -> UInt64 {
+    path.removeSubrange(knownCount...)
+    draft.appendPath(to: node, &path)
+    return path[knownCount...].reduce(contextHash, KnownContinuations.hash)
+  }
+
+  private func isKnown(_ node: Int, of draft: Draft) -> Bool {
+    known[extendPath(to: node, of: draft)] != nil
+  }
+
+  /// Notes what may follow a node, for which the tokens up to there are read unless that is known.
+  ///
+  /// - Returns: whether that could be done: the rest of a long prompt is read before the next sweeps.
+  private func expand(_ node: Int, _ draft: Draft) throws(RuntimeError) -> Bool {
+    let hash = extendPath(to: node, of: draft)
+    let tokenCount =
+      draft.takesBranch(at: node) ? KnownContinuations.Continuation.mostTokens : 1
+    var continuation = known[hash]
+    if continuation == nil {
+      try follow()
+      guard let cache, path.count < cache.limit else { return true }
+      guard
+        try read(
+          path[held.count...], in: cache,
+          { logits in continuation = draw(tokenCount, logits) })
+      else { return false }
+      if let continuation { known.insert(continuation, after: hash) }
+    }
+    guard let continuation else { return true }
+    for rank in 0..<min(tokenCount, Int(continuation.count)) {
+      frontier.insert(
+        DraftFrontier.Candidate(
+          token: continuation.tokens[rank], parent: node, grade: Int(continuation.grade),
+          rank: rank), of: draft)
+    }
+    return true
+  }
+
+  /// Draws the token that follows the path, and those that would follow if that were not to be drawn.
+  private func draw(
+    _ count: Int, _ logits: UnsafeMutableBufferPointer<Float>
+  ) -> KnownContinuations.Continuation {
+    let total = Self.sum(UnsafeBufferPointer(logits))
+    var continuation = KnownContinuations.Continuation()
+    for rank in 0..<count {
+      let token = model.sampler.draw(
+        UnsafeBufferPointer(logits), sampling, path: path, answerStart: answerStart, mask: nil)
+      guard logits.indices.contains(Int(token)), logits[Int(token)] > -.infinity else { break }
+      let probability = exp(Double(logits[Int(token)] - total.highest)) / total.sum
+      if rank == 0 {
+        continuation.grade = Int32(DraftAcceptance.grade(probability: probability))
+      }
+      continuation.tokens[rank] = token
+      continuation.count += 1
+      // Whoever draws next draws another.
+      logits[Int(token)] = -.infinity
+    }
+    return continuation
+  }
+
+  /// - Returns: whether there are keys and values for it.
+  private func openCache() throws(RuntimeError) -> Bool {
+    if cache == nil, model.core.freeSequenceCount > 0 { cache = try model.core.openSequence() }
+    return cache != nil
+  }
+
   /// Makes what the cache holds a beginning of the path.
   private func follow() throws(RuntimeError) {
-    if cache == nil {
-      guard model.core.freeSequenceCount > 0 else { return }
-      cache = try model.core.openSequence()
-    }
     guard let cache else { return }
     var common = 0
     while common < min(held.count, path.count - 1), held[common] == path[common] { common += 1 }
@@ -110,6 +208,7 @@ final class ModelDrafter: Drafter {
     _ unread: ArraySlice<Int32>, in cache: KeyValueStore,
     _ sink: (UnsafeMutableBufferPointer<Float>) -> Void
   ) throws(RuntimeError) -> Bool {
+    stepCount += 1
     let core = model.core
     let chunk = unread.prefix(core.plan.chunkLength)
     let isWhole = chunk.count == unread.count

@@ -1,7 +1,10 @@
 import TensorBasics
+import WeightLoader
 
 /// The drafts of one sequence: what its drafter proposed for the next sweep, and how often that was right.
-struct SequenceDrafts {
+///
+/// While a sweep waits for the drive, the drafter works ahead.
+final class SequenceDrafts: IdleWork {
   /// nil once it failed.
   private var drafter: (any Drafter)?
   private var draft = Draft()
@@ -10,13 +13,16 @@ struct SequenceDrafts {
   private(set) var counts = DraftCounts()
   /// Why there are no drafts any more; taken by whoever tells people.
   private(set) var failure: RuntimeError?
-  /// Time that a draft takes to make, a moving average, and that of the last proposal.
-  private var draftNanoseconds = 0.0
+  /// Time that a step of the drafter takes, a moving average.
+  private var stepNanoseconds = 0.0
   /// Where what may follow is kept; nil where nobody asks for it.
   private let successorMemory: TokenSuccessors?
   /// What may follow the rows of the last sweep.
   private var successors: [TokenSuccessors.Row] = []
+  /// Time that the last proposal took.
   private(set) var lastNanoseconds = 0
+  /// Whether the drafter has nothing to do until its next proposal.
+  private var isIdle = true
 
   /// nil where there are to be no drafts.
   ///
@@ -33,7 +39,8 @@ struct SequenceDrafts {
   static func byteCount(contextLength: Int) -> Int {
     LookupDrafter.byteCount(contextLength: contextLength)
       + ModelDrafter.byteCount(contextLength: contextLength)
-      + (16 * 8 + MemoryLayout<TokenSuccessors.Row>.stride) * (Draft.capacity + 1)
+      + 16 * 8 * (Draft.wideCapacity + 1)
+      + MemoryLayout<TokenSuccessors.Row>.stride * (Draft.capacity + 1)
   }
 
   var proposal: DraftProposal {
@@ -42,26 +49,51 @@ struct SequenceDrafts {
   }
 
   /// Proposes tokens, as many as there is room for.
-  mutating func propose(after context: DraftContext, _ room: DraftRoom, _ gate: DraftGate) {
+  func propose(after context: DraftContext, _ room: DraftRoom, _ gate: DraftGate) {
     rows.removeAll()
     draft.begin(
-      room, leastLikelihood: gate.leastLikelihood(draftNanoseconds: draftNanoseconds))
-    lastNanoseconds = 0
+      room, leastLikelihood: gate.leastLikelihood(stepNanoseconds: stepNanoseconds))
+    (lastNanoseconds, isIdle) = (0, true)
     guard room.count > 0, let drafter else { return }
     let start = monotonicNanoseconds()
-    do throws(RuntimeError) { try drafter.propose(after: context, into: &draft) } catch {
+    do throws(RuntimeError) {
+      try timeSteps { () throws(RuntimeError) in
+        try drafter.propose(after: context, into: &draft)
+      }
+      isIdle = false
+    } catch {
       (failure, self.drafter) = (error, nil)
       draft.removeAll()
     }
     lastNanoseconds = monotonicNanoseconds() - start
-    if !draft.tokens.isEmpty {
-      let each = Double(lastNanoseconds) / Double(draft.tokens.count)
-      draftNanoseconds += (draftNanoseconds == 0 ? 1 : 0.125) * (each - draftNanoseconds)
+  }
+
+  /// Has the drafter work ahead, as long as that keeps nothing waiting.
+  func work(within nanoseconds: Int) -> Bool {
+    guard !isIdle, let drafter, Double(nanoseconds) >= stepNanoseconds else { return false }
+    do throws(RuntimeError) {
+      isIdle = try timeSteps { () throws(RuntimeError) in try !drafter.workAhead(&draft) }
+    } catch {
+      // What was proposed is verified meanwhile.
+      (failure, self.drafter, isIdle) = (error, nil, true)
     }
+    return !isIdle
+  }
+
+  private func timeSteps<Result>(
+    _ body: () throws(RuntimeError) -> Result
+  ) throws(RuntimeError) -> Result {
+    let (start, count) = (monotonicNanoseconds(), drafter?.stepCount ?? 0)
+    let result = try body()
+    if let steps = drafter?.stepCount, steps > count {
+      let each = Double(monotonicNanoseconds() - start) / Double(steps - count)
+      stepNanoseconds += (stepNanoseconds == 0 ? 1 : 0.125) * (each - stepNanoseconds)
+    }
+    return result
   }
 
   /// Takes why there are no drafts any more.
-  mutating func takeFailure() -> RuntimeError? {
+  func takeFailure() -> RuntimeError? {
     defer { failure = nil }
     return failure
   }
@@ -71,24 +103,27 @@ struct SequenceDrafts {
   /// - Parameters:
   ///   - count: how many.
   ///   - branchCount: most branches.
-  mutating func choose(count: Int, branchCount: Int) {
+  func choose(count: Int, branchCount: Int) {
     draft.layOut(count: count, branchCount: branchCount, into: &rows)
   }
 
   /// Has as many verified as pay in a sweep of this sequence alone.
-  mutating func choose(by gate: inout DraftGate, _ room: DraftRoom) {
+  func choose(by gate: inout DraftGate, _ room: DraftRoom) {
     gate.offer(proposal)
     gate.choose(beside: 1, room: room.count)
     choose(count: gate.chosenCounts[0], branchCount: room.branchCount)
   }
 
   /// Has none verified.
-  mutating func drop() { rows.removeAll() }
+  func drop() {
+    rows.removeAll()
+    isIdle = true
+  }
 
   /// Looks at what the model takes for likely after the last token of `path` and after each draft; any thread does.
   ///
   /// - Parameter logits: [1 + rows.tokens.count, vocabularyCount]
-  mutating func look(
+  func look(
     at logits: UnsafeBufferPointer<Float>, vocabularyCount: Int, after path: [Int32]
   ) {
     guard let last = path.last, successorMemory != nil else { return }
@@ -105,17 +140,17 @@ struct SequenceDrafts {
   }
 
   /// Has what was seen remembered.
-  mutating func remember() {
+  func remember() {
     for row in successors { successorMemory?.note(row) }
     successors.removeAll(keepingCapacity: true)
   }
 
   /// Notes which of the rows that were verified the model drew itself: one, and those that it follows; 0 = none.
-  mutating func note(lastRight row: Int) {
+  func note(lastRight row: Int) {
     counts.draftedCount += rows.tokens.count
     counts.acceptedCount += rows.depth(ofRow: row)
     draft.note(rows, lastRight: row)
-    rows.removeAll()
+    drop()
   }
 }
 

@@ -207,7 +207,7 @@ public struct TextGenerator {
     _ answer: inout Answer, _ emit: (UnsafeBufferPointer<UInt8>) -> Void
   ) throws(RuntimeError) {
     var emitted = 0
-    var drafts =
+    let drafts =
       session.plan.draftRowCount > 0
       ? SequenceDrafts(
         answer.options.draft, contextLength: session.plan.contextLength,
@@ -221,7 +221,7 @@ public struct TextGenerator {
       nanoseconds: monotonicNanoseconds() - start)
     var (sweepNanoseconds, sweepRowCount) = (0, 0)
     while true {
-      let tokenCount = try draw(&answer, logits, &drafts)
+      let tokenCount = try draw(&answer, logits, drafts)
       if sweepRowCount > 0 {
         gate.note(
           rowCount: sweepRowCount, tokenCount: tokenCount, nanoseconds: sweepNanoseconds,
@@ -234,9 +234,9 @@ public struct TextGenerator {
         emitted = text.count
       }
       guard let token = answer.next else { return }
-      propose(answer, &drafts, &gate)
+      propose(answer, drafts, &gate)
       let start = monotonicNanoseconds()
-      logits = try decode(token, &drafts, continues: answer.leftCount > 1)
+      logits = try decode(token, drafts, continues: answer.leftCount > 1)
       (sweepNanoseconds, sweepRowCount) = (
         monotonicNanoseconds() - start, 1 + (drafts?.rows.tokens.count ?? 0)
       )
@@ -248,7 +248,7 @@ public struct TextGenerator {
   /// - Returns: how many were drawn.
   private func draw(
     _ answer: inout Answer, _ logits: UnsafeMutableBufferPointer<Float>,
-    _ drafts: inout SequenceDrafts?
+    _ drafts: SequenceDrafts?
   ) throws(RuntimeError) -> Int {
     var (row, drawnCount) = (0, 0)
     defer {
@@ -275,7 +275,7 @@ public struct TextGenerator {
 
   /// Has drafts made of the tokens after the next.
   private func propose(
-    _ answer: Answer, _ drafts: inout SequenceDrafts?, _ gate: inout DraftGate
+    _ answer: Answer, _ drafts: SequenceDrafts?, _ gate: inout DraftGate
   ) {
     guard drafts != nil else { return }
     let room = session.draftRoom.limited(to: answer.leftCount - 1)
@@ -290,9 +290,11 @@ public struct TextGenerator {
 
   /// Computes the logits after the next token and after drafts; where these cannot be computed, after the token alone.
   private func decode(
-    _ token: Int32, _ drafts: inout SequenceDrafts?, continues: Bool
+    _ token: Int32, _ drafts: SequenceDrafts?, continues: Bool
   ) throws(RuntimeError) -> UnsafeMutableBufferPointer<Float> {
     let position = session.position
+    session.stream.idleWork = drafts
+    defer { session.stream.idleWork = nil }
     do throws(RuntimeError) {
       guard let rows = drafts?.rows, !rows.isEmpty else {
         return try session.decode(token, continues: continues)

@@ -15,6 +15,8 @@ public final class FaultyDevice: BlockDevice {
 
   /// Told of each read that is done and of how many were before it; nil = nothing is wrong with it.
   public var onRead: ((_ number: Int, _ request: ReadRequest) -> Fault?)?
+  /// Whether reads come to those alone who wait for them, as from a drive that is never ahead.
+  public var comesWhenWaitedForOnly = false
   /// Reads that were taken so far.
   public private(set) var readCount = 0
 
@@ -59,6 +61,7 @@ public final class FaultyDevice: BlockDevice {
   public func reap(
     waiting: Bool, timeoutMilliseconds: Int?
   ) throws(BlockIOError) -> ReadCompletion? {
+    guard waiting || !comesWhenWaitedForOnly else { return nil }
     guard
       let done = try inner.reap(waiting: waiting, timeoutMilliseconds: timeoutMilliseconds),
       let request = requests[Int(done.tag)]

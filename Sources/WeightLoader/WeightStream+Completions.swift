@@ -37,11 +37,13 @@ extension WeightStream {
   private func complete(_ completion: ReadCompletion) throws(LoaderError) {
     switch Tag(completion.tag) {
     case .placed(let run):
+      readingByteCount -= plan.runs[run].byteCount
       try check(completion, of: run)
       placedReady[run] = true
       placedReadyCount += 1
     case .streamed(let sequence):
       let slot = sequence % flights.count
+      readingByteCount -= plan.runs[flights[slot].run].byteCount
       try check(completion, of: flights[slot].run)
       flights[slot].isReady = true
     case .row(let slot):

@@ -42,6 +42,11 @@ public final class WeightStream {
   public var onReplacement: ((BlockIOError) -> Void)?
   private var replacementIsKnown = false
 
+  /// What is done while the drive is waited for; nil = nothing.
+  package var idleWork: (any IdleWork)?
+  /// Bytes of runs that were asked for and have not come.
+  package internal(set) var readingByteCount = 0
+
   let device: any BlockDevice
   private let pinned: AlignedBuffer
   private let population: PagePrefaulter
@@ -267,16 +272,7 @@ public final class WeightStream {
   ///   ``LoaderError/notExpected(piece:)`` for a piece that nothing will bring.
   package func acquire(_ piece: Int) throws(LoaderError) -> UnsafeMutableRawPointer {
     try pump()
-    if !isReady(piece) {
-      let start = monotonicNanoseconds()
-      statistics.stalls += 1
-      while !isReady(piece) {
-        guard device.inFlight > 0 else { throw .notExpected(piece: piece) }
-        try reapOne(for: .run(plan.runOfPiece[piece]))
-        try pump()
-      }
-      statistics.stallNanoseconds += monotonicNanoseconds() - start
-    }
+    if !isReady(piece) { try wait(for: piece) }
     let index = plan.runOfPiece[piece]
     let run = plan.runs[index]
     let base =
@@ -414,7 +410,7 @@ public final class WeightStream {
   }
 
   /// Submits as many announced reads as memory and the device's queue take.
-  private func pump() throws(LoaderError) {
+  func pump() throws(LoaderError) {
     if let failure { throw failure }
     var submitted = false
     // Rows find a free place in the queue while the stream reads ahead.
@@ -479,6 +475,7 @@ public final class WeightStream {
         fileIndex: run.fileIndex, offset: run.offset,
         destination: UnsafeMutableRawBufferPointer(start: address, count: run.byteCount),
         tag: tag))
+    readingByteCount += run.byteCount
     return true
   }
 

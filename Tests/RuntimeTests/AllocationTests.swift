@@ -275,6 +275,11 @@ struct AllocationTests {
     init(_ drafter: any Drafter) { self.drafter = drafter }
 
     var recycles: Bool { drafter.recycles }
+    var stepCount: Int { drafter.stepCount }
+
+    func workAhead(_ draft: inout Draft) throws(RuntimeError) -> Bool {
+      try drafter.workAhead(&draft)
+    }
 
     func propose(
       after context: DraftContext, into draft: inout Draft

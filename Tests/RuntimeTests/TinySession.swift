@@ -36,7 +36,7 @@ func makeSession(
 func makeSession(
   _ source: ModelSource, contextLength: Int, promptLength: Int, _ shape: RunShape,
   neurons: NeuronOptions = NeuronOptions(), cancellation: CancellationFlag = CancellationFlag(),
-  decodeAttention: (any DecodeAttention)? = nil
+  decodeAttention: (any DecodeAttention)? = nil, draftRowCount: Int = 0
 ) throws -> Session {
   guard let configuration = source.description.configuration else {
     preconditionFailure("a test model has a configuration")
@@ -49,6 +49,7 @@ func makeSession(
   request.neurons = neurons
   request.verification = shape.verification
   request.keyValues = shape.keyValues
+  request.draftRowCount = draftRowCount
   let session: Session
   do {
     session = try Session(

@@ -56,6 +56,44 @@ import WeightLoader
     return model.gguf(seed: 2).bytes()
   }
 
+  /// Has a number of parts to do, each of which takes so long.
+  private final class Work: IdleWork {
+    private var partCount: Int
+    private(set) var doneCount = 0
+    private(set) var leastNanoseconds = Int.max
+
+    init(partCount: Int) { self.partCount = partCount }
+
+    func work(within nanoseconds: Int) -> Bool {
+      leastNanoseconds = min(leastNanoseconds, nanoseconds)
+      guard doneCount < partCount else { return false }
+      doneCount += 1
+      return true
+    }
+  }
+
+  @Test(arguments: [StorageBackend.uring, .pread, .mmap], [0, 3, 1000])
+  func `What is done in the waits changes nothing that is read`(
+    backend: StorageBackend, partCount: Int
+  ) throws {
+    let bytes = model()
+    let file = TemporaryFile(bytes)
+    defer { extendLifetime(file) }
+    let rig = try Rig(file.path, bytes, backend)
+    rig.device.comesWhenWaitedForOnly = true
+    let work = Work(partCount: partCount)
+    try rig.stream.announce(segments: 1)
+    // Before the first sweep it is not known how fast the drive is.
+    #expect(try rig.sweep() == 0)
+    rig.stream.idleWork = work
+    for _ in 0..<3 {
+      try rig.stream.announce(segments: 1)
+      #expect(try rig.sweep() == 0)
+    }
+    #expect(work.doneCount == partCount && work.leastNanoseconds > 0)
+    #expect(rig.stream.readingByteCount == 0)
+  }
+
   @Test(arguments: [StorageBackend.uring, .pread, .mmap])
   func `A piece can be asked for again after an interruption`(backend: StorageBackend) throws {
     let bytes = model()
