@@ -123,6 +123,7 @@ extension Run {
     let progress = Progress.begin("answering", total: entries.count, unit: .count("prompts"))
     defer { progress.finish() }
     var (next, endedCount, tokenCount) = (0, 0, 0)
+    let start = monotonicNanoseconds()
     var open: [UInt64: OpenPrompt] = [:]
     while endedCount < entries.count {
       while next < entries.count, open.count < engine.plan.sequenceCount {
@@ -153,7 +154,9 @@ extension Run {
       }
     }
     progress.finish()
-    report(engine, promptCount: endedCount, tokenCount: tokenCount)
+    report(
+      engine, promptCount: endedCount, tokenCount: tokenCount,
+      seconds: Double(monotonicNanoseconds() - start) / 1e9)
   }
 
   private func interrupt(_ endedCount: Int, of count: Int) -> Never {
@@ -163,9 +166,8 @@ extension Run {
     Terminal.exit(.interrupted)
   }
 
-  private func report(_ engine: Engine, promptCount: Int, tokenCount: Int) {
+  private func report(_ engine: Engine, promptCount: Int, tokenCount: Int, seconds: Double) {
     let statistics = engine.statistics()
-    let seconds = Double(statistics.sweepNanoseconds) / 1e9
     func rounded(_ value: Double) -> Double { (value * 10).rounded() / 10 }
     Terminal.remark(
       "\(Terminal.counted(promptCount, "prompt")), \(Terminal.counted(tokenCount, "token")) answered in "
