@@ -38,8 +38,10 @@ def divergence(gguf, folder, vocabulary):
 
 def convert(source, gguf):
     """Converts a folder; returns the vocabulary's count."""
-    measure.run([sys.executable, a.llama_cpp + "/convert_hf_to_gguf.py", source, "--outfile", gguf, "--outtype", "f32"])
     with open(source + "/config.json") as file: config = json.load(file)
+    # Of these families the converter wants layers that predict further tokens, which tiny models have not.
+    options = ["--no-mtp"] if config["model_type"].startswith(("qwen3_next", "qwen3_5")) else []
+    measure.run([sys.executable, a.llama_cpp + "/convert_hf_to_gguf.py", source, "--outfile", gguf, "--outtype", "f32", *options])
     return config.get("text_config", config)["vocab_size"]
 
 with tempfile.TemporaryDirectory() as temporary:

@@ -63,11 +63,14 @@ public struct BlockTensors: Sendable {
     public let input: Projection
     /// z, where it has a matrix of its own.
     public let gate: Projection?
-    /// What β comes from, and α unless that has a matrix of its own.
-    public let beta: Projection
+    /// What β comes from, and α unless that has a matrix of its own; nil where the input has it.
+    public let beta: Projection?
     public let alpha: Projection?
     /// All channels' taps one after the other.
     public let taps: TensorSpec
+    public let tapBias: TensorSpec?
+    /// What share of a value is added to the output of its head; nil = none.
+    public let skip: TensorSpec?
     public let timeBias: TensorSpec
     public let decay: TensorSpec
     public let norm: TensorSpec
@@ -75,7 +78,8 @@ public struct BlockTensors: Sendable {
 
     /// Vectors first.
     var all: [TensorSpec] {
-      [taps, timeBias, decay, norm] + [input, gate, beta, alpha, output].compactMap { $0?.weight }
+      [taps, tapBias, timeBias, decay, skip, norm].compactMap { $0 }
+        + [input, gate, beta, alpha, output].compactMap { $0?.weight }
     }
   }
 
@@ -207,20 +211,24 @@ extension DecoderConfiguration {
     func input(_ name: String, _ rows: Int) -> Projection {
       Projection(prefix + name, columns: hiddenSize, rows: rows)
     }
-    let (isWhole, isApart) = (spec.inputs == .byKeyHead, spec.inputs == .apart)
+    let isMamba = spec.inputs == .mamba2
+    let (isWhole, isApart) = (spec.inputs == .byKeyHead || isMamba, spec.inputs == .apart)
     return BlockTensors.ScanTensors(
       spec: spec,
-      input: isWhole
-        ? input("ssm_in", spec.channelCount + spec.valuesLength)
-        : input("attn_qkv", spec.channelCount),
+      input: input(isWhole ? "ssm_in" : "attn_qkv", spec.inputRowCount),
       gate: isWhole ? nil : input("attn_gate", spec.valuesLength),
-      beta: isApart
-        ? input("ssm_beta", spec.valueHeadCount) : input("ssm_ba", 2 * spec.valueHeadCount),
+      beta: isMamba
+        ? nil
+        : isApart
+          ? input("ssm_beta", spec.valueHeadCount) : input("ssm_ba", 2 * spec.valueHeadCount),
       alpha: isApart ? input("ssm_alpha", spec.valueHeadCount) : nil,
       taps: .vector(prefix + "ssm_conv1d.weight", spec.channelCount * spec.tapCount),
+      tapBias: spec.hasTapBias ? .vector(prefix + "ssm_conv1d.bias", spec.channelCount) : nil,
+      skip: isMamba ? .vector(prefix + "ssm_d", spec.valueHeadCount) : nil,
       timeBias: .vector(prefix + "ssm_dt.bias", spec.valueHeadCount),
       decay: .vector(prefix + "ssm_a", spec.valueHeadCount),
-      norm: .vector(prefix + "ssm_norm.weight", spec.valueLength),
+      norm: .vector(
+        prefix + "ssm_norm.weight", isMamba ? spec.valuesLength : spec.valueLength),
       output: Projection(prefix + "ssm_out", columns: spec.valuesLength, rows: hiddenSize))
   }
 

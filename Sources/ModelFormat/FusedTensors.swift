@@ -77,6 +77,12 @@ enum FusedTensors {
     case "ffn_gate_up.weight": return gateAndUp(".weight", length)
     case "ffn_gate_up_exps.weight":
       return configuration.experts.map { gateAndUp("_exps.weight", $0.feedForwardLength) }
+    // An expert that always runs, where there are no others.
+    case "ffn_gate_up_shexp.weight":
+      return configuration.experts?.sharedFeedForwardLength.map { gateAndUp("_shexp.weight", $0) }
+        ?? gateAndUp(".weight", length)
+    case "ffn_down_shexp.weight" where configuration.experts == nil:
+      return [("\(prefix)ffn_down.weight", configuration.hiddenSize)]
     case "ffn_up.weight"
     where configuration.isGated && configuration.experts == nil && tensor.rowCount == 2 * length
       && !names.contains("\(prefix)ffn_gate.weight"):

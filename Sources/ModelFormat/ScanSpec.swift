@@ -16,6 +16,8 @@ public struct ScanSpec: Sendable, Codable, Equatable {
   public var inputs: Inputs
   /// Value heads take key heads in turn, the first, the second, …; otherwise those that follow each other share one.
   public var takesKeysInTurn = false
+  /// A bias on the convolution (`ssm_conv1d.bias`).
+  public var hasTapBias = false
 
   public init(
     keyHeadCount: Int, valueHeadCount: Int, keyLength: Int, valueLength: Int, tapCount: Int,
@@ -38,6 +40,10 @@ public struct ScanSpec: Sendable, Codable, Equatable {
     case byKind
     /// As ``byKind``, and β and α in matrices of their own (`ssm_beta`, `ssm_alpha`).
     case apart
+    /// Mamba-2's (arXiv:2405.21060): in one matrix (`ssm_in`) z, values, keys, queries and the steps Δ. Queries and keys stay as long
+    /// as they are, β is softplus(Δ + bias), which the decay has too, and the state takes values as they are: S ← S + k (β v)ᵀ. To o
+    /// a share of v is added (`ssm_d`), and RMSNorm over the value heads of a key head follows SiLU(z).
+    case mamba2
   }
 
   /// The key head that a value head reads.
@@ -51,6 +57,14 @@ public struct ScanSpec: Sendable, Codable, Equatable {
   public var keysLength: Int { keyHeadCount * keyLength }
   /// Elements of all value heads.
   public var valuesLength: Int { valueHeadCount * valueLength }
+  /// Rows of the first input matrix.
+  package var inputRowCount: Int {
+    switch inputs {
+    case .byKind, .apart: channelCount
+    case .byKeyHead: channelCount + valuesLength
+    case .mamba2: channelCount + valuesLength + valueHeadCount
+    }
+  }
   /// What goes through the convolution: queries, keys and values.
   public var channelCount: Int { 2 * keysLength + valuesLength }
 }
@@ -69,8 +83,8 @@ extension ScanSpec {
     for (name, value, limit) in bounded where value < 1 || value > limit {
       return "\(name) of a scan is \(value); 1 to \(limit) is possible"
     }
-    guard inputs != .byKeyHead || !takesKeysInTurn else {
-      return "a scan whose inputs lie by key heads takes these in turn"
+    guard !takesKeysInTurn || inputs == .byKind || inputs == .apart else {
+      return "a scan whose inputs lie in one matrix takes key heads in turn"
     }
     return valueHeadCount % keyHeadCount == 0
       ? nil : "\(valueHeadCount) value heads do not divide among \(keyHeadCount) key heads"
@@ -80,6 +94,7 @@ extension ScanSpec {
     [
       keyHeadCount, valueHeadCount, keyLength, valueLength, tapCount,
       Inputs.allCases.firstIndex(of: inputs) ?? 0, takesKeysInTurn ? 1 : 0,
+      hasTapBias ? 1 : 0,
     ]
   }
 }

@@ -105,13 +105,17 @@ struct BlockBuilder {
       gate: try tensors.gate.map { gate throws(RuntimeError) in
         try index.require(gate.weight.name)
       },
-      beta: try index.require(tensors.beta.weight.name),
+      beta: try tensors.beta.map { beta throws(RuntimeError) in
+        try index.require(beta.weight.name)
+      },
       alpha: try tensors.alpha.map { alpha throws(RuntimeError) in
         try index.require(alpha.weight.name)
       },
       taps: try vectors.place(try index.require(tensors.taps.name)),
+      tapBias: try vector(tensors.tapBias, &vectors),
       timeBias: try vectors.place(try index.require(tensors.timeBias.name)),
       decay: try vectors.place(try index.require(tensors.decay.name)),
+      skip: try vector(tensors.skip, &vectors),
       norm: try vectors.place(try index.require(tensors.norm.name)),
       output: try index.require(tensors.output.weight.name))
   }

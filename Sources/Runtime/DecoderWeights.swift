@@ -49,12 +49,15 @@ final class DecoderWeights {
     var input: Int
     /// z, where it has a matrix of its own.
     var gate: Int?
-    var beta: Int  // [2 * valueHeadCount, hiddenSize], or without α [valueHeadCount, hiddenSize]
+    /// nil where the input has it.
+    var beta: Int?  // [2 * valueHeadCount, hiddenSize], or without α [valueHeadCount, hiddenSize]
     var alpha: Int?  // [valueHeadCount, hiddenSize]
     var taps: UnsafePointer<Float>  // [channelCount, tapCount]
+    var tapBias: UnsafePointer<Float>?  // [channelCount]
     var timeBias: UnsafePointer<Float>  // [valueHeadCount]
     var decay: UnsafePointer<Float>  // [valueHeadCount]
-    var norm: UnsafePointer<Float>  // [valueLength]
+    var skip: UnsafePointer<Float>?  // [valueHeadCount], of Mamba-2
+    var norm: UnsafePointer<Float>  // [valueLength], of Mamba-2 [valuesLength]
     var output: Int  // [hiddenSize, valuesLength]
   }
 

@@ -15,7 +15,7 @@ final class ScanStep: ParallelRegion {
   private let finite: FiniteCheck
   private let epsilon: Float
 
-  /// Inputs as one matrix gives them [rows, channelCount + valuesLength].
+  /// Inputs as one matrix gives them, then of Mamba-2 what is added to outputs [rows, inputRowCount].
   private let fused: UnsafeMutablePointer<Float>
   /// Queries, keys and values, the values then being outputs [rows, channelCount].
   private let channels: UnsafeMutablePointer<Float>
@@ -78,7 +78,7 @@ final class ScanStep: ParallelRegion {
       PartitionedBuffer.roundedUp(4 * count * (scans.map(length).max() ?? 0))
     }
     return [
-      floats(tokenCapacity) { $0.inputs == .byKeyHead ? $0.channelCount + $0.valuesLength : 0 },
+      floats(tokenCapacity) { $0.isFused ? $0.inputRowCount : 0 },
       floats(tokenCapacity, \.channelCount), floats(tokenCapacity, \.valuesLength),
       floats(tokenCapacity) { 2 * $0.valueHeadCount },
       floats(tokenCapacity) { 2 * $0.valueHeadCount },
@@ -91,15 +91,12 @@ final class ScanStep: ParallelRegion {
     _ layer: DecoderWeights.Scan, _ x: Activations, by linear: LinearExecutor
   ) throws(RuntimeError) {
     let spec = layer.spec
+    let whole = LinearTask(
+      tensor: layer.input, output: fused, outputStride: spec.inputRowCount)
+    guard let beta = layer.beta else { return try linear.multiply(x, whole) }
     let last = LinearTask(
-      tensor: layer.beta, output: betaAlpha, outputStride: 2 * spec.valueHeadCount)
-    guard let gate = layer.gate else {
-      return try linear.multiply(
-        x,
-        LinearTask(
-          tensor: layer.input, output: fused,
-          outputStride: spec.channelCount + spec.valuesLength), last)
-    }
+      tensor: beta, output: betaAlpha, outputStride: 2 * spec.valueHeadCount)
+    guard let gate = layer.gate else { return try linear.multiply(x, whole, last) }
     try linear.multiply(
       x, LinearTask(tensor: layer.input, output: channels, outputStride: spec.channelCount),
       LinearTask(tensor: gate, output: outputs, outputStride: spec.valuesLength), last)
@@ -151,7 +148,7 @@ final class ScanStep: ParallelRegion {
       let (span, part) = index.quotientAndRemainder(
         dividingBy: Self.partCount(layer.spec.channelCount))
       batch?._withUnsafeGuaranteedRef { convolve($0, span, part: part, layer) }
-    case .normalise: normalise(index, layer.spec)
+    case .normalise: normalise(index, layer)
     case .scan:
       let (span, head) = index.quotientAndRemainder(dividingBy: layer.spec.valueHeadCount)
       batch?._withUnsafeGuaranteedRef { scan($0, span, head: head, layer) }
@@ -161,38 +158,60 @@ final class ScanStep: ParallelRegion {
 
   private func prepareRow(_ row: Int, _ layer: DecoderWeights.Scan) {
     let spec = layer.spec
-    let channels = channels + row * spec.channelCount
-    let z = outputs + row * spec.valuesLength
-    if spec.inputs == .byKeyHead {
-      let (keyLength, length) = (spec.keyLength, spec.groupSize * spec.valueLength)
-      var source = UnsafePointer(fused + row * (spec.channelCount + spec.valuesLength))
-      for head in 0..<spec.keyHeadCount {
-        for (target, count) in [
-          (channels + head * keyLength, keyLength),
-          (channels + spec.keysLength + head * keyLength, keyLength),
-          (channels + 2 * spec.keysLength + head * length, length), (z + head * length, length),
-        ] {
-          target.update(from: source, count: count)
-          source += count
-        }
-      }
+    switch spec.inputs {
+    case .byKind, .apart: break
+    case .byKeyHead: sortKeyHeads(row, spec)
+    case .mamba2: sortMamba(row, spec)
     }
     let heads = spec.valueHeadCount
     let numbers = betaAlpha + row * 2 * heads
-    finite.check(channels, count: spec.channelCount, row: row)
-    finite.check(z, count: spec.valuesLength, row: row)
+    finite.check(channels + row * spec.channelCount, count: spec.channelCount, row: row)
+    finite.check(outputs + row * spec.valuesLength, count: spec.valuesLength, row: row)
     finite.check(numbers, count: 2 * heads, row: row)
     let gates = gates + row * 2 * heads
     for head in 0..<heads {
       let (group, member) = head.quotientAndRemainder(dividingBy: spec.groupSize)
-      let isApart = spec.inputs == .apart
-      let beta = Double(numbers[isApart ? head : 2 * group * spec.groupSize + member])
-      let alpha = Double(
-        numbers[isApart ? heads + head : (2 * group + 1) * spec.groupSize + member])
-      let rate = Double(layer.decay[head]) * softplus(alpha + Double(layer.timeBias[head]))
-      gates[head] = Float(CanonicalMath.exp(rate))
-      gates[heads + head] = Float(1 / (1 + CanonicalMath.exp(-beta)))
+      let (beta, alpha) =
+        switch spec.inputs {
+        case .byKeyHead, .byKind:
+          (2 * group * spec.groupSize + member, (2 * group + 1) * spec.groupSize + member)
+        case .apart, .mamba2: (head, heads + head)
+        }
+      let step = softplus(Double(numbers[alpha]) + Double(layer.timeBias[head]))
+      gates[head] = Float(CanonicalMath.exp(Double(layer.decay[head]) * step))
+      gates[heads + head] = Float(
+        spec.inputs == .mamba2 ? step : 1 / (1 + CanonicalMath.exp(-Double(numbers[beta]))))
     }
+  }
+
+  /// Queries, keys, values and z, which lie key head by key head, each to their kind.
+  private func sortKeyHeads(_ row: Int, _ spec: ScanSpec) {
+    let channels = channels + row * spec.channelCount
+    let z = outputs + row * spec.valuesLength
+    let (keyLength, length) = (spec.keyLength, spec.groupSize * spec.valueLength)
+    var source = UnsafePointer(fused + row * spec.inputRowCount)
+    for head in 0..<spec.keyHeadCount {
+      for (target, count) in [
+        (channels + head * keyLength, keyLength),
+        (channels + spec.keysLength + head * keyLength, keyLength),
+        (channels + 2 * spec.keysLength + head * length, length), (z + head * length, length),
+      ] {
+        target.update(from: source, count: count)
+        source += count
+      }
+    }
+  }
+
+  /// z, channels and steps, which lie one after the other, each to their place; there are no β.
+  private func sortMamba(_ row: Int, _ spec: ScanSpec) {
+    let (heads, source) = (spec.valueHeadCount, UnsafePointer(fused + row * spec.inputRowCount))
+    (outputs + row * spec.valuesLength).update(from: source, count: spec.valuesLength)
+    (channels + row * spec.channelCount).update(
+      from: source + spec.valuesLength, count: spec.channelCount)
+    let numbers = betaAlpha + row * 2 * heads
+    numbers.update(repeating: 0, count: heads)
+    (numbers + heads).update(
+      from: source + spec.valuesLength + spec.channelCount, count: heads)
   }
 
   /// ln(1 + eˣ)
@@ -211,18 +230,28 @@ final class ScanStep: ParallelRegion {
       activates: true)
     convolution.run(
       channels + span.rows.lowerBound * spec.channelCount + first,
-      weights: layer.taps + first * spec.tapCount, bias: nil,
+      weights: layer.taps + first * spec.tapCount, bias: layer.tapBias.map { $0 + first },
       history: state(of: span, layer) + first,
       channelCount: min(Self.channelsAtOnce, spec.channelCount - first),
       tokenCount: span.rows.count)
   }
 
-  /// Queries and keys become as long as they are to be.
-  private func normalise(_ row: Int, _ spec: ScanSpec) {
+  /// Queries and keys become as long as they are to be; of Mamba-2's values, what is to be added to outputs is kept.
+  private func normalise(_ row: Int, _ layer: DecoderWeights.Scan) {
+    let spec = layer.spec
+    let channels = channels + row * spec.channelCount
+    if let skip = layer.skip {
+      let share = fused + row * spec.inputRowCount
+      share.update(from: channels + spec.valuesStart, count: spec.valuesLength)
+      for head in 0..<spec.valueHeadCount {
+        VectorOps.scale(
+          share + head * spec.valueLength, by: skip[head], count: spec.valueLength)
+      }
+      return
+    }
     let epsilon = Self.lengthEpsilon / Float(spec.keyLength)
-    let queries = channels + row * spec.channelCount
     for head in 0..<2 * spec.keyHeadCount {
-      let x = queries + head * spec.keyLength
+      let x = channels + head * spec.keyLength
       VectorOps.rmsNorm(
         x, weight: head < spec.keyHeadCount ? queryScale : keyScale, epsilon: epsilon,
         count: spec.keyLength, into: x)
@@ -235,28 +264,37 @@ final class ScanStep: ParallelRegion {
     let scan = LinearScan(
       keyCount: spec.keyLength, columnCount: spec.valueLength, keyStride: spec.channelCount,
       valueStride: spec.channelCount, decay: .scalar, decayStride: 2 * spec.valueHeadCount,
-      betaStride: 2 * spec.valueHeadCount, deletes: true)
+      betaStride: 2 * spec.valueHeadCount, deletes: spec.inputs != .mamba2)
     let first = channels + span.rows.lowerBound * spec.channelCount
     let gates = gates + span.rows.lowerBound * 2 * spec.valueHeadCount + head
     let key = spec.keyHead(of: head) * spec.keyLength
     scan.run(
       state: state(of: span, layer) + spec.historyCount + head * spec.headStateCount,
-      queries: first + key, keys: first + spec.keysLength + key,
-      values: first + 2 * spec.keysLength + head * spec.valueLength, decays: gates,
+      queries: first + spec.queriesStart + key, keys: first + spec.keysStart + key,
+      values: first + spec.valuesStart + head * spec.valueLength, decays: gates,
       betas: gates + spec.valueHeadCount, tokenCount: span.rows.count)
   }
 
-  /// outputs = RMSNorm(o) · SiLU(z), head by head.
+  /// outputs = RMSNorm(o) · SiLU(z), head by head; of Mamba-2 RMSNorm((o + share of v) · SiLU(z)), key head by key head.
   private func finish(_ row: Int, _ layer: DecoderWeights.Scan) {
     let spec = layer.spec
-    let values = channels + row * spec.channelCount + 2 * spec.keysLength
-    for head in 0..<spec.valueHeadCount {
-      let x = values + head * spec.valueLength
-      finite.note(
-        VectorOps.rmsNorm(
-          x, weight: layer.norm, epsilon: epsilon, count: spec.valueLength, into: x), row: row)
+    let values = channels + row * spec.channelCount + spec.valuesStart
+    let outputs = outputs + row * spec.valuesLength
+    func normalise(_ x: UnsafeMutablePointer<Float>, _ length: Int, _ weight: Int) {
+      for first in stride(from: 0, to: spec.valuesLength, by: length) {
+        finite.note(
+          VectorOps.rmsNorm(
+            x + first, weight: layer.norm + weight * first, epsilon: epsilon, count: length,
+            into: x + first), row: row)
+      }
     }
-    VectorOps.siluMultiply(outputs + row * spec.valuesLength, values, count: spec.valuesLength)
+    guard layer.skip != nil else {
+      normalise(values, spec.valueLength, 0)
+      return VectorOps.siluMultiply(outputs, values, count: spec.valuesLength)
+    }
+    VectorOps.add(values, fused + row * spec.inputRowCount, count: spec.valuesLength)
+    VectorOps.siluMultiply(outputs, values, count: spec.valuesLength)
+    normalise(outputs, spec.groupSize * spec.valueLength, 1)
   }
 
   private func state(
@@ -267,6 +305,12 @@ final class ScanStep: ParallelRegion {
 }
 
 extension ScanSpec {
+  /// Whether one matrix gives all inputs but β and α.
+  var isFused: Bool { inputs == .byKeyHead || inputs == .mamba2 }
+  /// Where queries, keys and values begin among the channels.
+  var queriesStart: Int { inputs == .mamba2 ? valuesLength + keysLength : 0 }
+  var keysStart: Int { inputs == .mamba2 ? valuesLength : keysLength }
+  var valuesStart: Int { inputs == .mamba2 ? 0 : 2 * keysLength }
   /// Floats of what the convolution remembers, with what keeps the scan's state aligned.
   var historyCount: Int { ((tapCount - 1) * channelCount + 15) / 16 * 16 }
   /// Floats of a value head's state.

@@ -92,6 +92,12 @@ public struct TinyModel: Sendable {
         keyHeadCount: 2, valueHeadCount: 4, keyLength: 16, valueLength: 64, tapCount: 4,
         inputs: .apart)
       scan?.takesKeysInTurn = true
+    case "granitehybrid":
+      layerCount = 3
+      scan = ScanSpec(
+        keyHeadCount: 2, valueHeadCount: 4, keyLength: 16, valueLength: 64, tapCount: 4,
+        inputs: .mamba2)
+      scan?.hasTapBias = true
     case "minimax-m2":
       rotatedCount = 8
       var routing = ExpertRouting()
@@ -175,6 +181,14 @@ public struct TinyModel: Sendable {
     if expected.name.hasSuffix(".ssm_conv1d.weight"), let scan {
       dimensions = [scan.tapCount, scan.channelCount]
     }
+    if let scan, scan.inputs == .mamba2 {
+      // Mamba-2's numbers of heads are rows of one, and its norm has a row for each key head.
+      if [".ssm_a", ".ssm_d"].contains(where: expected.name.hasSuffix) {
+        dimensions = [1, expected.columnCount]
+      } else if expected.name.hasSuffix(".ssm_norm.weight") {
+        dimensions = [expected.columnCount / scan.keyHeadCount, scan.keyHeadCount]
+      }
+    }
     if expected.name.hasSuffix("_exps.bias"), let experts {
       dimensions = [expected.columnCount / experts.expertCount, experts.expertCount]
     }
@@ -203,7 +217,7 @@ public struct TinyModel: Sendable {
       for layer in 0..<layerCount where layer % 2 == 0 { configuration.layers[layer].scan = scan }
     }
     configuration.editLayers { layer in
-      layer.attention?.hasGate = scan != nil
+      layer.attention?.hasGate = scan.map { $0.inputs != .mamba2 } ?? false
       let isGPTOSS = architecture == "gpt-oss"
       layer.attention?.hasBiases =
         architecture.hasPrefix("qwen2") || architecture.hasPrefix("glm4") || isGPTOSS
@@ -282,7 +296,7 @@ public struct TinyModel: Sendable {
   /// Factors that the family has, none of them 1.
   private var scales: [(String, Float)] {
     switch architecture {
-    case "granite":
+    case "granite", "granitehybrid":
       [
         ("embedding_scale", 3), ("residual_scale", 0.4), ("logit_scale", 5),
         ("attention.scale", 0.3),
@@ -309,6 +323,12 @@ public struct TinyModel: Sendable {
       ("general.architecture", .string(architecture)), ("general.name", .string("tiny")),
     ]
     metadata += integers.map { (named($0.0), .uint32(UInt32($0.1))) }
+    if let scan, scan.inputs == .mamba2 {
+      let counts = (0..<layerCount).map { Int32($0 % 2 == 0 ? 0 : keyValueHeadCount) }
+      metadata.removeAll { $0.key == named("attention.head_count_kv") }
+      metadata.append((named("attention.head_count_kv"), .int32s(counts)))
+      metadata.append((named("rope.scaling.finetuned"), .bool(false)))
+    }
     let epsilonKey = architecture == "command-r" ? "layer_norm_epsilon" : "layer_norm_rms_epsilon"
     metadata.append((named("attention.\(epsilonKey)"), .float32(1e-5)))
     metadata += scales.map { (named($0.0), .float32($0.1)) }

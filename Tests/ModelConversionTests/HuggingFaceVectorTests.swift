@@ -13,11 +13,11 @@ import WeightLoader
   private static let names = [
     "llama", "llama-relu", "mistral", "qwen2", "qwen3", "gemma3", "opt",
     "olmo2", "olmo3", "granite", "smollm3", "command-r", "glm4", "gemma2", "qwen3-vl",
-    "mistral-small", "phi3", "phi3-long", "phi4-mini", "qwen35",
+    "mistral-small", "phi3", "phi3-long", "phi4-mini", "qwen35", "granitehybrid",
   ]
   private static let expertNames = [
     "mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss", "glm4moe", "glm4moe-groups",
-    "minimax-m2", "qwen3next", "qwen35moe",
+    "minimax-m2", "qwen3next", "qwen35moe", "granitemoehybrid",
   ]
 
   /// The model `name` as an image, while `body` runs.

@@ -105,7 +105,7 @@ import Testing
     let changes: [(inout ScanSpec) -> Void] = [
       { _ in }, { $0.keyHeadCount = 1 }, { $0.valueHeadCount = 2 }, { $0.keyLength = 8 },
       { $0.valueLength = 16 }, { $0.tapCount = 3 }, { $0.inputs = .byKeyHead },
-      { $0.takesKeysInTurn = true },
+      { $0.takesKeysInTurn = true }, { $0.hasTapBias = true },
     ]
     return changes.map { change in
       var other = scan
@@ -183,7 +183,7 @@ import Testing
     let layer = first.layers[0]
     #expect(Mirror(reflecting: layer.blocks[0]).children.count == 4)
     #expect(Mirror(reflecting: try #require(layer.attention)).children.count == 7)
-    #expect(Mirror(reflecting: Self.scan).children.count == 7)
+    #expect(Mirror(reflecting: Self.scan).children.count == 8)
     #expect(Mirror(reflecting: try #require(layer.feedForward)).children.count == 2)
     let experts = try #require(others.last?.experts)
     #expect(Mirror(reflecting: experts).children.count == 8)

@@ -4,6 +4,7 @@ import ModelFormat
 extension NaiveDecoder {
   /// The gated delta rule as its paper writes it (arXiv:2412.06464, eq. 10), over whole matrices.
   func scan(_ spec: ScanSpec, _ prefix: String, _ inputs: [[Double]]) -> [[Double]] {
+    if spec.inputs == .mamba2 { return mamba(spec, prefix, inputs) }
     let rows = inputs.map { split(spec, prefix, $0) }
     let channels = convolved(spec, prefix, rows.map(\.channels))
     let (decay, bias) = (weights(prefix + "ssm_a"), weights(prefix + "ssm_dt.bias"))
@@ -47,6 +48,47 @@ extension NaiveDecoder {
     }
   }
 
+  /// Mamba-2 as its paper has it (arXiv:2405.21060, §5), token by token.
+  private func mamba(_ spec: ScanSpec, _ prefix: String, _ inputs: [[Double]]) -> [[Double]] {
+    let (inner, keys) = (
+      spec.valueHeadCount * spec.valueLength, spec.keyHeadCount * spec.keyLength
+    )
+    let rows = inputs.map { product(prefix + "ssm_in.weight", $0) }
+    let channels = convolved(spec, prefix, rows.map { Array($0[inner..<2 * inner + 2 * keys]) })
+    let (decay, bias) = (weights(prefix + "ssm_a"), weights(prefix + "ssm_dt.bias"))
+    let (skip, norms) = (weights(prefix + "ssm_d"), weights(prefix + "ssm_norm.weight"))
+    let empty = [[Double]](
+      repeating: [Double](repeating: 0, count: spec.valueLength), count: spec.keyLength)
+    var states = [[[Double]]](repeating: empty, count: spec.valueHeadCount)
+    return rows.indices.map { token in
+      var output: [Double] = []
+      for head in 0..<spec.valueHeadCount {
+        let group = head / (spec.valueHeadCount / spec.keyHeadCount)
+        let step = log1p(exp(rows[token][2 * inner + 2 * keys + head] + bias[head]))
+        for column in 0..<spec.valueLength {
+          let x = channels[token][head * spec.valueLength + column]
+          var sum = skip[head] * x
+          for key in 0..<spec.keyLength {
+            let b = channels[token][inner + group * spec.keyLength + key]
+            let c = channels[token][inner + keys + group * spec.keyLength + key]
+            let state = exp(step * decay[head]) * states[head][key][column] + step * b * x
+            states[head][key][column] = state
+            sum += c * state
+          }
+          let z = rows[token][head * spec.valueLength + column]
+          output.append(sum * z / (1 + exp(-z)))
+        }
+      }
+      let length = inner / spec.keyHeadCount
+      for first in stride(from: 0, to: inner, by: length) {
+        let mean = output[first..<first + length].reduce(0) { $0 + $1 * $1 } / Double(length)
+        let factor = 1 / (mean + Double(configuration.normEpsilon)).squareRoot()
+        for index in first..<first + length { output[index] *= factor * norms[index] }
+      }
+      return product(prefix + "ssm_out.weight", output)
+    }
+  }
+
   private struct Row {
     var channels: [Double] = []
     var z: [Double] = []
@@ -62,6 +104,7 @@ extension NaiveDecoder {
     case .byKind, .apart:
       row.channels = product(prefix + "attn_qkv.weight", x)
       row.z = product(prefix + "attn_gate.weight", x)
+    case .mamba2: fatalError("Mamba-2's inputs are not sorted by kinds")
     case .byKeyHead:
       var left = product(prefix + "ssm_in.weight", x)[...]
       var (queries, keys, values): ([Double], [Double], [Double]) = ([], [], [])
@@ -95,9 +138,10 @@ extension NaiveDecoder {
     _ spec: ScanSpec, _ prefix: String, _ rows: [[Double]]
   ) -> [[Double]] {
     let taps = weights(prefix + "ssm_conv1d.weight")
+    let bias = spec.hasTapBias ? weights(prefix + "ssm_conv1d.bias") : nil
     return rows.indices.map { token in
       rows[token].indices.map { channel in
-        var sum = 0.0
+        var sum = bias?[channel] ?? 0
         for tap in 0..<spec.tapCount where token - spec.tapCount + 1 + tap >= 0 {
           sum +=
             taps[channel * spec.tapCount + tap] * rows[token - spec.tapCount + 1 + tap][channel]

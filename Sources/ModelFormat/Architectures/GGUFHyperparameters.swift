@@ -51,10 +51,11 @@ struct GGUFHyperparameters {
   /// - Parameters:
   ///   - hasScales: Whether the family reads its factors on embeddings, residuals and logits itself.
   ///   - hasSoftCaps: Whether it reads its caps on attention scores and logits itself.
+  ///   - hasScans: Whether layers with no KV heads scan.
   func commonConfiguration(
     pairing: DecoderConfiguration.RopePairing, mayHaveExperts: Bool = false,
     epsilonKey: String = "attention.layer_norm_rms_epsilon", hasScales: Bool = false,
-    hasSoftCaps: Bool = false
+    hasSoftCaps: Bool = false, hasScans: Bool = false
   ) throws(FormatError) -> DecoderConfiguration {
     try refuseWhatIsNotModelled(hasScales: hasScales, hasSoftCaps: hasSoftCaps)
     if !mayHaveExperts { try refuseExperts() }
@@ -97,7 +98,7 @@ struct GGUFHyperparameters {
     var configuration = DecoderConfiguration(
       architecture: architecture, layerCount: layerCount, hiddenSize: hiddenSize,
       feedForwardLength: feedForwardLength, queryHeadCount: queryHeadCount,
-      keyValueHeadCount: try perLayer("attention.head_count_kv") ?? queryHeadCount,
+      keyValueHeadCount: try keyValueHeadCount(blockCount, hasScans) ?? queryHeadCount,
       headDim: headDim, vocabularyCount: try vocabularyCount(),
       contextLength: try required("context_length"), normEpsilon: Float(epsilon),
       ropePairing: pairing,
@@ -112,6 +113,12 @@ struct GGUFHyperparameters {
     configuration.shortContextLength = scaling.shortContextLength
     try configuration.validate(path: metadata.file.path)
     return configuration
+  }
+
+  private func keyValueHeadCount(_ count: Int, _ hasScans: Bool) throws(FormatError) -> Int? {
+    let key = key("attention.head_count_kv")
+    if hasScans, let found = try metadata.integersOrZeros(key, count: count) { return found.value }
+    return try metadata.uniformInteger(key, count: count)
   }
 
   /// Rows of the embedding table; in a file without tensors what the metadata says.

@@ -30,7 +30,8 @@ enum Granite: Architecture {
     return HuggingFaceConfiguration(decoder: decoder, derivedValues: rope.scaling.factors)
   }
 
-  private static func scale(
+  /// What the family multiplies.
+  static func scale(
     _ configuration: inout DecoderConfiguration, embedding: Double?, residual: Double?,
     logitDivisor: Double?
   ) {

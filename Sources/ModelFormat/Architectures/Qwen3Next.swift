@@ -78,16 +78,7 @@ extension DecoderConfiguration {
   mutating func placeScans(
     _ parameters: GGUFHyperparameters, inputs: ScanSpec.Inputs, takesKeysInTurn: Bool = false
   ) throws(FormatError) {
-    let heads = try parameters.required("ssm.time_step_rank")
-    let length = try parameters.required("ssm.inner_size")
-    guard heads > 0, length % heads == 0 else {
-      throw parameters.unsupported(
-        "ssm.inner_size", "\(length) does not divide among \(heads) heads")
-    }
-    var scan = ScanSpec(
-      keyHeadCount: try parameters.required("ssm.group_count"), valueHeadCount: heads,
-      keyLength: try parameters.required("ssm.state_size"), valueLength: length / heads,
-      tapCount: try parameters.required("ssm.conv_kernel"), inputs: inputs)
+    var scan = try parameters.scan(inputs: inputs)
     scan.takesKeysInTurn = takesKeysInTurn
     try place(
       scan, try parameters.scanningLayers(layerCount: layerCount),
@@ -110,6 +101,19 @@ extension DecoderConfiguration {
 }
 
 extension GGUFHyperparameters {
+  /// A scan as the file states it, in Mamba's words.
+  func scan(inputs: ScanSpec.Inputs) throws(FormatError) -> ScanSpec {
+    let heads = try required("ssm.time_step_rank")
+    let length = try required("ssm.inner_size")
+    guard heads > 0, length % heads == 0 else {
+      throw unsupported("ssm.inner_size", "\(length) does not divide among \(heads) heads")
+    }
+    return ScanSpec(
+      keyHeadCount: try required("ssm.group_count"), valueHeadCount: heads,
+      keyLength: try required("ssm.state_size"), valueLength: length / heads,
+      tapCount: try required("ssm.conv_kernel"), inputs: inputs)
+  }
+
   /// For each layer whether it scans: as is stated for each, or of each four all but the last.
   fileprivate func scanningLayers(layerCount: Int) throws(FormatError) -> [Bool] {
     if let stated = try metadata.bools(key("attention.recurrent_layers")) {

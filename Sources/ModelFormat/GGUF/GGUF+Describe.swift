@@ -134,6 +134,12 @@ extension GGUF {
   private static func rename(_ tensor: TensorRecord, _ names: [String: String]) -> TensorRecord {
     var tensor = tensor
     let words = tensor.name.split(separator: ".", omittingEmptySubsequences: false)
+    // Numbers of a scan's heads are stored as rows of one.
+    if words.count >= 3, words[0] == "blk", ["ssm_a", "ssm_d", "ssm_norm"].contains(words[2]),
+      tensor.stack == nil, !tensor.type.isQuantised
+    {
+      (tensor.columnCount, tensor.rowCount) = (tensor.columnCount * tensor.rowCount, 1)
+    }
     guard words.count == 4, words[0] == "blk" else { return tensor }
     if let name = names[String(words[2])] { tensor.name = "blk.\(words[1]).\(name).\(words[3])" }
     let isFlat = words[2].hasSuffix("_exps") && words[3] == "bias" || words[2] == "ssm_conv1d"

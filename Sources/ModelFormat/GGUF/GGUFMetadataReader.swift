@@ -63,6 +63,28 @@ public struct GGUFMetadataReader {
     return first
   }
 
+  /// For each of `count` layers whether its element of an array is 0, and what all others are; nil for no array.
+  func integersOrZeros(
+    _ key: String, count: Int
+  ) throws(FormatError) -> (value: Int, areZero: [Bool])? {
+    guard let entry = entry(key), entry.isArray else { return nil }
+    guard entry.count == count, count > 0 else {
+      throw error(.malformed, entry, "\"\(key)\" has \(entry.count) elements, not \(count)")
+    }
+    var (value, areZero) = (0, [Bool]())
+    for index in 0..<count {
+      let element = try integer(key, entry, index)
+      areZero.append(element == 0)
+      guard element != 0 else { continue }
+      guard value == 0 || value == element else {
+        throw error(
+          .unsupported, entry, "\"\(key)\" has \(value) and \(element), which is not supported")
+      }
+      value = element
+    }
+    return (value, areZero)
+  }
+
   /// A float of either width.
   public func float(_ key: String) throws(FormatError) -> Double? {
     guard let entry = entry(key) else { return nil }

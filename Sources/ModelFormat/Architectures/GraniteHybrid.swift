@@ -1,0 +1,129 @@
+/// Granite 4 hybrids: Granite with layers of Mamba-2, and few that attend, without positions; dense, or with experts beside one that
+/// always runs.
+enum GraniteHybrid: Architecture {
+  static let name = "granitehybrid"
+  static let huggingFaceNames = ["GraniteMoeHybridForCausalLM"]
+  static var huggingFaceLayerNames: [String: String] {
+    let block = "block_sparse_moe"
+    return expertNames(block: block).merging([
+      "mamba.in_proj": "ssm_in", "mamba.conv1d": "ssm_conv1d", "mamba.dt_bias": "ssm_dt.bias",
+      "mamba.A_log": "ssm_a", "mamba.D": "ssm_d", "mamba.norm": "ssm_norm",
+      "mamba.out_proj": "ssm_out", "shared_mlp.input_linear": "ffn_gate_up_shexp",
+      "shared_mlp.output_linear": "ffn_down_shexp", "\(block).router.layer": "ffn_gate_inp",
+      "\(block).router": "ffn_gate_inp", "\(block).input_linear": "ffn_gate_up_exps",
+      "\(block).output_linear": "ffn_down_exps",
+    ]) { _, new in new }
+  }
+
+  static func configuration(
+    gguf parameters: GGUFHyperparameters
+  ) throws(FormatError) -> DecoderConfiguration {
+    var configuration = try parameters.commonConfiguration(
+      pairing: .adjacent, mayHaveExperts: true, hasScales: true, hasScans: true)
+    let metadata = parameters.metadata
+    let scans = try metadata.integersOrZeros(
+      parameters.key("attention.head_count_kv"), count: configuration.layerCount)?.areZero
+    if let scans, scans.contains(true) {
+      var scan = try parameters.scan(inputs: .mamba2)
+      scan.hasTapBias =
+        scans.firstIndex(of: true).map {
+          parameters.hasTensor("blk.\($0).ssm_conv1d.bias")
+        } ?? false
+      try place(scan, scans, in: &configuration, path: metadata.file.path)
+    }
+    if try metadata.bool(parameters.key("rope.scaling.finetuned")) == false {
+      configuration.editLayers { $0.attention?.rope = nil }
+    }
+    if try parameters.integer("expert_count") ?? 0 > 0 {
+      var experts = try parameters.requiredExperts(
+        configuration, normalisesWeights: true, routing: ExpertRouting())
+      experts.sharedFeedForwardLength = try parameters.integer("expert_shared_feed_forward_length")
+      configuration.experts = experts
+    }
+    try Granite.scale(
+      &configuration, embedding: parameters.scale("embedding_scale"),
+      residual: parameters.scale("residual_scale"), logitDivisor: parameters.scale("logit_scale"))
+    try configuration.validate(path: metadata.file.path)
+    return configuration
+  }
+
+  static func configuration(
+    huggingFace parameters: HuggingFaceHyperparameters
+  ) throws(FormatError) -> HuggingFaceConfiguration {
+    let defaults = HuggingFaceHyperparameters.Defaults(
+      contextLength: 2048, feedForwardLengthKey: "shared_intermediate_size")
+    let rope = try HuggingFaceRope(parameters, defaultBase: defaults.ropeBase)
+    var decoder = try parameters.commonConfiguration(
+      defaults, rope: rope, mayHaveExperts: true, hasScales: true)
+    if let limit = parameters.config["time_step_limit"]?.array,
+      limit.first?.double != 0 || limit.last?.double.map({ $0.isFinite }) == true
+    {
+      throw parameters.unsupported("time_step_limit", "bounds on steps are not supported")
+    }
+    let heads = try parameters.required("mamba_n_heads", default: 128)
+    let length = decoder.hiddenSize * (try parameters.required("mamba_expand", default: 2))
+    guard heads > 0, length % heads == 0, try parameters.bool("mamba_proj_bias") != true else {
+      throw parameters.unsupported(
+        "mamba_n_heads", "\(heads) heads of \(length) elements, or biases")
+    }
+    var scan = ScanSpec(
+      keyHeadCount: try parameters.required("mamba_n_groups", default: 1), valueHeadCount: heads,
+      keyLength: try parameters.required("mamba_d_state", default: 256),
+      valueLength: length / heads, tapCount: try parameters.required("mamba_d_conv", default: 4),
+      inputs: .mamba2)
+    scan.hasTapBias = try parameters.bool("mamba_conv_bias") ?? true
+    try place(
+      scan, try parameters.mambaLayers(layerCount: decoder.layerCount), in: &decoder,
+      path: parameters.path)
+    if try parameters.string("position_embedding_type") != "rope" {
+      decoder.editLayers { $0.attention?.rope = nil }
+    }
+    if try parameters.integer("num_local_experts") ?? 8 > 0 {
+      var experts = try parameters.experts(
+        .init(
+          expertCount: 8, expertsPerToken: 2, lengthKey: "intermediate_size", length: 11008,
+          normalisesWeights: true))
+      experts.sharedFeedForwardLength = decoder.feedForwardLength
+      decoder.experts = experts
+    }
+    decoder.attentionScale = Float(try parameters.double("attention_multiplier") ?? 1)
+    try Granite.scale(
+      &decoder, embedding: parameters.double("embedding_multiplier"),
+      residual: parameters.double("residual_multiplier"),
+      logitDivisor: parameters.double("logits_scaling"))
+    try decoder.validate(path: parameters.path)
+    return HuggingFaceConfiguration(decoder: decoder, derivedValues: rope.scaling.factors)
+  }
+
+  private static func place(
+    _ scan: ScanSpec, _ scans: [Bool], in configuration: inout DecoderConfiguration, path: String?
+  ) throws(FormatError) {
+    if let problem = scan.problem { throw FormatError(.malformed, path: path, problem) }
+    for (layer, scans) in zip(configuration.layers.indices, scans) where scans {
+      configuration.layers[layer].scan = scan
+    }
+  }
+}
+
+extension HuggingFaceHyperparameters {
+  /// For each layer whether it is Mamba's.
+  fileprivate func mambaLayers(layerCount: Int) throws(FormatError) -> [Bool] {
+    let types = config["layer_types"] ?? config["layers_block_type"]
+    guard let types else { return Array(repeating: true, count: layerCount) }
+    var scans: [Bool] = []
+    for type in types.array ?? [] {
+      switch type.string {
+      case "attention", "full_attention": scans.append(false)
+      case "mamba", "linear_attention": scans.append(true)
+      case let other:
+        throw error(
+          .unsupported, type,
+          "layer_types: \"\(other ?? "?")\" is not supported; mamba and attention are")
+      }
+    }
+    guard scans.count == layerCount else {
+      throw error(.malformed, types, "layer_types has \(scans.count) entries, not \(layerCount)")
+    }
+    return scans
+  }
+}
