@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Mixture-of-experts models larger than memory, against the drive's random reads and llama.cpp.
 
-usage: experts.py IMAGE [--gguf GGUF] [--limit 3000MiB] [--rounds 5] [--record]
+usage: experts.py IMAGE [--gguf GGUF] [--limit 3000MiB] [--rounds 5] [--read SIZE] [--record]
 
-IMAGE holds experts in bundles (flashinfer-convert's default); random weights with random ids route
+IMAGE holds experts in bundles (flashinfer-convert's default), or is a GGUF file, in which the parts of an expert lie apart, and
+--read says how long they are; random weights with random ids route
 uniformly, which is the worst case for a cache. Each round, in turn, in a memory control group of --limit:
 
   decode   after a warm-up that fills the cache: bytes the kernel read per second ÷ fio's random reads of a
@@ -20,7 +21,7 @@ import record
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument("image"); p.add_argument("--gguf"); p.add_argument("--limit", default="3000MiB")
-p.add_argument("--rounds", type=int, default=5); p.add_argument("--tokens", type=int, default=32)
+p.add_argument("--read"); p.add_argument("--rounds", type=int, default=5); p.add_argument("--tokens", type=int, default=32)
 p.add_argument("--warmup", type=int, default=30); p.add_argument("--prompt", type=int, default=256)
 p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
 p.add_argument("--bench", default=".build/release/flashinfer-bench")
@@ -31,8 +32,9 @@ measure.need_fio()
 if not a.llama_bench: print(measure.LLAMA_HINT, file=sys.stderr)
 limit, ram = byte_count(a.limit), f"{(byte_count(a.limit) >> 20) - 64}MiB"
 experts = json.loads(measure.run([a.inspect, a.image, "--json"]))["architecture"].get("experts") or {}
-if not experts.get("bundleBytes"): sys.exit(f"{a.image} has no bundles of experts")
-bundle = f"{experts['bundleBytes'] + 4095 >> 12 << 2}KiB"
+read = experts.get("bundleBytes") or (byte_count(a.read) if a.read else None)
+if not read: sys.exit(f"{a.image} has no bundles of experts: --read says how long their parts are")
+bundle = f"{read + 4095 >> 12 << 2}KiB"
 
 def ours(*arguments, limit=None):
     return measure.ours(a.bench, *arguments, "--threads", a.threads, limit=limit)

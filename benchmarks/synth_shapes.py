@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Makes a GGUF file of generated weights in the shape of a model that is larger than what can be had: its speed is real, its words
-are not. Matrices are Q4_0, tables Q8_0; the same seed makes the same file.
+are not. Matrices are Q4_0, of gpt-oss Q8_0 and experts MXFP4, tables Q8_0; the same seed makes the same file.
 
 usage: synth_shapes.py SHAPE TOKENIZER.gguf OUTPUT.gguf
-  SHAPE      8b: Llama 3's 8B with a vocabulary of 49,152; 8b-128k: with one of 128,256; moe: Qwen3-MoE's, 24 layers of 128 experts
+  SHAPE      8b: Llama 3's 8B with a vocabulary of 49,152; 8b-128k: with one of 128,256; moe: Qwen3-MoE's, 24 layers of 128 experts;
+             gpt-oss: gpt-oss-20B's
   TOKENIZER  a file of llama's architecture whose tokenizer it gets, such as SmolLM2's; tokens that it lacks are unused ones
 flashinfer-convert makes the image of it (8b.bin, moe.bin). Needs the PyPI packages gguf and numpy.
 """
@@ -11,29 +12,40 @@ import sys
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
 
-Q4_0, Q8_0, F32 = GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q8_0, GGMLQuantizationType.F32
+Q4_0, Q8_0, MXFP4, F32 = (getattr(GGMLQuantizationType, name) for name in ("Q4_0", "Q8_0", "MXFP4", "F32"))
 LLAMA = dict(architecture="llama", layers=32, width=4096, heads=32, kv_heads=8, head=128, ffn=14336, rope=500000.0)
 SHAPES = {
     "8b": LLAMA | dict(vocabulary=49152), "8b-128k": LLAMA | dict(vocabulary=128256),
     "moe": dict(architecture="qwen3moe", layers=24, width=2048, heads=32, kv_heads=4, head=128, ffn=6144, rope=1000000.0,
                 vocabulary=49152, experts=128, used=8, expert_ffn=768),
+    "gpt-oss": dict(architecture="gpt-oss", layers=24, width=2880, heads=64, kv_heads=8, head=64, ffn=2880, rope=150000.0,
+                    vocabulary=201088, experts=32, used=4, expert_ffn=2880, window=128),
 }
 
 def tensors(s):
     """Name, shape (rows first) and type of each, in the order of the file."""
+    is_oss = s["architecture"] == "gpt-oss"
+    dense, routed = (Q8_0, MXFP4) if is_oss else (Q4_0, Q4_0)
     yield "token_embd.weight", (s["vocabulary"], s["width"]), Q8_0
     for layer in range(s["layers"]):
         def own(name): return f"blk.{layer}.{name}.weight"
         yield own("attn_norm"), (s["width"],), F32
-        yield own("attn_q"), (s["heads"] * s["head"], s["width"]), Q4_0
-        for name in ("attn_k", "attn_v"): yield own(name), (s["kv_heads"] * s["head"], s["width"]), Q4_0
-        yield own("attn_output"), (s["width"], s["heads"] * s["head"]), Q4_0
-        yield own("ffn_norm"), (s["width"],), F32
+        yield own("attn_q"), (s["heads"] * s["head"], s["width"]), dense
+        for name in ("attn_k", "attn_v"): yield own(name), (s["kv_heads"] * s["head"], s["width"]), dense
+        yield own("attn_output"), (s["width"], s["heads"] * s["head"]), dense
+        yield own("post_attention_norm" if is_oss else "ffn_norm"), (s["width"],), F32
+        if is_oss:
+            yield own("attn_sinks"), (s["heads"],), F32
+            for name, shape in (("attn_q", (s["heads"] * s["head"],)), ("attn_k", (s["kv_heads"] * s["head"],)),
+                                ("attn_v", (s["kv_heads"] * s["head"],)), ("attn_output", (s["width"],)), ("ffn_gate_inp", (s["experts"],)),
+                                ("ffn_gate_exps", (s["experts"], s["expert_ffn"])), ("ffn_up_exps", (s["experts"], s["expert_ffn"])),
+                                ("ffn_down_exps", (s["experts"], s["width"]))):
+                yield f"blk.{layer}.{name}.bias", shape, F32
         if "experts" in s:
-            for name in ("attn_q_norm", "attn_k_norm"): yield own(name), (s["head"],), F32
+            for name in () if is_oss else ("attn_q_norm", "attn_k_norm"): yield own(name), (s["head"],), F32
             yield own("ffn_gate_inp"), (s["experts"], s["width"]), F32
-            for name in ("ffn_gate_exps", "ffn_up_exps"): yield own(name), (s["experts"], s["expert_ffn"], s["width"]), Q4_0
-            yield own("ffn_down_exps"), (s["experts"], s["width"], s["expert_ffn"]), Q4_0
+            for name in ("ffn_gate_exps", "ffn_up_exps"): yield own(name), (s["experts"], s["expert_ffn"], s["width"]), routed
+            yield own("ffn_down_exps"), (s["experts"], s["width"], s["expert_ffn"]), routed
         else:
             for name in ("ffn_gate", "ffn_up"): yield own(name), (s["ffn"], s["width"]), Q4_0
             yield own("ffn_down"), (s["width"], s["ffn"]), Q4_0
@@ -46,8 +58,14 @@ def values(name, shape, kind, layers, random):
     experts."""
     scale = 1 if name == "token_embd.weight" else shape[-1] ** -.5
     if "attn_output" in name or "ffn_down" in name: scale *= (2 * layers) ** -.5
+    if name.endswith(".bias") or "sinks" in name: return np.zeros(shape, np.float32)
     if kind == F32:
         return np.ones(shape, np.float32) if len(shape) == 1 else random.standard_normal(shape, np.float32) * np.float32(scale)
+    if kind == MXFP4:
+        # An exponent and 32 numbers of 4 bits, whose mean square is 8.56.
+        blocks = random.integers(0, 256, (*shape[:-1], shape[-1] // 32, 17), np.uint8)
+        blocks[..., 0] = 127 + round(np.log2(scale / 8.56 ** .5))
+        return blocks.reshape(*shape[:-1], -1)
     quants, spread = (16, 4.3) if kind == Q4_0 else (32, 73.6)
     blocks = np.empty((*shape[:-1], shape[-1] // 32, 2 + quants), np.uint8)
     blocks[..., :2] = np.frombuffer(np.float16(scale / spread).tobytes(), np.uint8)
@@ -81,8 +99,9 @@ def main(shape, tokenizer, target):
         writer.add_expert_feed_forward_length(s["expert_ffn"])
     else:
         writer.add_rope_dimension_count(s["head"])
+    if "window" in s: writer.add_sliding_window(s["window"])
     add_tokenizer(writer, GGUFReader(tokenizer), s["vocabulary"])
-    def bytes_of(shape, kind): return int(np.prod(shape)) * {F32: 128, Q4_0: 18, Q8_0: 34}[kind] // 32
+    def bytes_of(shape, kind): return int(np.prod(shape)) * {F32: 128, Q4_0: 18, Q8_0: 34, MXFP4: 17}[kind] // 32
     for name, shape, kind in tensors(s):
         writer.add_tensor_info(name, shape, np.dtype(np.float32), bytes_of(shape, kind), None if kind == F32 else kind)
     writer.write_header_to_file(); writer.write_kv_data_to_file(); writer.write_ti_data_to_file()
