@@ -118,7 +118,9 @@ struct DraftGate {
   }
 
   /// How likely a draft must be reached so that a drafter's step after it is worth the time.
-  func leastLikelihood(stepNanoseconds: Double) -> Double { tokenRate * stepNanoseconds }
+  ///
+  /// What a step proposes is right in about two cases of three.
+  func leastLikelihood(stepNanoseconds: Double) -> Double { 1.5 * tokenRate * stepNanoseconds }
 
   /// Nanoseconds of a sweep of so many rows.
   private func cost(_ rowCount: Int) -> Double {

@@ -100,7 +100,7 @@ public struct Conversation: @unchecked Sendable {
       }
       messages.append(try Self.message(members, value))
     }
-    if messages.isEmpty { throw fail(json, "the list of messages is empty") }
+    if messages.isEmpty { throw fail(json["messages"] ?? json, "the list of messages is empty") }
     tools = try json["tools"].map(value)
     documents = try json["documents"].map(value)
     if let value = json["add_generation_prompt"] {
