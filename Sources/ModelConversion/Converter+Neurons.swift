@@ -36,6 +36,10 @@ extension Converter {
       throw .notPossible(
         "\(source.path) has experts; only a dense model is put in bundles of neurons")
     }
+    guard configuration.layers.allSatisfy({ $0.feedForward?.length == nil }) else {
+      throw .notPossible(
+        "the FFNs of \(source.path) differ in width: bundles of neurons are of one width")
+    }
     guard configuration.activation == .relu || selector != nil else {
       throw .notPossible(
         "the activation of \(source.path) is \(configuration.activation.rawValue), which leaves no"

@@ -173,7 +173,7 @@ extension DecoderConfiguration {
             } else {
               .feedForward(
                 gatedTensors(
-                  prefix, "", length: feedForwardLength, isGated: spec.isGated,
+                  prefix, "", length: length(of: spec), isGated: spec.isGated,
                   hasBiases: spec.hasBiases))
             }
           }
@@ -188,8 +188,7 @@ extension DecoderConfiguration {
   private func attentionTensors(
     _ spec: AttentionSpec, _ prefix: String
   ) -> BlockTensors.AttentionTensors {
-    let queryLength = queryHeadCount * headDim
-    let keyLength = keyValueHeadCount * headDim
+    let heads = heads(of: spec)
     func input(_ name: String, _ rows: Int) -> Projection {
       Projection(prefix + name, columns: hiddenSize, rows: rows, hasBias: spec.hasBiases)
     }
@@ -197,13 +196,14 @@ extension DecoderConfiguration {
       spec.headNorm.map { .vector("\(prefix)\(name).weight", $0 == .heads ? headDim : length) }
     }
     return BlockTensors.AttentionTensors(
-      spec: spec, query: input("attn_q", spec.hasGate ? 2 * queryLength : queryLength),
-      key: input("attn_k", keyLength),
-      value: input("attn_v", keyLength), queryNorm: norm("attn_q_norm", queryLength),
-      keyNorm: norm("attn_k_norm", keyLength),
-      sinks: spec.hasSinks ? .vector("\(prefix)attn_sinks.weight", queryHeadCount) : nil,
+      spec: spec,
+      query: input("attn_q", spec.hasGate ? 2 * heads.queryLength : heads.queryLength),
+      key: input("attn_k", heads.keyLength), value: input("attn_v", heads.valuesLength),
+      queryNorm: norm("attn_q_norm", heads.queryLength),
+      keyNorm: norm("attn_k_norm", heads.keyLength),
+      sinks: spec.hasSinks ? .vector("\(prefix)attn_sinks.weight", heads.queryHeadCount) : nil,
       output: Projection(
-        prefix + "attn_output", columns: queryLength, rows: hiddenSize,
+        prefix + "attn_output", columns: heads.outputLength, rows: hiddenSize,
         hasBias: spec.hasOutputBias))
   }
 

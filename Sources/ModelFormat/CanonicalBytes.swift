@@ -25,6 +25,7 @@ struct CanonicalBytes {
     case layerKind, layers, logitScale, sinks, logitSoftCap, attentionSoftCap, gates
     case experts = 64
     case sharedExperts, routing
+    case layerSizes = 96
     case tensor = 128
     case tensorShape
     case bundles = 192
@@ -165,6 +166,10 @@ struct CanonicalBytes {
     if sinks.contains(1) { integers(.sinks, sinks) }
     let gates = kinds.map { $0.attention?.hasGate == true ? 1 : 0 }
     if gates.contains(1) { integers(.gates, gates) }
+    let sizes = kinds.map(\.canonicalSizes)
+    if sizes.contains(where: { $0 != LayerSpec.usual.canonicalSizes }) {
+      for size in sizes { integers(.layerSizes, size) }
+    }
     if let scale = header.logitScale { floats(.logitScale, [scale]) }
     if let cap = header.logitSoftCap { floats(.logitSoftCap, [cap]) }
     if let cap = header.attentionSoftCap { floats(.attentionSoftCap, [cap]) }
@@ -232,6 +237,17 @@ extension LayerSpec {
       ]
         + block.branches.flatMap(\.canonicalNumbers)
     }
+  }
+}
+
+extension LayerSpec {
+  /// What it states in the place of the decoder's values.
+  fileprivate var canonicalSizes: [Int] {
+    [
+      attention?.queryHeadCount ?? 0, attention?.keyValueHeadCount ?? 0,
+      attention?.valueLength ?? 0, Int((attention?.valueScale ?? 1).bitPattern),
+      feedForward?.length ?? 0,
+    ]
   }
 }
 

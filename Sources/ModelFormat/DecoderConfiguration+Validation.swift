@@ -1,6 +1,9 @@
 extension DecoderConfiguration {
   /// More layers than any model has; bounds what a header can make readers build.
   static let layerLimit = 1024
+  /// More heads, and more elements of one, than any model has.
+  static let headLimit = 1 << 12
+  static let feedForwardLengthLimit = 1 << 22
   /// More rows than any table of positions has in front of position 0.
   static let positionOffsetLimit = 1 << 16
 
@@ -24,10 +27,10 @@ extension DecoderConfiguration {
     try Self.checkLayerCount(layerCount, path: path)
     let bounded: [(name: String, value: Int, limit: Int)] = [
       ("embedding length", hiddenSize, 1 << 20),
-      ("feed-forward length", feedForwardLength, 1 << 22),
-      ("query head count", queryHeadCount, 1 << 12),
-      ("key-value head count", keyValueHeadCount, 1 << 12),
-      ("head length", headDim, 1 << 12),
+      ("feed-forward length", feedForwardLength, Self.feedForwardLengthLimit),
+      ("query head count", queryHeadCount, Self.headLimit),
+      ("key-value head count", keyValueHeadCount, Self.headLimit),
+      ("head length", headDim, Self.headLimit),
       ("vocabulary count", vocabularyCount, 1 << 24),
       ("context length", contextLength, 1 << 30),
       ("RoPE dimension count", ropeDimensionCount, headDim),
@@ -42,10 +45,6 @@ extension DecoderConfiguration {
         "position offset is \(positionOffset ?? 0); 0 to \(Self.positionOffsetLimit) is possible")
     }
     let problems: [(holds: Bool, message: String)] = [
-      (
-        queryHeadCount % keyValueHeadCount == 0,
-        "\(queryHeadCount) query heads do not divide among \(keyValueHeadCount) key-value heads"
-      ),
       (ropeDimensionCount % 2 == 0, "RoPE dimension count \(ropeDimensionCount) is odd"),
       (
         isGated || activation == .relu,
@@ -85,6 +84,7 @@ extension DecoderConfiguration {
     }
     if let problem = layer.scan?.problem { throw refuse(problem) }
     let attention = attentions.first
+    if let attention, let problem = headProblem(attention) { throw refuse(problem) }
     let window = attention?.window ?? 1
     guard (1...1 << 30).contains(window) else {
       throw refuse("sliding window is \(window); 1 to \(1 << 30) is possible")
@@ -108,10 +108,37 @@ extension DecoderConfiguration {
       throw refuse("layers with other experts")
     }
     if let feedForward = layer.feedForward {
+      let length = length(of: feedForward)
+      guard (1...Self.feedForwardLengthLimit).contains(length) else {
+        throw refuse("an FFN of \(length); 1 to \(Self.feedForwardLengthLimit) is possible")
+      }
       guard feedForward.isGated == isGated, !(feedForward.isGated && feedForward.hasBiases) else {
         throw refuse("an FFN with a gate has no biases, and all FFNs have gates or none has")
       }
     }
+  }
+
+  /// What is wrong with the heads of an attention; nil if nothing is.
+  private func headProblem(_ spec: AttentionSpec) -> String? {
+    let heads = heads(of: spec)
+    let bounded = [
+      ("query heads", heads.queryHeadCount), ("key-value heads", heads.keyValueHeadCount),
+      ("elements of a value head", heads.valueLength),
+    ]
+    for (name, value) in bounded where !(1...Self.headLimit).contains(value) {
+      return "\(value) \(name); 1 to \(Self.headLimit) are possible"
+    }
+    guard heads.queryHeadCount % heads.keyValueHeadCount == 0 else {
+      return "\(heads.queryHeadCount) query heads do not divide among \(heads.keyValueHeadCount)"
+        + " key-value heads"
+    }
+    guard heads.valueLength == heads.headDim || !spec.hasGate else {
+      return "gates on attention with values of another length than keys are not supported"
+    }
+    guard spec.valueScale.isFinite, spec.valueScale > 0 else {
+      return "the factor \(spec.valueScale) on values is not a positive number"
+    }
+    return nil
   }
 
   private func validateNumbers(_ path: String?) throws(FormatError) {

@@ -8,17 +8,19 @@ public struct DecoderConfiguration: Sendable, Equatable {
   /// It is one of `llama`, `phi3`, `qwen2`, `qwen2moe`, `qwen3`, `qwen3moe`, `olmoe`,
   /// `gemma2`, `gemma3`, `olmo2`, `granite`, `smollm3`, `command-r`, `glm4`, `gpt-oss`, `glm4moe`,
   /// `minimax-m2`, `qwen3next`, `qwen35`, `qwen35moe`,
-  /// `granitehybrid`, `opt`.
+  /// `granitehybrid`, `mimo2`, `openelm`, `opt`.
   public var architecture: String
   /// From the embedding to the output head.
   public var layers: [LayerSpec]
   /// Width of the residual stream.
   public var hiddenSize: Int
-  /// Width of dense FFNs; where no layer has one, this is what the file says.
+  /// Width of dense FFNs that state none; where no layer has one, this is what the file says.
   public var feedForwardLength: Int
+  /// Query heads of layers that state none.
   public var queryHeadCount: Int
+  /// KV heads of layers that state none.
   public var keyValueHeadCount: Int
-  /// Elements of one query, key or value head.
+  /// Elements of one query or key head, and of a value head of layers that state none.
   public var headDim: Int
   public var vocabularyCount: Int
   /// Positions the model was trained for.
@@ -118,9 +120,6 @@ public struct DecoderConfiguration: Sendable, Equatable {
     self.tiesOutput = tiesOutput
     self.experts = experts
   }
-
-  /// Elements that a head takes among keys and values: a multiple of 16, the last ones zeros.
-  public var storedHeadDim: Int { (headDim + 15) / 16 * 16 }
 }
 
 // MARK: - Of the layers

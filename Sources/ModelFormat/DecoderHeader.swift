@@ -91,6 +91,13 @@ extension DecoderHeader {
     (layerKinds ?? []).contains { $0.scan != nil || $0.attention?.hasGate == true }
   }
 
+  /// Whether layers have heads or FFNs of their own sizes, which those readers do not know either.
+  var statesSizes: Bool {
+    (layerKinds ?? []).contains { kind in
+      kind.attention?.hasUsualHeads == false || kind.feedForward?.length != nil
+    }
+  }
+
   private init(flagsOf configuration: DecoderConfiguration) {
     architecture = configuration.architecture
     layerCount = configuration.layerCount

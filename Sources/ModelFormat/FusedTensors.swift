@@ -58,21 +58,22 @@ enum FusedTensors {
     let words = tensor.name.split(separator: ".", omittingEmptySubsequences: false)
     guard words.count == 4, words[0] == "blk" else { return nil }
     let prefix = "blk.\(words[1])."
-    let layer = Int(words[1]).flatMap {
-      configuration.layers.indices.contains($0) ? configuration.layers[$0] : nil
+    guard let layer = Int(words[1]), configuration.layers.indices.contains(layer) else {
+      return nil
     }
-    let hasGate = layer?.attention?.hasGate == true
-    let queryLength = configuration.queryHeadCount * configuration.headDim * (hasGate ? 2 : 1)
-    let keyLength = configuration.keyValueHeadCount * configuration.headDim
-    let length = configuration.feedForwardLength
+    let spec = configuration.layers[layer]
+    let length = spec.feedForward.map(configuration.length) ?? configuration.feedForwardLength
     func gateAndUp(_ ending: String, _ length: Int) -> [Part] {
       [("\(prefix)ffn_gate\(ending)", length), ("\(prefix)ffn_up\(ending)", length)]
     }
     switch "\(words[2]).\(words[3])" {
-    case "attn_qkv.weight" where layer?.scan != nil: return nil
     case "attn_qkv.weight", "attn_qkv.bias":
-      return [("q", queryLength), ("k", keyLength), ("v", keyLength)].map { (name, rowCount) in
-        ("\(prefix)attn_\(name).\(words[3])", rowCount)
+      // A scan's is one matrix.
+      guard let attention = spec.attention else { return nil }
+      let heads = configuration.heads(of: attention)
+      let queryLength = attention.hasGate ? 2 * heads.queryLength : heads.queryLength
+      return [("q", queryLength), ("k", heads.keyLength), ("v", heads.valuesLength)].map {
+        ("\(prefix)attn_\($0.0).\(words[3])", $0.1)
       }
     case "ffn_gate_up.weight": return gateAndUp(".weight", length)
     case "ffn_gate_up_exps.weight":

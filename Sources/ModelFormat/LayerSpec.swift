@@ -130,6 +130,14 @@ public struct AttentionSpec: Sendable, Codable, Equatable {
   public var hasSinks = false
   /// The query projection has, for each head, its query and then as many elements whose sigmoids multiply its output.
   public var hasGate = false
+  /// Query heads; nil = the decoder's.
+  public var queryHeadCount: Int?
+  /// KV heads; nil = the decoder's.
+  public var keyValueHeadCount: Int?
+  /// Elements of a value head; nil = as many as of a key.
+  public var valueLength: Int?
+  /// Factor on values.
+  public var valueScale: Float = 1
 
   public init() {}
 
@@ -150,8 +158,14 @@ public struct AttentionSpec: Sendable, Codable, Equatable {
 }
 
 extension AttentionSpec {
+  /// Whether its heads are the decoder's, which is all that readers of the first images with layers know.
+  var hasUsualHeads: Bool {
+    queryHeadCount == nil && keyValueHeadCount == nil && valueLength == nil && valueScale == 1
+  }
+
   private enum CodingKeys: String, CodingKey {
     case hasBiases, hasOutputBias, headNorm, rope, window, hasSinks, hasGate
+    case queryHeadCount, keyValueHeadCount, valueLength, valueScale
   }
 
   public init(from decoder: any Decoder) throws {
@@ -163,6 +177,10 @@ extension AttentionSpec {
     window = try container.decodeIfPresent(Int.self, forKey: .window)
     hasSinks = try container.decodeIfPresent(Bool.self, forKey: .hasSinks) ?? false
     hasGate = try container.decodeIfPresent(Bool.self, forKey: .hasGate) ?? false
+    queryHeadCount = try container.decodeIfPresent(Int.self, forKey: .queryHeadCount)
+    keyValueHeadCount = try container.decodeIfPresent(Int.self, forKey: .keyValueHeadCount)
+    valueLength = try container.decodeIfPresent(Int.self, forKey: .valueLength)
+    valueScale = try container.decodeIfPresent(Float.self, forKey: .valueScale) ?? 1
   }
 
   /// What the first families stated in this form do not have is stated only where it is there.
@@ -175,6 +193,10 @@ extension AttentionSpec {
     try container.encodeIfPresent(window, forKey: .window)
     if hasSinks { try container.encode(true, forKey: .hasSinks) }
     if hasGate { try container.encode(true, forKey: .hasGate) }
+    try container.encodeIfPresent(queryHeadCount, forKey: .queryHeadCount)
+    try container.encodeIfPresent(keyValueHeadCount, forKey: .keyValueHeadCount)
+    try container.encodeIfPresent(valueLength, forKey: .valueLength)
+    if valueScale != 1 { try container.encode(valueScale, forKey: .valueScale) }
   }
 }
 
@@ -183,6 +205,8 @@ public struct FeedForwardSpec: Sendable, Codable, Equatable {
   public var isGated = true
   /// Biases on up and down.
   public var hasBiases = false
+  /// Its width; nil = the decoder's.
+  public var length: Int?
 
   public init() {}
 }

@@ -39,6 +39,9 @@ extension NeuronBundles {
     func error(_ message: String) -> FormatError {
       FormatError(.malformed, at: offset, path: path, message)
     }
+    guard configuration.layers.allSatisfy({ $0.feedForward?.length == nil }) else {
+      throw error("FFNs of different widths are not in bundles of neurons")
+    }
     guard parts.map(\.role) == configuration.neuronRoles, let down = part(.down)?.part.type else {
       throw error("the parts of a bundle of neurons are not those of its FFN")
     }

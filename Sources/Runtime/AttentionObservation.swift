@@ -26,7 +26,7 @@ final class AttentionObservation {
     do {
       memory = try AlignedBuffer(
         byteCount: Self.byteCount(
-          shape, keyValues, tokenCount: tokenCount, threadCount: pool.threadCount))
+          [shape], keyValues, tokenCount: tokenCount, threadCount: pool.threadCount))
     } catch { throw .allocation(error) }
     let count = keyValues.pageGroupCount * shape.queryHeadCount * tokenCount
     maxima = (memory.address + pool.threadCount * workerByteCount).bindMemory(
@@ -34,11 +34,11 @@ final class AttentionObservation {
     sums = maxima + count
   }
 
-  /// Memory for observing `tokenCount` tokens.
+  /// Memory for observing `tokenCount` tokens of layers that have the same heads.
   static func byteCount(
-    _ shape: AttentionShape, _ keyValues: KeyValueShape, tokenCount: Int, threadCount: Int
+    _ shapes: [AttentionShape], _ keyValues: KeyValueShape, tokenCount: Int, threadCount: Int
   ) -> Int {
-    guard tokenCount > 0 else { return 0 }
+    guard tokenCount > 0, let shape = shapes.first else { return 0 }
     return AlignedBuffer.roundedUp(
       threadCount
         * AttentionWorkerArea.byteCount(shape, keyValues, queryCount: shape.groupSize)

@@ -17,11 +17,15 @@ package struct AttentionShape: Sendable {
     self.headDim = headDim
   }
 
-  init(_ configuration: DecoderConfiguration) {
-    self.init(
-      queryHeadCount: configuration.queryHeadCount,
-      keyValueHeadCount: configuration.keyValueHeadCount, headDim: configuration.storedHeadDim)
-    softCap = configuration.attentionSoftCap ?? 0
+  /// Those of each attention of a decoder.
+  static func all(_ configuration: DecoderConfiguration) -> [AttentionShape] {
+    configuration.headShapes.map { heads in
+      var shape = AttentionShape(
+        queryHeadCount: heads.queryHeadCount, keyValueHeadCount: heads.keyValueHeadCount,
+        headDim: configuration.storedHeadDim)
+      shape.softCap = configuration.attentionSoftCap ?? 0
+      return shape
+    }
   }
 
   /// Query heads that share a KV head.
@@ -43,16 +47,15 @@ package struct AttentionShape: Sendable {
 /// are blocks of tokens × KV heads, over the tiles that are there. Single tokens of all sequences are computed together:
 /// their tasks are tiles × KV heads, in any order.
 package final class AttentionStep: ParallelRegion {
-  private let shape: AttentionShape
+  /// Of each layer.
+  private let shapes: [AttentionShape]
   private let keyValueShape: KeyValueShape
   private let pool: ThreadPool
-  private let groupSize: Int
   private let memory: AlignedBuffer
   private let chunkMemory: AlignedBuffer
   private let workerByteCount: Int
   /// Partials of each tile of single tokens [tokenCapacity * tileCapacity, queryHeadCount].
   private let tilePartials: UnsafeMutableRawPointer
-  private let tilePartialByteCount: Int
   /// Of the region in work, each tile's place among those of all tokens and the number of its token
   /// [tokenCapacity * tileCapacity].
   private let regionPlaces: UnsafeMutablePointer<Int32>
@@ -87,43 +90,47 @@ package final class AttentionStep: ParallelRegion {
   private let tokenTasks: UnsafeMutableBufferPointer<TokenTask>
   private var tokenCount = 0
   private var layer = 0
+  /// Of the layer in work.
+  private var shape: AttentionShape
+  private var groupSize = 0
+  private var tilePartialByteCount = 0
   private var sinks: UnsafePointer<Float>?
   /// Tasks of the current region, and whether they are tokens × KV heads, whose tiles are all there.
   private var taskCount = 0
   private var isMerging = false
 
   /// - Parameters:
+  ///   - shapes: of each layer, which are as long in a head.
   ///   - cache: how each sequence's keys and values are kept.
   ///   - chunkLength: most tokens of one sequence.
   ///   - tokenCapacity: most sequences that have a single token each.
   ///   - observedTokenCount: as `KeyValueStore.observedTokenCount`.
   /// - Throws: ``RuntimeError/allocation(_:)``.
   package init(
-    _ shape: AttentionShape, cache plan: KeyValuePlan, chunkLength: Int, tokenCapacity: Int = 1,
+    _ shapes: [AttentionShape], cache plan: KeyValuePlan, chunkLength: Int, tokenCapacity: Int = 1,
     observedTokenCount: Int, pool: ThreadPool
   ) throws(RuntimeError) {
-    self.shape = shape
+    self.shapes = shapes
+    shape = shapes[0]
     keyValueShape = plan.shape
     self.pool = pool
-    groupSize = shape.groupSize
-    workerByteCount = ChunkAttention.workerByteCount(shape, plan.shape)
-    tilePartialByteCount = Self.tilePartialByteCount(shape)
+    workerByteCount = ChunkAttention.workerByteCount(shapes, plan.shape)
     let tileCount = tokenCapacity * Self.tileCount(plan.shape.contextLength)
     do {
       memory = try AlignedBuffer(
         byteCount: Self.byteCount(
-          shape, cache: plan.shape, tokenCapacity: tokenCapacity, threadCount: pool.threadCount))
+          shapes, cache: plan.shape, tokenCapacity: tokenCapacity, threadCount: pool.threadCount))
       chunkMemory = try AlignedBuffer(
         byteCount: plan.hasTier
-          ? ChunkAttention.partialByteCount(shape, chunkLength: chunkLength) : 0)
+          ? ChunkAttention.partialByteCount(shapes, chunkLength: chunkLength) : 0)
     } catch { throw .allocation(error) }
     let observation = try AttentionObservation(
-      shape, plan.shape, tokenCount: observedTokenCount, pool: pool)
+      shapes[0], plan.shape, tokenCount: observedTokenCount, pool: pool)
     chunk = ChunkAttention(
-      shape, plan.shape, memory: memory.address,
+      shapes, plan.shape, memory: memory.address,
       partials: plan.hasTier ? chunkMemory.address : nil, observation: observation, pool: pool)
     tilePartials = memory.address + workerByteCount * pool.threadCount
-    let lists = tilePartials + tileCount * shape.keyValueHeadCount * tilePartialByteCount
+    let lists = tilePartials + Self.tilePartialByteCount(shapes, tileCount: tileCount)
     regionPlaces = lists.bindMemory(to: Int32.self, capacity: 2 * tileCount)
     regionTokens = regionPlaces + tileCount
     isLeft = (lists + 8 * tileCount).bindMemory(to: Bool.self, capacity: tileCount)
@@ -134,13 +141,19 @@ package final class AttentionStep: ParallelRegion {
 
   /// Memory of a step for `threadCount` workers over caches of that shape.
   static func byteCount(
-    _ shape: AttentionShape, cache: KeyValueShape, tokenCapacity: Int, threadCount: Int
+    _ shapes: [AttentionShape], cache: KeyValueShape, tokenCapacity: Int, threadCount: Int
   ) -> Int {
     let tiles = tokenCapacity * tileCount(cache.contextLength)
     return AlignedBuffer.roundedUp(
-      ChunkAttention.workerByteCount(shape, cache) * threadCount
-        + tiles * shape.keyValueHeadCount * tilePartialByteCount(shape)
-        + 9 * tiles)
+      ChunkAttention.workerByteCount(shapes, cache) * threadCount
+        + tilePartialByteCount(shapes, tileCount: tiles) + 9 * tiles)
+  }
+
+  /// Memory of the partials of so many tiles of any layer.
+  private static func tilePartialByteCount(_ shapes: [AttentionShape], tileCount: Int) -> Int {
+    shapes.reduce(0) {
+      max($0, tileCount * $1.keyValueHeadCount * tilePartialByteCount($1))
+    }
   }
 
   /// Replaces `queries` [batch.rowCount, queryHeadCount, headDim] (scaled, rotated) by attention's
@@ -158,6 +171,9 @@ package final class AttentionStep: ParallelRegion {
     layer: Int, queries: UnsafeMutablePointer<Float>, _ batch: Batch, window: Int?,
     sinks: UnsafePointer<Float>? = nil, foldedEnd: Int = 0
   ) {
+    shape = shapes[layer]
+    groupSize = shape.groupSize
+    tilePartialByteCount = Self.tilePartialByteCount(shape)
     let rowLength = shape.queryHeadCount * shape.headDim
     self.layer = layer
     self.sinks = sinks
@@ -172,7 +188,7 @@ package final class AttentionStep: ParallelRegion {
           number, cache, queries: queries, position: position, window: window,
           foldedEnd: foldedEnd, firstPlace: placeCount, batch)
       } else {
-        chunk.removeAll()
+        chunk.begin(layer: layer)
         chunk.append(
           ChunkAttention.Line(queries: queries, tokenCount: rows.count, position: position))
         for branch in batch.branches where branch.span == number {
@@ -183,7 +199,7 @@ package final class AttentionStep: ParallelRegion {
         }
         do throws(KeyValueError) {
           try chunk.run(
-            layer: layer, window: window, sinks: sinks, cache, batch.keyValueBranches)
+            window: window, sinks: sinks, cache, batch.keyValueBranches)
         } catch { batch.fail(number, error) }
       }
     }
@@ -193,7 +209,7 @@ package final class AttentionStep: ParallelRegion {
   /// Where the attention of the next run's only row may have begun: the running partials of tiles that something
   /// else has merged. They take the place of the tile before those that are left.
   package var runningPartials: TokenPartials {
-    TokenPartials(memory: tilePartials, groupSize: groupSize, headDim: shape.headDim)
+    TokenPartials(memory: tilePartials, groupSize: shape.groupSize, headDim: shape.headDim)
   }
 
   /// Plans a single token's attention.

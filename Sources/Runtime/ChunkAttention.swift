@@ -6,7 +6,8 @@ import TensorBasics
 ///
 /// A task is a block of tokens × one KV head, over the tiles that are there. A region made of a closure would allocate.
 final class ChunkAttention: ParallelRegion {
-  private let shape: AttentionShape
+  /// Of each layer.
+  private let shapes: [AttentionShape]
   private let keyValueShape: KeyValueShape
   private let pool: ThreadPool
   /// A worker's area each; other attention uses them in turn.
@@ -17,7 +18,6 @@ final class ChunkAttention: ParallelRegion {
   private let partials: UnsafeMutableRawPointer?
   /// For a policy that chooses blocks at a prompt's end.
   private let observation: AttentionObservation?
-  private let tokenBlock: Int
 
   /// Consecutive tokens that see the same line of positions.
   struct Line {
@@ -34,6 +34,10 @@ final class ChunkAttention: ParallelRegion {
   private var lines: [Line] = []
   private var blockCount = 0
 
+  /// Of the layer in work.
+  private var shape: AttentionShape
+  private var tokenBlock = 1
+
   /// The attention under way, and the tiles of the current region among all that are seen.
   private var layer = 0
   private var window: Int?
@@ -45,14 +49,14 @@ final class ChunkAttention: ParallelRegion {
   private var branches: Unmanaged<KeyValueBranches>?
 
   init(
-    _ shape: AttentionShape, _ keyValueShape: KeyValueShape,
+    _ shapes: [AttentionShape], _ keyValueShape: KeyValueShape,
     memory: UnsafeMutableRawPointer, partials: UnsafeMutableRawPointer?,
     observation: AttentionObservation?, pool: ThreadPool
   ) {
-    (self.shape, self.keyValueShape, self.pool) = (shape, keyValueShape, pool)
+    (self.shapes, self.keyValueShape, self.pool) = (shapes, keyValueShape, pool)
+    shape = shapes[0]
     (self.memory, self.partials, self.observation) = (memory, partials, observation)
-    workerByteCount = Self.workerByteCount(shape, keyValueShape)
-    tokenBlock = Self.tokenBlock(shape)
+    workerByteCount = Self.workerByteCount(shapes, keyValueShape)
   }
 
   /// Tokens of one task, which divide a block of keys and values: enough that a tile is read, and expanded, for many
@@ -60,17 +64,24 @@ final class ChunkAttention: ParallelRegion {
   private static func tokenBlock(_ shape: AttentionShape) -> Int { shape.groupSize > 4 ? 8 : 16 }
 
   /// Memory of a worker.
-  static func workerByteCount(_ shape: AttentionShape, _ cache: KeyValueShape) -> Int {
-    AttentionWorkerArea.byteCount(
-      shape, cache, queryCount: tokenBlock(shape) * shape.groupSize)
+  static func workerByteCount(_ shapes: [AttentionShape], _ cache: KeyValueShape) -> Int {
+    shapes.reduce(0) {
+      max(
+        $0,
+        AttentionWorkerArea.byteCount($1, cache, queryCount: tokenBlock($1) * $1.groupSize))
+    }
   }
 
   /// Memory of the partials of a chunk whose tiles may have to be waited for.
-  static func partialByteCount(_ shape: AttentionShape, chunkLength: Int) -> Int {
-    // Blocks begin at multiples of their length.
-    let blockCount = (chunkLength + tokenBlock(shape) - 2) / tokenBlock(shape) + 1
-    return AlignedBuffer.roundedUp(
-      blockCount * shape.keyValueHeadCount * blockPartialByteCount(shape))
+  static func partialByteCount(_ shapes: [AttentionShape], chunkLength: Int) -> Int {
+    shapes.reduce(0) { most, shape in
+      // Blocks begin at multiples of their length.
+      let blockCount = (chunkLength + tokenBlock(shape) - 2) / tokenBlock(shape) + 1
+      return max(
+        most,
+        AlignedBuffer.roundedUp(
+          blockCount * shape.keyValueHeadCount * blockPartialByteCount(shape)))
+    }
   }
 
   private static func blockPartialByteCount(_ shape: AttentionShape) -> Int {
@@ -80,8 +91,11 @@ final class ChunkAttention: ParallelRegion {
 
   // MARK: - What is attended
 
-  /// Forgets all lines.
-  func removeAll() {
+  /// Forgets all lines; those to come are of `layer`.
+  func begin(layer: Int) {
+    shape = shapes[layer]
+    tokenBlock = Self.tokenBlock(shape)
+    self.layer = layer
     lines.removeAll(keepingCapacity: true)
     blockCount = 0
   }
@@ -103,11 +117,11 @@ final class ChunkAttention: ParallelRegion {
   ///   - window: positions a token sees, its own included; nil = all before it.
   ///   - sinks: [queryHeadCount], as `AttentionSpec.hasSinks`.
   func run(
-    layer: Int, window: Int?, sinks: UnsafePointer<Float>?, _ cache: KeyValueStore,
+    window: Int?, sinks: UnsafePointer<Float>?, _ cache: KeyValueStore,
     _ branches: KeyValueBranches?
   ) throws(KeyValueError) {
     guard let chunk = lines.first else { return }
-    (self.layer, self.window, self.sinks) = (layer, window, sinks)
+    (self.window, self.sinks) = (window, sinks)
     self.cache = .passUnretained(cache)
     self.branches = branches.map { .passUnretained($0) }
     let first = Int(AttentionStep.visible(chunk.position, window).first)

@@ -8,43 +8,46 @@ extension Decoder {
   ///
   /// - Parameter rope: of the row's position.
   func storeHeads(_ batch: Batch, _ row: Int, layer: Int, rope: UnsafePointer<Float>) {
-    if weights.attentions[layer].hasGate { takeQueries(row) }
+    let heads = heads[layer]
+    if weights.attentions[layer].hasGate { takeQueries(row, heads) }
     let queries = workspace.queries + row * heads.queryStride
     let keys = workspace.keys + row * heads.keyStride
     let values = workspace.values + row * heads.keyStride
-    finite.check(queries, count: heads.queryLength, row: row)
-    finite.check(keys, count: heads.keyLength, row: row)
-    finite.check(values, count: heads.keyLength, row: row)
-    prepareHeads(weights.attentions[layer], token: row, rope: rope)
+    finite.check(queries, count: heads.shape.queryLength, row: row)
+    finite.check(keys, count: heads.shape.keyLength, row: row)
+    finite.check(values, count: heads.shape.valuesLength, row: row)
+    prepareHeads(weights.attentions[layer], heads, token: row, rope: rope)
     batch.liveCache(ofRow: row)?.store(
       layer: layer, position: Int(batch.positions[row]), keys: keys, values: values)
   }
 
   /// Takes a row's queries from between their gates, which are checked.
-  private func takeQueries(_ row: Int) {
-    let length = configuration.headDim
-    let both = workspace.gatedQueries + row * 2 * heads.queryLength
-    finite.check(both, count: 2 * heads.queryLength, row: row)
-    for head in 0..<configuration.queryHeadCount {
+  private func takeQueries(_ row: Int, _ heads: HeadLayout) {
+    let (length, count) = (heads.shape.headDim, 2 * heads.shape.queryLength)
+    let both = workspace.gatedQueries + row * count
+    finite.check(both, count: count, row: row)
+    for head in 0..<heads.shape.queryHeadCount {
       (workspace.queries + row * heads.queryStride + head * length).update(
         from: both + 2 * head * length, count: length)
     }
   }
 
   /// Multiplies a row's attention, its heads one after the other, with the sigmoids of its gates.
-  func gateHeads(_ row: Int) {
-    let length = configuration.headDim
-    for head in 0..<configuration.queryHeadCount {
+  func gateHeads(_ row: Int, layer: Int) {
+    let heads = heads[layer]
+    let length = heads.shape.headDim
+    for head in 0..<heads.shape.queryHeadCount {
       VectorOps.gate(
         workspace.queries + row * heads.queryStride + head * length,
-        bySigmoidOf: workspace.gatedQueries + row * 2 * heads.queryLength
+        bySigmoidOf: workspace.gatedQueries + row * 2 * heads.shape.queryLength
           + (2 * head + 1) * length, count: length)
     }
   }
 
   /// Keys and values of one head enter the branches of spans that are alive, each after what it leaves.
   func storeBranches(_ batch: Batch, layer: Int, head: Int) {
-    let offset = head * configuration.storedHeadDim
+    let heads = heads[layer]
+    let offset = head * heads.storedHeadDim
     for branch in batch.branches where batch.spans[branch.span].isAlive {
       let first = branch.rows.lowerBound * heads.keyStride + offset
       batch.keyValueBranches?.store(
@@ -55,36 +58,38 @@ extension Decoder {
 
   /// Biases, norms of heads and RoPE on one token's queries and keys; scales the queries.
   private func prepareHeads(
-    _ layer: DecoderWeights.Attention, token: Int, rope: UnsafePointer<Float>
+    _ layer: DecoderWeights.Attention, _ heads: HeadLayout, token: Int, rope: UnsafePointer<Float>
   ) {
-    let headDim = configuration.headDim
-    let (queryLength, keyLength) = (heads.queryLength, heads.keyLength)
+    let shape = heads.shape
+    let (queryLength, keyLength) = (shape.queryLength, shape.keyLength)
     let queries = workspace.queries + token * heads.queryStride
     let keys = workspace.keys + token * heads.keyStride
     let values = workspace.values + token * heads.keyStride
     if let bias = layer.queryBias { VectorOps.add(queries, bias, count: queryLength) }
     if let bias = layer.keyBias { VectorOps.add(keys, bias, count: keyLength) }
-    if let bias = layer.valueBias { VectorOps.add(values, bias, count: keyLength) }
+    if let bias = layer.valueBias { VectorOps.add(values, bias, count: shape.valuesLength) }
     // Over each head, or over the projection as if it were one.
     let isWhole = layer.normalisesWhole
     if let norm = layer.queryNorm {
       normaliseHeads(
-        queries, norm, headCount: isWhole ? 1 : configuration.queryHeadCount,
-        headDim: isWhole ? queryLength : headDim)
+        queries, norm, headCount: isWhole ? 1 : shape.queryHeadCount,
+        headDim: isWhole ? queryLength : shape.headDim)
     }
     if let norm = layer.keyNorm {
       normaliseHeads(
-        keys, norm, headCount: isWhole ? 1 : configuration.keyValueHeadCount,
-        headDim: isWhole ? keyLength : headDim)
+        keys, norm, headCount: isWhole ? 1 : shape.keyValueHeadCount,
+        headDim: isWhole ? keyLength : shape.headDim)
     }
     if layer.rope != nil {
-      rotate(queries, headCount: configuration.queryHeadCount, rope)
-      rotate(keys, headCount: configuration.keyValueHeadCount, rope)
+      rotate(queries, headCount: shape.queryHeadCount, rope)
+      rotate(keys, headCount: shape.keyValueHeadCount, rope)
+    }
+    if layer.valueScale != 1 {
+      VectorOps.scale(values, by: layer.valueScale, count: shape.valuesLength)
     }
     VectorOps.scale(queries, by: configuration.attentionScale, count: queryLength)
-    heads.spread(queries, count: configuration.queryHeadCount)
-    heads.spread(keys, count: configuration.keyValueHeadCount)
-    heads.spread(values, count: configuration.keyValueHeadCount)
+    heads.spreadQueries(queries)
+    heads.spread(keys: keys, values: values)
   }
 
   private func normaliseHeads(

@@ -18,7 +18,7 @@ extension Decoder: ParallelRegion {
     /// Keys and values of all branches, one KV head at a time.
     case storeBranches(Unmanaged<Batch>, layer: Int)
     /// Attention's output times the sigmoids of its gates.
-    case gateHeads
+    case gateHeads(layer: Int)
     /// gate = activation(gate) * up
     case gate(length: Int)
     /// up += bias
@@ -68,7 +68,7 @@ extension Decoder: ParallelRegion {
       batch._withUnsafeGuaranteedRef { storeHeads($0, row, layer: layer, rope: rope) }
     case .storeBranches(let batch, let layer):
       batch._withUnsafeGuaranteedRef { storeBranches($0, layer: layer, head: row) }
-    case .gateHeads: gateHeads(row)
+    case .gateHeads(let layer): gateHeads(row, layer: layer)
     case .gate(let length):
       configuration.activation.gate(
         workspace.gate + row * length, by: workspace.up + row * length, count: length)

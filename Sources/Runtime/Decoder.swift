@@ -26,7 +26,8 @@ final class Decoder {
   let experts: ExpertStep?
   private let scans: ScanStep?
   private let neurons: NeuronStep?
-  let heads: HeadLayout
+  /// Of each attention.
+  let heads: [HeadLayout]
   let rope: RopeTable
   let slidingRope: RopeTable
   let usesSlidingRope: Bool
@@ -89,7 +90,7 @@ final class Decoder {
           finite: finite)
       } catch { throw .allocation(error) }
     }
-    heads = HeadLayout(configuration)
+    heads = HeadLayout.all(configuration)
     rope = RopeTable(
       base: configuration.ropeBase, dimensionCount: configuration.ropeDimensionCount,
       linearScale: configuration.ropeLinearScale, frequencyFactors: weights.ropeFactors,
@@ -283,13 +284,15 @@ final class Decoder {
     into output: UnsafeMutablePointer<Float>
   ) throws(RuntimeError) {
     let (tokenCount, number) = (batch.rowCount, layer.number)
+    let heads = heads[number]
     let (queryStride, keyStride) = (heads.queryStride, heads.keyStride)
     try linear.multiply(
       activations(
         x, configuration.hiddenSize, tokenCount, for: layer.query, layer.key, layer.value),
       layer.hasGate
         ? LinearTask(
-          tensor: layer.query, output: workspace.gatedQueries, outputStride: 2 * heads.queryLength)
+          tensor: layer.query, output: workspace.gatedQueries,
+          outputStride: 2 * heads.shape.queryLength)
         : LinearTask(tensor: layer.query, output: workspace.queries, outputStride: queryStride),
       LinearTask(tensor: layer.key, output: workspace.keys, outputStride: keyStride),
       LinearTask(tensor: layer.value, output: workspace.values, outputStride: keyStride))
@@ -302,8 +305,7 @@ final class Decoder {
     forEach(tokenCount, .storeHeads(.passUnretained(batch), layer: number, rope: tables))
     try expectFinite(.heads(place), batch)
     if !batch.branches.isEmpty {
-      forEach(
-        configuration.keyValueHeadCount, .storeBranches(.passUnretained(batch), layer: number))
+      forEach(heads.storedHeadCount, .storeBranches(.passUnretained(batch), layer: number))
     }
     let foldedEnd = try foldElsewhere(number, batch, window: layer.window)
     try forEachSpan(of: batch) { _, cache throws(KeyValueError) in
@@ -317,11 +319,12 @@ final class Decoder {
     try forEachSpan(of: batch) { _, cache throws(KeyValueError) in
       try cache.finish(layer: number)
     }
-    heads.joinQueries(workspace.queries, tokenCount: tokenCount)
-    if layer.hasGate { forEach(tokenCount, .gateHeads) }
+    heads.joinOutput(workspace.queries, tokenCount: tokenCount)
+    if layer.hasGate { forEach(tokenCount, .gateHeads(layer: number)) }
     try linear.multiply(
       activations(
-        workspace.queries, heads.queryLength, tokenCount, stride: queryStride, for: layer.output),
+        workspace.queries, heads.shape.outputLength, tokenCount, stride: queryStride,
+        for: layer.output),
       LinearTask(
         tensor: layer.output, output: output, outputStride: configuration.hiddenSize))
   }

@@ -138,7 +138,8 @@ struct BlockBuilder {
       normalisesWhole: tensors.spec.headNorm == .projection,
       sinks: try vector(tensors.sinks, &vectors),
       outputBias: try vector(tensors.output.bias, &vectors),
-      rope: tensors.spec.rope, window: tensors.spec.window, hasGate: tensors.spec.hasGate)
+      rope: tensors.spec.rope, window: tensors.spec.window, valueScale: tensors.spec.valueScale,
+      hasGate: tensors.spec.hasGate)
   }
 
   private func gated(

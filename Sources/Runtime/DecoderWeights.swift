@@ -24,10 +24,10 @@ final class DecoderWeights {
   struct Attention {
     /// Among the layers that attend, by which keys and values are kept.
     var number: Int
-    var query: Int  // [queryHeadCount * headDim, hiddenSize], twice as many rows with gates
-    var key: Int  // [keyValueHeadCount * headDim, hiddenSize]
-    var value: Int  // as key
-    var output: Int  // [hiddenSize, queryHeadCount * headDim]
+    var query: Int  // [queryLength, hiddenSize] of its ``HeadShape``, twice as many rows with gates
+    var key: Int  // [keyLength, hiddenSize]
+    var value: Int  // [valuesLength, hiddenSize]
+    var output: Int  // [hiddenSize, outputLength]
     var queryBias: UnsafePointer<Float>?
     var keyBias: UnsafePointer<Float>?
     var valueBias: UnsafePointer<Float>?
@@ -38,6 +38,7 @@ final class DecoderWeights {
     var outputBias: UnsafePointer<Float>?  // [hiddenSize]
     var rope: AttentionSpec.RopeTable?
     var window: Int?
+    var valueScale: Float
     var hasGate: Bool
   }
 

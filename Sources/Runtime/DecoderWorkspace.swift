@@ -16,13 +16,13 @@ final class DecoderWorkspace {
   /// Normalised input of a projection, and what attention or FFN gives back
   /// [tokens, hiddenSize].
   let hidden: UnsafeMutablePointer<Float>
-  /// Queries, then attention's output [tokens, queryHeadCount * storedHeadDim].
+  /// Queries, then attention's output [tokens, queryHeadCount * storedHeadDim], of the layer.
   let queries: UnsafeMutablePointer<Float>
   /// Queries, each head's before its gate, where attention has gates [tokens, 2 * queryHeadCount * headDim].
   let gatedQueries: UnsafeMutablePointer<Float>
-  /// [tokens, keyValueHeadCount * storedHeadDim]
+  /// [tokens, storedKeyValueHeadCount * storedHeadDim]
   let keys: UnsafeMutablePointer<Float>
-  /// [tokens, keyValueHeadCount * storedHeadDim]
+  /// [tokens, storedKeyValueHeadCount * storedHeadDim]
   let values: UnsafeMutablePointer<Float>
   /// [tokens, feedForwardLength], where the FFN has a gate.
   let gate: UnsafeMutablePointer<Float>
@@ -88,20 +88,19 @@ final class DecoderWorkspace {
     _ configuration: DecoderConfiguration, tokenCapacity: Int, logitRowCapacity: Int,
     hasNeurons: Bool
   ) -> [Int] {
-    let heads = HeadLayout(configuration)
+    let heads = HeadLayout.all(configuration)
+    let queryStride = heads.map(\.queryStride).max() ?? 0
+    let keyStride = heads.map(\.keyStride).max() ?? 0
     let experts = configuration.experts
     let usesRope = configuration.positionOffset == nil
     let usesMixed = experts != nil || configuration.layers.contains { $0.blocks.count == 1 }
     // Of FFNs that stand in the graph: dense ones, or shared experts.
-    let hasDense = configuration.layers.contains { $0.feedForward != nil }
     let length =
       hasNeurons
-      ? 0
-      : max(
-        experts?.sharedFeedForwardLength ?? 0, hasDense ? configuration.feedForwardLength : 0)
+      ? 0 : max(experts?.sharedFeedForwardLength ?? 0, configuration.longestFeedForwardLength)
     let hasGates = configuration.layers.contains { $0.attention?.hasGate == true }
     let widest = max(
-      configuration.hiddenSize, heads.queryLength, length,
+      configuration.hiddenSize, heads.map(\.shape.outputLength).max() ?? 0, length,
       configuration.scans.map(\.valuesLength).max() ?? 0)
     func floats(_ rows: Int, _ columns: Int) -> Int {
       PartitionedBuffer.roundedUp(rows * columns * 4)
@@ -109,9 +108,9 @@ final class DecoderWorkspace {
     return [
       floats(tokenCapacity, configuration.hiddenSize),
       floats(tokenCapacity, configuration.hiddenSize),
-      floats(tokenCapacity, heads.queryStride),
-      floats(tokenCapacity, heads.keyStride),
-      floats(tokenCapacity, heads.keyStride),
+      floats(tokenCapacity, queryStride),
+      floats(tokenCapacity, keyStride),
+      floats(tokenCapacity, keyStride),
       floats(tokenCapacity, configuration.isGated ? length : 0),
       floats(tokenCapacity, length),
       floats(tokenCapacity, usesRope ? 2 * configuration.ropeDimensionCount : 0),
@@ -124,7 +123,8 @@ final class DecoderWorkspace {
       experts?.sharedFeedForwardLength == nil
         ? 0 : floats(tokenCapacity, configuration.hiddenSize),
       usesRope ? 0 : PartitionedBuffer.roundedUp(tokenCapacity * 4),
-      hasGates ? floats(tokenCapacity, 2 * heads.queryLength) : 0,
+      hasGates
+        ? floats(tokenCapacity, 2 * (heads.map(\.shape.queryLength).max() ?? 0)) : 0,
     ]
   }
 }

@@ -100,6 +100,11 @@ package final class EngineCore {
     if isOutsourced, !configuration.scans.isEmpty {
       throw refuse("attention outside the host knows no layers with states, which the model has")
     }
+    if !configuration.hasEqualHeads, isOutsourced || request.keyValues.policy != .full {
+      throw refuse(
+        "attention outside the host, or over chosen blocks, takes models whose layers have the same heads"
+      )
+    }
     if let decodeAttention, decodeAttention.hostWindow != 0 {
       guard decodeAttention.hostWindow > 0 else {
         throw refuse("the host attends over 0 positions or more")
@@ -146,7 +151,7 @@ package final class EngineCore {
         logitRowCapacity: plan.logitRowCount, hasNeurons: plan.neurons != nil)
     } catch { throw .allocation(error) }
     let attention = try AttentionStep(
-      AttentionShape(configuration), cache: plan.keyValues, chunkLength: plan.chunkLength,
+      AttentionShape.all(configuration), cache: plan.keyValues, chunkLength: plan.chunkLength,
       tokenCapacity: request.sequenceCount,
       observedTokenCount: request.keyValues.policy.observedTokenCount, pool: pool)
     return try Decoder(

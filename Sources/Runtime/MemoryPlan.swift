@@ -13,7 +13,8 @@ extension KeyValueShape {
     _ configuration: DecoderConfiguration, contextLength: Int, type: KeyValueType = .f16
   ) {
     self.init(
-      layerCount: configuration.windows.count, keyValueHeadCount: configuration.keyValueHeadCount,
+      layerCount: configuration.windows.count,
+      keyValueHeadCount: configuration.storedKeyValueHeadCount,
       headDim: configuration.storedHeadDim, contextLength: contextLength, type: type,
       windows: configuration.windows,
       stateByteCounts: configuration.scans.map { $0.stateCount * MemoryLayout<Float>.stride })
@@ -434,7 +435,7 @@ public struct MemoryPlan: Sendable {
         AlignedBuffer.roundedUp(
           request.threadCount * LinearExecutor.scratchByteCount(source.description, pieces))
         + AttentionStep.byteCount(
-          AttentionShape(configuration), cache: keyValueShape,
+          AttentionShape.all(configuration), cache: keyValueShape,
           tokenCapacity: request.sequenceCount, threadCount: request.threadCount)
         + (neurons?.fixedByteCount ?? 0)
         + (request.draftRowCount > 0
@@ -444,7 +445,7 @@ public struct MemoryPlan: Sendable {
         + KeyValuePlan.bookByteCount(keyValueShape, sequenceCount: request.sequenceCount)
         + request.sequenceCount * request.keyValues.policy.byteCount(keyValueShape)
         + AttentionObservation.byteCount(
-          AttentionShape(configuration), keyValueShape,
+          AttentionShape.all(configuration), keyValueShape,
           tokenCount: request.keyValues.policy.observedTokenCount,
           threadCount: request.threadCount)
     }
@@ -557,7 +558,7 @@ public struct MemoryPlan: Sendable {
           ? 0 : ScanStep.byteCount(configuration, tokenCapacity: chunkLength))
         + (hasTier
           ? ChunkAttention.partialByteCount(
-            AttentionShape(configuration), chunkLength: chunkLength) : 0)
+            AttentionShape.all(configuration), chunkLength: chunkLength) : 0)
         + (configuration.experts.map {
           ExpertWorkspace.byteCount(configuration, $0, tokenCapacity: chunkLength)
             + ExpertPrefetcher.byteCount(configuration, $0, tokenCapacity: chunkLength)

@@ -29,6 +29,17 @@ public struct TinyModel: Sendable {
   public var yarnFactor: Float = 1
   /// The longest context of longrope's short factors; nil = no longrope.
   public var shortContextLength: Int?
+  /// Whether a value head has twice the elements of a key's.
+  public var hasLongValues = false
+  /// Heads and FFNs of layers, where they differ; those of further layers begin anew.
+  public var layerSizes: [LayerSize] = []
+
+  public struct LayerSize: Sendable {
+    public var queryHeadCount: Int
+    public var keyValueHeadCount: Int
+    /// By how much its FFN is longer than ``TinyModel/feedForwardLength``.
+    public var lengthFactor: Int
+  }
   /// Elements of a head that RoPE rotates; nil = all.
   public var rotatedCount: Int?
   /// Adds `rope_freqs.weight`, as Llama 3 files have it.
@@ -100,13 +111,39 @@ public struct TinyModel: Sendable {
       scan?.hasTapBias = true
     case "minimax-m2":
       rotatedCount = 8
-      var routing = ExpertRouting()
-      (routing.score, routing.hasSelectionBias) = (.sigmoid, true)
       experts = ExpertConfiguration(
         expertCount: 8, expertsPerToken: 3, feedForwardLength: 32, normalisesWeights: true,
-        routing: routing)
+        routing: Self.biasedSigmoid)
+    default: addSizes()
+    }
+  }
+
+  /// Of families whose layers differ in them.
+  private mutating func addSizes() {
+    switch architecture {
+    case "openelm":
+      layerCount = 3
+      layerSizes = [
+        LayerSize(queryHeadCount: 4, keyValueHeadCount: 2, lengthFactor: 1),
+        LayerSize(queryHeadCount: 4, keyValueHeadCount: 1, lengthFactor: 2),
+        LayerSize(queryHeadCount: 8, keyValueHeadCount: 4, lengthFactor: 1),
+      ]
+    case "mimo2":
+      (layerCount, slidingWindow, hasLongValues, rotatedCount) = (3, 7, true, 8)
+      layerSizes = [1, 2, 1].map {
+        LayerSize(queryHeadCount: 4, keyValueHeadCount: $0, lengthFactor: 1)
+      }
+      experts = ExpertConfiguration(
+        expertCount: 8, expertsPerToken: 3, feedForwardLength: 32, normalisesWeights: true,
+        routing: Self.biasedSigmoid)
     default: break
     }
+  }
+
+  private static var biasedSigmoid: ExpertRouting {
+    var routing = ExpertRouting()
+    (routing.score, routing.hasSelectionBias) = (.sigmoid, true)
+    return routing
   }
 
   /// llama with experts.
@@ -223,7 +260,11 @@ public struct TinyModel: Sendable {
         architecture.hasPrefix("qwen2") || architecture.hasPrefix("glm4") || isGPTOSS
       layer.attention?.hasOutputBias = isGPTOSS
       layer.attention?.hasSinks = isGPTOSS
-      if ["qwen3", "qwen3moe", "gemma3", "glm4moe", "qwen3next", "qwen35"].contains(architecture) {
+      layer.attention?.valueLength = hasLongValues ? 2 * headDim : nil
+      let normed = [
+        "qwen3", "qwen3moe", "gemma3", "glm4moe", "qwen3next", "qwen35", "openelm",
+      ]
+      if normed.contains(architecture) {
         layer.attention?.headNorm = .heads
       }
       if ["olmoe", "olmo2", "minimax-m2"].contains(architecture) {
@@ -243,17 +284,30 @@ public struct TinyModel: Sendable {
     for layer in 0..<min(denseLayerCount, layerCount) {
       configuration.layers[layer].feedForward = FeedForwardSpec()
     }
+    for (layer, size) in sizes.enumerated() {
+      configuration.layers[layer].attention?.queryHeadCount = size.queryHeadCount
+      configuration.layers[layer].attention?.keyValueHeadCount = size.keyValueHeadCount
+      configuration.layers[layer].attention?.hasSinks = architecture == "mimo2" && layer % 2 == 1
+      configuration.layers[layer].feedForward?.length = size.lengthFactor * feedForwardLength
+    }
     return configuration
+  }
+
+  /// Of each layer; empty where all are alike.
+  private var sizes: [LayerSize] {
+    layerSizes.isEmpty ? [] : (0..<layerCount).map { layerSizes[$0 % layerSizes.count] }
   }
 
   /// Whether ggml has a key for the width of the family's experts.
   private var statesExpertLength: Bool {
     architecture.hasPrefix("qwen")
-      || ["gpt-oss", "glm4moe", "minimax-m2"].contains(architecture)
+      || ["gpt-oss", "glm4moe", "minimax-m2", "mimo2"].contains(architecture)
   }
 
   /// Layers before the first one with experts.
-  private var denseLayerCount: Int { architecture == "glm4moe" && layerCount > 1 ? 1 : 0 }
+  private var denseLayerCount: Int {
+    ["glm4moe", "mimo2"].contains(architecture) && layerCount > 1 ? 1 : 0
+  }
 
   private func expertMetadata(
     _ experts: ExpertConfiguration
@@ -286,7 +340,9 @@ public struct TinyModel: Sendable {
         ("\(architecture).expert_weights_scale", .float32(experts.routing.scale)))
     }
     // Stated only where it is not the family's own way.
-    let normalising = ["llama", "qwen3moe", "qwen3next", "gpt-oss", "glm4moe", "minimax-m2"]
+    let normalising = [
+      "llama", "qwen3moe", "qwen3next", "gpt-oss", "glm4moe", "minimax-m2", "mimo2",
+    ]
     if experts.normalisesWeights != normalising.contains(architecture) {
       metadata.append(("\(architecture).expert_weights_norm", .bool(experts.normalisesWeights)))
     }
@@ -302,6 +358,7 @@ public struct TinyModel: Sendable {
         ("attention.scale", 0.3),
       ]
     case "command-r": [("logit_scale", 0.25)]
+    case "mimo2": [("attention.value_scale", 0.7), ("rope.freq_base_swa", 1000)]
     // Where scores and logits of such models are bent.
     case "gemma2": [("attn_logit_softcapping", 2), ("final_logit_softcapping", 5)]
     default: []
@@ -316,7 +373,8 @@ public struct TinyModel: Sendable {
       ("block_count", layerCount), ("context_length", contextLength),
       ("embedding_length", hiddenSize), ("feed_forward_length", denseLength),
       ("attention.head_count", queryHeadCount), ("attention.head_count_kv", keyValueHeadCount),
-      ("attention.key_length", headDim), ("attention.value_length", headDim),
+      ("attention.key_length", headDim),
+      ("attention.value_length", hasLongValues ? 2 * headDim : headDim),
       ("rope.dimension_count", rotatedCount ?? headDim),
     ]
     var metadata: [(key: String, value: TinyGGUF.Value)] = [
@@ -350,6 +408,22 @@ public struct TinyModel: Sendable {
       let original = UInt32(shortContextLength)
       metadata.append((named("rope.scaling.original_context_length"), .uint32(original)))
       metadata.append((named("rope.scaling.attn_factor"), .float32(1.25)))
+    }
+    if !sizes.isEmpty {
+      let lists = [
+        ("attention.head_count", sizes.map(\.queryHeadCount)),
+        ("attention.head_count_kv", sizes.map(\.keyValueHeadCount)),
+        ("feed_forward_length", sizes.map { $0.lengthFactor * feedForwardLength }),
+      ]
+      metadata.removeAll { entry in lists.contains { named($0.0) == entry.key } }
+      metadata += lists.map { (named($0.0), .uint32s($0.1.map(UInt32.init))) }
+    }
+    if architecture == "mimo2" {
+      metadata.append(
+        (
+          named("attention.sliding_window_pattern"),
+          .uint32s((0..<layerCount).map { UInt32($0 % 2) })
+        ))
     }
     if let experts { metadata += expertMetadata(experts) }
     if let scan {

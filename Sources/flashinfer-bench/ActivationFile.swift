@@ -32,17 +32,18 @@ final class ActivationFile: FeedForwardObserver {
     path: String, _ configuration: DecoderConfiguration, tokenCount: Int,
     metadata: [String: String], inputs: [String]
   ) throws(BlockIOError) {
-    let (width, length) = (configuration.hiddenSize, configuration.feedForwardLength)
+    let width = configuration.hiddenSize
     layout = SafetensorsLayout(
-      (0..<configuration.layerCount).flatMap { layer in
-        [
+      configuration.layers.enumerated().flatMap { layer, spec in
+        let length = spec.feedForward.map(configuration.length) ?? configuration.feedForwardLength
+        return [
           SafetensorsLayout.Tensor("blk.\(layer).ffn_input", .f16, [tokenCount, width]),
           SafetensorsLayout.Tensor("blk.\(layer).ffn_gate", .f16, [tokenCount, length]),
           SafetensorsLayout.Tensor("blk.\(layer).ffn_share", .f32, [tokenCount]),
         ]
       }, metadata: metadata)
     self.tokenCount = tokenCount
-    row = Array(repeating: 0, count: max(width, length))
+    row = Array(repeating: 0, count: max(width, configuration.longestFeedForwardLength))
     file = try OutputFile(
       path: path, reserving: layout.fileByteCount, inputs: inputs)
     layout.header.withUnsafeBytes { write($0, at: 0) }

@@ -49,6 +49,10 @@ struct AttentionBench: ParsableCommand {
     }
   }
 
+  private var heads: AttentionShape {
+    AttentionShape(queryHeadCount: queryHeads, keyValueHeadCount: kvHeads, headDim: headSize)
+  }
+
   func run() throws {
     Interruption.install()
     Interruption.endProcessAtOnce(true)
@@ -58,13 +62,12 @@ struct AttentionBench: ParsableCommand {
         layerCount: layers, keyValueHeadCount: kvHeads, headDim: headSize,
         contextLength: context + repeats + 1, type: keyValues.kvType)
       let plan = try plan(shape)
-      let options = keyValues.options(.auto)
-      let cache = try KeyValuePool(plan, options, queryHeadCount: queryHeads).openSequence()
+      let cache = try KeyValuePool(plan, keyValues.options(.auto), queryHeadCount: queryHeads)
+        .openSequence()
       try fill(cache, pool)
       let step = try AttentionStep(
-        AttentionShape(
-          queryHeadCount: queryHeads, keyValueHeadCount: kvHeads, headDim: headSize),
-        cache: plan, chunkLength: 1, observedTokenCount: cache.observedTokenCount, pool: pool)
+        Array(repeating: heads, count: layers), cache: plan, chunkLength: 1,
+        observedTokenCount: cache.observedTokenCount, pool: pool)
       let batch = try Batch(rowCapacity: 1, spanCapacity: 1)
       var generator = SeededGenerator(seed: 1)
       var queries = (0..<queryHeads * headSize).map { _ in

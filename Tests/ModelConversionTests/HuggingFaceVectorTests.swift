@@ -13,11 +13,11 @@ import WeightLoader
   private static let names = [
     "llama", "llama-relu", "mistral", "qwen2", "qwen3", "gemma3", "opt",
     "olmo2", "olmo3", "granite", "smollm3", "command-r", "glm4", "gemma2", "qwen3-vl",
-    "mistral-small", "phi3", "phi3-long", "phi4-mini", "qwen35", "granitehybrid",
+    "mistral-small", "phi3", "phi3-long", "phi4-mini", "qwen35", "granitehybrid", "openelm",
   ]
   private static let expertNames = [
     "mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss", "glm4moe", "glm4moe-groups",
-    "minimax-m2", "qwen3next", "qwen35moe", "granitemoehybrid",
+    "minimax-m2", "qwen3next", "qwen35moe", "granitemoehybrid", "mimo2",
   ]
 
   /// The model `name` as an image, while `body` runs.
@@ -115,6 +115,10 @@ import WeightLoader
       ("phi3", { $0.editLayers { $0.attention?.window? += 1 } }),
       ("phi3-long", { $0.shortContextLength = 24 }), ("phi3-long", { $0.ropeMagnitude = 1 }),
       ("phi4-mini", { $0.shortContextLength = 16 }), ("phi4-mini", { $0.ropeMagnitude = 1 }),
+      ("openelm", { $0.editLayers { $0.attention?.headNorm = nil } }),
+      ("mimo2", { $0.editLayers { $0.attention?.valueScale = 1 } }),
+      ("mimo2", { $0.editLayers { $0.attention?.window? += 1 } }),
+      ("mimo2", { $0.slidingRopeBase = nil }), ("mimo2", { $0.ropeDimensionCount = 24 }),
       ("qwen3", { $0.ropeBase *= 2 }), ("qwen2", { $0.ropePairing = .adjacent }),
     ]
     for (index, (name, change)) in changes.enumerated() {

@@ -77,14 +77,56 @@ import Testing
     #expect(configuration?.windows == layers.map { $0 ? 8 : nil })
   }
 
-  @Test func `Head counts may be arrays of equal numbers`() throws {
+  @Test func `Head counts and lengths may be arrays, which tensors must fit`() throws {
     var file = TinyModel().gguf(seed: 5)
     file["llama.attention.head_count_kv"] = .uint32s([2, 2])
+    file["llama.feed_forward_length"] = .uint32s([96, 96])
     #expect(error(of: file) == nil)
-    file["llama.attention.head_count_kv"] = .uint32s([2, 1])
-    #expect(error(of: file)?.message.contains("differs between layers") == true)
-    file["llama.attention.head_count_kv"] = .uint32s([2])
-    #expect(error(of: file)?.message.contains("1 elements, not 2") == true)
+    let cases: [(key: String, values: [UInt32], words: String)] = [
+      (
+        "attention.head_count_kv", [2, 1], "\"blk.1.attn_k.weight\" has 32 rows of 64, not 16 of 64"
+      ),
+      ("attention.head_count", [4, 2], "\"blk.1.attn_q.weight\" has 64 rows of 64, not 32 of 64"),
+      (
+        "feed_forward_length", [96, 64], "\"blk.1.ffn_gate.weight\" has 96 rows of 64, not 64 of 64"
+      ),
+      ("attention.head_count_kv", [2, 3], "layer 1: 4 query heads do not divide among 3"),
+      ("attention.head_count_kv", [2, 0], "layer 1 has 0: a layer without attention"),
+      ("feed_forward_length", [96, 0], "layer 1 has 0: a layer without FFN"),
+      ("attention.head_count", [4, 1 << 30], "layer 1: 1073741824 query heads"),
+      ("feed_forward_length", [96, 1 << 31], "layer 1: an FFN of 2147483648"),
+      ("attention.head_count_kv", [2], "1 elements, not 2"),
+    ]
+    for (key, values, words) in cases {
+      var other = file
+      other["llama.\(key)"] = .uint32s(values)
+      let description = error(of: other)?.description
+      #expect(description?.contains(words) == true, "\(key): \(description ?? "accepted")")
+    }
+    file["llama.attention.value_length"] = .uint32(32)
+    let values = error(of: file)?.description
+    #expect(values?.contains("\"blk.0.attn_v.weight\" has 32 rows of 64, not 64 of 64") == true)
+  }
+
+  @Test func `Layers have the sizes that files state`() throws {
+    let openELM = try #require(try configuration("openelm"))
+    #expect(openELM.headShapes.map(\.queryHeadCount) == [4, 4, 8])
+    #expect(openELM.headShapes.map(\.keyValueHeadCount) == [2, 1, 4])
+    #expect(openELM.layers.compactMap(\.feedForward).map(openELM.length) == [96, 192, 96])
+    #expect(openELM.storedKeyValueHeadCount == 4 && openELM.storedHeadDim == 16)
+    #expect(!openELM.hasEqualHeads && openELM.longestFeedForwardLength == 192)
+    let miMo = try #require(try configuration("mimo2"))
+    #expect(miMo.headShapes.map(\.keyValueHeadCount) == [1, 2, 1])
+    #expect(miMo.headShapes.allSatisfy { $0.headDim == 16 && $0.valueLength == 32 })
+    #expect(miMo.storedHeadDim == 32 && miMo.windows == [nil, 7, nil])
+    #expect(miMo.layers.map { $0.attention?.hasSinks } == [false, true, false])
+    #expect(miMo.layers.map { $0.experts == nil } == [true, false, false])
+    #expect(miMo.layers.allSatisfy { $0.attention?.valueScale == 0.7 })
+  }
+
+  private func configuration(_ architecture: String) throws -> DecoderConfiguration? {
+    let file = TinyModel(architecture: architecture).gguf(seed: 4)
+    return try ImageBuilder.description(of: file.bytes()).configuration
   }
 
   @Test func `What the graph does not model is refused by key`() throws {
@@ -92,7 +134,6 @@ import Testing
       ("llama.attn_logit_softcapping", .float32(50), "attn_logit_softcapping"),
       ("llama.final_logit_softcapping", .float32(30), "final_logit_softcapping"),
       ("llama.hidden_act", .string("mish"), "\"mish\""),
-      ("llama.attention.value_length", .uint32(32), "value_length"),
       ("llama.attention.causal", .bool(false), "causal"),
       ("llama.attention.temperature_scale", .float32(0.1), "temperature_scale"),
       ("general.architecture", .string("mamba"), "llama, mistral3, phi3, qwen2, qwen2moe, qwen3"),

@@ -35,6 +35,21 @@ import Testing
     #expect(preamble[12] & 6 == 6)
   }
 
+  /// A reader that knows no sizes of layers' own would compute another model.
+  @Test(arguments: ["mimo2", "openelm"])
+  func `Sizes of layers' own have a flag of their own`(family: String) throws {
+    let model = try description(family)
+    let configuration = try #require(model.configuration)
+    let bytes = try JSONEncoder().encode(configuration)
+    #expect(try JSONDecoder().decode(DecoderConfiguration.self, from: bytes) == configuration)
+    let layout = try FlashImage.Layout(for: model)
+    let preamble = try layout.preamble(checksums: layout.description.extents.map { _ in 0 })
+    #expect(preamble[12] & 18 == 18)
+    var other = model
+    other.configuration?.layers[1].attention?.valueScale = 2
+    #expect(other.graphChecksum != model.graphChecksum)
+  }
+
   @Test(arguments: ["llama", "qwen2", "qwen3", "gemma3", "glm4", "qwen2moe", "olmoe"])
   func `What flags can describe needs no new reader`(family: String) throws {
     let model = try description(family)
@@ -75,6 +90,10 @@ import Testing
       },
       { $0.blocks[0].scale = .nan }, { $0.blocks[1].scale = 0 },
       { $0.blocks[0].postNorm = .layer }, { $0.attention?.window = 0 },
+      { $0.attention?.queryHeadCount = 3 }, { $0.attention?.keyValueHeadCount = 0 },
+      { $0.attention?.queryHeadCount = 1 << 40 }, { $0.attention?.valueLength = 0 },
+      { $0.attention?.valueLength = .max }, { $0.attention?.valueScale = .nan },
+      { $0.feedForward?.length = 0 }, { $0.feedForward?.length = .max },
       { $0.feedForward?.hasBiases = true }, { $0.feedForward?.isGated = false },
     ]
     for (index, change) in changes.enumerated() {
@@ -85,7 +104,7 @@ import Testing
         Issue.record("change \(index) is accepted")
       } catch {
         // What layers must have in common is missed at the first of them, or of the whole.
-        let place = index == 11 ? "an FFN without gate" : "layer 1"
+        let place = index == changes.count - 1 ? "an FFN without gate" : "layer 1"
         #expect(error.description.contains(place), "change \(index): \(error)")
       }
     }

@@ -88,7 +88,10 @@ import Testing
       $0.attention?.window = 5
       $0.attention?.rope = .sliding
     },
+    { $0.attention?.queryHeadCount = 4 }, { $0.attention?.keyValueHeadCount = 2 },
+    { $0.attention?.valueLength = 32 }, { $0.attention?.valueScale = Float(1).nextUp },
     { $0.feedForward?.isGated = false }, { $0.feedForward?.hasBiases = true },
+    { $0.feedForward?.length = 128 },
   ]
 
   /// Each changes one thing of a block.
@@ -182,9 +185,9 @@ import Testing
     #expect(Mirror(reflecting: first).children.count == 26)
     let layer = first.layers[0]
     #expect(Mirror(reflecting: layer.blocks[0]).children.count == 4)
-    #expect(Mirror(reflecting: try #require(layer.attention)).children.count == 7)
+    #expect(Mirror(reflecting: try #require(layer.attention)).children.count == 11)
     #expect(Mirror(reflecting: Self.scan).children.count == 8)
-    #expect(Mirror(reflecting: try #require(layer.feedForward)).children.count == 2)
+    #expect(Mirror(reflecting: try #require(layer.feedForward)).children.count == 3)
     let experts = try #require(others.last?.experts)
     #expect(Mirror(reflecting: experts).children.count == 8)
     #expect(Mirror(reflecting: experts.routing).children.count == 5)

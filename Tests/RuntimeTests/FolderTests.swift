@@ -12,7 +12,8 @@ import WeightLoader
   private static let families = [
     "gemma3", "llama", "llama-relu", "mistral", "mixtral", "olmoe", "opt", "qwen2", "qwen2moe",
     "qwen3", "qwen3moe", "olmo2", "olmo3", "granite", "smollm3", "command-r", "glm4",
-    "glm4moe", "glm4moe-groups", "minimax-m2", "gemma2", "qwen3-vl", "mistral-small",
+    "glm4moe", "glm4moe-groups", "minimax-m2", "mimo2", "openelm", "gemma2", "qwen3-vl",
+    "mistral-small",
   ]
 
   private static func folder(_ name: String) -> String {

@@ -130,8 +130,10 @@ struct NaiveDecoder {
     _ spec: AttentionSpec, _ layer: Int, _ inputs: [[Double]]
   ) -> [[Double]] {
     let prefix = "blk.\(layer)."
-    let (heads, keyHeads) = (configuration.queryHeadCount, configuration.keyValueHeadCount)
+    let heads = spec.queryHeadCount ?? configuration.queryHeadCount
+    let keyHeads = spec.keyValueHeadCount ?? configuration.keyValueHeadCount
     let length = configuration.headDim
+    let valueLength = spec.valueLength ?? length
     func project(_ name: String, _ x: [Double]) -> [Double] {
       let y = product(prefix + name + ".weight", x)
       guard let bias = tensor(prefix + name + ".bias") else { return y }
@@ -160,7 +162,9 @@ struct NaiveDecoder {
     let keys = inputs.enumerated().map { position, x in
       prepared("attn_k", keyHeads, x, position: position).map { $0.map(Self.roundedToHalf) }
     }
-    let values = inputs.map { project("attn_v", $0).map(Self.roundedToHalf) }
+    let values = inputs.map { x in
+      project("attn_v", x).map { Self.roundedToHalf(Double(spec.valueScale) * $0) }
+    }
     return inputs.indices.map { position in
       var first = 0
       if let window = spec.window { first = max(0, position - window + 1) }
@@ -175,10 +179,10 @@ struct NaiveDecoder {
         let highest = max(scores.max()!, sink)
         let weights = scores.map { exp($0 - highest) }
         let total = weights.reduce(exp(sink - highest), +)
-        for element in 0..<length {
+        for element in 0..<valueLength {
           var sum = 0.0
           for (index, weight) in weights.enumerated() {
-            sum += weight * values[first + index][keyHead * length + element]
+            sum += weight * values[first + index][keyHead * valueLength + element]
           }
           let gate =
             spec.hasGate ? both[position][(2 * head + 1) * length + element] : .infinity

@@ -84,13 +84,13 @@ enum TinyFamilies {
     "llama relu", "qwen2", "qwen3", "qwen3 yarn", "phi3", "phi3 short context",
     "phi3 long context", "gemma3", "olmo2", "olmo2 window", "granite", "smollm3", "command-r",
     "glm4", "gemma2", "qwen3next fused", "qwen35",
-    "granitehybrid",
+    "granitehybrid", "openelm",
   ]
 
   /// Families with experts.
   static let expertNames = [
     "mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss", "glm4moe", "minimax-m2",
-    "qwen3next",
+    "qwen3next", "mimo2",
   ]
 
   /// Factors in tensors of their own.

@@ -84,7 +84,7 @@ enum Architectures {
     Gemma2.self, Gemma3.self, OLMo2.self, Granite.self, SmolLM3.self, CommandR.self, GLM4.self,
     GPTOSS.self,
     GLM4MoE.self, MiniMaxM2.self, Qwen3Next.self, Qwen35.self,
-    Qwen35MoE.self, GraniteHybrid.self, OPT.self,
+    Qwen35MoE.self, GraniteHybrid.self, MiMo2.self, OpenELM.self, OPT.self,
   ]
 
   /// The family that GGUF files call `name`.

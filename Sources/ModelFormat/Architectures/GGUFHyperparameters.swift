@@ -72,33 +72,20 @@ struct GGUFHyperparameters {
     let layerCount = blockCount - predictionCount
     try DecoderConfiguration.checkLayerCount(layerCount, path: metadata.file.path)
     let hiddenSize = try required("embedding_length")
-    let perLayer = { (suffix: String) throws(FormatError) -> Int? in
-      try metadata.uniformInteger(key(suffix), count: blockCount)
-    }
-    // Where all layers have experts, some converters state only theirs.
-    let dense = try perLayer("feed_forward_length")
-    let expert = mayHaveExperts ? try perLayer("expert_feed_forward_length") : nil
-    guard let feedForwardLength = dense ?? expert else {
-      throw missing("feed_forward_length")
-    }
-    guard let queryHeadCount = try perLayer("attention.head_count") else {
-      throw missing("attention.head_count")
-    }
-    guard queryHeadCount > 0 else { throw unsupported("attention.head_count", "zero heads") }
+    let sizes = try layerSizes(
+      layerCount: layerCount, blockCount: blockCount, mayHaveExperts: mayHaveExperts,
+      hasScans: hasScans)
+    let first = sizes[0]
     guard let epsilon = try float(epsilonKey) else { throw missing(epsilonKey) }
-    let headDim = try integer("attention.key_length") ?? hiddenSize / queryHeadCount
-    if let valueLength = try integer("attention.value_length"), valueLength != headDim {
-      throw unsupported(
-        "attention.value_length", "values of \(valueLength) elements beside keys of \(headDim)")
-    }
+    let headDim = try integer("attention.key_length") ?? hiddenSize / first.queryHeadCount
     let scale = try float("attention.scale").flatMap { $0 == 0 ? nil : Float($0) }
     let ropeDimensionCount = try integer("rope.dimension_count") ?? headDim
     let ropeBase = try float("rope.freq_base") ?? 10000
     let scaling = try ropeScaling(base: ropeBase, dimensionCount: ropeDimensionCount)
     var configuration = DecoderConfiguration(
       architecture: architecture, layerCount: layerCount, hiddenSize: hiddenSize,
-      feedForwardLength: feedForwardLength, queryHeadCount: queryHeadCount,
-      keyValueHeadCount: try keyValueHeadCount(blockCount, hasScans) ?? queryHeadCount,
+      feedForwardLength: first.feedForwardLength, queryHeadCount: first.queryHeadCount,
+      keyValueHeadCount: first.keyValueHeadCount,
       headDim: headDim, vocabularyCount: try vocabularyCount(),
       contextLength: try required("context_length"), normEpsilon: Float(epsilon),
       ropePairing: pairing,
@@ -109,16 +96,53 @@ struct GGUFHyperparameters {
     if hasTensor("blk.0.attn_q.bias") || hasTensor("blk.0.attn_qkv.bias") {
       configuration.editLayers { $0.attention?.hasBiases = true }
     }
+    configuration.state(sizes, valueLength: try integer("attention.value_length"))
     configuration.ropeMagnitude = Float(scaling.magnitude)
     configuration.shortContextLength = scaling.shortContextLength
     try configuration.validate(path: metadata.file.path)
     return configuration
   }
 
-  private func keyValueHeadCount(_ count: Int, _ hasScans: Bool) throws(FormatError) -> Int? {
-    let key = key("attention.head_count_kv")
-    if hasScans, let found = try metadata.integersOrZeros(key, count: count) { return found.value }
-    return try metadata.uniformInteger(key, count: count)
+  /// What each layer has of heads, and how wide its FFN is.
+  private func layerSizes(
+    layerCount: Int, blockCount: Int, mayHaveExperts: Bool, hasScans: Bool
+  ) throws(FormatError) -> [LayerSizes] {
+    func required(_ suffix: String) throws(FormatError) -> [Int] {
+      guard let values = try metadata.integers(key(suffix), count: blockCount) else {
+        throw missing(suffix)
+      }
+      return values
+    }
+    let queries = try required("attention.head_count")
+    let keyHeads = key("attention.head_count_kv")
+    var keys: [Int]?
+    if hasScans, let found = try metadata.integersOrZeros(keyHeads, count: blockCount) {
+      keys = Array(repeating: found.value, count: blockCount)
+    } else {
+      keys = try metadata.integers(keyHeads, count: blockCount)
+    }
+    // Where all layers have experts, some converters state only theirs.
+    let expert = "expert_feed_forward_length"
+    let dense = try metadata.integers(key("feed_forward_length"), count: blockCount)
+    let lengths =
+      mayHaveExperts && dense == nil
+      ? try metadata.integers(key(expert), count: blockCount) : dense
+    guard let lengths else { throw missing("feed_forward_length") }
+    var sizes: [LayerSizes] = []
+    for layer in 0..<layerCount {
+      let size = LayerSizes(
+        queryHeadCount: queries[layer], keyValueHeadCount: (keys ?? queries)[layer],
+        feedForwardLength: lengths[layer])
+      for (suffix, value, what) in [
+        ("attention.head_count", size.queryHeadCount, "attention"),
+        ("attention.head_count_kv", size.keyValueHeadCount, "attention"),
+        ("feed_forward_length", size.feedForwardLength, "FFN"),
+      ] where value == 0 {
+        throw unsupported(suffix, "layer \(layer) has 0: a layer without \(what) is not supported")
+      }
+      sizes.append(size)
+    }
+    return sizes
   }
 
   /// Rows of the embedding table; in a file without tensors what the metadata says.
@@ -162,6 +186,35 @@ struct GGUFHyperparameters {
     }
     if try metadata.bool(key("attention.causal")) == false {
       throw unsupported("attention.causal", "attention that is not causal is not supported")
+    }
+  }
+}
+
+/// What a layer has of heads, and how wide its FFN is.
+struct LayerSizes {
+  var queryHeadCount: Int
+  var keyValueHeadCount: Int
+  var feedForwardLength: Int
+}
+
+extension DecoderConfiguration {
+  /// States the sizes of layers where they are not the decoder's.
+  ///
+  /// - Parameter valueLength: elements of a value head, of all layers; nil = as many as of a key.
+  mutating func state(_ sizes: [LayerSizes], valueLength: Int? = nil) {
+    for (layer, size) in sizes.enumerated() {
+      if size.queryHeadCount != queryHeadCount {
+        layers[layer].attention?.queryHeadCount = size.queryHeadCount
+      }
+      if size.keyValueHeadCount != keyValueHeadCount {
+        layers[layer].attention?.keyValueHeadCount = size.keyValueHeadCount
+      }
+      if size.feedForwardLength != feedForwardLength {
+        layers[layer].feedForward?.length = size.feedForwardLength
+      }
+      if let valueLength, valueLength != headDim {
+        layers[layer].attention?.valueLength = valueLength
+      }
     }
   }
 }

@@ -46,10 +46,13 @@ extension GGUFHyperparameters {
   func slidingLayers(layerCount: Int, usualPeriod: Int) throws(FormatError) -> [Bool] {
     let suffix = "attention.sliding_window_pattern"
     if metadata.entry(key(suffix))?.isArray == true, let layers = try metadata.bools(key(suffix)) {
-      guard layers.count == layerCount else {
+      // Layers that predict further tokens may be counted too, after the others.
+      let blockCount = try required("block_count")
+      guard layers.count == layerCount || layers.count == blockCount, layers.count >= layerCount
+      else {
         throw unsupported(suffix, "\(layers.count) entries for \(layerCount) layers")
       }
-      return layers
+      return Array(layers.prefix(layerCount))
     }
     let period = try integer(suffix) ?? usualPeriod
     guard period > 0, layerCount <= DecoderConfiguration.layerLimit else {

@@ -33,7 +33,10 @@ struct FlashImagePrologue {
   static let layersFlag: UInt32 = 2
   static let laterPartsFlag: UInt32 = 4
   static let statesFlag: UInt32 = 8
-  static let knownFlags = ropeMagnitudeFlag | layersFlag | laterPartsFlag | statesFlag
+  /// That layers have heads or FFNs of their own sizes.
+  static let sizesFlag: UInt32 = 16
+  static let knownFlags =
+    ropeMagnitudeFlag | layersFlag | laterPartsFlag | statesFlag | sizesFlag
 
   var flags: UInt32 = 0
   var headerByteCount: Int
@@ -46,7 +49,7 @@ struct FlashImagePrologue {
     let header = DecoderHeader(configuration)
     return (configuration.ropeMagnitude == 1 ? 0 : ropeMagnitudeFlag)
       | (header.statesLayers ? layersFlag : 0) | (header.statesLaterParts ? laterPartsFlag : 0)
-      | (header.hasStates ? statesFlag : 0)
+      | (header.hasStates ? statesFlag : 0) | (header.statesSizes ? sizesFlag : 0)
   }
 
   /// Appends the prologue to `bytes`, which is empty.

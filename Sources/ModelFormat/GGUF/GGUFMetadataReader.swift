@@ -85,6 +85,21 @@ public struct GGUFMetadataReader {
     return (value, areZero)
   }
 
+  /// `count` non-negative integers, one a layer: an array of them, or one that holds for all.
+  public func integers(_ key: String, count: Int) throws(FormatError) -> [Int]? {
+    guard let entry = entry(key) else { return nil }
+    guard entry.isArray else {
+      return try integer(key).map { Array(repeating: $0, count: count) }
+    }
+    guard entry.count == count else {
+      throw error(.malformed, entry, "\"\(key)\" has \(entry.count) elements, not \(count)")
+    }
+    var values: [Int] = []
+    values.reserveCapacity(count)
+    for index in 0..<count { values.append(try integer(key, entry, index)) }
+    return values
+  }
+
   /// A float of either width.
   public func float(_ key: String) throws(FormatError) -> Double? {
     guard let entry = entry(key) else { return nil }

@@ -1,11 +1,12 @@
 /// What Hugging Face files call tensors, and their GGUF names.
 struct HuggingFaceNames {
-  /// What may precede the decoder's own names: multimodal files have it, and OPT's.
+  /// What may precede the decoder's own names: multimodal files have it, OPT's and OpenELM's.
   private static let prefixes = [
     (from: "language_model.model.", to: "model."),
     (from: "language_model.lm_head.", to: "lm_head."),
     (from: "model.language_model.", to: "model."),
     (from: "model.decoder.", to: "model."), (from: "decoder.", to: "model."),
+    (from: "transformer.", to: "model."),
   ]
   /// Parts of multimodal models that see, not read.
   private static let ignoredPrefixes = [
@@ -13,7 +14,8 @@ struct HuggingFaceNames {
     "model.multi_modal_projector.", "model.visual.",
   ]
   private static let outerNames = [
-    "model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.token_embeddings.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
     "lm_head.weight": "output.weight", "model.embed_positions.weight": "position_embd.weight",
     "model.final_layer_norm.weight": "output_norm.weight",
     "model.final_layer_norm.bias": "output_norm.bias",

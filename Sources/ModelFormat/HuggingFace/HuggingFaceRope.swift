@@ -19,10 +19,15 @@ struct HuggingFaceRope {
     baseKey: StaticString = "rope_theta", defaultBase: Double, isScaled: Bool = true,
     mayBePartial: Bool = false, usualPart: Double = 1
   ) throws(FormatError) {
+    let isOwnBase = parameters.config[baseKey] != nil && !isScaled
     var entry = parameters.config["rope_parameters"]
+    let isTyped = entry?[layerType] != nil
     if let typed = entry?[layerType] { entry = typed }
     var stated = try parameters.double(baseKey)
-    if let entry, let base = try parameters.double("rope_theta", in: entry) { stated = base }
+    // A base of its own key is not that of an entry for all layers.
+    if let entry, isTyped || !isOwnBase, let base = try parameters.double("rope_theta", in: entry) {
+      stated = base
+    }
     base = stated ?? defaultBase
     guard base.isFinite, base > 0 else {
       throw parameters.error(.malformed, entry ?? parameters.config, "RoPE's base is \(base)")
