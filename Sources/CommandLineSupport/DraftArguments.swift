@@ -52,14 +52,42 @@ public struct DraftArguments: ParsableArguments {
         "--draft goes with attention that does not depend on queries: leave out --kv-policy top and drives, or --draft"
       )
     }
+    if case .model = draft, !model.configuration.takesDrafts {
+      throw CommandError(
+        .usage,
+        "--draft takes no file here: the model's layers have states, which take no token back")
+    }
     request.draftRowCount = draft == .off || !takesDrafts ? 0 : DraftChoice.usualRowCount
-    let before = request
+    let alone = request
     guard let drafter = try openModel(for: model, request, resources) else {
       return draft == .off ? .off : .lookup
     }
     drafter.reserve(in: &request)
-    Self.warnWhereStreamed(model, without: before, with: request, drafter)
+    func plan(_ request: MemoryPlan.Request) -> MemoryPlan? {
+      try? MemoryPlan.make(request, source: model.source, configuration: model.configuration)
+    }
+    if let without = plan(alone), let with = plan(request) {
+      Self.tell(drafter, without: without, with: with)
+    }
     return .model(drafter)
+  }
+
+  /// Refuses a draft model where memory has no room for drafts beside it, and says so of lookup where it was asked for.
+  ///
+  /// - Parameter plan: of the model that is drafted for.
+  public func expectRoom(in plan: MemoryPlan) throws {
+    guard plan.draftRowCount == 0 else { return }
+    let remedy = "give more --ram, a shorter --context or fewer --sequences"
+    switch draft {
+    case .auto, .off: return
+    case .lookup:
+      Terminal.warn("memory has no room for drafts, and answers go on without: \(remedy)")
+    case .model(let path):
+      throw CommandError(
+        .notPossibleHere,
+        "--draft \(path): memory has room for the draft model, but not for drafts beside it: \(remedy), or leave out --draft"
+      )
+    }
   }
 
   /// The smaller model that drafts; nil = none does.
@@ -95,27 +123,34 @@ public struct DraftArguments: ParsableArguments {
     return CommandError(status, "--draft \(path): \(error)")
   }
 
-  /// Says what the draft model takes, and where it pushes a model out of memory that would fit.
-  private static func warnWhereStreamed(
-    _ model: LanguageModel, without before: MemoryPlan.Request, with request: MemoryPlan.Request,
-    _ drafter: DraftModel
+  /// Says what a draft model takes, and where the model would be as fast or faster without it.
+  public static func tell(
+    _ drafter: DraftModel, without alone: MemoryPlan, with beside: MemoryPlan
   ) {
-    func streamed(_ request: MemoryPlan.Request) -> Int? {
-      try? MemoryPlan.make(
-        request, source: model.source, configuration: model.configuration
-      ).residency.streamedByteCount
-    }
-    var before = before
-    before.assumedProcessByteCount = request.assumedProcessByteCount
-    guard let alone = streamed(before), let beside = streamed(request) else { return }
     let taken = "the draft model takes \(ByteCount(drafter.byteCount)) of --ram"
-    if alone == 0, beside > 0 {
+    if alone.readsNothing {
       Terminal.warn(
-        "\(taken), and \(ByteCount(beside)) of weights are read for each sweep, which all fit in memory without it: "
-          + "--draft lookup is faster here")
+        beside.readsNothing
+          ? "\(taken); the model is in memory, where drafting takes longer than it spares: --draft lookup is faster here"
+          : "\(taken), and \(beside.sweepReading) each sweep, which all fit in memory without it: --draft lookup is faster here"
+      )
     } else {
       Terminal.remark(
-        "\(taken); each sweep reads \(ByteCount(beside)), without it \(ByteCount(alone))")
+        "\(taken): \(beside.sweepReading) each sweep; without it, \(alone.sweepReading) one")
     }
+  }
+}
+
+extension MemoryPlan {
+  /// Whether all weights stay in memory.
+  fileprivate var readsNothing: Bool {
+    residency.streamedByteCount == 0 && expertSlotCount >= expertCount
+  }
+
+  /// What sweeps read.
+  fileprivate var sweepReading: String {
+    let streamed = "\(ByteCount(residency.streamedByteCount)) of weights are read for"
+    return expertCount == 0
+      ? streamed : "of \(expertCount) experts \(expertSlotCount) are in memory, and \(streamed)"
   }
 }

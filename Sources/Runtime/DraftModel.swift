@@ -17,17 +17,17 @@ import WeightLoader
 /// All of its weights and its keys and values stay in memory. One thread uses it.
 public final class DraftModel: @unchecked Sendable {
   // Safety: only the thread that sweeps the other model's weights uses it.
-  /// Memory that it takes.
+  /// Memory that it takes, from the first draft on.
   public let byteCount: Int
-  /// What the process held before.
-  private let processByteCount: Int
   /// What drafts.
   public let model: LanguageModel
-  let core: EngineCore
-  let vocabularyCount: Int
+  /// Where its memory goes.
+  public let plan: MemoryPlan
+  private let request: MemoryPlan.Request
+  private var opened: EngineCore?
   var sampler: Sampler
 
-  /// Plans its memory; weights are read by the first drafts.
+  /// Plans its memory, of which the first draft takes possession.
   ///
   /// - Parameters:
   ///   - model: the one that drafts.
@@ -50,15 +50,22 @@ public final class DraftModel: @unchecked Sendable {
     own.keyValues.backend = request.keyValues.backend
     own.verification = request.verification
     own.budgetByteCount = try Self.residentByteCount(model, own, within: request.budgetByteCount)
-    vocabularyCount = model.configuration.vocabularyCount
+    let vocabularyCount = model.configuration.vocabularyCount
     byteCount = own.budgetByteCount + Sampler.byteCount(vocabularyCount: vocabularyCount)
-    processByteCount = request.assumedProcessByteCount ?? ProcessMemory.residentByteCount
     sampler = Sampler(forAnyOptionsOf: vocabularyCount)
-    core = try EngineCore(model.source, model.configuration, own)
+    plan = try MemoryPlan.make(own, source: model.source, configuration: model.configuration)
+    self.request = own
   }
 
-  /// Where its memory goes.
-  public var plan: MemoryPlan { core.plan }
+  /// What computes, opened when it is first needed.
+  ///
+  /// Until then the budget is the other model's alone, so that one that is refused has taken nothing.
+  func core() throws(RuntimeError) -> EngineCore {
+    if let opened { return opened }
+    let core = try EngineCore(model.source, model.configuration, request)
+    opened = core
+    return core
+  }
 
   /// Tokens that it reads for what a sweep verifies, about: as many in prose, where it is right less often, as in code.
   public static let usualStepCount = 24
@@ -66,8 +73,6 @@ public final class DraftModel: @unchecked Sendable {
   /// Has the plan of the model that it drafts for leave it its memory.
   public func reserve(in request: inout MemoryPlan.Request) {
     request.callerByteCount += byteCount
-    // Its memory is filled in the background: it must not count a second time, as what the process holds.
-    request.assumedProcessByteCount = processByteCount
   }
 
   /// Tokens that it reads at once, between two sweeps of the other model.

@@ -150,6 +150,8 @@ public struct MemoryPlan: Sendable {
 
   /// Code pages, stacks and allocator slack that come after planning.
   private static let marginByteCount = 3 << 20
+  /// Bytes of weights for each byte of what lists them: half a KiB for a piece of 1 MiB.
+  private static let weightsPerListedByte = 2048
   /// At most this share of what is left goes to a chunk's activations.
   private static let chunkShare = 6
   /// At most this share of what is left when everything has the least that works goes to drafts.
@@ -410,7 +412,7 @@ public struct MemoryPlan: Sendable {
       weightByteCount = tensors.reduce(0) { $0 + AlignedBuffer.roundedUp($1.byteCount) }
       processByteCount =
         (request.assumedProcessByteCount ?? ProcessMemory.residentByteCount)
-        + MemoryPlan.marginByteCount
+        + MemoryPlan.marginByteCount + weightByteCount / MemoryPlan.weightsPerListedByte
         + request.callerByteCount
       keyValueShape = KeyValueShape(
         configuration, contextLength: request.contextLength, type: request.keyValues.type)

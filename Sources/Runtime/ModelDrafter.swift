@@ -55,7 +55,7 @@ package final class ModelDrafter: Drafter {
   }
   private static let mostRefused = KnownContinuations.Continuation.mostTokens * (Draft.capacity + 1)
 
-  deinit { if let cache { model.core.close(cache) } }
+  deinit { cache?.close() }
 
   package func propose(after context: DraftContext, into draft: inout Draft) throws(RuntimeError) {
     take(context)
@@ -185,7 +185,9 @@ package final class ModelDrafter: Drafter {
 
   /// - Returns: whether there are keys and values for it.
   private func openCache() throws(RuntimeError) -> Bool {
-    if cache == nil, model.core.freeSequenceCount > 0 { cache = try model.core.openSequence() }
+    guard cache == nil else { return true }
+    let core = try model.core()
+    if core.freeSequenceCount > 0 { cache = try core.openSequence() }
     return cache != nil
   }
 
@@ -195,7 +197,7 @@ package final class ModelDrafter: Drafter {
     var common = 0
     while common < min(held.count, path.count - 1), held[common] == path[common] { common += 1 }
     if common < held.count {
-      let point = try model.core.truncate(cache, to: common)
+      let point = try model.core().truncate(cache, to: common)
       held.removeSubrange(point...)
     }
   }
@@ -209,7 +211,7 @@ package final class ModelDrafter: Drafter {
     _ sink: (UnsafeMutableBufferPointer<Float>) -> Void
   ) throws(RuntimeError) -> Bool {
     stepCount += 1
-    let core = model.core
+    let core = try model.core()
     let chunk = unread.prefix(core.plan.chunkLength)
     let isWhole = chunk.count == unread.count
     core.batch.removeAll()

@@ -64,8 +64,9 @@ final class Dialogue {
     // What does not fit is said before anything is typed.
     var request = run.conversationRequest(model, contextLength: contextLength)
     draft = try run.drafts.plan(&request, for: model, run.resources)
-    _ = try MemoryPlan.make(
-      request, source: model.source, configuration: model.configuration)
+    try run.drafts.expectRoom(
+      in: MemoryPlan.make(
+        request, source: model.source, configuration: model.configuration))
     self.request = request
   }
 

@@ -25,9 +25,11 @@ extension Run {
       request.sequenceCount = Self.sequenceCount(entries, request, model)
     }
     let draft = try drafts.plan(&request, for: model, resources)
+    let engine: Engine
     while true {
       do throws(RuntimeError) {
-        return try Engine(model, request, store: store.engineStore, draft: draft)
+        engine = try Engine(model, request, store: store.engineStore, draft: draft)
+        break
       } catch {
         // What the engine itself takes was not counted before; and an attempt leaves the process a little larger.
         guard case .budgetTooSmall(_, _, let fitting?) = error, prompts.sequences == nil,
@@ -36,6 +38,8 @@ extension Run {
         request.sequenceCount = min(fitting, request.sequenceCount - 1)
       }
     }
+    try drafts.expectRoom(in: engine.plan)
+    return engine
   }
 
   /// The most sequences whose keys and values have room in memory, of one that is the longest and others of mean length;

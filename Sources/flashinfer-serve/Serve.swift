@@ -54,11 +54,12 @@ struct Serve: ParsableCommand {
       let length =
         resources.context ?? min(model.configuration.contextLength, Self.usualContextLength)
       let usual = try server.options(modelPath: self.model, contextLength: length)
-      let (engine, options) = try Progress.showing("planning memory") { _ in
+      let (engine, options, draftByteCount) = try Progress.showing("planning memory") { _ in
         try makeEngine(model, usual, contextLength: length)
       }
+      try drafts.expectRoom(in: engine.plan)
       guard !server.plan else {
-        printPlan(engine.plan, options)
+        printPlan(engine.plan, options, draftByteCount: draftByteCount)
         return engine.stop()
       }
       for note in engine.notes { Terminal.warn(note) }
@@ -90,10 +91,10 @@ struct Serve: ParsableCommand {
   private static let usualContextLength = 8192
 
   /// An engine, and a server's bounds beside it: those of the largest share of their usual memory that leaves the engine
-  /// most of the budget, and that it can be planned with.
+  /// most of the budget, and that it can be planned with; and what a draft model takes.
   private func makeEngine(
     _ model: LanguageModel, _ usual: ServerOptions, contextLength length: Int
-  ) throws -> (Engine, ServerOptions) {
+  ) throws -> (Engine, ServerOptions, draftByteCount: Int) {
     let store = server.plan ? nil : engineStore
     let all = ServerOptions.shares.map { server.scaled(usual, to: $0) }
     let fitting = all.firstIndex { options in
@@ -108,6 +109,7 @@ struct Serve: ParsableCommand {
     base.sequenceCount = server.sequences
     base.usesGrammars = true
     let draft = try drafts.plan(&base, for: model, resources)
+    let draftByteCount = base.callerByteCount
     func engine(_ options: ServerOptions) throws(RuntimeError) -> Engine {
       var request = base
       request.callerByteCount += options.parts(sequenceCount: server.sequences).reduce(0) {
@@ -117,22 +119,25 @@ struct Serve: ParsableCommand {
       return try Engine(model, request, store: store, draft: draft)
     }
     for options in all[(fitting ?? all.count)...].dropLast() {
-      do throws(RuntimeError) { return (try engine(options), options) } catch {
+      do throws(RuntimeError) { return (try engine(options), options, draftByteCount) } catch {
         guard case .budgetTooSmall = error else { throw error }
       }
     }
     let least = all[all.count - 1]
-    return (try engine(least), least)
+    return (try engine(least), least, draftByteCount)
   }
 
   /// What of the budget the server has at most where it can do with less.
   private static let mostServerShare = 3
 
-  private func printPlan(_ plan: Runtime.MemoryPlan, _ options: ServerOptions) {
+  private func printPlan(
+    _ plan: Runtime.MemoryPlan, _ options: ServerOptions, draftByteCount: Int
+  ) {
     var parts = options.parts(sequenceCount: plan.sequenceCount).map { part in
       ("server: " + part.name, part.byteCount)
     }
     parts.append(("server: masks of grammars", options.maskByteCount))
+    if draftByteCount > 0 { parts.append(("draft model", draftByteCount)) }
     let rest = plan.processByteCount - parts.reduce(0) { $0 + $1.1 }
     let lines =
       [("budget", plan.budgetByteCount), ("process and margin", rest)] + parts + [
