@@ -101,9 +101,9 @@ package final class ModelDrafter: Drafter {
         leaves.append(node)
       } else if let likeliest {
         let node = leaves.remove(at: likeliest)
-        let wasKnown = isKnown(node, of: draft)
+        let count = stepCount
         guard try expand(node, draft) else { return false }
-        if !wasKnown { return true }
+        if stepCount > count { return true }
       }
     }
   }

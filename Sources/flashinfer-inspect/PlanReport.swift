@@ -114,7 +114,7 @@ struct PlanReport {
     drafter.reserve(in: &request)
     (plan, work) = try Self.plan(model, request)
     DraftArguments.tell(drafter, without: alone.plan, with: plan)
-    try question.drafts.expectRoom(in: plan)
+    try question.drafts.expectRoom(in: plan, for: model)
     let draft = Draft(drafter, without: alone.plan, drive, compute)
     self.draft = draft
     (prediction, draftSpeedUps) = Self.predict(

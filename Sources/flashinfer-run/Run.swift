@@ -244,7 +244,7 @@ struct Run: ParsableCommand {
     let session = try Session(
       model.source, model.configuration, request, cancellation: Interruption.flag,
       decodeAttention: drives)
-    try drafts.expectRoom(in: session.plan)
+    try drafts.expectRoom(in: session.plan, for: model)
     attention.setUpFallBack(session)
     persistence?.resume(session)
     return (session, persistence, drives, draft)
