@@ -69,9 +69,9 @@ public struct DraftArguments: ParsableArguments {
 
   /// Refuses a draft model where memory has no room for drafts beside it, and says so of lookup where it was asked for.
   ///
-  /// - Parameter plan: of the model that is drafted for; where that takes no drafts at all, something else says so.
-  public func expectRoom(in plan: MemoryPlan, for model: LanguageModel) throws {
-    guard plan.draftRowCount == 0, model.configuration.takesDrafts else { return }
+  /// - Parameter plan: of the model that is drafted for.
+  public func expectRoom(in plan: MemoryPlan) throws {
+    guard plan.draftRowCount == 0 else { return }
     let remedy = "give more --ram, a shorter --context or fewer --sequences"
     switch draft {
     case .auto, .off: return
@@ -93,11 +93,6 @@ public struct DraftArguments: ParsableArguments {
     for model: LanguageModel, _ request: MemoryPlan.Request, _ resources: ResourceOptions
   ) throws -> DraftModel? {
     guard case .model(let path) = draft else { return nil }
-    guard model.configuration.takesDrafts else {
-      throw CommandError(
-        .usage,
-        "--draft takes no file here: the model's layers have states, which take no token back")
-    }
     do {
       return try Progress.showing("opening \(Progress.name(path))") { _ in
         try DraftModel(

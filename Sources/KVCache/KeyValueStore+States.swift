@@ -1,19 +1,23 @@
 /// States of layers that have one in place of keys and values.
 ///
-/// A state is that after the last position: it is changed in place, and there is no way back but to begin anew. So a chunk that was
-/// broken off has none, until the sequence is cut to its beginning.
+/// A state knows no position but the last that it has taken in. A chunk changes states in place, so that one that was broken off
+/// leaves none, until the sequence is cut to its beginning. Of a chunk with tentative positions states take in nothing before it
+/// is decided which of them are certain: where it is broken off, they are those before it.
 extension KeyValueStore {
   /// A layer's state, of the layers that have one; a worker may change a part of its own.
   package func state(_ number: Int) -> UnsafeMutableRawPointer {
     pool.state(place: place, number: number)
   }
 
-  /// Notes that all states have taken in the chunk.
-  public func finishStates() { hasStates = true }
+  /// Notes that all states have taken in the chunk's positions before `end`, those that are certain.
+  public func finishStates(at end: Int) { statesEnd = end }
+
+  /// Whether states have taken in all positions that are certain.
+  var hasWholeStates: Bool { !shape.hasStates || statesEnd ?? -1 >= certainEnd }
 
   /// Makes states those of a sequence without positions.
   func clearStates() {
-    hasStates = true
+    statesEnd = 0
     guard shape.hasStates else { return }
     let states = pool.states(place: place)
     states.baseAddress?.initializeMemory(as: UInt8.self, repeating: 0, count: states.count)
@@ -21,6 +25,7 @@ extension KeyValueStore {
 
   /// Takes over another sequence's states.
   func copyStates(of other: KeyValueStore) {
+    statesEnd = other.statesEnd
     guard shape.hasStates else { return }
     pool.states(place: place).copyMemory(
       from: UnsafeRawBufferPointer(pool.states(place: other.place)))

@@ -14,8 +14,8 @@ extension KeyValueStore {
   /// - Parameter certainEnd: where the positions that are certain end, one of which is in the same chunk.
   public func tentativeRoom(after certainEnd: Int) -> Int {
     let (length, rest) = (KeyValueBlock.positionCount, certainEnd % KeyValueBlock.positionCount)
-    // A policy plans for one page group at a time; states take nothing back.
-    if rest == 0 && policy != nil || shape.hasStates { return 0 }
+    // A policy plans for one page group at a time.
+    if rest == 0 && policy != nil { return 0 }
     return max(0, min(length - 1 - rest, limit - certainEnd))
   }
 

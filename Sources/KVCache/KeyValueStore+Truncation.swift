@@ -6,11 +6,11 @@ extension KeyValueStore {
   ///
   /// Keys and values of f16 can be cut anywhere. Of quantised ones the originals are gone once a page group is complete:
   /// they are cut there. Where a layer has let go of positions that a query at the cut would see, and where a
-  /// policy saw more than it would have seen by then, only the beginning is left; so it is before the end of what layers with
-  /// states have read.
+  /// policy saw more than it would have seen by then, only the beginning is left; so it is but where the end is of what states
+  /// have taken in.
   public func restorePoint(atOrBefore position: Int) -> Int {
     var point = min(position, positionCount)
-    if shape.hasStates, !isCommitted || point < chunk.upperBound { return 0 }
+    if shape.hasStates { point = min(point, statesEnd ?? 0) }
     let pageGroup = point / KeyValueBlock.positionCount
     if !(0..<shape.layerCount).allSatisfy({ canOpen(pageGroup, layer: $0) }) {
       point = pageGroup * KeyValueBlock.positionCount
@@ -25,7 +25,7 @@ extension KeyValueStore {
     let isWhole = (0..<shape.layerCount).allSatisfy {
       shape.firstVisiblePageGroup(layer: $0, position: point) >= expiredPageGroupCounts[$0]
     }
-    return isWhole ? point : 0
+    return isWhole && (!shape.hasStates || point == statesEnd) ? point : 0
   }
 
   /// Whether a page group can be filled on, of one layer.

@@ -62,8 +62,8 @@ public final class KeyValueStore {
   var tentativeCount = 0
   /// Positions from the start whose tokens attended over everything before them.
   public internal(set) var exactPositionCount: Int
-  /// Whether the layers' states, where there are some, are those after the current chunk.
-  var hasStates = true
+  /// Positions that the layers' states, where there are some, have taken in; nil while a chunk changes them.
+  var statesEnd: Int? = 0
   /// Layers with keys and values that the current chunk has passed.
   var finishedLayerCount: Int
   /// Of each layer, page groups from the start that no query sees any more.
@@ -86,7 +86,7 @@ public final class KeyValueStore {
   public var positionCount: Int { isCommitted ? chunk.upperBound : chunk.lowerBound }
 
   /// Whether the last chunk passed all layers.
-  var isCommitted: Bool { finishedLayerCount == shape.layerCount && hasStates }
+  var isCommitted: Bool { finishedLayerCount == shape.layerCount && hasWholeStates }
 
   init(_ pool: KeyValuePool, limit: Int, _ files: Files) throws(KeyValueError) {
     let (shape, options) = (pool.shape, pool.options)
@@ -209,10 +209,9 @@ public final class KeyValueStore {
       positions.lowerBound == chunk.upperBound && positions.upperBound <= limit,
       "\(positions) do not follow \(chunk) in the context")
     try reserveOpenPages()
-    precondition(tentativeCount == 0 || !shape.hasStates, "states take no position back")
     (chunk, self.tentativeCount) = (positions, tentativeCount)
     finishedLayerCount = 0
-    hasStates = !shape.hasStates
+    if tentativeCount == 0 { statesEnd = nil }
     firstExtra = pool.extraOpenCount
     pool.extraOpenCount += lastOpenPageGroup - firstOpenPageGroup
     precondition(

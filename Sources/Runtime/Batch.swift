@@ -34,6 +34,8 @@ package final class Batch {
     package let promptEnd: Int?
     /// Rows at its end that hold drafts, which may be rejected.
     package let draftCount: Int
+    /// Rows of earlier spans that end in drafts.
+    let firstVerified: Int
     /// Raised, from any thread, when nobody wants its rows any more; nil = always wanted.
     let cancellation: CancellationFlag?
     /// Whether the hidden states of all of its rows are wanted.
@@ -69,7 +71,11 @@ package final class Batch {
   package var branchCount: Int { branches.count }
   /// Keys and values of branches; nil = there are none.
   let keyValueBranches: KeyValueBranches?
+  /// Takes rows that were verified into states; nil where no layer has one. Whoever makes the graph sets it.
+  var scans: ScanStep?
   package private(set) var rowCount = 0
+  /// Rows of spans that end in drafts.
+  private var verifiedCount = 0
   /// Rows whose logits are wanted.
   package private(set) var logitCount = 0
   /// Rows whose hidden states are wanted.
@@ -111,7 +117,7 @@ package final class Batch {
   package func removeAll() {
     spans.removeAll(keepingCapacity: true)
     branches.removeAll(keepingCapacity: true)
-    (rowCount, logitCount, pooledCount, hasDead) = (0, 0, 0, false)
+    (rowCount, logitCount, pooledCount, verifiedCount, hasDead) = (0, 0, 0, 0, false)
   }
 
   /// Adds rows of a sequence that has none in the batch yet.
@@ -121,7 +127,8 @@ package final class Batch {
   ///   - kind: what all of them are.
   ///   - promptEnd: as that of `KeyValueStore.begin`.
   ///   - logitCount: of how many of the last rows the logits are wanted.
-  ///   - draftCount: how many of the last rows hold drafts, which the cache may be told to reject.
+  ///   - draftCount: how many of the last rows hold drafts, which ``keepDrafts(ofSpan:branch:to:)`` takes back or keeps; one
+  ///     row is certain.
   ///   - isPooled: whether the hidden states of all rows are wanted.
   ///   - cancellation: makes the rows dead at the next layer once it is raised.
   package func append(
@@ -140,7 +147,9 @@ package final class Batch {
     spans.append(
       Span(
         cache: cache, rows: rows, position: position, kind: kind, promptEnd: promptEnd,
-        draftCount: draftCount, cancellation: cancellation, isPooled: isPooled))
+        draftCount: draftCount, firstVerified: verifiedCount, cancellation: cancellation,
+        isPooled: isPooled))
+    if draftCount > 0 { verifiedCount += rows.count }
   }
 
   /// Adds rows of drafts to the span that was added last, all with logits, which leave its drafts or an earlier branch of it.
@@ -199,6 +208,7 @@ package final class Batch {
   ///
   /// - Parameter branch: number among the span's; nil = none of a branch stays.
   package func keepDrafts(ofSpan span: Int, branch: Int?, to position: Int) {
+    scans?.advance(spans[span], rowCount: position - spans[span].position)
     guard let branch, let keyValueBranches,
       let first = branches.firstIndex(where: { $0.span == span })
     else { return spans[span].cache.reject(from: position) }

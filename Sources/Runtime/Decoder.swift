@@ -24,7 +24,7 @@ final class Decoder {
   /// Where the attention of decoded tokens begins; nil = here.
   let outsourced: OffloadedAttention?
   let experts: ExpertStep?
-  private let scans: ScanStep?
+  let scans: ScanStep?
   private let neurons: NeuronStep?
   /// Of each attention.
   let heads: [HeadLayout]
@@ -42,11 +42,12 @@ final class Decoder {
   /// Sweeps the stream was told of and that have not begun, oldest first.
   private var announced: [DecoderWeights.Segment] = []
 
+  /// - Parameter verifiedRowCapacity: most rows of spans that end in drafts.
   /// - Throws: ``RuntimeError/allocation(_:)``.
   init(
     configuration: DecoderConfiguration, weights: DecoderWeights, stream: WeightStream,
-    workspace: DecoderWorkspace, attention: AttentionStep, pool: ThreadPool,
-    outsourced: OffloadedAttention? = nil
+    workspace: DecoderWorkspace, verifiedRowCapacity: Int, attention: AttentionStep,
+    pool: ThreadPool, outsourced: OffloadedAttention? = nil
   ) throws(RuntimeError) {
     self.configuration = configuration
     self.outsourced = outsourced
@@ -86,8 +87,8 @@ final class Decoder {
     } else {
       do {
         scans = try ScanStep(
-          configuration, tokenCapacity: workspace.tokenCapacity, pool: pool, clock: clock,
-          finite: finite)
+          configuration, weights.scans, tokenCapacity: workspace.tokenCapacity,
+          verifiedRowCapacity: verifiedRowCapacity, pool: pool, clock: clock, finite: finite)
       } catch { throw .allocation(error) }
     }
     heads = HeadLayout.all(configuration)
@@ -343,9 +344,11 @@ final class Decoder {
     try expectFinite(.scan(place), batch)
     step.run(layer, batch)
     try expectFinite(.scan(place), batch)
-    if layer.number == weights.scanCount - 1 {
-      for number in batch.spans.indices where batch.spans[number].isAlive {
-        batch.spans[number].cache.finishStates()
+    if layer.number == weights.scans.count - 1 {
+      // Those of drafts take in what turns out right.
+      for number in batch.spans.indices
+      where batch.spans[number].isAlive && batch.spans[number].draftCount == 0 {
+        batch.spans[number].cache.finishStates(at: batch.spans[number].positions.upperBound)
       }
     }
     try linear.multiply(

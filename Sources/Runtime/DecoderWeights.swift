@@ -134,8 +134,8 @@ final class DecoderWeights {
   let blocks: [Block]
   /// Of each layer that attends; also in its block.
   let attentions: [Attention]
-  /// Layers that scan.
-  let scanCount: Int
+  /// Of each layer that scans; also in its block.
+  let scans: [Scan]
   /// Experts of each layer that has some: gate, up, down.
   let families: [BundleFamily]
   let outputNorm: Norm
@@ -185,7 +185,7 @@ final class DecoderWeights {
     }
     blocks = builder.blocks
     attentions = builder.blocks.compactMap(\.attention)
-    scanCount = configuration.scans.count
+    scans = builder.blocks.compactMap(\.scan)
     outputNorm = try builder.norm(configuration.outputNormTensors, &loader)
     let factorsName = configuration.ropeFactorsName(contextLength: contextLength)
     ropeFactors = try index.find(factorsName).map { tensor throws(RuntimeError) in

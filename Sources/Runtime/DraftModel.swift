@@ -84,8 +84,9 @@ public final class DraftModel: @unchecked Sendable {
     func refuse(_ reason: String) -> RuntimeError {
       .notRunnable(path: model.source.path, reason: "as a draft model: " + reason)
     }
-    guard model.configuration.takesDrafts else {
-      throw refuse("its layers have states, which take no token back")
+    guard model.configuration.scans.isEmpty else {
+      throw refuse(
+        "some of its layers have states, which cannot be cut where drafts part; all must attend")
     }
     let (own, other) = (model.tokenizer, target.tokenizer)
     guard own.vocabularyCount == other.vocabularyCount else {

@@ -75,8 +75,8 @@ package final class EngineCore {
     batch = try Self.makeBatch(plan, sequenceCount: request.sequenceCount)
     decoder = try Self.makeDecoder(
       configuration, weights, stream, plan, request, pool, decodeAttention)
-    let hasNoDrafts = request.draftRowCount > 0 && !configuration.takesDrafts
-    notes = [pool.note, hasNoDrafts ? DecoderConfiguration.noDrafts : nil].compactMap { $0 }
+    batch.scans = decoder.scans
+    notes = [pool.note].compactMap { $0 }
     vocabularyCount = configuration.vocabularyCount
     do {
       keyValues = try KeyValuePool(
@@ -156,7 +156,7 @@ package final class EngineCore {
       observedTokenCount: request.keyValues.policy.observedTokenCount, pool: pool)
     return try Decoder(
       configuration: configuration, weights: weights, stream: stream, workspace: workspace,
-      attention: attention, pool: pool,
+      verifiedRowCapacity: plan.verifiedRowCapacity, attention: attention, pool: pool,
       outsourced: try decodeAttention.map { attention throws(RuntimeError) in
         try OffloadedAttention(attention, plan.keyValues.shape)
       })

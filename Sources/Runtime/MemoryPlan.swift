@@ -21,14 +21,6 @@ extension KeyValueShape {
   }
 }
 
-extension DecoderConfiguration {
-  /// Whether tokens can be read and taken back: states cannot.
-  public var takesDrafts: Bool { scans.isEmpty }
-
-  static let noDrafts =
-    "answers go on without drafts: layers with states, which the model has, take no token back"
-}
-
 /// Where a memory budget goes: a promise on the process's peak resident set.
 public struct MemoryPlan: Sendable {
   /// The promise.
@@ -58,6 +50,8 @@ public struct MemoryPlan: Sendable {
   public let draftRowCount: Int
   /// Most branches of trees of drafts in a sweep, of all sequences together; see ``KVCache/KeyValueBranches``.
   let draftBranchCount: Int
+  /// Most rows of a sweep that belong to sequences with drafts, where each has one that is certain.
+  var verifiedRowCapacity: Int { draftRowCount > 0 ? sequenceCount + draftRowCount : 0 }
   /// Positions of each sequence's context.
   public let contextLength: Int
   /// What stays and what is streamed.
@@ -220,14 +214,13 @@ public struct MemoryPlan: Sendable {
     _ request: Request, source: ModelSource, configuration: DecoderConfiguration,
     selector: NeuronSelector?, order: StreamOrder
   ) throws(RuntimeError) -> MemoryPlan {
-    var request = request
-    if !configuration.takesDrafts { request.draftRowCount = 0 }
     do throws(RuntimeError) {
       return try divide(
         request, source: source, configuration: configuration, selector: selector, order: order)
     } catch {
       // A budget that is enough without drafts is enough.
       guard case .budgetTooSmall = error, request.draftRowCount > 0 else { throw error }
+      var request = request
       request.draftRowCount = 0
       return try divide(
         request, source: source, configuration: configuration, selector: selector, order: order)
@@ -485,11 +478,12 @@ public struct MemoryPlan: Sendable {
       }
     }
 
-    /// Fixes how many branches drafts may have: none where keys and values do not all stay in memory, otherwise as many as
-    /// fit a share of what is left, and at most one for every three drafts.
+    /// Fixes how many branches drafts may have: none where keys and values do not all stay in memory or layers have states,
+    /// otherwise as many as fit a share of what is left, and at most one for every three drafts.
     private mutating func setDraftBranchCount(weightMinimum: Int) {
       let spare = request.budgetByteCount - byteCount - weightMinimum - leastWorkspaceByteCount
-      draftBranchCount = hasTier ? 0 : Self.branchCount(ofDrafts: draftRowCount)
+      draftBranchCount =
+        hasTier || keyValueShape.hasStates ? 0 : Self.branchCount(ofDrafts: draftRowCount)
       while draftBranchCount > 0, branchByteCount > spare / MemoryPlan.draftShare {
         draftBranchCount -= 1
       }
@@ -557,7 +551,11 @@ public struct MemoryPlan: Sendable {
         hasNeurons: neurons != nil)
         + Batch.byteCount(rowCapacity: chunkLength) + branchByteCount
         + (configuration.scans.isEmpty
-          ? 0 : ScanStep.byteCount(configuration, tokenCapacity: chunkLength))
+          ? 0
+          : ScanStep.byteCount(
+            configuration, tokenCapacity: chunkLength,
+            verifiedRowCapacity: draftRowCount > 0 ? request.sequenceCount + draftRowCount : 0,
+            threadCount: request.threadCount))
         + (hasTier
           ? ChunkAttention.partialByteCount(
             AttentionShape.all(configuration), chunkLength: chunkLength) : 0)

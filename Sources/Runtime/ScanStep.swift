@@ -9,6 +9,10 @@ import TensorBasics
 /// scan by value heads. Tokens are taken in order and one at a time, so how they are cut into batches changes no bit.
 ///
 /// States are the cache's. What is computed of a layer whose chunk is broken off leaves them in between: the cache knows.
+///
+/// Spans that end in drafts go through copies of their states, head by head, and leave these as they are; what they came
+/// from is kept (``ScanOperands``). ``advance(_:rowCount:)`` then takes in the rows that turned out right, by the same kernels in
+/// the same order as if they had come alone.
 final class ScanStep: ParallelRegion {
   private let pool: ThreadPool
   private let clock: StepClock
@@ -29,6 +33,10 @@ final class ScanStep: ParallelRegion {
   private let keyScale: UnsafeMutablePointer<Float>
   private let queryScale: UnsafeMutablePointer<Float>
   private let memory: PartitionedBuffer
+  /// Those of the model, in their order.
+  private let layers: [DecoderWeights.Scan]
+  /// nil where no rows are drafts.
+  private let operands: ScanOperands?
 
   /// What the current region does.
   private enum Work {
@@ -37,22 +45,44 @@ final class ScanStep: ParallelRegion {
     case normalise
     case scan
     case finish
+    /// As the three, with rows that were kept.
+    case convolveKept
+    case normaliseKept
+    case scanKept
   }
   private var work = Work.prepare
   private var layer: DecoderWeights.Scan?
   private var batch: Unmanaged<Batch>?
+  /// Whose rows are taken in, which was the first among those that were kept, and how many.
+  private var kept: (cache: Unmanaged<KeyValueStore>, first: Int, count: Int)?
+
+  /// Rows of one sequence that follow each other.
+  private struct Rows {
+    /// [count, channelCount]
+    var channels: UnsafeMutablePointer<Float>
+    /// [count, 2 * valueHeadCount]
+    var gates: UnsafeMutablePointer<Float>
+    var count: Int
+  }
 
   /// Added to the squared length of queries and keys before the root.
   private static let lengthEpsilon: Float = 1e-6
   /// Channels that a worker convolves at once.
   private static let channelsAtOnce = 256
 
+  /// - Parameter verifiedRowCapacity: most rows of spans that end in drafts.
   /// - Throws: ``AllocationError``.
   init(
-    _ configuration: DecoderConfiguration, tokenCapacity: Int, pool: ThreadPool,
-    clock: StepClock, finite: FiniteCheck
+    _ configuration: DecoderConfiguration, _ layers: [DecoderWeights.Scan], tokenCapacity: Int,
+    verifiedRowCapacity: Int, pool: ThreadPool, clock: StepClock, finite: FiniteCheck
   ) throws(AllocationError) {
-    (self.pool, self.clock, self.finite) = (pool, clock, finite)
+    (self.pool, self.clock, self.finite, self.layers) = (pool, clock, finite, layers)
+    operands =
+      verifiedRowCapacity == 0
+      ? nil
+      : try ScanOperands(
+        layers.map(\.spec), rowCapacity: verifiedRowCapacity, channelsAtOnce: Self.channelsAtOnce,
+        threadCount: pool.threadCount)
     epsilon = configuration.normEpsilon
     let memory = try PartitionedBuffer(Self.sizes(configuration, tokenCapacity: tokenCapacity))
     fused = memory.pointer(0, as: Float.self)
@@ -66,8 +96,16 @@ final class ScanStep: ParallelRegion {
   }
 
   /// Memory of a step.
-  static func byteCount(_ configuration: DecoderConfiguration, tokenCapacity: Int) -> Int {
+  static func byteCount(
+    _ configuration: DecoderConfiguration, tokenCapacity: Int, verifiedRowCapacity: Int,
+    threadCount: Int
+  ) -> Int {
     PartitionedBuffer.byteCount(sizes(configuration, tokenCapacity: tokenCapacity))
+      + (verifiedRowCapacity == 0
+        ? 0
+        : ScanOperands.byteCount(
+          configuration.scans, rowCapacity: verifiedRowCapacity, channelsAtOnce: channelsAtOnce,
+          threadCount: threadCount))
   }
 
   private static func sizes(
@@ -110,13 +148,17 @@ final class ScanStep: ParallelRegion {
 
   /// Puts every row's inputs in order, and notes those that are not finite.
   func prepare(_ layer: DecoderWeights.Scan, rowCount: Int) {
+    begin(layer)
+    forEach(rowCount, .prepare)
+  }
+
+  private func begin(_ layer: DecoderWeights.Scan) {
     self.layer = layer
     let length = Float(layer.spec.keyLength)
     for index in 0..<layer.spec.keyLength {
       keyScale[index] = 1 / length.squareRoot()
       queryScale[index] = 1 / length
     }
-    forEach(rowCount, .prepare)
   }
 
   /// Leaves in ``outputs`` what the layer's output projection takes, of spans that are alive.
@@ -129,6 +171,19 @@ final class ScanStep: ParallelRegion {
     forEach(batch.spans.count * spec.valueHeadCount, .scan)
     forEach(batch.rowCount, .finish)
     self.batch = nil
+  }
+
+  /// Has the states of a span that ends in drafts take in its first rows, of a sweep that has passed all layers.
+  func advance(_ span: Batch.Span, rowCount: Int) {
+    kept = (.passUnretained(span.cache), span.firstVerified, rowCount)
+    for layer in layers {
+      begin(layer)
+      forEach(Self.partCount(layer.spec.channelCount), .convolveKept)
+      if layer.skip == nil { forEach(rowCount, .normaliseKept) }
+      forEach(layer.spec.valueHeadCount, .scanKept)
+    }
+    kept = nil
+    span.cache.finishStates(at: span.position + rowCount)
   }
 
   private static func partCount(_ channelCount: Int) -> Int {
@@ -147,12 +202,33 @@ final class ScanStep: ParallelRegion {
     case .convolve:
       let (span, part) = index.quotientAndRemainder(
         dividingBy: Self.partCount(layer.spec.channelCount))
-      batch?._withUnsafeGuaranteedRef { convolve($0, span, part: part, layer) }
+      batch?._withUnsafeGuaranteedRef { convolve($0, span, part: part, layer, worker) }
     case .normalise: normalise(index, layer)
     case .scan:
       let (span, head) = index.quotientAndRemainder(dividingBy: layer.spec.valueHeadCount)
-      batch?._withUnsafeGuaranteedRef { scan($0, span, head: head, layer) }
+      batch?._withUnsafeGuaranteedRef { scan($0, span, head: head, layer, worker) }
     case .finish: finish(index, layer)
+    case .convolveKept, .normaliseKept, .scanKept: takeIn(index, layer)
+    }
+  }
+
+  /// A part of taking in rows that were kept.
+  private func takeIn(_ index: Int, _ layer: DecoderWeights.Scan) {
+    guard let kept, let operands else { return }
+    let spec = layer.spec
+    let rows = Rows(
+      channels: operands.channels(layer.number, row: kept.first, spec),
+      gates: operands.gates(layer.number, row: kept.first, spec), count: kept.count)
+    kept.cache._withUnsafeGuaranteedRef { cache in
+      let state = state(of: cache, layer)
+      switch work {
+      case .convolveKept:
+        convolve(
+          rows, part: index, layer, history: state + index * Self.channelsAtOnce,
+          historyStride: spec.channelCount)
+      case .scanKept: scan(rows, head: index, layer, state: state + spec.stateStart(ofHead: index))
+      default: makeUnitLong(rows.channels + index * spec.channelCount, spec)
+      }
     }
   }
 
@@ -219,21 +295,52 @@ final class ScanStep: ParallelRegion {
     x > 40 ? x : CanonicalMath.log(1 + CanonicalMath.exp(x))
   }
 
+  private func rows(of span: Batch.Span, _ spec: ScanSpec) -> Rows {
+    Rows(
+      channels: channels + span.rows.lowerBound * spec.channelCount,
+      gates: gates + span.rows.lowerBound * 2 * spec.valueHeadCount, count: span.rows.count)
+  }
+
   private func convolve(
-    _ batch: Batch, _ number: Int, part: Int, _ layer: DecoderWeights.Scan
+    _ batch: Batch, _ number: Int, part: Int, _ layer: DecoderWeights.Scan, _ worker: Int
   ) {
     let (span, spec) = (batch.spans[number], layer.spec)
     guard span.isAlive else { return }
+    let rows = rows(of: span, spec)
     let first = part * Self.channelsAtOnce
+    let history = state(of: span.cache, layer) + first
+    guard span.draftCount > 0, let operands else {
+      return convolve(
+        rows, part: part, layer, history: history, historyStride: spec.channelCount)
+    }
+    precondition(
+      span.firstVerified + rows.count <= operands.rowCapacity, "more drafts than were planned for")
+    let count = min(Self.channelsAtOnce, spec.channelCount - first)
+    for row in 0..<rows.count {
+      (operands.channels(layer.number, row: span.firstVerified + row, spec) + first).update(
+        from: rows.channels + row * spec.channelCount + first, count: count)
+    }
+    let copy = operands.history(ofWorker: worker)
+    for tap in 0..<spec.tapCount - 1 {
+      (copy + tap * Self.channelsAtOnce).update(
+        from: history + tap * spec.channelCount, count: count)
+    }
+    convolve(rows, part: part, layer, history: copy, historyStride: Self.channelsAtOnce)
+  }
+
+  /// - Parameter history: of the part's first channel.
+  private func convolve(
+    _ rows: Rows, part: Int, _ layer: DecoderWeights.Scan, history: UnsafeMutablePointer<Float>,
+    historyStride: Int
+  ) {
+    let (spec, first) = (layer.spec, part * Self.channelsAtOnce)
     let convolution = ShortConvolution(
-      tapCount: spec.tapCount, stride: spec.channelCount, historyStride: spec.channelCount,
+      tapCount: spec.tapCount, stride: spec.channelCount, historyStride: historyStride,
       activates: true)
     convolution.run(
-      channels + span.rows.lowerBound * spec.channelCount + first,
-      weights: layer.taps + first * spec.tapCount, bias: layer.tapBias.map { $0 + first },
-      history: state(of: span, layer) + first,
-      channelCount: min(Self.channelsAtOnce, spec.channelCount - first),
-      tokenCount: span.rows.count)
+      rows.channels + first, weights: layer.taps + first * spec.tapCount,
+      bias: layer.tapBias.map { $0 + first }, history: history,
+      channelCount: min(Self.channelsAtOnce, spec.channelCount - first), tokenCount: rows.count)
   }
 
   /// Queries and keys become as long as they are to be; of Mamba-2's values, what is to be added to outputs is kept.
@@ -249,6 +356,11 @@ final class ScanStep: ParallelRegion {
       }
       return
     }
+    makeUnitLong(channels, spec)
+  }
+
+  /// Gives the keys of a row a length of 1, and its queries one of 1/√keyLength.
+  private func makeUnitLong(_ channels: UnsafeMutablePointer<Float>, _ spec: ScanSpec) {
     let epsilon = Self.lengthEpsilon / Float(spec.keyLength)
     for head in 0..<2 * spec.keyHeadCount {
       let x = channels + head * spec.keyLength
@@ -258,21 +370,41 @@ final class ScanStep: ParallelRegion {
     }
   }
 
-  private func scan(_ batch: Batch, _ number: Int, head: Int, _ layer: DecoderWeights.Scan) {
+  private func scan(
+    _ batch: Batch, _ number: Int, head: Int, _ layer: DecoderWeights.Scan, _ worker: Int
+  ) {
     let (span, spec) = (batch.spans[number], layer.spec)
     guard span.isAlive else { return }
+    let rows = rows(of: span, spec)
+    let state = state(of: span.cache, layer) + spec.stateStart(ofHead: head)
+    guard span.draftCount > 0, let operands else {
+      return scan(rows, head: head, layer, state: state)
+    }
+    for row in 0..<rows.count {
+      let gates = operands.gates(layer.number, row: span.firstVerified + row, spec)
+      let own = rows.gates + row * 2 * spec.valueHeadCount
+      gates[head] = own[head]
+      gates[spec.valueHeadCount + head] = own[spec.valueHeadCount + head]
+    }
+    let copy = operands.state(ofWorker: worker)
+    copy.update(from: state, count: spec.headStateCount)
+    scan(rows, head: head, layer, state: copy)
+  }
+
+  private func scan(
+    _ rows: Rows, head: Int, _ layer: DecoderWeights.Scan, state: UnsafeMutablePointer<Float>
+  ) {
+    let spec = layer.spec
     let scan = LinearScan(
       keyCount: spec.keyLength, columnCount: spec.valueLength, keyStride: spec.channelCount,
       valueStride: spec.channelCount, decay: .scalar, decayStride: 2 * spec.valueHeadCount,
       betaStride: 2 * spec.valueHeadCount, deletes: spec.inputs != .mamba2)
-    let first = channels + span.rows.lowerBound * spec.channelCount
-    let gates = gates + span.rows.lowerBound * 2 * spec.valueHeadCount + head
+    let (first, gates) = (rows.channels, rows.gates + head)
     let key = spec.keyHead(of: head) * spec.keyLength
     scan.run(
-      state: state(of: span, layer) + spec.historyCount + head * spec.headStateCount,
-      queries: first + spec.queriesStart + key, keys: first + spec.keysStart + key,
+      state: state, queries: first + spec.queriesStart + key, keys: first + spec.keysStart + key,
       values: first + spec.valuesStart + head * spec.valueLength, decays: gates,
-      betas: gates + spec.valueHeadCount, tokenCount: span.rows.count)
+      betas: gates + spec.valueHeadCount, tokenCount: rows.count)
   }
 
   /// outputs = RMSNorm(o) · SiLU(z), head by head; of Mamba-2 RMSNorm((o + share of v) · SiLU(z)), key head by key head.
@@ -298,9 +430,9 @@ final class ScanStep: ParallelRegion {
   }
 
   private func state(
-    of span: Batch.Span, _ layer: DecoderWeights.Scan
+    of cache: KeyValueStore, _ layer: DecoderWeights.Scan
   ) -> UnsafeMutablePointer<Float> {
-    span.cache.state(layer.number).bindMemory(to: Float.self, capacity: layer.spec.stateCount)
+    cache.state(layer.number).bindMemory(to: Float.self, capacity: layer.spec.stateCount)
   }
 }
 
@@ -317,6 +449,8 @@ extension ScanSpec {
   var headStateCount: Int {
     LinearScan.stateCount(keyCount: keyLength, columnCount: valueLength)
   }
+  /// Where a value head's state begins in that of the layer.
+  func stateStart(ofHead head: Int) -> Int { historyCount + head * headStateCount }
   /// Floats of a sequence's state.
   package var stateCount: Int { historyCount + valueHeadCount * headStateCount }
 }

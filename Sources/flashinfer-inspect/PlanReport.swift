@@ -114,7 +114,7 @@ struct PlanReport {
     drafter.reserve(in: &request)
     (plan, work) = try Self.plan(model, request)
     DraftArguments.tell(drafter, without: alone.plan, with: plan)
-    try question.drafts.expectRoom(in: plan, for: model)
+    try question.drafts.expectRoom(in: plan)
     let draft = Draft(drafter, without: alone.plan, drive, compute)
     self.draft = draft
     (prediction, draftSpeedUps) = Self.predict(

@@ -66,7 +66,7 @@ final class Dialogue {
     draft = try run.drafts.plan(&request, for: model, run.resources)
     try run.drafts.expectRoom(
       in: MemoryPlan.make(
-        request, source: model.source, configuration: model.configuration), for: model)
+        request, source: model.source, configuration: model.configuration))
     self.request = request
   }
 

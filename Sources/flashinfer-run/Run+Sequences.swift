@@ -38,7 +38,7 @@ extension Run {
         request.sequenceCount = min(fitting, request.sequenceCount - 1)
       }
     }
-    try drafts.expectRoom(in: engine.plan, for: model)
+    try drafts.expectRoom(in: engine.plan)
     return engine
   }
 

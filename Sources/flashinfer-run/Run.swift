@@ -244,7 +244,7 @@ struct Run: ParsableCommand {
     let session = try Session(
       model.source, model.configuration, request, cancellation: Interruption.flag,
       decodeAttention: drives)
-    try drafts.expectRoom(in: session.plan, for: model)
+    try drafts.expectRoom(in: session.plan)
     attention.setUpFallBack(session)
     persistence?.resume(session)
     return (session, persistence, drives, draft)

@@ -57,7 +57,7 @@ struct Serve: ParsableCommand {
       let (engine, options, draftByteCount) = try Progress.showing("planning memory") { _ in
         try makeEngine(model, usual, contextLength: length)
       }
-      try drafts.expectRoom(in: engine.plan, for: model)
+      try drafts.expectRoom(in: engine.plan)
       guard !server.plan else {
         printPlan(engine.plan, options, draftByteCount: draftByteCount)
         return engine.stop()

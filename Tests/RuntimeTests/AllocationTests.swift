@@ -160,6 +160,16 @@ struct AllocationTests {
     Self.expectNone(result)
   }
 
+  @Test(arguments: ["qwen35", "granitehybrid"])
+  func `Verifying drafts by layers with states allocates nothing`(architecture: String) async {
+    let result = await #expect(
+      processExitsWith: .success, observing: [\.standardOutputContent]
+    ) { [architecture] in
+      Self.reportSequences(architecture: architecture, isStreamed: false, draftCount: 7)
+    }
+    Self.expectNone(result)
+  }
+
   @Test(arguments: [false, true])
   func `Answers with drafts allocate as much however long they are`(isOfModel: Bool) async {
     let result = await #expect(
@@ -398,28 +408,41 @@ struct AllocationTests {
     }
     let tokens = (0..<sequenceCount + 20).map { Int32($0 * 3 % 300) }
     var verifiedCount = 0
-    func decode(position: Int) throws {
-      core.batch.removeAll()
-      for (number, cache) in caches.enumerated() {
-        let room = core.batch.rowCapacity - core.batch.rowCount - (caches.count - number)
-        let most = core.draftRoom(of: cache)
-        let drafts = min(draftCount, room, most.count, most.depth)
-        verifiedCount += drafts
-        tokens[number...number + drafts].withUnsafeBufferPointer {
-          core.batch.append(
-            $0, at: position, .answer, in: cache, logitCount: $0.count, draftCount: drafts)
-        }
-      }
-      try core.step(continues: true) { _, _ in }
-      guard draftCount > 0 else { return }
-      for cache in caches { cache.reject(from: position + 1) }
+    for position in 120..<132 {
+      verifiedCount += try decode(tokens, in: caches, at: position, core)
     }
-    for position in 120..<132 { try decode(position: position) }
     let before = allocation_count()
-    for position in 132..<265 { try decode(position: position) }
+    for position in 132..<265 {
+      verifiedCount += try decode(tokens, in: caches, at: position, core)
+    }
     let count = allocation_count() - before
     guard draftCount == 0 || verifiedCount > 100 else { exit(4) }
     return count
+  }
+
+  /// A token of each sequence, and after it as many drafts as there is room for, all of which are rejected.
+  ///
+  /// - Returns: how many drafts were verified.
+  private static func decode(
+    _ tokens: [Int32], in caches: [KeyValueStore], at position: Int, _ core: EngineCore
+  ) throws -> Int {
+    core.batch.removeAll()
+    var verifiedCount = 0
+    for (number, cache) in caches.enumerated() {
+      let room = core.batch.rowCapacity - core.batch.rowCount - (caches.count - number)
+      let most = core.draftRoom(of: cache)
+      let drafts = max(0, min(room, most.count - verifiedCount, most.depth))
+      verifiedCount += drafts
+      tokens[number...number + drafts].withUnsafeBufferPointer {
+        core.batch.append(
+          $0, at: position, .answer, in: cache, logitCount: $0.count, draftCount: drafts)
+      }
+    }
+    try core.step(continues: true) { _, _ in }
+    for span in core.batch.spans.indices where core.batch.spans[span].draftCount > 0 {
+      core.batch.keepDrafts(ofSpan: span, branch: nil, to: position + 1)
+    }
+    return verifiedCount
   }
 
   /// A model of `bytes`, opened from files in `folder`.

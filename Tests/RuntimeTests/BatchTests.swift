@@ -151,10 +151,12 @@ import WeightLoader
     let prompt = line.prompt
     guard sequence.position < prompt.count else {
       let decoding = line.decoding[(sequence.position - prompt.count)...]
-      // What follows is drafted, in part rightly.
+      // What follows is drafted, in part rightly, as far as the sweep has room for drafts of all sequences.
+      let drafted = core.batch.spans.reduce(0) { $0 + $1.draftCount }
       let rows = randomDrafts(
         of: Array(decoding.dropFirst()), core.draftRoom(of: sequence.cache),
-        branchCount: core.batch.branchCount, most: most - 1, using: &generator)
+        branchCount: core.batch.branchCount,
+        most: max(0, min(most - 1, core.plan.draftRowCount - drafted)), using: &generator)
       sequence.drafts = rows
       sequence.isRight = (0...rows.tokens.count).map {
         let path = rows.path(toRow: $0)

@@ -94,6 +94,48 @@ import Testing
     #expect(reusedCounts.last == 249)
   }
 
+  @Test(arguments: ["llama", "qwen3next", "qwen35", "granitehybrid"])
+  func `A session goes on from where a sweep with drafts began that was broken off`(
+    family: String
+  ) throws {
+    let rig = try EngineRig(TinyFamilies.model(family))
+    rig.contextLength = 400
+    var request = SequenceRequest(
+      tokens: EngineRig.tokens(50, seed: 8), limit: 14, ignoresEnd: true)
+    request.sampling.temperature = 0
+    let answer = try rig.alone(request).tokens
+    let whole = request.tokens + answer
+    let expected = try logitBits(
+      try Session(rig.model.source, rig.model.configuration, rig.request(sequenceCount: 1)),
+      prompt: request.tokens, decoding: answer)
+    var partCount = 1
+    while true {
+      let (counter, cancellation) = (PartCounter(), CancellationFlag())
+      let session = try Session(
+        rig.model.source, rig.model.configuration, rig.request(sequenceCount: 1),
+        cancellation: cancellation)
+      session.onDecodePart = { [partCount] in
+        if counter.next() == partCount { cancellation.raise() }
+      }
+      var options = GenerationOptions(
+        prompt: request.tokens, maximumTokenCount: request.limit, sampling: request.sampling,
+        ignoresEnd: true)
+      options.draft = DraftChoice { _, _ in Watched(whole) { counter.begin() } }
+      let result = try TextGenerator(session: session, tokenizer: rig.model.tokenizer)
+        .generate(options) { _ in }
+      guard result.wasInterrupted else { break }
+      cancellation.lower()
+      let position = session.position
+      #expect(try session.truncate(to: position) == position, "part \(partCount)")
+      for index in position..<whole.count {
+        let logits = Array(try session.decode(whole[index])).map(\.bitPattern)
+        #expect(logits == expected[index + 1 - request.tokens.count], "part \(partCount)")
+      }
+      partCount += 1
+    }
+    #expect(partCount > 10)
+  }
+
   @Test func `Stored keys and values that are damaged amid drafts are computed again`() throws {
     let rig = try EngineRig(TinyModel())
     rig.contextLength = 800

@@ -22,6 +22,8 @@ import Testing
 
   @Test func `Choices of one prompt read it once`() throws {
     let prompt = EngineRig.tokens(300, seed: 1)
+    // Rows are counted.
+    rig.draftRowCount = 0
     let engine = try rig.engine(sequenceCount: 4, maximumChunkLength: 64)
     let requests = (0..<4).map { number in
       var request = request(prompt)
@@ -94,9 +96,8 @@ import Testing
     engine.stop()
   }
 
-  @Test func `Drafts and stores are off, and that is said`() throws {
+  @Test func `Stores are off, and that is said`() throws {
     let folder = TemporaryFolder()
-    rig.draftRowCount = 6
     let engine = try rig.engine(
       sequenceCount: 1, store: Engine.Store(path: folder.path, byteLimit: 1 << 30))
     let asked = request(EngineRig.tokens(150, seed: 3))
@@ -108,11 +109,11 @@ import Testing
     engine.stop()
     #expect(folder.entries.allSatisfy { !$0.hasSuffix(".kv") })
     #expect(engine.takeWarnings().contains { $0.contains("layers have states are not kept") })
-    let session = try Session(
+    let core = try EngineCore(
       rig.model.source, rig.model.configuration, rig.request(sequenceCount: 1))
-    #expect(session.plan.draftRowCount == 0)
-    #expect(session.notes.contains { $0.contains("without drafts") })
-    #expect(session.plan.stateByteCount > 0)
+    let room = core.draftRoom(of: try core.openSequence())
+    #expect(room.count > 0 && room.branchCount == 0)
+    #expect(core.plan.stateByteCount > 0)
   }
 
   @Test func `A session is broken off in any part of a sweep, and read anew`() throws {
