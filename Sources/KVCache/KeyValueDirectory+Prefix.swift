@@ -10,6 +10,9 @@ public struct KeyValuePrefix: Sendable {
   /// What continues after the sources in the middle of a page group; nil if nothing does.
   public internal(set) var tail: Tail?
 
+  /// The states of all layers after all of the tokens, where layers have some; nil of others, and of no tokens.
+  public internal(set) var states: States?
+
   /// The entry that has the logits after all of the tokens; nil if none does.
   var logitsEntry: KeyValueEntry?
 
@@ -32,6 +35,17 @@ public struct KeyValuePrefix: Sendable {
     /// Reads a layer's page of the page group; false if it cannot be read or is not what was written.
     package func read(layer: Int, into page: UnsafeMutableRawBufferPointer) -> Bool {
       entry.readPage(pageGroup: pageGroup, layer: layer, into: page)
+    }
+  }
+
+  /// States in one entry.
+  public struct States: Sendable {
+    let entry: KeyValueEntry
+    let states: KeyValueEntryHeader.States
+
+    /// Reads them; false if they cannot be read or are not what was written.
+    package func read(into bytes: UnsafeMutableRawBufferPointer) -> Bool {
+      entry.read(states, into: bytes)
     }
   }
 
@@ -84,7 +98,8 @@ public struct KeyValuePrefix: Sendable {
 extension KeyValueDirectory {
   /// Finds the longest prefix of `tokens` that the entries hold, and marks these entries as used.
   ///
-  /// It has at least one page group, and leaves at least one token to compute, unless there are logits after the last.
+  /// It has at least one page group, and leaves at least one token to compute, unless there are logits after the last. Where
+  /// layers have states, it ends where an entry has these.
   ///
   /// Entries that are damaged or have lost the one they continue are deleted. Reads the header of each entry,
   /// and more only of those that go on where the prompt matches.
@@ -120,7 +135,7 @@ extension KeyValueDirectory {
     }
     var matches: [UInt64: (entry: KeyValueEntry, end: Int, depth: Int)] = [:]
     var best: (entry: KeyValueEntry, end: Int)?
-    var (bestTail, hasLogits) = (0, false)
+    var (bestTail, bestStates, hasLogits) = (0, KeyValuePrefix.States?.none, false)
     // An entry begins after its parent's first page group, so parents come first.
     for header in usable.sorted(by: { $0.firstPageGroup < $1.firstPageGroup }) {
       let start = header.firstPageGroup
@@ -137,11 +152,21 @@ extension KeyValueDirectory {
       guard end > start else { continue }
       matches[header.id] = (entry, end, depth)
       let divides = dividingPageGroups || end - start == entry.header.wholePageGroupCount
-      let tail = divides ? entry.matchingTokenCount(tokens, pageGroup: end - start) : 0
-      let known = header.logits?.position == tokens.count && end * length + tail == tokens.count
-      if (end, tail, known ? 1 : 0) > (best?.end ?? 0, bestTail, hasLogits ? 1 : 0) {
-        best = (entry, end)
-        (bestTail, hasLogits) = (tail, known)
+      var whole = end
+      var tail = divides ? entry.matchingTokenCount(tokens, pageGroup: end - start) : 0
+      var states: KeyValuePrefix.States?
+      if header.origin.hasStates {
+        guard
+          let last = header.lastStates(
+            upTo: end * length + tail, dividingPageGroups: dividingPageGroups)
+        else { continue }
+        (whole, tail) = last.position.quotientAndRemainder(dividingBy: length)
+        states = KeyValuePrefix.States(entry: entry, states: last)
+      }
+      let known = header.logits?.position == tokens.count && whole * length + tail == tokens.count
+      if (whole, tail, known ? 1 : 0) > (best?.end ?? 0, bestTail, hasLogits ? 1 : 0) {
+        best = (entry, whole)
+        (bestTail, bestStates, hasLogits) = (tail, states, known)
       }
     }
     let logitsEntry = hasLogits ? best?.entry : nil
@@ -153,22 +178,31 @@ extension KeyValueDirectory {
     }
     var sources: [KeyValuePrefix.Source] = []
     while let (entry, end) = best {
-      sources.append(
-        KeyValuePrefix.Source(entry, pageGroupCount: end - entry.header.firstPageGroup))
+      // Of an entry whose first page group is taken in part there is the tail alone.
+      if end > entry.header.firstPageGroup {
+        sources.append(
+          KeyValuePrefix.Source(entry, pageGroupCount: end - entry.header.firstPageGroup))
+      }
       best = matches[entry.header.parent].flatMap { parent in
         entry.header.firstPageGroup > 0 ? (parent.entry, entry.header.firstPageGroup) : nil
       }
     }
     Self.noteUse(of: sources.map { $0.entry.descriptor.rawValue })
-    return KeyValuePrefix(sources: sources.reversed(), tail: tail, logitsEntry: logitsEntry)
+    return KeyValuePrefix(
+      sources: sources.reversed(), tail: tail, states: bestStates, logitsEntry: logitsEntry)
   }
 
   /// Entries of a chain are open all at once, and a process may have 1024 files by default.
   private static let longestChain = 256
 
   /// Deletes an entry that turned out to be damaged while it was read, and returns its path.
-  public func remove(_ source: KeyValuePrefix.Source) -> String {
-    let path = path(of: source.entry.header.id)
+  public func remove(_ source: KeyValuePrefix.Source) -> String { remove(source.entry) }
+
+  /// As ``remove(_:)-(KeyValuePrefix.Source)``, where its states were.
+  public func remove(_ states: KeyValuePrefix.States) -> String { remove(states.entry) }
+
+  private func remove(_ entry: KeyValueEntry) -> String {
+    let path = path(of: entry.header.id)
     unlink(path)
     return path
   }

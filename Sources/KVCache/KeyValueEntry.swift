@@ -77,6 +77,14 @@ final class KeyValueEntry: Sendable {
         == logits.checksum
   }
 
+  /// Reads and checks the states of all layers after a position into `bytes`, as many as there are of them.
+  func read(_ states: KeyValueEntryHeader.States, into bytes: UnsafeMutableRawBufferPointer) -> Bool
+  {
+    bytes.count == header.origin.stateByteCount && read(into: bytes, at: states.offset)
+      && Checksum.of(UnsafeRawBufferPointer(bytes), seed: UInt64(states.position))
+        == states.checksum
+  }
+
   /// Reads and checks a page of one of the entry's page groups.
   func readPage(pageGroup: Int, layer: Int, into bytes: UnsafeMutableRawBufferPointer) -> Bool {
     let page = header.page(pageGroup: pageGroup, layer: layer)

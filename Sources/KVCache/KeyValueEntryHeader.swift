@@ -23,6 +23,8 @@ struct KeyValueEntryHeader: Sendable {
   var tablesChecksum: UInt64
   /// Logits after one of the entry's tokens; nil if it has none.
   var logits: Logits?
+  /// States after some of the entry's tokens, in the order of positions.
+  var states: [States]
   /// The model's name, for people.
   var modelName: [UInt8]
   /// The beginning of the text from the first token on, for people.
@@ -56,6 +58,19 @@ struct KeyValueEntryHeader: Sendable {
     static let countLimit = 1 << 24
   }
 
+  /// Where the states of all layers after a position lie in the file.
+  struct States: Sendable, Equatable {
+    /// Tokens from the sequence's first up to the one that they follow.
+    var position: Int
+    var offset: Int
+    /// XXH3-64 of their bytes, with the position as its seed.
+    var checksum: UInt64
+
+    /// Most of an entry.
+    static let countLimit = 12
+  }
+
+  private static let statesOffset = 3744
   private static let logitsOffset = 4048
   private static let tailOffset = 4080
 
@@ -67,12 +82,13 @@ struct KeyValueEntryHeader: Sendable {
     case otherVersion
   }
 
-  /// Where the data of an entry of at most `pageGroupCount` page groups begins: after the room for its tables and for
-  /// logits, which begin at the end of that for the tables.
+  /// Where the data of an entry of at most `pageGroupCount` page groups begins: after the room for its tables, for
+  /// logits and for states, which begin at the end of that for what is before them.
   static func dataOffset(
-    _ origin: KeyValueOrigin, pageGroupCount: Int, logitsByteCount: Int = 0
+    _ origin: KeyValueOrigin, pageGroupCount: Int, logitsByteCount: Int = 0, statesCount: Int = 0
   ) -> Int {
     padded(byteCount + pageGroupCount * origin.tableByteCount) + padded(logitsByteCount)
+      + statesCount * origin.stateByteCount
   }
 
   private static func padded(_ count: Int) -> Int {
@@ -87,6 +103,17 @@ struct KeyValueEntryHeader: Sendable {
   /// Tokens of this entry.
   var tokenCount: Int {
     (pageGroupCount - 1) * KeyValueOrigin.pageGroupPositionCount + lastPositionCount
+  }
+
+  /// The last states after at most so many tokens of the sequence that can be gone on from: of page groups that cannot be
+  /// divided, at the end of one, or in the one that was being filled.
+  func lastStates(upTo tokenCount: Int, dividingPageGroups: Bool) -> States? {
+    let length = KeyValueOrigin.pageGroupPositionCount
+    return states.last {
+      $0.position <= tokenCount
+        && (dividingPageGroups || $0.position % length == 0
+          || $0.position / length == firstPageGroup + wholePageGroupCount)
+    }
   }
 
   /// Whether the last page group is not complete.
@@ -119,13 +146,14 @@ struct KeyValueEntryHeader: Sendable {
   /// Bytes of the file that take room on the drive.
   var ownByteCount: Int {
     Self.dataOffset(
-      origin, pageGroupCount: pageGroupCount, logitsByteCount: logits?.byteCount ?? 0)
+      origin, pageGroupCount: pageGroupCount, logitsByteCount: logits?.byteCount ?? 0,
+      statesCount: states.count)
       + dataByteCount
   }
 
-  /// Bytes of the smallest entry: one page group, without logits.
+  /// Bytes of the smallest entry: one page group, without logits, and with the states after it where layers have some.
   static func leastByteCount(_ origin: KeyValueOrigin) -> Int {
-    dataOffset(origin, pageGroupCount: 1) + origin.pageGroupByteCount
+    dataOffset(origin, pageGroupCount: 1, statesCount: 1) + origin.pageGroupByteCount
   }
 
   /// The header's bytes.
@@ -156,6 +184,14 @@ struct KeyValueEntryHeader: Sendable {
     bytes.appendLittleEndian(UInt32(0))
     bytes.append(contentsOf: modelName)
     bytes.append(contentsOf: text)
+    bytes.append(contentsOf: [UInt8](repeating: 0, count: Self.statesOffset - bytes.count))
+    bytes.appendLittleEndian(UInt64(origin.stateByteCount))
+    bytes.appendLittleEndian(UInt64(states.count))
+    for states in states {
+      bytes.appendLittleEndian(UInt64(states.position))
+      bytes.appendLittleEndian(UInt64(states.offset))
+      bytes.appendLittleEndian(states.checksum)
+    }
     bytes.append(contentsOf: [UInt8](repeating: 0, count: Self.logitsOffset - bytes.count))
     for value in [logits?.position ?? 0, logits?.offset ?? 0, logits?.count ?? 0] {
       bytes.appendLittleEndian(UInt64(value))
@@ -196,11 +232,11 @@ extension KeyValueEntryHeader {
         keyValueHeadCount: Int(integer(36, UInt32.self)),
         headDim: Int(integer(40, UInt32.self)),
         pageByteCount: Int(clamping: integer(120, UInt64.self)),
-        pageStride: Int(clamping: integer(48, UInt64.self)))
+        pageStride: Int(clamping: integer(48, UInt64.self)),
+        stateByteCount: Int(clamping: integer(Self.statesOffset, UInt64.self)))
     else { throw .damaged }
     self.origin = origin
-    logits = nil
-    (modelName, text) = ([], [])
+    (logits, states, modelName, text) = (nil, [], [], [])
     let nameByteCount = Int(integer(44, UInt32.self))
     dataOffset = Int(clamping: integer(56, UInt64.self))
     id = integer(64, UInt64.self)
@@ -240,8 +276,31 @@ extension KeyValueEntryHeader {
           && found.position - first <= tokenCount && found.offset <= dataOffset
           && found.byteCount <= dataOffset - found.offset
     else { throw .damaged }
+    states = try states(in: bytes)
     let names = bytes[Self.namesOffset...]
     modelName = Array(names.prefix(nameByteCount))
     text = Array(names.dropFirst(nameByteCount).prefix(textByteCount))
+  }
+
+  /// Reads and checks which states a header has, which may be anything.
+  private func states(in bytes: UnsafeRawBufferPointer) throws(Problem) -> [States] {
+    func integer(_ offset: Int) -> UInt64 {
+      UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+    }
+    let first = firstPageGroup * KeyValueOrigin.pageGroupPositionCount
+    let count = Int(clamping: integer(Self.statesOffset + 8))
+    guard count <= (origin.hasStates ? States.countLimit : 0) else { throw .damaged }
+    var states: [States] = []
+    for index in 0..<count {
+      let start = Self.statesOffset + 16 + 24 * index
+      let found = States(
+        position: Int(clamping: integer(start)), offset: Int(clamping: integer(start + 8)),
+        checksum: integer(start + 16))
+      guard found.position > states.last?.position ?? first, found.position - first <= tokenCount,
+        found.offset <= dataOffset, origin.stateByteCount <= dataOffset - found.offset
+      else { throw .damaged }
+      states.append(found)
+    }
+    return states
   }
 }

@@ -22,6 +22,8 @@ public final class KeyValueEntryWriter {
   /// Room for logits between tables and data.
   private let logitsByteCount: Int
   private var logits: KeyValueEntryHeader.Logits?
+  /// States that were kept, in the order of positions.
+  private var states: [KeyValueEntryHeader.States] = []
   private var isCommitted = false
 
   /// Creates the temporary file and locks it.
@@ -44,7 +46,8 @@ public final class KeyValueEntryWriter {
     self.modelName = Self.shortened(Array(modelName.utf8), KeyValueEntryHeader.nameByteLimit)
     logitsByteCount = logitCount * MemoryLayout<Float>.stride
     dataOffset = KeyValueEntryHeader.dataOffset(
-      origin, pageGroupCount: pageGroupCapacity, logitsByteCount: logitsByteCount)
+      origin, pageGroupCount: pageGroupCapacity, logitsByteCount: logitsByteCount,
+      statesCount: KeyValueEntryHeader.States.countLimit)
   }
 
   deinit {
@@ -102,6 +105,38 @@ public final class KeyValueEntryWriter {
       checksum: Checksum.of(bytes, seed: UInt64(position)))
   }
 
+  /// Bytes of states that were kept.
+  package var statesByteCount: Int { states.count * origin.stateByteCount }
+
+  /// Keeps the states of all layers after a position, as long as there is room for so many.
+  ///
+  /// - Parameters:
+  ///   - bytes: as many as the origin has.
+  ///   - position: tokens of the sequence that they have taken in.
+  /// - Throws: `BlockIOError` if the drive fails or is full.
+  package func keep(
+    states bytes: UnsafeRawBufferPointer, after position: Int
+  ) throws(BlockIOError) {
+    precondition(bytes.count == origin.stateByteCount, "states of another shape")
+    states.removeAll { $0.position >= position }
+    let first = KeyValueEntryHeader.dataOffset(
+      origin, pageGroupCount: pageGroupCapacity, logitsByteCount: logitsByteCount)
+    let offset = (0..<KeyValueEntryHeader.States.countLimit).lazy
+      .map { [origin] in first + $0 * origin.stateByteCount }
+      .first { [states] offset in !states.contains { $0.offset == offset } }
+    guard let offset else { return }
+    try write(bytes, at: offset)
+    states.append(
+      KeyValueEntryHeader.States(
+        position: position, offset: offset,
+        checksum: Checksum.of(bytes, seed: UInt64(position))))
+  }
+
+  /// Forgets states that are not the sequence's any more, by the positions that they have taken in.
+  package func forgetStates(where isGone: (_ position: Int) -> Bool) {
+    states.removeAll { isGone($0.position) }
+  }
+
   /// Completes the entry and makes room for it.
   ///
   /// - Parameters:
@@ -119,6 +154,14 @@ public final class KeyValueEntryWriter {
     let first = prefix.pageGroupCount
     let wholePageGroupCount = pageChecksums.count / origin.layerCount
     guard wholePageGroupCount > 0 else { return .nothingNew }
+    let tokenCount =
+      (first + wholePageGroupCount) * KeyValueOrigin.pageGroupPositionCount
+      + (partial?.positionCount ?? 0)
+    let states = states.filter {
+      (first * KeyValueOrigin.pageGroupPositionCount + 1...tokenCount).contains($0.position)
+    }
+    // Nothing goes on from keys and values alone.
+    guard !origin.hasStates || !states.isEmpty else { return .nothingNew }
     let pageGroupCount = wholePageGroupCount + (partial == nil ? 0 : 1)
     let length = KeyValueOrigin.pageGroupPositionCount
     let end = (first + wholePageGroupCount) * length
@@ -139,7 +182,8 @@ public final class KeyValueEntryWriter {
     guard tables.count <= KeyValueEntryHeader.tablesByteLimit else { return .tooLarge }
     let header = KeyValueEntryHeader(
       origin: origin, dataOffset: dataOffset + first * origin.pageGroupByteCount,
-      id: origin.id(of: tokens[..<end]),
+      // States are those after some token, so what they follow is part of the name.
+      id: origin.id(of: tokens[..<(origin.hasStates ? tokenCount : end)]),
       parent: prefix.sources.last?.entry.header.id ?? 0, firstPageGroup: first,
       pageGroupCount: pageGroupCount,
       lastPositionCount: partial?.positionCount ?? length,
@@ -150,7 +194,7 @@ public final class KeyValueEntryWriter {
         // They are of use where all tokens before them are in the store.
         (first * length + 1...end + (partial?.positionCount ?? 0)).contains($0.position) ? $0 : nil
       },
-      modelName: modelName,
+      states: states, modelName: modelName,
       text: Self.shortened(text, KeyValueEntryHeader.textByteLimit))
     guard directory.hasRoom(for: header.ownByteCount, after: prefix) else { return .tooLarge }
     try check(SystemCalls.truncate(descriptor.rawValue, byteCount: header.fileByteCount))

@@ -15,6 +15,8 @@ public struct KeyValueOrigin: Sendable, Hashable {
   public let pageByteCount: Int
   /// Bytes from a page to the next, a multiple of 4096.
   public let pageStride: Int
+  /// Bytes of the states that layers have in place of keys and values, a multiple of 4096; 0 = no layer has one.
+  public let stateByteCount: Int
 
   /// What identifies a model's weights.
   public enum Model: Sendable, Hashable, CustomStringConvertible {
@@ -53,7 +55,7 @@ public struct KeyValueOrigin: Sendable, Hashable {
   /// - Precondition: sizes are positive, and a header can hold them.
   public init(
     model: Model, graph: UInt64, type: String, layerCount: Int, keyValueHeadCount: Int,
-    headDim: Int, pageByteCount: Int, pageStride: Int
+    headDim: Int, pageByteCount: Int, pageStride: Int, stateByteCount: Int = 0
   ) {
     self.model = model
     self.graph = graph
@@ -63,13 +65,14 @@ public struct KeyValueOrigin: Sendable, Hashable {
     self.headDim = headDim
     self.pageByteCount = pageByteCount
     self.pageStride = pageStride
+    self.stateByteCount = stateByteCount
     precondition(isPlausible, "a header cannot hold this shape: \(self)")
   }
 
   /// What a header says, which may be anything; nil if no cache has such a shape.
   init?(
     stated model: Model, graph: UInt64, type: String, layerCount: Int, keyValueHeadCount: Int,
-    headDim: Int, pageByteCount: Int, pageStride: Int
+    headDim: Int, pageByteCount: Int, pageStride: Int, stateByteCount: Int
   ) {
     self.model = model
     self.graph = graph
@@ -79,6 +82,7 @@ public struct KeyValueOrigin: Sendable, Hashable {
     self.headDim = headDim
     self.pageByteCount = pageByteCount
     self.pageStride = pageStride
+    self.stateByteCount = stateByteCount
     guard isPlausible else { return nil }
   }
 
@@ -87,7 +91,7 @@ public struct KeyValueOrigin: Sendable, Hashable {
     KeyValueOrigin(
       model: model, graph: graph, type: type, layerCount: layerCount,
       keyValueHeadCount: keyValueHeadCount, headDim: headDim, pageByteCount: pageByteCount,
-      pageStride: pageStride)
+      pageStride: pageStride, stateByteCount: stateByteCount)
   }
 
   /// Bytes of a page group: the pages of all layers.
@@ -96,7 +100,7 @@ public struct KeyValueOrigin: Sendable, Hashable {
   /// Bytes that a header holds for each page group: its tokens and the checksums of its pages.
   var tableByteCount: Int { 4 * Self.pageGroupPositionCount + 8 * layerCount }
 
-  /// The name of the entry whose last complete page group ends with `tokens`.
+  /// The name of the entry whose last complete page group, or where layers have states whose last token, ends `tokens`.
   func id(of tokens: ArraySlice<Int32>) -> UInt64 {
     var bytes: [UInt8] = []
     bytes.appendLittleEndian(model.stated.kind)
@@ -108,6 +112,9 @@ public struct KeyValueOrigin: Sendable, Hashable {
     return bytes.withUnsafeBytes(Checksum.of)
   }
 
+  /// Whether layers have states.
+  var hasStates: Bool { stateByteCount > 0 }
+
   static let pageByteLimit = 1 << 32
 
   /// Sizes whose products cannot overflow.
@@ -116,6 +123,8 @@ public struct KeyValueOrigin: Sendable, Hashable {
       && (1...1 << 16).contains(headDim) && (1...Self.pageByteLimit).contains(pageStride)
       && pageStride % KeyValueEntryHeader.byteCount == 0
       && (1...pageStride).contains(pageByteCount)
+      && (0...Self.pageByteLimit).contains(stateByteCount)
+      && stateByteCount % KeyValueEntryHeader.byteCount == 0
       && (1...8).contains(type.utf8.count) && type.utf8.allSatisfy { (0x21...0x7E).contains($0) }
   }
 }

@@ -23,6 +23,26 @@ extension KeyValueStore {
     states.baseAddress?.initializeMemory(as: UInt8.self, repeating: 0, count: states.count)
   }
 
+  /// The states of all layers, where they have taken in all positions that the sequence has.
+  package var wholeStates: UnsafeRawBufferPointer? {
+    shape.hasStates && isCommitted && statesEnd == positionCount
+      ? UnsafeRawBufferPointer(pool.states(place: place)) : nil
+  }
+
+  /// Notes that somebody keeps the states as they are now: ``keptStates``.
+  package func noteKeptStates() {
+    if keptStates.last != positionCount { keptStates.append(positionCount) }
+  }
+
+  /// Puts states back that were those after the positions that the sequence begins with.
+  ///
+  /// - Parameter fill: brings them; false if it could not. Then the sequence has to be reset.
+  package func restoreStates(_ fill: (UnsafeMutableRawBufferPointer) -> Bool) -> Bool {
+    guard fill(pool.states(place: place)) else { return false }
+    statesEnd = chunk.upperBound
+    return true
+  }
+
   /// Takes over another sequence's states.
   func copyStates(of other: KeyValueStore) {
     statesEnd = other.statesEnd

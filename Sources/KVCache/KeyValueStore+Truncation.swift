@@ -62,6 +62,7 @@ extension KeyValueStore {
     (chunk, tentativeCount) = (point..<point, 0)
     (finishedLayerCount, isAbandoned) = (shape.layerCount, false)
     if point == 0 { clearStates() }
+    keptStates.removeAll { $0 > point }
     exactPositionCount = min(exactPositionCount, point)
     prefixPageGroupCount = min(prefixPageGroupCount, pageGroup)
     // Of what forks share nothing may be written over.

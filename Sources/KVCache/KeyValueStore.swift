@@ -64,6 +64,8 @@ public final class KeyValueStore {
   public internal(set) var exactPositionCount: Int
   /// Positions that the layers' states, where there are some, have taken in; nil while a chunk changes them.
   var statesEnd: Int? = 0
+  /// Positions whose states somebody keeps, as long as the sequence is not cut before them.
+  package internal(set) var keptStates: [Int] = []
   /// Layers with keys and values that the current chunk has passed.
   var finishedLayerCount: Int
   /// Of each layer, page groups from the start that no query sees any more.
@@ -312,6 +314,7 @@ public final class KeyValueStore {
     exactPositionCount = 0
     finishedLayerCount = shape.layerCount
     clearStates()
+    keptStates = []
     for layer in 0..<shape.layerCount {
       (expiredPageGroupCounts[layer], openPageGroups[layer]) = (0, 0)
     }

@@ -28,7 +28,7 @@ final class ActiveSequence {
   /// Where the answer begins in the context, which a turn without tokens goes on with.
   private(set) var answerStart = 0
   /// Tokens of the context when the turn began, and those that the cache held then.
-  private var promptCount = 0
+  private(set) var promptCount = 0
   private var reusedCount = 0
   /// What the sweep that ended last brought.
   private(set) var news = News()

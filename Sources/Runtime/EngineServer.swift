@@ -294,13 +294,15 @@ final class EngineServer: IdleWork {
   }
 
   /// Tokens that a sequence may read in a sweep: where layers have states, up to where one that waits for it goes on by itself,
-  /// because states cannot be cut.
+  /// because states cannot be cut, and to where the store keeps them.
   private func readableCount(_ sequence: ActiveSequence) -> Int {
     guard core.plan.keyValues.shape.hasStates else { return sequence.unreadCount }
+    let kept = sequence.persistence?.nextStates(
+      after: sequence.position, promptEnd: sequence.path.count)
     let ends = sequences.values.lazy.compactMap(\.leader)
       .filter { $0.sequence === sequence && $0.tokenCount > sequence.position }
       .map(\.tokenCount)
-    return min(sequence.path.count, ends.min() ?? .max) - sequence.position
+    return min(sequence.path.count, ends.min() ?? .max, kept ?? .max) - sequence.position
   }
 
   /// A row for every answer, and drafts of those that gain most by them. Where prompts are read, rows are theirs.
@@ -432,6 +434,9 @@ final class EngineServer: IdleWork {
       let span = core.batch.spans[number]
       guard !restart(member, span), !repeatWithoutDrafts(member, span) else { continue }
       member.advance(number, in: core.batch) { masks }
+      if span.isAlive, span.kind == .read {
+        member.persistence?.keepStates(of: member.cache, promptEnd: member.promptCount)
+      }
       statistics.drawnCount += member.news.drawnCount
       statistics.drafts += member.news.drafts
       if member.news.end != nil {

@@ -18,6 +18,10 @@ public final class KeyValueArchive {
   private let modelName: String
   let shape: KeyValueShape
   private let vocabularyCount: Int
+  /// Tokens that are worth a sweep more, so that the states after them are kept.
+  let stateDistance: Int
+  /// Bytes that states may take for each byte of keys and values that is kept with them, those at a turn's end apart.
+  let stateShare: Int
   /// What stood for the model before its weights were read; nil if nothing can.
   private let references: ModelReferences?
   private var isOverBudget = false
@@ -39,23 +43,22 @@ public final class KeyValueArchive {
     tokenizer = model.tokenizer
     modelName = model.source.description.name ?? ""
     vocabularyCount = model.configuration.vocabularyCount
+    (stateDistance, stateShare) = (request.stateDistance, request.stateShare)
     shape = KeyValueShape(
       model.configuration, contextLength: request.contextLength, type: request.keyValues.type)
     let selector = try NeuronSelector.resolve(
       request.neurons.selector, for: model.source, model.configuration)
     do { references = try source.references() } catch { throw RuntimeError(error) }
-    // What the store has of a context is keys and values; states are none.
-    origin = (shape.hasStates ? nil : references).map { [shape, source] in
+    origin = references.map { [shape, source] in
       KeyValueOrigin(
         model: KeyValueOrigin.Model($0.best),
         graph: source.keyValueGraph(selector, contextLength: request.contextLength),
         type: shape.type.rawValue, layerCount: shape.layerCount,
         keyValueHeadCount: shape.keyValueHeadCount, headDim: shape.headDim,
-        pageByteCount: shape.pageByteCount, pageStride: shape.pageStride)
+        pageByteCount: shape.pageByteCount, pageStride: shape.pageStride,
+        stateByteCount: shape.stateByteCount)
     }
-    if shape.hasStates {
-      warn("\(source.path): contexts of a model whose layers have states are not kept")
-    } else if origin == nil {
+    if origin == nil {
       warn(
         "\(source.path): neither checksums nor change times identify this model; its keys and "
           + "values are not kept")

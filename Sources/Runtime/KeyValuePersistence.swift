@@ -11,6 +11,10 @@ public final class KeyValuePersistence {
   private var prefix: KeyValuePrefix
   /// The new entry; nil if none can be written, or it is complete.
   private var writer: KeyValueEntryWriter?
+  /// Tokens after which states were kept last; nil = none were.
+  private var keptEnd: Int?
+  /// Where they are to be kept next.
+  private var stop: Int?
 
   /// Looks for the beginning of `tokens` in the store.
   ///
@@ -58,18 +62,31 @@ public final class KeyValuePersistence {
     writer.map { KeyValueStore.OwnFile(path: $0.path, dataOffset: $0.dataOffset) }
   }
 
-  /// Gives a new session the stored part of the page group in which the prompt diverges from the store.
+  /// Gives a new session what the store has of its prompt beside complete pages.
   ///
-  /// If that is damaged, its tokens are computed like those that follow.
+  /// That is the part of the page group in which the prompt diverges from it, and states of layers. The session's own are kept as it
+  /// reads.
+  ///
+  /// If the part of a page group is damaged, its tokens are computed like those that follow; if states are, all tokens.
   public func resume(_ session: Session) {
-    guard let tail = prefix.tail else { return }
-    session.resume(positionCount: tail.positionCount) { tail.read(layer: $0, into: $1) }
+    resume(session.keyValues)
+    session.take(self)
   }
 
   /// As ``resume(_:)``, with the keys and values alone.
   func resume(_ keyValues: KeyValueStore) {
-    guard let tail = prefix.tail else { return }
-    _ = keyValues.resume(positionCount: tail.positionCount) { tail.read(layer: $0, into: $1) }
+    var isWhole = true
+    if let tail = prefix.tail {
+      isWhole = keyValues.resume(positionCount: tail.positionCount) {
+        tail.read(layer: $0, into: $1)
+      }
+    }
+    guard let states = prefix.states else { return }
+    if isWhole, keyValues.restoreStates(states.read) { return }
+    archive.warn(
+      "\(archive.directory.remove(states)): damaged; deleted, and the prompt computed again")
+    (prefix, keptEnd) = (.none, nil)
+    keyValues.reset()
   }
 
   /// Tokens that need not be computed.
@@ -93,6 +110,63 @@ public final class KeyValuePersistence {
     }
   }
 
+  // MARK: States of layers
+
+  /// Of a prompt that is asked again, the part that may be read again.
+  private static let rereadShare = 64
+
+  /// Where the states of a prompt's layers are to be kept next, and a sweep is to end therefore; nil where nowhere.
+  ///
+  /// They are kept after ``KeyValueArchive/stateDistance`` tokens, after twice as many and so on, and in prompts as long as that where
+  /// the last page group ends before they do, unless it is not far from there to the last ones: the same prompt can be gone on
+  /// with from there.
+  ///
+  /// - Parameters:
+  ///   - position: tokens that are read.
+  ///   - promptEnd: those of the prompt.
+  func nextStates(after position: Int, promptEnd: Int) -> Int? {
+    stop = nil
+    guard archive.shape.hasStates, writer != nil else { return nil }
+    let (distance, length) = (archive.stateDistance, KeyValueOrigin.pageGroupPositionCount)
+    var next = distance
+    while next <= position { next *= 2 }
+    let edge = (promptEnd - 1) / length * length
+    if next >= edge {
+      next = edge
+      let fresh = edge - (keptEnd ?? prefix.tokenCount)
+      guard edge > position, edge >= distance, fresh >= max(length, edge / Self.rereadShare) else {
+        return nil
+      }
+    }
+    stop = isWorthStates(next) ? next : nil
+    return stop
+  }
+
+  /// Whether states after so many tokens, and those after the last, take no more than the keys and values up to there that the
+  /// store gets.
+  private func isWorthStates(_ position: Int) -> Bool {
+    let kept = writer?.statesByteCount ?? 0
+    let pageGroupCount = position / KeyValueOrigin.pageGroupPositionCount - prefix.pageGroupCount
+    return kept + 2 * archive.shape.stateByteCount
+      <= archive.stateShare * pageGroupCount * archive.shape.layerCount * archive.shape.pageStride
+  }
+
+  /// Keeps the states of a context whose prompt is read up to where it ends now, if they are wanted there, or all of it is read.
+  func keepStates(of keyValues: KeyValueStore, promptEnd: Int) {
+    let position = keyValues.positionCount
+    guard position == stop || position == promptEnd, isWorthStates(position) else { return }
+    writeStates(of: keyValues)
+  }
+
+  private func writeStates(of keyValues: KeyValueStore) {
+    guard let writer, let states = keyValues.wholeStates else { return }
+    do {
+      try writer.keep(states: states, after: keyValues.positionCount)
+      keyValues.noteKeptStates()
+      keptEnd = keyValues.positionCount
+    } catch { archive.warn("\(error); the states of a context are not kept") }
+  }
+
   /// Has a context that goes on after ``store(_:of:)`` give to the store what follows.
   func follow(_ keyValues: KeyValueStore) {
     let known = min(
@@ -109,7 +183,7 @@ public final class KeyValuePersistence {
       archive.warn(
         "\(archive.directory.remove(source)): damaged; deleted, and the prompt computed again")
     }
-    prefix = .none
+    (prefix, keptEnd) = (.none, nil)
   }
 
   /// Keeps what `session` computed of `tokens`, up to the first of them that a policy let attend over less
@@ -126,7 +200,8 @@ public final class KeyValuePersistence {
     // A context that was truncated has less of it.
     let prefix = prefix.beginning(pageGroupCount: keyValues.prefixPositionCount / length)
     let exact = keyValues.exactPositionCount
-    let end = min(keyValues.finish(after: prefix.pageGroupCount), exact / length)
+    let end = min(
+      keyValues.finish(after: prefix.pageGroupCount), min(exact, keyValues.positionCount) / length)
     // A drive that failed was reported when it did.
     if let failure = keyValues.writeFailure { archive.directory.note(failure: failure) }
     guard let writer, keyValues.writeFailure == nil, end > prefix.pageGroupCount,
@@ -141,6 +216,13 @@ public final class KeyValuePersistence {
       ? KeyValueEntryWriter.PartialPageGroup(
         positionCount: rest, pageByteCount: archive.shape.openPageByteCount,
         page: keyValues.partialPage) : nil
+    let storedEnd = end * length + (partial?.positionCount ?? 0)
+    if keyValues.positionCount == storedEnd,
+      keptEnd != storedEnd || keyValues.keptStates.last != storedEnd
+    {
+      writeStates(of: keyValues)
+    }
+    writer.forgetStates { !keyValues.keptStates.contains($0) }
     do {
       let outcome = try writer.commit(
         after: prefix, tokens: tokens, pageChecksums: checksums, partial: partial,

@@ -119,6 +119,10 @@ public struct MemoryPlan: Sendable {
     package var assumedProcessByteCount: Int?
     /// The least memory of keys and values that is lent to weights. Tests lower it, because their models are small.
     package var leastLoanByteCount = 4 << 20
+    /// Tokens after which, and after twice as many and so on, a store keeps the states of layers that have some, and what
+    /// these may take for each byte of keys and values. Tests change both.
+    package var stateDistance = 4096
+    package var stateShare = 1
 
     /// Whether rows may be drafts: what is attended over must not depend on queries, and must be the host's.
     fileprivate var takesDrafts: Bool {

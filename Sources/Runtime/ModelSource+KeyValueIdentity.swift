@@ -6,6 +6,8 @@ import WeightLoader
 extension ModelSource {
   /// Of this program's arithmetic: raised by whatever changes a bit of any key or value.
   private static let arithmeticVersion: UInt64 = 1
+  /// Of the order in which states lie in memory.
+  private static let stateLayoutVersion: UInt8 = 1
 
   /// Everything but the weights that decides keys and values, as a number.
   ///
@@ -23,6 +25,9 @@ extension ModelSource {
     bytes += (selector?.rawValue ?? "").utf8
     if let configuration = description.configuration, configuration.shortContextLength != nil {
       bytes += configuration.ropeFactorsName(contextLength: contextLength).utf8
+    }
+    if description.configuration?.scans.isEmpty == false {
+      bytes.append(Self.stateLayoutVersion)
     }
     return bytes.withUnsafeBytes(Checksum.of)
   }

@@ -59,6 +59,8 @@ public final class Session {
 
   private let core: EngineCore
   private var tokensToVerify: [Int32] = []
+  /// What keeps states as prompts are read; nil = nothing does.
+  private weak var persistence: KeyValuePersistence?
   /// What drafters know of its answers.
   package lazy var draftMemory = DraftMemory(vocabularyCount: vocabularyCount)
   var decoder: Decoder { core.decoder }
@@ -107,12 +109,16 @@ public final class Session {
     try step { () throws(RuntimeError) in
       let end = position + tokens.count
       try reportingProgress(sweepCount: sweepCount(tokens.count)) { () throws(RuntimeError) in
-        for first in stride(from: 0, to: tokens.count, by: plan.chunkLength) {
-          let slice = first..<min(first + plan.chunkLength, tokens.count)
+        var first = 0
+        while first < tokens.count {
+          let stop = persistence?.nextStates(after: position, promptEnd: end) ?? end
+          let slice = first..<min(first + min(plan.chunkLength, stop - position), tokens.count)
           let isLast = slice.upperBound == tokens.count
           try sweep(
             tokens, slice, promptEnd: end, logitCount: isLast ? 1 : 0,
             continues: !isLast || continues)
+          persistence?.keepStates(of: keyValues, promptEnd: end)
+          first = slice.upperBound
         }
       }
     }
@@ -247,13 +253,10 @@ public final class Session {
     }
   }
 
-  /// Continues after tokens whose keys and values were computed before, starting after the prefix.
-  ///
-  /// - Parameters: as those of ``KeyValueStore/resume(positionCount:_:)``.
-  func resume(
-    positionCount: Int, _ fill: (_ layer: Int, UnsafeMutableRawBufferPointer) -> Bool
-  ) {
-    if keyValues.resume(positionCount: positionCount, fill) { position += positionCount }
+  /// Continues after the tokens that `persistence` has brought, and has it keep states as the session reads.
+  func take(_ persistence: KeyValuePersistence) {
+    self.persistence = persistence
+    position = keyValues.positionCount
   }
 
   /// Forgets the context, also one that was aborted; weights stay in memory.

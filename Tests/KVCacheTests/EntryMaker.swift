@@ -31,7 +31,8 @@ struct EntryMaker {
   /// logits after the last token.
   @discardableResult
   func store(
-    _ tokens: [Int32], text: String = "text", keepsPartial: Bool = false, logits: [Float] = []
+    _ tokens: [Int32], text: String = "text", keepsPartial: Bool = false, logits: [Float] = [],
+    statesAfter positions: [Int] = []
   ) throws -> KeyValueEntryWriter.Outcome {
     let length = KeyValueOrigin.pageGroupPositionCount
     let pageGroupCount = tokens.count / length
@@ -40,6 +41,9 @@ struct EntryMaker {
       in: directory, origin: origin, pageGroupCapacity: pageGroupCount + 3,
       logitCount: logits.count, modelName: "tiny")
     try logits.withUnsafeBufferPointer { try writer.keep(logits: $0, after: tokens.count) }
+    for position in positions {
+      try states(position).withUnsafeBytes { try writer.keep(states: $0, after: position) }
+    }
     let file = open(writer.path, O_WRONLY)
     defer { close(file) }
     var checksums: [UInt64] = []
@@ -62,6 +66,19 @@ struct EntryMaker {
     return try writer.commit(
       after: prefix, tokens: tokens, pageChecksums: checksums,
       partial: keepsPartial ? partial : nil, text: Array(text.utf8))
+  }
+
+  /// States after a position.
+  func states(_ position: Int) -> [UInt8] {
+    var generator = SeededGenerator(seed: UInt64(position))
+    return (0..<origin.stateByteCount).map { _ in UInt8(truncatingIfNeeded: generator.next()) }
+  }
+
+  /// The states that a prefix ends with; nil where they are not what was written.
+  func states(of prefix: KeyValuePrefix) -> [UInt8]? {
+    var bytes = [UInt8](repeating: 0, count: origin.stateByteCount)
+    let isFound = bytes.withUnsafeMutableBytes { prefix.states?.read(into: $0) ?? false }
+    return isFound ? bytes : nil
   }
 
   /// How many tokens of `prompt` are found in whole page groups, having checked that the data is theirs.

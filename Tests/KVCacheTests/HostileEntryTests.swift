@@ -79,6 +79,71 @@ import Testing
     }
   }
 
+  private func makerOfStates() throws -> EntryMaker {
+    var maker = try maker()
+    maker.origin = KeyValueOrigin(
+      model: .content(7), graph: 1, type: "f16", layerCount: 2, keyValueHeadCount: 1, headDim: 8,
+      pageByteCount: 4000, pageStride: 4096, stateByteCount: 8192)
+    return maker
+  }
+
+  @Test func `What is found ends at the last states that it holds`() throws {
+    let maker = try makerOfStates()
+    try maker.store(prompt, keepsPartial: true, statesAfter: [130, 256, 290, 300])
+    let long = prompt + EntryMaker.tokens(212, seed: 2)
+    try maker.store(long, statesAfter: [310, 400, 512])
+    // An entry is gone on with from its first page group on, where that is the prompt's.
+    let expected = [
+      (130, 0), (131, 130), (256, 130), (257, 256), (290, 256), (291, 290), (300, 290),
+      (301, 300), (384, 300), (385, 310), (400, 310), (401, 400), (512, 400),
+    ]
+    for (count, whole) in expected {
+      let begin = Array(long.prefix(count))
+      let prefix = maker.directory.prefix(of: begin, origin: maker.origin)
+      #expect(prefix.tokenCount == whole, "\(count) tokens")
+      #expect(maker.isIntact(prefix, of: begin))
+      #expect((prefix.states == nil) == (whole == 0))
+      if whole > 0 { #expect(maker.states(of: prefix) == maker.states(whole)) }
+      let undivided = maker.directory.prefix(
+        of: begin, origin: maker.origin, dividingPageGroups: false)
+      #expect(
+        undivided.tokenCount <= whole
+          && (undivided.tokenCount % 128 == 0 || [290, 300].contains(undivided.tokenCount)))
+    }
+    let other = maker.directory.prefix(of: long + [1], origin: maker.origin)
+    #expect(other.tokenCount == 512 && other.tail == nil)
+    // Keys and values alone are of no use.
+    #expect(try maker.store(EntryMaker.tokens(300, seed: 4)) == .nothingNew)
+  }
+
+  @Test(arguments: [false, true])
+  func `States that were damaged are found by their checksum`(signed: Bool) throws {
+    let maker = try makerOfStates()
+    let positions = [130, 200, 256, 299]
+    try maker.store(prompt, keepsPartial: true, statesAfter: positions)
+    let name = try #require(folder.entries.first)
+    let intact = folder.read(name)
+    var generator = SeededGenerator(seed: 6)
+    let fields = stride(from: 3744, to: 4048, by: 8).map { (offset: $0, byteCount: 8) }
+    var foundCount = 0
+    for trial in 0..<1500 {
+      var bytes = Mutation.mutate(
+        intact, fields: fields + [(offset: 56, byteCount: 8)], limit: intact.count,
+        using: &generator)
+      if signed { sign(&bytes) }
+      folder.write(name, bytes)
+      for count in [140, 257, 300] {
+        let prefix = maker.directory.prefix(of: Array(prompt[..<count]), origin: maker.origin)
+        guard let states = maker.states(of: prefix) else { continue }
+        foundCount += 1
+        #expect(
+          states == maker.states(prefix.tokenCount) && positions.contains(prefix.tokenCount),
+          "trial \(trial)")
+      }
+    }
+    #expect(foundCount > 0)
+  }
+
   @Test("A file cut short anywhere is no entry") func truncation() throws {
     let maker = try maker()
     try maker.store(prompt)

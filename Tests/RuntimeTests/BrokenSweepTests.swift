@@ -54,7 +54,9 @@ import Testing
   }
 
   /// Answers, and stores what was computed; after `partCount` parts of the first sweep with drafts it is told to stop.
-  private func answer(breakingOffAfter partCount: Int?) throws -> GenerationResult {
+  private func answer(
+    _ rig: EngineRig, _ whole: [Int32], breakingOffAfter partCount: Int?
+  ) throws -> GenerationResult {
     let (counter, cancellation) = (PartCounter(), CancellationFlag())
     var plan = rig.request(sequenceCount: 1)
     let persistence = try KeyValuePersistence(
@@ -67,7 +69,7 @@ import Testing
     var options = GenerationOptions(
       prompt: request.tokens, maximumTokenCount: request.limit, sampling: request.sampling,
       ignoresEnd: true)
-    options.draft = DraftChoice { [whole] _, _ in
+    options.draft = DraftChoice { _, _ in
       Watched(whole) { counter.begin() }
     }
     let result = try TextGenerator(session: session, tokenizer: rig.model.tokenizer)
@@ -81,10 +83,10 @@ import Testing
     var (partCount, reusedCounts) = (1, [Int]())
     while true {
       KeyValueDirectory.clear(folder.path)
-      let broken = try answer(breakingOffAfter: partCount)
+      let broken = try answer(rig, whole, breakingOffAfter: partCount)
       guard broken.wasInterrupted else { break }
       #expect((request.tokens + broken.tokens) == Array(whole.prefix(250 + broken.tokens.count)))
-      let next = try answer(breakingOffAfter: nil)
+      let next = try answer(rig, whole, breakingOffAfter: nil)
       reusedCounts.append(next.reusedTokenCount)
       #expect(request.tokens + next.tokens == whole, "part \(partCount)")
       partCount += 1
@@ -92,6 +94,26 @@ import Testing
     // In the middle of the layers the page group that is being filled is lost, after them it is not.
     #expect(reusedCounts.count > 2 && reusedCounts.allSatisfy { $0 >= 128 })
     #expect(reusedCounts.last == 249)
+  }
+
+  @Test(arguments: ["qwen3next", "granitehybrid"])
+  func `A run with states that stops in any part of a sweep with drafts stores states of before`(
+    family: String
+  ) throws {
+    let rig = try EngineRig(TinyFamilies.model(family))
+    rig.contextLength = 400
+    let whole = request.tokens + (try rig.alone(request)).tokens
+    var partCount = 1
+    while true {
+      KeyValueDirectory.clear(folder.path)
+      let broken = try answer(rig, whole, breakingOffAfter: partCount)
+      guard broken.wasInterrupted else { break }
+      #expect((request.tokens + broken.tokens) == Array(whole.prefix(250 + broken.tokens.count)))
+      let next = try answer(rig, whole, breakingOffAfter: nil)
+      #expect(next.reusedTokenCount == 128 && request.tokens + next.tokens == whole)
+      partCount += 1
+    }
+    #expect(partCount > 10)
   }
 
   @Test(arguments: ["llama", "qwen3next", "qwen35", "granitehybrid"])
@@ -172,9 +194,13 @@ import Testing
     for _ in 0..<count / 2 { fputc(0x5A, file) }
   }
 
-  @Test func `Sequences that leave at any moment of a sweep with drafts store what is certain`()
-    throws
-  {
+  @Test(arguments: ["llama", "qwen35"])
+  func `Sequences that leave at any moment of a sweep with drafts store what is certain`(
+    family: String
+  ) throws {
+    let rig = try EngineRig(TinyFamilies.model(family))
+    rig.contextLength = 400
+    let whole = request.tokens + (try rig.alone(request)).tokens
     var generator = SeededGenerator(seed: 0xB5)
     let store = Engine.Store(path: folder.path, byteLimit: 1 << 30)
     let engine = try rig.engine(sequenceCount: 1, store: store)
@@ -183,7 +209,7 @@ import Testing
         UInt32.random(in: 0...1500, using: &generator), Int.random(in: 1...6, using: &generator)
       )
       var request = request
-      request.draft = DraftChoice { [whole] _, _ in Watched(whole) {} }
+      request.draft = DraftChoice { _, _ in Watched(whole) {} }
       let sequence = try engine.open(request, whenFull: .queue)
       var tokens: [Int32] = []
       while tokens.count < wanted, let event = sequence.next() {

@@ -16,6 +16,8 @@ final class EngineRig {
   var keyValues = KeyValueOptions()
   /// Drafts of a sweep; answers alone are drawn without any.
   var draftRowCount = 6
+  /// States are kept often, whatever they take.
+  var stateDistance = 128
 
   init(_ tiny: TinyModel = TinyModel(), seed: UInt64 = 3) throws {
     file = TemporaryFile(tiny.gguf(seed: seed).bytes())
@@ -36,6 +38,7 @@ final class EngineRig {
     request.usesGrammars = true
     request.keyValues = keyValues
     request.draftRowCount = draftRowCount
+    (request.stateDistance, request.stateShare) = (stateDistance, 1000)
     return request
   }
 

@@ -30,7 +30,9 @@ import Testing
 
   /// Families with windows and experts among them; budgets that keep all in memory, and that spill.
   @Test(
-    arguments: ["llama", "gemma3", "qwen2moe", "llama relu"], KeyValueType.allCases)
+    arguments: [
+      "llama", "gemma3", "qwen2moe", "llama relu", "qwen3next", "qwen35", "granitehybrid",
+    ], KeyValueType.allCases)
   func `Sequences with stored beginnings answer as those that computed them`(
     family: String, type: KeyValueType
   ) throws {
@@ -65,11 +67,11 @@ import Testing
     }
   }
 
-  @Test(arguments: KeyValueType.allCases)
+  @Test(arguments: ["llama", "qwen3next", "granitehybrid"], KeyValueType.allCases)
   func `A conversation that another engine goes on with is the one that never stopped`(
-    type: KeyValueType
+    family: String, type: KeyValueType
   ) throws {
-    let rig = try makeRig(type: type)
+    let rig = try makeRig(family, type: type)
     let turns = (0..<4).map { EngineRig.tokens(90 + 60 * $0, seed: 20 + UInt64($0)) }
     let whole = try rig.engine(sequenceCount: 1)
     let first = try whole.open(request(turns[0]))
@@ -153,9 +155,39 @@ import Testing
     #expect(EngineRig.take(try again.open(request(tokens))).reused == 499)
   }
 
-  @Test(arguments: KeyValueType.allCases)
-  func `A prompt that was read before is answered without a sweep`(type: KeyValueType) throws {
-    let rig = try makeRig(type: type)
+  @Test func `States that are damaged are computed again, and that is said`() throws {
+    let rig = try makeRig("qwen35")
+    let tokens = EngineRig.tokens(500, seed: 52)
+    let expected = try rig.alone(request(tokens)).tokens
+    do {
+      let engine = try rig.engine(sequenceCount: 1, store: store)
+      #expect(EngineRig.take(try engine.open(request(tokens))).tokens == expected)
+    }
+    let entry = try #require(folder.entries.first)
+    var bytes = folder.read(entry)
+    // Whichever states are used.
+    let count = Int(bytes[3752])
+    #expect(count >= 3)
+    for index in 0..<count {
+      let place = 3760 + 24 * index + 8
+      let offset = bytes[place..<place + 8].reversed().reduce(0) { $0 << 8 | Int($1) }
+      bytes[offset + 100] ^= 1
+    }
+    folder.write(entry, bytes)
+    let engine = try rig.engine(sequenceCount: 1, store: store)
+    #expect(EngineRig.take(try engine.open(request(tokens))) == (expected, 0))
+    engine.stop()
+    let warnings = engine.takeWarnings()
+    #expect(warnings.count == 1 && warnings[0].contains("damaged"), "\(warnings)")
+    let again = try rig.engine(sequenceCount: 1, store: store)
+    #expect(EngineRig.take(try again.open(request(tokens))) == (expected, 500))
+  }
+
+  @Test(arguments: ["llama", "qwen3next", "granitehybrid"], KeyValueType.allCases)
+  func `A prompt that was read before is answered without a sweep`(
+    family: String, type: KeyValueType
+  ) throws {
+    let rig = try makeRig(family, type: type)
     // Quantised keys and values are kept in complete page groups.
     for count in type == .f16 ? [300, 256, 128] : [256] {
       let tokens = EngineRig.tokens(count, seed: 60 + UInt64(count))

@@ -96,19 +96,46 @@ import Testing
     engine.stop()
   }
 
-  @Test func `Stores are off, and that is said`() throws {
+  @Test(arguments: ["qwen3next", "qwen35", "granitehybrid"], KeyValueType.allCases)
+  func `A session goes on in another process where states were kept`(
+    family: String, type: KeyValueType
+  ) throws {
+    let rig = try EngineRig(TinyFamilies.model(family))
+    rig.contextLength = 1200
+    rig.keyValues.type = type
     let folder = TemporaryFolder()
-    let engine = try rig.engine(
-      sequenceCount: 1, store: Engine.Store(path: folder.path, byteLimit: 1 << 30))
-    let asked = request(EngineRig.tokens(150, seed: 3))
-    for _ in 0..<2 {
-      let sequence = try engine.open(asked, whenFull: .queue)
-      #expect(EngineRig.take(sequence).tokens == (try rig.alone(asked).tokens))
-      sequence.cancel()
+    func answer(_ tokens: [Int32], chunk: Int = 512) throws -> (tokens: [Int32], reused: Int) {
+      var plan = rig.request(sequenceCount: 1, maximumChunkLength: chunk)
+      let persistence = try KeyValuePersistence(
+        KeyValueDirectory(path: folder.path, byteLimit: 1 << 30), rig.model, prompt: tokens,
+        for: &plan, warn: { Issue.record("\($0)") })
+      let session = try Session(rig.model.source, rig.model.configuration, plan)
+      persistence.resume(session)
+      let request = request(tokens)
+      let result = try TextGenerator(session: session, tokenizer: rig.model.tokenizer).generate(
+        GenerationOptions(
+          prompt: tokens, maximumTokenCount: request.limit, sampling: request.sampling,
+          ignoresEnd: true)
+      ) { _ in }
+      persistence.store(tokens + result.tokens, of: session)
+      #expect(result.tokens == (try rig.alone(request).tokens), "\(tokens.count) tokens")
+      return (result.tokens, result.reusedTokenCount)
     }
-    engine.stop()
-    #expect(folder.entries.allSatisfy { !$0.hasSuffix(".kv") })
-    #expect(engine.takeWarnings().contains { $0.contains("layers have states are not kept") })
+    let prompt = EngineRig.tokens(700, seed: 9)
+    let first = try answer(prompt)
+    #expect(first.reused == 0)
+    // The last page group that ends before the prompt does.
+    #expect(try answer(prompt, chunk: 100).reused == 640)
+    // The end of the turn, without the token that was drawn last.
+    let other = prompt + first.tokens + EngineRig.tokens(30, seed: 10)
+    #expect(try answer(other).reused == 707)
+    for (length, reused) in [(600, 512), (400, 256), (255, 128), (129, 128), (100, 0)] {
+      let begin = Array(prompt.prefix(length))
+      #expect(try answer(begin + EngineRig.tokens(40, seed: 11)).reused == reused, "\(length)")
+    }
+  }
+
+  @Test func `States take memory, and drafts of them are lines`() throws {
     let core = try EngineCore(
       rig.model.source, rig.model.configuration, rig.request(sequenceCount: 1))
     let room = core.draftRoom(of: try core.openSequence())
