@@ -32,6 +32,8 @@ public final class KeyValuePool {
   /// States of all sequences, by their places, and where each layer's begins.
   private let stateMemory: AlignedBuffer
   private let stateOffsets: [Int]
+  /// States as they were before sequences' ends.
+  var savedStates: SavedStates
   /// Free slots that have been written to, and those that take no memory.
   private var warmSlots: SlotStack
   private var coldSlots: SlotStack
@@ -73,9 +75,11 @@ public final class KeyValuePool {
 
   /// - Parameters:
   ///   - queryHeadCount: a multiple of the KV heads, for policies that see queries.
+  ///   - savedStateCount: restore points of sequences whose layers have states, of all together.
   /// - Throws: ``KeyValueError``.
   public init(
-    _ plan: KeyValuePlan, _ options: KeyValueOptions = KeyValueOptions(), queryHeadCount: Int
+    _ plan: KeyValuePlan, _ options: KeyValueOptions = KeyValueOptions(), queryHeadCount: Int,
+    savedStateCount: Int = 0
   ) throws(KeyValueError) {
     let shape = plan.shape
     files = plan.hasTier ? try KeyValueFiles(plan, options) : nil
@@ -90,6 +94,8 @@ public final class KeyValuePool {
         byteCount: (plan.sequenceCount * shape.layerCount + plan.extraOpenCount)
           * shape.openPageStride)
       stateMemory = try AlignedBuffer(byteCount: plan.sequenceCount * shape.stateByteCount)
+      savedStates = try SavedStates(
+        capacity: savedStateCount, byteCount: shape.stateByteCount)
       pageMemory = try AlignedBuffer(
         byteCount: pageCapacity * MemoryLayout<KeyValuePage>.stride)
     } catch { throw .allocation(error) }
@@ -196,10 +202,8 @@ public final class KeyValuePool {
       start: stateMemory.address + place * shape.stateByteCount, count: shape.stateByteCount)
   }
 
-  /// Where a layer's state lies, of the sequence at `place`.
-  func state(place: Int, number: Int) -> UnsafeMutableRawPointer {
-    stateMemory.address + place * shape.stateByteCount + stateOffsets[number]
-  }
+  /// Where a layer's state lies among those of a sequence.
+  func stateOffset(_ number: Int) -> Int { stateOffsets[number] }
 
   func extraOpenPage(_ index: Int) -> UnsafeMutableRawPointer {
     openMemory.address

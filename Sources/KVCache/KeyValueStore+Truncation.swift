@@ -6,11 +6,12 @@ extension KeyValueStore {
   ///
   /// Keys and values of f16 can be cut anywhere. Of quantised ones the originals are gone once a page group is complete:
   /// they are cut there. Where a layer has let go of positions that a query at the cut would see, and where a
-  /// policy saw more than it would have seen by then, only the beginning is left; so it is but where the end is of what states
-  /// have taken in.
+  /// policy saw more than it would have seen by then, only the beginning is left. Where layers have states, it is the end of what
+  /// these have taken in, or where a copy of them was made.
   public func restorePoint(atOrBefore position: Int) -> Int {
     var point = min(position, positionCount)
-    if shape.hasStates { point = min(point, statesEnd ?? 0) }
+    let states = statesEnd(atOrBefore: point)
+    if shape.hasStates { point = states }
     let pageGroup = point / KeyValueBlock.positionCount
     if !(0..<shape.layerCount).allSatisfy({ canOpen(pageGroup, layer: $0) }) {
       point = pageGroup * KeyValueBlock.positionCount
@@ -25,7 +26,13 @@ extension KeyValueStore {
     let isWhole = (0..<shape.layerCount).allSatisfy {
       shape.firstVisiblePageGroup(layer: $0, position: point) >= expiredPageGroupCounts[$0]
     }
-    return isWhole && (!shape.hasStates || point == statesEnd) ? point : 0
+    return isWhole && (!shape.hasStates || point == states) ? point : 0
+  }
+
+  /// The last position up to `position` of which there are states.
+  private func statesEnd(atOrBefore position: Int) -> Int {
+    if let statesEnd, statesEnd <= position { return statesEnd }
+    return savedStates(atOrBefore: position)?.position ?? 0
   }
 
   /// Whether a page group can be filled on, of one layer.
@@ -61,8 +68,7 @@ extension KeyValueStore {
     try reserveOpenPages()
     (chunk, tentativeCount) = (point..<point, 0)
     (finishedLayerCount, isAbandoned) = (shape.layerCount, false)
-    if point == 0 { clearStates() }
-    keptStates.removeAll { $0 > point }
+    returnStates(to: point)
     exactPositionCount = min(exactPositionCount, point)
     prefixPageGroupCount = min(prefixPageGroupCount, pageGroup)
     // Of what forks share nothing may be written over.

@@ -64,6 +64,9 @@ public final class KeyValueStore {
   public internal(set) var exactPositionCount: Int
   /// Positions that the layers' states, where there are some, have taken in; nil while a chunk changes them.
   var statesEnd: Int? = 0
+  /// Copies of states in the order of positions, and the one that the current chunk makes.
+  var savedStates: [SavedStates.Copy] = []
+  var savingStates: SavedStates.Copy?
   /// Positions whose states somebody keeps, as long as the sequence is not cut before them.
   package internal(set) var keptStates: [Int] = []
   /// Layers with keys and values that the current chunk has passed.
@@ -214,6 +217,7 @@ public final class KeyValueStore {
     (chunk, self.tentativeCount) = (positions, tentativeCount)
     finishedLayerCount = 0
     if tentativeCount == 0 { statesEnd = nil }
+    beginSavingStates(promptEnd: kind == .read ? promptEnd : nil)
     firstExtra = pool.extraOpenCount
     pool.extraOpenCount += lastOpenPageGroup - firstOpenPageGroup
     precondition(
@@ -313,8 +317,7 @@ public final class KeyValueStore {
     (chunk, tentativeCount) = (0..<0, 0)
     exactPositionCount = 0
     finishedLayerCount = shape.layerCount
-    clearStates()
-    keptStates = []
+    returnStates(to: 0)
     for layer in 0..<shape.layerCount {
       (expiredPageGroupCounts[layer], openPageGroups[layer]) = (0, 0)
     }

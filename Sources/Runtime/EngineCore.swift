@@ -80,7 +80,8 @@ package final class EngineCore {
     vocabularyCount = configuration.vocabularyCount
     do {
       keyValues = try KeyValuePool(
-        plan.keyValues, request.keyValues, queryHeadCount: configuration.queryHeadCount)
+        plan.keyValues, request.keyValues, queryHeadCount: configuration.queryHeadCount,
+        savedStateCount: plan.savedStateCount)
     } catch { throw RuntimeError(error) }
   }
 

@@ -15,9 +15,10 @@ extension EngineServer {
       // One token is left to be read: logits follow it.
       let most = min(known, sequence.path.count - 1)
       guard most > best else { continue }
-      let count = zip(sequence.path.prefix(most), other.path).prefix { $0 == $1 }.count
-      // States cannot be cut.
-      if core.plan.keyValues.shape.hasStates, other.position > count { continue }
+      // What is past may be gone on with further back alone.
+      let common = zip(sequence.path.prefix(most), other.path).prefix { $0 == $1 }.count
+      let count =
+        other.position > common ? other.cache.restorePoint(atOrBefore: common) : common
       guard count > best else { continue }
       best = count
       sequence.leader = ActiveSequence.Leader(sequence: other, tokenCount: count)

@@ -2,24 +2,10 @@ import BlockIO
 import Grammar
 import HostResources
 public import KVCache
-public import Kernels
+import Kernels
 public import ModelFormat
 import TensorBasics
 public import WeightLoader
-
-extension KeyValueShape {
-  /// The shape of a model's keys and values.
-  public init(
-    _ configuration: DecoderConfiguration, contextLength: Int, type: KeyValueType = .f16
-  ) {
-    self.init(
-      layerCount: configuration.windows.count,
-      keyValueHeadCount: configuration.storedKeyValueHeadCount,
-      headDim: configuration.storedHeadDim, contextLength: contextLength, type: type,
-      windows: configuration.windows,
-      stateByteCounts: configuration.scans.map { $0.stateCount * MemoryLayout<Float>.stride })
-  }
-}
 
 /// Where a memory budget goes: a promise on the process's peak resident set.
 public struct MemoryPlan: Sendable {
@@ -34,8 +20,12 @@ public struct MemoryPlan: Sendable {
   public var sequenceCount: Int { keyValues.sequenceCount }
   /// Memory of the keys and values of all sequences.
   public var keyValueByteCount: Int { keyValues.byteCount }
-  /// Memory of the states of all sequences, in layers that have them in place of keys and values.
-  public var stateByteCount: Int { sequenceCount * keyValues.shape.stateByteCount }
+  /// Memory of the states of all sequences, in layers that have them in place of keys and values, and of copies.
+  public var stateByteCount: Int {
+    (sequenceCount + savedStateCount) * keyValues.shape.stateByteCount
+  }
+  /// Copies of a sequence's states that there is room for, from which sequences go on that are cut.
+  public let savedStateCount: Int
   /// Activations of a chunk, logits, scratch of the workers.
   public let workspaceByteCount: Int
   /// Norms and biases, and buffers for embedding rows.
@@ -289,7 +279,7 @@ public struct MemoryPlan: Sendable {
         left - workspace - residency.byteCount, request.neurons.windowByteCount ?? .max)
       return MemoryPlan(
         budgetByteCount: request.budgetByteCount, processByteCount: fixed.processByteCount,
-        keyValues: keyValues,
+        keyValues: keyValues, savedStateCount: fixed.savedStateCount,
         workspaceByteCount: workspace, vectorByteCount: fixed.vectorByteCount,
         chunkLength: chunkLength, rowCapacity: rowCapacity,
         logitRowCount: fixed.logitRowCount,
@@ -392,9 +382,12 @@ public struct MemoryPlan: Sendable {
       max(request.logitRowCount, request.sequenceCount + draftRowCount)
     }
 
+    /// Copies of states; 0 until what else is needed is known.
+    private(set) var savedStateCount = 0
+
     var byteCount: Int {
       processByteCount + keyValueByteCount + vectorByteCount + scratchByteCount
-        + request.sequenceCount * keyValueShape.stateByteCount
+        + (request.sequenceCount + savedStateCount) * keyValueShape.stateByteCount
     }
 
     init(
@@ -464,6 +457,7 @@ public struct MemoryPlan: Sendable {
     /// - Returns: the longest chunk that keys and values allow.
     mutating func setDraftsAndKeyValueBudget(weightMinimum: Int) throws(RuntimeError) -> Int {
       setDraftRowCount(weightMinimum: weightMinimum)
+      setSavedStateCount(weightMinimum: weightMinimum)
       // These have what keys and values leave.
       defer { setDraftBranchCount(weightMinimum: weightMinimum) }
       return try setKeyValueBudget(weightMinimum: weightMinimum)
@@ -480,6 +474,15 @@ public struct MemoryPlan: Sendable {
         if needed - least <= spare / MemoryPlan.draftShare { break }
         draftRowCount -= 1
       }
+    }
+
+    /// Fixes how many copies of states there are: one for each sequence, as far as they fit a share of what is left.
+    private mutating func setSavedStateCount(weightMinimum: Int) {
+      guard keyValueShape.hasStates else { return }
+      let spare = request.budgetByteCount - byteCount - weightMinimum - leastWorkspaceByteCount
+      savedStateCount = min(
+        request.sequenceCount,
+        max(0, spare / MemoryPlan.draftShare / keyValueShape.stateByteCount))
     }
 
     /// Fixes how many branches drafts may have: none where keys and values do not all stay in memory or layers have states,

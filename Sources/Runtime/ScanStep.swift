@@ -63,6 +63,19 @@ final class ScanStep: ParallelRegion {
     /// [count, 2 * valueHeadCount]
     var gates: UnsafeMutablePointer<Float>
     var count: Int
+
+    /// Takes the first `savedCount` rows, calls `save`, and takes the others; all at once where that is nil.
+    func forEachPart(
+      until savedCount: Int?, _ spec: ScanSpec, _ body: (Rows) -> Void, save: () -> Void
+    ) {
+      guard let savedCount else { return body(self) }
+      if savedCount > 0 { body(Rows(channels: channels, gates: gates, count: savedCount)) }
+      save()
+      body(
+        Rows(
+          channels: channels + savedCount * spec.channelCount,
+          gates: gates + savedCount * 2 * spec.valueHeadCount, count: count - savedCount))
+    }
   }
 
   /// Added to the squared length of queries and keys before the root.
@@ -309,13 +322,21 @@ final class ScanStep: ParallelRegion {
     let rows = rows(of: span, spec)
     let first = part * Self.channelsAtOnce
     let history = state(of: span.cache, layer) + first
+    let count = min(Self.channelsAtOnce, spec.channelCount - first)
     guard span.draftCount > 0, let operands else {
-      return convolve(
-        rows, part: part, layer, history: history, historyStride: spec.channelCount)
+      rows.forEachPart(until: span.cache.savedRowCount, spec) { rows in
+        convolve(rows, part: part, layer, history: history, historyStride: spec.channelCount)
+      } save: {
+        guard let saved = saved(of: span.cache, layer) else { return }
+        for tap in 0..<spec.tapCount - 1 {
+          let start = tap * spec.channelCount
+          (saved + first + start).update(from: history + start, count: count)
+        }
+      }
+      return
     }
     precondition(
       span.firstVerified + rows.count <= operands.rowCapacity, "more drafts than were planned for")
-    let count = min(Self.channelsAtOnce, spec.channelCount - first)
     for row in 0..<rows.count {
       (operands.channels(layer.number, row: span.firstVerified + row, spec) + first).update(
         from: rows.channels + row * spec.channelCount + first, count: count)
@@ -378,7 +399,13 @@ final class ScanStep: ParallelRegion {
     let rows = rows(of: span, spec)
     let state = state(of: span.cache, layer) + spec.stateStart(ofHead: head)
     guard span.draftCount > 0, let operands else {
-      return scan(rows, head: head, layer, state: state)
+      rows.forEachPart(until: span.cache.savedRowCount, spec) { rows in
+        scan(rows, head: head, layer, state: state)
+      } save: {
+        guard let saved = saved(of: span.cache, layer) else { return }
+        (saved + spec.stateStart(ofHead: head)).update(from: state, count: spec.headStateCount)
+      }
+      return
     }
     for row in 0..<rows.count {
       let gates = operands.gates(layer.number, row: span.firstVerified + row, spec)
@@ -433,6 +460,14 @@ final class ScanStep: ParallelRegion {
     of cache: KeyValueStore, _ layer: DecoderWeights.Scan
   ) -> UnsafeMutablePointer<Float> {
     cache.state(layer.number).bindMemory(to: Float.self, capacity: layer.spec.stateCount)
+  }
+
+  /// Where the state is copied to; nil = it is not.
+  private func saved(
+    of cache: KeyValueStore, _ layer: DecoderWeights.Scan
+  ) -> UnsafeMutablePointer<Float>? {
+    cache.savedState(layer.number)?.bindMemory(
+      to: Float.self, capacity: layer.spec.stateCount)
   }
 }
 
