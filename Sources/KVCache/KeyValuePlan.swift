@@ -147,13 +147,17 @@ public struct KeyValuePlan: Sendable {
         sequenceCount * shape.layerCount
         * shape.openByteCount(positionCount: min(length, shape.contextLength))
       retainedByteCount = sequenceCount * shape.retainedByteCount
-      let rows = max(chunkLength, sequenceCount)
+      // Of a model that does not attend nothing enters.
+      let rows = shape.layerCount == 0 ? 0 : max(chunkLength, sequenceCount)
       // Of n rows in s sequences, each completes one page more than its rows fill whole ones, at most.
       let most = min(sequenceCount, rows) + (rows - min(sequenceCount, rows)) / length
       enteringCount = min(most, sequenceCount * shape.pageGroupCount)
       leavingCount = (chunkLength + length - 1) / length
-      extraOpenCount = min(
-        sequenceCount * ((chunkLength + length - 2) / length), rows / length + sequenceCount)
+      extraOpenCount =
+        rows == 0
+        ? 0
+        : min(
+          sequenceCount * ((chunkLength + length - 2) / length), rows / length + sequenceCount)
       windowPageCount =
         sequenceCount
         * (0..<shape.layerCount).reduce(0) {

@@ -219,7 +219,8 @@ public final class KeyValueStore {
     if tentativeCount == 0 { statesEnd = nil }
     beginSavingStates(promptEnd: kind == .read ? promptEnd : nil)
     firstExtra = pool.extraOpenCount
-    pool.extraOpenCount += lastOpenPageGroup - firstOpenPageGroup
+    // Of a model that does not attend there are no pages.
+    if shape.layerCount > 0 { pool.extraOpenCount += lastOpenPageGroup - firstOpenPageGroup }
     precondition(
       pool.extraOpenCount <= plan.extraOpenCount, "chunks are longer than was planned for")
     try select(kind, promptEnd: promptEnd)

@@ -36,9 +36,8 @@ extension Converter {
       throw .notPossible(
         "\(source.path) has experts; only a dense model is put in bundles of neurons")
     }
-    guard configuration.layers.allSatisfy({ $0.feedForward?.length == nil }) else {
-      throw .notPossible(
-        "the FFNs of \(source.path) differ in width: bundles of neurons are of one width")
+    if let problem = configuration.neuronProblem {
+      throw .notPossible("\(source.path): \(problem)")
     }
     guard configuration.activation == .relu || selector != nil else {
       throw .notPossible(

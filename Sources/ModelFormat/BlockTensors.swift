@@ -37,6 +37,8 @@ public struct BlockTensors: Sendable {
   public let branches: [Branch]
   public let postNorm: NormTensors?
   public let scale: Float
+  /// As `BlockSpec.residualScale`.
+  public let residualScale: Float?
 
   public enum Branch: Sendable {
     case attention(AttentionTensors)
@@ -71,9 +73,11 @@ public struct BlockTensors: Sendable {
     public let tapBias: TensorSpec?
     /// What share of a value is added to the output of its head; nil = none.
     public let skip: TensorSpec?
-    public let timeBias: TensorSpec
-    public let decay: TensorSpec
-    public let norm: TensorSpec
+    /// nil where decays depend on no token.
+    public let timeBias: TensorSpec?
+    /// nil of a convolution alone.
+    public let decay: TensorSpec?
+    public let norm: TensorSpec?
     public let output: Projection
 
     /// Vectors first.
@@ -156,11 +160,11 @@ extension DecoderConfiguration {
   /// - Parameter neurons: bundles that its FFN is in, valid ones; nil = it is not.
   public func blockTensors(ofLayer layer: Int, neurons: NeuronLayout?) -> [BlockTensors] {
     let prefix = "blk.\(layer)."
-    return layers[layer].blocks.map { block in
-      let mixes = block.branches.contains { $0.isMixer }
+    return layers[layer].blocks.enumerated().map { number, block in
+      let isFirst = number == 0
       return BlockTensors(
         preNorm: block.preNorm.map {
-          NormTensors($0, prefix + (mixes ? "attn_norm" : "ffn_norm"), count: hiddenSize)
+          NormTensors($0, prefix + (isFirst ? "attn_norm" : "ffn_norm"), count: hiddenSize)
         },
         branches: block.branches.map { branch in
           switch branch {
@@ -180,8 +184,8 @@ extension DecoderConfiguration {
         },
         postNorm: block.postNorm.map {
           NormTensors(
-            $0, prefix + (mixes ? "post_attention_norm" : "post_ffw_norm"), count: hiddenSize)
-        }, scale: block.scale)
+            $0, prefix + (isFirst ? "post_attention_norm" : "post_ffw_norm"), count: hiddenSize)
+        }, scale: block.scale, residualScale: block.residualScale)
     }
   }
 
@@ -211,24 +215,32 @@ extension DecoderConfiguration {
     func input(_ name: String, _ rows: Int) -> Projection {
       Projection(prefix + name, columns: hiddenSize, rows: rows)
     }
+    func numbers(_ name: String) -> TensorSpec? {
+      spec.scans ? .vector(prefix + name, spec.valueHeadCount) : nil
+    }
     let isMamba = spec.inputs == .mamba2
-    let (isWhole, isApart) = (spec.inputs == .byKeyHead || isMamba, spec.inputs == .apart)
+    let isLightning = spec.inputs == .lightning
+    let hasBeta = !isMamba && !isLightning && spec.scans
+    let isApart = spec.inputs == .apart
+    let isWhole = spec.inputs == .byKeyHead || !hasBeta && !isLightning
     return BlockTensors.ScanTensors(
       spec: spec,
       input: input(isWhole ? "ssm_in" : "attn_qkv", spec.inputRowCount),
       gate: isWhole ? nil : input("attn_gate", spec.valuesLength),
-      beta: isMamba
+      beta: !hasBeta
         ? nil
         : isApart
           ? input("ssm_beta", spec.valueHeadCount) : input("ssm_ba", 2 * spec.valueHeadCount),
       alpha: isApart ? input("ssm_alpha", spec.valueHeadCount) : nil,
       taps: .vector(prefix + "ssm_conv1d.weight", spec.channelCount * spec.tapCount),
       tapBias: spec.hasTapBias ? .vector(prefix + "ssm_conv1d.bias", spec.channelCount) : nil,
-      skip: isMamba ? .vector(prefix + "ssm_d", spec.valueHeadCount) : nil,
-      timeBias: .vector(prefix + "ssm_dt.bias", spec.valueHeadCount),
-      decay: .vector(prefix + "ssm_a", spec.valueHeadCount),
-      norm: .vector(
-        prefix + "ssm_norm.weight", isMamba ? spec.valuesLength : spec.valueLength),
+      skip: isMamba ? numbers("ssm_d") : nil, timeBias: isLightning ? nil : numbers("ssm_dt.bias"),
+      decay: numbers("ssm_a"),
+      norm: spec.hasNorm && spec.scans
+        ? .vector(
+          prefix + "ssm_norm.weight",
+          isMamba || isLightning ? spec.valuesLength : spec.valueLength)
+        : nil,
       output: Projection(prefix + "ssm_out", columns: spec.valuesLength, rows: hiddenSize))
   }
 

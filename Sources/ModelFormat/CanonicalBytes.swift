@@ -236,6 +236,7 @@ extension LayerSpec {
         block.branches.count,
       ]
         + block.branches.flatMap(\.canonicalNumbers)
+        + (block.residualScale.map { [5, Int($0.bitPattern)] } ?? [])
     }
   }
 }

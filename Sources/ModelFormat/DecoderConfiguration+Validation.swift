@@ -27,7 +27,7 @@ extension DecoderConfiguration {
     try Self.checkLayerCount(layerCount, path: path)
     let bounded: [(name: String, value: Int, limit: Int)] = [
       ("embedding length", hiddenSize, 1 << 20),
-      ("feed-forward length", feedForwardLength, Self.feedForwardLengthLimit),
+      ("feed-forward length", hasFeedForward ? feedForwardLength : 1, Self.feedForwardLengthLimit),
       ("query head count", queryHeadCount, Self.headLimit),
       ("key-value head count", keyValueHeadCount, Self.headLimit),
       ("head length", headDim, Self.headLimit),
@@ -47,8 +47,8 @@ extension DecoderConfiguration {
     let problems: [(holds: Bool, message: String)] = [
       (ropeDimensionCount % 2 == 0, "RoPE dimension count \(ropeDimensionCount) is odd"),
       (
-        isGated || activation == .relu,
-        "an FFN without gate has ReLU, not \(activation.rawValue)"
+        isGated || activation == .relu || activation == .reluSquared,
+        "an FFN without gate has ReLU or its square, not \(activation.rawValue)"
       ),
     ]
     for (holds, message) in problems where !holds {
@@ -59,9 +59,8 @@ extension DecoderConfiguration {
         FormatError(.unsupported, path: path, "layer \(number): \(message)")
       }
     }
-    guard layers.contains(where: { $0.attention != nil }) else {
-      throw FormatError(
-        .unsupported, path: path, "no layer attends; a model of scans alone is not supported")
+    guard layers.contains(where: { $0.attention != nil || $0.scan != nil }) else {
+      throw FormatError(.unsupported, path: path, "no layer attends or scans")
     }
     try experts?.validate(path: path)
     try validateNumbers(path)
@@ -70,20 +69,9 @@ extension DecoderConfiguration {
   private func validate(
     _ layer: LayerSpec, _ refuse: (_ message: String) -> FormatError
   ) throws(FormatError) {
-    let branches = layer.blocks.flatMap(\.branches)
-    let attentions = branches.compactMap(\.attention)
-    let mixerCount = branches.count { $0.isMixer }
-    guard mixerCount == 1 else {
-      throw refuse("attention or a scan \(mixerCount) times; once is possible")
-    }
-    guard branches.count == 2, layer.blocks.allSatisfy({ !$0.branches.isEmpty }) else {
-      throw refuse("a layer has attention or a scan, and one FFN or its experts")
-    }
-    guard layer.blocks.count == 2 || (branches[0].attention != nil && layer.experts == nil) else {
-      throw refuse("of two branches, the first is attention and the other a dense FFN")
-    }
+    try validateBlocks(of: layer, refuse)
     if let problem = layer.scan?.problem { throw refuse(problem) }
-    let attention = attentions.first
+    let attention = layer.attention
     if let attention, let problem = headProblem(attention) { throw refuse(problem) }
     let window = attention?.window ?? 1
     guard (1...1 << 30).contains(window) else {
@@ -98,6 +86,12 @@ extension DecoderConfiguration {
       }
       guard block.scale.isFinite, block.scale > 0 else {
         throw refuse("the scale \(block.scale) of a block is not a positive number")
+      }
+      guard block.residualScale == nil || block.preNorm == .rms else {
+        throw refuse("a residual stream that a norm replaces has an RMSNorm in front of the block")
+      }
+      guard let scale = block.residualScale ?? 1 as Float?, scale.isFinite, scale > 0 else {
+        throw refuse("the factor on the residual stream is not a positive number")
       }
       guard block.preNorm != .layer || (attention?.headNorm == nil && block.postNorm == nil) else {
         throw refuse("LayerNorm on heads, projections or outputs is not supported")
@@ -114,6 +108,28 @@ extension DecoderConfiguration {
       }
       guard feedForward.isGated == isGated, !(feedForward.isGated && feedForward.hasBiases) else {
         throw refuse("an FFN with a gate has no biases, and all FFNs have gates or none has")
+      }
+    }
+  }
+
+  private func validateBlocks(
+    of layer: LayerSpec, _ refuse: (_ message: String) -> FormatError
+  ) throws(FormatError) {
+    guard (1...2).contains(layer.blocks.count),
+      layer.blocks.allSatisfy({ (1...2).contains($0.branches.count) })
+    else { throw refuse("a layer has one or two blocks of one or two branches") }
+    let branches = layer.blocks.flatMap(\.branches)
+    let counts = [
+      ("attention", branches.count { $0.attention != nil }),
+      ("a scan", branches.count { $0.scan != nil }),
+      ("an FFN or experts", branches.count { !$0.isMixer }),
+    ]
+    for (name, count) in counts where count > 1 {
+      throw refuse("\(name) \(count) times; once is possible")
+    }
+    for block in layer.blocks where block.branches.count == 2 {
+      guard block.branches[0].attention != nil, block.branches[1].experts == nil else {
+        throw refuse("of two branches, the first is attention and the other a scan or a dense FFN")
       }
     }
   }

@@ -8,15 +8,16 @@ public struct DecoderConfiguration: Sendable, Equatable {
   /// It is one of `llama`, `phi3`, `qwen2`, `qwen2moe`, `qwen3`, `qwen3moe`, `olmoe`,
   /// `gemma2`, `gemma3`, `olmo2`, `granite`, `smollm3`, `command-r`, `glm4`, `gpt-oss`, `glm4moe`,
   /// `minimax-m2`, `qwen3next`, `qwen35`, `qwen35moe`,
-  /// `granitehybrid`, `mimo2`, `openelm`, `opt`.
+  /// `granitehybrid`, `mamba2`, `nemotron_h`, `lfm2`, `lfm2moe`, `falcon-h1`, `minimax`,
+  /// `mimo2`, `openelm`, `opt`.
   public var architecture: String
   /// From the embedding to the output head.
   public var layers: [LayerSpec]
   /// Width of the residual stream.
   public var hiddenSize: Int
-  /// Width of dense FFNs that state none; where no layer has one, this is what the file says.
+  /// Width of dense FFNs that state none; where no layer has one, what the file says, or 0.
   public var feedForwardLength: Int
-  /// Query heads of layers that state none.
+  /// Query heads of layers that state none; where no layer attends, 1, and so are KV heads.
   public var queryHeadCount: Int
   /// KV heads of layers that state none.
   public var keyValueHeadCount: Int
@@ -85,6 +86,8 @@ public struct DecoderConfiguration: Sendable, Equatable {
     /// GELU by its tanh formula.
     case geluTanh
     case relu
+    /// The square of ReLU.
+    case reluSquared
     /// min(x, 7) · sigmoid(1.702 · min(x, 7)), times the other factor between −7 and 7, plus 1: gpt-oss.
     case clampedSwiGLU
   }
@@ -174,6 +177,9 @@ extension DecoderConfiguration {
 
   /// Whether FFNs are down(activation(gate(x)) * up(x)); without gate they are down(activation(up(x))).
   public var isGated: Bool { layers.allSatisfy { $0.feedForward?.isGated ?? true } }
+
+  /// Whether a layer has a dense FFN.
+  var hasFeedForward: Bool { layers.contains { $0.feedForward != nil } }
 
   /// For each layer that attends how many positions a token sees; nil = all.
   public var windows: [Int?] { layers.compactMap(\.attention).map(\.window) }

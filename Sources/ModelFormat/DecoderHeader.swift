@@ -98,6 +98,14 @@ extension DecoderHeader {
     }
   }
 
+  /// Whether blocks or scans have factors, or lack norms, that those readers would not miss.
+  var statesFactors: Bool {
+    (layerKinds ?? []).contains { kind in
+      kind.blocks.contains { $0.residualScale != nil } || kind.scan?.inputScales != nil
+        || kind.scan?.hasNorm == false
+    }
+  }
+
   private init(flagsOf configuration: DecoderConfiguration) {
     architecture = configuration.architecture
     layerCount = configuration.layerCount

@@ -44,7 +44,9 @@ extension DecoderConfiguration {
   }
 
   /// KV heads that keys and values of every layer have room for; those that a layer does not have are zeros.
-  public var storedKeyValueHeadCount: Int { headShapes.map(\.keyValueHeadCount).max() ?? 0 }
+  public var storedKeyValueHeadCount: Int {
+    headShapes.map(\.keyValueHeadCount).max() ?? keyValueHeadCount
+  }
 
   /// Width of the widest dense FFN; 0 where there is none.
   public var longestFeedForwardLength: Int {

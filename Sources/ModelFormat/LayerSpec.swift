@@ -1,7 +1,7 @@
 /// One layer of a decoder: its blocks, one after the other.
 ///
-/// Usual layers have two of one branch each, attention and an FFN. A layer attends or scans once, because keys and values, and
-/// states, are numbered by layers, and has one FFN or its experts.
+/// Usual layers have two of one branch each, attention and an FFN. A layer has at most two blocks. It attends at most once and scans at
+/// most once, because keys and values, and states, are numbered by layers, and has at most one FFN, or its experts.
 public struct LayerSpec: Sendable, Codable, Equatable {
   public var blocks: [BlockSpec]
 
@@ -19,10 +19,13 @@ public struct LayerSpec: Sendable, Codable, Equatable {
     set { if let newValue { replace(.attention(newValue)) { $0.attention != nil } } }
   }
 
-  /// The scan of the layer; set, it takes the place of its attention.
+  /// The scan of the layer; set, it takes the place of its scan, or else of its attention.
   public var scan: ScanSpec? {
     get { first(\.scan) }
-    set { if let newValue { replace(.scan(newValue)) { $0.isMixer } } }
+    set {
+      let scans = scan != nil
+      if let newValue { replace(.scan(newValue)) { scans ? $0.scan != nil : $0.isMixer } }
+    }
   }
 
   /// The dense FFN of the layer; set, it takes the place of what was there.
@@ -54,17 +57,34 @@ public struct LayerSpec: Sendable, Codable, Equatable {
 }
 
 /// residual += scale · postNorm(Σ branches(preNorm(residual)))
-public struct BlockSpec: Sendable, Codable, Equatable {
+public struct BlockSpec: Sendable, Equatable {
   /// nil = branches see the residual stream as it is.
   public var preNorm: NormKind?
   public var branches: [BranchSpec]
   public var postNorm: NormKind?
   public var scale: Float = 1
+  /// residual = residualScale · preNorm(residual) + …; nil = residual + ….
+  public var residualScale: Float?
 
   public init(preNorm: NormKind?, branches: [BranchSpec], postNorm: NormKind? = nil) {
     self.preNorm = preNorm
     self.branches = branches
     self.postNorm = postNorm
+  }
+}
+
+extension BlockSpec: Codable {
+  private enum CodingKeys: String, CodingKey {
+    case preNorm, branches, postNorm, scale, residualScale
+  }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    preNorm = try container.decodeIfPresent(NormKind.self, forKey: .preNorm)
+    branches = try container.decode([BranchSpec].self, forKey: .branches)
+    postNorm = try container.decodeIfPresent(NormKind.self, forKey: .postNorm)
+    scale = try container.decode(Float.self, forKey: .scale)
+    residualScale = try container.decodeIfPresent(Float.self, forKey: .residualScale)
   }
 }
 

@@ -3,6 +3,18 @@ import TensorBasics
 extension DecoderConfiguration {
   /// What a bundle of neurons of this decoder holds, in its order.
   public var neuronRoles: [NeuronBundles.Role] { NeuronBundles.roles(isGated: isGated) }
+
+  /// Why its FFNs cannot be in bundles of neurons; nil if they can.
+  package var neuronProblem: String? {
+    guard layers.allSatisfy({ $0.feedForward != nil }) else {
+      return "a model of which a layer has no dense FFN is not put in bundles of neurons"
+    }
+    guard layers.allSatisfy({ $0.feedForward?.length == nil }) else {
+      return "FFNs of different widths are not put in bundles of neurons"
+    }
+    return activation == .reluSquared
+      ? "FFNs with the square of ReLU are not put in bundles of neurons" : nil
+  }
 }
 
 extension NeuronBundles {
@@ -39,9 +51,7 @@ extension NeuronBundles {
     func error(_ message: String) -> FormatError {
       FormatError(.malformed, at: offset, path: path, message)
     }
-    guard configuration.layers.allSatisfy({ $0.feedForward?.length == nil }) else {
-      throw error("FFNs of different widths are not in bundles of neurons")
-    }
+    if let problem = configuration.neuronProblem { throw error(problem) }
     guard parts.map(\.role) == configuration.neuronRoles, let down = part(.down)?.part.type else {
       throw error("the parts of a bundle of neurons are not those of its FFN")
     }

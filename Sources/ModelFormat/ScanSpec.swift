@@ -2,7 +2,8 @@
 ///
 /// Queries, keys and values go through a short convolution over positions, then through the scan of each value head:
 /// S ← e^(a · softplus(α + bias)) S, S ← S + k (β (v − Sᵀk))ᵀ, o = Sᵀq, with q and k of length 1, q divided by √keyLength and
-/// β a sigmoid (gated delta rule, arXiv:2412.06464). RMSNorm(o) · SiLU(z) goes through the output projection.
+/// β a sigmoid (gated delta rule, arXiv:2412.06464). RMSNorm(o) · SiLU(z) goes through the output
+/// projection. ``Inputs`` says how others differ.
 public struct ScanSpec: Sendable, Codable, Equatable {
   public var keyHeadCount: Int
   /// A multiple of ``keyHeadCount``.
@@ -18,6 +19,10 @@ public struct ScanSpec: Sendable, Codable, Equatable {
   public var takesKeysInTurn = false
   /// A bias on the convolution (`ssm_conv1d.bias`).
   public var hasTapBias = false
+  /// Outputs go through RMSNorm (`ssm_norm`); only Mamba-2's may do without.
+  public var hasNorm = true
+  /// Factors on what Mamba-2's input matrix gives: z, values, keys, queries and steps; nil = none.
+  public var inputScales: [Float]?
 
   public init(
     keyHeadCount: Int, valueHeadCount: Int, keyLength: Int, valueLength: Int, tapCount: Int,
@@ -44,6 +49,13 @@ public struct ScanSpec: Sendable, Codable, Equatable {
     /// as they are, β is softplus(Δ + bias), which the decay has too, and the state takes values as they are: S ← S + k (β v)ᵀ. To o
     /// a share of v is added (`ssm_d`), and RMSNorm over the value heads of a key head follows SiLU(z).
     case mamba2
+    /// No scan, but a convolution between gates (LFM2): in one matrix (`ssm_in`) B, C and x, each as long as the values; B ⊙ x goes
+    /// through the convolution, without SiLU, and what comes of it times C through the output projection.
+    case gatedConvolution
+    /// Lightning attention (arXiv:2401.04658): in one matrix (`attn_qkv`), for each head its query, key and value, and z in another
+    /// (`attn_gate`). What a head forgets (`ssm_a`) depends on no token; S ← e^a S + k vᵀ, queries and keys staying as long as they are,
+    /// and RMSNorm over all heads, with an epsilon of 10⁻⁶, is multiplied by the sigmoid of z.
+    case lightning
   }
 
   /// The key head that a value head reads.
@@ -60,24 +72,78 @@ public struct ScanSpec: Sendable, Codable, Equatable {
   /// Rows of the first input matrix.
   package var inputRowCount: Int {
     switch inputs {
-    case .byKind, .apart: channelCount
+    case .byKind, .apart, .lightning: channelCount
     case .byKeyHead: channelCount + valuesLength
     case .mamba2: channelCount + valuesLength + valueHeadCount
+    case .gatedConvolution: 3 * channelCount
     }
   }
   /// What goes through the convolution: queries, keys and values.
-  public var channelCount: Int { 2 * keysLength + valuesLength }
+  public var channelCount: Int {
+    inputs == .gatedConvolution ? valuesLength : 2 * keysLength + valuesLength
+  }
+  /// Whether there is a state beside what the convolution remembers.
+  public var scans: Bool { inputs != .gatedConvolution }
+
+  /// A convolution between gates.
+  ///
+  /// - Parameter width: channels, which are as many values of one head.
+  public static func gatedConvolution(width: Int, tapCount: Int) -> ScanSpec {
+    ScanSpec(
+      keyHeadCount: 1, valueHeadCount: 1, keyLength: 1, valueLength: width, tapCount: tapCount,
+      inputs: .gatedConvolution)
+  }
+}
+
+extension ScanSpec {
+  private enum CodingKeys: String, CodingKey {
+    case keyHeadCount, valueHeadCount, keyLength, valueLength, tapCount, inputs
+    case takesKeysInTurn, hasTapBias, hasNorm, inputScales
+  }
+
+  public init(from decoder: any Decoder) throws {
+    let container = try decoder.container(keyedBy: CodingKeys.self)
+    self.init(
+      keyHeadCount: try container.decode(Int.self, forKey: .keyHeadCount),
+      valueHeadCount: try container.decode(Int.self, forKey: .valueHeadCount),
+      keyLength: try container.decode(Int.self, forKey: .keyLength),
+      valueLength: try container.decode(Int.self, forKey: .valueLength),
+      tapCount: try container.decode(Int.self, forKey: .tapCount),
+      inputs: try container.decode(Inputs.self, forKey: .inputs))
+    takesKeysInTurn = try container.decode(Bool.self, forKey: .takesKeysInTurn)
+    hasTapBias = try container.decode(Bool.self, forKey: .hasTapBias)
+    hasNorm = try container.decodeIfPresent(Bool.self, forKey: .hasNorm) ?? true
+    inputScales = try container.decodeIfPresent([Float].self, forKey: .inputScales)
+  }
+
+  /// What the first scans do not have is stated only where it is there.
+  public func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encode(keyHeadCount, forKey: .keyHeadCount)
+    try container.encode(valueHeadCount, forKey: .valueHeadCount)
+    try container.encode(keyLength, forKey: .keyLength)
+    try container.encode(valueLength, forKey: .valueLength)
+    try container.encode(tapCount, forKey: .tapCount)
+    try container.encode(inputs, forKey: .inputs)
+    try container.encode(takesKeysInTurn, forKey: .takesKeysInTurn)
+    try container.encode(hasTapBias, forKey: .hasTapBias)
+    if !hasNorm { try container.encode(false, forKey: .hasNorm) }
+    try container.encodeIfPresent(inputScales, forKey: .inputScales)
+  }
 }
 
 extension ScanSpec {
   /// More taps than the convolution can have.
   static let tapLimit = 8
+  /// Of z, values, keys, queries and steps.
+  static let inputScaleCount = 5
 
   /// Why it cannot run; nil if it can.
   var problem: String? {
     let bounded: [(name: String, value: Int, limit: Int)] = [
       ("key head count", keyHeadCount, 1 << 10), ("value head count", valueHeadCount, 1 << 10),
-      ("key head length", keyLength, 1 << 10), ("value head length", valueLength, 1 << 10),
+      ("key head length", keyLength, 1 << 10),
+      ("value head length", valueLength, scans ? 1 << 10 : 1 << 20),
       ("convolution length", tapCount, Self.tapLimit),
     ]
     for (name, value, limit) in bounded where value < 1 || value > limit {
@@ -85,6 +151,13 @@ extension ScanSpec {
     }
     guard !takesKeysInTurn || inputs == .byKind || inputs == .apart else {
       return "a scan whose inputs lie in one matrix takes key heads in turn"
+    }
+    guard hasNorm && inputScales == nil || inputs == .mamba2 else {
+      return "a scan without norm, or with factors on its inputs, is Mamba-2's"
+    }
+    let scales = inputScales ?? Array(repeating: 1, count: Self.inputScaleCount)
+    guard scales.count == Self.inputScaleCount, scales.allSatisfy(\.isFinite) else {
+      return "factors on a scan's inputs are \(scales), not \(Self.inputScaleCount) finite numbers"
     }
     return valueHeadCount % keyHeadCount == 0
       ? nil : "\(valueHeadCount) value heads do not divide among \(keyHeadCount) key heads"
@@ -95,6 +168,7 @@ extension ScanSpec {
       keyHeadCount, valueHeadCount, keyLength, valueLength, tapCount,
       Inputs.allCases.firstIndex(of: inputs) ?? 0, takesKeysInTurn ? 1 : 0,
       hasTapBias ? 1 : 0,
-    ]
+    ] + (hasNorm && inputScales == nil ? [] : [hasNorm ? 1 : 0])
+      + (inputScales ?? []).map { Int($0.bitPattern) }
   }
 }

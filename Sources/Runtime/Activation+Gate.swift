@@ -9,6 +9,18 @@ extension DecoderConfiguration.Activation {
     case .geluTanh: VectorOps.geluTanhMultiply(x, y, count: count)
     case .clampedSwiGLU: VectorOps.clampedSwiGLU(x, y, count: count)
     case .relu: VectorOps.reluMultiply(x, y, count: count)
+    case .reluSquared:
+      apply(x, count: count)
+      VectorOps.reluMultiply(x, y, count: count)
+    }
+  }
+
+  /// x = activation(x), element by element, of those that FFNs without gate have: ReLU and its square.
+  func apply(_ x: UnsafeMutablePointer<Float>, count: Int) {
+    if self == .reluSquared {
+      VectorOps.reluMultiply(x, x, count: count)
+    } else {
+      VectorOps.relu(x, count: count)
     }
   }
 }

@@ -143,6 +143,7 @@ package final class AttentionStep: ParallelRegion {
   static func byteCount(
     _ shapes: [AttentionShape], cache: KeyValueShape, tokenCapacity: Int, threadCount: Int
   ) -> Int {
+    guard !shapes.isEmpty else { return 0 }
     let tiles = tokenCapacity * tileCount(cache.contextLength)
     return AlignedBuffer.roundedUp(
       ChunkAttention.workerByteCount(shapes, cache) * threadCount

@@ -13,6 +13,8 @@ extension Decoder: ParallelRegion {
     case fillRope(Unmanaged<Batch>)
     /// hidden = norm(x); of the rows with these numbers, or of all.
     case normalise(UnsafePointer<Float>, rows: UnsafePointer<Int32>?, DecoderWeights.Norm)
+    /// residual = scale · hidden
+    case keepNormalised(scale: Float)
     /// Queries, keys and values as attention wants them; keys and values enter their caches.
     case storeHeads(Unmanaged<Batch>, layer: Int, rope: UnsafePointer<Float>)
     /// Keys and values of all branches, one KV head at a time.
@@ -23,13 +25,13 @@ extension Decoder: ParallelRegion {
     case gate(length: Int)
     /// up += bias
     case addUpBias(UnsafePointer<Float>, length: Int)
-    /// up = relu(up)
-    case relu(length: Int)
+    /// up = activation(up)
+    case activate(length: Int)
     /// mixed += shared, times the sigmoid of gate · hidden where there is a gate.
     case addShared(gate: UnsafePointer<Float>?)
     /// hidden = mixed
     case takeMixed
-    /// hidden += mixed + bias, of the branch beside an FFN.
+    /// hidden += mixed + bias, of attention beside an FFN or a scan.
     case addAttention(bias: UnsafePointer<Float>?)
     /// residual += scale · (hidden + bias), through the norm on outputs where the block has one.
     case addToResidual(bias: UnsafePointer<Float>?, norm: DecoderWeights.Norm?, scale: Float)
@@ -63,6 +65,9 @@ extension Decoder: ParallelRegion {
       let number = rows.map { Int($0[row]) } ?? row
       finite.note(
         norm.apply(x + number * width, epsilon: epsilon, count: width, into: hidden), row: number)
+    case .keepNormalised(let scale):
+      residual.update(from: hidden, count: width)
+      VectorOps.scale(residual, by: scale, count: width)
     case .storeHeads(let batch, let layer, let rope):
       let rope = rope + row * configuration.ropeDimensionCount
       batch._withUnsafeGuaranteedRef { storeHeads($0, row, layer: layer, rope: rope) }
@@ -74,8 +79,8 @@ extension Decoder: ParallelRegion {
         workspace.gate + row * length, by: workspace.up + row * length, count: length)
     case .addUpBias(let bias, let length):
       VectorOps.add(workspace.up + row * length, bias, count: length)
-    case .relu(let length):
-      VectorOps.relu(workspace.up + row * length, count: length)
+    case .activate(let length):
+      configuration.activation.apply(workspace.up + row * length, count: length)
     case .addShared(let gate):
       let shared = workspace.shared + row * width
       if let gate {

@@ -19,7 +19,8 @@ final class Decoder {
   let clock: StepClock
   private let linear: LinearExecutor
   private let quantiser: ActivationQuantiser
-  private let attention: AttentionStep
+  /// nil where no layer attends.
+  private let attention: AttentionStep?
   let finite: FiniteCheck
   /// Where the attention of decoded tokens begins; nil = here.
   let outsourced: OffloadedAttention?
@@ -46,7 +47,7 @@ final class Decoder {
   /// - Throws: ``RuntimeError/allocation(_:)``.
   init(
     configuration: DecoderConfiguration, weights: DecoderWeights, stream: WeightStream,
-    workspace: DecoderWorkspace, verifiedRowCapacity: Int, attention: AttentionStep,
+    workspace: DecoderWorkspace, verifiedRowCapacity: Int, attention: AttentionStep?,
     pool: ThreadPool, outsourced: OffloadedAttention? = nil
   ) throws(RuntimeError) {
     self.configuration = configuration
@@ -214,22 +215,23 @@ final class Decoder {
     if let norm = block.preNorm {
       try normalise(x, norm, batch, after: block.predecessor)
       x = UnsafePointer(workspace.hidden)
+      if let scale = block.residualScale { forEach(batch.rowCount, .keepNormalised(scale: scale)) }
     }
+    let attendsBeside = block.attention != nil && (block.feedForward != nil || block.scan != nil)
     if let attention = block.attention {
-      let isOneOfTwo = block.feedForward != nil
       try attend(
-        attention, block.layer, x, batch, into: isOneOfTwo ? workspace.mixed : workspace.hidden)
+        attention, block.layer, x, batch, into: attendsBeside ? workspace.mixed : workspace.hidden)
     }
     if let scan = block.scan { try self.scan(scan, block.layer, x, batch) }
     let place = FeedForwardPlace(
       layer: block.layer, position: batch.spans[0].position, tokenCount: batch.rowCount)
     if let feedForward = block.feedForward {
       try self.feedForward(feedForward, place, x, after: number, batch)
-      if let attention = block.attention {
-        forEach(batch.rowCount, .addAttention(bias: attention.outputBias))
-      }
     }
-    let bias = block.feedForward == nil ? block.attention?.outputBias : block.downBias
+    if attendsBeside {
+      forEach(batch.rowCount, .addAttention(bias: block.attention?.outputBias))
+    }
+    let bias = block.downBias ?? (attendsBeside ? nil : block.attention?.outputBias)
     forEach(batch.rowCount, .addToResidual(bias: bias, norm: block.postNorm, scale: block.scale))
     guard let feedForwardObserver, block.feedForward != nil else { return }
     let count = batch.rowCount * configuration.hiddenSize
@@ -313,7 +315,7 @@ final class Decoder {
       cache.seal(layer: number, on: pool)
     }
     clock.measure(.attention) {
-      attention.run(
+      attention?.run(
         layer: number, queries: workspace.queries, batch, window: layer.window,
         sinks: layer.sinks, foldedEnd: foldedEnd)
     }
@@ -364,7 +366,7 @@ final class Decoder {
   private func foldElsewhere(
     _ number: Int, _ batch: Batch, window: Int?
   ) throws(RuntimeError) -> Int {
-    guard let outsourced else { return 0 }
+    guard let outsourced, let attention else { return 0 }
     // What computes attention elsewhere knows one sequence.
     let span = batch.spans[0]
     var end = 0
@@ -403,7 +405,7 @@ final class Decoder {
   }
 
   /// output = down(act(gate(x)) * up(x)), [x.tokenCount, hiddenSize]; may be where x was. Without
-  /// gate it is down(relu(up(x) + bias)).
+  /// gate it is down(act(up(x) + bias)).
   ///
   /// - Parameter place: what the observer is told; nil if it is not to see this FFN.
   private func gated(
@@ -424,7 +426,7 @@ final class Decoder {
       try linear.multiply(x, up)
       if let bias = matrices.upBias { forEach(x.tokenCount, .addUpBias(bias, length: length)) }
       observe(place, x, neurons, length: length)
-      forEach(x.tokenCount, .relu(length: length))
+      forEach(x.tokenCount, .activate(length: length))
     }
     try linear.multiply(
       activations(neurons, length, x.tokenCount, for: matrices.down),

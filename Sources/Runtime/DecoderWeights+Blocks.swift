@@ -54,7 +54,7 @@ struct BlockBuilder {
     var block = DecoderWeights.Block(
       layer: layer, predecessor: blocks.last?.part ?? .embedding,
       preNorm: try norm(tensors.preNorm, &vectors), postNorm: try norm(tensors.postNorm, &vectors),
-      scale: tensors.scale)
+      scale: tensors.scale, residualScale: tensors.residualScale)
     for branch in tensors.branches {
       switch branch {
       case .attention(let tensors):
@@ -113,10 +113,9 @@ struct BlockBuilder {
       },
       taps: try vectors.place(try index.require(tensors.taps.name)),
       tapBias: try vector(tensors.tapBias, &vectors),
-      timeBias: try vectors.place(try index.require(tensors.timeBias.name)),
-      decay: try vectors.place(try index.require(tensors.decay.name)),
-      skip: try vector(tensors.skip, &vectors),
-      norm: try vectors.place(try index.require(tensors.norm.name)),
+      timeBias: try vector(tensors.timeBias, &vectors),
+      decay: try vector(tensors.decay, &vectors), skip: try vector(tensors.skip, &vectors),
+      norm: try vector(tensors.norm, &vectors),
       output: try index.require(tensors.output.weight.name))
   }
 

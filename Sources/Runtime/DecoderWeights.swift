@@ -19,6 +19,8 @@ final class DecoderWeights {
     var downBias: UnsafePointer<Float>?  // [hiddenSize]
     var postNorm: Norm?
     var scale: Float
+    /// As `BlockSpec.residualScale`.
+    var residualScale: Float?
   }
 
   struct Attention {
@@ -55,10 +57,13 @@ final class DecoderWeights {
     var alpha: Int?  // [valueHeadCount, hiddenSize]
     var taps: UnsafePointer<Float>  // [channelCount, tapCount]
     var tapBias: UnsafePointer<Float>?  // [channelCount]
-    var timeBias: UnsafePointer<Float>  // [valueHeadCount]
-    var decay: UnsafePointer<Float>  // [valueHeadCount]
+    /// nil where decays depend on no token.
+    var timeBias: UnsafePointer<Float>?  // [valueHeadCount]
+    /// nil of a convolution alone.
+    var decay: UnsafePointer<Float>?  // [valueHeadCount]
     var skip: UnsafePointer<Float>?  // [valueHeadCount], of Mamba-2
-    var norm: UnsafePointer<Float>  // [valueLength], of Mamba-2 [valuesLength]
+    /// Of Mamba-2 and lightning attention [valuesLength].
+    var norm: UnsafePointer<Float>?  // [valueLength]
     var output: Int  // [hiddenSize, valuesLength]
   }
 
@@ -87,7 +92,7 @@ final class DecoderWeights {
     case neurons(Neurons)
   }
 
-  /// down(activation(gate(x)) * up(x)), or without gate down(relu(up(x) + upBias))
+  /// down(activation(gate(x)) * up(x)), or without gate down(activation(up(x) + upBias))
   struct GatedMatrices {
     var gate: Int?  // [feedForwardLength, hiddenSize]
     var up: Int  // as gate

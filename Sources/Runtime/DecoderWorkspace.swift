@@ -35,7 +35,7 @@ final class DecoderWorkspace {
   let positionRows: UnsafeMutablePointer<Int32>
   /// [logitRowCapacity, vocabularyCount]
   let logits: UnsafeMutablePointer<Float>
-  /// The experts' sum, or attention's output where an FFN stands beside it, and the shared expert's output
+  /// The experts' sum, or attention's output where an FFN or a scan stands beside it, and the shared expert's output
   /// [tokenCapacity, hiddenSize].
   let mixed: UnsafeMutablePointer<Float>
   let shared: UnsafeMutablePointer<Float>
@@ -93,7 +93,9 @@ final class DecoderWorkspace {
     let keyStride = heads.map(\.keyStride).max() ?? 0
     let experts = configuration.experts
     let usesRope = configuration.positionOffset == nil
-    let usesMixed = experts != nil || configuration.layers.contains { $0.blocks.count == 1 }
+    let usesMixed =
+      experts != nil
+      || configuration.layers.contains { $0.blocks.contains { $0.branches.count > 1 } }
     // Of FFNs that stand in the graph: dense ones, or shared experts.
     let length =
       hasNeurons

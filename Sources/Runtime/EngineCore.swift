@@ -151,10 +151,14 @@ package final class EngineCore {
         configuration, tokenCapacity: plan.rowCapacity,
         logitRowCapacity: plan.logitRowCount, hasNeurons: plan.neurons != nil)
     } catch { throw .allocation(error) }
-    let attention = try AttentionStep(
-      AttentionShape.all(configuration), cache: plan.keyValues, chunkLength: plan.chunkLength,
-      tokenCapacity: request.sequenceCount,
-      observedTokenCount: request.keyValues.policy.observedTokenCount, pool: pool)
+    let shapes = AttentionShape.all(configuration)
+    let attention =
+      shapes.isEmpty
+      ? nil
+      : try AttentionStep(
+        shapes, cache: plan.keyValues, chunkLength: plan.chunkLength,
+        tokenCapacity: request.sequenceCount,
+        observedTokenCount: request.keyValues.policy.observedTokenCount, pool: pool)
     return try Decoder(
       configuration: configuration, weights: weights, stream: stream, workspace: workspace,
       verifiedRowCapacity: plan.verifiedRowCapacity, attention: attention, pool: pool,

@@ -78,7 +78,7 @@ final class ScanStep: ParallelRegion {
     }
   }
 
-  /// Added to the squared length of queries and keys before the root.
+  /// Added to the squared length of queries and keys before the root, and to the mean square of lightning attention.
   private static let lengthEpsilon: Float = 1e-6
   /// Channels that a worker convolves at once.
   private static let channelsAtOnce = 256
@@ -144,7 +144,11 @@ final class ScanStep: ParallelRegion {
     let spec = layer.spec
     let whole = LinearTask(
       tensor: layer.input, output: fused, outputStride: spec.inputRowCount)
-    guard let beta = layer.beta else { return try linear.multiply(x, whole) }
+    guard let beta = layer.beta else {
+      guard let gate = layer.gate else { return try linear.multiply(x, whole) }
+      let z = LinearTask(tensor: gate, output: outputs, outputStride: spec.valuesLength)
+      return try linear.multiply(x, whole, z)
+    }
     let last = LinearTask(
       tensor: beta, output: betaAlpha, outputStride: 2 * spec.valueHeadCount)
     guard let gate = layer.gate else { return try linear.multiply(x, whole, last) }
@@ -180,8 +184,10 @@ final class ScanStep: ParallelRegion {
     self.batch = .passUnretained(batch)
     let spec = layer.spec
     forEach(batch.spans.count * Self.partCount(spec.channelCount), .convolve)
-    forEach(batch.rowCount, .normalise)
-    forEach(batch.spans.count * spec.valueHeadCount, .scan)
+    if spec.scans {
+      if spec.inputs != .lightning { forEach(batch.rowCount, .normalise) }
+      forEach(batch.spans.count * spec.valueHeadCount, .scan)
+    }
     forEach(batch.rowCount, .finish)
     self.batch = nil
   }
@@ -192,7 +198,8 @@ final class ScanStep: ParallelRegion {
     for layer in layers {
       begin(layer)
       forEach(Self.partCount(layer.spec.channelCount), .convolveKept)
-      if layer.skip == nil { forEach(rowCount, .normaliseKept) }
+      guard layer.spec.scans else { continue }
+      if layer.spec.deletes { forEach(rowCount, .normaliseKept) }
       forEach(layer.spec.valueHeadCount, .scanKept)
     }
     kept = nil
@@ -251,29 +258,38 @@ final class ScanStep: ParallelRegion {
     case .byKind, .apart: break
     case .byKeyHead: sortKeyHeads(row, spec)
     case .mamba2: sortMamba(row, spec)
+    case .gatedConvolution: gateChannels(row, spec)
+    case .lightning: sortKeyHeads(row, spec)
     }
     let heads = spec.valueHeadCount
     let numbers = betaAlpha + row * 2 * heads
     finite.check(channels + row * spec.channelCount, count: spec.channelCount, row: row)
     finite.check(outputs + row * spec.valuesLength, count: spec.valuesLength, row: row)
-    finite.check(numbers, count: 2 * heads, row: row)
+    guard let decay = layer.decay else { return }
     let gates = gates + row * 2 * heads
+    guard let timeBias = layer.timeBias else {
+      for head in 0..<heads {
+        (gates[head], gates[heads + head]) = (Float(CanonicalMath.exp(Double(decay[head]))), 1)
+      }
+      return
+    }
+    finite.check(numbers, count: 2 * heads, row: row)
     for head in 0..<heads {
       let (group, member) = head.quotientAndRemainder(dividingBy: spec.groupSize)
       let (beta, alpha) =
         switch spec.inputs {
         case .byKeyHead, .byKind:
           (2 * group * spec.groupSize + member, (2 * group + 1) * spec.groupSize + member)
-        case .apart, .mamba2: (head, heads + head)
+        default: (head, heads + head)
         }
-      let step = softplus(Double(numbers[alpha]) + Double(layer.timeBias[head]))
-      gates[head] = Float(CanonicalMath.exp(Double(layer.decay[head]) * step))
+      let step = softplus(Double(numbers[alpha]) + Double(timeBias[head]))
+      gates[head] = Float(CanonicalMath.exp(Double(decay[head]) * step))
       gates[heads + head] = Float(
         spec.inputs == .mamba2 ? step : 1 / (1 + CanonicalMath.exp(-Double(numbers[beta]))))
     }
   }
 
-  /// Queries, keys, values and z, which lie key head by key head, each to their kind.
+  /// Queries, keys, values and, but of lightning attention, z, which lie key head by key head, each to their kind.
   private func sortKeyHeads(_ row: Int, _ spec: ScanSpec) {
     let channels = channels + row * spec.channelCount
     let z = outputs + row * spec.valuesLength
@@ -283,11 +299,14 @@ final class ScanStep: ParallelRegion {
       for (target, count) in [
         (channels + head * keyLength, keyLength),
         (channels + spec.keysLength + head * keyLength, keyLength),
-        (channels + 2 * spec.keysLength + head * length, length), (z + head * length, length),
+        (channels + 2 * spec.keysLength + head * length, length),
       ] {
         target.update(from: source, count: count)
         source += count
       }
+      guard spec.inputs == .byKeyHead else { continue }
+      (z + head * length).update(from: source, count: length)
+      source += length
     }
   }
 
@@ -301,6 +320,23 @@ final class ScanStep: ParallelRegion {
     numbers.update(repeating: 0, count: heads)
     (numbers + heads).update(
       from: source + spec.valuesLength + spec.channelCount, count: heads)
+    guard let scales = spec.inputScales else { return }
+    let channels = channels + row * spec.channelCount
+    for (values, count, scale) in [
+      (outputs + row * spec.valuesLength, spec.valuesLength, scales[0]),
+      (channels + spec.valuesStart, spec.valuesLength, scales[1]),
+      (channels + spec.keysStart, spec.keysLength, scales[2]),
+      (channels + spec.queriesStart, spec.keysLength, scales[3]),
+      (numbers + heads, heads, scales[4]),
+    ] { VectorOps.scale(values, by: scale, count: count) }
+  }
+
+  /// B ⊙ x becomes the channels, C what their convolution is multiplied by.
+  private func gateChannels(_ row: Int, _ spec: ScanSpec) {
+    let (count, source) = (spec.channelCount, UnsafePointer(fused + row * spec.inputRowCount))
+    let channels = channels + row * count
+    for index in 0..<count { channels[index] = source[index] * source[2 * count + index] }
+    (outputs + row * count).update(from: source + count, count: count)
   }
 
   /// ln(1 + eˣ)
@@ -357,7 +393,7 @@ final class ScanStep: ParallelRegion {
     let (spec, first) = (layer.spec, part * Self.channelsAtOnce)
     let convolution = ShortConvolution(
       tapCount: spec.tapCount, stride: spec.channelCount, historyStride: historyStride,
-      activates: true)
+      activates: spec.scans)
     convolution.run(
       rows.channels + first, weights: layer.taps + first * spec.tapCount,
       bias: layer.tapBias.map { $0 + first }, history: history,
@@ -425,7 +461,8 @@ final class ScanStep: ParallelRegion {
     let scan = LinearScan(
       keyCount: spec.keyLength, columnCount: spec.valueLength, keyStride: spec.channelCount,
       valueStride: spec.channelCount, decay: .scalar, decayStride: 2 * spec.valueHeadCount,
-      betaStride: 2 * spec.valueHeadCount, deletes: spec.inputs != .mamba2)
+      betaStride: 2 * spec.valueHeadCount,
+      deletes: spec.deletes)
     let (first, gates) = (rows.channels, rows.gates + head)
     let key = spec.keyHead(of: head) * spec.keyLength
     scan.run(
@@ -434,18 +471,32 @@ final class ScanStep: ParallelRegion {
       betas: gates + spec.valueHeadCount, tokenCount: rows.count)
   }
 
-  /// outputs = RMSNorm(o) · SiLU(z), head by head; of Mamba-2 RMSNorm((o + share of v) · SiLU(z)), key head by key head.
+  /// outputs = RMSNorm(o) · SiLU(z), head by head; of Mamba-2 RMSNorm((o + share of v) · SiLU(z)), key head by key head, or without
+  /// the norm; of lightning attention RMSNorm(o) · sigmoid(z), over all heads; of a convolution alone C times it.
   private func finish(_ row: Int, _ layer: DecoderWeights.Scan) {
     let spec = layer.spec
     let values = channels + row * spec.channelCount + spec.valuesStart
     let outputs = outputs + row * spec.valuesLength
+    guard spec.scans else {
+      for index in 0..<spec.valuesLength { outputs[index] *= values[index] }
+      return finite.check(outputs, count: spec.valuesLength, row: row)
+    }
+    let epsilon = spec.inputs == .lightning ? Self.lengthEpsilon : epsilon
     func normalise(_ x: UnsafeMutablePointer<Float>, _ length: Int, _ weight: Int) {
+      guard let norm = layer.norm else {
+        return finite.check(x, count: spec.valuesLength, row: row)
+      }
       for first in stride(from: 0, to: spec.valuesLength, by: length) {
         finite.note(
           VectorOps.rmsNorm(
-            x + first, weight: layer.norm + weight * first, epsilon: epsilon, count: length,
+            x + first, weight: norm + weight * first, epsilon: epsilon, count: length,
             into: x + first), row: row)
       }
+    }
+    guard spec.inputs != .lightning else {
+      normalise(values, spec.valuesLength, 1)
+      VectorOps.gate(values, bySigmoidOf: outputs, count: spec.valuesLength)
+      return outputs.update(from: values, count: spec.valuesLength)
     }
     guard layer.skip != nil else {
       normalise(values, spec.valueLength, 0)
@@ -473,11 +524,11 @@ final class ScanStep: ParallelRegion {
 
 extension ScanSpec {
   /// Whether one matrix gives all inputs but β and α.
-  var isFused: Bool { inputs == .byKeyHead || inputs == .mamba2 }
+  var isFused: Bool { inputs != .byKind && inputs != .apart }
   /// Where queries, keys and values begin among the channels.
   var queriesStart: Int { inputs == .mamba2 ? valuesLength + keysLength : 0 }
   var keysStart: Int { inputs == .mamba2 ? valuesLength : keysLength }
-  var valuesStart: Int { inputs == .mamba2 ? 0 : 2 * keysLength }
+  var valuesStart: Int { inputs == .mamba2 || !scans ? 0 : 2 * keysLength }
   /// Floats of what the convolution remembers, with what keeps the scan's state aligned.
   var historyCount: Int { ((tapCount - 1) * channelCount + 15) / 16 * 16 }
   /// Floats of a value head's state.
@@ -486,6 +537,8 @@ extension ScanSpec {
   }
   /// Where a value head's state begins in that of the layer.
   func stateStart(ofHead head: Int) -> Int { historyCount + head * headStateCount }
+  /// Whether what is known under a key gives way to its new value (delta rule), for which keys have a length of 1.
+  var deletes: Bool { scans && inputs != .mamba2 && inputs != .lightning }
   /// Floats of a sequence's state.
-  package var stateCount: Int { historyCount + valueHeadCount * headStateCount }
+  package var stateCount: Int { historyCount + (scans ? valueHeadCount * headStateCount : 0) }
 }

@@ -109,6 +109,7 @@ public struct TinyModel: Sendable {
         keyHeadCount: 2, valueHeadCount: 4, keyLength: 16, valueLength: 64, tapCount: 4,
         inputs: .mamba2)
       scan?.hasTapBias = true
+    case "mamba2", "nemotron_h", "lfm2", "falcon-h1": addScan()
     case "minimax-m2":
       rotatedCount = 8
       experts = ExpertConfiguration(
@@ -116,6 +117,20 @@ public struct TinyModel: Sendable {
         routing: Self.biasedSigmoid)
     default: addSizes()
     }
+  }
+
+  /// Of families whose layers scan by Mamba-2, or convolve.
+  private mutating func addScan() {
+    layerCount = architecture == "nemotron_h" ? 4 : architecture == "lfm2" ? 3 : 2
+    guard architecture != "lfm2" else {
+      scan = .gatedConvolution(width: hiddenSize, tapCount: 3)
+      return
+    }
+    scan = ScanSpec(
+      keyHeadCount: 2, valueHeadCount: 4, keyLength: 16, valueLength: 64, tapCount: 4,
+      inputs: .mamba2)
+    scan?.hasTapBias = true
+    scan?.hasNorm = architecture != "falcon-h1"
   }
 
   /// Of families whose layers differ in them.
@@ -215,7 +230,7 @@ public struct TinyModel: Sendable {
     let count = expected.expertCount
     let outer = count.map { [expected.rowCount / $0, $0] } ?? (isMatrix ? [expected.rowCount] : [])
     var dimensions = [expected.columnCount] + outer
-    if expected.name.hasSuffix(".ssm_conv1d.weight"), let scan {
+    if expected.name.hasSuffix(".ssm_conv1d.weight"), let scan = placedScan {
       dimensions = [scan.tapCount, scan.channelCount]
     }
     if let scan, scan.inputs == .mamba2 {
@@ -236,6 +251,15 @@ public struct TinyModel: Sendable {
 
   /// What llama.cpp calls a tensor.
   private func nameInFile(_ name: String) -> String {
+    if architecture == "falcon-h1" {
+      return name.hasSuffix(".ffn_norm.weight") ? String(name.dropLast(7)) : name
+    }
+    if architecture == "lfm2" {
+      return name.replacing(".ssm_in.", with: ".shortconv.in_proj.")
+        .replacing(".ssm_conv1d.", with: ".shortconv.conv.")
+        .replacing(".ssm_out.", with: ".shortconv.out_proj.")
+        .replacing("output_norm.", with: "token_embd_norm.")
+    }
     guard ["gpt-oss", "glm4moe", "qwen3next", "qwen35"].contains(architecture) else { return name }
     return name.replacing(".ffn_norm.", with: ".post_attention_norm.")
   }
@@ -250,11 +274,10 @@ public struct TinyModel: Sendable {
       ropePairing: architecture == "llama" ? .adjacent : .halves,
       ropeDimensionCount: rotatedCount ?? headDim, ropeBase: 10000,
       tiesOutput: tiesOutput, experts: experts)
-    if let scan {
-      for layer in 0..<layerCount where layer % 2 == 0 { configuration.layers[layer].scan = scan }
-    }
+    if let placedScan { place(placedScan, in: &configuration) }
     configuration.editLayers { layer in
-      layer.attention?.hasGate = scan.map { $0.inputs != .mamba2 } ?? false
+      layer.attention?.hasGate =
+        scan.map { $0.inputs != .mamba2 && $0.inputs != .gatedConvolution } ?? false
       let isGPTOSS = architecture == "gpt-oss"
       layer.attention?.hasBiases =
         architecture.hasPrefix("qwen2") || architecture.hasPrefix("glm4") || isGPTOSS
@@ -262,7 +285,7 @@ public struct TinyModel: Sendable {
       layer.attention?.hasSinks = isGPTOSS
       layer.attention?.valueLength = hasLongValues ? 2 * headDim : nil
       let normed = [
-        "qwen3", "qwen3moe", "gemma3", "glm4moe", "qwen3next", "qwen35", "openelm",
+        "qwen3", "qwen3moe", "gemma3", "glm4moe", "qwen3next", "qwen35", "openelm", "lfm2",
       ]
       if normed.contains(architecture) {
         layer.attention?.headNorm = .heads
@@ -291,6 +314,31 @@ public struct TinyModel: Sendable {
       configuration.layers[layer].feedForward?.length = size.lengthFactor * feedForwardLength
     }
     return configuration
+  }
+
+  /// A convolution is as wide as the model.
+  private var placedScan: ScanSpec? {
+    scan.map {
+      $0.scans ? $0 : .gatedConvolution(width: hiddenSize, tapCount: $0.tapCount)
+    }
+  }
+
+  private func place(_ scan: ScanSpec, in configuration: inout DecoderConfiguration) {
+    func alone(_ branch: BranchSpec) -> LayerSpec {
+      LayerSpec(blocks: [BlockSpec(preNorm: .rms, branches: [branch])])
+    }
+    var feedForward = FeedForwardSpec()
+    feedForward.isGated = false
+    for layer in 0..<layerCount {
+      switch architecture {
+      case "mamba2": configuration.layers[layer] = alone(.scan(scan))
+      case "nemotron_h":
+        configuration.layers[layer] = alone(
+          [.scan(scan), .feedForward(feedForward), .attention(AttentionSpec())][min(layer, 2)])
+      case "falcon-h1": configuration.layers[layer].blocks[0].branches.append(.scan(scan))
+      default: if layer % 2 == 0 { configuration.layers[layer].scan = scan }
+      }
+    }
   }
 
   /// Of each layer; empty where all are alike.
@@ -381,11 +429,18 @@ public struct TinyModel: Sendable {
       ("general.architecture", .string(architecture)), ("general.name", .string("tiny")),
     ]
     metadata += integers.map { (named($0.0), .uint32(UInt32($0.1))) }
-    if let scan, scan.inputs == .mamba2 {
-      let counts = (0..<layerCount).map { Int32($0 % 2 == 0 ? 0 : keyValueHeadCount) }
-      metadata.removeAll { $0.key == named("attention.head_count_kv") }
-      metadata.append((named("attention.head_count_kv"), .int32s(counts)))
+    for (suffix, counts) in layerCounts {
+      metadata.removeAll { $0.key == named(suffix) }
+      metadata.append((named(suffix), .int32s(counts.map(Int32.init))))
+    }
+    if architecture == "granitehybrid" {
       metadata.append((named("rope.scaling.finetuned"), .bool(false)))
+    }
+    if architecture == "mamba2" {
+      for suffix in ["attention.head_count", "feed_forward_length"] {
+        metadata.removeAll { $0.key == named(suffix) }
+        metadata.append((named(suffix), .uint32(0)))
+      }
     }
     let epsilonKey = architecture == "command-r" ? "layer_norm_epsilon" : "layer_norm_rms_epsilon"
     metadata.append((named("attention.\(epsilonKey)"), .float32(1e-5)))
@@ -426,7 +481,9 @@ public struct TinyModel: Sendable {
         ))
     }
     if let experts { metadata += expertMetadata(experts) }
-    if let scan {
+    if let scan, !scan.scans {
+      metadata.append((named("shortconv.l_cache"), .uint32(UInt32(scan.tapCount))))
+    } else if let scan {
       metadata += [
         ("ssm.conv_kernel", scan.tapCount), ("ssm.state_size", scan.keyLength),
         ("ssm.group_count", scan.keyHeadCount), ("ssm.time_step_rank", scan.valueHeadCount),
@@ -436,6 +493,24 @@ public struct TinyModel: Sendable {
     }
     if let hiddenActivation { metadata.append((named("hidden_act"), .string(hiddenActivation))) }
     return metadata
+  }
+
+  /// What is 0 in layers that do not have it.
+  private var layerCounts: [(suffix: String, counts: [Int])] {
+    let heads = "attention.head_count_kv"
+    func counts(_ count: Int, where has: (Int) -> Bool) -> [Int] {
+      (0..<layerCount).map { has($0) ? count : 0 }
+    }
+    switch architecture {
+    case "granitehybrid", "lfm2":
+      return [(heads, counts(keyValueHeadCount) { $0 % 2 == 1 })]
+    case "nemotron_h":
+      return [
+        (heads, counts(keyValueHeadCount) { $0 >= 2 }),
+        ("feed_forward_length", counts(feedForwardLength) { $0 == 1 }),
+      ]
+    default: return []
+    }
   }
 
   /// gemma3: SentencePiece with byte tokens; the rest: byte-level BPE with the `gpt-2` pre-tokenizer.

@@ -83,6 +83,7 @@ struct ActivationsBench: ParsableCommand {
       case .silu: "silu"
       case .geluTanh: "gelu_tanh"
       case .relu: "relu"
+      case .reluSquared: "relu_squared"
       case .clampedSwiGLU: "clamped_swiglu"
       }
     let source = model.source

@@ -50,13 +50,19 @@ extension DescriptionReport {
       architecture: \(shape.architecture)
       layers: \(shape.layerCount), width \(shape.hiddenSize), \
       FFN \(shape.feedForwardLength)
-      heads: \(shape.queryHeadCount) queries, \(shape.keyValueHeadCount) keys and values, \
-      of \(shape.headDim)
+      heads: \(heads(shape))
       vocabulary: \(shape.vocabularyCount)\(shape.tiesOutput ? ", tied to the output" : "")
       context: \(shape.contextLength)
 
       """)
     if let experts = shape.experts { Terminal.print("experts: \(text(of: experts))\n") }
+  }
+
+  private func heads(_ shape: DecoderConfiguration) -> String {
+    shape.windows.isEmpty
+      ? "none: no layer attends"
+      : "\(shape.queryHeadCount) queries, \(shape.keyValueHeadCount) keys and values, "
+        + "of \(shape.headDim)"
   }
 
   private func printTokenizer() {

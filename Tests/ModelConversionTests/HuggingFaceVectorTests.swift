@@ -14,10 +14,12 @@ import WeightLoader
     "llama", "llama-relu", "mistral", "qwen2", "qwen3", "gemma3", "opt",
     "olmo2", "olmo3", "granite", "smollm3", "command-r", "glm4", "gemma2", "qwen3-vl",
     "mistral-small", "phi3", "phi3-long", "phi4-mini", "qwen35", "granitehybrid", "openelm",
+    "mamba2",
+    "nemotron-h", "lfm2", "falcon-h1", "falcon-h1-norm",
   ]
   private static let expertNames = [
     "mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss", "glm4moe", "glm4moe-groups",
-    "minimax-m2", "qwen3next", "qwen35moe", "granitemoehybrid", "mimo2",
+    "minimax-m2", "qwen3next", "qwen35moe", "granitemoehybrid", "mimo2", "lfm2moe", "minimax",
   ]
 
   /// The model `name` as an image, while `body` runs.
@@ -119,6 +121,20 @@ import WeightLoader
       ("mimo2", { $0.editLayers { $0.attention?.valueScale = 1 } }),
       ("mimo2", { $0.editLayers { $0.attention?.window? += 1 } }),
       ("mimo2", { $0.slidingRopeBase = nil }), ("mimo2", { $0.ropeDimensionCount = 24 }),
+      ("mamba2", { $0.editLayers { $0.scan?.keyHeadCount = 1 } }),
+      ("nemotron-h", { $0.activation = .relu }),
+      ("nemotron-h", { $0.layers[3].attention?.rope = .full }),
+      ("lfm2", { $0.editLayers { $0.attention?.headNorm = nil } }),
+      ("falcon-h1", { $0.editLayers { $0.scan?.inputScales = nil } }),
+      (
+        "minimax",
+        {
+          $0.editLayers { for block in $0.blocks.indices { $0.blocks[block].residualScale = nil } }
+        }
+      ),
+      ("minimax", { $0.editLayers { $0.blocks[0].scale = 1 } }),
+      ("minimax", { $0.layers[0].blocks[1].residualScale = 1 }),
+      ("falcon-h1", { $0.embeddingScale = 1 }), ("falcon-h1", { $0.logitScale = 1 }),
       ("qwen3", { $0.ropeBase *= 2 }), ("qwen2", { $0.ropePairing = .adjacent }),
     ]
     for (index, (name, change)) in changes.enumerated() {

@@ -79,15 +79,61 @@ import Testing
     }
   }
 
+  private static let scan = ScanSpec(
+    keyHeadCount: 2, valueHeadCount: 4, keyLength: 16, valueLength: 8, tapCount: 4,
+    inputs: .byKind)
+
+  /// What a reader of layers in pairs refuses by itself.
+  @Test(arguments: ["mamba2", "nemotron_h", "lfm2", "falcon-h1"])
+  func `Layers of one block or two branches are stated and read`(family: String) throws {
+    var configuration = try #require(try description(family).configuration)
+    for layer in configuration.layers.indices
+    where configuration.layers[layer].scan?.hasNorm == false {
+      configuration.layers[layer].scan?.inputScales = [1, 2, 3, 4, 0.5]
+    }
+    let bytes = try JSONEncoder().encode(configuration)
+    let read = try JSONDecoder().decode(DecoderConfiguration.self, from: bytes)
+    try read.validate()
+    #expect(read == configuration)
+  }
+
   @Test func `Layers that the graph does not have are refused by name`() throws {
     let usual = try #require(try description("llama").configuration)
     typealias Change = (inout LayerSpec) -> Void
     let changes: [Change] = [
-      { $0.blocks.removeLast() }, { $0.blocks.removeFirst() }, { $0.blocks = [] },
-      { $0.blocks += $0.blocks }, { $0.blocks[0].branches = [] },
+      { $0.blocks = [] }, { $0.blocks += $0.blocks }, { $0.blocks += $0.blocks.prefix(1) },
+      { $0.blocks[0] = $0.blocks[1] }, { $0.blocks[1] = $0.blocks[0] },
+      { $0.blocks[0].branches = [] }, { $0.blocks[0].branches += $0.blocks[0].branches },
+      { $0.blocks[0].branches.insert(.scan(Self.scan), at: 0) },
+      { $0.blocks[0].branches += [.scan(Self.scan), .scan(Self.scan)] },
+      { layer in
+        layer.scan = Self.scan
+        layer.blocks[1].branches.append(.scan(Self.scan))
+      },
+      { layer in
+        layer.scan = Self.scan
+        layer.scan?.hasNorm = false
+      },
+      { layer in
+        layer.scan = .gatedConvolution(width: 1 << 30, tapCount: 3)
+      },
+      { layer in
+        layer.scan = .gatedConvolution(width: 64, tapCount: 9)
+      },
+      { layer in
+        layer.scan = Self.scan
+        layer.scan?.inputs = .mamba2
+        layer.scan?.inputScales = [1, 1, 1, 1]
+      },
+      { layer in
+        layer.scan = Self.scan
+        layer.scan?.inputs = .mamba2
+        layer.scan?.inputScales = [1, 1, 1, 1, .nan]
+      },
       {
         $0.blocks = [BlockSpec(preNorm: .rms, branches: $0.blocks.reversed().flatMap(\.branches))]
       },
+      { $0.blocks[0].residualScale = 0 }, { $0.blocks[0].residualScale = .nan },
       { $0.blocks[0].scale = .nan }, { $0.blocks[1].scale = 0 },
       { $0.blocks[0].postNorm = .layer }, { $0.attention?.window = 0 },
       { $0.attention?.queryHeadCount = 3 }, { $0.attention?.keyValueHeadCount = 0 },

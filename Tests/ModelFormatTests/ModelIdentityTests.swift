@@ -97,7 +97,7 @@ import Testing
   /// Each changes one thing of a block.
   private static let blockChanges: [@Sendable (inout BlockSpec) -> Void] = [
     { $0.preNorm = nil }, { $0.preNorm = .layer }, { $0.postNorm = .rms },
-    { $0.postNorm = .layer }, { $0.scale = Float(1).nextUp },
+    { $0.postNorm = .layer }, { $0.scale = Float(1).nextUp }, { $0.residualScale = 1 },
   ]
 
   private static let scan = ScanSpec(
@@ -108,7 +108,8 @@ import Testing
     let changes: [(inout ScanSpec) -> Void] = [
       { _ in }, { $0.keyHeadCount = 1 }, { $0.valueHeadCount = 2 }, { $0.keyLength = 8 },
       { $0.valueLength = 16 }, { $0.tapCount = 3 }, { $0.inputs = .byKeyHead },
-      { $0.takesKeysInTurn = true }, { $0.hasTapBias = true },
+      { $0.takesKeysInTurn = true }, { $0.hasTapBias = true }, { $0.hasNorm = false },
+      { $0.inputScales = [1, 1, 1, 1, 1] }, { $0.inputScales = [1, 1, 1, 1, 2] },
     ]
     return changes.map { change in
       var other = scan
@@ -184,9 +185,9 @@ import Testing
     // One field more has to be encoded, and to be changed above.
     #expect(Mirror(reflecting: first).children.count == 26)
     let layer = first.layers[0]
-    #expect(Mirror(reflecting: layer.blocks[0]).children.count == 4)
+    #expect(Mirror(reflecting: layer.blocks[0]).children.count == 5)
     #expect(Mirror(reflecting: try #require(layer.attention)).children.count == 11)
-    #expect(Mirror(reflecting: Self.scan).children.count == 8)
+    #expect(Mirror(reflecting: Self.scan).children.count == 10)
     #expect(Mirror(reflecting: try #require(layer.feedForward)).children.count == 3)
     let experts = try #require(others.last?.experts)
     #expect(Mirror(reflecting: experts).children.count == 8)

@@ -5,6 +5,7 @@ extension NaiveDecoder {
   /// The gated delta rule as its paper writes it (arXiv:2412.06464, eq. 10), over whole matrices.
   func scan(_ spec: ScanSpec, _ prefix: String, _ inputs: [[Double]]) -> [[Double]] {
     if spec.inputs == .mamba2 { return mamba(spec, prefix, inputs) }
+    if spec.inputs == .gatedConvolution { return convolution(spec, prefix, inputs) }
     let rows = inputs.map { split(spec, prefix, $0) }
     let channels = convolved(spec, prefix, rows.map(\.channels))
     let (decay, bias) = (weights(prefix + "ssm_a"), weights(prefix + "ssm_dt.bias"))
@@ -48,6 +49,18 @@ extension NaiveDecoder {
     }
   }
 
+  /// C ⊙ convolution(B ⊙ x), with B, C and x one after the other.
+  private func convolution(
+    _ spec: ScanSpec, _ prefix: String, _ inputs: [[Double]]
+  ) -> [[Double]] {
+    let count = spec.valueLength
+    let rows = inputs.map { product(prefix + "ssm_in.weight", $0) }
+    let gated = rows.map { row in (0..<count).map { row[$0] * row[2 * count + $0] } }
+    return zip(rows, convolved(spec, prefix, gated, activates: false)).map { row, output in
+      product(prefix + "ssm_out.weight", (0..<count).map { row[count + $0] * output[$0] })
+    }
+  }
+
   /// Mamba-2 as its paper has it (arXiv:2405.21060, §5), token by token.
   private func mamba(_ spec: ScanSpec, _ prefix: String, _ inputs: [[Double]]) -> [[Double]] {
     let (inner, keys) = (
@@ -56,7 +69,8 @@ extension NaiveDecoder {
     let rows = inputs.map { product(prefix + "ssm_in.weight", $0) }
     let channels = convolved(spec, prefix, rows.map { Array($0[inner..<2 * inner + 2 * keys]) })
     let (decay, bias) = (weights(prefix + "ssm_a"), weights(prefix + "ssm_dt.bias"))
-    let (skip, norms) = (weights(prefix + "ssm_d"), weights(prefix + "ssm_norm.weight"))
+    let skip = weights(prefix + "ssm_d")
+    let norms = spec.hasNorm ? weights(prefix + "ssm_norm.weight") : []
     let empty = [[Double]](
       repeating: [Double](repeating: 0, count: spec.valueLength), count: spec.keyLength)
     var states = [[[Double]]](repeating: empty, count: spec.valueHeadCount)
@@ -80,7 +94,7 @@ extension NaiveDecoder {
         }
       }
       let length = inner / spec.keyHeadCount
-      for first in stride(from: 0, to: inner, by: length) {
+      for first in stride(from: 0, to: norms.count, by: length) {
         let mean = output[first..<first + length].reduce(0) { $0 + $1 * $1 } / Double(length)
         let factor = 1 / (mean + Double(configuration.normEpsilon)).squareRoot()
         for index in first..<first + length { output[index] *= factor * norms[index] }
@@ -104,7 +118,8 @@ extension NaiveDecoder {
     case .byKind, .apart:
       row.channels = product(prefix + "attn_qkv.weight", x)
       row.z = product(prefix + "attn_gate.weight", x)
-    case .mamba2: fatalError("Mamba-2's inputs are not sorted by kinds")
+    case .mamba2, .gatedConvolution, .lightning:
+      fatalError("these inputs are not sorted by kinds")
     case .byKeyHead:
       var left = product(prefix + "ssm_in.weight", x)[...]
       var (queries, keys, values): ([Double], [Double], [Double]) = ([], [], [])
@@ -135,7 +150,7 @@ extension NaiveDecoder {
   }
 
   private func convolved(
-    _ spec: ScanSpec, _ prefix: String, _ rows: [[Double]]
+    _ spec: ScanSpec, _ prefix: String, _ rows: [[Double]], activates: Bool = true
   ) -> [[Double]] {
     let taps = weights(prefix + "ssm_conv1d.weight")
     let bias = spec.hasTapBias ? weights(prefix + "ssm_conv1d.bias") : nil
@@ -146,7 +161,7 @@ extension NaiveDecoder {
           sum +=
             taps[channel * spec.tapCount + tap] * rows[token - spec.tapCount + 1 + tap][channel]
         }
-        return sum / (1 + exp(-sum))
+        return activates ? sum / (1 + exp(-sum)) : sum
       }
     }
   }

@@ -37,22 +37,20 @@ struct NaiveDecoder {
     }
     for layer in 0..<configuration.layerCount {
       let prefix = "blk.\(layer)."
-      for block in configuration.layers[layer].blocks {
-        let mixes = block.branches.contains {
-          if case .attention = $0 { true } else if case .scan = $0 { true } else { false }
-        }
-        let name = prefix + (mixes ? "attn_norm.weight" : "ffn_norm.weight")
+      for (number, block) in configuration.layers[layer].blocks.enumerated() {
+        let name = prefix + (number == 0 ? "attn_norm.weight" : "ffn_norm.weight")
         let inputs =
           block.preNorm == nil ? residual : residual.map { norm($0, name, block.preNorm ?? .rms) }
         let outputs = block.branches.map { branch in
           switch branch {
           case .attention(let spec): attention(spec, layer, inputs)
           case .scan(let spec): scan(spec, "blk.\(layer).", inputs)
-          case .feedForward: inputs.map { feedForward(prefix, "", $0) }
+          case .feedForward(let spec):
+            inputs.map { feedForward(prefix, "", $0, isGated: spec.isGated) }
           case .experts(let spec): inputs.map { mixture(spec, prefix, $0) }
           }
         }
-        let postNorm = mixes ? "post_attention_norm.weight" : "post_ffw_norm.weight"
+        let postNorm = number == 0 ? "post_attention_norm.weight" : "post_ffw_norm.weight"
         for row in residual.indices {
           var sum = outputs.dropFirst().reduce(outputs[0][row]) { zip($0, $1[row]).map(+) }
           if block.postNorm != nil { sum = norm(sum, prefix + postNorm) }
@@ -63,16 +61,19 @@ struct NaiveDecoder {
     return residual.map { norm($0, "output_norm.weight", configuration.outputNorm) }
   }
 
-  /// down · (activation(gate · x) ⊙ up · x), of all rows or of one expert's.
+  /// down · (activation(gate · x) ⊙ up · x), of all rows or of one expert's; without gate down · activation(up · x).
   private func feedForward(
-    _ prefix: String, _ suffix: String, _ x: [Double], part: (index: Int, count: Int) = (0, 1)
+    _ prefix: String, _ suffix: String, _ x: [Double], part: (index: Int, count: Int) = (0, 1),
+    isGated: Bool = true
   ) -> [Double] {
     func project(_ name: String, _ x: [Double]) -> [Double] {
       let y = product("\(prefix)ffn_\(name)\(suffix).weight", x, part)
       guard let bias = tensor("\(prefix)ffn_\(name)\(suffix).bias") else { return y }
       return zip(y, bias[(part.index * y.count)...]).map(+)
     }
-    return project("down", zip(project("gate", x), project("up", x)).map(gated))
+    let up = project("up", x)
+    return project(
+      "down", isGated ? zip(project("gate", x), up).map(gated) : up.map { gated($0, 1) })
   }
 
   /// Experts as they are chosen, the lower number first among equals, with their weights.
@@ -227,6 +228,7 @@ struct NaiveDecoder {
     case .geluTanh:
       0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x))) * y
     case .relu: max(0, x) * y
+    case .reluSquared: max(0, x) * max(0, x) * y
     case .clampedSwiGLU:
       min(x, 7) / (1 + exp(-1.702 * min(x, 7))) * (max(-7, min(y, 7)) + 1)
     }

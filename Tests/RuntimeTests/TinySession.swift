@@ -84,7 +84,7 @@ enum TinyFamilies {
     "llama relu", "qwen2", "qwen3", "qwen3 yarn", "phi3", "phi3 short context",
     "phi3 long context", "gemma3", "olmo2", "olmo2 window", "granite", "smollm3", "command-r",
     "glm4", "gemma2", "qwen3next fused", "qwen35",
-    "granitehybrid", "openelm",
+    "granitehybrid", "openelm", "mamba2", "nemotron_h", "lfm2", "falcon-h1",
   ]
 
   /// Families with experts.

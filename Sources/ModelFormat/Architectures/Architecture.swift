@@ -17,7 +17,8 @@ protocol Architecture: Sendable {
   /// Whether files of the family have layers after the last one that predict further tokens, which are left out.
   static var skipsPredictionLayers: Bool { get }
 
-  /// Names of a layer's tensors by those that GGUF files of the family have for them, where these are others.
+  /// Names of a layer's tensors by those that GGUF files of the family have for them, where these are others; of a tensor of no layer with
+  /// its ending.
   static var ggufLayerNames: [String: String] { get }
 
   /// Vectors that GGUF files of the family do not hold, beside divisors of RoPE's frequencies.
@@ -84,7 +85,8 @@ enum Architectures {
     Gemma2.self, Gemma3.self, OLMo2.self, Granite.self, SmolLM3.self, CommandR.self, GLM4.self,
     GPTOSS.self,
     GLM4MoE.self, MiniMaxM2.self, Qwen3Next.self, Qwen35.self,
-    Qwen35MoE.self, GraniteHybrid.self, MiMo2.self, OpenELM.self, OPT.self,
+    Qwen35MoE.self, GraniteHybrid.self, Mamba2.self, NemotronH.self, LFM2.self, LFM2MoE.self,
+    FalconH1.self, MiniMax.self, MiMo2.self, OpenELM.self, OPT.self,
   ]
 
   /// The family that GGUF files call `name`.
@@ -164,7 +166,7 @@ extension Architecture {
     return Set(
       huggingFaceLayerNames.values.map { value in
         let name = String(value.prefix { $0 != "." })
-        return own[name] ?? name
+        return String((own[name] ?? name).prefix { $0 != "." })
       })
   }
 }

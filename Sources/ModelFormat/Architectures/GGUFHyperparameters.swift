@@ -51,7 +51,7 @@ struct GGUFHyperparameters {
   /// - Parameters:
   ///   - hasScales: Whether the family reads its factors on embeddings, residuals and logits itself.
   ///   - hasSoftCaps: Whether it reads its caps on attention scores and logits itself.
-  ///   - hasScans: Whether layers with no KV heads scan.
+  ///   - hasScans: Whether layers with no KV heads scan, and layers may have no FFN.
   func commonConfiguration(
     pairing: DecoderConfiguration.RopePairing, mayHaveExperts: Bool = false,
     epsilonKey: String = "attention.layer_norm_rms_epsilon", hasScales: Bool = false,
@@ -117,13 +117,19 @@ struct GGUFHyperparameters {
     let keyHeads = key("attention.head_count_kv")
     var keys: [Int]?
     if hasScans, let found = try metadata.integersOrZeros(keyHeads, count: blockCount) {
-      keys = Array(repeating: found.value, count: blockCount)
+      keys = found.value == 0 ? nil : Array(repeating: found.value, count: blockCount)
     } else {
       keys = try metadata.integers(keyHeads, count: blockCount)
     }
     // Where all layers have experts, some converters state only theirs.
     let expert = "expert_feed_forward_length"
-    let dense = try metadata.integers(key("feed_forward_length"), count: blockCount)
+    let denseKey = key("feed_forward_length")
+    var dense: [Int]?
+    if hasScans, let found = try metadata.integersOrZeros(denseKey, count: blockCount) {
+      dense = Array(repeating: found.value, count: blockCount)
+    } else {
+      dense = try metadata.integers(denseKey, count: blockCount)
+    }
     let lengths =
       mayHaveExperts && dense == nil
       ? try metadata.integers(key(expert), count: blockCount) : dense
@@ -146,7 +152,7 @@ struct GGUFHyperparameters {
   }
 
   /// Rows of the embedding table; in a file without tensors what the metadata says.
-  private func vocabularyCount() throws(FormatError) -> Int {
+  func vocabularyCount() throws(FormatError) -> Int {
     if let table = tensors["token_embd.weight"] { return table.rowCount }
     if let tokens = metadata.entry("tokenizer.ggml.tokens"), tokens.isArray { return tokens.count }
     return try required("vocab_size")

@@ -24,12 +24,8 @@ enum GraniteHybrid: Architecture {
     let scans = try metadata.integersOrZeros(
       parameters.key("attention.head_count_kv"), count: configuration.layerCount)?.areZero
     if let scans, scans.contains(true) {
-      var scan = try parameters.scan(inputs: .mamba2)
-      scan.hasTapBias =
-        scans.firstIndex(of: true).map {
-          parameters.hasTensor("blk.\($0).ssm_conv1d.bias")
-        } ?? false
-      try place(scan, scans, in: &configuration, path: metadata.file.path)
+      place(
+        try parameters.mamba2(seenIn: scans.firstIndex(of: true) ?? 0), scans, in: &configuration)
     }
     if try metadata.bool(parameters.key("rope.scaling.finetuned")) == false {
       configuration.editLayers { $0.attention?.rope = nil }
@@ -55,26 +51,16 @@ enum GraniteHybrid: Architecture {
     let rope = try HuggingFaceRope(parameters, defaultBase: defaults.ropeBase)
     var decoder = try parameters.commonConfiguration(
       defaults, rope: rope, mayHaveExperts: true, hasScales: true)
-    if let limit = parameters.config["time_step_limit"]?.array,
-      limit.first?.double != 0 || limit.last?.double.map({ $0.isFinite }) == true
-    {
-      throw parameters.unsupported("time_step_limit", "bounds on steps are not supported")
+    let expand = try parameters.required("mamba_expand", default: 2)
+    guard (1...1 << 10).contains(expand) else {
+      throw parameters.unsupported("mamba_expand", "\(expand)")
     }
-    let heads = try parameters.required("mamba_n_heads", default: 128)
-    let length = decoder.hiddenSize * (try parameters.required("mamba_expand", default: 2))
-    guard heads > 0, length % heads == 0, try parameters.bool("mamba_proj_bias") != true else {
-      throw parameters.unsupported(
-        "mamba_n_heads", "\(heads) heads of \(length) elements, or biases")
-    }
-    var scan = ScanSpec(
-      keyHeadCount: try parameters.required("mamba_n_groups", default: 1), valueHeadCount: heads,
-      keyLength: try parameters.required("mamba_d_state", default: 256),
-      valueLength: length / heads, tapCount: try parameters.required("mamba_d_conv", default: 4),
-      inputs: .mamba2)
-    scan.hasTapBias = try parameters.bool("mamba_conv_bias") ?? true
-    try place(
-      scan, try parameters.mambaLayers(layerCount: decoder.layerCount), in: &decoder,
-      path: parameters.path)
+    let scan = try parameters.mamba2(
+      .init(
+        heads: ("mamba_n_heads", 128), groups: ("mamba_n_groups", 1),
+        keyLength: ("mamba_d_state", 256), taps: ("mamba_d_conv", 4), tapBias: "mamba_conv_bias",
+        biases: ["mamba_proj_bias"]), valuesLength: expand * decoder.hiddenSize)
+    place(scan, try parameters.mambaLayers(layerCount: decoder.layerCount), in: &decoder)
     if try parameters.string("position_embedding_type") != "rope" {
       decoder.editLayers { $0.attention?.rope = nil }
     }
@@ -96,9 +82,8 @@ enum GraniteHybrid: Architecture {
   }
 
   private static func place(
-    _ scan: ScanSpec, _ scans: [Bool], in configuration: inout DecoderConfiguration, path: String?
-  ) throws(FormatError) {
-    if let problem = scan.problem { throw FormatError(.malformed, path: path, problem) }
+    _ scan: ScanSpec, _ scans: [Bool], in configuration: inout DecoderConfiguration
+  ) {
     for (layer, scans) in zip(configuration.layers.indices, scans) where scans {
       configuration.layers[layer].scan = scan
     }

@@ -35,8 +35,10 @@ struct FlashImagePrologue {
   static let statesFlag: UInt32 = 8
   /// That layers have heads or FFNs of their own sizes.
   static let sizesFlag: UInt32 = 16
+  /// Some blocks replace the residual stream, or scans have factors on inputs or no norm.
+  static let factorsFlag: UInt32 = 32
   static let knownFlags =
-    ropeMagnitudeFlag | layersFlag | laterPartsFlag | statesFlag | sizesFlag
+    ropeMagnitudeFlag | layersFlag | laterPartsFlag | statesFlag | sizesFlag | factorsFlag
 
   var flags: UInt32 = 0
   var headerByteCount: Int
@@ -50,6 +52,7 @@ struct FlashImagePrologue {
     return (configuration.ropeMagnitude == 1 ? 0 : ropeMagnitudeFlag)
       | (header.statesLayers ? layersFlag : 0) | (header.statesLaterParts ? laterPartsFlag : 0)
       | (header.hasStates ? statesFlag : 0) | (header.statesSizes ? sizesFlag : 0)
+      | (header.statesFactors ? factorsFlag : 0)
   }
 
   /// Appends the prologue to `bytes`, which is empty.

@@ -140,9 +140,14 @@ extension GGUF {
     {
       (tensor.columnCount, tensor.rowCount) = (tensor.columnCount * tensor.rowCount, 1)
     }
-    guard words.count == 4, words[0] == "blk" else { return tensor }
-    if let name = names[String(words[2])] { tensor.name = "blk.\(words[1]).\(name).\(words[3])" }
-    let isFlat = words[2].hasSuffix("_exps") && words[3] == "bias" || words[2] == "ssm_conv1d"
+    if let name = names[tensor.name] { tensor.name = name }
+    // Files of Falcon-H1 have no ending there.
+    if words.count == 3, words[0] == "blk", words[2] == "ffn_norm" { tensor.name += ".weight" }
+    guard words.count >= 4, words[0] == "blk", let ending = words.last else { return tensor }
+    let own = words[2..<words.count - 1].joined(separator: ".")
+    if let name = names[own] { tensor.name = "blk.\(words[1]).\(name).\(ending)" }
+    let isFlat =
+      own.hasSuffix("_exps") && ending == "bias" || own == "ssm_conv1d" || own == "shortconv.conv"
     if isFlat, tensor.stack == nil,
       !tensor.type.isQuantised
     {

@@ -87,14 +87,16 @@ struct HuggingFaceHyperparameters {
   ///   - mayHaveBiases: Whether the family reads `attention_bias` itself.
   ///   - hasScales: Whether it reads its factors on embeddings, residuals and logits itself.
   ///   - hasSoftCaps: Whether it reads its caps on attention scores and logits itself.
+  ///   - layerCount: what holds where the file does not count layers.
   func commonConfiguration(
     _ defaults: Defaults, rope: HuggingFaceRope, mayHaveExperts: Bool = false,
-    mayHaveBiases: Bool = false, hasScales: Bool = false, hasSoftCaps: Bool = false
+    mayHaveBiases: Bool = false, hasScales: Bool = false, hasSoftCaps: Bool = false,
+    layerCount statedCount: Int? = nil
   ) throws(FormatError) -> DecoderConfiguration {
     try refuseWhatIsNotModelled(
       mayHaveBiases: mayHaveBiases, hasScales: hasScales, hasSoftCaps: hasSoftCaps)
     if !mayHaveExperts { try refuse([("num_experts", 0), ("num_local_experts", 0)]) }
-    let layerCount = try required("num_hidden_layers")
+    let layerCount = try required("num_hidden_layers", default: statedCount)
     try DecoderConfiguration.checkLayerCount(layerCount, path: path)
     let hiddenSize = try required("hidden_size")
     let queryHeadCount = try required("num_attention_heads", default: defaults.queryHeadCount)
@@ -130,11 +132,12 @@ struct HuggingFaceHyperparameters {
     switch try string(defaults.activationKey) ?? defaults.activation {
     case "silu", "swish": return .silu
     case "relu": return .relu
+    case "relu2": return .reluSquared
     case "gelu_pytorch_tanh": return .geluTanh
     case let other:
       throw unsupported(
         defaults.activationKey,
-        "activation \"\(other)\" is not supported; silu, relu and gelu_pytorch_tanh are")
+        "activation \"\(other)\" is not supported; silu, relu, relu2 and gelu_pytorch_tanh are")
     }
   }
 

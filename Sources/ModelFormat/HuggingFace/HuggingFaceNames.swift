@@ -6,12 +6,18 @@ struct HuggingFaceNames {
     (from: "language_model.lm_head.", to: "lm_head."),
     (from: "model.language_model.", to: "model."),
     (from: "model.decoder.", to: "model."), (from: "decoder.", to: "model."),
-    (from: "transformer.", to: "model."),
+    (from: "transformer.", to: "model."), (from: "model.backbone.", to: "model."),
+    (from: "model.lm_head.", to: "lm_head."), (from: "backbone.", to: "model."),
   ]
   /// Parts of multimodal models that see, not read.
   private static let ignoredPrefixes = [
     "vision_tower.", "multi_modal_projector.", "model.vision_tower.",
     "model.multi_modal_projector.", "model.visual.",
+  ]
+  /// What follows from the configuration: RoPE's frequencies, what lightning attention forgets.
+  private static let ignoredSuffixes = [
+    ".rotary_emb.inv_freq", ".self_attn.slope_rate", ".self_attn.query_decay",
+    ".self_attn.key_decay", ".self_attn.diagonal_decay",
   ]
   private static let outerNames = [
     "model.embed_tokens.weight": "token_embd.weight",
@@ -19,6 +25,9 @@ struct HuggingFaceNames {
     "lm_head.weight": "output.weight", "model.embed_positions.weight": "position_embd.weight",
     "model.final_layer_norm.weight": "output_norm.weight",
     "model.final_layer_norm.bias": "output_norm.bias",
+    "model.embeddings.weight": "token_embd.weight", "model.norm_f.weight": "output_norm.weight",
+    "model.embedding_norm.weight": "output_norm.weight",
+    "model.final_layernorm.weight": "output_norm.weight",
   ]
 
   /// GGUF's names of a layer's tensors by their own, without prefix and suffix.
@@ -38,9 +47,10 @@ struct HuggingFaceNames {
       ? first : first?.utf8.lastIndex(of: UInt8(ascii: "/")).map { String(first![..<$0]) }
   }
 
-  /// Old files hold RoPE's frequencies, which follow from the configuration.
+  /// Whether nothing needs a tensor.
   static func isIgnored(_ name: String) -> Bool {
-    name.hasSuffix(".rotary_emb.inv_freq") || ignoredPrefixes.contains { name.hasPrefix($0) }
+    ignoredSuffixes.contains { name.hasSuffix($0) }
+      || ignoredPrefixes.contains { name.hasPrefix($0) }
   }
 
   /// The GGUF name, e.g. `blk.3.attn_q.weight` for `model.layers.3.self_attn.q_proj.weight`, and the
