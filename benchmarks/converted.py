@@ -20,8 +20,8 @@ p.add_argument("--bench", default=here + "/../.build/release/flashinfer-bench")
 p.add_argument("--keep", help="a folder in which models stay"); p.add_argument("--record", action="store_true")
 a = p.parse_args()
 LIMIT, CONTEXT, COUNT = 1e-3, 256, 96
-# There are no GGUF files of OPT; llama.cpp lets Phi's windows be, as it says when it loads them.
-WITHOUT = {"opt", "phi3"}
+# There are no GGUF files of OPT and MiniMax-01; llama.cpp lets Phi's windows be, as it says when it loads them.
+WITHOUT = {"opt", "phi3", "minimax"}
 
 def log_softmax(path, count):
     x = np.fromfile(path, "<f4").reshape(count, -1).astype(np.float64)

@@ -4,7 +4,7 @@ are not. Matrices are Q4_0, of gpt-oss Q8_0 and experts MXFP4, tables Q8_0; the 
 
 usage: synth_shapes.py SHAPE TOKENIZER.gguf OUTPUT.gguf
   SHAPE      8b: Llama 3's 8B with a vocabulary of 49,152; 8b-128k: with one of 128,256; moe: Qwen3-MoE's, 24 layers of 128 experts;
-             gpt-oss: gpt-oss-20B's
+             gpt-oss: gpt-oss-20B's; mamba2: Mamba-2's 130M with a vocabulary of 49,152
   TOKENIZER  a file of llama's architecture whose tokenizer it gets, such as SmolLM2's; tokens that it lacks are unused ones
 flashinfer-convert makes the image of it (8b.bin, moe.bin). Needs the PyPI packages gguf and numpy.
 """
@@ -20,14 +20,29 @@ SHAPES = {
                 vocabulary=49152, experts=128, used=8, expert_ffn=768),
     "gpt-oss": dict(architecture="gpt-oss", layers=24, width=2880, heads=64, kv_heads=8, head=64, ffn=2880, rope=150000.0,
                     vocabulary=201088, experts=32, used=4, expert_ffn=2880, window=128),
+    "mamba2": dict(architecture="mamba2", layers=24, width=768, inner=1536, head=64, state=128, groups=1, taps=4, vocabulary=49152),
 }
+
+def mixers(s):
+    """The tensors of Mamba-2, which has no others in its layers."""
+    heads, channels = s["inner"] // s["head"], s["inner"] + 2 * s["groups"] * s["state"]
+    for layer in range(s["layers"]):
+        def own(name): return f"blk.{layer}.{name}"
+        yield own("attn_norm.weight"), (s["width"],), F32
+        yield own("ssm_in.weight"), (s["inner"] + channels + heads, s["width"]), Q4_0
+        yield own("ssm_conv1d.weight"), (channels, s["taps"]), F32
+        for name, shape in (("ssm_conv1d.bias", (channels,)), ("ssm_dt.bias", (heads,)), ("ssm_a", (heads, 1)), ("ssm_d", (heads, 1)),
+                            ("ssm_norm.weight", (s["groups"], s["inner"] // s["groups"]))):
+            yield own(name), shape, F32
+        yield own("ssm_out.weight"), (s["width"], s["inner"]), Q4_0
 
 def tensors(s):
     """Name, shape (rows first) and type of each, in the order of the file."""
     is_oss = s["architecture"] == "gpt-oss"
     dense, routed = (Q8_0, MXFP4) if is_oss else (Q4_0, Q4_0)
     yield "token_embd.weight", (s["vocabulary"], s["width"]), Q8_0
-    for layer in range(s["layers"]):
+    if s["architecture"] == "mamba2": yield from mixers(s)
+    for layer in range(0 if s["architecture"] == "mamba2" else s["layers"]):
         def own(name): return f"blk.{layer}.{name}.weight"
         yield own("attn_norm"), (s["width"],), F32
         yield own("attn_q"), (s["heads"] * s["head"], s["width"]), dense
@@ -57,10 +72,11 @@ def values(name, shape, kind, layers, random):
     added to the residual stream is small, as in GPT-2 before training, or attention would make all tokens alike and choose few
     experts."""
     scale = 1 if name == "token_embd.weight" else shape[-1] ** -.5
-    if "attn_output" in name or "ffn_down" in name: scale *= (2 * layers) ** -.5
+    if any(part in name for part in ("attn_output", "ffn_down", "ssm_out")): scale *= (2 * layers) ** -.5
     if name.endswith(".bias") or "sinks" in name: return np.zeros(shape, np.float32)
+    if "ssm_a" in name: return np.full(shape, -0.1, np.float32)
     if kind == F32:
-        return np.ones(shape, np.float32) if len(shape) == 1 else random.standard_normal(shape, np.float32) * np.float32(scale)
+        return np.ones(shape, np.float32) if len(shape) == 1 or "ssm_d" in name or "norm" in name else random.standard_normal(shape, np.float32) * np.float32(scale)
     if kind == MXFP4:
         # An exponent and 32 numbers of 4 bits, whose mean square is 8.56.
         blocks = random.integers(0, 256, (*shape[:-1], shape[-1] // 32, 17), np.uint8)
@@ -91,13 +107,18 @@ def main(shape, tokenizer, target):
     writer = GGUFWriter(target, s["architecture"])
     writer.add_name(f"{shape} shape, generated weights")
     writer.add_context_length(32768); writer.add_block_count(s["layers"]); writer.add_embedding_length(s["width"])
-    writer.add_feed_forward_length(s["ffn"]); writer.add_head_count(s["heads"]); writer.add_head_count_kv(s["kv_heads"])
-    writer.add_key_length(s["head"]); writer.add_value_length(s["head"]); writer.add_rope_freq_base(s["rope"])
     writer.add_layer_norm_rms_eps(1e-5); writer.add_vocab_size(s["vocabulary"])
+    if "state" in s:
+        writer.add_feed_forward_length(0); writer.add_head_count(0); writer.add_ssm_conv_kernel(s["taps"])
+        writer.add_ssm_inner_size(s["inner"]); writer.add_ssm_state_size(s["state"]); writer.add_ssm_group_count(s["groups"])
+        writer.add_ssm_time_step_rank(s["inner"] // s["head"])
+    else:
+        writer.add_feed_forward_length(s["ffn"]); writer.add_head_count(s["heads"]); writer.add_head_count_kv(s["kv_heads"])
+        writer.add_key_length(s["head"]); writer.add_value_length(s["head"]); writer.add_rope_freq_base(s["rope"])
     if "experts" in s:
         writer.add_expert_count(s["experts"]); writer.add_expert_used_count(s["used"])
         writer.add_expert_feed_forward_length(s["expert_ffn"])
-    else:
+    elif "state" not in s:
         writer.add_rope_dimension_count(s["head"])
     if "window" in s: writer.add_sliding_window(s["window"])
     add_tokenizer(writer, GGUFReader(tokenizer), s["vocabulary"])
