@@ -91,6 +91,7 @@ need_pip() {
 # python3 has them not.
 find_torch() {
   local environment=${XDG_CACHE_HOME:-$HOME/.cache}/flashinfer/$1 modules
+  local torch_needs=(setuptools filelock typing-extensions sympy networkx jinja2 fsspec)
   shift
   modules=$(printf ', %s' torch "$@")
   python=python3
@@ -99,7 +100,8 @@ find_torch() {
   "$python" -c "import ${modules#, }" 2>/dev/null && return
   say "installing PyTorch for CPUs, $* in $environment: about 200 MB to fetch, 1 GB on the disk"
   python3 -m venv "$environment" || { need_packages python3-venv; python3 -m venv "$environment"; }
-  "$python" -m pip install --disable-pip-version-check "$@" >&2
+  # What PyTorch needs comes from PyPI, so that its own index is asked for nothing else.
+  "$python" -m pip install --disable-pip-version-check "$@" "${torch_needs[@]}" >&2
   # The build of PyPI brings CUDA along, 5 GB: nobody gets that without asking for it.
   "$python" -m pip install --disable-pip-version-check torch --index-url https://download.pytorch.org/whl/cpu >&2 ||
     die "PyTorch for CPUs cannot be fetched; install another build, which may take 5 GB: $python -m pip install torch"
