@@ -58,10 +58,19 @@ public struct DraftArguments: ParsableArguments {
       return draft == .off ? .off : .lookup
     }
     drafter.reserve(in: &request)
-    func plan(_ request: MemoryPlan.Request) -> MemoryPlan? {
-      try? MemoryPlan.make(request, source: model.source, configuration: model.configuration)
+    func plan(_ request: MemoryPlan.Request) throws(RuntimeError) -> MemoryPlan {
+      try MemoryPlan.make(request, source: model.source, configuration: model.configuration)
     }
-    if let without = plan(alone), let with = plan(request) {
+    var least = request
+    least.sequenceCount = 1
+    do throws(RuntimeError) { _ = try plan(least) } catch {
+      guard case .model(let path) = draft, case .budgetTooSmall = error else { throw error }
+      throw CommandError(
+        .notPossibleHere,
+        "--draft \(path): \(error), of which the draft model takes \(ByteCount(drafter.byteCount)); give more, a shorter "
+          + "--context or a smaller draft model, or leave out --draft")
+    }
+    if let without = try? plan(alone), let with = try? plan(request) {
       Self.tell(drafter, without: without, with: with)
     }
     return .model(drafter)
@@ -115,7 +124,9 @@ public struct DraftArguments: ParsableArguments {
         "--draft \(path): the draft model alone takes \(minimum) of the \(budget) of --ram; give more, a shorter --context, "
           + "fewer --sequences or a smaller draft model")
     }
-    return CommandError(status, "--draft \(path): \(error)")
+    let reason = "\(error)"
+    return CommandError(
+      status, reason.hasPrefix(path) ? "--draft \(reason)" : "--draft \(path): \(reason)")
   }
 
   /// Says what a draft model takes, and where the model would be as fast or faster without it.

@@ -29,7 +29,9 @@ struct SpeculateBench: ParsableCommand {
 
   @Argument(help: "Flash image, GGUF file or Hugging Face folder.") var model: String
   @Option(
-    help: "Prompts, one JSON object with 'messages' or 'prompt' in each line; - is standard input.")
+    help: """
+      Prompts, one JSON object with 'messages' or 'prompt' in each line, whose other members do not count; - is standard input.
+      """)
   var text: String
   @OptionGroup var drafts: DraftArguments
   @Option(help: "Verify so many tokens in each sweep, all of them right: what verifying costs.")

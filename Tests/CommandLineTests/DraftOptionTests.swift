@@ -1,0 +1,53 @@
+import TestSupport
+import Testing
+
+/// What `--draft FILE` is refused for before anything is read.
+@Suite(
+  .enabled(if: Program.isBuilt, "the executables are not built beside the tests: swift build first")
+)
+struct DraftOptionTests {
+  private let folder = TemporaryFolder()
+  private var model: String { folder.path + "/model" }
+  private var small: String { folder.path + "/small" }
+
+  init() {
+    folder.write("model", TinyModel().gguf(seed: 1).bytes())
+    var tiny = TinyModel()
+    tiny.layerCount = 1
+    folder.write("small", tiny.gguf(seed: 2).bytes())
+  }
+
+  private func answer(_ draft: String, _ more: String...) throws -> Program.Result {
+    try Program.run(
+      "flashinfer-run", [model, "--raw", "then", "--max-tokens", "4", "--draft", draft] + more)
+  }
+
+  @Test("Where model and draft model do not fit together, it says what the draft takes")
+  func together() throws {
+    var (low, high) = (1, 256)
+    while high - low > 1 {
+      let middle = (low + high) / 2
+      if try answer(small, "--ram", "\(middle)MiB").status == 0 {
+        high = middle
+      } else {
+        low = middle
+      }
+    }
+    let refused = try answer(small, "--ram", "\(low)MiB")
+    #expect(refused.status != 0 && refused.output.isEmpty)
+    let reasons = ["of which the draft model takes", "but not for drafts beside it"]
+    #expect(reasons.contains { refused.errors.contains($0) }, "\(refused.errors)")
+    #expect(refused.errors.contains("--draft"), "\(refused.errors)")
+    let far = try answer(small, "--ram", "1MiB")
+    #expect(far.status != 0 && far.errors.contains("the draft model alone takes"), "\(far.errors)")
+  }
+
+  @Test("A file that is none is named once") func file() throws {
+    folder.write("text", Array("no model".utf8))
+    for path in [folder.path, folder.path + "/text", folder.path + "/missing"] {
+      let refused = try answer(path)
+      #expect(refused.status != 0 && refused.errors.contains("--draft"), "\(refused.errors)")
+      #expect(refused.errors.ranges(of: path + ":").count <= 1, "\(refused.errors)")
+    }
+  }
+}
