@@ -21,12 +21,16 @@ package protocol Drafter: AnyObject {
 
   /// Whether it proposes what the model took for likely before, which is looked at in each row of logits then.
   var recycles: Bool { get }
+
+  /// What drafts in its place once it failed; nil = nothing does.
+  var fallback: (any Drafter)? { get }
 }
 
 extension Drafter {
   package func workAhead(_ draft: inout Draft) throws(RuntimeError) -> Bool { false }
   package var stepCount: Int { 0 }
   package var recycles: Bool { false }
+  package var fallback: (any Drafter)? { nil }
 }
 
 /// What a drafter sees of a sequence.

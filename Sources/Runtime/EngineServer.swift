@@ -22,6 +22,8 @@ final class EngineServer: IdleWork {
   private var gate: DraftGate
   /// nil where there are no drafts.
   private let draftMemory: DraftMemory?
+  /// What was said of the draft model's failure.
+  private var lostDrafts: String?
   /// Time that the drafts of the sweep took.
   private var draftNanoseconds = 0
   /// Tokens of a span that ends in drafts.
@@ -320,7 +322,7 @@ final class EngineServer: IdleWork {
     for sequence in answering {
       gate.offer(sequence.propose(core.draftRoom(of: sequence.cache), gate))
       if let failure = sequence.takeDraftFailure() {
-        exchange.warn("what drafts tokens failed, and answers go on without: \(failure)")
+        warnOfLostDrafts(failure)
       }
     }
     draftNanoseconds = monotonicNanoseconds() - start
@@ -332,6 +334,14 @@ final class EngineServer: IdleWork {
         count: count, branchCount: core.plan.draftBranchCount - core.batch.branchCount)
       append(sequence, count: 1)
     }
+  }
+
+  /// Says that the draft model failed; of what fails again in each answer, once.
+  private func warnOfLostDrafts(_ failure: RuntimeError) {
+    let text = "the draft model failed, and answers go on with lookup alone: \(failure)"
+    guard text != lostDrafts else { return }
+    lostDrafts = text
+    exchange.warn(text)
   }
 
   /// Those that read, in the order of their turns. Who waits for another's reading has it read when its own turn is.

@@ -11,6 +11,8 @@ import TensorBasics
 package final class ModelDrafter: Drafter {
   private let model: DraftModel
   private let lookup: LookupDrafter
+  private let contextLength: Int
+  private let memory: DraftMemory?
   /// Its keys and values of ``held``; nil before the first proposal.
   private var cache: KeyValueStore?
   /// Tokens that the cache holds.
@@ -38,12 +40,17 @@ package final class ModelDrafter: Drafter {
 
   package init(_ model: DraftModel, contextLength: Int, memory: DraftMemory?) {
     self.model = model
+    (self.contextLength, self.memory) = (contextLength, memory)
     lookup = LookupDrafter(
       contextLength: contextLength, leastMatch: Self.leastMatch, recycles: false, memory: memory)
     path.reserveCapacity(contextLength + Draft.wideCapacity)
     held.reserveCapacity(contextLength + Draft.wideCapacity)
     leaves.reserveCapacity(Draft.wideCapacity + 1)
     refused.reserveCapacity(Self.mostRefused)
+  }
+
+  package var fallback: (any Drafter)? {
+    LookupDrafter(contextLength: contextLength, memory: memory)
   }
 
   /// Memory of a drafter, without its lookup.

@@ -5,7 +5,7 @@ import WeightLoader
 ///
 /// While a sweep waits for the drive, the drafter works ahead.
 final class SequenceDrafts: IdleWork {
-  /// nil once it failed.
+  /// nil once it failed, where nothing takes its place.
   private var drafter: (any Drafter)?
   private var draft = Draft()
   /// What is verified after the path's last token.
@@ -16,7 +16,8 @@ final class SequenceDrafts: IdleWork {
   /// Time that a step of the drafter takes, a moving average.
   private var stepNanoseconds = 0.0
   /// Where what may follow is kept; nil where nobody asks for it.
-  private let successorMemory: TokenSuccessors?
+  private var successorMemory: TokenSuccessors?
+  private let memory: DraftMemory?
   /// What may follow the rows of the last sweep.
   private var successors: [TokenSuccessors.Row] = []
   /// Time that the last proposal took.
@@ -31,6 +32,7 @@ final class SequenceDrafts: IdleWork {
     guard let makeDrafter = choice.makeDrafter else { return nil }
     let drafter = makeDrafter(contextLength, memory)
     self.drafter = drafter
+    self.memory = memory
     successorMemory = drafter.recycles ? memory?.successors : nil
     successors.reserveCapacity(Draft.capacity + 1)
   }
@@ -62,7 +64,7 @@ final class SequenceDrafts: IdleWork {
       }
       isIdle = false
     } catch {
-      (failure, self.drafter) = (error, nil)
+      replaceDrafter(because: error)
       draft.removeAll()
     }
     lastNanoseconds = monotonicNanoseconds() - start
@@ -75,9 +77,14 @@ final class SequenceDrafts: IdleWork {
       isIdle = try timeSteps { () throws(RuntimeError) in try !drafter.workAhead(&draft) }
     } catch {
       // What was proposed is verified meanwhile.
-      (failure, self.drafter, isIdle) = (error, nil, true)
+      replaceDrafter(because: error)
     }
     return !isIdle
+  }
+
+  private func replaceDrafter(because error: RuntimeError) {
+    (failure, drafter, isIdle) = (error, drafter?.fallback, true)
+    successorMemory = drafter?.recycles == true ? memory?.successors : nil
   }
 
   private func timeSteps<Result>(

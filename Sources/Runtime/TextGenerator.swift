@@ -156,7 +156,7 @@ public struct TextGenerator {
   /// Called if stored keys and values of the prompt could not be read, before they are computed again.
   public var onLostPrefix: ((KeyValueError) -> Void)?
 
-  /// Called if what drafts tokens failed, without which the answer goes on.
+  /// Called if the model that drafts tokens failed, without which the answer goes on.
   public var onLostDrafts: ((RuntimeError) -> Void)?
 
   /// Generates until an end token, `maximumTokenCount`, or the session's cancellation.

@@ -145,9 +145,9 @@ struct Run: ParsableCommand {
     }
   }
 
-  /// Says that what drafts tokens failed.
+  /// Says that the model that drafts tokens failed.
   static func warnOfLostDrafts(_ error: RuntimeError) {
-    Terminal.warn("what drafts tokens failed, and the answer goes on without: \(error)")
+    Terminal.warn("the draft model failed, and the answer goes on with lookup alone: \(error)")
   }
 
   /// What a session has to say to people, now and as it runs.

@@ -86,10 +86,12 @@ import WeightLoader
     let partCount: Int
     let failingPart: Int?
     let tally: Tally
+    let fallback: (any Drafter)?
     private var left = 0
 
-    init(partCount: Int, failingPart: Int?, _ tally: Tally) {
+    init(partCount: Int, failingPart: Int?, _ tally: Tally, fallback: (any Drafter)?) {
       (self.partCount, self.failingPart, self.tally) = (partCount, failingPart, tally)
+      self.fallback = fallback
     }
 
     func propose(after context: DraftContext, into draft: inout Draft) {
@@ -110,8 +112,10 @@ import WeightLoader
     }
   }
 
-  @Test(arguments: [nil, 1, 5] as [Int?])
-  func `Whoever works ahead, or fails in it, changes no answer`(failingPart: Int?) throws {
+  @Test(arguments: [nil, 1, 5] as [Int?], [false, true])
+  func `Whoever works ahead, or fails in it, changes no answer`(
+    failingPart: Int?, hasFallback: Bool
+  ) throws {
     var tiny = TinyModel.wide()
     (tiny.layerCount, tiny.matrixTypes) = (12, [.f16])
     let rig = try EngineRig(tiny)
@@ -133,8 +137,12 @@ import WeightLoader
     var options = GenerationOptions(
       prompt: request.tokens, maximumTokenCount: request.limit, sampling: request.sampling,
       ignoresEnd: true)
+    let later = Tally()
     options.draft = DraftChoice { _, _ in
-      Worker(partCount: 3, failingPart: failingPart, tally)
+      Worker(
+        partCount: 3, failingPart: failingPart, tally,
+        fallback: hasFallback
+          ? Worker(partCount: 1, failingPart: nil, later, fallback: nil) : nil)
     }
     var generator = TextGenerator(session: session, tokenizer: rig.model.tokenizer)
     var failures: [String] = []
@@ -145,5 +153,7 @@ import WeightLoader
     #expect(failures.count == (failingPart == nil ? 0 : 1))
     let doneCount = tally.count.load(ordering: .relaxed)
     #expect(failingPart == nil ? doneCount > 30 : doneCount == failingPart)
+    // What is put in the place of one that failed goes on.
+    #expect((later.count.load(ordering: .relaxed) > 10) == (hasFallback && failingPart != nil))
   }
 }
