@@ -49,7 +49,8 @@ public final class KeyValueArchive {
     let selector = try NeuronSelector.resolve(
       request.neurons.selector, for: model.source, model.configuration)
     do { references = try source.references() } catch { throw RuntimeError(error) }
-    origin = references.map { [shape, source] in
+    // Entries are made of page groups of attention's keys and values.
+    origin = (shape.layerCount > 0 ? references : nil).map { [shape, source] in
       KeyValueOrigin(
         model: KeyValueOrigin.Model($0.best),
         graph: source.keyValueGraph(selector, contextLength: request.contextLength),
@@ -58,7 +59,9 @@ public final class KeyValueArchive {
         pageByteCount: shape.pageByteCount, pageStride: shape.pageStride,
         stateByteCount: shape.stateByteCount)
     }
-    if origin == nil {
+    if shape.layerCount == 0 {
+      warn("\(source.path): no layer attends, and a store keeps nothing of such a model")
+    } else if origin == nil {
       warn(
         "\(source.path): neither checksums nor change times identify this model; its keys and "
           + "values are not kept")

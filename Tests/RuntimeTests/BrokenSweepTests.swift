@@ -96,7 +96,7 @@ import Testing
     #expect(reusedCounts.last == 249)
   }
 
-  @Test(arguments: ["qwen3next", "granitehybrid"])
+  @Test(arguments: ["qwen3next", "granitehybrid", "lfm2", "falcon-h1"])
   func `A run with states that stops in any part of a sweep with drafts stores states of before`(
     family: String
   ) throws {
@@ -116,7 +116,7 @@ import Testing
     #expect(partCount > 10)
   }
 
-  @Test(arguments: ["llama", "qwen3next", "qwen35", "granitehybrid"])
+  @Test(arguments: ["llama", "qwen3next", "qwen35", "granitehybrid", "mamba2", "lfm2"])
   func `A session goes on from where a sweep with drafts began that was broken off`(
     family: String
   ) throws {

@@ -41,7 +41,7 @@ import Testing
 
   private static let families = [
     "llama", "gemma3", "llama window", "qwen2moe", "llama relu", "qwen3next", "qwen35",
-    "granitehybrid",
+    "granitehybrid", "mamba2", "nemotron_h", "lfm2", "falcon-h1",
   ]
 
   @Test(arguments: families, KeyValueType.allCases)
@@ -113,7 +113,7 @@ import Testing
     }
   }
 
-  @Test(arguments: ["llama", "qwen3next", "granitehybrid"])
+  @Test(arguments: ["llama", "qwen3next", "granitehybrid", "mamba2", "lfm2"])
   func `A session's answer and what its context holds are those without drafts`(
     family: String
   ) throws {
@@ -377,7 +377,7 @@ import Testing
 
   // MARK: - Values that are not finite
 
-  @Test(arguments: ["llama", "qwen35", "granitehybrid"])
+  @Test(arguments: ["llama", "qwen35", "granitehybrid", "lfm2", "falcon-h1"])
   func `A draft whose values are not finite costs a sweep, and not the answer`(
     family: String
   ) throws {

@@ -32,6 +32,7 @@ import Testing
   @Test(
     arguments: [
       "llama", "gemma3", "qwen2moe", "llama relu", "qwen3next", "qwen35", "granitehybrid",
+      "nemotron_h", "lfm2", "falcon-h1",
     ], KeyValueType.allCases)
   func `Sequences with stored beginnings answer as those that computed them`(
     family: String, type: KeyValueType
@@ -332,6 +333,20 @@ import Testing
       #expect(folder.entries.contains { $0.hasSuffix(".kv") } == !isTooSmall)
       if isTooSmall { #expect(engine.statistics().keyValueBytesWritten == 0) }
     }
+  }
+
+  @Test func `Of a model that does not attend a store keeps nothing, which is said`() throws {
+    let rig = try makeRig("mamba2")
+    let tokens = EngineRig.tokens(300, seed: 60)
+    let expected = try rig.alone(request(tokens)).tokens
+    for _ in 0..<2 {
+      let engine = try rig.engine(sequenceCount: 1, store: store)
+      let found = EngineRig.take(try engine.open(request(tokens)))
+      engine.stop()
+      #expect(found.tokens == expected && found.reused == 0)
+      #expect(engine.takeWarnings().filter { $0.contains("no layer attends") }.count == 1)
+    }
+    #expect(!folder.entries.contains { $0.hasSuffix(".kv") })
   }
 
   @Test func `A store that cannot be used is said, and answers go on`() throws {

@@ -96,7 +96,9 @@ import Testing
     engine.stop()
   }
 
-  @Test(arguments: ["qwen3next", "qwen35", "granitehybrid"], KeyValueType.allCases)
+  @Test(
+    arguments: ["qwen3next", "qwen35", "granitehybrid", "lfm2", "falcon-h1"],
+    KeyValueType.allCases)
   func `A session goes on in another process where states were kept`(
     family: String, type: KeyValueType
   ) throws {
