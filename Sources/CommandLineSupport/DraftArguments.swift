@@ -61,6 +61,11 @@ public struct DraftArguments: ParsableArguments {
     func plan(_ request: MemoryPlan.Request) throws(RuntimeError) -> MemoryPlan {
       try MemoryPlan.make(request, source: model.source, configuration: model.configuration)
     }
+    if let beside = try? plan(request) {
+      if let without = try? plan(alone) { Self.tell(drafter, without: without, with: beside) }
+      return .model(drafter)
+    }
+    // Whoever asked may do with fewer sequences.
     var least = request
     least.sequenceCount = 1
     do throws(RuntimeError) { _ = try plan(least) } catch {
@@ -69,9 +74,6 @@ public struct DraftArguments: ParsableArguments {
         .notPossibleHere,
         "--draft \(path): \(error), of which the draft model takes \(ByteCount(drafter.byteCount)); give more, a shorter "
           + "--context or a smaller draft model, or leave out --draft")
-    }
-    if let without = try? plan(alone), let with = try? plan(request) {
-      Self.tell(drafter, without: without, with: with)
     }
     return .model(drafter)
   }
