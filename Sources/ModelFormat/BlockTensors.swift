@@ -61,29 +61,39 @@ public struct BlockTensors: Sendable {
 
   public struct ScanTensors: Sendable {
     public let spec: ScanSpec
-    /// All inputs, or queries, keys and values, as `ScanSpec.inputs` says.
+    /// All inputs, or queries, keys and values, or queries, as `ScanSpec.inputs` says.
     public let input: Projection
+    /// Keys and values, where they have matrices of their own.
+    public let key: Projection?
+    public let value: Projection?
     /// z, where it has a matrix of its own.
     public let gate: Projection?
     /// What β comes from, and α unless that has a matrix of its own; nil where the input has it.
     public let beta: Projection?
     public let alpha: Projection?
-    /// All channels' taps one after the other.
-    public let taps: TensorSpec
+    /// All channels' taps one after the other; nil where nothing is convolved.
+    public let taps: TensorSpec?
     public let tapBias: TensorSpec?
     /// What share of a value is added to the output of its head; nil = none.
     public let skip: TensorSpec?
+    /// What α is multiplied by to be a number for each key, row by row.
+    public let decayFactor: TensorSpec?
     /// nil where decays depend on no token.
     public let timeBias: TensorSpec?
-    /// nil of a convolution alone.
+    /// nil of a convolution alone, and where each key has its decay.
     public let decay: TensorSpec?
     public let norm: TensorSpec?
     public let output: Projection
 
     /// Vectors first.
     var all: [TensorSpec] {
-      [taps, tapBias, timeBias, decay, skip, norm].compactMap { $0 }
-        + [input, gate, beta, alpha, output].compactMap { $0?.weight }
+      [taps, tapBias, decayFactor, timeBias, decay, skip, norm].compactMap { $0 }
+        + products + [input.bias, output.bias].compactMap { $0 }
+    }
+
+    /// In the order of use.
+    package var products: [TensorSpec] {
+      [input, key, value, gate, beta, alpha, output].compactMap { $0?.weight }
     }
   }
 
@@ -218,6 +228,9 @@ extension DecoderConfiguration {
     func numbers(_ name: String) -> TensorSpec? {
       spec.scans ? .vector(prefix + name, spec.valueHeadCount) : nil
     }
+    if spec.inputs == .gatedLinear || spec.inputs == .taylor {
+      return linearTensors(spec, prefix)
+    }
     let isMamba = spec.inputs == .mamba2
     let isLightning = spec.inputs == .lightning
     let hasBeta = !isMamba && !isLightning && spec.scans
@@ -225,7 +238,9 @@ extension DecoderConfiguration {
     let isWhole = spec.inputs == .byKeyHead || !hasBeta && !isLightning
     return BlockTensors.ScanTensors(
       spec: spec,
-      input: input(isWhole ? "ssm_in" : "attn_qkv", spec.inputRowCount),
+      input: Projection(
+        prefix + (isWhole ? "ssm_in" : "attn_qkv"), columns: hiddenSize, rows: spec.inputRowCount,
+        hasBias: spec.inputs == .activatedConvolution), key: nil, value: nil,
       gate: isWhole ? nil : input("attn_gate", spec.valuesLength),
       beta: !hasBeta
         ? nil
@@ -234,13 +249,38 @@ extension DecoderConfiguration {
       alpha: isApart ? input("ssm_alpha", spec.valueHeadCount) : nil,
       taps: .vector(prefix + "ssm_conv1d.weight", spec.channelCount * spec.tapCount),
       tapBias: spec.hasTapBias ? .vector(prefix + "ssm_conv1d.bias", spec.channelCount) : nil,
-      skip: isMamba ? numbers("ssm_d") : nil, timeBias: isLightning ? nil : numbers("ssm_dt.bias"),
+      skip: isMamba ? numbers("ssm_d") : nil, decayFactor: nil,
+      timeBias: isLightning ? nil : numbers("ssm_dt.bias"),
       decay: numbers("ssm_a"),
       norm: spec.hasNorm && spec.scans
         ? .vector(
           prefix + "ssm_norm.weight",
           isMamba || isLightning ? spec.valuesLength : spec.valueLength)
         : nil,
+      output: Projection(
+        prefix + "ssm_out", columns: spec.valuesLength, rows: hiddenSize,
+        hasBias: spec.inputs == .activatedConvolution))
+  }
+
+  /// Of linear attention without a convolution.
+  private func linearTensors(
+    _ spec: ScanSpec, _ prefix: String
+  ) -> BlockTensors.ScanTensors {
+    func input(_ name: String, _ rows: Int) -> Projection {
+      Projection(prefix + name, columns: hiddenSize, rows: rows)
+    }
+    let isGated = spec.inputs == .gatedLinear
+    func vector(_ name: String, _ count: Int) -> TensorSpec? {
+      isGated ? .vector(prefix + name, count) : nil
+    }
+    return BlockTensors.ScanTensors(
+      spec: spec, input: input("attn_q", spec.keysLength), key: input("attn_k", spec.keysLength),
+      value: input("attn_v", spec.valuesLength),
+      gate: isGated ? input("attn_gate", spec.valuesLength) : nil, beta: nil,
+      alpha: isGated ? input("ssm_f_a", ScanSpec.decayRank) : nil, taps: nil, tapBias: nil,
+      skip: nil, decayFactor: vector("ssm_f_b.weight", spec.keysLength * ScanSpec.decayRank),
+      timeBias: vector("ssm_f_b.bias", spec.keysLength), decay: nil,
+      norm: vector("ssm_norm.weight", spec.valueLength),
       output: Projection(prefix + "ssm_out", columns: spec.valuesLength, rows: hiddenSize))
   }
 

@@ -8,7 +8,7 @@ public struct DecoderConfiguration: Sendable, Equatable {
   /// It is one of `llama`, `phi3`, `qwen2`, `qwen2moe`, `qwen3`, `qwen3moe`, `olmoe`,
   /// `gemma2`, `gemma3`, `olmo2`, `granite`, `smollm3`, `command-r`, `glm4`, `gpt-oss`, `glm4moe`,
   /// `minimax-m2`, `qwen3next`, `qwen35`, `qwen35moe`,
-  /// `granitehybrid`, `mamba2`, `nemotron_h`, `lfm2`, `lfm2moe`, `falcon-h1`, `minimax`,
+  /// `granitehybrid`, `mamba2`, `nemotron_h`, `lfm2`, `lfm2moe`, `falcon-h1`, `minimax`, `gla`, `based`,
   /// `mimo2`, `openelm`, `opt`.
   public var architecture: String
   /// From the embedding to the output head.

@@ -66,6 +66,8 @@ enum FusedTensors {
     func gateAndUp(_ ending: String, _ length: Int) -> [Part] {
       [("\(prefix)ffn_gate\(ending)", length), ("\(prefix)ffn_up\(ending)", length)]
     }
+    let isPair =
+      configuration.isGated && configuration.experts == nil && tensor.rowCount == 2 * length
     switch "\(words[2]).\(words[3])" {
     case "attn_qkv.weight", "attn_qkv.bias":
       // A scan's is one matrix.
@@ -76,6 +78,11 @@ enum FusedTensors {
         ("\(prefix)attn_\($0.0).\(words[3])", $0.1)
       }
     case "ffn_gate_up.weight": return gateAndUp(".weight", length)
+    case "ffn_up_gate.weight": return gateAndUp(".weight", length).reversed()
+    // Of layers that do not attend, where folders call both the same.
+    case "attn_output.weight", "attn_output.bias":
+      return spec.attention == nil && spec.scan != nil
+        ? [("\(prefix)ssm_out.\(words[3])", configuration.hiddenSize)] : nil
     case "ffn_gate_up_exps.weight":
       return configuration.experts.map { gateAndUp("_exps.weight", $0.feedForwardLength) }
     // An expert that always runs, where there are no others.
@@ -84,9 +91,10 @@ enum FusedTensors {
         ?? gateAndUp(".weight", length)
     case "ffn_down_shexp.weight" where configuration.experts == nil:
       return [("\(prefix)ffn_down.weight", configuration.hiddenSize)]
-    case "ffn_up.weight"
-    where configuration.isGated && configuration.experts == nil && tensor.rowCount == 2 * length
-      && !names.contains("\(prefix)ffn_gate.weight"):
+    case "ffn_up.weight" where isPair && !names.contains("\(prefix)ffn_gate.weight"):
+      return gateAndUp(".weight", length)
+    // As the first folders of gated linear attention have it.
+    case "ffn_gate.weight" where isPair && !names.contains("\(prefix)ffn_up.weight"):
       return gateAndUp(".weight", length)
     default: return nil
     }

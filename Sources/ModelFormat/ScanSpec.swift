@@ -56,6 +56,18 @@ public struct ScanSpec: Sendable, Codable, Equatable {
     /// (`attn_gate`). What a head forgets (`ssm_a`) depends on no token; S ← e^a S + k vᵀ, queries and keys staying as long as they are,
     /// and RMSNorm over all heads, with an epsilon of 10⁻⁶, is multiplied by the sigmoid of z.
     case lightning
+    /// Gated linear attention (arXiv:2312.06635): queries, keys, values and z in a matrix each (`attn_q`, `attn_k`, `attn_v`,
+    /// `attn_gate`), without a convolution. Each key of a head forgets by itself: S ← α ∘ S + k vᵀ with α = σ(B A x + b)^(1/16),
+    /// A (`ssm_f_a`) having ``decayRank`` rows and B (`ssm_f_b`) as many columns. Keys stay as long as they are, queries are
+    /// divided by √keyLength.
+    case gatedLinear
+    /// No scan, but a convolution in front of a gate (Based, arXiv:2402.18668): in one matrix with a bias (`ssm_in`) u and C, each as long
+    /// as the values; SiLU of what comes of u's convolution, times C, goes through the output projection, which has a bias too.
+    case activatedConvolution
+    /// Based's linear attention: queries, keys and values in a matrix each (`attn_q`, `attn_k`, `attn_v`), without a convolution, decays,
+    /// gate or norm. A token sees those before it by 1 + s + s²/2 with s = qᵀk ÷ √keyLength, divided by the sum of these: the state has a
+    /// key for each of ``featureCount`` products of a key's elements, and a column more than a value, for the sum.
+    case taylor
   }
 
   /// The key head that a value head reads.
@@ -69,29 +81,39 @@ public struct ScanSpec: Sendable, Codable, Equatable {
   public var keysLength: Int { keyHeadCount * keyLength }
   /// Elements of all value heads.
   public var valuesLength: Int { valueHeadCount * valueLength }
+  /// Whether a state has a decay for each key.
+  public var decaysKeys: Bool { inputs == .gatedLinear }
+  /// Numbers that the decays of gated linear attention come from.
+  public static let decayRank = 16
   /// Rows of the first input matrix.
   package var inputRowCount: Int {
     switch inputs {
+    case .gatedLinear, .taylor: keysLength
     case .byKind, .apart, .lightning: channelCount
     case .byKeyHead: channelCount + valuesLength
     case .mamba2: channelCount + valuesLength + valueHeadCount
     case .gatedConvolution: 3 * channelCount
+    case .activatedConvolution: 2 * channelCount
     }
   }
   /// What goes through the convolution: queries, keys and values.
   public var channelCount: Int {
-    inputs == .gatedConvolution ? valuesLength : 2 * keysLength + valuesLength
+    scans ? 2 * keysLength + valuesLength : valuesLength
   }
   /// Whether there is a state beside what the convolution remembers.
-  public var scans: Bool { inputs != .gatedConvolution }
+  public var scans: Bool { inputs != .gatedConvolution && inputs != .activatedConvolution }
+  /// Elements of a key of ``Inputs/taylor`` in the state: 1, its elements, and the products of any two of them.
+  public var featureCount: Int { 1 + keyLength + keyLength * (keyLength + 1) / 2 }
 
   /// A convolution between gates.
   ///
   /// - Parameter width: channels, which are as many values of one head.
-  public static func gatedConvolution(width: Int, tapCount: Int) -> ScanSpec {
+  public static func gatedConvolution(
+    width: Int, tapCount: Int, inputs: Inputs = .gatedConvolution
+  ) -> ScanSpec {
     ScanSpec(
       keyHeadCount: 1, valueHeadCount: 1, keyLength: 1, valueLength: width, tapCount: tapCount,
-      inputs: .gatedConvolution)
+      inputs: inputs)
   }
 }
 
@@ -135,6 +157,8 @@ extension ScanSpec {
 extension ScanSpec {
   /// More taps than the convolution can have.
   static let tapLimit = 8
+  /// More elements of keys whose products are keys.
+  static let taylorLimit = 64
   /// Of z, values, keys, queries and steps.
   static let inputScaleCount = 5
 
@@ -158,6 +182,13 @@ extension ScanSpec {
     let scales = inputScales ?? Array(repeating: 1, count: Self.inputScaleCount)
     guard scales.count == Self.inputScaleCount, scales.allSatisfy(\.isFinite) else {
       return "factors on a scan's inputs are \(scales), not \(Self.inputScaleCount) finite numbers"
+    }
+    guard inputs != .taylor || keyLength <= Self.taylorLimit else {
+      return "products of \(keyLength) elements; of 1 to \(Self.taylorLimit) they can be keys"
+    }
+    let isAlone = tapCount == 1 && !hasTapBias && groupSize == 1
+    guard isAlone || inputs != .gatedLinear && inputs != .taylor else {
+      return "linear attention without a convolution has as many key heads as value heads"
     }
     return valueHeadCount % keyHeadCount == 0
       ? nil : "\(valueHeadCount) value heads do not divide among \(keyHeadCount) key heads"

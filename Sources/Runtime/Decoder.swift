@@ -339,8 +339,8 @@ final class Decoder {
     guard let step = scans else { return }
     let activations = activations(
       x, configuration.hiddenSize, batch.rowCount,
-      withBlocks: takesBlocks(layer.input, layer.gate)
-        || takesBlocks(layer.beta, layer.alpha))
+      withBlocks: takesBlocks(layer.input, layer.key, layer.value)
+        || takesBlocks(layer.gate, layer.beta, layer.alpha))
     try step.multiply(layer, activations, by: linear)
     step.prepare(layer, rowCount: batch.rowCount)
     try expectFinite(.scan(place), batch)

@@ -22,12 +22,6 @@ extension BlockTensors.Branch {
   }
 }
 
-extension BlockTensors.ScanTensors {
-  fileprivate var products: [TensorSpec] {
-    [input, gate, beta, alpha, output].compactMap { $0?.weight }
-  }
-}
-
 extension BlockTensors.GatedTensors {
   fileprivate var products: [TensorSpec] {
     [gate?.weight, up.weight, down.weight].compactMap { $0 }
@@ -59,7 +53,9 @@ struct BlockBuilder {
       switch branch {
       case .attention(let tensors):
         block.attention = try attention(tensors, &vectors)
-      case .scan(let tensors): block.scan = try scan(tensors, &vectors)
+      case .scan(let tensors):
+        block.scan = try scan(tensors, &vectors)
+        block.downBias = try vector(tensors.output.bias, &vectors)
       case .feedForward(let tensors):
         block.feedForward = .dense(try gated(tensors, &vectors))
         block.downBias = try vector(tensors.down.bias, &vectors)
@@ -102,21 +98,22 @@ struct BlockBuilder {
     return DecoderWeights.Scan(
       spec: tensors.spec, number: scanCount,
       input: try index.require(tensors.input.weight.name),
-      gate: try tensors.gate.map { gate throws(RuntimeError) in
-        try index.require(gate.weight.name)
-      },
-      beta: try tensors.beta.map { beta throws(RuntimeError) in
-        try index.require(beta.weight.name)
-      },
-      alpha: try tensors.alpha.map { alpha throws(RuntimeError) in
-        try index.require(alpha.weight.name)
-      },
-      taps: try vectors.place(try index.require(tensors.taps.name)),
+      inputBias: try vector(tensors.input.bias, &vectors),
+      key: try number(tensors.key), value: try number(tensors.value),
+      gate: try number(tensors.gate), beta: try number(tensors.beta),
+      alpha: try number(tensors.alpha),
+      taps: try vector(tensors.taps, &vectors),
       tapBias: try vector(tensors.tapBias, &vectors),
+      decayFactor: try vector(tensors.decayFactor, &vectors),
       timeBias: try vector(tensors.timeBias, &vectors),
       decay: try vector(tensors.decay, &vectors), skip: try vector(tensors.skip, &vectors),
       norm: try vector(tensors.norm, &vectors),
       output: try index.require(tensors.output.weight.name))
+  }
+
+  private func number(_ product: Projection?) throws(RuntimeError) -> Int? {
+    guard let product else { return nil }
+    return try index.require(product.weight.name)
   }
 
   private mutating func attention(
@@ -145,9 +142,7 @@ struct BlockBuilder {
     _ tensors: BlockTensors.GatedTensors, _ vectors: inout VectorLoader
   ) throws(RuntimeError) -> DecoderWeights.GatedMatrices {
     DecoderWeights.GatedMatrices(
-      gate: try tensors.gate.map { gate throws(RuntimeError) in
-        try index.require(gate.weight.name)
-      },
+      gate: try number(tensors.gate),
       up: try index.require(tensors.up.weight.name), length: tensors.up.weight.rowCount,
       upBias: try vector(tensors.up.bias, &vectors),
       down: try index.require(tensors.down.weight.name))

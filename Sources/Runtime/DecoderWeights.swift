@@ -48,18 +48,23 @@ final class DecoderWeights {
     var spec: ScanSpec
     /// Among the layers that scan, by which states are kept.
     var number: Int
-    /// All inputs, or queries, keys and values, as `ScanSpec.inputs` says.
+    /// All inputs, or queries, keys and values, or queries, as `ScanSpec.inputs` says.
     var input: Int
+    var inputBias: UnsafePointer<Float>?  // of as many elements as input has rows
+    /// Keys and values, where they have matrices of their own.
+    var key: Int?  // [keysLength, hiddenSize]
+    var value: Int?  // [valuesLength, hiddenSize]
     /// z, where it has a matrix of its own.
     var gate: Int?
     /// nil where the input has it.
     var beta: Int?  // [2 * valueHeadCount, hiddenSize], or without α [valueHeadCount, hiddenSize]
-    var alpha: Int?  // [valueHeadCount, hiddenSize]
-    var taps: UnsafePointer<Float>  // [channelCount, tapCount]
+    var alpha: Int?  // [valueHeadCount, hiddenSize], or of decays of keys [decayRank, hiddenSize]
+    var taps: UnsafePointer<Float>?  // [channelCount, tapCount]
     var tapBias: UnsafePointer<Float>?  // [channelCount]
+    var decayFactor: UnsafePointer<Float>?  // [keysLength, decayRank]
     /// nil where decays depend on no token.
-    var timeBias: UnsafePointer<Float>?  // [valueHeadCount]
-    /// nil of a convolution alone.
+    var timeBias: UnsafePointer<Float>?  // [valueHeadCount], or of decays of keys [keysLength]
+    /// nil of a convolution alone, and where each key has its decay.
     var decay: UnsafePointer<Float>?  // [valueHeadCount]
     var skip: UnsafePointer<Float>?  // [valueHeadCount], of Mamba-2
     /// Of Mamba-2 and lightning attention [valuesLength].

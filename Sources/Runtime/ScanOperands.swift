@@ -17,7 +17,7 @@ final class ScanOperands {
 
   private struct Layer {
     let channels: UnsafeMutablePointer<Float>  // [rowCapacity, channelCount]
-    let gates: UnsafeMutablePointer<Float>  // [rowCapacity, 2 * valueHeadCount]
+    let gates: UnsafeMutablePointer<Float>  // [rowCapacity, gateCount]
   }
 
   /// - Parameters:
@@ -59,7 +59,7 @@ final class ScanOperands {
       + scans.flatMap {
         [
           PartitionedBuffer.roundedUp(4 * rowCapacity * $0.channelCount),
-          PartitionedBuffer.roundedUp(8 * rowCapacity * $0.valueHeadCount),
+          PartitionedBuffer.roundedUp(4 * rowCapacity * $0.gateCount),
         ]
       }
   }
@@ -77,9 +77,9 @@ final class ScanOperands {
     layers[layer].channels + row * spec.channelCount
   }
 
-  /// Decays and β of a row of a layer [2 * valueHeadCount]; those of the next row follow.
+  /// Decays and β of a row of a layer [gateCount]; those of the next row follow.
   func gates(_ layer: Int, row: Int, _ spec: ScanSpec) -> UnsafeMutablePointer<Float> {
-    layers[layer].gates + row * 2 * spec.valueHeadCount
+    layers[layer].gates + row * spec.gateCount
   }
 
   /// Room for what a convolution remembers of the channels that a worker takes at once.

@@ -25,13 +25,16 @@ final class ScanStep: ParallelRegion {
   private let channels: UnsafeMutablePointer<Float>
   /// z [rows, valuesLength]; then the layer's output before its projection.
   let outputs: UnsafeMutablePointer<Float>
-  /// What β and α come from, by key heads, or apart [rows, 2 * valueHeadCount].
+  /// What β and α come from, by key heads, or apart [rows, numberCount].
   private let betaAlpha: UnsafeMutablePointer<Float>
-  /// Decays, then β [rows, 2 * valueHeadCount].
+  /// Decays, then β [rows, gateCount].
   private let gates: UnsafeMutablePointer<Float>
   /// Weights with which RMSNorm over a head gives a key of length 1, and a query divided by √keyLength [keyLength].
   private let keyScale: UnsafeMutablePointer<Float>
   private let queryScale: UnsafeMutablePointer<Float>
+  /// A token's query and key as products of their elements, and its value and a 1, of each worker.
+  private let expanded: UnsafeMutablePointer<Float>
+  private let expandedStride: Int
   private let memory: PartitionedBuffer
   /// Those of the model, in their order.
   private let layers: [DecoderWeights.Scan]
@@ -41,6 +44,7 @@ final class ScanStep: ParallelRegion {
   /// What the current region does.
   private enum Work {
     case prepare
+    case decay
     case convolve
     case normalise
     case scan
@@ -60,7 +64,7 @@ final class ScanStep: ParallelRegion {
   private struct Rows {
     /// [count, channelCount]
     var channels: UnsafeMutablePointer<Float>
-    /// [count, 2 * valueHeadCount]
+    /// [count, gateCount]
     var gates: UnsafeMutablePointer<Float>
     var count: Int
 
@@ -74,7 +78,7 @@ final class ScanStep: ParallelRegion {
       body(
         Rows(
           channels: channels + savedCount * spec.channelCount,
-          gates: gates + savedCount * 2 * spec.valueHeadCount, count: count - savedCount))
+          gates: gates + savedCount * spec.gateCount, count: count - savedCount))
     }
   }
 
@@ -97,7 +101,8 @@ final class ScanStep: ParallelRegion {
         layers.map(\.spec), rowCapacity: verifiedRowCapacity, channelsAtOnce: Self.channelsAtOnce,
         threadCount: pool.threadCount)
     epsilon = configuration.normEpsilon
-    let memory = try PartitionedBuffer(Self.sizes(configuration, tokenCapacity: tokenCapacity))
+    let memory = try PartitionedBuffer(
+      Self.sizes(configuration, tokenCapacity: tokenCapacity, threadCount: pool.threadCount))
     fused = memory.pointer(0, as: Float.self)
     channels = memory.pointer(1, as: Float.self)
     outputs = memory.pointer(2, as: Float.self)
@@ -105,6 +110,8 @@ final class ScanStep: ParallelRegion {
     gates = memory.pointer(4, as: Float.self)
     keyScale = memory.pointer(5, as: Float.self)
     queryScale = memory.pointer(6, as: Float.self)
+    expanded = memory.pointer(7, as: Float.self)
+    expandedStride = layers.map(\.spec.expandedCount).max() ?? 0
     self.memory = memory
   }
 
@@ -113,7 +120,8 @@ final class ScanStep: ParallelRegion {
     _ configuration: DecoderConfiguration, tokenCapacity: Int, verifiedRowCapacity: Int,
     threadCount: Int
   ) -> Int {
-    PartitionedBuffer.byteCount(sizes(configuration, tokenCapacity: tokenCapacity))
+    PartitionedBuffer.byteCount(
+      sizes(configuration, tokenCapacity: tokenCapacity, threadCount: threadCount))
       + (verifiedRowCapacity == 0
         ? 0
         : ScanOperands.byteCount(
@@ -122,7 +130,7 @@ final class ScanStep: ParallelRegion {
   }
 
   private static func sizes(
-    _ configuration: DecoderConfiguration, tokenCapacity: Int
+    _ configuration: DecoderConfiguration, tokenCapacity: Int, threadCount: Int
   ) -> [Int] {
     let scans = configuration.scans
     func floats(_ count: Int, _ length: (ScanSpec) -> Int) -> Int {
@@ -131,9 +139,8 @@ final class ScanStep: ParallelRegion {
     return [
       floats(tokenCapacity) { $0.isFused ? $0.inputRowCount : 0 },
       floats(tokenCapacity, \.channelCount), floats(tokenCapacity, \.valuesLength),
-      floats(tokenCapacity) { 2 * $0.valueHeadCount },
-      floats(tokenCapacity) { 2 * $0.valueHeadCount },
-      floats(1, \.keyLength), floats(1, \.keyLength),
+      floats(tokenCapacity, \.numberCount), floats(tokenCapacity, \.gateCount),
+      floats(1, \.keyLength), floats(1, \.keyLength), floats(threadCount, \.expandedCount),
     ]
   }
 
@@ -142,6 +149,19 @@ final class ScanStep: ParallelRegion {
     _ layer: DecoderWeights.Scan, _ x: Activations, by linear: LinearExecutor
   ) throws(RuntimeError) {
     let spec = layer.spec
+    if let key = layer.key, let value = layer.value {
+      func channels(_ tensor: Int, from first: Int) -> LinearTask {
+        LinearTask(
+          tensor: tensor, output: self.channels + first, outputStride: spec.channelCount)
+      }
+      try linear.multiply(
+        x, channels(layer.input, from: spec.queriesStart), channels(key, from: spec.keysStart),
+        channels(value, from: spec.valuesStart))
+      guard let gate = layer.gate, let alpha = layer.alpha else { return }
+      return try linear.multiply(
+        x, LinearTask(tensor: gate, output: outputs, outputStride: spec.valuesLength),
+        LinearTask(tensor: alpha, output: betaAlpha, outputStride: spec.numberCount))
+    }
     let whole = LinearTask(
       tensor: layer.input, output: fused, outputStride: spec.inputRowCount)
     guard let beta = layer.beta else {
@@ -150,7 +170,7 @@ final class ScanStep: ParallelRegion {
       return try linear.multiply(x, whole, z)
     }
     let last = LinearTask(
-      tensor: beta, output: betaAlpha, outputStride: 2 * spec.valueHeadCount)
+      tensor: beta, output: betaAlpha, outputStride: spec.numberCount)
     guard let gate = layer.gate else { return try linear.multiply(x, whole, last) }
     try linear.multiply(
       x, LinearTask(tensor: layer.input, output: channels, outputStride: spec.channelCount),
@@ -160,13 +180,14 @@ final class ScanStep: ParallelRegion {
       x,
       LinearTask(
         tensor: alpha, output: betaAlpha + spec.valueHeadCount,
-        outputStride: 2 * spec.valueHeadCount))
+        outputStride: spec.numberCount))
   }
 
   /// Puts every row's inputs in order, and notes those that are not finite.
   func prepare(_ layer: DecoderWeights.Scan, rowCount: Int) {
     begin(layer)
     forEach(rowCount, .prepare)
+    if layer.spec.decaysKeys { forEach(rowCount * layer.spec.keyHeadCount, .decay) }
   }
 
   private func begin(_ layer: DecoderWeights.Scan) {
@@ -185,7 +206,7 @@ final class ScanStep: ParallelRegion {
     let spec = layer.spec
     forEach(batch.spans.count * Self.partCount(spec.channelCount), .convolve)
     if spec.scans {
-      if spec.inputs != .lightning { forEach(batch.rowCount, .normalise) }
+      if spec.inputs != .lightning && spec.inputs != .taylor { forEach(batch.rowCount, .normalise) }
       forEach(batch.spans.count * spec.valueHeadCount, .scan)
     }
     forEach(batch.rowCount, .finish)
@@ -219,6 +240,7 @@ final class ScanStep: ParallelRegion {
     guard let layer else { return }
     switch work {
     case .prepare: prepareRow(index, layer)
+    case .decay: decay(index, layer)
     case .convolve:
       let (span, part) = index.quotientAndRemainder(
         dividingBy: Self.partCount(layer.spec.channelCount))
@@ -228,12 +250,12 @@ final class ScanStep: ParallelRegion {
       let (span, head) = index.quotientAndRemainder(dividingBy: layer.spec.valueHeadCount)
       batch?._withUnsafeGuaranteedRef { scan($0, span, head: head, layer, worker) }
     case .finish: finish(index, layer)
-    case .convolveKept, .normaliseKept, .scanKept: takeIn(index, layer)
+    case .convolveKept, .normaliseKept, .scanKept: takeIn(index, layer, worker)
     }
   }
 
   /// A part of taking in rows that were kept.
-  private func takeIn(_ index: Int, _ layer: DecoderWeights.Scan) {
+  private func takeIn(_ index: Int, _ layer: DecoderWeights.Scan, _ worker: Int) {
     guard let kept, let operands else { return }
     let spec = layer.spec
     let rows = Rows(
@@ -246,7 +268,9 @@ final class ScanStep: ParallelRegion {
         convolve(
           rows, part: index, layer, history: state + index * Self.channelsAtOnce,
           historyStride: spec.channelCount)
-      case .scanKept: scan(rows, head: index, layer, state: state + spec.stateStart(ofHead: index))
+      case .scanKept:
+        scan(
+          rows, head: index, layer, state: state + spec.stateStart(ofHead: index), worker)
       default: makeUnitLong(rows.channels + index * spec.channelCount, spec)
       }
     }
@@ -255,25 +279,31 @@ final class ScanStep: ParallelRegion {
   private func prepareRow(_ row: Int, _ layer: DecoderWeights.Scan) {
     let spec = layer.spec
     switch spec.inputs {
-    case .byKind, .apart: break
+    case .byKind, .apart, .gatedLinear: break
+    case .taylor:
+      return finite.check(channels + row * spec.channelCount, count: spec.channelCount, row: row)
     case .byKeyHead: sortKeyHeads(row, spec)
     case .mamba2: sortMamba(row, spec)
     case .gatedConvolution: gateChannels(row, spec)
+    case .activatedConvolution: splitChannels(row, layer)
     case .lightning: sortKeyHeads(row, spec)
     }
     let heads = spec.valueHeadCount
-    let numbers = betaAlpha + row * 2 * heads
+    let numbers = betaAlpha + row * spec.numberCount
     finite.check(channels + row * spec.channelCount, count: spec.channelCount, row: row)
     finite.check(outputs + row * spec.valuesLength, count: spec.valuesLength, row: row)
-    guard let decay = layer.decay else { return }
-    let gates = gates + row * 2 * heads
+    guard let decay = layer.decay else {
+      if spec.decaysKeys { finite.check(numbers, count: spec.numberCount, row: row) }
+      return
+    }
+    let gates = gates + row * spec.gateCount
     guard let timeBias = layer.timeBias else {
       for head in 0..<heads {
         (gates[head], gates[heads + head]) = (Float(CanonicalMath.exp(Double(decay[head]))), 1)
       }
       return
     }
-    finite.check(numbers, count: 2 * heads, row: row)
+    finite.check(numbers, count: spec.numberCount, row: row)
     for head in 0..<heads {
       let (group, member) = head.quotientAndRemainder(dividingBy: spec.groupSize)
       let (beta, alpha) =
@@ -286,6 +316,20 @@ final class ScanStep: ParallelRegion {
       gates[head] = Float(CanonicalMath.exp(Double(decay[head]) * step))
       gates[heads + head] = Float(
         spec.inputs == .mamba2 ? step : 1 / (1 + CanonicalMath.exp(-Double(numbers[beta]))))
+    }
+  }
+
+  /// What is kept of a row's state for each key of a head: the sigmoid of its number, to the power 1/16.
+  private func decay(_ index: Int, _ layer: DecoderWeights.Scan) {
+    guard let factors = layer.decayFactor, let bias = layer.timeBias else { return }
+    let (spec, rank) = (layer.spec, ScanSpec.decayRank)
+    let (row, head) = index.quotientAndRemainder(dividingBy: spec.keyHeadCount)
+    let (numbers, decays) = (betaAlpha + row * spec.numberCount, gates + row * spec.gateCount)
+    for key in head * spec.keyLength..<(head + 1) * spec.keyLength {
+      let factors = factors + key * rank
+      var number = Double(bias[key])
+      for index in 0..<rank { number += Double(factors[index]) * Double(numbers[index]) }
+      decays[key] = Float(CanonicalMath.exp(-softplus(-number) / 16))
     }
   }
 
@@ -316,7 +360,7 @@ final class ScanStep: ParallelRegion {
     (outputs + row * spec.valuesLength).update(from: source, count: spec.valuesLength)
     (channels + row * spec.channelCount).update(
       from: source + spec.valuesLength, count: spec.channelCount)
-    let numbers = betaAlpha + row * 2 * heads
+    let numbers = betaAlpha + row * spec.numberCount
     numbers.update(repeating: 0, count: heads)
     (numbers + heads).update(
       from: source + spec.valuesLength + spec.channelCount, count: heads)
@@ -339,6 +383,14 @@ final class ScanStep: ParallelRegion {
     (outputs + row * count).update(from: source + count, count: count)
   }
 
+  /// The first half becomes the channels, the other what their convolution is multiplied by.
+  private func splitChannels(_ row: Int, _ layer: DecoderWeights.Scan) {
+    let (count, source) = (layer.spec.channelCount, fused + row * layer.spec.inputRowCount)
+    if let bias = layer.inputBias { VectorOps.add(source, bias, count: 2 * count) }
+    (channels + row * count).update(from: source, count: count)
+    (outputs + row * count).update(from: source + count, count: count)
+  }
+
   /// ln(1 + eˣ)
   private func softplus(_ x: Double) -> Double {
     x > 40 ? x : CanonicalMath.log(1 + CanonicalMath.exp(x))
@@ -347,7 +399,7 @@ final class ScanStep: ParallelRegion {
   private func rows(of span: Batch.Span, _ spec: ScanSpec) -> Rows {
     Rows(
       channels: channels + span.rows.lowerBound * spec.channelCount,
-      gates: gates + span.rows.lowerBound * 2 * spec.valueHeadCount, count: span.rows.count)
+      gates: gates + span.rows.lowerBound * spec.gateCount, count: span.rows.count)
   }
 
   private func convolve(
@@ -390,17 +442,18 @@ final class ScanStep: ParallelRegion {
     _ rows: Rows, part: Int, _ layer: DecoderWeights.Scan, history: UnsafeMutablePointer<Float>,
     historyStride: Int
   ) {
+    guard let taps = layer.taps else { return }
     let (spec, first) = (layer.spec, part * Self.channelsAtOnce)
     let convolution = ShortConvolution(
       tapCount: spec.tapCount, stride: spec.channelCount, historyStride: historyStride,
-      activates: spec.scans)
+      activates: spec.inputs != .gatedConvolution)
     convolution.run(
-      rows.channels + first, weights: layer.taps + first * spec.tapCount,
+      rows.channels + first, weights: taps + first * spec.tapCount,
       bias: layer.tapBias.map { $0 + first }, history: history,
       channelCount: min(Self.channelsAtOnce, spec.channelCount - first), tokenCount: rows.count)
   }
 
-  /// Queries and keys become as long as they are to be; of Mamba-2's values, what is to be added to outputs is kept.
+  /// Queries and keys become as long as they are to be, or queries are divided by √keyLength; of Mamba-2's values, what is to be added to outputs is kept.
   private func normalise(_ row: Int, _ layer: DecoderWeights.Scan) {
     let spec = layer.spec
     let channels = channels + row * spec.channelCount
@@ -412,6 +465,10 @@ final class ScanStep: ParallelRegion {
           share + head * spec.valueLength, by: skip[head], count: spec.valueLength)
       }
       return
+    }
+    guard !spec.decaysKeys else {
+      return VectorOps.scale(
+        channels, by: 1 / Float(spec.keyLength).squareRoot(), count: spec.keysLength)
     }
     makeUnitLong(channels, spec)
   }
@@ -436,7 +493,7 @@ final class ScanStep: ParallelRegion {
     let state = state(of: span.cache, layer) + spec.stateStart(ofHead: head)
     guard span.draftCount > 0, let operands else {
       rows.forEachPart(until: span.cache.savedRowCount, spec) { rows in
-        scan(rows, head: head, layer, state: state)
+        scan(rows, head: head, layer, state: state, worker)
       } save: {
         guard let saved = saved(of: span.cache, layer) else { return }
         (saved + spec.stateStart(ofHead: head)).update(from: state, count: spec.headStateCount)
@@ -445,30 +502,41 @@ final class ScanStep: ParallelRegion {
     }
     for row in 0..<rows.count {
       let gates = operands.gates(layer.number, row: span.firstVerified + row, spec)
-      let own = rows.gates + row * 2 * spec.valueHeadCount
+      let own = rows.gates + row * spec.gateCount
+      guard !spec.decaysKeys else {
+        let first = head * spec.keyLength
+        (gates + first).update(from: own + first, count: spec.keyLength)
+        continue
+      }
       gates[head] = own[head]
       gates[spec.valueHeadCount + head] = own[spec.valueHeadCount + head]
     }
     let copy = operands.state(ofWorker: worker)
     copy.update(from: state, count: spec.headStateCount)
-    scan(rows, head: head, layer, state: copy)
+    scan(rows, head: head, layer, state: copy, worker)
   }
 
   private func scan(
-    _ rows: Rows, head: Int, _ layer: DecoderWeights.Scan, state: UnsafeMutablePointer<Float>
+    _ rows: Rows, head: Int, _ layer: DecoderWeights.Scan, state: UnsafeMutablePointer<Float>,
+    _ worker: Int
   ) {
     let spec = layer.spec
+    guard spec.inputs != .taylor else {
+      return TaylorScan(spec: spec, memory: expanded + worker * expandedStride).run(
+        rows.channels, head: head, state: state, tokenCount: rows.count)
+    }
     let scan = LinearScan(
       keyCount: spec.keyLength, columnCount: spec.valueLength, keyStride: spec.channelCount,
-      valueStride: spec.channelCount, decay: .scalar, decayStride: 2 * spec.valueHeadCount,
-      betaStride: 2 * spec.valueHeadCount,
-      deletes: spec.deletes)
-    let (first, gates) = (rows.channels, rows.gates + head)
+      valueStride: spec.channelCount, decay: spec.decaysKeys ? .perKey : .scalar,
+      decayStride: spec.gateCount, betaStride: spec.gateCount, deletes: spec.deletes)
+    let (first, gates) = (
+      rows.channels, rows.gates + (spec.decaysKeys ? head * spec.keyLength : head)
+    )
     let key = spec.keyHead(of: head) * spec.keyLength
     scan.run(
       state: state, queries: first + spec.queriesStart + key, keys: first + spec.keysStart + key,
       values: first + spec.valuesStart + head * spec.valueLength, decays: gates,
-      betas: gates + spec.valueHeadCount, tokenCount: rows.count)
+      betas: spec.decaysKeys ? nil : gates + spec.valueHeadCount, tokenCount: rows.count)
   }
 
   /// outputs = RMSNorm(o) · SiLU(z), head by head; of Mamba-2 RMSNorm((o + share of v) · SiLU(z)), key head by key head, or without
@@ -479,6 +547,10 @@ final class ScanStep: ParallelRegion {
     let outputs = outputs + row * spec.valuesLength
     guard spec.scans else {
       for index in 0..<spec.valuesLength { outputs[index] *= values[index] }
+      return finite.check(outputs, count: spec.valuesLength, row: row)
+    }
+    guard spec.inputs != .taylor else {
+      outputs.update(from: values, count: spec.valuesLength)
       return finite.check(outputs, count: spec.valuesLength, row: row)
     }
     let epsilon = spec.inputs == .lightning ? Self.lengthEpsilon : epsilon
@@ -520,25 +592,4 @@ final class ScanStep: ParallelRegion {
     cache.savedState(layer.number)?.bindMemory(
       to: Float.self, capacity: layer.spec.stateCount)
   }
-}
-
-extension ScanSpec {
-  /// Whether one matrix gives all inputs but β and α.
-  var isFused: Bool { inputs != .byKind && inputs != .apart }
-  /// Where queries, keys and values begin among the channels.
-  var queriesStart: Int { inputs == .mamba2 ? valuesLength + keysLength : 0 }
-  var keysStart: Int { inputs == .mamba2 ? valuesLength : keysLength }
-  var valuesStart: Int { inputs == .mamba2 || !scans ? 0 : 2 * keysLength }
-  /// Floats of what the convolution remembers, with what keeps the scan's state aligned.
-  var historyCount: Int { ((tapCount - 1) * channelCount + 15) / 16 * 16 }
-  /// Floats of a value head's state.
-  var headStateCount: Int {
-    LinearScan.stateCount(keyCount: keyLength, columnCount: valueLength)
-  }
-  /// Where a value head's state begins in that of the layer.
-  func stateStart(ofHead head: Int) -> Int { historyCount + head * headStateCount }
-  /// Whether what is known under a key gives way to its new value (delta rule), for which keys have a length of 1.
-  var deletes: Bool { scans && inputs != .mamba2 && inputs != .lightning }
-  /// Floats of a sequence's state.
-  package var stateCount: Int { historyCount + (scans ? valueHeadCount * headStateCount : 0) }
 }

@@ -21,9 +21,9 @@ struct EditedFolder {
   init(_ name: String) throws {
     let folder = VectorModel.folder(name)
     config = String(decoding: try VectorModel.read(folder + "/config.json"), as: UTF8.self)
-    others = try ["tokenizer.json", "tokenizer_config.json", "generation_config.json"].map {
-      ($0, try VectorModel.read("\(folder)/\($0)"))
-    }
+    others = try ["tokenizer.json", "tokenizer_config.json", "generation_config.json"]
+      .filter { access("\(folder)/\($0)", F_OK) == 0 }
+      .map { ($0, try VectorModel.read("\(folder)/\($0)")) }
     var names = ["model.safetensors"]
     if access("\(folder)/model.safetensors", F_OK) != 0 {
       names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]

@@ -15,7 +15,8 @@ import WeightLoader
     "olmo2", "olmo3", "granite", "smollm3", "command-r", "glm4", "gemma2", "qwen3-vl",
     "mistral-small", "phi3", "phi3-long", "phi4-mini", "qwen35", "granitehybrid", "openelm",
     "mamba2",
-    "nemotron-h", "lfm2", "falcon-h1", "falcon-h1-norm",
+    "nemotron-h", "lfm2", "falcon-h1", "falcon-h1-norm", "gla", "gla-first",
+    "based",
   ]
   private static let expertNames = [
     "mixtral", "qwen2moe", "qwen3moe", "olmoe", "gpt-oss", "glm4moe", "glm4moe-groups",
@@ -134,6 +135,8 @@ import WeightLoader
       ),
       ("minimax", { $0.editLayers { $0.blocks[0].scale = 1 } }),
       ("minimax", { $0.layers[0].blocks[1].residualScale = 1 }),
+      ("based", { $0.layers[2].attention?.window? += 1 }),
+      ("based", { $0.layers[2].attention?.rope = nil }),
       ("falcon-h1", { $0.embeddingScale = 1 }), ("falcon-h1", { $0.logitScale = 1 }),
       ("qwen3", { $0.ropeBase *= 2 }), ("qwen2", { $0.ropePairing = .adjacent }),
     ]

@@ -156,6 +156,26 @@ import Testing
     }
   }
 
+  /// Of as many key heads as value heads, without a convolution, and where elements are multiplied few of them.
+  @Test func `Linear attention without a convolution has its shapes`() throws {
+    for (inputs, keyHeadCount, keyLength, tapCount, isPossible) in [
+      (.gatedLinear, 4, 16, 1, true), (.gatedLinear, 2, 16, 1, false),
+      (.gatedLinear, 4, 16, 4, false), (.gatedLinear, 4, 65, 1, true), (.taylor, 4, 16, 1, true),
+      (.taylor, 4, 64, 1, true), (.taylor, 4, 65, 1, false), (.taylor, 2, 16, 1, false),
+    ] as [(ScanSpec.Inputs, Int, Int, Int, Bool)] {
+      var configuration = try #require(try description("llama").configuration)
+      configuration.layers[1].scan = ScanSpec(
+        keyHeadCount: keyHeadCount, valueHeadCount: 4, keyLength: keyLength, valueLength: 8,
+        tapCount: tapCount, inputs: inputs)
+      do throws(FormatError) {
+        try configuration.validate()
+        #expect(isPossible, "\(inputs)")
+      } catch { #expect(!isPossible && error.description.contains("layer 1"), "\(error)") }
+      let bytes = try JSONEncoder().encode(configuration)
+      #expect(try JSONDecoder().decode(DecoderConfiguration.self, from: bytes) == configuration)
+    }
+  }
+
   @Test func `Some layers may have experts, all the same ones`() throws {
     var experts = ExpertConfiguration(
       expertCount: 4, expertsPerToken: 2, feedForwardLength: 32, normalisesWeights: true)

@@ -117,11 +117,13 @@ import Testing
     #expect(partCount > 10)
   }
 
-  @Test(arguments: ["llama", "qwen3next", "qwen35", "granitehybrid", "mamba2", "lfm2"])
+  @Test(arguments: [
+    "llama", "qwen3next", "qwen35", "granitehybrid", "mamba2", "lfm2", "gla", "based",
+  ])
   func `A session goes on from where a sweep with drafts began that was broken off`(
     family: String
   ) throws {
-    let rig = try EngineRig(TinyFamilies.model(family))
+    let rig = try EngineRig.of(family)
     rig.contextLength = 400
     var request = SequenceRequest(
       tokens: EngineRig.tokens(50, seed: 8), limit: 14, ignoresEnd: true)

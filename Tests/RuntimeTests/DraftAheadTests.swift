@@ -121,10 +121,10 @@ import WeightLoader
     let rig = try EngineRig(tiny)
     rig.contextLength = 300
     let device = FaultyDevice(
-      try openDevice(paths: [rig.file.path], backend: .auto, queueDepth: 8), paths: [rig.file.path])
+      try openDevice(paths: [rig.path], backend: .auto, queueDepth: 8), paths: [rig.path])
     device.comesWhenWaitedForOnly = true
     let source = ModelSource(
-      path: rig.file.path, description: try ModelSource.describe(rig.file.path), device: device)
+      path: rig.path, description: try ModelSource.describe(rig.path), device: device)
     let session = try makeSession(
       source, contextLength: 300, promptLength: 40,
       RunShape(threadCount: 2, spareByteCount: 3 << 20),

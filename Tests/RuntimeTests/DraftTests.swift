@@ -41,7 +41,7 @@ import Testing
 
   private static let families = [
     "llama", "gemma3", "llama window", "qwen2moe", "llama relu", "qwen3next", "qwen35",
-    "granitehybrid", "mamba2", "nemotron_h", "lfm2", "falcon-h1",
+    "granitehybrid", "mamba2", "nemotron_h", "lfm2", "falcon-h1", "gla", "based",
   ]
 
   @Test(arguments: families, KeyValueType.allCases)
@@ -49,7 +49,7 @@ import Testing
     family: String, type: KeyValueType
   ) throws {
     var generator = SeededGenerator(seed: 0xD4)
-    let rig = try EngineRig(TinyFamilies.model(family))
+    let rig = try EngineRig.of(family)
     rig.contextLength = 400
     rig.keyValues.type = type
     rig.draftRowCount = 12
@@ -113,12 +113,12 @@ import Testing
     }
   }
 
-  @Test(arguments: ["llama", "qwen3next", "granitehybrid", "mamba2", "lfm2"])
+  @Test(arguments: ["llama", "qwen3next", "granitehybrid", "mamba2", "lfm2", "gla", "based"])
   func `A session's answer and what its context holds are those without drafts`(
     family: String
   ) throws {
     var generator = SeededGenerator(seed: 0xD6)
-    let rig = try EngineRig(TinyFamilies.model(family))
+    let rig = try EngineRig.of(family)
     rig.contextLength = 300
     let model = rig.model
     let session = try Session(
@@ -169,7 +169,7 @@ import Testing
     defer { extendLifetime(file) }
     #expect(drafter.byteCount > 0)
     let engine = try Engine(
-      try LanguageModel.open(rig.file.path), rig.request(sequenceCount: 2),
+      try LanguageModel.open(rig.path), rig.request(sequenceCount: 2),
       draft: .model(drafter))
     for _ in 0..<5 {
       var requests: [SequenceRequest] = []

@@ -9,7 +9,9 @@ import Tokenization
 
 /// A tiny model, and what it answers where nothing else is answered.
 final class EngineRig {
-  let file: TemporaryFile
+  /// Where the model is.
+  let path: String
+  private let file: TemporaryFile?
   let model: LanguageModel
   var threadCount = 2
   var contextLength = 96
@@ -20,13 +22,26 @@ final class EngineRig {
   var stateDistance = 128
 
   init(_ tiny: TinyModel = TinyModel(), seed: UInt64 = 3) throws {
-    file = TemporaryFile(tiny.gguf(seed: seed).bytes())
-    model = try LanguageModel.open(file.path)
+    let file = TemporaryFile(tiny.gguf(seed: seed).bytes())
+    (self.file, path) = (file, file.path)
+    model = try LanguageModel.open(path)
   }
 
   init(bytes: [UInt8]) throws {
-    file = TemporaryFile(bytes)
-    model = try LanguageModel.open(file.path)
+    let file = TemporaryFile(bytes)
+    (self.file, path) = (file, file.path)
+    model = try LanguageModel.open(path)
+  }
+
+  private init(folder: String) throws {
+    (file, path) = (nil, folder)
+    model = try LanguageModel.open(path)
+  }
+
+  /// A tiny model of the family; of one of which there are no GGUF files, a folder.
+  static func of(_ family: String) throws -> EngineRig {
+    try ["gla", "based"].contains(family)
+      ? EngineRig(folder: FolderTests.folder(family)) : EngineRig(TinyFamilies.model(family))
   }
 
   func request(sequenceCount: Int, maximumChunkLength: Int? = nil) -> MemoryPlan.Request {
@@ -47,7 +62,7 @@ final class EngineRig {
   ) throws -> Engine {
     // A model of its own: each engine's device is its own.
     try Engine(
-      try LanguageModel.open(file.path),
+      try LanguageModel.open(path),
       request(sequenceCount: sequenceCount, maximumChunkLength: maximumChunkLength), store: store)
   }
 

@@ -13,10 +13,10 @@ import WeightLoader
     "gemma3", "llama", "llama-relu", "mistral", "mixtral", "olmoe", "opt", "qwen2", "qwen2moe",
     "qwen3", "qwen3moe", "olmo2", "olmo3", "granite", "smollm3", "command-r", "glm4",
     "glm4moe", "glm4moe-groups", "minimax-m2", "mimo2", "openelm", "gemma2", "qwen3-vl",
-    "mistral-small",
+    "mistral-small", "gla", "gla-first", "based",
   ]
 
-  private static func folder(_ name: String) -> String {
+  static func folder(_ name: String) -> String {
     let tests = #filePath.split(separator: "/", omittingEmptySubsequences: false).dropLast(2)
     return tests.joined(separator: "/") + "/ModelConversionTests/Vectors/" + name
   }

@@ -118,7 +118,7 @@ extension NaiveDecoder {
     case .byKind, .apart:
       row.channels = product(prefix + "attn_qkv.weight", x)
       row.z = product(prefix + "attn_gate.weight", x)
-    case .mamba2, .gatedConvolution, .lightning:
+    case .mamba2, .gatedConvolution, .lightning, .gatedLinear, .activatedConvolution, .taylor:
       fatalError("these inputs are not sorted by kinds")
     case .byKeyHead:
       var left = product(prefix + "ssm_in.weight", x)[...]

@@ -30,7 +30,7 @@ import Testing
     let rig = try EngineRig(tiny)
     rig.contextLength = 24
     let tokens = EngineRig.tokens(24, seed: 5)
-    let states = try NaiveDecoder.reading(rig.file.path).hiddenStates(tokens)
+    let states = try NaiveDecoder.reading(rig.path).hiddenStates(tokens)
     let means = states[0].indices.map { index in
       states.reduce(0) { $0 + $1[index] } / Double(states.count)
     }

@@ -8,10 +8,10 @@ import Testing
 
 /// Families whose layers have states in other ways than beside an FFN: alone, beside attention in one block, of a convolution.
 @Suite struct StateFamilyTests {
-  private static let families = ["mamba2", "nemotron_h", "lfm2", "falcon-h1"]
+  private static let families = ["mamba2", "nemotron_h", "lfm2", "falcon-h1", "gla", "based"]
 
   private func makeRig(_ family: String) throws -> EngineRig {
-    let rig = try EngineRig(TinyFamilies.model(family))
+    let rig = try EngineRig.of(family)
     rig.contextLength = 400
     return rig
   }

@@ -6,6 +6,9 @@ protocol Architecture: Sendable {
   /// ggml's name, by which images call the family.
   static var name: String { get }
 
+  /// Whether Hugging Face files hold the embedding table as the output head that it is.
+  static var huggingFaceTableIsHead: Bool { get }
+
   /// Reads a GGUF file's hyper-parameters.
   static func configuration(
     gguf parameters: GGUFHyperparameters
@@ -76,6 +79,8 @@ extension Architecture {
       "mlp.up_proj": "ffn_up", "mlp.gate_up_proj": "ffn_gate_up", "mlp.down_proj": "ffn_down",
     ]
   }
+
+  static var huggingFaceTableIsHead: Bool { false }
 }
 
 /// The families this project runs.
@@ -86,7 +91,7 @@ enum Architectures {
     GPTOSS.self,
     GLM4MoE.self, MiniMaxM2.self, Qwen3Next.self, Qwen35.self,
     Qwen35MoE.self, GraniteHybrid.self, Mamba2.self, NemotronH.self, LFM2.self, LFM2MoE.self,
-    FalconH1.self, MiniMax.self, MiMo2.self, OpenELM.self, OPT.self,
+    FalconH1.self, MiniMax.self, GLA.self, Based.self, MiMo2.self, OpenELM.self, OPT.self,
   ]
 
   /// The family that GGUF files call `name`.

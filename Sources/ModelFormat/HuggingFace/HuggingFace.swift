@@ -143,7 +143,9 @@ public enum HuggingFace {
     _ description: inout ModelDescription
   ) throws(FormatError) -> HuggingFaceTensors {
     let path = documents.configuration.path
-    guard let family = (root["architectures"]?.array?.first)?.string else {
+    // Folders of Based need not name their class.
+    let unnamed = root["alt_mixer_layers"].flatMap { _ in Based.huggingFaceNames.first }
+    guard let family = (root["architectures"]?.array?.first)?.string ?? unnamed else {
       throw FormatError(.malformed, at: root.offset, path: path, "\"architectures\" is missing")
     }
     let architecture = try Architectures.named(

@@ -73,6 +73,14 @@ struct HuggingFaceHyperparameters {
     return string
   }
 
+  /// What an object of the file states; nil if there is none under the key.
+  func nested(_ key: StaticString) -> HuggingFaceHyperparameters? {
+    guard let object = config[key], object.members != nil else { return nil }
+    return HuggingFaceHyperparameters(
+      config: object, path: path, name: name, architecture: architecture,
+      vocabularyCount: vocabularyCount, hasOutputHead: hasOutputHead)
+  }
+
   func required(_ key: StaticString, default: Int? = nil) throws(FormatError) -> Int {
     guard let value = try integer(key) ?? `default` else {
       throw error(.malformed, config, "\"\(key)\" is missing")

@@ -7,6 +7,7 @@ struct HuggingFaceNames {
     (from: "model.language_model.", to: "model."),
     (from: "model.decoder.", to: "model."), (from: "decoder.", to: "model."),
     (from: "transformer.", to: "model."), (from: "model.backbone.", to: "model."),
+    (from: "model.transformer.", to: "model."),
     (from: "model.lm_head.", to: "lm_head."), (from: "backbone.", to: "model."),
   ]
   /// Parts of multimodal models that see, not read.
@@ -14,10 +15,12 @@ struct HuggingFaceNames {
     "vision_tower.", "multi_modal_projector.", "model.vision_tower.",
     "model.multi_modal_projector.", "model.visual.",
   ]
-  /// What follows from the configuration: RoPE's frequencies, what lightning attention forgets.
+  /// What follows from the configuration or other tensors: RoPE's frequencies, what lightning attention forgets, tables that
+  /// are heads, and what a training run counted.
   private static let ignoredSuffixes = [
     ".rotary_emb.inv_freq", ".self_attn.slope_rate", ".self_attn.query_decay",
-    ".self_attn.key_decay", ".self_attn.diagonal_decay",
+    ".self_attn.key_decay", ".self_attn.diagonal_decay", ".embeddings.word_embeddings.weight",
+    "_metrics.num-tokens.count",
   ]
   private static let outerNames = [
     "model.embed_tokens.weight": "token_embd.weight",
@@ -26,12 +29,13 @@ struct HuggingFaceNames {
     "model.final_layer_norm.weight": "output_norm.weight",
     "model.final_layer_norm.bias": "output_norm.bias",
     "model.embeddings.weight": "token_embd.weight", "model.norm_f.weight": "output_norm.weight",
-    "model.embedding_norm.weight": "output_norm.weight",
+    "model.embedding_norm.weight": "output_norm.weight", "model.ln_f.weight": "output_norm.weight",
     "model.final_layernorm.weight": "output_norm.weight",
   ]
 
   /// GGUF's names of a layer's tensors by their own, without prefix and suffix.
   private let layerNames: [String: String]
+  private let tableIsHead: Bool
   /// What precedes the decoder's names in these files.
   private let prefix: (from: String, to: String)?
   /// Where tensors are missing: the file, or of several their folder.
@@ -39,6 +43,7 @@ struct HuggingFaceNames {
 
   init(_ architecture: any Architecture.Type, _ shards: [SafetensorsFile]) {
     layerNames = architecture.huggingFaceLayerNames
+    tableIsHead = architecture.huggingFaceTableIsHead
     let names = shards.lazy.flatMap(\.tensors).map(\.name)
     prefix = Self.prefixes.first { prefix in names.contains { $0.hasPrefix(prefix.from) } }
     let first = shards.first?.path
@@ -60,6 +65,7 @@ struct HuggingFaceNames {
     if let prefix = Self.prefixes.first(where: { original.hasPrefix($0.from) }) {
       original = prefix.to + original.dropFirst(prefix.from.count)
     }
+    if tableIsHead, original == "lm_head.weight" { return ("token_embd.weight", nil) }
     if let name = Self.outerNames[original] { return (name, nil) }
     var parts = original.split(separator: ".", omittingEmptySubsequences: false)
     guard parts.count >= 5, parts[0] == "model", parts[1] == "layers",
@@ -118,6 +124,7 @@ struct HuggingFaceNames {
   /// The name in these files of what is called `name` in GGUF; an expert's number is `*`.
   func original(_ name: String) -> String {
     var original = Self.outerNames.filter { $0.value == name }.map(\.key).max()
+    if tableIsHead, name == "token_embd.weight" { original = "lm_head.weight" }
     let parts = name.split(separator: ".", omittingEmptySubsequences: false)
     if original == nil, (3...4).contains(parts.count), parts[0] == "blk" {
       let prefix = "model.layers.\(parts[1])."

@@ -102,8 +102,14 @@ struct HuggingFaceTensors {
     } else {
       type = try tensor.weightType(path: shard.path)
     }
-    // A bias for each expert is a vector of them all, and so are taps.
-    let isFlat = name.hasSuffix("_exps.bias") || isOfTaps
+    let isOfDecays = name.hasSuffix(".ssm_f_b.weight")
+    guard !isOfDecays || columnCount == ScanSpec.decayRank else {
+      throw FormatError(
+        .malformed, at: tensor.infoOffset, path: shard.path,
+        "tensor \"\(tensor.name)\" has \(columnCount) columns, not \(ScanSpec.decayRank)")
+    }
+    // A bias for each expert is a vector of them all, and so are taps, and what decays of keys come from.
+    let isFlat = name.hasSuffix("_exps.bias") || isOfTaps || isOfDecays
     return TensorRecord(
       name: name, type: type,
       columnCount: isFlat
