@@ -25,20 +25,18 @@ struct DraftOptionTests {
   @Test("Where model and draft model do not fit together, it says what the draft takes")
   func together() throws {
     var (low, high) = (1, 256)
+    let far = try answer(small, "--ram", "\(low)MiB")
+    // The last refusal: what a process takes differs a little from run to run, and with it the least budget.
+    var refused = far
     while high - low > 1 {
       let middle = (low + high) / 2
-      if try answer(small, "--ram", "\(middle)MiB").status == 0 {
-        high = middle
-      } else {
-        low = middle
-      }
+      let result = try answer(small, "--ram", "\(middle)MiB")
+      if result.status == 0 { high = middle } else { (low, refused) = (middle, result) }
     }
-    let refused = try answer(small, "--ram", "\(low)MiB")
-    #expect(refused.status != 0 && refused.output.isEmpty)
+    #expect(refused.output.isEmpty)
     let reasons = ["of which the draft model takes", "but not for drafts beside it"]
     #expect(reasons.contains { refused.errors.contains($0) }, "\(refused.errors)")
     #expect(refused.errors.contains("--draft"), "\(refused.errors)")
-    let far = try answer(small, "--ram", "1MiB")
     #expect(far.status != 0 && far.errors.contains("the draft model alone takes"), "\(far.errors)")
   }
 
