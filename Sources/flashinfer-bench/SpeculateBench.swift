@@ -14,8 +14,8 @@ struct SpeculateBench: ParsableCommand {
     commandName: "speculate",
     abstract: "Speed of answers with drafts of tokens ÷ without, which are the same to the bit.",
     discussion: """
-      Each prompt is answered without drafts and then with them, each time by a session of its own with \
-      all of the budget. What drafters remember of earlier answers stays, as it does in an engine. An \
+      Each prompt, or with --sequences so many at once, is answered without drafts and then with them, each \
+      time by a session of its own with all of the budget. What drafters remember of earlier answers stays, as it does in an engine. An \
       answer that differs ends the run with an error. The speed-up is that of tokens/s after the first \
       token; a sweep's time with drafts, drafting included, is divided by one without, and so is what the \
       drive gives a second. The spread is that of the prompts. Memory bounds how many drafts a sweep \
@@ -25,6 +25,7 @@ struct SpeculateBench: ParsableCommand {
         flashinfer-bench speculate model.bin --ram 2200MiB --text benchmarks/speculation/copy.jsonl
         flashinfer-bench speculate model.bin --ram 2200MiB --text prose.jsonl --draft small.bin --temperature 0.7
         flashinfer-bench speculate model.bin --ram 2200MiB --text prose.jsonl --oracle 8
+        flashinfer-bench speculate model.bin --ram 2200MiB --text prose.jsonl --draft small.bin --sequences 2
       """)
 
   @Argument(help: "Flash image, GGUF file or Hugging Face folder.") var model: String
@@ -38,6 +39,7 @@ struct SpeculateBench: ParsableCommand {
   var oracle: Int?
   @Flag(help: "Draft at random: what drafts cost that are never right.") var garbage = false
   @Option(help: "Prompts to answer (default: all).") var prompts: Int?
+  @Option(help: "Prompts that are answered at the same time.") var sequences = 1
   @Option(help: "Most tokens of an answer.") var maxTokens = 128
   @Option(
     help: """
@@ -72,6 +74,12 @@ struct SpeculateBench: ParsableCommand {
     guard plainTokens == nil || oracle == nil else {
       throw ValidationError("--oracle knows the whole answer: leave out --plain-tokens")
     }
+    guard sequences >= 1, sequences == 1 || oracle == nil else {
+      throw ValidationError(
+        oracle == nil
+          ? "--sequences must be at least 1, not \(sequences)"
+          : "--oracle is for one sequence: leave out --sequences")
+    }
     guard prompts ?? 1 >= 1 else {
       throw ValidationError("--prompts must be at least 1, not \(prompts ?? 0)")
     }
@@ -85,6 +93,10 @@ struct SpeculateBench: ParsableCommand {
     try reportingErrors {
       let model = try resources.open(model)
       let prompts = try readPrompts(model)
+      guard sequences == 1 else {
+        let figures = try figures(ofBatchesOf: prompts, model)
+        return report(figures, model.summary(self.model), asJSON: json)
+      }
       var runs: [Run] = []
       let memory = DraftMemory(vocabularyCount: model.configuration.vocabularyCount)
       let progress = Progress.begin("answering", total: prompts.count, unit: .count("prompts"))
@@ -92,14 +104,8 @@ struct SpeculateBench: ParsableCommand {
       for (index, prompt) in prompts.enumerated() {
         let plain = try answer(prompt, model, of: nil, memory)
         let drafted = try answer(prompt, model, of: plain.tokens, memory)
-        guard
-          plain.finishReason == .length && plainTokens != nil
-            ? drafted.tokens.starts(with: plain.tokens) : plain.tokens == drafted.tokens
-        else {
-          throw CommandError(
-            .failure,
-            "the answer to prompt \(index + 1) of \(text) differs with drafts: this is a defect")
-        }
+        try expect(
+          drafted.tokens, with: plain.tokens, isWhole: plain.finishReason != .length, index)
         if plain.sampledTokenCount > 1 { runs.append(Run(plain: plain, drafted: drafted)) }
         progress.update(index + 1)
       }
@@ -108,6 +114,19 @@ struct SpeculateBench: ParsableCommand {
         throw CommandError(.badData, "\(text): no answer has two tokens or more")
       }
       report(figures(runs), model.summary(self.model), asJSON: json)
+    }
+  }
+
+  /// Throws where an answer differs with drafts.
+  ///
+  /// - Parameter isWhole: whether the one without drafts was not cut off.
+  func expect(
+    _ drafted: [Int32], with plain: [Int32], isWhole: Bool, _ index: Int
+  ) throws {
+    guard isWhole || plainTokens == nil ? plain == drafted : drafted.starts(with: plain) else {
+      throw CommandError(
+        .failure,
+        "the answer to prompt \(index + 1) of \(text) differs with drafts: this is a defect")
     }
   }
 
@@ -201,6 +220,27 @@ struct SpeculateBench: ParsableCommand {
     return prompts
   }
 
+  /// Most tokens of an answer.
+  func answerLimit(isDrafted: Bool) -> Int {
+    isDrafted ? maxTokens : min(plainTokens ?? maxTokens, maxTokens)
+  }
+
+  /// What prompts that are answered at the same time need, and what drafts for them.
+  func plan(
+    _ prompts: [[Int32]], _ model: LanguageModel, isDrafted: Bool
+  ) throws -> (MemoryPlan.Request, DraftChoice) {
+    let longest = prompts.map(\.count).max() ?? 0
+    var request = resources.memoryRequest(
+      model, keyValues, neurons, verification, contextLength: longest + maxTokens,
+      promptLength: longest,
+      callerByteCount: Sampler.byteCount(vocabularyCount: model.configuration.vocabularyCount))
+    request.sequenceCount = prompts.count
+    let draft = isDrafted ? try drafts.plan(&request, for: model, resources) : .off
+    guard isDrafted, garbage else { return (request, draft) }
+    let count = Int32(clamping: model.configuration.vocabularyCount)
+    return (request, DraftChoice { _, _ in GarbageDrafter(vocabularyCount: count) })
+  }
+
   /// Answers a prompt in a session of its own.
   ///
   /// - Parameters:
@@ -209,20 +249,13 @@ struct SpeculateBench: ParsableCommand {
   private func answer(
     _ prompt: [Int32], _ model: LanguageModel, of known: [Int32]?, _ memory: DraftMemory
   ) throws -> GenerationResult {
-    var request = resources.memoryRequest(
-      model, keyValues, neurons, verification, contextLength: prompt.count + maxTokens,
-      promptLength: prompt.count,
-      callerByteCount: Sampler.byteCount(vocabularyCount: model.configuration.vocabularyCount))
+    let (request, draft) = try plan([prompt], model, isDrafted: known != nil)
     var options = GenerationOptions(
-      prompt: prompt,
-      maximumTokenCount: known == nil ? min(plainTokens ?? maxTokens, maxTokens) : maxTokens,
+      prompt: prompt, maximumTokenCount: answerLimit(isDrafted: known != nil),
       sampling: SamplingOptions(temperature: temperature, seed: seed))
-    options.draft = known == nil ? .off : try drafts.plan(&request, for: model, resources)
+    options.draft = draft
     if let known, let oracle {
       options.draft = DraftChoice { _, _ in OracleDrafter(prompt + known, count: oracle - 1) }
-    } else if known != nil, garbage {
-      let count = Int32(clamping: model.configuration.vocabularyCount)
-      options.draft = DraftChoice { _, _ in GarbageDrafter(vocabularyCount: count) }
     }
     let session = try Session(
       model.source, model.configuration, request, cancellation: Interruption.flag)
