@@ -112,7 +112,10 @@ enum GGUFTarget {
 
   @Sendable static func seeds() throws -> [[UInt8]] {
     var inputs: [[UInt8]] = []
-    for architecture in ["llama", "gemma3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "olmoe"] {
+    for architecture in [
+      "llama", "gemma3", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "olmoe", "qwen3next", "qwen35",
+      "granitehybrid", "mamba2", "lfm2", "falcon-h1",
+    ] {
       var model = TinyModel(architecture: architecture)
       model.layerCount = 1
       model.experts?.expertCount = 3

@@ -84,6 +84,7 @@ enum ImageTarget {
     var inputs: [[UInt8]] = []
     for (architecture, bundling) in [
       ("llama", Bundling.none), ("llama", .neurons), ("gemma3", .none), ("qwen2moe", .experts),
+      ("mamba2", .none), ("falcon-h1", .none),
     ] {
       var model = TinyModel(architecture: architecture)
       model.layerCount = 1
