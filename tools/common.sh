@@ -91,7 +91,7 @@ need_pip() {
 # python3 has them not.
 find_torch() {
   local environment=${XDG_CACHE_HOME:-$HOME/.cache}/flashinfer/$1 modules
-  local torch_needs=(setuptools filelock typing-extensions sympy networkx jinja2 fsspec)
+  local torch_needs=("setuptools>=77.0.3" filelock typing-extensions sympy networkx jinja2 fsspec)
   shift
   modules=$(printf ', %s' torch "$@")
   python=python3
