@@ -59,6 +59,8 @@ public struct DecoderConfiguration: Sendable, Equatable {
   /// Row of `position_embd.weight` that is added to the embedding at position 0, where positions are
   /// learned; nil = RoPE. The table has ``contextLength`` rows from there on: no context is longer.
   public var positionOffset: Int?
+  /// Whether a token's embedding is joined with a hidden state of another model: of a layer that predicts further tokens.
+  public internal(set) var joinsStates = false
   /// Factor on RoPE's cosines and sines ("attention factor").
   public var ropeMagnitude: Float = 1
   /// The longest context that uses RoPE's short factors; nil = all contexts use the same.

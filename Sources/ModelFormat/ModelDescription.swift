@@ -35,6 +35,8 @@ public struct ModelDescription: Sendable {
   public var neurons: NeuronLayout?
   /// Of an image, the identity of the model that it was converted from; nil if it is not known.
   public var sourceIdentity: ModelIdentity?
+  /// Layers that predict further tokens and are left out; nil = there are none.
+  public var predictionLayers: PredictionLayers?
   /// What people should know of how the file is read; mostly nothing.
   public var notes: [String] = []
 

@@ -101,6 +101,7 @@ extension DecoderConfiguration {
       tensors.append(
         .table(Self.positionsName, columns: hiddenSize, rows: contextLength + positionOffset))
     }
+    if let joinTensors { tensors += joinTensors.all }
     for layer in 0..<layerCount {
       for block in blockTensors(ofLayer: layer, neurons: neurons) { tensors += block.all }
     }

@@ -53,6 +53,8 @@ public struct TinyModel: Sendable {
   public var experts: ExpertConfiguration?
   /// In place of attention in all layers but each second.
   public var scan: ScanSpec?
+  /// Layers after the last one that predict further tokens.
+  public var predictionLayerCount = 0
 
   public init(architecture: String = "llama") {
     self.architecture = architecture
@@ -197,6 +199,15 @@ public struct TinyModel: Sendable {
       || (expected.name.hasSuffix(".scale") ? hasFactors : hasRopeFactors)
     {
       file.tensors.append(tensor(expected, index: index, &generator))
+    }
+    for layer in layerCount..<layerCount + predictionLayerCount {
+      let prefix = "blk.0."
+      for (index, expected) in (configuration.predictor?.expectedTensors ?? []).enumerated()
+      where expected.name.hasPrefix(prefix) && !expected.isOptional {
+        var tensor = tensor(expected, index: index, &generator)
+        tensor.name = "blk.\(layer)." + tensor.name.dropFirst(prefix.count)
+        file.tensors.append(tensor)
+      }
     }
     return file
   }
@@ -418,7 +429,7 @@ public struct TinyModel: Sendable {
     let denseLength =
       statesExpertLength ? feedForwardLength : experts?.feedForwardLength ?? feedForwardLength
     let integers = [
-      ("block_count", layerCount), ("context_length", contextLength),
+      ("block_count", layerCount + predictionLayerCount), ("context_length", contextLength),
       ("embedding_length", hiddenSize), ("feed_forward_length", denseLength),
       ("attention.head_count", queryHeadCount), ("attention.head_count_kv", keyValueHeadCount),
       ("attention.key_length", headDim),
@@ -479,6 +490,9 @@ public struct TinyModel: Sendable {
           named("attention.sliding_window_pattern"),
           .uint32s((0..<layerCount).map { UInt32($0 % 2) })
         ))
+    }
+    if predictionLayerCount > 0 {
+      metadata.append((named("nextn_predict_layers"), .uint32(UInt32(predictionLayerCount))))
     }
     if let experts { metadata += expertMetadata(experts) }
     if let scan, !scan.scans {

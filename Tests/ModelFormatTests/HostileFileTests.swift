@@ -30,7 +30,9 @@ import Testing
     var experts = TinyModel(architecture: "qwen2moe")
     experts.layerCount = 1
     experts.experts?.expertCount = 3
-    return [llama, gemma, experts]
+    var predicting = TinyModel(architecture: "glm4moe")
+    (predicting.layerCount, predicting.predictionLayerCount) = (2, 1)
+    return [llama, gemma, experts, predicting]
   }
 
   @Test func `Damaged GGUF headers`() {

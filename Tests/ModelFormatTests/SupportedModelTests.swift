@@ -80,27 +80,90 @@ import Testing
     #expect(message.contains("is \"mimo2\""), "\(message)")
   }
 
+  private static func tiny(predictionLayerCount: Int) -> TinyModel {
+    var tiny = TinyModel(architecture: "glm4moe")
+    tiny.predictionLayerCount = predictionLayerCount
+    return tiny
+  }
+
   /// Layers that predict further tokens are counted, and left out.
   @Test func `Layers after the last one are left out with a note`() throws {
-    let file = TinyModel(architecture: "glm4moe").gguf(seed: 2)
-    let plain = try ImageBuilder.description(of: file.bytes())
-    var longer = file
-    for index in longer.metadata.indices where longer.metadata[index].key == "glm4moe.block_count" {
-      longer.metadata[index].value = .uint32(4)
+    let plain = try ImageBuilder.description(
+      of: Self.tiny(predictionLayerCount: 0).gguf(seed: 2).bytes())
+    #expect(plain.predictionLayers == nil && plain.notes.isEmpty)
+    for count in 1...3 {
+      let file = Self.tiny(predictionLayerCount: count).gguf(seed: 2)
+      let later = file.tensors.filter { tensor in
+        (3..<3 + count).contains { tensor.name.hasPrefix("blk.\($0).") }
+      }
+      let found = try ImageBuilder.description(of: file.bytes())
+      #expect(found.configuration == plain.configuration)
+      #expect(found.tensors.map(\.name) == plain.tensors.map(\.name))
+      let layers = try #require(found.predictionLayers)
+      #expect(layers.layerCount == count && layers.tensorCount == later.count)
+      #expect(layers.byteCount == later.reduce(0) { $0 + $1.data.count })
+      #expect(layers.problem == nil && found.predictor?.configuration?.layerCount == 1)
+      let note = try #require(found.notes.first)
+      #expect(note.hasPrefix(count == 1 ? "1 layer that predicts" : "\(count) layers that predict"))
+      #expect(note.contains("(\(later.count) tensors, ") && note.contains("--draft mtp"), "\(note)")
     }
-    longer.metadata.append(("glm4moe.nextn_predict_layers", .uint32(1)))
-    for name in ["nextn.eh_proj.weight", "attn_norm.weight", "ffn_gate_exps.weight"] {
-      var tensor = try #require(file.tensors.first { $0.name == "blk.0.attn_norm.weight" })
-      tensor.name = "blk.3.\(name)"
-      longer.tensors.append(tensor)
+  }
+
+  @Test func `A layer that lacks a tensor or has another shape cannot draft, and its model runs`()
+    throws
+  {
+    let file = Self.tiny(predictionLayerCount: 1).gguf(seed: 2)
+    for index in file.tensors.indices where file.tensors[index].name.hasPrefix("blk.3.") {
+      let name = file.tensors[index].name.replacing("post_attention_norm", with: "ffn_norm")
+      var other = file
+      other.tensors.remove(at: index)
+      var found = try ImageBuilder.description(of: other.bytes())
+      #expect(found.predictor == nil)
+      #expect(found.predictionLayers?.problem?.contains("\"\(name)\" is missing") == true)
+      #expect(found.notes.contains { $0.contains("cannot draft: tensor \"\(name)\"") })
+      other = file
+      let matrix = try #require(file.tensors.first { $0.name == "blk.0.attn_q.weight" })
+      other.tensors[index].type = matrix.type
+      other.tensors[index].data = Array(matrix.data[..<(matrix.data.count / 64)])
+      other.tensors[index].dimensions = [64]
+      found = try ImageBuilder.description(of: other.bytes())
+      #expect(found.predictor == nil && found.predictionLayers?.problem != nil, "\(name)")
     }
-    let found = try ImageBuilder.description(of: longer.bytes())
-    #expect(found.configuration == plain.configuration)
-    #expect(found.tensors.map(\.name) == plain.tensors.map(\.name))
-    #expect(found.notes.contains { $0.hasPrefix("3 tensors of layers that predict") })
-    for count in [TinyGGUF.Value.int32(-1), .uint32(4), .uint64(1 << 40)] {
-      longer.metadata[longer.metadata.count - 1].value = count
-      #expect(throws: FormatError.self) { try ImageBuilder.description(of: longer.bytes()) }
+    var own = file
+    for name in ["token_embd.weight", "output_norm.weight"] {
+      var tensor = try #require(file.tensors.first { $0.name == name })
+      tensor.name =
+        name.hasPrefix("token")
+        ? "blk.3.nextn.embed_tokens.weight" : "blk.3.nextn.shared_head_norm.weight"
+      own.tensors.append(tensor)
+    }
+    let found = try ImageBuilder.description(of: own.bytes())
+    #expect(found.predictionLayers?.problem == nil, "\(found.notes)")
+    #expect(found.predictor?.tensors.count { $0.name == "token_embd.weight" } == 1)
+    own.tensors.append(own.tensors[0])
+    own.tensors[own.tensors.count - 1].name = "blk.3.nextn.other.weight"
+    let unknown = try ImageBuilder.description(of: own.bytes())
+    #expect(unknown.predictionLayers?.problem?.contains("\"blk.3.nextn.other.weight\"") == true)
+  }
+
+  @Test func `Counts of such layers that cannot be are refused`() throws {
+    var file = Self.tiny(predictionLayerCount: 1).gguf(seed: 2)
+    let key = "glm4moe.nextn_predict_layers"
+    let index = try #require(file.metadata.firstIndex { $0.key == key })
+    for count in [
+      TinyGGUF.Value.int32(-1), .uint32(4), .uint32(5), .uint64(1 << 40), .uint64(.max),
+    ] {
+      file.metadata[index].value = count
+      #expect(throws: FormatError.self) { try ImageBuilder.description(of: file.bytes()) }
+    }
+    // Names of layers are only names.
+    file = Self.tiny(predictionLayerCount: 1).gguf(seed: 2)
+    for number in ["\(Int.max)", "9223372036854775808", "-1", ""] {
+      var other = file
+      let last = try #require(other.tensors.firstIndex { $0.name.hasPrefix("blk.3.") })
+      other.tensors[last].name = "blk.\(number).attn_norm.weight"
+      let found = try? ImageBuilder.description(of: other.bytes())
+      #expect(found == nil || number == "\(Int.max)" && found?.predictionLayers?.layerCount == 2)
     }
   }
 }

@@ -110,13 +110,17 @@ extension GGUF {
       description.pooling = poolingNames[number - 1]
     }
     guard !description.tensors.isEmpty else { return }
-    if architecture.skipsPredictionLayers {
-      description.leaveOutLayers(from: configuration.layerCount)
+    let predictionLayers =
+      architecture.skipsPredictionLayers
+      ? description.takePredictionLayers(after: configuration.layerCount) : []
+    let origins = StoredTensorNames(path: metadata.file.path, files: description.files)
+    func prepared(
+      _ tensors: [TensorRecord], _ configuration: DecoderConfiguration
+    ) throws(FormatError) -> [TensorRecord] {
+      try FusedTensors.split(
+        tensors.map { rename($0, architecture.ggufLayerNames) }, configuration, origins: origins)
     }
-    description.tensors = description.tensors.map { rename($0, architecture.ggufLayerNames) }
-    description.tensors = try FusedTensors.split(
-      description.tensors, configuration,
-      origins: StoredTensorNames(path: metadata.file.path, files: description.files))
+    description.tensors = try prepared(description.tensors, configuration)
     let scaling = try parameters.ropeScaling(
       base: configuration.ropeBase, dimensionCount: configuration.ropeDimensionCount)
     let derived = architecture.derivedValues(configuration)
@@ -125,6 +129,7 @@ extension GGUF {
     where !parameters.hasTensor(name) {
       description.append(name, values: values)
     }
+    description.note(predictionLayers: predictionLayers, path: metadata.file.path, prepared)
   }
 }
 
@@ -158,20 +163,6 @@ extension GGUF {
 }
 
 extension ModelDescription {
-  /// Leaves out layers after the last one, which predict further tokens.
-  fileprivate mutating func leaveOutLayers(from layerCount: Int) {
-    let count = tensors.count
-    tensors.removeAll { tensor in
-      let words = tensor.name.split(separator: ".", maxSplits: 2)
-      return words.count == 3 && words[0] == "blk" && Int(words[1]).map { $0 >= layerCount } == true
-    }
-    if tensors.count < count { notes.append(Self.noteOfPredictionLayers(count - tensors.count)) }
-  }
-
-  static func noteOfPredictionLayers(_ tensorCount: Int) -> String {
-    "\(tensorCount) tensors of layers that predict further tokens are left out"
-  }
-
   /// Leaves out what would scale activations before a product (`blk.0.ffn_up.input_scale`): they have scales of their own
   /// here, one for each 32, so nothing is lost.
   fileprivate mutating func ignoreInputFactors() {

@@ -166,8 +166,9 @@ public enum HuggingFace {
     description.configuration = configuration.decoder
     description.tensors = tensors.records
     description.derivations = tensors.derivations
-    if tensors.leftOutCount > 0 {
-      description.notes.append(ModelDescription.noteOfPredictionLayers(tensors.leftOutCount))
+    if let layers = tensors.predictionLayers {
+      description.predictionLayers = layers
+      description.notes.append(layers.note)
     }
     for (name, values) in configuration.derivedValues.sorted(by: { $0.key < $1.key }) {
       description.append(name, values: values)

@@ -115,6 +115,19 @@ struct HuggingFaceNames {
     return Self.number(parts[2])
   }
 
+  /// The number of the layer that predicts further tokens and that a tensor belongs to, 0 of what all of them share; nil of tensors
+  /// of the model.
+  ///
+  /// - Parameter layerCount: layers of the model; later ones predict. nil = only those under other names do.
+  func predictionLayer(_ name: String, after layerCount: Int?) -> Int? {
+    for prefix in ["mtp.", "model.mtp."] where name.hasPrefix(prefix) {
+      let parts = name.dropFirst(prefix.count).split(separator: ".", maxSplits: 2)
+      return parts.count > 1 && parts[0] == "layers" ? Self.number(parts[1]) ?? 0 : 0
+    }
+    guard let layerCount, let layer = layer(name), layer >= layerCount else { return nil }
+    return layer
+  }
+
   /// A number from 0 on as it is usually written.
   private static func number(_ text: Substring) -> Int? {
     guard let value = Int(text), value >= 0, String(value) == text else { return nil }

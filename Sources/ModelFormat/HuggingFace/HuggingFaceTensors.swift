@@ -16,10 +16,11 @@ struct HuggingFaceTensors {
     init(_ record: TensorRecord) { (fileIndex, offset) = (record.fileIndex, record.offset) }
   }
 
-  /// Tensors of layers after the last one.
-  private(set) var leftOutCount = 0
+  /// What is left out of layers after the last one; nil = there is nothing.
+  private(set) var predictionLayers: PredictionLayers?
+  private var predictionLayerNumbers: Set<Int> = []
 
-  /// - Parameter layerCount: layers from which on tensors are left out; nil = none are.
+  /// - Parameter layerCount: layers of the model; nil = as many as there are.
   /// - Throws: ``FormatError`` for a tensor whose name has no meaning, or of three dimensions.
   init(
     shards: [SafetensorsFile], architecture: any Architecture.Type,
@@ -30,17 +31,14 @@ struct HuggingFaceTensors {
     let index = SafetensorsIndex(shards)
     for (fileIndex, shard) in shards.enumerated() {
       for tensor in shard.tensors {
-        if HuggingFaceNames.isIgnored(tensor.name) || quantisation.isCompanion(tensor.name) {
+        if HuggingFaceNames.isIgnored(tensor.name) { continue }
+        if architecture.skipsPredictionLayers,
+          let layer = names.predictionLayer(tensor.name, after: layerCount)
+        {
+          leaveOut(tensor, ofLayer: layer)
           continue
         }
-        if architecture.skipsPredictionLayers, tensor.name.hasPrefix("mtp.") {
-          leftOutCount += 1
-          continue
-        }
-        if let layerCount, let layer = names.layer(tensor.name), layer >= layerCount {
-          leftOutCount += 1
-          continue
-        }
+        if quantisation.isCompanion(tensor.name) { continue }
         let weightName = quantisation.weightName(tensor.name)
         guard let (name, expert) = names.stored(weightName) else {
           throw HuggingFaceQuantisation.refusal(ofTensor: tensor, path: shard.path)
@@ -71,6 +69,17 @@ struct HuggingFaceTensors {
     for (name, parts) in parts.sorted(by: { $0.key < $1.key }) {
       try appendStack(name, parts.sorted { $0.expert < $1.expert }, shards)
     }
+  }
+
+  /// Counts a tensor of a layer that predicts further tokens.
+  private mutating func leaveOut(_ tensor: SafetensorsTensor, ofLayer layer: Int) {
+    var layers = predictionLayers ?? PredictionLayers()
+    predictionLayerNumbers.insert(layer)
+    layers.layerCount = predictionLayerNumbers.count
+    layers.tensorCount += 1
+    layers.byteCount += tensor.byteCount
+    layers.problem = "such layers draft from GGUF files alone"
+    predictionLayers = layers
   }
 
   /// A tensor that is one expert's.
