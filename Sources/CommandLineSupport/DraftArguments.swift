@@ -9,7 +9,7 @@ import WeightLoader
 public struct DraftArguments: ParsableArguments {
   /// Where drafts come from.
   public enum Choice: ExpressibleByArgument, Sendable, Equatable {
-    case auto, off, lookup
+    case auto, off, lookup, mtp
     /// A file of a smaller model.
     case model(path: String)
 
@@ -18,20 +18,31 @@ public struct DraftArguments: ParsableArguments {
       case "auto": self = .auto
       case "off": self = .off
       case "lookup": self = .lookup
+      case "mtp": self = .mtp
       case "": return nil
       default: self = .model(path: argument)
       }
     }
 
     public var defaultValueDescription: String { "auto" }
+
+    /// As it was asked for where something drafts that takes memory; nil otherwise.
+    fileprivate var modelName: String? {
+      switch self {
+      case .auto, .off, .lookup: nil
+      case .mtp: "mtp"
+      case .model(let path): path
+      }
+    }
   }
 
   @Option(
     help: ArgumentHelp(
       """
       Where tokens are drafted that one sweep verifies: lookup (what followed where the context ended like now before, and \
-      what the model took for likely there), a smaller model of the same vocabulary, which stays in memory, or off; auto is lookup. The answer is the same with any.
-      """, valueName: "auto|off|lookup|file"))
+      what the model took for likely there), mtp (the model's own layer that predicts further tokens, of a GGUF file that has one) or a smaller \
+      model of the same vocabulary, both of which stay in memory, or off; auto is lookup. The answer is the same with any.
+      """, valueName: "auto|off|lookup|mtp|file"))
   public var draft = Choice.auto
 
   public init() {}
@@ -69,10 +80,10 @@ public struct DraftArguments: ParsableArguments {
     var least = request
     least.sequenceCount = 1
     do throws(RuntimeError) { _ = try plan(least) } catch {
-      guard case .model(let path) = draft, case .budgetTooSmall = error else { throw error }
+      guard let name = draft.modelName, case .budgetTooSmall = error else { throw error }
       throw CommandError(
         .notPossibleHere,
-        "--draft \(path): \(error), of which the draft model takes \(ByteCount(drafter.byteCount)); give more, a shorter "
+        "--draft \(name): \(error), of which the draft model takes \(ByteCount(drafter.byteCount)); give more, a shorter "
           + "--context or a smaller draft model, or leave out --draft")
     }
     return .model(drafter)
@@ -88,28 +99,31 @@ public struct DraftArguments: ParsableArguments {
     case .auto, .off: return
     case .lookup:
       Terminal.warn("memory has no room for drafts, and answers go on without: \(remedy)")
-    case .model(let path):
+    case .mtp, .model:
       throw CommandError(
         .notPossibleHere,
-        "--draft \(path): memory has room for the draft model, but not for drafts beside it: \(remedy), or leave out --draft"
+        "--draft \(draft.modelName ?? ""): memory has room for the draft model, but not for drafts beside it: \(remedy), or leave out --draft"
       )
     }
   }
 
-  /// The smaller model that drafts; nil = none does.
+  /// The smaller model that drafts, or the model's own layer; nil = neither does.
   ///
   /// - Parameter request: what the other is planned with.
   /// - Throws: ``CommandError`` where there is none or it cannot draft.
   public func openModel(
     for model: LanguageModel, _ request: MemoryPlan.Request, _ resources: ResourceOptions
   ) throws -> DraftModel? {
-    guard case .model(let path) = draft else { return nil }
+    guard let name = draft.modelName else { return nil }
     do {
+      guard case .model(let path) = draft else {
+        return try DraftModel(predictorOf: model, backend: resources.io, request)
+      }
       return try Progress.showing("opening \(Progress.name(path))") { _ in
         try DraftModel(
           LanguageModel.open(path, backend: resources.io), for: model, request)
       }
-    } catch let error as RuntimeError { throw Self.refusal(of: path, error) }
+    } catch let error as RuntimeError { throw Self.refusal(of: name, error) }
   }
 
   private static func refusal(of path: String, _ error: RuntimeError) -> CommandError {
@@ -117,7 +131,7 @@ public struct DraftArguments: ParsableArguments {
     if status == .noInput {
       return CommandError(
         status,
-        "--draft is auto, off, lookup or the file of a smaller model, and there is no '\(path)': \(error)"
+        "--draft is auto, off, lookup, mtp or the file of a smaller model, and there is no '\(path)': \(error)"
       )
     }
     if case .budgetTooSmall(let budget, let minimum, _) = error {

@@ -102,8 +102,10 @@ final class ActiveSequence {
   var hasFailed: Bool {
     if case .failed? = news.end { true } else { false }
   }
-  /// Whether the hidden states of what it reads next are wanted.
-  var isPooled: Bool { pool != nil && isReading }
+  /// What the hidden states of what it reads next are wanted for.
+  var stateUse: Batch.StateUse {
+    pool != nil && isReading ? .pooling : drafts?.wantsStates == true ? .drafting : .nothing
+  }
   var isWanted: Bool { !record.cancellation.isRaised }
 
   /// Adds the tokens of a turn to the context.
@@ -265,7 +267,8 @@ final class ActiveSequence {
 
   /// Takes hidden states of what it reads, of positions from `first` on.
   func pool(_ states: UnsafePointer<Float>, rowCount: Int, at first: Int) {
-    pool?.take(states, rowCount: rowCount, at: first)
+    if isReading { pool?.take(states, rowCount: rowCount, at: first) }
+    drafts?.take(states: states, rowCount: rowCount, at: first)
   }
 
   private static func probabilities(

@@ -38,8 +38,8 @@ package final class Batch {
     let firstVerified: Int
     /// Raised, from any thread, when nobody wants its rows any more; nil = always wanted.
     let cancellation: CancellationFlag?
-    /// Whether the hidden states of all of its rows are wanted.
-    let isPooled: Bool
+    /// What the hidden states of all of its rows are wanted for.
+    let states: StateUse
     /// Whether its rows mean something; dead rows are multiplied, and have no attention.
     package fileprivate(set) var isAlive = true
     /// Why it is dead; nil also where it was cancelled.
@@ -47,6 +47,15 @@ package final class Batch {
 
     /// Positions of its rows.
     package var positions: Range<Int> { position..<position + rows.count }
+  }
+
+  /// What hidden states are wanted for.
+  package enum StateUse: Sendable {
+    case nothing
+    /// What comes of them is an answer: where they are not finite, the span fails.
+    case pooling
+    /// They guide drafts alone.
+    case drafting
   }
 
   /// Rows of drafts beside those that a span ends in.
@@ -129,18 +138,18 @@ package final class Batch {
   ///   - logitCount: of how many of the last rows the logits are wanted.
   ///   - draftCount: how many of the last rows hold drafts, which ``keepDrafts(ofSpan:branch:to:)`` takes back or keeps; one
   ///     row is certain.
-  ///   - isPooled: whether the hidden states of all rows are wanted.
+  ///   - states: what the hidden states of all rows are wanted for.
   ///   - cancellation: makes the rows dead at the next layer once it is raised.
   package func append(
     _ tokens: UnsafeBufferPointer<Int32>, at position: Int, _ kind: RowKind, promptEnd: Int? = nil,
-    in cache: KeyValueStore, logitCount wanted: Int, draftCount: Int = 0, isPooled: Bool = false,
-    cancellation: CancellationFlag? = nil
+    in cache: KeyValueStore, logitCount wanted: Int, draftCount: Int = 0,
+    states: StateUse = .nothing, cancellation: CancellationFlag? = nil
   ) {
     precondition(
       rowCount + tokens.count <= rowCapacity && spans.count < spanCapacity && !tokens.isEmpty,
       "the batch has no room")
     let rows = append(tokens, at: position, ofSpan: spans.count, logitCount: wanted)
-    for row in rows where isPooled {
+    for row in rows where states != .nothing {
       pooledRows[pooledCount] = Int32(row)
       pooledCount += 1
     }
@@ -148,7 +157,7 @@ package final class Batch {
       Span(
         cache: cache, rows: rows, position: position, kind: kind, promptEnd: promptEnd,
         draftCount: draftCount, firstVerified: verifiedCount, cancellation: cancellation,
-        isPooled: isPooled))
+        states: states))
     if draftCount > 0 { verifiedCount += rows.count }
   }
 

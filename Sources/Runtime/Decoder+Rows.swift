@@ -9,6 +9,8 @@ extension Decoder: ParallelRegion {
   enum RowStep: BitwiseCopyable {
     /// residual *= embeddingScale
     case scaleEmbedding
+    /// joined = norm(residual) and norm(states)
+    case join(embeddingNorm: DecoderWeights.Norm, stateNorm: DecoderWeights.Norm)
     /// Cosines and sines of every row's position.
     case fillRope(Unmanaged<Batch>)
     /// hidden = norm(x); of the rows with these numbers, or of all.
@@ -59,6 +61,13 @@ extension Decoder: ParallelRegion {
     switch rowStep {
     case .scaleEmbedding:
       VectorOps.scale(residual, by: configuration.embeddingScale, count: width)
+    case .join(let embeddingNorm, let stateNorm):
+      let joined = workspace.joined + 2 * row * width
+      let state = workspace.states + row * width
+      let isFinite = embeddingNorm.apply(residual, epsilon: epsilon, count: width, into: joined)
+      finite.note(
+        stateNorm.apply(state, epsilon: epsilon, count: width, into: joined + width) && isFinite,
+        row: row)
     case .fillRope(let batch):
       batch._withUnsafeGuaranteedRef { fillRope($0, row) }
     case .normalise(let x, let rows, let norm):

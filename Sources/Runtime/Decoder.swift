@@ -171,6 +171,7 @@ final class Decoder {
       try cache.begin(
         span.positions, span.kind, promptEnd: span.promptEnd, tentativeCount: span.draftCount)
     }
+    try join(batch)
     for number in weights.blocks.indices {
       if number == 0 || weights.blocks[number].layer != weights.blocks[number - 1].layer {
         batch.dropCancelled()
@@ -185,7 +186,7 @@ final class Decoder {
     forEach(
       batch.pooledCount,
       .normalise(workspace.residual, rows: batch.pooledRows, weights.outputNorm))
-    try expectFinite(weights.lastPart, batch)
+    try expectFinite(weights.lastPart, batch) { $0.states == .pooling }
     return UnsafePointer(workspace.hidden)
   }
 
@@ -249,6 +250,18 @@ final class Decoder {
       into: workspace.residual)
     guard configuration.embeddingScale != 1 else { return }
     forEach(batch.rowCount, .scaleEmbedding)
+  }
+
+  /// residual = join · [norm(residual); norm(states)], where embeddings are joined with hidden states.
+  private func join(_ batch: Batch) throws(RuntimeError) {
+    guard let join = weights.join else { return }
+    forEach(
+      batch.rowCount, .join(embeddingNorm: join.embeddingNorm, stateNorm: join.stateNorm))
+    try expectFinite(.join, batch)
+    let width = configuration.hiddenSize
+    try linear.multiply(
+      activations(workspace.joined, 2 * width, batch.rowCount, for: join.matrix),
+      LinearTask(tensor: join.matrix, output: workspace.residual, outputStride: width))
   }
 
   /// residual += the rows of the table of positions, `offset` after each row's own.
@@ -525,10 +538,14 @@ final class Decoder {
   }
 
   /// Fails the spans of rows that a check found not to be finite; throws if none is left.
-  private func expectFinite(_ part: FiniteCheck.Part, _ batch: Batch) throws(RuntimeError) {
+  ///
+  /// - Parameter counts: whether that is a span's failure.
+  private func expectFinite(
+    _ part: FiniteCheck.Part, _ batch: Batch, _ counts: (Batch.Span) -> Bool = { _ in true }
+  ) throws(RuntimeError) {
     let found = finite.takeFailures { row in
       let span = batch.spanNumber(ofRow: row)
-      guard batch.spans[span].isAlive else { return }
+      guard batch.spans[span].isAlive, counts(batch.spans[span]) else { return }
       batch.fail(span, .notFinite(path: stream.source.path, part: part.description))
     }
     if found { try batch.checkLife() }

@@ -32,21 +32,24 @@ extension BlockTensors.GatedTensors {
 struct BlockBuilder {
   let index: TensorIndex
   let selector: NeuronSelector?
+  /// What writes the residual stream before the first block.
+  private let first: FiniteCheck.Part
   private(set) var blocks: [DecoderWeights.Block] = []
   private var familyCount = 0
   /// Layers so far that attend, and that scan.
   private var (attentionCount, scanCount) = (0, 0)
 
-  init(index: TensorIndex, selector: NeuronSelector?) {
+  init(index: TensorIndex, selector: NeuronSelector?, first: FiniteCheck.Part) {
     self.index = index
     self.selector = selector
+    self.first = first
   }
 
   mutating func append(
     _ tensors: BlockTensors, layer: Int, _ vectors: inout VectorLoader
   ) throws(RuntimeError) {
     var block = DecoderWeights.Block(
-      layer: layer, predecessor: blocks.last?.part ?? .embedding,
+      layer: layer, predecessor: blocks.last?.part ?? first,
       preNorm: try norm(tensors.preNorm, &vectors), postNorm: try norm(tensors.postNorm, &vectors),
       scale: tensors.scale, residualScale: tensors.residualScale)
     for branch in tensors.branches {

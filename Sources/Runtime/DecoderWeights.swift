@@ -140,6 +140,15 @@ final class DecoderWeights {
     case predictor(Int, Int, bias: UnsafePointer<Float>)
   }
 
+  /// What joins embeddings and hidden states: [hiddenSize, 2 * hiddenSize] and the norms in front of it.
+  struct Join {
+    var embeddingNorm: Norm
+    var stateNorm: Norm
+    var matrix: Int
+  }
+
+  /// nil where embeddings alone go into the first layer.
+  let join: Join?
   /// Of all layers, in their order.
   let blocks: [Block]
   /// Of each layer that attends; also in its block.
@@ -188,7 +197,14 @@ final class DecoderWeights {
       vectors = try AlignedBuffer(byteCount: max(4, Self.vectorByteCount(source.description)))
     } catch { throw .allocation(error) }
     var loader = VectorLoader(source: source, memory: vectors.address)
-    var builder = BlockBuilder(index: index, selector: selector)
+    var builder = BlockBuilder(
+      index: index, selector: selector, first: configuration.joinsStates ? .join : .embedding)
+    join = try configuration.joinTensors.map { tensors throws(RuntimeError) in
+      Join(
+        embeddingNorm: try builder.norm(tensors.embeddingNorm, &loader),
+        stateNorm: try builder.norm(tensors.stateNorm, &loader),
+        matrix: try index.require(tensors.matrix.weight.name))
+    }
     for layer in 0..<configuration.layerCount {
       let tensors = configuration.blockTensors(ofLayer: layer, neurons: index.neurons)
       for block in tensors { try builder.append(block, layer: layer, &loader) }
@@ -228,6 +244,9 @@ final class DecoderWeights {
     _ index: TensorIndex, _ configuration: DecoderConfiguration, _ selector: NeuronSelector?
   ) throws(RuntimeError) -> StreamOrder {
     var body: [Int] = []
+    if let join = configuration.joinTensors {
+      body.append(try index.require(join.matrix.weight.name))
+    }
     for layer in 0..<configuration.layerCount {
       for block in configuration.blockTensors(ofLayer: layer, neurons: index.neurons) {
         for branch in block.branches {

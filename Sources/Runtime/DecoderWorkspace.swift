@@ -39,6 +39,10 @@ final class DecoderWorkspace {
   /// [tokenCapacity, hiddenSize].
   let mixed: UnsafeMutablePointer<Float>
   let shared: UnsafeMutablePointer<Float>
+  /// Hidden states of another model, where embeddings are joined with them [tokens, hiddenSize], and both, normalised
+  /// [tokens, 2 * hiddenSize].
+  let states: UnsafeMutablePointer<Float>
+  let joined: UnsafeMutablePointer<Float>
   /// Int8 activations of the current projection.
   let blockMemory: UnsafeMutableRawPointer
 
@@ -69,6 +73,8 @@ final class DecoderWorkspace {
     shared = memory.pointer(11, as: Float.self)
     positionRows = memory.pointer(12, as: Int32.self)
     gatedQueries = memory.pointer(13, as: Float.self)
+    states = memory.pointer(14, as: Float.self)
+    joined = memory.pointer(15, as: Float.self)
     self.memory = memory
   }
 
@@ -101,8 +107,9 @@ final class DecoderWorkspace {
       hasNeurons
       ? 0 : max(experts?.sharedFeedForwardLength ?? 0, configuration.longestFeedForwardLength)
     let hasGates = configuration.layers.contains { $0.attention?.hasGate == true }
+    let joinedSize = configuration.joinsStates ? 2 * configuration.hiddenSize : 0
     let widest = max(
-      configuration.hiddenSize, heads.map(\.shape.outputLength).max() ?? 0, length,
+      configuration.hiddenSize, joinedSize, heads.map(\.shape.outputLength).max() ?? 0, length,
       configuration.scans.map(\.valuesLength).max() ?? 0)
     func floats(_ rows: Int, _ columns: Int) -> Int {
       PartitionedBuffer.roundedUp(rows * columns * 4)
@@ -127,6 +134,7 @@ final class DecoderWorkspace {
       usesRope ? 0 : PartitionedBuffer.roundedUp(tokenCapacity * 4),
       hasGates
         ? floats(tokenCapacity, 2 * (heads.map(\.shape.queryLength).max() ?? 0)) : 0,
+      floats(tokenCapacity, joinedSize / 2), floats(tokenCapacity, joinedSize),
     ]
   }
 }

@@ -1,3 +1,5 @@
+public import BlockIO
+import Glibc
 import HostResources
 import KVCache
 import ModelFormat
@@ -5,7 +7,7 @@ import TensorBasics
 import Tokenization
 import WeightLoader
 
-/// A smaller model in memory, which drafts tokens for another one.
+/// A smaller model in memory, or a layer of the model itself, which drafts tokens.
 ///
 /// ```swift
 /// let drafter = try DraftModel(LanguageModel.open("small.bin"), for: model, request)
@@ -27,7 +29,10 @@ public final class DraftModel: @unchecked Sendable {
   private var opened: EngineCore?
   var sampler: Sampler
 
-  /// Plans its memory, of which the first draft takes possession.
+  /// Whether it is a layer of the model that it drafts for, which is given that model's hidden states.
+  let isPredictor: Bool
+
+  /// Plans the memory of a smaller model, of which the first draft takes possession.
   ///
   /// - Parameters:
   ///   - model: the one that drafts.
@@ -36,24 +41,48 @@ public final class DraftModel: @unchecked Sendable {
   /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` where its vocabulary is another or it is not smaller;
   ///   ``RuntimeError/budgetTooSmall(budget:minimum:fitting:)`` where it alone does not fit the budget; errors of
   ///   ``Session/init(_:_:_:cancellation:decodeAttention:)``.
-  public init(
+  public convenience init(
     _ model: LanguageModel, for target: LanguageModel, _ request: MemoryPlan.Request
   ) throws(RuntimeError) {
     try Self.check(model, for: target)
-    self.model = model
+    try self.init(model, request, isPredictor: false)
+  }
+
+  /// Plans the memory of the first layer of a model that predicts further tokens.
+  ///
+  /// - Parameters:
+  ///   - target: the model, which is opened once more, for reads of its own.
+  ///   - request: what the model is planned with.
+  /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` where it has no such layer, or none that can draft; otherwise as
+  ///   ``init(_:for:_:)``.
+  public convenience init(
+    predictorOf target: LanguageModel, backend: StorageBackend, _ request: MemoryPlan.Request
+  ) throws(RuntimeError) {
+    try self.init(target.openPredictor(backend: backend), request, isPredictor: true)
+  }
+
+  private init(
+    _ model: LanguageModel, _ request: MemoryPlan.Request, isPredictor: Bool
+  ) throws(RuntimeError) {
+    (self.model, self.isPredictor) = (model, isPredictor)
+    let longestChunk = isPredictor ? StateWindow.capacity : Self.longestChunk
     var own = MemoryPlan.Request(
       budgetByteCount: 0, contextLength: request.contextLength,
-      promptLength: min(request.contextLength, Self.longestChunk),
-      threadCount: request.threadCount, maximumChunkLength: Self.longestChunk)
+      promptLength: min(request.contextLength, longestChunk),
+      threadCount: request.threadCount, maximumChunkLength: longestChunk)
     own.sequenceCount = request.sequenceCount
     own.assumedProcessByteCount = 0
     own.keyValues.backend = request.keyValues.backend
     own.verification = request.verification
     own.budgetByteCount = try Self.residentByteCount(model, own, within: request.budgetByteCount)
-    let vocabularyCount = model.configuration.vocabularyCount
-    byteCount = own.budgetByteCount + Sampler.byteCount(vocabularyCount: vocabularyCount)
-    sampler = Sampler(forAnyOptionsOf: vocabularyCount)
-    plan = try MemoryPlan.make(own, source: model.source, configuration: model.configuration)
+    let configuration = model.configuration
+    byteCount =
+      own.budgetByteCount + Sampler.byteCount(vocabularyCount: configuration.vocabularyCount)
+      + (isPredictor
+        ? request.sequenceCount
+          * PredictionDrafter.byteCount(hiddenSize: configuration.hiddenSize) : 0)
+    sampler = Sampler(forAnyOptionsOf: configuration.vocabularyCount)
+    plan = try MemoryPlan.make(own, source: model.source, configuration: configuration)
     self.request = own
   }
 
@@ -67,8 +96,31 @@ public final class DraftModel: @unchecked Sendable {
     return core
   }
 
-  /// Tokens that it reads for what a sweep verifies, about: as many in prose, where it is right less often, as in code.
-  public static let usualStepCount = 24
+  /// Tokens that it reads for what a sweep verifies, about: of a smaller model as many in prose, where it is right less often, as in
+  /// code.
+  public var usualStepCount: Int { isPredictor ? 4 : 24 }
+
+  /// Draws the token that follows a path, and says how sure it is.
+  func draw(
+    _ logits: UnsafeBufferPointer<Float>, _ sampling: SamplingOptions, path: [Int32],
+    answerStart: Int
+  ) -> (token: Int32, grade: Int) {
+    let token = sampler.draw(logits, sampling, path: path, answerStart: answerStart, mask: nil)
+    let total = Self.sum(logits)
+    let probability = exp(Double(logits[Int(token)] - total.highest)) / total.sum
+    return (token, DraftAcceptance.grade(probability: probability))
+  }
+
+  /// The highest logit, and the sum of the others' exponentials in its proportion.
+  static func sum(
+    _ logits: UnsafeBufferPointer<Float>
+  ) -> (highest: Float, sum: Double) {
+    guard let highest = logits.max() else { return (0, 1) }
+    var sum = 0.0
+    // What is left out adds a thousandth to a vocabulary of 100,000 tokens.
+    for logit in logits where logit > highest - 18 { sum += exp(Double(logit - highest)) }
+    return (highest, sum)
+  }
 
   /// Has the plan of the model that it drafts for leave it its memory.
   public func reserve(in request: inout MemoryPlan.Request) {

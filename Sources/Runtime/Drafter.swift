@@ -24,6 +24,18 @@ package protocol Drafter: AnyObject {
 
   /// What drafts in its place once it failed; nil = nothing does.
   var fallback: (any Drafter)? { get }
+
+  /// Whether it is given the model's hidden states.
+  var wantsStates: Bool { get }
+
+  /// Takes the model's hidden states, after the last norm, of all tokens of a sweep.
+  ///
+  /// Among them are those of drafts, of which only what was right is part of the next context.
+  ///
+  /// - Parameters:
+  ///   - states: [rowCount, hiddenSize], valid during the call only.
+  ///   - position: of the first.
+  func take(states: UnsafePointer<Float>, rowCount: Int, at position: Int)
 }
 
 extension Drafter {
@@ -31,6 +43,8 @@ extension Drafter {
   package var stepCount: Int { 0 }
   package var recycles: Bool { false }
   package var fallback: (any Drafter)? { nil }
+  package var wantsStates: Bool { false }
+  package func take(states: UnsafePointer<Float>, rowCount: Int, at position: Int) {}
 }
 
 /// What a drafter sees of a sequence.
@@ -322,9 +336,14 @@ public struct DraftChoice: Sendable {
   /// What followed where the context's end occurred before, in it and in earlier answers, and what the model took for likely
   /// there.
   public static let lookup = DraftChoice { LookupDrafter(contextLength: $0, memory: $1) }
-  /// Long matches of the context's end, and where there are none the tokens that a smaller model draws.
+  /// Long matches of the context's end and what a smaller model draws, or what the model's own layer for further tokens draws.
   public static func model(_ model: DraftModel) -> DraftChoice {
-    DraftChoice { ModelDrafter(model, contextLength: $0, memory: $1) }
+    DraftChoice { contextLength, memory in
+      guard model.isPredictor else {
+        return ModelDrafter(model, contextLength: contextLength, memory: memory)
+      }
+      return PredictionDrafter(model, contextLength: contextLength, memory: memory)
+    }
   }
 
   /// Most drafts of a sweep that are of use: more rows take the processors longer than they save the drive.

@@ -302,6 +302,10 @@ package final class EngineCore {
   /// Rows from which a sweep takes the processors longer than any drive.
   private static let computeBoundRowCount = 64
 
+  /// What each row's embedding is joined with in a layer that predicts further tokens [rowCapacity, hiddenSize]: hidden states, in
+  /// place before a step.
+  package var inputStates: UnsafeMutablePointer<Float> { decoder.workspace.states }
+
   /// Logits count only if the files they came from are still what was opened.
   private func checkFiles() throws(RuntimeError) {
     do { try stream.checkFiles() } catch { throw RuntimeError(error) }

@@ -367,7 +367,7 @@ final class EngineServer: IdleWork {
       core.batch.append(
         tokens, at: first, sequence.isReading ? .read : .answer, promptEnd: path.count,
         in: sequence.cache, logitCount: draws ? 1 + lineCount : 0, draftCount: lineCount,
-        isPooled: sequence.isPooled, cancellation: sequence.record.cancellation)
+        states: sequence.stateUse, cancellation: sequence.record.cancellation)
     }
     if let drafts { core.batch.appendBranches(of: drafts, at: first + count) }
     if draws { drawing.append((members.count, firstLogit..<core.batch.logitCount)) }
@@ -397,10 +397,10 @@ final class EngineServer: IdleWork {
     return false
   }
 
-  /// Hands hidden states to those that pool them.
+  /// Hands hidden states to those that pool them or draft by them.
   private func pool(_ states: UnsafePointer<Float>) {
     var first = 0
-    for (member, span) in zip(members, core.batch.spans) where span.isPooled {
+    for (member, span) in zip(members, core.batch.spans) where span.states != .nothing {
       if span.isAlive {
         member.pool(states + first * hiddenSize, rowCount: span.rows.count, at: span.position)
       }

@@ -11,6 +11,7 @@ final class FiniteCheck: @unchecked Sendable {
   /// What a check looked at, by its layer.
   enum Part: CustomStringConvertible {
     case embedding
+    case join
     case heads(Int)
     case attention(Int)
     case scan(Int)
@@ -21,6 +22,7 @@ final class FiniteCheck: @unchecked Sendable {
     var description: String {
       switch self {
       case .embedding: "the embedding of a token"
+      case .join: "what joins a token's embedding and a hidden state (nextn.eh_proj)"
       case .heads(let layer):
         "queries, keys or values of layer \(layer) (blk.\(layer).attn_q, attn_k, attn_v)"
       case .attention(let layer): "attention of layer \(layer) (blk.\(layer).attn_output)"

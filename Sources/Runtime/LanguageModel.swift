@@ -62,6 +62,34 @@ public final class LanguageModel {
     }
     tokenizer = own ?? Tokenizer(idsBelow: configuration.vocabularyCount)
   }
+
+  private init(
+    _ source: ModelSource, _ configuration: DecoderConfiguration, _ tokenizer: Tokenizer
+  ) {
+    (self.source, self.configuration, self.tokenizer) = (source, configuration, tokenizer)
+  }
+
+  /// Its first layer that predicts further tokens, as a model that reads through a device of its own.
+  ///
+  /// - Throws: ``RuntimeError/notRunnable(path:reason:)`` where there is none, or it cannot draft.
+  func openPredictor(backend: StorageBackend) throws(RuntimeError) -> LanguageModel {
+    func refuse(_ reason: String) -> RuntimeError {
+      .notRunnable(path: source.path, reason: reason)
+    }
+    guard let layers = source.description.predictionLayers else {
+      throw refuse("no layer in the file predicts further tokens (flash images keep none)")
+    }
+    if let problem = layers.problem { throw refuse(problem) }
+    let opened: ModelSource
+    do { opened = try ModelSource.open(source.path, backend: backend) } catch {
+      throw RuntimeError(error)
+    }
+    guard let predictor = opened.predictor, let own = predictor.description.configuration else {
+      throw refuse("the file has changed since it was opened")
+    }
+    try predictor.description.expectRunnable(source.path)
+    return LanguageModel(predictor, own, tokenizer)
+  }
 }
 
 extension ModelDescription {

@@ -172,7 +172,7 @@ package final class ModelDrafter: Drafter {
   private func draw(
     _ count: Int, _ logits: UnsafeMutableBufferPointer<Float>
   ) -> KnownContinuations.Continuation {
-    let total = Self.sum(UnsafeBufferPointer(logits))
+    let total = DraftModel.sum(UnsafeBufferPointer(logits))
     var continuation = KnownContinuations.Continuation()
     for rank in 0..<count {
       let token = model.sampler.draw(
@@ -233,16 +233,5 @@ package final class ModelDrafter: Drafter {
     }
     held.append(contentsOf: chunk)
     return isWhole
-  }
-
-  /// The highest logit, and the sum of the others' exponentials in its proportion.
-  private static func sum(
-    _ logits: UnsafeBufferPointer<Float>
-  ) -> (highest: Float, sum: Double) {
-    guard let highest = logits.max() else { return (0, 1) }
-    var sum = 0.0
-    // What is left out adds a thousandth to a vocabulary of 100,000 tokens.
-    for logit in logits where logit > highest - 18 { sum += exp(Double(logit - highest)) }
-    return (highest, sum)
   }
 }

@@ -70,6 +70,14 @@ final class SequenceDrafts: IdleWork {
     lastNanoseconds = monotonicNanoseconds() - start
   }
 
+  /// Whether its drafter is given the model's hidden states.
+  var wantsStates: Bool { drafter?.wantsStates == true }
+
+  /// As ``Drafter/take(states:rowCount:at:)``.
+  func take(states: UnsafePointer<Float>, rowCount: Int, at position: Int) {
+    drafter?.take(states: states, rowCount: rowCount, at: position)
+  }
+
   /// Has the drafter work ahead, as long as that keeps nothing waiting.
   func work(within nanoseconds: Int) -> Bool {
     guard !isIdle, let drafter, Double(nanoseconds) >= stepNanoseconds else { return false }

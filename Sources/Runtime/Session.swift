@@ -44,6 +44,9 @@ public final class Session {
   /// tokens.
   public var onProgress: ((_ fraction: Double) -> Void)?
 
+  /// Given the hidden states of all tokens that are read, as ``Drafter/take(states:rowCount:at:)``; nil = nobody wants them.
+  var onStates: ((_ states: UnsafePointer<Float>, _ rowCount: Int, _ position: Int) -> Void)?
+
   /// Called when ``decode(_:continues:)`` begins, and after each half of a layer; nil = no observer.
   public var onDecodePart: (() -> Void)?
 
@@ -344,9 +347,11 @@ public final class Session {
     core.batch.removeAll()
     core.batch.append(
       tokens, at: position, kind, promptEnd: promptEnd, in: keyValues, logitCount: logitCount,
-      draftCount: drafts?.lineCount ?? 0)
+      draftCount: drafts?.lineCount ?? 0, states: onStates == nil ? .nothing : .drafting)
     if let drafts { core.batch.appendBranches(of: drafts, at: position + 1) }
-    try core.step(continues: continues) { first, logits in sink(first, logits) }
+    try core.step(
+      continues: continues, pool: { states in onStates?(states, tokens.count, position) },
+      { first, logits in sink(first, logits) })
     position += tokens.count
   }
 }

@@ -212,6 +212,10 @@ public struct TextGenerator {
       ? SequenceDrafts(
         answer.options.draft, contextLength: session.plan.contextLength,
         memory: session.draftMemory) : nil
+    if let drafts, drafts.wantsStates {
+      session.onStates = { drafts.take(states: $0, rowCount: $1, at: $2) }
+    }
+    defer { session.onStates = nil }
     var gate = DraftGate(isStreamed: session.plan.residency.streamedByteCount > 0)
     let (start, readCount) = (monotonicNanoseconds(), session.position)
     var logits = try prefill(&answer)

@@ -112,6 +112,14 @@ public final class ModelSource {
 }
 
 extension ModelSource {
+  /// Its first layer that predicts further tokens, as a model that is read by the same device; nil where there is none that can
+  /// draft.
+  package var predictor: ModelSource? {
+    description.predictor.map {
+      ModelSource(path: path, description: $0, device: device, records: records)
+    }
+  }
+
   /// Reads as much of a model's description as can be understood.
   ///
   /// `ModelDescription.problems` says what cannot, and would be refused by ``describe(_:)``.

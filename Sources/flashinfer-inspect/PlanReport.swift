@@ -31,7 +31,8 @@ struct PlanReport {
     var stepSeconds: Double?
 
     /// What drafting takes between two sweeps, about.
-    var seconds: Double? { stepSeconds.map { Double(DraftModel.usualStepCount) * $0 } }
+    var seconds: Double? { stepSeconds.map { Double(usualStepCount) * $0 } }
+    private let usualStepCount: Int
 
     init(
       _ drafter: DraftModel, without plan: MemoryPlan, _ drive: DriveProfile?,
@@ -41,6 +42,7 @@ struct PlanReport {
       path = model.source.path
       byteCount = drafter.byteCount
       streamedByteCountWithout = plan.residency.streamedByteCount
+      usualStepCount = drafter.usualStepCount
       guard let drive, let compute else { return }
       let work = TokenWork(
         drafter.plan, model: model.source.description, configuration: model.configuration)
@@ -171,12 +173,15 @@ struct PlanReport {
     let processors = try ComputeMeasurement(
       threadCount: resources.threadCount, memoryByteCount: memoryByteCount / 3 * 2)
     var kinds = TokenWork.kinds(source.description)
-    if case .model(let path) = question.drafts.draft {
+    let drafter: ModelDescription? =
+      switch question.drafts.draft {
+      case .auto, .off, .lookup: nil
+      case .mtp: source.description.predictor
       // What is not to be read is refused later, with the reason.
-      let drafter = try? ModelSource.describe(path)
-      for kind in drafter.map(TokenWork.kinds) ?? [] where !kinds.contains(kind) {
-        kinds.append(kind)
+      case .model(let path): try? ModelSource.describe(path)
       }
+    for kind in drafter.map(TokenWork.kinds) ?? [] where !kinds.contains(kind) {
+      kinds.append(kind)
     }
     let (compute, computeSpread) = processors.profile(kinds: kinds, seconds: 1.2)
     if let kind = kinds.first {

@@ -40,6 +40,45 @@ struct DraftOptionTests {
     #expect(far.status != 0 && far.errors.contains("the draft model alone takes"), "\(far.errors)")
   }
 
+  @Test(
+    "A model's own layer for further tokens drafts, and changes nothing; what has none is refused")
+  func ownLayer() throws {
+    var tiny = TinyModel(architecture: "glm4moe")
+    tiny.predictionLayerCount = 1
+    let file = tiny.gguf(seed: 1)
+    let path = folder.write("predicting", file.bytes())
+    let arguments = [
+      path, "--raw", "then", "--max-tokens", "12", "--seed", "7", "--ram", "64MiB",
+    ]
+    let plain = try Program.run("flashinfer-run", arguments + ["--draft", "off"])
+    let drafted = try Program.run("flashinfer-run", arguments + ["--draft", "mtp"])
+    #expect(drafted.status == 0 && drafted.output == plain.output, "\(drafted.errors)")
+    #expect(drafted.errors.contains("of --ram"), "\(drafted.errors)")
+    let plan = try Program.run(
+      "flashinfer-inspect", [path, "--plan", "--ram", "64MiB", "--draft", "mtp"])
+    #expect(plan.status == 0 && plan.output.contains("draft model: "), "\(plan.errors)")
+    let shown = try Program.run("flashinfer-inspect", [path])
+    #expect(
+      shown.output.contains("note: 1 layer that predicts further tokens ("), "\(shown.output)")
+    #expect(shown.output.contains("left out, but for --draft mtp"), "\(shown.output)")
+    let tight = try Program.run(
+      "flashinfer-run", [path, "--raw", "then", "--ram", "1MiB", "--draft", "mtp"])
+    #expect(
+      tight.status != 0 && tight.errors.contains("--draft mtp: the draft model alone takes"),
+      "\(tight.errors)")
+    var lacking = file
+    lacking.tensors.removeAll { $0.name == "blk.3.nextn.eh_proj.weight" }
+    for other in [model, folder.write("lacking", lacking.bytes())] {
+      let refused = try Program.run(
+        "flashinfer-run", [other, "--raw", "then", "--draft", "mtp"])
+      #expect(refused.status != 0 && refused.errors.contains("--draft mtp: \(other): "))
+      #expect(
+        refused.errors.contains("no layer in the file") || refused.errors.contains("nextn.eh_proj"))
+    }
+    let note = try Program.run("flashinfer-inspect", [folder.path + "/lacking"]).output
+    #expect(note.contains("cannot draft: tensor \"blk.3.nextn.eh_proj.weight\" is missing"))
+  }
+
   @Test("A file that is none is named once") func file() throws {
     folder.write("text", Array("no model".utf8))
     for path in [folder.path, folder.path + "/text", folder.path + "/missing"] {

@@ -17,23 +17,36 @@ struct NaiveDecoder {
   var contextLength = 24
 
   /// Logits after each of `tokens`: [tokens.count][vocabularyCount].
-  func logits(_ tokens: [Int32]) -> [[Double]] {
+  ///
+  /// - Parameter states: as ``hiddenStates(_:joining:)``.
+  func logits(_ tokens: [Int32], joining states: [[Double]] = []) -> [[Double]] {
+    hiddenStates(tokens, joining: states).map { logits(of: $0) }
+  }
+
+  /// Logits after what the output head is given.
+  func logits(of state: [Double]) -> [Double] {
     let head = tensor("output.weight") == nil ? "token_embd.weight" : "output.weight"
-    return hiddenStates(tokens).map {
-      product(head, $0).map {
-        capped($0 * Double(configuration.logitScale), configuration.logitSoftCap)
-      }
+    return product(head, state).map {
+      capped($0 * Double(configuration.logitScale), configuration.logitSoftCap)
     }
   }
 
   /// What the output head is given of each of `tokens`: [tokens.count][hiddenSize].
-  func hiddenStates(_ tokens: [Int32]) -> [[Double]] {
+  ///
+  /// - Parameter states: what each token is joined with, in a layer that predicts further tokens (DeepSeek-V3, arXiv:2412.19437,
+  ///   eq. 21, with the halves as files have them).
+  func hiddenStates(_ tokens: [Int32], joining states: [[Double]] = []) -> [[Double]] {
     let width = configuration.hiddenSize
     let table = weights("token_embd.weight")
     var residual = tokens.map { token in
       (0..<width).map {
         table[Int(token) * width + $0] * Double(configuration.embeddingScale)
       }
+    }
+    for (row, state) in states.enumerated() {
+      let halves =
+        norm(residual[row], "blk.0.nextn.enorm.weight") + norm(state, "blk.0.nextn.hnorm.weight")
+      residual[row] = product("blk.0.nextn.eh_proj.weight", halves)
     }
     for layer in 0..<configuration.layerCount {
       let prefix = "blk.\(layer)."
@@ -275,7 +288,11 @@ extension String {
 extension NaiveDecoder {
   /// A reference for the model at `path`, weights dequantised; stacked experts one after the other.
   static func reading(_ path: String) throws -> NaiveDecoder {
-    let source = try ModelSource.open(path)
+    try reading(ModelSource.open(path))
+  }
+
+  /// As ``reading(_:)``, of an open model.
+  static func reading(_ source: ModelSource) throws -> NaiveDecoder {
     var weights: [String: [Double]] = [:]
     let tensors = source.description.tensors
     let stored = tensors.indices.filter { source.description.derivations[tensors[$0].name] == nil }
