@@ -72,21 +72,50 @@ public struct DraftArguments: ParsableArguments {
     func plan(_ request: MemoryPlan.Request) throws(RuntimeError) -> MemoryPlan {
       try MemoryPlan.make(request, source: model.source, configuration: model.configuration)
     }
-    if let beside = try? plan(request) {
-      if let without = try? plan(alone) { Self.tell(drafter, without: without, with: beside) }
-      return .model(drafter)
-    }
     // Whoever asked may do with fewer sequences.
     var least = request
     least.sequenceCount = 1
-    do throws(RuntimeError) { _ = try plan(least) } catch {
+    var beside: MemoryPlan?
+    do throws(RuntimeError) {
+      let plan = try plan(least)
+      if request.sequenceCount == 1 { beside = plan }
+      guard plan.draftRowCount > 0 else {
+        throw RuntimeError.budgetTooSmall(
+          budget: ByteCount(least.budgetByteCount), minimum: ByteCount(least.budgetByteCount))
+      }
+    } catch {
       guard let name = draft.modelName, case .budgetTooSmall = error else { throw error }
-      throw CommandError(
-        .notPossibleHere,
-        "--draft \(name): \(error), of which the draft model takes \(ByteCount(drafter.byteCount)); give more, a shorter "
-          + "--context or a smaller draft model, or leave out --draft")
+      throw Self.refusal(of: name, drafter, budget: least.budgetByteCount) { budget in
+        least.budgetByteCount = budget
+        return ((try? plan(least))?.draftRowCount ?? 0) > 0
+      }
+    }
+    if let beside = try? beside ?? plan(request), let without = try? plan(alone) {
+      Self.tell(drafter, without: without, with: beside)
     }
     return .model(drafter)
+  }
+
+  /// Why memory does not do, with the least that would.
+  ///
+  /// - Parameter hasRoom: whether a budget has room for the model, the draft model, and drafts.
+  private static func refusal(
+    of name: String, _ drafter: DraftModel, budget: Int, _ hasRoom: (Int) -> Bool
+  ) -> CommandError {
+    var (low, high) = (budget, 2 * budget)
+    while !hasRoom(high), high < 1 << 45 { (low, high) = (high, 2 * high) }
+    while high - low > 256 << 10 {
+      let middle = (low + high) / 2
+      if hasRoom(middle) { high = middle } else { low = middle }
+    }
+    // What a process takes differs a little from run to run.
+    let unit = 1 << 20
+    let minimum = ByteCount((high + 2 * unit - 1) / unit * unit)
+    return CommandError(
+      .notPossibleHere,
+      "--draft \(name): \(ByteCount(budget)) is too small: the smallest that works here with drafts is \(minimum), of which the "
+        + "draft model takes \(ByteCount(drafter.byteCount)); give more, a shorter --context or a smaller draft model, or leave out "
+        + "--draft")
   }
 
   /// Refuses a draft model where memory has no room for drafts beside it, and says so of lookup where it was asked for.

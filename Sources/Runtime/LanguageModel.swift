@@ -77,7 +77,9 @@ public final class LanguageModel {
       .notRunnable(path: source.path, reason: reason)
     }
     guard let layers = source.description.predictionLayers else {
-      throw refuse("no layer in the file predicts further tokens (flash images keep none)")
+      throw refuse(
+        "no layer in it predicts further tokens; GGUF files keep such layers, flash images and folders none that drafts"
+      )
     }
     if let problem = layers.problem { throw refuse(problem) }
     let opened: ModelSource

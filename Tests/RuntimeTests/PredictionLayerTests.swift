@@ -308,7 +308,7 @@ import WeightLoader
     var file = Self.tiny("glm4moe").gguf(seed: 3)
     #expect(try refusal(file) == "none")
     #expect(try refusal(file, budget: 1 << 18).contains("is too small"))
-    #expect(try refusal(TinyModel().gguf(seed: 3)).contains("no layer in the file predicts"))
+    #expect(try refusal(TinyModel().gguf(seed: 3)).contains("no layer in it predicts"))
     file.tensors.removeAll { $0.name == "blk.3.nextn.hnorm.weight" }
     #expect(try refusal(file).contains("\"blk.3.nextn.hnorm.weight\" is missing"))
   }
