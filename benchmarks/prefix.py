@@ -14,7 +14,7 @@ FOLDER's drive. In each round, each until the first token:
              pages at 0.4 GB/s, which takes longer than that: see clear_page in perf record
   restarted  as cold, the identical prompt: its logits are stored
   kept       bytes of the largest entry ÷ those that keys and values of the prompt take: more than 1 where layers have states, which are
-             kept at a few places of a prompt; held against 2
+             kept at a few places of a prompt; held against 2. Holes of the file, for states that are not kept, take no room
 
 --record appends to results.tsv.
 """
@@ -73,10 +73,10 @@ for number in range(a.rounds):
         made, first = restart(similar())
         cold, restarted = made + first, sum(restart(prompt))
         for name, value in [("unseen", unseen), ("identical", unseen / identical), ("warm", unseen / warm), ("cold", unseen / cold),
-                            ("restarted", unseen / restarted), ("sweep", sweep), ("kept", os.path.getsize(largest) / plan["keyValueBytes"])]:
+                            ("restarted", unseen / restarted), ("sweep", sweep), ("kept", os.stat(largest).st_blocks * 512 / plan["keyValueBytes"])]:
             rows[name].append(value)
         print(f"round {number + 1}: unseen {unseen:.2f} s, identical {identical * 1000:.1f} ms, warm {warm:.3f} s, cold {cold:.3f} s "
-              f"(making {made:.3f}), restarted {restarted:.3f} s, sweep {sweep:.3f} s, entry {os.path.getsize(largest) / 1e6:.0f} MB, fio {bandwidth / 1e9:.2f} GB/s", file=sys.stderr)
+              f"(making {made:.3f}), restarted {restarted:.3f} s, sweep {sweep:.3f} s, entry {os.stat(largest).st_blocks * 512 / 1e6:.0f} MB, fio {bandwidth / 1e9:.2f} GB/s", file=sys.stderr)
 
 command = f"benchmarks/prefix.py {os.path.basename(a.model)} --prompt {a.prompt}" + (f" --ram {a.ram}" if a.ram else "")
 for figure, unit, limit in [("unseen", "s", ""), ("sweep", "s", ""), ("identical", "unseen / identical", (250, "at least")),
