@@ -72,50 +72,43 @@ public struct DraftArguments: ParsableArguments {
     func plan(_ request: MemoryPlan.Request) throws(RuntimeError) -> MemoryPlan {
       try MemoryPlan.make(request, source: model.source, configuration: model.configuration)
     }
-    // Whoever asked may do with fewer sequences.
-    var least = request
-    least.sequenceCount = 1
-    var beside: MemoryPlan?
-    do throws(RuntimeError) {
-      let plan = try plan(least)
-      if request.sequenceCount == 1 { beside = plan }
-      guard plan.draftRowCount > 0 else {
-        throw RuntimeError.budgetTooSmall(
-          budget: ByteCount(least.budgetByteCount), minimum: ByteCount(least.budgetByteCount))
-      }
-    } catch {
-      guard let name = draft.modelName, case .budgetTooSmall = error else { throw error }
-      throw Self.refusal(of: name, drafter, budget: least.budgetByteCount) { budget in
-        least.budgetByteCount = budget
-        return ((try? plan(least))?.draftRowCount ?? 0) > 0
+    // Whoever asked may do with fewer sequences; nil where they, the draft model and drafts do not fit.
+    func leastPlan(_ budget: Int) throws(RuntimeError) -> MemoryPlan? {
+      var least = request
+      (least.sequenceCount, least.budgetByteCount) = (1, budget)
+      do throws(RuntimeError) {
+        let plan = try plan(least)
+        return plan.draftRowCount > 0 ? plan : nil
+      } catch {
+        guard case .budgetTooSmall = error else { throw error }
+        return nil
       }
     }
-    if let beside = try? beside ?? plan(request), let without = try? plan(alone) {
+    let budget = request.budgetByteCount
+    guard let least = try leastPlan(budget) else {
+      let minimum = try MemoryPlan.leastBudget(above: budget, from: 2 * budget) {
+        budget throws(RuntimeError) in
+        try leastPlan(budget) != nil
+      }
+      throw tooSmall(budget, minimum, drafter)
+    }
+    let beside = request.sequenceCount == 1 ? least : try? plan(request)
+    if let beside, let without = try? plan(alone) {
       Self.tell(drafter, without: without, with: beside)
     }
     return .model(drafter)
   }
 
-  /// Why memory does not do, with the least that would.
-  ///
-  /// - Parameter hasRoom: whether a budget has room for the model, the draft model, and drafts.
-  private static func refusal(
-    of name: String, _ drafter: DraftModel, budget: Int, _ hasRoom: (Int) -> Bool
-  ) -> CommandError {
-    var (low, high) = (budget, 2 * budget)
-    while !hasRoom(high), high < 1 << 45 { (low, high) = (high, 2 * high) }
-    while high - low > 256 << 10 {
-      let middle = (low + high) / 2
-      if hasRoom(middle) { high = middle } else { low = middle }
-    }
+  /// Why memory does not do, and the least that would.
+  private func tooSmall(_ budget: Int, _ minimum: Int, _ drafter: DraftModel) -> CommandError {
     // What a process takes differs a little from run to run.
     let unit = 1 << 20
-    let minimum = ByteCount((high + 2 * unit - 1) / unit * unit)
+    let named = ByteCount((minimum + 2 * unit - 1) / unit * unit)
     return CommandError(
       .notPossibleHere,
-      "--draft \(name): \(ByteCount(budget)) is too small: the smallest that works here with drafts is \(minimum), of which the "
-        + "draft model takes \(ByteCount(drafter.byteCount)); give more, a shorter --context or a smaller draft model, or leave out "
-        + "--draft")
+      "--draft \(draft.modelName ?? ""): \(ByteCount(budget)) is too small: the smallest that works here with drafts is "
+        + "\(named), of which the draft model takes \(ByteCount(drafter.byteCount)); give more, a shorter --context or a smaller "
+        + "draft model, or leave out --draft")
   }
 
   /// Refuses a draft model where memory has no room for drafts beside it, and says so of lookup where it was asked for.

@@ -181,16 +181,11 @@ public final class DraftModel: @unchecked Sendable {
         throw error
       }
     }
-    var (low, high) = (0, 4 << 20)
-    while try !isResident(high) { (low, high) = (high, 2 * high) }
-    while high - low > 256 << 10 {
-      let middle = (low + high) / 2
-      if try isResident(middle) { high = middle } else { low = middle }
+    let least = try MemoryPlan.leastBudget(above: 0, from: 4 << 20, isResident)
+    guard least <= limit else {
+      throw .budgetTooSmall(budget: ByteCount(limit), minimum: ByteCount(least))
     }
-    guard high <= limit else {
-      throw .budgetTooSmall(budget: ByteCount(limit), minimum: ByteCount(high))
-    }
-    return high
+    return least
   }
 }
 
